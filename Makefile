@@ -1,0 +1,74 @@
+# Everything that is done with this repository, a target each.
+# Needs Python 3.11 or newer (with venv) and make; the rest is put into .venv, as the locks in requirements/ state.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+VENV ?= .venv
+# The engine's build: gpu where the NVIDIA driver is loaded, else cpu.
+ACCELERATOR ?= $(if $(wildcard /dev/nvidiactl),gpu,cpu)
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+READY := $(VENV)/.ready-$(ACCELERATOR)
+COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+.PHONY: help setup run test check format bench lock clean
+
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(READY) ## Makes .venv from the lock (about 6 GB, once)
+
+run: $(READY) ## Runs the example job: examples/arithmetic.yaml
+	@$(BIN)/openseer run examples/arithmetic.yaml
+
+test: $(READY) ## Runs all tests that this machine can run
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## Lint, format, types, import directions, house rules
+	@echo "lint" && $(BIN)/ruff check .
+	@echo "format" && $(BIN)/ruff format --check .
+	@echo "types" && $(BIN)/pyright
+	@echo "import directions" && $(BIN)/lint-imports
+	@echo "house rules" && $(BIN)/python -m pytest --quiet tests/house
+
+format: $(READY) ## Formats the code and mends what can be mended
+	@$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .
+
+bench: $(READY) ## Runs each benchmark in its short form
+	@for benchmark in $$(grep -lF -e --quick benchmarks/*.py); do \
+	    echo "$$benchmark" && $(BIN)/python "$$benchmark" --quick; \
+	done
+
+lock: $(READY) ## Renews requirements/ from pyproject.toml
+	@for accelerator in cpu gpu; do \
+	    echo "requirements/$$accelerator.txt" && $(BIN)/$(COMPILE) --group dev --extra local --extra "$$accelerator" \
+	        --output-file "requirements/$$accelerator.txt" pyproject.toml; \
+	done
+	@echo "requirements/bootstrap.txt" && echo uv | $(BIN)/$(COMPILE) --no-annotate --output-file requirements/bootstrap.txt -
+
+clean: ## Removes .venv and caches; runs/ stays
+	@rm -rf "$(VENV)" build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp per build of the engine; making one withdraws the other, because both live in the same folder.
+$(READY): requirements/bootstrap.txt requirements/$(ACCELERATOR).txt pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
+	    echo "openseer needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$("$(PYTHON)" --version 2>&1)." \
+	        "Name another: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "$(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@rm -f "$(VENV)"/.ready-*
+	@echo "setup 1/4: environment in $(VENV)"
+	@test -x "$(BIN)/python" || "$(PYTHON)" -m venv "$(VENV)"
+	@echo "setup 2/4: uv, from requirements/bootstrap.txt"
+	@test -x "$(BIN)/pip" || "$(BIN)/python" -m ensurepip >/dev/null
+	@"$(BIN)/python" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/bootstrap.txt
+	@echo "setup 3/4: dependencies, from requirements/$(ACCELERATOR).txt (about 6 GB; a minute on a fast line)"
+	@"$(UV)" pip sync --quiet --python "$(BIN)/python" --require-hashes requirements/$(ACCELERATOR).txt
+	@echo "setup 4/4: openseer itself"
+	@"$(UV)" pip install --quiet --python "$(BIN)/python" --no-deps --no-build-isolation --editable .
+	@touch "$@"

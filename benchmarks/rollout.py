@@ -1,0 +1,198 @@
+"""Makespan and tail of one workload under every policy: the same requests, the same forced lengths, the same engines.
+
+    python benchmarks/rollout.py --engine scripted          16 scripted engines over a real Redis
+    python benchmarks/rollout.py --engine vllm              2 real vLLM engines, one core each
+
+Lengths are real samples of the tiny model (examples/tiny-model/lengths.json), drawn per seed. Every run goes through
+the whole product: driver, store, worker loop, engine. Time is counted from the first claim, so loading an engine does
+not count. `round-robin` and `least-inflight` are what trainers do today; the headline is over the better of the two.
+"""
+
+import sys
+
+# Not this folder: its queue.py would stand in for the standard library's.
+sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import random
+import shlex
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from openseer_core.manifest import parse_job
+from openseer_local.progress import Progress
+from openseer_local.report_html import write_report
+from openseer_local.run_folder import RunFolder
+from openseer_local.runner import LocalRun, plan_run
+
+ROOT = Path(__file__).resolve().parent.parent
+LENGTHS = ROOT / "examples/tiny-model/lengths.json"
+MODEL = ROOT / "examples/tiny-model/model"
+POLICIES = ("round-robin", "least-inflight", "fifo", "context-aware", "longest-first-oracle")
+BASELINES = POLICIES[:2]
+ORACLE = POLICIES[-1]
+GROUP_SIZE = 8
+PROMPT_TOKENS = 24
+
+# Groups and what runs them. Requests are at least eight times the slots of all engines together.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "scripted": {"workers": 16, "slots": 16, "groups": 512, "quantum": 256},
+    "vllm": {"workers": 2, "slots": 16, "groups": 48, "quantum": 256},
+}
+QUICK: dict[str, dict[str, Any]] = {
+    "scripted": {"workers": 4, "slots": 4, "groups": 16, "quantum": 128},
+    "vllm": {"workers": 2, "slots": 8, "groups": 16, "quantum": 128},
+}
+QUICK_POLICIES = {"scripted": ("round-robin", "context-aware", ORACLE), "vllm": ("round-robin", "context-aware")}
+
+
+def main() -> None:
+    """Runs every policy over every seed and writes what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=("scripted", "vllm"), default="scripted")
+    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer policies")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    settings = (QUICK if options.quick else SETTINGS)[options.engine]
+    seeds = range(1 if options.quick else options.seeds)
+    policies = options.policies
+    if options.quick and len(policies) == len(POLICIES):
+        policies = QUICK_POLICIES[options.engine]
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in policies}
+    console = Console(width=130)
+    for seed in seeds:
+        for name in policies:  # policies in turn within a seed: a drift of the machine meets all of them
+            with tempfile.TemporaryDirectory(prefix="openseer-bench-") as folder:
+                report = one_run(Path(folder), options.engine, name, seed, settings)
+            runs[name].append(report)
+            console.print(f"seed {seed} {name}: {report['makespan_seconds']:.1f} s", highlight=False)
+    figures = summary(runs, settings, options.engine)
+    console.print(table(figures))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+def one_run(folder: Path, engine: str, policy: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """One run of the workload of `seed`, through the product's own runner; its report."""
+    prompts = folder / "prompts.jsonl"
+    write_prompts(prompts, seed, settings["groups"])
+    document = manifest(prompts, engine, policy, settings)
+    job = parse_job(document, "benchmark")
+    run = RunFolder(folder / "run")
+    plan = plan_run(job, document, run, fresh=True)
+    with Progress(Console(file=sys.stderr), live=False) as progress:
+        asyncio.run(LocalRun(plan, progress).execute())
+    return json.loads(write_report(run).to_json())
+
+
+def write_prompts(path: Path, seed: int, groups: int) -> None:
+    """Groups drawn from the sampled lengths; prompts are random token ids, for only their lengths matter."""
+    source = json.loads(LENGTHS.read_text())["groups"]
+    chance = random.Random(seed)
+    drawn = chance.sample(source, groups) if groups <= len(source) else chance.choices(source, k=groups)
+    with path.open("w") as file:
+        for number, group in enumerate(drawn):
+            tokens = [chance.randrange(4, 60) for _ in range(PROMPT_TOKENS)]
+            lengths = chance.sample(group["lengths"], GROUP_SIZE)
+            line = {"id": f"g{number}", "prompt_token_ids": tokens, "lengths": lengths}
+            file.write(json.dumps(line) + "\n")
+
+
+def manifest(prompts: Path, engine: str, policy: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The RolloutJob of one run. The step-time model has the shape of a memory-bound decoder."""
+    scripted = {"stepSeconds": 0.005, "stepSecondsPerRequest": 0.00003, "slots": settings["slots"], "kvBlocks": 100_000}
+    return {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": f"bench-{policy}"},
+        "spec": {
+            "model": {"path": str(MODEL), "engine": engine, "scripted": scripted},
+            "prompts": {"path": str(prompts)},
+            "groupSize": GROUP_SIZE,
+            "sampling": {"maxTokens": 3072, "forceLengths": True},
+            "rollout": {"policy": policy, "quantumTokens": settings["quantum"]},
+            "workers": {"replicas": settings["workers"], "maxInflight": settings["slots"]},
+        },
+    }
+
+
+def summary(runs: dict[str, list[dict[str, Any]]], settings: dict[str, Any], engine: str) -> dict[str, Any]:
+    """Per policy the list over seeds of each figure."""
+    oracle = [run["makespan_seconds"] for run in runs.get(ORACLE, [])]
+    policies: dict[str, Any] = {}
+    for name, reports in runs.items():
+        makespans = [run["makespan_seconds"] for run in reports]
+        policies[name] = {
+            "makespan_seconds": makespans,
+            "tail_seconds": [run["tail_seconds"] for run in reports],
+            "tokens_per_second": [run["tokens_per_second"] for run in reports],
+            "preemptions": [run["preemptions"] for run in reports],
+            "requeues": [run["requeues"] for run in reports],
+            "share_of_oracle": [best / own for best, own in zip(oracle, makespans, strict=False)],
+        }
+    return {
+        "engine": engine,
+        "settings": settings,
+        "policies": policies,
+        "command": shlex.join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+
+
+def table(figures: dict[str, Any]) -> Table:
+    """Median over the seeds, with the spread of the makespan."""
+    result = Table(title=f"{figures['engine']}: {figures['settings']}")
+    columns = (
+        "policy",
+        "makespan s",
+        "spread s",
+        "tail s",
+        "of oracle",
+        "× better baseline",
+        "tail cut",
+        "requeues",
+        "preempt.",
+    )
+    for column in columns:
+        result.add_column(column, justify="left" if column == "policy" else "right")
+    policies = figures["policies"]
+    baselines = [name for name in BASELINES if name in policies]
+    best = min(baselines, key=lambda name: statistics.median(policies[name]["makespan_seconds"]), default=None)
+    for name, row in policies.items():
+        makespan = statistics.median(row["makespan_seconds"])
+        tail = statistics.median(row["tail_seconds"])
+        ratio = cut = "–"
+        if best is not None:
+            ratio = f"{statistics.median(policies[best]['makespan_seconds']) / makespan:.2f}"
+        if "round-robin" in policies:
+            cut = f"{tail / statistics.median(policies['round-robin']['tail_seconds']) - 1:+.0%}"
+        share = row["share_of_oracle"]
+        result.add_row(
+            name,
+            f"{makespan:.1f}",
+            f"{min(row['makespan_seconds']):.1f}–{max(row['makespan_seconds']):.1f}",
+            f"{tail:.1f}",
+            f"{statistics.median(share):.1%}" if share else "–",
+            ratio,
+            cut,
+            f"{statistics.median(row['requeues']):.0f}",
+            str(sum(row["preemptions"])),
+        )
+    return result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Every error that openseer raises: one tree, split by which boundary failed and whether a repeat may help."""
+
+from collections.abc import Sequence
+
+
+class OpenseerError(Exception):
+    """Base of all errors that a person reads; `str(error)` says what, where and what to do.
+
+    `retryable` tells a caller whether the same call may succeed later without anyone changing anything.
+    `exit_code` is what a command ends with (documented in docs/cli.md).
+    """
+
+    retryable = False
+    exit_code = 1
+
+
+class InputError(OpenseerError):
+    """What the user gave is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class ProblemsError(InputError):
+    """Several problems of one document, each a line."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.source = source
+        self.problems = tuple(problems)
+        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        super().__init__(f"{source}: {count}\n" + "\n".join(f"  {problem}" for problem in self.problems))
+
+
+class ManifestError(ProblemsError):
+    """A RolloutJob that breaks its contract."""
+
+
+class PromptsError(ProblemsError):
+    """A prompt source that cannot be read or holds wrong lines."""
+
+
+class ModelError(InputError):
+    """The model, its tokenizer or the engine's arguments cannot be used."""
+
+
+class OutputError(OpenseerError):
+    """Results cannot be written (permissions, space)."""
+
+    exit_code = 3
+
+
+class StoreError(OpenseerError):
+    """The store refused or broke."""
+
+    exit_code = 4
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached just now."""
+
+    retryable = True
+
+
+class DriverFencedError(StoreError):
+    """Another driver has taken over this job; this one must stop."""
+
+
+class JobFailedError(OpenseerError):
+    """The job cannot be finished: a worker died too often, a deadline passed."""
+
+    exit_code = 5
+
+
+class AuditError(OpenseerError):
+    """A run breaks one of its guarantees."""
+
+    exit_code = 6
+
+
+class EngineError(OpenseerError):
+    """The engine broke while it ran."""
+
+    exit_code = 7

@@ -1,0 +1,95 @@
+"""A prompt group: what is submitted, what is known of it while it runs, and its place in the queue."""
+
+from dataclasses import dataclass, replace
+
+from openseer_core.ids import GroupId
+
+SHARED_LANE = ""
+"""The lane that every worker claims from; any other lane belongs to the worker of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Priority:
+    """What a policy says of a group; the queue turns it into the group's score (lowest first).
+
+    While the group's probe waits and `probe` is set: `probe` + tokens the probe has generated.
+    Otherwise: `base` + the least, over its waiting requests, of rank + `slope` × tokens generated.
+    So the store can place a request that is given back without asking the policy again.
+    """
+
+    base: float
+    slope: float = 0.0
+    probe: float | None = None
+
+    def request_score(self, rank: float, generated: int, *, is_probe: bool) -> float:
+        """The score that a request alone would have in the queue, in the group's unit."""
+        if is_probe and self.probe is not None:
+            return self.probe + generated
+        return self.base + rank + self.slope * generated
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """What is known of a group at one `revision`; policies read nothing else.
+
+    `longest_*` are token counts; 0 where nothing is known. `enqueued_at` in seconds of the store's clock.
+    """
+
+    id: GroupId
+    revision: int
+    ordinal: int
+    size: int
+    max_tokens: int
+    enqueued_at: float
+    finished: int = 0
+    longest_finished: int = 0
+    longest_running: int = 0
+
+    def with_finish(self, length: int) -> "GroupView":
+        """The view after one more of its requests finished with `length` tokens."""
+        return replace(
+            self,
+            revision=self.revision + 1,
+            finished=self.finished + 1,
+            longest_finished=max(self.longest_finished, length),
+        )
+
+    def with_running(self, length: int) -> "GroupView":
+        """The view after a running request was seen at `length` tokens."""
+        return replace(self, revision=self.revision + 1, longest_running=max(self.longest_running, length))
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSpec:
+    """A group as it is submitted: everything that a worker needs to generate its responses.
+
+    `prompt`: int32 token ids. `ranks` and `lanes`: one per request (see schedule.py).
+    `enqueued_at`: seconds of the store's clock, the ones `priority` was computed from.
+    `lengths`: true lengths, where a study gives them, else empty. `sampling` and `metadata`: JSON.
+    """
+
+    id: GroupId
+    version: str
+    ordinal: int
+    prompt: bytes
+    max_tokens: int
+    ranks: tuple[float, ...]
+    lanes: tuple[str, ...]
+    priority: Priority
+    enqueued_at: float
+    lengths: tuple[int, ...] = ()
+    sampling: str = "{}"
+    metadata: str = "{}"
+
+    def __post_init__(self) -> None:
+        if not self.ranks or len(self.ranks) != len(self.lanes):
+            raise ValueError(f"group {self.id}: {len(self.ranks)} ranks and {len(self.lanes)} lanes")
+
+    @property
+    def size(self) -> int:
+        """How many requests the group has."""
+        return len(self.ranks)
+
+    def view(self) -> GroupView:
+        """What is known of the group before anything ran."""
+        return GroupView(self.id, 0, self.ordinal, self.size, self.max_tokens, self.enqueued_at)

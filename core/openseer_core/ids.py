@@ -1,0 +1,51 @@
+"""Names of things: requests and workers."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class GroupId:
+    """One prompt and its responses. `name` is the user's id of the prompt, unique within its batch."""
+
+    batch: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.batch}/{self.name}"
+
+    @staticmethod
+    def parse(text: str) -> "GroupId":
+        batch, name = text.split("/", 1)
+        return GroupId(int(batch), name)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RequestId:
+    """One response of a group; index 0 is the probe."""
+
+    group: GroupId
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.group}/{self.index}"
+
+    @staticmethod
+    def parse(text: str) -> "RequestId":
+        group, index = text.rsplit("/", 1)
+        return RequestId(GroupId.parse(group), int(index))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class WorkerId:
+    """A worker's name, which recurs when it is restarted, and the id of this boot, which never does."""
+
+    name: str
+    boot: str
+
+    def __str__(self) -> str:
+        return f"{self.name}#{self.boot}"
+
+    @staticmethod
+    def parse(text: str) -> "WorkerId":
+        name, boot = text.split("#", 1)
+        return WorkerId(name, boot)

@@ -1,0 +1,48 @@
+"""Token ids and log-probabilities as bytes: little-endian int32 and float32, four bytes an item."""
+
+import sys
+from array import array
+from collections.abc import Iterable
+from typing import Any, Literal
+
+ITEM_BYTES = 4
+
+
+def pack_tokens(ids: Iterable[int]) -> bytes:
+    """Token ids → int32 bytes."""
+    return _pack("i", ids)
+
+
+def unpack_tokens(data: bytes) -> list[int]:
+    """int32 bytes → token ids. Raises ValueError when the length is not a multiple of four."""
+    return _unpack("i", data)
+
+
+def pack_logprobs(values: Iterable[float]) -> bytes:
+    """Log-probabilities (natural logarithm) → float32 bytes."""
+    return _pack("f", values)
+
+
+def unpack_logprobs(data: bytes) -> list[float]:
+    """float32 bytes → log-probabilities. Raises ValueError when the length is not a multiple of four."""
+    return _unpack("f", data)
+
+
+def count_items(data: bytes | bytearray) -> int:
+    """How many tokens (or log-probabilities) the bytes hold."""
+    return len(data) // ITEM_BYTES
+
+
+def _pack(code: Literal["i", "f"], values: Iterable[float]) -> bytes:
+    items: array[Any] = array(code, values)
+    if sys.byteorder == "big":
+        items.byteswap()
+    return items.tobytes()
+
+
+def _unpack(code: Literal["i", "f"], data: bytes) -> list[Any]:
+    items: array[Any] = array(code)
+    items.frombytes(data)
+    if sys.byteorder == "big":
+        items.byteswap()
+    return items.tolist()

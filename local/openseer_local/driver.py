@@ -1,0 +1,110 @@
+"""The driver: feeds a batch job's groups to the store and writes its results, each once and only once.
+
+A result is acknowledged only after it is on disk, and it is unique by (batch, group, index): whatever is read twice,
+after a crash of anything, is written once. One driver at a time: the store's fence stops an older one.
+"""
+
+import asyncio
+import json
+import uuid
+from collections.abc import Sequence
+
+from openseer_core.chunk import Result
+from openseer_core.group import GroupSpec
+from openseer_core.job import Sampling
+from openseer_core.tokens import unpack_logprobs, unpack_tokens
+from openseer_local.run_folder import ResultsWriter
+from openseer_local.run_lines import ChunkLine, ResultLine, Timings
+from openseer_local.submission import BATCH
+from openseer_local.text import TextCodec
+from openseer_store.port import FIRST_CURSOR, DriverStore
+from openseer_worker.job_sampling import parse_sampling
+from openseer_worker.stop_strings import visible_text
+
+PAGE = 256
+"""Results read, written and acknowledged at once."""
+WAIT_SECONDS = 1.0
+GATHER_SECONDS = 0.1
+"""Pause after a short page, so that a disk flush serves many results."""
+
+
+class Driver:
+    """Feeds one batch and writes what comes of it."""
+
+    def __init__(
+        self, store: DriverStore, groups: Sequence[GroupSpec], writer: ResultsWriter, codec: TextCodec
+    ) -> None:
+        self._store = store
+        self._groups = groups
+        self._writer = writer
+        self._codec = codec
+        self._fence = 0
+
+    async def submit(self) -> None:
+        """Takes over the job and queues all its groups; those an earlier driver queued stay as they are."""
+        self._fence = await self._store.acquire_driver(uuid.uuid4().hex)
+        await self._store.submit(list(self._groups))
+        await self._store.seal(BATCH)
+
+    async def collect(self) -> None:
+        """Writes results until the batch is complete. Raises OutputError, DriverFencedError, StoreError."""
+        cursor = FIRST_CURSOR
+        while True:
+            # Read before the results: what is complete now has all its results in the next pages.
+            complete = (await self._store.progress(BATCH)).complete
+            page = await self._store.results(cursor, PAGE, wait_seconds=0.0 if complete else WAIT_SECONDS)
+            if page:
+                await asyncio.to_thread(self._write, page)
+                cursor = page[-1].cursor
+                await self._store.acknowledge(self._fence, cursor)
+            elif complete:
+                return
+            if len(page) < PAGE and not complete:
+                await asyncio.sleep(GATHER_SECONDS)
+
+    def _write(self, page: Sequence[Result]) -> None:
+        present = self._writer.present
+        fresh = [one for one in page if (BATCH, one.request.group.name, one.request.index) not in present]
+        self._writer.write([result_line(result, self._codec) for result in fresh])
+        self._writer.flush()
+
+
+def result_line(result: Result, codec: TextCodec) -> ResultLine:
+    """A result as a line of results.jsonl."""
+    sampling = parse_sampling(result.sampling)
+    context = json.loads(result.metadata)
+    token_ids = unpack_tokens(result.tokens)
+    logprobs: list[float | None] | None = [*unpack_logprobs(result.logprobs)] if _has_logprobs(sampling) else None
+    return ResultLine(
+        batch=result.request.group.batch,
+        group=result.request.group.name,
+        index=result.request.index,
+        weights_version=result.version,
+        status=result.status.value,
+        finish_reason=result.reason.value,
+        stop_reason=result.stop_reason or None,
+        prompt_token_ids=unpack_tokens(result.prompt),
+        prompt_template_hash=context["template_hash"],
+        token_ids=token_ids,
+        logprobs=logprobs,
+        logprobs_of=sampling.logprobs if _has_logprobs(sampling) else None,
+        text=visible_text(codec.read, token_ids, result.stop_reason, sampling.stop) if codec.read else None,
+        metadata=context["metadata"],
+        chunks=[
+            ChunkLine(one.worker, one.fence, one.start, one.end, one.claimed_at, one.ended_at, one.event)
+            for one in result.chunks
+        ],
+        workers=list(dict.fromkeys(one.worker.split("#", 1)[0] for one in result.chunks)),
+        timings=_timings(result),
+        cursor=result.cursor,
+    )
+
+
+def _timings(result: Result) -> Timings:
+    started = result.chunks[0].claimed_at if result.chunks else None
+    seconds = result.finished_at - started if started is not None else 0.0
+    return Timings(result.enqueued_at, started, result.finished_at, seconds)
+
+
+def _has_logprobs(sampling: Sampling) -> bool:
+    return sampling.logprobs != "none"

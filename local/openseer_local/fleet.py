@@ -1,0 +1,168 @@
+"""Local workers: started, restarted within the failure policy, and drained, through the warm parent."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from openseer_core.errors import InputError, JobFailedError, OpenseerError
+from openseer_core.job import FailurePolicy
+from openseer_worker.settings import worker_name
+
+LOG_LINES = 5
+"""Of a dead worker's log, so many last lines go into the message."""
+FIRST_BACKOFF_SECONDS = 0.5
+MOST_BACKOFF_SECONDS = 30.0
+KILL_SECONDS = 5.0
+"""After the grace period, so long until whoever is left is given up."""
+
+Say = Callable[[str], None]
+
+
+class Fleet:
+    """`replicas` workers of one job on this machine."""
+
+    def __init__(
+        self, job_file: Path, store_url: str, logs: Path, replicas: int, failure_policy: FailurePolicy, say: Say
+    ) -> None:
+        self._job_file = job_file
+        self._store_url = store_url
+        self._logs = logs
+        self._replicas = replicas
+        self._failure_policy = failure_policy
+        self._say = say
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._failure: asyncio.Future[None] | None = None
+        self._running: dict[int, int] = {}
+        self._deaths: dict[int, int] = {}
+        self._stopping = False
+        self._empty = asyncio.Event()
+        self._restarts: set[asyncio.Task[None]] = set()
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process ids of the workers that run, by name."""
+        return {worker_name(index): pid for index, pid in self._running.items()}
+
+    async def start(self) -> None:
+        """Starts the warm parent; it dies with this process."""
+        log = os.open(self._logs / "nursery.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        command = [
+            *(sys.executable, "-m", "openseer_worker.nursery", "--parent", str(os.getpid())),
+            *("--job", str(self._job_file), "--store", self._store_url, "--logs", str(self._logs)),
+        ]
+        pipe = asyncio.subprocess.PIPE
+        # A session of its own: Ctrl-C in the terminal is for the runner, which then drains the workers.
+        self._process = await asyncio.create_subprocess_exec(
+            *command, stdin=pipe, stdout=pipe, stderr=log, start_new_session=True
+        )
+        os.close(log)
+        self._failure = asyncio.get_running_loop().create_future()
+        self._reader = asyncio.create_task(self._read(self._failure))
+
+    async def watch(self) -> None:
+        """Returns never. Raises JobFailedError, or InputError for a model that no worker can use."""
+        assert self._failure is not None
+        await self._failure
+
+    async def _read(self, failure: asyncio.Future[None]) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        async for line in self._process.stdout:
+            try:
+                self._obey(json.loads(line))
+            except OpenseerError as error:
+                _fail(failure, error)
+            if self._stopping and not self._running:
+                self._empty.set()
+        self._empty.set()
+        code = await self._process.wait()
+        if not self._stopping:
+            _fail(failure, JobFailedError(f"the workers' parent ended with code {code}: {self._log_end('nursery')}"))
+
+    def _obey(self, report: object) -> None:
+        match report:
+            case {"warm": float(seconds)}:
+                self._say(f"engine imported in {seconds:.0f} s; starting {self._replicas} workers")
+                for index in range(self._replicas):
+                    self._order("spawn", index)
+            case {"started": int(index), "pid": int(pid)}:
+                self._running[index] = pid
+            case {"ended": int(index), "code": int(code)}:
+                self._running.pop(index, None)
+                self._ended(index, code)
+            case other:
+                raise JobFailedError(f"the workers' parent said {other!r}")
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Drains all workers; after the grace period they are killed (their leases then expire)."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._stopping = True
+        for restart in self._restarts:
+            restart.cancel()
+        for index in self._running:
+            self._order("stop", index)
+        try:
+            async with asyncio.timeout(grace_seconds):
+                if self._running:
+                    await self._empty.wait()
+        except TimeoutError:
+            self._say(f"workers did not drain within {grace_seconds:.0f} s; killing them")
+        await self._end_parent(self._process)
+
+    async def _end_parent(self, process: asyncio.subprocess.Process) -> None:
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            async with asyncio.timeout(KILL_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+    def _order(self, verb: str, index: int) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write((json.dumps({verb: index}) + "\n").encode())
+
+    def _ended(self, index: int, code: int) -> None:
+        if self._stopping:
+            return
+        name = worker_name(index)
+        cause = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+        if code == InputError.exit_code:
+            raise InputError(f"{name} cannot start: {self._log_end(name)}")
+        deaths = self._deaths[index] = self._deaths.get(index, 0) + 1
+        if deaths > self._failure_policy.worker_restarts:
+            raise JobFailedError(
+                f"{name} died {deaths} times, last by {cause}; spec.failurePolicy.workerRestarts allows "
+                f"{self._failure_policy.worker_restarts} restarts. {self._log_end(name)}"
+            )
+        self._say(f"{name} died by {cause}; restart {deaths} of {self._failure_policy.worker_restarts}")
+        task = asyncio.get_running_loop().create_task(self._restart(index, deaths))
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
+
+    async def _restart(self, index: int, deaths: int) -> None:
+        await asyncio.sleep(min(FIRST_BACKOFF_SECONDS * 2 ** (deaths - 1), MOST_BACKOFF_SECONDS))
+        self._order("spawn", index)
+
+    def _log_end(self, name: str) -> str:
+        path = self._logs / f"{name}.log"
+        try:
+            lines = path.read_text(errors="replace").splitlines()
+        except OSError:
+            return f"(no log at {path})"
+        errors = [line.split("error: ", 1)[1] for line in lines if "openseer.worker: error: " in line]
+        if errors:
+            return f"{errors[-1]} (log: {path})"
+        return f"Its log {path} ends:\n  " + "\n  ".join(lines[-LOG_LINES:])
+
+
+def _fail(failure: asyncio.Future[None], error: OpenseerError) -> None:
+    if not failure.done():
+        failure.set_exception(error)
+        failure.exception()  # marks it as seen: nobody may be watching any more

@@ -1,0 +1,207 @@
+"""Composition root of the command `openseer`: arguments → plan → run; errors → one readable line and an exit code."""
+
+import asyncio
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from openseer_core.errors import AuditError, ManifestError, OpenseerError
+from openseer_core.job import RolloutJob
+from openseer_core.manifest import parse_job
+from openseer_local import VERSION
+from openseer_local.run_folder import JOB_FILE, RunFolder
+
+if TYPE_CHECKING:
+    from openseer_local.report import Report
+
+INTERRUPTED = 130
+UNEXPECTED = 70
+
+app = typer.Typer(
+    name="openseer",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Runs the rollout phase of LLM reinforcement learning: every response of every prompt group, "
+    "synchronously and without loss, over a fleet of vLLM workers.\n\n"
+    "Start with `openseer run examples/arithmetic.yaml`.",
+    epilog="Exit codes: 0 done · 2 wrong input · 3 results cannot be written · 4 the store failed · 5 the job failed · "
+    "6 an audit found a violation · 7 the engine failed · 70 a defect of openseer · 130 stopped (resumable).",
+)
+
+
+@dataclass(slots=True)
+class Options:
+    """What applies to every command."""
+
+    debug: bool = False
+
+
+OPTIONS = Options()
+OUT = Console()
+ERR = Console(stderr=True)
+
+Manifest = Annotated[Path, typer.Argument(help="A RolloutJob in YAML, the one that `kubectl apply` takes.")]
+Runs = Annotated[list[Path], typer.Argument(help="Folders of runs, such as runs/arithmetic.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text.")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False) -> None:
+    OPTIONS.debug = debug
+
+
+@app.command()
+def run(
+    manifest: Manifest,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the run; otherwise the manifest's, or runs/NAME.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option(help="Start over: deletes what an earlier run left in the folder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Runs a job on this machine, with a Redis and workers of its own.
+
+    Writes results.jsonl, report.json and report.html to the run's folder. Ctrl-C stops cleanly, and the same command
+    goes on from there.
+    """
+    from openseer_local.progress import Progress  # noqa: PLC0415 - `version` and `--help` are to be instant
+    from openseer_local.report_html import write_report  # noqa: PLC0415
+    from openseer_local.runner import plan_run, run_job  # noqa: PLC0415
+
+    document, job = load(manifest)
+    folder = RunFolder(output or job.output_path)
+    plan = plan_run(job, document, folder, fresh=fresh)
+    with Progress(ERR if as_json else OUT, live=sys.stdout.isatty() and not as_json) as progress:
+        state = run_job(plan, progress)
+    if state == "stopped":
+        ERR.print(f"stopped; the same command goes on from here ({folder.path})", highlight=False)
+        raise typer.Exit(INTERRUPTED)
+    report = write_report(folder)
+    if as_json:
+        typer.echo(report.to_json().decode(), nl=False)
+    else:
+        _show_report(report, folder)
+
+
+@app.command()
+def validate(manifest: Manifest, as_json: AsJson = False) -> None:
+    """Checks a manifest, its prompts and its model's tokenizer, and starts nothing."""
+    from openseer_local.runner import plan_run  # noqa: PLC0415 - as above
+    from openseer_local.submission import read_prompts, render_groups  # noqa: PLC0415
+    from openseer_local.text import open_codec  # noqa: PLC0415
+
+    document, job = load(manifest)
+    plan = plan_run(job, document, RunFolder(job.output_path), fresh=True)
+    prompts = read_prompts(job, plan.source, plan.content)
+    groups = render_groups(job, plan.source, prompts, open_codec(job.spec.model), 0.0)
+    facts = {
+        "name": job.name,
+        "policy": job.spec.rollout.policy,
+        "groups": len(groups),
+        "requests": sum(group.size for group in groups),
+        "longest_prompt_tokens": max(len(group.prompt) // 4 for group in groups),
+        "workers": job.spec.workers.replicas,
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        OUT.print(
+            f"{manifest}: valid. " + ", ".join(f"{name} {value}" for name, value in facts.items()), highlight=False
+        )
+
+
+@app.command()
+def audit(runs: Runs, as_json: AsJson = False) -> None:
+    """Proves from a run's journal and store that every request has exactly one whole result."""
+    from openseer_local.audit_run import audit_run  # noqa: PLC0415 - as above
+
+    reports: dict[str, dict[str, object]] = {}
+    sound = True
+    for path in runs:
+        folder = RunFolder(path)
+        folder.read_run()
+        _, job = load(folder.path / JOB_FILE)
+        report = asyncio.run(audit_run(folder, job))
+        sound = sound and report.ok
+        reports[str(path)] = report.as_dict()
+        if not as_json:
+            for line in report.lines():
+                OUT.print(f"{path}: {line}", highlight=False, markup=False, soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps(reports))
+    if not sound:
+        raise typer.Exit(AuditError.exit_code)
+
+
+@app.command()
+def compare(runs: Runs, as_json: AsJson = False) -> None:
+    """Puts the figures of runs side by side; the first one is what the others are measured against."""
+    from openseer_local.compare import compare as compared  # noqa: PLC0415 - as above
+
+    comparison = compared([RunFolder(path) for path in runs])
+    if as_json:
+        typer.echo(json.dumps(comparison.as_dict()))
+    else:
+        OUT.print(comparison.table())
+
+
+@app.command()
+def version(as_json: AsJson = False) -> None:
+    """Prints the version."""
+    typer.echo(json.dumps({"openseer": VERSION}) if as_json else f"openseer {VERSION}")
+
+
+def load(path: Path) -> tuple[dict[str, Any], RolloutJob]:
+    """A manifest file as it stands and as a job. Raises ManifestError."""
+    source = str(path)
+    try:
+        document = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise ManifestError(source, [f"cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(source, [f"not UTF-8: {error.reason} at byte {error.start}"]) from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ManifestError(source, [f"not one YAML document: {reason}"]) from error
+    return document, parse_job(document, source)
+
+
+def _show_report(report: "Report", folder: RunFolder) -> None:
+    OUT.print(
+        f"{report.requests_ok:,} of {report.requests_total:,} responses in {report.makespan_seconds:.1f} s "
+        f"({report.tokens_per_second:,.0f} tokens/s); the last 10 % took {report.tail_seconds:.1f} s of it; "
+        f"{report.preemptions} preemptions, {report.requeues} requeues",
+        highlight=False,
+    )
+    OUT.print(f"results {folder.results_file}\nreport  {folder.report_page}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """The command `openseer`."""
+    try:
+        app(standalone_mode=True)
+    except OpenseerError as error:
+        if OPTIONS.debug:
+            raise
+        ERR.print(f"openseer: {error}", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if OPTIONS.debug:
+            raise
+        ERR.print(
+            f"openseer: defect: {type(error).__name__}: {error}; run again with `openseer --debug …` for the traceback",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        sys.exit(UNEXPECTED)

@@ -1,0 +1,264 @@
+"""The folder of a local run: the names of its files, how each is read, and how results are written safely."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from openseer_core.errors import InputError, OutputError
+from openseer_local.run_lines import FactLine, KeyLine, ResultKey, ResultLine, RunRecord, SampleLine
+
+RUN_FILE = "run.json"
+JOB_FILE = "job.json"
+RESULTS_FILE = "results.jsonl"
+SAMPLES_FILE = "samples.jsonl"
+REPORT_FILE = "report.json"
+REPORT_PAGE = "report.html"
+STORE_FOLDER = "store"
+LOGS_FOLDER = "logs"
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_PIECE = 1 << 20
+
+Line = TypeVar("Line")
+
+
+class RunFolder:
+    """One run's files. Reading changes nothing and is safe while the run goes on."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.run_file = self.path / RUN_FILE
+        self.results_file = self.path / RESULTS_FILE
+        self.samples_file = self.path / SAMPLES_FILE
+        self.report_file = self.path / REPORT_FILE
+        self.report_page = self.path / REPORT_PAGE
+        self.store_folder = self.path / STORE_FOLDER
+        self.logs_folder = self.path / LOGS_FOLDER
+
+    @property
+    def name(self) -> str:
+        """The folder's own name, which is the job's."""
+        return self.path.resolve().name
+
+    def exists(self) -> bool:
+        """Whether a run was ever started here."""
+        return self.run_file.is_file()
+
+    def create(self) -> None:
+        """Makes the folder and those inside it. Raises OutputError where that is not allowed."""
+        try:
+            for folder in (self.path, self.store_folder, self.logs_folder):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{error.filename}: cannot make the run's folder: {error.strerror}") from error
+
+    # ---- run.json
+
+    def read_run(self) -> RunRecord:
+        """run.json. Raises InputError when it is absent or damaged."""
+        try:
+            return msgspec.json.decode(self.run_file.read_bytes(), type=RunRecord)
+        except FileNotFoundError as error:
+            raise InputError(f"{self.path}: no {RUN_FILE} here: not the folder of a run") from error
+        except (OSError, msgspec.DecodeError) as error:
+            raise InputError(f"{self.run_file}: cannot be read: {error}") from error
+
+    def write_run(self, record: RunRecord) -> None:
+        """Replaces run.json as a whole: a crash leaves the old one or the new one."""
+        self.write_whole(self.run_file, msgspec.json.format(msgspec.json.encode(record)) + b"\n")
+
+    def write_whole(self, path: Path, data: bytes) -> None:
+        """Replaces a file of the folder atomically and durably. Raises OutputError when that fails."""
+        draft = path.with_name(path.name + ".tmp")
+        try:
+            with draft.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+
+    # ---- lines
+
+    def results(self) -> Iterator[ResultLine]:
+        """Results in the order they finished; a torn last line is left out (see `torn_bytes`)."""
+        return _lines(self.results_file, ResultLine)
+
+    def facts(self) -> Iterator[FactLine]:
+        """Results without tokens, texts and log-probabilities: many times faster, and small."""
+        return _lines(self.results_file, FactLine)
+
+    def samples(self) -> Iterator[SampleLine]:
+        """Samples in order. Broken lines are passed over: they are telemetry, written without care for crashes."""
+        if not self.samples_file.exists():
+            return
+        decoder = msgspec.json.Decoder(SampleLine)
+        with self.samples_file.open("rb") as file:
+            for line in file:
+                try:
+                    yield decoder.decode(line)
+                except msgspec.DecodeError:
+                    continue
+
+    def torn_bytes(self) -> int:
+        """Bytes of a last result that was cut off in mid-write (0: none). The next run drops and writes it again."""
+        if not self.results_file.exists():
+            return 0
+        with self.results_file.open("rb") as file:
+            return os.fstat(file.fileno()).st_size - _whole_size(file.fileno())
+
+
+class ResultsWriter:
+    """Appends results, each whole or not at all. One per run folder at a time, held by a lock on the file.
+
+    `present`: the keys of all results in the file, those of earlier sessions too.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.path = folder.results_file
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be opened: {error.strerror}") from error
+        try:
+            self._lock()
+            self.dropped_bytes = self._cut_torn_line()
+            """Bytes of a torn last line that opening removed."""
+            self.present: set[ResultKey] = {(line.batch, line.group, line.index) for line in self._keys()}
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self.count = len(self.present)
+        """Results in the file."""
+        self._size = self._synced_size = os.fstat(self._fd).st_size
+        self._unsynced: list[ResultKey] = []
+
+    def __enter__(self) -> "ResultsWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, lines: Sequence[ResultLine]) -> int:
+        """Appends those that are not present yet, all in one write, and says how many they were.
+
+        They are safe only after `flush`. Raises OutputError when they do not fit; then none of them was written.
+        """
+        fresh = list({line.key: line for line in lines if line.key not in self.present}.values())
+        data = b"".join(msgspec.json.encode(line) + b"\n" for line in fresh)
+        try:
+            _write_all(self._fd, data)
+        except OSError as error:
+            self._back_to(self._size)
+            raise self._failure(error) from error
+        self._size += len(data)
+        self.present.update(line.key for line in fresh)
+        self._unsynced += [line.key for line in fresh]
+        self.count += len(fresh)
+        return len(fresh)
+
+    def flush(self) -> None:
+        """Returns once all that was written is on the disk; what a failure leaves in doubt is taken back."""
+        if not self._unsynced:
+            return
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            self._forget_unsynced()
+            raise self._failure(error) from error
+        self._synced_size = self._size
+        self._unsynced.clear()
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"{self.path}: another run is writing here; wait for it or stop it") from error
+
+    def _cut_torn_line(self) -> int:
+        size, whole = os.fstat(self._fd).st_size, _whole_size(self._fd)
+        if whole < size:
+            os.ftruncate(self._fd, whole)
+            os.fsync(self._fd)
+        _sync_folder(self.path.parent)
+        return size - whole
+
+    def _keys(self) -> Iterator[KeyLine]:
+        return _lines(self.path, KeyLine)
+
+    def _back_to(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+
+    def _forget_unsynced(self) -> None:
+        self._back_to(self._synced_size)
+        self._size = self._synced_size
+        self.present.difference_update(self._unsynced)
+        self.count -= len(self._unsynced)
+        self._unsynced.clear()
+
+    def _failure(self, error: OSError) -> OutputError:
+        # Results of an earlier write that never reached the disk are not safe either: say only what is true.
+        if self._unsynced:
+            try:
+                self.flush()
+            except OutputError as unsynced:
+                return unsynced
+        what = "disk full" if error.errno in _FULL else str(error.strerror)
+        cure = "free space" if error.errno in _FULL else "repair that"
+        safe = f"{self.count} result{'s are' if self.count != 1 else ' is'} safe"
+        return OutputError(f"{self.path}: {what} while writing results; {safe}; {cure} and run the same command again")
+
+
+def _lines(path: Path, kind: type[Line]) -> Iterator[Line]:
+    if not path.exists():
+        return
+    decoder = msgspec.json.Decoder(kind)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield decoder.decode(line)
+            except msgspec.DecodeError as error:
+                raise InputError(f"{path}, line {number}: not a result: {error}") from error
+
+
+def _whole_size(fd: int) -> int:
+    """Size up to and with the last line end, found from the end backwards."""
+    end = os.fstat(fd).st_size
+    while end > 0:
+        start = max(0, end - _PIECE)
+        found = os.pread(fd, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    # One call writes all there is room for; a short one is followed by the error that says why.
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,150 @@
+"""The lines and documents of a run folder, typed: results, samples and run.json."""
+
+from typing import Any, Literal
+
+import msgspec
+
+from openseer_core.ids import GroupId, RequestId
+
+RunState = Literal["running", "stopped", "complete", "failed"]
+ResultKey = tuple[int, str, int]
+"""Batch, group and index: what names a result once and for all."""
+
+
+class ChunkLine(msgspec.Struct, frozen=True):
+    """One lease on a request: `worker` is "name#boot", times are seconds of the store's clock."""
+
+    worker: str
+    fence: int
+    start: int
+    end: int
+    claimed_at: float
+    ended_at: float
+    event: str
+
+    @property
+    def worker_name(self) -> str:
+        """The worker without its boot."""
+        return self.worker.split("#", 1)[0]
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """When a request was queued, first claimed (null: never) and finished."""
+
+    enqueued_at: float
+    started_at: float | None
+    finished_at: float
+    seconds: float
+
+
+class ResultLine(msgspec.Struct, frozen=True):
+    """One line of results.jsonl."""
+
+    batch: int
+    group: str
+    index: int
+    weights_version: str
+    status: str
+    finish_reason: str
+    stop_reason: str | None
+    prompt_token_ids: list[int]
+    prompt_template_hash: str | None
+    token_ids: list[int]
+    logprobs: list[float | None] | None
+    logprobs_of: str | None
+    text: str | None
+    metadata: Any
+    chunks: list[ChunkLine]
+    workers: list[str]
+    timings: Timings
+    cursor: str
+
+    @property
+    def key(self) -> ResultKey:
+        """What the result is unique by."""
+        return self.batch, self.group, self.index
+
+    @property
+    def request(self) -> RequestId:
+        """The request that this is the result of."""
+        return RequestId(GroupId(self.batch, self.group), self.index)
+
+
+class KeyLine(msgspec.Struct, frozen=True):
+    """A result line of which only the key is read."""
+
+    batch: int
+    group: str
+    index: int
+
+
+class FactLine(msgspec.Struct, frozen=True):
+    """A result line without its text, log-probabilities and metadata; its token ids stay undecoded."""
+
+    batch: int
+    group: str
+    index: int
+    status: str
+    finish_reason: str
+    token_ids: msgspec.Raw
+    chunks: list[ChunkLine]
+    timings: Timings
+
+    @property
+    def length(self) -> int:
+        """How many tokens the response has."""
+        text = bytes(self.token_ids).strip()
+        return text.count(b",") + 1 if text.strip(b"[] \t") else 0
+
+
+class WorkerSample(msgspec.Struct, frozen=True):
+    """One worker in one sample. `preemptions` and `tokens` count up from each of its boots."""
+
+    state: str = ""
+    inflight: int = 0
+    slots: int = 0
+    kv_used: float = 0.0
+    kv_reserved: float = 0.0
+    preemptions: int = 0
+    tokens: int = 0
+    running: int = 0
+    gpu: Any = None
+
+
+class SampleLine(msgspec.Struct, frozen=True):
+    """One line of samples.jsonl: the fleet at one moment (`at`: unix seconds)."""
+
+    at: float
+    waiting: int = 0
+    inflight: int = 0
+    closed: int = 0
+    requests: int = 0
+    tokens: int = 0
+    workers: dict[str, WorkerSample] = {}
+
+
+class Session(msgspec.Struct, frozen=True):
+    """One time that the run was started; `ended_at` is null while it goes on, and after it was killed."""
+
+    started_at: float
+    ended_at: float | None = None
+    workers: Any = None
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """run.json: what was run, and what became of it."""
+
+    name: str
+    manifest_hash: str
+    manifest: dict[str, Any]
+    openseer: str
+    state: RunState
+    reason: str = ""
+    sessions: list[Session] = []
+
+    def setting(self, *path: str) -> Any:
+        """A value of the manifest by its path below `spec`; None where there is none."""
+        here: Any = self.manifest.get("spec")
+        for name in path:
+            here = here.get(name) if isinstance(here, dict) else None  # pyright: ignore
+        return here  # pyright: ignore[reportUnknownVariableType]

@@ -1,0 +1,232 @@
+"""A batch job on this machine: store, workers, driver and display, started in order and taken down in reverse."""
+
+import asyncio
+import json
+import shutil
+import signal
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from openseer_core.errors import InputError, JobFailedError
+from openseer_core.group import GroupSpec
+from openseer_core.job import RolloutJob
+from openseer_core.manifest import changed_fields, manifest_content
+from openseer_core.manifest import manifest_hash as hash_of
+from openseer_local import VERSION
+from openseer_local.driver import Driver
+from openseer_local.fleet import Fleet
+from openseer_local.progress import Progress
+from openseer_local.run_folder import JOB_FILE, ResultsWriter, RunFolder
+from openseer_local.run_lines import RunRecord, RunState, Session
+from openseer_local.sampler import sample_forever
+from openseer_local.submission import BATCH, read_prompts, read_source, render_groups, source_hash
+from openseer_local.text import TextCodec, open_codec
+from openseer_store.connect import open_store
+from openseer_store.embedded import EmbeddedRedis
+from openseer_store.port import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job that passed every check that can be made before anything starts."""
+
+    job: RolloutJob
+    document: dict[str, Any]
+    folder: RunFolder
+    source: str
+    content: bytes
+    fresh: bool
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What determines the run's results: kept in run.json, compared on a resume."""
+        return {**manifest_content(self.job), "prompts": {"sha256": source_hash(self.content)}}
+
+
+def plan_run(job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fresh: bool) -> Plan:
+    """Checks what does not need the model. Raises InputError and its kind, OutputError."""
+    if job.spec.mode != "batch":
+        raise InputError("spec.mode: found serve; `openseer run` runs batch jobs")
+    if job.spec.suspend:
+        raise InputError("spec.suspend: found true; set it to false to run the job")
+    if job.spec.workers.replicas < 1:
+        raise InputError("spec.workers.replicas: found 0, needed: at least 1 worker to run the job")
+    if job.spec.store.secret_ref is not None:
+        raise InputError("spec.store.secretRef: exists only in Kubernetes; on one machine give url, or neither")
+    source, content = read_source(job)
+    read_prompts(job, source, content)
+    plan = Plan(job, document, folder, source, content, fresh)
+    if folder.exists() and not fresh:
+        _check_resumable(plan)
+    return plan
+
+
+def _check_resumable(plan: Plan) -> None:
+    changed = changed_fields(plan.folder.read_run().manifest, plan.record)
+    if changed:
+        raise InputError(
+            f"{plan.folder.path}: holds a run of another manifest; changed: {', '.join(changed)}. "
+            "Use --fresh to start over, or --output for another folder"
+        )
+    if not plan.folder.store_folder.is_dir() and plan.job.spec.store.url is None:
+        raise InputError(f"{plan.folder.path}: its store/ is gone, so it cannot be resumed; use --fresh to start over")
+
+
+class LocalRun:
+    """One session of a run."""
+
+    def __init__(self, plan: Plan, progress: Progress) -> None:
+        self._plan = plan
+        self._progress = progress
+        self._stop = asyncio.Event()
+        self._started = time.time()
+
+    async def execute(self) -> RunState:
+        """Runs until the batch is complete or a signal asks to stop. Raises what made the job fail."""
+        plan, folder = self._plan, self._plan.folder
+        if plan.fresh and folder.exists():
+            shutil.rmtree(folder.path)
+        resumed = folder.exists()
+        folder.create()
+        sessions = folder.read_run().sessions if resumed else []
+        self._note("running", sessions)
+        state: RunState = "failed"
+        reason = ""
+        try:
+            state = await self._session()
+        except BaseException as error:
+            reason = str(error)
+            raise
+        finally:
+            self._note(state, sessions, reason, ended=time.time())
+        return state
+
+    def stop(self) -> None:
+        """Asks for a clean stop: workers drain, everything stays resumable."""
+        self._stop.set()
+
+    def _note(self, state: RunState, earlier: list[Session], reason: str = "", ended: float | None = None) -> None:
+        plan = self._plan
+        session = Session(self._started, ended, plan.job.spec.workers.replicas)
+        sessions = [*earlier, session]
+        record = RunRecord(plan.job.name, hash_of(plan.job), plan.record, VERSION, state, reason, sessions)
+        plan.folder.write_run(record)
+
+    async def _session(self) -> RunState:
+        plan, folder = self._plan, self._plan.folder
+        job_file = folder.path / JOB_FILE
+        folder.write_whole(job_file, json.dumps(plan.document).encode())
+        async with AsyncExitStack() as stack:
+            writer = stack.enter_context(ResultsWriter(folder))
+            url = await stack.enter_async_context(self._store_url())
+            fleet = await self._start_fleet(stack, job_file, url)
+            store = await open_store(url, plan.job.name, plan.job.metadata.namespace or "default")
+            stack.push_async_callback(store.close)
+            codec, groups = await self._render(store)
+            await self._take_over(store, writer)
+            driver = Driver(store, groups, writer, codec)
+            await driver.submit()
+            return await self._until_done(store, fleet, driver)
+
+    @asynccontextmanager
+    async def _store_url(self) -> AsyncGenerator[str]:
+        spec = self._plan.job.spec.store
+        if spec.url is not None:
+            yield spec.url
+            return
+        self._progress.phase("starting the store")
+        async with EmbeddedRedis(self._plan.folder.store_folder, spec.fsync) as url:
+            yield url
+
+    async def _start_fleet(self, stack: AsyncExitStack, job_file: Any, url: str) -> Fleet:
+        spec = self._plan.job.spec
+        logs, replicas = self._plan.folder.logs_folder, spec.workers.replicas
+        fleet = Fleet(job_file, url, logs, replicas, spec.failure_policy, self._progress.message)
+        stack.push_async_callback(fleet.stop, float(spec.workers.grace_period_seconds))
+        await fleet.start()
+        return fleet
+
+    async def _render(self, store: Store) -> tuple[TextCodec, list[GroupSpec]]:
+        plan = self._plan
+        self._progress.phase("loading the tokenizer, rendering prompts; the engine loads meanwhile")
+        now = await store.now()
+
+        def render() -> tuple[TextCodec, list[GroupSpec]]:
+            codec = open_codec(plan.job.spec.model)
+            prompts = read_prompts(plan.job, plan.source, plan.content)
+            return codec, render_groups(plan.job, plan.source, prompts, codec, now)
+
+        return await asyncio.to_thread(render)
+
+    async def _take_over(self, store: Store, writer: ResultsWriter) -> None:
+        """A new run in a store that has the job already would mix two; an old run's leases have no holder any more."""
+        known = await store.progress(BATCH)
+        if known.requests and not self._plan.folder.read_run().sessions[1:]:
+            if self._plan.job.spec.store.url is not None and not self._plan.fresh:
+                raise InputError(
+                    f"spec.store.url: the store there holds a job {self._plan.job.name} already; resume it with its "
+                    "own output folder, use --fresh to start over, or choose another metadata.name"
+                )
+            await store.purge()
+        elif known.requests:
+            await store.reap(self._plan.job.spec.failure_policy.request_retries, everything=True)
+            self._progress.message(f"resuming: {writer.count} of {known.requests} results are there already")
+
+    async def _until_done(self, store: Store, fleet: Fleet, driver: Driver) -> RunState:
+        spec = self._plan.job.spec
+        self._progress.phase("waiting for the first worker")
+        samples = sample_forever(store, self._plan.folder, self._progress)
+        tasks = {
+            name: asyncio.create_task(work, name=name)
+            for name, work in {
+                "driver": driver.collect(),
+                "fleet": fleet.watch(),
+                "samples": samples,
+                "deadline": self._deadline(spec.active_deadline_seconds),
+                "stop": self._stop.wait(),
+            }.items()
+        }
+        try:
+            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+            for name in ("driver", "fleet", "samples", "deadline"):
+                if tasks[name].done():
+                    tasks[name].result()
+            stopped = not tasks["driver"].done()
+            self._progress.phase("stopping: workers hand back what they run" if stopped else "stopping the workers")
+            return "stopped" if stopped else "complete"
+        finally:
+            await fleet.stop(float(spec.workers.grace_period_seconds))
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    async def _deadline(self, seconds: int | None) -> None:
+        if seconds is None:
+            await asyncio.Event().wait()
+            return
+        await asyncio.sleep(seconds)
+        raise JobFailedError(
+            f"spec.activeDeadlineSeconds: {seconds} s have passed; what is finished is written, and the same "
+            "command goes on from there"
+        )
+
+
+def run_job(plan: Plan, progress: Progress) -> RunState:
+    """Runs a plan in an event loop of its own. The first SIGINT or SIGTERM stops cleanly, a second one at once."""
+
+    async def guarded() -> RunState:
+        run = LocalRun(plan, progress)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, _stop_once, run, loop, number)
+        return await run.execute()
+
+    return asyncio.run(guarded())
+
+
+def _stop_once(run: LocalRun, loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
+    loop.remove_signal_handler(number)
+    run.stop()

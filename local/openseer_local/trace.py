@@ -1,0 +1,156 @@
+"""A run as reports see it: its requests without their tokens, its samples, and a clock that stands still in pauses."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from openseer_local.run_folder import RunFolder
+from openseer_local.run_lines import ChunkLine, FactLine, RunRecord, SampleLine, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One result, small enough to hold all of a run in memory."""
+
+    batch: int
+    group: str
+    index: int
+    status: str
+    finish_reason: str
+    length: int
+    chunks: tuple[ChunkLine, ...]
+    enqueued_at: float
+    started_at: float | None
+    finished_at: float
+
+    @property
+    def group_key(self) -> tuple[int, str]:
+        """The group that it belongs to."""
+        return self.batch, self.group
+
+    @staticmethod
+    def of(line: FactLine) -> "Fact":
+        """What a report needs of a result line."""
+        times = line.timings
+        return Fact(
+            line.batch,
+            line.group,
+            line.index,
+            line.status,
+            line.finish_reason,
+            line.length,
+            tuple(line.chunks),
+            times.enqueued_at,
+            times.started_at,
+            times.finished_at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveClock:
+    """Seconds since the first request was claimed, without the pauses between the sessions of a resumed run."""
+
+    origin: float
+    pauses: tuple[tuple[float, float], ...] = ()
+
+    def at(self, time: float) -> float:
+        """Active seconds at `time` (seconds of the store's clock)."""
+        paused = sum(max(0.0, min(time, end) - max(start, self.origin)) for start, end in self.pauses)
+        return max(0.0, time - self.origin) - paused
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One run, ready to be measured and drawn. `facts` in the order in which they finished."""
+
+    record: RunRecord
+    facts: tuple[Fact, ...]
+    samples: tuple[SampleLine, ...]
+    clock: ActiveClock
+
+    @property
+    def end(self) -> float:
+        """Active seconds at the last finish."""
+        return max((self.clock.at(fact.finished_at) for fact in self.facts), default=0.0)
+
+    @property
+    def startup_seconds(self) -> float:
+        """From the first request queued to the first one claimed: loading engines, or waiting for room."""
+        return self.clock.origin - min((fact.enqueued_at for fact in self.facts), default=self.clock.origin)
+
+    @property
+    def worker_names(self) -> list[str]:
+        """Every worker that held a chunk or was sampled."""
+        held = {chunk.worker_name for fact in self.facts for chunk in fact.chunks}
+        return sorted(held.union(*(sample.workers for sample in self.samples)), key=natural)
+
+    def finish_times(self) -> list[float]:
+        """Active seconds of all finishes, in order."""
+        return sorted(self.clock.at(fact.finished_at) for fact in self.facts)
+
+    def spans(self, worker: str) -> list[tuple[float, float, ChunkLine, Fact]]:
+        """A worker's chunks as (from, to, chunk, request) in active seconds, in order of their start."""
+        at = self.clock.at
+        chunks = [(chunk, fact) for fact in self.facts for chunk in fact.chunks if chunk.worker_name == worker]
+        spans = [(at(chunk.claimed_at), at(chunk.ended_at), chunk, fact) for chunk, fact in chunks]
+        return sorted(spans, key=lambda span: span[:2])
+
+
+def read_trace(folder: RunFolder) -> Trace:
+    """Reads a run folder. Raises InputError when it is none."""
+    facts = tuple(sorted((Fact.of(line) for line in folder.facts()), key=lambda fact: fact.finished_at))
+    return make_trace(folder.read_run(), facts, tuple(folder.samples()))
+
+
+def make_trace(record: RunRecord, facts: tuple[Fact, ...], samples: tuple[SampleLine, ...]) -> Trace:
+    """A trace with its clock."""
+    queued = min((fact.enqueued_at for fact in facts), default=0.0)
+    origin = min((fact.started_at for fact in facts if fact.started_at is not None), default=queued)
+    pauses = tuple(_pauses(record.sessions, facts, samples))
+    return Trace(record, facts, samples, ActiveClock(origin, pauses))
+
+
+def natural(name: str) -> tuple[str, int]:
+    """Sorts worker-2 before worker-10."""
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or 0)
+
+
+def step_changes(spans: Iterable[tuple[float, float]]) -> tuple[list[float], list[int]]:
+    """How many of the spans are open over time: times of change, and the count from each on."""
+    changes = sorted(change for start, end in spans for change in ((start, 1), (end, -1)))
+    times: list[float] = [0.0]
+    counts = [0]
+    for time, change in changes:
+        if time > times[-1]:
+            times.append(time)
+            counts.append(counts[-1])
+        counts[-1] += change
+    return times, counts
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds in which at least one of the spans, sorted by their start, is open."""
+    total, reach = 0.0, float("-inf")
+    for start, end in spans:
+        total += max(0.0, end - max(start, reach))
+        reach = max(reach, end)
+    return total
+
+
+def _pauses(
+    sessions: Sequence[Session], facts: Sequence[Fact], samples: Sequence[SampleLine]
+) -> Iterator[tuple[float, float]]:
+    ordered = sorted(sessions, key=lambda session: session.started_at)
+    for earlier, later in pairwise(ordered):
+        ended = earlier.ended_at
+        if ended is None:  # killed: it lived at least until its last sign of life
+            ended = _last_sign(facts, samples, before=later.started_at, after=earlier.started_at)
+        if ended < later.started_at:
+            yield ended, later.started_at
+
+
+def _last_sign(facts: Sequence[Fact], samples: Sequence[SampleLine], *, before: float, after: float) -> float:
+    signs = [sample.at for sample in samples]
+    signs += [time for fact in facts for chunk in fact.chunks for time in (chunk.claimed_at, chunk.ended_at)]
+    return max((time for time in signs if after <= time < before), default=after)

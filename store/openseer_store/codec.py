@@ -1,0 +1,273 @@
+"""How what crosses to Redis is written: arguments as msgpack, replies as the bytes that the verbs give."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from openseer_core.chunk import (
+    BatchProgress,
+    Chunk,
+    Claim,
+    Delta,
+    ExtendReply,
+    Finish,
+    JournalEntry,
+    Outcome,
+    Pulse,
+    Reply,
+    RequestRecord,
+    Rescore,
+    Result,
+    WorkerInfo,
+    WorkerStatus,
+)
+from openseer_core.group import SHARED_LANE, GroupSpec, GroupView, Priority
+from openseer_core.ids import GroupId, RequestId
+from openseer_core.life import FinishReason, State, Status
+from openseer_core.tokens import count_items
+
+Row = list[Any]
+"""An array of a verb's reply: byte strings, whole numbers and further arrays, as its header says."""
+
+
+class SpecRow(msgspec.Struct, array_like=True, frozen=True):
+    """A submitted group as it is kept; its id is in the key. Empty `ranks`: all 0; empty `lanes`: all shared."""
+
+    version: str
+    ordinal: int
+    prompt: bytes
+    max_tokens: int
+    size: int
+    ranks: tuple[float, ...]
+    lanes: tuple[str, ...]
+    priority: tuple[float, float, float | None]
+    enqueued_at: float
+    lengths: tuple[int, ...]
+    sampling: str
+    metadata: str
+
+
+class InfoRow(msgspec.Struct, array_like=True, frozen=True):
+    """What a worker says of itself."""
+
+    state: str
+    figures: dict[str, float | int | str]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_specs = msgspec.msgpack.Decoder(SpecRow)
+_infos = msgspec.msgpack.Decoder(InfoRow)
+_chunks = msgspec.msgpack.Decoder(tuple[str, int, int, int, float, float, str])
+_entries = msgspec.msgpack.Decoder(tuple[float, str, str, str, int, int])
+_OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
+
+
+def pack(value: object) -> bytes:
+    """A verb's arguments (no bytes in them: Redis' msgpack does not know that type)."""
+    return _encoder.encode(value)
+
+
+# ---- to the store
+
+
+def pack_spec(spec: GroupSpec) -> bytes:
+    """A group as clients will read it."""
+    row = SpecRow(
+        version=spec.version,
+        ordinal=spec.ordinal,
+        prompt=spec.prompt,
+        max_tokens=spec.max_tokens,
+        size=spec.size,
+        ranks=spec.ranks if any(spec.ranks) else (),
+        lanes=spec.lanes if any(spec.lanes) else (),
+        priority=(spec.priority.base, spec.priority.slope, spec.priority.probe),
+        enqueued_at=spec.enqueued_at,
+        lengths=spec.lengths,
+        sampling=spec.sampling,
+        metadata=spec.metadata,
+    )
+    return _encoder.encode(row)
+
+
+def pack_row(spec: GroupSpec) -> bytes:
+    """A group as the verbs keep it: GROUP in _shared.lua names the places. False: all shared, all of rank 0."""
+    lanes = any(spec.lanes) and spec.lanes
+    ranks = any(spec.ranks) and spec.ranks
+    shape = (spec.version, spec.ordinal, spec.size, spec.max_tokens, spec.enqueued_at, count_items(spec.prompt))
+    nothing_known = (0, 0, 0, 0)
+    return _encoder.encode((*shape, lanes, ranks, *nothing_known, *_priority_row(spec.priority), 0))
+
+
+def _priority_row(priority: Priority) -> tuple[float, float, float | bool]:
+    return priority.base, priority.slope, False if priority.probe is None else priority.probe
+
+
+def delta_row(delta: Delta) -> tuple[str, int, int]:
+    """A delta without its bytes, which travel as arguments of their own."""
+    return str(delta.request), delta.fence, delta.offset
+
+
+def delta_bytes(deltas: Sequence[Delta]) -> list[bytes]:
+    """Tokens and log-probabilities of each delta in turn."""
+    return [part for delta in deltas for part in (delta.tokens, delta.logprobs)]
+
+
+def rescore_row(rescore: Rescore) -> tuple[object, ...]:
+    """News of a running group as extend.lua reads them."""
+    view = rescore.view
+    return str(view.id), rescore.revision, view.longest_running, *_priority_row(rescore.priority)
+
+
+def finish_row(finish: Finish) -> tuple[object, ...]:
+    """A finish as complete.lua reads it."""
+    rescore = finish.rescore
+    place = False if rescore is None else (rescore.revision, *_priority_row(rescore.priority))
+    return *delta_row(finish.delta), finish.status.value, finish.reason.value, finish.stop_reason, place
+
+
+def pack_info(info: WorkerInfo) -> bytes:
+    """What a worker says of itself."""
+    return _encoder.encode(InfoRow(info.state, info.figures))
+
+
+# ---- from the store
+
+
+def read_specs(flat: list[bytes]) -> dict[bytes, GroupSpec]:
+    """Groups by their id, from the pairs that a verb gives."""
+    return {gid: _read_spec(gid, data) for gid, data in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _read_spec(gid: bytes, data: bytes) -> GroupSpec:
+    row = _specs.decode(data)
+    return GroupSpec(
+        id=GroupId.parse(gid.decode()),
+        version=row.version,
+        ordinal=row.ordinal,
+        prompt=row.prompt,
+        max_tokens=row.max_tokens,
+        ranks=row.ranks or (0.0,) * row.size,
+        lanes=row.lanes or (SHARED_LANE,) * row.size,
+        priority=Priority(*row.priority),
+        enqueued_at=row.enqueued_at,
+        lengths=row.lengths,
+        sampling=row.sampling,
+        metadata=row.metadata,
+    )
+
+
+def read_view(row: Row) -> GroupView:
+    """What is known of a group."""
+    gid, revision, ordinal, size, max_tokens, enqueued_at, finished, longest_finished, longest_running = row
+    return GroupView(
+        id=GroupId.parse(gid.decode()),
+        revision=int(revision),
+        ordinal=int(ordinal),
+        size=int(size),
+        max_tokens=int(max_tokens),
+        enqueued_at=float(enqueued_at),
+        finished=int(finished),
+        longest_finished=int(longest_finished),
+        longest_running=int(longest_running),
+    )
+
+
+def read_reply(row: Row) -> Reply:
+    """An answer to one delta or finish."""
+    view = read_view(row[2]) if len(row) > 2 else None
+    return Reply(_OUTCOMES[row[0]], row[1], view)
+
+
+def read_extend(row: Row) -> ExtendReply:
+    """Answers, late views, and the pulse."""
+    replies, views, (waiting, best, mine, inflight, workers) = row
+    pulse = Pulse(waiting, float(best), mine, inflight, workers)
+    return ExtendReply(tuple(map(read_reply, replies)), tuple(map(read_view, views)), pulse)
+
+
+def read_claims(reply: Row) -> list[Claim]:
+    """Leases; each group's spec came once."""
+    rows, flat = reply
+    specs = read_specs(flat)
+    return [_read_claim(row, specs[row[6][0]]) for row in rows]
+
+
+def _read_claim(row: Row, spec: GroupSpec) -> Claim:
+    name, fence, tokens, base, slope, probe, view = row
+    request = RequestId.parse(name.decode())
+    return Claim(
+        request=request,
+        fence=int(fence),
+        prompt=spec.prompt,
+        tokens=tokens,
+        max_tokens=spec.max_tokens,
+        rank=spec.ranks[request.index],
+        true_length=spec.lengths[request.index] if spec.lengths else 0,
+        sampling=spec.sampling,
+        priority=Priority(float(base), float(slope), float(probe) if probe else None),
+        view=read_view(view),
+    )
+
+
+def read_results(reply: Row) -> list[Result]:
+    """Finished requests; each group's spec came once."""
+    rows, flat = reply
+    specs = read_specs(flat)
+    return [_read_result(row, specs[row[1].rpartition(b"/")[0]]) for row in rows]
+
+
+def _read_result(row: Row, spec: GroupSpec) -> Result:
+    cursor, name, status, reason, stop_reason, finished_at, tokens, logprobs, chunks = row
+    return Result(
+        cursor=cursor.decode(),
+        request=RequestId.parse(name.decode()),
+        version=spec.version,
+        status=Status(status.decode()),
+        reason=FinishReason(reason.decode()),
+        stop_reason=stop_reason.decode(),
+        prompt=spec.prompt,
+        tokens=tokens,
+        logprobs=logprobs,
+        metadata=spec.metadata,
+        sampling=spec.sampling,
+        enqueued_at=spec.enqueued_at,
+        finished_at=float(finished_at),
+        chunks=_read_chunks(chunks),
+    )
+
+
+def _read_chunks(rows: Row) -> tuple[Chunk, ...]:
+    return tuple(Chunk(*_chunks.decode(row)) for row in rows)
+
+
+def read_record(request: RequestId, row: Row) -> RequestRecord:
+    """All that is held of one request."""
+    state, fence, tokens, logprobs, chunks = row
+    return RequestRecord(request, State(state.decode()), int(fence), tokens, logprobs, _read_chunks(chunks))
+
+
+def read_entry(data: bytes) -> JournalEntry:
+    """One event, as `note` in _shared.lua packs it."""
+    return JournalEntry(*_entries.decode(data))
+
+
+def read_progress(flat: list[bytes]) -> BatchProgress:
+    """Counts of a batch, from its hash."""
+    counts = {field.decode(): int(value) for field, value in zip(flat[::2], flat[1::2], strict=True)}
+    return BatchProgress(
+        groups=counts.get("groups", 0),
+        requests=counts.get("requests", 0),
+        ok=counts.get("ok", 0),
+        aborted=counts.get("aborted", 0),
+        infra_failed=counts.get("infra_failed", 0),
+        tokens=counts.get("tokens", 0),
+        sealed=bool(counts.get("sealed", 0)),
+    )
+
+
+def read_worker(row: Row) -> WorkerStatus:
+    """The last heartbeat of a worker."""
+    name, boot, seen_at, info, inflight = row
+    said = _infos.decode(info)
+    return WorkerStatus(name.decode(), boot.decode(), float(seen_at), inflight, WorkerInfo(said.state, said.figures))

@@ -1,0 +1,20 @@
+"""Opens a job's store by its URL."""
+
+from openseer_store.port import Store
+from openseer_store.redis_link import RETRY_SECONDS
+from openseer_store.redis_store import RedisStore
+
+
+async def open_store(url: str, job: str, namespace: str = "default", *, retry_seconds: float = RETRY_SECONDS) -> Store:
+    """The store of `job` at redis://, rediss:// or unix://, checked to be there.
+
+    Raises InputError for a URL of another kind, StoreError for a server that cannot be used, and
+    StoreUnavailableError when there is no answer within `retry_seconds`.
+    """
+    store = RedisStore(url, job, namespace, retry_seconds=retry_seconds)
+    try:
+        await store.connect()
+    except BaseException:
+        await store.close()
+        raise
+    return store

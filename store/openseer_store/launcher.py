@@ -1,0 +1,26 @@
+"""Becomes a server that ends with its parent: `python launcher.py PARENT_PID SERVER ARGUMENT…`.
+
+Run as a program, so that nothing of ours runs between fork and exec. The kernel sends SIGTERM when the parent dies,
+also by kill -9; Redis then flushes its append-only file and ends.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Ties this process to its parent's life, then becomes the server."""
+    parent, server, *arguments = sys.argv[1:]
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):
+        sys.exit("the parent ended while its server was being started")
+    os.execv(server, [server, *arguments])
+
+
+if __name__ == "__main__":
+    main()

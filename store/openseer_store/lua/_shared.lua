@@ -1,0 +1,315 @@
+-- The queue's inner steps, put in front of every verb. Each mirrors the method of the same name in
+-- openseer_core/chunk_queue.py; keys.py says what every key holds.
+-- KEYS[1]  the job's prefix "{openseer:<namespace>/<job>}"; all other keys are made from it, on the same slot.
+-- ARGV[1]  time in seconds, or "" for the server's own clock.
+-- ARGV[2]  the verb's arguments, msgpack. Binary ones follow from ARGV[3] on.
+-- A call from Lua costs more than what Redis then does, so groups and requests are one packed string each, and what
+-- many items of a verb would each change (counters, deadlines, a group's place) is gathered and written by flush().
+
+local P, call, pack, unpack_row = KEYS[1], redis.call, cmsgpack.pack, cmsgpack.unpack
+local HEAD_WINDOW, SIBLING_WINDOW = 16, 4
+local REAP_LIMIT, WORKER_TTL_SECONDS, EPOCH_STRIDE, ITEM_BYTES = 64, 10, 4294967296, 4
+local COUNTERS, DEADLINES, JOURNAL, RESULTS = P .. ':counters', P .. ':deadlines', P .. ':journal', P .. ':results'
+
+local function clock()
+  if ARGV[1] ~= '' then
+    return tonumber(ARGV[1])
+  end
+  local time = call('TIME')
+  return tonumber(time[1]) + tonumber(time[2]) / 1000000
+end
+
+local now = clock()
+
+-- Whole numbers and others as text, exact.
+local function int(number)
+  return string.format('%.0f', number)
+end
+
+local function real(number)
+  return string.format('%.17g', number)
+end
+
+local function lane_name(version, lane)
+  return #version .. ':' .. version .. ':' .. lane
+end
+
+local function heads_key(version, lane)
+  return P .. ':heads:' .. lane_name(version, lane)
+end
+
+local function waiting_key(lane, gid)
+  return P .. ':waiting:' .. #lane .. ':' .. lane .. ':' .. gid
+end
+
+local function batch_key(gid)
+  return P .. ':batch:' .. string.match(gid, '^[^/]*')
+end
+
+-- ---- what is gathered until flush()
+
+local bumps, numbers, deadlines, ended, dirty = {}, {}, {}, {}, {}
+
+local function bump(key, field, by)
+  local fields = bumps[key] or {}
+  fields[field] = (fields[field] or 0) + by
+  bumps[key] = fields
+end
+
+-- The id of the next entry of a stream.
+local function next_id(field)
+  local number = (numbers[field] or tonumber(call('HGET', COUNTERS, field) or 0)) + 1
+  numbers[field] = number
+  bump(COUNTERS, field, 1)
+  return int(number) .. '-0'
+end
+
+-- ---- groups and requests
+
+local GROUP = {'version', 'ordinal', 'size', 'max_tokens', 'enqueued_at', 'prompt_tokens', 'lanes', 'ranks',
+  'revision', 'finished', 'longest_finished', 'longest_running', 'base', 'slope', 'probe', 'parked'}
+local groups = {}
+
+local function group_of(gid)
+  local group = groups[gid]
+  if group == nil then
+    local data = call('GET', P .. ':group:' .. gid)
+    group = data and {id = gid} or false
+    if group then
+      local row = unpack_row(data)
+      for place = 1, #GROUP do
+        group[GROUP[place]] = row[place]
+      end
+    end
+    groups[gid] = group
+  end
+  return group
+end
+
+local function save_group(group)
+  local row = {}
+  for place = 1, #GROUP do
+    row[place] = group[GROUP[place]]
+  end
+  call('SET', P .. ':group:' .. group.id, pack(row))
+end
+
+local function view_of(group)
+  return {group.id, int(group.revision), int(group.ordinal), int(group.size), int(group.max_tokens),
+    real(group.enqueued_at), int(group.finished), int(group.longest_finished), int(group.longest_running)}
+end
+
+local function lane_of(group, index)
+  return group.lanes and group.lanes[index + 1] or ''
+end
+
+local function load_request(gid, index)
+  local id = gid .. '/' .. index
+  local data = call('GET', P .. ':request:' .. id)
+  local row = data and unpack_row(data) or {'queued', 0, 0, 0, '', 0, 0, 0}
+  return {id = id, gid = gid, index = index, state = row[1], leases = row[2], losses = row[3], fence = row[4],
+    holder = row[5], claimed_at = row[6], start = row[7], generated = row[8]}
+end
+
+local function request_of(rid)
+  local gid, index = string.match(rid, '^(.*)/(%d+)$')
+  return load_request(gid, tonumber(index))
+end
+
+local function save_request(request)
+  call('SET', P .. ':request:' .. request.id, pack({request.state, request.leases, request.losses, request.fence,
+    request.holder, request.claimed_at, request.start, request.generated}))
+end
+
+local function note(event, request)
+  call('XADD', JOURNAL, next_id('journal'), 'entry',
+    pack({now, event, request.id, request.holder, request.fence, request.generated}))
+end
+
+-- ---- the queue's two levels
+
+local function refresh(group, lane)
+  local front = call('ZRANGE', waiting_key(lane, group.id), 0, 0, 'WITHSCORES')
+  local heads = heads_key(group.version, lane)
+  if not front[1] then
+    call('ZREM', heads, group.id)
+  elseif front[2] == '-inf' then
+    local generated = group.parked > 0 and load_request(group.id, 0).generated or 0
+    call('ZADD', heads, (group.probe or 0) + generated, group.id)
+  else
+    call('ZADD', heads, group.base + tonumber(front[2]), group.id)
+  end
+end
+
+-- Marks what flush() has to write of a group: its row, its place in a lane, or (no lane) its place in all of them.
+local function touch(group, lane)
+  local lanes = dirty[group.id] or {}
+  dirty[group.id] = lanes
+  if lane then
+    lanes[lane] = true
+    return
+  end
+  for index = 0, group.lanes and group.size - 1 or 0 do
+    lanes[lane_of(group, index)] = true
+  end
+end
+
+local function flush()
+  for key, fields in pairs(bumps) do
+    for field, by in pairs(fields) do
+      call('HINCRBY', key, field, by)
+    end
+  end
+  if ended[1] then
+    call('ZREM', DEADLINES, unpack(ended))
+  end
+  if deadlines[1] then
+    call('ZADD', DEADLINES, unpack(deadlines))
+  end
+  for gid, lanes in pairs(dirty) do
+    local group = groups[gid]
+    save_group(group)
+    for lane in pairs(lanes) do
+      refresh(group, lane)
+    end
+  end
+  bumps, numbers, deadlines, ended, dirty = {}, {}, {}, {}, {}
+end
+
+-- The lists that go to Redis in one call must stay well below the size of Lua's stack.
+local function flush_when_full()
+  if #ended + #deadlines > 1000 then
+    flush()
+  end
+end
+
+local function waiting_score(group, index, generated)
+  if index == 0 and group.probe then
+    return '-inf'
+  end
+  return (group.ranks and group.ranks[index + 1] or 0) + group.slope * generated
+end
+
+local function enqueue(group, request)
+  local lane = lane_of(group, request.index)
+  local score = waiting_score(group, request.index, request.generated)
+  call('ZADD', waiting_key(lane, group.id), score, string.format('%04d', request.index))
+  bump(COUNTERS, 'waiting:' .. lane_name(group.version, lane), 1)
+  group.parked = group.parked + 1
+  touch(group, lane)
+end
+
+local function dequeue(group, request)
+  local lane = lane_of(group, request.index)
+  call('ZREM', waiting_key(lane, group.id), string.format('%04d', request.index))
+  bump(COUNTERS, 'waiting:' .. lane_name(group.version, lane), -1)
+  if request.leases > 0 then
+    group.parked = group.parked - 1
+  end
+  touch(group, lane)
+end
+
+-- The group's new place after its facts changed; the caller has changed the facts in `group`.
+local function place(group, priority)
+  group.revision = group.revision + 1
+  if priority then
+    group.base, group.slope, group.probe = priority[1], priority[2], priority[3]
+  end
+  touch(group)
+end
+
+-- ---- leases
+
+-- "lost", "gap" or "ok" for a write that shows `fence` and starts at `offset`.
+local function check(request, fence, offset)
+  if fence == 0 or request.fence ~= fence then
+    return 'lost'
+  end
+  return offset > request.generated and 'gap' or 'ok'
+end
+
+-- Adds what is new of a delta; the caller saves the request.
+local function append(request, offset, tokens, logprobs)
+  local known = (request.generated - offset) * ITEM_BYTES
+  if known < #logprobs then
+    call('APPEND', P .. ':logprobs:' .. request.id, string.sub(logprobs, known + 1))
+  end
+  if known < #tokens then
+    local fresh = (#tokens - known) / ITEM_BYTES
+    call('APPEND', P .. ':tokens:' .. request.id, string.sub(tokens, known + 1))
+    bump(batch_key(request.gid), 'tokens', fresh)
+    request.generated = request.generated + fresh
+  end
+end
+
+local function release(request, event, state)
+  ended[#ended + 1] = request.id
+  bump(COUNTERS, 'worker:' .. string.match(request.holder, '^[^#]*'), -1)
+  bump(COUNTERS, 'inflight', -1)
+  call('RPUSH', P .. ':chunks:' .. request.id, pack({request.holder, request.fence, request.start,
+    request.generated, request.claimed_at, now, event}))
+  request.state = state
+  save_request(request)
+  note(event, request)
+  flush_when_full()
+end
+
+local function end_lease(request, event)
+  release(request, event, 'queued')
+  enqueue(group_of(request.gid), request)
+end
+
+local STATES = {complete = 'done', abort = 'aborted', fail = 'failed'}
+
+local function close(request, event, status, reason, stop_reason)
+  if request.state == 'leased' then
+    release(request, event, STATES[event])
+  else
+    dequeue(group_of(request.gid), request)
+    request.state = STATES[event]
+    save_request(request)
+    note(event, request)
+  end
+  bump(batch_key(request.gid), status, 1)
+  call('XADD', RESULTS, next_id('results'), 'result', pack({request.id, status, reason, stop_reason, now}))
+end
+
+local function reap(max_losses, everything)
+  local expired = call('ZRANGEBYSCORE', DEADLINES, '-inf', everything and '+inf' or now, 'LIMIT', 0, REAP_LIMIT)
+  for _, rid in ipairs(expired) do
+    local request = request_of(rid)
+    if not everything then
+      request.losses = request.losses + 1
+      call('ZREM', P .. ':claiming', string.match(request.holder, '^[^#]*')) -- dead, as far as anybody can tell
+    end
+    if request.losses > max_losses then
+      close(request, 'fail', 'infra_failed', 'infra_failed', '')
+    else
+      end_lease(request, 'reap')
+    end
+  end
+  call('ZREMRANGEBYSCORE', P .. ':claiming', '-inf', '(' .. real(now - WORKER_TTL_SECONDS))
+  flush()
+  return #expired
+end
+
+-- ---- reading
+
+-- {waiting, best, mine, inflight, workers}: core's Pulse.
+local function pulse(worker, version, lanes)
+  local fields, best = {'worker:' .. worker, 'inflight'}, 'inf'
+  for _, lane in ipairs(lanes) do
+    fields[#fields + 1] = 'waiting:' .. lane_name(version, lane)
+    local front = call('ZRANGE', heads_key(version, lane), 0, 0, 'WITHSCORES')
+    if front[1] and tonumber(front[2]) < tonumber(best) then
+      best = front[2]
+    end
+  end
+  local counts, waiting = call('HMGET', COUNTERS, unpack(fields)), 0
+  for place = 3, #fields do
+    waiting = waiting + tonumber(counts[place] or 0)
+  end
+  return {waiting, best, tonumber(counts[1] or 0), tonumber(counts[2] or 0), call('ZCARD', P .. ':claiming')}
+end
+
+-- ---- the verb

@@ -1,0 +1,159 @@
+-- Purpose    Takes back expired leases, then leases the best waiting requests that fit the worker.
+-- Guarantee  A request has one holder; its fence only grows, also over a restart of the server (epoch).
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    {worker name, holder "name#boot", version, lanes, slots, blocks, block_tokens, quantum, context_tokens,
+--            margin, slack, lease_seconds, max_losses}
+-- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view};
+--            specs: group, spec, group, spec, … (each group once).
+
+local ask = unpack_row(ARGV[2])
+local worker, holder, version, lanes, slots, blocks = ask[1], ask[2], ask[3], ask[4], ask[5], ask[6]
+local block_tokens, quantum, context_tokens, margin = ask[7], ask[8], ask[9], ask[10]
+local slack, lease_seconds = ask[11], ask[12]
+local claims, specs, sent, epoch = {}, {}, {}, nil
+
+local function blocks_needed(group, generated)
+  local chunk = math.min(quantum, group.max_tokens - generated)
+  local tokens = group.prompt_tokens + math.min(generated + chunk + margin, group.max_tokens)
+  return math.ceil(math.min(tokens, context_tokens) / block_tokens)
+end
+
+-- The first waiting requests of a group, read once per lane: enough for all that may be leased from it.
+local windows = {}
+
+local function window_of(group, lane, allowed)
+  local window = windows[group.id]
+  if not window then
+    local row = call('ZRANGE', waiting_key(lane, group.id), 0, SIBLING_WINDOW + allowed, 'WITHSCORES')
+    window = {taken = {}}
+    for place = 1, #row, 2 do
+      window[#window + 1] = {member = row[place], score = row[place + 1]}
+    end
+    windows[group.id] = window
+  end
+  return window
+end
+
+local function request_in(group, entry)
+  if not entry.request then
+    local index = tonumber(entry.member)
+    entry.request = group.parked > 0 and load_request(group.id, index) or {id = group.id .. '/' .. index,
+      gid = group.id, index = index, state = 'queued', leases = 0, losses = 0, holder = '', generated = 0}
+  end
+  return entry.request
+end
+
+-- Which of a group's first requests to lease, and its blocks: one this worker has cached, else the first that fits.
+local function pick(group, window)
+  local first, first_blocks
+  for place = 1, math.min(SIBLING_WINDOW, #window) do
+    local request = request_in(group, window[place])
+    local needed = blocks_needed(group, request.generated)
+    if needed <= blocks then
+      if request.holder == holder then
+        return place, needed
+      end
+      if not first then
+        first, first_blocks = place, needed
+        if group.parked == 0 then
+          break  -- nobody has held any of them
+        end
+      end
+    end
+  end
+  return first, first_blocks
+end
+
+-- Takes a request out of the queue. Gives whether the group's place in the lane has changed.
+local function take(group, lane, window, place)
+  local entry = table.remove(window, place)
+  window.taken[#window.taken + 1] = entry.member
+  bump(COUNTERS, 'waiting:' .. lane_name(version, lane), -1)
+  if entry.request.leases > 0 then
+    group.parked = group.parked - 1
+    touch(group, lane)
+  end
+  local front = window[1]
+  if not front then
+    call('ZREM', heads_key(version, lane), group.id)
+    return true
+  end
+  if place > 1 or (front.score == entry.score and front.score ~= '-inf') then
+    return false
+  end
+  local score = front.score == '-inf' and (group.probe or 0) + request_in(group, front).generated
+    or group.base + tonumber(front.score)
+  call('ZADD', heads_key(version, lane), score, group.id)
+  return true
+end
+
+local function lease(group, request)
+  epoch = epoch or tonumber(call('HGET', P .. ':store', 'epoch') or 0)
+  request.state, request.leases, request.holder = 'leased', request.leases + 1, holder
+  request.fence = epoch * EPOCH_STRIDE + request.leases
+  request.claimed_at, request.start = now, request.generated
+  save_request(request)
+  deadlines[#deadlines + 1] = now + lease_seconds
+  deadlines[#deadlines + 1] = request.id
+  bump(COUNTERS, 'worker:' .. worker, 1)
+  bump(COUNTERS, 'inflight', 1)
+  note('claim', request)
+  if not sent[group.id] then
+    sent[group.id] = view_of(group)
+    specs[#specs + 1] = group.id
+    specs[#specs + 1] = call('GET', P .. ':spec:' .. group.id)
+  end
+  local tokens = request.generated > 0 and call('GET', P .. ':tokens:' .. request.id) or ''
+  claims[#claims + 1] = {request.id, int(request.fence), tokens, real(group.base), real(group.slope),
+    group.probe and real(group.probe) or '', sent[group.id]}
+end
+
+local function room_in(lane)
+  local room = slots - #claims
+  if lane ~= '' then
+    return room
+  end
+  local load = pulse(worker, version, {lane})
+  local fair_share = math.max(1, math.ceil((load[4] + load[1]) / math.max(1, load[5])))
+  return math.min(room, fair_share + slack - load[3])
+end
+
+local function claim_from(lane)
+  local allowed, heads, place = room_in(lane), heads_key(version, lane), 0
+  local head, group, window
+  windows = {}
+  while allowed > 0 and place < HEAD_WINDOW do
+    if not head then
+      head = call('ZRANGE', heads, place, place)[1]
+      if not head then
+        break
+      end
+      group = group_of(head)
+      window = window_of(group, lane, allowed)
+    end
+    local chosen, needed = pick(group, window)
+    if chosen then
+      local request = window[chosen].request
+      blocks, allowed = blocks - needed, allowed - 1
+      if take(group, lane, window, chosen) then
+        head = nil
+      end
+      lease(group, request)
+    else
+      place, head = place + 1, nil
+    end
+  end
+  for gid, one in pairs(windows) do
+    if one.taken[1] then
+      call('ZREM', waiting_key(lane, gid), unpack(one.taken))
+    end
+  end
+  flush()
+end
+
+reap(ask[13], false)
+call('ZADD', P .. ':claiming', now, worker)
+for _, lane in ipairs(lanes) do
+  claim_from(lane)
+end
+return {claims, specs}

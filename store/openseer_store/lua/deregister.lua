@@ -1,0 +1,16 @@
+-- Purpose    Forgets a worker, with its drain request.
+-- Guarantee  A worker of the same name that booted since stays.
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    {worker name, boot}
+-- Returns    1 when it is forgotten, 0 when a later boot has the name
+
+local args = unpack_row(ARGV[2])
+local boot = call('HGET', P .. ':worker:' .. args[1], 'boot')
+if boot and boot ~= args[2] then
+  return 0
+end
+call('SREM', P .. ':workers', args[1])
+call('DEL', P .. ':worker:' .. args[1])
+call('SREM', P .. ':drains', args[1])
+call('ZREM', P .. ':claiming', args[1])
+return 1

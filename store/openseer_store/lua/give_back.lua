@@ -1,0 +1,19 @@
+-- Purpose    Returns requests to the queue with their tokens kept.
+-- Guarantee  Only the holder's fence writes; a repeat changes nothing.
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    list of {request, fence, offset}
+-- ARGV[3…]   tokens and log-probabilities of each, in turn
+-- Returns    list of {outcome, have}
+
+local replies = {}
+for number, delta in ipairs(unpack_row(ARGV[2])) do
+  local request = request_of(delta[1])
+  local outcome = check(request, delta[2], delta[3])
+  if outcome == 'ok' and request.state == 'leased' then
+    append(request, delta[3], ARGV[1 + 2 * number], ARGV[2 + 2 * number])
+    end_lease(request, 'give_back')
+  end
+  replies[number] = {outcome, outcome == 'lost' and 0 or request.generated}
+end
+flush()
+return replies

@@ -1,0 +1,16 @@
+-- Purpose    Says how a worker is, and tells it whether to drain.
+-- Guarantee  The last heartbeat of a name wins; a repeat changes nothing but the time.
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    {worker name, boot, whether it claims}
+-- ARGV[3]    what the worker says of itself, which only clients read
+-- Returns    1 when it is to drain, else 0
+
+local args = unpack_row(ARGV[2])
+call('SADD', P .. ':workers', args[1])
+call('HSET', P .. ':worker:' .. args[1], 'boot', args[2], 'seen_at', now, 'info', ARGV[3])
+if args[3] then
+  call('ZADD', P .. ':claiming', now, args[1])
+else
+  call('ZREM', P .. ':claiming', args[1])
+end
+return call('SISMEMBER', P .. ':drains', args[1])

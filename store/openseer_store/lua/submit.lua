@@ -1,0 +1,45 @@
+-- Purpose    Queues groups.
+-- Guarantee  A group that is there already is left as it is. A queued request costs its entry in one sorted set.
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    list of group ids
+-- ARGV[3…]   of each group in turn: its row (msgpack; GROUP in _shared.lua names the places) and its spec, which
+--            only clients read
+-- Returns    how many were new
+
+local function fill(group)
+  local waiting = {}
+  for index = 0, group.size - 1 do
+    local lane = lane_of(group, index)
+    local members = waiting[lane] or {}
+    members[#members + 1] = waiting_score(group, index, 0)
+    members[#members + 1] = string.format('%04d', index)
+    waiting[lane] = members
+  end
+  for lane, members in pairs(waiting) do
+    for first = 1, #members, 1000 do
+      call('ZADD', waiting_key(lane, group.id), unpack(members, first, math.min(first + 999, #members)))
+    end
+    bump(COUNTERS, 'waiting:' .. lane_name(group.version, lane), #members / 2)
+    refresh(group, lane)
+  end
+end
+
+local function add(gid, row, spec)
+  if not call('SET', P .. ':group:' .. gid, row, 'NX') then
+    return 0
+  end
+  call('SET', P .. ':spec:' .. gid, spec)
+  local group, batch = group_of(gid), batch_key(gid)
+  fill(group)
+  bump(batch, 'groups', 1)
+  bump(batch, 'requests', group.size)
+  call('RPUSH', batch .. ':groups', gid)
+  return 1
+end
+
+local new = 0
+for number, gid in ipairs(unpack_row(ARGV[2])) do
+  new = new + add(gid, ARGV[1 + 2 * number], ARGV[2 + 2 * number])
+end
+flush()
+return new

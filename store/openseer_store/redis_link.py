@@ -1,0 +1,195 @@
+"""The line to Redis: connections, retries within named limits, and errors that a person can act on."""
+
+# redis comes without complete types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+import asyncio
+import hashlib
+import random
+import re
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis.exceptions
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from openseer_core.errors import InputError, StoreError, StoreUnavailableError
+from openseer_store.codec import pack
+
+OLDEST = (6, 2)
+"""Oldest Redis that has all we use."""
+CONNECT_SECONDS = 5.0
+"""Longest wait for a connection to be made."""
+REPLY_SECONDS = 30.0
+"""Longest wait for one answer: scripts take milliseconds, an append-only file on a slow disk seconds."""
+RETRY_SECONDS = 60.0
+"""How long a call is tried again before it fails: a server needs this to restart and load its data."""
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 2.0
+
+ADVICE = {
+    "LOADING": "it still loads its data; wait, or look into its log",
+    "MISCONF": "it cannot write to its disk: free some space or repair the volume",
+    "OOM": "its memory is full: raise maxmemory, or give the job a store of its own",
+    "READONLY": "it is a replica: give the URL of the primary",
+    "NOREPLICAS": "it has too few replicas to accept writes",
+    "MASTERDOWN": "its primary is down",
+    "CLUSTERDOWN": "its cluster is down",
+    "TRYAGAIN": "its cluster is moving slots",
+    "BUSY": "another client's script blocks it",
+}
+"""Refusals that pass, or that a person can end while we try again: the error's code → what to do."""
+_CODES = re.compile(r"\b(" + "|".join(ADVICE) + r")\b")
+_REFUSED = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
+_BROKEN = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, TimeoutError)
+
+
+class TooOldError(redis.exceptions.RedisError):
+    """The server's version is not enough."""
+
+
+def public_url(url: str) -> str:
+    """The URL without user, password and options, fit to be shown."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+@cache
+def script(verb: str) -> tuple[str, str]:
+    """The Lua text of a verb and its SHA-1."""
+    folder = resources.files("openseer_store") / "lua"
+    text = "\n".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in ("_shared", verb))
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class RedisLink:
+    """Calls to one Redis. Every new connection checks the server and its epoch before anything else runs on it."""
+
+    def __init__(self, url: str, prefix: str, retry_seconds: float = RETRY_SECONDS) -> None:
+        self.shown_url = public_url(url)
+        self._prefix = prefix
+        self._retry_seconds = retry_seconds
+        self._idle: list[AbstractConnection] = []
+        self._closed = False
+        try:
+            options: dict[str, Any] = dict(parse_url(url))
+        except ValueError as error:
+            raise InputError(f"store URL {self.shown_url}: {error}") from None
+        self._make = options.pop("connection_class", Connection)
+        self._options = {
+            "socket_connect_timeout": CONNECT_SECONDS,
+            **options,
+            "socket_timeout": None,  # the time of a whole call is limited in `_ask`
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+            "redis_connect_func": self._greet,
+        }
+
+    async def run(self, verb: str, arguments: object, *blobs: bytes, at: str = "") -> Any:
+        """Runs one verb. `at`: time to pass, or "" for the server's clock."""
+        text, sha = script(verb)
+        tail = (1, self._prefix, at, pack(arguments), *blobs)
+        return await self._retrying(lambda: self._evaluate(text, sha, tail))
+
+    async def command(self, *words: str | int | bytes, patience: float = 0.0) -> Any:
+        """Runs one plain command. `patience`: seconds that the command itself may wait."""
+        return await self._retrying(lambda: self._ask(words, REPLY_SECONDS + patience))
+
+    async def close(self) -> None:
+        """Gives up all connections."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.disconnect()
+
+    # ---- one call
+
+    async def _evaluate(self, text: str, sha: str, tail: Sequence[Any]) -> Any:
+        try:
+            return await self._ask(("EVALSHA", sha, *tail))
+        except redis.exceptions.NoScriptError:
+            await self._ask(("SCRIPT", "LOAD", text))
+            return await self._ask(("EVALSHA", sha, *tail))
+
+    async def _ask(self, words: Sequence[Any], seconds: float = REPLY_SECONDS) -> Any:
+        connection = self._idle.pop() if self._idle else self._make(**self._options)
+        in_order = False
+        try:
+            async with asyncio.timeout(seconds):
+                await connection.send_command(*words, check_health=False)
+                reply = await connection.read_response(disable_decoding=True)
+            in_order = True
+        except redis.exceptions.ResponseError:
+            in_order = connection.is_connected  # a refusal is an answer like any other
+            raise
+        finally:
+            if in_order and not self._closed:
+                self._idle.append(connection)
+            else:  # an answer may still come; nobody must take it for theirs
+                await connection.disconnect(nowait=True)
+        return reply
+
+    async def _greet(self, connection: AbstractConnection) -> None:
+        """First words on a new connection: version, and the epoch of the server's process."""
+        await connection.on_connect()
+        await connection.send_command("INFO", "server", check_health=False)
+        said: Any = await connection.read_response(disable_decoding=True)
+        info = _read_info(said)
+        version = info.get("redis_version", "unknown")
+        numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+        if numbers < OLDEST:
+            raise TooOldError(f"is version {version}; openseer needs {OLDEST[0]}.{OLDEST[1]} or later")
+        text, _ = script("epoch")
+        arguments = pack([info.get("run_id", "")])
+        await connection.send_command("EVAL", text, 1, self._prefix, "", arguments, check_health=False)
+        await connection.read_response(disable_decoding=True)
+
+    # ---- trying again
+
+    async def _retrying(self, call: Any) -> Any:
+        """All verbs may be repeated: what a lost answer did is either found done, or (a claim) expires by itself."""
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + self._retry_seconds
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await call()
+            except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
+                why = self._why(error)
+            if loop.time() + pause > give_up_at:
+                raise StoreUnavailableError(
+                    f"redis at {self.shown_url} gave no answer for {self._retry_seconds:g} s: {why}"
+                )
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _why(self, error: Exception) -> str:
+        """What to do about a failure that may pass. Raises StoreError for one that will not."""
+        if isinstance(error, TooOldError):
+            raise StoreError(f"redis at {self.shown_url} {error}") from None
+        if isinstance(error, _REFUSED):
+            raise StoreError(f"redis at {self.shown_url} refused the user name or password") from None
+        code = "LOADING" if isinstance(error, redis.exceptions.BusyLoadingError) else ""
+        found = _CODES.search(code or _with_code(error))
+        if found:
+            return ADVICE[found[1]]
+        if isinstance(error, _BROKEN):
+            return "check that it runs and that this machine can reach it"
+        raise StoreError(f"redis at {self.shown_url} refused a command: {error}") from None
+
+
+def _with_code(error: Exception) -> str:
+    """The error's text with its code, which redis-py takes off the errors that have a class of their own."""
+    if isinstance(error, redis.exceptions.ReadOnlyError):
+        return "READONLY"
+    return "OOM" if isinstance(error, redis.exceptions.OutOfMemoryError) else str(error)
+
+
+def _read_info(text: Any) -> dict[str, str]:
+    lines = str(text.decode() if isinstance(text, bytes) else text).splitlines()
+    return dict(line.split(":", 1) for line in lines if ":" in line)

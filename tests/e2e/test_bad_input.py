@@ -1,0 +1,182 @@
+"""What a person is told when something is wrong: one readable message, before anything starts."""
+
+import contextlib
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from e2e.workbench import ROOT, Workbench
+
+TINY = ROOT / "examples/tiny-model/model"
+
+
+def refused(bench: Workbench, *arguments: str, code: int = 2) -> str:
+    done = bench.call(*(arguments or ("run", "job.yaml")))
+    assert done.returncode == code, done.stdout
+    assert "Traceback" not in done.stdout
+    return " ".join(done.stdout.split())
+
+
+def test_a_missing_manifest_is_named(bench: Workbench) -> None:
+    assert "nothing.yaml: 1 problem cannot be read: No such file" in refused(bench, "run", "nothing.yaml")
+
+
+def test_a_manifest_that_is_no_yaml_says_where(bench: Workbench) -> None:
+    (bench.folder / "job.yaml").write_text("spec: [1,\n  2")
+    assert "line 2" in refused(bench)
+
+
+def test_a_manifest_that_is_not_utf8_says_so(bench: Workbench) -> None:
+    (bench.folder / "job.yaml").write_bytes(b"name: \xff\xfe")
+    assert "not UTF-8" in refused(bench)
+
+
+def test_group_size_zero_is_refused_by_its_path(bench: Workbench) -> None:
+    bench.write(groupSize=0)
+    assert "spec.groupSize: found 0, allowed:" in refused(bench)
+
+
+def test_an_unknown_policy_is_answered_with_those_there_are(bench: Workbench) -> None:
+    bench.write(rollout={"policy": "fastest"})
+    message = refused(bench)
+    assert 'spec.rollout.policy: found "fastest"' in message
+    assert "context-aware" in message
+
+
+def test_an_unknown_field_is_answered_with_the_nearest_one(bench: Workbench) -> None:
+    bench.write(rollot={"policy": "fifo"})
+    assert 'did you mean "rollout"?' in refused(bench)
+
+
+def test_what_the_engine_cannot_continue_is_refused_with_the_reason(bench: Workbench) -> None:
+    bench.write(sampling={"presencePenalty": 0.5})
+    assert "cannot continue it exactly" in refused(bench)
+
+
+def test_a_missing_model_is_named_before_any_engine_starts(bench: Workbench) -> None:
+    bench.write(model={"path": "no/such/model"})
+    message = refused(bench)
+    assert "spec.model.path" in message
+    assert "no/such/model" in message
+
+
+def test_a_folder_without_a_model_is_named(bench: Workbench) -> None:
+    (bench.folder / "empty").mkdir()
+    bench.write(model={"path": "./empty"})
+    assert "./empty" in refused(bench)
+
+
+def test_unreadable_prompts_are_named(bench: Workbench) -> None:
+    bench.write(prompts={"path": "gone.jsonl"})
+    assert "spec.prompts.path: gone.jsonl cannot be read: No such file or directory" in refused(bench)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'{"prompt": "a"}\n{"prompt": \n', "prompts.jsonl line 2: not valid JSON"),
+        (b'{"id": "x", "prompt": "a"}\n{"id": "x", "prompt": "b"}\n', 'line 2: id "x" is already that of line 1'),
+        (b'{"prompt": "\xff"}\n', "prompts.jsonl line 1: not UTF-8"),
+        (b"\n\n", "prompts.jsonl: empty"),
+        (b'{"prompt": "a", "lengths": [1, 2, 3]}\n', "line 1: lengths"),
+    ],
+)
+def test_a_wrong_prompts_file_is_answered_with_the_line(bench: Workbench, content: bytes, expected: str) -> None:
+    bench.write(sampling={"maxTokens": 64})
+    (bench.folder / "prompts.jsonl").write_bytes(content)
+    assert expected in refused(bench)
+
+
+def test_a_prompt_longer_than_the_models_context_is_named_by_its_line(bench: Workbench) -> None:
+    bench.write(model={"path": str(TINY)}, sampling={"maxTokens": 64})
+    line = {"id": "long", "prompt_token_ids": [5] * 100_000}
+    (bench.folder / "prompts.jsonl").write_text(json.dumps(line))
+    assert "prompts.jsonl line 1: the prompt has 100000 tokens" in refused(bench)
+
+
+def test_a_serving_job_is_not_run_as_a_batch(bench: Workbench) -> None:
+    path = bench.write()
+    document = yaml.safe_load(path.read_text())
+    document["spec"]["mode"] = "serve"
+    del document["spec"]["prompts"], document["spec"]["sampling"]["forceLengths"]
+    path.write_text(yaml.safe_dump(document))
+    assert "spec.mode: found serve" in refused(bench)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_folder_that_cannot_be_written_is_named(bench: Workbench) -> None:
+    bench.write()
+    (bench.folder / "runs").mkdir(mode=0o500)
+    assert "runs/bench" in refused(bench, code=3)
+
+
+def test_an_output_path_below_a_file_is_named(bench: Workbench) -> None:
+    bench.write()
+    (bench.folder / "runs").write_text("a file")
+    assert "runs/bench" in refused(bench, code=3)
+
+
+@pytest.mark.redis
+def test_a_resumed_run_whose_manifest_changed_names_the_fields(bench: Workbench) -> None:
+    bench.write(groups=2)
+    assert bench.call("run", "job.yaml").returncode == 0
+    bench.write(groups=2, sampling={"maxTokens": 256, "forceLengths": True, "topP": 0.5})
+    message = refused(bench)
+    assert "spec.sampling.maxTokens" in message
+    assert "spec.sampling.topP" in message
+    assert "--fresh" in message
+
+
+@pytest.mark.redis
+def test_a_resumed_run_whose_prompts_changed_says_so(bench: Workbench) -> None:
+    bench.write(groups=2)
+    assert bench.call("run", "job.yaml").returncode == 0
+    bench.write(groups=3)
+    assert "prompts.sha256" in refused(bench)
+
+
+def test_an_unreachable_redis_is_named_without_its_password(bench: Workbench) -> None:
+    bench.write(store={"url": "redis://:secret@127.0.0.1:1/0"})
+    message = refused(bench, code=4)
+    assert "127.0.0.1:1" in message
+    assert "secret" not in message
+
+
+def test_an_audit_of_something_that_is_no_run_says_so(bench: Workbench) -> None:
+    (bench.folder / "nothing").mkdir()
+    assert "not the folder of a run" in refused(bench, "audit", "nothing")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], check=False)
+    if mounted.returncode:
+        pytest.skip("a small file system needs the right to mount one")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.redis
+def test_a_full_disk_stops_the_run_and_with_space_it_goes_on(bench: Workbench, small_disk: Path) -> None:
+    bench.write(groups=24)
+    filler = small_disk / "filler"
+    runs = bench.folder / "runs"
+    runs.symlink_to(small_disk)
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: bench.results() >= 3, "the first results")
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode in (3, 4), output
+    assert "Traceback" not in output
+    filler.unlink(missing_ok=True)
+    done = bench.call("run", "job.yaml")
+    assert done.returncode == 0, done.stdout
+    bench.assert_whole(24 * 4)

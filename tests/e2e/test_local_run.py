@@ -1,0 +1,147 @@
+"""A RolloutJob on this machine, through the real command, a real Redis and real worker processes."""
+
+import json
+import os
+import signal
+
+import pytest
+from e2e.workbench import Workbench, alive
+
+pytestmark = pytest.mark.redis
+
+REQUESTS = 12 * 4
+
+
+def test_every_request_gets_one_result_and_a_report_is_written(bench: Workbench) -> None:
+    bench.write()
+    done = bench.call("run", "job.yaml")
+    assert done.returncode == 0, done.stdout
+    bench.assert_whole(REQUESTS)
+    report = json.loads(bench.run.report_file.read_text())
+    assert report["requests_ok"] == report["requests_total"] == REQUESTS
+    assert report["preemptions"] == 0
+    assert "<svg" in bench.run.report_page.read_text()
+
+
+def test_responses_have_the_lengths_that_were_forced(bench: Workbench) -> None:
+    bench.write()
+    assert bench.call("run", "job.yaml").returncode == 0
+    for line in bench.run.results():
+        assert len(line.token_ids) == 1 + (int(line.group[1:]) * 37 + line.index * 11) % 300
+        assert line.logprobs is not None
+        assert len(line.logprobs) == len(line.token_ids)
+
+
+@pytest.mark.parametrize("policy", ["fifo", "round-robin", "least-inflight", "longest-first-oracle"])
+def test_every_policy_completes_everything(bench: Workbench, policy: str) -> None:
+    bench.write(groups=6, rollout={"policy": policy, "quantumTokens": 32})
+    assert bench.call("run", "job.yaml").returncode == 0
+    bench.assert_whole(6 * 4)
+
+
+def test_when_a_worker_is_killed_the_others_go_on_from_its_checkpoint(bench: Workbench) -> None:
+    bench.write(groups=24)
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: bench.results() >= 5, "the first results")
+    victim = bench.workers(process)[0]
+    os.kill(victim, signal.SIGKILL)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    assert "died by signal 9" in output
+    bench.assert_whole(24 * 4)
+    reaped = [line for line in bench.run.results() if any(chunk.event == "reap" for chunk in line.chunks)]
+    assert reaped, "the killed worker held nothing"
+    assert any(chunk.end > chunk.start for line in reaped for chunk in line.chunks if chunk.event == "reap")
+
+
+def test_a_worker_that_dies_again_and_again_stops_the_job_with_the_reason(bench: Workbench) -> None:
+    bench.write(groups=48, failurePolicy={"workerRestarts": 1})
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: bench.results() >= 1, "the first result")
+    deaths = 0
+    while process.poll() is None and deaths < 10:
+        for victim in bench.workers(process)[:1]:
+            os.kill(victim, signal.SIGKILL)
+            deaths += 1
+            bench.until(lambda victim=victim: not alive(victim), "the death")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 5, output
+    assert "spec.failurePolicy.workerRestarts allows 1 restarts" in output
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(bench: Workbench) -> None:
+    bench.write(groups=24)
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: bench.results() >= 5, "the first results")
+    below = bench.descendants(process)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    bench.until(lambda: not any(alive(pid) for pid in below), "nothing is left running", 10)
+    before = bench.results()
+    assert 0 < before < 24 * 4
+    done = bench.call("run", "job.yaml")
+    assert done.returncode == 0, done.stdout
+    bench.assert_whole(24 * 4)
+    assert not [line for line in bench.run.results() if any(chunk.event == "reap" for chunk in line.chunks)]
+
+
+def test_when_the_command_itself_is_killed_nothing_outlives_it_and_the_run_can_go_on(bench: Workbench) -> None:
+    bench.write(groups=24)
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: bench.results() >= 5, "the first results")
+    below = bench.descendants(process)
+    assert len(below) >= 4  # store, warm parent, two workers
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    bench.until(lambda: not any(alive(pid) for pid in below), "nothing is left running", 15)
+    done = bench.call("run", "job.yaml")
+    assert done.returncode == 0, done.stdout
+    bench.assert_whole(24 * 4)
+
+
+def test_a_worker_asked_to_end_hands_back_what_it_runs_with_its_tokens(bench: Workbench) -> None:
+    bench.write(groups=24)
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: bench.results() >= 5, "the first results")
+    os.kill(bench.workers(process)[0], signal.SIGTERM)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    bench.assert_whole(24 * 4)
+    events = {chunk.event for line in bench.run.results() for chunk in line.chunks}
+    assert "give_back" in events
+    assert "reap" not in events
+
+
+def test_a_finished_run_is_finished_at_once_when_it_is_run_again(bench: Workbench) -> None:
+    bench.write(groups=4)
+    assert bench.call("run", "job.yaml").returncode == 0
+    first = bench.run.results_file.read_bytes()
+    assert bench.call("run", "job.yaml").returncode == 0
+    assert bench.run.results_file.read_bytes() == first
+
+
+def test_fresh_starts_over(bench: Workbench) -> None:
+    bench.write(groups=4)
+    assert bench.call("run", "job.yaml").returncode == 0
+    first = {line.cursor: line.timings.finished_at for line in bench.run.results()}
+    assert bench.call("run", "job.yaml", "--fresh").returncode == 0
+    bench.assert_whole(4 * 4)
+    assert {line.cursor: line.timings.finished_at for line in bench.run.results()} != first
+
+
+def test_a_deadline_ends_the_job_with_what_is_finished_kept(bench: Workbench) -> None:
+    bench.write(groups=48, activeDeadlineSeconds=3)
+    done = bench.call("run", "job.yaml")
+    assert done.returncode == 5
+    assert "spec.activeDeadlineSeconds: 3 s have passed" in done.stdout
+    assert bench.results() < 48 * 4
+
+
+def test_compare_puts_two_runs_side_by_side(bench: Workbench) -> None:
+    bench.write(groups=4)
+    assert bench.call("run", "job.yaml").returncode == 0
+    assert bench.call("run", "job.yaml", "--output", "runs/second").returncode == 0
+    done = bench.call("compare", "runs/bench", "runs/second", "--json")
+    assert done.returncode == 0
+    assert "makespan_seconds" in done.stdout

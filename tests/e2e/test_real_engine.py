@@ -1,0 +1,91 @@
+"""The same on real vLLM engines, with the tiny model that comes with the project."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.workbench import ROOT, Workbench, alive
+
+pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(300)]
+
+TINY = ROOT / "examples/tiny-model/model"
+GROUPS, SIZE = 6, 4
+TOKENS = 160
+
+
+def write_job(bench: Workbench, *, dtype: str = "float32", temperature: float = 0.0, **spec: Any) -> None:
+    path = bench.write(
+        model={"path": str(TINY), "dtype": dtype, **spec.pop("model", {})},
+        sampling={"maxTokens": TOKENS, "temperature": temperature, "ignoreEos": True},
+        **spec,
+    )
+    assert path.exists()
+    prompts = (ROOT / "examples/tiny-model/prompts.jsonl").read_text().splitlines()[:GROUPS]
+    (bench.folder / "prompts.jsonl").write_text("\n".join(prompts) + "\n")
+
+
+def responses(bench: Workbench, folder: str) -> dict[tuple[str, int], Any]:
+    lines = (bench.folder / folder / "results.jsonl").read_text().splitlines()
+    return {(line["group"], line["index"]): line for line in map(json.loads, lines)}
+
+
+def moved(line: dict[str, Any]) -> bool:
+    return len(line["workers"]) > 1
+
+
+def test_at_temperature_zero_tokens_are_the_same_whole_in_chunks_and_moved(bench: Workbench) -> None:
+    write_job(bench, rollout={"policy": "fifo", "quantumTokens": 65536}, workers={"replicas": 1})
+    assert bench.call("run", "job.yaml", "--output", "whole", timeout=200).returncode == 0
+    whole = responses(bench, "whole")
+    assert all(len(line["chunks"]) == 1 for line in whole.values())
+    any_moved = 0
+    for quantum in (16, 64):
+        write_job(
+            bench,
+            rollout={"quantumTokens": quantum, "checkpointSeconds": 0.05},
+            workers={"replicas": 2, "maxInflight": 2},
+        )
+        done = bench.call("run", "job.yaml", "--output", f"q{quantum}", timeout=200)
+        assert done.returncode == 0, done.stdout
+        chunked = responses(bench, f"q{quantum}")
+        any_moved += sum(moved(line) for line in chunked.values())
+        for key, line in whole.items():
+            assert chunked[key]["token_ids"] == line["token_ids"], f"{key} at quantum {quantum}"
+            assert chunked[key]["logprobs"] == pytest.approx(line["logprobs"], abs=1e-3)
+    assert any_moved, "no response moved: this proved nothing about moves"
+
+
+@pytest.mark.parametrize("where", ["inProcess", "child"])
+def test_a_killed_worker_takes_its_engine_with_it_and_the_others_go_on(bench: Workbench, where: str) -> None:
+    write_job(
+        bench,
+        temperature=1.0,
+        dtype="bfloat16",
+        model={"engineProcess": where},
+        groupSize=16,
+        rollout={"quantumTokens": 64, "leaseSeconds": 3},
+        workers={"replicas": 2, "maxInflight": 4},
+    )
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: bench.results() >= 4, "the first results", 150)
+    victim = bench.workers(process)[0]
+    family = bench.below(victim)
+    assert bool(family) == (where == "child")
+    os.kill(victim, signal.SIGKILL)
+    bench.until(lambda: not any(alive(pid) for pid in family), "the engine's processes are gone", 10)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    bench.assert_whole(GROUPS * 16)
+    report = json.loads((Path(bench.run.path) / "report.json").read_text())
+    assert report["preemptions"] == 0
+    assert report["reaps"] > 0
+
+
+def test_an_engine_argument_that_vllm_does_not_know_ends_the_run_with_its_name(bench: Workbench) -> None:
+    write_job(bench, model={"engineArgs": {"no_such_argument": 1}})
+    done = bench.call("run", "job.yaml", timeout=200)
+    assert done.returncode == 2, done.stdout
+    assert "vLLM knows no argument no_such_argument" in " ".join(done.stdout.split())

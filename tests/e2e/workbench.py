@@ -1,0 +1,151 @@
+"""Runs of the real command, in a working directory of their own."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from openseer_local.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
+WAIT_SECONDS = 60.0
+
+
+@dataclass
+class Workbench:
+    """A folder with a manifest and prompts, and the command run in it."""
+
+    folder: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list[subprocess.Popen[str]])
+
+    @property
+    def run(self) -> RunFolder:
+        """The folder of the run."""
+        return RunFolder(self.folder / "runs/bench")
+
+    def write(self, *, groups: int = 12, length: int = 300, **spec: Any) -> Path:
+        """A job on the scripted engine; keyword arguments replace parts of the spec. Lengths are spread and seeded."""
+        lines = [
+            json.dumps(
+                {
+                    "id": f"g{number}",
+                    "prompt_token_ids": [5, 6, 7, number + 8],
+                    "lengths": [1 + (number * 37 + index * 11) % length for index in range(4)],
+                }
+            )
+            for number in range(groups)
+        ]
+        (self.folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+        base: dict[str, Any] = {
+            "model": {
+                "path": "none",
+                "engine": "scripted",
+                "scripted": {"stepSeconds": 0.004, "stepSecondsPerRequest": 0.0, "slots": 4},
+            },
+            "prompts": {"path": "prompts.jsonl"},
+            "groupSize": 4,
+            "sampling": {"maxTokens": 512, "forceLengths": True},
+            "rollout": {"quantumTokens": 32, "leaseSeconds": 2, "checkpointSeconds": 0.1},
+            "workers": {"replicas": 2, "gracePeriodSeconds": 10},
+        }
+        document = {
+            "apiVersion": "openseer.dev/v1alpha1",
+            "kind": "RolloutJob",
+            "metadata": {"name": "bench"},
+            "spec": base | spec,
+        }
+        path = self.folder / "job.yaml"
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Starts the command in a session of its own, as a shell's job."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from openseer_local.main import main; main()", *arguments],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def call(self, *arguments: str, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
+        """Runs the command to its end; `stdout` holds all it printed."""
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def until(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
+        """Waits for something that must come true."""
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end, f"not within {seconds} s: {what}"
+            time.sleep(0.05)
+
+    def results(self) -> int:
+        """How many results are written."""
+        return sum(1 for _ in self.run.results()) if self.run.results_file.exists() else 0
+
+    def descendants(self, process: subprocess.Popen[str]) -> dict[int, str]:
+        """Process ids below a running command, with their command lines."""
+        return self.below(process.pid)
+
+    def below(self, pid: int) -> dict[int, str]:
+        """Process ids below a process, with their command lines."""
+        found: dict[int, str] = {}
+        parents = {pid}
+        table = _processes()
+        while parents:
+            children = {pid for pid, (parent, _) in table.items() if parent in parents}
+            found |= {pid: table[pid][1] for pid in children}
+            parents = children
+        return found
+
+    def workers(self, process: subprocess.Popen[str]) -> list[int]:
+        """Process ids of the workers below a running command, in the order they were started."""
+        below = self.descendants(process)
+        nurseries = [pid for pid, line in below.items() if "openseer_worker.nursery" in line]
+        table = _processes()
+        return sorted(pid for pid in below if table.get(pid, (0, ""))[0] in nurseries)
+
+    def audit(self) -> dict[str, Any]:
+        """The audit of the run, as JSON."""
+        done = self.call("audit", "runs/bench", "--json")
+        report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])["runs/bench"]
+        return report
+
+    def assert_whole(self, requests: int) -> None:
+        """Every request has exactly one result, and the audit finds nothing."""
+        keys = [line.key for line in self.run.results()]
+        assert len(keys) == len(set(keys)) == requests
+        report = self.audit()
+        assert report["ok"], report
+        assert report["requests"] == report["results"] == requests
+
+
+def _processes() -> dict[int, tuple[int, str]]:
+    table: dict[int, tuple[int, str]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            state, parent = stat.rsplit(")", 1)[1].split()[:2]
+            if state != "Z":
+                table[int(entry.name)] = (int(parent), line)
+    return table
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    return pid in _processes()

@@ -1,0 +1,113 @@
+"""Short ways to say what store tests need: groups, asks, deltas and finishes."""
+
+from collections.abc import Sequence
+
+from openseer_core.chunk import Claim, ClaimAsk, Delta, ExtendReply, Finish, Rescore
+from openseer_core.group import SHARED_LANE, GroupSpec, Priority
+from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.life import FinishReason, Status
+from openseer_core.schedule import PROBES_FIRST
+from openseer_core.tokens import pack_logprobs, pack_tokens
+from openseer_store.port import Store
+
+VERSION = "v1"
+ANN = WorkerId("ann", "1")
+BOB = WorkerId("bob", "1")
+NO_PROBE = Priority(base=0.0)
+PROBE = Priority(base=0.0, probe=PROBES_FIRST)
+
+
+def group(
+    name: str,
+    size: int = 2,
+    priority: Priority = NO_PROBE,
+    *,
+    batch: int = 0,
+    ranks: Sequence[float] = (),
+    lanes: Sequence[str] = (),
+    prompt_tokens: int = 16,
+    max_tokens: int = 100,
+    version: str = VERSION,
+) -> GroupSpec:
+    """A group of `size` requests, all in the shared lane unless said otherwise."""
+    size = len(ranks) or len(lanes) or size
+    return GroupSpec(
+        id=GroupId(batch, name),
+        version=version,
+        ordinal=0,
+        prompt=pack_tokens(range(prompt_tokens)),
+        max_tokens=max_tokens,
+        ranks=tuple(ranks) or (0.0,) * size,
+        lanes=tuple(lanes) or (SHARED_LANE,) * size,
+        priority=priority,
+        enqueued_at=1000.0,
+        metadata='{"from": "é"}',
+    )
+
+
+def ask(
+    slots: int = 100,
+    *,
+    blocks: int = 10_000,
+    lanes: tuple[str, ...] = (SHARED_LANE,),
+    slack: int = 1000,
+    quantum: int = 16,
+    context_tokens: int = 1000,
+    lease_seconds: float = 10.0,
+    max_losses: int = 3,
+    version: str = VERSION,
+    margin: int = 0,
+) -> ClaimAsk:
+    """Room for nearly everything, unless said otherwise."""
+    return ClaimAsk(
+        version=version,
+        lanes=lanes,
+        slots=slots,
+        blocks=blocks,
+        block_tokens=16,
+        quantum=quantum,
+        context_tokens=context_tokens,
+        margin=margin,
+        slack=slack,
+        lease_seconds=lease_seconds,
+        max_losses=max_losses,
+    )
+
+
+def tokens(start: int, count: int) -> bytes:
+    """`count` tokens that say where they stand."""
+    return pack_tokens(range(start, start + count))
+
+
+def delta(claim: Claim, count: int, offset: int | None = None) -> Delta:
+    """`count` new tokens of a claimed request, after those it had (or from `offset`)."""
+    at = claim.generated if offset is None else offset
+    logprobs = pack_logprobs(-float(place) for place in range(at, at + count))
+    return Delta(claim.request, claim.fence, at, tokens(at, count), logprobs)
+
+
+def finish(
+    claim: Claim,
+    count: int,
+    offset: int | None = None,
+    rescore: Rescore | None = None,
+    status: Status = Status.OK,
+) -> Finish:
+    """The end of a claimed request after `count` more tokens."""
+    reason = FinishReason.STOP if status is Status.OK else FinishReason(status.value)
+    return Finish(delta(claim, count, offset), status, reason, "</s>", rescore)
+
+
+async def extend(store: Store, worker: WorkerId, deltas: list[Delta], rescores: Sequence[Rescore] = ()) -> ExtendReply:
+    """An extend with the usual lease."""
+    return await store.extend(worker, deltas, list(rescores), lease_seconds=10.0, version=VERSION, lanes=(SHARED_LANE,))
+
+
+def names(claims: Sequence[Claim]) -> list[str]:
+    """The claimed requests, without their batch."""
+    return [str(claim.request).split("/", 1)[1] for claim in claims]
+
+
+def request(name: str, batch: int = 0) -> RequestId:
+    """The request called `group/index`."""
+    return RequestId.parse(f"{batch}/{name}")

@@ -1,0 +1,127 @@
+"""The server of our own: it starts, keeps what it was given, ends with who started it, and shares its folder not."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from tests.store.builders import ANN, ask, delta, extend, group, tokens
+
+from openseer_core.errors import StoreError
+from openseer_store import embedded
+from openseer_store.connect import open_store
+from openseer_store.embedded import EmbeddedRedis
+
+pytestmark = pytest.mark.redis
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from openseer_store.embedded import EmbeddedRedis
+
+async def main():
+    server = EmbeddedRedis(Path(sys.argv[1]))
+    async with server as url:
+        print(url, server.pid, flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_written_is_there_after_a_clean_restart(tmp_path: Path) -> None:
+    for number in (1, 2):
+        async with EmbeddedRedis(tmp_path / "with space") as url:
+            store = await open_store(url, "job")
+            assert await store.submit([group(f"{number}", 1)]) == 1
+            assert (await store.progress(0)).groups == number
+            await store.close()
+
+
+async def test_no_port_is_opened_and_nothing_stays_behind(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path)
+    async with server as url:
+        socket = Path(url.removeprefix("unix://"))
+        assert socket.is_socket()
+        assert socket.parent.stat().st_mode & 0o077 == 0
+        words = Path(f"/proc/{server.pid}/cmdline").read_bytes().split(b"\0") if Path("/proc").exists() else []
+        assert "unixsocket" in server.log_file.read_text() or words or server.pid
+        pid = server.pid
+    assert not socket.parent.exists()
+    assert pid is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_a_folder_in_use_is_refused_with_its_holder(tmp_path: Path) -> None:
+    async with EmbeddedRedis(tmp_path):
+        second = EmbeddedRedis(tmp_path, lock_seconds=0.1)
+        with pytest.raises(StoreError, match=rf"in use by another run \(process {os.getpid()}\)"):
+            await second.__aenter__()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a process to its parent")
+async def test_the_server_ends_when_its_parent_is_killed_and_loses_nothing(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        url, pid = parent.stdout.readline().split()
+        store = await open_store(url, "job")
+        await store.submit([group("a", 1)])
+        [claim] = await store.claim(ANN, ask())
+        await extend(store, ANN, [delta(claim, 5)])
+        await store.close()
+        parent.send_signal(signal.SIGKILL)
+    await ends_within(int(pid), 5.0)
+    async with EmbeddedRedis(tmp_path) as again:
+        store = await open_store(again, "job")
+        assert (await store.record(claim.request)).tokens == tokens(0, 5)
+        await store.close()
+
+
+async def ends_within(pid: int, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        state = Path(f"/proc/{pid}/stat")
+        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"process {pid} still runs")
+
+
+async def test_a_long_temporary_folder_still_gives_a_short_socket_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    async with EmbeddedRedis(tmp_path / "store") as url:
+        assert len(url) < 100
+
+
+async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "appendonly.aof").write_text("this is no append-only file\n")
+    (tmp_path / "appendonlydir").write_text("nor is this a folder")  # where Redis 7 keeps it
+    with pytest.raises(StoreError, match=r"ended with code [1-9]"):
+        await EmbeddedRedis(tmp_path).__aenter__()
+
+
+async def test_the_main_thread_must_start_it(tmp_path: Path) -> None:
+    def start() -> None:
+        asyncio.run(EmbeddedRedis(tmp_path).__aenter__())
+
+    with pytest.raises(StoreError, match="main thread"):
+        await asyncio.to_thread(start)
+
+
+def test_a_server_that_is_too_old_is_not_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, version in (("redis-server", "5.0.3"), ("valkey-server", "8.1.0")):
+        server = tmp_path / name
+        server.write_text(f"#!/bin/sh\necho 'Server v={version} sha=0'\n")
+        server.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert embedded.find_server() == tmp_path / "valkey-server"

@@ -1,0 +1,152 @@
+"""What happens to a lease: extended, given back, lost, ended; the same on every store."""
+
+import pytest
+from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, tokens
+from tests.store.conftest import Clock
+
+from openseer_core.chunk import Delta, Outcome, Rescore
+from openseer_core.group import GroupView, Priority
+from openseer_core.ids import GroupId
+from openseer_core.life import FinishReason, State, Status
+from openseer_store.port import FIRST_CURSOR, Store
+
+
+async def test_extended_tokens_are_kept_and_the_lease_renewed(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, ask())
+    clock.seconds += 9
+    reply = await extend(store, ANN, [delta(claim, 3)])
+    assert [(one.outcome, one.have) for one in reply.replies] == [(Outcome.OK, 3)]
+    clock.seconds += 9
+    assert await store.reap(3) == 0
+    assert (await store.record(claim.request)).tokens == tokens(0, 3)
+    assert (await store.progress(0)).tokens == 3
+
+
+async def test_a_repeated_or_overlapping_delta_adds_only_what_is_new(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, ask())
+    for count in (3, 3, 5, 2):
+        await extend(store, ANN, [delta(claim, count)])
+    record = await store.record(claim.request)
+    assert record.tokens == tokens(0, 5)
+    assert len(record.logprobs) == len(record.tokens)
+
+
+async def test_a_gap_is_refused_and_tells_what_is_there(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, ask())
+    reply = await extend(store, ANN, [delta(claim, 2), delta(claim, 2, offset=4)])
+    assert [(one.outcome, one.have) for one in reply.replies] == [(Outcome.OK, 2), (Outcome.GAP, 2)]
+    [back] = await store.give_back(ANN, [delta(claim, 1, offset=9)])
+    [end] = await store.complete(ANN, [finish(claim, 1, offset=9)])
+    assert (back.outcome, end.outcome) == (Outcome.GAP, Outcome.GAP)
+    assert (await store.record(claim.request)).state is State.LEASED
+
+
+async def test_a_reaped_lease_goes_to_another_worker_with_its_tokens(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, ask())
+    await extend(store, ANN, [delta(claim, 3)])
+    clock.seconds += 11
+    [again] = await store.claim(BOB, ask())
+    assert (again.tokens, again.fence > claim.fence) == (tokens(0, 3), True)
+
+
+async def test_a_stale_worker_cannot_write(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, ask())
+    clock.seconds += 11
+    await store.claim(BOB, ask())
+    reply = await extend(store, ANN, [delta(claim, 3)])
+    [back] = await store.give_back(ANN, [delta(claim, 3)])
+    [end] = await store.complete(ANN, [finish(claim, 3)])
+    assert {reply.replies[0].outcome, back.outcome, end.outcome} == {Outcome.LOST}
+    assert (await store.record(claim.request)).tokens == b""
+    assert await store.results(FIRST_CURSOR, 10) == []
+
+
+async def test_after_a_reap_and_before_the_next_claim_the_old_holder_has_lost_too(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, ask())
+    clock.seconds += 11
+    assert await store.reap(3) == 1
+    reply = await extend(store, ANN, [delta(claim, 3)])
+    [end] = await store.complete(ANN, [finish(claim, 3)])
+    assert (reply.replies[0].outcome, end.outcome) == (Outcome.LOST, Outcome.LOST)
+
+
+async def test_a_write_to_a_group_that_is_not_there_is_lost(store: Store) -> None:
+    ghost = Delta(request("ghost/0"), 7, 0, tokens(0, 1))
+    view = GroupView(GroupId(0, "ghost"), 1, 0, 1, 10, 0.0)
+    reply = await extend(store, ANN, [ghost], [Rescore(view, Priority(0.0))])
+    assert (reply.replies[0].outcome, reply.views) == (Outcome.LOST, ())
+
+
+async def test_giving_back_twice_changes_nothing_more(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, ask())
+    for _ in range(2):
+        [reply] = await store.give_back(ANN, [delta(claim, 3)])
+        assert (reply.outcome, reply.have) == (Outcome.OK, 3)
+    record = await store.record(claim.request)
+    assert (record.state, [chunk.event for chunk in record.chunks]) == (State.QUEUED, ["give_back"])
+    assert names(await store.claim(BOB, ask())) == ["a/0"]
+
+
+async def test_completing_twice_gives_one_result(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, ask())
+    for _ in range(2):
+        [reply] = await store.complete(ANN, [finish(claim, 3)])
+        assert (reply.outcome, reply.have) == (Outcome.OK, 3)
+    assert len(await store.results(FIRST_CURSOR, 10)) == 1
+
+
+async def test_a_request_that_lost_too_many_leases_is_reported_as_failed(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    for _ in range(3):
+        [claim] = await store.claim(ANN, ask(max_losses=2))
+        await extend(store, ANN, [delta(claim, 2)])
+        clock.seconds += 11
+    assert not await store.claim(ANN, ask(max_losses=2))
+    [result] = await store.results(FIRST_CURSOR, 10)
+    assert (result.status, result.reason) == (Status.INFRA_FAILED, FinishReason.INFRA_FAILED)
+    assert result.tokens == tokens(0, 6)
+    assert [chunk.event for chunk in result.chunks] == ["reap", "reap", "fail"]
+    assert (await store.progress(0)).infra_failed == 1
+
+
+async def test_taking_everything_back_counts_no_loss_however_many_there_are(store: Store) -> None:
+    await store.submit([group("a", 150)])
+    assert len(await store.claim(ANN, ask(200))) == 150
+    assert await store.reap(0, everything=True) == 150
+    assert (await extend(store, ANN, [])).pulse.inflight == 0
+    assert len(await store.claim(BOB, ask(200))) == 150
+
+
+async def test_an_aborted_batch_ends_every_request_once_with_its_partial_tokens(store: Store) -> None:
+    await store.submit([group(f"{place:02}", 2) for place in range(20)])
+    await store.submit([group("other", 1, batch=1)])
+    done, running = await store.claim(ANN, ask(2))
+    await store.complete(ANN, [finish(done, 3)])
+    await extend(store, ANN, [delta(running, 2)])
+    assert await store.abort(0) == 39
+    assert await store.abort(0) == 0
+    progress = await store.progress(0)
+    assert (progress.ok, progress.aborted, progress.closed) == (1, 39, 40)
+    results = await store.results(FIRST_CURSOR, 100)
+    assert len({result.request for result in results}) == 40
+    assert {result.tokens for result in results if result.request == running.request} == {tokens(0, 2)}
+    assert (await extend(store, ANN, [delta(running, 4)])).replies[0].outcome is Outcome.LOST
+    assert names(await store.claim(ANN, ask())) == ["other/0"]
+
+
+@pytest.mark.parametrize("status", [Status.ABORTED, Status.INFRA_FAILED])
+async def test_a_worker_can_end_a_request_without_a_whole_response(store: Store, status: Status) -> None:
+    await store.submit([group("a", 2)])
+    [claim] = await store.claim(ANN, ask(1))
+    [reply] = await store.complete(ANN, [finish(claim, 3, status=status)])
+    assert reply.view == claim.view  # says nothing of how long the group's responses are
+    [result] = await store.results(FIRST_CURSOR, 10)
+    assert (result.status, result.tokens) == (status, tokens(0, 3))

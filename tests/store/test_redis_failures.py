@@ -1,0 +1,178 @@
+"""What goes wrong between us and Redis, and what a person then reads."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncGenerator
+from os import kill
+from pathlib import Path
+
+import pytest
+from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, tokens
+
+from openseer_core.chunk import Outcome
+from openseer_core.errors import InputError, StoreError, StoreUnavailableError
+from openseer_store.connect import open_store
+from openseer_store.embedded import EmbeddedRedis
+from openseer_store.port import FIRST_CURSOR
+from openseer_store.redis_link import RedisLink
+
+INFO = b"# Server\r\nredis_version:%s\r\nrun_id:abc\r\n"
+OK = b"+OK\r\n"
+GREETING = {b"INFO": b"$%d\r\n%s\r\n" % (len(INFO % b"6.2.0"), INFO % b"6.2.0"), b"EVAL": b"$1\r\n1\r\n"}
+
+
+@contextlib.asynccontextmanager
+async def fake_server(answers: dict[bytes, bytes]) -> AsyncGenerator[str]:
+    """A server that gives one answer per command; those not named get OK."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        while count := (await reader.readline())[1:].strip():
+            words: list[bytes] = []
+            for _ in range(int(count)):
+                length = int((await reader.readline())[1:])
+                words.append((await reader.readexactly(length + 2))[:-2])
+            writer.write(answers.get(words[0].upper(), OK))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://user:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+        await asyncio.sleep(0)
+
+
+async def test_a_server_that_is_too_old_is_refused_at_once() -> None:
+    said = INFO % b"5.0.3"
+    async with fake_server({b"INFO": b"$%d\r\n%s\r\n" % (len(said), said)}) as url:
+        with pytest.raises(
+            StoreError, match=r"^redis at redis://127\.0\.0\.1:\d+/0 is version 5\.0\.3; openseer needs"
+        ):
+            await open_store(url, "job")
+
+
+@pytest.mark.parametrize(
+    ("answer", "advice"),
+    [
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "still loads its data"),
+        (b"-MISCONF Redis is configured to save RDB snapshots, but it is not able to\r\n", "free some space"),
+        (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", "raise maxmemory"),
+        (b"-READONLY You can't write against a read only replica.\r\n", "URL of the primary"),
+        (b"-ERR Error running script: @user_script:1: -MISCONF Errors writing to the AOF file\r\n", "free some space"),
+    ],
+)
+async def test_a_refusal_that_may_pass_is_tried_again_and_then_explained(answer: bytes, advice: str) -> None:
+    async with fake_server({**GREETING, b"PING": answer}) as url:
+        with pytest.raises(StoreUnavailableError, match=advice):
+            await open_store(url, "job", retry_seconds=0.2)
+
+
+async def test_a_wrong_password_is_not_tried_again_and_never_shown() -> None:
+    refusal = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+    async with fake_server({b"AUTH": refusal}) as url:
+        with pytest.raises(StoreError, match="refused the user name or password") as caught:
+            await open_store(url, "job")
+        assert not isinstance(caught.value, StoreUnavailableError)
+        assert "secret" not in str(caught.value)
+
+
+async def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
+    with pytest.raises(StoreUnavailableError, match=r"^redis at redis://127\.0\.0\.1:1/3 gave no answer") as caught:
+        await open_store("redis://user:secret@127.0.0.1:1/3", "job", retry_seconds=0.2)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://user:secret@host", "secret", "redis://host:port", "redis://host?db=x"])
+async def test_a_url_of_another_kind_is_the_users_mistake(url: str) -> None:
+    with pytest.raises(InputError, match="store URL"):
+        await open_store(url, "job", retry_seconds=0.2)
+
+
+@pytest.mark.redis
+async def test_scripts_that_the_server_forgot_are_loaded_again(redis_url: str, job: str) -> None:
+    store = await open_store(redis_url, job)
+    await store.submit([group("a", 1)])
+    link = RedisLink(redis_url, "{other}")
+    await link.command("SCRIPT", "FLUSH")
+    assert len(await store.claim(ANN, ask())) == 1
+    await link.close()
+    await store.close()
+
+
+@pytest.mark.redis
+async def test_a_call_that_was_cancelled_leaves_no_answer_for_the_next_one(redis_url: str, job: str) -> None:
+    store = await open_store(redis_url, job)
+    await store.submit([group("a", 1)])
+    for _ in range(20):
+        call = asyncio.create_task(store.progress(0))
+        await asyncio.sleep(0)
+        call.cancel()
+        assert await store.acknowledged() == FIRST_CURSOR
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    await store.close()
+
+
+@pytest.mark.redis
+async def test_jobs_and_namespaces_share_a_server_without_seeing_each_other(redis_url: str, job: str) -> None:
+    one, other = await open_store(redis_url, job, "a"), await open_store(redis_url, job, "b")
+    await one.submit([group("a", 1)])
+    assert (await other.progress(0)).requests == 0
+    await other.purge()
+    assert (await one.progress(0)).requests == 1
+    await one.close()
+    await other.close()
+
+
+@pytest.mark.redis
+async def test_a_restarted_server_issues_no_fence_twice(tmp_path: Path) -> None:
+    """The server loses what came last (here: everything) and yet the fences before and after differ."""
+    fences: list[int] = []
+    for _ in range(2):
+        async with EmbeddedRedis(tmp_path) as url:
+            store = await open_store(url, "job")
+            await store.submit([group("a", 1)])
+            [claim] = await store.claim(ANN, ask())
+            fences.append(claim.fence)
+            link = RedisLink(url, "{other}")
+            keys = await link.command("KEYS", "{openseer:default/job}:*")
+            await link.command("DEL", *(key for key in keys if not key.endswith(b":store")))
+            await link.close()
+            await store.close()
+    assert fences[1] > fences[0]
+
+
+@pytest.mark.redis
+async def test_a_server_killed_in_the_middle_of_a_run_loses_nothing_that_was_accepted(tmp_path: Path) -> None:
+    socket = ""
+    first = EmbeddedRedis(tmp_path / "store", "always")
+    async with first as url:
+        socket = url.removeprefix("unix://")
+        link = tmp_path / "s"
+        link.symlink_to(Path(socket).parent)
+        stable = f"unix://{link}/redis.sock"
+        store = await open_store(stable, "job", retry_seconds=30.0)
+        await store.submit([group("a", 4)])
+        claims = await store.claim(ANN, ask())
+        await store.complete(ANN, [finish(claims[0], 3)])
+        await extend(store, ANN, [delta(claims[1], 2)])
+        assert first.pid is not None
+        kill(first.pid, signal.SIGKILL)
+        waiting = asyncio.create_task(extend(store, ANN, [delta(claims[1], 5)]))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+    link.unlink()
+    async with EmbeddedRedis(tmp_path / "store", "always") as url:
+        link.symlink_to(Path(url.removeprefix("unix://")).parent)
+        reply = await waiting
+        assert (reply.replies[0].outcome, reply.replies[0].have) == (Outcome.OK, 5)
+        await store.complete(ANN, [finish(claim, 1) for claim in claims[2:]])
+        await store.give_back(ANN, [delta(claims[1], 5, offset=0)])
+        [again] = await store.claim(BOB, ask())
+        assert (again.tokens, again.fence > claims[1].fence) == (tokens(0, 5), True)
+        assert len(await store.results(FIRST_CURSOR, 10)) == 3
+        await store.close()

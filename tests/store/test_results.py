@@ -1,0 +1,191 @@
+"""What a driver sees: submission, results, acknowledgement, workers, journal; the same on every store."""
+
+import asyncio
+import time
+
+import pytest
+from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, tokens
+from tests.store.conftest import Clock
+
+from openseer_core.chunk import Outcome, WorkerInfo, WorkerStatus
+from openseer_core.errors import DriverFencedError
+from openseer_core.group import Priority
+from openseer_core.ids import GroupId, WorkerId
+from openseer_core.life import FinishReason, State, Status
+from openseer_store.port import FIRST_CURSOR, Store
+
+
+async def test_submitting_a_group_twice_queues_it_once(store: Store) -> None:
+    assert await store.submit([group("a", 3)]) == 1
+    assert await store.submit([group("a", 3), group("b", 1)]) == 1
+    progress = await store.progress(0)
+    assert (progress.groups, progress.requests) == (2, 4)
+    assert len(await store.claim(ANN, ask())) == 4
+
+
+async def test_groups_come_back_as_they_were_submitted_and_in_their_order(store: Store) -> None:
+    specs = [
+        group("z", 2, Priority(1.5, 0.5, -2.0), ranks=(0.1, 0.2)),
+        group("a/b c", 3, lanes=("", "x", "y")),
+        *(group(f"{place}", 1) for place in range(200)),
+    ]
+    assert await store.submit(specs) == 202
+    assert await store.groups(0, 0, 500) == specs
+    assert await store.groups(0, 1, 3) == specs[1:4]
+    assert await store.groups(1, 0, 500) == []
+
+
+async def test_a_batch_is_complete_once_it_is_sealed_and_all_results_are_there(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, ask())
+    await store.complete(ANN, [finish(claim, 1)])
+    assert not (await store.progress(0)).complete
+    await store.seal(0)
+    assert (await store.progress(0)).complete
+
+
+async def test_a_result_tells_everything_of_its_request(store: Store, clock: Clock) -> None:
+    spec = group("a", 1)
+    await store.submit([spec])
+    [claim] = await store.claim(ANN, ask())
+    clock.seconds += 1
+    await store.give_back(ANN, [delta(claim, 2)])
+    clock.seconds += 1.25
+    [again] = await store.claim(BOB, ask())
+    clock.seconds += 1.5
+    await store.complete(BOB, [finish(again, 3)])
+    [result] = await store.results(FIRST_CURSOR, 10)
+    assert (result.request, result.version, result.prompt) == (request("a/0"), spec.version, spec.prompt)
+    assert (result.status, result.reason, result.stop_reason) == (Status.OK, FinishReason.STOP, "</s>")
+    assert (result.tokens, len(result.logprobs)) == (tokens(0, 5), 20)
+    assert (result.metadata, result.sampling) == (spec.metadata, spec.sampling)
+    assert (result.enqueued_at, result.finished_at) == (1000.0, 1003.75)
+    chunks = [(one.worker, one.start, one.end, one.claimed_at, one.ended_at, one.event) for one in result.chunks]
+    assert chunks == [
+        ("ann#1", 0, 2, 1000.0, 1001.0, "give_back"),
+        ("bob#1", 2, 5, 1002.25, 1003.75, "complete"),
+    ]
+
+
+async def test_results_come_in_order_after_a_cursor(store: Store) -> None:
+    await store.submit([group("a", 5)])
+    claims = await store.claim(ANN, ask())
+    await store.complete(ANN, [finish(claim, 1) for claim in reversed(claims)])
+    first = await store.results(FIRST_CURSOR, 2)
+    rest = await store.results(first[-1].cursor, 10)
+    assert [one.request.index for one in (*first, *rest)] == [4, 3, 2, 1, 0]
+    assert await store.results(rest[-1].cursor, 10) == []
+
+
+async def test_waiting_for_results_ends_with_the_first_one(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, ask())
+    waiting = asyncio.create_task(store.results(FIRST_CURSOR, 10, wait_seconds=20.0))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await store.complete(ANN, [finish(claim, 1)])
+    assert len(await asyncio.wait_for(waiting, 2.0)) == 1
+
+
+async def test_waiting_for_results_ends_with_its_time(store: Store) -> None:
+    started = time.monotonic()
+    assert await store.results(FIRST_CURSOR, 10, wait_seconds=0.05) == []
+    assert 0.04 < time.monotonic() - started < 2.0
+
+
+async def test_only_the_latest_driver_may_acknowledge(store: Store) -> None:
+    assert await store.acknowledged() == FIRST_CURSOR
+    old = await store.acquire_driver("old")
+    assert await store.acquire_driver("old") == old
+    await store.acknowledge(old, "3-0")
+    new = await store.acquire_driver("new")
+    assert new > old
+    with pytest.raises(DriverFencedError, match="another driver"):
+        await store.acknowledge(old, "5-0")
+    await store.acknowledge(new, "2-0")
+    assert await store.acknowledged() == "3-0"
+    await store.acknowledge(new, "9-0")
+    assert await store.acknowledged() == "9-0"
+
+
+async def test_heartbeats_are_kept_until_a_worker_deregisters(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 2)])
+    await store.claim(BOB, ask())
+    busy = WorkerInfo("busy", {"tokens_per_second": 12.5, "slots": 4, "device": "cpu"})
+    await store.heartbeat(BOB, busy)
+    clock.seconds += 2
+    await store.heartbeat(ANN, WorkerInfo("starting"))
+    assert await store.workers() == [
+        WorkerStatus("ann", "1", 1002.0, 0, WorkerInfo("starting")),
+        WorkerStatus("bob", "1", 1000.0, 2, busy),
+    ]
+    await store.deregister(ANN)
+    assert [status.name for status in await store.workers()] == ["bob"]
+
+
+async def test_an_earlier_boot_does_not_deregister_a_later_one(store: Store) -> None:
+    await store.heartbeat(WorkerId("ann", "2"), WorkerInfo("idle"))
+    await store.deregister(ANN)
+    assert [status.boot for status in await store.workers()] == ["2"]
+
+
+async def test_a_drain_request_reaches_its_worker_and_goes_with_it(store: Store) -> None:
+    assert not (await store.heartbeat(ANN, WorkerInfo("idle"))).drain
+    await store.request_drain(ANN.name)
+    assert (await store.heartbeat(ANN, WorkerInfo("idle"))).drain
+    assert not (await store.heartbeat(BOB, WorkerInfo("idle"))).drain
+    await store.deregister(ANN)
+    assert not (await store.heartbeat(WorkerId(ANN.name, "2"), WorkerInfo("idle"))).drain
+
+
+async def test_the_journal_tells_every_event_in_order(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 2)])
+    first, _ = await store.claim(ANN, ask())
+    await store.give_back(ANN, [delta(first, 3)])
+    clock.seconds += 11
+    await store.reap(3)
+    await store.abort(0)
+    entries = await store.journal(0, 100)
+    assert [(entry.event, entry.request, entry.length) for entry in entries] == [
+        ("claim", "0/a/0", 0),
+        ("claim", "0/a/1", 0),
+        ("give_back", "0/a/0", 3),
+        ("reap", "0/a/1", 0),
+        ("abort", "0/a/0", 3),
+        ("abort", "0/a/1", 0),
+    ]
+    assert (entries[2].at, entries[2].worker, entries[2].fence) == (1000.0, "ann#1", first.fence)
+    assert await store.journal(2, 2) == entries[2:4]
+
+
+async def test_a_record_tells_the_state_of_a_request(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    record = await store.record(request("a/0"))
+    assert (record.state, record.fence, record.tokens, record.chunks) == (State.QUEUED, 0, b"", ())
+    [claim] = await store.claim(ANN, ask())
+    record = await store.record(request("a/0"))
+    assert (record.state, record.fence) == (State.LEASED, claim.fence)
+
+
+async def test_an_unknown_group_is_a_key_error(store: Store) -> None:
+    with pytest.raises(KeyError):
+        await store.group_view(GroupId(0, "nobody"))
+    with pytest.raises(KeyError):
+        await store.record(request("nobody/0"))
+
+
+async def test_a_purged_job_is_empty_and_its_old_fences_are_void(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    [old] = await store.claim(ANN, ask())
+    await store.heartbeat(ANN, WorkerInfo("busy"))
+    await store.purge()
+    assert (await store.progress(0)).requests == 0
+    assert await store.workers() == []
+    assert await store.results(FIRST_CURSOR, 1) == await store.journal(0, 1) == []
+    await store.submit([group("a", 1)])
+    assert names(await store.claim(BOB, ask())) == ["a/0"]
+    assert (await extend(store, ANN, [delta(old, 1)])).replies[0].outcome is Outcome.LOST
+
+
+async def test_the_clock_is_the_stores(store: Store, clock: Clock) -> None:
+    assert await store.now() == clock.seconds

@@ -1,0 +1,287 @@
+"""The worker loop on the reference store and scripted engines, in virtual time."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from openseer_core.chunk import Finish, Reply
+from openseer_core.errors import EngineError
+from openseer_core.group import GroupSpec, GroupView
+from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.job import RolloutJob
+from openseer_core.life import FinishReason, State, Status
+from openseer_core.manifest import parse_job
+from openseer_core.schedule import Lanes, policy
+from openseer_core.tokens import pack_tokens
+from openseer_store.memory import MemoryStore
+from openseer_worker.engine import Engine
+from openseer_worker.job_sampling import dump_sampling
+from openseer_worker.loop import Worker
+from openseer_worker.scripted_engine import ScriptedEngine
+from openseer_worker.scripted_text import scripted_tokens
+from openseer_worker.settings import WorkerSettings
+from openseer_worker.virtual_time import run_virtual
+
+SIZE = 4
+
+
+def job(**scripted: Any) -> RolloutJob:
+    rollout = {key: scripted.pop(key) for key in ("policy", "quantumTokens", "leaseSeconds") if key in scripted}
+    max_tokens = scripted.pop("maxTokens", 400)
+    document = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": "loop"},
+        "spec": {
+            "model": {"path": "none", "engine": "scripted", "scripted": {"stepSeconds": 0.01, "slots": 4} | scripted},
+            "prompts": {"path": "none"},
+            "groupSize": SIZE,
+            "sampling": {"maxTokens": max_tokens, "forceLengths": True},
+            "rollout": {"quantumTokens": 32} | rollout,
+            "workers": {"replicas": 2},
+        },
+    }
+    return parse_job(document, "test")
+
+
+class Scene:
+    """A store with a batch, and workers that come and go."""
+
+    def __init__(self, job: RolloutJob, lengths: list[list[int]]) -> None:
+        self.job = job
+        self.store = MemoryStore(asyncio.get_running_loop().time)
+        self.lengths = lengths
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def submit(self) -> None:
+        rollout = self.job.spec.rollout
+        chosen, lanes = policy(rollout.policy), Lanes(rollout.policy, 2)
+        longest = self.job.spec.sampling.max_tokens
+        for ordinal, lengths in enumerate(self.lengths):
+            spec = GroupSpec(
+                GroupId(0, f"g{ordinal}"),
+                "initial",
+                ordinal,
+                pack_tokens([1, 2, 3]),
+                longest,
+                tuple(chosen.rank(length) for length in lengths),
+                lanes.bind(ordinal, len(lengths)),
+                chosen.priority(GroupView(GroupId(0, f"g{ordinal}"), 0, ordinal, len(lengths), longest, 0.0)),
+                0.0,
+                tuple(lengths),
+                dump_sampling(self.job.spec.sampling),
+            )
+            await self.store.submit([spec])
+        await self.store.seal(0)
+
+    def start(self, index: int, engine: Engine | None = None) -> Worker:
+        settings = WorkerSettings(self.job, "", index)
+        worker = Worker(settings, self.store, engine or ScriptedEngine(self.job.spec.model.scripted))
+        self.tasks.append(asyncio.create_task(worker.run()))
+        return worker
+
+    async def finish(self) -> None:
+        """Until every request has a result; then the tokens of each are what the script says."""
+        while not (await self.store.progress(0)).complete:
+            await asyncio.sleep(0.1)
+        for ordinal, lengths in enumerate(self.lengths):
+            for index, length in enumerate(lengths):
+                record = await self.store.record(RequestId(GroupId(0, f"g{ordinal}"), index))
+                assert record.state is State.DONE
+                assert record.tokens == scripted_tokens(f"0/g{ordinal}", index, 0, length)
+
+    async def results(self) -> list[Any]:
+        return await self.store.results("0-0", 10_000)
+
+
+def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    run_virtual(scenario())
+
+
+LENGTHS = [[20 + 13 * number + 7 * index for index in range(SIZE)] for number in range(10)]
+
+
+@pytest.mark.parametrize("name", ["context-aware", "fifo", "longest-first-oracle", "round-robin", "least-inflight"])
+def test_every_request_completes_once_with_its_own_tokens_under_every_policy(name: str) -> None:
+    async def scenario() -> None:
+        scene = Scene(job(policy=name), LENGTHS)
+        await scene.submit()
+        workers = [scene.start(index) for index in range(2)]
+        await scene.finish()
+        for worker in workers:
+            worker.drain()
+        await asyncio.gather(*scene.tasks)
+        results = await scene.results()
+        assert len(results) == len({result.request for result in results}) == 10 * SIZE
+        assert await scene.store.workers() == []
+
+    play(scenario)
+
+
+def test_a_drained_worker_hands_back_its_requests_with_their_tokens() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(), [[300] * SIZE])
+        await scene.submit()
+        first = scene.start(0)
+        await asyncio.sleep(1.0)
+        first.drain()
+        await scene.tasks[0]
+        record = await scene.store.record(RequestId(GroupId(0, "g0"), 0))
+        assert record.state is State.QUEUED
+        assert len(record.tokens) // 4 > 50
+        scene.start(1)
+        await scene.finish()
+        assert {len(result.chunks) for result in await scene.results()} == {2}
+
+    play(scenario)
+
+
+def test_after_a_workers_death_the_others_go_on_from_its_last_checkpoint() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(leaseSeconds=2), [[300] * SIZE])
+        await scene.submit()
+        scene.start(0)
+        await asyncio.sleep(1.0)
+        scene.tasks[0].cancel()
+        await asyncio.gather(*scene.tasks, return_exceptions=True)
+        died_at = asyncio.get_running_loop().time()
+        scene.start(1)
+        await scene.finish()
+        for result in await scene.results():
+            lost, last = result.chunks
+            assert (lost.event, last.event) == ("reap", "complete")
+            assert lost.end == last.start > 50
+            assert last.claimed_at - died_at < 2.0 + 0.5
+
+    play(scenario)
+
+
+def test_a_request_in_hand_goes_on_in_place_when_nothing_waits() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(quantumTokens=16), [[200] * SIZE])
+        await scene.submit()
+        scene.start(0)
+        await scene.finish()
+        assert {len(result.chunks) for result in await scene.results()} == {1}
+
+    play(scenario)
+
+
+def test_a_worker_never_promises_more_blocks_than_the_engine_has() -> None:
+    async def scenario() -> None:
+        tight = job(kvBlocks=60, blockTokens=16, slots=32, maxModelLen=512, quantumTokens=32)
+        scene = Scene(tight, [[350, 120, 200, 380]] * 8)
+        engines = [ScriptedEngine(tight.spec.model.scripted) for _ in range(2)]
+        await scene.submit()
+        for index, engine in enumerate(engines):
+            scene.start(index, engine)
+        await scene.finish()
+        assert [engine.figures()["preemptions"] for engine in engines] == [0, 0]
+
+    play(scenario)
+
+
+def test_in_the_tail_a_worker_with_more_than_its_share_gives_work_to_an_idle_one() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(slots=16, quantumTokens=32), [[380] * SIZE] * 4)
+        await scene.submit()
+        scene.start(0)
+        await asyncio.sleep(0.5)
+        scene.start(1)
+        await scene.finish()
+        moved = [result for result in await scene.results() if len({chunk.worker for chunk in result.chunks}) > 1]
+        assert 2 <= len(moved) <= 8
+
+    play(scenario)
+
+
+def test_a_drain_asked_for_through_the_store_is_heeded() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(), [[300] * SIZE])
+        await scene.submit()
+        scene.start(0)
+        await asyncio.sleep(0.5)
+        await scene.store.request_drain("worker-0")
+        await asyncio.wait_for(scene.tasks[0], 5)
+
+    play(scenario)
+
+
+class FrozenEngine(ScriptedEngine):
+    """Takes work and makes no step."""
+
+    def start(self, wake: Callable[[], None]) -> None:
+        del wake
+
+
+def test_an_engine_that_makes_no_step_is_given_up_and_its_requests_go_to_others() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(leaseSeconds=2), [[50] * SIZE])
+        await scene.submit()
+        scene.start(0, FrozenEngine(scene.job.spec.model.scripted))
+        with pytest.raises(EngineError, match="no step for 120 s"):
+            await scene.tasks[0]
+        scene.start(1)
+        await scene.finish()
+
+    play(scenario)
+
+
+class RefusingEngine(ScriptedEngine):
+    """Refuses one request, as an engine does with a prompt that it cannot take."""
+
+    def add(self, work: Any) -> None:
+        super().add(work)
+        if work.index == 2:
+            self._refused = work.key
+
+    def collect(self) -> Any:
+        progress = super().collect()
+        for one in progress:
+            if one.key == getattr(self, "_refused", None) and one.finish is not None:
+                one.finish, one.stop_reason = FinishReason.INFRA_FAILED, "not a token"
+        return progress
+
+
+def test_a_request_that_the_engine_refuses_is_reported_as_failed_with_the_reason() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(), [[50] * SIZE])
+        await scene.submit()
+        scene.start(0, RefusingEngine(scene.job.spec.model.scripted))
+        while not (await scene.store.progress(0)).complete:
+            await asyncio.sleep(0.1)
+        failed = [result for result in await scene.results() if result.status is not Status.OK]
+        assert [(one.request.index, one.status, one.stop_reason) for one in failed] == [
+            (2, Status.INFRA_FAILED, "not a token")
+        ]
+
+    play(scenario)
+
+
+class CrowdedStore(MemoryStore):
+    """Answers each finish as if a sibling's news had come first, a number of times."""
+
+    stale = 3
+
+    async def complete(self, worker: WorkerId, finishes: list[Finish]) -> list[Reply]:
+        if self.stale:
+            self.stale -= 1
+            for finish in finishes:
+                group = self._queue._groups[finish.delta.request.group]  # pyright: ignore
+                group.view = group.view.with_running(1)
+        return await super().complete(worker, finishes)
+
+
+def test_a_finish_that_comes_after_a_siblings_news_is_sent_again() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(), [[50] * SIZE])
+        scene.store = CrowdedStore(asyncio.get_running_loop().time)
+        await scene.submit()
+        scene.start(0)
+        await scene.finish()
+        view = await scene.store.group_view(GroupId(0, "g0"))
+        assert (view.finished, view.longest_finished) == (SIZE, 50)
+
+    play(scenario)

@@ -1,0 +1,1 @@
+"""One engine instance: claims requests, generates, records."""

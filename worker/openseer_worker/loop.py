@@ -1,0 +1,275 @@
+"""The worker: claim → generate → record, until it is told to drain.
+
+Two tasks share one event loop. `_watch` looks at the engine every checkpoint interval and never waits for the store,
+so the engine stays within its blocks even while the store is away. `_record` talks to the store: last tokens and
+results first, then new work, then checkpoints and the heartbeat.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import assert_never
+
+from openseer_core.chunk import Claim, ClaimAsk, Finish, Outcome, Reply, WorkerInfo
+from openseer_core.errors import EngineError, StoreUnavailableError
+from openseer_core.life import FinishReason, Status
+from openseer_core.schedule import policy
+from openseer_core.tokens import unpack_tokens
+from openseer_store.port import WorkerStore
+from openseer_worker.engine import Engine, Work
+from openseer_worker.held import Holdings, Response
+from openseer_worker.job_sampling import parse_sampling
+from openseer_worker.seeds import derive_seed
+from openseer_worker.settings import WorkerSettings
+from openseer_worker.telemetry import Figures, sick
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+IDLE_POLL_SECONDS = 0.1
+"""How soon a worker that found nothing to claim asks again."""
+STALL_SECONDS = 120.0
+"""An engine that has work and makes no step for so long is given up; its leases are no longer renewed."""
+MAX_STALE_REPLIES = 8
+"""So often is a finish sent again because a sibling's news came first; then it goes without moving its siblings."""
+
+
+class Worker:
+    """One engine's share of a job."""
+
+    def __init__(
+        self, settings: WorkerSettings, store: WorkerStore, engine: Engine, telemetry: Callable[[], Figures] = dict
+    ) -> None:
+        spec = settings.job.spec
+        rollout = spec.rollout
+        chosen = policy(rollout.policy, probe=rollout.probe, ageing=rollout.ageing_tokens_per_second)
+        slots = min(engine.profile.slots, spec.workers.max_inflight or engine.profile.slots)
+        self._settings = settings
+        self._store = store
+        self._engine = engine
+        self._telemetry = telemetry
+        self._held = Holdings(engine.profile, chosen, rollout, slots)
+        self._rollout = rollout
+        self._max_losses = spec.failure_policy.request_retries
+        self._wake = asyncio.Event()
+        self._draining = False
+        self._steps: tuple[float, float | int | str] = (0.0, -1)
+
+    def drain(self) -> None:
+        """Stops claiming, gives back what runs with its tokens kept; `run` then returns."""
+        self._draining = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Works until drained. Raises EngineError when the engine broke, StoreUnavailableError when the store did."""
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(self._wake.set)
+
+        self._engine.start(wake)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                watch = tasks.create_task(self._watch())
+                await self._record()
+                watch.cancel()
+        except* (EngineError, StoreUnavailableError) as group:
+            raise group.exceptions[0] from None
+        finally:
+            await self._engine.close()
+        await self._store.deregister(self._settings.worker)
+
+    # ---- the engine's side
+
+    async def _watch(self) -> None:
+        while True:
+            self._look()
+            await asyncio.sleep(self._rollout.checkpoint_seconds)
+
+    def _look(self) -> None:
+        """Takes what the engine produced and decides who goes on."""
+        self._engine.check()
+        for progress in self._engine.collect():
+            response = self._held.get(progress.key)
+            if response is not None:
+                response.take(progress)
+        for key in self._held.decide().leave:
+            self._engine.abort(key)
+
+    def _is_stalled(self, now: float) -> bool:
+        steps = self._engine.figures().get("steps", 0)
+        if steps != self._steps[1] or not self._held.running():
+            self._steps = (now, steps)
+        return now - self._steps[0] > STALL_SECONDS
+
+    # ---- the store's side
+
+    async def _record(self) -> None:
+        now = asyncio.get_running_loop().time
+        beat_at = extend_at = claim_at = now()
+        while True:
+            self._wake.clear()
+            self._look()
+            if self._draining:
+                for response in self._held.running():
+                    self._engine.abort(response.key)
+            await self._settle()
+            if self._draining and not len(self._held):
+                return
+            if now() >= claim_at and not self._draining:
+                found = await self._claim()
+                claim_at = now() if found else now() + IDLE_POLL_SECONDS
+            if now() >= extend_at:
+                extend_at = now() + self._rollout.checkpoint_seconds
+                await self._checkpoint(now())
+            if now() >= beat_at:
+                beat_at = now() + HEARTBEAT_SECONDS
+                await self._beat()
+            await self._sleep(min(extend_at, beat_at, max(claim_at, now() + self._pause())) - now())
+
+    def _pause(self) -> float:
+        """A worker with room looks again soon; a full one waits until something ends."""
+        return IDLE_POLL_SECONDS if self._held.free_slots > 0 else self._rollout.checkpoint_seconds
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _settle(self) -> None:
+        """Tells the store of every response that the engine is done with."""
+        ended = self._held.ended()
+        for response in [one for one in ended if one.lost]:
+            self._held.drop(response.key)
+        ended = [one for one in ended if not one.lost]
+        back = [one for one in ended if one.finish is FinishReason.ABORTED]
+        if back:
+            replies = await self._store.give_back(self._settings.worker, [one.delta() for one in back])
+            for response, reply in zip(back, replies, strict=True):
+                self._is_settled(response, reply)  # after a gap it stays, and goes again with the missing tokens
+        await self._complete([one for one in ended if one.finish is not FinishReason.ABORTED])
+
+    async def _complete(self, responses: list[Response]) -> None:
+        for attempt in range(MAX_STALE_REPLIES + 1):
+            if not responses:
+                return
+            last = attempt == MAX_STALE_REPLIES
+            finishes = [self._finish(one, rescore=not last) for one in responses]
+            replies = await self._store.complete(self._settings.worker, finishes)
+            responses = [one for one, reply in zip(responses, replies, strict=True) if not self._is_settled(one, reply)]
+
+    def _finish(self, response: Response, *, rescore: bool) -> Finish:
+        assert response.finish is not None
+        if response.finish is FinishReason.INFRA_FAILED:  # the engine refused this one request
+            return Finish(response.delta(), Status.INFRA_FAILED, response.finish, response.stop_reason)
+        place = self._held.rescore_finish(response) if rescore else None
+        return Finish(response.delta(), Status.OK, response.finish, response.stop_reason, place)
+
+    def _is_settled(self, response: Response, reply: Reply) -> bool:
+        if reply.view is not None:
+            self._held.relearn(reply.view)
+        match reply.outcome:
+            case Outcome.STALE:
+                return False
+            case Outcome.GAP if reply.have >= response.claim.generated:
+                response.written = reply.have
+                return False
+            case Outcome.OK | Outcome.LOST | Outcome.GAP:
+                self._held.drop(response.key)
+                return True
+            case _ as never:
+                assert_never(never)
+
+    async def _claim(self) -> bool:
+        """Asks for as much as there is room for. False when there was room and nothing to be had."""
+        held, profile = self._held, self._engine.profile
+        if held.free_slots <= 0 or held.free_blocks <= 0:
+            return True
+        ask = ClaimAsk(
+            version=self._settings.version,
+            lanes=self._settings.lanes,
+            slots=held.free_slots,
+            blocks=held.free_blocks,
+            block_tokens=profile.block_tokens,
+            quantum=self._rollout.quantum_tokens,
+            context_tokens=profile.context_tokens,
+            margin=held.margin,
+            slack=held.slack,
+            lease_seconds=self._rollout.lease_seconds,
+            max_losses=self._max_losses,
+        )
+        claims = await self._store.claim(self._settings.worker, ask)
+        for claim in claims:
+            self._engine.add(self._work(held.admit(claim).key, claim))
+        return bool(claims)
+
+    def _work(self, key: str, claim: Claim) -> Work:
+        sampling = parse_sampling(claim.sampling)
+        group, index = str(claim.request.group), claim.request.index
+        seed = None
+        if sampling.seed is not None:
+            seed = derive_seed(sampling.seed, group, index, claim.generated)
+        return Work(
+            key,
+            group,
+            index,
+            unpack_tokens(claim.prompt),
+            unpack_tokens(claim.tokens),
+            claim.max_tokens,
+            sampling,
+            seed,
+            claim.true_length,
+        )
+
+    async def _checkpoint(self, now: float) -> None:
+        """One call for all that runs: new tokens, leases renewed, news of groups; brings the pulse of the fleet."""
+        if self._is_stalled(now):
+            raise EngineError(f"the engine made no step for {STALL_SECONDS:.0f} s; its work goes to other workers")
+        running = [one for one in self._held.running() if not one.lost]
+        deltas = [one.delta() for one in running]
+        reply = await self._store.extend(
+            self._settings.worker,
+            deltas,
+            self._held.rescore_running(running),
+            lease_seconds=self._rollout.lease_seconds,
+            version=self._settings.version,
+            lanes=self._settings.lanes,
+        )
+        self._held.pulse = reply.pulse
+        for view in reply.views:
+            self._held.relearn(view)
+        for response, answer in zip(running, reply.replies, strict=True):
+            self._note(response, answer)
+
+    def _note(self, response: Response, answer: Reply) -> None:
+        resumable = answer.have >= response.claim.generated
+        if answer.outcome is Outcome.OK or (answer.outcome is Outcome.GAP and resumable):
+            response.written = answer.have
+            return
+        log.warning("lease lost: %s", response.key)
+        response.lost = True
+        self._engine.abort(response.key)
+
+    async def _beat(self) -> None:
+        busy = "busy" if len(self._held) else "idle"
+        readings = self._telemetry()
+        illness = sick(readings)
+        if illness and not self._draining:
+            log.error("the GPU is sick, draining: %s", illness)
+            self.drain()
+        state = "sick" if illness else "draining" if self._draining else busy
+        figures = {
+            "inflight": len(self._held),
+            "slots": self._held.room.slots,
+            "kv_reserved": round(self._held.reserved_blocks / max(1, self._held.room.blocks), 4),
+            "device": self._engine.profile.device,
+            **self._engine.figures(),
+            **readings,
+            **({"sick": illness} if illness else {}),
+        }
+        directive = await self._store.heartbeat(self._settings.worker, WorkerInfo(state, figures))
+        if directive.drain and not self._draining:
+            log.info("asked to drain")
+            self.drain()

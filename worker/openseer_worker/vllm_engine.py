@@ -1,0 +1,375 @@
+"""The real engine: vLLM's core, stepped in a thread of its own.
+
+The event loop's side only appends to a list and swaps a dictionary. The thread applies the commands between two steps
+and gathers what each step yields. It speaks to vLLM's core directly: vLLM's own output path makes several objects per
+token for text and streams that nobody reads here.
+"""
+
+# vLLM and what it builds on carry few types: what comes from them is Any here, and named types begin at our own edge.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, cast
+
+from openseer_core.errors import EngineError
+from openseer_core.job import Model, Parallelism, Sampling
+from openseer_core.life import FinishReason
+from openseer_core.tokens import pack_tokens
+from openseer_worker import vllm_environment
+from openseer_worker.engine import EngineProfile, Progress, Work
+from openseer_worker.stop_strings import Decode, StopChecker
+
+_LOG = logging.getLogger(__name__)
+_JOIN_SECONDS = 10.0
+_TASKS = ("generate",)
+_HEAVY = (
+    "openseer_worker.vllm_arguments",
+    "vllm.model_executor.model_loader",
+    "vllm.v1.engine.core",
+    "vllm.v1.engine.core_client",
+    "vllm.v1.executor.uniproc_executor",
+)
+_HEAVY_CPU = ("vllm.v1.worker.cpu_worker",)
+
+
+def preload(model_path: str = "") -> None:
+    """Imports everything heavy. A parent that has done so can fork workers that start in seconds.
+
+    No thread is started, and no device is touched.
+    """
+    vllm_environment.prepare(model_path)
+    for module in _HEAVY + (_HEAVY_CPU if vllm_environment.is_cpu_build() else ()):
+        import_module(module)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A work in the engine: where its response is, and what may end it."""
+
+    done: int
+    limit: int
+    log_probabilities: bool
+    checker: StopChecker | None
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What a work has yielded since the last `collect`."""
+
+    tokens: list[int] = field(default_factory=list[int])
+    logprobs: bytearray = field(default_factory=bytearray)
+    finish: FinishReason | None = None
+    stop_reason: str = ""
+
+
+@dataclass(slots=True)
+class _Yield:
+    """What a work got from one step. `goes_on`: vLLM would continue it."""
+
+    key: str
+    tokens: list[int]
+    logprobs: bytes
+    goes_on: bool
+    finish: FinishReason | None = None
+    stop_reason: str = ""
+
+
+class VllmEngine:
+    """One vLLM engine. Built at once (loads the model, seconds to minutes), begins to step with `start`.
+
+    Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a work may ask for
+    that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version. Raises
+    ModelError when vLLM cannot use the model.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        parallelism: Parallelism | None = None,
+        sampling: Sampling | None = None,
+        *,
+        cache_salt: str,
+    ) -> None:
+        preload(model.path)
+        from openseer_worker import vllm_arguments
+
+        self._arguments = vllm_arguments
+        self._logprobs = logprobs = (sampling or Sampling()).logprobs
+        self._cache_salt = cache_salt
+        on_cpu = vllm_environment.is_cpu_build()
+        in_process = (model.engine_process or ("inProcess" if on_cpu else "child")) == "inProcess"
+        arguments = vllm_arguments.engine_arguments(model, parallelism or Parallelism(), logprobs, on_cpu=on_cpu)
+        # vLLM chooses its executor by this, beside the flag it is given.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
+        with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}"):
+            self._build(arguments, in_process)
+        self.profile = _profile(self._config, on_cpu)
+        self._lock = threading.Condition()
+        self._commands: list[Work | str] = []
+        self._gathered: dict[str, _Gathered] = {}
+        self._closing = False
+        self._failure: EngineError | None = None
+        self._running: dict[str, _Running] = {}
+        self._steps = self._tokens = self._preemptions = self._cached = 0
+        self._stats: Any = None
+        self._thread: threading.Thread | None = None
+        self._wake: Callable[[], None] = _nobody
+
+    def _build(self, arguments: Any, in_process: bool) -> None:
+        from vllm.renderers import renderer_from_config
+        from vllm.v1.engine.core_client import EngineCoreClient
+        from vllm.v1.engine.input_processor import InputProcessor
+        from vllm.v1.executor import Executor
+
+        config: Any = arguments.create_engine_config()
+        renderer = renderer_from_config(config)
+        self._config = config
+        self._inputs = InputProcessor(config, renderer)
+        self._core: Any = EngineCoreClient.make_client(
+            multiprocess_mode=not in_process,
+            asyncio_mode=False,
+            vllm_config=config,
+            executor_class=Executor.get_class(config),
+            log_stats=True,
+            renderer=renderer,
+        )
+
+    # The event loop's side.
+
+    def start(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._thread = threading.Thread(target=self._run, name="openseer-engine", daemon=True)
+        self._thread.start()
+
+    def add(self, work: Work) -> None:
+        self._command(work)
+
+    def abort(self, key: str) -> None:
+        self._command(key)
+
+    def _command(self, command: Work | str) -> None:
+        with self._lock:
+            self._commands.append(command)
+            self._lock.notify()
+
+    def collect(self) -> list[Progress]:
+        with self._lock:
+            gathered, self._gathered = self._gathered, {}
+        return [
+            Progress(key, pack_tokens(part.tokens), bytes(part.logprobs), part.finish, part.stop_reason)
+            for key, part in gathered.items()
+        ]
+
+    def figures(self) -> dict[str, float | int | str]:
+        stats = self._stats if self._running else None
+        return {
+            "steps": self._steps,
+            "tokens": self._tokens,
+            "preemptions": self._preemptions,
+            "running": stats.num_running_reqs if stats else 0,
+            "waiting": stats.num_waiting_reqs + stats.num_skipped_waiting_reqs if stats else 0,
+            "kv_used": stats.kv_cache_usage if stats else 0.0,
+            "cached_tokens": self._cached,
+        }
+
+    def check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    async def close(self) -> None:
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, _JOIN_SECONDS)
+        await asyncio.to_thread(self._shut_down)
+
+    def _shut_down(self) -> None:
+        core, self._core = self._core, None
+        if core is not None:
+            core.shutdown(_JOIN_SECONDS)
+
+    # The engine thread's side.
+
+    def _run(self) -> None:
+        try:
+            while (commands := self._next_commands()) is not None:
+                ended = self._apply(commands)
+                if self._running:
+                    ended |= self._gather(self._core.get_output())
+                if ended:
+                    self._wake()
+        except Exception as error:  # noqa: BLE001 - whatever ends this thread must reach the event loop
+            _LOG.exception("the engine failed")
+            self._failure = EngineError(f"the engine failed: {error or type(error).__name__}")
+            self._wake()
+
+    def _next_commands(self) -> list[Work | str] | None:
+        """The commands since the last step; waits for one while nothing runs. None when the engine is to end."""
+        with self._lock:
+            while not (self._commands or self._running or self._closing):
+                self._lock.wait()
+            commands, self._commands = self._commands, []
+            return None if self._closing else commands
+
+    def _apply(self, commands: Iterable[Work | str]) -> bool:
+        """Hands works to vLLM and takes back aborted ones; True when a work has ended."""
+        ended: dict[str, tuple[FinishReason, str]] = {}
+        aborted: list[str] = []
+        for command in commands:
+            if isinstance(command, Work):
+                refused = self._admit(command)
+                if refused is not None:
+                    ended[command.key] = refused
+            elif self._running.pop(command, None) is not None:
+                aborted.append(command)
+                ended[command] = (FinishReason.ABORTED, "")
+        if aborted:
+            self._core.abort_requests(aborted)
+        with self._lock:
+            for key, (finish, reason) in ended.items():
+                part = self._gathered.setdefault(key, _Gathered())
+                part.finish, part.stop_reason = finish, reason
+        return bool(ended)
+
+    def _admit(self, work: Work) -> tuple[FinishReason, str] | None:
+        """Gives a work to vLLM; instead, the reason why it has ended already or cannot run."""
+        limit = self._arguments.token_limit(work)
+        if len(work.tokens) >= limit:
+            return FinishReason.LENGTH, ""
+        if len(work.prompt) + len(work.tokens) >= self.profile.context_tokens:
+            return FinishReason.CONTEXT_FULL, ""
+        wanted = work.sampling.logprobs
+        if wanted not in (self._logprobs, "none"):
+            return FinishReason.INFRA_FAILED, f"this engine records {self._logprobs} log-probabilities, not {wanted}"
+        try:
+            self._submit(work, limit, wanted != "none")
+        except self._arguments.REFUSALS as error:
+            # One request that vLLM refuses (a token outside the vocabulary, say) must not end the others.
+            return FinishReason.INFRA_FAILED, str(error)
+        return None
+
+    def _submit(self, work: Work, limit: int, log_probabilities: bool) -> None:
+        from vllm.inputs.engine import tokens_input
+
+        params = self._arguments.sampling_params(work, limit - len(work.tokens), log_probabilities=log_probabilities)
+        prompt = tokens_input(work.prompt + work.tokens, cache_salt=self._cache_salt)
+        request: Any = self._inputs.process_inputs(work.key, prompt, params, _TASKS)
+        request.external_req_id = work.key
+        checker = self._checker(work)
+        self._core.add_request(request)
+        self._running[work.key] = _Running(len(work.tokens), limit, log_probabilities, checker)
+
+    def _checker(self, work: Work) -> StopChecker | None:
+        sampling = work.sampling
+        if not sampling.stop or self._arguments.is_forced(work):
+            return None
+        return StopChecker(_decoder(self._inputs.tokenizer), sampling.stop, work.tokens, sampling.min_tokens)
+
+    def _gather(self, outputs: Any) -> bool:
+        """Takes what one step has yielded; True when a work has ended by it."""
+        self._steps += 1
+        if outputs.scheduler_stats is not None:
+            self._stats = outputs.scheduler_stats
+            self._cached += self._stats.prefix_cache_stats.hits
+        yields = [
+            self._read(output, running)
+            for output in outputs.outputs
+            if (running := self._running.get(output.request_id)) is not None
+        ]
+        with self._lock:
+            for part in yields:
+                self._book(part)
+        ended = [part for part in yields if part.finish is not None]
+        for part in ended:
+            del self._running[part.key]
+        surplus = [part.key for part in ended if part.goes_on]
+        if surplus:
+            self._core.abort_requests(surplus)
+        return bool(ended)
+
+    def _read(self, output: Any, running: _Running) -> _Yield:
+        """What one work got from a step, cut where a stop string completes."""
+        tokens = output.new_token_ids
+        stopped = running.checker.feed(tokens) if running.checker is not None and tokens else None
+        if stopped is not None:
+            tokens = tokens[: stopped[0]]
+        logprobs = b""
+        if running.log_probabilities and tokens:
+            # The first column is the sampled token's.
+            logprobs = output.new_logprobs.logprobs[: len(tokens), 0].astype("<f4").tobytes()
+        running.done += len(tokens)
+        self._tokens += len(tokens)
+        if output.events:
+            self._preemptions += sum(event.type.name == "PREEMPTED" for event in output.events)
+        part = _Yield(output.request_id, tokens, logprobs, goes_on=output.finish_reason is None)
+        if stopped is not None:
+            part.finish, part.stop_reason = FinishReason.STOP, stopped[1]
+        elif not part.goes_on:
+            part.finish, part.stop_reason = _finish(output, running)
+        return part
+
+    def _book(self, part: _Yield) -> None:
+        gathered = self._gathered.get(part.key)
+        if gathered is None:
+            gathered = self._gathered[part.key] = _Gathered()
+        gathered.tokens += part.tokens
+        gathered.logprobs += part.logprobs
+        if part.finish is not None:
+            gathered.finish, gathered.stop_reason = part.finish, part.stop_reason
+
+
+def _finish(output: Any, running: _Running) -> tuple[FinishReason, str]:
+    """vLLM's reason → ours."""
+    name = output.finish_reason.name
+    if name == "STOP":
+        reason = output.new_token_ids[-1] if output.stop_reason is None else output.stop_reason
+        return FinishReason.STOP, str(reason)
+    if name == "LENGTH":
+        return FinishReason.LENGTH if running.done >= running.limit else FinishReason.CONTEXT_FULL, ""
+    return FinishReason.INFRA_FAILED, f"vLLM ended the request: {name.lower()}"
+
+
+def _profile(config: Any, on_cpu: bool) -> EngineProfile:
+    cache = config.cache_config
+    # One block is vLLM's null block, which holds nothing.
+    return EngineProfile(
+        blocks=cache.num_gpu_blocks - 1,
+        block_tokens=cache.block_size,
+        slots=config.scheduler_config.max_num_seqs,
+        context_tokens=config.model_config.max_model_len,
+        device=_device_text(on_cpu, config.parallel_config.world_size),
+        engine=f"vllm {vllm_environment.engine_version()} {'cpu' if on_cpu else 'gpu'}",
+    )
+
+
+def _device_text(on_cpu: bool, count: int) -> str:
+    if on_cpu:
+        return "cpu"
+    from vllm.platforms import current_platform
+
+    name = str(current_platform.get_device_name())
+    return name if count == 1 else f"{count} x {name}"
+
+
+def _decoder(tokenizer: Any) -> Decode:
+    """How stop strings read tokens; the tokenizer's core, where it has one, without the layers around it."""
+    if tokenizer is None:
+        raise ValueError("stop strings need a tokenizer")
+    core = getattr(tokenizer, "backend_tokenizer", tokenizer)
+
+    def decode(tokens: Sequence[int]) -> str:
+        return cast("str", core.decode(list(tokens), skip_special_tokens=True))
+
+    return decode
+
+
+def _nobody() -> None:
+    """Stands for the caller before `start`."""

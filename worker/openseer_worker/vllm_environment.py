@@ -1,0 +1,52 @@
+"""What must be in the environment before vLLM is imported; imports neither vLLM nor torch itself."""
+
+import os
+from importlib import metadata
+from pathlib import Path
+
+_QUIET = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+# One thread per engine: vLLM's own choice binds every engine of a machine to the same core, and OpenMP threads that
+# wait for one another by spinning make an engine tens of times slower on a busy machine. The log-probabilities would
+# otherwise be compiled at the first request, which takes longer than it ever saves.
+_CPU = {
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "TORCH_COMPILE_DISABLE": "1",
+    # Its warnings there are about optional libraries.
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+
+_GPU = {"VLLM_LOGGING_LEVEL": "WARNING"}
+
+
+def is_cpu_build() -> bool:
+    """True when the installed vLLM is the build for CPUs."""
+    return _installed("vllm-cpu") is not None
+
+
+def engine_version() -> str:
+    """The version of the installed vLLM, or "" when there is none."""
+    return _installed("vllm-cpu") or _installed("vllm") or ""
+
+
+def prepare(model_path: str = "") -> None:
+    """Sets what vLLM reads when it is imported. What is set already stays as it is.
+
+    A model in a local folder needs no hub, so none is asked then.
+    """
+    wanted = _QUIET | (_CPU if is_cpu_build() else _GPU)
+    if model_path and Path(model_path).is_dir():
+        wanted["HF_HUB_OFFLINE"] = "1"
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+
+
+def _installed(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
