@@ -50,7 +50,8 @@ def main() -> None:
         for problem in held_out_problems(options.groups, options.seed):
             counts[problem.task] = number = counts.get(problem.task, 0) + 1
             metadata = {"task": problem.task, "answer": problem.answer}
-            line = {"id": f"{problem.task}-{number:04}", "prompt": problem.prompt, "metadata": metadata}
+            messages = [{"role": "user", "content": problem.prompt}]
+            line = {"id": f"{problem.task}-{number:04}", "messages": messages, "metadata": metadata}
             file.write(json.dumps(line) + "\n")
 
 

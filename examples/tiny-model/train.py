@@ -269,7 +269,7 @@ def main() -> None:
     parser.add_argument("--warmup-steps", type=int, default=60)
     parser.add_argument("--decay-from", type=float, default=0.5, help="fraction of the time after which the rate falls")
     parser.add_argument("--save-every", type=float, default=180.0, help="seconds between checkpoints")
-    parser.add_argument("--sharpen", type=float, default=1.5, help="factor on the exported logits")
+    parser.add_argument("--sharpen", type=float, default=1.2, help="factor on the exported logits")
     parser.add_argument("--threads", type=int, default=1)
     arguments = vars(parser.parse_args())
     torch.set_num_threads(arguments.pop("threads"))
