@@ -47,7 +47,7 @@ PROMPT_TOKENS = 24
 # Groups and what runs them. Requests are at least eight times the slots of all engines together.
 SETTINGS: dict[str, dict[str, Any]] = {
     "scripted": {"workers": 16, "slots": 16, "groups": 512, "quantum": 256},
-    "vllm": {"workers": 2, "slots": 16, "groups": 48, "quantum": 256},
+    "vllm": {"workers": 2, "slots": 16, "groups": 40, "quantum": 256},
 }
 QUICK: dict[str, dict[str, Any]] = {
     "scripted": {"workers": 4, "slots": 4, "groups": 16, "quantum": 128},

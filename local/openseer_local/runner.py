@@ -122,11 +122,11 @@ class LocalRun:
         async with AsyncExitStack() as stack:
             writer = stack.enter_context(ResultsWriter(folder))
             url = await stack.enter_async_context(self._store_url())
-            fleet = await self._start_fleet(stack, job_file, url)
             store = await open_store(url, plan.job.name, plan.job.metadata.namespace or "default")
             stack.push_async_callback(store.close)
-            codec, groups = await self._render(store)
             await self._take_over(store, writer)
+            fleet = await self._start_fleet(stack, job_file, url)
+            codec, groups = await self._render(store)
             driver = Driver(store, groups, writer, codec)
             await driver.submit()
             return await self._until_done(store, fleet, driver)

@@ -1,5 +1,6 @@
 """Who gets which request: the same on every store."""
 
+import pytest
 from tests.store.builders import ANN, BOB, PROBE, ask, delta, extend, finish, group, names
 from tests.store.conftest import Clock
 
@@ -86,6 +87,25 @@ async def test_a_worker_prefers_what_it_has_cached_among_the_first_of_a_group(st
     assert names(await store.claim(ANN, ask(1))) == ["a/3"]
     again = WorkerId(ANN.name, "2")
     assert names(await store.claim(again, ask(1))) == ["a/2"]  # another boot has an empty cache
+
+
+@pytest.mark.parametrize(("cached", "claimed"), [(3, "a/3"), (4, "a/0")])
+async def test_only_a_groups_first_four_waiting_requests_are_looked_at(store: Store, cached: int, claimed: str) -> None:
+    await store.submit([group("a", 6)])
+    claims = await store.claim(ANN, ask(cached + 1))
+    await store.give_back(ANN, [delta(claims[cached], 1)])
+    await store.give_back(ANN, [delta(claim, 1) for claim in claims[:cached]])
+    others = await store.claim(BOB, ask(cached))  # prefers nothing, so takes the first ones
+    await store.give_back(BOB, [delta(claim, 1) for claim in others])
+    assert names(await store.claim(ANN, ask(1))) == [claimed]
+
+
+async def test_a_worker_counts_until_it_was_silent_for_more_than_ten_seconds(store: Store, clock: Clock) -> None:
+    await store.heartbeat(ANN, WorkerInfo("idle"))
+    for seconds, workers in ((10.0, 2), (0.25, 1)):
+        clock.seconds += seconds
+        await store.claim(BOB, ask(0))
+        assert (await extend(store, BOB, [])).pulse.workers == workers
 
 
 async def test_a_request_that_does_not_fit_does_not_block_a_smaller_one_behind_it(store: Store) -> None:

@@ -221,4 +221,4 @@ def check_tokens(record: RequestRecord) -> None:
 @pytest.mark.redis
 def test_redis_and_the_reference_give_the_same_answers(redis_url: str) -> None:
     machine = type("Machine", (BothStores,), {"url": redis_url})
-    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=40))
+    run_state_machine_as_test(machine, settings=settings(max_examples=100, stateful_step_count=40))

@@ -1,0 +1,116 @@
+"""Does dividing and moving responses change their tokens at temperature 0? In float32 and in bfloat16.
+
+    python benchmarks/chunking.py
+
+The same prompts whole on one real engine, and in chunks that move between two. What differs in bfloat16 is a near-tie
+that another batch composition decides the other way; from there on the response is another one.
+"""
+
+import sys
+
+# Not this folder: its queue.py would stand in for the standard library's.
+sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import shlex
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from openseer_core.manifest import parse_job
+from openseer_local.progress import Progress
+from openseer_local.run_folder import RunFolder
+from openseer_local.run_lines import ResultLine
+from openseer_local.runner import LocalRun, plan_run
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL = ROOT / "examples/tiny-model/model"
+PROMPTS = ROOT / "examples/tiny-model/prompts.jsonl"
+GROUP_SIZE = 4
+WHOLE = {"rollout": {"policy": "fifo", "quantumTokens": 65536}, "workers": {"replicas": 1}}
+CHUNKED = {
+    "rollout": {"quantumTokens": 16, "checkpointSeconds": 0.05},
+    "workers": {"replicas": 2, "maxInflight": 2},
+}
+
+
+def main() -> None:
+    """Compares per number format."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--groups", type=int, default=12)
+    parser.add_argument("--tokens", type=int, default=512, help="longest response")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter responses")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    if options.quick:
+        options.groups, options.tokens = 4, 128
+    figures: dict[str, Any] = {}
+    for dtype in ("float32", "bfloat16"):
+        whole = responses(dtype, WHOLE, options.groups, options.tokens)
+        chunked = responses(dtype, CHUNKED, options.groups, options.tokens)
+        figures[dtype] = compared(whole, chunked)
+    table = Table("format", "responses", "moved", "chunks", "identical", "first difference at token")
+    for dtype, row in figures.items():
+        first = ", ".join(map(str, row["first_differences"])) or "–"
+        table.add_row(dtype, *(str(row[name]) for name in ("responses", "moved", "chunks", "identical")), first)
+    Console(width=110).print(table)
+    figures |= {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+def responses(dtype: str, how: dict[str, Any], groups: int, tokens: int) -> dict[Any, ResultLine]:
+    """All responses of one run, by request."""
+    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
+        prompts = Path(path) / "prompts.jsonl"
+        prompts.write_text("\n".join(PROMPTS.read_text().splitlines()[:groups]) + "\n")
+        document = {
+            "apiVersion": "openseer.dev/v1alpha1",
+            "kind": "RolloutJob",
+            "metadata": {"name": "chunking"},
+            "spec": {
+                "model": {"path": str(MODEL), "dtype": dtype},
+                "prompts": {"path": str(prompts)},
+                "groupSize": GROUP_SIZE,
+                "sampling": {"temperature": 0.0, "maxTokens": tokens, "ignoreEos": True},
+                **how,
+            },
+        }
+        job, folder = parse_job(document, "benchmark"), RunFolder(Path(path) / "run")
+        plan = plan_run(job, document, folder, fresh=True)
+        with Progress(Console(file=sys.stderr), live=False) as progress:
+            asyncio.run(LocalRun(plan, progress).execute())
+        return {line.key: line for line in folder.results()}
+
+
+def compared(whole: dict[Any, ResultLine], chunked: dict[Any, ResultLine]) -> dict[str, Any]:
+    """How many responses are the same, and where the others part."""
+    pairs = [(line.token_ids, chunked[key].token_ids) for key, line in whole.items()]
+    differences = [
+        next(place for place, (left, right) in enumerate(zip(one, other, strict=True)) if left != right)
+        for one, other in pairs
+        if one != other
+    ]
+    return {
+        "responses": len(pairs),
+        "moved": sum(len(line.workers) > 1 for line in chunked.values()),
+        "chunks": sum(len(line.chunks) for line in chunked.values()),
+        "identical": len(pairs) - len(differences),
+        "first_differences": sorted(differences),
+    }
+
+
+if __name__ == "__main__":
+    main()
