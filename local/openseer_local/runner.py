@@ -28,6 +28,9 @@ from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.port import Store
 
+REACH_SECONDS = 5.0
+"""A user's Redis that does not answer for so long at the start is taken for a wrong URL."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -135,6 +138,9 @@ class LocalRun:
     async def _store_url(self) -> AsyncGenerator[str]:
         spec = self._plan.job.spec.store
         if spec.url is not None:
+            job = self._plan.job
+            namespace = job.metadata.namespace or "default"
+            await (await open_store(spec.url, job.name, namespace, retry_seconds=REACH_SECONDS)).close()
             yield spec.url
             return
         self._progress.phase("starting the store")
