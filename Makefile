@@ -31,7 +31,7 @@ test: $(READY) ## Runs all tests that this machine can run
 check: $(READY) ## Lint, format, types, import directions, house rules
 	@echo "lint" && $(BIN)/ruff check .
 	@echo "format" && $(BIN)/ruff format --check .
-	@echo "types" && $(BIN)/pyright
+	@echo "types" && $(BIN)/pyright --project pyproject.toml
 	@echo "import directions" && $(BIN)/lint-imports
 	@echo "house rules" && $(BIN)/python -m pytest --quiet tests/house
 
