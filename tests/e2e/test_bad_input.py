@@ -3,7 +3,7 @@
 import contextlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -144,7 +144,7 @@ def test_an_audit_of_something_that_is_no_run_says_so(bench: Workbench) -> None:
 
 
 @contextlib.contextmanager
-def mounted(folder: Path, options: str) -> Iterator[Path]:
+def mounted(folder: Path, options: str) -> Generator[Path]:
     """A file system in memory at `folder`; the test is skipped where that may not be made."""
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False).returncode:

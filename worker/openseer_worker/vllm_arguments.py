@@ -23,7 +23,7 @@ from openseer_worker.engine import Work
 
 _LOGPROBS_MODES = {"sampled": "processed_logprobs", "raw": "raw_logprobs", "none": "processed_logprobs"}
 _CPU_KV_BYTES = 256 * 2**20
-# Small blocks waste less of a small cache; measured no slower than vLLM's own 128 (docs/decisions/0003).
+# Small blocks waste less of a small cache than vLLM's own 128.
 _CPU_BLOCK_TOKENS = 32
 # Either of these says how much memory the cache is to take.
 _KV_SIZES = frozenset({"kv_cache_memory_bytes", "gpu_memory_utilization"})
