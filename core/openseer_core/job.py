@@ -154,6 +154,11 @@ class RolloutJob(Part):
         return self.metadata.name
 
     @property
+    def namespace(self) -> str:
+        """The namespace that the job is named in, also where there is no Kubernetes."""
+        return self.metadata.namespace or "default"
+
+    @property
     def output_path(self) -> str:
         """The folder for results of a job that writes to no volume."""
         return self.spec.output.path or f"runs/{self.name}"

@@ -21,6 +21,6 @@ async def audit_run(folder: RunFolder, job: RolloutJob) -> AuditReport:
             if not folder.store_folder.is_dir():
                 raise InputError(f"{folder.path}: its store/ is gone; without it nothing can be proved")
             url = await stack.enter_async_context(EmbeddedRedis(folder.store_folder))
-        store = await open_store(url, job.name, job.metadata.namespace or "default")
+        store = await open_store(url, job.name, job.namespace)
         stack.push_async_callback(store.close)
         return await audit(store, folder, [BATCH])

@@ -125,7 +125,7 @@ class LocalRun:
         async with AsyncExitStack() as stack:
             writer = stack.enter_context(ResultsWriter(folder))
             url = await stack.enter_async_context(self._store_url())
-            store = await open_store(url, plan.job.name, plan.job.metadata.namespace or "default")
+            store = await open_store(url, plan.job.name, plan.job.namespace)
             stack.push_async_callback(store.close)
             await self._take_over(store, writer)
             fleet = await self._start_fleet(stack, job_file, url)
@@ -139,8 +139,7 @@ class LocalRun:
         spec = self._plan.job.spec.store
         if spec.url is not None:
             job = self._plan.job
-            namespace = job.metadata.namespace or "default"
-            await (await open_store(spec.url, job.name, namespace, retry_seconds=REACH_SECONDS)).close()
+            await (await open_store(spec.url, job.name, job.namespace, retry_seconds=REACH_SECONDS)).close()
             yield spec.url
             return
         self._progress.phase("starting the store")

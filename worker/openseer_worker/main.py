@@ -61,7 +61,7 @@ def report(error: OpenseerError) -> int:
 
 async def _run(settings: WorkerSettings) -> None:
     spec = settings.job.spec
-    store = await open_store(settings.store_url, settings.job.name, settings.job.metadata.namespace or "default")
+    store = await open_store(settings.store_url, settings.job.name, settings.job.namespace)
     try:
         await store.heartbeat(settings.worker, WorkerInfo("starting"))
         engine = build_engine(settings)

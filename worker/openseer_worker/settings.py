@@ -38,7 +38,7 @@ class WorkerSettings:
     @property
     def cache_salt(self) -> str:
         """Keeps cached KV of other jobs and other weights from ever matching."""
-        return f"{self.job.metadata.namespace or 'default'}/{self.job.name}@{self.version}"
+        return f"{self.job.namespace}/{self.job.name}@{self.version}"
 
 
 def worker_name(index: int) -> str:
