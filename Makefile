@@ -45,7 +45,7 @@ bench: $(READY) ## Runs each benchmark in its short form
 
 lock: $(READY) ## Renews requirements/ from pyproject.toml
 	@for accelerator in cpu gpu; do \
-	    echo "requirements/$$accelerator.txt" && $(BIN)/$(COMPILE) --group dev --extra local --extra "$$accelerator" \
+	    echo "requirements/$$accelerator.txt" && $(BIN)/$(COMPILE) --group dev --extra local --extra operator --extra "$$accelerator" \
 	        --output-file "requirements/$$accelerator.txt" pyproject.toml; \
 	done
 	@echo "requirements/bootstrap.txt" && echo uv | $(BIN)/$(COMPILE) --no-annotate --output-file requirements/bootstrap.txt -

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCE_ROOTS = ("core", "draft", "store", "operator", "worker", "api", "local", "sim")
-FOLDERS = (*SOURCE_ROOTS, "tests", "benchmarks", "examples", "docs", "crds", "charts", "requirements", ".ci")
+SOURCE_ROOTS = ("core", "draft", "store", "operator", "worker", "driver", "api", "local", "sim")
+FOLDERS = (*SOURCE_ROOTS, "tests", "benchmarks", "examples", "docs", "crds", "charts", "cluster", "requirements", ".ci")
 CODE = (".py", ".lua", ".sh")
 TEXT = (*CODE, ".md", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".css", ".js", ".j2", "")
 MOST_LINES = 400

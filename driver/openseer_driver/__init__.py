@@ -1,0 +1,1 @@
+"""The driver: feeds prompts, writes results, proves and reports the run."""
