@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
+from openseer_core.job_failures import ExitCodes, FailurePolicy, FailureRule, PodCondition
 from openseer_core.job_fleet import (
-    FailurePolicy,
+    Driver,
     Fsync,
     Output,
     Parallelism,
@@ -22,35 +23,59 @@ from openseer_core.job_generation import (
     Dtype,
     Engine,
     EngineProcess,
+    ImageVolume,
     Logprobs,
     Mode,
     Model,
+    ModelCache,
+    ModelVolume,
     Prompts,
     Sampling,
     Scripted,
 )
 from openseer_core.job_rules import broken_rules
-from openseer_core.part import DNS_LABEL_PATTERN, ClaimPath, KeyRef, Part, Positive, allowed
+from openseer_core.part import (
+    DNS_LABEL_PATTERN,
+    Claim,
+    ClaimPath,
+    KeyRef,
+    LocalObjectReference,
+    Part,
+    Positive,
+    PullPolicy,
+    Text,
+    allowed,
+)
 
 __all__ = [
     "API_VERSION",
     "KIND",
+    "Claim",
     "ClaimPath",
+    "Driver",
     "Dtype",
     "Engine",
     "EngineProcess",
+    "ExitCodes",
     "FailurePolicy",
+    "FailureRule",
     "Fsync",
+    "ImageVolume",
     "KeyRef",
+    "LocalObjectReference",
     "Logprobs",
     "Metadata",
     "Mode",
     "Model",
+    "ModelCache",
+    "ModelVolume",
     "Output",
     "Parallelism",
     "Persistence",
+    "PodCondition",
     "Policy",
     "Prompts",
+    "PullPolicy",
     "ResourceClaim",
     "Resources",
     "Rollout",
@@ -93,6 +118,22 @@ class Spec(Part):
         "serve: takes groups from a trainer through the API until it is deleted.",
     )
     model: Model = Field(description="The model and the engine that runs it.")
+    image: Text | None = Field(
+        default=None,
+        description="Image of workers and driver; unset: the worker image of the operator that first sees the job, "
+        "kept when the operator is upgraded. Read only in Kubernetes.",
+    )
+    image_pull_policy: PullPolicy | None = Field(
+        default=None,
+        description="When the image is pulled; unset: Always for the tag latest, else IfNotPresent. Read only in "
+        "Kubernetes.",
+    )
+    image_pull_secrets: tuple[LocalObjectReference, ...] = Field(
+        default=(),
+        max_length=16,
+        strict=False,
+        description="Secrets with which the job's images are pulled; read only in Kubernetes.",
+    )
     prompts: Prompts | None = Field(
         default=None,
         description="Source of the prompts, exactly one of path, pvc, configMap and url; mode batch only, and "
@@ -110,6 +151,9 @@ class Spec(Part):
     )
     rollout: Rollout = Field(default_factory=Rollout, description="How requests are divided and ordered.")
     workers: Workers = Field(default_factory=Workers, description="The fleet of workers.")
+    driver: Driver = Field(
+        default_factory=Driver, description="The pod that submits the prompts and writes the results; mode batch only."
+    )
     store: Store = Field(default_factory=Store, description="Where the queue and the tokens live while the job runs.")
     output: Output = Field(
         default_factory=Output,

@@ -1,4 +1,4 @@
-"""The parts of the manifest that say how and where: policy, workers, store, output, failures."""
+"""The parts of the manifest that say how and where: policy, workers, driver, store, output."""
 
 from typing import Annotated, Literal
 
@@ -8,6 +8,9 @@ from openseer_core.part import ClaimPath, KeyRef, NonNegative, ObjectName, Part,
 
 Policy = Literal["context-aware", "fifo", "longest-first-oracle", "round-robin", "least-inflight"]
 Fsync = Literal["everysec", "always"]
+Medium = Literal["volume", "ephemeral"]
+# A PodTemplateSpec in all its freedom; its fields are checked when pods are made from it.
+PodTemplate = dict[str, JsonValue]
 
 
 class Rollout(Part):
@@ -53,24 +56,28 @@ class Parallelism(Part):
 
     tensor: Positive = Field(default=1, description="GPUs that share each layer (tensor parallelism).")
     pipeline: Positive = Field(default=1, description="Stages that the layers are cut into (pipeline parallelism).")
-    nodes: Positive = Field(default=1, description="Nodes that one worker spans, a gang of as many pods.")
+    nodes: Positive = Field(
+        default=1,
+        description="Nodes that one worker spans, a gang of as many pods; tensor times pipeline is a multiple of it. "
+        "Read only in Kubernetes.",
+    )
 
 
 class ResourceClaim(Part):
-    """A claim of the pod that the worker's container uses."""
+    """A claim of the pod that the container uses."""
 
     name: Text = Field(description="Name of an entry of the pod's resourceClaims.")
     request: Text | None = Field(default=None, description="Request within the claim; unset: the whole claim.")
 
 
 class Resources(Part):
-    """Compute resources of a worker's container."""
+    """Compute resources of a container."""
 
     limits: dict[str, Quantity] = Field(
-        default_factory=dict, description="The most that a worker's container may use, by resource name."
+        default_factory=dict, description="The most that the container may use, by resource name."
     )
     requests: dict[str, Quantity] = Field(
-        default_factory=dict, description="What is kept free for a worker's container, by resource name."
+        default_factory=dict, description="What is kept free for the container, by resource name."
     )
     claims: tuple[ResourceClaim, ...] = Field(
         default=(), strict=False, description="Claims of the pod that the container uses."
@@ -80,7 +87,11 @@ class Resources(Part):
 class Workers(Part):
     """The fleet."""
 
-    replicas: NonNegative = Field(default=1, description="Workers wanted; within min and max where these are set.")
+    replicas: NonNegative = Field(
+        default=1,
+        description="Workers wanted; within min and max where these are set. Fixed with policies round-robin and "
+        "least-inflight.",
+    )
     min: NonNegative | None = Field(default=None, description="Fewest workers that scaling may ask for.")
     max: NonNegative | None = Field(default=None, description="Most workers that scaling may ask for.")
     parallelism: Parallelism = Field(
@@ -92,20 +103,51 @@ class Workers(Part):
     max_inflight: Positive | None = Field(
         default=None, description="Most responses in flight in one worker; unset: the engine's max_num_seqs."
     )
+    tail_release: bool = Field(
+        default=True,
+        description="Stops workers that a batch no longer needs, once what is left runs on fewer, so that their nodes "
+        "can go; read only in Kubernetes.",
+    )
+    max_unavailable: Positive | None = Field(
+        default=None,
+        description="Most workers that are down at once while workers are replaced or nodes are drained; unset: 1, "
+        "from 8 workers on a quarter of them. Read only in Kubernetes.",
+    )
     resources: Resources = Field(
         default_factory=Resources,
-        description="Resources of a worker's container; read only in Kubernetes.",
+        description="Resources of a worker's container, in a gang of each of its pods; read only in Kubernetes.",
     )
-    template: dict[str, JsonValue] = Field(
+    template: PodTemplate = Field(
         default_factory=dict,
         description="A PodTemplateSpec that worker pods are built on: node selection, tolerations, volumes, further "
-        "containers; read only in Kubernetes.",
+        "containers; a container named worker is merged with openseer's own. openseer itself sets restartPolicy, "
+        "hostname, subdomain and nodeName of a pod and command, args, ports and probes of that container; they are "
+        "refused here. Read only in Kubernetes.",
+    )
+
+
+class Driver(Part):
+    """The pod that submits a batch job's prompts and writes its results."""
+
+    resources: Resources = Field(
+        default_factory=Resources, description="Resources of the driver's container; read only in Kubernetes."
+    )
+    template: PodTemplate = Field(
+        default_factory=dict,
+        description="A PodTemplateSpec that the driver pod is built on, as workers.template is for workers; the "
+        "container is named driver. Read only in Kubernetes.",
     )
 
 
 class Persistence(Part):
     """The volume of the Redis that openseer runs."""
 
+    medium: Medium = Field(
+        default="volume",
+        description="volume: a persistent volume. ephemeral: memory and node disk that go with the pod, for clusters "
+        "without a StorageClass; a lost Redis pod then costs what was not yet written out, and the job cannot be "
+        "suspended.",
+    )
     storage_class: ObjectName | None = Field(
         default=None, description="StorageClass of the volume; unset: the cluster's default."
     )
@@ -132,6 +174,15 @@ class Store(Part):
         description="How often the Redis that openseer runs writes its log to disk. everysec: a lost node costs at "
         "most a second, which workers make good. always: nothing is lost, writes are slower.",
     )
+    resources: Resources = Field(
+        default_factory=Resources,
+        description="Resources of the container of the Redis that openseer runs; read only in Kubernetes.",
+    )
+    template: PodTemplate = Field(
+        default_factory=dict,
+        description="A PodTemplateSpec that the pod of the Redis that openseer runs is built on, as workers.template "
+        "is for workers; the container is named redis. Read only in Kubernetes.",
+    )
 
 
 class Output(Part):
@@ -142,13 +193,11 @@ class Output(Part):
         description="Folder for the results, relative to the working directory; unset: runs/ and the job's name.",
     )
     pvc: ClaimPath | None = Field(default=None, description="A folder on a persistent volume; excludes path.")
-
-
-class FailurePolicy(Part):
-    """How much may go wrong."""
-
-    worker_restarts: NonNegative = Field(default=3, description="Restarts of one worker before the job fails.")
-    request_retries: NonNegative = Field(
-        default=3,
-        description="Leases that one request may lose to a worker's death before it is reported as infra_failed.",
+    size: Quantity = Field(
+        default="1Gi",
+        description="Size of the volume for results that openseer makes when pvc is unset; read only in Kubernetes.",
+    )
+    storage_class: ObjectName | None = Field(
+        default=None,
+        description="StorageClass of that volume; unset: the cluster's default. Excludes pvc; read only in Kubernetes.",
     )

@@ -4,7 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints
 
-from openseer_core.part import INT32_MAX, INT53_MAX, ClaimPath, KeyRef, NonNegative, Part, Positive, Text, allowed
+from openseer_core.part import (
+    INT32_MAX,
+    INT53_MAX,
+    Claim,
+    ClaimPath,
+    KeyRef,
+    NonNegative,
+    Part,
+    Positive,
+    PullPolicy,
+    Text,
+    allowed,
+)
 
 Mode = Literal["batch", "serve"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
@@ -61,6 +73,34 @@ class Scripted(Part):
     max_model_len: Positive = Field(default=32768, description="Longest prompt and response together, in tokens.")
 
 
+class ImageVolume(Part):
+    """The files of an OCI image or artifact."""
+
+    reference: Text = Field(description="Name of the image or artifact that holds the model's files.")
+    pull_policy: PullPolicy | None = Field(
+        default=None, description="When it is pulled; unset: Always for the tag latest, else IfNotPresent."
+    )
+
+
+class ModelVolume(Part):
+    """Where a model's files come from in Kubernetes."""
+
+    pvc: Claim | None = Field(default=None, description="A persistent volume; excludes image.")
+    image: ImageVolume | None = Field(
+        default=None,
+        description="An OCI image or artifact, which each node pulls once; excludes pvc. The nodes' container runtime "
+        "must know image volumes.",
+    )
+
+
+class ModelCache(Part):
+    """What keeps downloaded and compiled files."""
+
+    pvc: Claim = Field(
+        description="A persistent volume; with more than one worker pod its access mode is ReadWriteMany."
+    )
+
+
 class Model(Part):
     """The model and the engine that runs it."""
 
@@ -94,6 +134,26 @@ class Model(Part):
     )
     scripted: Scripted = Field(
         default_factory=Scripted, description="The scripted engine's timing and capacity; read only with it."
+    )
+    volume: ModelVolume | None = Field(
+        default=None,
+        description="A volume that holds the model's files, exactly one of pvc and image; mounted read-only at "
+        "/models, so that a path on it begins with /models/. Read only in Kubernetes.",
+    )
+    cache: ModelCache | None = Field(
+        default=None,
+        description="A volume that keeps what is downloaded from the hub and what the engine compiles, mounted at "
+        "/cache; unset: each pod has its own, which goes with it. Read only in Kubernetes.",
+    )
+    hub_token_secret: KeyRef | None = Field(
+        default=None,
+        description="A key of a Secret that holds an access token of the hub, given as HF_TOKEN; read only in "
+        "Kubernetes.",
+    )
+    offline: bool = Field(
+        default=False,
+        description="Never asks the hub, so that what is not on a volume or in the cache is an error at once; read "
+        "only in Kubernetes.",
     )
 
     @property

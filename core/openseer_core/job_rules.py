@@ -5,7 +5,7 @@ problems at once. A value of the wrong kind is somebody else's problem; a rule t
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from openseer_core.job_generation import OWNED_ENGINE_ARGS
@@ -46,6 +46,12 @@ def _only_one(path: str, part: Mapping[str, Any], names: tuple[str, ...]) -> Ite
         yield f"{path}: found {' and '.join(found)}, allowed: only one of {', '.join(names)}"
 
 
+def _exactly_one(path: str, part: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    yield from _only_one(path, part, names)
+    if not any(name in part for name in names):
+        yield f"{path}: none given, allowed: exactly one of {', '.join(names)}"
+
+
 def _prompts_fit_mode(spec: Mapping[str, Any]) -> Iterator[str]:
     given = spec.get("prompts") is not None
     if spec.get("mode") == "batch" and not given:
@@ -57,10 +63,7 @@ def _prompts_fit_mode(spec: Mapping[str, Any]) -> Iterator[str]:
 def _one_prompt_source(spec: Mapping[str, Any]) -> Iterator[str]:
     if not isinstance(spec.get("prompts"), Mapping):
         return
-    prompts, sources = _map(spec, "prompts"), ("path", "pvc", "configMap", "url")
-    yield from _only_one("spec.prompts", prompts, sources)
-    if not prompts:
-        yield f"spec.prompts: empty, allowed: exactly one of {', '.join(sources)}"
+    yield from _exactly_one("spec.prompts", _map(spec, "prompts"), ("path", "pvc", "configMap", "url"))
 
 
 def _lengths_come_from_prompts(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -103,6 +106,21 @@ def _replicas_within_bounds(spec: Mapping[str, Any]) -> Iterator[str]:
     yield from _at_most("spec.workers", workers, "min", "replicas")
 
 
+def _one_model_volume(spec: Mapping[str, Any]) -> Iterator[str]:
+    if isinstance(_map(spec, "model").get("volume"), Mapping):
+        yield from _exactly_one("spec.model.volume", _map(spec, "model", "volume"), ("pvc", "image"))
+
+
+def _gang_divides_gpus(spec: Mapping[str, Any]) -> Iterator[str]:
+    sizes = _map(spec, "workers", "parallelism")
+    tensor, pipeline, nodes = (_number(sizes, name) for name in ("tensor", "pipeline", "nodes"))
+    if tensor is not None and pipeline is not None and nodes and tensor * pipeline % nodes:
+        yield (
+            f"spec.workers.parallelism.nodes: found {nodes}, allowed: a divisor of tensor times pipeline "
+            f"({tensor * pipeline}), so that each node has as many GPUs"
+        )
+
+
 def _bound_groups_need_workers(spec: Mapping[str, Any]) -> Iterator[str]:
     policy = _map(spec, "rollout").get("policy")
     if policy in ("round-robin", "least-inflight") and _number(_map(spec, "workers"), "replicas") == 0:
@@ -117,8 +135,23 @@ def _one_store(spec: Mapping[str, Any]) -> Iterator[str]:
             yield f"spec.store.persistence: belongs to the Redis that openseer runs; remove it or {own}"
 
 
+def _suspend_keeps_store(spec: Mapping[str, Any]) -> Iterator[str]:
+    if spec.get("suspend") is True and _map(spec, "store", "persistence").get("medium") == "ephemeral":
+        yield "spec.suspend: found true, allowed: false with an ephemeral spec.store.persistence, which would be lost"
+
+
 def _one_output(spec: Mapping[str, Any]) -> Iterator[str]:
-    yield from _only_one("spec.output", _map(spec, "output"), ("path", "pvc"))
+    output = _map(spec, "output")
+    yield from _only_one("spec.output", output, ("path", "pvc"))
+    yield from _only_one("spec.output", output, ("pvc", "storageClass"))
+
+
+def _one_cause_per_failure_rule(spec: Mapping[str, Any]) -> Iterator[str]:
+    rules = _map(spec, "failurePolicy").get("rules")
+    for index, rule in enumerate(cast("Sequence[object]", rules) if isinstance(rules, list | tuple) else ()):
+        if isinstance(rule, Mapping):
+            causes = _map({"rule": rule}, "rule")
+            yield from _exactly_one(f"spec.failurePolicy.rules[{index}]", causes, ("onExitCodes", "onPodConditions"))
 
 
 RULES: tuple[Rule, ...] = (
@@ -129,9 +162,13 @@ RULES: tuple[Rule, ...] = (
     _min_tokens,
     _checkpoint_within_lease,
     _replicas_within_bounds,
+    _one_model_volume,
+    _gang_divides_gpus,
     _bound_groups_need_workers,
     _one_store,
+    _suspend_keeps_store,
     _one_output,
+    _one_cause_per_failure_rule,
 )
 
 

@@ -14,16 +14,33 @@ from openseer_core.manifest_words import problem_line, shown
 
 # What may change between two starts of one run without changing what the run yields.
 _NOT_RESULTS = (
-    "suspend",
-    "activeDeadlineSeconds",
-    "ttlSecondsAfterFinished",
-    "store",
-    "output",
+    "image",
+    "imagePullPolicy",
+    "imagePullSecrets",
+    "model.volume",
+    "model.cache",
+    "model.hubTokenSecret",
+    "model.offline",
+    "rollout.quantumTokens",
+    "rollout.leaseSeconds",
+    "rollout.checkpointSeconds",
+    "rollout.ageingTokensPerSecond",
     "workers.replicas",
     "workers.min",
     "workers.max",
+    "workers.gracePeriodSeconds",
+    "workers.maxInflight",
+    "workers.tailRelease",
+    "workers.maxUnavailable",
     "workers.resources",
     "workers.template",
+    "driver",
+    "store",
+    "output",
+    "suspend",
+    "activeDeadlineSeconds",
+    "ttlSecondsAfterFinished",
+    "failurePolicy",
 )
 
 

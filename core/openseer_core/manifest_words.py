@@ -119,6 +119,7 @@ def _bounds(schema: Schema) -> Iterator[str]:
         ("exclusiveMinimum", "greater than {}"),
         ("maximum", "at most {}"),
         ("maxLength", "at most {} characters"),
+        ("minItems", "at least {} entry"),
         ("maxItems", "at most {} entries"),
     ):
         if key in schema:

@@ -1,6 +1,6 @@
 """What every part of the manifest has in common: strict values, camelCase in files, and a few shared kinds of value."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
@@ -58,6 +58,7 @@ Quantity = Annotated[
         }
     ),
 ]
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 Text = Annotated[str, StringConstraints(min_length=1)]
 ObjectName = Annotated[
     str,
@@ -75,8 +76,19 @@ class KeyRef(Part):
     key: Text = Field(description="Key within the object.")
 
 
-class ClaimPath(Part):
-    """A path on a persistent volume."""
+class LocalObjectReference(Part):
+    """An object in the job's namespace."""
+
+    name: ObjectName = Field(description="Name of the object, in the job's namespace.")
+
+
+class Claim(Part):
+    """A persistent volume."""
 
     claim_name: ObjectName = Field(description="Name of the PersistentVolumeClaim, in the job's namespace.")
+
+
+class ClaimPath(Claim):
+    """A path on a persistent volume."""
+
     path: Text = Field(description="Path on the volume, relative to its root.")

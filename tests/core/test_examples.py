@@ -11,10 +11,23 @@ from openseer_core.prompts import parse_prompts
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+MANIFESTS = sorted((ROOT / "examples").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_an_example_is_valid_and_its_paths_exist(path: Path) -> None:
     job = parse_job(yaml.safe_load(path.read_text()), str(path))
     spec = job.spec
     if spec.prompts is not None and spec.prompts.path is not None:
         lines = (ROOT / spec.prompts.path).read_bytes().split(b"\n")
         assert parse_prompts(lines, spec.prompts.path, group_size=spec.group_size, need_lengths=spec.needs_lengths)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MANIFESTS if path.parent.name == "cluster"], ids=lambda path: path.name
+)
+def test_an_example_for_clusters_is_named_like_its_file_and_says_what_it_needs(path: Path) -> None:
+    text = path.read_text()
+    job = parse_job(yaml.safe_load(text), str(path))
+    assert (job.name, job.metadata.namespace) == (path.stem, None)
+    assert "\n# Needs: " in text

@@ -97,6 +97,17 @@ def test_a_document_that_is_no_rollout_job_is_named(document: object, expected: 
         ({"model": {"path": "m", "engine": "vlm"}}, 'spec.model.engine: found "vlm", allowed: one of vllm, scripted'),
         ({"workers": "two"}, 'spec.workers: found "two", allowed: a map with replicas, min'),
         ({"workers": {"resources": {"limits": {"cpu": "1x"}}}}, 'spec.workers.resources.limits.cpu: found "1x"'),
+        ({"workers": {"template": "a"}}, 'spec.workers.template: found "a", allowed: a map'),
+        ({"imagePullPolicy": "always"}, 'spec.imagePullPolicy: found "always", allowed: one of Always, IfNotPresent'),
+        ({"model": {"path": "m", "cache": {}}}, "spec.model.cache.pvc: missing; A persistent volume"),
+        (
+            {"failurePolicy": {"rules": [{"onExitCodes": {"operator": "In", "values": [0]}}]}},
+            "spec.failurePolicy.rules[0].onExitCodes.values[0]: found 0, allowed: at least 1",
+        ),
+        (
+            {"failurePolicy": {"rules": [{"onPodConditions": list[object]()}]}},
+            "spec.failurePolicy.rules[0].onPodConditions: found [], allowed: a list, at least 1 entry",
+        ),
         ({"store": {"url": "http://x"}}, 'spec.store.url: found "http://x", allowed: a URL that begins with redis://'),
     ],
 )
@@ -110,7 +121,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
     [
         ({"prompts": None}, "spec.prompts: missing; mode batch reads its prompts"),
         ({"mode": "serve"}, "spec.prompts: not used in mode serve"),
-        ({"prompts": {}}, "spec.prompts: empty, allowed: exactly one of path"),
+        ({"prompts": {}}, "spec.prompts: none given, allowed: exactly one of path"),
         ({"prompts": {"path": "a", "url": "https://b/c"}}, "spec.prompts: found path and url, allowed: only one of"),
         ({"sampling": {"minTokens": 5, "maxTokens": 4}}, "spec.sampling.minTokens: found 5, allowed: at most"),
         ({"rollout": {"leaseSeconds": 2, "checkpointSeconds": 1}}, "spec.rollout.checkpointSeconds: found 1, allowed:"),
@@ -136,6 +147,41 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
         (
             {"model": {"path": "m", "engineArgs": {"maxModelLen": 2}}},
             "spec.model.engineArgs.maxModelLen: engine arguments have vLLM's own snake_case names; write max_model_len",
+        ),
+        ({"model": {"path": "m", "volume": {}}}, "spec.model.volume: none given, allowed: exactly one of pvc, image"),
+        (
+            {"model": {"path": "m", "volume": {"pvc": {"claimName": "a"}, "image": {"reference": "b"}}}},
+            "spec.model.volume: found pvc and image, allowed: only one of pvc, image",
+        ),
+        (
+            {"workers": {"parallelism": {"tensor": 4, "pipeline": 2, "nodes": 3}}},
+            "spec.workers.parallelism.nodes: found 3, allowed: a divisor of tensor times pipeline (8)",
+        ),
+        (
+            {"suspend": True, "store": {"persistence": {"medium": "ephemeral"}}},
+            "spec.suspend: found true, allowed: false with an ephemeral spec.store.persistence",
+        ),
+        (
+            {"output": {"pvc": {"claimName": "b", "path": "c"}, "storageClass": "fast"}},
+            "spec.output: found pvc and storageClass, allowed: only one of",
+        ),
+        (
+            {"failurePolicy": {"rules": [{"action": "Ignore"}]}},
+            "spec.failurePolicy.rules[0]: none given, allowed: exactly one of onExitCodes, onPodConditions",
+        ),
+        (
+            {
+                "failurePolicy": {
+                    "rules": [
+                        {
+                            "action": "Ignore",
+                            "onExitCodes": {"operator": "In", "values": [9]},
+                            "onPodConditions": [{"type": "DisruptionTarget"}],
+                        }
+                    ]
+                }
+            },
+            "spec.failurePolicy.rules[0]: found onExitCodes and onPodConditions, allowed: only one of",
         ),
         (
             {"mode": "serve", "prompts": None, "sampling": {"forceLengths": True}},
@@ -196,9 +242,24 @@ def test_the_hash_leaves_out_what_does_not_change_the_results() -> None:
     moved = manifest(
         suspend=True,
         activeDeadlineSeconds=5,
-        workers={"replicas": 3, "max": 4, "resources": {"limits": {"cpu": 1}}, "template": {"spec": {}}},
+        image="example.com/worker:2",
+        model={"path": "models/tiny", "offline": True, "cache": {"pvc": {"claimName": "cache"}}},
+        rollout={"quantumTokens": 512},
+        workers={
+            "replicas": 3,
+            "max": 4,
+            "tailRelease": False,
+            "maxUnavailable": 2,
+            "resources": {"limits": {"cpu": 1}},
+            "template": {"spec": {}},
+        },
+        driver={"resources": {"limits": {"cpu": 1}}},
         store={"url": "redis://elsewhere"},
         output={"path": "elsewhere"},
+        failurePolicy={
+            "driverRestarts": 1,
+            "rules": [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [9]}}],
+        },
     )
     assert manifest_hash(parse_job(moved, "job.yaml")) == manifest_hash(job)
     spelled_out = manifest(groupSize=8, sampling={"temperature": 1})

@@ -9,6 +9,7 @@ import yaml
 
 from openseer_core.job import API_VERSION, KIND
 from openseer_core.job_generation import OWNED_ENGINE_ARGS
+from openseer_core.manifest import changed_fields, manifest_content, parse_job
 from openseer_core.manifest_words import schema_at
 
 Schema = Mapping[str, Any]
@@ -75,7 +76,7 @@ def test_a_default_of_the_crd_is_the_default_of_the_job(place: tuple[str | int, 
         assert crd["default"] == job["default"]
     elif "default" in job or place[-1] in job_schema(*place[:-1]).get("required", ()):
         assert "default" not in crd
-    else:
+    elif place[-1] != 0:
         # A map that is not written down is there all the same when it holds defaults, as in the typed job.
         holds_defaults = any("default" in inner for below, inner in places(crd, place) if below != place)
         assert crd.get("default") == ({} if holds_defaults else None)
@@ -83,11 +84,12 @@ def test_a_default_of_the_crd_is_the_default_of_the_job(place: tuple[str | int, 
 
 def test_free_form_maps_are_free_in_both() -> None:
     free = {place for place, schema in SPEC.items() if schema.get("x-kubernetes-preserve-unknown-fields")}
-    assert free == {("spec", "model", "engineArgs"), ("spec", "workers", "template")}
+    templates = {("spec", part, "template") for part in ("workers", "driver", "store")}
+    assert free == {("spec", "model", "engineArgs"), *templates}
     assert all("properties" not in job_schema(*place) for place in free)
     maps = {place for place, schema in SPEC.items() if "additionalProperties" in schema}
-    resources = ("spec", "workers", "resources")
-    assert maps == {(*resources, "limits"), (*resources, "requests")}
+    kinds = ("limits", "requests")
+    assert maps == {("spec", part, "resources", kind) for part in ("workers", "driver", "store") for kind in kinds}
 
 
 def test_the_crd_refuses_the_engine_arguments_that_openseer_owns() -> None:
@@ -113,10 +115,38 @@ def test_group_version_and_kind_are_those_of_the_job() -> None:
     assert CRD["metadata"]["name"] == f"{CRD['spec']['names']['plural']}.{CRD['spec']['group']}"
 
 
-@pytest.mark.parametrize("field", ["mode", "model", "prompts", "groupSize", "sampling"])
-def test_what_the_results_depend_on_is_fixed(field: str) -> None:
-    rules = [entry["rule"] for entry in SPEC[("spec", field)]["x-kubernetes-validations"]]
-    assert "self == oldSelf" in rules
+def is_fixed(place: tuple[str | int, ...]) -> bool:
+    """True when the field, or a map that it lies in, can never change."""
+    rules = SPEC.get(place, {}).get("x-kubernetes-validations", ())
+    return any(entry["rule"] == "self == oldSelf" for entry in rules) or (len(place) > 1 and is_fixed(place[:-1]))
+
+
+def test_a_field_is_fixed_or_does_not_change_the_results() -> None:
+    """A driver that starts again compares what its run depends on; a change there would end the job."""
+    manifest = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": "a"},
+        "spec": {"model": {"path": "m"}, "prompts": {"path": "p"}},
+    }
+    content = manifest_content(parse_job(manifest, "a.yaml"))
+    compared = [tuple(name.split(".")) for name in changed_fields({}, content)]
+    assert ("spec", "rollout", "policy") in compared
+    assert [place for place in compared if not is_fixed(place)] == []
+
+
+@pytest.mark.parametrize("field", ["store", "output"])
+def test_where_progress_and_results_lie_is_fixed(field: str) -> None:
+    assert is_fixed(("spec", field))
+
+
+@pytest.mark.parametrize("column", VERSION["additionalPrinterColumns"], ids=lambda column: column["name"])
+def test_a_printed_column_shows_a_field_of_its_type(column: Mapping[str, str]) -> None:
+    schema: Any = OBJECT
+    for name in column["jsonPath"].removeprefix(".").split("."):
+        # Of the metadata, a CRD states only limits.
+        schema = schema["properties"].get(name, {"type": "date"})
+    assert schema["type"] == column["type"]
 
 
 def test_the_scale_subresource_points_at_fields_that_exist() -> None:
