@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from openseer_core.manifest import parse_job
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import ResultLine
 from openseer_local.progress import Progress
-from openseer_local.run_folder import RunFolder
-from openseer_local.run_lines import ResultLine
 from openseer_local.runner import LocalRun, plan_run
 
 ROOT = Path(__file__).resolve().parent.parent

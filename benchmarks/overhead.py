@@ -32,14 +32,14 @@ from typing import Any
 from scipy import stats
 
 from openseer_core.manifest import parse_job
-from openseer_local.driver import Driver
-from openseer_local.run_folder import ResultsWriter, RunFolder
-from openseer_local.submission import read_prompts, read_source, render_groups
-from openseer_local.text import open_codec
+from openseer_driver.driver import Driver
+from openseer_driver.run_folder import ResultsWriter, RunFolder
+from openseer_driver.submission import read_prompts, read_source, render_groups
+from openseer_driver.text import open_codec
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
+from openseer_worker.engines import build_engine
 from openseer_worker.loop import Worker
-from openseer_worker.main import build_engine
 from openseer_worker.settings import WorkerSettings, worker_name
 from openseer_worker.vllm_engine import preload
 

@@ -156,7 +156,7 @@ class Fleet:
             lines = path.read_text(errors="replace").splitlines()
         except OSError:
             return f"(no log at {path})"
-        errors = [line.split("error: ", 1)[1] for line in lines if "openseer.worker: error: " in line]
+        errors = [line.split("error: ", 1)[1] for line in lines if " openseer: error: " in line]
         if errors:
             return f"{errors[-1]} (log: {path})"
         return f"Its log {path} ends:\n  " + "\n  ".join(lines[-LOG_LINES:])

@@ -14,11 +14,11 @@ from rich.console import Console
 from openseer_core.errors import AuditError, ManifestError, OpenseerError
 from openseer_core.job import RolloutJob
 from openseer_core.manifest import parse_job
-from openseer_local import VERSION
-from openseer_local.run_folder import JOB_FILE, RunFolder
+from openseer_driver import VERSION
+from openseer_driver.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from openseer_local.report import Report
+    from openseer_driver.report import Report
 
 INTERRUPTED = 130
 UNEXPECTED = 70
@@ -72,8 +72,8 @@ def run(
     Writes results.jsonl, report.json and report.html to the run's folder. Ctrl-C stops cleanly, and the same command
     goes on from there.
     """
+    from openseer_driver.report_html import write_report  # noqa: PLC0415
     from openseer_local.progress import Progress  # noqa: PLC0415 - `version` and `--help` are to be instant
-    from openseer_local.report_html import write_report  # noqa: PLC0415
     from openseer_local.runner import plan_run, run_job  # noqa: PLC0415
 
     document, job = load(manifest)
@@ -94,9 +94,9 @@ def run(
 @app.command()
 def validate(manifest: Manifest, as_json: AsJson = False) -> None:
     """Checks a manifest, its prompts and its model's tokenizer, and starts nothing."""
+    from openseer_driver.submission import read_prompts, render_groups  # noqa: PLC0415
+    from openseer_driver.text import open_codec  # noqa: PLC0415
     from openseer_local.runner import plan_run  # noqa: PLC0415 - as above
-    from openseer_local.submission import read_prompts, render_groups  # noqa: PLC0415
-    from openseer_local.text import open_codec  # noqa: PLC0415
 
     document, job = load(manifest)
     plan = plan_run(job, document, RunFolder(job.output_path), fresh=True)
@@ -120,19 +120,25 @@ def validate(manifest: Manifest, as_json: AsJson = False) -> None:
 
 @app.command()
 def audit(runs: Runs, as_json: AsJson = False) -> None:
-    """Proves from a run's journal and store that every request has exactly one whole result."""
-    from openseer_local.audit_run import audit_run  # noqa: PLC0415 - as above
+    """Proves from a run's journal and store that every request has exactly one whole result.
+
+    A run in a cluster is audited when it ends, for its store goes with it: of its folder that audit is shown.
+    """
+    from openseer_driver.audit_run import audit_run, kept_audit  # noqa: PLC0415 - as above
 
     reports: dict[str, dict[str, object]] = {}
     sound = True
     for path in runs:
         folder = RunFolder(path)
         folder.read_run()
-        _, job = load(folder.path / JOB_FILE)
-        report = asyncio.run(audit_run(folder, job))
+        _, job = load(folder.job_file)
+        kept = kept_audit(folder)
+        report = kept or asyncio.run(audit_run(folder, job))
         sound = sound and report.ok
         reports[str(path)] = report.as_dict()
         if not as_json:
+            if kept:
+                OUT.print(f"{path}: no store/ here; this is the audit made when the run ended", highlight=False)
             for line in report.lines():
                 OUT.print(f"{path}: {line}", highlight=False, markup=False, soft_wrap=True)
     if as_json:
@@ -175,12 +181,7 @@ def load(path: Path) -> tuple[dict[str, Any], RolloutJob]:
 
 
 def _show_report(report: "Report", folder: RunFolder) -> None:
-    OUT.print(
-        f"{report.requests_ok:,} of {report.requests_total:,} responses in {report.makespan_seconds:.1f} s "
-        f"({report.tokens_per_second:,.0f} tokens/s); the last 10 % took {report.tail_seconds:.1f} s of it; "
-        f"{report.preemptions} preemptions, {report.requeues} requeues",
-        highlight=False,
-    )
+    OUT.print(report.summary, highlight=False)
     OUT.print(f"results {folder.results_file}\nreport  {folder.report_page}", highlight=False, soft_wrap=True)
 
 

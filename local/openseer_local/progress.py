@@ -4,9 +4,7 @@ Nothing here may ever harm the run: a closed pipe or a broken terminal only ends
 """
 
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Event, Lock, Thread
 
 from rich.console import Console, Group, RenderableType
@@ -16,45 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from openseer_driver.pace import Pace
+from openseer_driver.run_lines import SampleLine
+
 TICK_SECONDS = 0.25
 PLAIN_EVERY_SECONDS = 5.0
-RATE_SECONDS = 15.0
-"""Speeds are means over so long: long enough not to flicker, short enough to show a stall."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerProgress:
-    """One worker at one moment; `kv_used` from 0 to 1, `tokens` and `preemptions` since its boot."""
-
-    name: str
-    state: str
-    inflight: int = 0
-    slots: int = 0
-    kv_used: float = 0.0
-    tokens: int = 0
-    preemptions: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressSnapshot:
-    """The run at one moment; `closed`: requests that have a result; `tokens`: generated so far."""
-
-    closed: int
-    requests: int
-    tokens: int
-    waiting: int
-    inflight: int
-    workers: tuple[WorkerProgress, ...] = ()
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether the start-up is over: something runs, or there is nothing left to run."""
-        return self.inflight > 0 or 0 < self.requests <= self.closed
-
-    @property
-    def in_tail(self) -> bool:
-        """Whether nothing waits any more and some still run."""
-        return self.requests > 0 and self.waiting == 0 and self.inflight > 0 and self.closed < self.requests
 
 
 class Progress:
@@ -81,8 +45,7 @@ class Progress:
         self._ticker: Thread | None = None
         self._phase = ""
         self._phase_at = clock()
-        self._first: tuple[float, ProgressSnapshot] | None = None
-        self._recent: deque[tuple[float, ProgressSnapshot]] = deque()
+        self._pace = Pace()
         self._printed_at = float("-inf")
         self._told_tail = False
 
@@ -102,7 +65,7 @@ class Progress:
             if self._live:
                 self._draw()
                 self._safely(self._live.stop)
-            elif self._recent:
+            elif self._pace.latest:
                 self._plain(self._line())
 
     # ---- what the run tells
@@ -117,17 +80,14 @@ class Progress:
                 self._plain(f"openseer: {text}")
             self._draw()
 
-    def update(self, snapshot: ProgressSnapshot) -> None:
+    def update(self, sample: SampleLine) -> None:
         """How the run stands now; the first one with a request in flight ends the start-up."""
         with self._lock:
-            now = self._clock()
-            if self._first is None and snapshot.has_begun:
+            if sample.has_begun and not self._pace.has_begun:
                 self._end_phase()
-                self._phase, self._first = "", (now, snapshot)
-            self._recent.append((now, snapshot))
-            while len(self._recent) > 2 and self._recent[1][0] <= now - RATE_SECONDS:
-                self._recent.popleft()
-            entered_tail = snapshot.in_tail and not self._told_tail
+                self._phase = ""
+            self._pace.take(sample, self._clock())
+            entered_tail = sample.in_tail and not self._told_tail
             self._told_tail = self._told_tail or entered_tail
             if entered_tail:
                 self._printed_at = float("-inf")
@@ -170,7 +130,7 @@ class Progress:
         self._printed_at = now
         if self._phase:
             self._plain(f"openseer: {self._phase} … {now - self._phase_at:.0f} s")
-        elif self._recent:
+        elif self._pace.latest:
             self._plain(self._line())
 
     def _plain(self, line: str) -> None:
@@ -195,30 +155,30 @@ class Progress:
         parts: list[RenderableType] = []
         if self._phase:
             parts.append(Text(f"{self._phase} … {self._clock() - self._phase_at:.0f} s", style="bold"))
-        if self._recent:
-            snapshot = self._recent[-1][1]
-            parts += [self._bar(snapshot), self._workers(snapshot)]
+        sample = self._pace.latest
+        if sample:
+            parts += [self._bar(sample), self._workers(sample)]
         return Group(*parts)
 
-    def _bar(self, snapshot: ProgressSnapshot) -> Table:
+    def _bar(self, sample: SampleLine) -> Table:
         row = Table.grid(padding=(0, 2))
-        bar = ProgressBar(total=max(1, snapshot.requests), completed=snapshot.closed, width=28)
-        row.add_row(bar, *self._facts(snapshot))
+        bar = ProgressBar(total=max(1, sample.requests), completed=sample.closed, width=28)
+        row.add_row(bar, *self._pace.facts(self._clock()))
         return row
 
-    def _workers(self, snapshot: ProgressSnapshot) -> Table:
+    def _workers(self, sample: SampleLine) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("worker")
         table.add_column("state")
         for title in ("running", "KV", "tok/s", "preempted"):
             table.add_column(title, justify="right")
-        for worker in snapshot.workers:
+        for name, worker in sample.workers.items():
             table.add_row(
-                escape(worker.name),
+                escape(name),
                 Text(worker.state, style=_STATE_STYLES.get(worker.state, "")),
                 f"{worker.inflight}/{worker.slots}",
                 f"{worker.kv_used:.0%}",
-                f"{self._worker_rate(worker.name):,.0f}",
+                f"{self._pace.worker_rate(name):,.0f}",
                 f"{worker.preemptions}",
             )
         return table
@@ -226,46 +186,7 @@ class Progress:
     # ---- words and figures
 
     def _line(self) -> str:
-        snapshot = self._recent[-1][1]
-        return "openseer: " + "  ".join(self._facts(snapshot, workers=True))
-
-    def _facts(self, snapshot: ProgressSnapshot, *, workers: bool = False) -> list[str]:
-        share = int(100 * snapshot.closed / snapshot.requests) if snapshot.requests else 0
-        facts = [f"{snapshot.closed}/{snapshot.requests} requests", f"{share} %", f"{self._rate():,.0f} tok/s"]
-        if workers:
-            count = len(snapshot.workers)
-            facts.append(f"{count} worker{'s' if count != 1 else ''}")
-        else:
-            facts.insert(2, f"{snapshot.tokens:,} tokens")
-        facts.append(f"ETA {self._eta(snapshot)}")
-        if snapshot.in_tail:
-            facts.append(f"tail: the last {snapshot.inflight} are running")
-        return facts
-
-    def _rate(self) -> float:
-        (then, before), (now, after) = self._recent[0], self._recent[-1]
-        return max(0.0, (after.tokens - before.tokens) / (now - then)) if now > then else 0.0
-
-    def _worker_rate(self, name: str) -> float:
-        (then, before), (now, after) = self._recent[0], self._recent[-1]
-        old = next((worker.tokens for worker in before.workers if worker.name == name), 0)
-        new = next((worker.tokens for worker in after.workers if worker.name == name), 0)
-        return max(0.0, (new - old) / (now - then)) if now > then else 0.0
-
-    def _eta(self, snapshot: ProgressSnapshot) -> str:
-        """By the mean speed since the start; a resumed run does not count what was done before."""
-        if self._first is None or snapshot.closed == self._first[1].closed:
-            return "–"
-        since, first = self._first
-        left = snapshot.requests - snapshot.closed
-        return duration(left * (self._clock() - since) / (snapshot.closed - first.closed))
-
-
-def duration(seconds: float) -> str:
-    """0:48, 12:05, 1:02:03."""
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+        return "openseer: " + "  ".join(self._pace.facts(self._clock(), workers=True))
 
 
 _STATE_STYLES = {"busy": "green", "idle": "dim", "starting": "cyan", "draining": "yellow", "sick": "red"}

@@ -1,52 +1,28 @@
 """A batch job on this machine: store, workers, driver and display, started in order and taken down in reverse."""
 
 import asyncio
-import json
-import shutil
 import signal
-import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from openseer_core.errors import InputError, JobFailedError
-from openseer_core.group import GroupSpec
 from openseer_core.job import RolloutJob
-from openseer_core.manifest import changed_fields, manifest_content
-from openseer_core.manifest import manifest_hash as hash_of
-from openseer_local import VERSION
-from openseer_local.driver import Driver
+from openseer_driver.driver import Driver
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import RunState
+from openseer_driver.sampler import sample_forever
+from openseer_driver.session import OpenRun, Plan
+from openseer_driver.submission import BATCH, read_prompts, read_source
 from openseer_local.fleet import Fleet
 from openseer_local.progress import Progress
-from openseer_local.run_folder import JOB_FILE, ResultsWriter, RunFolder
-from openseer_local.run_lines import RunRecord, RunState, Session
-from openseer_local.sampler import sample_forever
-from openseer_local.submission import BATCH, read_prompts, read_source, render_groups, source_hash
-from openseer_local.text import TextCodec, open_codec
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.port import Store
 
 REACH_SECONDS = 5.0
 """A user's Redis that does not answer for so long at the start is taken for a wrong URL."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A job that passed every check that can be made before anything starts."""
-
-    job: RolloutJob
-    document: dict[str, Any]
-    folder: RunFolder
-    source: str
-    content: bytes
-    fresh: bool
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """What determines the run's results: kept in run.json, compared on a resume."""
-        return {**manifest_content(self.job), "prompts": {"sha256": source_hash(self.content)}}
 
 
 def plan_run(job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fresh: bool) -> Plan:
@@ -62,20 +38,10 @@ def plan_run(job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fr
     source, content = read_source(job)
     read_prompts(job, source, content)
     plan = Plan(job, document, folder, source, content, fresh)
-    if folder.exists() and not fresh:
-        _check_resumable(plan)
+    plan.check_resumable("Use --fresh to start over, or --output for another folder")
+    if folder.exists() and not fresh and not folder.store_folder.is_dir() and job.spec.store.url is None:
+        raise InputError(f"{folder.path}: its store/ is gone, so it cannot be resumed; use --fresh to start over")
     return plan
-
-
-def _check_resumable(plan: Plan) -> None:
-    changed = changed_fields(plan.folder.read_run().manifest, plan.record)
-    if changed:
-        raise InputError(
-            f"{plan.folder.path}: holds a run of another manifest; changed: {', '.join(changed)}. "
-            "Use --fresh to start over, or --output for another folder"
-        )
-    if not plan.folder.store_folder.is_dir() and plan.job.spec.store.url is None:
-        raise InputError(f"{plan.folder.path}: its store/ is gone, so it cannot be resumed; use --fresh to start over")
 
 
 class LocalRun:
@@ -85,52 +51,28 @@ class LocalRun:
         self._plan = plan
         self._progress = progress
         self._stop = asyncio.Event()
-        self._started = time.time()
 
     async def execute(self) -> RunState:
         """Runs until the batch is complete or a signal asks to stop. Raises what made the job fail."""
-        plan, folder = self._plan, self._plan.folder
-        if plan.fresh and folder.exists():
-            shutil.rmtree(folder.path)
-        resumed = folder.exists()
-        folder.create()
-        sessions = folder.read_run().sessions if resumed else []
-        self._note("running", sessions)
-        state: RunState = "failed"
-        reason = ""
-        try:
-            state = await self._session()
-        except BaseException as error:
-            reason = str(error)
-            raise
-        finally:
-            self._note(state, sessions, reason, ended=time.time())
-        return state
+        with OpenRun(self._plan) as run:
+            run.state = await self._session(run)
+        return run.state
 
     def stop(self) -> None:
         """Asks for a clean stop: workers drain, everything stays resumable."""
         self._stop.set()
 
-    def _note(self, state: RunState, earlier: list[Session], reason: str = "", ended: float | None = None) -> None:
-        plan = self._plan
-        session = Session(self._started, ended, plan.job.spec.workers.replicas)
-        sessions = [*earlier, session]
-        record = RunRecord(plan.job.name, hash_of(plan.job), plan.record, VERSION, state, reason, sessions)
-        plan.folder.write_run(record)
-
-    async def _session(self) -> RunState:
+    async def _session(self, run: OpenRun) -> RunState:
         plan, folder = self._plan, self._plan.folder
-        job_file = folder.path / JOB_FILE
-        folder.write_whole(job_file, json.dumps(plan.document).encode())
         async with AsyncExitStack() as stack:
-            writer = stack.enter_context(ResultsWriter(folder))
             url = await stack.enter_async_context(self._store_url())
             store = await open_store(url, plan.job.name, plan.job.namespace)
             stack.push_async_callback(store.close)
-            await self._take_over(store, writer)
-            fleet = await self._start_fleet(stack, job_file, url)
-            codec, groups = await self._render(store)
-            driver = Driver(store, groups, writer, codec)
+            await self._take_over(store, run)
+            fleet = await self._start_fleet(stack, folder.job_file, url)
+            self._progress.phase("loading the tokenizer, rendering prompts; the engine loads meanwhile")
+            codec, groups = await plan.render(await store.now())
+            driver = Driver(store, groups, run.writer, codec)
             await driver.submit()
             return await self._until_done(store, fleet, driver)
 
@@ -146,30 +88,19 @@ class LocalRun:
         async with EmbeddedRedis(self._plan.folder.store_folder, spec.fsync) as url:
             yield url
 
-    async def _start_fleet(self, stack: AsyncExitStack, job_file: Any, url: str) -> Fleet:
+    async def _start_fleet(self, stack: AsyncExitStack, job_file: Path, url: str) -> Fleet:
         spec = self._plan.job.spec
         logs, replicas = self._plan.folder.logs_folder, spec.workers.replicas
+        self._plan.folder.create(logs)
         fleet = Fleet(job_file, url, logs, replicas, spec.failure_policy, self._progress.message)
         stack.push_async_callback(fleet.stop, float(spec.workers.grace_period_seconds))
         await fleet.start()
         return fleet
 
-    async def _render(self, store: Store) -> tuple[TextCodec, list[GroupSpec]]:
-        plan = self._plan
-        self._progress.phase("loading the tokenizer, rendering prompts; the engine loads meanwhile")
-        now = await store.now()
-
-        def render() -> tuple[TextCodec, list[GroupSpec]]:
-            codec = open_codec(plan.job.spec.model)
-            prompts = read_prompts(plan.job, plan.source, plan.content)
-            return codec, render_groups(plan.job, plan.source, prompts, codec, now)
-
-        return await asyncio.to_thread(render)
-
-    async def _take_over(self, store: Store, writer: ResultsWriter) -> None:
+    async def _take_over(self, store: Store, run: OpenRun) -> None:
         """A new run in a store that has the job already would mix two; an old run's leases have no holder any more."""
         known = await store.progress(BATCH)
-        if known.requests and not self._plan.folder.read_run().sessions[1:]:
+        if known.requests and not run.resumed:
             if self._plan.job.spec.store.url is not None and not self._plan.fresh:
                 raise InputError(
                     f"spec.store.url: the store there holds a job {self._plan.job.name} already; resume it with its "
@@ -178,12 +109,12 @@ class LocalRun:
             await store.purge()
         elif known.requests:
             await store.reap(self._plan.job.spec.failure_policy.request_retries, everything=True)
-            self._progress.message(f"resuming: {writer.count} of {known.requests} results are there already")
+            self._progress.message(f"resuming: {run.writer.count} of {known.requests} results are there already")
 
     async def _until_done(self, store: Store, fleet: Fleet, driver: Driver) -> RunState:
         spec = self._plan.job.spec
         self._progress.phase("waiting for the first worker")
-        samples = sample_forever(store, self._plan.folder, self._progress)
+        samples = sample_forever(store, self._plan.folder, self._progress.update)
         tasks = {
             name: asyncio.create_task(work, name=name)
             for name, work in {

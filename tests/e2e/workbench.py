@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from openseer_local.run_folder import RunFolder
+from openseer_driver.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 60.0

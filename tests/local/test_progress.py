@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from openseer_local.progress import Progress, ProgressSnapshot, WorkerProgress, duration
+from openseer_driver.run_lines import SampleLine, WorkerSample
+from openseer_local.progress import Progress
 
 
 class Clock:
@@ -26,11 +27,11 @@ def clock() -> Clock:
     return Clock()
 
 
-def snapshot(closed: int, tokens: int, *, waiting: int = 100, inflight: int = 32) -> ProgressSnapshot:
-    workers = tuple(
-        WorkerProgress(f"worker-{n}", "busy", inflight // 2, 16, 0.5, tokens // 2, preemptions=n) for n in range(2)
-    )
-    return ProgressSnapshot(closed, 320, tokens, waiting, inflight, workers)
+def snapshot(closed: int, tokens: int, *, waiting: int = 100, inflight: int = 32) -> SampleLine:
+    workers = {
+        f"worker-{n}": WorkerSample("busy", inflight // 2, 16, 0.5, tokens=tokens // 2, preemptions=n) for n in range(2)
+    }
+    return SampleLine(0.0, waiting, inflight, closed, 320, tokens, workers)
 
 
 def plain(clock: Callable[[], float]) -> tuple[Progress, io.StringIO]:
@@ -60,7 +61,7 @@ def test_phases_of_the_start_up_show_how_long_they_take(clock: Clock) -> None:
         progress.phase("starting the store")
         clock.now += 0.5
         progress.phase("loading the engine")
-        progress.update(ProgressSnapshot(0, 320, 0, 320, 0))
+        progress.update(SampleLine(0.0, waiting=320, requests=320))
         clock.now += 12
         progress.tick()
         progress.update(snapshot(0, 0))
@@ -132,13 +133,14 @@ def test_a_terminal_shows_a_bar_and_a_table_of_workers(clock: Clock) -> None:
 def test_a_closed_pipe_ends_the_display_and_not_the_run(live: bool) -> None:
     program = f"""
 import sys
-from openseer_local.progress import Progress, ProgressSnapshot
+from openseer_driver.run_lines import SampleLine
+from openseer_local.progress import Progress
 from rich.console import Console
 
 sys.stdin.read()
 with Progress(Console(force_terminal={live}), live={live}) as progress:
     progress.phase("loading")
-    progress.update(ProgressSnapshot(1, 2, 3, 0, 1))
+    progress.update(SampleLine(0.0, inflight=1, closed=1, requests=2, tokens=3))
     progress.message("still here")
 sys.exit(17)
 """
@@ -170,8 +172,3 @@ def test_the_display_moves_on_by_itself() -> None:
         progress.phase("loading")
 
     assert text.getvalue() == "openseer: loading\n"
-
-
-@pytest.mark.parametrize(("seconds", "told"), [(0.2, "0:00"), (48, "0:48"), (725, "12:05"), (3723, "1:02:03")])
-def test_durations_are_told_as_on_a_clock(seconds: float, told: str) -> None:
-    assert duration(seconds) == told

@@ -1,12 +1,14 @@
 """The worker loop on the reference store and scripted engines, in virtual time."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from openseer_core.chunk import Finish, Reply
+from openseer_core.chunk import Directive, Finish, Reply, WorkerInfo
 from openseer_core.errors import EngineError
 from openseer_core.group import GroupSpec, GroupView
 from openseer_core.ids import GroupId, RequestId, WorkerId
@@ -18,7 +20,7 @@ from openseer_core.tokens import pack_tokens
 from openseer_store.memory import MemoryStore
 from openseer_worker.engine import Engine
 from openseer_worker.job_sampling import dump_sampling
-from openseer_worker.loop import Worker
+from openseer_worker.loop import NEWS_SECONDS, Worker
 from openseer_worker.scripted_engine import ScriptedEngine
 from openseer_worker.scripted_text import scripted_tokens
 from openseer_worker.settings import WorkerSettings
@@ -283,5 +285,94 @@ def test_a_finish_that_comes_after_a_siblings_news_is_sent_again() -> None:
         await scene.finish()
         view = await scene.store.group_view(GroupId(0, "g0"))
         assert (view.finished, view.longest_finished) == (SIZE, 50)
+
+    play(scenario)
+
+
+class ListeningStore(MemoryStore):
+    """Notes when which state was told."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.heard: list[tuple[float, WorkerInfo]] = []
+
+    async def heartbeat(self, worker: WorkerId, info: WorkerInfo) -> Directive:
+        self.heard.append((asyncio.get_running_loop().time(), info))
+        return await super().heartbeat(worker, info)
+
+    def first(self, state: str, after: float = 0.0) -> float:
+        return next(at for at, info in self.heard if info.state == state and at >= after)
+
+
+def test_a_change_of_state_is_told_at_once_but_never_more_often_than_five_times_a_second() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(), [])
+        now = asyncio.get_running_loop().time
+        store = scene.store = ListeningStore(now)
+        worker = scene.start(0)
+        await asyncio.sleep(1.5)
+        assert store.heard[0][1].state == "idle"
+        submitted = now()
+        for count in range(1, 40):
+            scene.lengths = [[5] * SIZE] * count
+            await scene.submit()
+            await asyncio.sleep(0.25)
+        assert store.first("busy") - submitted < 0.5
+        assert len(store.heard) > 20
+        drained = now()
+        worker.drain()
+        await scene.tasks[0]
+        assert store.first("draining") - drained < 0.02
+        times = [at for at, info in store.heard if info.state != "draining"]
+        assert min(after - before for before, after in itertools.pairwise(times)) >= NEWS_SECONDS - 1e-9
+
+    play(scenario)
+
+
+def test_a_worker_tells_the_context_that_it_holds() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(), [[300] * SIZE])
+        store = scene.store = ListeningStore(asyncio.get_running_loop().time)
+        await scene.submit()
+        scene.start(0)
+        await scene.finish()
+        told = [info.figures for _, info in store.heard if info.state == "busy"]
+        assert all(3 * SIZE <= int(figures["held_tokens"]) <= 303 * SIZE for figures in told)
+        assert max(int(figures["held_tokens"]) for figures in told) > 200 * SIZE
+        await asyncio.sleep(1.5)
+        assert store.heard[-1][1].figures["held_tokens"] == 0
+        assert "node" not in store.heard[-1][1].figures
+
+    play(scenario)
+
+
+def test_a_worker_is_ready_from_the_first_answer_of_the_store_until_it_drains() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(), [])
+        worker = scene.start(0)
+        assert not worker.is_ready
+        await asyncio.sleep(0.5)
+        assert worker.is_ready
+        worker.drain()
+        assert not worker.is_ready
+        await scene.tasks[0]
+
+    play(scenario)
+
+
+def test_a_scripted_engine_is_sick_while_the_named_file_is_there_and_then_drains(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        scene = Scene(job(), [[300] * SIZE])
+        store = scene.store = ListeningStore(asyncio.get_running_loop().time)
+        await scene.submit()
+        scene.start(0, ScriptedEngine(scene.job.spec.model.scripted, tmp_path / "sick"))
+        await asyncio.sleep(1.2)
+        assert {info.state for _, info in store.heard} == {"idle", "busy"}
+        (tmp_path / "sick").touch()
+        await scene.tasks[0]
+        assert (store.heard[-1][1].state, store.heard[-1][1].figures["sick"]) == (
+            "sick",
+            f"{tmp_path / 'sick'} is there",
+        )
 
     play(scenario)

@@ -97,8 +97,11 @@ def test_without_a_gpu_there_are_no_figures_and_no_thread(monkeypatch: pytest.Mo
         ({"gpu0_xid": 13, "gpu0_ecc_uncorrected": 0, "gpu0_sm_mhz": 200}, None),
         ({"gpu0_ecc_uncorrected": 2}, "gpu0: 2 uncorrected memory errors"),
         ({"gpu3_xid": 48}, "gpu3: Xid 48"),
+        ({"steps": 7, "sick": "rank 2: gpu0: Xid 79"}, "rank 2: gpu0: Xid 79"),
         ({"steps": 7, "running": 3}, None),
     ],
 )
-def test_a_gpu_is_sick_only_by_its_own_errors(figures: dict[str, float | int | str], reason: str | None) -> None:
+def test_a_gpu_is_sick_only_by_its_own_errors_or_by_what_an_engine_says(
+    figures: dict[str, float | int | str], reason: str | None
+) -> None:
     assert sick(figures) == reason

@@ -78,7 +78,10 @@ class Engine(Protocol):
         ...
 
     def figures(self) -> dict[str, float | int | str]:
-        """Counters for heartbeats: steps, tokens, preemptions, running, kv_used (0 to 1)."""
+        """Counters for heartbeats: steps, tokens, preemptions, running, kv_used (0 to 1).
+
+        `sick`, where it is among them, says why the engine should not be worked with any longer.
+        """
         ...
 
     def check(self) -> None:

@@ -109,6 +109,11 @@ class Holdings:
         return self.room.slots - len(self._responses)
 
     @property
+    def tokens(self) -> int:
+        """Tokens of context in all that is held, prompts included: what another worker would have to compute again."""
+        return sum(count_items(one.claim.prompt) + one.generated for one in self._responses.values())
+
+    @property
     def reserved_blocks(self) -> int:
         """Blocks promised to all that is held."""
         return sum(self._blocks(one, one.horizon) for one in self._responses.values())

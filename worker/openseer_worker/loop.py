@@ -26,6 +26,8 @@ from openseer_worker.telemetry import Figures, sick
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
+NEWS_SECONDS = 0.2
+"""A change between idle and busy is told at once, but never sooner than this after the last heartbeat."""
 IDLE_POLL_SECONDS = 0.1
 """How soon a worker that found nothing to claim asks again."""
 STALL_SECONDS = 120.0
@@ -53,7 +55,20 @@ class Worker:
         self._max_losses = spec.failure_policy.request_retries
         self._wake = asyncio.Event()
         self._draining = False
+        self._illness: str | None = None
         self._steps: tuple[float, float | int | str] = (0.0, -1)
+        self._told_at = float("-inf")
+        self._told: WorkerInfo | None = None
+
+    @property
+    def told(self) -> WorkerInfo | None:
+        """What the last heartbeat said that the store has answered."""
+        return self._told
+
+    @property
+    def is_ready(self) -> bool:
+        """True from the first answer of the store until the worker drains."""
+        return self._told is not None and not self._draining
 
     def drain(self) -> None:
         """Stops claiming, gives back what runs with its tokens kept; `run` then returns."""
@@ -106,10 +121,12 @@ class Worker:
 
     async def _record(self) -> None:
         now = asyncio.get_running_loop().time
-        beat_at = extend_at = claim_at = now()
+        extend_at = claim_at = now()
         while True:
             self._wake.clear()
             self._look()
+            if now() >= self._beat_at():
+                await self._beat(now())
             if self._draining:
                 for response in self._held.running():
                     self._engine.abort(response.key)
@@ -122,10 +139,7 @@ class Worker:
             if now() >= extend_at:
                 extend_at = now() + self._rollout.checkpoint_seconds
                 await self._checkpoint(now())
-            if now() >= beat_at:
-                beat_at = now() + HEARTBEAT_SECONDS
-                await self._beat()
-            await self._sleep(min(extend_at, beat_at, max(claim_at, now() + self._pause())) - now())
+            await self._sleep(min(extend_at, self._beat_at(), max(claim_at, now() + self._pause())) - now())
 
     def _pause(self) -> float:
         """A worker with room looks again soon; a full one waits until something ends."""
@@ -252,24 +266,48 @@ class Worker:
         response.lost = True
         self._engine.abort(response.key)
 
-    async def _beat(self) -> None:
-        busy = "busy" if len(self._held) else "idle"
-        readings = self._telemetry()
-        illness = sick(readings)
-        if illness and not self._draining:
-            log.error("the GPU is sick, draining: %s", illness)
+    # ---- what it says of itself
+
+    @property
+    def _state(self) -> str:
+        if self._illness:
+            return "sick"
+        if self._draining:
+            return "draining"
+        return "busy" if len(self._held) else "idle"
+
+    def _beat_at(self) -> float:
+        """When the next heartbeat is due: at once when a drain begins, soon after another change, else regularly."""
+        told = self._told.state if self._told else ""
+        if told == self._state:
+            return self._told_at + HEARTBEAT_SECONDS
+        return self._told_at + (0.0 if self._draining else NEWS_SECONDS)
+
+    async def _beat(self, now: float) -> None:
+        figures = self._figures()
+        self._illness = sick(figures)
+        if self._illness and not self._draining:
+            log.error("draining, for the GPU is sick: %s", self._illness)
             self.drain()
-        state = "sick" if illness else "draining" if self._draining else busy
-        figures = {
-            "inflight": len(self._held),
-            "slots": self._held.room.slots,
-            "kv_reserved": round(self._held.reserved_blocks / max(1, self._held.room.blocks), 4),
-            "device": self._engine.profile.device,
-            **self._engine.figures(),
-            **readings,
-            **({"sick": illness} if illness else {}),
-        }
-        directive = await self._store.heartbeat(self._settings.worker, WorkerInfo(state, figures))
+        if self._illness:
+            figures["sick"] = self._illness
+        info = WorkerInfo(self._state, figures)
+        self._told_at = now
+        directive = await self._store.heartbeat(self._settings.worker, info)
+        self._told = info
         if directive.drain and not self._draining:
             log.info("asked to drain")
             self.drain()
+
+    def _figures(self) -> Figures:
+        held = self._held
+        return {
+            "inflight": len(held),
+            "slots": held.room.slots,
+            "kv_reserved": round(held.reserved_blocks / max(1, held.room.blocks), 4),
+            "held_tokens": held.tokens,
+            "device": self._engine.profile.device,
+            **self._settings.place,
+            **self._engine.figures(),
+            **self._telemetry(),
+        }

@@ -1,6 +1,6 @@
-"""Composition root of a worker process: settings → store, engine, loop; owns the signals.
+"""Composition root of a worker process: settings → web server, store, engine, loop; owns the signals.
 
-Exit codes: 0 drained; those of openseer_core.errors otherwise.
+Exit codes: 0 drained, or asked to end before it began; those of openseer_core.errors otherwise.
 """
 
 import argparse
@@ -8,83 +8,153 @@ import asyncio
 import json
 import logging
 import os
-import signal
-import sys
+import secrets
+from contextlib import nullcontext
 from pathlib import Path
 
-from openseer_core.chunk import WorkerInfo
-from openseer_core.errors import OpenseerError
+from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest import parse_job
-from openseer_store.connect import open_store
+from openseer_store.port import Store
 from openseer_worker.engine import Engine
+from openseer_worker.follow import follow
+from openseer_worker.gang import Leader
+from openseer_worker.health import Health
 from openseer_worker.loop import Worker
-from openseer_worker.scripted_engine import ScriptedEngine
-from openseer_worker.settings import WorkerSettings
-from openseer_worker.telemetry import Telemetry
+from openseer_worker.pod_http import PodHttp
+from openseer_worker.settings import GANG_PORT, WorkerSettings
+from openseer_worker.starting import Start, end_at_once, end_process, stop_on_signals
+from openseer_worker.telemetry import Figures, Telemetry
+from openseer_worker.termination import report, start_log
 
 log = logging.getLogger("openseer.worker")
 
+NODE_NAME = "OPENSEER_NODE_NAME"
+POD_UID = "OPENSEER_POD_UID"
+"""Environment: the machine's name in its cluster."""
+
 
 def main() -> int:
-    """`python -m openseer_worker.main`: one worker, until SIGTERM or a drain request."""
+    """`python -m openseer_worker.main`: one worker, or one rank of a gang, until SIGTERM or a drain request."""
     parser = argparse.ArgumentParser(prog="openseer-worker", description="One worker of a RolloutJob.")
     parser.add_argument("--job", type=Path, required=True, help="the RolloutJob as JSON")
     parser.add_argument("--store", default=os.environ.get("OPENSEER_STORE_URL"), help="URL of the job's Redis")
     parser.add_argument("--index", type=int, default=0, help="number of this worker within the job")
+    parser.add_argument("--http-port", type=int, help="port of probes and metrics; unset: none")
+    parser.add_argument("--rank", type=int, default=0, help="place of this process in its gang; 0 leads")
+    parser.add_argument("--leader", default="", help="host of rank 0 of the gang")
+    parser.add_argument("--gang-port", type=int, default=GANG_PORT, help="first of two ports on the leader's host")
     options = parser.parse_args()
-    if not options.store:
-        parser.error("--store or OPENSEER_STORE_URL is needed")
-    job = parse_job(json.loads(options.job.read_text()), str(options.job))
-    return run_worker(WorkerSettings(job, options.store, options.index))
-
-
-def run_worker(settings: WorkerSettings) -> int:
-    """Runs one worker to its end in this process and gives its exit code."""
     start_log()
     try:
-        asyncio.run(_run(settings))
+        return run_worker(_settings(options), options.http_port)
+    except OpenseerError as error:
+        return report(error)
+
+
+def run_worker(settings: WorkerSettings, http_port: int | None = None) -> int:
+    """Runs one worker to its end in this process and gives its exit code."""
+    start_log()
+    health = Health()
+    try:
+        with _web_server(health, http_port):
+            asyncio.run(_run(settings, health))
     except OpenseerError as error:
         return report(error)
     return 0
 
 
-def start_log() -> None:
-    """To standard error, which a runner or a pod keeps."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", force=True)
-
-
-def report(error: OpenseerError) -> int:
-    """Writes the one line that a runner looks for in the log, and gives the exit code."""
-    log.error("error: %s", error)
-    return error.exit_code
-
-
-async def _run(settings: WorkerSettings) -> None:
-    spec = settings.job.spec
-    store = await open_store(settings.store_url, settings.job.name, settings.job.namespace)
+def _settings(options: argparse.Namespace) -> WorkerSettings:
+    if not options.store:
+        raise InputError("no store: give --store, or OPENSEER_STORE_URL in the environment")
     try:
-        await store.heartbeat(settings.worker, WorkerInfo("starting"))
-        engine = build_engine(settings)
-        worker = Worker(settings, store, engine, Telemetry())
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.drain)
-        log.info("%s ready: %s on %s", settings.worker, engine.profile.engine, engine.profile.device)
-        await worker.run()
+        document = json.loads(options.job.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--job {options.job}: {error}") from None
+    job = parse_job(document, str(options.job))
+    nodes = job.spec.workers.parallelism.nodes
+    if options.rank and not (options.leader and 0 < options.rank < nodes):
+        raise InputError(f"--rank {options.rank}: needs --leader, and spec.workers.parallelism.nodes is {nodes}")
+    return WorkerSettings(
+        job,
+        options.store,
+        options.index,
+        node=os.environ.get(NODE_NAME, ""),
+        pod=os.environ.get(POD_UID, ""),
+        rank=options.rank,
+        leader=options.leader,
+        gang_port=options.gang_port,
+    )
+
+
+def _web_server(health: Health, port: int | None) -> PodHttp | nullcontext[None]:
+    if port is None:
+        return nullcontext()
+    return PodHttp(port, ready=health.ready, alive=health.alive, registry=health.registry)
+
+
+async def _run(settings: WorkerSettings, health: Health) -> None:
+    stop = stop_on_signals()
+    if settings.rank > 0:
+        await follow(settings, health, stop)
+    elif settings.is_gang:
+        gang = Leader(settings, secrets.randbits(31), stop.set)
+        watching = asyncio.create_task(_end_when_broken(gang))
+        try:
+            await _lead(settings, health, stop, gang)
+        except OpenseerError as error:
+            end_at_once(report(error))
+        watching.cancel()
+        await gang.end()
+    else:
+        await _lead(settings, health, stop, None)
+
+
+async def _end_when_broken(gang: Leader) -> None:
+    """Nothing is tidied up then: an engine that has lost a part hangs in whatever it does."""
+    end_at_once(report(await gang.broken))
+
+
+async def _lead(settings: WorkerSettings, health: Health, stop: asyncio.Event, gang: Leader | None) -> None:
+    begun = await Start(settings, stop, gang).run()
+    if begun is None:
+        log.info("%s ended before it was ready", settings.worker)
+        return
+    store, engine = begun
+    try:
+        await _work(settings, health, stop, store, engine, gang)
     finally:
         await store.close()
-    log.info("%s drained (%s)", settings.worker, spec.rollout.policy)
+    log.info("%s drained (%s)", settings.worker, settings.job.spec.rollout.policy)
 
 
-def build_engine(settings: WorkerSettings) -> Engine:
-    """The engine that the job names. Importing the real one takes seconds, so it is imported only if wanted."""
-    spec = settings.job.spec
-    if spec.model.engine == "scripted":
-        return ScriptedEngine(spec.model.scripted)
-    from openseer_worker.vllm_engine import VllmEngine  # noqa: PLC0415 - see above
+async def _work(
+    settings: WorkerSettings,
+    health: Health,
+    stop: asyncio.Event,
+    store: Store,
+    engine: Engine,
+    gang: Leader | None,
+) -> None:
+    telemetry = Telemetry()
 
-    return VllmEngine(spec.model, spec.workers.parallelism, spec.sampling, cache_salt=settings.cache_salt)
+    def readings() -> Figures:
+        return telemetry() | ({"sick": gang.sick} if gang is not None and gang.sick else {})
+
+    worker = Worker(settings, store, engine, readings)
+
+    async def drain() -> None:
+        await stop.wait()
+        worker.drain()
+
+    health.serve(lambda: worker.is_ready, lambda: worker.told)
+    log.info("%s ready: %s on %s", settings.worker, engine.profile.engine, engine.profile.device)
+    tasks = [asyncio.create_task(health.tick()), asyncio.create_task(drain())]
+    try:
+        await worker.run()
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -24,9 +24,10 @@ from openseer_core.errors import OpenseerError
 from openseer_core.job import RolloutJob
 from openseer_core.manifest import parse_job
 from openseer_worker.devices import VISIBLE, core_of, gpus_of
-from openseer_worker.main import report, run_worker, start_log
+from openseer_worker.engines import warm_up
+from openseer_worker.main import run_worker
 from openseer_worker.settings import WorkerSettings, worker_name
-from openseer_worker.vllm_environment import is_cpu_build
+from openseer_worker.termination import report, start_log
 
 PR_SET_PDEATHSIG = 1
 READ_BYTES = 65536
@@ -181,16 +182,6 @@ def main() -> None:
         _serve(nursery, readable)
     finally:
         nursery.kill()
-
-
-def warm_up(job: RolloutJob) -> bool:
-    """Imports what the job's engine needs. True when workers should be pinned to a core each (CPU engines)."""
-    if job.spec.model.engine == "scripted":
-        return False
-    from openseer_worker.vllm_engine import preload  # noqa: PLC0415 - only a real engine is worth the wait
-
-    preload(job.spec.model.path)
-    return is_cpu_build()
 
 
 if __name__ == "__main__":

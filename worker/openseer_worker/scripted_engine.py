@@ -9,6 +9,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from openseer_core.errors import EngineError
 from openseer_core.job import Scripted
@@ -65,10 +66,14 @@ class _PrefixCache:
 
 
 class ScriptedEngine:
-    """Plays works on the event loop that `start` is called in; `figures` counts preemptions as vLLM would."""
+    """Plays works on the event loop that `start` is called in; `figures` counts preemptions as vLLM would.
 
-    def __init__(self, scripted: Scripted) -> None:
+    It plays a sick GPU too: from the moment at which the file `sick_file` exists.
+    """
+
+    def __init__(self, scripted: Scripted, sick_file: Path | None = None) -> None:
         self._scripted = scripted
+        self._sick_file = sick_file
         self.profile = EngineProfile(
             blocks=scripted.kv_blocks,
             block_tokens=scripted.block_tokens,
@@ -138,6 +143,7 @@ class ScriptedEngine:
             "waiting": len(self._waiting),
             "kv_used": self._used / self.profile.blocks,
             "cached_tokens": self._cached,
+            **({"sick": f"{self._sick_file} is there"} if self._sick_file and self._sick_file.exists() else {}),
         }
 
     def check(self) -> None:

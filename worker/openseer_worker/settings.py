@@ -11,24 +11,47 @@ INITIAL_VERSION = "initial"
 """The weights version of a batch job, whose weights never change."""
 
 
+GANG_PORT = 29500
+"""Where torch's processes of a gang meet, on the leader; the gang's own link takes the port after it."""
+
+
 def _boot_id() -> str:
     return uuid.uuid4().hex[:8]
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """One boot of one worker. `index` names the lane that only it claims from, and its core on a CPU."""
+    """One boot of one worker. `index` names the lane that only it claims from, and its core on a CPU.
+
+    `node` and `pod`: in a cluster, the name of its machine and its own uid. `leader`: in a gang the host of rank 0,
+    else "" (see gang).
+    """
 
     job: RolloutJob
     store_url: str
     index: int
     version: str = INITIAL_VERSION
     boot: str = field(default_factory=_boot_id)
+    node: str = ""
+    pod: str = ""
+    rank: int = 0
+    leader: str = ""
+    gang_port: int = GANG_PORT
 
     @property
     def worker(self) -> WorkerId:
         """Name (recurs) and boot (never does)."""
         return WorkerId(worker_name(self.index), self.boot)
+
+    @property
+    def is_gang(self) -> bool:
+        """True when this process is one rank of several. Without a leader, as locally, one process has all GPUs."""
+        return bool(self.leader) and self.job.spec.workers.parallelism.nodes > 1
+
+    @property
+    def place(self) -> dict[str, float | int | str]:
+        """Where it runs, as its heartbeats tell; empty outside a cluster."""
+        return {name: value for name, value in (("node", self.node), ("pod", self.pod)) if value}
 
     @property
     def lanes(self) -> tuple[str, ...]:

@@ -101,8 +101,11 @@ class Telemetry:
 
 
 def sick(figures: Mapping[str, float | int | str]) -> str | None:
-    """Why one of the GPUs in `figures` should not be worked with any longer; None when all are well."""
+    """Why what `figures` are of should not be worked with any longer: what an engine says itself under `sick`, or
+    what the readings of a GPU mean. None when all is well."""
     for name, value in figures.items():
+        if name == "sick":
+            return str(value)
         gpu, _, what = name.partition("_")
         if what == "ecc_uncorrected" and int(value) > 0:
             return f"{gpu}: {value} uncorrected memory errors"

@@ -20,6 +20,7 @@ from vllm.exceptions import VLLMValidationError
 from openseer_core.errors import ModelError, OpenseerError
 from openseer_core.job import Logprobs, Model, Parallelism
 from openseer_worker.engine import Work
+from openseer_worker.gang import Place
 
 _LOGPROBS_MODES = {"sampled": "processed_logprobs", "raw": "raw_logprobs", "none": "processed_logprobs"}
 _CPU_KV_BYTES = 256 * 2**20
@@ -33,8 +34,13 @@ _REASON_CHARS = 500
 _DULL_LINES = ("Traceback", "For further information", "During handling")
 
 
-def engine_arguments(model: Model, parallelism: Parallelism, logprobs: Logprobs, *, on_cpu: bool) -> EngineArgs:
-    """The arguments of the engine. Raises ModelError for those that vLLM does not know or refuses."""
+def engine_arguments(
+    model: Model, parallelism: Parallelism, logprobs: Logprobs, *, on_cpu: bool, place: Place | None = None
+) -> EngineArgs:
+    """The arguments of the engine, in a gang those of the rank at `place`.
+
+    Raises ModelError for arguments that vLLM does not know or refuses.
+    """
     known = {field.name for field in fields(EngineArgs)}
     unknown = sorted(set(model.engine_args) - known)
     if unknown:
@@ -43,6 +49,9 @@ def engine_arguments(model: Model, parallelism: Parallelism, logprobs: Logprobs,
     if model.tokenizer:
         _check_folder("spec.model.tokenizer", model.tokenizer)
     values: dict[str, Any] = {"use_tqdm_on_load": False}
+    if on_cpu and parallelism.pipeline > 1:
+        # Its stages are prepared by a warm-up, which vLLM skips on a CPU without compilation.
+        raise ModelError("spec.workers.parallelism.pipeline: found more than 1, allowed on CPUs: 1; use tensor")
     if on_cpu:
         values |= _cpu_defaults(model)
     values |= model.engine_args
@@ -60,6 +69,8 @@ def engine_arguments(model: Model, parallelism: Parallelism, logprobs: Logprobs,
         # vLLM's own default is 0: then all workers would draw the same noise for the requests that bring no seed.
         "seed": secrets.randbits(31),
     }
+    if place is not None:
+        values |= _gang_values(place)
     with readable("spec.model.engineArgs: vLLM refuses them"):
         return EngineArgs(**values)
 
@@ -115,6 +126,18 @@ def _cpu_defaults(model: Model) -> dict[str, Any]:
     if not _KV_SIZES & set(model.engine_args) and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         values["kv_cache_memory_bytes"] = _CPU_KV_BYTES
     return values
+
+
+def _gang_values(place: Place) -> dict[str, Any]:
+    """What makes an engine one rank of several nodes: vLLM's own multi-node executor, without Ray."""
+    return {
+        "distributed_executor_backend": "mp",
+        "nnodes": place.nodes,
+        "node_rank": place.rank,
+        "master_addr": place.leader,
+        "master_port": place.port,
+        "seed": place.seed,
+    }
 
 
 def _check_folder(field: str, path: str) -> None:

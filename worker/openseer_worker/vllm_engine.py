@@ -24,6 +24,7 @@ from openseer_core.life import FinishReason
 from openseer_core.tokens import pack_tokens
 from openseer_worker import vllm_environment
 from openseer_worker.engine import EngineProfile, Progress, Work
+from openseer_worker.gang import Place
 from openseer_worker.stop_strings import Decode, StopChecker
 
 _LOG = logging.getLogger(__name__)
@@ -85,8 +86,8 @@ class VllmEngine:
     """One vLLM engine. Built at once (loads the model, seconds to minutes), begins to step with `start`.
 
     Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a work may ask for
-    that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version. Raises
-    ModelError when vLLM cannot use the model.
+    that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version. `place`:
+    of a gang's leader, whose followers run `vllm_gang.VllmRank`. Raises ModelError when vLLM cannot use the model.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class VllmEngine:
         sampling: Sampling | None = None,
         *,
         cache_salt: str,
+        place: Place | None = None,
     ) -> None:
         preload(model.path)
         from openseer_worker import vllm_arguments
@@ -105,7 +107,11 @@ class VllmEngine:
         self._cache_salt = cache_salt
         on_cpu = vllm_environment.is_cpu_build()
         in_process = (model.engine_process or ("inProcess" if on_cpu else "child")) == "inProcess"
-        arguments = vllm_arguments.engine_arguments(model, parallelism or Parallelism(), logprobs, on_cpu=on_cpu)
+        if place is not None:
+            vllm_environment.set_host(place.host)
+        arguments = vllm_arguments.engine_arguments(
+            model, parallelism or Parallelism(), logprobs, on_cpu=on_cpu, place=place
+        )
         # vLLM chooses its executor by this, beside the flag it is given.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}"):

@@ -45,6 +45,11 @@ def prepare(model_path: str = "") -> None:
         os.environ.setdefault(name, value)
 
 
+def set_host(address: str) -> None:
+    """Says under which address the other nodes of an engine reach this one; what is set already stays."""
+    os.environ.setdefault("VLLM_HOST_IP", address)
+
+
 def _installed(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)

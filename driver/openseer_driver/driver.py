@@ -13,10 +13,10 @@ from openseer_core.chunk import Result
 from openseer_core.group import GroupSpec
 from openseer_core.job import Sampling
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
-from openseer_local.run_folder import ResultsWriter
-from openseer_local.run_lines import ChunkLine, ResultLine, Timings
-from openseer_local.submission import BATCH
-from openseer_local.text import TextCodec
+from openseer_driver.run_folder import ResultsWriter
+from openseer_driver.run_lines import ChunkLine, ResultLine, Timings
+from openseer_driver.submission import BATCH
+from openseer_driver.text import TextCodec
 from openseer_store.port import FIRST_CURSOR, DriverStore
 from openseer_worker.job_sampling import parse_sampling
 from openseer_worker.stop_strings import visible_text
@@ -32,17 +32,19 @@ class Driver:
     """Feeds one batch and writes what comes of it."""
 
     def __init__(
-        self, store: DriverStore, groups: Sequence[GroupSpec], writer: ResultsWriter, codec: TextCodec
+        self, store: DriverStore, groups: Sequence[GroupSpec], writer: ResultsWriter, codec: TextCodec, boot: str = ""
     ) -> None:
+        """`boot`: who takes over; unset: a new one. One that holds the job already goes on holding it."""
         self._store = store
         self._groups = groups
         self._writer = writer
         self._codec = codec
+        self._boot = boot or new_boot()
         self._fence = 0
 
     async def submit(self) -> None:
         """Takes over the job and queues all its groups; those an earlier driver queued stay as they are."""
-        self._fence = await self._store.acquire_driver(uuid.uuid4().hex)
+        self._fence = await self._store.acquire_driver(self._boot)
         await self._store.submit(list(self._groups))
         await self._store.seal(BATCH)
 
@@ -54,19 +56,34 @@ class Driver:
             complete = (await self._store.progress(BATCH)).complete
             page = await self._store.results(cursor, PAGE, wait_seconds=0.0 if complete else WAIT_SECONDS)
             if page:
-                await asyncio.to_thread(self._write, page)
+                await self._write_whole(page)
                 cursor = page[-1].cursor
-                await self._store.acknowledge(self._fence, cursor)
-            elif complete:
+            # Without news too: that is how a driver learns that another one has taken over.
+            await self._store.acknowledge(self._fence, cursor)
+            if complete and not page:
                 return
             if len(page) < PAGE and not complete:
                 await asyncio.sleep(GATHER_SECONDS)
+
+    async def _write_whole(self, page: Sequence[Result]) -> None:
+        """Writes in a thread, which has to end before the file is closed, also when the driver is cancelled."""
+        writing = asyncio.ensure_future(asyncio.to_thread(self._write, page))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
 
     def _write(self, page: Sequence[Result]) -> None:
         present = self._writer.present
         fresh = [one for one in page if (BATCH, one.request.group.name, one.request.index) not in present]
         self._writer.write([result_line(result, self._codec) for result in fresh])
         self._writer.flush()
+
+
+def new_boot() -> str:
+    """A name for one life of a driver, never given twice."""
+    return uuid.uuid4().hex
 
 
 def result_line(result: Result, codec: TextCodec) -> ResultLine:

@@ -13,8 +13,8 @@ from openseer_core.ids import GroupId, WorkerId
 from openseer_core.life import FinishReason, Status
 from openseer_core.schedule import policy
 from openseer_core.tokens import pack_logprobs, pack_tokens, unpack_logprobs, unpack_tokens
-from openseer_local.run_folder import ResultsWriter, RunFolder
-from openseer_local.run_lines import (
+from openseer_driver.run_folder import ResultsWriter, RunFolder
+from openseer_driver.run_lines import (
     ChunkLine,
     ResultLine,
     RunRecord,

@@ -8,7 +8,7 @@ from openseer_core.chunk import JournalEntry, RequestRecord
 from openseer_core.group import GroupSpec
 from openseer_core.life import TRANSITIONS, Event, FinishReason, State, Status
 from openseer_core.tokens import count_items, pack_logprobs, pack_tokens, unpack_tokens
-from openseer_local.run_lines import ChunkLine, ResultLine
+from openseer_driver.run_lines import ChunkLine, ResultLine
 from openseer_worker.job_sampling import parse_sampling
 
 REASONS = {

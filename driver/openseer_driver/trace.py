@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from openseer_local.run_folder import RunFolder
-from openseer_local.run_lines import ChunkLine, FactLine, RunRecord, SampleLine, Session
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import ChunkLine, FactLine, RunRecord, SampleLine, Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from openseer_core.ids import GroupId
 from openseer_core.job_fleet import Rollout
 from openseer_core.job_generation import Sampling
 from openseer_core.length import estimate
-from openseer_local.trace import Fact, Trace, covered, step_changes
+from openseer_driver.trace import Fact, Trace, covered, step_changes
 
 PERCENTS = (50, 90, 99, 100)
 TAIL_FROM = 90
@@ -115,6 +115,15 @@ class Report(msgspec.Struct, frozen=True):
     lengths: Lengths
     estimates: EstimateError
     workers: dict[str, WorkerReport]
+
+    @property
+    def summary(self) -> str:
+        """The run in one line, for a terminal or a log."""
+        return (
+            f"{self.requests_ok:,} of {self.requests_total:,} responses in {self.makespan_seconds:.1f} s "
+            f"({self.tokens_per_second:,.0f} tokens/s); the last 10 % took {self.tail_seconds:.1f} s of it; "
+            f"{self.preemptions} preemptions, {self.requeues} requeues"
+        )
 
     def to_json(self) -> bytes:
         """The text of report.json."""

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from openseer_local.progress import duration
+from openseer_driver.pace import duration
 
 Arguments = ParamSpec("Arguments")
 

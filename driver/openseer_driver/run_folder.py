@@ -1,4 +1,4 @@
-"""The folder of a local run: the names of its files, how each is read, and how results are written safely."""
+"""The folder of a run: the names of its files, how each is read, and how results are written safely."""
 
 import errno
 import fcntl
@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from openseer_core.errors import InputError, OutputError
-from openseer_local.run_lines import FactLine, KeyLine, ResultKey, ResultLine, RunRecord, SampleLine
+from openseer_driver.run_lines import FactLine, KeyLine, ResultKey, ResultLine, RunRecord, SampleLine
 
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
@@ -18,6 +18,7 @@ RESULTS_FILE = "results.jsonl"
 SAMPLES_FILE = "samples.jsonl"
 REPORT_FILE = "report.json"
 REPORT_PAGE = "report.html"
+AUDIT_FILE = "audit.json"
 STORE_FOLDER = "store"
 LOGS_FOLDER = "logs"
 
@@ -27,16 +28,24 @@ _PIECE = 1 << 20
 Line = TypeVar("Line")
 
 
+class FolderHeldError(OutputError):
+    """Another run writes to the folder."""
+
+    retryable = True
+
+
 class RunFolder:
     """One run's files. Reading changes nothing and is safe while the run goes on."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.run_file = self.path / RUN_FILE
+        self.job_file = self.path / JOB_FILE
         self.results_file = self.path / RESULTS_FILE
         self.samples_file = self.path / SAMPLES_FILE
         self.report_file = self.path / REPORT_FILE
         self.report_page = self.path / REPORT_PAGE
+        self.audit_file = self.path / AUDIT_FILE
         self.store_folder = self.path / STORE_FOLDER
         self.logs_folder = self.path / LOGS_FOLDER
 
@@ -49,10 +58,10 @@ class RunFolder:
         """Whether a run was ever started here."""
         return self.run_file.is_file()
 
-    def create(self) -> None:
-        """Makes the folder and those inside it. Raises OutputError where that is not allowed."""
+    def create(self, *inside: Path) -> None:
+        """Makes the folder, and those named inside it. Raises OutputError where that is not allowed."""
         try:
-            for folder in (self.path, self.store_folder, self.logs_folder):
+            for folder in (self.path, *inside):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{error.filename}: cannot make the run's folder: {error.strerror}") from error
@@ -187,7 +196,7 @@ class ResultsWriter:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise OutputError(f"{self.path}: another run is writing here; wait for it or stop it") from error
+            raise FolderHeldError(f"{self.path}: another run is writing here; wait for it or stop it") from error
 
     def _cut_torn_line(self) -> int:
         size, whole = os.fstat(self._fd).st_size, _whole_size(self._fd)

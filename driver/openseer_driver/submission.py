@@ -13,7 +13,7 @@ from openseer_core.job import RolloutJob, Sampling
 from openseer_core.prompts import PromptLine, parse_prompts
 from openseer_core.schedule import Lanes, policy
 from openseer_core.tokens import pack_tokens
-from openseer_local.text import Rendered, TextCodec
+from openseer_driver.text import Rendered, TextCodec
 from openseer_worker.job_sampling import dump_sampling
 from openseer_worker.settings import INITIAL_VERSION
 
@@ -24,21 +24,29 @@ FETCH_SECONDS = 60.0
 MOST_REPORTED = 20
 
 
-def read_source(job: RolloutJob) -> tuple[str, bytes]:
-    """The name and content of the prompt source. Raises PromptsError, or InputError for a source only pods have."""
+def read_source(job: RolloutJob, mounted: Path | None = None) -> tuple[str, bytes]:
+    """The name and content of the prompt source. `mounted`: where a pod finds it, if it is on a volume.
+
+    Raises PromptsError, or InputError for a source only pods have.
+    """
     prompts = job.spec.prompts
     if prompts is None:
         raise InputError("spec.prompts: missing; a serving job gets its prompts through the API")
+    if mounted is not None:
+        return str(mounted), _read("spec.prompts", str(mounted))
     if prompts.path is not None:
-        try:
-            return prompts.path, Path(prompts.path).expanduser().read_bytes()
-        except OSError as error:
-            where = f"working directory: {Path.cwd()}"
-            problem = f"spec.prompts.path: {prompts.path} cannot be read: {error.strerror} ({where})"
-            raise PromptsError(prompts.path, [problem]) from error
+        return prompts.path, _read("spec.prompts.path", prompts.path)
     if prompts.url is not None:
         return prompts.url, _fetch(prompts.url)
     raise InputError("spec.prompts: pvc and configMap exist only in Kubernetes; on one machine give path or url")
+
+
+def _read(field: str, path: str) -> bytes:
+    try:
+        return Path(path).expanduser().read_bytes()
+    except OSError as error:
+        where = f"working directory: {Path.cwd()}"
+        raise PromptsError(path, [f"{field}: {path} cannot be read: {error.strerror} ({where})"]) from error
 
 
 def _fetch(url: str) -> bytes:

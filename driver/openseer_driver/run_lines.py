@@ -122,6 +122,16 @@ class SampleLine(msgspec.Struct, frozen=True):
     tokens: int = 0
     workers: dict[str, WorkerSample] = {}
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the start-up is over: something runs, or there is nothing left to run."""
+        return self.inflight > 0 or 0 < self.requests <= self.closed
+
+    @property
+    def in_tail(self) -> bool:
+        """Whether nothing waits any more and some still run."""
+        return self.requests > 0 and self.waiting == 0 and self.inflight > 0 and self.closed < self.requests
+
 
 class Session(msgspec.Struct, frozen=True):
     """One time that the run was started; `ended_at` is null while it goes on, and after it was killed."""

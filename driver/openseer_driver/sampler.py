@@ -1,28 +1,28 @@
-"""Once a second a picture of the fleet: a line of samples.jsonl and an update of the display."""
+"""Once a second a picture of the fleet: a line of samples.jsonl, and news for whoever shows it."""
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 
 from openseer_core.chunk import BatchProgress, WorkerStatus
 from openseer_core.chunk_queue import WORKER_TTL_SECONDS
-from openseer_local.progress import Progress, ProgressSnapshot, WorkerProgress
-from openseer_local.run_folder import RunFolder
-from openseer_local.run_lines import SampleLine, WorkerSample
-from openseer_local.submission import BATCH
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import SampleLine, WorkerSample
+from openseer_driver.submission import BATCH
 from openseer_store.port import DriverStore
 
 SAMPLE_SECONDS = 1.0
 
 
-async def sample_forever(store: DriverStore, folder: RunFolder, progress: Progress) -> None:
+async def sample_forever(store: DriverStore, folder: RunFolder, tell: Callable[[SampleLine], None]) -> None:
     """Samples until cancelled. Telemetry: a line that cannot be written is left out, results report a full disk."""
     while True:
         now, counts, statuses = await asyncio.gather(store.now(), store.progress(BATCH), store.workers())
         fresh = [one for one in statuses if now - one.seen_at < WORKER_TTL_SECONDS]
         sample = make_sample(now, counts, fresh)
         await asyncio.to_thread(_append, folder, msgspec.json.encode(sample) + b"\n")
-        progress.update(_snapshot(sample))
+        tell(sample)
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
@@ -54,14 +54,6 @@ def _worker_sample(status: WorkerStatus) -> WorkerSample:
         running=int(figures.get("running", 0)),
         gpu=gpu or None,
     )
-
-
-def _snapshot(sample: SampleLine) -> ProgressSnapshot:
-    workers = tuple(
-        WorkerProgress(name, one.state, one.inflight, one.slots, one.kv_used, one.tokens, one.preemptions)
-        for name, one in sample.workers.items()
-    )
-    return ProgressSnapshot(sample.closed, sample.requests, sample.tokens, sample.waiting, sample.inflight, workers)
 
 
 def _append(folder: RunFolder, line: bytes) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.local.sample_runs import SMALL, result_line, run_record, write_run
+from tests.driver.sample_runs import SMALL, result_line, run_record, write_run
 
 from openseer_core.errors import InputError, OutputError
-from openseer_local.run_folder import ResultsWriter, RunFolder
-from openseer_local.run_lines import ResultLine, RunRecord, Session
+from openseer_driver.run_folder import ResultsWriter, RunFolder
+from openseer_driver.run_lines import ResultLine, RunRecord, Session
 
 FEW = replace(SMALL, groups=4, size=4, mean=40.0)
 
@@ -123,8 +123,8 @@ def test_a_writer_killed_in_mid_write_leaves_only_whole_lines_behind(folder: Run
     program = textwrap.dedent(
         """
         import sys
-        from openseer_local.run_folder import ResultsWriter, RunFolder
-        from openseer_local.run_lines import ResultLine, Timings
+        from openseer_driver.run_folder import ResultsWriter, RunFolder
+        from openseer_driver.run_lines import ResultLine, Timings
 
         with ResultsWriter(RunFolder(sys.argv[1])) as writer:
             for index in range(10**9):

@@ -10,7 +10,7 @@ from statistics import fmean
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from openseer_local.chart_style import (
+from openseer_driver.chart_style import (
     BLUE,
     GREY,
     INK,
@@ -23,8 +23,8 @@ from openseer_local.chart_style import (
     svg,
     whole,
 )
-from openseer_local.report import EstimatePoint
-from openseer_local.trace import Fact, Trace
+from openseer_driver.report import EstimatePoint
+from openseer_driver.trace import Fact, Trace
 
 WIDE = 25
 """Lengths further apart than this factor are drawn on a logarithmic scale."""

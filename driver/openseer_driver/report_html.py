@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from openseer_local import charts, charts_lengths
-from openseer_local.progress import duration
-from openseer_local.report import Report, estimate_points, make_report
-from openseer_local.run_folder import RunFolder
-from openseer_local.trace import Trace, read_trace
+from openseer_driver import charts, charts_lengths
+from openseer_driver.pace import duration
+from openseer_driver.report import Report, estimate_points, make_report
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.trace import Trace, read_trace
 
 TEMPLATE = "report.html.j2"
 
@@ -46,7 +46,7 @@ def write_report(folder: RunFolder) -> Report:
 def page(trace: Trace, report: Report) -> str:
     """The text of report.html."""
     environment = Environment(
-        loader=PackageLoader("openseer_local"),
+        loader=PackageLoader("openseer_driver"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import Patch
 
-from openseer_local.chart_style import (
+from openseer_driver.chart_style import (
     AMBER,
     BLUE,
     GREEN,
@@ -32,10 +32,10 @@ from openseer_local.chart_style import (
     svg,
     time_axis,
 )
-from openseer_local.progress import duration
-from openseer_local.report import Report, at_percent, count_up
-from openseer_local.run_lines import ChunkLine, WorkerSample
-from openseer_local.trace import Fact, Trace, step_changes
+from openseer_driver.pace import duration
+from openseer_driver.report import Report, at_percent, count_up
+from openseer_driver.run_lines import ChunkLine, WorkerSample
+from openseer_driver.trace import Fact, Trace, step_changes
 
 FEW_WORKERS = 4
 """Up to so many workers each get a line of their own where a chart lays them over one another."""

@@ -3,18 +3,17 @@
 Memory grows with the number of requests, never with their tokens.
 """
 
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from openseer_core.chunk import JournalEntry
 from openseer_core.errors import AuditError
 from openseer_core.group import GroupSpec
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.life import FINAL_STATES
-from openseer_local.audit_rules import Asked, JournalCheck, Life, Violation, asked_of, check_result
-from openseer_local.run_folder import RunFolder
-from openseer_local.run_lines import ResultLine
+from openseer_driver.audit_rules import Asked, JournalCheck, Life, Violation, asked_of, check_result
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import ResultLine
 from openseer_store.port import DriverStore
 
 PAGE = 1000
@@ -33,7 +32,7 @@ class AuditReport:
     unfinished: int = 0
     """Requests of an unfinished run that have no result yet."""
     violations: list[Violation] = field(default_factory=list[Violation])
-    by_kind: Counter[str] = field(default_factory=Counter[str])
+    by_kind: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def ok(self) -> bool:
@@ -42,7 +41,7 @@ class AuditReport:
 
     def add(self, violation: Violation) -> None:
         """Counts a violation and keeps the first of them."""
-        self.by_kind[violation.kind] += 1
+        self.by_kind[violation.kind] = self.by_kind.get(violation.kind, 0) + 1
         if len(self.violations) < SHOWN:
             self.violations.append(violation)
 
@@ -53,7 +52,7 @@ class AuditReport:
             checked += f" ({self.unfinished:,} requests not finished yet)"
         if self.ok:
             return [f"{checked}: no violation"]
-        total = self.by_kind.total()
+        total = sum(self.by_kind.values())
         rest = total - len(self.violations)
         more = [f"… and {rest:,} more"] if rest else []
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.by_kind.items()))
@@ -61,17 +60,8 @@ class AuditReport:
         return [head, *map(str, self.violations), *more]
 
     def as_dict(self) -> dict[str, object]:
-        """For `--json`."""
-        return {
-            "ok": self.ok,
-            "groups": self.groups,
-            "requests": self.requests,
-            "results": self.results,
-            "events": self.events,
-            "unfinished": self.unfinished,
-            "by_kind": dict(self.by_kind),
-            "violations": [str(violation) for violation in self.violations],
-        }
+        """For `--json` and audit.json."""
+        return {"ok": self.ok, **asdict(self)}
 
     def require(self) -> None:
         """Raises AuditError with every line when there is a violation."""

@@ -6,7 +6,7 @@ from typing import cast
 
 import msgspec
 import pytest
-from tests.local.sample_runs import SMALL, Simulation, result_line, write_run
+from tests.driver.sample_runs import SMALL, Simulation, result_line, write_run
 
 from openseer_core.chunk import BatchProgress, JournalEntry, RequestRecord
 from openseer_core.chunk_queue import ChunkQueue
@@ -14,9 +14,9 @@ from openseer_core.errors import AuditError
 from openseer_core.group import GroupSpec
 from openseer_core.ids import RequestId
 from openseer_core.life import State
-from openseer_local.audit import AuditReport, audit
-from openseer_local.run_folder import RunFolder
-from openseer_local.run_lines import ResultLine
+from openseer_driver.audit import AuditReport, audit
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import ResultLine
 from openseer_store.port import DriverStore
 
 SHAPE = replace(SMALL, groups=5, size=4, mean=150.0, quantum=64, killed=2.0, slots=4)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.local.sample_runs import LARGE, SMALL, run_record, write_run
+from tests.driver.sample_runs import LARGE, SMALL, run_record, write_run
 
-from openseer_local.report import count_up, estimate_points, make_report
-from openseer_local.report_html import page, write_report
-from openseer_local.run_folder import RunFolder
-from openseer_local.run_lines import ChunkLine, RunRecord, SampleLine, Session, WorkerSample
-from openseer_local.trace import Fact, Trace, make_trace, read_trace, step_changes
+from openseer_driver.report import count_up, estimate_points, make_report
+from openseer_driver.report_html import page, write_report
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import ChunkLine, RunRecord, SampleLine, Session, WorkerSample
+from openseer_driver.trace import Fact, Trace, make_trace, read_trace, step_changes
 
 RECORD = msgspec.structs.replace(run_record("hand", SMALL, 100.0), sessions=[Session(0.0, 200.0)])
 

@@ -1,0 +1,74 @@
+"""How a run stands and how fast it goes: the figures of a progress display and of a log line."""
+
+from collections import deque
+
+from openseer_driver.run_lines import SampleLine
+
+RATE_SECONDS = 15.0
+"""Speeds are means over so long: long enough not to flicker, short enough to show a stall."""
+
+
+class Pace:
+    """Follows the samples of one session. `now` is any clock in seconds that does not go back."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, SampleLine] | None = None
+        self._recent: deque[tuple[float, SampleLine]] = deque()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the start-up is over (see SampleLine.has_begun)."""
+        return self._first is not None
+
+    @property
+    def latest(self) -> SampleLine | None:
+        """The last sample taken."""
+        return self._recent[-1][1] if self._recent else None
+
+    def take(self, sample: SampleLine, now: float) -> None:
+        """The run as it stands now."""
+        if self._first is None and sample.has_begun:
+            self._first = (now, sample)
+        self._recent.append((now, sample))
+        while len(self._recent) > 2 and self._recent[1][0] <= now - RATE_SECONDS:
+            self._recent.popleft()
+
+    def facts(self, now: float, *, workers: bool = False) -> list[str]:
+        """The figures in words, once a sample was taken. `workers`: their number, in place of the tokens so far."""
+        sample = self._recent[-1][1]
+        share = int(100 * sample.closed / sample.requests) if sample.requests else 0
+        facts = [f"{sample.closed}/{sample.requests} requests", f"{share} %", f"{self._rate():,.0f} tok/s"]
+        if workers:
+            count = len(sample.workers)
+            facts.append(f"{count} worker{'s' if count != 1 else ''}")
+        else:
+            facts.insert(2, f"{sample.tokens:,} tokens")
+        facts.append(f"ETA {self._eta(sample, now)}")
+        if sample.in_tail:
+            facts.append(f"tail: the last {sample.inflight} are running")
+        return facts
+
+    def worker_rate(self, name: str) -> float:
+        """Tokens per second of one worker."""
+        (then, before), (now, after) = self._recent[0], self._recent[-1]
+        old, new = (one.workers[name].tokens if name in one.workers else 0 for one in (before, after))
+        return max(0.0, (new - old) / (now - then)) if now > then else 0.0
+
+    def _rate(self) -> float:
+        (then, before), (now, after) = self._recent[0], self._recent[-1]
+        return max(0.0, (after.tokens - before.tokens) / (now - then)) if now > then else 0.0
+
+    def _eta(self, sample: SampleLine, now: float) -> str:
+        """By the mean speed since the start; a resumed run does not count what was done before."""
+        if self._first is None or sample.closed == self._first[1].closed:
+            return "–"
+        since, first = self._first
+        left = sample.requests - sample.closed
+        return duration(left * (now - since) / (sample.closed - first.closed))
+
+
+def duration(seconds: float) -> str:
+    """0:48, 12:05, 1:02:03."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,189 @@
+"""A batch job's driver in a pod: the store and the workers are others' to start, the folder is on a volume.
+
+The pod may be killed and made anew at any moment: what is in the folder stays, what is in the store is not submitted
+again, and a driver that is still alive somewhere is fenced off before this one touches the folder.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from openseer_core.chunk import BatchProgress
+from openseer_core.errors import InputError, JobFailedError, ManifestError, OpenseerError, OutputError
+from openseer_core.manifest import parse_job
+from openseer_driver.audit import AuditReport
+from openseer_driver.audit_run import audit_ended
+from openseer_driver.driver import Driver, new_boot
+from openseer_driver.pod_figures import PodFigures
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.sampler import sample_forever
+from openseer_driver.session import OpenRun, Plan
+from openseer_driver.submission import BATCH, read_prompts, read_source
+from openseer_store.connect import open_store
+from openseer_store.port import Store
+from openseer_worker.pod_http import PodHttp
+
+log = logging.getLogger("openseer.driver")
+
+STORE_SECONDS = 600.0
+"""Longest wait for the store, at the start (it starts at the same time) and later (its pod may move)."""
+HOLD_SECONDS = 120.0
+"""Longest wait for an earlier driver, fenced by now, to let go of the folder."""
+HOLD_POLL_SECONDS = 0.5
+BEAT_SECONDS = 1.0
+DEAD_SECONDS = 60.0
+"""An event loop that did not come round for so long is taken for dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodSettings:
+    """What a driver pod is told. `prompts`: where they are mounted; None: where the job's path or url says."""
+
+    job_file: Path
+    output: Path
+    prompts: Path | None
+    store_url: str
+    http_port: int
+
+
+class PodRun:
+    """One life of a driver pod."""
+
+    def __init__(self, settings: PodSettings) -> None:
+        self._settings = settings
+        self._figures = PodFigures()
+        self._registry = CollectorRegistry()
+        self._registry.register(self._figures)
+        self._ready = False
+        self._beat_at = time.monotonic()
+
+    async def execute(self) -> None:
+        """Runs the job to its end, proves and reports it. Raises what made that impossible, AuditError at last."""
+        beat = asyncio.create_task(self._beat())
+        try:
+            with PodHttp(
+                self._settings.http_port, ready=lambda: self._ready, alive=self._is_alive, registry=self._registry
+            ) as http:
+                log.info("probes and metrics on port %d", http.port)
+                await self._execute()
+        finally:
+            beat.cancel()
+
+    async def _execute(self) -> None:
+        plan = await asyncio.to_thread(make_plan, self._settings)
+        async with AsyncExitStack() as stack:
+            log.info("waiting for the store, up to %.0f s", STORE_SECONDS)
+            job = plan.job
+            url = self._settings.store_url
+            store = await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS)
+            stack.push_async_callback(store.close)
+            boot = await _take_over(plan, store)
+            run = await _hold(plan, stack)
+            audit = await self._drive(run, store, boot)
+            run.state = "complete"
+        await _tell_end(plan.folder, audit)
+
+    async def _drive(self, run: OpenRun, store: Store, boot: str) -> AuditReport:
+        known = await store.progress(BATCH)
+        _check_same_store(run, known)
+        if run.resumed:
+            log.info("resuming: %d of %d results are there already", run.writer.count, known.requests)
+        log.info("loading the tokenizer, rendering prompts")
+        codec, groups = await run.plan.render(await store.now())
+        driver = Driver(store, groups, run.writer, codec, boot)
+        await driver.submit()
+        log.info("submitted %d groups, %d requests", len(groups), sum(group.size for group in groups))
+        self._ready = True
+        await self._collect(driver, store, run.plan.folder)
+        log.info("complete; checking every result against the journal")
+        return await audit_ended(run.plan.folder, store)
+
+    async def _collect(self, driver: Driver, store: Store, folder: RunFolder) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                samples = tasks.create_task(sample_forever(store, folder, self._figures.take))
+                await driver.collect()
+                samples.cancel()
+        except* OpenseerError as group:
+            raise group.exceptions[0] from None
+
+    async def _beat(self) -> None:
+        while True:
+            self._beat_at = time.monotonic()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    def _is_alive(self) -> bool:
+        return time.monotonic() - self._beat_at < DEAD_SECONDS
+
+
+def make_plan(settings: PodSettings) -> Plan:
+    """Checks what does not need the model. Raises InputError and its kind."""
+    source = str(settings.job_file)
+    try:
+        document: Any = json.loads(settings.job_file.read_bytes())
+    except OSError as error:
+        raise ManifestError(source, [f"cannot be read: {error.strerror}"]) from error
+    except ValueError as error:
+        raise ManifestError(source, [f"not JSON: {error}"]) from error
+    job = parse_job(document, source)
+    prompts, content = read_source(job, settings.prompts)
+    read_prompts(job, prompts, content)
+    plan = Plan(job, document, RunFolder(settings.output), prompts, content)
+    plan.check_resumable("Give the job a folder of its own in spec.output, or empty this one")
+    return plan
+
+
+async def _take_over(plan: Plan, store: Store) -> str:
+    """Fences off an earlier driver of this job; gives this one's boot. Raises InputError for a store in other use."""
+    if not plan.folder.exists() and (await store.progress(BATCH)).requests:
+        raise InputError(
+            f"the store holds a job {plan.job.namespace}/{plan.job.name} already, and {plan.folder.path} holds no run "
+            "of it; give the job another name, or the store or output folder that belongs to it"
+        )
+    boot = new_boot()
+    await store.acquire_driver(boot)
+    return boot
+
+
+async def _hold(plan: Plan, stack: AsyncExitStack) -> OpenRun:
+    """Opens the folder, once an earlier driver has let go of it, until the stack ends."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + HOLD_SECONDS
+    while True:
+        try:
+            # In a thread: the keys of all results that are there already are read.
+            return await asyncio.to_thread(stack.enter_context, OpenRun(plan))
+        except OutputError as error:
+            if not error.retryable or loop.time() > give_up_at:
+                raise
+            await asyncio.sleep(HOLD_POLL_SECONDS)
+
+
+def _check_same_store(run: OpenRun, known: BatchProgress) -> None:
+    """What was there of this run must still be there: nothing could prove results whose store is gone."""
+    if run.writer.count and not known.requests:
+        raise JobFailedError(
+            f"{run.plan.folder.path} holds {run.writer.count} results, but the store knows nothing of this job any "
+            "more, so it cannot go on; the results are safe, start a new job with an output folder of its own"
+        )
+
+
+async def _tell_end(folder: RunFolder, audit: AuditReport) -> None:
+    log.info("%s", await asyncio.to_thread(_report, folder))
+    log.info("audit: %s", audit.lines()[0])
+    log.info("results %s, report %s", folder.results_file, folder.report_page)
+    audit.require()
+
+
+def _report(folder: RunFolder) -> str:
+    # Imported now: it takes seconds, and a driver that starts again is to be at work soon.
+    from openseer_driver.report_html import write_report  # noqa: PLC0415
+
+    return write_report(folder).summary

@@ -1,0 +1,116 @@
+"""One session of a run: a job that passed its checks, and the run's folder, held while the session goes on."""
+
+import asyncio
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from openseer_core.errors import DriverFencedError, InputError
+from openseer_core.group import GroupSpec
+from openseer_core.job import RolloutJob
+from openseer_core.manifest import changed_fields, manifest_content, manifest_hash
+from openseer_driver import VERSION
+from openseer_driver.run_folder import ResultsWriter, RunFolder
+from openseer_driver.run_lines import RunRecord, RunState, Session
+from openseer_driver.submission import read_prompts, render_groups, source_hash
+from openseer_driver.text import TextCodec, open_codec
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job that passed every check that can be made before anything starts.
+
+    `document`: the manifest as it was given. `source`, `content`: name and bytes of the prompts. `fresh`: what an
+    earlier run left in the folder is deleted.
+    """
+
+    job: RolloutJob
+    document: dict[str, Any]
+    folder: RunFolder
+    source: str
+    content: bytes
+    fresh: bool = False
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What determines the run's results: kept in run.json, compared on a resume."""
+        return {**manifest_content(self.job), "prompts": {"sha256": source_hash(self.content)}}
+
+    def check_resumable(self, advice: str) -> None:
+        """Raises InputError when the folder holds a run of another manifest; `advice` says what to do then."""
+        if self.fresh or not self.folder.exists():
+            return
+        changed = changed_fields(self.folder.read_run().manifest, self.record)
+        if changed:
+            raise InputError(
+                f"{self.folder.path}: holds a run of another manifest; changed: {', '.join(changed)}. {advice}"
+            )
+
+    async def render(self, now: float) -> tuple[TextCodec, list[GroupSpec]]:
+        """The groups to submit, in a thread: it may take a minute. `now`: seconds of the store's clock."""
+
+        def render() -> tuple[TextCodec, list[GroupSpec]]:
+            codec = open_codec(self.job.spec.model)
+            prompts = read_prompts(self.job, self.source, self.content)
+            return codec, render_groups(self.job, self.source, prompts, codec, now)
+
+        return await asyncio.to_thread(render)
+
+
+class OpenRun:
+    """`with OpenRun(plan) as run`: the folder is this session's, its results are open, run.json says that it runs.
+
+    At the end run.json gets `state`, or why the session failed. A session whose driver was replaced writes nothing
+    more: the folder is the other one's. Raises FolderHeldError while another session has the folder, else OutputError.
+    """
+
+    writer: ResultsWriter
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.state: RunState = "stopped"
+        self._earlier: list[Session] = []
+        self._started_at = time.time()
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier session began this run."""
+        return bool(self._earlier)
+
+    def __enter__(self) -> "OpenRun":
+        folder = self.plan.folder
+        if self.plan.fresh and folder.exists():
+            shutil.rmtree(folder.path)
+        folder.create()
+        self.writer = ResultsWriter(folder)
+        try:
+            self._earlier = folder.read_run().sessions if folder.exists() else []
+            folder.write_whole(folder.job_file, json.dumps(self.plan.document).encode())
+            self._note("running")
+        except BaseException:
+            self.writer.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._note(self.state, ended=time.time())
+            elif isinstance(error, asyncio.CancelledError):
+                self._note("stopped", ended=time.time())
+            elif not isinstance(error, DriverFencedError):
+                self._note("failed", str(error), ended=time.time())
+        finally:
+            self.writer.close()
+
+    def _note(self, state: RunState, reason: str = "", ended: float | None = None) -> None:
+        job = self.plan.job
+        sessions = [*self._earlier, Session(self._started_at, ended, job.spec.workers.replicas)]
+        self.plan.folder.write_run(
+            RunRecord(job.name, manifest_hash(job), self.plan.record, VERSION, state, reason, sessions)
+        )

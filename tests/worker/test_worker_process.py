@@ -1,0 +1,367 @@
+"""A worker as a process, as a pod runs it: probes, signals, exit codes, a store that comes late, gangs of ranks."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openseer_core.group import GroupSpec, GroupView
+from openseer_core.ids import GroupId
+from openseer_core.job import RolloutJob
+from openseer_core.manifest import parse_job
+from openseer_core.schedule import Lanes, policy
+from openseer_core.tokens import pack_tokens
+from openseer_store.connect import open_store
+from openseer_store.embedded import EmbeddedRedis, find_server
+from openseer_store.port import Store
+from openseer_worker.job_sampling import dump_sampling
+from openseer_worker.vllm_environment import is_cpu_build
+
+WAIT_SECONDS = 30.0
+SIZE = 4
+
+pytestmark = pytest.mark.redis
+
+
+def free_ports() -> int:
+    """The first of two neighbouring ports that nobody uses."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            try:
+                two.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+async def until(
+    what: Callable[[], Coroutine[Any, Any, bool]] | Callable[[], bool], seconds: float = WAIT_SECONDS
+) -> None:
+    """Waits until `what` holds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        holds = what()
+        if holds if isinstance(holds, bool) else await holds:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds:g} s")
+
+
+class Rank:
+    """One process of a worker."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path, message: Path) -> None:
+        self.process = process
+        self.port = port
+        self.log = log
+        self.message = message
+
+    def status(self, path: str) -> int:
+        """What the web server answers; 0: nobody there."""
+        return self.get(path)[0]
+
+    def get(self, path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except OSError:
+            return 0, ""
+        finally:
+            connection.close()
+
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        return self.status("/readyz") == 200
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def end(self, seconds: float = WAIT_SECONDS) -> int:
+        """The exit code, waited for."""
+        return self.process.wait(seconds)
+
+
+class Bench:
+    """A job and its processes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ranks: list[Rank] = []
+        self.job: RolloutJob
+
+    def write(self, nodes: int = 1, model: dict[str, Any] | None = None, **spec: Any) -> None:
+        scripted = {"stepSeconds": 0.01, "slots": 8}
+        document: dict[str, Any] = {
+            "apiVersion": "openseer.dev/v1alpha1",
+            "kind": "RolloutJob",
+            "metadata": {"name": "pod"},
+            "spec": {
+                "model": model or {"path": "none", "engine": "scripted", "scripted": scripted},
+                "prompts": {"path": "none"},
+                "groupSize": SIZE,
+                "sampling": {"maxTokens": 4000, "forceLengths": True},
+                "rollout": {"leaseSeconds": 2, "policy": "fifo"},
+                "workers": {"parallelism": {"tensor": nodes, "nodes": nodes}},
+                **spec,
+            },
+        }
+        self.job = parse_job(document, "test")
+        (self.folder / "job.json").write_text(json.dumps(document))
+
+    def start(self, url: str, *options: str, **environment: str) -> Rank:
+        name, port = f"rank{len(self.ranks)}", free_ports()
+        message, log = self.folder / f"{name}.message", self.folder / f"{name}.log"
+        words = ("--job", str(self.folder / "job.json"), "--http-port", str(port), *options)
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "openseer_worker.main", *words],
+                stdout=output, stderr=output, start_new_session=True,
+                env=os.environ | {"OPENSEER_STORE_URL": url, "OPENSEER_TERMINATION_LOG": str(message)} | environment,
+            )  # fmt: skip
+        self.ranks.append(Rank(process, port, log, message))
+        return self.ranks[-1]
+
+    def start_gang(self, url: str, nodes: int) -> list[Rank]:
+        gang = ("--leader", "localhost", "--gang-port", str(free_ports()))
+        return [self.start(url, *gang, "--rank", str(rank)) for rank in range(nodes)]
+
+    async def submit(self, store: Store, lengths: list[int]) -> None:
+        """One group whose requests have those lengths."""
+        spec = self.job.spec
+        chosen, lanes = policy(spec.rollout.policy), Lanes(spec.rollout.policy, 1)
+        group, longest, size = GroupId(0, "g0"), spec.sampling.max_tokens, len(lengths)
+        priority = chosen.priority(GroupView(group, 0, 0, size, longest, 0.0))
+        ranks = tuple(chosen.rank(length) for length in lengths)
+        sampling = dump_sampling(spec.sampling)
+        await store.submit(
+            [GroupSpec(group, "initial", 0, pack_tokens([5, 6, 7]), longest, ranks, lanes.bind(0, size), priority, 0.0,
+                       tuple(lengths), sampling)]
+        )  # fmt: skip
+        await store.seal(0)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    bench.write()
+    yield bench
+    for rank in bench.ranks:
+        if rank.process.poll() is None:
+            os.killpg(rank.process.pid, signal.SIGKILL)
+        rank.process.wait()
+
+
+@pytest.fixture
+async def url(tmp_path: Path) -> AsyncIterator[str]:
+    async with EmbeddedRedis(tmp_path / "redis") as address:
+        yield address
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    store = await open_store(url, "pod")
+    yield store
+    await store.close()
+
+
+async def test_a_worker_is_ready_while_it_works_and_not_before_nor_while_it_drains(
+    bench: Bench, url: str, store: Store
+) -> None:
+    await bench.submit(store, [2000] * SIZE)
+    rank = bench.start(url, OPENSEER_NODE_NAME="node-7", OPENSEER_POD_UID="uid-7")
+    await until(lambda: rank.status("/healthz") == 200)
+    seen = {rank.status("/readyz")}
+    await until(rank.is_ready)
+
+    async def is_busy() -> bool:
+        (worker,) = await store.workers()
+        return worker.info.state == "busy" and int(worker.info.figures["held_tokens"]) > SIZE * 3
+
+    await until(is_busy)
+    (worker,) = await store.workers()
+    assert worker.info.figures["node"] == "node-7"
+    assert worker.info.figures["pod"] == "uid-7"
+    metrics = rank.get("/metrics")[1]
+    assert 'openseer_worker_state{state="busy"} 1.0' in metrics
+    assert "openseer_worker_tokens_total " in metrics
+    assert "openseer_worker_slots 8.0" in metrics
+    assert "openseer_worker_held_tokens " in metrics
+    rank.stop()
+    while rank.process.poll() is None:
+        seen.add(rank.status("/readyz"))
+    assert rank.end() == 0
+    assert seen <= {0, 200, 503}
+    assert 503 in seen
+    assert await store.workers() == []
+    progress = await store.progress(0)
+    assert (progress.requests, progress.closed, progress.tokens > 0) == (SIZE, 0, True)
+
+
+async def test_a_worker_waits_for_a_store_that_comes_late_and_loses_little_time_over_it(
+    bench: Bench, tmp_path: Path
+) -> None:
+    port = free_ports()
+    rank = bench.start(f"redis://localhost:{port}")
+    await until(lambda: rank.status("/healthz") == 200)
+    time.sleep(2)
+    assert rank.status("/readyz") == 503
+    redis = subprocess.Popen(
+        [find_server(), "--port", str(port), "--save", "", "--dir", str(tmp_path)], stdout=subprocess.DEVNULL
+    )
+    try:
+        began = time.monotonic()
+        await until(rank.is_ready)
+        assert time.monotonic() - began < 2.5
+        rank.stop()
+        assert rank.end() == 0
+    finally:
+        redis.kill()
+        redis.wait()
+
+
+async def test_a_worker_that_is_stopped_before_its_store_is_there_ends_at_once_and_well(bench: Bench) -> None:
+    rank = bench.start(f"redis://localhost:{free_ports()}")
+    await until(lambda: "waiting for the store" in rank.log.read_text())
+    began = time.monotonic()
+    rank.stop()
+    assert rank.end() == 0
+    assert time.monotonic() - began < 2
+    assert not rank.message.exists()
+
+
+async def test_why_a_worker_fails_is_in_its_termination_message(bench: Bench, url: str) -> None:
+    file = bench.folder / "job.json"
+    file.write_text(file.read_text().replace('"slots": 8', '"slots": -1'))
+    rank = bench.start(url)
+    assert rank.end() == 2
+    message = rank.message.read_text()
+    assert message.startswith("error: ")
+    assert "spec.model.scripted.slots" in message
+    missing = bench.start(url, "--job", str(bench.folder / "no.json"))
+    assert missing.end() == 2
+    assert "no.json" in missing.message.read_text()
+
+
+async def test_a_worker_whose_engine_says_it_is_sick_says_so_and_hands_back_its_work(
+    bench: Bench, url: str, store: Store, tmp_path: Path
+) -> None:
+    await bench.submit(store, [3000] * SIZE)
+    rank = bench.start(url, OPENSEER_SCRIPTED_SICK=str(tmp_path / "sick"))
+
+    async def is_working() -> bool:
+        return (await store.progress(0)).tokens > 0
+
+    await until(is_working)
+    states: set[str] = set()
+    (tmp_path / "sick").touch()
+    while rank.process.poll() is None:
+        states |= {f"{one.info.state}: {one.info.figures.get('sick', '')}" for one in await store.workers()}
+    assert rank.end() == 0
+    assert f"sick: {tmp_path / 'sick'} is there" in states
+    assert (await store.progress(0)).closed == 0
+
+
+# ---- gangs
+
+
+async def test_a_gang_of_three_completes_requests_and_ends_whole_when_its_leader_is_drained(
+    bench: Bench, url: str, store: Store
+) -> None:
+    bench.write(nodes=3)
+    await bench.submit(store, [100] * SIZE)
+    gang = bench.start_gang(url, 3)
+
+    async def is_complete() -> bool:
+        return (await store.progress(0)).complete
+
+    await until(is_complete)
+    assert [rank.status("/readyz") for rank in gang] == [200, 200, 200]
+    assert 'state="following"' in gang[1].get("/metrics")[1]
+    assert [one.name for one in await store.workers()] == ["worker-0"]
+    gang[0].stop()
+    assert [rank.end() for rank in gang] == [0, 0, 0]
+    assert not any("Traceback" in rank.log.read_text() for rank in gang)
+
+
+async def test_the_death_of_one_rank_ends_all_others_within_a_second_or_so(bench: Bench, url: str) -> None:
+    bench.write(nodes=3)
+    gang = bench.start_gang(url, 3)
+    await until(lambda: all(rank.is_ready() for rank in gang))
+    began = time.monotonic()
+    gang[2].process.kill()
+    assert [gang[0].end(), gang[1].end()] == [7, 7]
+    assert time.monotonic() - began < 2
+    assert "rank 2 of the gang has gone" in gang[0].message.read_text()
+    assert "rank 0 of the gang" in gang[1].message.read_text()
+
+
+async def test_a_follower_that_is_asked_to_end_drains_the_whole_worker(bench: Bench, url: str, store: Store) -> None:
+    bench.write(nodes=2)
+    await bench.submit(store, [3000] * SIZE)
+    gang = bench.start_gang(url, 2)
+
+    async def is_working() -> bool:
+        return (await store.progress(0)).tokens > 0
+
+    await until(is_working)
+    gang[1].stop()
+    assert [rank.end() for rank in gang] == [0, 0]
+    assert await store.workers() == []
+
+
+async def test_an_incomplete_gang_ends_well_when_it_is_asked_to(bench: Bench, url: str) -> None:
+    bench.write(nodes=3)
+    gang = bench.start_gang(url, 2)
+    await until(lambda: "rank 1 is there" in gang[0].log.read_text())
+    assert [rank.status("/readyz") for rank in gang] == [503, 503]
+    gang[0].stop()
+    assert [rank.end() for rank in gang] == [0, 0]
+
+
+async def test_a_leader_takes_only_the_ranks_of_its_own_gang(bench: Bench, url: str) -> None:
+    bench.write(nodes=3)
+    port = str(free_ports())
+    where = ("--leader", "localhost", "--gang-port", port)
+    leader, first = (bench.start(url, *where, "--rank", rank) for rank in "01")
+    await until(lambda: "rank 1 is there" in leader.log.read_text())
+    twice = bench.start(url, *where, "--rank", "1")
+    stranger = bench.start(url, *where, "--rank", "2", "--index", "5")
+    assert (twice.end(), stranger.end()) == (7, 7)
+    assert "rank 1 is there already" in twice.message.read_text()
+    assert "this is default/pod/worker-0, not default/pod/worker-5" in stranger.message.read_text()
+    second = bench.start(url, *where, "--rank", "2")
+    await until(lambda: all(rank.is_ready() for rank in (leader, first, second)))
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM")
+async def test_a_gang_of_two_runs_one_real_engine_over_both(bench: Bench, url: str, store: Store, folder: Path) -> None:
+    model = {"path": str(folder), "dtype": "float32", "engineArgs": {"max_num_seqs": 4}}
+    bench.write(workers={"parallelism": {"tensor": 2, "nodes": 2}}, model=model)
+    await bench.submit(store, [40, 30, 20, 10])
+    gang = bench.start_gang(url, 2)
+
+    async def is_complete() -> bool:
+        assert all(rank.process.poll() is None for rank in gang), [rank.log.read_text()[-3000:] for rank in gang]
+        return (await store.progress(0)).complete
+
+    await until(is_complete, 480)
+    progress = await store.progress(0)
+    assert (progress.ok, progress.tokens) == (4, 100)
+    gang[0].stop()
+    assert [rank.end(60) for rank in gang] == [0, 0]

@@ -1,0 +1,101 @@
+"""What the web server of a worker's pod tells: written by the event loop, read by the server's threads."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from openseer_core.chunk import WorkerInfo
+
+TICK_SECONDS = 1.0
+STUCK_SECONDS = 30.0
+"""An event loop that has not come round for so long is not alive any more."""
+
+_GAUGES = {
+    "inflight": ("inflight", "Responses held."),
+    "running": ("running", "Responses in the engine's batch."),
+    "waiting": ("waiting", "Responses in the engine that wait for its batch."),
+    "slots": ("slots", "Responses that may be held at once."),
+    "kv_used": ("kv_used_ratio", "Part of the KV cache in use."),
+    "kv_reserved": ("kv_reserved_ratio", "Part of the KV cache that is promised."),
+    "held_tokens": ("held_tokens", "Tokens of context in what is held: lost with the worker's KV cache."),
+}
+_COUNTERS = {
+    "tokens": ("tokens", "Tokens generated."),
+    "preemptions": ("preemptions", "Responses that the engine had to stop for want of KV blocks."),
+    "steps": ("steps", "Steps of the engine."),
+    "cached_tokens": ("cached_tokens", "Tokens of context found in the prefix cache."),
+}
+_GPU_GAUGES = {
+    "memory_used": ("gpu_memory_used_bytes", "Memory in use.", 1.0),
+    "memory_total": ("gpu_memory_total_bytes", "Memory.", 1.0),
+    "utilisation": ("gpu_utilisation_ratio", "Part of the time in which something ran.", 1.0),
+    "sm_mhz": ("gpu_sm_clock_hertz", "Clock of the processors.", 1e6),
+    "ecc_uncorrected": ("gpu_ecc_uncorrected_errors", "Memory errors since the driver was loaded.", 1.0),
+    "xid": ("gpu_xid", "Number of the last Xid error.", 1.0),
+}
+
+
+class Health(Collector):
+    """The worker's probes and metrics. Until something says otherwise it is alive and not ready."""
+
+    def __init__(self) -> None:
+        self._ready: Callable[[], bool] = lambda: False
+        self._told: Callable[[], WorkerInfo | None] = lambda: None
+        self._ticked_at: float | None = None
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+
+    def serve(self, ready: Callable[[], bool], told: Callable[[], WorkerInfo | None]) -> None:
+        """From now on the answers are those of `ready` and `told`; both return at once."""
+        self._ready, self._told = ready, told
+
+    async def tick(self) -> None:
+        """Shows that the event loop comes round, until it is cancelled. To be begun when the engine is there: while
+        one is imported and built, hardly anything else runs."""
+        while True:
+            self._ticked_at = time.monotonic()
+            await asyncio.sleep(TICK_SECONDS)
+
+    def ready(self) -> bool:
+        """Whether the worker takes work."""
+        return self._ready()
+
+    def alive(self) -> bool:
+        """Whether the event loop lives."""
+        return self._ticked_at is None or time.monotonic() - self._ticked_at < STUCK_SECONDS
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing in advance: which metrics there are depends on the machine."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics of the last heartbeat."""
+        told = self._told()
+        if told is None:
+            return
+        state = GaugeMetricFamily("openseer_worker_state", "1 for the state that it is in.", labels=["state"])
+        state.add_metric([told.state], 1)
+        yield state
+        for figure, (name, text) in _GAUGES.items():
+            if figure in told.figures:
+                yield GaugeMetricFamily(f"openseer_worker_{name}", text, value=float(told.figures[figure]))
+        for figure, (name, text) in _COUNTERS.items():
+            if figure in told.figures:
+                yield CounterMetricFamily(f"openseer_worker_{name}", text, value=float(told.figures[figure]))
+        yield from _gpu_metrics(told)
+
+
+def _gpu_metrics(told: WorkerInfo) -> Iterable[Metric]:
+    families: dict[str, GaugeMetricFamily] = {}
+    for figure, value in told.figures.items():
+        gpu, _, what = figure.partition("_")
+        if not gpu.startswith("gpu") or what not in _GPU_GAUGES:
+            continue
+        name, text, scale = _GPU_GAUGES[what]
+        family = families.setdefault(what, GaugeMetricFamily(f"openseer_worker_{name}", text, labels=["gpu"]))
+        family.add_metric([gpu.removeprefix("gpu")], float(value) * scale)
+    return families.values()

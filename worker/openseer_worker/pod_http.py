@@ -1,0 +1,144 @@
+"""The small web server of a pod: probes for the kubelet, figures for Prometheus. Answers from threads of its own.
+
+`/healthz` and `/readyz` are 200 or 503, `/metrics` is Prometheus' text, everything else is 404.
+"""
+
+import logging
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from openseer_core.errors import InputError
+
+log = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 5.0
+"""Longest wait for a piece of a request, and for a client to take its answer."""
+MAX_REQUESTS = 16
+"""Requests answered at once; a connection beyond them is closed without an answer."""
+POLL_SECONDS = 0.1
+"""How soon the server's thread notices that it shall end."""
+
+
+class PodHttp:
+    """`with PodHttp(8080, ready=…, alive=…, registry=…) as http`: answers on all addresses, IPv4 and IPv6.
+
+    `ready` and `alive` are called from other threads and must return at once. Port 0 takes any free one; `port` says
+    which. Without a registry there are no metrics (404). Raises InputError when the port cannot be had.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        ready: Callable[[], bool],
+        alive: Callable[[], bool],
+        registry: CollectorRegistry | None = None,
+    ) -> None:
+        probes = {"/healthz": alive, "/readyz": ready}
+        self._server = _listen(port, _answer_for(probes, registry))
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(POLL_SECONDS,), name="openseer-http", daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._server.server_address[1])
+
+    def __enter__(self) -> "PodHttp":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread for each of a bounded number of requests."""
+
+    daemon_threads = True
+    # Threads end by themselves within REQUEST_SECONDS; nobody waits for them.
+    block_on_close = False
+
+    def __init__(self, family: socket.AddressFamily, address: tuple[str, int], handler: type["_Answer"]) -> None:
+        self.address_family = family
+        self._free = threading.BoundedSemaphore(MAX_REQUESTS)
+        super().__init__(address, handler)
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Not HTTPServer's: that one asks DNS for this machine's name, which may take long in a pod.
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("a request from %s failed: %r", client_address, sys.exception())
+
+
+class _Answer(BaseHTTPRequestHandler):
+    """One request."""
+
+    timeout = REQUEST_SECONDS
+    probes: dict[str, Callable[[], bool]]
+    registry: CollectorRegistry | None
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        probe = self.probes.get(path)
+        if probe is not None:
+            well = probe()
+            self._say(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, b"ok\n" if well else b"no\n")
+        elif path == "/metrics" and self.registry is not None:
+            self._say(HTTPStatus.OK, generate_latest(self.registry), CONTENT_TYPE_LATEST)
+        else:
+            self._say(HTTPStatus.NOT_FOUND, b"not found\n")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: probes come every few seconds."""
+
+    def _say(self, status: HTTPStatus, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _answer_for(probes: dict[str, Callable[[], bool]], registry: CollectorRegistry | None) -> type[_Answer]:
+    return type("_PodAnswer", (_Answer,), {"probes": probes, "registry": registry})
+
+
+def _listen(port: int, handler: type[_Answer]) -> _Server:
+    """On the IPv6 wildcard, which takes IPv4 too; on IPv4's where the machine has no IPv6."""
+    try:
+        return _Server(socket.AF_INET6, ("::", port), handler)
+    except OSError as error:
+        log.debug("no IPv6: %s", error)
+    try:
+        return _Server(socket.AF_INET, ("0.0.0.0", port), handler)
+    except OSError as error:
+        raise InputError(f"--http-port {port}: {error.strerror}; choose a port that is free") from error
