@@ -15,17 +15,17 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready-$(ACCELERATOR)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run test check format bench lock clean
+.PHONY: help setup run test check format bench lock clean cluster cluster-down cluster-tools cluster-prepare
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY) ## Makes .venv from the lock (about 6 GB, once)
 
 run: $(READY) ## Runs the example job: examples/arithmetic.yaml
 	@$(BIN)/openseer run examples/arithmetic.yaml
 
-test: $(READY) ## Runs all tests that this machine can run
+test: $(READY) cluster-prepare ## Runs all tests that this machine can run
 	@$(BIN)/python -m pytest --durations=15
 
 check: $(READY) ## Lint, format, types, import directions, house rules
@@ -43,11 +43,31 @@ bench: $(READY) ## Runs each benchmark in its short form
 	    echo "$$benchmark" && $(BIN)/python "$$benchmark" --quick; \
 	done
 
+cluster: ## Starts a Kubernetes cluster on this machine (root; the first time builds it, about 15 minutes)
+	@cluster/cluster.sh prepare && cluster/cluster.sh up 2 && cluster/cluster.sh load operator scripted
+	@printf '%s\n' "kubectl works inside its network: cluster/cluster.sh exec kubectl get nodes" \
+	    "a shell there, with KUBECONFIG and its programs: cluster/cluster.sh exec bash" "all commands: cluster/cluster.sh help"
+
+cluster-down: ## Takes it away, whatever became of it
+	@cluster/cluster.sh down
+
+cluster-tools: ## Installs the Debian packages that it needs (root)
+	@cluster/cluster.sh tools
+
+# Where the cluster's tests can run, what takes long is done here, in sight; exit code 3 says why they cannot.
+cluster-prepare:
+	@test -n "$${KUBECONFIG:-}" || cluster/cluster.sh prepare || { \
+	    test $$? = 3 && echo "tests that need a Kubernetes cluster will be skipped"; }
+
 lock: $(READY) ## Renews requirements/ from pyproject.toml
 	@for accelerator in cpu gpu; do \
 	    echo "requirements/$$accelerator.txt" && $(BIN)/$(COMPILE) --group dev --extra local --extra operator --extra "$$accelerator" \
 	        --output-file "requirements/$$accelerator.txt" pyproject.toml; \
 	done
+	@image() { \
+	    echo "requirements/image-$$1.txt" && $(BIN)/$(COMPILE) "$${@:2}" --output-file "requirements/image-$$1.txt" pyproject.toml; }; \
+	image operator --extra operator; image worker-none --extra driver; \
+	image worker-cpu --extra driver --extra cpu; image worker-gpu --extra driver --extra gpu
 	@echo "requirements/bootstrap.txt" && echo uv | $(BIN)/$(COMPILE) --no-annotate --output-file requirements/bootstrap.txt -
 
 clean: ## Removes .venv and caches; runs/ stays

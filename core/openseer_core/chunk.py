@@ -4,7 +4,8 @@ A *chunk* is one lease on one request. Its `fence` belongs to the request and on
 so a worker that lost its lease cannot write. Every write names the offset it starts at, so a repeat changes nothing.
 """
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from openseer_core.group import GroupView, Priority
@@ -208,6 +209,18 @@ class BatchProgress:
     def complete(self) -> bool:
         """Whether nothing more will come."""
         return self.sealed and self.closed == self.requests
+
+    def to_json(self) -> str:
+        """The last words of a driver that is done: whoever reads them needs no store any more."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "BatchProgress | None":
+        """The counts in a driver's last words; None when these are others."""
+        try:
+            return BatchProgress(**json.loads(text))
+        except (ValueError, TypeError):
+            return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from openseer_core.action import Announce
+from openseer_core.chunk import BatchProgress
 from openseer_core.job import RolloutJob
 from openseer_core.observation import DRIVER, Ending, Failure, Memory, Observation, Outcome, Phase, Pod, SickNode
 
@@ -34,11 +35,11 @@ class Lesson:
 
 def learn(o: Observation) -> Lesson:
     """The memory after this observation. A job that has ended learns nothing more."""
-    memory = replace(o.memory, progress=o.progress)
+    memory = replace(o.memory, progress=_final(o) or o.progress)
     if memory.ending is not None:
         return Lesson(memory)
     memory, events = _clock(o, memory)
-    ending = _completed(o) or _overdue(o, memory)
+    ending = _completed(o, memory) or _overdue(o, memory)
     if ending is None and not o.job.spec.suspend:
         memory, ending, more = _ended_members(o, memory)
         memory, sick = _sick(o, memory)
@@ -72,9 +73,15 @@ def _clock(o: Observation, memory: Memory) -> tuple[Memory, list[Announce]]:
     ]
 
 
-def _completed(o: Observation) -> Ending | None:
+def _final(o: Observation) -> BatchProgress | None:
+    """The counts in the last words of a driver that is done: its store may be gone by now."""
+    done = (pod for pod in o.pods if pod.member == DRIVER and pod.phase is Phase.SUCCEEDED)
+    return next(filter(None, (BatchProgress.from_json(pod.message) for pod in done)), None)
+
+
+def _completed(o: Observation, memory: Memory) -> Ending | None:
     if any(pod.member == DRIVER and pod.phase is Phase.SUCCEEDED for pod in o.pods):
-        counts = o.progress
+        counts = memory.progress
         return Ending(Outcome.COMPLETE, "AllReported", f"{counts.closed} of {counts.requests} responses written", o.now)
     return None
 

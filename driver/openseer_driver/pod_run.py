@@ -29,6 +29,7 @@ from openseer_driver.submission import BATCH, read_prompts, read_source
 from openseer_store.connect import open_store
 from openseer_store.port import Store
 from openseer_worker.pod_http import PodHttp
+from openseer_worker.termination import leave_words
 
 log = logging.getLogger("openseer.driver")
 
@@ -87,8 +88,10 @@ class PodRun:
             boot = await _take_over(plan, store)
             run = await _hold(plan, stack)
             audit = await self._drive(run, store, boot)
+            counts = await store.progress(BATCH)
             run.state = "complete"
         await _tell_end(plan.folder, audit)
+        leave_words(counts.to_json())
 
     async def _drive(self, run: OpenRun, store: Store, boot: str) -> AuditReport:
         known = await store.progress(BATCH)

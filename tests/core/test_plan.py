@@ -218,3 +218,15 @@ def test_bound_policies_release_nobody_in_the_tail() -> None:
     assert desired_workers(make_job(workers={"replicas": 4}), tail)[0] == 1
     assert desired_workers(make_job(workers={"replicas": 4, "tailRelease": False}), tail)[0] == 4
     assert desired_workers(make_job(workers={"replicas": 4}), replace(tail, sealed=False))[0] == 4
+
+
+def test_the_counts_of_a_complete_job_are_the_last_words_of_its_driver() -> None:
+    cluster = Cluster(make_job())
+    assert rests(cluster)
+    cluster.store_answers = False
+    counts = BatchProgress(groups=3, requests=12, ok=11, infra_failed=1, tokens=99, sealed=True)
+    cluster.end("j-driver", 0, counts.to_json())
+    assert rests(cluster)
+    assert cluster.memory.progress == counts
+    assert cluster.memory.ending is not None
+    assert cluster.memory.ending.message == "12 of 12 responses written"

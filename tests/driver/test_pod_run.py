@@ -12,6 +12,7 @@ import pytest_asyncio
 from e2e.workbench import Workbench
 from tests.driver.pod_bench import REQUESTS, PodBench
 
+from openseer_core.chunk import BatchProgress
 from openseer_store.embedded import EmbeddedRedis
 
 pytestmark = pytest.mark.redis
@@ -80,7 +81,9 @@ def test_a_job_ends_with_the_files_of_a_run_and_a_proof(pods: PodBench) -> None:
     assert f"{REQUESTS} of {REQUESTS} responses in" in summary
     assert "no violation" in audit
     assert "results runs/bench/results.jsonl, report runs/bench/report.html" in places
-    assert not driver.termination_file.exists()
+    counts = BatchProgress.from_json(driver.termination_file.read_text())
+    assert counts is not None
+    assert (counts.ok, counts.requests, counts.complete) == (REQUESTS, REQUESTS, True)
 
 
 def test_the_commands_for_local_runs_read_the_folder_of_a_pod(ended: PodBench) -> None:

@@ -23,14 +23,19 @@ def report(error: OpenseerError) -> int:
     """Writes `error: …`, which a runner looks for in the log and the operator in the pod; gives the exit code."""
     line = f"error: {one_line(str(error))}"
     log.error("%s", line)
+    leave_words(line)
+    return error.exit_code
+
+
+def leave_words(text: str) -> None:
+    """The pod's termination message; nothing outside of pods."""
     file = os.environ.get(TERMINATION_LOG)
     if file:
-        message = line.encode()[:MESSAGE_BYTES].decode(errors="ignore")
+        message = text.encode()[:MESSAGE_BYTES].decode(errors="ignore")
         try:
             Path(file).write_text(message, encoding="utf-8")
         except OSError as trouble:
             log.warning("cannot write %s: %s", file, trouble.strerror)
-    return error.exit_code
 
 
 def one_line(text: str) -> str:

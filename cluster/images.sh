@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Builds our images from their Dockerfiles, without a daemon or a registry, and puts them into the nodes of the cluster
+# if one is up:   images.sh [operator] [scripted] [cpu]      (nothing named: operator scripted)
+#   operator  localhost/openseer-operator:test     on every node
+#   scripted  localhost/openseer-worker:scripted   on every node; the scripted engine alone
+#   cpu       localhost/openseer-worker:cpu        on node n0 only, for it is large: vLLM for processors
+# What is built and what a node holds is known by a content key (Dockerfile, locks, packages), so that calling this
+# again costs nothing, and a change of code moves one small layer.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
+
+BASE=docker.io/library/debian:$SUITE-slim
+KEY_LABEL=openseer.dev/content
+
+store() { buildah --root "$BUILDAH_ROOT" --runroot "$BUILDAH_ROOT-run" --storage-driver "$DRIVER" "$@"; }
+
+# overlay where the kernel allows it here (not within another overlay), else plain copies
+choose_driver() {
+  mkdir -p "$BUILDAH_ROOT"
+  if [ ! -e "$BUILDAH_ROOT/driver" ]; then
+    DRIVER=overlay
+    store images >/dev/null 2>&1 || { rm -rf "$BUILDAH_ROOT" "$BUILDAH_ROOT-run"; mkdir -p "$BUILDAH_ROOT"; DRIVER=vfs; }
+    echo "$DRIVER" >"$BUILDAH_ROOT/driver"
+  fi
+  DRIVER=$(cat "$BUILDAH_ROOT/driver")
+}
+
+# The base that the Dockerfiles name, made here from Debian's packages. It holds ca-certificates already, because the
+# builder's own certificates lie over that file while it builds.
+base() {
+  local tarball=$CACHE/base/debian-$SUITE.tar root container
+  store inspect --type image "$BASE" >/dev/null 2>&1 && return
+  if [ ! -e "$tarball" ]; then
+    say "images: base, Debian $SUITE by debootstrap (a minute, once)"
+    mkdir -p "$CACHE/base"; root=$(mktemp -d "$CACHE/base/root.XXXXXX")
+    debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv "$SUITE" "$root" ${DEBIAN_MIRROR:-} \
+      >"$CACHE/base/log" 2>&1 || { tail -n 5 "$CACHE/base/log" >&2; fail 1 "debootstrap failed; its log: $CACHE/base/log"; }
+    rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/var/log/* "$root"/usr/share/{doc,man,locale,info}/*
+    # debootstrap copies the machine's own resolver settings; an image has none
+    rm -f "$root/etc/resolv.conf" "$root/etc/hostname"
+    tar -C "$root" --numeric-owner -cf "$tarball.new" . && mv "$tarball.new" "$tarball"
+    rm -rf "$root"
+  fi
+  container=$(store from scratch)
+  store add -q "$container" "$tarball" / >/dev/null
+  store config --cmd bash --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
+  store commit -q --rm "$container" "$BASE" >/dev/null
+}
+
+# describe NAME: sets DOCKERFILE, ENGINE, IMAGE, LOCK, PACKAGES, WHERE
+describe() {
+  DOCKERFILE=Dockerfile.worker PACKAGES="core store worker driver" WHERE=all
+  case $1 in
+    operator) DOCKERFILE=Dockerfile.operator ENGINE='' IMAGE=localhost/openseer-operator:test LOCK=image-operator PACKAGES="core store operator" ;;
+    scripted) ENGINE=none IMAGE=localhost/openseer-worker:scripted LOCK=image-worker-none ;;
+    cpu) ENGINE=cpu IMAGE=localhost/openseer-worker:cpu LOCK=image-worker-cpu WHERE=n0 ;;
+    *) fail 2 "no image is called $1; there are operator, scripted, cpu" ;;
+  esac
+}
+
+content_key() {
+  local package folders=()
+  for package in $PACKAGES; do folders+=("$package/openseer_$package"); done
+  [ "$DOCKERFILE" = Dockerfile.operator ] || folders+=(examples)
+  (cd "$REPOSITORY" && {
+    echo "$SUITE $ENGINE"
+    cat "$DOCKERFILE" .dockerignore LICENSE pyproject.toml requirements/bootstrap.txt "requirements/$LOCK.txt"
+    find "${folders[@]}" -name __pycache__ -prune -o -type f -print | LC_ALL=C sort | xargs sha256sum
+  } | sha256sum | head -c 16)
+}
+
+# The builder's certificates and pip settings, lent to the build only: they lie over files of the image and leave none.
+lent() {
+  local folder=$CACHE/lent; mkdir -p "$folder" "$HOME/.cache/uv"
+  echo 'system-certs = true' >"$folder/uv.toml"
+  LENT=(-v "$folder/uv.toml:/etc/uv/uv.toml:ro" -v "$HOME/.cache/uv:/var/cache/uv" --build-arg UV_CACHE_DIR=/var/cache/uv)
+  local certificates=${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}
+  [ ! -e "$certificates" ] || LENT+=(-v "$certificates:/etc/ssl/certs/ca-certificates.crt:ro")
+  [ ! -e /etc/pip.conf ] || LENT+=(-v /etc/pip.conf:/etc/pip.conf:ro)
+}
+
+# build NAME KEY: the image, then its OCI layout; a layout is always compressed, and zstd takes the least time
+build() {
+  local name=$1 key=$2 layout=$IMAGES/$1 log=$CACHE/image-$1.log start=$SECONDS
+  if [ "$(cat "$layout/key" 2>/dev/null)" = "$key" ]; then return; fi
+  lent
+  say "images: $IMAGE …"
+  (cd "$REPOSITORY" && store bud --network host --isolation chroot --pull=never --layers --format oci "${LENT[@]}" \
+    ${ENGINE:+--build-arg ENGINE=$ENGINE} --build-arg VERSION="$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
+    -f "$DOCKERFILE" -t "$IMAGE" .) >"$log" 2>&1 || { tail -n 15 "$log" >&2; fail 1 "$IMAGE was not built; the whole log: $log"; }
+  say "images: $IMAGE built after $((SECONDS - start)) s; writing its layers"
+  rm -f "$layout/key"; mkdir -p "$IMAGES"
+  store push -q --compression-format zstd --compression-level 1 "$IMAGE" "oci:$layout:${IMAGE##*:}"
+  "$HERE/oci_layout.py" keep-only "$layout" "${IMAGE##*:}"
+  echo "$key" >"$layout/key"
+  # images of keys before this one, and containers of builds that broke off
+  store rmi --prune >/dev/null 2>&1 || true
+  say "images: $IMAGE ready after $((SECONDS - start)) s"
+}
+
+# load NAME KEY NODE: streams the layers that the node lacks into its store
+load() {
+  local name=$1 key=$2 node=$3 start=$SECONDS held=$NODES/$3/layers-of-$1 log=$STATE/log/$3-import.log
+  [ -z "$(ctr_of "$node" images ls -q "name==$IMAGE,labels.\"$KEY_LABEL\"==$key")" ] || return 0
+  # Unpacked layers are enough: without their archives the large image takes half the room.
+  put() { "$HERE/oci_layout.py" tar "$IMAGES/$name" "$@" | ctr_of "$node" images import --local --base-name "${IMAGE%:*}" \
+    --label "$KEY_LABEL=$key" --discard-unpacked-layers - >"$log" 2>&1; }
+  put "$held" || { rm -f "$held"; put "$held"; } || { tail -n 5 "$log" >&2; fail 1 "$IMAGE could not be put into $node"; }
+  "$HERE/oci_layout.py" layers "$IMAGES/$name" >"$held"
+  say "images: $IMAGE is in $node after $((SECONDS - start)) s"
+}
+
+LOCK_PATIENCE=1800  # seconds
+lock() {  # one build of each image at a time; the lock taken before goes
+  exec 8>"$CACHE/locks/$1"
+  flock -n 8 || { say "images: another build of $1 runs; waiting for it"; flock -w "$LOCK_PATIENCE" 8 || fail 1 "it took over $LOCK_PATIENCE s"; }
+}
+
+main() {
+  [ $# -gt 0 ] || set -- operator scripted
+  local name key node
+  for name in "$@"; do describe "$name"; done
+  # shellcheck disable=SC2086
+  need_tools $RUNNING_TOOLS $BUILDING_TOOLS
+  mkdir -p "$CACHE/locks"
+  lock base; choose_driver; base
+  for name in "$@"; do
+    lock "$name"; describe "$name"; key=$(content_key)
+    build "$name" "$key"
+    local jobs=()
+    for node in $(nodes); do
+      [ "$WHERE" = all ] || [ "$WHERE" = "$node" ] || continue
+      load "$name" "$key" "$node" 8>&- & jobs+=($!)
+    done
+    for node in "${jobs[@]}"; do wait "$node" || exit 1; done
+  done
+}
+main "$@"; exit

@@ -1,0 +1,70 @@
+#!/usr/bin/env python3
+"""Reads an OCI image layout: which layers it names, and a tar of it without the layers that a node holds already.
+
+oci_layout.py keep-only LAYOUT TAG   forgets other images and the blobs that only they used
+oci_layout.py layers LAYOUT          prints the layers' digests, one a line
+oci_layout.py tar LAYOUT HELD        writes a tar to standard output; HELD lists digests to leave out (may be absent)
+"""
+
+import json
+import os
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+
+def blob(layout: Path, digest: str) -> Path:
+    return layout / "blobs" / digest.replace(":", "/")
+
+
+def manifest_of(layout: Path) -> tuple[str, dict[str, Any]]:
+    """The digest and the manifest of the one image in the layout."""
+    digest = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+    return digest, json.loads(blob(layout, digest).read_text())
+
+
+def layers(layout: Path) -> list[str]:
+    return [layer["digest"] for layer in manifest_of(layout)[1]["layers"]]
+
+
+def keep_only(layout: Path, tag: str) -> None:
+    index = json.loads((layout / "index.json").read_text())
+    names = "org.opencontainers.image.ref.name"
+    index["manifests"] = [entry for entry in index["manifests"] if entry.get("annotations", {}).get(names) == tag][-1:]
+    (layout / "index.json").write_text(json.dumps(index))
+    digest, manifest = manifest_of(layout)
+    used = {blob(layout, name) for name in (digest, manifest["config"]["digest"], *layers(layout))}
+    # Beside the blobs of other images: half of a blob, from a push that was killed.
+    for path in (*(layout / "blobs" / "sha256").iterdir(), *layout.glob("oci-put-blob*")):
+        if path not in used:
+            path.unlink()
+
+
+def write_tar(layout: Path, held: set[str]) -> None:
+    digest, manifest = manifest_of(layout)
+    wanted = [digest, manifest["config"]["digest"], *(name for name in layers(layout) if name not in held)]
+    paths = [layout / "oci-layout", layout / "index.json", *(blob(layout, name) for name in dict.fromkeys(wanted))]
+    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+        for path in paths:
+            archive.add(path, arcname=str(path.relative_to(layout)))
+
+
+def main(verb: str, folder: str, *rest: str) -> None:
+    layout = Path(folder)
+    if verb == "keep-only":
+        keep_only(layout, rest[0])
+    elif verb == "layers":
+        sys.stdout.writelines(f"{name}\n" for name in layers(layout))
+    elif verb == "tar":
+        held = Path(rest[0])
+        write_tar(layout, set(held.read_text().split()) if held.exists() else set())
+    else:
+        raise SystemExit(__doc__)
+
+
+try:
+    main(*sys.argv[1:])
+except BrokenPipeError:
+    # The reader has said already why it reads no further.
+    os._exit(1)

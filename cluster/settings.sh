@@ -1,0 +1,70 @@
+# What every script here agrees on: versions, folders, names, addresses, and how it talks. Sourced, never run.
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # used by the scripts that source this
+
+KUBERNETES=1.36.3 STAGING=v0.36.3 ETCD=v3.6.14 CONTAINERD=v2.3.7 CNI_PLUGINS=v1.9.1
+COREDNS=v1.14.0 KWOK=v0.8.0 HELM=v3.21.4 KUBECONFORM=v0.7.0
+# The oldest Go that builds all of them.
+GO_AT_LEAST=1.26
+SUITE=bookworm
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+REPOSITORY=${HERE%/*}
+CACHE=${OPENSEER_CACHE:-$HOME/.cache/openseer}
+VERSIONS="$KUBERNETES $ETCD $CONTAINERD $CNI_PLUGINS $COREDNS $KWOK $HELM $KUBECONFORM"
+PROGRAMS=$CACHE/programs/$KUBERNETES-$(printf %s "$VERSIONS" | sha256sum | head -c 8)
+CNI=$PROGRAMS/cni
+STATE=$CACHE/cluster          # one life of the cluster: `down` removes it
+NODES=$CACHE/nodes            # the nodes' image stores: they outlive the cluster
+IMAGES=$CACHE/images          # OCI layouts of our images, from which nodes are filled
+BUILDAH_ROOT=$CACHE/buildah
+
+# Addresses exist within the cluster's own network namespaces only, so they can be fixed.
+NETWORK=10.201.0 SERVICES=10.202.0 PODS=10.203
+ADDRESS_OF_PLANE=$NETWORK.1
+export PATH=$PROGRAMS:$PATH
+export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1
+
+say() { printf '%s\n' "$*" >&2; }
+
+# fail CODE WORDS…: 2 a mistake in the call, 3 this machine cannot do it, 1 all else
+fail() { local code=$1; shift; say "cluster: $*"; exit "$code"; }
+
+# The kinds of control groups: version 2 is one tree, version 1 a tree for each controller.
+cgroup_roots() {
+  if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo /sys/fs/cgroup
+  else local root; for root in /sys/fs/cgroup/*/; do [ -e "$root/cgroup.procs" ] && echo "${root%/}"; done; fi
+}
+
+# Nodes that are up, as names n0 n1 …
+nodes() { local folder; for folder in "$STATE"/nodes/n[0-9]*/; do [ -d "$folder" ] && basename "$folder"; done; return 0; }
+
+in_plane() { nsenter --net=/run/netns/os-cp env KUBECONFIG="$STATE/admin.kubeconfig" PATH="$PATH" "$@"; }
+
+ctr_of() { local node=$1; shift; ctr -a "$STATE/nodes/$node/containerd.sock" -n k8s.io "$@"; }
+
+# --- what the machine must bring ---------------------------------------------------------------------------------
+# command:Debian package
+RUNNING_TOOLS="runc:runc ip:iproute2 nft:nftables openssl:openssl nsenter:util-linux flock:util-linux"
+BUILDING_TOOLS="buildah:buildah debootstrap:debootstrap"
+
+# lacking TOOLS…: the Debian packages whose commands are not here
+lacking() {
+  local tool
+  for tool in "$@"; do PATH=$PATH:/usr/sbin:/sbin command -v "${tool%%:*}" >/dev/null || echo "${tool##*:}"; done | sort -u
+}
+
+# need_tools TOOLS…: installs what lacks where that is possible (root, apt), else exits with 3 and says what lacks
+need_tools() {
+  [ "$(uname -s)" = Linux ] || fail 3 "a cluster on this machine needs Linux"
+  [ "$(id -u)" = 0 ] || fail 3 "a cluster on this machine needs root: network namespaces, mounts, control groups"
+  local packages; packages=$(lacking "$@" | tr '\n' ' ')
+  [ -n "$packages" ] || return 0
+  [ "${INSTALL_TOOLS:-}" = yes ] && command -v apt-get >/dev/null ||
+    fail 3 "missing: ${packages% } (Debian packages; as root: make cluster-tools)"
+  say "tools: apt-get install $packages"
+  # shellcheck disable=SC2086
+  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages; } >&2 ||
+    fail 3 "apt-get could not install: $packages"
+}
+export PATH=$PATH:/usr/sbin:/sbin

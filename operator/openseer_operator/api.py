@@ -1,0 +1,223 @@
+"""Calls to the Kubernetes API: few verbs, a table of kinds, errors that say whether a repeat may help."""
+
+# The client's generated code is typed in part.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from openseer_core.errors import InputError, OpenseerError
+from openseer_operator.settings import FIELD_MANAGER
+
+Json = dict[str, Any]
+
+CONNECT_SECONDS = 5.0
+"""Longest wait for a connection to the API server."""
+CALL_SECONDS = 15.0
+"""Longest wait for the answer to one call."""
+PAGE_SECONDS = 30.0
+"""Longest wait for one page of a LIST."""
+PAGE_OBJECTS = 500
+"""Objects in a page of a LIST."""
+CONNECTIONS = 64
+"""Most connections to the API server, beside those that watch."""
+LONGEST_ERROR = 500
+"""Characters of a server's refusal that are shown."""
+
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+_APPLY = "application/apply-patch+yaml"
+_MERGE = "application/merge-patch+json"
+_STRATEGIC = "application/strategic-merge-patch+json"
+
+
+class ApiError(OpenseerError):
+    """The API server refused a call. `status`: the HTTP status, 0 when there was no answer."""
+
+    retryable = True
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class NotThereError(ApiError):
+    """The object is not there, or no longer (404, 410)."""
+
+
+class ConflictError(ApiError):
+    """It exists already, or is not the object or the version that was meant (409)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """Where a kind lives in the API."""
+
+    prefix: str
+    plural: str
+    namespaced: bool = True
+
+    def path(self, namespace: str | None, name: str = "", sub: str = "") -> str:
+        """The path of a collection, an object or its subresource."""
+        parts = [self.prefix]
+        if self.namespaced and namespace is not None:
+            parts += ["namespaces", namespace]
+        return "/".join(filter(None, [*parts, self.plural, name, sub]))
+
+
+RESOURCES: Mapping[str, Resource] = {
+    "RolloutJob": Resource("/apis/openseer.dev/v1alpha1", "rolloutjobs"),
+    "Pod": Resource("/api/v1", "pods"),
+    "Service": Resource("/api/v1", "services"),
+    "ConfigMap": Resource("/api/v1", "configmaps"),
+    "Secret": Resource("/api/v1", "secrets"),
+    "ServiceAccount": Resource("/api/v1", "serviceaccounts"),
+    "PersistentVolumeClaim": Resource("/api/v1", "persistentvolumeclaims"),
+    "Event": Resource("/api/v1", "events"),
+    "Node": Resource("/api/v1", "nodes", namespaced=False),
+    "StatefulSet": Resource("/apis/apps/v1", "statefulsets"),
+    "PodDisruptionBudget": Resource("/apis/policy/v1", "poddisruptionbudgets"),
+    "NetworkPolicy": Resource("/apis/networking.k8s.io/v1", "networkpolicies"),
+    "Lease": Resource("/apis/coordination.k8s.io/v1", "leases"),
+}
+
+
+class Api:
+    """One client for all calls. `calls` counts them by verb, kind and status; `answered_at`: monotonic, last answer."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self.calls: Counter[tuple[str, str, int]] = Counter()
+        self.answered_at = time.monotonic()
+
+    @staticmethod
+    async def connect() -> "Api":
+        """As the pod's service account, elsewhere as KUBECONFIG says. Raises InputError when there is neither."""
+        configuration = Configuration()
+        try:
+            load_incluster_config(client_configuration=configuration)
+        except ConfigException:
+            try:
+                await load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
+            except (ConfigException, OSError) as error:
+                raise InputError(f"no way to the Kubernetes API: neither in a pod nor by KUBECONFIG: {error}") from None
+        configuration.connection_pool_maxsize = CONNECTIONS
+        return Api(ApiClient(configuration))
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    # ---- one object; each call raises ApiError or one of its kinds
+
+    async def get(self, kind: str, namespace: str | None, name: str) -> Json:
+        return await self._call("GET", kind, RESOURCES[kind].path(namespace, name))
+
+    async def create(self, kind: str, namespace: str | None, body: Json) -> Json:
+        """Raises ConflictError when the name is taken."""
+        query = [("fieldManager", FIELD_MANAGER)]
+        return await self._call("POST", kind, RESOURCES[kind].path(namespace), query=query, body=body)
+
+    async def replace(self, kind: str, namespace: str | None, body: Json) -> Json:
+        """Raises ConflictError when the body's resourceVersion is not the newest."""
+        path = RESOURCES[kind].path(namespace, body["metadata"]["name"])
+        return await self._call("PUT", kind, path, query=[("fieldManager", FIELD_MANAGER)], body=body)
+
+    async def apply(self, kind: str, body: Json, sub: str = "") -> Json:
+        """Server-side apply: our fields become what `body` says, those it no longer names are given up."""
+        meta = body["metadata"]
+        path = RESOURCES[kind].path(meta.get("namespace"), meta["name"], sub)
+        query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
+        return await self._call("PATCH", kind, path, query=query, body=body, content=_APPLY)
+
+    async def merge(self, kind: str, namespace: str | None, name: str, body: Json) -> Json:
+        """A merge patch: maps are merged, null takes away, lists are replaced."""
+        path = RESOURCES[kind].path(namespace, name)
+        query = [("fieldManager", FIELD_MANAGER)]
+        return await self._call("PATCH", kind, path, query=query, body=body, content=_MERGE)
+
+    async def set_condition(self, kind: str, name: str, condition: Json) -> Json:
+        """One condition of a cluster-wide object's status, the others left alone."""
+        path = RESOURCES[kind].path(None, name, "status")
+        return await self._call("PATCH", kind, path, body={"status": {"conditions": [condition]}}, content=_STRATEGIC)
+
+    async def delete(self, kind: str, namespace: str, name: str, uid: str = "", *, at_once: bool = False) -> Json:
+        """`uid`: only this very object. `at_once`: without the grace period and without the node's word."""
+        body: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        if at_once:
+            body["gracePeriodSeconds"] = 0
+        return await self._call("DELETE", kind, RESOURCES[kind].path(namespace, name), body=body)
+
+    # ---- many objects
+
+    async def pages(
+        self, kind: str, namespaces: Sequence[str], selector: str = "", *, metadata_only: bool = False
+    ) -> AsyncIterator[list[Json]]:
+        """All objects of a kind, page by page; `namespaces` empty: of the whole cluster."""
+        for namespace in namespaces or (None,):
+            query = [("limit", str(PAGE_OBJECTS)), *([("labelSelector", selector)] if selector else [])]
+            proceed = ""
+            while True:
+                more = [("continue", proceed)] if proceed else []
+                accept = _METADATA_ONLY if metadata_only else "application/json"
+                path = RESOURCES[kind].path(namespace)
+                page = await self._call("LIST", kind, path, query=[*query, *more], accept=accept, seconds=PAGE_SECONDS)
+                yield page.get("items") or []
+                proceed = page["metadata"].get("continue", "")
+                if not proceed:
+                    break
+
+    # ---- the call itself
+
+    async def _call(
+        self,
+        verb: str,
+        kind: str,
+        path: str,
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: Json | None = None,
+        content: str = "application/json",
+        accept: str = "application/json",
+        seconds: float = CALL_SECONDS,
+    ) -> Json:
+        method = "GET" if verb == "LIST" else verb
+        headers = {"Accept": accept, "Content-Type": content}
+        status = 0
+        try:
+            request = await self._client.param_serialize(
+                method, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
+            )
+            limit: Any = aiohttp.ClientTimeout(total=seconds, connect=CONNECT_SECONDS)
+            response = await self._client.call_api(*request, _request_timeout=limit)
+            status = response.status
+            data = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            words = str(error) or type(error).__name__
+            raise ApiError(f"{verb} {path}: the Kubernetes API did not answer: {words}") from None
+        finally:
+            self.calls[verb, kind, status] += 1
+        self.answered_at = time.monotonic()
+        if status >= 400:
+            raise _refusal(status, f"{verb} {path}", data)
+        return json.loads(data)
+
+
+def _refusal(status: int, what: str, data: bytes) -> ApiError:
+    try:
+        words = str(json.loads(data).get("message", ""))
+    except (ValueError, AttributeError):
+        words = data.decode(errors="replace")
+    text = f"{what}: {status} {words[:LONGEST_ERROR]}"
+    if status in (404, 410):
+        return NotThereError(text, status)
+    return ConflictError(text, status) if status == 409 else ApiError(text, status)

@@ -1,0 +1,68 @@
+"""What the operator is told by its environment; the chart sets it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from openseer_core.errors import InputError
+
+FIELD_MANAGER = "openseer-operator"
+"""Who owns the fields that the operator applies."""
+FINALIZER = "openseer.dev/store"
+"""On jobs with a store of the user's own, whose keys must be deleted with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`namespace`: the operator's own. `watched`: namespaces of jobs; empty: all of them.
+
+    `worker_image`, `store_image`: of workers and drivers, and of managed Redis, for jobs that name none;
+    `pull_policy`: theirs ("" leaves it to Kubernetes). `status_writes` and `stamps`: most writes a second, over all
+    jobs. `node_condition`: type of the condition that is set to False on a node with a sick GPU, "" to set none.
+    `http_port`: of health and metrics.
+    """
+
+    namespace: str
+    worker_image: str
+    store_image: str
+    watched: tuple[str, ...] = ()
+    pull_policy: str = ""
+    lease: str = "openseer-operator"
+    identity: str = ""
+    http_port: int = 8080
+    node_condition: str = ""
+    network_policies: bool = True
+    status_writes: float = 10.0
+    stamps: float = 10.0
+
+    @staticmethod
+    def read(environment: Mapping[str, str] = os.environ) -> "Settings":
+        """From OPENSEER_* variables. Raises InputError that names the one that is missing or wrong."""
+
+        def required(name: str) -> str:
+            value = environment.get(name, "")
+            if not value:
+                raise InputError(f"{name}: missing; the chart sets it on the operator's Deployment")
+            return value
+
+        def number(name: str, default: float) -> float:
+            text = environment.get(name, "")
+            try:
+                return float(text) if text else default
+            except ValueError as error:
+                raise InputError(f"{name}: found {text!r}, allowed: a number") from error
+
+        return Settings(
+            namespace=required("OPENSEER_NAMESPACE"),
+            worker_image=required("OPENSEER_WORKER_IMAGE"),
+            store_image=required("OPENSEER_STORE_IMAGE"),
+            watched=tuple(filter(None, environment.get("OPENSEER_WATCH_NAMESPACES", "").split(","))),
+            pull_policy=environment.get("OPENSEER_PULL_POLICY", ""),
+            lease=environment.get("OPENSEER_LEASE", "openseer-operator"),
+            identity=environment.get("OPENSEER_IDENTITY", environment.get("HOSTNAME", "operator")),
+            http_port=int(number("OPENSEER_HTTP_PORT", 8080)),
+            node_condition=environment.get("OPENSEER_NODE_CONDITION", ""),
+            network_policies=environment.get("OPENSEER_NETWORK_POLICIES", "true") != "false",
+            status_writes=number("OPENSEER_STATUS_WRITES_PER_SECOND", 10.0),
+            stamps=number("OPENSEER_STAMPS_PER_SECOND", 10.0),
+        )

@@ -1,0 +1,230 @@
+"""Reads the stores of the jobs that run: their counts, and what their workers say. No reconcile waits for a store."""
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from openseer_core.chunk import BatchProgress, WorkerStatus
+from openseer_core.errors import InputError, OpenseerError
+from openseer_core.job import RolloutJob
+from openseer_core.observation import StoreView, WorkerReport
+from openseer_operator.api import Api
+from openseer_operator.names import store_name
+from openseer_operator.pods import URL_KEY
+from openseer_operator.reading import JobRecord, Key
+from openseer_store.connect import open_store
+from openseer_store.port import Store
+
+CONNECT_SECONDS = 2.0
+"""Longest wait for a store to be reached."""
+READ_SECONDS = 2.0
+"""Longest wait for one reading."""
+READ_EVERY_SECONDS = 1.0
+"""Between two readings of one store, while there are few."""
+READS_PER_SECOND = 200.0
+"""Most readings a second, over all stores."""
+READS_AT_ONCE = 32
+"""Stores that are read at the same time; a reading's time begins when its turn has come."""
+RETRY_SECONDS = 5.0
+"""Longest pause after a reading that failed; it grows up to that, with many stores to three times the usual pause."""
+STALE_SECONDS = 5.0
+"""An older view is none; with so many stores that readings come seldom, three readings' time."""
+FRESH_SECONDS = 30.0
+"""A worker that said nothing for longer says nothing."""
+RATE_SECONDS = 30.0
+"""Tokens per second are taken over so long."""
+PURGE_SECONDS = 10.0
+"""Longest time for deleting a job's keys."""
+BATCH = 0
+"""The only batch of a job."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Watched:
+    """One store that is read. `since`: from when on; `at`: when last (loop's clock); `inflight`: held by workers."""
+
+    record: JobRecord
+    task: asyncio.Task[None] | None = None
+    store: Store | None = None
+    view: StoreView | None = None
+    since: float = 0.0
+    at: float = 0.0
+    inflight: int = 0
+    said: object = None
+    failures: int = 0
+    counts: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
+
+
+class Stores:
+    """`changed`: called with a job's key when its store says something that may call for action."""
+
+    def __init__(self, api: Api, changed: Callable[[Key], None]) -> None:
+        self._api = api
+        self._changed = changed
+        self._watched: dict[Key, Watched] = {}
+        self._gate = asyncio.Semaphore(READS_AT_ONCE)
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    # ---- what a reconcile asks
+
+    def watch(self, record: JobRecord) -> None:
+        """Reads the job's store from now on; returns at once."""
+        known = self._watched.get(record.key)
+        if known is not None and known.record.uid == record.uid:
+            known.record = record
+            return
+        if known is not None:
+            self.leave(record.key)
+        one = self._watched[record.key] = Watched(record, since=_now())
+        one.task = asyncio.create_task(self._follow(one), name=f"store of {record.key[0]}/{record.key[1]}")
+
+    def leave(self, key: Key) -> None:
+        """Reads it no longer."""
+        one = self._watched.pop(key, None)
+        if one is not None and one.task is not None:
+            one.task.cancel()
+
+    def view(self, key: Key) -> StoreView | None:
+        """The newest view; None when there is none, or only an old one."""
+        one = self._watched.get(key)
+        return one.view if one is not None and not self._stale(one) else None
+
+    def settling(self, key: Key) -> bool:
+        """Whether it is too early to say that the store does not answer."""
+        one = self._watched.get(key)
+        return one is not None and one.view is None and _now() - one.since < self._limit
+
+    def inflight(self, key: Key) -> int:
+        """Requests that workers held when the store was last read."""
+        one = self._watched.get(key)
+        return one.inflight if one is not None else 0
+
+    def tokens_per_second(self, key: Key) -> float | None:
+        """Of late; None while too little is known."""
+        one = self._watched.get(key)
+        if one is None or len(one.counts) < 2:
+            return None
+        (start, first), (end, last) = one.counts[0], one.counts[-1]
+        return (last - first) / (end - start) if end > start else None
+
+    async def purge(self, key: Key) -> None:
+        """Deletes the job's keys. Raises StoreUnavailableError when the store is not there."""
+        one = self._watched[key]
+        async with asyncio.timeout(PURGE_SECONDS):
+            store = one.store or await self._open(one)
+            await store.purge()
+
+    async def close(self) -> None:
+        """Leaves all of them."""
+        tasks = [one.task for one in self._watched.values() if one.task is not None]
+        for key in list(self._watched):
+            self.leave(key)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---- reading
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two readings of one store."""
+        return max(READ_EVERY_SECONDS, len(self._watched) / READS_PER_SECOND)
+
+    def _stale(self, one: Watched) -> bool:
+        return _now() - one.at > self._limit
+
+    @property
+    def _limit(self) -> float:
+        return max(STALE_SECONDS, 3 * self.interval)
+
+    async def _follow(self, one: Watched) -> None:
+        try:
+            while True:
+                async with self._gate:
+                    await self._once(one)
+                pause = min(self.interval * 2.0 ** min(one.failures, 10), max(RETRY_SECONDS, 3 * self.interval))
+                await asyncio.sleep(pause)
+        finally:
+            if one.store is not None:
+                await one.store.close()
+
+    async def _once(self, one: Watched) -> None:
+        """One reading; a failure is logged when it begins, and told when the last view has become too old."""
+        key = one.record.key
+        try:
+            if one.store is None:
+                async with asyncio.timeout(CONNECT_SECONDS + READ_SECONDS):
+                    one.store = await self._open(one)
+            async with asyncio.timeout(READ_SECONDS):
+                view = await self._read(one, one.store)
+        except (OpenseerError, TimeoutError, OSError) as error:
+            if not one.failures:
+                log.info("%s/%s: store: %s", *key, str(error) or "no answer in time")
+            one.failures += 1
+            said: object = None if self._stale(one) else one.said
+        else:
+            one.failures, one.view, one.at = 0, view, _now()
+            said = _said(one.record.job, view)
+        if said != one.said:
+            one.said = said
+            self._changed(key)
+
+    async def _read(self, one: Watched, store: Store) -> StoreView:
+        """One call after the other: they share one connection, and there may be a thousand stores."""
+        progress = await store.progress(BATCH)
+        workers = await store.workers()
+        fresh = await store.now() - FRESH_SECONDS if workers else 0.0
+        one.inflight = sum(worker.inflight for worker in workers)
+        one.counts.append((_now(), progress.tokens))
+        while one.counts[-1][0] - one.counts[0][0] > RATE_SECONDS and len(one.counts) > 2:
+            one.counts.popleft()
+        return StoreView(progress, reports_of(worker for worker in workers if worker.seen_at >= fresh))
+
+    async def _open(self, one: Watched) -> Store:
+        job = one.record.job
+        assert job is not None
+        return await open_store(await self._url(job), job.name, job.namespace, retry_seconds=CONNECT_SECONDS)
+
+    async def _url(self, job: RolloutJob) -> str:
+        """Raises InputError when the Secret does not say."""
+        if job.spec.store.url is not None:
+            return job.spec.store.url
+        reference = job.spec.store.secret_ref
+        name, word = (reference.name, reference.key) if reference is not None else (store_name(job), URL_KEY)
+        data: Mapping[str, str] = (await self._api.get("Secret", job.namespace, name)).get("data") or {}
+        try:
+            return base64.b64decode(data[word], validate=True).decode().strip()
+        except (KeyError, binascii.Error, UnicodeDecodeError):
+            raise InputError(f"Secret {name}: key {word}: missing or no text, allowed: the URL of a Redis") from None
+
+
+def reports_of(workers: Iterable[WorkerStatus]) -> dict[str, WorkerReport]:
+    """What workers say, by the uid of the pod that says so; a worker that runs in no pod is left out."""
+    reports: dict[str, WorkerReport] = {}
+    for worker in workers:
+        figures = worker.info.figures
+        pod, number = str(figures.get("pod", "")), worker.name.removeprefix("worker-")
+        if pod and number.isdecimal():
+            held, sick = figures.get("held_tokens", 0), str(figures.get("sick", ""))
+            held_tokens = int(held) if isinstance(held, (int, float)) else 0
+            reports[pod] = WorkerReport(int(number), pod, worker.info.state, held_tokens, sick)
+    return reports
+
+
+def _said(job: RolloutJob | None, view: StoreView) -> object:
+    """What of a view may call for action: equal for two views that do not differ in it."""
+    counts: BatchProgress = view.progress
+    left = counts.requests - counts.closed
+    fleet = job.spec.workers.replicas if job is not None else 0
+    workers = frozenset(replace(report, held_tokens=0) for report in view.reports.values())
+    return counts.sealed, min(left, fleet) if counts.sealed else None, counts.complete, workers
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

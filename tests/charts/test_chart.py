@@ -1,0 +1,235 @@
+"""The chart renders what it promises, for every way of installing it, and asks for no more rights than are used."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from openseer_operator.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "openseer"
+KUBERNETES = "1.36.3"
+"""The version that templates are rendered for; a helm built from source knows none itself."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "namespaced": {"watchNamespaces": ["lab", "prod"]},
+    "everything on": {
+        "nodeRepair": {"condition": "AcceleratedHardwareReady"},
+        "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+        "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}]},
+        "imagePullSecrets": [{"name": "registry"}],
+        "redisImage": {"repository": "valkey", "tag": "8"},
+        "podLabels": {"team": "a"},
+        "tolerations": [{"operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "nodeSelector": {"pool": "system"},
+        "priorityClassName": "high",
+    },
+    "everything off": {
+        "crds": {"install": False},
+        "rbac": {"create": False, "aggregate": False},
+        "serviceAccount": {"create": False, "name": "mine"},
+        "podDisruptionBudget": {"enabled": False},
+        "networkPolicy": {"enabled": False},
+        "metrics": {"service": False},
+    },
+}
+
+
+def program(name: str) -> str | None:
+    """On the path, or among the programs that cluster/build.sh made."""
+    found = shutil.which(name)
+    if found:
+        return found
+    folder = Path(os.environ.get("OPENSEER_CACHE", Path.home() / ".cache" / "openseer")) / "programs"
+    return next((str(path) for path in sorted(folder.glob(f"*/{name}"), reverse=True)), None)
+
+
+HELM = program("helm")
+pytestmark = pytest.mark.skipif(HELM is None, reason="no helm: neither on the path nor built by cluster/build.sh")
+
+
+def helm(*arguments: str, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+    assert HELM is not None
+    return subprocess.run(
+        [HELM, *arguments, "--values", "-"],
+        input=json.dumps(values or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def template(values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+    return helm(*("template", "rel", str(CHART), "--namespace", "system", "--kube-version", KUBERNETES), values=values)
+
+
+@cache
+def objects_of(variant: str) -> tuple[dict[str, Any], ...]:
+    done = template(VARIANTS[variant])
+    assert done.returncode == 0, done.stderr
+    return tuple(one for one in yaml.safe_load_all(done.stdout) if one)
+
+
+def of_kind(variant: str, *kinds: str) -> list[dict[str, Any]]:
+    return [one for one in objects_of(variant) if one["kind"] in kinds]
+
+
+def pod(variant: str) -> dict[str, Any]:
+    (deployment,) = of_kind(variant, "Deployment")
+    return deployment["spec"]["template"]["spec"]
+
+
+def rules(variant: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Namespace ("" is the whole cluster), role and rule."""
+    for role in of_kind(variant, "Role", "ClusterRole"):
+        for rule in role["rules"]:
+            yield role["metadata"].get("namespace", ""), role["metadata"]["name"], rule
+
+
+def settings(variant: str) -> Settings:
+    variables = {one["name"]: one.get("value", "from a field") for one in pod(variant)["containers"][0]["env"]}
+    return Settings.read(variables)
+
+
+def refusal(values: dict[str, Any]) -> str:
+    done = template(values)
+    assert done.returncode != 0, "rendered"
+    return done.stderr
+
+
+def test_the_linter_finds_nothing() -> None:
+    done = helm("lint", str(CHART), "--strict", "--kube-version", KUBERNETES)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_object_has_a_place_and_says_whose_it_is(variant: str) -> None:
+    for one in objects_of(variant):
+        if one["kind"] != "CustomResourceDefinition":
+            assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == "rel"
+        if not one["kind"].startswith(("Cluster", "Custom")):
+            assert one["metadata"]["namespace"]
+    names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in objects_of(variant)]
+    assert len(names) == len(set(names))
+
+
+def test_what_is_switched_off_is_not_there() -> None:
+    assert {one["kind"] for one in objects_of("everything off")} == {"Deployment"}
+
+
+def test_what_is_switched_on_is_there() -> None:
+    kinds = {one["kind"] for one in objects_of("everything on")}
+    assert {"ServiceMonitor", "Service", "NetworkPolicy", "PodDisruptionBudget"} <= kinds
+    assert "ServiceMonitor" not in {one["kind"] for one in objects_of("as it is")}
+
+
+def test_the_crd_is_the_projects_own_and_stays_when_the_chart_goes() -> None:
+    (found,) = of_kind("as it is", "CustomResourceDefinition")
+    assert found["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    assert found == yaml.safe_load((ROOT / "crds" / "rolloutjobs.yaml").read_text(encoding="utf-8"))
+
+
+def test_a_crd_that_need_not_stay_is_the_very_file() -> None:
+    done = template({"crds": {"keep": False}})
+    assert (ROOT / "crds" / "rolloutjobs.yaml").read_text(encoding="utf-8").strip() in done.stdout
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_operators_pod_is_restricted(variant: str) -> None:
+    spec = pod(variant)
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in spec["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
+def test_the_operator_understands_the_environment_that_it_is_given() -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))["appVersion"]
+    plain, full = settings("as it is"), settings("everything on")
+    assert plain.worker_image == f"openseer-worker:{version}"
+    assert plain.store_image == f"openseer-operator:{version}" == pod("as it is")["containers"][0]["image"]
+    assert (plain.watched, plain.node_condition, plain.network_policies) == ((), "", True)
+    assert (full.store_image, full.node_condition) == ("valkey:8", "AcceleratedHardwareReady")
+    assert settings("namespaced").watched == ("lab", "prod")
+    assert plain.lease == "rel-openseer"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_rule_has_a_wildcard(variant: str) -> None:
+    for _, name, rule in rules(variant):
+        assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], name
+
+
+def test_the_operator_may_read_secrets_by_name_but_not_list_them() -> None:
+    verbs = {tuple(rule["verbs"]) for _, _, rule in rules("as it is") if "secrets" in rule["resources"]}
+    assert verbs == {("get", "create")}
+
+
+def test_nodes_are_touched_only_where_a_condition_is_wanted() -> None:
+    def on_nodes(variant: str) -> list[list[str]]:
+        return [rule["verbs"] for _, _, rule in rules(variant) if "nodes/status" in rule["resources"]]
+
+    assert (on_nodes("as it is"), on_nodes("everything on")) == ([], [["patch"]])
+
+
+def test_a_namespaced_operator_has_no_rights_beyond_its_namespaces() -> None:
+    users = ("rel-openseer-view", "rel-openseer-edit")
+    found = {(namespace, name) for namespace, name, _ in rules("namespaced") if name not in users}
+    assert found == {
+        ("lab", "rel-openseer"),
+        ("prod", "rel-openseer"),
+        ("default", "rel-openseer-node-events"),
+        ("system", "rel-openseer-lease"),
+    }
+    events = [rule for namespace, _, rule in rules("namespaced") if namespace == "default"]
+    assert [rule["resources"] for rule in events] == [["events"]]
+
+
+@pytest.mark.parametrize("variant", ["as it is", "namespaced", "everything on"])
+def test_every_role_of_the_operator_is_bound_to_its_account(variant: str) -> None:
+    account = pod(variant)["serviceAccountName"]
+    bindings = of_kind(variant, "RoleBinding", "ClusterRoleBinding")
+    assert all(one["subjects"][0]["name"] == account for one in bindings)
+    bound = {(one["metadata"].get("namespace", ""), one["roleRef"]["name"]) for one in bindings}
+    users = ("rel-openseer-view", "rel-openseer-edit")
+    assert bound == {(namespace, name) for namespace, name, _ in rules(variant) if name not in users}
+
+
+def test_the_lease_that_may_be_written_is_the_one_that_is_used() -> None:
+    named = [rule["resourceNames"] for _, _, rule in rules("as it is") if "resourceNames" in rule]
+    assert named == [[settings("as it is").lease]]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"replica": 3}, "replica"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+        ({"watchNamespaces": "lab"}, "watchNamespaces"),
+        (
+            {"redisImage": {"repository": "valkey"}},
+            "redisImage.tag: missing; name the tag of redisImage.repository",
+        ),
+        ({"serviceAccount": {"create": False}}, "serviceAccount.name: name the account to use"),
+        (
+            {"metrics": {"service": False, "serviceMonitor": {"enabled": True}}},
+            "metrics.serviceMonitor.enabled: needs metrics.service",
+        ),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], expected: str) -> None:
+    assert expected in refusal(values)

@@ -1,0 +1,113 @@
+"""What breaks in clusters, done to real nodes while a job runs: it completes, nothing is lost, doubled or leaked.
+
+`assert_completes` reads the results and the driver's audit each time: one result per request, every token accounted
+for.
+"""
+
+import time
+from typing import Any
+
+import pytest
+from cluster.kube import Kube, cluster_sh
+from cluster.workload import Workload
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(420), pytest.mark.usefixtures("operator")]
+
+
+@pytest.fixture
+def job(kube: Kube, namespace: str) -> Workload:
+    """Three workers with work for about forty seconds, some of it done."""
+    job = Workload(kube, namespace, groups=36, length=900, step=0.02, spec={"workers": {"replicas": 3}}).apply()
+    job.until_ready(3)
+    job.until(lambda: job.done() > 0, "the first request is finished")
+    return job
+
+
+def node_of(pod: dict[str, Any]) -> str:
+    return pod["spec"]["nodeName"]
+
+
+def test_pods_that_are_deleted_at_random_cost_nothing_but_time(job: Workload) -> None:
+    for name in ("job-worker-0", "job-worker-2", "job-driver", "job-worker-1"):
+        job.kubectl("delete", "pod", name, "--wait=false")
+        time.sleep(3)
+    job.kubectl("delete", "pod", "job-worker-0", "--grace-period=0", "--force")
+    job.assert_completes(240)
+    job.assert_leaves_nothing()
+
+
+def test_a_node_that_is_cut_off_loses_its_workers_to_others_and_may_come_back(job: Workload) -> None:
+    keep = {node_of(pod) for role in ("driver", "redis") for pod in job.pods(role)}
+    victims = [pod for pod in job.pods() if node_of(pod) not in keep]
+    if not victims:
+        pytest.skip("every worker shares a node with the driver or Redis here")
+    node = node_of(victims[0])
+    cluster_sh("cut", node)
+    try:
+        job.until(
+            lambda: (
+                all(node_of(pod) != node for pod in job.live().values() if pod["spec"].get("nodeName"))
+                and job.ready() == 3
+            ),
+            "three workers are ready on the other nodes",
+            180,
+        )
+    finally:
+        cluster_sh("join", node)
+    job.assert_completes(240)
+    job.assert_leaves_nothing(90)
+
+
+def test_draining_a_node_hands_everything_over(job: Workload) -> None:
+    node = node_of(job.pods()[0])
+    try:
+        job.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=150s", "--force")
+        job.until(lambda: all(node_of(pod) != node for pod in job.pods() if pod["spec"].get("nodeName")), "left")
+    finally:
+        job.kubectl("uncordon", node)
+    job.assert_completes(240)
+    assert all(one["count"] == 0 for one in job.status().get("failures", []))
+
+
+def test_an_operator_that_is_killed_is_followed_by_the_other_replica(job: Workload, kube: Kube, operator: str) -> None:
+    lease = kube.get("lease", "openseer-operator", operator)
+    holder = lease["spec"]["holderIdentity"]
+    kube.kubectl("--namespace", operator, "delete", "pod", holder, "--grace-period=0", "--force")
+    job.kubectl("delete", "pod", "job-worker-1", "--grace-period=0", "--force")
+    job.until(
+        lambda: kube.get("lease", "openseer-operator", operator)["spec"]["holderIdentity"] not in ("", holder),
+        "another replica leads",
+        60,
+    )
+    job.until_ready(3, 60)
+    job.assert_completes(240)
+
+
+def test_half_a_minute_without_an_api_server_stops_nothing(job: Workload) -> None:
+    before = job.done()
+    cluster_sh("stop-api")
+    time.sleep(30)
+    cluster_sh("start-api")
+    job.until(lambda: job.done() > before, "the work went on and the status follows", 90)
+    job.assert_completes(240)
+    job.assert_leaves_nothing(90)
+
+
+def test_a_redis_that_is_killed_comes_back_with_everything(job: Workload) -> None:
+    job.kubectl("delete", "pod", "job-redis-0", "--grace-period=0", "--force")
+    job.until(lambda: bool(job.live("redis")), "Redis is back")
+    job.assert_completes(240)
+
+
+def test_on_a_full_node_workers_wait_and_the_others_work_on(job: Workload, kube: Kube, namespace: str) -> None:
+    nodes = [one["metadata"]["name"] for one in kube.get_list("nodes")]
+    try:
+        for node in nodes:
+            kube.kubectl("cordon", node)
+        job.kubectl("delete", "pod", "job-worker-1", "--wait=false")
+        job.until(lambda: job.condition("PodsScheduled").get("status") == "False", "the condition says so")
+        assert job.holds("Available")
+    finally:
+        for node in nodes:
+            kube.kubectl("uncordon", node)
+    job.assert_completes(240)

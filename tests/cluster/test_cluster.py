@@ -1,0 +1,147 @@
+"""The cluster of cluster/ is a real one: pods, names, volumes, nodes that go away; and it leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+from cluster.kube import OPERATOR_IMAGE, SCRIPTED_IMAGE, Kube, KubeError, cluster_sh, restricted_pod, wait_until
+
+pytestmark = pytest.mark.cluster
+
+SERVE = "import http.server as h; h.test(h.SimpleHTTPRequestHandler, port=8080)"
+
+
+@pytest.fixture
+def ours(kube: Kube) -> Kube:
+    if not kube.is_ours:
+        pytest.skip("the nodes of a cluster of one's own are not cut off")
+    return kube
+
+
+def test_every_node_is_ready(kube: Kube) -> None:
+    nodes = [node["metadata"]["name"] for node in kube.get_list("nodes")]
+    assert nodes
+    assert {name: kube.condition("node", name, "Ready") for name in nodes} == dict.fromkeys(nodes, "True")
+
+
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize(
+    ("image", "module"),
+    [(OPERATOR_IMAGE, "openseer_store.connect, kopf, kubernetes"), (SCRIPTED_IMAGE, "openseer_worker.loop")],
+)
+def test_an_image_runs_under_the_restricted_profile(kube: Kube, namespace: str, image: str, module: str) -> None:
+    program = f"import os, {module}; print('as', os.getuid(), 'in', os.getcwd())"
+    kube.apply([restricted_pod("hello", image, "python", "-c", program)], namespace=namespace)
+    assert kube.finished("hello", namespace) == "as 65532 in /opt/openseer\n"
+
+
+@pytest.mark.usefixtures("images")
+def test_a_pod_that_wants_more_than_the_restricted_level_is_refused(kube: Kube, namespace: str) -> None:
+    pod = restricted_pod("greedy", SCRIPTED_IMAGE, "true", hostNetwork=True)
+    with pytest.raises(KubeError, match="violates PodSecurity"):
+        kube.apply([pod], namespace=namespace)
+
+
+@pytest.mark.usefixtures("images")
+def test_a_service_is_found_by_name_from_another_node(kube: Kube, namespace: str) -> None:
+    nodes = [node["metadata"]["name"] for node in kube.get_list("nodes")]
+    first, last = nodes[0], nodes[-1]
+    serve = restricted_pod("serve", SCRIPTED_IMAGE, "python", "-c", SERVE, nodeName=first)
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "files"},
+        "spec": {"selector": {"app": "serve"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    }
+    kube.apply([serve, service], namespace=namespace)
+    wait_until(lambda: kube.condition("pod", "serve", "Ready", namespace) == "True", "the server is ready", 60)
+    ask = f"""
+import time, urllib.request
+for _ in range(100):
+    try:
+        print(urllib.request.urlopen("http://files.{namespace}.svc.cluster.local/LICENSE", timeout=2).status)
+        break
+    except OSError:
+        time.sleep(0.2)
+"""
+    client = restricted_pod("ask", SCRIPTED_IMAGE, "python", "-c", ask, nodeName=last)
+    kube.apply([client], namespace=namespace)
+    assert kube.finished("ask", namespace) == "200\n"
+
+
+@pytest.mark.usefixtures("images")
+def test_a_claim_is_bound_and_can_be_written_to(kube: Kube, namespace: str) -> None:
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "results"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    program = "p = open('/output/line', 'a+'); p.write('whole\\n'); p.seek(0); print(p.read(), end='')"
+    pod = restricted_pod(
+        "write",
+        SCRIPTED_IMAGE,
+        "python",
+        "-c",
+        program,
+        volumes=[{"name": "output", "persistentVolumeClaim": {"claimName": "results"}}],
+        mounts=[{"name": "output", "mountPath": "/output"}],
+    )
+    kube.apply([claim, pod], namespace=namespace)
+    assert kube.finished("write", namespace) == "whole\n"
+    assert kube.get("pvc", "results", namespace)["status"]["phase"] == "Bound"
+
+
+@pytest.mark.timeout(180, func_only=True)
+def test_a_node_that_is_cut_off_is_missed_and_comes_back(ours: Kube) -> None:
+    last = ours.get_list("nodes")[-1]["metadata"]["name"]
+    cluster_sh("cut", last)
+    try:
+        wait_until(lambda: ours.condition("node", last, "Ready") == "Unknown", f"{last} is missed", 60)
+    finally:
+        cluster_sh("join", last)
+    wait_until(lambda: ours.condition("node", last, "Ready") == "True", f"{last} is Ready again", 60)
+
+
+def test_a_node_claims_gpus(ours: Kube) -> None:
+    cluster_sh("gpus", "n0", "8")
+    try:
+        assert ours.get("node", "n0")["status"]["allocatable"]["nvidia.com/gpu"] == "8"
+    finally:
+        cluster_sh("gpus", "n0", "0")
+
+
+def test_the_api_server_goes_away_and_comes_back(ours: Kube) -> None:
+    cluster_sh("stop-api")
+    try:
+        with pytest.raises(KubeError):
+            ours.kubectl("get", "nodes", "--request-timeout=2s")
+    finally:
+        cluster_sh("start-api")
+    assert ours.get_list("nodes")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400, func_only=True)
+def test_nothing_is_left_of_a_cluster_whose_owner_and_nodes_were_killed(ours: Kube) -> None:
+    if ours.owner == "developer":
+        pytest.skip("a developer's cluster is up, and a machine has room for one: cluster/cluster.sh down")
+    cluster_sh("down")
+    try:
+        owner = subprocess.Popen(["sleep", "600"])
+        cluster_sh("up", "1", "--watch", str(owner.pid))
+        ours.kubectl("create", "deployment", "some", "--image=docker.io/local/pause:1", "--replicas=3")
+        wait_until(lambda: _available(ours, "some") == 3, "three pods run", 60)
+        for program in ("n0-kubelet", "n0-containerd"):
+            os.kill(int(cluster_sh("pid", program)), signal.SIGKILL)
+        assert len(cluster_sh("leftovers").splitlines()) > 10
+        owner.kill()
+        owner.wait()
+        wait_until(lambda: cluster_sh("leftovers") == "", "nothing is left", 60)
+    finally:
+        cluster_sh("up", "3", "--watch", str(os.getpid()))
+
+
+def _available(kube: Kube, deployment: str) -> int:
+    return kube.get("deployment", deployment)["status"].get("availableReplicas", 0)

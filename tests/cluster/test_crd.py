@@ -1,0 +1,249 @@
+"""What an API server makes of the RolloutJob definition: what it refuses, what stays fixed, what it prints."""
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from cluster.kube import Kube
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parents[2]
+MINIMAL: dict[str, Any] = {"model": {"path": "m"}, "prompts": {"path": "p"}}
+# Over the minimal spec: what each field holds before a change to it is tried.
+RUNNING: dict[str, Any] = {
+    "model": {"path": "m", "engineArgs": {"max_model_len": 4096}},
+    "workers": {"replicas": 2, "min": 1, "max": 4},
+    "store": {"template": {"spec": {"priorityClassName": "high"}}},
+}
+BOUND: dict[str, Any] = {"rollout": {"policy": "round-robin"}, "workers": {"replicas": 2}}
+
+
+def merged(spec: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON merge patch applied, as the API server applies one."""
+    result = copy.deepcopy(dict(spec))
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        elif isinstance(value, Mapping):
+            below = result.get(name)
+            result[name] = merged(
+                cast("dict[str, Any]", below) if isinstance(below, dict) else {}, cast("Mapping[str, Any]", value)
+            )
+        else:
+            result[name] = value
+    return result
+
+
+def manifest(name: str, spec: Mapping[str, Any]) -> str:
+    return json.dumps(
+        {"apiVersion": "openseer.dev/v1alpha1", "kind": "RolloutJob", "metadata": {"name": name}, "spec": spec}
+    )
+
+
+class Jobs:
+    """The rollout jobs of one namespace, by kubectl."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self.kube, self.namespace = kube, namespace
+
+    def run(self, *args: str, stdin: str | None = None) -> str:
+        return self.kube.kubectl("--namespace", self.namespace, *args, text=stdin)
+
+    def refusal(self, *args: str, stdin: str | None = None) -> str:
+        """What kubectl says when the API server refuses; empty when it does not."""
+        result = self.kube.ask("--namespace", self.namespace, *args, text=stdin)
+        return result.stderr if result.returncode else ""
+
+    def create(self, name: str, patch: Mapping[str, Any]) -> None:
+        self.run("create", "--filename=-", stdin=manifest(name, merged(MINIMAL, patch)))
+
+    def refused_patch(self, name: str, patch: Mapping[str, Any]) -> str:
+        return self.refusal("patch", "rolloutjob", name, "--type=merge", "--patch", json.dumps({"spec": patch}))
+
+
+@pytest.fixture(scope="module")
+def definition(kube: Kube) -> None:
+    """The API server knows RolloutJobs, as the tree defines them."""
+    kube.kubectl("apply", "--server-side", "--filename", str(ROOT / "crds/rolloutjobs.yaml"))
+    kube.kubectl("wait", "--for=condition=Established", "crd/rolloutjobs.openseer.dev", "--timeout=30s")
+
+
+@pytest.fixture
+def jobs(kube: Kube, namespace: str, definition: None) -> Iterator[Jobs]:
+    """The jobs of a namespace, gone after the test; nothing but the definition answers to them."""
+    of_namespace = Jobs(kube, namespace)
+    yield of_namespace
+    of_namespace.run("delete", "rolloutjobs", "--all", "--wait=false")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_is_accepted(jobs: Jobs, path: Path) -> None:
+    assert "created" in jobs.run("create", "--dry-run=server", "--validate=strict", "--filename", str(path))
+
+
+def test_what_a_minimal_job_means_is_written_out(jobs: Jobs) -> None:
+    jobs.create("minimal", {})
+    spec = json.loads(jobs.run("get", "rolloutjob", "minimal", "--output=json"))["spec"]
+    assert (spec["mode"], spec["rollout"]["policy"], spec["workers"]["replicas"]) == ("batch", "context-aware", 1)
+    assert (spec["output"], spec["failurePolicy"]["driverRestarts"]) == ({"size": "1Gi"}, 6)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"sampling": {"topP": 1.5}}, "spec.sampling.topP: Invalid value: 1.5"),
+    ({"rollout": {"policy": "random"}}, 'spec.rollout.policy: Unsupported value: "random"'),
+    ({"samplng": {}}, 'unknown field "spec.samplng"'),
+    ({"prompts": None}, "mode batch needs prompts: one of path, pvc, configMap and url"),
+    ({"prompts": {"url": "https://a/b"}}, "exactly one of path, pvc, configMap and url"),
+    ({"mode": "serve"}, "prompts are not used in mode serve"),
+    ({"sampling": {"minTokens": 5, "maxTokens": 4}}, "minTokens is at most maxTokens"),
+    ({"rollout": {"leaseSeconds": 2, "checkpointSeconds": 1}}, "checkpointSeconds is less than a third of"),
+    ({"workers": {"min": 3}}, "replicas is at least min"),
+    ({"workers": {"replicas": 3, "max": 2}}, "replicas is at most max"),
+    ({"workers": {"replicas": 0}, "rollout": {"policy": "least-inflight"}}, "bind groups to workers and need at least"),
+    ({"workers": {"parallelism": {"tensor": 4, "nodes": 3}}}, "tensor times pipeline is a multiple of nodes"),
+    ({"workers": {"resources": {"limits": {"cpu": "1x"}}}}, "spec.workers.resources.limits.cpu: Invalid value"),
+    ({"model": {"engineArgs": {"tensor_parallel_size": 2}}}, '"spec.model.engineArgs" must not validate the schema'),
+    ({"model": {"volume": {}}}, "exactly one of pvc and image"),
+    (
+        {"model": {"volume": {"pvc": {"claimName": "a"}, "image": {"reference": "b"}}}},
+        "exactly one of pvc and image",
+    ),
+    ({"model": {"cache": {}}}, "spec.model.cache.pvc: Required value"),
+    ({"imagePullPolicy": "always"}, 'spec.imagePullPolicy: Unsupported value: "always"'),
+    ({"store": {"url": "redis://a", "secretRef": {"name": "a", "key": "b"}}}, "only one of url and secretRef"),
+    ({"store": {"url": "redis://a", "persistence": {}}}, "persistence belongs to the Redis that openseer runs"),
+    (
+        {"suspend": True, "store": {"persistence": {"medium": "ephemeral"}}},
+        "a job with an ephemeral store cannot be suspended",
+    ),
+    ({"output": {"path": "a", "pvc": {"claimName": "b", "path": "c"}}}, "only one of path and pvc"),
+    ({"output": {"storageClass": "a", "pvc": {"claimName": "b", "path": "c"}}}, "storageClass belongs to the volume"),
+    ({"failurePolicy": {"rules": [{"action": "Ignore"}]}}, "exactly one of onExitCodes and onPodConditions"),
+    (
+        {"failurePolicy": {"rules": [{"action": "Retry", "onPodConditions": [{"type": "DisruptionTarget"}]}]}},
+        'spec.failurePolicy.rules[0].action: Unsupported value: "Retry"',
+    ),
+    (
+        {"failurePolicy": {"rules": [{"action": "Count", "onExitCodes": {"operator": "In", "values": [0]}}]}},
+        "spec.failurePolicy.rules[0].onExitCodes.values[0]: Invalid value: 0",
+    ),
+]
+
+
+@pytest.mark.parametrize(("patch", "words"), REFUSED, ids=[words for _, words in REFUSED])
+def test_a_wrong_manifest_is_refused_with_the_reason(jobs: Jobs, patch: dict[str, Any], words: str) -> None:
+    text = manifest("wrong", merged(MINIMAL, patch))
+    assert words in jobs.refusal("create", "--dry-run=server", "--validate=strict", "--filename=-", stdin=text)
+
+
+def test_a_name_too_long_for_its_pods_is_refused(jobs: Jobs) -> None:
+    assert "metadata.name" in jobs.refusal("create", "--filename=-", stdin=manifest("a" * 51, MINIMAL))
+
+
+FIXED: list[tuple[dict[str, Any], str]] = [
+    ({"mode": "serve", "prompts": None}, "mode is fixed"),
+    ({"model": {"engineArgs": {"max_model_len": 8192}}}, "model is fixed"),
+    ({"model": {"volume": {"pvc": {"claimName": "models"}}}}, "model is fixed"),
+    ({"prompts": {"path": "q"}}, "prompts are fixed"),
+    ({"groupSize": 4}, "groupSize is fixed"),
+    ({"sampling": {"seed": 1}}, "sampling is fixed"),
+    ({"rollout": {"policy": "fifo"}}, "rollout.policy is fixed"),
+    ({"rollout": {"probe": False}}, "rollout.probe is fixed"),
+    ({"workers": {"parallelism": {"tensor": 2}}}, "workers.parallelism is fixed"),
+    ({"store": {"fsync": "always"}}, "store is fixed"),
+    ({"store": {"template": {"spec": {"priorityClassName": "low"}}}}, "store is fixed"),
+    ({"store": {"persistence": {"size": "8Gi"}}}, "store is fixed"),
+    ({"output": {"path": "elsewhere"}}, "output is fixed"),
+]
+
+
+@pytest.mark.parametrize(("patch", "words"), FIXED, ids=[words for _, words in FIXED])
+def test_what_progress_and_results_depend_on_stays_as_it_was(jobs: Jobs, patch: dict[str, Any], words: str) -> None:
+    jobs.create("running", RUNNING)
+    assert f"{words} once the job exists; make a new job for another" in jobs.refused_patch("running", patch)
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"suspend": True},
+        {"image": "example.com/worker:2"},
+        {"rollout": {"quantumTokens": 512}},
+        {"workers": {"replicas": 3, "maxInflight": 8, "template": {"spec": {"nodeSelector": {"a": "b"}}}}},
+        {"failurePolicy": {"workerRestarts": 9}},
+        {"ttlSecondsAfterFinished": 60},
+    ],
+    ids=lambda patch: ",".join(patch),
+)
+def test_how_a_job_runs_may_change(jobs: Jobs, patch: dict[str, Any]) -> None:
+    jobs.create("running", RUNNING)
+    assert jobs.refused_patch("running", patch) == ""
+
+
+def test_policies_that_bind_groups_to_workers_fix_their_number(jobs: Jobs) -> None:
+    jobs.create("bound", BOUND)
+    assert jobs.refused_patch("bound", {"suspend": True}) == ""
+    assert "workers.replicas is fixed with policies" in jobs.refused_patch("bound", {"workers": {"replicas": 3}})
+    assert "workers.replicas is fixed with policies" in jobs.refusal("scale", "rolloutjob/bound", "--replicas=3")
+
+
+def test_kubectl_scales_within_the_bounds_and_not_beyond(jobs: Jobs) -> None:
+    jobs.create("running", RUNNING)
+    jobs.run("scale", "rolloutjob/running", "--replicas=4")
+    assert "replicas is at most max" in jobs.refusal("scale", "rolloutjob/running", "--replicas=5")
+    assert "replicas is at least min" in jobs.refusal("scale", "rolloutjob/running", "--replicas=0")
+    assert jobs.run("get", "rolloutjob", "running", "--output=jsonpath={.spec.workers.replicas}") == "4"
+
+
+STATUS: dict[str, Any] = {
+    "reason": "WorkersReady",
+    "selector": "openseer.dev/job=running,openseer.dev/role=worker",
+    "progress": {"percent": 25, "tokensPerSecond": 150, "etaSeconds": 60},
+    "workers": {"desired": 3, "current": 3, "ready": 2, "summary": "2/3"},
+}
+
+
+def test_the_status_is_what_kubectl_prints_and_autoscalers_read(jobs: Jobs, namespace: str) -> None:
+    jobs.create("running", RUNNING)
+    patch = json.dumps({"status": STATUS})
+    jobs.run("patch", "rolloutjob", "running", "--subresource=status", "--type=merge", "--patch", patch)
+    header, row = jobs.run("get", "rj", "--output=wide").splitlines()
+    titles = ("NAME", "WORKERS", "PROGRESS %", "TOKENS/S", "ETA (S)", "REASON", "MODE", "POLICY", "AGE")
+    assert [title for title in titles if title not in header] == []
+    assert row.split()[:-1] == ["running", "2/3", "25", "150", "60", "WorkersReady", "batch", "context-aware"]
+    path = f"/apis/openseer.dev/v1alpha1/namespaces/{namespace}/rolloutjobs/running/scale"
+    scale = json.loads(jobs.run("get", "--raw", path))
+    assert scale["spec"]["replicas"] == 2
+    assert scale["status"] == {"replicas": 3, "selector": STATUS["selector"]}
+
+
+def test_a_spec_change_leaves_the_status_and_a_status_change_the_spec(jobs: Jobs) -> None:
+    jobs.create("running", RUNNING)
+    both = json.dumps({"spec": {"suspend": True}, "status": {"reason": "Mine"}})
+    jobs.run("patch", "rolloutjob", "running", "--type=merge", "--patch", both)
+    job = json.loads(jobs.run("get", "rolloutjob", "running", "--output=json"))
+    assert (job["spec"]["suspend"], job.get("status", {}).get("reason")) == (True, None)
+    jobs.run(
+        "patch",
+        "rolloutjob",
+        "running",
+        "--subresource=status",
+        "--type=merge",
+        "--patch",
+        both.replace("true", "false"),
+    )
+    job = json.loads(jobs.run("get", "rolloutjob", "running", "--output=json"))
+    assert (job["spec"]["suspend"], job["status"]["reason"]) == (True, "Mine")
+
+
+def test_kubectl_explains_every_field_of_the_spec(jobs: Jobs) -> None:
+    printed = jobs.run("explain", "rolloutjob.spec", "--recursive")
+    crd = yaml.safe_load((ROOT / "crds/rolloutjobs.yaml").read_text(encoding="utf-8"))
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    assert [name for name in spec["properties"] if f"{name}\t<" not in printed] == []
+    assert "Most workers that are down at once" in jobs.run("explain", "rolloutjob.spec.workers.maxUnavailable")

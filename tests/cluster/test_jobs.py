@@ -1,0 +1,223 @@
+"""Jobs in a cluster with an operator installed from the chart: what `kubectl` users do, and what comes of it.
+
+Workers play the scripted engine; everything else is real: nodes, kubelets, volumes, Redis, driver, operator.
+"""
+
+import json
+import time
+from typing import Any
+
+import pytest
+from cluster.kube import Kube
+from cluster.workload import Workload
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.usefixtures("operator")]
+
+
+def long_job(kube: Kube, namespace: str, **spec: Any) -> Workload:
+    """Half a minute of work for two workers."""
+    return Workload(kube, namespace, groups=24, length=900, step=0.02, spec=spec)
+
+
+def test_a_job_runs_from_apply_to_complete_and_leaves_its_results(kube: Kube, namespace: str) -> None:
+    job = Workload(kube, namespace).apply()
+    job.kubectl("wait", "--for=condition=Complete", "rolloutjob/job", "--timeout=120s")
+    job.assert_completes()
+    assert {"Started", "AllReported"} <= job.events()
+    assert "audit" in job.kubectl("logs", "job-driver")
+    job.until(lambda: not job.pods() and not job.pods("redis"), "workers and Redis are gone")
+    assert not kube.get_list("statefulsets", namespace)
+    assert [one["metadata"]["name"] for one in kube.get_list("persistentvolumeclaims", namespace)] == ["job-output"]
+    job.assert_leaves_nothing()
+
+
+def test_a_suspended_job_has_no_pod_and_goes_on_where_it_was(kube: Kube, namespace: str) -> None:
+    job = long_job(kube, namespace).apply()
+    job.until(lambda: job.done() >= 8, "some requests are finished")
+    job.patch(suspend=True)
+    job.until(lambda: not kube.get_list("pods", namespace), "no pod is left")
+    job.until(lambda: job.condition("Suspended").get("message") == "no pod is left", "the status says so")
+    finished = job.done()
+    job.patch(suspend=False)
+    job.until_ready(2)
+    assert job.done() >= finished
+    job.assert_completes()
+
+
+def test_scaling_takes_idle_workers_first_and_stays_within_the_bounds(kube: Kube, namespace: str) -> None:
+    job = long_job(kube, namespace, workers={"min": 1, "max": 4, "replicas": 2}).apply()
+    job.until_ready(2)
+    job.kubectl("scale", "rolloutjob", "job", "--replicas=4")
+    job.until_ready(4)
+    assert "at most max" in job.refusal("scale", "rolloutjob", "job", "--replicas=5")
+    job.kubectl("scale", "rolloutjob", "job", "--replicas=1")
+    job.until(lambda: len(job.live()) == 1 and len(job.pods()) == 1, "one worker is left")
+    assert {"ScaledUp", "ScaledDown"} <= job.events()
+    job.assert_completes()
+
+
+def test_a_horizontal_autoscaler_moves_the_replicas(kube: Kube, namespace: str) -> None:
+    job = long_job(kube, namespace, workers={"replicas": 1}).apply()
+    autoscaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "job", "namespace": namespace},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "openseer.dev/v1alpha1", "kind": "RolloutJob", "name": "job"},
+            "minReplicas": 3,
+            "maxReplicas": 5,
+        },
+    }
+    job.until_ready(1)
+    kube.apply([autoscaler])
+    job.until_ready(3, 90)
+    job.assert_completes()
+
+
+def test_the_tail_of_a_batch_releases_workers(kube: Kube, namespace: str) -> None:
+    # One response is ten times as long as the others: in the end one worker is enough for it.
+    job = Workload(kube, namespace, groups=6, length=60, step=0.02, spec={"workers": {"replicas": 3}})
+    lines = [json.loads(line) for line in job.prompts().splitlines()]
+    lines[0]["lengths"][0] = 1200
+    job.prompt_text = "\n".join(map(json.dumps, lines)) + "\n"
+    job.apply()
+    job.until(lambda: "tail" in job.status().get("lastScaleReason", ""), "the tail is noticed", 90)
+    job.until(lambda: len(job.pods()) == 1, "one worker is left")
+    assert not job.holds("Complete")
+    job.assert_completes()
+
+
+def test_autoscalers_are_told_who_is_busy(kube: Kube, namespace: str) -> None:
+    job = long_job(kube, namespace).apply()
+
+    def stamps() -> list[tuple[str | None, str | None]]:
+        notes: list[dict[str, str]] = [pod["metadata"]["annotations"] for pod in job.live().values()]
+        return [
+            (one.get("cluster-autoscaler.kubernetes.io/safe-to-evict"), one.get("karpenter.sh/do-not-disrupt"))
+            for one in notes
+        ]
+
+    job.until(lambda: [one[0] for one in stamps()] == ["false", "false"], "both are stamped busy")
+    assert all(one[1] not in (None, "true") for one in stamps()), "bounded, so that a drain is never held up for ever"
+    job.kubectl("delete", "rolloutjob", "job")
+
+
+def test_a_changed_template_replaces_workers_one_by_one_and_loses_nothing(kube: Kube, namespace: str) -> None:
+    job = long_job(kube, namespace, workers={"replicas": 3}).apply()
+    job.until_ready(3)
+    before = {pod["metadata"]["uid"] for pod in job.pods()}
+    job.patch(workers={"template": {"metadata": {"labels": {"wave": "two"}}}})
+    fewest = 3
+
+    def replaced() -> bool:
+        nonlocal fewest
+        pods = job.live()
+        fewest = min(fewest, len(pods))
+        labels = [pod["metadata"]["labels"].get("wave") for pod in pods.values()]
+        return labels == ["two"] * 3 and not before & {pod["metadata"]["uid"] for pod in pods.values()}
+
+    job.until(replaced, "all workers are new", 120)
+    assert fewest >= 2
+    job.assert_completes()
+
+
+def test_fewer_gpus_than_workers_is_a_condition_and_not_a_failure(kube: Kube, namespace: str, gpus: int) -> None:
+    workers = {"replicas": gpus + 1, "resources": {"limits": {"nvidia.com/gpu": 1}}}
+    job = long_job(kube, namespace, workers=workers).apply()
+    job.until_ready(gpus)
+    job.until(lambda: job.condition("PodsScheduled").get("status") == "False", "the condition says so")
+    assert "nvidia.com/gpu" in job.condition("PodsScheduled")["message"]
+    job.assert_completes()
+
+
+def test_a_sick_gpu_moves_its_worker_to_another_node(kube: Kube, namespace: str) -> None:
+    job = long_job(kube, namespace)
+    container: dict[str, Any] = {"name": "worker", "env": [{"name": "OPENSEER_SCRIPTED_SICK", "value": "/tmp/sick"}]}
+    job.spec = {"workers": {"replicas": 1, "template": {"spec": {"containers": [container]}}}}
+    job.apply()
+    job.until_ready(1)
+    (name, pod), *_ = job.live().items()
+    job.kubectl("exec", name, "--", "python", "-c", "open('/tmp/sick', 'w').write('gpu0: Xid 79')")
+    job.until(
+        lambda: any(one["spec"].get("nodeName") not in (None, pod["spec"]["nodeName"]) for one in job.live().values()),
+        "a worker runs on another node",
+    )
+    assert "GpuSick" in job.events()
+    assert [one["node"] for one in job.status()["sickNodes"]] == [pod["spec"]["nodeName"]]
+    on_nodes = kube.get_list("events", "default")
+    assert any(one["reason"] == "GpuSick" and one["involvedObject"]["kind"] == "Node" for one in on_nodes)
+    job.assert_completes()
+
+
+def test_the_pods_of_a_gang_live_and_die_together(kube: Kube, namespace: str) -> None:
+    workers = {"replicas": 2, "parallelism": {"nodes": 2, "tensor": 2}}
+    job = long_job(kube, namespace, workers=workers).apply()
+    job.until_ready(2)
+    assert sorted(job.live()) == ["job-worker-0-0", "job-worker-0-1", "job-worker-1-0", "job-worker-1-1"]
+    before = {name: pod["metadata"]["uid"] for name, pod in job.live().items()}
+    job.kubectl("exec", "job-worker-0-1", "--", "python", "-c", "import os; os.kill(1, 9)")
+    job.kubectl("exec", "job-worker-0-1", "--", "python", "-c", "import os; os.kill(1, 15)")
+    job.until(
+        lambda: (
+            job.ready() == 2
+            and all(
+                (job.live().get(name, {}).get("metadata", {}).get("uid") not in (None, uid))
+                == name.startswith("job-worker-0")
+                for name, uid in before.items()
+            )
+        ),
+        "worker 0 is new as a whole, worker 1 is the same",
+        90,
+    )
+    job.assert_completes()
+
+
+def test_a_worker_that_keeps_dying_fails_the_job_with_its_last_words(kube: Kube, namespace: str) -> None:
+    job = long_job(kube, namespace, failurePolicy={"workerRestarts": 0})
+    job.spec["model"] = {"engine": "vllm", "path": "examples/no-such-model"}  # the image has no vLLM
+    job.spec["sampling"] = {"forceLengths": False}
+    job.apply()
+    job.kubectl("wait", "--for=condition=Failed", "rolloutjob/job", "--timeout=90s")
+    failed = job.condition("Failed")
+    assert failed["reason"] in ("RestartsExhausted", "InvalidInput")
+    assert failed["message"]
+    job.until(lambda: not job.live() and not job.live("driver"), "nothing runs any more")
+    job.assert_leaves_nothing()
+
+
+def test_wrong_prompts_fail_the_job_at_once_and_say_which_line(kube: Kube, namespace: str) -> None:
+    job = Workload(kube, namespace)
+    job.prompt_text = '{"id": "g0", "prompt_token_ids": [1], "lengths": [1, 2, 3, 4]}\nnot JSON\n'
+    job.apply()
+    job.kubectl("wait", "--for=condition=Failed", "rolloutjob/job", "--timeout=90s")
+    assert job.condition("Failed")["reason"] == "InvalidInput"
+    assert "line 2" in job.condition("Failed")["message"]
+
+
+def test_deadline_and_time_to_live_end_a_job(kube: Kube, namespace: str) -> None:
+    spec = {"activeDeadlineSeconds": 8, "ttlSecondsAfterFinished": 10}
+    job = Workload(kube, namespace, groups=40, length=4000, step=0.05, spec=spec).apply()
+    job.kubectl("wait", "--for=condition=Failed", "rolloutjob/job", "--timeout=60s")
+    assert job.condition("Failed")["reason"] == "DeadlineExceeded"
+    job.kubectl("wait", "--for=delete", "rolloutjob/job", "--timeout=60s")
+    job.until(lambda: not kube.get_list("pods,persistentvolumeclaims", namespace), "nothing is left")
+
+
+def test_a_store_of_the_users_own_is_used_and_cleaned(kube: Kube, namespace: str, own_redis: str) -> None:
+    job = Workload(kube, namespace, spec={"store": {"secretRef": {"name": own_redis, "key": "url"}}}).apply()
+    job.assert_completes()
+    keys = ("exec", own_redis, "--", "redis-cli", "--scan", "--pattern", "*")
+    assert job.kubectl(*keys).strip()
+    assert not job.pods("redis")
+    job.assert_leaves_nothing()
+    assert not job.kubectl(*keys).strip()
+
+
+def test_deleting_a_job_does_not_hang_when_its_store_is_gone(kube: Kube, namespace: str, own_redis: str) -> None:
+    job = long_job(kube, namespace, store={"secretRef": {"name": own_redis, "key": "url"}}).apply()
+    job.until_ready(2)
+    job.kubectl("delete", "pod", own_redis, "--grace-period=0", "--force")
+    started = time.monotonic()
+    job.assert_leaves_nothing(120)
+    assert time.monotonic() - started < 120
+    assert "StoreNotCleaned" in job.events()

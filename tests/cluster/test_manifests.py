@@ -1,0 +1,119 @@
+"""An API server takes every object that the operator makes, in a namespace that admits restricted pods only."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cluster.kube import Kube
+
+from openseer_core.job import RolloutJob
+from openseer_core.manifest import parse_job
+from openseer_operator.pods import driver_pod, worker_pod
+from openseer_operator.settings import Settings
+from openseer_operator.shared import shared_objects, store_secret, store_set
+
+pytestmark = pytest.mark.cluster
+
+CHART = Path(__file__).parents[2] / "charts" / "openseer"
+UID = "11111111-2222-3333-4444-555555555555"
+SETTINGS = Settings("openseer", "openseer-worker:1", "openseer-operator:1", pull_policy="IfNotPresent")
+AFFINITY = {
+    "requiredDuringSchedulingIgnoredDuringExecution": {
+        "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}]
+    }
+}
+JOBS: dict[str, dict[str, Any]] = {
+    "a" * 50: {},
+    "gang": {
+        "model": {
+            "path": "/models/m",
+            "volume": {"image": {"reference": "registry/model:1", "pullPolicy": "IfNotPresent"}},
+            "cache": {"pvc": {"claimName": "cache"}},
+            "hubTokenSecret": {"name": "hub", "key": "token"},
+            "offline": True,
+        },
+        "prompts": {"configMap": {"name": "questions", "key": "q.jsonl"}},
+        "workers": {
+            "parallelism": {"tensor": 2, "nodes": 2},
+            "resources": {"limits": {"nvidia.com/gpu": 1}},
+            "template": {
+                "metadata": {"labels": {"team": "a"}},
+                "spec": {
+                    "affinity": {"nodeAffinity": AFFINITY},
+                    "volumes": [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}],
+                    "containers": [{"name": "worker", "env": [{"name": "NCCL_DEBUG", "value": "WARN"}]}],
+                },
+            },
+        },
+        "imagePullSecrets": [{"name": "registry"}],
+        "output": {"pvc": {"claimName": "results", "path": "today"}},
+        "store": {"persistence": {"medium": "ephemeral", "size": "2Gi"}, "fsync": "always"},
+    },
+    "claims": {
+        "model": {"path": "/models/m", "volume": {"pvc": {"claimName": "weights"}}},
+        "prompts": {"pvc": {"claimName": "data", "path": "q.jsonl"}},
+        "output": {"size": "5Gi", "storageClass": "fast"},
+        "store": {"persistence": {"size": "9Gi", "storageClass": "fast"}},
+    },
+    "own-store": {"store": {"url": "redis://redis:6379/0"}},
+}
+
+
+def objects_of(job: RolloutJob) -> Iterator[dict[str, Any]]:
+    yield from shared_objects(job, UID, SETTINGS).values()
+    for rank in range(job.spec.workers.parallelism.nodes):
+        yield worker_pod(job, UID, SETTINGS, "openseer-worker:1", index=0, rank=rank, attempt=0, avoid=("n1", "n2"))
+    yield driver_pod(job, UID, SETTINGS, "openseer-worker:1", attempt=0)
+    if job.spec.store.url is None:
+        yield store_secret(job, UID, "sesame")
+        redis = store_set(job, UID, SETTINGS, 1)
+        yield redis
+        yield pod_of(redis)
+
+
+def pod_of(redis: dict[str, Any]) -> dict[str, Any]:
+    """The pod that the StatefulSet will make: Pod Security refuses pods, not what makes them."""
+    template, head = redis["spec"]["template"], redis["metadata"]
+    claims: list[dict[str, Any]] = redis["spec"].get("volumeClaimTemplates", [])
+    claimed: list[dict[str, Any]] = [{"name": one["metadata"]["name"], "emptyDir": {}} for one in claims]
+    spec = {**template["spec"], "volumes": [*template["spec"]["volumes"], *claimed]}
+    name = {"name": f"{head['name']}-0", "namespace": head["namespace"]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], **name}, "spec": spec}
+
+
+@pytest.mark.parametrize("name", JOBS, ids=lambda name: name[:10])
+def test_every_object_of_a_job_is_valid_and_admitted(kube: Kube, namespace: str, name: str) -> None:
+    document = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, **JOBS[name]},
+    }
+    job = parse_job(document, "job.yaml")
+    objects = list(objects_of(job))
+    # Pods are admitted only with an account that is there, and their owner is not; the rest is tried dry.
+    account = shared_objects(job, UID, SETTINGS)["serviceAccount"]
+    account["metadata"].pop("ownerReferences")
+    kube.apply([account])
+    said = tried(kube, "\n---\n".join(json.dumps(one) for one in objects))
+    assert len(said.splitlines()) == len(objects)
+
+
+@pytest.mark.parametrize("everywhere", [True, False], ids=["everywhere", "in one namespace"])
+def test_everything_that_the_chart_renders_is_valid(kube: Kube, namespace: str, everywhere: bool) -> None:
+    watched = json.dumps([] if everywhere else [namespace])
+    text = kube.run(
+        *("helm", "template", "rel", str(CHART), "--namespace", namespace, "--kube-version", "1.36.3"),
+        *("--set-json", f"watchNamespaces={watched}", "--set", "nodeRepair.condition=GpuReady"),
+    )
+    said = tried(kube, text)
+    assert len(said.splitlines()) == text.count("# Source: ")
+    assert "deployment.apps/rel-openseer serverside-applied (server dry run)" in said
+
+
+def tried(kube: Kube, text: str) -> str:
+    """What the API server says to all of it, with nothing left behind. Raises KubeError."""
+    apply = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--field-manager", "openseer-operator")
+    return kube.kubectl(*apply, "-f", "-", text=text)
