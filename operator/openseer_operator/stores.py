@@ -120,7 +120,7 @@ class Stores:
         one = self._watched[key]
         async with asyncio.timeout(PURGE_SECONDS):
             store = one.store or await self._open(one)
-            await store.purge()
+            await store.purge(forget=True)
 
     async def close(self) -> None:
         """Leaves all of them."""

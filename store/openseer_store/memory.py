@@ -155,7 +155,7 @@ class MemoryStore:
         self._tell()
         return count
 
-    async def purge(self) -> None:
+    async def purge(self, *, forget: bool = False) -> None:
         self._epoch += 1
         self._queue = ChunkQueue(self._epoch)
         self._workers.clear()

@@ -120,8 +120,11 @@ class DriverStore(Protocol):
         """Ends all unfinished requests of a batch as aborted, partial tokens kept."""
         ...
 
-    async def purge(self) -> None:
-        """Deletes everything of this job, as if it had never been submitted; fences issued before stay void."""
+    async def purge(self, *, forget: bool = False) -> None:
+        """Deletes everything of this job, as if it had never been submitted; fences issued before stay void.
+
+        `forget`: the job itself is gone; what keeps the fences void goes a day later, so that nothing is left.
+        """
         ...
 
     async def group_view(self, group: GroupId) -> GroupView:

@@ -36,6 +36,8 @@ REPLY_BYTES = 8 * 2**20
 """A reading verb stops adding once its answer holds so much."""
 BLOCK_SECONDS = 1.0
 """Longest single wait for a result on a connection."""
+FORGET_SECONDS = 24 * 3600
+"""A worker of a deleted job that nobody could reach is taken to be gone after so long."""
 SCAN_COUNT = 1000
 
 
@@ -196,7 +198,7 @@ class RedisStore:
             if seen < ABORT_GROUPS:
                 return ended
 
-    async def purge(self) -> None:
+    async def purge(self, *, forget: bool = False) -> None:
         await self._link.command("HINCRBY", self._prefix + STORE, "epoch", 1)
         cursor = b"0"
         pattern = self._prefix + ":*"
@@ -206,7 +208,9 @@ class RedisStore:
             if doomed:
                 await self._link.command("UNLINK", *doomed)
             if int(cursor) == 0:
-                return
+                break
+        if forget:
+            await self._link.command("EXPIRE", self._prefix + STORE, FORGET_SECONDS)
 
     # ---- reading
 

@@ -8,12 +8,13 @@ where it can be watched.
 
 import os
 import subprocess
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.kube import CLUSTER, OPERATOR_IMAGE, Kube, cluster_sh, restricted_pod
+from cluster.chart import INSTALL_SECONDS, SYSTEM, install
+from cluster.kube import CLUSTER, Kube, cluster_sh
+from cluster.stories import Stage, chosen, restricted_namespace
 
 NODES = 3
 CANNOT = 3
@@ -60,56 +61,27 @@ def images(kube: Kube) -> None:
 @pytest.fixture
 def namespace(kube: Kube) -> Iterator[str]:
     """A namespace for one test, at the restricted Pod Security level."""
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    restricted = {"pod-security.kubernetes.io/enforce": "restricted"}
-    kube.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": restricted}}])
-    yield name
-    kube.kubectl("delete", "namespace", name, "--wait=false")
+    with restricted_namespace(kube) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def stage(request: pytest.FixtureRequest, kube: Kube, operator: str) -> Iterator[Stage]:
+    """Where the stories of a module run, side by side."""
+    stage = Stage(kube, chosen(request.session.items))
+    yield stage
+    stage.close()
 
 
 # ---- the operator, from the chart
 
-SYSTEM = "openseer-system"
-GPU_NODE, GPUS = "n1", 2
-INSTALL_SECONDS = 120.0
-
 
 @pytest.fixture(scope="session")
 def operator(kube: Kube, images: None) -> Iterator[str]:
-    """The operator runs, installed by helm from the chart as it stands; gives its namespace."""
-    values = [
-        *("--set", "image.repository=localhost/openseer-operator", "--set", "image.tag=test"),
-        *("--set", "workerImage.repository=localhost/openseer-worker", "--set", "workerImage.tag=scripted"),
-    ]
-    chart = str(CLUSTER.parents[1] / "charts/openseer")
-    kube.run("helm", "upgrade", "--install", "openseer", chart, "-n", SYSTEM, "--create-namespace", *values)
+    """The operator runs, installed by helm; gives its namespace."""
+    install(kube)
+    # The image's name stays while its content changes under the developer's hands.
     kube.kubectl("rollout", "restart", "deployment", "-n", SYSTEM)
     kube.kubectl("rollout", "status", "deployment", "-n", SYSTEM, "--timeout=100s", seconds=INSTALL_SECONDS)
     yield SYSTEM
     kube.run("helm", "uninstall", "openseer", "-n", SYSTEM)
-
-
-@pytest.fixture(scope="session")
-def gpus(kube: Kube) -> int:
-    """How many GPUs the cluster's nodes have to give, as far as the scheduler knows; none of them is touched."""
-    if not kube.is_ours:
-        pytest.skip("the GPUs of a user's cluster are not ours to count")
-    cluster_sh("gpus", GPU_NODE, str(GPUS))
-    return GPUS
-
-
-@pytest.fixture
-def own_redis(kube: Kube, namespace: str) -> str:
-    """A Redis that a user runs beside the jobs; gives the name of its pod and of the Secret with its URL."""
-    pod = restricted_pod("own-redis", OPERATOR_IMAGE, "redis-server", "--save", "", "--dir", "/tmp")
-    service = {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": "own-redis"},
-        "spec": {"selector": {"app": "own-redis"}, "ports": [{"port": 6379}]},
-    }
-    url = f"redis://own-redis.{namespace}.svc:6379/0"
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "own-redis"}, "stringData": {"url": url}}
-    kube.apply([pod, service, secret], namespace)
-    kube.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/own-redis", "--timeout=40s")
-    return "own-redis"

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(420), p
 @pytest.fixture
 def job(kube: Kube, namespace: str) -> Workload:
     """Three workers with work for about forty seconds, some of it done."""
-    job = Workload(kube, namespace, groups=36, length=900, step=0.02, spec={"workers": {"replicas": 3}}).apply()
+    job = Workload(kube, namespace, groups=20, length=600, step=0.02, spec={"workers": {"replicas": 3}}).apply()
     job.until_ready(3)
     job.until(lambda: job.done() > 0, "the first request is finished")
     return job

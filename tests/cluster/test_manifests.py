@@ -1,12 +1,20 @@
-"""An API server takes every object that the operator makes, in a namespace that admits restricted pods only."""
+"""An API server takes every object that the operator makes, in a namespace that admits restricted pods only.
+
+kubeconform then looks for fields that no kind has: a server drops those in silence.
+"""
 
 import json
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from charts.rendering import CHART, HELM, ROOT, VARIANTS, program, template
 from cluster.kube import Kube
+from cluster.schemas import PATTERN, write_schemas
 
 from openseer_core.job import RolloutJob
 from openseer_core.manifest import parse_job
@@ -16,7 +24,6 @@ from openseer_operator.shared import shared_objects, store_secret, store_set
 
 pytestmark = pytest.mark.cluster
 
-CHART = Path(__file__).parents[2] / "charts" / "openseer"
 UID = "11111111-2222-3333-4444-555555555555"
 SETTINGS = Settings("openseer", "openseer-worker:1", "openseer-operator:1", pull_policy="IfNotPresent")
 AFFINITY = {
@@ -61,6 +68,15 @@ JOBS: dict[str, dict[str, Any]] = {
 }
 
 
+def document_of(name: str, namespace: str = "default") -> dict[str, Any]:
+    return {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, **JOBS[name]},
+    }
+
+
 def objects_of(job: RolloutJob) -> Iterator[dict[str, Any]]:
     yield from shared_objects(job, UID, SETTINGS).values()
     for rank in range(job.spec.workers.parallelism.nodes):
@@ -85,13 +101,7 @@ def pod_of(redis: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", JOBS, ids=lambda name: name[:10])
 def test_every_object_of_a_job_is_valid_and_admitted(kube: Kube, namespace: str, name: str) -> None:
-    document = {
-        "apiVersion": "openseer.dev/v1alpha1",
-        "kind": "RolloutJob",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {"model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, **JOBS[name]},
-    }
-    job = parse_job(document, "job.yaml")
+    job = parse_job(document_of(name, namespace), "job.yaml")
     objects = list(objects_of(job))
     # Pods are admitted only with an account that is there, and their owner is not; the rest is tried dry.
     account = shared_objects(job, UID, SETTINGS)["serviceAccount"]
@@ -117,3 +127,83 @@ def tried(kube: Kube, text: str) -> str:
     """What the API server says to all of it, with nothing left behind. Raises KubeError."""
     apply = ("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--field-manager", "openseer-operator")
     return kube.kubectl(*apply, "-f", "-", text=text)
+
+
+# ---- fields that there are none of
+
+KUBECONFORM = program("kubeconform")
+EXAMPLES = sorted(path.relative_to(ROOT) for path in (ROOT / "examples").rglob("*.yaml"))
+
+
+@pytest.fixture(scope="session")
+def schemas(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What this very server knows, and RolloutJob as it stands here."""
+    if KUBECONFORM is None:
+        pytest.skip("no kubeconform: neither on the path nor built by cluster/build.sh")
+    folder = tmp_path_factory.mktemp("schemas")
+    crd = yaml.safe_load((ROOT / "crds" / "rolloutjobs.yaml").read_text(encoding="utf-8"))
+    write_schemas(folder, json.loads(kube.kubectl("get", "--raw", "/openapi/v2")), [crd])
+    return folder
+
+
+def conforming(schemas: Path, text: str) -> subprocess.CompletedProcess[str]:
+    assert KUBECONFORM is not None
+    command = [KUBECONFORM, "-strict", "-summary", "-schema-location", f"{schemas}/{PATTERN}"]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
+
+
+def assert_conforms(schemas: Path, objects: Iterable[dict[str, Any]]) -> None:
+    given = list(objects)
+    done = conforming(schemas, yaml.safe_dump_all(given))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Summary: {len(given)} resource" in done.stdout
+    assert f"Valid: {len(given)}, " in done.stdout
+
+
+@pytest.mark.skipif(HELM is None, reason="no helm: neither on the path nor built by cluster/build.sh")
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_chart_names_no_field_that_does_not_exist(schemas: Path, variant: str) -> None:
+    rendered = template(VARIANTS[variant])
+    assert rendered.returncode == 0, rendered.stderr
+    assert_conforms(schemas, filter(None, yaml.safe_load_all(rendered.stdout)))
+
+
+@pytest.mark.parametrize("name", JOBS, ids=lambda name: name[:10])
+def test_the_objects_of_a_job_name_no_field_that_does_not_exist(schemas: Path, name: str) -> None:
+    document = document_of(name)
+    assert_conforms(schemas, [document, *objects_of(parse_job(document, "job.yaml"))])
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=str)
+def test_an_example_and_its_objects_name_no_field_that_does_not_exist(schemas: Path, path: Path) -> None:
+    document = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+    assert_conforms(schemas, [document, *objects_of(parse_job(document, str(path)))])
+
+
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("Deployment", ("spec", "template", "spec", "containers", 0, "securityContext")),
+        ("NetworkPolicy", ("spec",)),
+        ("CustomResourceDefinition", ("spec", "versions", 0, "schema", "openAPIV3Schema")),
+        ("ServiceMonitor", ("spec", "endpoints", 0)),
+        ("RolloutJob", ("spec", "prompts")),
+        ("RolloutJob", ("metadata",)),
+        ("Pod", ("spec", "volumes", 0, "configMap")),
+        ("StatefulSet", ("spec", "volumeClaimTemplates", 0, "spec")),
+    ],
+)
+def test_a_field_that_does_not_exist_is_found_wherever_it_stands(
+    schemas: Path, kind: str, place: tuple[str | int, ...]
+) -> None:
+    document = document_of("claims")
+    chart = filter(None, yaml.safe_load_all(template(VARIANTS["everything on"]).stdout))
+    objects = [document, *objects_of(parse_job(document, "job.yaml")), *chart]
+    broken = deepcopy(next(one for one in objects if one["kind"] == kind))
+    part: Any = broken
+    for step in place:
+        part = part[step]
+    part["noSuchField"] = 1
+    done = conforming(schemas, json.dumps(broken))
+    assert done.returncode != 0
+    assert "noSuchField" in done.stdout

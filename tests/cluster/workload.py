@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from cluster.kube import SCRIPTED_IMAGE, Kube, KubeError, restricted_pod
+from cluster.kube import OPERATOR_IMAGE, SCRIPTED_IMAGE, Kube, KubeError, restricted_pod
 
 GROUP_SIZE = 4
 COMPLETE_SECONDS = 150.0
@@ -216,3 +216,19 @@ class Workload:
             f"{one['kind']}/{one['metadata']['name']}" for one in self.kube.get_list(kinds, self.namespace, selector)
         ]
         self.until(lambda: not left(), "everything of the job is gone", seconds)
+
+
+def own_redis(kube: Kube, namespace: str) -> str:
+    """A Redis that a user runs beside the jobs; gives the name of its pod and of the Secret with its URL."""
+    pod = restricted_pod("own-redis", OPERATOR_IMAGE, "redis-server", "--save", "", "--dir", "/tmp")
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "own-redis"},
+        "spec": {"selector": {"app": "own-redis"}, "ports": [{"port": 6379}]},
+    }
+    url = f"redis://own-redis.{namespace}.svc:6379/0"
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "own-redis"}, "stringData": {"url": url}}
+    kube.apply([pod, service, secret], namespace)
+    kube.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/own-redis", "--timeout=40s")
+    return "own-redis"

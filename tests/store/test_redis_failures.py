@@ -16,6 +16,7 @@ from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.port import FIRST_CURSOR
 from openseer_store.redis_link import RedisLink
+from openseer_store.redis_store import FORGET_SECONDS
 
 INFO = b"# Server\r\nredis_version:%s\r\nrun_id:abc\r\n"
 OK = b"+OK\r\n"
@@ -126,6 +127,23 @@ async def test_jobs_and_namespaces_share_a_server_without_seeing_each_other(redi
     assert (await one.progress(0)).requests == 1
     await one.close()
     await other.close()
+
+
+@pytest.mark.redis
+async def test_of_a_forgotten_job_one_key_is_left_for_a_day_and_a_new_job_of_that_name_takes_it_back(
+    redis_url: str, job: str
+) -> None:
+    store = await open_store(redis_url, job)
+    await store.submit([group("a", 1)])
+    link = RedisLink(redis_url, "{other}")
+    await store.purge(forget=True)
+    key = f"{{openseer:default/{job}}}:store"
+    assert 0 < int(await link.command("TTL", key)) <= FORGET_SECONDS
+    again = await open_store(redis_url, job)
+    assert int(await link.command("TTL", key)) == -1
+    await link.close()
+    await store.close()
+    await again.close()
 
 
 @pytest.mark.redis

@@ -6,6 +6,7 @@
 -- Returns    the epoch
 
 local run_id = unpack_row(ARGV[2])[1]
+call('PERSIST', P .. ':store')  -- a job of this name was forgotten, and here is another one
 if call('HGET', P .. ':store', 'run_id') == run_id then
   return call('HGET', P .. ':store', 'epoch')
 end

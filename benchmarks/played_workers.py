@@ -1,0 +1,133 @@
+"""Plays the drivers and workers of many jobs in their stores: batches, heartbeats, claims and results, from few tasks."""
+
+import asyncio
+import time
+
+from control_plane import Client
+
+from openseer_core.chunk import ClaimAsk, Delta, Finish, WorkerInfo
+from openseer_core.errors import OpenseerError
+from openseer_core.group import SHARED_LANE, GroupSpec, GroupView
+from openseer_core.ids import GroupId, WorkerId
+from openseer_core.life import FinishReason, Status
+from openseer_core.schedule import policy
+from openseer_core.tokens import pack_tokens
+from openseer_store.connect import open_store
+from openseer_store.port import Store
+
+Key = tuple[str, str]
+"""Namespace and name of a job."""
+
+CONNECTIONS = 16
+"""Stores that are open at the same time."""
+BEAT_SECONDS = 20.0
+"""Between two heartbeats of a worker; the operator forgets one that is silent for 30 s."""
+FINISHED_PER_BEAT = 2
+"""Requests of each job that are finished between two heartbeats."""
+GROUPS, GROUP_SIZE, TOKENS = 64, 16, 256
+"""Of each job's batch: more than is finished while the benchmark runs."""
+VERSION = "initial"
+LEASE_SECONDS = 60.0
+
+
+class PlayedWorkers:
+    """`run` visits every job again and again, as soon as all its pods are Ready."""
+
+    def __init__(self, client: Client, url: str, keys: list[Key], workers: int) -> None:
+        self._client = client
+        self._url = url
+        self._workers = workers
+        self._pods: dict[Key, dict[str, str]] = {}
+        self._due: asyncio.PriorityQueue[tuple[float, Key]] = asyncio.PriorityQueue()
+        for number, key in enumerate(keys):
+            self._due.put_nowait((time.monotonic() + BEAT_SECONDS * number / len(keys), key))
+        self.visits = 0
+        self.failures = 0
+        self.late_seconds = 0.0
+        """The longest that a visit came too late: beyond 10 s, workers seem silent."""
+
+    @property
+    def jobs(self) -> int:
+        """Jobs whose workers were seen."""
+        return len(self._pods)
+
+    async def run(self) -> None:
+        """For ever."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CONNECTIONS):
+                group.create_task(self._visitor())
+
+    async def _visitor(self) -> None:
+        while True:
+            due, key = await self._due.get()
+            await asyncio.sleep(due - time.monotonic())
+            try:
+                if await self._visit(key):
+                    self.late_seconds = max(self.late_seconds, time.monotonic() - due)
+            except (OpenseerError, OSError, TimeoutError):
+                self.failures += 1
+            self._due.put_nowait((max(due + BEAT_SECONDS, time.monotonic()), key))
+
+    async def _visit(self, key: Key) -> bool:
+        """Whether the job's workers are there to be played."""
+        first = key not in self._pods
+        if first:
+            pods = await self._seen(key)
+            if len(pods) < self._workers:
+                return False
+            self._pods[key] = pods
+        store = await open_store(self._url, key[1], key[0])
+        try:
+            if first:
+                await store.submit([_group(ordinal) for ordinal in range(GROUPS)])
+                await store.seal(0)
+            for name, uid in self._pods[key].items():
+                figures: dict[str, float | int | str] = {"pod": uid, "inflight": 1, "slots": 16, "held_tokens": TOKENS}
+                await store.heartbeat(WorkerId(name, "1"), WorkerInfo("busy", figures))
+            await _work(store, WorkerId(next(iter(self._pods[key])), "1"))
+        finally:
+            await store.close()
+        self.visits += 1
+        return not first
+
+    async def _seen(self, key: Key) -> dict[str, str]:
+        """uid of the pod of each worker of a job."""
+        namespace, name = key
+        selector = f"openseer.dev/job={name},openseer.dev/role=worker"
+        pods = await self._client.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+        metadata = [pod["metadata"] for pod in pods if pod["status"].get("phase") == "Running"]
+        return {f"worker-{one['labels']['openseer.dev/worker']}": one["uid"] for one in metadata}
+
+
+async def _work(store: Store, worker: WorkerId) -> None:
+    """Finishes a few requests, each a whole response."""
+    ask = ClaimAsk(
+        VERSION,
+        (SHARED_LANE,),
+        slots=FINISHED_PER_BEAT,
+        blocks=10**6,
+        block_tokens=16,
+        quantum=TOKENS,
+        context_tokens=8192,
+        slack=FINISHED_PER_BEAT,
+        lease_seconds=LEASE_SECONDS,
+    )
+    claims = await store.claim(worker, ask)
+    deltas = [Delta(claim.request, claim.fence, 0, pack_tokens(range(TOKENS))) for claim in claims]
+    await store.complete(worker, [Finish(delta, Status.OK, FinishReason.STOP) for delta in deltas])
+
+
+def _group(ordinal: int) -> GroupSpec:
+    name = GroupId(0, f"prompt-{ordinal:04}")
+    view = GroupView(name, 0, ordinal, GROUP_SIZE, TOKENS, 0.0)
+    return GroupSpec(
+        id=name,
+        version=VERSION,
+        ordinal=ordinal,
+        prompt=pack_tokens(range(32)),
+        max_tokens=TOKENS,
+        ranks=(0.0,) * GROUP_SIZE,
+        lanes=(SHARED_LANE,) * GROUP_SIZE,
+        priority=policy("fifo").priority(view),
+        enqueued_at=0.0,
+    )

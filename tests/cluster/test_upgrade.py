@@ -1,0 +1,41 @@
+"""The chart in the life of a cluster: upgraded under a running job, taken out again."""
+
+import pytest
+import yaml
+from cluster.chart import install
+from cluster.kube import ROOT, SCRIPTED_IMAGE, Kube
+from cluster.workload import Workload
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def test_a_running_job_survives_an_upgrade_with_its_workers_and_its_image(
+    kube: Kube, namespace: str, operator: str
+) -> None:
+    job = Workload(kube, namespace, groups=20, length=600, step=0.02).apply()
+    job.until_ready(2)
+    before = {pod["metadata"]["uid"] for pod in job.pods()}
+    try:
+        # A later version: its operator is another process, and new jobs get another image.
+        install(kube, "--set", "workerImage.tag=later", "--set-string", "podAnnotations.version=later")
+        assert {pod["metadata"]["uid"] for pod in job.pods()} == before
+        job.kubectl("delete", "pod", "job-worker-1", "--wait=false")
+        job.until(lambda: "job-worker-1" in job.live() and job.ready() == 2, "the new operator replaced it")
+        images = {pod["spec"]["containers"][0]["image"] for pod in job.live().values()}
+        assert images == {SCRIPTED_IMAGE}
+        job.assert_completes(240)
+    finally:
+        install(kube)
+
+
+def test_the_definition_is_upgraded_with_the_chart(kube: Kube, operator: str) -> None:
+    # As an older chart left it: without a column that today's has.
+    kube.kubectl(
+        *("patch", "crd", "rolloutjobs.openseer.dev", "--type=json", "--patch"),
+        '[{"op": "remove", "path": "/spec/versions/0/additionalPrinterColumns/0"}]',
+    )
+    install(kube)
+    here = yaml.safe_load((ROOT / "crds/rolloutjobs.yaml").read_text(encoding="utf-8"))
+    there = kube.get("crd", "rolloutjobs.openseer.dev")
+    columns = [column["name"] for column in there["spec"]["versions"][0]["additionalPrinterColumns"]]
+    assert columns == [column["name"] for column in here["spec"]["versions"][0]["additionalPrinterColumns"]]

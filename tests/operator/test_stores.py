@@ -1,0 +1,317 @@
+"""Stores of jobs are read beside all else: what they say is known soon, and one that is silent holds nobody up."""
+
+import asyncio
+import signal
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from os import kill
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from openseer_core.chunk import ClaimAsk, Delta, WorkerInfo
+from openseer_core.group import SHARED_LANE, GroupSpec, Priority
+from openseer_core.ids import GroupId, WorkerId
+from openseer_core.observation import StoreView, WorkerReport
+from openseer_core.tokens import pack_logprobs, pack_tokens
+from openseer_operator.api import Api
+from openseer_operator.reading import JobRecord, Key, read_job
+from openseer_operator.stores import READS_AT_ONCE, READS_PER_SECOND, STALE_SECONDS, Stores
+from openseer_store.connect import open_store
+from openseer_store.embedded import EmbeddedRedis
+from openseer_store.port import Store
+from openseer_store.redis_link import RedisLink
+
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
+ANN, BOB = WorkerId("worker-0", "ann"), WorkerId("worker-1", "bob")
+KEY = ("default", "job")
+
+
+class Server:
+    """A real Redis, and what driver and workers of the job do with it."""
+
+    def __init__(self, redis: EmbeddedRedis, url: str, store: Store) -> None:
+        self.redis = redis
+        self.url = url
+        self.store = store
+
+    async def say(self, worker: WorkerId, state: str, **figures: float | int | str) -> None:
+        await self.store.heartbeat(worker, WorkerInfo(state, figures))
+
+    async def command(self, *words: str) -> Any:
+        """As somebody who keeps no connection."""
+        link = RedisLink(self.url, "{beside}")
+        try:
+            return await link.command(*words)
+        finally:
+            await link.close()
+
+    def send(self, number: int) -> None:
+        assert self.redis.pid is not None
+        kill(self.redis.pid, number)
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    redis = EmbeddedRedis(tmp_path)
+    async with redis as url:
+        store = await open_store(url, "job")
+        yield Server(redis, url, store)
+        await store.close()
+
+
+def record(url: str, name: str = "job", uid: str = "", **store: Any) -> JobRecord:
+    raw: dict[str, Any] = {
+        "metadata": {"name": name, "namespace": "default", "uid": uid or f"uid of {name}", "generation": 1},
+        "spec": {
+            "model": {"path": "m"},
+            "prompts": {"path": "p.jsonl"},
+            "workers": {"replicas": 2},
+            "store": store or {"url": url},
+        },
+    }
+    found = read_job(raw)
+    assert found.job is not None, found.problems
+    return found
+
+
+@asynccontextmanager
+async def reading(*records: JobRecord, api: Api | None = None) -> AsyncGenerator[tuple[Stores, Counter[Key]]]:
+    """The stores, and how often each said something new. No API server is asked for a URL that the job names."""
+    told = Counter[Key]()
+    client = ApiClient(Configuration())
+    stores = Stores(api or Api(client), lambda key: told.update([key]))
+    try:
+        for one in records:
+            stores.watch(one)
+        yield stores, told
+    finally:
+        await stores.close()
+        await client.close()
+
+
+async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.02)
+
+
+def view(stores: Stores) -> StoreView:
+    found = stores.view(KEY)
+    assert found is not None
+    return found
+
+
+def group(name: str) -> GroupSpec:
+    return GroupSpec(
+        id=GroupId(0, name),
+        version="v1",
+        ordinal=0,
+        prompt=pack_tokens([1, 2]),
+        max_tokens=1000,
+        ranks=(0.0, 0.0),
+        lanes=(SHARED_LANE,) * 2,
+        priority=Priority(base=0.0),
+        enqueued_at=0.0,
+    )
+
+
+ASK = ClaimAsk("v1", (SHARED_LANE,), 8, 10**6, 16, quantum=512, context_tokens=8192, slack=8)
+
+
+async def test_what_workers_say_is_known_by_their_pods(server: Server) -> None:
+    await server.say(ANN, "busy", pod="pod-a", held_tokens=700)
+    await server.say(BOB, "sick", pod="pod-b", sick="Xid 79")
+    await server.say(WorkerId("worker-2", "carl"), "busy")
+    await server.say(WorkerId("visitor", "dora"), "busy", pod="pod-d")
+    async with reading(record(server.url)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        assert view(stores).reports == {
+            "pod-a": WorkerReport(0, "pod-a", "busy", 700, ""),
+            "pod-b": WorkerReport(1, "pod-b", "sick", 0, "Xid 79"),
+        }
+
+
+async def test_a_new_pod_of_a_worker_does_not_speak_for_the_old_one(server: Server) -> None:
+    await server.say(ANN, "busy", pod="old")
+    async with reading(record(server.url)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        await server.say(WorkerId("worker-0", "later"), "starting", pod="new")
+        await until(lambda: "new" in view(stores).reports)
+        assert set(view(stores).reports) == {"new"}
+
+
+async def test_somebody_is_told_of_what_calls_for_action_and_not_of_every_token(server: Server) -> None:
+    await server.store.submit([group("a")])
+    claims = await server.store.claim(ANN, ASK)
+    await server.say(ANN, "busy", pod="pod-a", held_tokens=1)
+    async with reading(record(server.url)) as (stores, told):
+        await until(lambda: told[KEY] == 1)
+        await extend(server.store, claims[0], 100)
+        await server.say(ANN, "busy", pod="pod-a", held_tokens=101)
+        await until(lambda: view(stores).progress.tokens == 100)
+        assert view(stores).reports["pod-a"].held_tokens == 101
+        assert told[KEY] == 1
+        await server.say(ANN, "sick", pod="pod-a", sick="Xid 79")
+        await until(lambda: told[KEY] == 2)
+
+
+async def extend(store: Store, claim: Any, count: int) -> None:
+    logprobs = pack_logprobs([0.0] * count)
+    delta = Delta(claim.request, claim.fence, claim.generated, pack_tokens(range(count)), logprobs)
+    await store.extend(ANN, [delta], [], lease_seconds=60.0, version="v1", lanes=(SHARED_LANE,))
+
+
+async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server: Server) -> None:
+    await server.store.submit([group("a")])
+    await server.say(ANN, "busy", pod="pod-a")
+    claims = await server.store.claim(ANN, ASK)
+    start = time.monotonic()
+    async with reading(record(server.url)) as (stores, _):
+        assert stores.tokens_per_second(KEY) is None
+        await until(lambda: stores.view(KEY) is not None)
+        await extend(server.store, claims[0], 500)
+        await until(lambda: view(stores).progress.tokens == 500)
+        speed = stores.tokens_per_second(KEY)
+        assert speed is not None
+        assert 500 / (time.monotonic() - start) <= speed < 600
+        assert stores.inflight(KEY) == 2
+
+
+@pytest.mark.slow
+async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_comes_back(server: Server) -> None:
+    async with reading(record(server.url)) as (stores, told):
+        await until(lambda: told[KEY] == 1)
+        server.send(signal.SIGSTOP)
+        silent = time.monotonic()
+        try:
+            await asyncio.sleep(STALE_SECONDS / 2)
+            assert stores.view(KEY) is not None
+            await until(lambda: stores.view(KEY) is None)
+            assert STALE_SECONDS - 1.5 < time.monotonic() - silent < STALE_SECONDS + 1.5
+            assert not stores.settling(KEY)
+            await until(lambda: told[KEY] == 2, 20.0)
+        finally:
+            server.send(signal.SIGCONT)
+        await until(lambda: stores.view(KEY) is not None, 20.0)
+        assert told[KEY] == 3
+
+
+async def test_a_store_that_was_not_asked_yet_is_not_said_to_be_silent(server: Server) -> None:
+    async with reading(record(server.url)) as (stores, _):
+        assert stores.view(KEY) is None
+        assert stores.settling(KEY)
+        await until(lambda: stores.view(KEY) is not None)
+        assert not stores.settling(KEY)
+        assert not stores.settling(("default", "unknown"))
+
+
+@asynccontextmanager
+async def listener(answer: bytes) -> AsyncGenerator[tuple[str, list[float]]]:
+    """Takes every connection and answers whatever is said with `answer`; when connections came."""
+    times: list[float] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        times.append(time.monotonic())
+        writers.append(writer)
+        while await reader.read(4096):
+            writer.write(answer)
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://u:p@127.0.0.1:{listening.sockets[0].getsockname()[1]}/0", times
+    finally:
+        listening.close()
+        for writer in writers:
+            writer.close()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.slow
+async def test_a_store_that_refuses_is_asked_ever_more_seldom() -> None:
+    refusal = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+    async with listener(refusal) as (url, times), reading(record(url)) as (stores, _):
+        await until(lambda: len(times) == 3, 20.0)
+        first, second = times[1] - times[0], times[2] - times[1]
+        assert 1.5 < first < 3.0
+        assert 3.0 < second < 6.0
+        assert stores.view(KEY) is None
+
+
+@pytest.mark.slow
+async def test_stores_that_never_answer_do_not_keep_others_from_being_read(server: Server) -> None:
+    async with listener(b"") as (url, _):
+        silent = [record(url, f"silent-{number}") for number in range(2 * READS_AT_ONCE)]
+        async with reading(*silent, record(server.url)) as (stores, _):
+            await until(lambda: stores.view(KEY) is not None, 12.0)
+
+
+async def test_words_that_nobody_understands_do_not_end_the_reading(server: Server) -> None:
+    await server.say(ANN, "busy", pod="pod-a")
+    await server.command("HSET", "{openseer:default/job}:worker:worker-0", "info", "not what a worker says")
+    async with reading(record(server.url)) as (stores, _):
+        await asyncio.sleep(0.5)
+        assert stores.view(KEY) is None
+        await server.say(ANN, "busy", pod="pod-a")
+        await until(lambda: stores.view(KEY) is not None)
+
+
+async def test_a_job_that_is_left_is_read_no_more_and_its_connection_is_given_up(server: Server) -> None:
+    async with reading(record(server.url)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        before = len((await server.command("CLIENT", "LIST")).splitlines())
+        stores.leave(KEY)
+        assert stores.view(KEY) is None
+        assert len(stores) == 0
+        await asyncio.sleep(0.2)
+        assert len((await server.command("CLIENT", "LIST")).splitlines()) == before - 1
+
+
+async def test_a_job_of_the_same_name_is_another_one(server: Server) -> None:
+    async with reading(record(server.url)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        stores.watch(record(server.url))
+        assert stores.view(KEY) is not None
+        stores.watch(record(server.url, uid="a new one"))
+        assert stores.view(KEY) is None
+        await until(lambda: stores.view(KEY) is not None)
+
+
+async def test_purging_leaves_what_keeps_old_fences_void_and_that_only_for_a_while(server: Server) -> None:
+    await server.store.submit([group("a")])
+    await server.say(ANN, "busy", pod="pod-a")
+    async with reading(record(server.url)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        await stores.purge(KEY)
+        stores.leave(KEY)
+    assert await server.command("KEYS", "{openseer:default/job}*") == [b"{openseer:default/job}:store"]
+    assert 0 < await server.command("TTL", "{openseer:default/job}:store") <= 24 * 3600
+
+
+async def test_many_stores_are_each_read_more_seldom(tmp_path: Path) -> None:
+    many = [record(f"unix://{tmp_path}/nobody", f"job-{number}") for number in range(300)]
+    async with reading(*many[:10]) as (stores, _):
+        few = stores.interval
+        for one in many:
+            stores.watch(one)
+        assert stores.interval == len(many) / READS_PER_SECOND > few
+
+
+@pytest.mark.cluster
+async def test_a_store_whose_url_lies_in_a_secret_is_read_as_soon_as_the_secret_is_there(
+    server: Server, api: Api
+) -> None:
+    name = f"url-{uuid.uuid4().hex[:8]}"
+    async with reading(record("", secretRef={"name": name, "key": "url"}), api=api) as (stores, _):
+        await asyncio.sleep(0.3)
+        assert stores.view(KEY) is None
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"url": server.url}}
+        await api.create("Secret", "default", secret)
+        await until(lambda: stores.view(KEY) is not None)
