@@ -1,4 +1,4 @@
-"""A Kubernetes control plane on loopback whose nodes are played by kwok, and a Redis: all of it in one temporary folder.
+"""A Kubernetes control plane on loopback with nodes played by kwok, and a Redis: all of it in one temporary folder.
 
 Real are etcd, kube-apiserver, kube-controller-manager, kube-scheduler and Redis; a pod "runs" as soon as it has a node.
 The programs come from KUBEBUILDER_ASSETS, else from those that cluster/build.sh made.
@@ -38,8 +38,23 @@ CALL_SECONDS = 60.0
 CALLS_AT_ONCE = 32
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
-# What kwok does to nodes and pods: as its own fast stages, without what the API server fills in.
+# What kwok does to nodes and pods: its own fast stages in short. It plays pods only where it has a stage for nodes.
 STAGES = """
+apiVersion: kwok.x-k8s.io/v1alpha1
+kind: Stage
+metadata: {name: node-ready}
+spec:
+  resourceRef: {apiGroup: v1, kind: Node}
+  selector:
+    matchExpressions:
+    - {key: '.status.conditions.[] | select( .type == "Ready" ) | .status', operator: NotIn, values: ["True"]}
+  next:
+    statusTemplate: |
+      {{ $now := Now }}
+      conditions:
+      - {type: Ready, status: "True", reason: KubeletReady, message: "", lastHeartbeatTime: {{ $now | Quote }},
+         lastTransitionTime: {{ $now | Quote }}}
+---
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
 metadata: {name: pod-ready}
@@ -138,7 +153,7 @@ class ControlPlane:
         self._stop()
 
     def start(self, name: str, *words: str | Path, environment: dict[str, str] | None = None) -> None:
-        """Runs a program under a name; what it says goes to a file of that name. Ctrl-C at the terminal is not for it."""
+        """Runs a program under a name, its words into a file of that name. Ctrl-C at the terminal is not for it."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *map(str, words)],
@@ -159,6 +174,12 @@ class ControlPlane:
             process.kill()
             process.wait()
         return time.monotonic() - start
+
+    def check(self) -> None:
+        """Raises RuntimeError when a process has ended by itself."""
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise RuntimeError(f"{name} ended with code {process.returncode}:\n{self.last_words(name)}")
 
     def last_words(self, name: str, lines: int = 15) -> str:
         """The end of what a program said."""
@@ -238,7 +259,9 @@ class ControlPlane:
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)
-        raise RuntimeError(f"kube-apiserver is not ready after {START_SECONDS:.0f} s: {self.last_words('kube-apiserver')}")
+        raise RuntimeError(
+            f"kube-apiserver is not ready after {START_SECONDS:.0f} s: {self.last_words('kube-apiserver')}"
+        )
 
     def _start_controllers(self) -> None:
         common = (f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--secure-port=0")
@@ -297,6 +320,10 @@ class Client:
         """All of them in the collection at `path`, many at once."""
         await asyncio.gather(*(self._call("POST", path, json=body) for body in bodies))
 
+    async def create_yaml(self, path: str, text: str) -> None:
+        """One object, as it is written in a file."""
+        await self._call("POST", path, data=text, headers={"Content-Type": "application/yaml"})
+
     async def items(self, path: str, **query: str) -> list[Json]:
         """All objects of a collection, as the API server's own cache has them."""
         return (await self._call("GET", path, params={"resourceVersion": "0", **query}))["items"]
@@ -305,7 +332,8 @@ class Client:
         """A collection as kubectl prints it: a fraction of the objects' size."""
         accept = {"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}
         query = {"resourceVersion": "0", "includeObject": "None", **query}
-        return [row["cells"] for row in (await self._call("GET", path, params=query, headers=accept))["rows"] or []]
+        table: list[Json] = (await self._call("GET", path, params=query, headers=accept))["rows"] or []
+        return [row["cells"] for row in table]
 
     async def _call(self, method: str, path: str, **options: Any) -> Json:
         async with self._gate, self._session.request(method, self._url + path, **options) as answer:

@@ -3,10 +3,10 @@
     python benchmarks/operator_scale.py               1,000 jobs of 5 workers, about 25 minutes
     python benchmarks/operator_scale.py --quick       50 jobs, about a minute
 
-Needs the control plane's programs (`make cluster-tools`, `cluster/cluster.sh prepare`) or KUBEBUILDER_ASSETS. Real: etcd,
-kube-apiserver, kube-controller-manager, kube-scheduler, one Redis for all jobs (spec.store.url) and the operator, a
-process. Played: nodes and pods by kwok; by this benchmark the workers' heartbeats, claims and results in each job's
-store. Every job is a batch as a user writes it: driver pod, five workers with a GPU each, a volume for its results.
+Needs the control plane's programs (`make cluster-tools`, `cluster/cluster.sh prepare`) or KUBEBUILDER_ASSETS.
+Real: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, one Redis for all jobs (spec.store.url) and the
+operator, a process. Played: nodes and pods by kwok; by this benchmark the workers' heartbeats, claims and results in
+each job's store. Every job is a batch as users write it: driver pod, workers with a GPU each, a volume for results.
 
 In turn: the ramp (all jobs applied at once, until every pod is Ready and every job says so), the settling (each pod is
 stamped busy, at the operator's limit of writes), the rest (jobs run and progress, nothing else happens), and a restart
@@ -24,18 +24,17 @@ import contextlib
 import json
 import os
 import platform
-import re
 import shlex
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from control_plane import Client, ControlPlane, Json, MissingProgramsError, client_of, free_port
+from operator_figures import Reading, read, window
 from played_workers import BEAT_SECONDS, Key, PlayedWorkers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,82 +50,346 @@ RESTART_SECONDS = 600.0
 POLL_SECONDS = 3.0
 STARTED_SECONDS = 60.0
 """Longest start of the operator with no jobs there."""
+SETTLED_SECONDS = 10.0
+"""In which fewer stamps than one a second were written."""
+NAMESPACE = "openseer"
+JOBS_PATH = "/apis/openseer.dev/v1alpha1/rolloutjobs"
 TARGETS = {"looks_within_1_s": 0.99, "writes_per_job_per_minute": 1.0, "writes_per_second": 20.0}
-READS = ("GET", "LIST")
-RUNNING_POD = re.compile(r"^(\d+)/\1$")
 
 
-# ---- what the operator says of itself
+# ---- what it is measured with
 
 
-@dataclass(frozen=True)
-class Reading:
-    """The operator's own /metrics at one moment. `looks`, `waits`: cumulative counts by upper bound in seconds."""
-
-    at: float
-    looks: dict[float, float]
-    waits: dict[float, float]
-    calls: Counter[tuple[str, str]]
-    refused: float
-    failed: float
-    leads: bool
-    jobs: int
-    queue: int
+def nodes(count: int) -> Iterator[Json]:
+    """Nodes of 80 GPUs."""
+    room = {"cpu": "512", "memory": "4Ti", "pods": "110", "nvidia.com/gpu": "80", "ephemeral-storage": "4Ti"}
+    for number in range(count):
+        name = f"node-{number:03}"
+        yield {
+            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "type": "kwok"}},
+            "status": {"capacity": room, "allocatable": room},
+        }
 
 
-LINE = re.compile(r"^(openseer_(?:operator|reconcile|queue)_\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
-LABEL = re.compile(r'(\w+)="([^"]*)"')
+def volumes(count: int) -> Iterator[Json]:
+    """A volume for the results of each job; nothing is ever written there."""
+    for number in range(count):
+        yield {
+            "metadata": {"name": f"volume-{number:05}"},
+            "spec": {
+                "capacity": {"storage": "1Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "persistentVolumeReclaimPolicy": "Retain",
+                "hostPath": {"path": f"/nowhere/{number:05}"},
+            },
+        }
 
 
-def read(text: str) -> Reading:
-    """Of the page's text."""
-    one: Counter[str] = Counter()
-    buckets: dict[str, dict[float, float]] = {"reconcile": {}, "queue": {}}
-    calls: Counter[tuple[str, str]] = Counter()
-    refused = 0.0
-    for name, raw, value in LINE.findall(text):
-        labels = dict(LABEL.findall(raw))
-        if name.endswith("_seconds_bucket"):
-            buckets[name.split("_")[1]][float(labels["le"])] = float(value)
-        elif name == "openseer_operator_api_calls_total":
-            calls[labels["verb"], labels["kind"]] += int(float(value))
-            refused += float(value) if not 200 <= int(labels["code"]) < 300 else 0.0
-        else:
-            one[name] = float(value)  # pyright: ignore[reportArgumentType]
-    return Reading(
-        time.monotonic(),
-        buckets["reconcile"],
-        buckets["queue"],
-        calls,
-        refused,
-        one["openseer_reconcile_errors_total"],
-        one["openseer_operator_leader"] == 1,
-        int(one["openseer_operator_jobs"]),
-        int(one["openseer_operator_queue"]),
-    )
-
-
-def spread(before: dict[float, float], after: dict[float, float]) -> Json:
-    """p50, p99 and the bound of the longest, in seconds, from a histogram's growth; within a bucket, a straight line."""
-    counts = {bound: after[bound] - before.get(bound, 0.0) for bound in sorted(after)}
-    total = counts[float("inf")]
-    if not total:
-        return {"count": 0}
-
-    def quantile(share: float) -> float:
-        low, below = 0.0, 0.0
-        for bound, count in counts.items():
-            if count >= share * total:
-                inside = (share * total - below) / (count - below)
-                return round(low + (min(bound, 2 * low) - low) * inside, 4)
-            low, below = bound, count
-        return low
-
-    longest = next(bound for bound, count in counts.items() if count == total)
+def job(key: Key, workers: int, store: str) -> Json:
+    """A batch as a user writes it, with the benchmark's Redis."""
     return {
-        "count": int(total),
-        "p50_seconds": quantile(0.5),
-        "p99_seconds": quantile(0.99),
-        "longest_at_most_seconds": longest if longest != float("inf") else "more than the last bucket",
-        "share_within_1_s": round(counts[1.0] / total, 5),
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"namespace": key[0], "name": key[1]},
+        "spec": {
+            "model": {"path": "examples/tiny-model/model"},
+            "prompts": {"path": "examples/tiny-model/prompts.jsonl"},
+            "store": {"url": store},
+            "workers": {"replicas": workers, "resources": {"limits": {"nvidia.com/gpu": 1}}},
+        },
     }
+
+
+def ready(raw: Json, workers: int) -> bool:
+    """Whether a job says that it and all its workers are ready."""
+    status: Json = raw.get("status") or {}
+    conditions: list[Json] = status.get("conditions") or []
+    says = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    return says and status.get("workers", {}).get("ready") == workers
+
+
+class Teller:
+    """One line that says how far it is: rewritten on a terminal, elsewhere a new one every ten seconds."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._told = 0.0
+
+    def __call__(self, words: str) -> None:
+        now = time.monotonic()
+        line = f"{now - self._start:5.0f} s  {words}"
+        if sys.stderr.isatty():
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+        elif now - self._told >= 10.0:
+            self._told = now
+            print(line, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+
+
+class Scale:
+    """One measurement, phase after phase."""
+
+    def __init__(self, plane: ControlPlane, client: Client, session: aiohttp.ClientSession, options: Any) -> None:
+        self._plane = plane
+        self._client = client
+        self._session = session
+        self._tell = Teller()
+        self._workers: int = options.workers
+        self._rest_seconds: float = options.rest
+        self._keys = [(f"team-{n % NAMESPACES}", f"job-{n:04}") for n in range(options.jobs)]
+        self._pods = options.jobs * (options.workers + 1)
+        self._port = free_port()
+        self._generation = 0
+        self.played = PlayedWorkers(client, plane.redis, self._keys, options.workers)
+
+    async def run(self) -> Json:
+        """All phases; the figures."""
+        self._tell("the control plane is up")
+        await self._furnish()
+        self._start_operator()
+        await self._until(STARTED_SECONDS, "the operator leads", self._leading)
+        playing = asyncio.create_task(self.played.run())
+        try:
+            ramp, ramped = await self._ramp()
+            settling, settled = await self._settle(ramped)
+            rest = await self._rest(settled)
+            restart = await self._restart()
+        finally:
+            playing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await playing
+            self._tell.end()
+        return {"ramp": ramp, "settling": settling, "rest": rest, "restart": restart}
+
+    # ---- phases
+
+    async def _furnish(self) -> None:
+        """All that is there before the jobs."""
+        self._tell("nodes, volumes, namespaces")
+        definition = (ROOT / "crds/rolloutjobs.yaml").read_text()
+        await self._client.create_yaml("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+        names = [NAMESPACE, *(f"team-{number}" for number in range(NAMESPACES))]
+        await self._client.create("/api/v1/namespaces", ({"metadata": {"name": name}} for name in names))
+        await self._client.create("/api/v1/nodes", nodes(-(-len(self._keys) // JOBS_PER_NODE)))
+        await self._client.create("/api/v1/persistentvolumes", volumes(len(self._keys)))
+        await asyncio.sleep(POLL_SECONDS)  # for discovery, and for the nodes' taints to go
+
+    async def _ramp(self) -> tuple[Json, Reading]:
+        before, cpu, start = await self._reading(), self._plane.cpu_seconds(), time.monotonic()
+        await asyncio.gather(
+            *(
+                self._client.create(f"{JOBS_PATH.rpartition('/')[0]}/namespaces/{key[0]}/rolloutjobs", [body])
+                for key in self._keys
+                for body in [job(key, self._workers, self._plane.redis)]
+            )
+        )
+        applied = time.monotonic() - start
+        await self._until(RAMP_SECONDS, "pods Ready", self._pods_ready)
+        running = time.monotonic() - start
+        await self._until(RAMP_SECONDS, "jobs Ready", self._jobs_ready)
+        steady = time.monotonic() - start
+        after = await self._reading()
+        return {
+            "applied_seconds": round(applied, 1),
+            "pods_ready_seconds": round(running, 1),
+            "steady_seconds": round(steady, 1),
+            "memory_mb_peak": round(self._plane.memory_mb("operator")[1], 1),
+            "cores": self._cores(cpu, steady),
+            **window(before, after, len(self._keys)),
+        }, after
+
+    async def _settle(self, before: Reading) -> tuple[Json, Reading]:
+        """Until stamps are written no faster than now and then."""
+        end, last = time.monotonic() + SETTLE_SECONDS, before
+        stamp = ("PATCH", "Pod")
+        while True:
+            await self._pause(SETTLED_SECONDS, f"settling, {last.calls[stamp]} stamps written")
+            now = await self._reading()
+            if now.calls[stamp] - last.calls[stamp] < now.at - last.at or now.at > end:
+                break
+            last = now
+        return window(before, now, len(self._keys)), now
+
+    async def _rest(self, before: Reading) -> Json:
+        cpu, start = self._plane.cpu_seconds(), time.monotonic()
+        await self._pause(self._rest_seconds, "jobs run, nothing else happens")
+        cores, after = self._cores(cpu, time.monotonic() - start), await self._reading()
+        now, peak = self._plane.memory_mb("operator")
+        memory = {"memory_mb": round(now, 1), "memory_mb_peak": round(peak, 1)}
+        return {**memory, "cores": cores, **window(before, after, len(self._keys))}
+
+    async def _restart(self) -> Json:
+        """Ended in order, as an upgrade does; then a new process, which knows nothing."""
+        self._tell("restart of the operator")
+        ended = await asyncio.to_thread(self._plane.end, "operator")
+        start = time.monotonic()
+        self._start_operator()
+        await self._until(RESTART_SECONDS, "the operator leads", self._leading, every=0.2)
+        leading = time.monotonic() - start
+        await self._until(RESTART_SECONDS, "jobs looked at", self._looked_at, every=0.2)
+        looked = time.monotonic() - start
+        after = await self._reading()
+        nothing = Reading(after.at - looked, {}, {}, Counter(), 0.0, 0.0, leads=False, jobs=0, queue=0)
+        times = {"ended_seconds": ended, "leads_seconds": leading, "looked_at_all_seconds": looked}
+        return {name: round(value, 2) for name, value in times.items()} | window(nothing, after, len(self._keys))
+
+    # ---- what is asked meanwhile: what is missing, "" when nothing is
+
+    async def _leading(self) -> str:
+        with contextlib.suppress(aiohttp.ClientError):
+            if (await self._reading()).leads:
+                return ""
+        return "waiting for the operator"
+
+    async def _looked_at(self) -> str:
+        now = await self._reading()
+        return f"{now.jobs} jobs looked at" if now.jobs < len(self._keys) or now.queue else ""
+
+    async def _pods_ready(self) -> str:
+        rows = await self._client.rows("/api/v1/pods")
+        count = sum(row[1] == "1/1" for row in rows)
+        return f"{count} of {self._pods} pods Ready, {len(rows)} made" if count < self._pods else ""
+
+    async def _jobs_ready(self) -> str:
+        count = sum(ready(raw, self._workers) for raw in await self._client.items(JOBS_PATH))
+        return f"{count} of {len(self._keys)} jobs say Ready" if count < len(self._keys) else ""
+
+    # ---- means
+
+    def _start_operator(self) -> None:
+        self._generation += 1
+        environment = {
+            "KUBECONFIG": str(self._plane.kubeconfig),
+            "OPENSEER_NAMESPACE": NAMESPACE,
+            "OPENSEER_WORKER_IMAGE": "openseer-worker:scale",
+            "OPENSEER_STORE_IMAGE": "openseer-operator:scale",
+            "OPENSEER_IDENTITY": f"scale-{self._generation}",
+            "OPENSEER_HTTP_PORT": str(self._port),
+        }
+        self._plane.start("operator", sys.executable, "-m", "openseer_operator.main", environment=environment)
+
+    async def _reading(self) -> Reading:
+        async with self._session.get(f"http://127.0.0.1:{self._port}/metrics") as answer:
+            return read(await answer.text())
+
+    def _cores(self, before: dict[str, float], seconds: float) -> dict[str, float]:
+        """Processors that each process kept busy."""
+        return {name: round((cpu - before[name]) / seconds, 2) for name, cpu in self._plane.cpu_seconds().items()}
+
+    async def _until(
+        self, limit: float, what: str, missing: Callable[[], Awaitable[str]], every: float = POLL_SECONDS
+    ) -> None:
+        end = time.monotonic() + limit
+        while words := await missing():
+            if time.monotonic() > end:
+                raise RuntimeError(f"{what}: not within {limit:.0f} s: {words}\n{self._plane.last_words('operator')}")
+            await self._pause(every, words)
+
+    async def _pause(self, seconds: float, words: str) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._plane.check()
+            self._tell(words)
+            await asyncio.sleep(min(left, 1.0))
+
+
+# ---- command
+
+
+async def measure(options: argparse.Namespace) -> Json:
+    """All figures, from a control plane of its own."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    started = os.getloadavg()[0]
+    with ControlPlane() as plane:
+        async with client_of(plane) as client, aiohttp.ClientSession() as session:
+            scale = Scale(plane, client, session, options)
+            figures = await scale.run()
+    played = scale.played
+    return {
+        **figures,
+        "jobs": options.jobs,
+        "workers_per_job": options.workers,
+        "mode": "batch",
+        "played": {
+            "beat_seconds": BEAT_SECONDS,
+            "visits": played.visits,
+            "failures": played.failures,
+            "latest_seconds": round(played.late_seconds, 1),
+        },
+        "targets": TARGETS,
+        "machine": f"{os.cpu_count()} × {platform.processor() or platform.machine()}, load {started:.1f} before",
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "command": shlex.join(["python", "benchmarks/operator_scale.py", *sys.argv[1:]]),
+    }
+
+
+def show(figures: Json) -> None:
+    """The table."""
+    print(f"{figures['jobs']} jobs, {figures['jobs'] * figures['workers_per_job']} workers; {figures['machine']}")
+    ramp, rest, restart = figures["ramp"], figures["rest"], figures["restart"]
+    print(
+        f"ramp: applied after {ramp['applied_seconds']} s, all pods Ready after {ramp['pods_ready_seconds']} s, "
+        f"all jobs Ready after {ramp['steady_seconds']} s"
+    )
+    print(
+        f"restart: ended in {restart['ended_seconds']} s; the new one leads after {restart['leads_seconds']} s and has "
+        f"looked at all after {restart['looked_at_all_seconds']} s"
+    )
+    print(f"operator: {ramp['memory_mb_peak']} MB at most in the ramp, {rest['memory_mb']} MB at rest")
+    head = ("", "s", "looks", "p50 ms", "p99 ms", "max s ≤", "≤ 1 s", "wait p50", "wait p99", "writes/s", "per job/min")
+    print("".join(f"{word:>12}" for word in head))
+    for name in ("ramp", "settling", "rest", "restart"):
+        row = figures[name]
+        looks, waits = row["looks"], row["waits"]
+        cells = (
+            name,
+            row["seconds"],
+            looks["count"],
+            *(f"{1000 * looks[part]:.1f}" for part in ("p50_seconds", "p99_seconds")),
+            looks["longest_at_most_seconds"],
+            f"{looks['share_within_1_s']:.2%}",
+            *(f"{waits[part]:.2f} s" for part in ("p50_seconds", "p99_seconds")),
+            row["writes_per_second"],
+            row["writes_per_job_per_minute"],
+        )
+        print("".join(f"{cell:>12}" for cell in cells))
+    print("calls per job in the ramp: " + ", ".join(f"{verb} {n}" for verb, n in ramp["calls_per_job"].items()))
+    print("cores in the ramp: " + ", ".join(f"{name} {n}" for name, n in ramp["cores"].items()))
+
+
+def main() -> int:
+    """Runs all phases and prints a table; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=5, help="of each job, one GPU each")
+    parser.add_argument("--rest", type=float, default=240.0, help="seconds that the jobs at rest are watched")
+    parser.add_argument("--quick", action="store_true", help="50 jobs, 20 s at rest; skipped without the programs")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    if options.quick:
+        options.jobs, options.rest = 50, 20.0
+    try:
+        figures = asyncio.run(measure(options))
+    except MissingProgramsError as error:
+        print(f"skipped: {error}" if options.quick else f"error: {error}", file=sys.stderr)
+        return 0 if options.quick else 3
+    except RuntimeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("stopped; nothing is left behind", file=sys.stderr)
+        return 130
+    show(figures)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Plays the drivers and workers of many jobs in their stores: batches, heartbeats, claims and results, from few tasks."""
+"""Plays the drivers and workers of many jobs in their stores: batches, heartbeats, claims, results; from few tasks."""
 
 import asyncio
 import time

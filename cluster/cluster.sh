@@ -163,7 +163,7 @@ main() {
     prepare) INSTALL_TOOLS=yes; export INSTALL_TOOLS
       # shellcheck disable=SC2086
       need_tools $RUNNING_TOOLS $BUILDING_TOOLS
-      "$HERE/build.sh"; "$HERE/images.sh" operator scripted ;;
+      "$HERE/build.sh"; "$HERE/images.sh" operator scripted cpu ;;
     tools) INSTALL_TOOLS=yes
       # shellcheck disable=SC2086
       need_tools $RUNNING_TOOLS $BUILDING_TOOLS ;;

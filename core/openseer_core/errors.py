@@ -80,3 +80,9 @@ class EngineError(OpenseerError):
     """The engine broke while it ran."""
 
     exit_code = 7
+
+
+class GpuSickError(OpenseerError):
+    """A GPU should not be worked with any longer; what ran on it was handed back."""
+
+    exit_code = 8

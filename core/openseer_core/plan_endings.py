@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from openseer_core.action import Announce
 from openseer_core.chunk import BatchProgress
+from openseer_core.errors import GpuSickError
 from openseer_core.job import RolloutJob
 from openseer_core.observation import DRIVER, Ending, Failure, Memory, Observation, Outcome, Phase, Pod, SickNode
 
@@ -135,6 +136,9 @@ def _judge(job: RolloutJob, pods: Sequence[Pod], size: int) -> tuple[int, str, s
     failed = [pod for pod in pods if pod.phase is Phase.FAILED and not pod.leaving]
     if not failed:
         return 0, "left by itself", ""
+    sick = next((pod for pod in failed if pod.exit_code == GpuSickError.exit_code), None)
+    if sick is not None:
+        return 0, _words(sick), ""
     # Of a gang, most ranks end because another did: the one that says most is the one without the usual code.
     pod = max(failed, key=lambda one: (bool(one.message), one.exit_code not in (None, 7), -one.rank))
     words = _words(pod)
@@ -179,15 +183,26 @@ def _budget(job: RolloutJob, member: str) -> int:
 
 
 def _sick(o: Observation, memory: Memory) -> tuple[Memory, list[Announce]]:
-    """Remembers nodes whose GPUs a worker reported sick."""
+    """Remembers nodes whose GPUs a worker reported sick, in a heartbeat or in its last words."""
     nodes = {one.node: one for one in memory.sick_nodes}
     events: list[Announce] = []
     for pod in o.pods:
-        report = o.report_of(pod)
-        if report is None or not report.sick or not pod.node or pod.node in nodes:
+        illness = _illness(o, pod)
+        # The leader of a gang speaks for all its ranks: it names the node of another one first.
+        gang = (one for one in o.pods if one.index == pod.index)
+        node = next((one.node for one in gang if illness.startswith(f"{one.node} ")), pod.node)
+        if not illness or not node or node in nodes:
             continue
-        nodes[pod.node] = SickNode(pod.node, pod.member, report.sick[:LONGEST_MESSAGE], o.now)
-        words = f"{pod.member} on node {pod.node} reports {report.sick}; it is replaced on another node"
-        events.append(Announce(True, "GpuSick", words, node=pod.node))
+        nodes[node] = SickNode(node, pod.member, illness[:LONGEST_MESSAGE], o.now)
+        words = f"{pod.member} on node {node} reports {illness}; it is replaced on another node"
+        events.append(Announce(True, "GpuSick", words, node=node))
     newest = sorted(nodes.values(), key=lambda one: one.at)[-MOST_SICK_NODES:]
     return replace(memory, sick_nodes=tuple(newest)), events
+
+
+def _illness(o: Observation, pod: Pod) -> str:
+    """Why the GPU under a worker's pod should not be used, "" when nothing is said against it."""
+    if pod.exit_code == GpuSickError.exit_code:
+        return pod.message.removeprefix("error: ").strip() or "a sick GPU"
+    report = o.report_of(pod)
+    return report.sick if report is not None else ""

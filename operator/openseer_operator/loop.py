@@ -12,6 +12,9 @@ from openseer_operator.reading import Key
 
 LOOKS_AT_ONCE = 16
 """Jobs that are looked at at the same time; a look waits for the API server most of its time."""
+NEW_AT_ONCE = 2
+"""Of these, new jobs. Each wants all its objects made, many at a time: with more jobs at once the API server makes no
+more objects, but each job waits longer for its own."""
 LOOK_SECONDS = 120.0
 """A look that takes longer is given up and repeated."""
 FIRST_BACKOFF_SECONDS = 0.5
@@ -23,17 +26,23 @@ log = logging.getLogger(__name__)
 
 Look = Callable[[Key], Awaitable[float | None]]
 """Looks at one job; returns in how many seconds to look again even if nothing happens, None: not at all."""
-Told = Callable[[float, bool], None]
-"""Hears of every look: its seconds, and whether it failed."""
+Told = Callable[[float, float, bool], None]
+"""Hears of every look: the seconds that the job waited for it, its own seconds, and whether it failed."""
+
+IsNew = Callable[[Key], bool]
+"""Whether nothing was done for the job yet."""
 
 
 class Loop:
     """Nothing that happens to one job costs time that grows with the number of jobs."""
 
-    def __init__(self, look: Look, told: Told) -> None:
+    def __init__(self, look: Look, told: Told, is_new: IsNew = lambda _: False) -> None:
         self._look = look
         self._told = told
+        self._is_new = is_new
         self._waiting: dict[Key, float] = {}  # in order of arrival, and since when
+        self._new: dict[Key, float] = {}  # the same, of new jobs
+        self._new_running: set[Key] = set()
         self._running: dict[Key, float] = {}
         self._again: dict[Key, float] = {}  # asked for while a look runs
         self._failures: dict[Key, int] = {}
@@ -49,26 +58,27 @@ class Loop:
         """Asks for a look as soon as may be."""
         if key in self._running:
             self._again.setdefault(key, time.monotonic())
-        elif key not in self._waiting:
-            self._waiting[key] = time.monotonic()
+        else:
+            self._queue(key).setdefault(key, time.monotonic())
             self._arrived.set()
 
     def forget(self, key: Key) -> None:
         """The job is gone; only what is asked for from now on counts."""
-        for known in (self._waiting, self._again, self._due):
-            known.pop(key, None)
+        for asked in (self._waiting, self._new, self._again, self._due):
+            asked.pop(key, None)
         self._failures.pop(key, None)
 
     @property
     def depth(self) -> int:
         """Jobs that wait for a look."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._new)
 
     @property
     def lag(self) -> float:
         """Seconds that the oldest wait, or the longest look, has lasted."""
         now = time.monotonic()
-        return now - min(next(iter(self._waiting.values()), now), *list(self._running.values()), now)
+        oldest = (next(iter(queue.values()), now) for queue in (self._waiting, self._new))
+        return now - min(*oldest, *list(self._running.values()), now)
 
     @property
     def timers(self) -> int:
@@ -92,15 +102,24 @@ class Loop:
 
     async def _work(self) -> None:
         while not self._stopping:
-            if not self._waiting:
+            queue = self._waiting or (self._new if len(self._new_running) < NEW_AT_ONCE else None)
+            if not queue:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            key = next(iter(self._waiting))
-            del self._waiting[key]
-            await self._one(key)
+            key = next(iter(queue))
+            if queue is self._new:
+                self._new_running.add(key)
+            await self._one(key, queue.pop(key))
+            if key in self._new_running:
+                self._new_running.discard(key)
+                self._arrived.set()
 
-    async def _one(self, key: Key) -> None:
+    def _queue(self, key: Key) -> dict[Key, float]:
+        """Jobs that run come before those that are still to begin, however many of these come at once."""
+        return self._new if self._is_new(key) else self._waiting
+
+    async def _one(self, key: Key, asked_at: float) -> None:
         self._running[key] = start = time.monotonic()
         self._due.pop(key, None)
         failed = True
@@ -117,10 +136,10 @@ class Loop:
             log.exception("%s/%s: this look failed; again in %.1f s", *key, delay)
         finally:
             del self._running[key]
-            self._told(time.monotonic() - start, failed)
+            self._told(start - asked_at, time.monotonic() - start, failed)
         asked = self._again.pop(key, None)
         if asked is not None and not failed:
-            self._waiting[key] = asked
+            self._queue(key)[key] = asked
             self._arrived.set()
         elif delay is not None:
             self._set(key, delay)

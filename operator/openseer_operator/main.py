@@ -46,7 +46,7 @@ class Operator:
         observer = Observer(self._cache, self._census, self._stores, settings)
         applier = Applier(api, self._cache, self._census, self._stores, Events(api, settings), settings)
         reconciler = Reconciler(api, self._cache, self._census, self._stores, observer, applier, self._board, settings)
-        self._loop = Loop(reconciler.look, self._metrics.looked)
+        self._loop = Loop(reconciler.look, self._metrics.looked, reconciler.is_new)
         self._watch = Watch(self._cache, settings, self._changed, self._census.hurry)
         self._checks = checks_of(api, self._elector, self._loop, self._census)
         self._board.leads = lambda: self._elector.leads
@@ -82,6 +82,7 @@ class Operator:
             self._loop.stop()
             if self._elector.leads:
                 await asyncio.wait([looks], timeout=FINISH_SECONDS)
+            looks.cancel()  # without the lease nothing is written any more, another replica may lead by now
             # kopf takes every task that is younger than itself for its own, and waits for it.
             await self._stores.close()
             self._watch.stop()

@@ -14,6 +14,8 @@ from openseer_operator.reading import Key
 
 LOOK_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds."""
+WAIT_BUCKETS = (*LOOK_BUCKETS, 60.0, 120.0, 300.0, 600.0, 1200.0)
+"""Seconds. Of many jobs that come at once, the last waits long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,20 @@ class Metrics:
         self._seconds = Histogram(
             "openseer_reconcile_seconds", "Duration of a look at one job", buckets=LOOK_BUCKETS, registry=self.registry
         )
+        self._waits = Histogram(
+            "openseer_reconcile_wait_seconds",
+            "How long a job waited for its look",
+            buckets=WAIT_BUCKETS,
+            registry=self.registry,
+        )
         self._failures = Count(
             "openseer_reconcile_errors", "Looks that failed and are repeated", registry=self.registry
         )
         self.registry.register(_Reader(board))
 
-    def looked(self, seconds: float, failed: bool) -> None:
+    def looked(self, waited: float, seconds: float, failed: bool) -> None:
         """After every look."""
+        self._waits.observe(waited)
         self._seconds.observe(seconds)
         if failed:
             self._failures.inc()

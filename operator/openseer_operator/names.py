@@ -26,9 +26,9 @@ SAFE_TO_EVICT_ANNOTATION = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 DO_NOT_DISRUPT_ANNOTATION = "karpenter.sh/do-not-disrupt"
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 BUSY_COST = 1000
+"""Deletion cost of a worker with work in flight; an idle one's is 0."""
 BUSY_DURATION = "4h"
 """Karpenter leaves a busy worker in peace so long from its pod's start; later a drain costs no more than a move."""
-"""Deletion cost of a worker with work in flight; an idle one's is 0."""
 
 MANAGED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER}"
 """Finds every object that the operator made."""

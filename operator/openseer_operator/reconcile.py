@@ -62,6 +62,11 @@ class Reconciler:
         self._written: dict[Key, float] = {}
         self._streaks: dict[Key, int] = {}
 
+    def is_new(self, key: Key) -> bool:
+        """Whether nothing was done for the job yet."""
+        record = self._cache.job(key)
+        return record is not None and not record.status
+
     async def look(self, key: Key) -> float | None:
         """In how many seconds to look again even if nothing happens. Raises OpenseerError for what may pass."""
         record = self._cache.job(key)

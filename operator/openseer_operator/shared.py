@@ -230,7 +230,8 @@ def _store_service(job: RolloutJob, uid: str) -> dict[str, Any]:
         "metadata": metadata(job, uid, store_name(job), "shared"),
         "spec": {
             "type": "ClusterIP",
-            "publishNotReadyAddresses": False,
+            # Who waits for Redis asks again and again: no probe is to stand between its first answer and them.
+            "publishNotReadyAddresses": True,
             "selector": selector(job, "redis"),
             "ports": [_port(REDIS, REDIS_PORT)],
         },

@@ -194,7 +194,7 @@ def _available(o: Observation, memory: Memory, workers: Iterable[Worker]) -> _Fo
         trouble = _trouble(o.pods)
         if trouble is not None:
             return _Found("False", "PodsNotStarting", trouble)
-        return _Found("False", "NoWorkerReady", "")
+        return _Found("False", "NoWorkerReady", "the store does not answer yet" if o.store is None else "engines start")
     if o.store is None:
         return _Found("False", "StoreUnreachable", "the store does not answer; workers keep what they have and retry")
     return _Found("True", "WorkersReady", f"{ready} of {memory.desired or 0} workers take requests")

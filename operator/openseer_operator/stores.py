@@ -163,9 +163,10 @@ class Stores:
                     one.store = await self._open(one)
             async with asyncio.timeout(READ_SECONDS):
                 view = await self._read(one, one.store)
-        except (OpenseerError, TimeoutError, OSError) as error:
+        except Exception as error:  # words that nobody understands must not end the reading either
             if not one.failures:
-                log.info("%s/%s: store: %s", *key, str(error) or "no answer in time")
+                known = isinstance(error, (OpenseerError, TimeoutError, OSError))
+                log.info("%s/%s: store: %s", *key, str(error) or "no answer in time", exc_info=not known)
             one.failures += 1
             said: object = None if self._stale(one) else one.said
         else:

@@ -122,6 +122,7 @@ def test_the_api_server_goes_away_and_comes_back(ours: Kube) -> None:
     assert ours.get_list("nodes")
 
 
+@pytest.mark.last
 @pytest.mark.slow
 @pytest.mark.timeout(400, func_only=True)
 def test_nothing_is_left_of_a_cluster_whose_owner_and_nodes_were_killed(ours: Kube) -> None:

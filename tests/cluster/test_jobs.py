@@ -144,7 +144,7 @@ def test_fewer_gpus_than_workers_is_a_condition_and_not_a_failure(kube: Kube, na
 @story
 def test_a_sick_gpu_moves_its_worker_to_another_node(kube: Kube, namespace: str) -> None:
     job = long_job(kube, namespace)
-    container: dict[str, Any] = {"name": "worker", "env": [{"name": "OPENSEER_SCRIPTED_SICK", "value": "/tmp/sick"}]}
+    container: dict[str, Any] = {"name": "worker", "env": [{"name": "SCRIPTED_ENGINE_SICK", "value": "/tmp/sick"}]}
     job.spec = {"workers": {"replicas": 1, "template": {"spec": {"containers": [container]}}}}
     job.apply()
     job.until_ready(1)

@@ -220,7 +220,9 @@ class Workload:
 
 def own_redis(kube: Kube, namespace: str) -> str:
     """A Redis that a user runs beside the jobs; gives the name of its pod and of the Secret with its URL."""
-    pod = restricted_pod("own-redis", OPERATOR_IMAGE, "redis-server", "--save", "", "--dir", "/tmp")
+    pod = restricted_pod(
+        "own-redis", OPERATOR_IMAGE, "redis-server", "--protected-mode", "no", "--save", "", "--dir", "/tmp"
+    )
     service = {
         "apiVersion": "v1",
         "kind": "Service",

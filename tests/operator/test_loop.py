@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from openseer_core.errors import StoreUnavailableError
-from openseer_operator.loop import FIRST_BACKOFF_SECONDS, LOOKS_AT_ONCE, Look, Loop
+from openseer_operator.loop import FIRST_BACKOFF_SECONDS, LOOKS_AT_ONCE, NEW_AT_ONCE, Look, Loop
 from openseer_operator.reading import Key
 
 A, B = ("n", "a"), ("n", "b")
@@ -15,7 +15,7 @@ A, B = ("n", "a"), ("n", "b")
 
 @asynccontextmanager
 async def running(
-    look: Look, told: Callable[[float, bool], None] = lambda seconds, failed: None
+    look: Look, told: Callable[[float, float, bool], None] = lambda waited, seconds, failed: None
 ) -> AsyncGenerator[Loop]:
     loop = Loop(look, told)
     task = asyncio.create_task(loop.run())
@@ -68,6 +68,29 @@ async def test_a_job_that_changes_during_its_look_is_looked_at_again_and_never_t
     assert (looks, most) == (2, 1)
 
 
+async def test_jobs_that_run_come_before_new_ones_of_which_few_are_looked_at_at_once() -> None:
+    begun: list[Key] = []
+    go_on = asyncio.Event()
+
+    async def look(key: Key) -> None:
+        begun.append(key)
+        await go_on.wait()
+
+    new = [("new", str(n)) for n in range(2 * LOOKS_AT_ONCE)]
+    loop = Loop(look, lambda waited, seconds, failed: None, lambda key: key[0] == "new")
+    for key in (*new, A, B):
+        loop.add(key)
+    task = asyncio.create_task(loop.run())
+    await until(lambda: len(begun) == 2 + NEW_AT_ONCE)
+    await asyncio.sleep(0.05)
+    assert begun == [A, B, *new[:NEW_AT_ONCE]]
+    assert loop.depth == len(new) - NEW_AT_ONCE
+    go_on.set()
+    await until(lambda: len(begun) == 2 + len(new))
+    loop.stop()
+    await asyncio.wait_for(task, 5.0)
+
+
 async def test_many_jobs_are_looked_at_at_once_but_not_all() -> None:
     at_once, most, done = 0, 0, 0
 
@@ -95,7 +118,7 @@ async def test_a_look_that_fails_is_repeated_after_a_pause_that_grows() -> None:
         if len(times) < 4:
             raise StoreUnavailableError("down")
 
-    async with running(look, lambda _, failed: outcomes.append(failed)) as loop:
+    async with running(look, lambda waited, seconds, failed: outcomes.append(failed)) as loop:
         loop.add(A)
         await until(lambda: len(outcomes) == 4)
     pauses = [after - before for before, after in itertools.pairwise(times)]
@@ -222,7 +245,7 @@ async def test_stopping_lets_a_look_finish_and_begins_no_other() -> None:
         await asyncio.sleep(0.1)
         ended.append(key)
 
-    loop = Loop(look, lambda seconds, failed: None)
+    loop = Loop(look, lambda waited, seconds, failed: None)
     task = asyncio.create_task(loop.run())
     loop.add(A)
     await until(lambda: begun == [A])

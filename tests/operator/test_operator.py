@@ -1,72 +1,17 @@
 """The whole process against a real API server: no nodes, so pods stay pending."""
 
 import asyncio
-import os
 import signal
-import sys
-import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
+from tests.operator.whole_process import members, operator, submit, until
 
-from openseer_operator.api import Api, ApiError
+from openseer_operator.api import Api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(180)]
-PATIENCE_SECONDS = 60.0
-
-
-@asynccontextmanager
-async def operator(kubeconfig: Path, port: int) -> AsyncGenerator[asyncio.subprocess.Process]:
-    environment = os.environ | {
-        "KUBECONFIG": str(kubeconfig),
-        "OPENSEER_NAMESPACE": "default",
-        "OPENSEER_WORKER_IMAGE": "worker:1",
-        "OPENSEER_STORE_IMAGE": "operator:1",
-        "OPENSEER_HTTP_PORT": str(port),
-        "OPENSEER_IDENTITY": f"replica-{port}",
-        "OPENSEER_LEASE": "whole-process",
-    }
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "openseer_operator.main", env=environment)
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def until(true: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            try:
-                if await true():
-                    return
-            except (ApiError, aiohttp.ClientError, OSError, KeyError):
-                pass  # not yet
-            await asyncio.sleep(0.1)
-
-
-async def submit(api: Api, **spec: Any) -> str:
-    name = f"whole-{uuid.uuid4().hex[:8]}"
-    body: dict[str, Any] = {
-        "apiVersion": "openseer.dev/v1alpha1",
-        "kind": "RolloutJob",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {"model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, **spec},
-    }
-    await api.create("RolloutJob", "default", body)
-    return name
-
-
-async def members(api: Api, job: str) -> set[str]:
-    found: set[str] = set()
-    async for page in api.pages("Pod", ("default",), f"openseer.dev/job={job}"):
-        found |= {pod["metadata"]["name"].removeprefix(f"{job}-") for pod in page}
-    return found
 
 
 async def get(url: str) -> tuple[int, str]:
@@ -75,7 +20,7 @@ async def get(url: str) -> tuple[int, str]:
 
 
 async def test_a_job_gets_its_pods_rests_without_writes_scales_suspends_and_goes(api: Api, kubeconfig: Path) -> None:
-    async with operator(kubeconfig, 38180) as process:
+    async with operator(kubeconfig, 18180) as process:
         job = await submit(api, workers={"replicas": 2})
         await until(lambda: _equal(members(api, job), {"driver", "worker-0", "worker-1"}))
         await until(lambda: _current(api, job, 2))
@@ -93,14 +38,14 @@ async def test_a_job_gets_its_pods_rests_without_writes_scales_suspends_and_goes
         redis = await api.get("StatefulSet", "default", f"{job}-redis")
         assert redis["spec"]["replicas"] == 0
 
-        status, text = await get("http://127.0.0.1:38180/metrics")
+        status, text = await get("http://127.0.0.1:18180/metrics")
         assert status == 200
         assert f'openseer_job_workers{{job="{job}",namespace="default",state="desired"}} 0.0' in text
-        assert (await get("http://127.0.0.1:38180/healthz"))[0] == 200
-        assert (await get("http://127.0.0.1:38180/readyz"))[0] == 200
+        assert (await get("http://127.0.0.1:18180/healthz"))[0] == 200
+        assert (await get("http://127.0.0.1:18180/readyz"))[0] == 200
 
         await api.delete("RolloutJob", "default", job)
-        await until(lambda: _metrics_lack("http://127.0.0.1:38180/metrics", job))
+        await until(lambda: _metrics_lack("http://127.0.0.1:18180/metrics", job))
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30.0) == 0
         lease = await api.get("Lease", "default", "whole-process")
@@ -108,7 +53,7 @@ async def test_a_job_gets_its_pods_rests_without_writes_scales_suspends_and_goes
 
 
 async def test_a_job_in_a_store_that_is_down_is_let_go_only_in_time(api: Api, kubeconfig: Path) -> None:
-    async with operator(kubeconfig, 38181):
+    async with operator(kubeconfig, 18181):
         job = await submit(api, store={"url": "redis://127.0.0.1:1/0"}, workers={"replicas": 1})
         await until(lambda: _equal(members(api, job), {"driver", "worker-0"}))
         await api.delete("RolloutJob", "default", job)

@@ -5,65 +5,24 @@ import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from os import kill
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
+from tests.operator.job_store import ANN, BOB, JobStore
 
-from openseer_core.chunk import ClaimAsk, Delta, WorkerInfo
-from openseer_core.group import SHARED_LANE, GroupSpec, Priority
-from openseer_core.ids import GroupId, WorkerId
+from openseer_core.ids import WorkerId
 from openseer_core.observation import StoreView, WorkerReport
-from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_operator.api import Api
 from openseer_operator.reading import JobRecord, Key, read_job
 from openseer_operator.stores import READS_AT_ONCE, READS_PER_SECOND, STALE_SECONDS, Stores
-from openseer_store.connect import open_store
-from openseer_store.embedded import EmbeddedRedis
-from openseer_store.port import Store
-from openseer_store.redis_link import RedisLink
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
-ANN, BOB = WorkerId("worker-0", "ann"), WorkerId("worker-1", "bob")
 KEY = ("default", "job")
-
-
-class Server:
-    """A real Redis, and what driver and workers of the job do with it."""
-
-    def __init__(self, redis: EmbeddedRedis, url: str, store: Store) -> None:
-        self.redis = redis
-        self.url = url
-        self.store = store
-
-    async def say(self, worker: WorkerId, state: str, **figures: float | int | str) -> None:
-        await self.store.heartbeat(worker, WorkerInfo(state, figures))
-
-    async def command(self, *words: str) -> Any:
-        """As somebody who keeps no connection."""
-        link = RedisLink(self.url, "{beside}")
-        try:
-            return await link.command(*words)
-        finally:
-            await link.close()
-
-    def send(self, number: int) -> None:
-        assert self.redis.pid is not None
-        kill(self.redis.pid, number)
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    redis = EmbeddedRedis(tmp_path)
-    async with redis as url:
-        store = await open_store(url, "job")
-        yield Server(redis, url, store)
-        await store.close()
 
 
 def record(url: str, name: str = "job", uid: str = "", **store: Any) -> JobRecord:
@@ -108,24 +67,7 @@ def view(stores: Stores) -> StoreView:
     return found
 
 
-def group(name: str) -> GroupSpec:
-    return GroupSpec(
-        id=GroupId(0, name),
-        version="v1",
-        ordinal=0,
-        prompt=pack_tokens([1, 2]),
-        max_tokens=1000,
-        ranks=(0.0, 0.0),
-        lanes=(SHARED_LANE,) * 2,
-        priority=Priority(base=0.0),
-        enqueued_at=0.0,
-    )
-
-
-ASK = ClaimAsk("v1", (SHARED_LANE,), 8, 10**6, 16, quantum=512, context_tokens=8192, slack=8)
-
-
-async def test_what_workers_say_is_known_by_their_pods(server: Server) -> None:
+async def test_what_workers_say_is_known_by_their_pods(server: JobStore) -> None:
     await server.say(ANN, "busy", pod="pod-a", held_tokens=700)
     await server.say(BOB, "sick", pod="pod-b", sick="Xid 79")
     await server.say(WorkerId("worker-2", "carl"), "busy")
@@ -138,7 +80,7 @@ async def test_what_workers_say_is_known_by_their_pods(server: Server) -> None:
         }
 
 
-async def test_a_new_pod_of_a_worker_does_not_speak_for_the_old_one(server: Server) -> None:
+async def test_a_new_pod_of_a_worker_does_not_speak_for_the_old_one(server: JobStore) -> None:
     await server.say(ANN, "busy", pod="old")
     async with reading(record(server.url)) as (stores, _):
         await until(lambda: stores.view(KEY) is not None)
@@ -147,13 +89,12 @@ async def test_a_new_pod_of_a_worker_does_not_speak_for_the_old_one(server: Serv
         assert set(view(stores).reports) == {"new"}
 
 
-async def test_somebody_is_told_of_what_calls_for_action_and_not_of_every_token(server: Server) -> None:
-    await server.store.submit([group("a")])
-    claims = await server.store.claim(ANN, ASK)
+async def test_somebody_is_told_of_what_calls_for_action_and_not_of_every_token(server: JobStore) -> None:
+    claims = await server.submit("a")
     await server.say(ANN, "busy", pod="pod-a", held_tokens=1)
     async with reading(record(server.url)) as (stores, told):
         await until(lambda: told[KEY] == 1)
-        await extend(server.store, claims[0], 100)
+        await server.extend(claims[0], 100)
         await server.say(ANN, "busy", pod="pod-a", held_tokens=101)
         await until(lambda: view(stores).progress.tokens == 100)
         assert view(stores).reports["pod-a"].held_tokens == 101
@@ -162,21 +103,14 @@ async def test_somebody_is_told_of_what_calls_for_action_and_not_of_every_token(
         await until(lambda: told[KEY] == 2)
 
 
-async def extend(store: Store, claim: Any, count: int) -> None:
-    logprobs = pack_logprobs([0.0] * count)
-    delta = Delta(claim.request, claim.fence, claim.generated, pack_tokens(range(count)), logprobs)
-    await store.extend(ANN, [delta], [], lease_seconds=60.0, version="v1", lanes=(SHARED_LANE,))
-
-
-async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server: Server) -> None:
-    await server.store.submit([group("a")])
+async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server: JobStore) -> None:
+    claims = await server.submit("a")
     await server.say(ANN, "busy", pod="pod-a")
-    claims = await server.store.claim(ANN, ASK)
     start = time.monotonic()
     async with reading(record(server.url)) as (stores, _):
         assert stores.tokens_per_second(KEY) is None
         await until(lambda: stores.view(KEY) is not None)
-        await extend(server.store, claims[0], 500)
+        await server.extend(claims[0], 500)
         await until(lambda: view(stores).progress.tokens == 500)
         speed = stores.tokens_per_second(KEY)
         assert speed is not None
@@ -185,7 +119,7 @@ async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server:
 
 
 @pytest.mark.slow
-async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_comes_back(server: Server) -> None:
+async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_comes_back(server: JobStore) -> None:
     async with reading(record(server.url)) as (stores, told):
         await until(lambda: told[KEY] == 1)
         server.send(signal.SIGSTOP)
@@ -203,7 +137,7 @@ async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_
         assert told[KEY] == 3
 
 
-async def test_a_store_that_was_not_asked_yet_is_not_said_to_be_silent(server: Server) -> None:
+async def test_a_store_that_was_not_asked_yet_is_not_said_to_be_silent(server: JobStore) -> None:
     async with reading(record(server.url)) as (stores, _):
         assert stores.view(KEY) is None
         assert stores.settling(KEY)
@@ -246,14 +180,14 @@ async def test_a_store_that_refuses_is_asked_ever_more_seldom() -> None:
 
 
 @pytest.mark.slow
-async def test_stores_that_never_answer_do_not_keep_others_from_being_read(server: Server) -> None:
+async def test_stores_that_never_answer_do_not_keep_others_from_being_read(server: JobStore) -> None:
     async with listener(b"") as (url, _):
         silent = [record(url, f"silent-{number}") for number in range(2 * READS_AT_ONCE)]
         async with reading(*silent, record(server.url)) as (stores, _):
             await until(lambda: stores.view(KEY) is not None, 12.0)
 
 
-async def test_words_that_nobody_understands_do_not_end_the_reading(server: Server) -> None:
+async def test_words_that_nobody_understands_do_not_end_the_reading(server: JobStore) -> None:
     await server.say(ANN, "busy", pod="pod-a")
     await server.command("HSET", "{openseer:default/job}:worker:worker-0", "info", "not what a worker says")
     async with reading(record(server.url)) as (stores, _):
@@ -263,7 +197,7 @@ async def test_words_that_nobody_understands_do_not_end_the_reading(server: Serv
         await until(lambda: stores.view(KEY) is not None)
 
 
-async def test_a_job_that_is_left_is_read_no_more_and_its_connection_is_given_up(server: Server) -> None:
+async def test_a_job_that_is_left_is_read_no_more_and_its_connection_is_given_up(server: JobStore) -> None:
     async with reading(record(server.url)) as (stores, _):
         await until(lambda: stores.view(KEY) is not None)
         before = len((await server.command("CLIENT", "LIST")).splitlines())
@@ -274,7 +208,7 @@ async def test_a_job_that_is_left_is_read_no_more_and_its_connection_is_given_up
         assert len((await server.command("CLIENT", "LIST")).splitlines()) == before - 1
 
 
-async def test_a_job_of_the_same_name_is_another_one(server: Server) -> None:
+async def test_a_job_of_the_same_name_is_another_one(server: JobStore) -> None:
     async with reading(record(server.url)) as (stores, _):
         await until(lambda: stores.view(KEY) is not None)
         stores.watch(record(server.url))
@@ -284,8 +218,8 @@ async def test_a_job_of_the_same_name_is_another_one(server: Server) -> None:
         await until(lambda: stores.view(KEY) is not None)
 
 
-async def test_purging_leaves_what_keeps_old_fences_void_and_that_only_for_a_while(server: Server) -> None:
-    await server.store.submit([group("a")])
+async def test_purging_leaves_what_keeps_old_fences_void_and_that_only_for_a_while(server: JobStore) -> None:
+    await server.submit("a")
     await server.say(ANN, "busy", pod="pod-a")
     async with reading(record(server.url)) as (stores, _):
         await until(lambda: stores.view(KEY) is not None)
@@ -306,7 +240,7 @@ async def test_many_stores_are_each_read_more_seldom(tmp_path: Path) -> None:
 
 @pytest.mark.cluster
 async def test_a_store_whose_url_lies_in_a_secret_is_read_as_soon_as_the_secret_is_there(
-    server: Server, api: Api
+    server: JobStore, api: Api
 ) -> None:
     name = f"url-{uuid.uuid4().hex[:8]}"
     async with reading(record("", secretRef={"name": name, "key": "url"}), api=api) as (stores, _):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from openseer_core.chunk import Directive, Finish, Reply, WorkerInfo
-from openseer_core.errors import EngineError
+from openseer_core.errors import EngineError, GpuSickError
 from openseer_core.group import GroupSpec, GroupView
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.job import RolloutJob
@@ -369,7 +369,8 @@ def test_a_scripted_engine_is_sick_while_the_named_file_is_there_and_then_drains
         await asyncio.sleep(1.2)
         assert {info.state for _, info in store.heard} == {"idle", "busy"}
         (tmp_path / "sick").touch()
-        await scene.tasks[0]
+        with pytest.raises(GpuSickError, match="is there"):
+            await scene.tasks[0]
         assert (store.heard[-1][1].state, store.heard[-1][1].figures["sick"]) == (
             "sick",
             f"{tmp_path / 'sick'} is there",

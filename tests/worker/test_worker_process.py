@@ -259,7 +259,7 @@ async def test_a_worker_whose_engine_says_it_is_sick_says_so_and_hands_back_its_
     bench: Bench, url: str, store: Store, tmp_path: Path
 ) -> None:
     await bench.submit(store, [3000] * SIZE)
-    rank = bench.start(url, OPENSEER_SCRIPTED_SICK=str(tmp_path / "sick"))
+    rank = bench.start(url, SCRIPTED_ENGINE_SICK=str(tmp_path / "sick"))
 
     async def is_working() -> bool:
         return (await store.progress(0)).tokens > 0
@@ -269,7 +269,7 @@ async def test_a_worker_whose_engine_says_it_is_sick_says_so_and_hands_back_its_
     (tmp_path / "sick").touch()
     while rank.process.poll() is None:
         states |= {f"{one.info.state}: {one.info.figures.get('sick', '')}" for one in await store.workers()}
-    assert rank.end() == 0
+    assert rank.end() == 8
     assert f"sick: {tmp_path / 'sick'} is there" in states
     assert (await store.progress(0)).closed == 0
 

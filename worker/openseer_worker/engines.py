@@ -14,7 +14,7 @@ from openseer_worker.vllm_environment import is_cpu_build
 if TYPE_CHECKING:
     from openseer_worker.vllm_gang import VllmRank
 
-SICK_FILE = "OPENSEER_SCRIPTED_SICK"
+SICK_FILE = "SCRIPTED_ENGINE_SICK"
 """Environment: the file whose existence makes a scripted engine sick, for trials of what a cluster does then."""
 
 

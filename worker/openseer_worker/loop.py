@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from openseer_core.chunk import Claim, ClaimAsk, Finish, Outcome, Reply, WorkerInfo
-from openseer_core.errors import EngineError, StoreUnavailableError
+from openseer_core.errors import EngineError, GpuSickError, StoreUnavailableError
 from openseer_core.life import FinishReason, Status
 from openseer_core.schedule import policy
 from openseer_core.tokens import unpack_tokens
@@ -76,7 +76,11 @@ class Worker:
         self._wake.set()
 
     async def run(self) -> None:
-        """Works until drained. Raises EngineError when the engine broke, StoreUnavailableError when the store did."""
+        """Works until drained.
+
+        Raises EngineError when the engine broke, StoreUnavailableError when the store did, and GpuSickError after a
+        drain for that reason.
+        """
         loop = asyncio.get_running_loop()
 
         def wake() -> None:
@@ -93,6 +97,8 @@ class Worker:
         finally:
             await self._engine.close()
         await self._store.deregister(self._settings.worker)
+        if self._illness:
+            raise GpuSickError(self._illness)
 
     # ---- the engine's side
 

@@ -1,0 +1,163 @@
+"""etcd and kube-apiserver on loopback, without nodes and controllers: they can be stopped, held and started again."""
+
+import os
+import secrets
+import signal
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import yaml
+
+START_SECONDS = 60.0
+ROOT = Path(__file__).parents[2]
+
+
+def programs() -> Path | None:
+    """Where etcd and kube-apiserver lie: KUBEBUILDER_ASSETS, else what cluster/build.sh made."""
+    cache = Path(os.environ.get("OPENSEER_CACHE", Path.home() / ".cache/openseer"))
+    named = os.environ.get("KUBEBUILDER_ASSETS")
+    folders = [Path(named)] if named else sorted((cache / "programs").glob("*"))
+    found = [one for one in folders if all((one / name).exists() for name in ("etcd", "kube-apiserver"))]
+    return found[-1] if found else None
+
+
+class ControlPlane:
+    """`with ControlPlane(folder, programs)`: a server with the project's CRD; `kubeconfig` is its administrator's."""
+
+    def __init__(self, folder: Path, programs: Path) -> None:
+        self.kubeconfig = folder / "kubeconfig"
+        self._folder = folder
+        self._url = f"https://127.0.0.1:{_port()}"
+        self._token = secrets.token_hex(16)
+        self._log = folder / "log"
+        self._etcd, self._api = self._commands(programs)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> "ControlPlane":
+        (self._folder / "tokens").write_text(f"{self._token},admin,admin,system:masters\n")
+        key = str(self._folder / "sa.key")
+        subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+        self._write_kubeconfig()
+        try:
+            self._launch("etcd", self._etcd)
+            self.start()
+            self._make_kind()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in ("api", "etcd"):
+            process = self._running.get(name)
+            if process is not None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+                process.wait()
+
+    def start(self) -> None:
+        """The API server; returns when it serves."""
+        self._launch("api", self._api)
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            try:
+                self.request("/readyz")
+                return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.2)
+        raise AssertionError(self._log.read_text()[-2000:])
+
+    def stop(self) -> None:
+        """Ends the API server as a crash would: connections break at once."""
+        process = self._running.pop("api")
+        process.kill()
+        process.wait()
+
+    def hold(self) -> None:
+        """The API server keeps its connections and answers nothing …"""
+        self._running["api"].send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """… until now."""
+        self._running["api"].send_signal(signal.SIGCONT)
+
+    def request(self, path: str, data: bytes | None = None) -> str:
+        """GET, with `data` (YAML) POST. Raises urllib's errors."""
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/yaml"}
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        request = urllib.request.Request(self._url + path, data, headers)
+        with urllib.request.urlopen(request, timeout=5, context=context) as reply:
+            return reply.read().decode()
+
+    def make_namespace(self, name: str) -> None:
+        """A namespace that admits everything."""
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        self.request("/api/v1/namespaces", yaml.safe_dump(body).encode())
+
+    def _launch(self, name: str, command: list[str]) -> None:
+        with self._log.open("a") as log:
+            self._running[name] = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def _commands(self, programs: Path) -> tuple[list[str], list[str]]:
+        folder, peers, clients = self._folder, _port(), _port()
+        etcd = [
+            str(programs / "etcd"),
+            f"--data-dir={folder}/etcd",
+            f"--listen-client-urls=http://127.0.0.1:{clients}",
+            f"--advertise-client-urls=http://127.0.0.1:{clients}",
+            f"--listen-peer-urls=http://127.0.0.1:{peers}",
+            f"--initial-advertise-peer-urls=http://127.0.0.1:{peers}",
+            f"--initial-cluster=default=http://127.0.0.1:{peers}",
+            "--unsafe-no-fsync=true",
+        ]
+        api = [
+            str(programs / "kube-apiserver"),
+            f"--etcd-servers=http://127.0.0.1:{clients}",
+            f"--cert-dir={folder}/pki",
+            f"--secure-port={self._url.rpartition(':')[2]}",
+            "--bind-address=127.0.0.1",
+            f"--token-auth-file={folder}/tokens",
+            "--authorization-mode=RBAC",
+            "--service-cluster-ip-range=10.99.0.0/24",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={folder}/sa.key",
+            f"--service-account-signing-key-file={folder}/sa.key",
+            # Nobody makes service accounts here: pods are taken as they are.
+            "--disable-admission-plugins=ServiceAccount",
+        ]
+        return etcd, api
+
+    def _write_kubeconfig(self) -> None:
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": self._url, "insecure-skip-tls-verify": True}}],
+            "users": [{"name": "u", "user": {"token": self._token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        self.kubeconfig.write_text(yaml.safe_dump(document))
+
+    def _make_kind(self) -> None:
+        crd = (ROOT / "crds/rolloutjobs.yaml").read_bytes()
+        self.request("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            try:
+                self.request("/apis/openseer.dev/v1alpha1/rolloutjobs")
+                return
+            except urllib.error.HTTPError:
+                time.sleep(0.1)
+        raise AssertionError("the API server does not serve RolloutJobs")
+
+
+def _port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

@@ -1,0 +1,75 @@
+"""A real Redis with the store of one job, and what its driver and workers do with it."""
+
+from os import kill
+from pathlib import Path
+from typing import Any
+
+from openseer_core.chunk import Claim, ClaimAsk, Delta, WorkerInfo
+from openseer_core.group import SHARED_LANE, GroupSpec, Priority
+from openseer_core.ids import GroupId, WorkerId
+from openseer_core.tokens import pack_logprobs, pack_tokens
+from openseer_store.connect import open_store
+from openseer_store.embedded import EmbeddedRedis
+from openseer_store.port import Store
+from openseer_store.redis_link import RedisLink
+
+ANN, BOB = WorkerId("worker-0", "ann"), WorkerId("worker-1", "bob")
+_ASK = ClaimAsk("v1", (SHARED_LANE,), 8, 10**6, 16, quantum=512, context_tokens=8192, slack=8)
+
+
+class JobStore:
+    """`async with JobStore(folder) as server`: the store of default/job is up, in a server of its own."""
+
+    def __init__(self, folder: Path, namespace: str = "default", job: str = "job") -> None:
+        self._redis = EmbeddedRedis(folder)
+        self._names = namespace, job
+        self.url = ""
+        self.store: Store
+
+    async def __aenter__(self) -> "JobStore":
+        self.url = await self._redis.__aenter__()
+        namespace, job = self._names
+        self.store = await open_store(self.url, job, namespace)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.store.close()
+        await self._redis.__aexit__(None, None, None)
+
+    async def say(self, worker: WorkerId, state: str, **figures: float | int | str) -> None:
+        """A heartbeat."""
+        await self.store.heartbeat(worker, WorkerInfo(state, figures))
+
+    async def submit(self, name: str) -> list[Claim]:
+        """A group of two requests, which ANN takes at once."""
+        spec = GroupSpec(
+            id=GroupId(0, name),
+            version="v1",
+            ordinal=0,
+            prompt=pack_tokens([1, 2]),
+            max_tokens=1000,
+            ranks=(0.0, 0.0),
+            lanes=(SHARED_LANE,) * 2,
+            priority=Priority(base=0.0),
+            enqueued_at=0.0,
+        )
+        await self.store.submit([spec])
+        return await self.store.claim(ANN, _ASK)
+
+    async def extend(self, claim: Claim, count: int) -> None:
+        """ANN has generated the first `count` tokens of a request."""
+        delta = Delta(claim.request, claim.fence, 0, pack_tokens(range(count)), pack_logprobs([0.0] * count))
+        await self.store.extend(ANN, [delta], [], lease_seconds=60.0, version="v1", lanes=(SHARED_LANE,))
+
+    async def command(self, *words: str) -> Any:
+        """As somebody who keeps no connection."""
+        link = RedisLink(self.url, "{beside}")
+        try:
+            return await link.command(*words)
+        finally:
+            await link.close()
+
+    def send(self, number: int) -> None:
+        """A signal to the server."""
+        assert self._redis.pid is not None
+        kill(self._redis.pid, number)

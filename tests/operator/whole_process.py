@@ -1,0 +1,71 @@
+"""The operator's whole process, and what tests of it ask an API server."""
+
+import asyncio
+import os
+import sys
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from openseer_operator.api import Api, ApiError
+
+PATIENCE_SECONDS = 60.0
+
+
+@asynccontextmanager
+async def operator(kubeconfig: Path, port: int, **settings: str) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """One replica; `settings` are further variables of its environment. Ports above 32767 may be taken by a client."""
+    environment = os.environ | {
+        "KUBECONFIG": str(kubeconfig),
+        "OPENSEER_NAMESPACE": "default",
+        "OPENSEER_WORKER_IMAGE": "worker:1",
+        "OPENSEER_STORE_IMAGE": "operator:1",
+        "OPENSEER_HTTP_PORT": str(port),
+        "OPENSEER_IDENTITY": f"replica-{port}",
+        "OPENSEER_LEASE": "whole-process",
+        **settings,
+    }
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "openseer_operator.main", env=environment)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def until(true: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_SECONDS) -> None:
+    """Waits for something that must come true; what cannot be asked yet has not."""
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                if await true():
+                    return
+            except (ApiError, aiohttp.ClientError, OSError, KeyError):
+                pass  # not yet
+            await asyncio.sleep(0.1)
+
+
+async def submit(api: Api, namespace: str = "default", **spec: Any) -> str:
+    """Makes a job; its name."""
+    name = f"whole-{uuid.uuid4().hex[:8]}"
+    body: dict[str, Any] = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, **spec},
+    }
+    await api.create("RolloutJob", namespace, body)
+    return name
+
+
+async def members(api: Api, job: str, namespace: str = "default") -> set[str]:
+    """Of the pods that the job has: driver, worker-0, …"""
+    found: set[str] = set()
+    async for page in api.pages("Pod", (namespace,), f"openseer.dev/job={job}"):
+        found |= {pod["metadata"]["name"].removeprefix(f"{job}-") for pod in page}
+    return found
