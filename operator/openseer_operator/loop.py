@@ -12,7 +12,7 @@ from openseer_operator.reading import Key
 
 LOOKS_AT_ONCE = 16
 """Jobs that are looked at at the same time; a look waits for the API server most of its time."""
-NEW_AT_ONCE = 2
+NEW_AT_ONCE = 4
 """Of these, new jobs. Each wants all its objects made, many at a time: with more jobs at once the API server makes no
 more objects, but each job waits longer for its own."""
 LOOK_SECONDS = 120.0
