@@ -26,7 +26,7 @@ run: $(READY) ## Runs the example job: examples/arithmetic.yaml
 	@$(BIN)/openseer run examples/arithmetic.yaml
 
 test: $(READY) cluster-prepare ## Runs all tests that this machine can run
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=15
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --durations=15
 
 check: $(READY) ## Lint, format, types, import directions, house rules
 	@echo "lint" && $(BIN)/ruff check .

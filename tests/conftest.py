@@ -1,9 +1,9 @@
 """What all tests share: how hypothesis searches, and the two lanes they run in."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # Machines that run tests are shared: how long one example takes says nothing, and what is found must be found again.
 settings.register_profile(
@@ -11,12 +11,15 @@ settings.register_profile(
 )
 settings.load_profile("house")
 
-CLUSTER = Path(__file__).parent / "cluster"
+
+class Lanes(LoadScopeScheduling):
+    """Two lanes for `-n 2`: tests in a cluster mostly wait, the others mostly compute. Within a lane one test runs at a
+    time, as it does without lanes."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "cluster" if nodeid.startswith("tests/cluster/") else "machine"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two lanes for `-n 2 --dist loadgroup`: tests in a cluster mostly wait, the others mostly compute. Within a lane
-    one test runs at a time, as it does without lanes."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("cluster" if CLUSTER in item.path.parents else "machine"))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:
+    """Asked by pytest-xdist, wherever there is more than one process."""
+    return Lanes(config, log)

@@ -63,9 +63,10 @@ class Kube:
         return json.loads(self.kubectl("get", kind, name, *_within(namespace), "-o", "json"))
 
     def get_list(self, kind: str, namespace: str | None = None, selector: str = "") -> list[dict[str, Any]]:
-        """All objects of a kind, or those that a label selector chooses."""
+        """All objects of a kind, or those that a label selector chooses; namespace "": of all namespaces."""
         chosen = ["-l", selector] if selector else []
-        return json.loads(self.kubectl("get", kind, *_within(namespace), *chosen, "-o", "json"))["items"]
+        where = ["--all-namespaces"] if namespace == "" else _within(namespace)
+        return json.loads(self.kubectl("get", kind, *where, *chosen, "-o", "json"))["items"]
 
     def condition(self, kind: str, name: str, condition: str, namespace: str | None = None) -> str:
         """The status of one condition: True, False or Unknown, also where the object has no such condition yet."""

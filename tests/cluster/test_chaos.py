@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 import pytest
-from cluster.kube import Kube, cluster_sh
+from cluster.kube import SCRIPTED_IMAGE, Kube, cluster_sh, restricted_pod
 from cluster.workload import Workload
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(420), pytest.mark.usefixtures("operator")]
@@ -105,15 +105,46 @@ def test_a_redis_that_is_killed_comes_back_with_everything(job: Workload) -> Non
     job.assert_completes(240)
 
 
-def test_on_a_full_node_workers_wait_and_the_others_work_on(job: Workload, kube: Kube, namespace: str) -> None:
-    nodes = [one["metadata"]["name"] for one in kube.get_list("nodes")]
+def test_on_full_nodes_a_worker_waits_and_the_others_work_on(kube: Kube, namespace: str) -> None:
+    workers = {"replicas": 3, "resources": {"requests": {"cpu": "500m"}}}
+    job = Workload(kube, namespace, groups=16, length=600, step=0.02, spec={"workers": workers}).apply()
+    job.until_ready(3)
+    for node in kube.get_list("nodes"):
+        fill(kube, namespace, node, but=300)
+    # It does not fit beside them; what a worker leaves free is its.
+    kube.apply([hog("neighbour", 600)], namespace)
+    job.kubectl("delete", "pod", "job-worker-1", "--wait=false")
     try:
-        for node in nodes:
-            kube.kubectl("cordon", node)
-        job.kubectl("delete", "pod", "job-worker-1", "--wait=false")
-        job.until(lambda: job.condition("PodsScheduled").get("status") == "False", "the condition says so")
+        job.until(lambda: job.condition("PodsScheduled").get("status") == "False", "the condition says so", 90)
+        assert "Insufficient cpu" in job.condition("PodsScheduled")["message"]
         assert job.holds("Available")
     finally:
-        for node in nodes:
-            kube.kubectl("uncordon", node)
+        job.kubectl("delete", "pod", "--selector=chaos=hog", "--grace-period=0", "--force")
     job.assert_completes(240)
+
+
+def fill(kube: Kube, namespace: str, node: dict[str, Any], *, but: int) -> None:
+    """Takes a node's processors but for some thousandths of one."""
+    name = node["metadata"]["name"]
+    pods = [pod for pod in kube.get_list("pods", "") if node_of(pod) == name and pod["status"]["phase"] == "Running"]
+    asked = [one.get("resources", {}).get("requests", {}).get("cpu", "0") for pod in pods for one in containers(pod)]
+    free = milli(node["status"]["allocatable"]["cpu"]) - sum(map(milli, asked)) - but
+    kube.apply([hog(f"hog-{name}", free, nodeSelector={"kubernetes.io/hostname": name})], namespace)
+    kube.kubectl("wait", "-n", namespace, "--for=condition=Ready", f"pod/hog-{name}", "--timeout=60s")
+
+
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return pod["spec"]["containers"]
+
+
+def milli(cpu: str) -> int:
+    """A quantity of processors in thousandths."""
+    return int(cpu.removesuffix("m")) if cpu.endswith("m") else int(float(cpu) * 1000)
+
+
+def hog(name: str, milli_cpu: int, **spec: Any) -> dict[str, Any]:
+    """A pod that asks for processors and uses none."""
+    pod = restricted_pod(name, SCRIPTED_IMAGE, "sleep", "3600", **spec)
+    pod["metadata"]["labels"]["chaos"] = "hog"
+    pod["spec"]["containers"][0]["resources"] = {"requests": {"cpu": f"{milli_cpu}m"}}
+    return pod
