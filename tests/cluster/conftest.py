@@ -26,12 +26,17 @@ IMAGES_SECONDS = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The time limit is a test's own; what it stands on has limits of its own, named above. Tests marked `last`, which
-    take the cluster down, run after all others."""
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+    """The time limit is a test's own; what it stands on has limits of its own, named above. Tests that need no
+    operator run before there is one; those marked `last`, which take the cluster down, run after all others."""
+    items.sort(key=_turn)
     for item in items:
         if item.path.parent == Path(__file__).parent and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(120, func_only=True))
+
+
+def _turn(item: pytest.Item) -> tuple[bool, bool]:
+    fixtures: tuple[str, ...] = getattr(item, "fixturenames", ())
+    return item.get_closest_marker("last") is not None, "operator" in fixtures
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from cluster.kube import Kube
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
+NAME = "rolloutjobs.openseer.dev"
 MINIMAL: dict[str, Any] = {"model": {"path": "m"}, "prompts": {"path": "p"}}
 # Over the minimal spec: what each field holds before a change to it is tried.
 RUNNING: dict[str, Any] = {
@@ -67,10 +68,21 @@ class Jobs:
 
 
 @pytest.fixture(scope="module")
-def definition(kube: Kube) -> None:
-    """The API server knows RolloutJobs, as the tree defines them."""
-    kube.kubectl("apply", "--server-side", "--filename", str(ROOT / "crds/rolloutjobs.yaml"))
-    kube.kubectl("wait", "--for=condition=Established", "crd/rolloutjobs.openseer.dev", "--timeout=30s")
+def definition(kube: Kube) -> Iterator[None]:
+    """The API server knows RolloutJobs, as the tree defines them; it forgets them again unless it knew them before."""
+    known = kube.ask("get", "crd", NAME).returncode == 0
+    kube.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(ROOT / "crds/rolloutjobs.yaml"))
+    kube.kubectl("wait", "--for=condition=Established", f"crd/{NAME}", "--timeout=30s")
+    yield
+    if not known:
+        kube.kubectl("delete", "crd", NAME)
+
+
+@pytest.fixture
+def unattended(kube: Kube) -> None:
+    """No operator writes the status of jobs."""
+    if kube.get_list("deployments", "", "app.kubernetes.io/name=openseer"):
+        pytest.skip("an operator runs in this cluster and writes the status itself")
 
 
 @pytest.fixture
@@ -208,6 +220,7 @@ STATUS: dict[str, Any] = {
 }
 
 
+@pytest.mark.usefixtures("unattended")
 def test_the_status_is_what_kubectl_prints_and_autoscalers_read(jobs: Jobs, namespace: str) -> None:
     jobs.create("running", RUNNING)
     patch = json.dumps({"status": STATUS})
@@ -222,6 +235,7 @@ def test_the_status_is_what_kubectl_prints_and_autoscalers_read(jobs: Jobs, name
     assert scale["status"] == {"replicas": 3, "selector": STATUS["selector"]}
 
 
+@pytest.mark.usefixtures("unattended")
 def test_a_spec_change_leaves_the_status_and_a_status_change_the_spec(jobs: Jobs) -> None:
     jobs.create("running", RUNNING)
     both = json.dumps({"spec": {"suspend": True}, "status": {"reason": "Mine"}})
