@@ -31,6 +31,7 @@ from typing import Any
 
 from scipy import stats
 
+from openseer_core.ids import worker_name
 from openseer_core.manifest import parse_job
 from openseer_driver.driver import Driver
 from openseer_driver.run_folder import ResultsWriter, RunFolder
@@ -40,7 +41,7 @@ from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_worker.engines import build_engine
 from openseer_worker.loop import Worker
-from openseer_worker.settings import WorkerSettings, worker_name
+from openseer_worker.settings import WorkerSettings
 from openseer_worker.vllm_engine import preload
 
 ROOT = Path(__file__).resolve().parent.parent

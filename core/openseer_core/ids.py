@@ -49,3 +49,8 @@ class WorkerId:
     def parse(text: str) -> "WorkerId":
         name, boot = text.split("#", 1)
         return WorkerId(name, boot)
+
+
+def worker_name(index: int) -> str:
+    """The name of the `index`-th worker of a job."""
+    return f"worker-{index}"

@@ -8,15 +8,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from openseer_core.chunk import BatchProgress
+from openseer_core.ids import worker_name
 from openseer_core.job import RolloutJob
 
 DRIVER = "driver"
 """The member that feeds prompts and writes results."""
-
-
-def worker_member(index: int) -> str:
-    """The name of the `index`-th worker among the members of a job."""
-    return f"worker-{index}"
 
 
 class Phase(StrEnum):
@@ -59,7 +55,7 @@ class Pod:
     @property
     def member(self) -> str:
         """Whose pod this is: worker-3, driver."""
-        return DRIVER if self.index is None else worker_member(self.index)
+        return DRIVER if self.index is None else worker_name(self.index)
 
     @property
     def leaving(self) -> bool:
@@ -155,6 +151,11 @@ class Memory:
     failures: Mapping[str, Failure] = field(default_factory=dict[str, Failure])
     sick_nodes: tuple[SickNode, ...] = ()
     progress: BatchProgress = field(default_factory=BatchProgress)
+
+    @property
+    def avoid(self) -> tuple[str, ...]:
+        """Nodes that no new pod of a worker should land on."""
+        return tuple(one.node for one in self.sick_nodes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from openseer_core.action import Action, CreatePod, DeletePod, Stamp
-from openseer_core.observation import Memory, Observation, Phase, Pod, worker_member
+from openseer_core.ids import worker_name
+from openseer_core.observation import Memory, Observation, Phase, Pod
 from openseer_core.plan_endings import backoff_until
 from openseer_core.scale import max_unavailable, template_hash
 
@@ -148,32 +149,30 @@ def _drifted(o: Observation, live: Sequence[Worker], desired: int) -> Iterator[W
 
 def _made_whole(memory: Memory, live: Sequence[Worker]) -> Iterator[Action]:
     """A gang without one of its ranks: what runs of it has lost its link and goes; what has not begun is completed."""
-    avoid = tuple(one.node for one in memory.sick_nodes)
     for worker in live:
         missing = sorted(set(range(worker.size)) - {pod.rank for pod in worker.pods})
         if missing and any(pod.phase is Phase.RUNNING for pod in worker.pods):
             yield from _delete(worker, "a rank of its gang is gone")
         else:
-            yield from (CreatePod(worker.index, rank, worker.pods[0].attempt, avoid) for rank in missing)
+            yield from (CreatePod(worker.index, rank, worker.pods[0].attempt, memory.avoid) for rank in missing)
 
 
 def _created(o: Observation, memory: Memory, occupied: set[int], missing: int) -> tuple[list[Action], float | None]:
     """New workers under the lowest free numbers, each when its back-off is over."""
     actions: list[Action] = []
     wake_at: float | None = None
-    avoid = tuple(one.node for one in memory.sick_nodes)
     index = 0
     while missing > 0:
         if index not in occupied:
             missing -= 1
-            failure = memory.failures.get(worker_member(index))
+            failure = memory.failures.get(worker_name(index))
             due = backoff_until(failure)
             if due > o.now:
                 wake_at = due if wake_at is None else min(wake_at, due)
             else:
                 attempt = failure.attempts if failure is not None else 0
                 nodes = o.job.spec.workers.parallelism.nodes
-                actions += [CreatePod(index, rank, attempt, avoid) for rank in range(nodes)]
+                actions += [CreatePod(index, rank, attempt, memory.avoid) for rank in range(nodes)]
         index += 1
     return actions, wake_at
 

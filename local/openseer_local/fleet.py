@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from openseer_core.errors import InputError, JobFailedError, OpenseerError
+from openseer_core.ids import worker_name
 from openseer_core.job import FailurePolicy
-from openseer_worker.settings import worker_name
 
 LOG_LINES = 5
 """Of a dead worker's log, so many last lines go into the message."""

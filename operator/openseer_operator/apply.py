@@ -25,9 +25,9 @@ from openseer_core.action import (
 from openseer_core.job import RolloutJob
 from openseer_operator.api import Api, ApiError, ConflictError, Json, NotThereError
 from openseer_operator.cache import Cache
-from openseer_operator.census import REPLICAS_ANNOTATION, Census
+from openseer_operator.census import Census
 from openseer_operator.events import Events
-from openseer_operator.names import stamp, store_name
+from openseer_operator.names import REPLICAS_ANNOTATION, stamp, store_name
 from openseer_operator.observe import STORE_SECRET
 from openseer_operator.pods import driver_pod, worker_pod
 from openseer_operator.reading import JobRecord, owner_uid

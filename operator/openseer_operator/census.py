@@ -14,7 +14,7 @@ from typing import Any
 from openseer_core.errors import OpenseerError
 from openseer_operator.api import Api
 from openseer_operator.cache import Cache
-from openseer_operator.names import JOB_LABEL, MANAGED_SELECTOR, PREFIX, TEMPLATE_ANNOTATION
+from openseer_operator.names import JOB_LABEL, MANAGED_SELECTOR, REPLICAS_ANNOTATION, TEMPLATE_ANNOTATION
 from openseer_operator.reading import JobRecord, Key, owner_uid, place_of, version_of
 
 CENSUS_SECONDS = 300.0
@@ -25,8 +25,6 @@ LATE_SECONDS = 30.0
 """What a count found must have come by the watch after so long; else the watch is stuck."""
 RETRY_SECONDS = 10.0
 """Pause after a count that failed."""
-REPLICAS_ANNOTATION = PREFIX + "replicas"
-"""On the StatefulSet of a Redis: what metadata alone would not tell."""
 KINDS = (
     "ServiceAccount",
     "ConfigMap",

@@ -12,9 +12,9 @@ from openseer_core.chunk import BatchProgress
 from openseer_core.observation import Ending, Failure, Memory, Observation, Outcome, Pod, SickNode
 from openseer_core.plan import Plan
 from openseer_core.plan_workers import Worker, workers_of
+from openseer_operator.names import selector_text
 
 Json = dict[str, Any]
-SELECTOR = "openseer.dev/job={job},openseer.dev/role=worker"
 LONGEST_MESSAGE = 2048
 """Characters of a condition's message."""
 _SLOW = ("progress", "busy")
@@ -85,7 +85,7 @@ def status_of(o: Observation, plan: Plan, facts: Facts, previous: Mapping[str, A
         "startTime": _time(memory.started_at),
         "completionTime": _time(memory.ending.at if memory.ending is not None else None),
         "image": facts.image,
-        "selector": SELECTOR.format(job=o.job.name),
+        "selector": selector_text(o.job, "worker"),
         "progress": _progress(o, memory, facts),
         "workers": {
             "desired": desired,
@@ -207,17 +207,16 @@ def _trouble(pods: Iterable[Pod]) -> str | None:
 
 
 def _progressing(o: Observation, memory: Memory, available: _Found) -> _Found:
-    if memory.ending is not None:
-        return _Found("False", memory.ending.outcome.value, "")
-    if o.job.spec.suspend:
-        return _Found("False", "Suspended", "")
+    resting = _resting(o, memory)
+    if resting is not None:
+        return resting
     if available.status == "True":
         return _Found("True", "Running", "")
     return _Found("True", "Starting" if available.reason != "StoreUnreachable" else "WaitingForStore", "")
 
 
 def _draining(o: Observation, memory: Memory, workers: Iterable[Worker]) -> _Found:
-    names = [f"worker-{worker.index}" for worker in workers if worker.leaving and not worker.ended]
+    names = [worker.pods[0].member for worker in workers if worker.leaving and not worker.ended]
     if not names:
         return _Found("False", "NotDraining", "")
     over = memory.ending is not None
@@ -235,11 +234,14 @@ def _ended(memory: Memory, outcome: Outcome) -> _Found:
 
 
 def _ready(o: Observation, memory: Memory, available: _Found) -> _Found:
+    return _resting(o, memory) or available
+
+
+def _resting(o: Observation, memory: Memory) -> _Found | None:
+    """Why a job neither progresses nor is ready, when it is not meant to run."""
     if memory.ending is not None:
         return _Found("False", memory.ending.outcome.value, "")
-    if o.job.spec.suspend:
-        return _Found("False", "Suspended", "")
-    return available
+    return _Found("False", "Suspended", "") if o.job.spec.suspend else None
 
 
 def _telling(found: Mapping[str, _Found]) -> str:

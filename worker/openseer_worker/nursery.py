@@ -21,12 +21,13 @@ from types import FrameType
 from typing import NoReturn
 
 from openseer_core.errors import OpenseerError
+from openseer_core.ids import worker_name
 from openseer_core.job import RolloutJob
 from openseer_core.manifest import parse_job
 from openseer_worker.devices import VISIBLE, core_of, gpus_of
 from openseer_worker.engines import warm_up
 from openseer_worker.main import run_worker
-from openseer_worker.settings import WorkerSettings, worker_name
+from openseer_worker.settings import WorkerSettings
 from openseer_worker.termination import report, start_log
 
 PR_SET_PDEATHSIG = 1

@@ -4,7 +4,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from openseer_core.group import SHARED_LANE
-from openseer_core.ids import WorkerId
+from openseer_core.ids import WorkerId, worker_name
 from openseer_core.job import RolloutJob
 
 INITIAL_VERSION = "initial"
@@ -62,8 +62,3 @@ class WorkerSettings:
     def cache_salt(self) -> str:
         """Keeps cached KV of other jobs and other weights from ever matching."""
         return f"{self.job.namespace}/{self.job.name}@{self.version}"
-
-
-def worker_name(index: int) -> str:
-    """The name of the `index`-th worker of a job."""
-    return f"worker-{index}"
