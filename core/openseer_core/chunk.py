@@ -11,6 +11,7 @@ from enum import StrEnum
 from openseer_core.group import GroupView, Priority
 from openseer_core.ids import RequestId
 from openseer_core.life import FinishReason, State, Status
+from openseer_core.orders import WeightsReport
 from openseer_core.tokens import count_items
 
 
@@ -241,6 +242,7 @@ class WorkerInfo:
 
     state: str
     figures: dict[str, float | int | str] = field(default_factory=dict[str, "float | int | str"])
+    weights: WeightsReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +258,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """What the store tells a worker in answer to its heartbeat."""
+    """What the store tells a worker in answer to its heartbeat. `revision`: of the orders; news when it has grown."""
 
     drain: bool = False
+    revision: int = 0

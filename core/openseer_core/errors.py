@@ -64,6 +64,14 @@ class DriverFencedError(StoreError):
     """Another driver has taken over this job; this one must stop."""
 
 
+class BatchClosedError(OpenseerError):
+    """The batch takes no more groups: it is sealed, or its data are gone."""
+
+
+class RequestStateError(OpenseerError):
+    """The request is not in the state that the call is for."""
+
+
 class JobFailedError(OpenseerError):
     """The job cannot be finished: a worker died too often, a deadline passed."""
 

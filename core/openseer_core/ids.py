@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+INITIAL_VERSION = "initial"
+"""The weights version that a job's own model is; a batch job's weights never change."""
+
+PARKED_BATCH = -1
+"""Where groups wait that were carried over, until a later batch takes them."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class GroupId:

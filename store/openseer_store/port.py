@@ -7,6 +7,7 @@ for each is idempotent. Times are seconds of the store's clock.
 
 from typing import Protocol
 
+from openseer_core.batch import BatchRecord, Entry, Load, OpenBatch
 from openseer_core.chunk import (
     BatchProgress,
     Claim,
@@ -19,12 +20,13 @@ from openseer_core.chunk import (
     Reply,
     RequestRecord,
     Rescore,
-    Result,
     WorkerInfo,
     WorkerStatus,
 )
 from openseer_core.group import GroupSpec, GroupView
 from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.life import Event
+from openseer_core.orders import Orders
 
 CLAIMING_STATES = frozenset({"idle", "busy"})
 """States of a worker (WorkerInfo.state) in which it counts when load is shared out."""
@@ -64,6 +66,10 @@ class WorkerStore(Protocol):
         """Says how the worker is; all but draining and sick ones count when load is shared out."""
         ...
 
+    async def orders(self) -> Orders:
+        """What the fleet is told (Orders() before anybody said anything)."""
+        ...
+
     async def deregister(self, worker: WorkerId) -> None:
         """Forgets the worker; its drain request goes with it."""
         ...
@@ -81,7 +87,10 @@ class DriverStore(Protocol):
         ...
 
     async def submit(self, groups: list[GroupSpec]) -> int:
-        """Queues groups in bounded pieces; those already there are skipped. Returns how many were new."""
+        """Queues groups in bounded pieces; those already there are skipped. Returns how many were new.
+
+        Raises BatchClosedError when a new group's batch is sealed, or gone.
+        """
         ...
 
     async def seal(self, batch: int) -> None:
@@ -92,16 +101,15 @@ class DriverStore(Protocol):
         """Counts of a batch."""
         ...
 
-    async def results(self, cursor: str, limit: int, wait_seconds: float = 0.0) -> list[Result]:
-        """Up to `limit` results after `cursor`; waits up to `wait_seconds` for the first."""
+    async def results(self, batch: int, cursor: int, limit: int, wait_seconds: float = 0.0) -> list[Entry]:
+        """Up to `limit` results and group events of a batch after `cursor`; waits up to `wait_seconds` for the first."""
         ...
 
-    async def acknowledge(self, driver: int, cursor: str) -> None:
-        """Remembers that all results up to `cursor` are safe. Raises DriverFencedError for an old driver."""
-        ...
+    async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:
+        """Remembers that everything up to `cursor` is safe; it never goes back.
 
-    async def acknowledged(self) -> str:
-        """The last acknowledged cursor (FIRST_CURSOR before any)."""
+        `driver`: the fence of a driver. Raises DriverFencedError for an old one.
+        """
         ...
 
     async def workers(self) -> list[WorkerStatus]:
@@ -116,8 +124,8 @@ class DriverStore(Protocol):
         """Takes back expired leases (`everything`: all, uncounted, for a run whose workers are known to be gone)."""
         ...
 
-    async def abort(self, batch: int) -> int:
-        """Ends all unfinished requests of a batch as aborted, partial tokens kept."""
+    async def end(self, batch: int, event: Event = Event.ABORT) -> int:
+        """Ends all unfinished requests of a batch (ABORT or CANCEL), partial tokens kept. Returns how many."""
         ...
 
     async def purge(self, *, forget: bool = False) -> None:
@@ -139,8 +147,8 @@ class DriverStore(Protocol):
         """All that is held of one request."""
         ...
 
-    async def journal(self, start: int, limit: int) -> list[JournalEntry]:
-        """Entries of the event log in order, from the `start`-th."""
+    async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
+        """Entries of a batch's event log in order, from the `start`-th."""
         ...
 
     async def close(self) -> None:
@@ -148,5 +156,82 @@ class DriverStore(Protocol):
         ...
 
 
-class Store(WorkerStore, DriverStore, Protocol):
+class TrainerStore(DriverStore, Protocol):
+    """What the API needs beside that, to serve a trainer's many batches."""
+
+    async def open_batch(self, batch: OpenBatch) -> tuple[BatchRecord, bool]:
+        """Opens a batch and gives it a number; with a key that was used before, that batch again and False."""
+        ...
+
+    async def batches(self) -> list[BatchRecord]:
+        """All batches whose data are there, by number; the driver's batch 0 is not among them."""
+        ...
+
+    async def batch(self, number: int) -> BatchRecord | None:
+        """One batch, also one that was forgotten within the last day."""
+        ...
+
+    async def group_names(self, batch: int, start: int, limit: int) -> list[str]:
+        """Names of a batch's groups in the order of submission."""
+        ...
+
+    async def grow(self, spec: GroupSpec, present: int) -> None:
+        """Replaces a group's spec by one with more requests and queues those from the `present`-th on.
+
+        Only for a batch with a single writer. A group that has them already is left as it is.
+        """
+        ...
+
+    async def end_groups(self, groups: list[GroupId], event: Event, index: int | None = None) -> int:
+        """Ends unfinished requests of these groups (`index`: only those); unknown groups are skipped."""
+        ...
+
+    async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
+        """Moves groups to another batch (PARKED_BATCH: they wait there), with all tokens and finished responses.
+
+        What is unfinished here ends as carried_over. There, finished responses are reported at once and the rest is
+        queued for `version`. Groups with a token of one of the versions `stale` end here as aborted instead; parked
+        ones just go. Idempotent. Returns how many moved.
+        """
+        ...
+
+    async def change_version(self, batch: int, version: str, stale: tuple[str, ...] = ()) -> None:
+        """Unfinished requests of the batch go on with other weights; those with tokens of `stale` versions abort.
+
+        Leases still out are voided. The batch belongs to `version` from now on.
+        """
+        ...
+
+    async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
+        """Appends int32 `tokens` to a response whose turn has finished and queues it again.
+
+        True also for a repeat. Raises RequestStateError when that is not its state, or no room is left in max_tokens.
+        """
+        ...
+
+    async def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
+        """Notes which groups are valid, by name; the latest verdict counts. Returns how many groups were known."""
+        ...
+
+    async def verdict(self, group: GroupId) -> bool | None:
+        """The verdict on a group, None before any."""
+        ...
+
+    async def forget(self, batch: int) -> None:
+        """Deletes a batch's groups, results and journal in bounded steps; what is unfinished is cancelled first.
+
+        Its counts and its idempotency key stay for a day.
+        """
+        ...
+
+    async def load(self) -> Load:
+        """How much waits and runs in the whole job."""
+        ...
+
+    async def swap_orders(self, orders: Orders) -> bool:
+        """Replaces the orders if `orders.revision` follows the present one; False when somebody else was first."""
+        ...
+
+
+class Store(WorkerStore, TrainerStore, Protocol):
     """All of it."""

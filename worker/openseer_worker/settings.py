@@ -4,12 +4,8 @@ import uuid
 from dataclasses import dataclass, field
 
 from openseer_core.group import SHARED_LANE
-from openseer_core.ids import WorkerId, worker_name
+from openseer_core.ids import INITIAL_VERSION, WorkerId, worker_name
 from openseer_core.job import RolloutJob
-
-INITIAL_VERSION = "initial"
-"""The weights version of a batch job, whose weights never change."""
-
 
 GANG_PORT = 29500
 """Where torch's processes of a gang meet, on the leader; the gang's own link takes the port after it."""

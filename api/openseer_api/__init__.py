@@ -1,0 +1,1 @@
+"""The trainers' API: FastAPI over the store."""

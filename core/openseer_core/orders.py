@@ -1,0 +1,82 @@
+"""What the whole fleet is told: which weights to serve, whether a transaction is on, whether to sleep.
+
+One record per job, replaced as a whole and only by who has seen its latest revision. Workers and coordinators both act
+on what it says now (level-triggered), so either may die and be replaced at any moment.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from openseer_core.ids import INITIAL_VERSION
+from openseer_core.wire import Wire
+from openseer_core.wire_fleet import Canary, Phase, Publish, Source
+
+
+class Ongoing(Wire):
+    """A weights transaction. Times are seconds of the store's clock.
+
+    `participants`: workers that were there when it began; `replaced`: those it goes on without. `entered_at`: when
+    the phase began; `seconds`: what earlier phases took.
+    """
+
+    id: int
+    publish: Publish
+    previous: str
+    previous_source: Source | None
+    phase: Phase
+    attempt: int = 0
+    started_at: float
+    entered_at: float
+    finished_at: float | None = None
+    participants: tuple[str, ...] = ()
+    waiting_for: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    message: str = ""
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def active(self) -> bool:
+        """Whether it is neither done nor failed."""
+        return self.phase not in ("done", "failed")
+
+
+class Orders(Wire):
+    """`version` is what the fleet serves, from `source` (None: the job's own model). `versions`: published so far.
+
+    `canary`: what a worker that loads `version` later must agree with. `rest`: GPUs are lent to the trainer.
+    """
+
+    revision: int = 0
+    version: str = INITIAL_VERSION
+    source: Source | None = None
+    canary: Canary | None = None
+    versions: tuple[str, ...] = (INITIAL_VERSION,)
+    transaction: Ongoing | None = None
+    transactions: int = 0
+    rest: Literal["sleep", "stop"] | None = None
+    rest_since: float = 0.0
+    idle_gpu_seconds: float = 0.0
+    busy_gpu_seconds: float = 0.0
+
+    @property
+    def ongoing(self) -> Ongoing | None:
+        """The transaction while it is active."""
+        return self.transaction if self.transaction is not None and self.transaction.active else None
+
+
+class WeightsReport(Wire):
+    """What a worker's heartbeat says of its weights.
+
+    `version`: loaded now, "" while none is whole. `transaction`, `attempt`, `phase`: what it has confirmed last.
+    `difference`: greatest absolute difference to the canary's log-probabilities.
+    """
+
+    version: str = ""
+    transaction: int = 0
+    attempt: int = 0
+    phase: str = ""
+    error: str = ""
+    difference: float | None = None
+    asleep: bool = False
+    seconds: dict[str, float] = Field(default_factory=dict)
