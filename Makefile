@@ -66,7 +66,7 @@ lock: $(READY) ## Renews requirements/ from pyproject.toml
 	done
 	@image() { \
 	    echo "requirements/image-$$1.txt" && $(BIN)/$(COMPILE) "$${@:2}" --output-file "requirements/image-$$1.txt" pyproject.toml; }; \
-	image operator --extra operator; image worker-none --extra driver; \
+	image operator --extra operator --extra api; image worker-none --extra driver; \
 	image worker-cpu --extra driver --extra cpu; image worker-gpu --extra driver --extra gpu
 	@echo "requirements/bootstrap.txt" && echo uv | $(BIN)/$(COMPILE) --no-annotate --output-file requirements/bootstrap.txt -
 
