@@ -1,0 +1,47 @@
+"""Who may call: a token is checked for one job before anything is said of that job, its existence included."""
+
+import hmac
+from typing import Literal, Protocol
+
+from openseer_core.errors import OpenseerError
+
+Access = Literal["read", "write"]
+"""read: batches, results, figures. write: whatever changes them, weights and the lending of GPUs included."""
+
+
+class Unauthenticated(OpenseerError):
+    """No token, or one that is not valid (HTTP 401)."""
+
+
+class Forbidden(OpenseerError):
+    """The token is valid, and not allowed to do this with this job; whether the job exists is not said (HTTP 403)."""
+
+
+class AuthUnavailable(OpenseerError):
+    """Whoever knows what is allowed does not answer just now; nothing is allowed meanwhile (HTTP 503)."""
+
+    retryable = True
+
+
+class Authenticator(Protocol):
+    """Decides what a bearer token may do."""
+
+    async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
+        """Returns when it is allowed. Raises Unauthenticated, Forbidden or AuthUnavailable."""
+        ...
+
+
+class BearerAuth:
+    """One token for everything, for one job on one machine."""
+
+    def __init__(self, token: str) -> None:
+        if not token:
+            raise ValueError("an empty token would let everybody in")
+        self._token = token.encode()
+
+    async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
+        """The comparison takes the same time wherever the two differ. Raises Unauthenticated."""
+        if token is None:
+            raise Unauthenticated("a token is needed: Authorization: Bearer TOKEN")
+        if not hmac.compare_digest(token.encode(), self._token):
+            raise Unauthenticated("the token is not this job's")
