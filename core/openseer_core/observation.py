@@ -15,6 +15,10 @@ DRIVER = "driver"
 """The member that feeds prompts and writes results."""
 
 
+RELEASED = "released to the trainer"
+"""Why no worker is wanted while the trainer has the GPUs; kept in the status as the reason of the last scaling."""
+
+
 class Phase(StrEnum):
     """A pod's phase, as Kubernetes names it; a pod that nobody can see the state of counts as RUNNING."""
 
@@ -85,10 +89,12 @@ class WorkerReport:
 
 @dataclass(frozen=True, slots=True)
 class StoreView:
-    """What the job's store said: counts of the batch, and the fresh reports of workers by pod uid."""
+    """What the job's store said: counts of the batch, in mode serve those of all batches whose data are there, and the
+    fresh reports of workers by pod uid. `released`: the trainer asked for the GPUs, and that no worker be left."""
 
     progress: BatchProgress
     reports: Mapping[str, WorkerReport] = field(default_factory=dict[str, WorkerReport])
+    released: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +163,11 @@ class Memory:
         """Nodes that no new pod of a worker should land on."""
         return tuple(one.node for one in self.sick_nodes)
 
+    @property
+    def released(self) -> bool:
+        """Whether no worker is wanted because a trainer has the GPUs."""
+        return self.scale_reason == RELEASED
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -182,6 +193,11 @@ class Observation:
     def progress(self) -> BatchProgress:
         """The newest counts there are."""
         return self.store.progress if self.store is not None else self.memory.progress
+
+    @property
+    def released(self) -> bool:
+        """Whether the trainer has the GPUs; while the store is silent, what it said last."""
+        return self.store.released if self.store is not None else self.memory.released
 
     def report_of(self, pod: Pod) -> WorkerReport | None:
         """What the worker in this very pod last said."""

@@ -20,11 +20,11 @@ from openseer_core.action import (
     RemoveFinalizer,
     ScaleStore,
 )
-from openseer_core.job import RolloutJob
 from openseer_core.observation import DRIVER, Memory, Observation, Outcome
 from openseer_core.plan_endings import backoff_until, learn
 from openseer_core.plan_workers import forced, plan_fleet
 from openseer_core.scale import desired_workers
+from openseer_core.store_place import manages_store
 
 PURGE_SECONDS = 60.0
 """A job that is deleted while its user's store is down waits so long for it; then it goes without."""
@@ -49,7 +49,7 @@ def plan(o: Observation) -> Plan:
     lesson = learn(o)
     memory = lesson.memory
     runs = memory.ending is None and not o.job.spec.suspend
-    desired, reason = desired_workers(o.job, o.progress) if runs else (0, "the job does not run")
+    desired, reason = desired_workers(o.job, o.progress, released=o.released) if runs else (0, "the job does not run")
     memory, scaled = _scaled(o, memory, desired, reason)
     actions += [*lesson.events, *scaled]
     fleet = plan_fleet(o, memory, desired)
@@ -64,11 +64,6 @@ def plan(o: Observation) -> Plan:
         actions.append(DeleteJob())
         expiry = None
     return Plan(tuple(actions), memory, _soonest(wake_at, fleet.wake_at, due, expiry, _deadline(o, memory)))
-
-
-def manages_store(job: RolloutJob) -> bool:
-    """Whether the job's Redis is run by the operator (otherwise it is the user's own)."""
-    return job.spec.store.url is None and job.spec.store.secret_ref is None
 
 
 def _foundations(o: Observation) -> list[Action]:

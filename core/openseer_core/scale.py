@@ -5,6 +5,7 @@ import json
 
 from openseer_core.chunk import BatchProgress
 from openseer_core.job import RolloutJob
+from openseer_core.observation import RELEASED
 
 BOUND_POLICIES = frozenset({"round-robin", "least-inflight"})
 """Policies that bind requests to workers: each worker must stay until the end."""
@@ -12,12 +13,15 @@ LARGE_FLEET = 8
 """From so many workers on, a quarter of them may be unavailable at once."""
 
 
-def desired_workers(job: RolloutJob, progress: BatchProgress) -> tuple[int, str]:
-    """Workers wanted, and why in a few words.
+def desired_workers(job: RolloutJob, progress: BatchProgress, *, released: bool = False) -> tuple[int, str]:
+    """Workers wanted, and why in a few words. `released`: a trainer has the GPUs and wants no worker left.
 
     In the tail of a batch no more than one per unfinished request can be of use: the others are released, so that the
-    node pool shrinks before the batch ends. As requests only ever finish, this never flaps.
+    node pool shrinks before the batch ends. As requests only ever finish, this never flaps. In mode serve the next
+    batch is never far: there only the trainer's word takes workers away.
     """
+    if released and job.spec.mode == "serve":
+        return 0, RELEASED
     replicas = job.spec.workers.replicas
     unfinished = progress.requests - progress.closed
     releases = job.spec.workers.tail_release and job.spec.rollout.policy not in BOUND_POLICIES

@@ -23,11 +23,12 @@ from openseer_core.action import (
     Stamp,
 )
 from openseer_core.job import RolloutJob
+from openseer_core.store_place import store_name
 from openseer_operator.api import Api, ApiError, ConflictError, Json, NotThereError
 from openseer_operator.cache import Cache
 from openseer_operator.census import Census
 from openseer_operator.events import Events
-from openseer_operator.names import REPLICAS_ANNOTATION, stamp, store_name
+from openseer_operator.names import REPLICAS_ANNOTATION, stamp
 from openseer_operator.observe import STORE_SECRET
 from openseer_operator.pods import driver_pod, worker_pod
 from openseer_operator.reading import JobRecord, owner_uid

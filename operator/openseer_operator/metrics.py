@@ -20,12 +20,13 @@ WAIT_BUCKETS = (*LOOK_BUCKETS, 60.0, 120.0, 300.0, 600.0, 1200.0)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one job. `inflight`: requests that workers hold."""
+    """Of one job. `inflight`: requests that workers hold; `tokens`: generated so far, also in batches that are gone."""
 
     progress: BatchProgress
     workers: Mapping[str, int | str]
     inflight: int
     tokens_per_second: float | None
+    tokens: int
 
     @property
     def unfinished(self) -> int:
@@ -119,7 +120,7 @@ class _Reader(Collector):
         backlog = _gauge("backlog_tokens", "Estimate of tokens to come: unfinished requests at the mean length so far")
         for key, figures in list(self._board.jobs.items()):
             counts = figures.progress
-            tokens.add_metric(key, counts.tokens)
+            tokens.add_metric(key, figures.tokens)
             if figures.tokens_per_second is not None:
                 speed.add_metric(key, figures.tokens_per_second)
             if counts.closed:

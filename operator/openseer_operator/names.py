@@ -7,6 +7,7 @@ from typing import Any
 
 from openseer_core.errors import InputError
 from openseer_core.job import API_VERSION, KIND, RolloutJob
+from openseer_core.store_place import MOST_LABEL_CHARS
 
 APP = "openseer"
 MANAGER = "openseer-operator"
@@ -34,10 +35,6 @@ BUSY_DURATION = "4h"
 
 MANAGED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER}"
 """Finds every object that the operator made."""
-MOST_LABEL_CHARS = 63
-"""Longest DNS label and longest value of a Kubernetes label."""
-MOST_STORE_STEM_CHARS = MOST_LABEL_CHARS - len("-redis") - len("-1234567890")
-"""What the job's name may take of a StatefulSet's, whose revisions add up to eleven characters."""
 
 
 def worker_pod_name(job: RolloutJob, index: int, rank: int) -> str:
@@ -55,18 +52,6 @@ def worker_pod_name(job: RolloutJob, index: int, rank: int) -> str:
 
 def driver_pod_name(job: RolloutJob) -> str:
     return f"{job.name}-driver"
-
-
-def store_name(job: RolloutJob) -> str:
-    """Of the managed Redis: its StatefulSet, Service and Secret.
-
-    `J-redis`; the middle of a long name gives way to a hash, because a StatefulSet's name and its revision together
-    become the value of a label on its pod.
-    """
-    if len(job.name) <= MOST_STORE_STEM_CHARS:
-        return f"{job.name}-redis"
-    tail = hashlib.sha256(job.name.encode()).hexdigest()[:6]
-    return f"{job.name[: MOST_STORE_STEM_CHARS - 7]}-{tail}-redis"
 
 
 def workers_name(job: RolloutJob) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from openseer_core.errors import InputError
 from openseer_core.job import RolloutJob
 from openseer_core.observation import Observation
-from openseer_core.plan import manages_store
+from openseer_core.store_place import manages_store, store_name
 from openseer_operator.cache import Cache
 from openseer_operator.census import Census
-from openseer_operator.names import TEMPLATE_ANNOTATION, store_name
+from openseer_operator.names import TEMPLATE_ANNOTATION
 from openseer_operator.pods import driver_pod, worker_pod
 from openseer_operator.reading import JobRecord, Key
 from openseer_operator.settings import FINALIZER, Settings

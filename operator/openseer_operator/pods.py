@@ -8,6 +8,7 @@ from typing import Any
 from openseer_core.errors import InputError
 from openseer_core.job import KeyRef, Resources, RolloutJob
 from openseer_core.scale import template_hash
+from openseer_core.store_place import url_reference
 from openseer_operator.names import (
     ATTEMPT_ANNOTATION,
     RANK_LABEL,
@@ -19,7 +20,6 @@ from openseer_operator.names import (
     metadata,
     output_name,
     stamp,
-    store_name,
     worker_pod_name,
     workers_name,
 )
@@ -35,8 +35,6 @@ USER_ID = 65532
 GPU = "nvidia.com/gpu"
 WORKER, DRIVER = "worker", "driver"
 """Names of openseer's own containers."""
-URL_KEY = "url"
-"""Of the Secret of the managed Redis."""
 
 EXIT_SECONDS = 5
 """What a process has to exit, after the time that it has for its work."""
@@ -265,11 +263,9 @@ def _environment(job: RolloutJob) -> list[dict[str, Any]]:
 
 
 def _store_variable(job: RolloutJob) -> dict[str, Any]:
-    store = job.spec.store
-    if store.url is not None:
-        return {"name": "OPENSEER_STORE_URL", "value": store.url}
-    reference = store.secret_ref or KeyRef(name=store_name(job), key=URL_KEY)
-    return {"name": "OPENSEER_STORE_URL", "valueFrom": secret_key(reference)}
+    reference = url_reference(job)
+    value = {"value": job.spec.store.url} if reference is None else {"valueFrom": secret_key(reference)}
+    return {"name": "OPENSEER_STORE_URL", **value}
 
 
 def secret_key(reference: KeyRef) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from openseer_core.action import Announce
 from openseer_core.chunk import BatchProgress
 from openseer_core.job import API_VERSION, KIND, RolloutJob
 from openseer_core.observation import Memory
-from openseer_core.plan import manages_store, plan
+from openseer_core.plan import plan
+from openseer_core.store_place import manages_store
 from openseer_operator.api import Api, Json, NotThereError
 from openseer_operator.apply import Applier, Target
 from openseer_operator.cache import Cache
@@ -92,7 +93,11 @@ class Reconciler:
         facts = Facts(record.generation, image, self._stores.tokens_per_second(record.key))
         status = status_of(seen, decided, facts, record.status)
         self._board.jobs[record.key] = Figures(
-            seen.progress, status["workers"], self._stores.inflight(record.key), facts.tokens_per_second
+            seen.progress,
+            status["workers"],
+            self._stores.inflight(record.key),
+            facts.tokens_per_second,
+            self._stores.tokens(record.key) if job.spec.mode == "serve" else seen.progress.tokens,
         )
         wait = None if record.deleting_since is not None else await self._write(record, status, now)
         due = await self._applier.apply(Target(record, job, image, now), decided.actions)

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from openseer_core.job import KeyRef, Persistence, RolloutJob
-from openseer_core.plan import manages_store
 from openseer_core.scale import max_unavailable
+from openseer_core.store_place import URL_KEY, manages_store, store_name
 from openseer_operator.names import (
     DO_NOT_DISRUPT_ANNOTATION,
     SAFE_TO_EVICT_ANNOTATION,
@@ -15,14 +15,12 @@ from openseer_operator.names import (
     output_name,
     sealed,
     selector,
-    store_name,
     workers_name,
 )
 from openseer_operator.overlay import overlaid
 from openseer_operator.pods import (
     GANG_PORT,
     HTTP_PORT,
-    URL_KEY,
     Mounts,
     container_security,
     resources_of,

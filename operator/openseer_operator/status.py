@@ -150,6 +150,7 @@ class _Found:
     message: str
 
 
+_RELEASED = _Found("False", "Released", "the trainer has the GPUs; workers come back when it acquires them")
 _KINDS = ("Suspended", "PodsScheduled", "Available", "Progressing", "Draining", "Complete", "Failed", "Ready")
 
 
@@ -190,6 +191,8 @@ def _scheduled(o: Observation) -> _Found:
 
 def _available(o: Observation, memory: Memory, workers: Iterable[Worker]) -> _Found:
     ready = sum(worker.ready for worker in workers)
+    if memory.released and not ready:
+        return _RELEASED
     if not ready:
         trouble = _trouble(o.pods)
         if trouble is not None:
@@ -238,10 +241,12 @@ def _ready(o: Observation, memory: Memory, available: _Found) -> _Found:
 
 
 def _resting(o: Observation, memory: Memory) -> _Found | None:
-    """Why a job neither progresses nor is ready, when it is not meant to run."""
+    """Why a job neither progresses nor is ready, when it is not meant to."""
     if memory.ending is not None:
         return _Found("False", memory.ending.outcome.value, "")
-    return _Found("False", "Suspended", "") if o.job.spec.suspend else None
+    if o.job.spec.suspend:
+        return _Found("False", "Suspended", "")
+    return _RELEASED if memory.released else None
 
 
 def _telling(found: Mapping[str, _Found]) -> str:
@@ -311,7 +316,8 @@ def _progress(o: Observation, memory: Memory, facts: Facts) -> Json:
     runs = memory.ending is None and not o.job.spec.suspend
     if runs and facts.tokens_per_second is not None:
         progress["tokensPerSecond"] = round(facts.tokens_per_second)
-    if runs and counts.closed and memory.started_at is not None:
+    # A serving job has no end; that of each of its batches is the API's to tell.
+    if runs and counts.closed and memory.started_at is not None and o.job.spec.mode == "batch":
         left = counts.requests - counts.closed
         progress["etaSeconds"] = round((o.now - memory.started_at) * left / counts.closed)
     return progress

@@ -1,20 +1,17 @@
 """Reads the stores of the jobs that run: their counts, and what their workers say. No reconcile waits for a store."""
 
 import asyncio
-import base64
-import binascii
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from openseer_core.chunk import BatchProgress, WorkerStatus
-from openseer_core.errors import InputError, OpenseerError
+from openseer_core.errors import OpenseerError
 from openseer_core.job import RolloutJob
 from openseer_core.observation import StoreView, WorkerReport
+from openseer_core.store_place import url_in, url_reference
 from openseer_operator.api import Api
-from openseer_operator.names import store_name
-from openseer_operator.pods import URL_KEY
 from openseer_operator.reading import JobRecord, Key
 from openseer_store.connect import open_store
 from openseer_store.port import Store
@@ -40,14 +37,17 @@ RATE_SECONDS = 30.0
 PURGE_SECONDS = 10.0
 """Longest time for deleting a job's keys."""
 BATCH = 0
-"""The only batch of a job."""
+"""The only batch of a job that has a driver; a trainer's batches have numbers of their own."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Watched:
-    """One store that is read. `since`: from when on; `at`: when last (loop's clock); `inflight`: held by workers."""
+    """One store that is read. `since`: from when on; `at`: when last (loop's clock); `inflight`: held by workers.
+
+    `spent`: tokens of each batch; `gone`: those of batches that were read and are no longer there.
+    """
 
     record: JobRecord
     task: asyncio.Task[None] | None = None
@@ -58,6 +58,8 @@ class Watched:
     inflight: int = 0
     said: object = None
     failures: int = 0
+    spent: Mapping[int, int] = field(default_factory=dict[int, int])
+    gone: int = 0
     counts: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
 
 
@@ -106,6 +108,11 @@ class Stores:
         """Requests that workers held when the store was last read."""
         one = self._watched.get(key)
         return one.inflight if one is not None else 0
+
+    def tokens(self, key: Key) -> int:
+        """Generated since the store was first read, in batches that were there then or came later: it only grows."""
+        one = self._watched.get(key)
+        return one.gone + sum(one.spent.values()) if one is not None else 0
 
     def tokens_per_second(self, key: Key) -> float | None:
         """Of late; None while too little is known."""
@@ -178,14 +185,20 @@ class Stores:
 
     async def _read(self, one: Watched, store: Store) -> StoreView:
         """One call after the other: they share one connection, and there may be a thousand stores."""
-        progress = await store.progress(BATCH)
+        job = one.record.job
+        serves = job is not None and job.spec.mode == "serve"
+        batches = await _open_batches(store) if serves else {BATCH: await store.progress(BATCH)}
+        released = serves and (await store.orders()).rest == "stop"
         workers = await store.workers()
         fresh = await store.now() - FRESH_SECONDS if workers else 0.0
         one.inflight = sum(worker.inflight for worker in workers)
-        one.counts.append((_now(), progress.tokens))
+        one.gone += sum(tokens for number, tokens in one.spent.items() if number not in batches)
+        one.spent = {number: progress.tokens for number, progress in batches.items()}
+        one.counts.append((_now(), self.tokens(one.record.key)))
         while one.counts[-1][0] - one.counts[0][0] > RATE_SECONDS and len(one.counts) > 2:
             one.counts.popleft()
-        return StoreView(progress, reports_of(worker for worker in workers if worker.seen_at >= fresh))
+        reports = reports_of(worker for worker in workers if worker.seen_at >= fresh)
+        return StoreView(total(batches.values()), reports, released)
 
     async def _open(self, one: Watched) -> Store:
         job = one.record.job
@@ -194,15 +207,29 @@ class Stores:
 
     async def _url(self, job: RolloutJob) -> str:
         """Raises InputError when the Secret does not say."""
-        if job.spec.store.url is not None:
-            return job.spec.store.url
-        reference = job.spec.store.secret_ref
-        name, word = (reference.name, reference.key) if reference is not None else (store_name(job), URL_KEY)
-        data: Mapping[str, str] = (await self._api.get("Secret", job.namespace, name)).get("data") or {}
-        try:
-            return base64.b64decode(data[word], validate=True).decode().strip()
-        except (KeyError, binascii.Error, UnicodeDecodeError):
-            raise InputError(f"Secret {name}: key {word}: missing or no text, allowed: the URL of a Redis") from None
+        reference = url_reference(job)
+        if reference is None:
+            return job.spec.store.url or ""
+        return url_in((await self._api.get("Secret", job.namespace, reference.name)).get("data") or {}, reference)
+
+
+async def _open_batches(store: Store) -> dict[int, BatchProgress]:
+    """Of a trainer's batches, those whose data are there."""
+    return {batch.number: batch.progress for batch in await store.batches() if not batch.forgotten}
+
+
+def total(batches: Collection[BatchProgress]) -> BatchProgress:
+    """Several batches as one; it has all its groups when each of them has."""
+    return BatchProgress(
+        groups=sum(one.groups for one in batches),
+        requests=sum(one.requests for one in batches),
+        ok=sum(one.ok for one in batches),
+        aborted=sum(one.aborted for one in batches),
+        infra_failed=sum(one.infra_failed for one in batches),
+        carried_over=sum(one.carried_over for one in batches),
+        tokens=sum(one.tokens for one in batches),
+        sealed=bool(batches) and all(one.sealed for one in batches),
+    )
 
 
 def reports_of(workers: Iterable[WorkerStatus]) -> dict[str, WorkerReport]:
@@ -224,7 +251,7 @@ def _said(job: RolloutJob | None, view: StoreView) -> object:
     left = counts.requests - counts.closed
     fleet = job.spec.workers.replicas if job is not None else 0
     workers = frozenset(replace(report, held_tokens=0) for report in view.reports.values())
-    return counts.sealed, min(left, fleet) if counts.sealed else None, counts.complete, workers
+    return counts.sealed, min(left, fleet) if counts.sealed else None, counts.complete, view.released, workers
 
 
 def _now() -> float:

@@ -23,8 +23,9 @@ from openseer_core.chunk import BatchProgress
 from openseer_core.job import RolloutJob
 from openseer_core.manifest import parse_job
 from openseer_core.observation import Memory, Observation, Phase, Pod, StoreView, WorkerReport
-from openseer_core.plan import Plan, manages_store, plan
+from openseer_core.plan import Plan, plan
 from openseer_core.scale import template_hash
+from openseer_core.store_place import manages_store
 
 TICK = 5.0
 SHARED = ("serviceAccount", "config", "storeSecret")
@@ -41,6 +42,13 @@ def make_job(**spec: Any) -> RolloutJob:
     return parse_job(document | {"spec": base | spec}, "test")
 
 
+def serving(job: RolloutJob) -> RolloutJob:
+    """The same job, but it takes its groups from a trainer."""
+    document = job.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["spec"] |= {"mode": "serve", "prompts": None}
+    return parse_job(document, "test")
+
+
 @dataclass
 class Cluster:
     """One job's part of a cluster, its store and its clock."""
@@ -53,6 +61,7 @@ class Cluster:
     store_replicas: int | None = None
     store_answers: bool = True
     progress: BatchProgress = field(default_factory=BatchProgress)
+    released: bool = False
     busy: dict[str, int] = field(default_factory=dict[str, int])
     sick: dict[str, str] = field(default_factory=dict[str, str])
     dead_nodes: set[str] = field(default_factory=set[str])
@@ -75,7 +84,7 @@ class Cluster:
             shared={key: key in self.shared for key in SHARED},
             store_replicas=self.store_replicas,
             pods=tuple(self.pods.values()),
-            store=StoreView(self.progress, dict(self._reports())) if answers else None,
+            store=StoreView(self.progress, dict(self._reports()), self.released) if answers else None,
         )
 
     def _reports(self) -> Iterable[tuple[str, WorkerReport]]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from core.cluster_model import TICK, Cluster, make_job
+from core.cluster_model import TICK, Cluster, make_job, serving
 
 from openseer_core.action import Action, Announce, ApplyShared, CreatePod, DeletePod, ScaleStore, Stamp
 from openseer_core.chunk import BatchProgress
@@ -74,6 +74,19 @@ class Story:
         if "restarts" in options:
             spec["failurePolicy"] = {"workerRestarts": int(options["restarts"])}
         self.cluster = Cluster(make_job(**spec))
+
+    def do_serve(self, *words: str) -> None:
+        """A new job that serves a trainer; the words of `job`."""
+        self.do_job(*words)
+        self.cluster.job = serving(self.cluster.job)
+
+    def do_release(self) -> None:
+        """The trainer takes the GPUs, pods and all."""
+        self.cluster.released = True
+
+    def do_acquire(self) -> None:
+        """The trainer gives the GPUs back."""
+        self.cluster.released = False
 
     def do_scale(self, replicas: str) -> None:
         """kubectl scale."""

@@ -7,7 +7,7 @@ import pytest
 from openseer_core.errors import InputError
 from openseer_core.job import RolloutJob
 from openseer_core.manifest import parse_job
-from openseer_operator.names import sealed, selector_text, stamp, store_name, worker_pod_name
+from openseer_operator.names import sealed, selector_text, stamp, worker_pod_name
 
 
 def job(name: str = "arithmetic", nodes: int = 1) -> RolloutJob:
@@ -33,14 +33,6 @@ def test_a_pods_name_that_is_no_host_name_is_refused_with_the_remedy() -> None:
     assert len(worker_pod_name(job("j" * 50), 99999, 0)) == 63
     with pytest.raises(InputError, match=r"metadata\.name: .* 64 characters, allowed: 63; make a job with a shorter"):
         worker_pod_name(job("j" * 50), 100000, 0)
-
-
-def test_the_longest_names_leave_room_for_a_stateful_sets_revision() -> None:
-    assert store_name(job("arithmetic")) == "arithmetic-redis"
-    assert store_name(job("j" * 46)) == "j" * 46 + "-redis"
-    long = [store_name(job("j" * 49 + end)) for end in "ab"]
-    assert {len(name) for name in long} == {52}
-    assert long[0] != long[1]
 
 
 def test_the_workers_of_a_job_are_selected_by_its_name_and_their_role() -> None:
