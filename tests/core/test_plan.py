@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from core.cluster_model import TICK, Cluster, make_job
+from core.cluster_model import TICK, Cluster, make_job, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openseer_core.action import DeletePod
 from openseer_core.chunk import BatchProgress
-from openseer_core.observation import Observation, Outcome, Phase
+from openseer_core.observation import RELEASED, Observation, Outcome, Phase
 from openseer_core.plan import Plan, plan
 from openseer_core.plan_workers import workers_of
 from openseer_core.scale import desired_workers, template_hash
@@ -209,6 +209,14 @@ def test_a_worker_that_keeps_ending_is_started_ever_later() -> None:
         waits.append((due or ended_at) - ended_at)
     assert waits == sorted(waits)
     assert waits[-1] >= 4 * waits[1] > 0
+
+
+def test_the_tail_of_a_trainers_batch_releases_nobody_for_the_next_one_is_near() -> None:
+    tail = BatchProgress(groups=1, requests=8, ok=7, sealed=True)
+    job = serving(make_job(workers={"replicas": 4}))
+    assert desired_workers(job, tail) == (4, "spec.workers.replicas")
+    assert desired_workers(job, tail, released=True) == (0, RELEASED)
+    assert desired_workers(make_job(workers={"replicas": 4}), replace(tail, sealed=False), released=True)[0] == 4
 
 
 def test_bound_policies_release_nobody_in_the_tail() -> None:
