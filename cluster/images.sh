@@ -51,7 +51,7 @@ base() {
 describe() {
   DOCKERFILE=Dockerfile.worker PACKAGES="core store worker driver" WHERE=all
   case $1 in
-    operator) DOCKERFILE=Dockerfile.operator ENGINE='' IMAGE=localhost/openseer-operator:test LOCK=image-operator PACKAGES="core store operator" ;;
+    operator) DOCKERFILE=Dockerfile.operator ENGINE='' IMAGE=localhost/openseer-operator:test LOCK=image-operator PACKAGES="core store worker driver api operator" ;;
     scripted) ENGINE=none IMAGE=localhost/openseer-worker:scripted LOCK=image-worker-none ;;
     cpu) ENGINE=cpu IMAGE=localhost/openseer-worker:cpu LOCK=image-worker-cpu WHERE=n0 ;;
     *) fail 2 "no image is called $1; there are operator, scripted, cpu" ;;
@@ -59,10 +59,9 @@ describe() {
 }
 
 content_key() {
-  local package folders=()
-  for package in $PACKAGES; do folders+=("$package/openseer_$package"); done
-  [ "$DOCKERFILE" = Dockerfile.operator ] || folders+=(examples)
+  local package folders=(examples)
   (cd "$REPOSITORY" && {
+    for package in $PACKAGES; do folders+=("$package"/openseer_*); done
     echo "$SUITE $ENGINE"
     cat "$DOCKERFILE" .dockerignore LICENSE pyproject.toml requirements/bootstrap.txt "requirements/$LOCK.txt"
     find "${folders[@]}" -name __pycache__ -prune -o -type f -print | LC_ALL=C sort | xargs sha256sum

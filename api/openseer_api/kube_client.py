@@ -1,0 +1,108 @@
+"""The few calls that the gateway makes to the Kubernetes API: it reads by name, lists jobs and asks for reviews."""
+
+# The client's generated code is typed in part.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+import json
+import os
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+
+from openseer_core.errors import InputError, OpenseerError
+
+Json = dict[str, Any]
+
+CONNECT_SECONDS = 2.0
+"""Longest wait for a connection to the API server; somebody waits for the answer."""
+CALL_SECONDS = 10.0
+"""Longest wait for the answer to one call."""
+PAGE_OBJECTS = 500
+"""Objects in a page of a LIST."""
+LONGEST_ERROR = 500
+"""Characters of a server's refusal that are kept."""
+
+
+class KubeError(OpenseerError):
+    """The API server refused a call, or gave no answer (`status` 0)."""
+
+    retryable = True
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Kube:
+    """One client for all calls. Paths are taken as they are: who makes them of names has looked at the names."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+
+    @staticmethod
+    async def connect() -> "Kube":
+        """As the pod's service account, elsewhere as KUBECONFIG says. Raises InputError when there is neither."""
+        configuration = Configuration()
+        try:
+            load_incluster_config(client_configuration=configuration)
+        except ConfigException:
+            try:
+                await load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
+            except (ConfigException, OSError) as error:
+                raise InputError(f"no way to the Kubernetes API: neither in a pod nor by KUBECONFIG: {error}") from None
+        return Kube(ApiClient(configuration))
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def get(self, path: str) -> Json | None:
+        """The object; None where there is none, or no longer. Raises KubeError."""
+        try:
+            return await self._call("GET", path)
+        except KubeError as error:
+            if error.status in (404, 410):
+                return None
+            raise
+
+    async def pages(self, path: str) -> AsyncIterator[list[Json]]:
+        """The objects of a collection, page by page. Raises KubeError."""
+        proceed = ""
+        while True:
+            more = [("continue", proceed)] if proceed else []
+            page = await self._call("GET", path, query=[("limit", str(PAGE_OBJECTS)), *more])
+            yield page.get("items") or []
+            proceed = page["metadata"].get("continue", "")
+            if not proceed:
+                break
+
+    async def review(self, path: str, body: Json) -> Json:
+        """What the server says to a question that is asked by creating an object. Raises KubeError."""
+        return await self._call("POST", path, body=body)
+
+    async def _call(
+        self, method: str, path: str, *, query: Sequence[tuple[str, str]] = (), body: Json | None = None
+    ) -> Json:
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        try:
+            request = await self._client.param_serialize(
+                method, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
+            )
+            limit: Any = aiohttp.ClientTimeout(total=CALL_SECONDS, connect=CONNECT_SECONDS)
+            response = await self._client.call_api(*request, _request_timeout=limit)
+            status, data = response.status, await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            words = str(error) or type(error).__name__
+            raise KubeError(f"{method} {path}: the Kubernetes API did not answer: {words}") from None
+        if status >= 400:
+            raise KubeError(f"{method} {path}: {status} {_words(data)[:LONGEST_ERROR]}", status)
+        return json.loads(data)
+
+
+def _words(data: bytes) -> str:
+    try:
+        return str(json.loads(data).get("message", ""))
+    except (ValueError, AttributeError):
+        return data.decode(errors="replace")
