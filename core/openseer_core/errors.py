@@ -72,6 +72,10 @@ class RequestStateError(OpenseerError):
     """The request is not in the state that the call is for."""
 
 
+class PublishRefusedError(OpenseerError):
+    """Weights cannot be published now, or not under this name."""
+
+
 class JobFailedError(OpenseerError):
     """The job cannot be finished: a worker died too often, a deadline passed."""
 
@@ -88,6 +92,10 @@ class EngineError(OpenseerError):
     """The engine broke while it ran."""
 
     exit_code = 7
+
+
+class LoadError(OpenseerError):
+    """Weights could not be fetched or loaded; the engine itself goes on."""
 
 
 class GpuSickError(OpenseerError):

@@ -44,12 +44,15 @@ class Ongoing(Wire):
 class Orders(Wire):
     """`version` is what the fleet serves, from `source` (None: the job's own model). `versions`: published so far.
 
-    `canary`: what a worker that loads `version` later must agree with. `rest`: GPUs are lent to the trainer.
+    `publisher`: the transaction that brought `version` (0: none), so that a version which failed, and was published
+    again under the same name, is told apart. `canary`: what a worker that loads `version` later must agree with.
+    `rest`: GPUs are lent to the trainer.
     """
 
     revision: int = 0
     version: str = INITIAL_VERSION
     source: Source | None = None
+    publisher: int = 0
     canary: Canary | None = None
     versions: tuple[str, ...] = (INITIAL_VERSION,)
     transaction: Ongoing | None = None
@@ -68,8 +71,9 @@ class Orders(Wire):
 class WeightsReport(Wire):
     """What a worker's heartbeat says of its weights.
 
-    `version`: loaded now, "" while none is whole. `transaction`, `attempt`, `phase`: what it has confirmed last.
-    `difference`: greatest absolute difference to the canary's log-probabilities.
+    `version`: loaded now, "" while none is whole. `transaction`, `phase`: what it has confirmed last.
+    `attempt`, `error`: of its latest failure, which stands until something succeeds. `mismatch`: the failure is that
+    the canary's log-probabilities differ; `difference`: the greatest absolute one. `seconds`: what each phase took.
     """
 
     version: str = ""
@@ -77,6 +81,7 @@ class WeightsReport(Wire):
     attempt: int = 0
     phase: str = ""
     error: str = ""
+    mismatch: bool = False
     difference: float | None = None
     asleep: bool = False
     seconds: dict[str, float] = Field(default_factory=dict)
