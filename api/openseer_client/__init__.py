@@ -1,1 +1,63 @@
-"""What a trainer imports: clients of the API, sync and async, and adapters for trainers that exist."""
+"""What a trainer imports: clients of the API, sync and async, and adapters for trainers that exist.
+
+Importing this loads httpx and pydantic, nothing heavier; `torch_grpo`, `trl` and `verl` are imported by name.
+"""
+
+from openseer_client.async_client import AsyncBatchHandle, AsyncClient
+from openseer_client.checkpoint import Checkpoint, Position
+from openseer_client.client import BatchHandle, Client
+from openseer_client.errors import (
+    AnswerError,
+    ApiError,
+    BadRequestError,
+    BusyError,
+    ConflictError,
+    FleetError,
+    ForbiddenError,
+    NotFoundError,
+    TooLargeError,
+    UnauthorizedError,
+    UnavailableError,
+    WeightsError,
+)
+from openseer_client.groups import FinishedGroup
+from openseer_client.retry import Limits
+from openseer_core.job_generation import Sampling
+from openseer_core.wire import Batch, BatchSpec, Group, GroupItem, ResultItem, Target
+from openseer_core.wire_fleet import Canary, Deadlines, Publish, Release, Source, Transaction
+
+__all__ = [
+    "AnswerError",
+    "ApiError",
+    "AsyncBatchHandle",
+    "AsyncClient",
+    "BadRequestError",
+    "Batch",
+    "BatchHandle",
+    "BatchSpec",
+    "BusyError",
+    "Canary",
+    "Checkpoint",
+    "Client",
+    "ConflictError",
+    "Deadlines",
+    "FinishedGroup",
+    "FleetError",
+    "ForbiddenError",
+    "Group",
+    "GroupItem",
+    "Limits",
+    "NotFoundError",
+    "Position",
+    "Publish",
+    "Release",
+    "ResultItem",
+    "Sampling",
+    "Source",
+    "Target",
+    "TooLargeError",
+    "Transaction",
+    "UnauthorizedError",
+    "UnavailableError",
+    "WeightsError",
+]

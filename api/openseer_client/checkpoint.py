@@ -1,0 +1,71 @@
+"""Where a reader of results stands, kept in a file, so that a restarted trainer goes on from there."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from openseer_core.errors import InputError, OutputError
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    batch: int
+    cursor: int = 0
+    complete: bool = False
+    taken: dict[str, int] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Everything up to `cursor` was taken; beyond it, groups whose end has a cursor up to the one in `taken`.
+
+    `complete`: nothing more will come.
+    """
+
+    cursor: int = 0
+    complete: bool = False
+    taken: dict[str, int] = field(default_factory=dict[str, int])
+
+
+class Checkpoint:
+    """A file that holds one batch's position. It is replaced as a whole, so a kill leaves the old or the new one.
+
+    A file of another batch (an earlier iteration's) is overwritten. Raises InputError for a file that is none of these,
+    OutputError when it cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def position(self, batch: int) -> Position:
+        """Where the reader of `batch` stood; the beginning if the file is not there or of another batch."""
+        try:
+            found = _File.model_validate_json(self.path.read_bytes())
+        except FileNotFoundError:
+            return Position()
+        except (OSError, ValidationError) as error:
+            raise InputError(f"checkpoint {self.path}: {error}\nName another file, or remove this one.") from error
+        return Position(found.cursor, found.complete, found.taken) if found.batch == batch else Position()
+
+    def save(self, batch: int, position: Position, *, durable: bool = False) -> None:
+        """Replaces the file. `durable`: waits until the disk has it, so that it survives a loss of power too."""
+        words = {
+            "batch": batch,
+            "cursor": position.cursor,
+            "complete": position.complete,
+            "taken": position.taken,
+        }
+        new = self.path.with_name(f"{self.path.name}.new")
+        try:
+            with new.open("w", encoding="utf-8") as file:
+                json.dump(words, file)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            new.replace(self.path)
+        except OSError as error:
+            raise OutputError(f"checkpoint {self.path}: {error.strerror or error}") from error

@@ -1,0 +1,287 @@
+"""The sync client: what a trainer calls. `async_client` offers the same with await."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import httpx
+
+from openseer_client import calls, flows, reading
+from openseer_client.calls import Call
+from openseer_client.checkpoint import Checkpoint
+from openseer_client.exchange import Exchange
+from openseer_client.flows import Emit, Flow, Pause, Stream
+from openseer_client.groups import FinishedGroup
+from openseer_client.reading import Environment, Judge
+from openseer_client.retry import Limits
+from openseer_client.settings import Credentials, base_url
+from openseer_core.errors import OpenseerError
+from openseer_core.wire import (
+    Batch,
+    BatchSpec,
+    Cancel,
+    Group,
+    GroupInfo,
+    GroupItem,
+    RequestInfo,
+    ResultItem,
+    UploadReceipt,
+    Verdicts,
+)
+from openseer_core.wire_fleet import (
+    Autoscaling,
+    FleetState,
+    JobStatus,
+    Publish,
+    Release,
+    Transaction,
+    Weights,
+    WorkerInfo,
+)
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection to one job's API. Threads may share it. Every method raises ApiError for what the API refuses.
+
+    What is not given comes from OPENSEER_URL, OPENSEER_TOKEN and OPENSEER_TOKEN_FILE. `limits`: how long a call is
+    tried while the API is away or busy; `timeout`: seconds without a byte after which a connection counts as lost.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        token_file: str | Path | None = None,
+        limits: Limits | None = None,
+        timeout: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._exchange = Exchange(base_url(url), Credentials(token, token_file), limits or Limits(), timeout)
+        self._http = httpx.Client(transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives up the connections."""
+        self._http.close()
+
+    def open_batch(self, spec: BatchSpec | None = None, *, key: str | None = None) -> "BatchHandle":
+        """Opens a batch. With a `key` used before it is that batch again: a restarted trainer finds its own so."""
+        return BatchHandle(self, self.do(calls.open_batch(spec or BatchSpec(), key or uuid.uuid4().hex)).id)
+
+    def batch(self, number: int) -> "BatchHandle":
+        """A batch by its number; no call is made."""
+        return BatchHandle(self, number)
+
+    def batches(self) -> list[Batch]:
+        """All batches whose data are there."""
+        return self.do(calls.batches()).batches
+
+    def publish(
+        self, what: Publish, *, wait: bool = True, progress: Callable[[Transaction], None] | None = None
+    ) -> Transaction:
+        """Gives the fleet new weights; `wait`: until every worker has them. `progress` is told how it stands.
+
+        Raises WeightsError, which names who did not confirm.
+        """
+        if not wait:
+            return self.do(calls.publish(what))
+        return self.run(flows.publish(what, time.monotonic, progress))
+
+    def weights(self, *, revision: int | None = None, wait_seconds: float = 0.0) -> Weights:
+        """The fleet's weights; with `revision`, once they are newer or `wait_seconds` have passed."""
+        return self.do(calls.weights(revision, wait_seconds))
+
+    def abort_weights(self) -> Weights:
+        """Ends a transaction that is on; the fleet goes back to the version before."""
+        return self.do(calls.abort_weights())
+
+    def release(self, what: Release | None = None, *, patience: float = 600.0) -> FleetState:
+        """Has the fleet give up its GPUs, and waits for it. Raises FleetError after `patience` seconds."""
+        return self.run(flows.release(what or Release(), time.monotonic, patience))
+
+    def acquire(self, *, patience: float = 600.0) -> FleetState:
+        """Gives the GPUs back to the fleet, and waits until it is awake. Raises FleetError after `patience` seconds."""
+        return self.run(flows.acquire(time.monotonic, patience))
+
+    def fleet(self) -> FleetState:
+        """Whether the GPUs are openseer's."""
+        return self.do(calls.fleet(0.0))
+
+    def job(self) -> JobStatus:
+        """The job at a glance."""
+        return self.do(calls.job())
+
+    def workers(self) -> list[WorkerInfo]:
+        """The fleet, by name."""
+        return self.do(calls.workers()).workers
+
+    def autoscaling(self) -> Autoscaling:
+        """Queue depth, backlog and wanted workers."""
+        return self.do(calls.autoscaling())
+
+    def do(self, call: Call[T]) -> T:
+        """Makes one call, again and again within the limits."""
+        exchange = self._exchange.run(call)
+        try:
+            step = next(exchange)
+            while True:
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    step = next(exchange)
+                    continue
+                try:
+                    response = self._http.send(step.request)
+                except httpx.TransportError as error:
+                    step = exchange.throw(error)
+                else:
+                    step = exchange.send(response)
+        except StopIteration as end:
+            return end.value
+
+    def run(self, flow: Flow[T]) -> T:
+        """Follows a flow to its outcome."""
+        try:
+            step = next(flow)
+            while True:
+                step = self._step(flow, step)
+        except StopIteration as end:
+            return end.value
+
+    def iterate(self, stream: Stream[T]) -> Iterator[T]:
+        """What a stream emits."""
+        try:
+            step = next(stream)
+            while True:
+                if isinstance(step, Emit):
+                    yield cast("Emit[T]", step).value
+                    step = next(stream)
+                else:
+                    step = self._step(stream, step)
+        except StopIteration:
+            return
+        finally:
+            stream.close()
+
+    def _step(self, flow: Any, step: Call[Any] | Pause) -> Any:
+        """Does what the flow asks for and gives its next step."""
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return next(flow)
+        try:
+            answer = self.do(step)
+        except OpenseerError as error:
+            return flow.throw(error)
+        return flow.send(answer)
+
+
+class BatchHandle:
+    """One batch."""
+
+    def __init__(self, client: Client, number: int) -> None:
+        self.client = client
+        self.id = number
+
+    def status(self) -> Batch:
+        """The batch as it stands."""
+        return self.client.do(calls.status(self.id))
+
+    def submit(self, groups: Iterable[Group]) -> UploadReceipt:
+        """Queues groups, in pieces; they are read from `groups` no faster than the API takes them."""
+        return self.client.run(flows.submit(self.id, groups))
+
+    def seal(self) -> Batch:
+        """Says that the batch has all its groups."""
+        return self.client.do(calls.seal(self.id))
+
+    def results(
+        self, *, after: int | None = None, checkpoint: Checkpoint | None = None, acknowledge: bool = False
+    ) -> Iterator[ResultItem | GroupItem]:
+        """Results and group events as they come, until the batch is complete.
+
+        It goes on over lost connections and restarts of the API. An item counts as taken when the next one is asked
+        for: `checkpoint` notes it then, and goes on from there later; `acknowledge` tells the API page by page, which
+        lets go of the data at the end. `after`: a cursor to begin after, whatever the checkpoint says.
+        """
+        return self.client.iterate(reading.results(self.id, after, checkpoint, acknowledge=acknowledge))
+
+    def groups(
+        self,
+        *,
+        checkpoint: Checkpoint | None = None,
+        acknowledge: bool = False,
+        environment: Environment | None = None,
+    ) -> Iterator[FinishedGroup]:
+        """Groups that have ended, each with all its results; check `whole`.
+
+        `checkpoint` and `acknowledge` as with `results`, in whole groups. `environment`: given a finished turn, the
+        token ids to append before it goes on, or None; it runs between two reads, so a slow one belongs in threads
+        (read `results` and call `go_on`).
+        """
+        stream = reading.groups(self.id, checkpoint, acknowledge=acknowledge, environment=environment)
+        return self.client.iterate(stream)
+
+    def fill(
+        self,
+        supply: Iterable[Group],
+        judge: Judge,
+        *,
+        checkpoint: Checkpoint | None = None,
+        acknowledge: bool = False,
+        environment: Environment | None = None,
+    ) -> Iterator[FinishedGroup]:
+        """Submits groups from `supply` until the batch's target is met, and gives those that `judge` calls valid.
+
+        For a batch opened with a target of `count: valid`. After a restart give it the same supply from its start.
+        """
+        stream = reading.fill(self.id, supply, judge, checkpoint, acknowledge=acknowledge, environment=environment)
+        return self.client.iterate(stream)
+
+    def go_on(self, item: ResultItem, token_ids: Sequence[int]) -> RequestInfo:
+        """Continues a finished request after its environment's turn, with these tokens appended."""
+        return self.client.do(reading.go_on(item, token_ids))
+
+    def judge(self, verdicts: Mapping[str, bool]) -> Batch:
+        """Says which groups are worth training on, by name."""
+        valid = [name for name, good in verdicts.items() if good]
+        invalid = [name for name, good in verdicts.items() if not good]
+        return self.client.do(calls.verdicts(self.id, Verdicts(valid=valid, invalid=invalid)))
+
+    def acknowledge(self, cursor: int) -> Batch:
+        """Says that everything up to `cursor` is safe; of a complete batch's last cursor: its data go."""
+        return self.client.do(calls.acknowledge(self.id, cursor))
+
+    def cancel(self, groups: Sequence[str] | None = None, *, index: int | None = None) -> int:
+        """Ends the batch, or some groups, or one request of one group; partial responses are reported."""
+        names = list(groups) if groups is not None else None
+        return self.client.do(calls.cancel(self.id, Cancel(groups=names, index=index))).count
+
+    def forget(self) -> None:
+        """Cancels what is unfinished and deletes the batch's data."""
+        self.client.do(calls.forget(self.id))
+
+    def metrics(self) -> dict[str, float]:
+        """Name → number, for a trainer's logger."""
+        return self.client.do(calls.metrics(self.id))
+
+    def names(self, *, start: int = 0, limit: int = 1000) -> list[str]:
+        """Names of groups in the order of submission, from `start` on."""
+        return self.client.do(calls.group_names(self.id, start, limit)).groups
+
+    def group(self, name: str) -> GroupInfo:
+        """A group as it stands, with partial tokens."""
+        return self.client.do(calls.group(self.id, name))
+
+    def request(self, group: str, index: int) -> RequestInfo:
+        """A request as it stands, with its tokens so far."""
+        return self.client.do(calls.request(self.id, group, index))

@@ -1,0 +1,124 @@
+"""What can go wrong between a trainer and the API: one error per kind of answer, each with what to do."""
+
+from openseer_core.errors import OpenseerError
+from openseer_core.wire import Problem
+from openseer_core.wire_fleet import Transaction
+
+
+class ApiError(OpenseerError):
+    """The API refused a call, or could not be reached. `problem`: its own words; `call`: what was asked."""
+
+    advice = ""
+
+    def __init__(self, problem: Problem, call: str) -> None:
+        self.problem = problem
+        self.call = call
+        lines = [f"{call}: {problem.status} {problem.title}"]
+        lines += [problem.detail] if problem.detail and problem.detail != problem.title else []
+        lines += [f"  {error}" for error in problem.errors or ()]
+        lines += [self.advice] if self.advice else []
+        super().__init__("\n".join(lines))
+
+
+class BadRequestError(ApiError):
+    """What was sent is wrong (400, 405, 406, 415, 422)."""
+
+    exit_code = 2
+
+
+class UnauthorizedError(ApiError):
+    """No token, or one that is not valid (any more) (401)."""
+
+    exit_code = 2
+    advice = "Give token=, token_file=, OPENSEER_TOKEN or OPENSEER_TOKEN_FILE a token of this job."
+
+
+class ForbiddenError(ApiError):
+    """The token is valid, but not for this job (403)."""
+
+    exit_code = 2
+    advice = "The job's namespace must grant this identity access to the job (docs/kubernetes.md)."
+
+
+class NotFoundError(ApiError):
+    """No such batch, group or request; a batch whose last result was acknowledged is gone too (404, 410)."""
+
+    exit_code = 2
+
+
+class ConflictError(ApiError):
+    """It is not in the state that the call is for, e.g. groups for a sealed batch (409, 412)."""
+
+
+class TooLargeError(ApiError):
+    """More than the API takes in one call (413)."""
+
+    exit_code = 2
+
+
+class BusyError(ApiError):
+    """The API asked for patience for longer than this client has (429)."""
+
+    retryable = True
+    advice = "Too much is queued: read results, or submit later."
+
+
+class UnavailableError(ApiError):
+    """Nobody answered for longer than this client waits (no connection, 502, 503, 504)."""
+
+    retryable = True
+    exit_code = 4
+    advice = "Is the API running, and OPENSEER_URL its address? The same call may be made again: none has two effects."
+
+
+class AnswerError(ApiError):
+    """The API failed (500), or its answer is none that this version of the client knows."""
+
+    exit_code = 4
+
+
+class WeightsError(OpenseerError):
+    """A weights transaction failed, or did not end in time. `transaction`: as it stands, with who did not confirm."""
+
+    def __init__(self, transaction: Transaction, why: str) -> None:
+        self.transaction = transaction
+        waiting = ", ".join(transaction.waiting_for) or "nobody"
+        lines = [
+            f"weights {transaction.version}: {why} (transaction {transaction.id}, phase {transaction.phase}; "
+            f"not confirmed by: {waiting})"
+        ]
+        lines += [transaction.message] if transaction.message else []
+        lines += [
+            f"  {worker.worker}: attempt {worker.attempt}, {worker.error}"
+            for worker in transaction.workers
+            if worker.error
+        ]
+        lines.append(f"The fleet serves {transaction.previous} until a transaction succeeds.")
+        super().__init__("\n".join(lines))
+
+
+class FleetError(OpenseerError):
+    """The GPUs were not handed over in time."""
+
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    401: UnauthorizedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: NotFoundError,
+    412: ConflictError,
+    413: TooLargeError,
+    429: BusyError,
+    502: UnavailableError,
+    503: UnavailableError,
+    504: UnavailableError,
+}
+
+
+def error_of(problem: Problem, call: str) -> ApiError:
+    """The error for a problem, by its status."""
+    kind = _BY_STATUS.get(problem.status)
+    if kind is None:
+        kind = BadRequestError if 400 <= problem.status < 500 else AnswerError
+    return kind(problem, call)

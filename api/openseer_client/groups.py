@@ -1,0 +1,67 @@
+"""Results become groups again: what a trainer computes advantages over. No I/O."""
+
+from dataclasses import dataclass, field
+
+from openseer_core.wire import GroupItem, ResultItem
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedGroup:
+    """A group all of whose requests have ended, with its results by index (of each its last turn).
+
+    Only a `whole` one may be trained on: another has lost members, and `end` says how many to what.
+    """
+
+    end: GroupItem
+    results: tuple[ResultItem, ...]
+
+    @property
+    def name(self) -> str:
+        """The group's id."""
+        return self.end.group
+
+    @property
+    def whole(self) -> bool:
+        """Whether every response is whole, and here."""
+        return self.end.whole and len(self.results) == self.end.size
+
+
+@dataclass(slots=True)
+class _Open:
+    first: int
+    results: dict[int, ResultItem] = field(default_factory=dict[int, ResultItem])
+    going_on: set[int] = field(default_factory=set[int])
+
+
+class Collector:
+    """Holds the results of groups that have not ended."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Open] = {}
+
+    def add(self, item: ResultItem) -> bool:
+        """Takes a result; False for one that is here already."""
+        group = self._open.setdefault(item.group, _Open(item.cursor))
+        known = group.results.get(item.index)
+        if known is not None and known.turn >= item.turn:
+            return False
+        group.results[item.index] = item
+        group.going_on.discard(item.index)
+        return True
+
+    def goes_on(self, item: ResultItem) -> None:
+        """The request of this result has another turn: its group has not ended, whatever was said before."""
+        self._open[item.group].going_on.add(item.index)
+
+    def end(self, item: GroupItem) -> FinishedGroup | None:
+        """The group that has ended; None while one of its requests goes on."""
+        group = self._open.get(item.group)
+        if group is not None and group.going_on:
+            return None
+        self._open.pop(item.group, None)
+        results = group.results if group is not None else {}
+        return FinishedGroup(item, tuple(results[index] for index in sorted(results)))
+
+    def safe(self, cursor: int) -> int:
+        """The greatest cursor, up to `cursor`, before which nothing is held that a restart would lose."""
+        return min((group.first - 1 for group in self._open.values()), default=cursor)

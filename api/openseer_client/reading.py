@@ -1,0 +1,152 @@
+"""How results are read: from a cursor on, each once, until the batch is complete."""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any
+
+from openseer_client import calls, flows
+from openseer_client.calls import Call, ask
+from openseer_client.checkpoint import Checkpoint, Position
+from openseer_client.errors import ConflictError
+from openseer_client.flows import Emit, Flow, Pause, Stream
+from openseer_client.groups import Collector, FinishedGroup
+from openseer_core.wire import Continue, Group, GroupItem, ResultItem, ResultPage, Verdicts
+
+PAGE = 512
+"""Items asked for at once."""
+
+Environment = Callable[[ResultItem], Sequence[int] | None]
+"""What answers a turn: the token ids to append before the response goes on, or None when it is over."""
+Judge = Callable[[FinishedGroup], bool]
+"""Whether a group is worth training on."""
+Keep = Callable[[FinishedGroup], Generator[Call[Any] | Pause, Any, bool]]
+
+
+def results(
+    batch: int, after: int | None, checkpoint: Checkpoint | None, *, acknowledge: bool
+) -> Stream[ResultItem | GroupItem]:
+    """Emits every item after a cursor, once. An item counts as taken when the next one is asked for."""
+    position = checkpoint.position(batch) if checkpoint is not None and after is None else Position(after or 0)
+    cursor, complete = position.cursor, position.complete
+    seen: set[tuple[str, int, int]] = set()
+    while not complete:
+        page = yield from _next_page(batch, cursor)
+        for item in page.items:
+            if item.cursor > cursor and _is_new(item, seen):
+                yield Emit(item)
+            cursor = max(cursor, item.cursor)
+            if checkpoint is not None:
+                checkpoint.save(batch, Position(cursor))
+        complete = page.complete
+        cursor = max(cursor, page.cursor)
+        yield from _note(batch, Position(cursor, complete), checkpoint, acknowledge=acknowledge)
+
+
+def groups(
+    batch: int,
+    checkpoint: Checkpoint | None,
+    *,
+    acknowledge: bool,
+    environment: Environment | None = None,
+    keep: Keep | None = None,
+) -> Stream[FinishedGroup]:
+    """Emits each group when it has ended, with its results; those that `keep` refuses are passed over.
+
+    The position kept is the one before the first result of a group that has not been taken, so a restart gets such
+    groups whole again, and taken ones not at all.
+    """
+    position = checkpoint.position(batch) if checkpoint is not None else Position()
+    cursor, complete, taken = position.cursor, position.complete, dict(position.taken)
+    collector = Collector()
+    while not complete:
+        page = yield from _next_page(batch, cursor)
+        for item in page.items:
+            cursor = max(cursor, item.cursor)
+            if isinstance(item, ResultItem):
+                again = item.cursor <= taken.get(item.group, 0)
+                yield from _turn(item, collector, None if again else environment)
+                continue
+            group = collector.end(item)
+            if group is None or item.cursor <= taken.get(item.group, 0):
+                continue
+            if keep is None or (yield from keep(group)):
+                yield Emit(group)
+            taken[item.group] = item.cursor
+            if checkpoint is not None:
+                checkpoint.save(batch, _safe(collector, cursor, taken))
+        complete = page.complete
+        cursor = max(cursor, page.cursor)
+        safe = _safe(collector, cursor, taken) if not complete else Position(cursor, complete=True)
+        yield from _note(batch, safe, checkpoint, acknowledge=acknowledge)
+
+
+def fill(
+    batch: int,
+    supply: Iterable[Group],
+    judge: Judge,
+    checkpoint: Checkpoint | None,
+    *,
+    acknowledge: bool,
+    environment: Environment | None,
+) -> Stream[FinishedGroup]:
+    """Submits groups until enough are valid, and emits those that are."""
+    source = iter(supply)
+
+    def keep(group: FinishedGroup) -> Flow[bool]:
+        valid = group.whole and judge(group)
+        said = Verdicts(valid=[group.name]) if valid else Verdicts(invalid=[group.name])
+        yield from flows.top_up((yield from ask(calls.verdicts(batch, said))), source)
+        return valid
+
+    yield from flows.top_up((yield from ask(calls.status(batch))), source)
+    yield from groups(batch, checkpoint, acknowledge=acknowledge, environment=environment, keep=keep)
+
+
+def go_on(item: ResultItem, token_ids: Sequence[int]) -> Call[Any]:
+    """The call that continues a finished request."""
+    return calls.go_on(item.batch, item.group, item.index, Continue(turn=item.turn, token_ids=list(token_ids)))
+
+
+def _turn(item: ResultItem, collector: Collector, environment: Environment | None) -> Flow[None]:
+    if not collector.add(item) or environment is None or item.status != "ok":
+        return
+    tokens = environment(item)
+    if tokens is None:
+        return
+    try:
+        yield from ask(go_on(item, tokens))
+    except ConflictError:
+        # No room is left in the response, or the batch has ended: this turn was its last.
+        return
+    collector.goes_on(item)
+
+
+def _next_page(batch: int, cursor: int) -> Flow[ResultPage]:
+    """The next page that holds anything, or says that nothing will come."""
+    while True:
+        page = yield from ask(calls.results(batch, cursor, PAGE, flows.POLL_SECONDS))
+        if page.items or page.complete:
+            return page
+        yield Pause(0.05)
+
+
+def _note(batch: int, position: Position, checkpoint: Checkpoint | None, *, acknowledge: bool) -> Flow[None]:
+    """First the file, then the API: what is acknowledged will not be sent again."""
+    if checkpoint is not None:
+        checkpoint.save(batch, position, durable=acknowledge)
+    if acknowledge and position.cursor:
+        yield from ask(calls.acknowledge(batch, position.cursor))
+
+
+def _safe(collector: Collector, cursor: int, taken: dict[str, int]) -> Position:
+    safe = collector.safe(cursor)
+    return Position(safe, taken={name: at for name, at in taken.items() if at > safe})
+
+
+def _is_new(item: ResultItem | GroupItem, seen: set[tuple[str, int, int]]) -> bool:
+    if isinstance(item, GroupItem):
+        return True
+    key = (item.group, item.index, item.turn)
+    if key in seen:
+        return False
+    seen.add(key)
+    return True

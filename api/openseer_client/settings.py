@@ -1,0 +1,57 @@
+"""Where the API is and what proves who calls: arguments, else the environment."""
+
+import os
+from pathlib import Path
+
+from openseer_core.errors import InputError
+
+URL = "OPENSEER_URL"
+TOKEN = "OPENSEER_TOKEN"
+TOKEN_FILE = "OPENSEER_TOKEN_FILE"
+
+
+def base_url(given: str | None) -> str:
+    """The address of the API, or of a job behind a cluster's gateway, without a slash at its end."""
+    url = (given or os.environ.get(URL) or "").rstrip("/")
+    if not url.startswith(("http://", "https://")):
+        found = f"found {url!r}" if url else "none was given"
+        raise InputError(
+            f"address of the API: {found}; needed: base_url= or {URL}, such as http://127.0.0.1:8000, or "
+            "http://gateway:8000/jobs/NAMESPACE/NAME in a cluster"
+        )
+    return url
+
+
+class Credentials:
+    """The bearer token. From a file it is read again whenever the file has changed: a pod's tokens rotate."""
+
+    def __init__(self, token: str | None = None, token_file: str | Path | None = None) -> None:
+        if token is None and token_file is None:
+            token, token_file = os.environ.get(TOKEN), os.environ.get(TOKEN_FILE)
+        self._token = token.strip() if token else ""
+        self._file = Path(token_file) if token_file and not self._token else None
+        self._seen: tuple[int, int, int] | None = None
+
+    @property
+    def rotates(self) -> bool:
+        """Whether a refused token may have a successor."""
+        return self._file is not None
+
+    def headers(self, *, again: bool = False) -> dict[str, str]:
+        """What to send. `again`: the token was refused, so the file is read even if it looks unchanged.
+
+        Raises InputError when the file cannot be read.
+        """
+        if self._file is not None:
+            self._refresh(self._file, again=again)
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    def _refresh(self, file: Path, *, again: bool) -> None:
+        try:
+            now = file.stat()
+            seen = (now.st_mtime_ns, now.st_ino, now.st_size)
+            if again or seen != self._seen:
+                self._token = file.read_text(encoding="utf-8").strip()
+                self._seen = seen
+        except OSError as error:
+            raise InputError(f"token file {file}: {error.strerror or error}") from error

@@ -1,0 +1,231 @@
+"""A remote API as far as the client's own tests need one, with the faults of a network."""
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from openseer_client import Client, Limits
+from openseer_core.wire import Batch, BatchSpec, Group, GroupItem, ResultItem, ResultPage, UploadReceipt
+
+URL = "http://api.test/jobs/team/math"
+QUICK = Limits(unreachable=2.0, busy=2.0, first_delay=0.001, longest_delay=0.01)
+
+Handler = Callable[[httpx.Request], httpx.Response]
+Fault = Callable[[httpx.Request, Handler], httpx.Response]
+
+
+def result(group: str, index: int = 0, *, cursor: int = 0, turn: int = 0, status: str = "ok") -> ResultItem:
+    """A result of three tokens."""
+    return ResultItem.model_validate(
+        {
+            "cursor": cursor,
+            "batch": 1,
+            "group": group,
+            "index": index,
+            "turn": turn,
+            "status": status,
+            "finish_reason": "stop",
+            "weights_version": "initial",
+            "versions": [],
+            "prompt_token_ids": [1, 2],
+            "token_ids": [3, 4, 5],
+            "logprobs": [-0.1, -0.2, -0.3],
+            "sampled": [(0, 3)],
+            "chunks": [],
+            "enqueued_at": 0.0,
+            "finished_at": 1.0,
+        }
+    )
+
+
+def end(group: str, size: int = 1, *, cursor: int = 0, aborted: int = 0) -> GroupItem:
+    """The event that closes a group."""
+    return GroupItem(
+        cursor=cursor,
+        batch=1,
+        group=group,
+        size=size,
+        ok=size - aborted,
+        aborted=aborted,
+        infra_failed=0,
+        carried_over=0,
+        whole=aborted == 0,
+        finished_at=1.0,
+    )
+
+
+@dataclass
+class RemoteBatch:
+    """One batch at the other end."""
+
+    spec: BatchSpec
+    key: str
+    groups: dict[str, Group] = field(default_factory=dict[str, Group])
+    items: list[ResultItem | GroupItem] = field(default_factory=list[ResultItem | GroupItem])
+    sealed: bool = False
+    complete: bool = False
+    acknowledged: int = 0
+    verdicts: dict[str, bool] = field(default_factory=dict[str, bool])
+
+    def add(self, *items: ResultItem | GroupItem) -> None:
+        """Appends to the results stream."""
+        for item in items:
+            self.items.append(item.model_copy(update={"cursor": len(self.items) + 1}))
+
+    def answer(self, number: int) -> Batch:
+        target = self.spec.target
+        valid = sum(self.verdicts.values())
+        open_groups = len(self.groups) - len(self.verdicts)
+        wanted = max(0, target.groups - valid - open_groups) if target else 0
+        return Batch(
+            id=number,
+            state="complete" if self.complete else "sealed" if self.sealed else "open",
+            weights_version="initial",
+            purpose="train",
+            priority="normal",
+            wanted=wanted,
+            target_met=target is not None and valid >= target.groups,
+        )
+
+
+class Remote:
+    """Answers requests; each call plays the next of `faults` first, if there is one."""
+
+    def __init__(self, token: str = "") -> None:
+        self.batches: dict[int, RemoteBatch] = {}
+        self.faults: deque[Fault] = deque()
+        self.seen: list[httpx.Request] = []
+        self.token = token
+        self.most_groups = 10_000
+        self.continued: list[tuple[str, int, int]] = []
+        self.on_upload: Callable[[RemoteBatch, list[Group]], None] = lambda _batch, _new: None
+        self.answers: dict[str, deque[Any]] = {}
+
+    def client(self) -> Client:
+        return Client(URL, token=self.token or None, limits=QUICK, transport=self.transport())
+
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self.handle)
+
+    def paths(self) -> list[str]:
+        """What was asked so far, without the job's prefix."""
+        return [f"{one.method} {one.url.path.removeprefix('/jobs/team/math')}" for one in self.seen]
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        self.seen.append(request)
+        if self.faults:
+            return self.faults.popleft()(request, self._answer)
+        return self._answer(request)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return problem(401, "Who are you?")
+        assert request.url.path.startswith("/jobs/team/math/v1/")
+        parts = request.url.path.removeprefix("/jobs/team/math/v1/").split("/")
+        name = f"{request.method} {'/'.join(parts)}"
+        if name in self.answers:
+            queue = self.answers[name]
+            return httpx.Response(200, json=queue.popleft() if len(queue) > 1 else queue[0])
+        if parts == ["batches"]:
+            return self._open(request)
+        if int(parts[1]) not in self.batches:
+            return problem(404, f"There is no batch {parts[1]}.")
+        return self._batch(request, int(parts[1]), parts[2:])
+
+    def _open(self, request: httpx.Request) -> httpx.Response:
+        key = request.headers["Idempotency-Key"]
+        for number, batch in self.batches.items():
+            if batch.key == key:
+                return reply(batch.answer(number))
+        number = len(self.batches) + 1
+        self.batches[number] = RemoteBatch(BatchSpec.model_validate_json(request.content), key)
+        return reply(self.batches[number].answer(number), 201)
+
+    def _batch(self, request: httpx.Request, number: int, rest: list[str]) -> httpx.Response:
+        batch = self.batches[number]
+        if rest == ["groups"]:
+            return self._upload(request, batch)
+        if rest == ["results"]:
+            after, limit = int(request.url.params["cursor"]), int(request.url.params["limit"])
+            items = [item for item in batch.items if item.cursor > after][:limit]
+            cursor = items[-1].cursor if items else after
+            return reply(ResultPage(items=items, cursor=cursor, complete=batch.complete and cursor == len(batch.items)))
+        if rest == ["acknowledge"]:
+            batch.acknowledged = json.loads(request.content)["cursor"]
+        elif rest == ["seal"]:
+            batch.sealed = True
+        elif rest == ["verdicts"]:
+            said = json.loads(request.content)
+            batch.verdicts |= dict.fromkeys(said["valid"], True) | dict.fromkeys(said["invalid"], False)
+        elif rest[-1:] == ["continue"]:
+            return self._continue(request, batch, rest)
+        batch.complete = batch.complete or (batch.sealed and len(batch.verdicts) == len(batch.groups) > 0)
+        return reply(batch.answer(number))
+
+    def _continue(self, request: httpx.Request, batch: RemoteBatch, rest: list[str]) -> httpx.Response:
+        said = (rest[1], int(rest[3]), json.loads(request.content)["turn"])
+        self.continued.append(said)
+        if said[2] > 1:
+            return problem(409, "No room is left.")
+        batch.add(result(said[0], said[1], turn=said[2] + 1), end(said[0], 2))
+        done = {"batch": 1, "group": said[0], "index": said[1], "turn": said[2] + 1, "state": "queued"}
+        return httpx.Response(200, json=done | {"token_ids": [], "sampled": [], "versions": [], "chunks": []})
+
+    def _upload(self, request: httpx.Request, batch: RemoteBatch) -> httpx.Response:
+        groups = [Group.model_validate_json(line) for line in request.content.splitlines()]
+        if len(groups) > self.most_groups:
+            return problem(413, f"At most {self.most_groups} groups in one call.")
+        if batch.sealed:
+            return problem(409, "The batch is sealed.")
+        new = [group for group in groups if group.id not in batch.groups]
+        batch.groups |= {group.id: group for group in new}
+        self.on_upload(batch, new)
+        return reply(UploadReceipt(accepted=len(new), present=len(groups) - len(new)))
+
+
+def reply(model: Any, status: int = 200) -> httpx.Response:
+    return httpx.Response(status, content=model.model_dump_json(), headers={"Content-Type": "application/json"})
+
+
+def problem(status: int, detail: str, **headers: str) -> httpx.Response:
+    content = {"title": "No", "status": status, "detail": detail}
+    more = {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx.Response(status, json=content, headers={"Content-Type": "application/problem+json"} | more)
+
+
+def refused_connection(request: httpx.Request, _answer: Handler) -> httpx.Response:
+    """Nobody listens."""
+    raise httpx.ConnectError("connection refused", request=request)
+
+
+def lost_answer(request: httpx.Request, answer: Handler) -> httpx.Response:
+    """The call has its effect; what is said to it never arrives."""
+    answer(request)
+    raise httpx.ReadError("connection reset", request=request)
+
+
+def answers(status: int, **headers: str) -> Fault:
+    """A gateway's answer, or the API's under pressure."""
+    return lambda _request, _answer: problem(status, "later", **headers)
+
+
+class _Torn(httpx.SyncByteStream, httpx.AsyncByteStream):
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._content[: len(self._content) // 2]
+        raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self:
+            yield piece
+
+
+def torn_answer(request: httpx.Request, answer: Handler) -> httpx.Response:
+    """The connection breaks in the middle of the body."""
+    return httpx.Response(200, stream=_Torn(answer(request).content))
