@@ -1,0 +1,270 @@
+"""The gateway against a real API server: one job's token opens that job alone, and jobs are found with their stores."""
+
+import asyncio
+import base64
+import json
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.operator.control_plane import ControlPlane, programs
+
+from openseer_api.auth import Access, AuthUnavailable, Forbidden, Unauthenticated
+from openseer_api.kube_auth import KubernetesAuth
+from openseer_api.kube_client import Kube
+from openseer_api.kube_jobs import JobsUnavailable, KubeJobs
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+Json = dict[str, Any]
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("api")
+
+
+@pytest.fixture(scope="module")
+def plane(folder: Path) -> Iterator[ControlPlane]:
+    found = programs()
+    if found is None:
+        pytest.skip("no etcd and kube-apiserver: make cluster-tools builds them; or set KUBEBUILDER_ASSETS")
+    with ControlPlane(folder, found) as plane:
+        yield plane
+
+
+@pytest.fixture
+async def kube(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kube]:
+    monkeypatch.setenv("KUBECONFIG", str(plane.kubeconfig))
+    kube = await Kube.connect()
+    yield kube
+    await kube.close()
+
+
+@pytest.fixture
+def namespace(plane: ControlPlane) -> str:
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    plane.make_namespace(name)
+    return name
+
+
+class Tenant:
+    """A trainer's ServiceAccount, with rights on the batches of one job."""
+
+    def __init__(self, plane: ControlPlane, namespace: str, job: str, *verbs: str) -> None:
+        self._plane = plane
+        self.namespace, self.job = namespace, job
+        self._core = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+        make(plane, self._core, {"metadata": {"name": job}})
+        rule = {"apiGroups": ["openseer.dev"], "resources": ["rolloutjobs/batches"], "resourceNames": [job]}
+        roles = f"{RBAC}/namespaces/{namespace}"
+        make(plane, f"{roles}/roles", {"metadata": {"name": job}, "rules": [{**rule, "verbs": list(verbs)}]})
+        binding = {
+            "metadata": {"name": job},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": job},
+            "subjects": [{"kind": "ServiceAccount", "name": job, "namespace": namespace}],
+        }
+        make(plane, f"{roles}/rolebindings", binding)
+
+    def token(self, **spec: Any) -> str:
+        """A new one, as a pod would get it."""
+        return make(self._plane, f"{self._core}/{self.job}/token", {"spec": spec})["status"]["token"]
+
+
+def make(plane: ControlPlane, path: str, body: Json) -> Json:
+    return json.loads(plane.request(path, json.dumps(body).encode()))
+
+
+def signed_anew(token: str, key: Path, **claims: Any) -> str:
+    """The token with other claims, signed with the cluster's own key."""
+    head, body, _ = token.split(".")
+    known = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+    text = f"{head}.{_encoded(json.dumps(known | claims).encode())}"
+    sign = ["openssl", "dgst", "-sha256", "-sign", str(key)]
+    return f"{text}.{_encoded(subprocess.run(sign, input=text.encode(), capture_output=True, check=True).stdout)}"
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+async def until_allowed(kube: Kube, tenant: Tenant, access: Access = "read") -> None:
+    """The API server takes a moment to hear of a new role."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await KubernetesAuth(kube).check(tenant.token(), tenant.namespace, tenant.job, access)
+            except Forbidden:
+                await asyncio.sleep(0.1)
+
+
+# ---- whose token, and for what
+
+
+async def test_a_token_opens_its_own_job_and_no_other(plane: ControlPlane, kube: Kube, namespace: str) -> None:
+    ann, bob = Tenant(plane, namespace, "ann", "get", "update"), Tenant(plane, namespace, "bob", "get", "update")
+    auth = KubernetesAuth(kube)
+    for one, other in ((ann, bob), (bob, ann)):
+        await until_allowed(kube, one, "write")
+        for access in ("read", "write"):
+            await auth.check(one.token(), namespace, one.job, access)
+            with pytest.raises(Forbidden, match=f"system:serviceaccount:{namespace}:{one.job} may not"):
+                await auth.check(one.token(), namespace, other.job, access)
+            with pytest.raises(Forbidden):
+                await auth.check(one.token(), "default", one.job, access)
+
+
+async def test_who_may_read_may_not_write(plane: ControlPlane, kube: Kube, namespace: str) -> None:
+    reader = Tenant(plane, namespace, "reader", "get")
+    await until_allowed(kube, reader)
+    with pytest.raises(Forbidden, match="may not update rolloutjobs/batches"):
+        await KubernetesAuth(kube).check(reader.token(), namespace, "reader", "write")
+
+
+async def test_a_job_that_does_not_exist_looks_like_one_of_somebody_else(
+    plane: ControlPlane, kube: Kube, namespace: str
+) -> None:
+    make_job(plane, namespace, "there")
+    auth, words = KubernetesAuth(kube), list[str]()
+    for job in ("there", "nowhere"):
+        with pytest.raises(Forbidden) as refusal:
+            await auth.check(Tenant(plane, namespace, f"{job}-visitor", "get").token(), namespace, job, "read")
+        words.append(str(refusal.value).replace(f"{job}-visitor", "visitor").replace(job, "job"))
+    assert words[0] == words[1]
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "Job", "a b", "a\n", "*"])
+async def test_a_name_that_cannot_be_is_nobodys_not_even_the_administrators(
+    kube: Kube, folder: Path, namespace: str, name: str
+) -> None:
+    admin = (folder / "tokens").read_text().split(",")[0]
+    auth = KubernetesAuth(kube)
+    await auth.check(admin, namespace, "any", "write")
+    for place in ((namespace, name), (name, "any")):
+        with pytest.raises(Forbidden):
+            await auth.check(admin, *place, "read")
+
+
+@pytest.mark.parametrize("token", [None, "", "garbage", "a.b.c", "x" * 100_000, "größe"])
+async def test_what_is_no_token_of_this_cluster_is_nobodys(kube: Kube, token: str | None) -> None:
+    with pytest.raises(Unauthenticated):
+        await KubernetesAuth(kube).check(token, "default", "job", "read")
+
+
+async def test_a_token_that_has_expired_is_nobodys(
+    plane: ControlPlane, kube: Kube, namespace: str, folder: Path
+) -> None:
+    ann = Tenant(plane, namespace, "ann", "get")
+    await until_allowed(kube, ann)
+    key, token = folder / "sa.key", ann.token()
+    await KubernetesAuth(kube).check(signed_anew(token, key), namespace, "ann", "read")
+    with pytest.raises(Unauthenticated):
+        await KubernetesAuth(kube).check(signed_anew(token, key, iat=1, nbf=1, exp=1000), namespace, "ann", "read")
+
+
+async def test_a_token_made_for_somebody_else_is_not_taken(plane: ControlPlane, kube: Kube, namespace: str) -> None:
+    ann = Tenant(plane, namespace, "ann", "get")
+    await until_allowed(kube, ann)
+    narrow, plain = KubernetesAuth(kube, ["openseer"]), KubernetesAuth(kube)
+    await narrow.check(ann.token(audiences=["openseer"]), namespace, "ann", "read")
+    for auth, token in ((narrow, ann.token()), (plain, ann.token(audiences=["vault"]))):
+        with pytest.raises(Unauthenticated):
+            await auth.check(token, namespace, "ann", "read")
+
+
+# ---- jobs and their stores
+
+
+def make_job(plane: ControlPlane, namespace: str, name: str, **spec: Any) -> None:
+    body = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": name},
+        "spec": {"mode": "serve", "model": {"path": "m"}, **spec},
+    }
+    make(plane, f"/apis/openseer.dev/v1alpha1/namespaces/{namespace}/rolloutjobs", body)
+
+
+async def test_a_job_is_found_with_its_defaults_and_one_made_a_moment_later_too(
+    plane: ControlPlane, kube: Kube, namespace: str
+) -> None:
+    jobs = KubeJobs(kube)
+    assert await jobs.find(namespace, "late") is None
+    make_job(plane, namespace, "late", groupSize=3)
+    await asyncio.sleep(1.1)
+    found = await jobs.find(namespace, "late")
+    assert found is not None
+    assert (found.key, found.job.spec.group_size, found.job.spec.rollout.policy) == (
+        (namespace, "late"),
+        3,
+        "context-aware",
+    )
+
+
+async def test_only_jobs_that_serve_and_are_looked_after_are_found(
+    plane: ControlPlane, kube: Kube, namespace: str
+) -> None:
+    make_job(plane, namespace, "batch", mode="batch", prompts={"path": "p.jsonl"})
+    make_job(plane, namespace, "serve")
+    assert await KubeJobs(kube).find(namespace, "batch") is None
+    assert await KubeJobs(kube, ["elsewhere"]).find(namespace, "serve") is None
+    assert await KubeJobs(kube, [namespace]).find(namespace, "serve") is not None
+    assert [one.key async for one in KubeJobs(kube, [namespace]).all()] == [(namespace, "serve")]
+    assert (namespace, "serve") in [one.key async for one in KubeJobs(kube).all()]
+
+
+async def test_the_store_is_where_the_operator_put_it(plane: ControlPlane, kube: Kube, namespace: str) -> None:
+    jobs, url = KubeJobs(kube), "redis://:p@job-redis.x.svc:6379/0"
+    make_job(plane, namespace, "job")
+    found = await jobs.find(namespace, "job")
+    assert found is not None
+    with pytest.raises(JobsUnavailable, match="not there yet: no Secret job-redis"):
+        await jobs.store_url(found)
+    secret = {"metadata": {"name": "job-redis"}, "stringData": {"url": url}}
+    make(plane, f"/api/v1/namespaces/{namespace}/secrets", secret)
+    assert await jobs.store_url(found) == url
+
+
+async def test_a_store_of_the_users_own_is_found_by_its_secret_or_its_url(
+    plane: ControlPlane, kube: Kube, namespace: str
+) -> None:
+    jobs = KubeJobs(kube)
+    make_job(plane, namespace, "plain", store={"url": "redis://mine:6379/1"})
+    make_job(plane, namespace, "secret", store={"secretRef": {"name": "mine", "key": "redis"}})
+    make(plane, f"/api/v1/namespaces/{namespace}/secrets", {"metadata": {"name": "mine"}, "stringData": {"other": ""}})
+    plain, secret = await jobs.find(namespace, "plain"), await jobs.find(namespace, "secret")
+    assert plain is not None
+    assert secret is not None
+    assert await jobs.store_url(plain) == "redis://mine:6379/1"
+    with pytest.raises(JobsUnavailable, match="Secret mine: key redis: missing"):
+        await jobs.store_url(secret)
+
+
+# ---- the API server goes away: the last test of this file
+
+
+async def test_without_the_api_server_what_was_allowed_goes_on_for_a_moment_and_nothing_else_is(
+    plane: ControlPlane, kube: Kube, namespace: str
+) -> None:
+    ann = Tenant(plane, namespace, "ann", "get")
+    await until_allowed(kube, ann)
+    make_job(plane, namespace, "ann")
+    auth, jobs, token, other = KubernetesAuth(kube), KubeJobs(kube), ann.token(), ann.token(expirationSeconds=1200)
+    await auth.check(token, namespace, "ann", "read")
+    assert await jobs.find(namespace, "ann") is not None
+    plane.stop()
+    try:
+        await auth.check(token, namespace, "ann", "read")
+        assert await jobs.find(namespace, "ann") is not None
+        with pytest.raises(AuthUnavailable, match="cannot be asked just now"):
+            await auth.check(token, namespace, "ann", "write")
+        with pytest.raises(AuthUnavailable, match="cannot be asked just now"):
+            await auth.check(other, namespace, "ann", "read")
+        with pytest.raises(JobsUnavailable, match="just now"):
+            await jobs.find(namespace, "bob")
+    finally:
+        plane.start()
+    await auth.check(other, namespace, "ann", "read")
