@@ -13,7 +13,7 @@ from openseer_client import calls, flows, reading
 from openseer_client.calls import Call
 from openseer_client.checkpoint import Checkpoint
 from openseer_client.exchange import Exchange
-from openseer_client.flows import Emit, Flow, Pause, Stream
+from openseer_client.flows import Emit, End, Flow, Pause, Stream, advance
 from openseer_client.groups import FinishedGroup
 from openseer_client.reading import Environment, Judge
 from openseer_client.retry import Limits
@@ -133,43 +133,37 @@ class Client:
     def do(self, call: Call[T]) -> T:
         """Makes one call, again and again within the limits."""
         exchange = self._exchange.run(call)
-        try:
-            step = next(exchange)
-            while True:
-                if isinstance(step, Pause):
-                    time.sleep(step.seconds)
-                    step = next(exchange)
-                    continue
-                try:
-                    response = self._http.send(step.request)
-                except httpx.TransportError as error:
-                    step = exchange.throw(error)
-                else:
-                    step = exchange.send(response)
-        except StopIteration as end:
-            return end.value
+        step = advance(exchange)
+        while not isinstance(step, End):
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+                step = advance(exchange)
+                continue
+            try:
+                response = self._http.send(step.request)
+            except httpx.TransportError as error:
+                step = advance(exchange, error=error)
+            else:
+                step = advance(exchange, response)
+        return cast("End[T]", step).value
 
     def run(self, flow: Flow[T]) -> T:
         """Follows a flow to its outcome."""
-        try:
-            step = next(flow)
-            while True:
-                step = self._step(flow, step)
-        except StopIteration as end:
-            return end.value
+        step = advance(flow)
+        while not isinstance(step, End):
+            step = self._step(flow, step)
+        return cast("End[T]", step).value
 
     def iterate(self, stream: Stream[T]) -> Iterator[T]:
         """What a stream emits."""
+        step = advance(stream)
         try:
-            step = next(stream)
-            while True:
+            while not isinstance(step, End):
                 if isinstance(step, Emit):
                     yield cast("Emit[T]", step).value
-                    step = next(stream)
+                    step = advance(stream)
                 else:
                     step = self._step(stream, step)
-        except StopIteration:
-            return
         finally:
             stream.close()
 
@@ -177,12 +171,12 @@ class Client:
         """Does what the flow asks for and gives its next step."""
         if isinstance(step, Pause):
             time.sleep(step.seconds)
-            return next(flow)
+            return advance(flow)
         try:
             answer = self.do(step)
         except OpenseerError as error:
-            return flow.throw(error)
-        return flow.send(answer)
+            return advance(flow, error=error)
+        return advance(flow, answer)
 
 
 class BatchHandle:

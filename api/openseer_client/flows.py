@@ -42,9 +42,27 @@ class Emit(Generic[T]):
     value: T
 
 
+@dataclass(frozen=True, slots=True)
+class End(Generic[T]):
+    """The outcome of what has been followed to its end."""
+
+    value: T
+
+
 Flow = Generator[Call[Any] | Pause, Any, T]
 Stream = Generator[Call[Any] | Pause | Emit[T], Any, None]
 Clock = Callable[[], float]
+
+
+def advance(generator: Generator[Any, Any, Any], answer: Any = None, error: BaseException | None = None) -> Any:
+    """Sends an answer or an error (nothing to begin) and gives the next step, or End with the outcome.
+
+    StopIteration does not get out: a coroutine may not raise it.
+    """
+    try:
+        return generator.send(answer) if error is None else generator.throw(error)
+    except StopIteration as end:
+        return End(end.value)
 
 
 def _size(group: Group) -> int:

@@ -1,0 +1,98 @@
+"""Weights and GPUs: the client follows a transaction to its end, and names who did not come along."""
+
+from collections import deque
+from typing import Any
+
+import pytest
+from client.remote import Remote, lost_answer
+
+from openseer_client import FleetError, Publish, Source, Transaction, WeightsError
+
+WHAT = Publish(version="v2", source=Source(path="/weights/v2"))
+
+
+def transaction(phase: str, *waiting: str, number: int = 1, **more: Any) -> dict[str, Any]:
+    known = {"id": number, "version": "v2", "previous": "v1", "mode": "drain", "phase": phase, "attempt": 0}
+    return known | {"started_at": 0.0, "waiting_for": list(waiting)} | more
+
+
+def weights(revision: int, phase: str, *waiting: str, **more: Any) -> dict[str, Any]:
+    on = transaction(phase, *waiting, **more)
+    return {"revision": revision, "version": "v1", "versions": ["v1"], "transaction": on}
+
+
+def test_a_publication_is_followed_to_its_end() -> None:
+    remote = Remote()
+    remote.faults.append(lost_answer)
+    remote.answers = {
+        "POST weights": deque([transaction("prefetch", "w0", "w1")]),
+        "GET weights": deque([weights(1, "prefetch", "w1"), weights(2, "load", "w0"), weights(3, "done")]),
+    }
+    told: list[Transaction] = []
+    assert remote.client().publish(WHAT, progress=told.append).phase == "done"
+    assert [(one.phase, one.waiting_for) for one in told] == [
+        ("prefetch", ["w0", "w1"]),
+        ("prefetch", ["w1"]),
+        ("load", ["w0"]),
+        ("done", []),
+    ]
+    assert [request.url.params.get("revision") for request in remote.seen[2:]] == [None, "1", "2"]
+
+
+def test_a_failed_publication_names_who_did_not_confirm_and_what_is_served() -> None:
+    remote = Remote()
+    lost = [{"worker": "w1", "version": "v1", "phase": "load", "attempt": 1, "error": "canary differs by 0.4"}]
+    remote.answers = {
+        "POST weights": deque([transaction("prefetch")]),
+        "GET weights": deque([weights(5, "failed", "w1", workers=lost, message="went back to v1")]),
+    }
+    with pytest.raises(WeightsError, match="not confirmed by: w1") as caught:
+        remote.client().publish(WHAT)
+    assert "canary differs by 0.4" in str(caught.value)
+    assert "serves v1" in str(caught.value)
+    assert caught.value.transaction.waiting_for == ["w1"]
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_a_transaction_that_another_one_followed_ended_as_its_version_tells(present: bool) -> None:
+    remote = Remote()
+    later = weights(9, "load", number=2) | {"versions": ["v1", "v2"] if present else ["v1"]}
+    remote.answers = {"POST weights": deque([transaction("load")]), "GET weights": deque([later])}
+    if present:
+        assert remote.client().publish(WHAT).phase == "done"
+    else:
+        with pytest.raises(WeightsError, match="another transaction"):
+            remote.client().publish(WHAT)
+
+
+def test_a_publication_need_not_be_waited_for() -> None:
+    remote = Remote()
+    remote.answers = {"POST weights": deque([transaction("prefetch")])}
+    assert remote.client().publish(WHAT, wait=False).phase == "prefetch"
+    assert len(remote.seen) == 1
+
+
+def fleet(state: str, *waiting: str) -> dict[str, Any]:
+    return {"state": state, "since": 0.0, "waiting_for": list(waiting)}
+
+
+def test_gpus_are_released_and_acquired_when_every_worker_has_followed() -> None:
+    remote = Remote()
+    remote.answers = {
+        "POST release": deque([fleet("releasing", "w0")]),
+        "POST acquire": deque([fleet("acquiring", "w0")]),
+        "GET fleet": deque([fleet("releasing", "w0"), fleet("released"), fleet("acquiring"), fleet("awake")]),
+    }
+    client = remote.client()
+    assert client.release().state == "released"
+    assert client.acquire().state == "awake"
+
+
+def test_a_worker_that_does_not_let_go_is_named() -> None:
+    remote = Remote()
+    remote.answers = {
+        "POST release": deque([fleet("releasing", "w0", "w3")]),
+        "GET fleet": deque([fleet("releasing", "w3")]),
+    }
+    with pytest.raises(FleetError, match="waits for: w3"):
+        remote.client().release(patience=0.05)

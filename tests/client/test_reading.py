@@ -1,0 +1,194 @@
+"""Reading results: each once, over broken connections and restarts of the trainer; groups whole; refilling."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from client.remote import Remote, RemoteBatch, answers, end, lost_answer, refused_connection, result, torn_answer
+
+from openseer_client import BatchSpec, Checkpoint, FinishedGroup, Group, ResultItem, Target
+from openseer_client.client import BatchHandle
+from openseer_core.errors import InputError
+
+
+def finished(remote: Remote, groups: int = 4, size: int = 2) -> BatchHandle:
+    """A complete batch, its groups' results interleaved."""
+    handle = remote.client().open_batch(key="run/1")
+    batch = remote.batches[handle.id]
+    for index in range(size):
+        batch.add(*(result(f"g{number}", index) for number in range(groups)))
+    batch.add(*(end(f"g{number}", size) for number in range(groups)))
+    batch.sealed = batch.complete = True
+    return handle
+
+
+def test_results_come_once_each_though_connections_break_in_mid_stream() -> None:
+    remote = Remote()
+    handle = finished(remote)
+    remote.faults.extend([torn_answer, refused_connection, answers(503), torn_answer, lost_answer])
+    items = list(handle.results())
+    assert [item.cursor for item in items] == list(range(1, 13))
+    assert len(remote.seen) == 7
+
+
+def test_a_result_that_is_sent_again_is_passed_over() -> None:
+    remote = Remote()
+    handle = finished(remote, groups=1)
+    again = remote.batches[1].items[0]
+    remote.batches[1].add(again)
+    items = list(handle.results())
+    assert [(item.index, item.turn) for item in items if isinstance(item, ResultItem)] == [(0, 0), (1, 0)]
+
+
+def test_reading_goes_on_after_a_cursor() -> None:
+    handle = finished(Remote())
+    assert [item.cursor for item in handle.results(after=10)] == [11, 12]
+
+
+def test_a_restarted_trainer_goes_on_from_its_file(tmp_path: Path) -> None:
+    remote = Remote()
+    handle = finished(remote)
+    reader = handle.results(checkpoint=Checkpoint(tmp_path / "state.json"))
+    first = [next(reader).cursor for _ in range(5)]
+    del reader
+    # A new process: same key, same file. The fifth item was given out, but the next one never asked for.
+    again = remote.client().open_batch(key="run/1")
+    rest = [item.cursor for item in again.results(checkpoint=Checkpoint(tmp_path / "state.json"))]
+    assert (first, rest) == ([1, 2, 3, 4, 5], list(range(5, 13)))
+    assert list(again.results(checkpoint=Checkpoint(tmp_path / "state.json"))) == []
+
+
+def test_what_is_acknowledged_was_taken(tmp_path: Path) -> None:
+    remote = Remote()
+    handle = finished(remote)
+    reader = handle.results(checkpoint=Checkpoint(tmp_path / "state.json"), acknowledge=True)
+    for _ in range(12):
+        next(reader)
+        assert remote.batches[1].acknowledged == 0
+    assert next(reader, None) is None
+    assert remote.batches[1].acknowledged == 12
+
+
+def test_an_answer_to_an_acknowledgement_that_got_lost_changes_nothing() -> None:
+    remote = Remote()
+    handle = finished(remote)
+    remote.faults.extend([lambda request, answer: answer(request), lost_answer])
+    assert len(list(handle.results(acknowledge=True))) == 12
+    assert remote.paths()[-3:].count("POST /v1/batches/1/acknowledge") == 2
+
+
+def test_a_checkpoint_of_an_earlier_batch_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.write_text('{"batch": 99, "cursor": 7, "complete": true}')
+    handle = finished(Remote())
+    assert len(list(handle.results(checkpoint=Checkpoint(path)))) == 12
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes")
+    handle = finished(Remote())
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        list(handle.results(checkpoint=Checkpoint(path)))
+    assert path.read_text() == "my notes"
+
+
+def test_groups_come_whole_with_their_results_by_index() -> None:
+    groups = list(finished(Remote()).groups())
+    assert [group.name for group in groups] == ["g0", "g1", "g2", "g3"]
+    assert all(group.whole and [item.index for item in group.results] == [0, 1] for group in groups)
+
+
+def test_a_group_that_lost_a_member_says_so() -> None:
+    remote = Remote()
+    handle = remote.client().open_batch()
+    remote.batches[1].add(result("g", 0), result("g", 1, status="aborted"), end("g", 2, aborted=1))
+    remote.batches[1].complete = True
+    (group,) = handle.groups()
+    assert not group.whole
+    assert len(group.results) == 2
+
+
+def test_a_restart_between_groups_gets_held_results_again_and_no_group_twice(tmp_path: Path) -> None:
+    remote = Remote()
+    handle = finished(remote)
+    reader = handle.groups(checkpoint=Checkpoint(tmp_path / "state.json"), acknowledge=True)
+    taken = [next(reader).name for _ in range(3)]
+    del reader
+    again = remote.client().open_batch(key="run/1")
+    rest = list(again.groups(checkpoint=Checkpoint(tmp_path / "state.json"), acknowledge=True))
+    assert taken == ["g0", "g1", "g2"]
+    assert [group.name for group in rest] == ["g2", "g3"]
+    assert all(group.whole for group in rest)
+    assert remote.batches[1].acknowledged == 12
+    assert list(again.groups(checkpoint=Checkpoint(tmp_path / "state.json"))) == []
+
+
+def test_only_what_no_open_group_needs_is_acknowledged(tmp_path: Path) -> None:
+    remote = Remote()
+    handle = remote.client().open_batch()
+    batch = remote.batches[1]
+    batch.add(result("a"), end("a"), result("b", 0), result("c"), end("c"))
+    reader = handle.groups(checkpoint=Checkpoint(tmp_path / "state.json"), acknowledge=True)
+    assert [next(reader).name, next(reader).name] == ["a", "c"]
+    batch.add(result("b", 1), end("b", 2))
+    batch.complete = True
+    assert next(reader).name == "b"
+    assert batch.acknowledged == 2
+
+
+def test_an_environment_answers_turns_until_it_has_had_enough() -> None:
+    remote = Remote()
+    handle = remote.client().open_batch()
+    batch = remote.batches[1]
+    batch.add(result("g", 0), result("g", 1), end("g", 2))
+    batch.sealed = True
+    turns: list[tuple[int, int]] = []
+
+    def environment(item: ResultItem) -> list[int] | None:
+        turns.append((item.index, item.turn))
+        if len(turns) == 4:
+            batch.complete = True
+        return [7, 8] if item.index == 0 else None
+
+    (group,) = handle.groups(environment=environment)
+    assert [(item.index, item.turn) for item in group.results] == [(0, 2), (1, 0)]
+    # The last continuation was refused for want of room, so that turn was the last.
+    assert remote.continued == [("g", 0, 0), ("g", 0, 1), ("g", 0, 2)]
+
+
+def test_a_batch_is_filled_until_enough_groups_are_valid() -> None:
+    remote = Remote()
+
+    def generate(batch: RemoteBatch, new: list[Group]) -> None:
+        for group in new:
+            batch.add(result(group.id), end(group.id))
+
+    remote.on_upload = generate
+    drawn = count()
+
+    def supply() -> Iterator[Group]:
+        for number in drawn:
+            yield Group(id=f"g{number}", prompt_token_ids=[number])
+
+    handle = remote.client().open_batch(BatchSpec(target=Target(groups=4, count="valid")))
+    good = list(handle.fill(supply(), lambda group: int(group.name[1:]) % 3 != 0))
+    assert [group.name for group in good] == ["g1", "g2", "g4", "g5"]
+    assert remote.batches[1].sealed
+    assert len(remote.batches[1].verdicts) == 6
+    # No more was drawn than was wanted.
+    assert next(drawn) == 6
+
+
+def test_a_supply_that_ends_seals_the_batch() -> None:
+    remote = Remote()
+    remote.on_upload = lambda batch, new: batch.add(*(one for g in new for one in (result(g.id), end(g.id))))
+    handle = remote.client().open_batch(BatchSpec(target=Target(groups=9, count="valid")))
+
+    def judge(group: FinishedGroup) -> bool:
+        return group.name == "b"
+
+    supply = [Group(id=name, prompt="x") for name in "abc"]
+    assert [group.name for group in handle.fill(supply, judge)] == ["b"]
+    assert remote.batches[1].sealed
