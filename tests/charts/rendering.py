@@ -17,7 +17,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "everything on": {
         "nodeRepair": {"condition": "AcceleratedHardwareReady"},
         "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
-        "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}]},
+        "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}], "apiFrom": [{"podSelector": {}}]},
+        "api": {
+            "audiences": ["openseer", "other"],
+            "service": {"type": "LoadBalancer", "port": 8000, "annotations": {"a": "b"}},
+            "ingress": {"enabled": True, "className": "nginx", "host": "api.example", "tlsSecret": "cert"},
+            "env": [{"name": "HF_HUB_OFFLINE", "value": "1"}],
+            "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}],
+            "volumeMounts": [{"name": "models", "mountPath": "/models"}],
+        },
         "imagePullSecrets": [{"name": "registry"}],
         "redisImage": {"repository": "valkey", "tag": "8"},
         "podLabels": {"team": "a"},
@@ -33,6 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "podDisruptionBudget": {"enabled": False},
         "networkPolicy": {"enabled": False},
         "metrics": {"service": False},
+        "api": {"enabled": False},
     },
 }
 

@@ -24,9 +24,17 @@ def of_kind(variant: str, *kinds: str) -> list[dict[str, Any]]:
     return [one for one in objects_of(variant) if one["kind"] in kinds]
 
 
+def pods(variant: str) -> dict[str, dict[str, Any]]:
+    """The specs of the pods by the name of their Deployment."""
+    return {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in of_kind(variant, "Deployment")}
+
+
 def pod(variant: str) -> dict[str, Any]:
-    (deployment,) = of_kind(variant, "Deployment")
-    return deployment["spec"]["template"]["spec"]
+    return pods(variant)["rel-openseer"]
+
+
+def api(variant: str) -> dict[str, Any]:
+    return pods(variant)["rel-openseer-api"]
 
 
 def rules(variant: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -85,16 +93,16 @@ def test_a_crd_that_need_not_stay_is_the_very_file() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_operators_pod_is_restricted(variant: str) -> None:
-    spec = pod(variant)
-    assert spec["securityContext"]["runAsNonRoot"] is True
-    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    for container in spec["containers"]:
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
+def test_every_pod_is_restricted(variant: str) -> None:
+    for spec in pods(variant).values():
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
 
 
 def test_the_operator_understands_the_environment_that_it_is_given() -> None:
@@ -115,8 +123,8 @@ def test_no_rule_has_a_wildcard(variant: str) -> None:
 
 
 def test_the_operator_may_read_secrets_by_name_but_not_list_them() -> None:
-    verbs = {tuple(rule["verbs"]) for _, _, rule in rules("as it is") if "secrets" in rule["resources"]}
-    assert verbs == {("get", "create")}
+    verbs = {name: rule["verbs"] for _, name, rule in rules("as it is") if "secrets" in rule["resources"]}
+    assert verbs == {"rel-openseer": ["get", "create"], "rel-openseer-api": ["get"]}
 
 
 def test_nodes_are_touched_only_where_a_condition_is_wanted() -> None:
@@ -126,12 +134,15 @@ def test_nodes_are_touched_only_where_a_condition_is_wanted() -> None:
     assert (on_nodes("as it is"), on_nodes("everything on")) == ([], [["patch"]])
 
 
-def test_a_namespaced_operator_has_no_rights_beyond_its_namespaces() -> None:
+def test_a_namespaced_operator_has_no_rights_beyond_its_namespaces_and_the_api_only_asks_for_reviews() -> None:
     users = ("rel-openseer-view", "rel-openseer-edit")
     found = {(namespace, name) for namespace, name, _ in rules("namespaced") if name not in users}
     assert found == {
+        ("", "rel-openseer-api-reviews"),
         ("lab", "rel-openseer"),
+        ("lab", "rel-openseer-api"),
         ("prod", "rel-openseer"),
+        ("prod", "rel-openseer-api"),
         ("default", "rel-openseer-node-events"),
         ("system", "rel-openseer-lease"),
     }
@@ -140,10 +151,12 @@ def test_a_namespaced_operator_has_no_rights_beyond_its_namespaces() -> None:
 
 
 @pytest.mark.parametrize("variant", ["as it is", "namespaced", "everything on"])
-def test_every_role_of_the_operator_is_bound_to_its_account(variant: str) -> None:
-    account = pod(variant)["serviceAccountName"]
+def test_every_role_is_bound_to_the_account_that_it_is_for(variant: str) -> None:
     bindings = of_kind(variant, "RoleBinding", "ClusterRoleBinding")
-    assert all(one["subjects"][0]["name"] == account for one in bindings)
+    for one in bindings:
+        spec = api(variant) if "-api" in one["roleRef"]["name"] else pod(variant)
+        (subject,) = one["subjects"]
+        assert (subject["name"], subject["namespace"]) == (spec["serviceAccountName"], "system")
     bound = {(one["metadata"].get("namespace", ""), one["roleRef"]["name"]) for one in bindings}
     users = ("rel-openseer-view", "rel-openseer-edit")
     assert bound == {(namespace, name) for namespace, name, _ in rules(variant) if name not in users}
@@ -154,9 +167,58 @@ def test_the_lease_that_may_be_written_is_the_one_that_is_used() -> None:
     assert named == [[settings("as it is").lease]]
 
 
+def test_the_api_changes_nothing_in_the_cluster() -> None:
+    verbs = {
+        (resource, verb)
+        for _, name, rule in rules("as it is")
+        if name.startswith("rel-openseer-api")
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    asks = {("tokenreviews", "create"), ("subjectaccessreviews", "create")}
+    assert verbs == asks | {("rolloutjobs", "get"), ("rolloutjobs", "list"), ("secrets", "get")}
+
+
+def test_whoever_edits_reads_and_writes_batches_and_whoever_views_does_not() -> None:
+    found = {name: rule["verbs"] for _, name, rule in rules("as it is") if "rolloutjobs/batches" in rule["resources"]}
+    assert found == {"rel-openseer-edit": ["get", "update"]}
+
+
+def test_the_api_runs_from_the_operators_image_with_what_it_is_told() -> None:
+    (plain,), (full,) = api("as it is")["containers"], api("everything on")["containers"]
+    assert plain["image"] == pod("as it is")["containers"][0]["image"]
+    assert plain["command"] == ["python", "-m", "openseer_api.main"]
+    told = {one["name"]: one["value"] for one in full["env"]}
+    assert (told["OPENSEER_API_AUDIENCES"], told["HF_HUB_OFFLINE"]) == ("openseer,other", "1")
+    assert [one["mountPath"] for one in full["volumeMounts"]] == ["/tmp", "/models"]
+    (named,) = api("namespaced")["containers"]
+    assert {"name": "OPENSEER_WATCH_NAMESPACES", "value": "lab,prod"} in named["env"]
+
+
+def test_the_api_is_found_under_a_name_and_reached_by_whom_the_policy_lets_in() -> None:
+    def of_the_api(variant: str, kind: str) -> list[dict[str, Any]]:
+        return [one for one in of_kind(variant, kind) if one["metadata"]["name"] == "rel-openseer-api"]
+
+    (plain,), (full,) = of_the_api("as it is", "Service"), of_the_api("everything on", "Service")
+    assert (plain["spec"]["type"], plain["spec"]["ports"][0]["port"]) == ("ClusterIP", 80)
+    assert (full["spec"]["type"], full["spec"]["ports"][0]["port"]) == ("LoadBalancer", 8000)
+    labels = next(one for one in of_the_api("as it is", "Deployment"))["spec"]["template"]["metadata"]["labels"]
+    assert plain["spec"]["selector"].items() <= labels.items()
+    (budget,) = of_the_api("as it is", "PodDisruptionBudget")
+    assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    (policy,) = of_the_api("everything on", "NetworkPolicy")
+    assert policy["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": 8080}], "from": [{"podSelector": {}}]}]
+    assert of_the_api("as it is", "Ingress") == []
+    (ingress,) = of_the_api("everything on", "Ingress")
+    assert (ingress["spec"]["rules"][0]["host"], ingress["spec"]["tls"][0]["secretName"]) == ("api.example", "cert")
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
+        ({"api": {"audiences": ["a,b"]}}, "audiences"),
+        ({"api": {"ingress": {"enabled": True}}}, "api.ingress.host: missing; name the host"),
+        ({"api": {"serviceAccount": {"create": False}}}, "api.serviceAccount.name: name the account to use"),
         ({"replica": 3}, "replica"),
         ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"watchNamespaces": "lab"}, "watchNamespaces"),

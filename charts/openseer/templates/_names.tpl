@@ -20,8 +20,23 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end -}}
 
+{{- define "openseer.apiSelector" -}}
+app.kubernetes.io/name: {{ include "openseer.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: api
+{{- end -}}
+
+{{- define "openseer.apiLabels" -}}
+{{ include "openseer.apiSelector" . }}
+{{ include "openseer.commonLabels" . }}
+{{- end -}}
+
 {{- define "openseer.labels" -}}
 {{ include "openseer.selector" . }}
+{{ include "openseer.commonLabels" . }}
+{{- end -}}
+
+{{- define "openseer.commonLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
@@ -32,6 +47,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (include "openseer.fullname" .) .Values.serviceAccount.name -}}
 {{- else -}}
 {{- required "serviceAccount.name: name the account to use, or set serviceAccount.create" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "openseer.apiServiceAccount" -}}
+{{- if .Values.api.serviceAccount.create -}}
+{{- default (printf "%s-api" (include "openseer.fullname" .)) .Values.api.serviceAccount.name -}}
+{{- else -}}
+{{- $how := "api.serviceAccount.name: name the account to use, or set api.serviceAccount.create" -}}
+{{- required $how .Values.api.serviceAccount.name -}}
 {{- end -}}
 {{- end -}}
 
@@ -84,6 +108,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [networkpolicies]
   verbs: [list, create, patch]
 {{ include "openseer.eventRules" . }}
+{{- end -}}
+
+{{/* What the gateway may do where jobs are: find them, and the URL of their Redis. It changes nothing. */}}
+{{- define "openseer.apiRules" -}}
+- apiGroups: [openseer.dev]
+  resources: [rolloutjobs]
+  verbs: [get, list]
+# Those of managed Redis, and those that jobs name for their own. Never listed.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get]
 {{- end -}}
 
 {{- define "openseer.eventRules" -}}
