@@ -38,17 +38,17 @@ class Answers(Generic[K, V]):
         # One of those who wait may go away; the others still want to know.
         return await asyncio.shield(task)
 
-    def forget(self, key: K) -> None:
-        """The next one asks anew."""
-        self._held.pop(key, None)
+    def put(self, key: K, value: V) -> None:
+        """An answer that came by another way."""
+        self._held[key] = time.monotonic() + self._good_for(value), value
+        self._held.move_to_end(key)
+        while len(self._held) > self._most:
+            self._held.popitem(last=False)
 
     async def _ask(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
         try:
             value = await ask()
-            self._held[key] = time.monotonic() + self._good_for(value), value
-            self._held.move_to_end(key)
-            while len(self._held) > self._most:
-                self._held.popitem(last=False)
+            self.put(key, value)
             return value
         finally:
             del self._asked[key]

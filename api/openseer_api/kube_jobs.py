@@ -65,6 +65,7 @@ class KubeJobs:
                     for raw in page:
                         served = _served(raw)
                         if served is not None:
+                            self._found.put(served.key, served)
                             yield served
             except KubeError as error:
                 raise JobsUnavailable(f"jobs cannot be listed just now: {error}") from None

@@ -86,12 +86,14 @@ class ControlPlane:
         """… until now."""
         self._running["api"].send_signal(signal.SIGCONT)
 
-    def request(self, path: str, data: bytes | None = None) -> str:
-        """GET, with `data` (YAML) POST. Raises urllib's errors."""
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/yaml"}
+    def request(
+        self, path: str, data: bytes | None = None, method: str | None = None, content: str = "application/yaml"
+    ) -> str:
+        """GET, with `data` (YAML) POST, or what `method` says. Raises urllib's errors."""
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": content}
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        request = urllib.request.Request(self._url + path, data, headers)
+        request = urllib.request.Request(self._url + path, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=5, context=context) as reply:
             return reply.read().decode()
 

@@ -1,16 +1,15 @@
-"""The gateway against a real API server: one job's token opens that job alone, and jobs are found with their stores."""
+"""Who may call, against a real API server: one job's token opens that job, and that job alone."""
 
 import asyncio
 import base64
 import json
 import subprocess
-import uuid
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.operator.control_plane import ControlPlane, programs
+from tests.api.kubernetes.tenants import Tenant, make_job
+from tests.operator.control_plane import ControlPlane
 
 from openseer_api.auth import Access, AuthUnavailable, Forbidden, Unauthenticated
 from openseer_api.kube_auth import KubernetesAuth
@@ -18,64 +17,6 @@ from openseer_api.kube_client import Kube
 from openseer_api.kube_jobs import JobsUnavailable, KubeJobs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
-Json = dict[str, Any]
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("api")
-
-
-@pytest.fixture(scope="module")
-def plane(folder: Path) -> Iterator[ControlPlane]:
-    found = programs()
-    if found is None:
-        pytest.skip("no etcd and kube-apiserver: make cluster-tools builds them; or set KUBEBUILDER_ASSETS")
-    with ControlPlane(folder, found) as plane:
-        yield plane
-
-
-@pytest.fixture
-async def kube(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kube]:
-    monkeypatch.setenv("KUBECONFIG", str(plane.kubeconfig))
-    kube = await Kube.connect()
-    yield kube
-    await kube.close()
-
-
-@pytest.fixture
-def namespace(plane: ControlPlane) -> str:
-    name = f"test-{uuid.uuid4().hex[:8]}"
-    plane.make_namespace(name)
-    return name
-
-
-class Tenant:
-    """A trainer's ServiceAccount, with rights on the batches of one job."""
-
-    def __init__(self, plane: ControlPlane, namespace: str, job: str, *verbs: str) -> None:
-        self._plane = plane
-        self.namespace, self.job = namespace, job
-        self._core = f"/api/v1/namespaces/{namespace}/serviceaccounts"
-        make(plane, self._core, {"metadata": {"name": job}})
-        rule = {"apiGroups": ["openseer.dev"], "resources": ["rolloutjobs/batches"], "resourceNames": [job]}
-        roles = f"{RBAC}/namespaces/{namespace}"
-        make(plane, f"{roles}/roles", {"metadata": {"name": job}, "rules": [{**rule, "verbs": list(verbs)}]})
-        binding = {
-            "metadata": {"name": job},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": job},
-            "subjects": [{"kind": "ServiceAccount", "name": job, "namespace": namespace}],
-        }
-        make(plane, f"{roles}/rolebindings", binding)
-
-    def token(self, **spec: Any) -> str:
-        """A new one, as a pod would get it."""
-        return make(self._plane, f"{self._core}/{self.job}/token", {"spec": spec})["status"]["token"]
-
-
-def make(plane: ControlPlane, path: str, body: Json) -> Json:
-    return json.loads(plane.request(path, json.dumps(body).encode()))
 
 
 def signed_anew(token: str, key: Path, **claims: Any) -> str:
@@ -173,74 +114,6 @@ async def test_a_token_made_for_somebody_else_is_not_taken(plane: ControlPlane, 
     for auth, token in ((narrow, ann.token()), (plain, ann.token(audiences=["vault"]))):
         with pytest.raises(Unauthenticated):
             await auth.check(token, namespace, "ann", "read")
-
-
-# ---- jobs and their stores
-
-
-def make_job(plane: ControlPlane, namespace: str, name: str, **spec: Any) -> None:
-    body = {
-        "apiVersion": "openseer.dev/v1alpha1",
-        "kind": "RolloutJob",
-        "metadata": {"name": name},
-        "spec": {"mode": "serve", "model": {"path": "m"}, **spec},
-    }
-    make(plane, f"/apis/openseer.dev/v1alpha1/namespaces/{namespace}/rolloutjobs", body)
-
-
-async def test_a_job_is_found_with_its_defaults_and_one_made_a_moment_later_too(
-    plane: ControlPlane, kube: Kube, namespace: str
-) -> None:
-    jobs = KubeJobs(kube)
-    assert await jobs.find(namespace, "late") is None
-    make_job(plane, namespace, "late", groupSize=3)
-    await asyncio.sleep(1.1)
-    found = await jobs.find(namespace, "late")
-    assert found is not None
-    assert (found.key, found.job.spec.group_size, found.job.spec.rollout.policy) == (
-        (namespace, "late"),
-        3,
-        "context-aware",
-    )
-
-
-async def test_only_jobs_that_serve_and_are_looked_after_are_found(
-    plane: ControlPlane, kube: Kube, namespace: str
-) -> None:
-    make_job(plane, namespace, "batch", mode="batch", prompts={"path": "p.jsonl"})
-    make_job(plane, namespace, "serve")
-    assert await KubeJobs(kube).find(namespace, "batch") is None
-    assert await KubeJobs(kube, ["elsewhere"]).find(namespace, "serve") is None
-    assert await KubeJobs(kube, [namespace]).find(namespace, "serve") is not None
-    assert [one.key async for one in KubeJobs(kube, [namespace]).all()] == [(namespace, "serve")]
-    assert (namespace, "serve") in [one.key async for one in KubeJobs(kube).all()]
-
-
-async def test_the_store_is_where_the_operator_put_it(plane: ControlPlane, kube: Kube, namespace: str) -> None:
-    jobs, url = KubeJobs(kube), "redis://:p@job-redis.x.svc:6379/0"
-    make_job(plane, namespace, "job")
-    found = await jobs.find(namespace, "job")
-    assert found is not None
-    with pytest.raises(JobsUnavailable, match="not there yet: no Secret job-redis"):
-        await jobs.store_url(found)
-    secret = {"metadata": {"name": "job-redis"}, "stringData": {"url": url}}
-    make(plane, f"/api/v1/namespaces/{namespace}/secrets", secret)
-    assert await jobs.store_url(found) == url
-
-
-async def test_a_store_of_the_users_own_is_found_by_its_secret_or_its_url(
-    plane: ControlPlane, kube: Kube, namespace: str
-) -> None:
-    jobs = KubeJobs(kube)
-    make_job(plane, namespace, "plain", store={"url": "redis://mine:6379/1"})
-    make_job(plane, namespace, "secret", store={"secretRef": {"name": "mine", "key": "redis"}})
-    make(plane, f"/api/v1/namespaces/{namespace}/secrets", {"metadata": {"name": "mine"}, "stringData": {"other": ""}})
-    plain, secret = await jobs.find(namespace, "plain"), await jobs.find(namespace, "secret")
-    assert plain is not None
-    assert secret is not None
-    assert await jobs.store_url(plain) == "redis://mine:6379/1"
-    with pytest.raises(JobsUnavailable, match="Secret mine: key redis: missing"):
-        await jobs.store_url(secret)
 
 
 # ---- the API server goes away: the last test of this file
