@@ -52,6 +52,7 @@ class Claim:
     sampling: str
     priority: Priority
     view: GroupView
+    seed: int | None = None
 
     @property
     def generated(self) -> int:
@@ -146,7 +147,10 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One past lease: who generated tokens `start` to `end`, when (seconds, store's clock), and how it ended."""
+    """One past lease: who generated tokens `start` to `end`, when (seconds, store's clock), and how it ended.
+
+    `version`: of the weights. Tokens that a trainer appended are a chunk of event APPEND without a worker.
+    """
 
     worker: str
     fence: int
@@ -155,13 +159,18 @@ class Chunk:
     claimed_at: float
     ended_at: float
     event: str
+    version: str = ""
+
+
+APPEND = "append"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A finished request as the results stream gives it. `cursor` orders results and is what one acknowledges."""
+    """A finished turn of a request as the results stream gives it. `cursor` orders what a batch's stream holds and is
+    what one acknowledges; `version`: the batch's when it was read, the chunks tell which ones sampled."""
 
-    cursor: str
+    cursor: int
     request: RequestId
     version: str
     status: Status
@@ -175,6 +184,7 @@ class Result:
     enqueued_at: float
     finished_at: float
     chunks: tuple[Chunk, ...]
+    turn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +201,11 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """Counts of one batch. `tokens`: generated so far, of all its requests."""
+    """Counts of one batch. `tokens`: generated so far, of all its requests; `longest`: its longest whole response.
+
+    `groups_*`: ended; of these whole (every response ok); carried over; `valid`, `invalid`: by the trainer's verdict.
+    `entries`: cursor of the latest entry of its results stream.
+    """
 
     groups: int = 0
     requests: int = 0
@@ -200,11 +214,20 @@ class BatchProgress:
     infra_failed: int = 0
     tokens: int = 0
     sealed: bool = False
+    carried_over: int = 0
+    longest: int = 0
+    groups_ended: int = 0
+    groups_whole: int = 0
+    groups_carried: int = 0
+    groups_stale: int = 0
+    valid: int = 0
+    invalid: int = 0
+    entries: int = 0
 
     @property
     def closed(self) -> int:
         """Requests that have a result."""
-        return self.ok + self.aborted + self.infra_failed
+        return self.ok + self.aborted + self.infra_failed + self.carried_over
 
     @property
     def complete(self) -> bool:
@@ -226,7 +249,8 @@ class BatchProgress:
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """Everything the store holds of one request (for audits and detail views)."""
+    """Everything the store holds of one request (for audits and detail views). `holder`: "name#boot" of who has or had
+    it; `reason`: why its latest turn ended, "" before any did."""
 
     request: RequestId
     state: State
@@ -234,6 +258,9 @@ class RequestRecord:
     tokens: bytes
     logprobs: bytes
     chunks: tuple[Chunk, ...]
+    turn: int = 0
+    holder: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

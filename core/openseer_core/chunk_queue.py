@@ -2,30 +2,27 @@
 
 Two levels: per weights version and lane a sorted set of groups by score; per group and lane a sorted set of its
 waiting requests. So a finished request moves all its waiting siblings with one update. Time is an argument.
+What a trainer does with its batches beside that is in job_queue.py.
 """
 
-from dataclasses import replace
-
 from openseer_core.chunk import (
-    BatchProgress,
     Chunk,
     Claim,
     ClaimAsk,
     Delta,
     ExtendReply,
     Finish,
-    JournalEntry,
     Outcome,
     Pulse,
     Reply,
-    RequestRecord,
     Rescore,
-    Result,
 )
+from openseer_core.errors import BatchClosedError
 from openseer_core.group import SHARED_LANE, GroupSpec, GroupView, Priority
 from openseer_core.ids import GroupId, RequestId, WorkerId
-from openseer_core.life import FINAL_STATES, Event, FinishReason, State, Status, after
-from openseer_core.queue_state import QueuedGroup, QueuedRequest, blocks_needed, result_of
+from openseer_core.ledger import Ledger
+from openseer_core.life import ENDINGS, FINAL_STATES, Event, FinishReason, State, Status, after
+from openseer_core.queue_state import QueuedGroup, QueuedRequest, blocks_needed
 from openseer_core.sorted_set import SortedSet
 from openseer_core.tokens import ITEM_BYTES
 
@@ -41,7 +38,8 @@ WORKER_TTL_SECONDS = 10.0
 EPOCH_STRIDE = 2**32
 """A fence is epoch × stride + leases of the request so far: a store that lost its last second never repeats one."""
 
-_OUTCOME_EVENTS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status.INFRA_FAILED: Event.FAIL}
+OUTCOME_EVENTS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status.INFRA_FAILED: Event.FAIL}
+"""What a worker may say of a request it ends."""
 
 
 class ChunkQueue:
@@ -50,33 +48,42 @@ class ChunkQueue:
     def __init__(self, epoch: int = 0) -> None:
         self.epoch = epoch
         self._groups: dict[GroupId, QueuedGroup] = {}
-        self._batches: dict[int, BatchProgress] = {}
+        self._ledger = Ledger()
         self._heads: dict[tuple[str, str], SortedSet] = {}
         self._waiting: dict[tuple[str, str], int] = {}
         self._deadlines = SortedSet()
         self._inflight: dict[str, int] = {}
         self._claiming: dict[str, float] = {}
-        self._results: list[Result] = []
-        self._journal: list[JournalEntry] = []
 
     # ---- submitting
 
     def submit(self, spec: GroupSpec) -> bool:
-        """Queues a group's requests; a group that is there already changes nothing and gives False."""
+        """Queues a group's requests; a group that is there already changes nothing and gives False.
+
+        Raises BatchClosedError for a new group of a batch that is sealed or gone.
+        """
         if spec.id in self._groups:
             return False
-        requests = [QueuedRequest(rank, lane) for rank, lane in zip(spec.ranks, spec.lanes, strict=True)]
-        group = QueuedGroup(spec, spec.view(), spec.priority, requests)
-        self._groups[spec.id] = group
-        batch = self._batches.get(spec.id.batch, BatchProgress())
-        self._batches[spec.id.batch] = replace(batch, groups=batch.groups + 1, requests=batch.requests + spec.size)
+        batch = self._ledger.page(spec.id.batch)
+        if batch.progress.sealed or batch.forgotten:
+            raise BatchClosedError(f"batch {batch.number} takes no more groups")
+        group = self._add(spec)
         for index in range(spec.size):
             self._enqueue(group, index)
         return True
 
     def seal(self, batch: int) -> None:
         """Says that no more groups of this batch will be submitted."""
-        self._batches[batch] = replace(self._batches.get(batch, BatchProgress()), sealed=True)
+        self._ledger.seal(batch)
+
+    def _add(self, spec: GroupSpec) -> QueuedGroup:
+        requests = [QueuedRequest(rank, lane) for rank, lane in zip(spec.ranks, spec.lanes, strict=True)]
+        group = self._groups[spec.id] = QueuedGroup(spec, spec.view(), spec.priority, requests, spec.version)
+        batch = self._ledger.page(spec.id.batch)
+        batch.names.append(spec.id.name)
+        batch.tail_at = 0.0
+        self._ledger.count(batch.number, groups=1, requests=spec.size)
+        return group
 
     # ---- the worker's verbs
 
@@ -164,24 +171,13 @@ class ChunkQueue:
                 state.losses += 1
                 self._claiming.pop(WorkerId.parse(state.holder).name, None)  # dead, as far as anybody can tell
             if state.losses > max_losses:
-                self._close(request, Event.FAIL, Status.INFRA_FAILED, FinishReason.INFRA_FAILED, "", now)
+                self._end(request, Event.FAIL, now)
             else:
                 self._end_lease(request, Event.REAP, now)
         silent = [name for name, seen in self._claiming.items() if seen < now - WORKER_TTL_SECONDS]
         for name in silent:
             del self._claiming[name]
         return len(expired)
-
-    def abort(self, batch: int, now: float) -> int:
-        """Ends every unfinished request of a batch as aborted, partial tokens kept. Returns how many."""
-        count = 0
-        for group in [group for group in self._groups.values() if group.spec.id.batch == batch]:
-            for index, state in enumerate(group.requests):
-                if state.state not in FINAL_STATES:
-                    request = RequestId(group.spec.id, index)
-                    self._close(request, Event.ABORT, Status.ABORTED, FinishReason.ABORTED, "", now)
-                    count += 1
-        return count
 
     def count_in(self, worker: WorkerId, now: float) -> None:
         """Counts the worker as one that claims."""
@@ -208,33 +204,6 @@ class ChunkQueue:
         """Requests leased to the worker of that name."""
         return self._inflight.get(worker, 0)
 
-    def progress(self, batch: int) -> BatchProgress:
-        """Counts of a batch (all zero when it is unknown)."""
-        return self._batches.get(batch, BatchProgress())
-
-    def view(self, group: GroupId) -> GroupView:
-        """What is known of a group. Raises KeyError when it is unknown."""
-        return self._groups[group].view
-
-    def results(self, cursor: str, limit: int) -> list[Result]:
-        """Results after `cursor` ("0-0" = from the first), in the order they finished."""
-        start = int(cursor.split("-")[0])
-        return self._results[start : start + limit]
-
-    def journal(self, start: int, limit: int) -> list[JournalEntry]:
-        """Entries `start` to `start + limit` of the event log."""
-        return self._journal[start : start + limit]
-
-    def groups(self, batch: int) -> list[GroupSpec]:
-        """Every group of a batch in the order of submission."""
-        return [group.spec for group in self._groups.values() if group.spec.id.batch == batch]
-
-    def record(self, request: RequestId) -> RequestRecord:
-        """All that is held of one request. Raises KeyError when its group is unknown."""
-        state = self._request(request)
-        tokens, logprobs = bytes(state.tokens), bytes(state.logprobs)
-        return RequestRecord(request, state.state, state.fence, tokens, logprobs, tuple(state.chunks))
-
     # ---- the queue's two levels
 
     def _request(self, request: RequestId) -> QueuedRequest:
@@ -246,18 +215,18 @@ class ChunkQueue:
         probing = index == PROBE_INDEX and group.priority.probe is not None
         score = float("-inf") if probing else request.rank + group.priority.slope * request.generated
         waiting.put(f"{index:04d}", score)
-        lane = group.spec.version, request.lane
+        lane = group.version, request.lane
         self._waiting[lane] = self._waiting.get(lane, 0) + 1
         self._refresh(group, request.lane)
 
     def _dequeue(self, group: QueuedGroup, index: int) -> None:
         lane = group.requests[index].lane
         group.waiting[lane].discard(f"{index:04d}")
-        self._waiting[group.spec.version, lane] -= 1
+        self._waiting[group.version, lane] -= 1
         self._refresh(group, lane)
 
     def _refresh(self, group: QueuedGroup, lane: str) -> None:
-        heads = self._heads.setdefault((group.spec.version, lane), SortedSet())
+        heads = self._heads.setdefault((group.version, lane), SortedSet())
         front = group.waiting[lane].at(0)
         if front is None:
             heads.discard(str(group.spec.id))
@@ -295,7 +264,9 @@ class ChunkQueue:
         state.holder, state.claimed_at, state.start = str(worker), now, state.generated
         self._deadlines.put(str(request), deadline)
         self._inflight[worker.name] = self._inflight.get(worker.name, 0) + 1
-        self._note(Event.CLAIM, request, now)
+        self._ledger.note(Event.CLAIM, request, self._request(request), now)
+        batch = self._ledger.page(spec.id.batch)
+        batch.started_at = batch.started_at or now
         true_length = spec.lengths[index] if spec.lengths else 0
         return Claim(
             request,
@@ -308,6 +279,7 @@ class ChunkQueue:
             spec.sampling,
             group.priority,
             group.view,
+            spec.seeds[index] if spec.seeds else None,
         )
 
     def _check(self, delta: Delta) -> Reply:
@@ -326,9 +298,7 @@ class ChunkQueue:
         before = state.generated
         state.tokens += delta.tokens[known:]
         state.logprobs += delta.logprobs[known:]
-        batch = self._batches[delta.request.group.batch]
-        grown = replace(batch, tokens=batch.tokens + state.generated - before)
-        self._batches[delta.request.group.batch] = grown
+        self._ledger.count(delta.request.group.batch, tokens=state.generated - before)
         return state.generated
 
     def _complete(self, finish: Finish, now: float) -> Reply:
@@ -347,7 +317,7 @@ class ChunkQueue:
         if finish.status is Status.OK:
             priority = finish.rescore.priority if finish.rescore else group.priority
             self._place(group, group.view.with_finish(have), priority)
-        event = _OUTCOME_EVENTS[finish.status]
+        event = OUTCOME_EVENTS[finish.status]
         self._close(request, event, finish.status, finish.reason, finish.stop_reason, now)
         return Reply(Outcome.OK, have, group.view)
 
@@ -359,10 +329,15 @@ class ChunkQueue:
         state = self._request(request)
         self._deadlines.discard(str(request))
         self._inflight[WorkerId.parse(state.holder).name] -= 1
-        chunk = Chunk(state.holder, state.fence, state.start, state.generated, state.claimed_at, now, event.value)
-        state.chunks.append(chunk)
+        version = self._groups[request.group].version
+        span = (state.fence, state.start, state.generated, state.claimed_at, now)
+        state.chunks.append(Chunk(state.holder, *span, event.value, version))
         state.state = after(state.state, event)
-        self._note(event, request, now)
+        self._ledger.note(event, request, self._request(request), now)
+
+    def _end(self, request: RequestId, event: Event, now: float) -> None:
+        """Ends an unfinished request for a reason that is not its own response's."""
+        self._close(request, event, *ENDINGS[event], "", now)
 
     def _close(
         self,
@@ -373,21 +348,12 @@ class ChunkQueue:
         stop_reason: str,
         now: float,
     ) -> None:
-        state, spec = self._request(request), self._groups[request.group].spec
+        group, state = self._groups[request.group], self._request(request)
         if state.state is State.LEASED:
             self._release(request, event, now)
         else:
-            self._dequeue(self._groups[request.group], request.index)
+            self._dequeue(group, request.index)
             state.state = after(state.state, event)
-            self._note(event, request, now)
-        batch = self._batches[request.group.batch]
-        count = getattr(batch, status.value) + 1
-        self._batches[request.group.batch] = replace(batch, **{status.value: count})
-        cursor = f"{len(self._results) + 1}-0"
-        result = result_of(cursor, request, spec, state, now, status=status, reason=reason, stop_reason=stop_reason)
-        self._results.append(result)
-
-    def _note(self, event: Event, request: RequestId, now: float) -> None:
-        state = self._request(request)
-        entry = JournalEntry(now, event.value, str(request), state.holder, state.fence, state.generated)
-        self._journal.append(entry)
+            self._ledger.note(event, request, self._request(request), now)
+        state.status, state.reason, state.stop_reason = status, reason.value, stop_reason
+        self._ledger.report(request, group, state, now)

@@ -32,7 +32,8 @@ class Priority:
 class GroupView:
     """What is known of a group at one `revision`; policies read nothing else.
 
-    `longest_*` are token counts; 0 where nothing is known. `enqueued_at` in seconds of the store's clock.
+    `longest_*` are token counts; 0 where nothing is known. `enqueued_at` in seconds of the store's clock. `tier`: of
+    its batch's priority, lowest first (see schedule.py).
     """
 
     id: GroupId
@@ -44,6 +45,7 @@ class GroupView:
     finished: int = 0
     longest_finished: int = 0
     longest_running: int = 0
+    tier: int = 0
 
     def with_finish(self, length: int) -> "GroupView":
         """The view after one more of its requests finished with `length` tokens."""
@@ -65,7 +67,8 @@ class GroupSpec:
 
     `prompt`: int32 token ids. `ranks` and `lanes`: one per request (see schedule.py).
     `enqueued_at`: seconds of the store's clock, the ones `priority` was computed from.
-    `lengths`: true lengths, where a study gives them, else empty. `sampling` and `metadata`: JSON.
+    `lengths`: true lengths, where a study gives them, else empty. `sampling` and `metadata`: JSON. `seeds`: one per
+    request, in place of the sampling parameters' own, or empty.
     """
 
     id: GroupId
@@ -80,6 +83,8 @@ class GroupSpec:
     lengths: tuple[int, ...] = ()
     sampling: str = "{}"
     metadata: str = "{}"
+    tier: int = 0
+    seeds: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.ranks or len(self.ranks) != len(self.lanes):
@@ -92,4 +97,4 @@ class GroupSpec:
 
     def view(self) -> GroupView:
         """What is known of the group before anything ran."""
-        return GroupView(self.id, 0, self.ordinal, self.size, self.max_tokens, self.enqueued_at)
+        return GroupView(self.id, 0, self.ordinal, self.size, self.max_tokens, self.enqueued_at, tier=self.tier)

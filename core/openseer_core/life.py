@@ -11,6 +11,8 @@ class State(StrEnum):
     DONE = "done"
     ABORTED = "aborted"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+    CARRIED = "carried"
 
 
 class Event(StrEnum):
@@ -22,15 +24,24 @@ class Event(StrEnum):
     COMPLETE = "complete"
     ABORT = "abort"
     FAIL = "fail"
+    CANCEL = "cancel"
+    CARRY = "carry"
+    GO_ON = "go_on"
 
 
 class FinishReason(StrEnum):
-    """Why a response ended. `length`: maxTokens reached; `context_full`: the model's context is."""
+    """Why a response ended. `length`: maxTokens reached; `context_full`: the model's context is.
+
+    `aborted`: new weights, or the job, came in between; `cancelled`: the trainer has no need of it; `carried_over`: it
+    goes on in a later batch.
+    """
 
     STOP = "stop"
     LENGTH = "length"
     CONTEXT_FULL = "context_full"
     ABORTED = "aborted"
+    CANCELLED = "cancelled"
+    CARRIED_OVER = "carried_over"
     INFRA_FAILED = "infra_failed"
 
 
@@ -40,6 +51,7 @@ class Status(StrEnum):
     OK = "ok"
     ABORTED = "aborted"
     INFRA_FAILED = "infra_failed"
+    CARRIED_OVER = "carried_over"
 
 
 TRANSITIONS: dict[tuple[State, Event], State] = {
@@ -50,10 +62,26 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.LEASED, Event.FAIL): State.FAILED,
     (State.LEASED, Event.ABORT): State.ABORTED,
     (State.QUEUED, Event.ABORT): State.ABORTED,
+    (State.LEASED, Event.CANCEL): State.CANCELLED,
+    (State.QUEUED, Event.CANCEL): State.CANCELLED,
+    (State.LEASED, Event.CARRY): State.CARRIED,
+    (State.QUEUED, Event.CARRY): State.CARRIED,
+    (State.DONE, Event.GO_ON): State.QUEUED,
 }
-"""A lease is reaped when its deadline passes; it fails instead when the request has lost too many leases."""
+"""A lease is reaped when its deadline passes; it fails instead when the request has lost too many leases.
 
-FINAL_STATES = frozenset({State.DONE, State.ABORTED, State.FAILED})
+Done is the end of a turn: a trainer that appends tokens makes the request go on.
+"""
+
+FINAL_STATES = frozenset({State.DONE, State.ABORTED, State.FAILED, State.CANCELLED, State.CARRIED})
+
+ENDINGS: dict[Event, tuple[Status, FinishReason]] = {
+    Event.ABORT: (Status.ABORTED, FinishReason.ABORTED),
+    Event.CANCEL: (Status.ABORTED, FinishReason.CANCELLED),
+    Event.CARRY: (Status.CARRIED_OVER, FinishReason.CARRIED_OVER),
+    Event.FAIL: (Status.INFRA_FAILED, FinishReason.INFRA_FAILED),
+}
+"""What is reported of a request that something else than its own response has ended."""
 
 
 def after(state: State, event: Event) -> State:

@@ -1,9 +1,11 @@
 """What the reference queue keeps of each group and request."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 
+from openseer_core.batch import BatchRecord, Entry
 from openseer_core.capacity import blocks_for
-from openseer_core.chunk import Chunk, ClaimAsk, Result
+from openseer_core.chunk import BatchProgress, Chunk, ClaimAsk, JournalEntry, Result
 from openseer_core.group import GroupSpec, GroupView, Priority
 from openseer_core.ids import RequestId
 from openseer_core.life import FinishReason, State, Status
@@ -27,6 +29,10 @@ class QueuedRequest:
     tokens: bytearray = field(default_factory=bytearray)
     logprobs: bytearray = field(default_factory=bytearray)
     chunks: list[Chunk] = field(default_factory=list[Chunk])
+    turn: int = 0
+    reason: str = ""
+    stop_reason: str = ""
+    status: Status | None = None
 
     @property
     def generated(self) -> int:
@@ -36,13 +42,54 @@ class QueuedRequest:
 
 @dataclass(slots=True)
 class QueuedGroup:
-    """One group: what was submitted, what is known, and per lane which of its requests wait."""
+    """One group: what was submitted, what is known, and per lane which of its requests wait.
+
+    `endings`: how many of its requests ended how; `version`: of the weights that go on with it.
+    """
 
     spec: GroupSpec
     view: GroupView
     priority: Priority
     requests: list[QueuedRequest]
+    version: str
     waiting: dict[str, SortedSet] = field(default_factory=dict[str, SortedSet])
+    endings: Counter[Status] = field(default_factory=Counter[Status])
+
+
+@dataclass(slots=True)
+class QueuedBatch:
+    """One batch: its record but for the counts, the counts, its groups' names in order, its stream and its journal."""
+
+    number: int
+    version: str = ""
+    spec: str = "{}"
+    key: str = ""
+    opened_at: float = 0.0
+    started_at: float = 0.0
+    tail_at: float = 0.0
+    ended_at: float = 0.0
+    acknowledged: int = 0
+    forgotten: bool = False
+    progress: BatchProgress = field(default_factory=BatchProgress)
+    names: list[str] = field(default_factory=list[str])
+    entries: list[Entry] = field(default_factory=list[Entry])
+    journal: list[JournalEntry] = field(default_factory=list[JournalEntry])
+    verdicts: dict[str, bool] = field(default_factory=dict[str, bool])
+
+    def record(self) -> BatchRecord:
+        """What a trainer is told of it."""
+        return BatchRecord(
+            self.number,
+            self.version,
+            self.spec,
+            self.progress,
+            self.opened_at,
+            self.started_at,
+            self.tail_at,
+            self.ended_at,
+            self.acknowledged,
+            self.forgotten,
+        )
 
 
 def blocks_needed(group: QueuedGroup, index: int, ask: ClaimAsk) -> int:
@@ -55,24 +102,17 @@ def blocks_needed(group: QueuedGroup, index: int, ask: ClaimAsk) -> int:
 
 
 def result_of(
-    cursor: str,
-    request: RequestId,
-    spec: GroupSpec,
-    state: QueuedRequest,
-    now: float,
-    *,
-    status: Status,
-    reason: FinishReason,
-    stop_reason: str,
+    cursor: int, request: RequestId, group: QueuedGroup, state: QueuedRequest, now: float, status: Status
 ) -> Result:
     """What is reported of a request that has ended."""
+    spec = group.spec
     return Result(
         cursor,
         request,
-        spec.version,
+        group.version,
         status,
-        reason,
-        stop_reason,
+        FinishReason(state.reason),
+        state.stop_reason,
         spec.prompt,
         bytes(state.tokens),
         bytes(state.logprobs),
@@ -81,4 +121,5 @@ def result_of(
         spec.enqueued_at,
         now,
         tuple(state.chunks),
+        state.turn,
     )

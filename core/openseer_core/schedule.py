@@ -14,6 +14,15 @@ from openseer_core.length import estimate
 PROBES_FIRST = -1e15
 """Added to a waiting probe's score: below every other score, and whole tokens stay exact in a double."""
 
+TIER_STRIDE = 2e15
+"""Between two tiers of batches: more than any score within one; five tiers stay exact in a double."""
+
+TIERS = {"high": -2, "normal": 0, "low": 2}
+"""The tiers of a batch's priority."""
+
+RESERVE = 1
+"""Added to the tier of a group that is to run only when nothing else of its batch waits."""
+
 BATCH_STRIDE = 1e9
 """First come, first served: batches in order, groups in order within one."""
 
@@ -41,14 +50,14 @@ def policy(name: str, *, probe: bool = True, ageing: float = 0.0) -> Policy:
     """
 
     def context_aware(view: GroupView) -> Priority:
-        age = ageing * view.enqueued_at
-        return Priority(base=age - estimate(view), slope=0.0, probe=PROBES_FIRST + age if probe else None)
+        place = ageing * view.enqueued_at + view.tier * TIER_STRIDE
+        return Priority(base=place - estimate(view), slope=0.0, probe=PROBES_FIRST + place if probe else None)
 
     def fifo(view: GroupView) -> Priority:
-        return Priority(base=view.id.batch * BATCH_STRIDE + view.ordinal)
+        return Priority(base=view.tier * TIER_STRIDE + view.id.batch * BATCH_STRIDE + view.ordinal)
 
     def oracle(view: GroupView) -> Priority:
-        return Priority(base=ageing * view.enqueued_at, slope=1.0)
+        return Priority(base=view.tier * TIER_STRIDE + ageing * view.enqueued_at, slope=1.0)
 
     policies = {
         "context-aware": Policy("context-aware", context_aware, _equal),

@@ -282,8 +282,8 @@ class Count(Wire):
 class Verdicts(Wire):
     """Which finished groups are worth training on (an all-equal reward is not, say); a later verdict replaces it."""
 
-    valid: list[GroupName] = Field(default_factory=list)
-    invalid: list[GroupName] = Field(default_factory=list)
+    valid: list[GroupName] = Field(default_factory=list[GroupName])
+    invalid: list[GroupName] = Field(default_factory=list[GroupName])
 
 
 class Continue(Wire):
@@ -293,7 +293,9 @@ class Continue(Wire):
     """
 
     turn: int = Field(ge=0)
-    token_ids: list[TokenId] = Field(default_factory=list, description="Appended to the response before it goes on.")
+    token_ids: list[TokenId] = Field(
+        default_factory=list[TokenId], description="Appended to the response before it goes on."
+    )
 
 
 class RequestInfo(Wire):

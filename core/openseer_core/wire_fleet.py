@@ -100,11 +100,11 @@ class Transaction(Wire):
     started_at: float
     deadline: float | None = None
     finished_at: float | None = None
-    waiting_for: list[str] = Field(default_factory=list)
-    replaced: list[str] = Field(default_factory=list)
+    waiting_for: list[str] = Field(default_factory=list[str])
+    replaced: list[str] = Field(default_factory=list[str])
     message: str = ""
     seconds: dict[str, float] = Field(default_factory=dict)
-    workers: list[WorkerWeights] = Field(default_factory=list)
+    workers: list[WorkerWeights] = Field(default_factory=list[WorkerWeights])
 
 
 class Weights(Wire):
@@ -145,7 +145,7 @@ class FleetState(Wire):
     state: Literal["awake", "releasing", "released", "acquiring"]
     mode: Literal["sleep", "stop"] | None = None
     since: float
-    waiting_for: list[str] = Field(default_factory=list)
+    waiting_for: list[str] = Field(default_factory=list[str])
     idle_gpu_seconds: float = 0.0
     busy_gpu_seconds: float = 0.0
 

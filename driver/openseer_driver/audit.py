@@ -82,7 +82,7 @@ async def audit(
     """
     report = AuditReport()
     asked = await _submitted(store, batches, report)
-    journal = await _journal(store, asked, report)
+    journal = await _journal(store, batches, asked, report)
     if finished is None:
         finished = run.read_run().state == "complete" if isinstance(run, RunFolder) else True
     results = run.results() if isinstance(run, RunFolder) else run
@@ -105,13 +105,12 @@ async def _submitted(store: DriverStore, batches: Sequence[int], report: AuditRe
     return asked
 
 
-async def _journal(store: DriverStore, asked: dict[GroupId, Asked], report: AuditReport) -> JournalCheck:
+async def _journal(
+    store: DriverStore, batches: Sequence[int], asked: dict[GroupId, Asked], report: AuditReport
+) -> JournalCheck:
     check = JournalCheck()
-    batches = {group.batch for group in asked}
-    async for entry in _entries(store):
+    async for entry in _entries(store, batches):
         request = RequestId.parse(entry.request)
-        if request.group.batch not in batches:
-            continue
         if not _is_asked(request, asked):
             report.add(Violation("unknown", entry.request, f"a journal event {entry.event}", "no such request"))
             continue
@@ -190,9 +189,10 @@ async def _groups(store: DriverStore, batch: int) -> AsyncIterator[GroupSpec]:
         start += len(page)
 
 
-async def _entries(store: DriverStore) -> AsyncIterator[JournalEntry]:
-    start = 0
-    while page := await store.journal(start, PAGE):
-        for entry in page:
-            yield entry
-        start += len(page)
+async def _entries(store: DriverStore, batches: Sequence[int]) -> AsyncIterator[JournalEntry]:
+    for batch in batches:
+        start = 0
+        while page := await store.journal(batch, start, PAGE):
+            for entry in page:
+                yield entry
+            start += len(page)

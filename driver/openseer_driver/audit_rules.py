@@ -13,10 +13,16 @@ from openseer_worker.job_sampling import parse_sampling
 
 REASONS = {
     Status.OK: frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.CONTEXT_FULL}),
-    Status.ABORTED: frozenset({FinishReason.ABORTED}),
+    Status.ABORTED: frozenset({FinishReason.ABORTED, FinishReason.CANCELLED}),
+    Status.CARRIED_OVER: frozenset({FinishReason.CARRIED_OVER}),
     Status.INFRA_FAILED: frozenset({FinishReason.INFRA_FAILED}),
 }
-STATES = {Status.OK: State.DONE, Status.ABORTED: State.ABORTED, Status.INFRA_FAILED: State.FAILED}
+STATES = {
+    Status.OK: frozenset({State.DONE}),
+    Status.ABORTED: frozenset({State.ABORTED, State.CANCELLED}),
+    Status.CARRIED_OVER: frozenset({State.CARRIED}),
+    Status.INFRA_FAILED: frozenset({State.FAILED}),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +186,7 @@ def _chunks(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Viol
 def _finish(name: str, line: ResultLine, asked: Asked, record: RequestRecord, life: Life) -> Iterator[Violation]:
     reasons = next((reasons for status, reasons in REASONS.items() if status == line.status), frozenset[FinishReason]())
     if not any(reason == line.finish_reason for reason in reasons):
-        expected = " or ".join(sorted(reasons)) or "status ok, aborted or infra_failed"
+        expected = " or ".join(sorted(reasons)) or "status ok, aborted, infra_failed or carried_over"
         yield Violation("finish", name, f"status {line.status} with reason {line.finish_reason}", expected)
     length = len(line.token_ids)
     if line.status == Status.OK and length == 0:
@@ -188,10 +194,11 @@ def _finish(name: str, line: ResultLine, asked: Asked, record: RequestRecord, li
     limit = asked.limits[line.index]
     if length > limit or (line.finish_reason == FinishReason.LENGTH and length != limit):
         yield Violation("finish", name, f"{length} tokens, reason {line.finish_reason}", f"limit {limit}")
-    state = next((state for status, state in STATES.items() if status == line.status), None)
+    states = next((states for status, states in STATES.items() if status == line.status), frozenset[State]())
     for where, is_state in (("store", record.state), ("journal", life.state)):
-        if state is not None and is_state is not state:
-            yield Violation("finish", name, f"status {line.status} while {is_state} in the {where}", str(state))
+        if states and is_state not in states:
+            expected = " or ".join(sorted(states))
+            yield Violation("finish", name, f"status {line.status} while {is_state} in the {where}", expected)
 
 
 def _holder(name: str, line: ResultLine, record: RequestRecord, life: Life) -> Iterator[Violation]:

@@ -54,12 +54,12 @@ class Driver:
         while True:
             # Read before the results: what is complete now has all its results in the next pages.
             complete = (await self._store.progress(BATCH)).complete
-            page = await self._store.results(cursor, PAGE, wait_seconds=0.0 if complete else WAIT_SECONDS)
+            page = await self._store.results(BATCH, cursor, PAGE, 0.0 if complete else WAIT_SECONDS)
             if page:
-                await self._write_whole(page)
+                await self._write_whole([entry for entry in page if isinstance(entry, Result)])
                 cursor = page[-1].cursor
             # Without news too: that is how a driver learns that another one has taken over.
-            await self._store.acknowledge(self._fence, cursor)
+            await self._store.acknowledge(BATCH, cursor, self._fence)
             if complete and not page:
                 return
             if len(page) < PAGE and not complete:

@@ -57,7 +57,7 @@ class ResultLine(msgspec.Struct, frozen=True):
     chunks: list[ChunkLine]
     workers: list[str]
     timings: Timings
-    cursor: str
+    cursor: int
 
     @property
     def key(self) -> ResultKey:

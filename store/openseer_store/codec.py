@@ -1,10 +1,12 @@
 """How what crosses to Redis is written: arguments as msgpack, replies as the bytes that the verbs give."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import msgspec
 
+from openseer_core.batch import BatchRecord, Entry, GroupEnd, Load
 from openseer_core.chunk import (
     BatchProgress,
     Chunk,
@@ -25,7 +27,11 @@ from openseer_core.chunk import (
 from openseer_core.group import SHARED_LANE, GroupSpec, GroupView, Priority
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.life import FinishReason, State, Status
+from openseer_core.orders import WeightsReport
 from openseer_core.tokens import count_items
+
+RESULT_PLACES = 11
+"""A result's row has so many places, the end of a group fewer."""
 
 Row = list[Any]
 """An array of a verb's reply: byte strings, whole numbers and further arrays, as its header says."""
@@ -46,6 +52,8 @@ class SpecRow(msgspec.Struct, array_like=True, frozen=True):
     lengths: tuple[int, ...]
     sampling: str
     metadata: str
+    tier: int = 0
+    seeds: tuple[int | None, ...] = ()
 
 
 class InfoRow(msgspec.Struct, array_like=True, frozen=True):
@@ -53,12 +61,13 @@ class InfoRow(msgspec.Struct, array_like=True, frozen=True):
 
     state: str
     figures: dict[str, float | int | str]
+    weights: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()
 _specs = msgspec.msgpack.Decoder(SpecRow)
 _infos = msgspec.msgpack.Decoder(InfoRow)
-_chunks = msgspec.msgpack.Decoder(tuple[str, int, int, int, float, float, str])
+_chunks = msgspec.msgpack.Decoder(tuple[str, int, int, int, float, float, str, str])
 _entries = msgspec.msgpack.Decoder(tuple[float, str, str, str, int, int])
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
 
@@ -86,6 +95,8 @@ def pack_spec(spec: GroupSpec) -> bytes:
         lengths=spec.lengths,
         sampling=spec.sampling,
         metadata=spec.metadata,
+        tier=spec.tier,
+        seeds=spec.seeds,
     )
     return _encoder.encode(row)
 
@@ -96,7 +107,9 @@ def pack_row(spec: GroupSpec) -> bytes:
     ranks = any(spec.ranks) and spec.ranks
     shape = (spec.version, spec.ordinal, spec.size, spec.max_tokens, spec.enqueued_at, count_items(spec.prompt))
     nothing_known = (0, 0, 0, 0)
-    return _encoder.encode((*shape, lanes, ranks, *nothing_known, *_priority_row(spec.priority), 0))
+    nobody_ended = (0, 0, 0, 0)
+    place = (*_priority_row(spec.priority), 0, spec.tier)
+    return _encoder.encode((*shape, lanes, ranks, *nothing_known, *place, *nobody_ended))
 
 
 def _priority_row(priority: Priority) -> tuple[float, float, float | bool]:
@@ -128,7 +141,8 @@ def finish_row(finish: Finish) -> tuple[object, ...]:
 
 def pack_info(info: WorkerInfo) -> bytes:
     """What a worker says of itself."""
-    return _encoder.encode(InfoRow(info.state, info.figures))
+    weights = info.weights.model_dump_json(exclude_defaults=True) if info.weights is not None else ""
+    return _encoder.encode(InfoRow(info.state, info.figures, weights))
 
 
 # ---- from the store
@@ -154,12 +168,14 @@ def _read_spec(gid: bytes, data: bytes) -> GroupSpec:
         lengths=row.lengths,
         sampling=row.sampling,
         metadata=row.metadata,
+        tier=row.tier,
+        seeds=row.seeds,
     )
 
 
 def read_view(row: Row) -> GroupView:
     """What is known of a group."""
-    gid, revision, ordinal, size, max_tokens, enqueued_at, finished, longest_finished, longest_running = row
+    gid, revision, ordinal, size, max_tokens, enqueued_at, finished, longest_finished, longest_running, tier = row
     return GroupView(
         id=GroupId.parse(gid.decode()),
         revision=int(revision),
@@ -170,6 +186,7 @@ def read_view(row: Row) -> GroupView:
         finished=int(finished),
         longest_finished=int(longest_finished),
         longest_running=int(longest_running),
+        tier=int(tier),
     )
 
 
@@ -207,22 +224,35 @@ def _read_claim(row: Row, spec: GroupSpec) -> Claim:
         sampling=spec.sampling,
         priority=Priority(float(base), float(slope), float(probe) if probe else None),
         view=read_view(view),
+        seed=spec.seeds[request.index] if spec.seeds else None,
     )
 
 
-def read_results(reply: Row) -> list[Result]:
-    """Finished requests; each group's spec came once."""
+def read_entries(reply: Row) -> list[Entry]:
+    """Finished requests and ends of groups; each group's spec came once."""
     rows, flat = reply
     specs = read_specs(flat)
-    return [_read_result(row, specs[row[1].rpartition(b"/")[0]]) for row in rows]
+    return [
+        _read_result(row, specs[row[1].rpartition(b"/")[0]]) if len(row) == RESULT_PLACES else _read_end(row)
+        for row in rows
+    ]
+
+
+def _read_end(row: Row) -> GroupEnd:
+    cursor, name, ended_at, *counts = row
+    return GroupEnd(_number(cursor), GroupId.parse(name.decode()), float(ended_at), *counts)
+
+
+def _number(stream_id: bytes) -> int:
+    return int(stream_id.partition(b"-")[0])
 
 
 def _read_result(row: Row, spec: GroupSpec) -> Result:
-    cursor, name, status, reason, stop_reason, finished_at, tokens, logprobs, chunks = row
+    cursor, name, status, reason, stop_reason, finished_at, tokens, logprobs, chunks, turn, version = row
     return Result(
-        cursor=cursor.decode(),
+        cursor=_number(cursor),
         request=RequestId.parse(name.decode()),
-        version=spec.version,
+        version=version.decode(),
         status=Status(status.decode()),
         reason=FinishReason(reason.decode()),
         stop_reason=stop_reason.decode(),
@@ -234,6 +264,7 @@ def _read_result(row: Row, spec: GroupSpec) -> Result:
         enqueued_at=spec.enqueued_at,
         finished_at=float(finished_at),
         chunks=_read_chunks(chunks),
+        turn=turn,
     )
 
 
@@ -243,8 +274,10 @@ def _read_chunks(rows: Row) -> tuple[Chunk, ...]:
 
 def read_record(request: RequestId, row: Row) -> RequestRecord:
     """All that is held of one request."""
-    state, fence, tokens, logprobs, chunks = row
-    return RequestRecord(request, State(state.decode()), int(fence), tokens, logprobs, _read_chunks(chunks))
+    state, fence, tokens, logprobs, chunks, turn, holder, reason = row
+    past = _read_chunks(chunks)
+    told = (State(state.decode()), int(fence), tokens, logprobs, past, turn, holder.decode(), reason.decode())
+    return RequestRecord(request, *told)
 
 
 def read_entry(data: bytes) -> JournalEntry:
@@ -252,22 +285,57 @@ def read_entry(data: bytes) -> JournalEntry:
     return JournalEntry(*_entries.decode(data))
 
 
+_COUNTS = tuple(field.name for field in fields(BatchProgress) if field.name != "sealed")
+
+
 def read_progress(flat: list[bytes]) -> BatchProgress:
     """Counts of a batch, from its hash."""
-    counts = {field.decode(): int(value) for field, value in zip(flat[::2], flat[1::2], strict=True)}
-    return BatchProgress(
-        groups=counts.get("groups", 0),
-        requests=counts.get("requests", 0),
-        ok=counts.get("ok", 0),
-        aborted=counts.get("aborted", 0),
-        infra_failed=counts.get("infra_failed", 0),
-        tokens=counts.get("tokens", 0),
-        sealed=bool(counts.get("sealed", 0)),
+    return _read_counts(_read_hash(flat))
+
+
+def _read_hash(flat: list[bytes]) -> dict[str, bytes]:
+    return {field.decode(): value for field, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _read_counts(told: dict[str, bytes]) -> BatchProgress:
+    counts = {name: int(told.get(name, 0)) for name in _COUNTS}
+    return BatchProgress(**counts, sealed="sealed" in told)
+
+
+def read_batches(reply: Row) -> list[BatchRecord]:
+    """Opened batches, from numbers and hashes in turn."""
+    return [_read_batch(number, _read_hash(flat)) for number, flat in zip(reply[::2], reply[1::2], strict=True)]
+
+
+def _read_batch(number: int, told: dict[str, bytes]) -> BatchRecord:
+    times = {name: float(told.get(name, 0.0)) for name in ("opened_at", "started_at", "tail_at", "ended_at")}
+    return BatchRecord(
+        number=number,
+        version=told["version"].decode(),
+        spec=told["spec"].decode(),
+        progress=_read_counts(told),
+        **times,
+        acknowledged=int(told.get("acknowledged", 0)),
+        forgotten="forgotten" in told,
     )
+
+
+def read_load(reply: Row) -> Load:
+    """What waits, by version, and runs."""
+    running, *rest = reply
+    waiting: dict[str, int] = {}
+    for lane, count in zip(rest[::2], rest[1::2], strict=True):
+        length, _, names = lane.decode().partition(":")
+        version = names.encode()[: int(length)].decode()
+        if count:
+            waiting[version] = waiting.get(version, 0) + count
+    return Load(waiting, running)
 
 
 def read_worker(row: Row) -> WorkerStatus:
     """The last heartbeat of a worker."""
     name, boot, seen_at, info, inflight = row
     said = _infos.decode(info)
-    return WorkerStatus(name.decode(), boot.decode(), float(seen_at), inflight, WorkerInfo(said.state, said.figures))
+    weights = WeightsReport.model_validate_json(said.weights) if said.weights else None
+    told = WorkerInfo(said.state, said.figures, weights)
+    return WorkerStatus(name.decode(), boot.decode(), float(seen_at), inflight, told)

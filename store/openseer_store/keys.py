@@ -5,15 +5,21 @@ job to one user. The Lua verbs make the keys; a test holds this page against the
 """
 
 PREFIX = "{{openseer:{namespace}/{job}}}"
-RESULTS = ":results"
 STORE = ":store"
 
 KEY_SPACE: dict[str, str] = {
     ":store": "hash: epoch, and run_id of the server process that it belongs to",
-    ":counters": "hash: results, journal (last number of each stream), inflight (leased requests), worker:<name> (its "
-    "leased requests), waiting:<n>:<version>:<lane> (waiting requests of a lane; n is the version's length)",
-    ":batch:<batch>": "hash: groups, requests, ok, aborted, infra_failed, tokens, sealed",
+    ":counters": "hash: batches (how many were opened), inflight (leased requests), worker:<name> (its leased "
+    "requests), waiting:<n>:<version>:<lane> (waiting requests of a lane; n is the version's length)",
+    ":batches": "sorted set: opened batches whose data are there, by number",
+    ":key:<key>": "string: number of the batch that was opened with this idempotency key",
+    ":batch:<batch>": "hash: version, spec (JSON), key, counts (core's BatchProgress), times (core's BatchRecord), "
+    "journal (entries so far), acknowledged, sealed, forgotten. Batch 0 is the driver's; -1 holds carried groups",
     ":batch:<batch>:groups": "list of groups in the order of submission",
+    ":batch:<batch>:results": "stream, ids <number>-0: finished requests and ends of groups, msgpack",
+    ":batch:<batch>:journal": "stream, ids <number>-0: every event of every request, msgpack",
+    ":batch:<batch>:verdicts": "hash: 1 or 0 by name of a group, from the trainer",
+    ":orders": "hash: revision, orders (JSON): what the fleet is told (core's Orders)",
     ":group:<group>": "string, msgpack: what the verbs need of a group; GROUP in lua/_shared.lua names the places",
     ":spec:<group>": "string: the submitted group as clients read it (codec.py)",
     ":heads:<n>:<version>:<lane>": "sorted set: groups that wait in a lane, by score; n is the version's length",
@@ -24,12 +30,10 @@ KEY_SPACE: dict[str, str] = {
     ":chunks:<request>": "list: past leases, msgpack",
     ":deadlines": "sorted set: leased requests by deadline",
     ":claiming": "sorted set: workers that claim, by when they were last seen",
-    ":results": "stream, ids <number>-0: finished requests, msgpack",
-    ":journal": "stream, ids <number>-0: every event of every request, msgpack",
     ":workers": "set: names of registered workers",
     ":worker:<name>": "hash: boot, seen_at, info (codec.py)",
     ":drains": "set: names of workers that are asked to drain",
-    ":driver": "hash: drivers (how many so far), boot and fence of the present one, acknowledged (number of a result)",
+    ":driver": "hash: drivers (how many so far), boot and fence of the present one",
 }
 """What follows the prefix → what is there. <group> is "<batch>/<name>", <request> is "<group>/<index>"."""
 

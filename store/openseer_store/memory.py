@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from openseer_core.batch import BatchRecord, Entry, Load, OpenBatch
 from openseer_core.chunk import (
     BatchProgress,
     Claim,
@@ -16,14 +17,16 @@ from openseer_core.chunk import (
     Reply,
     RequestRecord,
     Rescore,
-    Result,
     WorkerInfo,
     WorkerStatus,
 )
-from openseer_core.chunk_queue import EPOCH_STRIDE, REAP_LIMIT, ChunkQueue
+from openseer_core.chunk_queue import EPOCH_STRIDE, REAP_LIMIT
 from openseer_core.errors import DriverFencedError
 from openseer_core.group import GroupSpec, GroupView
 from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.job_queue import JobQueue
+from openseer_core.life import Event
+from openseer_core.orders import Orders
 from openseer_store.port import CLAIMING_STATES
 
 
@@ -33,12 +36,12 @@ class MemoryStore:
     def __init__(self, clock: Callable[[], float] = time.time, epoch: int = 1) -> None:
         self._clock = clock
         self._epoch = epoch
-        self._queue = ChunkQueue(epoch)
+        self._queue = JobQueue(epoch)
         self._workers: dict[str, tuple[str, float, WorkerInfo]] = {}
         self._drains: set[str] = set()
         self._drivers = 0
         self._driver: tuple[str, int] = ("", 0)
-        self._acknowledged = 0
+        self._orders = Orders()
         self._news = asyncio.Event()
 
     def _tell(self) -> None:
@@ -83,7 +86,10 @@ class MemoryStore:
             self._queue.count_in(worker, now)
         else:
             self._queue.count_out(worker)
-        return Directive(drain=worker.name in self._drains)
+        return Directive(drain=worker.name in self._drains, revision=self._orders.revision)
+
+    async def orders(self) -> Orders:
+        return self._orders
 
     async def deregister(self, worker: WorkerId) -> None:
         known = self._workers.get(worker.name)
@@ -113,23 +119,20 @@ class MemoryStore:
     async def progress(self, batch: int) -> BatchProgress:
         return self._queue.progress(batch)
 
-    async def results(self, cursor: str, limit: int, wait_seconds: float = 0.0) -> list[Result]:
+    async def results(self, batch: int, cursor: int, limit: int, wait_seconds: float = 0.0) -> list[Entry]:
         loop = asyncio.get_running_loop()
         end = loop.time() + wait_seconds
-        while not (found := self._queue.results(cursor, limit)) and (left := end - loop.time()) > 0:
+        while not (found := self._queue.results(batch, cursor, limit)) and (left := end - loop.time()) > 0:
             try:
                 await asyncio.wait_for(self._news.wait(), left)
             except TimeoutError:
                 return []
         return found
 
-    async def acknowledge(self, driver: int, cursor: str) -> None:
-        if driver != self._driver[1]:
+    async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:
+        if driver is not None and driver != self._driver[1]:
             raise DriverFencedError(f"driver {driver}: another driver has taken over; this one stops")
-        self._acknowledged = max(self._acknowledged, int(cursor.split("-")[0]))
-
-    async def acknowledged(self) -> str:
-        return f"{self._acknowledged}-0"
+        self._queue.acknowledge(batch, cursor)
 
     async def workers(self) -> list[WorkerStatus]:
         return [
@@ -150,17 +153,17 @@ class MemoryStore:
         self._tell()
         return total
 
-    async def abort(self, batch: int) -> int:
-        count = self._queue.abort(batch, self._clock())
+    async def end(self, batch: int, event: Event = Event.ABORT) -> int:
+        count = self._queue.end_batch(batch, event, self._clock())
         self._tell()
         return count
 
     async def purge(self, *, forget: bool = False) -> None:
         self._epoch += 1
-        self._queue = ChunkQueue(self._epoch)
+        self._queue = JobQueue(self._epoch)
         self._workers.clear()
         self._drains.clear()
-        self._driver, self._acknowledged = ("", 0), 0
+        self._driver, self._orders = ("", 0), Orders()
 
     # ---- reading
 
@@ -173,8 +176,62 @@ class MemoryStore:
     async def record(self, request: RequestId) -> RequestRecord:
         return self._queue.record(request)
 
-    async def journal(self, start: int, limit: int) -> list[JournalEntry]:
-        return self._queue.journal(start, limit)
+    async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
+        return self._queue.journal(batch, start, limit)
+
+    # ---- the trainer's verbs
+
+    async def open_batch(self, batch: OpenBatch) -> tuple[BatchRecord, bool]:
+        return self._queue.open_batch(batch, self._clock())
+
+    async def batches(self) -> list[BatchRecord]:
+        return self._queue.batches()
+
+    async def batch(self, number: int) -> BatchRecord | None:
+        return self._queue.batch(number)
+
+    async def group_names(self, batch: int, start: int, limit: int) -> list[str]:
+        return self._queue.names(batch)[start : start + limit]
+
+    async def grow(self, spec: GroupSpec, present: int) -> None:
+        self._queue.grow(spec, present)
+
+    async def end_groups(self, groups: list[GroupId], event: Event, index: int | None = None) -> int:
+        count = self._queue.end(groups, event, self._clock(), index)
+        self._tell()
+        return count
+
+    async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
+        moved = self._queue.carry(groups, batch, version, stale, self._clock())
+        self._tell()
+        return moved
+
+    async def change_version(self, batch: int, version: str, stale: tuple[str, ...] = ()) -> None:
+        self._queue.change_version(batch, version, stale, self._clock())
+        self._tell()
+
+    async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
+        return self._queue.go_on(request, turn, tokens, self._clock())
+
+    async def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
+        return self._queue.judge(batch, verdicts)
+
+    async def verdict(self, group: GroupId) -> bool | None:
+        return self._queue.verdict(group)
+
+    async def forget(self, batch: int) -> None:
+        self._queue.forget(batch, self._clock())
+        self._tell()
+
+    async def load(self) -> Load:
+        return self._queue.load()
+
+    async def swap_orders(self, orders: Orders) -> bool:
+        if orders.revision != self._orders.revision + 1:
+            return False
+        self._orders = orders
+        self._tell()
+        return True
 
     async def close(self) -> None:
         return

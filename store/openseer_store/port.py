@@ -30,8 +30,8 @@ from openseer_core.orders import Orders
 
 CLAIMING_STATES = frozenset({"idle", "busy"})
 """States of a worker (WorkerInfo.state) in which it counts when load is shared out."""
-FIRST_CURSOR = "0-0"
-"""The cursor before the first result."""
+FIRST_CURSOR = 0
+"""The cursor before the first entry of a batch's results stream."""
 
 
 class WorkerStore(Protocol):
@@ -102,7 +102,7 @@ class DriverStore(Protocol):
         ...
 
     async def results(self, batch: int, cursor: int, limit: int, wait_seconds: float = 0.0) -> list[Entry]:
-        """Up to `limit` results and group events of a batch after `cursor`; waits up to `wait_seconds` for the first."""
+        """Up to `limit` results and ends of groups of a batch after `cursor`; waits so long for the first."""
         ...
 
     async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:

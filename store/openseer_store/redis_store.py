@@ -1,8 +1,9 @@
 """The store on Redis: each verb is one Lua script, run once per call whatever the number of its items."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+from openseer_core.batch import BatchRecord, Entry, Load, OpenBatch
 from openseer_core.chunk import (
     BatchProgress,
     Claim,
@@ -15,23 +16,29 @@ from openseer_core.chunk import (
     Reply,
     RequestRecord,
     Rescore,
-    Result,
     WorkerInfo,
     WorkerStatus,
 )
 from openseer_core.chunk_queue import REAP_LIMIT
-from openseer_core.errors import DriverFencedError
+from openseer_core.errors import BatchClosedError, DriverFencedError, RequestStateError
 from openseer_core.group import GroupSpec, GroupView
 from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.life import Event
+from openseer_core.orders import Orders
+from openseer_core.tokens import ITEM_BYTES
 from openseer_store import codec
-from openseer_store.keys import RESULTS, STORE, prefix
+from openseer_store.keys import STORE, prefix
 from openseer_store.port import CLAIMING_STATES
 from openseer_store.redis_link import RETRY_SECONDS, RedisLink
 
 SUBMIT_GROUPS = 64
 """Most groups in one call; a submission is cut into pieces so that no script blocks the workers for long."""
 SUBMIT_BYTES = 2**20
-ABORT_GROUPS = 16
+STEP_GROUPS = 16
+"""Most groups that one call ends, moves or deletes."""
+STEP_NAMES = 1024
+REMEMBER_SECONDS = 24 * 3600
+"""How long the counts and the key of a batch stay whose data are gone."""
 REPLY_BYTES = 8 * 2**20
 """A reading verb stops adding once its answer holds so much."""
 BLOCK_SECONDS = 1.0
@@ -115,8 +122,12 @@ class RedisStore:
 
     async def heartbeat(self, worker: WorkerId, info: WorkerInfo) -> Directive:
         arguments = (worker.name, worker.boot, info.state in CLAIMING_STATES)
-        drain = await self._link.run("heartbeat", arguments, codec.pack_info(info), at=self._at())
-        return Directive(drain=bool(drain))
+        drain, revision = await self._link.run("heartbeat", arguments, codec.pack_info(info), at=self._at())
+        return Directive(drain=bool(drain), revision=revision)
+
+    async def orders(self) -> Orders:
+        told = await self._link.command("HGET", f"{self._prefix}:orders", "orders")
+        return Orders.model_validate_json(told) if told else Orders()
 
     async def deregister(self, worker: WorkerId) -> None:
         await self._link.run("deregister", (worker.name, worker.boot), at=self._at())
@@ -140,11 +151,15 @@ class RedisStore:
             names.append(str(spec.id))
             blobs += (codec.pack_row(spec), codec.pack_spec(spec))
             if len(names) >= SUBMIT_GROUPS or sum(map(len, blobs)) >= SUBMIT_BYTES:
-                new += await self._link.run("submit", names, *blobs)
+                new += await self._submit(names, blobs)
                 names, blobs = [], []
-        if names:
-            new += await self._link.run("submit", names, *blobs)
-        return new
+        return new + (await self._submit(names, blobs) if names else 0)
+
+    async def _submit(self, names: list[str], blobs: list[bytes]) -> int:
+        new, refused = await self._link.run("submit", names, *blobs)
+        if refused:
+            raise BatchClosedError(f"batch {refused.decode().partition('/')[0]} takes no more groups")
+        return int(new)
 
     async def seal(self, batch: int) -> None:
         await self._link.command("HSET", f"{self._prefix}:batch:{batch}", "sealed", 1)
@@ -152,28 +167,24 @@ class RedisStore:
     async def progress(self, batch: int) -> BatchProgress:
         return codec.read_progress(await self._link.command("HGETALL", f"{self._prefix}:batch:{batch}"))
 
-    async def results(self, cursor: str, limit: int, wait_seconds: float = 0.0) -> list[Result]:
-        first = int(cursor.split("-")[0]) + 1
+    async def results(self, batch: int, cursor: int, limit: int, wait_seconds: float = 0.0) -> list[Entry]:
         if wait_seconds > 0:
-            await self._wait_for_result(f"{first - 1}-0", wait_seconds)
-        return codec.read_results(await self._link.run("results", (f"{first}-0", limit, REPLY_BYTES)))
+            await self._wait_for_entry(batch, cursor, wait_seconds)
+        arguments = (batch, f"{cursor + 1}-0", limit, REPLY_BYTES)
+        return codec.read_entries(await self._link.run("results", arguments))
 
-    async def _wait_for_result(self, cursor: str, seconds: float) -> None:
+    async def _wait_for_entry(self, batch: int, cursor: int, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while (left := end - loop.time()) > 0:
             block = min(left, BLOCK_SECONDS)
             words = ("XREAD", "COUNT", 1, "BLOCK", max(1, round(block * 1000)), "STREAMS")
-            if await self._link.command(*words, self._prefix + RESULTS, cursor, patience=block):
+            if await self._link.command(*words, f"{self._prefix}:batch:{batch}:results", f"{cursor}-0", patience=block):
                 return
 
-    async def acknowledge(self, driver: int, cursor: str) -> None:
-        if not await self._link.run("acknowledge", (driver, int(cursor.split("-")[0]))):
+    async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:
+        if not await self._link.run("acknowledge", (batch, cursor, driver if driver is not None else False)):
             raise DriverFencedError(f"driver {driver} of {self._prefix}: another driver has taken over; this one stops")
-
-    async def acknowledged(self) -> str:
-        number = await self._link.command("HGET", f"{self._prefix}:driver", "acknowledged")
-        return f"{int(number or 0)}-0"
 
     async def workers(self) -> list[WorkerStatus]:
         return [codec.read_worker(row) for row in await self._link.run("workers", ())]
@@ -189,14 +200,12 @@ class RedisStore:
             if not everything or count < REAP_LIMIT:
                 return total
 
-    async def abort(self, batch: int) -> int:
+    async def end(self, batch: int, event: Event = Event.ABORT) -> int:
         start, ended = 0, 0
-        while True:
-            seen, count = await self._link.run("abort", (batch, start, start + ABORT_GROUPS - 1), at=self._at())
-            ended += count
-            start += ABORT_GROUPS
-            if seen < ABORT_GROUPS:
-                return ended
+        while names := await self.group_names(batch, start, STEP_NAMES):
+            ended += await self.end_groups([GroupId(batch, name) for name in names], event)
+            start += len(names)
+        return ended
 
     async def purge(self, *, forget: bool = False) -> None:
         await self._link.command("HINCRBY", self._prefix + STORE, "epoch", 1)
@@ -236,6 +245,90 @@ class RedisStore:
             raise KeyError(request)
         return codec.read_record(request, row)
 
-    async def journal(self, start: int, limit: int) -> list[JournalEntry]:
-        words = ("XRANGE", f"{self._prefix}:journal", f"{start + 1}-0", "+", "COUNT", limit)
+    async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
+        words = ("XRANGE", f"{self._prefix}:batch:{batch}:journal", f"{start + 1}-0", "+", "COUNT", limit)
         return [codec.read_entry(fields[1]) for _, fields in await self._link.command(*words)]
+
+    # ---- the trainer's verbs
+
+    async def open_batch(self, batch: OpenBatch) -> tuple[BatchRecord, bool]:
+        arguments = (batch.version, batch.spec, batch.key)
+        number, new = await self._link.run("open_batch", arguments, at=self._at())
+        [record] = codec.read_batches(await self._link.run("batches", (number,)))
+        return record, bool(new)
+
+    async def batches(self) -> list[BatchRecord]:
+        return codec.read_batches(await self._link.run("batches", (False,)))
+
+    async def batch(self, number: int) -> BatchRecord | None:
+        found = codec.read_batches(await self._link.run("batches", (number,)))
+        return found[0] if found else None
+
+    async def group_names(self, batch: int, start: int, limit: int) -> list[str]:
+        words = ("LRANGE", f"{self._prefix}:batch:{batch}:groups", start, start + limit - 1)
+        return [GroupId.parse(gid.decode()).name for gid in await self._link.command(*words)]
+
+    async def grow(self, spec: GroupSpec, present: int) -> None:
+        await self._link.run("grow", (str(spec.id), present, spec.size), codec.pack_spec(spec))
+
+    async def end_groups(self, groups: list[GroupId], event: Event, index: int | None = None) -> int:
+        only = index if index is not None else False
+        return await self._in_steps(
+            groups, lambda step: self._link.run("end_requests", (event.value, step, only), at=self._at())
+        )
+
+    async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
+        return await self._in_steps(
+            groups, lambda step: self._link.run("carry", (step, batch, version, stale), at=self._at())
+        )
+
+    async def _in_steps(self, groups: list[GroupId], call: Callable[[list[str]], Awaitable[int]]) -> int:
+        """Runs a verb on a bounded number of groups at a time, so that no script blocks the workers for long."""
+        total = 0
+        for first in range(0, len(groups), STEP_GROUPS):
+            total += await call([str(gid) for gid in groups[first : first + STEP_GROUPS]])
+        return total
+
+    async def change_version(self, batch: int, version: str, stale: tuple[str, ...] = ()) -> None:
+        start = 0
+        while True:
+            arguments = (batch, start, start + STEP_GROUPS - 1, version, stale)
+            seen = await self._link.run("change_version", arguments, at=self._at())
+            start += STEP_GROUPS
+            if seen < STEP_GROUPS:
+                return
+
+    async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
+        arguments = (str(request.group), request.index, turn)
+        answer = await self._link.run("go_on", arguments, tokens, at=self._at())
+        word = answer[0].decode()
+        if word == "unknown":
+            raise KeyError(request)
+        _, state, now, have, most = answer
+        if word == "state":
+            raise RequestStateError(f"{request} is {state.decode()} in turn {now}: turn {turn} has not ended")
+        if word == "room":
+            added = len(tokens) // ITEM_BYTES
+            raise RequestStateError(f"{request} has no room: {have} + {added} of {int(most)}")
+        return True
+
+    async def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
+        known, rows = 0, list(verdicts.items())
+        for first in range(0, len(rows), STEP_NAMES):
+            known += await self._link.run("judge", (batch, rows[first : first + STEP_NAMES]))
+        return known
+
+    async def verdict(self, group: GroupId) -> bool | None:
+        told = await self._link.command("HGET", f"{self._prefix}:batch:{group.batch}:verdicts", group.name)
+        return None if told is None else told == b"1"
+
+    async def forget(self, batch: int) -> None:
+        while await self._link.run("forget", (batch, STEP_GROUPS, REMEMBER_SECONDS), at=self._at()):
+            pass
+
+    async def load(self) -> Load:
+        return codec.read_load(await self._link.run("load", ()))
+
+    async def swap_orders(self, orders: Orders) -> bool:
+        told = orders.model_dump_json(exclude_defaults=True).encode()
+        return bool(await self._link.run("swap_orders", (orders.revision,), told))

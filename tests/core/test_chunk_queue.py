@@ -3,10 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openseer_core.chunk import Claim, ClaimAsk, Delta, Finish, Outcome
-from openseer_core.chunk_queue import EPOCH_STRIDE, REAP_LIMIT, ChunkQueue
+from openseer_core.chunk import Claim, ClaimAsk, Delta, Finish, Outcome, Result
+from openseer_core.chunk_queue import EPOCH_STRIDE, REAP_LIMIT
 from openseer_core.group import SHARED_LANE, GroupSpec, Priority
 from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.job_queue import JobQueue
 from openseer_core.life import FinishReason, Status
 from openseer_core.schedule import policy
 from openseer_core.sorted_set import SortedSet
@@ -21,8 +22,8 @@ def group(name: str, size: int, priority: Priority, max_tokens: int = 50) -> Gro
     return GroupSpec(GroupId(0, name), "v", 0, b"", max_tokens, (0.0,) * size, lanes, priority, enqueued_at=0.0)
 
 
-def queue_of(*groups: GroupSpec, epoch: int = 1) -> ChunkQueue:
-    queue = ChunkQueue(epoch)
+def queue_of(*groups: GroupSpec, epoch: int = 1) -> JobQueue:
+    queue = JobQueue(epoch)
     for spec in groups:
         queue.submit(spec)
     return queue
@@ -83,7 +84,9 @@ def test_a_result_is_given_once_however_often_its_end_is_told() -> None:
     [claim] = queue.claim(ANN, ASK, 0.0)
     replies = queue.complete([end(claim, 3), end(claim, 3)], 1.0)
     assert [reply.outcome for reply in replies] == [Outcome.OK, Outcome.OK]
-    assert [result.request for result in queue.results("0-0", 10)] == [RequestId(GroupId(0, "a"), 0)]
+    assert [entry.request for entry in queue.results(0, 0, 10) if isinstance(entry, Result)] == [
+        RequestId(GroupId(0, "a"), 0)
+    ]
     assert queue.progress(0).tokens == 3
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from openseer_core.chunk import Chunk, Claim, ClaimAsk, Delta, Finish, Rescore, Result
-from openseer_core.chunk_queue import ChunkQueue
 from openseer_core.group import SHARED_LANE, GroupSpec, GroupView
 from openseer_core.ids import GroupId, WorkerId
+from openseer_core.job_queue import JobQueue
 from openseer_core.life import FinishReason, Status
 from openseer_core.schedule import policy
 from openseer_core.tokens import pack_logprobs, pack_tokens, unpack_logprobs, unpack_tokens
@@ -85,7 +85,7 @@ class Simulation:
         self.shape = shape
         self.random = random.Random(shape.seed)
         self.policy = policy(shape.policy)
-        self.queue = ChunkQueue(epoch=1)
+        self.queue = JobQueue(epoch=1)
         self.now = START
         self.workers = [Worker(WorkerId(f"worker-{n}", f"b{n}")) for n in range(shape.workers)]
         self.samples: list[SampleLine] = []
@@ -108,7 +108,7 @@ class Simulation:
 
     def results(self) -> list[Result]:
         """All results in the order of their finish."""
-        return self.queue.results("0-0", 1_000_000)
+        return [entry for entry in self.queue.results(0, 0, 1_000_000) if isinstance(entry, Result)]
 
     def _submit(self, ordinal: int) -> None:
         shape, draw, name = self.shape, self.random, f"prompt-{ordinal:03}"

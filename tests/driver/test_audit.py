@@ -9,10 +9,10 @@ import pytest
 from tests.driver.sample_runs import SMALL, Simulation, result_line, write_run
 
 from openseer_core.chunk import BatchProgress, JournalEntry, RequestRecord
-from openseer_core.chunk_queue import ChunkQueue
 from openseer_core.errors import AuditError
 from openseer_core.group import GroupSpec
 from openseer_core.ids import RequestId
+from openseer_core.job_queue import JobQueue
 from openseer_core.life import State
 from openseer_driver.audit import AuditReport, audit
 from openseer_driver.run_folder import RunFolder
@@ -26,15 +26,15 @@ RESULTS = SHAPE.groups * SHAPE.size
 class Evidence:
     """What an audit reads of a store, from a simulated queue, with whatever a test changes of it."""
 
-    def __init__(self, queue: ChunkQueue) -> None:
+    def __init__(self, queue: JobQueue) -> None:
         self.queue = queue
-        self.entries = queue.journal(0, 1_000_000)
+        self.entries = queue.journal(0, 0, 1_000_000)
         self.records: dict[str, RequestRecord] = {}
 
     async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
         return self.queue.groups(batch)[start : start + limit]
 
-    async def journal(self, start: int, limit: int) -> list[JournalEntry]:
+    async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
         return self.entries[start : start + limit]
 
     async def record(self, request: RequestId) -> RequestRecord:
@@ -273,7 +273,7 @@ async def test_requests_of_a_stopped_run_may_be_unfinished() -> None:
 
 
 async def test_many_violations_are_all_counted_and_the_first_are_told(evidence: Evidence) -> None:
-    lines = [result_line(result) for result in evidence.queue.results("0-0", 1)] * 301
+    lines = [result_line(result) for result in evidence.queue.results(0, 0, 1)] * 301
 
     report = await audited(evidence, lines)
 

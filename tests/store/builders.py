@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from openseer_core.chunk import Claim, ClaimAsk, Delta, ExtendReply, Finish, Rescore
+from openseer_core.chunk import Claim, ClaimAsk, Delta, ExtendReply, Finish, Rescore, Result
 from openseer_core.group import SHARED_LANE, GroupSpec, Priority
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.life import FinishReason, Status
 from openseer_core.schedule import PROBES_FIRST
 from openseer_core.tokens import pack_logprobs, pack_tokens
-from openseer_store.port import Store
+from openseer_store.port import FIRST_CURSOR, Store
 
 VERSION = "v1"
 ANN = WorkerId("ann", "1")
@@ -101,6 +101,11 @@ def finish(
 async def extend(store: Store, worker: WorkerId, deltas: list[Delta], rescores: Sequence[Rescore] = ()) -> ExtendReply:
     """An extend with the usual lease."""
     return await store.extend(worker, deltas, list(rescores), lease_seconds=10.0, version=VERSION, lanes=(SHARED_LANE,))
+
+
+async def results(store: Store, batch: int = 0, cursor: int = FIRST_CURSOR, limit: int = 1000) -> list[Result]:
+    """The finished requests of a batch, without the ends of groups."""
+    return [entry for entry in await store.results(batch, cursor, limit) if isinstance(entry, Result)]
 
 
 def names(claims: Sequence[Claim]) -> list[str]:

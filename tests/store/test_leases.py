@@ -1,14 +1,14 @@
 """What happens to a lease: extended, given back, lost, ended; the same on every store."""
 
 import pytest
-from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, tokens
+from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
 from tests.store.conftest import Clock
 
 from openseer_core.chunk import Delta, Outcome, Rescore
 from openseer_core.group import GroupView, Priority
 from openseer_core.ids import GroupId
 from openseer_core.life import FinishReason, State, Status
-from openseer_store.port import FIRST_CURSOR, Store
+from openseer_store.port import Store
 
 
 async def test_extended_tokens_are_kept_and_the_lease_renewed(store: Store, clock: Clock) -> None:
@@ -63,7 +63,7 @@ async def test_a_stale_worker_cannot_write(store: Store, clock: Clock) -> None:
     [end] = await store.complete(ANN, [finish(claim, 3)])
     assert {reply.replies[0].outcome, back.outcome, end.outcome} == {Outcome.LOST}
     assert (await store.record(claim.request)).tokens == b""
-    assert await store.results(FIRST_CURSOR, 10) == []
+    assert await results(store) == []
 
 
 async def test_after_a_reap_and_before_the_next_claim_the_old_holder_has_lost_too(store: Store, clock: Clock) -> None:
@@ -100,7 +100,7 @@ async def test_completing_twice_gives_one_result(store: Store) -> None:
     for _ in range(2):
         [reply] = await store.complete(ANN, [finish(claim, 3)])
         assert (reply.outcome, reply.have) == (Outcome.OK, 3)
-    assert len(await store.results(FIRST_CURSOR, 10)) == 1
+    assert len(await results(store)) == 1
 
 
 async def test_a_request_that_lost_too_many_leases_is_reported_as_failed(store: Store, clock: Clock) -> None:
@@ -110,7 +110,7 @@ async def test_a_request_that_lost_too_many_leases_is_reported_as_failed(store: 
         await extend(store, ANN, [delta(claim, 2)])
         clock.seconds += 11
     assert not await store.claim(ANN, ask(max_losses=2))
-    [result] = await store.results(FIRST_CURSOR, 10)
+    [result] = await results(store)
     assert (result.status, result.reason) == (Status.INFRA_FAILED, FinishReason.INFRA_FAILED)
     assert result.tokens == tokens(0, 6)
     assert [chunk.event for chunk in result.chunks] == ["reap", "reap", "fail"]
@@ -131,13 +131,13 @@ async def test_an_aborted_batch_ends_every_request_once_with_its_partial_tokens(
     done, running = await store.claim(ANN, ask(2))
     await store.complete(ANN, [finish(done, 3)])
     await extend(store, ANN, [delta(running, 2)])
-    assert await store.abort(0) == 39
-    assert await store.abort(0) == 0
+    assert await store.end(0) == 39
+    assert await store.end(0) == 0
     progress = await store.progress(0)
     assert (progress.ok, progress.aborted, progress.closed) == (1, 39, 40)
-    results = await store.results(FIRST_CURSOR, 100)
-    assert len({result.request for result in results}) == 40
-    assert {result.tokens for result in results if result.request == running.request} == {tokens(0, 2)}
+    ended = await results(store)
+    assert len({result.request for result in ended}) == 40
+    assert {result.tokens for result in ended if result.request == running.request} == {tokens(0, 2)}
     assert (await extend(store, ANN, [delta(running, 4)])).replies[0].outcome is Outcome.LOST
     assert names(await store.claim(ANN, ask())) == ["other/0"]
 
@@ -148,5 +148,5 @@ async def test_a_worker_can_end_a_request_without_a_whole_response(store: Store,
     [claim] = await store.claim(ANN, ask(1))
     [reply] = await store.complete(ANN, [finish(claim, 3, status=status)])
     assert reply.view == claim.view  # says nothing of how long the group's responses are
-    [result] = await store.results(FIRST_CURSOR, 10)
+    [result] = await results(store)
     assert (result.status, result.tokens) == (status, tokens(0, 3))

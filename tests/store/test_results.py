@@ -4,10 +4,11 @@ import asyncio
 import time
 
 import pytest
-from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, tokens
+from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
 from tests.store.conftest import Clock
 
-from openseer_core.chunk import Outcome, WorkerInfo, WorkerStatus
+from openseer_core.batch import GroupEnd, OpenBatch
+from openseer_core.chunk import Outcome, Result, WorkerInfo, WorkerStatus
 from openseer_core.errors import DriverFencedError
 from openseer_core.group import Priority
 from openseer_core.ids import GroupId, WorkerId
@@ -54,7 +55,7 @@ async def test_a_result_tells_everything_of_its_request(store: Store, clock: Clo
     [again] = await store.claim(BOB, ask())
     clock.seconds += 1.5
     await store.complete(BOB, [finish(again, 3)])
-    [result] = await store.results(FIRST_CURSOR, 10)
+    [result] = await results(store)
     assert (result.request, result.version, result.prompt) == (request("a/0"), spec.version, spec.prompt)
     assert (result.status, result.reason, result.stop_reason) == (Status.OK, FinishReason.STOP, "</s>")
     assert (result.tokens, len(result.logprobs)) == (tokens(0, 5), 20)
@@ -71,41 +72,49 @@ async def test_results_come_in_order_after_a_cursor(store: Store) -> None:
     await store.submit([group("a", 5)])
     claims = await store.claim(ANN, ask())
     await store.complete(ANN, [finish(claim, 1) for claim in reversed(claims)])
-    first = await store.results(FIRST_CURSOR, 2)
-    rest = await store.results(first[-1].cursor, 10)
-    assert [one.request.index for one in (*first, *rest)] == [4, 3, 2, 1, 0]
-    assert await store.results(rest[-1].cursor, 10) == []
+    first = await results(store, limit=2)
+    rest = await store.results(0, first[-1].cursor, 10)
+    assert [one.request.index for one in (*first, *rest[:-1]) if isinstance(one, Result)] == [4, 3, 2, 1, 0]
+    assert isinstance(rest[-1], GroupEnd)
+    assert await store.results(0, rest[-1].cursor, 10) == []
 
 
 async def test_waiting_for_results_ends_with_the_first_one(store: Store) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, ask())
-    waiting = asyncio.create_task(store.results(FIRST_CURSOR, 10, wait_seconds=20.0))
+    waiting = asyncio.create_task(store.results(0, FIRST_CURSOR, 10, wait_seconds=20.0))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await store.complete(ANN, [finish(claim, 1)])
-    assert len(await asyncio.wait_for(waiting, 2.0)) == 1
+    assert len(await asyncio.wait_for(waiting, 2.0)) == 2
 
 
 async def test_waiting_for_results_ends_with_its_time(store: Store) -> None:
     started = time.monotonic()
-    assert await store.results(FIRST_CURSOR, 10, wait_seconds=0.05) == []
+    assert await store.results(0, FIRST_CURSOR, 10, wait_seconds=0.05) == []
     assert 0.04 < time.monotonic() - started < 2.0
 
 
 async def test_only_the_latest_driver_may_acknowledge(store: Store) -> None:
-    assert await store.acknowledged() == FIRST_CURSOR
+    batch = (await store.open_batch(OpenBatch("v1", "{}")))[0].number
+
+    async def acknowledged() -> int:
+        record = await store.batch(batch)
+        assert record is not None
+        return record.acknowledged
+
+    assert await acknowledged() == FIRST_CURSOR
     old = await store.acquire_driver("old")
     assert await store.acquire_driver("old") == old
-    await store.acknowledge(old, "3-0")
+    await store.acknowledge(batch, 3, old)
     new = await store.acquire_driver("new")
     assert new > old
     with pytest.raises(DriverFencedError, match="another driver"):
-        await store.acknowledge(old, "5-0")
-    await store.acknowledge(new, "2-0")
-    assert await store.acknowledged() == "3-0"
-    await store.acknowledge(new, "9-0")
-    assert await store.acknowledged() == "9-0"
+        await store.acknowledge(batch, 5, old)
+    await store.acknowledge(batch, 2, new)
+    assert await acknowledged() == 3
+    await store.acknowledge(batch, 9, new)
+    assert await acknowledged() == 9
 
 
 async def test_heartbeats_are_kept_until_a_worker_deregisters(store: Store, clock: Clock) -> None:
@@ -144,8 +153,8 @@ async def test_the_journal_tells_every_event_in_order(store: Store, clock: Clock
     await store.give_back(ANN, [delta(first, 3)])
     clock.seconds += 11
     await store.reap(3)
-    await store.abort(0)
-    entries = await store.journal(0, 100)
+    await store.end(0)
+    entries = await store.journal(0, 0, 100)
     assert [(entry.event, entry.request, entry.length) for entry in entries] == [
         ("claim", "0/a/0", 0),
         ("claim", "0/a/1", 0),
@@ -155,7 +164,7 @@ async def test_the_journal_tells_every_event_in_order(store: Store, clock: Clock
         ("abort", "0/a/1", 0),
     ]
     assert (entries[2].at, entries[2].worker, entries[2].fence) == (1000.0, "ann#1", first.fence)
-    assert await store.journal(2, 2) == entries[2:4]
+    assert await store.journal(0, 2, 2) == entries[2:4]
 
 
 async def test_a_record_tells_the_state_of_a_request(store: Store) -> None:
@@ -181,7 +190,7 @@ async def test_a_purged_job_is_empty_and_its_old_fences_are_void(store: Store) -
     await store.purge()
     assert (await store.progress(0)).requests == 0
     assert await store.workers() == []
-    assert await store.results(FIRST_CURSOR, 1) == await store.journal(0, 1) == []
+    assert await results(store) == await store.journal(0, 0, 1) == []
     await store.submit([group("a", 1)])
     assert names(await store.claim(BOB, ask())) == ["a/0"]
     assert (await extend(store, ANN, [delta(old, 1)])).replies[0].outcome is Outcome.LOST

@@ -12,10 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.store import builders
 from tests.store.conftest import Clock
 
-from openseer_core.chunk import Claim, Delta, Pulse, RequestRecord, Rescore, WorkerInfo
+from openseer_core.chunk import Claim, Delta, Pulse, RequestRecord, Rescore, Result, WorkerInfo
+from openseer_core.chunk_queue import OUTCOME_EVENTS
+from openseer_core.errors import BatchClosedError, RequestStateError
 from openseer_core.group import SHARED_LANE, GroupSpec, Priority
-from openseer_core.ids import RequestId, WorkerId
-from openseer_core.life import State, Status
+from openseer_core.ids import PARKED_BATCH, GroupId, RequestId, WorkerId
+from openseer_core.life import Event, State, Status
 from openseer_core.tokens import count_items
 from openseer_store.memory import MemoryStore
 from openseer_store.port import FIRST_CURSOR, Store
@@ -26,6 +28,7 @@ T = TypeVar("T")
 WORKERS = [WorkerId("ann", "1"), WorkerId("ann", "2"), WorkerId("bob", "1")]
 LANES = [(SHARED_LANE,), ("0", SHARED_LANE), ("1",)]
 BATCHES = [0, 1]
+ALL = [*BATCHES, PARKED_BATCH]
 MOST_GROUPS = 8
 
 scores = st.integers(-40, 40).map(lambda number: number / 4)
@@ -36,6 +39,8 @@ requests = st.tuples(scores | st.just(0.0), lanes)
 counts = st.integers(0, 6)
 shifts = st.sampled_from([0, 0, 0, -2, -1, 1])
 picks = st.lists(st.integers(0, 1000), max_size=4)
+versions = st.sampled_from([builders.VERSION, builders.VERSION, "v2"])
+endings = st.sampled_from([Event.ABORT, Event.CANCEL])
 _jobs = itertools.count()
 
 
@@ -56,11 +61,14 @@ class BothStores(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for batch in BATCHES:
-            self.both(lambda store, batch=batch: store.abort(batch))
+            self.both(lambda store, batch=batch: store.end(batch))
+            self.both(lambda store, batch=batch: store.seal(batch))
         self.all_that_is_seen_is_the_same()
-        results = self.both(lambda store: store.results(FIRST_CURSOR, 1000))
-        expected = [RequestId(spec.id, index) for spec in self.groups for index in range(spec.size)]
-        assert sorted(result.request for result in results) == sorted(expected)
+        for batch in BATCHES:
+            results = self.results(batch)
+            turns = {(record.request, record.turn) for record in self.runner.run(self.look(self.memory))}
+            assert {result.request for result in results} == {one for one, _ in turns if one.group.batch == batch}
+            assert self.runner.run(self.memory.progress(batch)).complete
         self.runner.run(self.redis.close())
         self.runner.close()
 
@@ -71,6 +79,22 @@ class BothStores(RuleBasedStateMachine):
         expected, found = self.runner.run(ask())
         assert found == expected
         return expected
+
+    def both_or_error(self, call: Callable[[Store], Awaitable[T]]) -> T | str:
+        async def told(store: Store) -> T | str:
+            try:
+                return await call(store)
+            except (BatchClosedError, RequestStateError) as error:
+                return f"{type(error).__name__}: {error}"
+
+        return self.both(told)
+
+    def gids(self, numbers: list[int]) -> list[GroupId]:
+        """Groups that are in either of the batches, or wait to be taken over."""
+        every = [
+            GroupId(batch, name) for batch in ALL for name in self.runner.run(self.memory.group_names(batch, 0, 99))
+        ]
+        return list(dict.fromkeys(every[number % len(every)] for number in numbers)) if every else []
 
     def chosen(self, numbers: list[int]) -> list[Claim]:
         """Claims that were once given, also those that are long lost; the latest come first."""
@@ -96,11 +120,16 @@ class BothStores(RuleBasedStateMachine):
             f"g/{number % 3}-{number}", 0, priority, batch=number % 2, ranks=ranks, lanes=bound, prompt_tokens=prompt
         )
         self.groups.append(spec)
-        self.both(lambda store: store.submit([spec, self.groups[0]]))
+        self.both_or_error(lambda store: store.submit([spec, self.groups[0]]))
 
-    @rule(worker=workers, slots=counts, blocks=st.integers(0, 20), own=st.sampled_from(LANES), slack=st.integers(0, 3))
-    def claim(self, worker: WorkerId, slots: int, blocks: int, own: tuple[str, ...], slack: int) -> None:
-        room = builders.ask(slots, blocks=blocks, lanes=own, slack=slack, lease_seconds=5.0, max_losses=1)
+    @rule(
+        worker=workers, slots=counts, blocks=st.integers(0, 20), own=st.sampled_from(LANES), slack=st.integers(0, 3),
+        version=versions,
+    )  # fmt: skip
+    def claim(self, worker: WorkerId, slots: int, blocks: int, own: tuple[str, ...], slack: int, version: str) -> None:
+        room = builders.ask(
+            slots, blocks=blocks, lanes=own, slack=slack, lease_seconds=5.0, max_losses=1, version=version
+        )
         for claim in self.both(lambda store: store.claim(worker, room)):
             assert claim.fence > self.fences.get(claim.request, 0)
             self.fences[claim.request] = claim.fence
@@ -122,8 +151,9 @@ class BothStores(RuleBasedStateMachine):
         )
 
     @rule(
-        numbers=picks, count=counts, shift=shifts, status=st.sampled_from([Status.OK, Status.OK, *Status]),
-        news=st.booleans(), priority=priorities, late=st.booleans(),
+        numbers=picks, count=counts, shift=shifts, news=st.booleans(),
+        status=st.sampled_from([Status.OK, Status.OK, Status.OK, *OUTCOME_EVENTS]),
+        priority=priorities, late=st.booleans(),
     )  # fmt: skip
     def complete(
         self, numbers: list[int], count: int, shift: int, status: Status, news: bool, priority: Priority, late: bool
@@ -170,9 +200,38 @@ class BothStores(RuleBasedStateMachine):
         self.both(lambda store: store.seal(batch))
 
     @precondition(lambda self: len(self.claims) > 20)
-    @rule(batch=st.sampled_from(BATCHES))
-    def abort(self, batch: int) -> None:
-        self.both(lambda store: store.abort(batch))
+    @rule(batch=st.sampled_from(BATCHES), event=endings)
+    def end(self, batch: int, event: Event) -> None:
+        self.both(lambda store: store.end(batch, event))
+
+    @rule(numbers=picks, event=endings, index=st.none() | st.integers(0, 4))
+    def end_groups(self, numbers: list[int], event: Event, index: int | None) -> None:
+        groups = self.gids(numbers)[:1]
+        self.both(lambda store: store.end_groups(groups, event, index))
+
+    @rule(numbers=picks, batch=st.sampled_from(ALL), version=versions, stale=st.sampled_from([(), (), ("v2",)]))
+    def carry(self, numbers: list[int], batch: int, version: str, stale: tuple[str, ...]) -> None:
+        groups = [gid for gid in self.gids(numbers) if gid.batch != batch][:2]
+        self.both(lambda store: store.carry(groups, batch, version, stale))
+
+    @rule(batch=st.sampled_from(BATCHES), version=versions, stale=st.sampled_from([(), ("v2",)]))
+    def change_version(self, batch: int, version: str, stale: tuple[str, ...]) -> None:
+        self.both(lambda store: store.change_version(batch, version, stale))
+
+    @rule(numbers=picks, index=st.integers(0, 4), turn=st.integers(0, 2), count=counts)
+    def go_on(self, numbers: list[int], index: int, turn: int, count: int) -> None:
+        for gid in self.gids(numbers):
+            size = self.runner.run(self.memory.group_view(gid)).size
+            request = RequestId(gid, index % size)
+            start = count_items(self.runner.run(self.memory.record(request)).tokens)
+            appended = builders.tokens(start, count)
+            if gid.batch in BATCHES:
+                self.both_or_error(lambda store, one=request, more=appended: store.go_on(one, turn, more))
+
+    @rule(numbers=picks, valid=st.booleans())
+    def judge(self, numbers: list[int], valid: bool) -> None:
+        verdicts = {gid.name: valid for gid in self.gids(numbers)}
+        self.both(lambda store: store.judge(0, verdicts))
 
     # ---- what must hold
 
@@ -183,21 +242,34 @@ class BothStores(RuleBasedStateMachine):
         for worker in WORKERS:
             pulse = self.pulse(worker)
             assert pulse.inflight == len(leased)
-            assert pulse.waiting == sum(record.state is State.QUEUED for record in records)
         for record in records:
             check_tokens(record)
-        results = self.both(lambda store: store.results(FIRST_CURSOR, 1000))
-        assert len({result.request for result in results}) == len(results)
+        waiting = sum(record.state is State.QUEUED for record in records if record.request.group.batch in BATCHES)
+        assert sum(self.both(lambda store: store.load()).waiting.values()) == waiting
+        for batch in BATCHES:
+            results = self.results(batch)
+            assert len({(result.request, result.turn) for result in results}) == len(results)
+
+    def results(self, batch: int) -> list[Result]:
+        entries = self.both(lambda store: store.results(batch, FIRST_CURSOR, 1000))
+        assert [entry.cursor for entry in entries] == list(range(1, len(entries) + 1))
+        return [entry for entry in entries if isinstance(entry, Result)]
 
     async def look(self, store: Store) -> list[RequestRecord]:
-        for spec in self.groups:
-            assert await store.group_view(spec.id) == await self.memory.group_view(spec.id)
-        for batch in BATCHES:
+        records: list[RequestRecord] = []
+        for batch in ALL:
             assert await store.progress(batch) == await self.memory.progress(batch)
-        assert await store.journal(0, 10_000) == await self.memory.journal(0, 10_000)
+            assert await store.journal(batch, 0, 10_000) == await self.memory.journal(batch, 0, 10_000)
+            names = await store.group_names(batch, 0, 1000)
+            for spec in await store.groups(batch, 0, 1000):
+                assert await store.group_view(spec.id) == await self.memory.group_view(spec.id)
+                assert await store.verdict(spec.id) == await self.memory.verdict(spec.id)
+                records += [await store.record(RequestId(spec.id, index)) for index in range(spec.size)]
+            assert len(names) == len(
+                {record.request.group for record in records if record.request.group.batch == batch}
+            )
         assert await store.workers() == await self.memory.workers()
-        names = [RequestId(spec.id, index) for spec in self.groups for index in range(spec.size)]
-        return [await store.record(name) for name in names]
+        return records
 
     def pulse(self, worker: WorkerId) -> Pulse:
         every = (SHARED_LANE, "0", "1")
@@ -219,6 +291,8 @@ def check_tokens(record: RequestRecord) -> None:
 
 
 @pytest.mark.redis
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_redis_and_the_reference_give_the_same_answers(redis_url: str) -> None:
     machine = type("Machine", (BothStores,), {"url": redis_url})
-    run_state_machine_as_test(machine, settings=settings(max_examples=100, stateful_step_count=40))
+    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=40))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openseer_core.chunk import Directive, Finish, Reply, WorkerInfo
+from openseer_core.chunk import Directive, Finish, Reply, Result, WorkerInfo
 from openseer_core.errors import EngineError, GpuSickError
 from openseer_core.group import GroupSpec, GroupView
 from openseer_core.ids import GroupId, RequestId, WorkerId
@@ -95,7 +95,7 @@ class Scene:
                 assert record.tokens == scripted_tokens(f"0/g{ordinal}", index, 0, length)
 
     async def results(self) -> list[Any]:
-        return await self.store.results("0-0", 10_000)
+        return [entry for entry in await self.store.results(0, 0, 10_000) if isinstance(entry, Result)]
 
 
 def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -4,12 +4,13 @@
 -- ARGV[1]  time in seconds, or "" for the server's own clock.
 -- ARGV[2]  the verb's arguments, msgpack. Binary ones follow from ARGV[3] on.
 -- A call from Lua costs more than what Redis then does, so groups and requests are one packed string each, and what
--- many items of a verb would each change (counters, deadlines, a group's place) is gathered and written by flush().
+-- many items of a verb would each change (counters, deadlines, a group's place, a batch's page) is gathered and written
+-- by flush().
 
 local P, call, pack, unpack_row = KEYS[1], redis.call, cmsgpack.pack, cmsgpack.unpack
 local HEAD_WINDOW, SIBLING_WINDOW = 16, 4
-local REAP_LIMIT, WORKER_TTL_SECONDS, EPOCH_STRIDE, ITEM_BYTES = 64, 10, 4294967296, 4
-local COUNTERS, DEADLINES, JOURNAL, RESULTS = P .. ':counters', P .. ':deadlines', P .. ':journal', P .. ':results'
+local REAP_LIMIT, WORKER_TTL_SECONDS, EPOCH_STRIDE, ITEM_BYTES, TAIL, PARKED = 64, 10, 4294967296, 4, 10, '-1'
+local COUNTERS, DEADLINES = P .. ':counters', P .. ':deadlines'
 
 local function clock()
   if ARGV[1] ~= '' then
@@ -42,13 +43,17 @@ local function waiting_key(lane, gid)
   return P .. ':waiting:' .. #lane .. ':' .. lane .. ':' .. gid
 end
 
+local function batch_of(gid)
+  return string.match(gid, '^[^/]*')
+end
+
 local function batch_key(gid)
-  return P .. ':batch:' .. string.match(gid, '^[^/]*')
+  return P .. ':batch:' .. batch_of(gid)
 end
 
 -- ---- what is gathered until flush()
 
-local bumps, numbers, deadlines, ended, dirty = {}, {}, {}, {}, {}
+local bumps, pages, deadlines, ended, dirty = {}, {}, {}, {}, {}
 
 local function bump(key, field, by)
   local fields = bumps[key] or {}
@@ -56,18 +61,40 @@ local function bump(key, field, by)
   bumps[key] = fields
 end
 
--- The id of the next entry of a stream.
-local function next_id(field)
-  local number = (numbers[field] or tonumber(call('HGET', COUNTERS, field) or 0)) + 1
-  numbers[field] = number
-  bump(COUNTERS, field, 1)
-  return int(number) .. '-0'
+-- What a verb may change of a batch more than once, read at its first use: core's Ledger. `dirty`: fields to write.
+local PAGE = {'requests', 'ok', 'aborted', 'infra_failed', 'carried_over', 'entries', 'journal', 'longest',
+  'started_at', 'tail_at'}
+
+local function page_of(key)
+  local page = pages[key]
+  if not page then
+    local row = call('HMGET', key, unpack(PAGE))
+    page = {dirty = {}, pending = bumps[key] or {}}
+    for place, field in ipairs(PAGE) do
+      page[field] = tonumber(row[place] or 0) + (page.pending[field] or 0)
+    end
+    page.closed = page.ok + page.aborted + page.infra_failed + page.carried_over
+    pages[key] = page
+  end
+  return page
+end
+
+local function write_on(page, field, value)
+  page[field], page.dirty[field] = value, true
+end
+
+local function add_requests(key, count)
+  local page = page_of(key)
+  bump(key, 'requests', count)
+  page.requests = page.requests + count
+  write_on(page, 'tail_at', 0)
 end
 
 -- ---- groups and requests
 
 local GROUP = {'version', 'ordinal', 'size', 'max_tokens', 'enqueued_at', 'prompt_tokens', 'lanes', 'ranks',
-  'revision', 'finished', 'longest_finished', 'longest_running', 'base', 'slope', 'probe', 'parked'}
+  'revision', 'finished', 'longest_finished', 'longest_running', 'base', 'slope', 'probe', 'parked', 'tier',
+  'ok', 'aborted', 'failed', 'carried'}
 local groups = {}
 
 local function group_of(gid)
@@ -96,19 +123,29 @@ end
 
 local function view_of(group)
   return {group.id, int(group.revision), int(group.ordinal), int(group.size), int(group.max_tokens),
-    real(group.enqueued_at), int(group.finished), int(group.longest_finished), int(group.longest_running)}
+    real(group.enqueued_at), int(group.finished), int(group.longest_finished), int(group.longest_running),
+    int(group.tier)}
 end
 
 local function lane_of(group, index)
   return group.lanes and group.lanes[index + 1] or ''
 end
 
+local function new_request(gid, index)
+  return {id = gid .. '/' .. index, gid = gid, index = index, state = 'queued', leases = 0, losses = 0, fence = 0,
+    holder = '', claimed_at = 0, start = 0, generated = 0, turn = 0, reason = '', stop_reason = '', status = false}
+end
+
 local function load_request(gid, index)
   local id = gid .. '/' .. index
   local data = call('GET', P .. ':request:' .. id)
-  local row = data and unpack_row(data) or {'queued', 0, 0, 0, '', 0, 0, 0}
+  if not data then
+    return new_request(gid, index)
+  end
+  local row = unpack_row(data)
   return {id = id, gid = gid, index = index, state = row[1], leases = row[2], losses = row[3], fence = row[4],
-    holder = row[5], claimed_at = row[6], start = row[7], generated = row[8]}
+    holder = row[5], claimed_at = row[6], start = row[7], generated = row[8], turn = row[9], reason = row[10],
+    stop_reason = row[11], status = row[12]}
 end
 
 local function request_of(rid)
@@ -118,11 +155,15 @@ end
 
 local function save_request(request)
   call('SET', P .. ':request:' .. request.id, pack({request.state, request.leases, request.losses, request.fence,
-    request.holder, request.claimed_at, request.start, request.generated}))
+    request.holder, request.claimed_at, request.start, request.generated, request.turn, request.reason,
+    request.stop_reason, request.status}))
 end
 
 local function note(event, request)
-  call('XADD', JOURNAL, next_id('journal'), 'entry',
+  local key = batch_key(request.gid)
+  local page = page_of(key)
+  write_on(page, 'journal', page.journal + 1)
+  call('XADD', key .. ':journal', int(page.journal) .. '-0', 'entry',
     pack({now, event, request.id, request.holder, request.fence, request.generated}))
 end
 
@@ -160,6 +201,16 @@ local function flush()
       call('HINCRBY', key, field, by)
     end
   end
+  for key, page in pairs(pages) do
+    local row = {}
+    for field in pairs(page.dirty) do
+      row[#row + 1] = field
+      row[#row + 1] = real(page[field])
+    end
+    if row[1] then
+      call('HSET', key, unpack(row))
+    end
+  end
   if ended[1] then
     call('ZREM', DEADLINES, unpack(ended))
   end
@@ -173,7 +224,7 @@ local function flush()
       refresh(group, lane)
     end
   end
-  bumps, numbers, deadlines, ended, dirty = {}, {}, {}, {}, {}
+  bumps, pages, deadlines, ended, dirty = {}, {}, {}, {}, {}
 end
 
 -- The lists that go to Redis in one call must stay well below the size of Lua's stack.
@@ -247,7 +298,7 @@ local function release(request, event, state)
   bump(COUNTERS, 'worker:' .. string.match(request.holder, '^[^#]*'), -1)
   bump(COUNTERS, 'inflight', -1)
   call('RPUSH', P .. ':chunks:' .. request.id, pack({request.holder, request.fence, request.start,
-    request.generated, request.claimed_at, now, event}))
+    request.generated, request.claimed_at, now, event, group_of(request.gid).version}))
   request.state = state
   save_request(request)
   note(event, request)
@@ -257,40 +308,6 @@ end
 local function end_lease(request, event)
   release(request, event, 'queued')
   enqueue(group_of(request.gid), request)
-end
-
-local STATES = {complete = 'done', abort = 'aborted', fail = 'failed'}
-
-local function close(request, event, status, reason, stop_reason)
-  if request.state == 'leased' then
-    release(request, event, STATES[event])
-  else
-    dequeue(group_of(request.gid), request)
-    request.state = STATES[event]
-    save_request(request)
-    note(event, request)
-  end
-  bump(batch_key(request.gid), status, 1)
-  call('XADD', RESULTS, next_id('results'), 'result', pack({request.id, status, reason, stop_reason, now}))
-end
-
-local function reap(max_losses, everything)
-  local expired = call('ZRANGEBYSCORE', DEADLINES, '-inf', everything and '+inf' or now, 'LIMIT', 0, REAP_LIMIT)
-  for _, rid in ipairs(expired) do
-    local request = request_of(rid)
-    if not everything then
-      request.losses = request.losses + 1
-      call('ZREM', P .. ':claiming', string.match(request.holder, '^[^#]*')) -- dead, as far as anybody can tell
-    end
-    if request.losses > max_losses then
-      close(request, 'fail', 'infra_failed', 'infra_failed', '')
-    else
-      end_lease(request, 'reap')
-    end
-  end
-  call('ZREMRANGEBYSCORE', P .. ':claiming', '-inf', '(' .. real(now - WORKER_TTL_SECONDS))
-  flush()
-  return #expired
 end
 
 -- ---- reading
@@ -311,5 +328,3 @@ local function pulse(worker, version, lanes)
   end
   return {waiting, best, tonumber(counts[1] or 0), tonumber(counts[2] or 0), call('ZCARD', P .. ':claiming')}
 end
-
--- ---- the verb

@@ -37,8 +37,7 @@ end
 local function request_in(group, entry)
   if not entry.request then
     local index = tonumber(entry.member)
-    entry.request = group.parked > 0 and load_request(group.id, index) or {id = group.id .. '/' .. index,
-      gid = group.id, index = index, state = 'queued', leases = 0, losses = 0, holder = '', generated = 0}
+    entry.request = group.parked > 0 and load_request(group.id, index) or new_request(group.id, index)
   end
   return entry.request
 end
@@ -98,6 +97,10 @@ local function lease(group, request)
   bump(COUNTERS, 'worker:' .. worker, 1)
   bump(COUNTERS, 'inflight', 1)
   note('claim', request)
+  local page = page_of(batch_key(group.id))
+  if page.started_at == 0 then
+    write_on(page, 'started_at', now)
+  end
   if not sent[group.id] then
     sent[group.id] = view_of(group)
     specs[#specs + 1] = group.id

@@ -3,7 +3,7 @@
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, boot, whether it claims}
 -- ARGV[3]    what the worker says of itself, which only clients read
--- Returns    1 when it is to drain, else 0
+-- Returns    {1 when it is to drain, else 0; revision of the orders}
 
 local args = unpack_row(ARGV[2])
 call('SADD', P .. ':workers', args[1])
@@ -13,4 +13,4 @@ if args[3] then
 else
   call('ZREM', P .. ':claiming', args[1])
 end
-return call('SISMEMBER', P .. ':drains', args[1])
+return {call('SISMEMBER', P .. ':drains', args[1]), tonumber(call('HGET', P .. ':orders', 'revision') or 0)}

@@ -2,7 +2,7 @@
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {group, index}
--- Returns    {state, fence, tokens, logprobs, chunks}, or nothing when the group or the index is unknown
+-- Returns    {state, fence, tokens, logprobs, chunks, turn, holder, reason}, or nothing when the group or the index is unknown
 
 local args = unpack_row(ARGV[2])
 local group = group_of(args[1])
@@ -12,4 +12,5 @@ end
 local request = load_request(args[1], args[2])
 local rid = request.id
 return {request.state, int(request.fence), call('GET', P .. ':tokens:' .. rid) or '',
-  call('GET', P .. ':logprobs:' .. rid) or '', call('LRANGE', P .. ':chunks:' .. rid, 0, -1)}
+  call('GET', P .. ':logprobs:' .. rid) or '', call('LRANGE', P .. ':chunks:' .. rid, 0, -1), request.turn,
+  request.holder, request.reason}

@@ -1,29 +1,48 @@
--- Purpose    Reads results after a cursor with all that belongs to them.
--- Guarantee  Changes nothing. Stops early once the answer holds max_bytes, but gives at least one.
+-- Purpose    Reads a batch's results stream after a number with all that belongs to it.
+-- Guarantee  Changes nothing. A result shows its request as it was then, also if it went on since. Stops early once the
+--            answer holds max_bytes, but gives at least one.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {first stream id, limit, max_bytes}
--- Returns    {results, specs}; a result: {cursor, request, status, reason, stop_reason, finished_at, tokens, logprobs,
---            chunks}; specs: group, spec, group, spec, … (each group once).
+-- ARGV[2]    {batch, first stream id, limit, max_bytes}
+-- Returns    {entries, specs}; a result: {cursor, request, status, reason, stop_reason, finished_at, tokens, logprobs,
+--            chunks, turn, version}; a group's end: {cursor, group, ended_at, size, ok, aborted, infra_failed,
+--            carried_over}; specs: group, spec, group, spec, … (each group once).
 
 local args = unpack_row(ARGV[2])
-local results, specs, sent, bytes = {}, {}, {}, 0
-for _, entry in ipairs(call('XRANGE', RESULTS, args[1], '+', 'COUNT', args[2])) do
-  local row = unpack_row(entry[2][2])
-  local rid = row[1]
-  local gid = string.match(rid, '^(.*)/')
+local entries, specs, sent, bytes = {}, {}, {}, 0
+
+local function spec_of(gid)
   if not sent[gid] then
     sent[gid] = true
     specs[#specs + 1] = gid
-    specs[#specs + 1] = call('GET', P .. ':spec:' .. gid)
+    specs[#specs + 1] = call('GET', P .. ':spec:' .. gid) or ''
     bytes = bytes + #specs[#specs]
   end
-  local tokens = call('GET', P .. ':tokens:' .. rid) or ''
-  local logprobs = call('GET', P .. ':logprobs:' .. rid) or ''
-  results[#results + 1] = {entry[1], rid, row[2], row[3], row[4], real(row[5]), tokens, logprobs,
-    call('LRANGE', P .. ':chunks:' .. rid, 0, -1)}
+end
+
+local function result_of(cursor, row)
+  local rid, last = row[1], row[6] * ITEM_BYTES - 1
+  local tokens, logprobs, chunks = '', '', {}
+  if last > 0 then
+    tokens = call('GETRANGE', P .. ':tokens:' .. rid, 0, last)
+    logprobs = call('GETRANGE', P .. ':logprobs:' .. rid, 0, last)
+  end
+  if row[7] > 0 then
+    chunks = call('LRANGE', P .. ':chunks:' .. rid, 0, row[7] - 1)
+  end
+  spec_of(string.match(rid, '^(.*)/'))
   bytes = bytes + #tokens + #logprobs
-  if bytes >= args[3] then
+  return {cursor, rid, row[2], row[3], row[4], real(row[5]), tokens, logprobs, chunks, row[8], row[9]}
+end
+
+for _, entry in ipairs(call('XRANGE', P .. ':batch:' .. int(args[1]) .. ':results', args[2], '+', 'COUNT', args[3])) do
+  local kind, row = entry[2][1], unpack_row(entry[2][2])
+  if kind == 'result' then
+    entries[#entries + 1] = result_of(entry[1], row)
+  else
+    entries[#entries + 1] = {entry[1], row[1], real(row[2]), row[3], row[4], row[5], row[6], row[7]}
+  end
+  if bytes >= args[4] then
     break
   end
 end
-return {results, specs}
+return {entries, specs}

@@ -4,7 +4,7 @@
 -- ARGV[2]    list of group ids
 -- ARGV[3…]   of each group in turn: its row (msgpack; GROUP in _shared.lua names the places) and its spec, which
 --            only clients read
--- Returns    how many were new
+-- Returns    {how many were new, the first new group whose batch is sealed or gone, or ""}; none after that is queued
 
 local function fill(group)
   local waiting = {}
@@ -25,21 +25,32 @@ local function fill(group)
 end
 
 local function add(gid, row, spec)
-  if not call('SET', P .. ':group:' .. gid, row, 'NX') then
+  if call('EXISTS', P .. ':group:' .. gid) == 1 then
     return 0
   end
+  local batch = batch_key(gid)
+  local shut = call('HMGET', batch, 'sealed', 'forgotten')
+  if shut[1] or shut[2] then
+    return nil
+  end
+  call('SET', P .. ':group:' .. gid, row)
   call('SET', P .. ':spec:' .. gid, spec)
-  local group, batch = group_of(gid), batch_key(gid)
+  local group = group_of(gid)
   fill(group)
   bump(batch, 'groups', 1)
-  bump(batch, 'requests', group.size)
+  add_requests(batch, group.size)
   call('RPUSH', batch .. ':groups', gid)
   return 1
 end
 
-local new = 0
+local new, refused = 0, ''
 for number, gid in ipairs(unpack_row(ARGV[2])) do
-  new = new + add(gid, ARGV[1 + 2 * number], ARGV[2 + 2 * number])
+  local added = add(gid, ARGV[1 + 2 * number], ARGV[2 + 2 * number])
+  if not added then
+    refused = gid
+    break
+  end
+  new = new + added
 end
 flush()
-return new
+return {new, refused}

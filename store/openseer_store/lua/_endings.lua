@@ -1,0 +1,115 @@
+-- How requests end, put after _shared.lua and in front of every verb. Each step mirrors the method of the same name in
+-- openseer_core/chunk_queue.py or ledger.py.
+
+local STATES = {complete = 'done', abort = 'aborted', fail = 'failed', cancel = 'cancelled', carry = 'carried'}
+local ENDINGS = {abort = {'aborted', 'aborted'}, cancel = {'aborted', 'cancelled'},
+  carry = {'carried_over', 'carried_over'}, fail = {'infra_failed', 'infra_failed'}}
+local COUNTS = {ok = 'ok', aborted = 'aborted', infra_failed = 'failed', carried_over = 'carried'}
+
+local function add_entry(key, kind, row)
+  local page = page_of(key)
+  write_on(page, 'entries', page.entries + 1)
+  call('XADD', key .. ':results', int(page.entries) .. '-0', kind, pack(row))
+end
+
+-- Counts a request that has ended and puts its result, and with the last one its group's end, on the stream.
+local function report(request)
+  local key, group = batch_key(request.gid), group_of(request.gid)
+  local page, field = page_of(key), COUNTS[request.status]
+  bump(key, request.status, 1)
+  page.closed = page.closed + 1
+  add_entry(key, 'result', {request.id, request.status, request.reason, request.stop_reason, now, request.generated,
+    call('LLEN', P .. ':chunks:' .. request.id), request.turn, group.version})
+  write_on(page, 'ended_at', now)
+  if request.status == 'ok' and request.generated > page.longest then
+    write_on(page, 'longest', request.generated)
+  end
+  if page.tail_at == 0 and TAIL * page.closed >= (TAIL - 1) * page.requests then
+    write_on(page, 'tail_at', now)
+  end
+  group[field] = group[field] + 1
+  dirty[group.id] = dirty[group.id] or {}
+  if group.ok + group.aborted + group.failed + group.carried == group.size then
+    add_entry(key, 'group', {group.id, now, group.size, group.ok, group.aborted, group.failed, group.carried})
+    bump(key, 'groups_ended', 1)
+    bump(key, 'groups_whole', group.ok == group.size and 1 or 0)
+    bump(key, 'groups_carried', group.carried > 0 and 1 or 0)
+  end
+end
+
+local function close(request, event, status, reason, stop_reason)
+  request.status, request.reason, request.stop_reason = status, reason, stop_reason
+  if request.state == 'leased' then
+    release(request, event, STATES[event])
+  else
+    dequeue(group_of(request.gid), request)
+    request.state = STATES[event]
+    save_request(request)
+    note(event, request)
+  end
+  report(request)
+end
+
+-- Ends a group's unfinished requests (`only`: just that one) for a reason that is not their own response's.
+local function end_group(gid, event, only)
+  local group, count = group_of(gid), 0
+  if not group then
+    return 0
+  end
+  for index = only or 0, math.min(only or group.size - 1, group.size - 1) do
+    local request = load_request(gid, index)
+    if request.state == 'queued' or request.state == 'leased' then
+      close(request, event, ENDINGS[event][1], ENDINGS[event][2], '')
+      count = count + 1
+    end
+  end
+  return count
+end
+
+local function is_stale(group, versions)
+  for index = 0, group.size - 1 do
+    local oldest = versions[1] and call('LINDEX', P .. ':chunks:' .. group.id .. '/' .. index, 0)
+    local version = oldest and unpack_row(oldest)[8]
+    for _, stale in ipairs(versions) do
+      if version == stale then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+-- Deletes a group none of whose requests waits or runs; flush() comes before.
+local function erase(group)
+  local doomed = {P .. ':group:' .. group.id, P .. ':spec:' .. group.id}
+  for index = 0, group.size - 1 do
+    for _, kind in ipairs({':request:', ':tokens:', ':logprobs:', ':chunks:'}) do
+      doomed[#doomed + 1] = P .. kind .. group.id .. '/' .. index
+    end
+  end
+  for first = 1, #doomed, 1000 do
+    call('UNLINK', unpack(doomed, first, math.min(first + 999, #doomed)))
+  end
+  groups[group.id] = false
+end
+
+local function reap(max_losses, everything)
+  local expired = call('ZRANGEBYSCORE', DEADLINES, '-inf', everything and '+inf' or now, 'LIMIT', 0, REAP_LIMIT)
+  for _, rid in ipairs(expired) do
+    local request = request_of(rid)
+    if not everything then
+      request.losses = request.losses + 1
+      call('ZREM', P .. ':claiming', string.match(request.holder, '^[^#]*')) -- dead, as far as anybody can tell
+    end
+    if request.losses > max_losses then
+      close(request, 'fail', ENDINGS.fail[1], ENDINGS.fail[2], '')
+    else
+      end_lease(request, 'reap')
+    end
+  end
+  call('ZREMRANGEBYSCORE', P .. ':claiming', '-inf', '(' .. real(now - WORKER_TTL_SECONDS))
+  flush()
+  return #expired
+end
+
+-- ---- the verb

@@ -1,0 +1,16 @@
+-- Purpose    Reads what is kept of batches beside their groups.
+-- Guarantee  Changes nothing.
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    {number, or false for all whose data are there}
+-- Returns    {number, fields of its hash, number, fields, …}; a batch that was never opened is left out
+
+local args = unpack_row(ARGV[2])
+local found = {}
+for _, number in ipairs(args[1] and {args[1]} or call('ZRANGE', P .. ':batches', 0, -1)) do
+  local fields = call('HGETALL', P .. ':batch:' .. number)
+  if call('HEXISTS', P .. ':batch:' .. number, 'spec') == 1 then
+    found[#found + 1] = tonumber(number)
+    found[#found + 1] = fields
+  end
+end
+return found

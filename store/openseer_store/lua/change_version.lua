@@ -1,0 +1,50 @@
+-- Purpose    Lets unfinished requests of some groups go on with other weights.
+-- Guarantee  Leases still out are voided first, so no token is stamped with weights that did not make it. A repeat
+--            changes nothing. Bounded: the caller goes on from group to group.
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    {batch, first group, last group (places, both included), version, stale versions}
+-- Returns    how many groups were looked at
+
+local args = unpack_row(ARGV[2])
+local key, version = P .. ':batch:' .. int(args[1]), args[4]
+
+local function switch(group)
+  local open = {}
+  for index = 0, group.size - 1 do
+    local request = load_request(group.id, index)
+    if request.state == 'leased' then
+      end_lease(request, 'reap')
+    end
+    if request.state == 'queued' then
+      open[#open + 1] = request
+    end
+  end
+  for _, request in ipairs(open) do
+    dequeue(group, request)
+  end
+  flush()
+  group.version = version
+  for _, request in ipairs(open) do
+    enqueue(group, request)
+    if request.leases == 0 then
+      group.parked = group.parked - 1
+    end
+  end
+  touch(group)
+  flush()
+end
+
+local gids = call('LRANGE', key .. ':groups', args[2], args[3])
+for _, gid in ipairs(gids) do
+  local group = group_of(gid)
+  if group.ok + group.aborted + group.failed + group.carried < group.size and group.version ~= version then
+    if is_stale(group, args[5]) then
+      end_group(gid, 'abort')
+    else
+      switch(group)
+    end
+  end
+end
+call('HSET', key, 'version', version)
+flush()
+return #gids

@@ -1,0 +1,51 @@
+-- Purpose    Appends tokens that the model did not draw to a response whose turn has finished, and queues it again.
+-- Guarantee  A repeat of the same turn changes nothing.
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    {group, index, turn}
+-- ARGV[3]    the tokens
+-- Returns    {"ok" | "unknown" | "state" | "room", state, turn, generated, max_tokens}
+
+local args = unpack_row(ARGV[2])
+local group = group_of(args[1])
+if not group or args[2] >= group.size then
+  return {'unknown'}
+end
+local request, added = load_request(args[1], args[2]), #ARGV[3] / ITEM_BYTES
+local function answer(word)
+  return {word, request.state, request.turn, request.generated, int(group.max_tokens)}
+end
+if request.turn == args[3] + 1 then
+  return answer('ok')
+end
+if request.state ~= 'done' or request.turn ~= args[3] then
+  return answer('state')
+end
+if request.generated + added >= group.max_tokens then
+  return answer('room')
+end
+local logprobs, start = P .. ':logprobs:' .. request.id, request.generated
+if call('STRLEN', logprobs) == start * ITEM_BYTES then
+  call('APPEND', logprobs, string.rep('\0', #ARGV[3]))
+end
+if added > 0 then
+  call('APPEND', P .. ':tokens:' .. request.id, ARGV[3])
+  call('RPUSH', P .. ':chunks:' .. request.id,
+    pack({'', request.fence, start, start + added, now, now, 'append', group.version}))
+end
+request.generated, request.turn, request.state = start + added, request.turn + 1, 'queued'
+request.reason, request.stop_reason, request.status = '', '', false
+save_request(request)
+note('go_on', request)
+local key = batch_key(group.id)
+if group.ok + group.aborted + group.failed + group.carried == group.size then
+  bump(key, 'groups_ended', -1)
+end
+if group.ok == group.size then
+  bump(key, 'groups_whole', -1)
+end
+group.ok = group.ok - 1
+bump(key, 'ok', -1)
+page_of(key).closed = page_of(key).closed - 1
+enqueue(group, request)
+flush()
+return answer('ok')

@@ -1,0 +1,21 @@
+-- Purpose    Gives a group more requests.
+-- Guarantee  A repeat changes nothing. The batch has a single writer, so nobody else's members are overwritten.
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    {group, how many it has, how many it is to have}
+-- ARGV[3]    the group's new spec
+-- Returns    1 when it has grown
+
+local args = unpack_row(ARGV[2])
+local group = group_of(args[1])
+if not group or group.size ~= args[2] then
+  return 0
+end
+call('SET', P .. ':spec:' .. group.id, ARGV[3])
+group.size, group.revision = args[3], group.revision + 1
+add_requests(batch_key(group.id), args[3] - args[2])
+for index = args[2], args[3] - 1 do
+  enqueue(group, load_request(group.id, index))
+  group.parked = group.parked - 1  -- enqueue() counts one that somebody has held
+end
+flush()
+return 1
