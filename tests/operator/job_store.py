@@ -40,10 +40,10 @@ class JobStore:
         """A heartbeat."""
         await self.store.heartbeat(worker, WorkerInfo(state, figures))
 
-    async def submit(self, name: str) -> list[Claim]:
+    async def submit(self, name: str, batch: int = 0) -> list[Claim]:
         """A group of two requests, which ANN takes at once."""
         spec = GroupSpec(
-            id=GroupId(0, name),
+            id=GroupId(batch, name),
             version="v1",
             ordinal=0,
             prompt=pack_tokens([1, 2]),

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 import yaml
-from core.cluster_model import Cluster, make_job
+from core.cluster_model import Cluster, make_job, serving
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,6 +133,29 @@ def test_a_job_goes_from_starting_over_running_to_complete() -> None:
     cluster.end("j-driver", 0)
     look()
     assert reasons == ["NoWorkerReady", "Running", "Complete"]
+
+
+def test_a_serving_job_says_when_the_trainer_has_its_gpus_and_promises_no_end() -> None:
+    cluster = Cluster(serving(make_job()), progress=BatchProgress(groups=1, requests=8, ok=4))
+
+    def look() -> dict[str, Any]:
+        for _ in range(2):
+            cluster.step()
+            cluster.tick()
+        seen = cluster.observe()
+        return status_of(seen, plan(seen), FACTS, {})
+
+    running = look()
+    assert running["reason"] == "Running"
+    assert running["progress"]["percent"] == 50
+    assert "etaSeconds" not in running["progress"]
+    cluster.released = True
+    released = look()
+    assert (released["reason"], released["workers"]["summary"]) == ("Released", "0/0")
+    assert conditions(released)["Ready"] == ("False", "Released")
+    assert conditions(released)["Progressing"] == ("False", "Released")
+    cluster.released = False
+    assert look()["reason"] == "Running"
 
 
 def test_pods_that_no_node_takes_are_a_condition_and_not_a_failure() -> None:

@@ -15,8 +15,10 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from tests.operator.job_store import ANN, BOB, JobStore
 
+from openseer_core.batch import OpenBatch
 from openseer_core.ids import WorkerId
 from openseer_core.observation import StoreView, WorkerReport
+from openseer_core.orders import Orders
 from openseer_operator.api import Api
 from openseer_operator.reading import JobRecord, Key, read_job
 from openseer_operator.stores import READS_AT_ONCE, READS_PER_SECOND, STALE_SECONDS, Stores
@@ -25,12 +27,12 @@ pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
 KEY = ("default", "job")
 
 
-def record(url: str, name: str = "job", uid: str = "", **store: Any) -> JobRecord:
+def record(url: str, name: str = "job", uid: str = "", *, serves: bool = False, **store: Any) -> JobRecord:
     raw: dict[str, Any] = {
         "metadata": {"name": name, "namespace": "default", "uid": uid or f"uid of {name}", "generation": 1},
         "spec": {
             "model": {"path": "m"},
-            "prompts": {"path": "p.jsonl"},
+            **({"mode": "serve"} if serves else {"prompts": {"path": "p.jsonl"}}),
             "workers": {"replicas": 2},
             "store": store or {"url": url},
         },
@@ -101,6 +103,42 @@ async def test_somebody_is_told_of_what_calls_for_action_and_not_of_every_token(
         assert told[KEY] == 1
         await server.say(ANN, "sick", pod="pod-a", sick="Xid 79")
         await until(lambda: told[KEY] == 2)
+
+
+async def test_a_serving_jobs_counts_are_those_of_the_batches_that_are_there_and_its_tokens_only_grow(
+    server: JobStore,
+) -> None:
+    (one, _), (two, _) = [await server.store.open_batch(OpenBatch("v1", "{}", key)) for key in "ab"]
+    first = await server.submit("a", one.number)
+    await server.extend(first[0], 100)
+    async with reading(record(server.url, serves=True)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        assert (view(stores).progress.requests, view(stores).progress.tokens) == (2, 100)
+        second = await server.submit("b", two.number)
+        await server.extend(second[0], 50)
+        await until(lambda: view(stores).progress.tokens == 150)
+        await server.store.seal(one.number)
+        await server.store.forget(one.number)
+        await until(lambda: view(stores).progress.requests == 2)
+        assert view(stores).progress.tokens == 50
+        assert not view(stores).progress.sealed
+        assert stores.tokens(KEY) == 150
+        speed = stores.tokens_per_second(KEY)
+        assert speed is not None
+        assert speed > 0
+
+
+async def test_a_trainer_that_takes_the_gpus_is_heard_at_once(server: JobStore) -> None:
+    async with reading(record(server.url, serves=True)) as (stores, told):
+        await until(lambda: told[KEY] == 1)
+        assert not view(stores).released
+        assert await server.store.swap_orders(Orders(revision=1, rest="sleep"))
+        assert await server.store.swap_orders(Orders(revision=2, rest="stop"))
+        await until(lambda: view(stores).released)
+        assert told[KEY] == 2
+        assert await server.store.swap_orders(Orders(revision=3))
+        await until(lambda: not view(stores).released)
+        assert told[KEY] == 3
 
 
 async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server: JobStore) -> None:
