@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
+
+from pydantic import JsonValue
 
 from openseer_core.job import Sampling
 from openseer_core.life import FinishReason
@@ -12,7 +15,8 @@ from openseer_core.life import FinishReason
 class EngineProfile:
     """What an engine can hold: `blocks` KV blocks of `block_tokens` tokens, `slots` responses at once.
 
-    `context_tokens`: prompt and response together; `device`: what it runs on, for people.
+    `context_tokens`: prompt and response together; `device`: what it runs on, for people; `dtype`: the number format
+    of its weights, by torch's name.
     """
 
     blocks: int
@@ -21,6 +25,7 @@ class EngineProfile:
     context_tokens: int
     device: str
     engine: str
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,23 @@ class Progress:
     stop_reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class NewWeights:
+    """Weights to load: from a folder of safetensors, through the engine's own `transfer`, or (neither) the job's model.
+
+    `salt` tells their cached KV apart from that of all other weights.
+    """
+
+    salt: str
+    folder: Path | None = None
+    transfer: dict[str, JsonValue] | None = None
+
+
 class Engine(Protocol):
-    """One engine. All methods are called from the worker's event loop and return at once."""
+    """One engine. All methods are called from the worker's event loop, and those that are not async return at once.
+
+    The async ones are for an engine that has no work. They raise LoadError when that one thing went wrong.
+    """
 
     profile: EngineProfile
 
@@ -86,6 +106,25 @@ class Engine(Protocol):
 
     def check(self) -> None:
         """Raises EngineError with the cause when the engine has failed."""
+        ...
+
+    async def load_weights(self, weights: NewWeights) -> None:
+        """Replaces the weights; what was cached with others never matches again.
+
+        After LoadError the engine may have none that are whole: it must be given work only after another load.
+        """
+        ...
+
+    async def score(self, tokens: list[int]) -> list[float]:
+        """Log-probabilities of `tokens[1:]`, each given those before it, by the model itself (temperature 1)."""
+        ...
+
+    async def sleep(self) -> None:
+        """Frees the GPU's memory; nothing but `wake` and `close` may follow. Without a GPU nothing happens."""
+        ...
+
+    async def wake(self) -> None:
+        """Takes the memory again; the weights are those of before."""
         ...
 
     async def close(self) -> None:

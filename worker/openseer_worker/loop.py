@@ -22,12 +22,15 @@ from openseer_worker.job_sampling import parse_sampling
 from openseer_worker.seeds import derive_seed
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.telemetry import Figures, sick
+from openseer_worker.weights import ServedWeights
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 NEWS_SECONDS = 0.2
 """A change between idle and busy is told at once, but never sooner than this after the last heartbeat."""
+HURRY_SECONDS = 0.1
+"""So often are heartbeats while the fleet changes its weights; news of that is told as soon."""
 IDLE_POLL_SECONDS = 0.1
 """How soon a worker that found nothing to claim asks again."""
 STALL_SECONDS = 120.0
@@ -54,7 +57,9 @@ class Worker:
         self._rollout = rollout
         self._max_losses = spec.failure_policy.request_retries
         self._wake = asyncio.Event()
+        self._weights = ServedWeights(engine, settings.job_name, self._wake.set)
         self._draining = False
+        self._failure: EngineError | None = None
         self._illness: str | None = None
         self._steps: tuple[float, float | int | str] = (0.0, -1)
         self._told_at = float("-inf")
@@ -95,10 +100,13 @@ class Worker:
         except* (EngineError, StoreUnavailableError) as group:
             raise group.exceptions[0] from None
         finally:
+            await self._weights.close()
             await self._engine.close()
         await self._store.deregister(self._settings.worker)
         if self._illness:
             raise GpuSickError(self._illness)
+        if self._failure:
+            raise self._failure
 
     # ---- the engine's side
 
@@ -133,19 +141,32 @@ class Worker:
             self._look()
             if now() >= self._beat_at():
                 await self._beat(now())
-            if self._draining:
-                for response in self._held.running():
-                    self._engine.abort(response.key)
+            claims = self._mind_weights()
             await self._settle()
             if self._draining and not len(self._held):
                 return
-            if now() >= claim_at and not self._draining:
+            if now() >= claim_at and claims:
                 found = await self._claim()
                 claim_at = now() if found else now() + IDLE_POLL_SECONDS
             if now() >= extend_at:
                 extend_at = now() + self._rollout.checkpoint_seconds
                 await self._checkpoint(now())
             await self._sleep(min(extend_at, self._beat_at(), max(claim_at, now() + self._pause())) - now())
+
+    def _mind_weights(self) -> bool:
+        """Does what comes next about the weights, and hands back what must not go on; True when work may be claimed.
+
+        Nothing else changes orders or weights between this and the answer to a claim, so what is claimed fits them.
+        """
+        step = self._weights.look(len(self._held))
+        if step.leaves and not self._draining:
+            self._failure = EngineError(f"the previous weights cannot be loaded again: {self._weights.report.error}")
+            log.error("draining, for %s", self._failure)
+            self.drain()
+        if self._draining or step.give_back:
+            for response in self._held.running():
+                self._engine.abort(response.key)
+        return step.claims and not self._draining
 
     def _pause(self) -> float:
         """A worker with room looks again soon; a full one waits until something ends."""
@@ -208,7 +229,7 @@ class Worker:
         if held.free_slots <= 0 or held.free_blocks <= 0:
             return True
         ask = ClaimAsk(
-            version=self._settings.version,
+            version=self._weights.version,
             lanes=self._settings.lanes,
             slots=held.free_slots,
             blocks=held.free_blocks,
@@ -228,9 +249,8 @@ class Worker:
     def _work(self, key: str, claim: Claim) -> Work:
         sampling = parse_sampling(claim.sampling)
         group, index = str(claim.request.group), claim.request.index
-        seed = None
-        if sampling.seed is not None:
-            seed = derive_seed(sampling.seed, group, index, claim.generated)
+        drawn = sampling.seed if claim.seed is None else claim.seed
+        seed = None if drawn is None else derive_seed(drawn, group, index, claim.generated)
         return Work(
             key,
             group,
@@ -254,7 +274,7 @@ class Worker:
             deltas,
             self._held.rescore_running(running),
             lease_seconds=self._rollout.lease_seconds,
-            version=self._settings.version,
+            version=self._weights.version,
             lanes=self._settings.lanes,
         )
         self._held.pulse = reply.pulse
@@ -284,10 +304,11 @@ class Worker:
 
     def _beat_at(self) -> float:
         """When the next heartbeat is due: at once when a drain begins, soon after another change, else regularly."""
-        told = self._told.state if self._told else ""
-        if told == self._state:
-            return self._told_at + HEARTBEAT_SECONDS
-        return self._told_at + (0.0 if self._draining else NEWS_SECONDS)
+        told = self._told
+        if told is not None and told.state != self._state:
+            return self._told_at + (0.0 if self._draining else NEWS_SECONDS)
+        hurries = self._weights.hurries(len(self._held)) or (told is not None and told.weights != self._weights.report)
+        return self._told_at + (HURRY_SECONDS if hurries else HEARTBEAT_SECONDS)
 
     async def _beat(self, now: float) -> None:
         figures = self._figures()
@@ -297,10 +318,12 @@ class Worker:
             self.drain()
         if self._illness:
             figures["sick"] = self._illness
-        info = WorkerInfo(self._state, figures)
+        info = WorkerInfo(self._state, figures, self._weights.report)
         self._told_at = now
         directive = await self._store.heartbeat(self._settings.worker, info)
         self._told = info
+        if directive.revision > self._weights.revision:
+            self._weights.obey(await self._store.orders())
         if directive.drain and not self._draining:
             log.info("asked to drain")
             self.drain()

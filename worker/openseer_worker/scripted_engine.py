@@ -11,12 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from openseer_core.errors import EngineError
+from openseer_core.errors import EngineError, LoadError
 from openseer_core.job import Scripted
 from openseer_core.life import FinishReason
 from openseer_core.tokens import ITEM_BYTES, unpack_tokens
-from openseer_worker.engine import EngineProfile, Progress, Work
-from openseer_worker.scripted_text import planned_end, scripted_logprobs, scripted_tokens
+from openseer_worker.engine import EngineProfile, NewWeights, Progress, Work
+from openseer_worker.scripted_text import planned_end, scripted_logprobs, scripted_scores, scripted_tokens
+from openseer_worker.weight_files import check_files, digest
+
+LOAD_SECONDS = 0.05
+LOAD_BYTES_PER_SECOND = 2e9
+"""How long it takes to load weights: so long, and so fast on top."""
+SCORE_SECONDS = 0.01
 
 # Stands for a response's index where the prompt of its group is meant.
 _PROMPT = -1
@@ -97,6 +103,7 @@ class ScriptedEngine:
         self._prefill = 0
         self._ends_at = 0.0
         self._steps = self._tokens = self._preemptions = self._cached = 0
+        self._content = ""
 
     def start(self, wake: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -149,6 +156,26 @@ class ScriptedEngine:
     def check(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+    async def load_weights(self, weights: NewWeights) -> None:
+        if weights.transfer is not None:
+            raise LoadError("transfer: a scripted engine has no weights that could be sent to it; publish a path")
+        size, content = 0, ""
+        if weights.folder is not None:
+            size, content = check_files(weights.folder), digest(weights.folder)
+        await asyncio.sleep(LOAD_SECONDS + size / LOAD_BYTES_PER_SECOND)
+        self._content = content
+        self._cache = _PrefixCache()
+
+    async def score(self, tokens: list[int]) -> list[float]:
+        await asyncio.sleep(SCORE_SECONDS)
+        return scripted_scores(self._content, tokens)
+
+    async def sleep(self) -> None:
+        self._cache = _PrefixCache()
+
+    async def wake(self) -> None:
+        return
 
     async def close(self) -> None:
         if self._timer is not None:

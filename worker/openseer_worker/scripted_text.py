@@ -31,6 +31,12 @@ def scripted_logprobs(group: str, index: int, start: int, stop: int) -> bytes:
     return _turn(_logprob_ring(), _hash(group, index) + start, stop - start)
 
 
+def scripted_scores(content: str, tokens: list[int]) -> list[float]:
+    """Log-probabilities of `tokens[1:]` by weights of that content (see weight_files.digest): any other differs."""
+    prefixes = (f"{content}\x1f{tokens[: end + 1]}".encode() for end in range(1, len(tokens)))
+    return [-(int.from_bytes(blake2b(one, digest_size=4).digest(), "big") + 1) / 2**28 for one in prefixes]
+
+
 def planned_end(work: Work, context_tokens: int) -> tuple[int, FinishReason]:
     """The length of the whole response, and why it ends there."""
     forced = work.true_length > 0 and work.sampling.force_lengths

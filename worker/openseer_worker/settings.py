@@ -57,4 +57,9 @@ class WorkerSettings:
     @property
     def cache_salt(self) -> str:
         """Keeps cached KV of other jobs and other weights from ever matching."""
-        return f"{self.job.namespace}/{self.job.name}@{self.version}"
+        return f"{self.job_name}@{self.version}"
+
+    @property
+    def job_name(self) -> str:
+        """Namespace and name."""
+        return f"{self.job.namespace}/{self.job.name}"

@@ -13,20 +13,24 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from openseer_core.errors import EngineError
+from openseer_core.errors import EngineError, LoadError
 from openseer_core.job import Model, Parallelism, Sampling
 from openseer_core.life import FinishReason
 from openseer_core.tokens import pack_tokens
-from openseer_worker import vllm_environment
-from openseer_worker.engine import EngineProfile, Progress, Work
+from openseer_worker import vllm_environment, vllm_weights
+from openseer_worker.engine import NewWeights, Progress, Work
+from openseer_worker.engine_calls import Call
 from openseer_worker.gang import Place
 from openseer_worker.stop_strings import Decode, StopChecker
+from openseer_worker.vllm_profile import profile_of
+from openseer_worker.vllm_yield import Running, Yield, read
 
+_Result = TypeVar("_Result")
 _LOG = logging.getLogger(__name__)
 _JOIN_SECONDS = 10.0
 _TASKS = ("generate",)
@@ -51,33 +55,11 @@ def preload(model_path: str = "") -> None:
 
 
 @dataclass(slots=True)
-class _Running:
-    """A work in the engine: where its response is, and what may end it."""
-
-    done: int
-    limit: int
-    log_probabilities: bool
-    checker: StopChecker | None
-
-
-@dataclass(slots=True)
 class _Gathered:
     """What a work has yielded since the last `collect`."""
 
     tokens: list[int] = field(default_factory=list[int])
     logprobs: bytearray = field(default_factory=bytearray)
-    finish: FinishReason | None = None
-    stop_reason: str = ""
-
-
-@dataclass(slots=True)
-class _Yield:
-    """What a work got from one step. `goes_on`: vLLM would continue it."""
-
-    key: str
-    tokens: list[int]
-    logprobs: bytes
-    goes_on: bool
     finish: FinishReason | None = None
     stop_reason: str = ""
 
@@ -105,6 +87,7 @@ class VllmEngine:
         self._arguments = vllm_arguments
         self._logprobs = logprobs = (sampling or Sampling()).logprobs
         self._cache_salt = cache_salt
+        self._own_model = model.path
         on_cpu = vllm_environment.is_cpu_build()
         in_process = (model.engine_process or ("inProcess" if on_cpu else "child")) == "inProcess"
         if place is not None:
@@ -116,13 +99,14 @@ class VllmEngine:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}"):
             self._build(arguments, in_process)
-        self.profile = _profile(self._config, on_cpu)
+        self.profile = profile_of(self._config, on_cpu=on_cpu)
         self._lock = threading.Condition()
         self._commands: list[Work | str] = []
+        self._calls: list[Call] = []
         self._gathered: dict[str, _Gathered] = {}
         self._closing = False
         self._failure: EngineError | None = None
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
         self._steps = self._tokens = self._preemptions = self._cached = 0
         self._stats: Any = None
         self._thread: threading.Thread | None = None
@@ -159,6 +143,41 @@ class VllmEngine:
 
     def abort(self, key: str) -> None:
         self._command(key)
+
+    async def load_weights(self, weights: NewWeights) -> None:
+        def act() -> None:
+            self._check_idle()
+            self._cache_salt = weights.salt
+            vllm_weights.load(self._core, weights, self._own_model)
+
+        await self._call(act)
+
+    async def score(self, tokens: list[int]) -> list[float]:
+        def act() -> list[float]:
+            self._check_idle()
+            return vllm_weights.score(self._core, self._inputs, tokens, self.profile.context_tokens)
+
+        return await self._call(act)
+
+    async def sleep(self) -> None:
+        def act() -> None:
+            self._check_idle()
+            vllm_weights.sleep(self._core, self._config)
+
+        await self._call(act)
+
+    async def wake(self) -> None:
+        await self._call(lambda: vllm_weights.wake(self._core))
+
+    async def _call(self, act: Callable[[], _Result]) -> _Result:
+        """Has the engine's thread do something between two steps."""
+        call = Call(act)
+        with self._lock:
+            if self._closing:
+                raise LoadError("the engine has ended")
+            self._calls.append(call)
+            self._lock.notify()
+        return await asyncio.wrap_future(call.outcome)
 
     def _command(self, command: Work | str) -> None:
         with self._lock:
@@ -208,6 +227,7 @@ class VllmEngine:
         try:
             while (commands := self._next_commands()) is not None:
                 ended = self._apply(commands)
+                self._do_calls()
                 if self._running:
                     ended |= self._gather(self._core.get_output())
                 if ended:
@@ -216,16 +236,31 @@ class VllmEngine:
             _LOG.exception("the engine failed")
             self._failure = EngineError(f"the engine failed: {error or type(error).__name__}")
             self._wake()
+        with self._lock:
+            self._closing = True
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call.refuse()
+
+    def _do_calls(self) -> None:
+        with self._lock:
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call.run()
+
+    def _check_idle(self) -> None:
+        if self._running:
+            raise LoadError(f"{len(self._running)} responses are still running")
 
     def _next_commands(self) -> list[Work | str] | None:
         """The commands since the last step; waits for one while nothing runs. None when the engine is to end."""
         with self._lock:
-            while not (self._commands or self._running or self._closing):
+            while not (self._commands or self._calls or self._running or self._closing):
                 self._lock.wait()
             commands, self._commands = self._commands, []
             return None if self._closing else commands
 
-    def _apply(self, commands: Iterable[Work | str]) -> bool:
+    def _apply(self, commands: list[Work | str]) -> bool:
         """Hands works to vLLM and takes back aborted ones; True when a work has ended."""
         ended: dict[str, tuple[FinishReason, str]] = {}
         aborted: list[str] = []
@@ -271,7 +306,7 @@ class VllmEngine:
         request.external_req_id = work.key
         checker = self._checker(work)
         self._core.add_request(request)
-        self._running[work.key] = _Running(len(work.tokens), limit, log_probabilities, checker)
+        self._running[work.key] = Running(len(work.tokens), limit, log_probabilities, checker)
 
     def _checker(self, work: Work) -> StopChecker | None:
         sampling = work.sampling
@@ -286,10 +321,12 @@ class VllmEngine:
             self._stats = outputs.scheduler_stats
             self._cached += self._stats.prefix_cache_stats.hits
         yields = [
-            self._read(output, running)
+            read(output, running)
             for output in outputs.outputs
             if (running := self._running.get(output.request_id)) is not None
         ]
+        self._tokens += sum(len(part.tokens) for part in yields)
+        self._preemptions += sum(part.preempted for part in yields)
         with self._lock:
             for part in yields:
                 self._book(part)
@@ -301,28 +338,7 @@ class VllmEngine:
             self._core.abort_requests(surplus)
         return bool(ended)
 
-    def _read(self, output: Any, running: _Running) -> _Yield:
-        """What one work got from a step, cut where a stop string completes."""
-        tokens = output.new_token_ids
-        stopped = running.checker.feed(tokens) if running.checker is not None and tokens else None
-        if stopped is not None:
-            tokens = tokens[: stopped[0]]
-        logprobs = b""
-        if running.log_probabilities and tokens:
-            # The first column is the sampled token's.
-            logprobs = output.new_logprobs.logprobs[: len(tokens), 0].astype("<f4").tobytes()
-        running.done += len(tokens)
-        self._tokens += len(tokens)
-        if output.events:
-            self._preemptions += sum(event.type.name == "PREEMPTED" for event in output.events)
-        part = _Yield(output.request_id, tokens, logprobs, goes_on=output.finish_reason is None)
-        if stopped is not None:
-            part.finish, part.stop_reason = FinishReason.STOP, stopped[1]
-        elif not part.goes_on:
-            part.finish, part.stop_reason = _finish(output, running)
-        return part
-
-    def _book(self, part: _Yield) -> None:
+    def _book(self, part: Yield) -> None:
         gathered = self._gathered.get(part.key)
         if gathered is None:
             gathered = self._gathered[part.key] = _Gathered()
@@ -330,39 +346,6 @@ class VllmEngine:
         gathered.logprobs += part.logprobs
         if part.finish is not None:
             gathered.finish, gathered.stop_reason = part.finish, part.stop_reason
-
-
-def _finish(output: Any, running: _Running) -> tuple[FinishReason, str]:
-    """vLLM's reason → ours."""
-    name = output.finish_reason.name
-    if name == "STOP":
-        reason = output.new_token_ids[-1] if output.stop_reason is None else output.stop_reason
-        return FinishReason.STOP, str(reason)
-    if name == "LENGTH":
-        return FinishReason.LENGTH if running.done >= running.limit else FinishReason.CONTEXT_FULL, ""
-    return FinishReason.INFRA_FAILED, f"vLLM ended the request: {name.lower()}"
-
-
-def _profile(config: Any, on_cpu: bool) -> EngineProfile:
-    cache = config.cache_config
-    # One block is vLLM's null block, which holds nothing.
-    return EngineProfile(
-        blocks=cache.num_gpu_blocks - 1,
-        block_tokens=cache.block_size,
-        slots=config.scheduler_config.max_num_seqs,
-        context_tokens=config.model_config.max_model_len,
-        device=_device_text(on_cpu, config.parallel_config.world_size),
-        engine=f"vllm {vllm_environment.engine_version()} {'cpu' if on_cpu else 'gpu'}",
-    )
-
-
-def _device_text(on_cpu: bool, count: int) -> str:
-    if on_cpu:
-        return "cpu"
-    from vllm.platforms import current_platform
-
-    name = str(current_platform.get_device_name())
-    return name if count == 1 else f"{count} x {name}"
 
 
 def _decoder(tokenizer: Any) -> Decode:
