@@ -1,7 +1,9 @@
 """What can go wrong between a trainer and the API: one error per kind of answer, each with what to do."""
 
+from collections.abc import Sequence
+
 from openseer_core.errors import OpenseerError
-from openseer_core.wire import Problem
+from openseer_core.wire import GroupItem, Problem, ResultItem
 from openseer_core.wire_fleet import Transaction
 
 
@@ -99,6 +101,31 @@ class WeightsError(OpenseerError):
 
 class FleetError(OpenseerError):
     """The GPUs were not handed over in time."""
+
+
+class GroupsLostError(OpenseerError):
+    """Groups did not come whole, however often they were sampled. `ends`: what became of their members."""
+
+    def __init__(self, ends: Sequence[GroupItem], tries: int) -> None:
+        self.ends = tuple(ends)
+        lines = [f"{len(self.ends)} groups were not sampled whole in {tries} tries; see `openseer status`"]
+        lines += [
+            f"  {end.group}: {end.ok} of {end.size} whole, {end.aborted} aborted, {end.infra_failed} lost to failures"
+            for end in self.ends[:5]
+        ]
+        super().__init__("\n".join(lines))
+
+
+class StaleResultError(OpenseerError):
+    """A response holds tokens of other weights than it was ordered from."""
+
+    def __init__(self, item: ResultItem, version: str) -> None:
+        self.item = item
+        spans = ", ".join(f"{span.version} [{span.start}, {span.end})" for span in item.versions)
+        super().__init__(
+            f"response {item.group}/{item.index} of batch {item.batch}: needed weights {version}; "
+            f"found {item.weights_version}, spans {spans or 'none'}"
+        )
 
 
 _BY_STATUS: dict[int, type[ApiError]] = {

@@ -36,9 +36,10 @@ def results(
             cursor = max(cursor, item.cursor)
             if checkpoint is not None:
                 checkpoint.save(batch, Position(cursor))
-        complete = page.complete
+        complete = _is_over(page)
         cursor = max(cursor, page.cursor)
-        yield from _note(batch, Position(cursor, complete), checkpoint, acknowledge=acknowledge)
+        if complete or not page.complete:
+            yield from _note(batch, Position(cursor, complete), checkpoint, acknowledge=acknowledge)
 
 
 def groups(
@@ -73,10 +74,11 @@ def groups(
             taken[item.group] = item.cursor
             if checkpoint is not None:
                 checkpoint.save(batch, _safe(collector, cursor, taken))
-        complete = page.complete
+        complete = _is_over(page)
         cursor = max(cursor, page.cursor)
-        safe = _safe(collector, cursor, taken) if not complete else Position(cursor, complete=True)
-        yield from _note(batch, safe, checkpoint, acknowledge=acknowledge)
+        safe = Position(cursor, complete=True) if complete else _safe(collector, cursor, taken)
+        if complete or not page.complete:
+            yield from _note(batch, safe, checkpoint, acknowledge=acknowledge)
 
 
 def fill(
@@ -127,6 +129,14 @@ def _next_page(batch: int, cursor: int) -> Flow[ResultPage]:
         if page.items or page.complete:
             return page
         yield Pause(0.05)
+
+
+def _is_over(page: ResultPage) -> bool:
+    """Whether nothing more will come: a result of a page that says so may still be continued by who reads it.
+
+    For the same reason nothing of such a page is acknowledged before the next one: with the last result the data go.
+    """
+    return page.complete and not page.items
 
 
 def _note(batch: int, position: Position, checkpoint: Checkpoint | None, *, acknowledge: bool) -> Flow[None]:

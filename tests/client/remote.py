@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from openseer_client import Client, Limits
-from openseer_core.wire import Batch, BatchSpec, Group, GroupItem, ResultItem, ResultPage, UploadReceipt
+from openseer_core.wire import Batch, BatchList, BatchSpec, Group, GroupItem, ResultItem, ResultPage, UploadReceipt
 
 URL = "http://api.test/jobs/team/math"
 QUICK = Limits(unreachable=2.0, busy=2.0, first_delay=0.001, longest_delay=0.01)
@@ -88,6 +88,8 @@ class RemoteBatch:
             purpose="train",
             priority="normal",
             wanted=wanted,
+            last_cursor=len(self.items),
+            metadata=self.spec.metadata,
             target_met=target is not None and valid >= target.groups,
         )
 
@@ -130,10 +132,15 @@ class Remote:
         if name in self.answers:
             queue = self.answers[name]
             return httpx.Response(200, json=queue.popleft() if len(queue) > 1 else queue[0])
+        if parts == ["batches"] and request.method == "GET":
+            return reply(BatchList(batches=[batch.answer(number) for number, batch in self.batches.items()]))
         if parts == ["batches"]:
             return self._open(request)
         if int(parts[1]) not in self.batches:
             return problem(404, f"There is no batch {parts[1]}.")
+        if request.method == "DELETE":
+            del self.batches[int(parts[1])]
+            return httpx.Response(204)
         return self._batch(request, int(parts[1]), parts[2:])
 
     def _open(self, request: httpx.Request) -> httpx.Response:
@@ -195,6 +202,11 @@ def problem(status: int, detail: str, **headers: str) -> httpx.Response:
     content = {"title": "No", "status": status, "detail": detail}
     more = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.Response(status, json=content, headers={"Content-Type": "application/problem+json"} | more)
+
+
+def no_fault(request: httpx.Request, answer: Handler) -> httpx.Response:
+    """All is well."""
+    return answer(request)
 
 
 def refused_connection(request: httpx.Request, _answer: Handler) -> httpx.Response:

@@ -1,0 +1,170 @@
+"""A torch model's weights on their way to the fleet: whole folders of safetensors, and the canary that proves them."""
+
+# torch's types are partial: what comes from it is Any here.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import save_file
+
+from openseer_client.client import Client
+from openseer_core.errors import InputError, OutputError
+from openseer_core.wire_fleet import Canary, Deadlines, Mode, Publish, Source, Transaction
+
+SHARD_BYTES = 4 * 2**30
+_DONE = "model.safetensors"
+_TEMPORARY = ".writing-"
+
+
+class SavesItself(Protocol):
+    """A model of transformers: it knows how its weights are named in files."""
+
+    def save_pretrained(self, save_directory: str, **more: Any) -> Any: ...
+
+
+class WeightsFolder:
+    """A folder that trainer and workers both see, with a folder of safetensors in it per version.
+
+    A version appears whole or not at all. The `keep` latest stay: the fleet may go back one version, and a worker that
+    starts later loads the current one. Raises OutputError when it cannot write.
+    """
+
+    def __init__(self, path: str | Path, *, keep: int = 3) -> None:
+        if keep < 2:
+            raise InputError(f"keep: found {keep}, needed: at least 2, the current version and the one to go back to")
+        self.path = Path(path).absolute()
+        self._keep = keep
+
+    def save(self, model: SavesItself, version: str, *, state: Mapping[str, Any] | None = None) -> Path:
+        """Writes a transformers model. `state`: its gathered parameters, where they are spread over processes."""
+        more = {"state_dict": state} if state is not None else {}
+        return self._write(version, lambda folder: model.save_pretrained(str(folder), **more))
+
+    def save_tensors(self, tensors: Iterable[tuple[str, torch.Tensor]], version: str) -> Path:
+        """Writes named tensors as they come, holding no more than one shard of them in memory."""
+        return self._write(version, lambda folder: _save_shards(tensors, folder))
+
+    def _write(self, version: str, write: Callable[[Path], object]) -> Path:
+        final = self.path / version
+        temporary = self.path / f"{_TEMPORARY}{uuid.uuid4().hex}"
+        try:
+            temporary.mkdir(parents=True)
+            write(temporary)
+            _sync(temporary)
+            if final.exists():
+                # Of a trainer that was stopped before it published; what is served has another version.
+                shutil.rmtree(final)
+            temporary.rename(final)
+            self._prune(final)
+        except OSError as error:
+            raise OutputError(f"weights {final}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return final
+
+    def _prune(self, newest: Path) -> None:
+        """Removes versions beyond those to keep; a folder that holds anything else is not ours."""
+        versions = [path for path in self.path.iterdir() if any(path.glob("model*.safetensors")) and path != newest]
+        versions.sort(key=lambda path: path.stat().st_mtime)
+        for old in versions[: max(0, len(versions) - self._keep + 1)]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def canary(model: Any, token_ids: Sequence[int] | None = None, *, tolerance: float | None = None) -> Canary:
+    """What the model itself says of a sequence: every worker must say the same once it has the weights.
+
+    `token_ids`: unset, a fixed mix of small ids; a prompt with its response proves more. Temperature plays no part.
+    """
+    ids = list(token_ids) if token_ids is not None else _mixed_ids(int(model.config.get_text_config().vocab_size))
+    training = bool(model.training)
+    model.eval()
+    try:
+        with torch.no_grad():
+            device = next(iter(model.parameters())).device
+            logits = model(input_ids=torch.tensor([ids], device=device)).logits[0, :-1].float()
+            chosen = torch.tensor(ids[1:], device=logits.device).unsqueeze(-1)
+            values = logits.log_softmax(-1).gather(-1, chosen).squeeze(-1)
+    finally:
+        model.train(training)
+    return Canary(token_ids=ids, logprobs=[float(value) for value in values], tolerance=tolerance)
+
+
+def publish(
+    client: Client,
+    folder: WeightsFolder,
+    model: Any,
+    version: str,
+    *,
+    canary_ids: Sequence[int] | None = None,
+    mode: Mode = "drain",
+    deadlines: Deadlines | None = None,
+    progress: Callable[[Transaction], None] | None = None,
+) -> Transaction:
+    """Saves the model, publishes it with a canary, and waits until every worker has proved it.
+
+    Raises WeightsError with the workers that did not confirm; the fleet then serves the version before.
+    """
+    proof = canary(model, canary_ids)
+    path = folder.save(model, version)
+    what = Publish(
+        version=version,
+        source=Source(path=str(path)),
+        mode=mode,
+        canary=proof,
+        deadlines=deadlines or Deadlines(),
+    )
+    return client.publish(what, progress=progress)
+
+
+def _mixed_ids(vocabulary: int, length: int = 32) -> list[int]:
+    # Ids below 256 are there in every tokenizer.
+    size = min(vocabulary, 256)
+    return [(11 + 37 * place + 5 * place * place) % size for place in range(length)]
+
+
+def _save_shards(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
+    """Writes shards with their index, as transformers names them."""
+    shard: dict[str, torch.Tensor] = {}
+    held = 0
+    names: list[list[str]] = []
+    for name, tensor in tensors:
+        shard[name] = tensor.detach().to("cpu").contiguous().clone()
+        held += shard[name].nbytes
+        if held >= SHARD_BYTES:
+            names.append(_save_shard(shard, folder, len(names)))
+            shard, held = {}, 0
+    if shard:
+        names.append(_save_shard(shard, folder, len(names)))
+    if len(names) == 1:
+        (folder / _shard_name(0)).rename(folder / _DONE)
+        return
+    _save_index(names, folder)
+
+
+def _save_shard(shard: dict[str, torch.Tensor], folder: Path, number: int) -> list[str]:
+    save_file(shard, folder / _shard_name(number), metadata={"format": "pt"})
+    return list(shard)
+
+
+def _shard_name(number: int) -> str:
+    return f"model-{number + 1:05d}.safetensors"
+
+
+def _save_index(names: Sequence[Sequence[str]], folder: Path) -> None:
+    placed = {name: _shard_name(number) for number, group in enumerate(names) for name in group}
+    index = folder / f"{_DONE}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": placed}), encoding="utf-8")
+
+
+def _sync(folder: Path) -> None:
+    """Waits until the files are with the file system: another node reads them as soon as it is told of them."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

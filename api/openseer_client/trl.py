@@ -1,0 +1,185 @@
+"""TRL's GRPOTrainer with openseer: a rollout function that publishes the weights and returns what the fleet sampled."""
+
+# TRL and torch carry few types: what comes from them is Any here.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingTypeStubs=false
+
+import uuid
+from collections.abc import Callable, Sequence
+from itertools import groupby, islice
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+
+from openseer_client.client import Client
+from openseer_client.errors import GroupsLostError, StaleResultError
+from openseer_client.groups import FinishedGroup
+from openseer_client.reading import Environment
+from openseer_client.torch_weights import WeightsFolder, canary
+from openseer_core.errors import InputError, OpenseerError
+from openseer_core.job_generation import Sampling
+from openseer_core.wire import BatchSpec, Group, ResultItem
+from openseer_core.wire_fleet import Canary, Mode, Publish, Source, Transaction
+
+TRIES = 2
+"""How often a group that lost members (to dying workers, say) is sampled, before the step fails."""
+
+
+class Rollout:
+    """Give an instance as `rollout_func` to TRL's GRPOTrainer (written for TRL 1.16).
+
+    Whenever the optimizer has stepped, the model goes to the shared folder and is published as `RUN-LIFE-STEP`; then
+    each prompt and its repetitions are one group. Every process of a distributed training samples its own prompts; the
+    first one publishes. `run`: names the training; given, a restarted trainer removes what its last life left behind.
+    `environment`: answers turns, for multi-turn training; its tokens are masked. The trainer's own use of vLLM has to
+    be off.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        folder: WeightsFolder,
+        *,
+        run: str | None = None,
+        mode: Mode = "drain",
+        environment: Environment | None = None,
+        progress: Callable[[Transaction], None] | None = None,
+    ) -> None:
+        self.client = client
+        self.folder = folder
+        # A version's weights never change, so a restarted trainer that steps again gives its versions other names.
+        self._life = uuid.uuid4().hex[:8]
+        self.run = run or "trl"
+        self._leftovers = run is not None
+        self.version = ""
+        self._mode: Mode = mode
+        self._environment = environment
+        self._progress = progress
+        self._step = -1
+
+    def __call__(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
+        """What TRL asks for: token ids of prompts and completions, and sampling-time log-probabilities."""
+        if trainer.use_vllm:
+            raise InputError("GRPOConfig.use_vllm: found True, needed: False; openseer's workers generate")
+        self._follow(trainer)
+        # TRL repeats a prompt once for each of its completions.
+        size = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
+        groups = _groups(prompts, size, lambda prompt: _token_ids(prompt, trainer))
+        found = self._sample(groups, sampling_of(trainer.args), trainer)
+        items = [item for group in groups for item in found[group.id].results]
+        answer: dict[str, Any] = {
+            "prompt_ids": [item.prompt_token_ids for item in items],
+            "completion_ids": [item.token_ids for item in items],
+            "logprobs": [item.logprobs for item in items],
+        }
+        if self._environment is not None:
+            answer["env_mask"] = [[int(drawn) for drawn in item.mask()] for item in items]
+        return answer
+
+    def _sample(self, groups: Sequence[Group], sampling: Sampling, trainer: Any) -> dict[str, FinishedGroup]:
+        purpose = "train" if trainer.model.training else "eval"
+        spec = BatchSpec(weights_version=self.version, purpose=purpose, sampling=sampling, metadata={"run": self.run})
+        found: dict[str, FinishedGroup] = {}
+        lost: list[FinishedGroup] = []
+        for _ in range(TRIES):
+            missing = [group for group in groups if group.id not in found]
+            if not missing:
+                break
+            batch = self.client.open_batch(spec)
+            batch.submit(missing)
+            batch.seal()
+            ended = list(batch.groups(environment=self._environment))
+            found |= {group.name: group for group in ended if group.whole}
+            batch.acknowledge(batch.status().last_cursor)
+            lost = [group for group in ended if not group.whole]
+        if len(found) < len(groups):
+            raise GroupsLostError([group.end for group in lost], TRIES)
+        self._prove([item for group in found.values() for item in group.results])
+        return found
+
+    def _prove(self, items: Sequence[ResultItem]) -> None:
+        for item in items:
+            used = {span.version for span in item.versions} | {item.weights_version}
+            if used != {self.version}:
+                raise StaleResultError(item, self.version)
+
+    def _follow(self, trainer: Any) -> None:
+        """Publishes the trainer's weights if its optimizer has stepped; every process comes here."""
+        step = int(trainer.state.global_step)
+        if step == self._step:
+            return
+        accelerator = trainer.accelerator
+        # Both gather what is spread over processes, so all take part.
+        proof = canary(trainer.model)
+        state = accelerator.get_state_dict(trainer.model)
+        said: list[Any] = [None, None]
+        if accelerator.is_main_process:
+            version = f"{self.run}-{self._life}-{step}"
+            said = self._publish(accelerator.unwrap_model(trainer.model), version, proof, state)
+        broadcast_object_list(said)
+        version, error = said
+        if error is not None:
+            raise error
+        self.version, self._step = version, step
+
+    def _publish(self, model: Any, version: str, proof: Canary, state: Any) -> list[Any]:
+        """The version, or the error for all processes: one that failed alone would leave the others waiting."""
+        try:
+            self._forget_leftovers()
+            path = self.folder.save(model, version, state=state)
+            what = Publish(version=version, source=Source(path=str(path)), mode=self._mode, canary=proof)
+            self.client.publish(what, progress=self._progress)
+        except OpenseerError as error:
+            return [None, error]
+        return [version, None]
+
+    def _forget_leftovers(self) -> None:
+        if self._leftovers:
+            for old in self.client.batches():
+                if old.metadata.get("run") == self.run:
+                    self.client.batch(old.id).forget()
+        self._leftovers = False
+
+
+def sampling_of(args: Any) -> Sampling:
+    """The sampling of a GRPOConfig. Raises InputError for what openseer's workers cannot do."""
+    if getattr(args, "repetition_penalty", 1.0) != 1.0:
+        raise InputError(
+            "GRPOConfig.repetition_penalty: openseer cannot continue it on another worker; leave it at 1.0"
+        )
+    if getattr(args, "generation_kwargs", None):
+        raise InputError("GRPOConfig.generation_kwargs: not passed on; set the fields of GRPOConfig")
+    return Sampling(
+        temperature=args.temperature,
+        top_p=args.top_p,
+        top_k=max(0, args.top_k or 0),
+        min_p=args.min_p or 0.0,
+        max_tokens=args.max_completion_length,
+    )
+
+
+def _groups(prompts: Sequence[Any], size: int, token_ids: Callable[[Any], list[int]]) -> list[Group]:
+    """Runs of equal prompts as groups of at most `size`, in order; a process may hold a part of a group."""
+    groups: list[Group] = []
+    for prompt, run in groupby(prompts):
+        ids = token_ids(prompt)
+        while count := len(list(islice(run, size))):
+            groups.append(Group(id=f"p{len(groups)}", prompt_token_ids=ids, n=count))
+    return groups
+
+
+def _token_ids(prompt: Any, trainer: Any) -> list[int]:
+    """The prompt's ids as the trainer itself would make them."""
+    tokenizer = trainer.processing_class
+    if isinstance(prompt, str):
+        return list(tokenizer(text=[prompt])["input_ids"][0])
+    rendered = tokenizer.apply_chat_template(
+        conversation=[prompt],
+        tools=trainer.tools or None,
+        chat_template=trainer.chat_template,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        **trainer.chat_template_kwargs,
+    )
+    return list(rendered["input_ids"][0])
