@@ -7,9 +7,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from tests.operator.job_store import JobStore
 from tests.operator.whole_process import members, operator, submit, until
 
-from openseer_operator.api import Api
+from openseer_core.batch import OpenBatch
+from openseer_core.orders import Orders
+from openseer_operator.api import Api, NotThereError
+from openseer_store.connect import open_store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -59,6 +63,42 @@ async def test_a_job_in_a_store_that_is_down_is_let_go_only_in_time(api: Api, ku
         await api.delete("RolloutJob", "default", job)
         await until(lambda: _equal(members(api, job), set()))
         assert (await api.get("RolloutJob", "default", job))["metadata"]["finalizers"] == ["openseer.dev/store"]
+
+
+@pytest.mark.redis
+async def test_a_serving_job_has_no_driver_and_no_worker_while_its_trainer_has_the_gpus(
+    api: Api, kubeconfig: Path, server: JobStore
+) -> None:
+    async with operator(kubeconfig, 18182):
+        job = await submit(api, mode="serve", store={"url": server.url}, workers={"replicas": 2})
+        await until(lambda: _equal(members(api, job), {"worker-0", "worker-1"}))
+        store = await open_store(server.url, job)
+        try:
+            assert await store.swap_orders(Orders(revision=1, rest="stop"))
+            await until(lambda: _equal(members(api, job), set()))
+            await until(lambda: _reason(api, job, "Released"))
+            assert await store.swap_orders(Orders(revision=2))
+            await until(lambda: _equal(members(api, job), {"worker-0", "worker-1"}))
+            await store.open_batch(OpenBatch("initial", "{}"))
+        finally:
+            await store.close()
+        await api.delete("RolloutJob", "default", job)
+        await until(lambda: _gone(api, job))
+        assert await server.command("KEYS", f"{{openseer:default/{job}}}*") == [
+            f"{{openseer:default/{job}}}:store".encode()
+        ]
+
+
+async def _gone(api: Api, job: str) -> bool:
+    try:
+        await api.get("RolloutJob", "default", job)
+    except NotThereError:
+        return True
+    return False
+
+
+async def _reason(api: Api, job: str, reason: str) -> bool:
+    return (await api.get("RolloutJob", "default", job))["status"]["reason"] == reason
 
 
 async def _equal(found: Awaitable[set[str]], wanted: set[str]) -> bool:

@@ -51,13 +51,14 @@ async def until(true: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_S
 
 
 async def submit(api: Api, namespace: str = "default", **spec: Any) -> str:
-    """Makes a job; its name."""
+    """Makes a job; its name. One of mode serve has no prompts."""
+    prompts = {"prompts": {"path": "p.jsonl"}} if spec.get("mode") != "serve" else {}
     name = f"whole-{uuid.uuid4().hex[:8]}"
     body: dict[str, Any] = {
         "apiVersion": "openseer.dev/v1alpha1",
         "kind": "RolloutJob",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, **spec},
+        "spec": {"model": {"path": "m"}, **prompts, **spec},
     }
     await api.create("RolloutJob", namespace, body)
     return name

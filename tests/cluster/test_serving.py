@@ -1,0 +1,111 @@
+"""Trainers in a cluster: a gateway installed from the chart, jobs that serve, and tokens that open one job each.
+
+Workers play the scripted engine; all else is real: nodes, tokens, reviews, Redis, gateway, operator.
+"""
+
+import json
+import threading
+
+import pytest
+from cluster.chart import SYSTEM
+from cluster.kube import Kube
+from cluster.serving import API_LABELS, ServingJob, Trainer
+from cluster.stories import story
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+ITERATION = """
+batch = client.open_batch(BatchSpec(group_size=4), key="iteration-1")
+batch.submit(Group(id=f"g{n}", prompt_token_ids=[5, 6, 7, n]) for n in range(GROUPS))
+batch.seal()
+items = list(batch.results(acknowledge=True))
+results = [one for one in items if isinstance(one, ResultItem)]
+print(json.dumps({
+    "keys": [f"{one.group}/{one.index}" for one in results],
+    "status": sorted({one.status for one in results}),
+    "lengths": sorted(len(one.token_ids) for one in results),
+    "whole": sum(one.whole for one in items if isinstance(one, GroupItem)),
+    "state": batch.status().state,
+    "left": len(client.batches()),
+}))
+"""
+PROBE = """
+def status(url, token, method="GET", path="/v1/job"):
+    headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+    return httpx.request(method, url + path, headers=headers, timeout=20).status_code
+"""
+
+
+def iteration(trainer: Trainer, groups: int) -> None:
+    """A batch of so many groups, submitted, read and acknowledged: every response is there once."""
+    said = json.loads(trainer.run(f"GROUPS = {groups}\n{ITERATION}", 300))
+    expected = {f"g{number}/{index}" for number in range(groups) for index in range(4)}
+    assert (set(said["keys"]), len(said["keys"])) == (expected, len(expected))
+    assert (said["status"], said["whole"]) == (["ok"], groups)
+    assert said["lengths"][0] > 0
+    assert (said["state"], said["left"]) == ("acknowledged", 0)
+
+
+@story
+def test_a_batch_goes_through_the_gateway_while_its_pods_are_killed(kube: Kube, namespace: str) -> None:
+    job = ServingJob(kube, namespace, step=0.03).apply()
+    trainer = Trainer(kube, namespace).start()
+    job.until_ready(2)
+    failure: list[BaseException] = []
+
+    def train() -> None:
+        try:
+            iteration(trainer, 16)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the test ends
+            failure.append(error)
+
+    training = threading.Thread(target=train)
+    training.start()
+    job.until(lambda: job.done() > 4, "some responses are finished", 90)
+    kube.kubectl("delete", "pod", "-n", SYSTEM, "-l", API_LABELS, "--grace-period=0", "--force")
+    training.join(300)
+    assert not training.is_alive()
+    assert not failure, failure[0]
+    job.until(lambda: job.status()["progress"]["requestsTotal"] == 0, "an acknowledged batch is counted no more")
+    assert job.holds("Ready", "WorkersReady")
+    job.assert_leaves_nothing()
+
+
+@story
+def test_a_token_opens_its_own_job_and_tells_nothing_of_another(kube: Kube, namespace: str) -> None:
+    job = ServingJob(kube, namespace, spec={"workers": {"replicas": 1}}).apply()
+    other = ServingJob(kube, namespace, name="other", spec={"workers": {"replicas": 1}}).apply()
+    own = Trainer(kube, namespace).start()
+    reader = Trainer(kube, namespace, name="reader", verbs=("get",)).start()
+    job.until_ready(1)
+    other.until_ready(1)
+    asked = f"""
+token, own, other, none = TOKEN.read_text(), {own.url()!r}, {own.url("other")!r}, {own.url("none")!r}
+print(json.dumps([
+    status(own, token), status(other, token), status(none, token), status(own.replace({namespace!r}, "default"), token),
+    status(own, None), status(own, "garbage"), status(other, None),
+    status(other, token, "POST", "/v1/batches"), status(other, token, "GET", "/v1/batches/1/results"),
+]))
+"""
+    found = json.loads(own.run(PROBE + asked))
+    assert found == [200, 403, 403, 403, 401, 401, 401, 403, 403]
+    asked = f"""
+token, url = TOKEN.read_text(), {own.url()!r}
+print(json.dumps([status(url, token), status(url, token, "POST", "/v1/release")]))
+"""
+    assert json.loads(reader.run(PROBE + asked)) == [200, 403]
+    job.kubectl("delete", "rolloutjob", "job", "other", "--wait=false")
+
+
+@story
+def test_released_gpus_have_no_worker_and_come_back_when_they_are_acquired(kube: Kube, namespace: str) -> None:
+    job = ServingJob(kube, namespace, step=0.004).apply()
+    trainer = Trainer(kube, namespace).start()
+    job.until_ready(2)
+    assert trainer.run('print(client.release(Release(mode="stop"), patience=100).state)').split() == ["released"]
+    job.until(lambda: not job.pods(), "no worker is left")
+    job.until(lambda: job.status().get("reason") == "Released", "the status says so")
+    assert trainer.run("print(client.acquire(patience=100).state)").split() == ["awake"]
+    job.until_ready(2)
+    iteration(trainer, 4)
+    job.assert_leaves_nothing()
