@@ -144,6 +144,8 @@ class JobQueue(ChunkQueue):
             group, target = self._groups.get(gid), GroupId(batch, gid.name)
             if group is None or target in self._groups:
                 continue
+            if gid.batch != PARKED_BATCH and group.endings.total() == group.spec.size:
+                continue
             if self._is_stale(group, stale):
                 if gid.batch != PARKED_BATCH:
                     self.end([gid], Event.ABORT, now)
@@ -233,6 +235,10 @@ class JobQueue(ChunkQueue):
     def view(self, group: GroupId) -> GroupView:
         """What is known of a group. Raises KeyError when it is unknown."""
         return self._groups[group].view
+
+    def spec(self, group: GroupId) -> GroupSpec | None:
+        """A group as it was submitted."""
+        return self._groups[group].spec if group in self._groups else None
 
     def results(self, batch: int, cursor: int, limit: int) -> list[Entry]:
         """Entries of a batch's stream after `cursor`, in the order they happened."""

@@ -81,7 +81,7 @@ class Group(Wire):
     id: GroupName = Field(description="Unique within the batch; a group that is there already is left as it is.")
     prompt_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)] | None = None
     prompt: Annotated[str, StringConstraints(min_length=1)] | None = None
-    messages: Annotated[list[dict[str, JsonValue]], Field(min_length=1)] | None = None
+    messages: Annotated[list[dict[str, str]], Field(min_length=1)] | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_GROUP_SIZE, description="Responses; unset: the batch's.")
     sampling: Sampling | None = Field(default=None, description="Unset: the batch's.")
     reserve: bool = Field(default=False, description="Runs only when nothing else of its batch waits.")

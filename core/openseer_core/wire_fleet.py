@@ -8,6 +8,7 @@ from openseer_core.wire import TokenId, VersionName, Wire
 
 Mode = Literal["drain", "keep", "abort"]
 Phase = Literal["prefetch", "quiesce", "load", "commit", "rollback", "done", "failed"]
+FleetWord = Literal["awake", "releasing", "released", "acquiring"]
 OnFailure = Literal["abort", "replace"]
 
 
@@ -142,7 +143,7 @@ class Release(Wire):
 class FleetState(Wire):
     """Whether the GPUs are openseer's. `idle_gpu_seconds`: GPU time, summed, in which awake workers ran nothing."""
 
-    state: Literal["awake", "releasing", "released", "acquiring"]
+    state: FleetWord
     mode: Literal["sleep", "stop"] | None = None
     since: float
     waiting_for: list[str] = Field(default_factory=list[str])

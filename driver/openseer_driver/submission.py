@@ -3,7 +3,7 @@
 import hashlib
 import json
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from openseer_core.errors import InputError, PromptsError
@@ -92,7 +92,7 @@ def render_groups(
     groups: list[GroupSpec] = []
     for ordinal, prompt in enumerate(prompts):
         rendered = codec.render(prompt)
-        problem = _misfit(prompt, rendered, codec.context_tokens, job.spec.sampling)
+        problem = misfit(rendered, codec.context_tokens, job.spec.sampling, prompt.lengths or ())
         if problem:
             problems.append(f"{source} line {prompt.line}: {problem}")
             continue
@@ -121,7 +121,10 @@ def render_groups(
     return groups
 
 
-def _misfit(prompt: PromptLine, rendered: Rendered, context: int | None, sampling: Sampling) -> str | None:
+def misfit(
+    rendered: Rendered, context: int | None, sampling: Sampling, lengths: Sequence[int] = ()
+) -> str | None:
+    """Why a prompt cannot be run by a model of that context; None when it can."""
     found = len(rendered.token_ids)
     if not found:
         return "the prompt has no tokens; give at least one"
@@ -129,7 +132,7 @@ def _misfit(prompt: PromptLine, rendered: Rendered, context: int | None, samplin
         return None
     if found >= context:
         return f"the prompt has {found} tokens, and the model's context holds {context} with the response"
-    longest = max(prompt.lengths or (0,)) if sampling.force_lengths else 0
+    longest = max(lengths, default=0) if sampling.force_lengths else 0
     if found + longest > context:
         return f"the prompt's {found} tokens and a length of {longest} do not fit the model's context of {context}"
     return None

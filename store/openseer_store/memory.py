@@ -210,6 +210,9 @@ class MemoryStore:
         self._queue.change_version(batch, version, stale, self._clock())
         self._tell()
 
+    async def spec(self, group: GroupId) -> GroupSpec | None:
+        return self._queue.spec(group)
+
     async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
         return self._queue.go_on(request, turn, tokens, self._clock())
 

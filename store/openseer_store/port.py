@@ -187,7 +187,7 @@ class TrainerStore(DriverStore, Protocol):
         ...
 
     async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
-        """Moves groups to another batch (PARKED_BATCH: they wait there), with all tokens and finished responses.
+        """Moves unfinished groups to another batch (PARKED_BATCH: they wait there), with all tokens and responses.
 
         What is unfinished here ends as carried_over. There, finished responses are reported at once and the rest is
         queued for `version`. Groups with a token of one of the versions `stale` end here as aborted instead; parked
@@ -200,6 +200,10 @@ class TrainerStore(DriverStore, Protocol):
 
         Leases still out are voided. The batch belongs to `version` from now on.
         """
+        ...
+
+    async def spec(self, group: GroupId) -> GroupSpec | None:
+        """A group as it was submitted."""
         ...
 
     async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:

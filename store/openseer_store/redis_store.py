@@ -298,6 +298,10 @@ class RedisStore:
             if seen < STEP_GROUPS:
                 return
 
+    async def spec(self, group: GroupId) -> GroupSpec | None:
+        told = await self._link.command("GET", f"{self._prefix}:spec:{group}")
+        return codec.read_specs([str(group).encode(), told])[str(group).encode()] if told else None
+
     async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
         arguments = (str(request.group), request.index, turn)
         answer = await self._link.run("go_on", arguments, tokens, at=self._at())

@@ -61,7 +61,8 @@ end
 for _, from in ipairs(args[1]) do
   local gid = batch .. '/' .. string.match(from, '^[^/]*/(.*)$')
   local group = group_of(from)
-  if group and not group_of(gid) then
+  local ended = group and group.ok + group.aborted + group.failed + group.carried == group.size
+  if group and not group_of(gid) and (batch_of(from) == PARKED or not ended) then
     if is_stale(group, stale) then
       if batch_of(from) ~= PARKED then
         end_group(from, 'abort')

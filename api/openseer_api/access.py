@@ -1,0 +1,50 @@
+"""Who asks, and for which job: the dependency that every route but health stands on."""
+
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from openseer_api.auth import Authenticator
+from openseer_api.jobs import JobContext, JobDirectory
+from openseer_api.problems import NotFoundError
+from openseer_core.part import DNS_LABEL_PATTERN
+
+_bearer = HTTPBearer(auto_error=False, description="A token that may use this job.")
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+Label = Annotated[str, Path(pattern=DNS_LABEL_PATTERN, max_length=63)]
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+async def one_job(request: Request, credentials: Credentials) -> JobContext:
+    """The job of a server that has one."""
+    return await _job(request, credentials, "", "")
+
+
+async def named_job(request: Request, credentials: Credentials, namespace: Label, job: Label) -> JobContext:
+    """The job that the path names."""
+    return await _job(request, credentials, namespace, job)
+
+
+async def _job(
+    request: Request, credentials: HTTPAuthorizationCredentials | None, namespace: str, name: str
+) -> JobContext:
+    """Asked before anything is looked up, so that nobody learns of a job that is not theirs."""
+    auth: Authenticator = request.app.state.auth
+    directory: JobDirectory = request.app.state.directory
+    token = credentials.credentials if credentials is not None else None
+    await auth.check(token, namespace, name, "read" if request.method in READING else "write")
+    found = await directory.find(namespace, name)
+    if found is None:
+        raise NotFoundError(f"there is no RolloutJob {namespace}/{name} of mode serve")
+    request.state.job = found
+    return found
+
+
+def job_of(request: Request) -> JobContext:
+    """What `one_job` or `named_job` has found."""
+    found: JobContext = request.state.job
+    return found
+
+
+Job = Annotated[JobContext, Depends(job_of)]

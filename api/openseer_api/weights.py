@@ -1,0 +1,79 @@
+"""Routes of weights: publish, follow, take back."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from openseer_api.access import Job
+from openseer_api.jobs import JobContext
+from openseer_api.problems import BusyError, documented
+from openseer_core import weights
+from openseer_core.orders import Orders
+from openseer_core.part import INT53_MAX
+from openseer_core.weights_status import to_wire
+from openseer_core.wire import MAX_WAIT_SECONDS
+from openseer_core.wire_fleet import Publish, Transaction, Weights
+
+router = APIRouter(tags=["weights"])
+
+SWAPS = 8
+"""So often is a change of the orders tried again because somebody else was first."""
+POLL_SECONDS = 0.1
+
+
+async def publish_weights(job: JobContext, publish: Publish) -> tuple[Orders, bool]:
+    """Begins a transaction; the orders, and whether it is new. Raises PublishRefusedError, BusyError."""
+    for _ in range(SWAPS):
+        glance = await job.glance(fresh=True)
+        there = weights.participants(glance.workers, glance.now)
+        orders = weights.begin(glance.orders, publish, there, glance.now)
+        if orders is glance.orders:
+            return orders, False
+        if await job.store.swap_orders(orders):
+            return orders, True
+    raise BusyError("others change what the fleet is told at this moment; try again")
+
+
+_BEGUN: dict[int | str, dict[str, Any]] = {200: {"model": Transaction}, **documented(409, 429)}
+
+
+@router.post("/weights", status_code=202, response_model=Transaction, responses=_BEGUN)
+async def publish(what: Publish, job: Job, response: Response) -> Transaction | None:
+    """Begins to move the whole fleet to new weights. 200 when that is under way, or done, already."""
+    _, new = await publish_weights(job, what)
+    if not new:
+        response.status_code = 200
+    return (await _shown(job)).transaction
+
+
+@router.get("/weights", responses=documented())
+async def get_weights(
+    job: Job,
+    revision: Annotated[int, Query(ge=0, le=INT53_MAX, description="The one that the caller has.")] = 0,
+    wait_seconds: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0.0,
+) -> Weights:
+    """What the fleet has, and the latest transaction with each worker in it. Waits for a revision that is newer."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait_seconds
+    while True:
+        shown = await _shown(job)
+        if shown.revision > revision or loop.time() >= end:
+            return shown
+        await asyncio.sleep(POLL_SECONDS)
+
+
+@router.post("/weights/abort", responses=documented(409, 429))
+async def abort(job: Job) -> Weights:
+    """Takes back the transaction that is under way: the fleet goes back to the version it had."""
+    for _ in range(SWAPS):
+        glance = await job.glance(fresh=True)
+        orders = weights.cancel(glance.orders, glance.now)
+        if orders is glance.orders or await job.store.swap_orders(orders):
+            return await _shown(job)
+    raise BusyError("others change what the fleet is told at this moment; try again")
+
+
+async def _shown(job: JobContext) -> Weights:
+    glance = await job.glance(fresh=True)
+    return to_wire(glance.orders, glance.workers, glance.now)
