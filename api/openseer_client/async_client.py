@@ -64,7 +64,7 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._exchange = Exchange(base_url(url), Credentials(token, token_file), limits or Limits(), timeout)
-        self._http = httpx.AsyncClient(transport=transport)
+        self._http = httpx.AsyncClient(transport=transport, limits=httpx.Limits(max_keepalive_connections=100))
 
     async def __aenter__(self) -> Self:
         return self

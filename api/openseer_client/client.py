@@ -63,7 +63,7 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._exchange = Exchange(base_url(url), Credentials(token, token_file), limits or Limits(), timeout)
-        self._http = httpx.Client(transport=transport)
+        self._http = httpx.Client(transport=transport, limits=httpx.Limits(max_keepalive_connections=100))
 
     def __enter__(self) -> Self:
         return self

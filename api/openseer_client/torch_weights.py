@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from openseer_core.errors import InputError, OutputError
 from openseer_core.wire_fleet import Canary, Deadlines, Mode, Publish, Source, Transaction
 
 SHARD_BYTES = 4 * 2**30
-_DONE = "model.safetensors"
+_WHOLE = "model.safetensors"
 _TEMPORARY = ".writing-"
 
 
@@ -45,18 +46,26 @@ class WeightsFolder:
     def save(self, model: SavesItself, version: str, *, state: Mapping[str, Any] | None = None) -> Path:
         """Writes a transformers model. `state`: its gathered parameters, where they are spread over processes."""
         more = {"state_dict": state} if state is not None else {}
-        return self._write(version, lambda folder: model.save_pretrained(str(folder), **more))
+        with self._folder(version) as folder:
+            model.save_pretrained(str(folder), **more)
+        return self.path / version
 
-    def save_tensors(self, tensors: Iterable[tuple[str, torch.Tensor]], version: str) -> Path:
-        """Writes named tensors as they come, holding no more than one shard of them in memory."""
-        return self._write(version, lambda folder: _save_shards(tensors, folder))
+    @contextmanager
+    def writing(self, version: str) -> "Generator[Shards, None, None]":
+        """Takes named tensors as they come, with no more than one shard of them in memory; it is there at the end."""
+        with self._folder(version) as folder:
+            shards = Shards(folder)
+            yield shards
+            shards.finish()
 
-    def _write(self, version: str, write: Callable[[Path], object]) -> Path:
+    @contextmanager
+    def _folder(self, version: str) -> Generator[Path, None, None]:
+        """A temporary folder that becomes the version's once it is whole."""
         final = self.path / version
         temporary = self.path / f"{_TEMPORARY}{uuid.uuid4().hex}"
         try:
             temporary.mkdir(parents=True)
-            write(temporary)
+            yield temporary
             _sync(temporary)
             if final.exists():
                 # Of a trainer that was stopped before it published; what is served has another version.
@@ -67,7 +76,6 @@ class WeightsFolder:
             raise OutputError(f"weights {final}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        return final
 
     def _prune(self, newest: Path) -> None:
         """Removes versions beyond those to keep; a folder that holds anything else is not ours."""
@@ -129,38 +137,43 @@ def _mixed_ids(vocabulary: int, length: int = 32) -> list[int]:
     return [(11 + 37 * place + 5 * place * place) % size for place in range(length)]
 
 
-def _save_shards(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
-    """Writes shards with their index, as transformers names them."""
-    shard: dict[str, torch.Tensor] = {}
-    held = 0
-    names: list[list[str]] = []
-    for name, tensor in tensors:
-        shard[name] = tensor.detach().to("cpu").contiguous().clone()
-        held += shard[name].nbytes
-        if held >= SHARD_BYTES:
-            names.append(_save_shard(shard, folder, len(names)))
-            shard, held = {}, 0
-    if shard:
-        names.append(_save_shard(shard, folder, len(names)))
-    if len(names) == 1:
-        (folder / _shard_name(0)).rename(folder / _DONE)
-        return
-    _save_index(names, folder)
+class Shards:
+    """Files of safetensors with their index, as transformers names them."""
 
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._held = 0
+        self._placed: dict[str, str] = {}
+        self._count = 0
 
-def _save_shard(shard: dict[str, torch.Tensor], folder: Path, number: int) -> list[str]:
-    save_file(shard, folder / _shard_name(number), metadata={"format": "pt"})
-    return list(shard)
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        """Copies a tensor; what it came from may change afterwards."""
+        copy = tensor.detach().to("cpu", copy=True).contiguous()
+        self._tensors[name] = copy
+        self._held += copy.nbytes
+        if self._held >= SHARD_BYTES:
+            self._save()
+
+    def finish(self) -> None:
+        """Writes what is left, and the index."""
+        if self._tensors or not self._count:
+            self._save()
+        if self._count == 1:
+            (self._folder / _shard_name(1)).rename(self._folder / _WHOLE)
+            return
+        words = json.dumps({"metadata": {}, "weight_map": self._placed})
+        (self._folder / f"{_WHOLE}.index.json").write_text(words, encoding="utf-8")
+
+    def _save(self) -> None:
+        self._count += 1
+        save_file(self._tensors, self._folder / _shard_name(self._count), metadata={"format": "pt"})
+        self._placed |= dict.fromkeys(self._tensors, _shard_name(self._count))
+        self._tensors, self._held = {}, 0
 
 
 def _shard_name(number: int) -> str:
-    return f"model-{number + 1:05d}.safetensors"
-
-
-def _save_index(names: Sequence[Sequence[str]], folder: Path) -> None:
-    placed = {name: _shard_name(number) for number, group in enumerate(names) for name in group}
-    index = folder / f"{_DONE}.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": placed}), encoding="utf-8")
+    return f"model-{number:05d}.safetensors"
 
 
 def _sync(folder: Path) -> None:

@@ -124,19 +124,24 @@ def test_weights_that_cannot_be_written_leave_nothing_behind(tmp_path: Path) -> 
     with pytest.raises(OutputError, match="run-1"):
         WeightsFolder(tmp_path / "file").save(small_model(), "run-1")
 
-    def broken() -> Any:
-        yield "a", torch.zeros(2)
-        raise RuntimeError("gather failed")
-
     with pytest.raises(RuntimeError, match="gather failed"):
-        WeightsFolder(tmp_path / "weights").save_tensors(broken(), "run-1")
+        _half_written(WeightsFolder(tmp_path / "weights"))
     assert list((tmp_path / "weights").iterdir()) == []
+
+
+def _half_written(folder: WeightsFolder) -> None:
+    with folder.writing("run-1") as shards:
+        shards.add("a", torch.zeros(2))
+        raise RuntimeError("gather failed")
 
 
 def test_tensors_are_written_in_shards_that_an_index_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openseer_client.torch_weights.SHARD_BYTES", 16)
     tensors = {name: torch.arange(4, dtype=torch.float32) + place for place, name in enumerate("abc")}
-    path = WeightsFolder(tmp_path).save_tensors(iter(tensors.items()), "v")
+    with WeightsFolder(tmp_path).writing("v") as shards:
+        for name, tensor in tensors.items():
+            shards.add(name, tensor)
+    path = tmp_path / "v"
     placed = json.loads((path / "model.safetensors.index.json").read_text())["weight_map"]
     assert all(torch.equal(load_file(path / placed[name])[name], tensor) for name, tensor in tensors.items())
     assert len(set(placed.values())) == 3

@@ -1,0 +1,124 @@
+"""A rollout for verl that has no engine: weights go to openseer's fleet, and so do requests.
+
+Checked against verl 0.9.1, where `VERL_USE_EXTERNAL_MODULES=openseer_client.verl_rollout` makes
+`actor_rollout_ref.rollout.name=openseer` known. Settings stand in `actor_rollout_ref.rollout.custom`:
+
+    weights_folder: /weights     # needed: seen by the trainer and by every worker
+    url, token_file              # unset: from the environment
+    run: math                    # begins the names of versions
+    mode: abort                  # for responses that still run: abort (verl goes on with them), keep or drain
+"""
+
+# verl and Ray are no dependencies of openseer: they are Any here.
+# pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+# pyright: reportUntypedBaseClass=false, reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+import asyncio
+import os
+import uuid
+from typing import Any
+
+import torch.distributed
+from verl.workers.rollout.base import _ROLLOUT_REGISTRY, BaseRollout  # pyright: ignore[reportPrivateUsage]
+from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
+from verl.workers.rollout.utils import ensure_async_iterator
+
+from openseer_client.client import Client
+from openseer_client.torch_weights import WeightsFolder
+from openseer_client.verl import Server
+from openseer_core.errors import InputError, OpenseerError
+from openseer_core.wire_fleet import Publish, Source
+
+NAME = "openseer"
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    return dict(getattr(config, "custom", None) or {})
+
+
+class Rollout(BaseRollout):
+    """One of these in every trainer process; the first one writes and publishes, the others help to gather."""
+
+    def __init__(self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1, **more: Any) -> None:
+        super().__init__(config, model_config, device_mesh)
+        settings = _settings(self.config)
+        if "weights_folder" not in settings:
+            raise InputError(
+                "actor_rollout_ref.rollout.custom.weights_folder: not set; needed: a folder all workers see"
+            )
+        self.replica_rank = max(0, replica_rank)
+        self._rank = int(os.environ.get("RANK", "0"))
+        self.is_leader_rank = self._rank == 0
+        self._settings = settings
+        self._folder = WeightsFolder(settings["weights_folder"])
+        self._name = f"{settings.get('run', 'verl')}-{uuid.uuid4().hex[:8]}"
+        self._count = 0
+
+    async def resume(self, tags: list[str]) -> None:
+        """Nothing: the fleet has GPUs of its own."""
+
+    async def release(self) -> None:
+        """Nothing, as above."""
+
+    async def update_weights(
+        self, weights: Any, wire_format: str = "named_tensors", global_steps: int | None = None, **more: Any
+    ) -> None:
+        """Writes the weights as they are gathered, publishes them, and returns when the whole fleet has them."""
+        if (
+            wire_format != "named_tensors"
+            or not more.get("base_sync_done", True)
+            or more.get("peft_config") is not None
+        ):
+            raise InputError("weights: whole tensors are needed (with LoRA set model.lora.merge=True)")
+        said: list[Any] = [None]
+        if self.is_leader_rank:
+            try:
+                await self._publish(weights, global_steps)
+            except OpenseerError as error:
+                said = [error]
+        else:
+            async for _ in ensure_async_iterator(weights):
+                pass
+        # Who fails alone leaves the others waiting, so its error is everybody's.
+        if torch.distributed.is_initialized():
+            await asyncio.to_thread(torch.distributed.broadcast_object_list, said, src=0)
+        if said[0] is not None:
+            raise said[0]
+
+    async def _publish(self, weights: Any, global_steps: int | None) -> None:
+        # A version's weights never change, so each publication has a name of its own.
+        self._count += 1
+        version = f"{self._name}.{self._count}-{global_steps or 0}"
+        with self._folder.writing(version) as shards:
+            async for name, tensor in ensure_async_iterator(weights):
+                shards.add(name, tensor)
+        path = str(self._folder.path / version)
+        what = Publish(version=version, source=Source(path=path), mode=self._settings.get("mode", "abort"))
+        settings = self._settings
+        with Client(settings.get("url"), token=settings.get("token"), token_file=settings.get("token_file")) as client:
+            await asyncio.to_thread(client.publish, what)
+
+
+class Replica(RolloutReplica):
+    """What verl takes for an inference server: the fleet."""
+
+    async def launch_servers(self) -> None:
+        """Nothing is launched."""
+        settings = _settings(self.config)
+        server = Server(
+            url=settings.get("url"),
+            token=settings.get("token"),
+            token_file=settings.get("token_file"),
+            response_length=int(self.config.response_length),
+        )
+        self.servers = []
+        self._server_handle = server
+        self._server_address = settings.get("url") or os.environ.get("OPENSEER_URL", "")
+
+    def rollout_worker_use_gpu(self) -> bool:
+        """The fleet's GPUs are not Ray's."""
+        return False
+
+
+_ROLLOUT_REGISTRY[NAME, "async"] = f"{__name__}.Rollout"
+RolloutReplicaRegistry.register(NAME, lambda: Replica)
