@@ -46,6 +46,8 @@ class KubeDirectory(Generic[C]):
         self._renewed = renewed
         self._open: dict[Key, _Open[C]] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self.tended = False
+        """Whether jobs could be looked for once."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -70,6 +72,7 @@ class KubeDirectory(Generic[C]):
     async def tend_once(self) -> None:
         """One look. Raises JobsUnavailable; a job that cannot be opened is left for the next look."""
         found = [served async for served in self._jobs.all()]
+        self.tended = True
         uids = {served.key: served.uid for served in found}
         for key, one in list(self._open.items()):
             if uids.get(key) != one.uid:

@@ -1,0 +1,139 @@
+"""The gateway's process: `python -m openseer_api.main`. Serves every job of mode serve that the cluster has."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+
+from openseer_api.app import create_app
+from openseer_api.jobs import JobContext
+from openseer_api.kube_auth import KubernetesAuth
+from openseer_api.kube_client import Kube
+from openseer_api.kube_directory import KubeDirectory
+from openseer_api.kube_jobs import KubeJobs
+from openseer_api.kube_kept import Kept
+from openseer_core.errors import InputError, OpenseerError
+from openseer_core.job import RolloutJob
+from openseer_store.connect import open_store
+
+STORE_SECONDS = 5.0
+"""How long a call to a job's store is tried again before the caller is told to come back."""
+FINISH_SECONDS = 15
+"""Answers under way when the process is asked to end have so long; streams are taken up elsewhere."""
+
+log = logging.getLogger("openseer_api")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`watched`: namespaces whose jobs are served, empty: all. `audiences`: see KubernetesAuth."""
+
+    watched: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
+    port: int = 8080
+
+    @staticmethod
+    def read(environment: Mapping[str, str] = os.environ) -> "Settings":
+        """From OPENSEER_* variables. Raises InputError that names the one that is wrong."""
+
+        def words(name: str) -> tuple[str, ...]:
+            return tuple(filter(None, environment.get(name, "").split(",")))
+
+        port = environment.get("OPENSEER_HTTP_PORT", "8080")
+        if not port.isdecimal():
+            raise InputError(f"OPENSEER_HTTP_PORT: found {port!r}, allowed: a number")
+        return Settings(words("OPENSEER_WATCH_NAMESPACES"), words("OPENSEER_API_AUDIENCES"), int(port))
+
+
+class ServedJobs:
+    """The directory of the gateway: a job that is asked for counts as used."""
+
+    def __init__(self, jobs: KubeJobs) -> None:
+        self.open = KubeDirectory(jobs, _opened, Kept.end, _renewed)
+
+    async def find(self, namespace: str, name: str) -> JobContext | None:
+        """The job's context; None where no such job serves."""
+        kept = await self.open.find(namespace, name)
+        if kept is None:
+            return None
+        kept.stir()
+        return kept.context
+
+
+async def _opened(job: RolloutJob, url: str) -> Kept:
+    """Raises StoreUnavailableError while the job's store does not answer."""
+    return Kept(JobContext(job, await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS)))
+
+
+def _renewed(kept: Kept, job: RolloutJob) -> None:
+    kept.context.renew(job)
+
+
+class _Server(uvicorn.Server):
+    """Signals are the process's own."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+def gateway(kube: Kube, settings: Settings) -> FastAPI:
+    """The application, with the tending of its jobs."""
+    directory = ServedJobs(KubeJobs(kube, settings.watched))
+
+    @asynccontextmanager
+    async def tended(_app: FastAPI) -> AsyncGenerator[None]:
+        task = asyncio.create_task(directory.open.tend(), name="tend")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await directory.open.close()
+
+    auth = KubernetesAuth(kube, settings.audiences)
+    return create_app(directory, auth, many=True, ready=lambda: directory.open.tended, lifespan=tended)
+
+
+async def serve(settings: Settings) -> int:
+    """Serves until the process is asked to end; its exit code."""
+    kube = await Kube.connect()
+    try:
+        config = uvicorn.Config(
+            gateway(kube, settings),
+            host="",  # every address there is, of both kinds
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=FINISH_SECONDS,
+        )
+        server = _Server(config)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, setattr, server, "should_exit", True)
+        await server.serve()
+        return 0
+    finally:
+        await kube.close()
+
+
+def main() -> int:
+    """The entry point; errors that a person can mend are one line."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        return asyncio.run(serve(Settings.read()))
+    except OpenseerError as error:
+        log.error("error: %s", error)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
