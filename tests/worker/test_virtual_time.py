@@ -1,6 +1,7 @@
 """The event loop on virtual time."""
 
 import asyncio
+import math
 import time
 
 import pytest
@@ -32,6 +33,20 @@ def test_time_outs_work_on_virtual_time() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(50):
                 await asyncio.Event().wait()
+
+    run_virtual(main())
+
+
+def test_a_wait_for_the_very_next_moment_ends() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(2.0)
+        due = math.nextafter(2.0, 3.0)
+        for _ in range(10):
+            if loop.time() >= due:
+                return
+            await asyncio.sleep(due - loop.time())
+        pytest.fail("time does not move on")
 
     run_virtual(main())
 

@@ -55,7 +55,9 @@ def _own_length(work: Work) -> int:
         return work.true_length
     if work.sampling.ignore_eos:
         return work.max_tokens
-    return drawn_length(work.group, work.index, work.max_tokens)
+    drawn = drawn_length(work.group, work.index, work.max_tokens)
+    # What is longer already goes on after its environment's turn: with a turn of the same length.
+    return drawn if len(work.tokens) < drawn else len(work.tokens) + drawn
 
 
 def drawn_length(group: str, index: int, max_tokens: int) -> int:

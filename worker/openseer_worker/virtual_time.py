@@ -5,6 +5,7 @@ time does not wait for them, nor for threads.
 """
 
 import asyncio
+import math
 import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -44,6 +45,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock.now
+
+    @property
+    def _clock_resolution(self) -> float:
+        """How far a timer may be ahead and be due: the next number and no more, or a timer so near would ring again
+        and again without time moving on."""
+        return math.ulp(self._clock.now)
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, _real: float) -> None:
+        """asyncio would set that of the real clock."""
 
 
 def run_virtual(main: Coroutine[Any, Any, _Result]) -> _Result:

@@ -62,8 +62,8 @@ class ServedWeights:
         ongoing = self._orders.ongoing
         if ongoing is None:
             return self._act is not None or self._orders.rest is not None
-        working = ongoing.phase == "prefetch" or (ongoing.phase == "quiesce" and ongoing.publish.mode == "drain")
-        return not (working and held)
+        drains = ongoing.phase == "quiesce" and ongoing.publish.mode == "drain"
+        return not (drains and held)
 
     def obey(self, orders: Orders) -> None:
         """Takes newer orders."""

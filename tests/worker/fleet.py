@@ -1,0 +1,214 @@
+"""Workers with scripted engines on the reference store, in virtual time, and a keeper of the fleet's orders."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from openseer_core.chunk import Claim, ClaimAsk, Result
+from openseer_core.errors import LoadError
+from openseer_core.group import GroupSpec, Priority
+from openseer_core.ids import GroupId, WorkerId
+from openseer_core.job import RolloutJob
+from openseer_core.life import Status
+from openseer_core.manifest import parse_job
+from openseer_core.orders import Ongoing
+from openseer_core.tokens import pack_tokens
+from openseer_core.weights import AbortBatches, Action, ChangeVersion, Drain, advance, begin, participants
+from openseer_core.wire_fleet import Publish, Source
+from openseer_store.memory import MemoryStore
+from openseer_worker.engine import NewWeights
+from openseer_worker.job_sampling import dump_sampling
+from openseer_worker.loop import Worker
+from openseer_worker.scripted_engine import ScriptedEngine
+from openseer_worker.scripted_text import scripted_tokens
+from openseer_worker.settings import WorkerSettings
+from openseer_worker.virtual_time import run_virtual
+
+LENGTH = 300
+SIZE = 4
+
+
+def job() -> RolloutJob:
+    document = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": "weights"},
+        "spec": {
+            "model": {"path": "none", "engine": "scripted", "scripted": {"stepSeconds": 0.01, "slots": 4}},
+            "prompts": {"path": "none"},
+            "groupSize": SIZE,
+            "sampling": {"maxTokens": 400, "forceLengths": True},
+            "rollout": {"quantumTokens": 32, "leaseSeconds": 2},
+            "workers": {"replicas": 2},
+        },
+    }
+    return parse_job(document, "test")
+
+
+class LoadingEngine(ScriptedEngine):
+    """Knows what it has loaded, and fails as often as it is told to."""
+
+    loaded = "initial"
+    failures = 0
+    hangs = False
+
+    async def load_weights(self, weights: NewWeights) -> None:
+        self.loaded = "nothing"
+        if self.hangs:
+            await asyncio.Event().wait()
+        if self.failures:
+            self.failures -= 1
+            raise LoadError("the disk is gone")
+        await super().load_weights(weights)
+        self.loaded = "initial" if weights.folder is None else weights.folder.name
+
+
+class StrictStore(MemoryStore):
+    """Sees to it that nobody ever asks for work of a version that it has not loaded."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.engines: dict[WorkerId, LoadingEngine] = {}
+        self.claimed: list[str] = []
+        self.delay = 0.0
+
+    async def claim(self, worker: WorkerId, ask: ClaimAsk) -> list[Claim]:
+        """The answer comes after `delay` seconds."""
+        assert ask.version == self.engines[worker].loaded
+        claims = await super().claim(worker, ask)
+        self.claimed += [ask.version] * len(claims)
+        await asyncio.sleep(self.delay)
+        return claims
+
+
+class Fleet:
+    """A store, workers, and a keeper of the orders."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.job = job()
+        self.now = asyncio.get_running_loop().time
+        self.store = StrictStore(self.now)
+        self.folder = tmp_path
+        self.workers: dict[str, Worker] = {}
+        self.engines: dict[str, LoadingEngine] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.actions: list[Action] = []
+        self.keeper = asyncio.create_task(self.keep())
+        self.batches: dict[int, str] = {}
+
+    def start(self, index: int, **engine: Any) -> str:
+        """Starts a worker; a boot of its own each time."""
+        settings = WorkerSettings(self.job, "", index)
+        one = LoadingEngine(self.job.spec.model.scripted)
+        for name, value in engine.items():
+            setattr(one, name, value)
+        worker = Worker(settings, self.store, one)
+        name = settings.worker.name
+        self.store.engines[settings.worker] = self.engines[name] = one
+        self.workers[name] = worker
+        self.tasks[name] = asyncio.create_task(worker.run())
+        return name
+
+    def kill(self, name: str) -> None:
+        self.tasks[name].cancel()
+
+    async def submit(self, batch: int, version: str, groups: int = 2) -> None:
+        self.batches[batch] = version
+        sampling = dump_sampling(self.job.spec.sampling)
+        for ordinal in range(groups):
+            spec = GroupSpec(
+                GroupId(batch, f"g{ordinal}"), version, ordinal, pack_tokens([1, 2, 3]), 400, (0.0,) * SIZE,
+                ("",) * SIZE, Priority(0.0), self.now(), (LENGTH,) * SIZE, sampling,
+            )  # fmt: skip
+            await self.store.submit([spec])
+        await self.store.seal(batch)
+
+    def weights(self, version: str) -> Source:
+        folder = self.folder / version
+        folder.mkdir(exist_ok=True)
+        (folder / "content").write_text(version)
+        return Source(path=str(folder))
+
+    async def publish(self, version: str = "v1", **more: Any) -> None:
+        values: dict[str, Any] = {"version": version, "source": self.weights(version), "retries": 0} | more
+        orders = await self.store.orders()
+        names = participants(await self.store.workers(), self.now())
+        assert await self.store.swap_orders(begin(orders, Publish.model_validate(values), names, self.now()))
+
+    async def told(self) -> Ongoing:
+        told = (await self.store.orders()).transaction
+        assert told is not None
+        return told
+
+    async def until(self, phase: str, seconds: float = 60.0) -> Ongoing:
+        end = self.now() + seconds
+        while (told := await self.told()).phase != phase:
+            assert self.now() < end, f"{told.phase}, not {phase}: {told.message}"
+            await asyncio.sleep(0.02)
+        return told
+
+    async def keep(self) -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            orders = await self.store.orders()
+            if orders.ongoing is None:
+                continue
+            unfinished = 0
+            for batch, version in self.batches.items():
+                progress = await self.store.progress(batch)
+                unfinished += progress.requests - progress.closed if version == orders.ongoing.previous else 0
+            step = advance(orders, await self.store.workers(), unfinished, self.now())
+            for action in step.actions:
+                await self.carry_out(action)
+            if step.orders is not orders:
+                await self.store.swap_orders(step.orders)
+
+    async def carry_out(self, action: Action) -> None:
+        self.actions.append(action)
+        match action:
+            case AbortBatches(version):
+                for batch in [batch for batch, its in self.batches.items() if its == version]:
+                    await self.store.end(batch)
+            case ChangeVersion(old, new, stale):
+                for batch in [batch for batch, its in self.batches.items() if its == old]:
+                    await self.store.change_version(batch, new, stale)
+                    self.batches[batch] = new
+            case Drain(names):
+                for name in names:
+                    await self.store.request_drain(name)
+
+    async def results(self, batch: int) -> list[Result]:
+        """All results of a batch, once it is complete; whole ones have the tokens of the script."""
+        end = self.now() + 120
+        while not (progress := await self.store.progress(batch)).complete:
+            assert self.now() < end, f"batch {batch} does not end: {progress}, {await self.store.workers()}"
+            await asyncio.sleep(0.1)
+        found = [one for one in await self.store.results(batch, 0, 1000) if isinstance(one, Result)]
+        for one in found:
+            if one.status is Status.OK:
+                assert one.tokens == scripted_tokens(str(one.request.group), one.request.index, 0, LENGTH)
+        return found
+
+    async def close(self) -> None:
+        self.keeper.cancel()
+        for worker in self.workers.values():
+            worker.drain()
+        await asyncio.gather(*self.tasks.values(), self.keeper, return_exceptions=True)
+
+
+def play(tmp_path: Path, story: Callable[[Fleet], Coroutine[Any, Any, None]]) -> None:
+    """A story with two workers, which are at work on a batch of the first version after a second."""
+
+    async def main() -> None:
+        fleet = Fleet(tmp_path)
+        await fleet.submit(0, "initial")
+        fleet.start(0)
+        fleet.start(1)
+        await asyncio.sleep(1.0)
+        await story(fleet)
+        crashed = [task.exception() for task in fleet.tasks.values() if task.done() and not task.cancelled()]
+        assert not [error for error in crashed if isinstance(error, AssertionError)]
+        await fleet.close()
+
+    run_virtual(main())
