@@ -1,4 +1,4 @@
-"""Local workers: started, restarted within the failure policy, and drained, through the warm parent."""
+"""Local workers: as many as are asked for, restarted within the failure policy, drained; through the warm parent."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 
 
 class Fleet:
-    """`replicas` workers of one job on this machine."""
+    """`replicas` workers of one job on this machine; `scale` changes how many."""
 
     def __init__(
         self, job_file: Path, store_url: str, logs: Path, replicas: int, failure_policy: FailurePolicy, say: Say
@@ -39,6 +39,9 @@ class Fleet:
         self._failure: asyncio.Future[None] | None = None
         self._running: dict[int, int] = {}
         self._deaths: dict[int, int] = {}
+        self._warm = False
+        self._spawned: set[int] = set()
+        self._leaving: set[int] = set()
         self._stopping = False
         self._empty = asyncio.Event()
         self._restarts: set[asyncio.Task[None]] = set()
@@ -47,6 +50,23 @@ class Fleet:
     def pids(self) -> dict[str, int]:
         """Process ids of the workers that run, by name."""
         return {worker_name(index): pid for index, pid in self._running.items()}
+
+    @property
+    def replicas(self) -> int:
+        """How many workers are wanted."""
+        return self._replicas
+
+    def scale(self, replicas: int) -> None:
+        """Wants workers 0 to `replicas` - 1: those that do not run are started, the others drain and leave."""
+        self._replicas = replicas
+        if not self._warm or self._stopping:
+            return
+        for index in sorted(self._spawned):
+            if index >= replicas and index not in self._leaving:
+                self._leaving.add(index)
+                self._order("stop", index)
+        for index in range(replicas):
+            self._spawn(index)
 
     async def start(self) -> None:
         """Starts the warm parent; it dies with this process."""
@@ -86,13 +106,14 @@ class Fleet:
     def _obey(self, report: object) -> None:
         match report:
             case {"warm": float(seconds)}:
-                self._say(f"engine imported in {seconds:.0f} s; starting {self._replicas} workers")
-                for index in range(self._replicas):
-                    self._order("spawn", index)
+                self._warm = True
+                self._say(f"engine imported in {seconds:.0f} s; {_starting(self._replicas)}")
+                self.scale(self._replicas)
             case {"started": int(index), "pid": int(pid)}:
                 self._running[index] = pid
             case {"ended": int(index), "code": int(code)}:
                 self._running.pop(index, None)
+                self._spawned.discard(index)
                 self._ended(index, code)
             case other:
                 raise JobFailedError(f"the workers' parent said {other!r}")
@@ -128,10 +149,26 @@ class Fleet:
         assert self._process is not None and self._process.stdin is not None
         self._process.stdin.write((json.dumps({verb: index}) + "\n").encode())
 
+    def _spawn(self, index: int) -> None:
+        """Starts a worker that is wanted and does not run."""
+        if index < self._replicas and index not in self._spawned:
+            self._spawned.add(index)
+            self._order("spawn", index)
+
     def _ended(self, index: int, code: int) -> None:
         if self._stopping:
             return
         name = worker_name(index)
+        if index in self._leaving:
+            self._leaving.remove(index)
+            self._spawn(index)  # where it is wanted again by now
+        elif code == 0:
+            self._say(f"{name} drained; starting it again")
+            self._restart_in(index, FIRST_BACKOFF_SECONDS)
+        else:
+            self._died(index, name, code)
+
+    def _died(self, index: int, name: str, code: int) -> None:
         cause = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
         if code == InputError.exit_code:
             raise InputError(f"{name} cannot start: {self._log_end(name)}")
@@ -142,13 +179,16 @@ class Fleet:
                 f"{self._failure_policy.worker_restarts} restarts. {self._log_end(name)}"
             )
         self._say(f"{name} died by {cause}; restart {deaths} of {self._failure_policy.worker_restarts}")
-        task = asyncio.get_running_loop().create_task(self._restart(index, deaths))
+        self._restart_in(index, min(FIRST_BACKOFF_SECONDS * 2 ** (deaths - 1), MOST_BACKOFF_SECONDS))
+
+    def _restart_in(self, index: int, seconds: float) -> None:
+        async def restart() -> None:
+            await asyncio.sleep(seconds)
+            self._spawn(index)
+
+        task = asyncio.get_running_loop().create_task(restart())
         self._restarts.add(task)
         task.add_done_callback(self._restarts.discard)
-
-    async def _restart(self, index: int, deaths: int) -> None:
-        await asyncio.sleep(min(FIRST_BACKOFF_SECONDS * 2 ** (deaths - 1), MOST_BACKOFF_SECONDS))
-        self._order("spawn", index)
 
     def _log_end(self, name: str) -> str:
         path = self._logs / f"{name}.log"
@@ -160,6 +200,10 @@ class Fleet:
         if errors:
             return f"{errors[-1]} (log: {path})"
         return f"Its log {path} ends:\n  " + "\n  ".join(lines[-LOG_LINES:])
+
+
+def _starting(count: int) -> str:
+    return f"starting {count} worker{'s' if count != 1 else ''}" if count else "no worker is wanted now"
 
 
 def _fail(failure: asyncio.Future[None], error: OpenseerError) -> None:

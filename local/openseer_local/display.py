@@ -1,0 +1,150 @@
+"""What a person sees while a command works: a picture redrawn in a terminal, plain lines everywhere else.
+
+Nothing here may ever harm the work: a closed pipe or a broken terminal only ends the display.
+"""
+
+import time
+from collections.abc import Callable
+from threading import Event, Lock, Thread
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+TICK_SECONDS = 0.25
+PLAIN_EVERY_SECONDS = 5.0
+
+
+class Display:
+    """Shows phases, messages and what `body` and `line` of its kinds say of the work itself.
+
+    `live`: redraw in place (a terminal), else a line every few seconds. `tick_seconds` None: nothing is drawn but by
+    calls (tests do that).
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        live: bool,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        tick_seconds: float | None = TICK_SECONDS,
+    ) -> None:
+        self._console = console
+        self._live = Live(console=console, auto_refresh=False, transient=False) if live else None
+        self._clock = clock
+        self._tick_seconds = tick_seconds
+        self._plain_every = PLAIN_EVERY_SECONDS
+        self._lock = Lock()
+        self._broken = False
+        self._stop = Event()
+        self._ticker: Thread | None = None
+        self._phase = ""
+        self._phase_at = clock()
+        self._printed_at = float("-inf")
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._safely(self._live.start)
+        if self._tick_seconds is not None:
+            self._ticker = Thread(target=self._tick_on, name="display", daemon=True)
+            self._ticker.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._ticker:
+            self._ticker.join(timeout=2.0)
+        with self._lock:
+            if self._live:
+                self._draw()
+                self._safely(self._live.stop)
+            elif line := self.line():
+                self._plain(line)
+
+    # ---- what the work is, said by each kind of display
+
+    def body(self) -> list[RenderableType]:
+        """The picture; empty while there is nothing to show."""
+        return []
+
+    def line(self) -> str:
+        """The same in one line; empty while there is nothing to say."""
+        return ""
+
+    # ---- what the work tells
+
+    def phase(self, text: str) -> None:
+        """A step of the start-up or the end begins; how long it takes is shown beside it. Empty: the work goes on."""
+        with self._lock:
+            self._end_phase()
+            self._phase, self._phase_at = text, self._clock()
+            if text:
+                self._printed_at = self._phase_at
+                self._plain(f"openseer: {text}")
+            self._draw()
+
+    def message(self, text: str) -> None:
+        """One line that stays: a worker died, a signal came."""
+        with self._lock:
+            if self._live:
+                self._safely(lambda: self._console.print(Text(text), soft_wrap=True))
+            else:
+                self._plain(f"openseer: {text}")
+
+    def tick(self) -> None:
+        """Brings what is shown up to date; a thread does that by itself."""
+        with self._lock:
+            self._draw()
+            self._plain_if_due()
+
+    # ---- drawing; whoever calls holds the lock
+
+    def _tick_on(self) -> None:
+        while not self._stop.wait(self._tick_seconds) and not self._broken:
+            self.tick()
+
+    def _end_phase(self) -> None:
+        if not self._phase:
+            return
+        took = f"{self._phase} ({self._clock() - self._phase_at:.1f} s)"
+        self._phase = ""
+        if self._live:
+            self._safely(lambda: self._console.print(Text.assemble(("✓ ", "green"), took)))
+        else:
+            self._plain(f"openseer: {took}")
+
+    def _plain_if_due(self) -> None:
+        now = self._clock()
+        if self._live or now < self._printed_at + self._plain_every:
+            return
+        self._printed_at = now
+        if self._phase:
+            self._plain(f"openseer: {self._phase} … {now - self._phase_at:.0f} s")
+        elif line := self.line():
+            self._plain(line)
+
+    def _plain(self, line: str) -> None:
+        if not self._live:
+            self._safely(lambda: self._console.print(line, markup=False, highlight=False, soft_wrap=True))
+
+    def _draw(self) -> None:
+        live = self._live
+        if live:
+            self._safely(lambda: live.update(self._picture(), refresh=True))
+
+    def _safely(self, act: Callable[[], object]) -> None:
+        if self._broken:
+            return
+        try:
+            act()
+        except (OSError, ValueError, SystemExit):
+            # A closed pipe or file: there is nobody left to tell. (rich ends the program on a closed pipe.)
+            self._broken = True
+
+    def _picture(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        if self._phase:
+            parts.append(Text(f"{self._phase} … {self._clock() - self._phase_at:.0f} s", style="bold"))
+        return Group(*parts, *self.body())
