@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from openseer_api.access import Job
-from openseer_api.batches import BatchNumber, living_batch
+from openseer_api.batches import BatchNumber, batch_of, living_batch
 from openseer_api.jobs import JobContext
 from openseer_api.problems import documented
 from openseer_api.rendering import is_complete, render_entries
@@ -52,7 +52,9 @@ async def read_results(
 ) -> Response:
     """Results and ends of groups after a cursor. Reading again from an older cursor gives the same entries again,
     until they are acknowledged; each is unique by batch, group, index and turn."""
-    await living_batch(request, batch, job)
+    # Who has everything of a batch whose data are gone is told so: the acknowledgement may have met its last entry.
+    if cursor < (await batch_of(job, batch)).progress.entries:
+        await living_batch(request, batch, job)
     if SSE in accept:
         start = max(cursor, last_event_id or 0)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
