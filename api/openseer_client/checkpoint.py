@@ -17,18 +17,20 @@ class _File(BaseModel):
     cursor: int = 0
     complete: bool = False
     taken: dict[str, int] = Field(default_factory=dict)
+    groups: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
     """Everything up to `cursor` was taken; beyond it, groups whose end has a cursor up to the one in `taken`.
 
-    `complete`: nothing more will come.
+    `complete`: nothing more will come. `groups`: how many were taken.
     """
 
     cursor: int = 0
     complete: bool = False
     taken: dict[str, int] = field(default_factory=dict[str, int])
+    groups: int = 0
 
 
 class Checkpoint:
@@ -49,7 +51,9 @@ class Checkpoint:
             return Position()
         except (OSError, ValidationError) as error:
             raise InputError(f"checkpoint {self.path}: {error}\nName another file, or remove this one.") from error
-        return Position(found.cursor, found.complete, found.taken) if found.batch == batch else Position()
+        if found.batch != batch:
+            return Position()
+        return Position(found.cursor, found.complete, found.taken, found.groups)
 
     def save(self, batch: int, position: Position, *, durable: bool = False) -> None:
         """Replaces the file. `durable`: waits until the disk has it, so that it survives a loss of power too."""
@@ -58,6 +62,7 @@ class Checkpoint:
             "cursor": position.cursor,
             "complete": position.complete,
             "taken": position.taken,
+            "groups": position.groups,
         }
         new = self.path.with_name(f"{self.path.name}.new")
         try:

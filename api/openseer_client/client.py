@@ -215,14 +215,18 @@ class BatchHandle:
         checkpoint: Checkpoint | None = None,
         acknowledge: bool = False,
         environment: Environment | None = None,
+        seal_after: int | None = None,
     ) -> Iterator[FinishedGroup]:
         """Groups that have ended, each with all its results; check `whole`.
 
         `checkpoint` and `acknowledge` as with `results`, in whole groups. `environment`: given a finished turn, the
-        token ids to append before it goes on, or None; it runs between two reads, so a slow one belongs in threads
-        (read `results` and call `go_on`).
+        token ids to append before it goes on, or None when that was the last. It runs between two reads: a slow one
+        belongs in threads (read `results`, call `go_on`). A batch with turns to come must not be sealed before, so
+        with an environment say in `seal_after` how many groups there are.
         """
-        stream = reading.groups(self.id, checkpoint, acknowledge=acknowledge, environment=environment)
+        stream = reading.groups(
+            self.id, checkpoint, acknowledge=acknowledge, environment=environment, seal_after=seal_after
+        )
         return self.client.iterate(stream)
 
     def fill(

@@ -36,10 +36,9 @@ def results(
             cursor = max(cursor, item.cursor)
             if checkpoint is not None:
                 checkpoint.save(batch, Position(cursor))
-        complete = _is_over(page)
+        complete = page.complete
         cursor = max(cursor, page.cursor)
-        if complete or not page.complete:
-            yield from _note(batch, Position(cursor, complete), checkpoint, acknowledge=acknowledge)
+        yield from _note(batch, Position(cursor, complete), checkpoint, acknowledge=acknowledge)
 
 
 def groups(
@@ -48,6 +47,7 @@ def groups(
     *,
     acknowledge: bool,
     environment: Environment | None = None,
+    seal_after: int | None = None,
     keep: Keep | None = None,
 ) -> Stream[FinishedGroup]:
     """Emits each group when it has ended, with its results; those that `keep` refuses are passed over.
@@ -57,7 +57,9 @@ def groups(
     """
     position = checkpoint.position(batch) if checkpoint is not None else Position()
     cursor, complete, taken = position.cursor, position.complete, dict(position.taken)
+    ended = position.groups
     collector = Collector()
+    yield from _seal_at(batch, ended, None if complete else seal_after)
     while not complete:
         page = yield from _next_page(batch, cursor)
         for item in page.items:
@@ -72,13 +74,14 @@ def groups(
             if keep is None or (yield from keep(group)):
                 yield Emit(group)
             taken[item.group] = item.cursor
+            ended += 1
             if checkpoint is not None:
-                checkpoint.save(batch, _safe(collector, cursor, taken))
-        complete = _is_over(page)
+                checkpoint.save(batch, _safe(collector, cursor, taken, ended))
+            yield from _seal_at(batch, ended, seal_after)
+        complete = page.complete
         cursor = max(cursor, page.cursor)
-        safe = Position(cursor, complete=True) if complete else _safe(collector, cursor, taken)
-        if complete or not page.complete:
-            yield from _note(batch, safe, checkpoint, acknowledge=acknowledge)
+        safe = Position(cursor, complete=True) if complete else _safe(collector, cursor, taken, ended)
+        yield from _note(batch, safe, checkpoint, acknowledge=acknowledge)
 
 
 def fill(
@@ -122,21 +125,26 @@ def _turn(item: ResultItem, collector: Collector, environment: Environment | Non
     collector.goes_on(item)
 
 
+def _seal_at(batch: int, ended: int, seal_after: int | None) -> Flow[None]:
+    if ended == seal_after:
+        yield from ask(calls.seal(batch))
+
+
 def _next_page(batch: int, cursor: int) -> Flow[ResultPage]:
     """The next page that holds anything, or says that nothing will come."""
     while True:
-        page = yield from ask(calls.results(batch, cursor, PAGE, flows.POLL_SECONDS))
+        try:
+            page = yield from ask(calls.results(batch, cursor, PAGE, flows.POLL_SECONDS))
+        except ConflictError:
+            # The data of an acknowledged batch are gone. Whoever has everything may have acknowledged it before
+            # knowing that it was everything, or before the file could say so.
+            known = yield from ask(calls.status(batch))
+            if known.state == "acknowledged" and known.last_cursor <= cursor:
+                return ResultPage(items=[], cursor=cursor, complete=True)
+            raise
         if page.items or page.complete:
             return page
         yield Pause(0.05)
-
-
-def _is_over(page: ResultPage) -> bool:
-    """Whether nothing more will come: a result of a page that says so may still be continued by who reads it.
-
-    For the same reason nothing of such a page is acknowledged before the next one: with the last result the data go.
-    """
-    return page.complete and not page.items
 
 
 def _note(batch: int, position: Position, checkpoint: Checkpoint | None, *, acknowledge: bool) -> Flow[None]:
@@ -147,9 +155,9 @@ def _note(batch: int, position: Position, checkpoint: Checkpoint | None, *, ackn
         yield from ask(calls.acknowledge(batch, position.cursor))
 
 
-def _safe(collector: Collector, cursor: int, taken: dict[str, int]) -> Position:
+def _safe(collector: Collector, cursor: int, taken: dict[str, int], ended: int) -> Position:
     safe = collector.safe(cursor)
-    return Position(safe, taken={name: at for name, at in taken.items() if at > safe})
+    return Position(safe, taken={name: at for name, at in taken.items() if at > safe}, groups=ended)
 
 
 def _is_new(item: ResultItem | GroupItem, seen: set[tuple[str, int, int]]) -> bool:

@@ -34,6 +34,7 @@ class Figures:
     ratio: float
     clipped: float
     difference: float
+    mean_difference: float
 
 
 def advantages(rewards: Sequence[float], *, by_deviation: bool = True) -> list[float]:
@@ -111,6 +112,7 @@ def loss(
             ratio=float((ratio * mask).sum() / tokens),
             clipped=float(((ratio != clipped) * mask).sum() / tokens),
             difference=float(((new - old).abs() * mask).max()),
+            mean_difference=float(((new - old).abs() * mask).sum() / tokens),
         )
     return value, figures
 

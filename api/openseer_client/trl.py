@@ -87,8 +87,9 @@ class Rollout:
                 break
             batch = self.client.open_batch(spec)
             batch.submit(missing)
-            batch.seal()
-            ended = list(batch.groups(environment=self._environment))
+            if self._environment is None:
+                batch.seal()
+            ended = list(batch.groups(environment=self._environment, seal_after=len(missing)))
             found |= {group.name: group for group in ended if group.whole}
             batch.acknowledge(batch.status().last_cursor)
             lost = [group for group in ended if not group.whole]

@@ -9,7 +9,17 @@ from typing import Any
 import httpx
 
 from openseer_client import Client, Limits
-from openseer_core.wire import Batch, BatchList, BatchSpec, Group, GroupItem, ResultItem, ResultPage, UploadReceipt
+from openseer_core.wire import (
+    Batch,
+    BatchList,
+    BatchSpec,
+    BatchState,
+    Group,
+    GroupItem,
+    ResultItem,
+    ResultPage,
+    UploadReceipt,
+)
 
 URL = "http://api.test/jobs/team/math"
 QUICK = Limits(unreachable=2.0, busy=2.0, first_delay=0.001, longest_delay=0.01)
@@ -69,12 +79,20 @@ class RemoteBatch:
     sealed: bool = False
     complete: bool = False
     acknowledged: int = 0
+    gone_at: int | None = None
+    """The cursor whose acknowledgement ends the batch, as if its last result had just come."""
     verdicts: dict[str, bool] = field(default_factory=dict[str, bool])
 
     def add(self, *items: ResultItem | GroupItem) -> None:
         """Appends to the results stream."""
         for item in items:
             self.items.append(item.model_copy(update={"cursor": len(self.items) + 1}))
+
+    @property
+    def state(self) -> BatchState:
+        if self.gone_at is not None and self.acknowledged >= self.gone_at:
+            return "acknowledged"
+        return "complete" if self.complete else "sealed" if self.sealed else "open"
 
     def answer(self, number: int) -> Batch:
         target = self.spec.target
@@ -83,7 +101,7 @@ class RemoteBatch:
         wanted = max(0, target.groups - valid - open_groups) if target else 0
         return Batch(
             id=number,
-            state="complete" if self.complete else "sealed" if self.sealed else "open",
+            state=self.state,
             weights_version="initial",
             purpose="train",
             priority="normal",
@@ -156,6 +174,8 @@ class Remote:
         batch = self.batches[number]
         if rest == ["groups"]:
             return self._upload(request, batch)
+        if rest == ["results"] and batch.state == "acknowledged":
+            return problem(409, "Its data are gone.")
         if rest == ["results"]:
             after, limit = int(request.url.params["cursor"]), int(request.url.params["limit"])
             items = [item for item in batch.items if item.cursor > after][:limit]
@@ -170,7 +190,7 @@ class Remote:
             batch.verdicts |= dict.fromkeys(said["valid"], True) | dict.fromkeys(said["invalid"], False)
         elif rest[-1:] == ["continue"]:
             return self._continue(request, batch, rest)
-        batch.complete = batch.complete or (batch.sealed and len(batch.verdicts) == len(batch.groups) > 0)
+        batch.complete = batch.complete or (batch.sealed and len(batch.verdicts) == len(batch.groups))
         return reply(batch.answer(number))
 
     def _continue(self, request: httpx.Request, batch: RemoteBatch, rest: list[str]) -> httpx.Response:

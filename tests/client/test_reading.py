@@ -17,7 +17,7 @@ from client.remote import (
     torn_answer,
 )
 
-from openseer_client import BatchSpec, Checkpoint, FinishedGroup, Group, ResultItem, Target
+from openseer_client import BatchSpec, Checkpoint, ConflictError, FinishedGroup, Group, ResultItem, Target
 from openseer_client.client import BatchHandle
 from openseer_core.errors import InputError
 
@@ -83,9 +83,21 @@ def test_what_is_acknowledged_was_taken(tmp_path: Path) -> None:
 def test_an_answer_to_an_acknowledgement_that_got_lost_changes_nothing() -> None:
     remote = Remote()
     handle = finished(remote)
-    remote.faults.extend([no_fault, no_fault, lost_answer])
+    remote.faults.extend([no_fault, lost_answer])
     assert len(list(handle.results(acknowledge=True))) == 12
     assert remote.paths()[-3:].count("POST /v1/batches/1/acknowledge") == 2
+
+
+def test_a_batch_that_turned_out_complete_when_it_was_acknowledged_is_over() -> None:
+    remote = Remote()
+    handle = remote.client().open_batch()
+    batch = remote.batches[1]
+    batch.add(result("g"), end("g"))
+    batch.gone_at = 2
+    assert len(list(handle.results(acknowledge=True))) == 2
+    # Who has not read everything is told that the rest is gone.
+    with pytest.raises(ConflictError, match="gone"):
+        list(handle.results())
 
 
 def test_a_checkpoint_of_an_earlier_batch_begins_anew(tmp_path: Path) -> None:
@@ -153,36 +165,15 @@ def test_an_environment_answers_turns_until_it_has_had_enough() -> None:
     handle = remote.client().open_batch()
     batch = remote.batches[1]
     batch.add(result("g", 0), result("g", 1), end("g", 2))
-    batch.sealed = True
-    turns: list[tuple[int, int]] = []
 
     def environment(item: ResultItem) -> list[int] | None:
-        turns.append((item.index, item.turn))
-        if len(turns) == 4:
-            batch.complete = True
         return [7, 8] if item.index == 0 else None
 
-    (group,) = handle.groups(environment=environment)
+    (group,) = handle.groups(environment=environment, seal_after=1)
+    assert batch.sealed
     assert [(item.index, item.turn) for item in group.results] == [(0, 2), (1, 0)]
     # The last continuation was refused for want of room, so that turn was the last.
     assert remote.continued == [("g", 0, 0), ("g", 0, 1), ("g", 0, 2)]
-
-
-def test_a_result_of_a_page_that_seemed_the_last_may_be_continued() -> None:
-    remote = Remote()
-    handle = remote.client().open_batch()
-    batch = remote.batches[1]
-    batch.add(result("g"))
-    batch.complete = True
-    read: list[int] = []
-    for item in handle.results(acknowledge=True):
-        assert batch.acknowledged == 0
-        if isinstance(item, ResultItem):
-            read.append(item.turn)
-            if item.turn < 2:
-                handle.go_on(item, [9])
-    assert read == [0, 1, 2]
-    assert batch.acknowledged == len(batch.items)
 
 
 def test_a_batch_is_filled_until_enough_groups_are_valid() -> None:
