@@ -41,9 +41,11 @@ async def _job(
     return found
 
 
-def job_of(request: Request) -> JobContext:
-    """What `one_job` or `named_job` has found."""
-    found: JobContext = request.state.job
+async def job_of(request: Request) -> JobContext:
+    """What `one_job` or `named_job` has found. Raises NotFoundError for names that no job can have."""
+    found: JobContext | None = getattr(request.state, "job", None)
+    if found is None:
+        raise NotFoundError("the path names no job")
     return found
 
 

@@ -10,6 +10,7 @@ from fastapi.responses import PlainTextResponse
 from openseer_api import batches, fleet, groups, problems, results, weights
 from openseer_api.access import named_job, one_job
 from openseer_api.auth import Authenticator
+from openseer_api.bodies import BodyLimit
 from openseer_api.compat import compatible_routers
 from openseer_api.jobs import JobDirectory
 
@@ -44,6 +45,7 @@ def create_app(
     )
     app.state.directory, app.state.auth = directory, auth
     problems.install(app)
+    app.add_middleware(BodyLimit)
     _add_health(app, ready)
     prefix, find = (PREFIX, named_job) if many else ("", one_job)
     for router in _routers():

@@ -5,6 +5,7 @@ import math
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from openseer_api.access import Job
@@ -161,7 +162,7 @@ def _gpu_seconds(glance: Glance, figure: str, job: JobContext) -> float:
     return job.gpus_per_worker * sum(float(one.info.figures.get(figure, 0.0)) for one in glance.workers)
 
 
-@plain.get("/metrics", responses=documented())
+@plain.get("/metrics", response_class=PlainTextResponse, responses=documented())
 async def metrics(job: Job) -> Response:
     """Prometheus' text."""
     return Response(await exposition(job), media_type=CONTENT_TYPE_LATEST)

@@ -14,7 +14,6 @@ from openseer_core.chunk import Outcome
 from openseer_core.errors import InputError, StoreError, StoreUnavailableError
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
-from openseer_store.port import FIRST_CURSOR
 from openseer_store.redis_link import RedisLink
 from openseer_store.redis_store import FORGET_SECONDS
 

@@ -1,0 +1,148 @@
+"""A server of one job, on a free port, with workers that play responses: all in the test's own event loop."""
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import httpx
+import uvicorn
+
+from openseer_api.app import create_app
+from openseer_api.auth import Authenticator, BearerAuth
+from openseer_api.jobs import JobContext, Limits, OneJob
+from openseer_api.keeper import keep
+from openseer_core.job import RolloutJob
+from openseer_core.manifest import parse_job
+from openseer_store.memory import MemoryStore
+from openseer_store.port import Store
+from openseer_worker.engines import build_engine
+from openseer_worker.loop import Worker
+from openseer_worker.settings import WorkerSettings
+
+TOKEN = "let-me-in"
+STEP_SECONDS = 0.002
+
+
+def serving_job(name: str = "served", *, workers: int = 2, **spec: Any) -> RolloutJob:
+    """A job of mode serve on the scripted engine; keyword arguments replace parts of the spec."""
+    base: dict[str, Any] = {
+        "mode": "serve",
+        "model": {
+            "path": "none",
+            "engine": "scripted",
+            "scripted": {"stepSeconds": STEP_SECONDS, "stepSecondsPerRequest": 0.0, "slots": 8},
+        },
+        "groupSize": 4,
+        "sampling": {"maxTokens": 40},
+        "rollout": {"quantumTokens": 16, "leaseSeconds": 2, "checkpointSeconds": 0.05},
+        "workers": {"replicas": workers},
+    }
+    document = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": name},
+        "spec": base | spec,
+    }
+    return parse_job(document, "test")
+
+
+class Served:
+    """`async with Served(job, store) as served`: `http` calls it with the right token."""
+
+    def __init__(
+        self,
+        job: RolloutJob | None = None,
+        store: Store | None = None,
+        *,
+        auth: Authenticator | None = None,
+        limits: Limits | None = None,
+        port: int = 0,
+    ) -> None:
+        self.job = job or serving_job()
+        self.store = store or MemoryStore()
+        self.context = JobContext(self.job, self.store, limits)
+        self.app = create_app(OneJob(self.context), auth or BearerAuth(TOKEN))
+        config = uvicorn.Config(self.app, port=port, log_level="warning", lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._workers: list[Worker] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self.url = ""
+        self.http: httpx.AsyncClient
+
+    async def __aenter__(self) -> "Served":
+        serving = asyncio.create_task(self._server.serve())
+        self._tasks += [serving, asyncio.create_task(keep(self.context))]
+        while not self._server.started:
+            assert not serving.done(), serving.result()
+            await asyncio.sleep(0.005)
+        port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        self.http = self.client(TOKEN)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.drain()
+        await self.http.aclose()
+        self._server.should_exit = True
+        self._tasks[1].cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def client(self, token: str | None) -> httpx.AsyncClient:
+        """Another caller."""
+        headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30.0)
+
+    def start_worker(self, index: int = 0, boot: str = "") -> Worker:
+        """One more worker of the job."""
+        settings = WorkerSettings(self.job, "memory", index, boot=boot or secrets.token_hex(4))
+        worker = Worker(settings, self.store, build_engine(settings))
+        self._workers.append(worker)
+        self._tasks.append(asyncio.create_task(worker.run()))
+        return worker
+
+    async def call(self, method: str, path: str, body: Any = None, *, status: int = 200, **options: Any) -> Any:
+        """One call under /v1; its answer as JSON."""
+        answer = await self.http.request(method, f"/v1{path}", json=body, **options)
+        assert answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    async def open(self, **spec: Any) -> int:
+        """Opens a batch and gives its number."""
+        return int((await self.call("POST", "/batches", spec, status=201))["id"])
+
+    async def upload(self, batch: int, groups: Sequence[dict[str, Any]], *, seal: bool = False) -> dict[str, Any]:
+        """Uploads groups as lines."""
+        lines = "\n".join(map(json.dumps, groups))
+        headers = {"Content-Type": "application/x-ndjson"}
+        path = f"/v1/batches/{batch}/groups"
+        answer = await self.http.post(path, params={"seal": seal}, content=lines, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def until_complete(self, batch: int) -> list[dict[str, Any]]:
+        """All entries of a batch, once it is complete."""
+        cursor, items = 0, list[dict[str, Any]]()
+        while True:
+            page = await self.call("GET", f"/batches/{batch}/results", params={"cursor": cursor, "wait_seconds": 5})
+            items += page["items"]
+            cursor = page["cursor"]
+            if page["complete"]:
+                return items
+
+
+def prompts(count: int, first: int = 0, **fields: Any) -> list[dict[str, Any]]:
+    """Groups with prompts of their own."""
+    return [{"id": f"g{number}", "prompt_token_ids": [5, 6, number + 7], **fields} for number in range(first, count)]
+
+
+@contextlib.asynccontextmanager
+async def served(**options: Any) -> AsyncGenerator[Served]:
+    """A server with its workers running."""
+    async with Served(**options) as one:
+        for index in range(one.job.spec.workers.replicas):
+            one.start_worker(index)
+        yield one

@@ -1,0 +1,80 @@
+"""The OpenAPI document holds: whatever a caller sends, no answer is a server's error or one that is not documented."""
+
+# schemathesis has few types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportAttributeAccessIssue=false
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from tests.api.served import TOKEN, prompts, serving_job
+from tests.api.threaded import ThreadedServer
+
+from openseer_api.app import create_app
+from openseer_api.auth import BearerAuth
+from openseer_api.jobs import JobContext, OneJob
+from openseer_core.wire import MAX_WAIT_SECONDS
+from openseer_store.memory import MemoryStore
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+AUTH = {"Authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThreadedServer]:
+    """A server with workers, and a batch for calls to find."""
+    with ThreadedServer(serving_job("fuzzed")) as one:
+        with httpx.Client(base_url=one.url, headers=AUTH) as client:
+            assert client.post("/v1/batches", json={}).json()["id"] == 1
+            assert client.post("/v1/batches/1/groups", json={"groups": prompts(3)}).status_code == 200
+        yield one
+
+
+@schemathesis.serializer("application/x-ndjson")
+def lines(_context: object, value: object) -> bytes:
+    """What schemathesis makes up for a body of lines."""
+    return str(value).encode()
+
+
+APP = create_app(OneJob(JobContext(serving_job(), MemoryStore())), BearerAuth(TOKEN))
+SCHEMA = schemathesis.openapi.from_dict(APP.openapi())
+LONGEST_WAIT = 0.2
+OPERATIONS = {operation.label: operation for operation in (found.ok() for found in SCHEMA.get_all_operations())}
+
+
+def test_the_document_is_openapi_3_1_and_names_every_route(server: ThreadedServer) -> None:
+    told = httpx.get(f"{server.url}/v1/openapi.json", headers=AUTH).json()
+    assert told["openapi"].startswith("3.1")
+    assert len(told["paths"]) > 20
+    for path, methods in told["paths"].items():
+        for name, operation in methods.items():
+            assert operation["responses"], (path, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", sorted(OPERATIONS))
+def test_no_call_meets_a_server_error_or_an_undocumented_answer(server: ThreadedServer, label: str) -> None:
+    @given(st.data())
+    @settings(
+        max_examples=20,
+        phases=[Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+    )
+    def fuzz(data: st.DataObject) -> None:
+        case = data.draw(OPERATIONS[label].as_strategy())
+        wait = (case.query or {}).get("wait_seconds")
+        if isinstance(wait, int | float) and 0 < wait <= MAX_WAIT_SECONDS:
+            case.query["wait_seconds"] = min(wait, LONGEST_WAIT)
+        answer = case.call(base_url=server.url, headers=AUTH, timeout=30)
+        case.validate_response(answer, checks=CHECKS)
+
+    fuzz()

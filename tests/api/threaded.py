@@ -1,0 +1,43 @@
+"""A served job in a thread of its own, for clients that block."""
+
+import asyncio
+import threading
+from types import TracebackType
+
+from tests.api.served import Served
+
+from openseer_core.job import RolloutJob
+
+
+class ThreadedServer:
+    """`with ThreadedServer(job) as server`: runs at `server.url`, with all its workers."""
+
+    def __init__(self, job: RolloutJob) -> None:
+        self._job = job
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._ready = threading.Event()
+        self._stop: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.url = ""
+
+    async def _run(self) -> None:
+        self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        async with Served(self._job) as one:
+            for index in range(self._job.spec.workers.replicas):
+                one.start_worker(index)
+            self.url = one.url
+            self._ready.set()
+            await self._stop.wait()
+
+    def __enter__(self) -> "ThreadedServer":
+        self._thread.start()
+        assert self._ready.wait(20)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._loop is not None
+        assert self._stop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
