@@ -17,9 +17,9 @@ from openseer_core.wire_fleet import Source
 from openseer_worker.weight_files import INDEX, SINGLE, WeightFiles, check_files, digest, fetch
 
 
-def safetensors(path: Path, count: int = 4) -> None:
+def safetensors(path: Path, count: int = 4, name: str = "w") -> None:
     """A file of one tensor."""
-    header = json.dumps({"w": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
+    header = json.dumps({name: {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4 * count))
 
 
@@ -58,6 +58,24 @@ def test_files_that_the_index_names_must_be_there(folder: Path) -> None:
     (folder / "b.safetensors").unlink()
     with pytest.raises(LoadError, match=r"lacks b\.safetensors"):
         check_files(folder)
+
+
+def test_tensors_that_the_jobs_model_has_must_be_there_in_its_shapes(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    safetensors(own / SINGLE)
+    check_files(folder, own)
+    safetensors(own / SINGLE, 5)
+    with pytest.raises(LoadError, match=r"tensor w has shape \[4\], in the job's model \[5\]"):
+        check_files(folder, own)
+    safetensors(own / SINGLE, name="v")
+    with pytest.raises(LoadError, match="lacks tensor v"):
+        check_files(folder, own)
+    safetensors(own / SINGLE, name="lm_head.weight")
+    with pytest.raises(LoadError, match=r"lacks tensor lm_head\.weight"):
+        check_files(folder, own)
+    (own / "config.json").write_text('{"tie_word_embeddings": true}')
+    check_files(folder, own)
 
 
 @pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": []}', '{"weight_map": {"w": "../../etc/x.safetensors"}}'])

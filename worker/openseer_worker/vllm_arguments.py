@@ -48,7 +48,10 @@ def engine_arguments(
     _check_folder("spec.model.path", model.path)
     if model.tokenizer:
         _check_folder("spec.model.tokenizer", model.tokenizer)
-    values: dict[str, Any] = {"use_tqdm_on_load": False}
+    values: dict[str, Any] = {
+        "use_tqdm_on_load": False,
+        "worker_extension_cls": "openseer_worker.vllm_extension.WorkerExtension",
+    }
     if on_cpu and parallelism.pipeline > 1:
         # Its stages are prepared by a warm-up, which vLLM skips on a CPU without compilation.
         raise ModelError("spec.workers.parallelism.pipeline: found more than 1, allowed on CPUs: 1; use tensor")

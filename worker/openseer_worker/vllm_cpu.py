@@ -1,15 +1,31 @@
-"""Loaded by vLLM into each process that computes on a CPU: asks the kernel for the use of the matrix unit (AMX).
+"""Loaded by vLLM into each process that computes on a CPU: the matrix unit (AMX), and weights that are tied.
 
-On a CPU that has one, vLLM's attention uses it for bfloat16, and without this the first short prompt ends the process
-with an illegal instruction: only large matrix products ask the kernel on their own.
+The kernel is asked for the use of the matrix unit. On a CPU that has one, vLLM's attention uses it for bfloat16, and
+without this the first short prompt ends the process with an illegal instruction: only large matrix products ask the
+kernel on their own.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportPrivateUsage=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from typing import Any
 
 import torch
+
+from openseer_worker.vllm_extension import WorkerExtension
 
 torch.cpu._init_amx()
 
 
-class CpuWorkerExtension:
-    """What vLLM mixes into its worker: nothing, the import is what counts."""
+class CpuWorkerExtension(WorkerExtension):
+    """What vLLM mixes into its worker on a CPU."""
+
+    def finish_load(self) -> None:
+        """Packs the output layer anew: on a CPU it computes with a packed copy, which vLLM leaves as it was when the
+        layer has no weights of its own, but those of the embedding."""
+        from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+        worker: Any = self
+        for layer in worker.get_model().modules():
+            if isinstance(layer, ParallelLMHead):
+                layer.quant_method.process_weights_after_loading(layer)

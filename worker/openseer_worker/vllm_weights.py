@@ -5,6 +5,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 
 import itertools
+from pathlib import Path
 from typing import Any, cast
 
 from openseer_core.errors import LoadError
@@ -23,9 +24,16 @@ def load(core: Any, weights: NewWeights, own_model: str) -> None:
         _receive(core, weights.transfer)
     else:
         if weights.folder is not None:
-            check_files(weights.folder)
+            own = Path(own_model)
+            check_files(weights.folder, own if own.is_dir() else None)
         path = own_model if weights.folder is None else str(weights.folder)
-        core.collective_rpc("reload_weights", kwargs={"weights_path": path})
+        try:
+            core.collective_rpc("reload_weights", kwargs={"weights_path": path})
+        except Exception:
+            core.collective_rpc("undo_broken_load")
+            raise
+        if vllm_environment.is_cpu_build():
+            core.collective_rpc("finish_load")
     core.reset_prefix_cache()
 
 

@@ -27,14 +27,27 @@ FETCH_SECONDS = 3600.0
 """Longest time for fetching one version."""
 SILENCE_SECONDS = 30.0
 """Longest silence of a server."""
+_TIED = frozenset({"lm_head.weight"})
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-def check_files(folder: Path) -> int:
+Shapes = dict[str, tuple[int, ...]]
+"""What tensors there are, by name."""
+
+
+def check_files(folder: Path, own: Path | None = None) -> int:
     """The bytes of a folder's weights. Raises LoadError where one is missing or is cut short.
 
+    `own`: of the job's model: tensors that it has and the folder has not, or in another shape, are missing too.
     A folder without safetensors is taken as it is: other engines have other files.
     """
+    size, shapes = _survey(folder)
+    if own is not None:
+        _compare(folder, shapes, own)
+    return size
+
+
+def _survey(folder: Path) -> tuple[int, Shapes]:
     if not folder.is_dir():
         raise LoadError(f"there is no folder {folder} on this worker")
     names = {path.name for path in folder.glob("*.safetensors")}
@@ -43,11 +56,32 @@ def check_files(folder: Path) -> int:
         missing = sorted(_named(index.read_bytes(), str(index)) - names)
         if missing:
             raise LoadError(f"{folder} lacks {', '.join(missing)}, which {INDEX} names")
-    return sum(_check_file(folder / name) for name in sorted(names))
+    size, shapes = 0, Shapes()
+    for name in sorted(names):
+        size += _read_header(folder / name, shapes)
+    return size, shapes
 
 
-def _check_file(path: Path) -> int:
-    """The size of one file, whose header must fit it."""
+def _compare(folder: Path, shapes: Shapes, own: Path) -> None:
+    """An engine would go on with its old tensors where there are no new ones."""
+    for name, shape in _survey(own)[1].items():
+        found = shapes.get(name)
+        if found is None and not (name in _TIED and _is_tied(own)):
+            raise LoadError(f"{folder} lacks tensor {name}, which the job's model has")
+        if found not in (None, shape):
+            raise LoadError(f"{folder}: tensor {name} has shape {list(found or ())}, in the job's model {list(shape)}")
+
+
+def _is_tied(own: Path) -> bool:
+    """Whether a model's output layer is its embedding, so that it need not be stored."""
+    try:
+        return bool(json.loads((own / "config.json").read_bytes()).get("tie_word_embeddings"))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _read_header(path: Path, shapes: Shapes) -> int:
+    """The size of one file, whose header must fit it; notes the tensors."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -57,10 +91,14 @@ def _check_file(path: Path) -> int:
         header = file.read(length)
     try:
         tensors = cast("dict[str, Any]", json.loads(header))
-        ends = [int(tensor["data_offsets"][1]) for name, tensor in tensors.items() if name != "__metadata__"]
+        ends = [0]
+        for name, tensor in tensors.items():
+            if name != "__metadata__":
+                ends.append(int(tensor["data_offsets"][1]))
+                shapes[name] = tuple(int(length) for length in tensor["shape"])
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         raise LoadError(f"{path}: its header cannot be read") from None
-    expected = 8 + length + max(ends, default=0)
+    expected = 8 + length + max(ends)
     if size != expected:
         raise LoadError(f"{path} is cut short or was written over: found {size} bytes, its header says {expected}")
     return size
