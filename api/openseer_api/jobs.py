@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from openseer_core.batch import BatchRecord
 from openseer_core.chunk import WorkerStatus
@@ -16,6 +16,9 @@ from openseer_core.schedule import Lanes, Policy, policy
 from openseer_core.wire import BatchSpec
 from openseer_driver.text import TextCodec, open_codec
 from openseer_store.port import Store
+
+if TYPE_CHECKING:
+    from openseer_api.compat.live import Live  # of the compatible routes, which stand on this module
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,7 @@ class JobContext:
         self._codec: asyncio.Future[TextCodec | ModelError] | None = None
         self._specs: dict[int, BatchSpec] = {}
         self._glance = Glance()
+        self.live: Live | None = None  # made by the first call of a compatible route
         self.counts = dict.fromkeys(("compatible_requests", "compatible_grouped", "compatible_recognised"), 0)
 
     def renew(self, job: RolloutJob) -> None:

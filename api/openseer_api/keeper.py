@@ -7,6 +7,7 @@ and orders are swapped only by who has seen the latest, so several replicas may 
 import asyncio
 import logging
 
+from openseer_api.compat.orphans import delete_orphans
 from openseer_api.jobs import JobContext
 from openseer_api.target import settle
 from openseer_core.batch import BatchRecord
@@ -40,6 +41,7 @@ async def look(job: JobContext) -> bool:
     batches = await job.store.batches()
     for record in batches:
         await settle(job, record)
+    await delete_orphans(job, batches)
     orders = await job.store.orders()
     if orders.ongoing is None:
         return False

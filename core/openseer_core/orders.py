@@ -46,7 +46,7 @@ class Orders(Wire):
 
     `publisher`: the transaction that brought `version` (0: none), so that a version which failed, and was published
     again under the same name, is told apart. `canary`: what a worker that loads `version` later must agree with.
-    `rest`: GPUs are lent to the trainer.
+    `rest`: GPUs are lent to the trainer. `held`: new requests of the compatible routes wait; batches go on.
     """
 
     revision: int = 0
@@ -59,6 +59,7 @@ class Orders(Wire):
     transactions: int = 0
     rest: Literal["sleep", "stop"] | None = None
     rest_since: float = 0.0
+    held: bool = False
     idle_gpu_seconds: float = 0.0
     busy_gpu_seconds: float = 0.0
 

@@ -2,7 +2,9 @@
 
 from fastapi import APIRouter
 
+from openseer_api.compat import openai_routes
+
 
 def compatible_routers() -> list[APIRouter]:
     """All of them."""
-    return []
+    return [openai_routes.router]

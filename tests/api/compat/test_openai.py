@@ -1,0 +1,248 @@
+"""The stock OpenAI client against our server: completions, streams, groups, aborts."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import openai
+import pytest
+from tests.api.served import TOKEN, Served, served, serving_job
+
+from openseer_core.ids import GroupId
+from openseer_core.tokens import pack_tokens
+from openseer_worker.scripted_text import scripted_tokens
+
+PROMPT = [5, 6, 7]
+
+
+@asynccontextmanager
+async def client_of(one: Served, **options: Any) -> AsyncIterator[openai.AsyncOpenAI]:
+    client = openai.AsyncOpenAI(base_url=f"{one.url}/v1", api_key=TOKEN, max_retries=0, **options)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def whole(group: str, index: int, tokens: list[int]) -> None:
+    """Tokens are those that the scripted engine plays for this request."""
+    assert tokens
+    assert pack_tokens(tokens) == scripted_tokens(group, index, 0, len(tokens))
+
+
+async def groups(one: Served, batch: int = 1) -> dict[str, int]:
+    """Names and sizes of a batch's groups."""
+    found = await one.store.group_names(batch, 0, 100)
+    return {name: (await one.store.group_view(GroupId(batch, name))).size for name in found}
+
+
+async def test_a_completion_has_tokens_and_their_log_probabilities() -> None:
+    async with served() as one, client_of(one) as client:
+        answer = await client.completions.create(
+            model="none", prompt=PROMPT, max_tokens=12, logprobs=1, extra_body={"return_token_ids": True}
+        )
+        choice: Any = answer.choices[0]
+        whole("1/live-1", 0, choice.token_ids)
+        assert choice.finish_reason in ("stop", "length")
+        assert len(choice.token_ids) == answer.usage.completion_tokens <= 12
+        assert answer.usage.prompt_tokens == 3
+        assert choice.logprobs.tokens == [f"token_id:{token}" for token in choice.token_ids]
+        assert all(value < 0 for value in choice.logprobs.token_logprobs)
+        assert choice.prompt_token_ids == PROMPT
+        assert choice.weight_versions == [{"version": "initial", "start": 0, "end": len(choice.token_ids)}]
+
+
+async def test_n_responses_of_one_call_are_one_group() -> None:
+    async with served() as one, client_of(one) as client:
+        answer = await client.completions.create(
+            model="none", prompt=PROMPT, n=4, max_tokens=30, seed=1, extra_body={"return_token_ids": True}
+        )
+        assert await groups(one) == {"live-1": 4}
+        for index, choice in enumerate(answer.choices):
+            assert choice.index == index
+            whole("1/live-1", index, choice.token_ids)  # type: ignore[attr-defined]
+        spec = await one.store.spec(GroupId(1, "live-1"))
+        assert spec is not None
+        assert spec.seeds == (1, 2, 3, 4)
+        assert one.context.counts == {
+            "compatible_requests": 4, "compatible_grouped": 4, "compatible_recognised": 0
+        }  # fmt: skip
+
+
+async def test_several_prompts_are_several_groups() -> None:
+    async with served() as one, client_of(one) as client:
+        answer = await client.completions.create(
+            model="none", prompt=[[1, 2], [3, 4]], n=2, max_tokens=5, extra_body={"return_token_ids": True}
+        )
+        assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+        assert [choice.prompt_token_ids for choice in answer.choices] == [[1, 2], [1, 2], [3, 4], [3, 4]]  # type: ignore[attr-defined]
+        assert await groups(one) == {"live-1": 2, "live-2": 2}
+
+
+async def test_a_text_prompt_and_a_chat_are_rendered_by_the_model() -> None:
+    async with served() as one, client_of(one) as client:
+        await client.completions.create(model="none", prompt="ab", max_tokens=3)
+        spec = await one.store.spec(GroupId(1, "live-1"))
+        assert spec is not None
+        assert spec.prompt == pack_tokens([97, 98])
+        answer = await client.chat.completions.create(
+            model="none", messages=[{"role": "user", "content": "cd"}], max_completion_tokens=6, logprobs=True
+        )
+        assert answer.choices[0].message.role == "assistant"
+        assert answer.choices[0].logprobs is not None
+        assert len(answer.choices[0].logprobs.content or []) == answer.usage.completion_tokens  # type: ignore[union-attr]
+        spec = await one.store.spec(GroupId(1, "live-2"))
+        assert spec is not None
+        assert spec.prompt == pack_tokens([99, 100])
+
+
+async def test_a_stream_gives_the_tokens_as_they_come_and_ends_with_counts() -> None:
+    job = serving_job(sampling={"maxTokens": 400, "minTokens": 300})
+    async with served(job=job) as one, client_of(one) as client:
+        stream = await client.completions.create(
+            model="none", prompt=PROMPT, n=2, stream=True, stream_options={"include_usage": True},
+            logprobs=0, extra_body={"return_token_ids": True},
+        )  # fmt: skip
+        tokens: dict[int, list[int]] = {0: [], 1: []}
+        ends: dict[int, str] = {}
+        chunks = total = 0
+        async for chunk in stream:
+            total = chunk.usage.completion_tokens if chunk.usage else total
+            for choice in chunk.choices:
+                chunks += 1
+                tokens[choice.index] += choice.token_ids  # type: ignore[attr-defined]
+                assert choice.logprobs is not None
+                assert len(choice.logprobs.token_logprobs or []) == len(choice.token_ids)  # type: ignore[attr-defined]
+                if choice.finish_reason:
+                    ends[choice.index] = choice.finish_reason
+        for index, found in tokens.items():
+            whole("1/live-1", index, found)
+            assert len(found) >= 300
+        assert chunks > 4
+        assert set(ends) == {0, 1}
+        assert total == sum(map(len, tokens.values()))
+
+
+async def test_a_chat_streams_too() -> None:
+    async with served() as one, client_of(one) as client:
+        stream = await client.chat.completions.create(
+            model="none", messages=[{"role": "user", "content": "hi"}], max_tokens=8, stream=True
+        )
+        chunks = [chunk async for chunk in stream]
+        assert chunks[0].choices[0].delta.role == "assistant"
+        assert chunks[-1].choices[0].finish_reason in ("stop", "length")
+
+
+async def test_requests_of_one_prompt_that_come_together_form_one_group() -> None:
+    async with served() as one, client_of(one) as client:
+
+        async def ask(**more: Any) -> list[int]:
+            body = {"return_token_ids": True} | more
+            answer: Any = await client.completions.create(model="none", prompt=PROMPT, max_tokens=30, extra_body=body)
+            return answer.choices[0].token_ids
+
+        found = await asyncio.gather(*(ask(seed=number) for number in range(8)), ask(temperature=0.5))
+        assert await groups(one) == {"live-1": 8, "live-2": 1}
+        expected = [scripted_tokens("1/live-1", index, 0, 30) for index in range(8)]
+        for tokens in found[:8]:
+            assert any(one.startswith(pack_tokens(tokens)) for one in expected)
+        spec = await one.store.spec(GroupId(1, "live-1"))
+        assert spec is not None
+        assert sorted(spec.seeds) == list(range(8))  # type: ignore[type-var]
+        assert one.context.counts == {
+            "compatible_requests": 9, "compatible_grouped": 8, "compatible_recognised": 8
+        }  # fmt: skip
+        text = (await one.http.get("/metrics")).text
+        assert 'openseer_api_compatible_recognised_total{job="served",namespace="default"} 8.0' in text
+
+
+async def test_a_named_group_takes_what_names_it_and_nothing_else() -> None:
+    async with served() as one, client_of(one) as client:
+
+        async def ask(prompt: list[int], **options: Any) -> None:
+            await client.completions.create(model="none", prompt=prompt, max_tokens=5, **options)
+
+        await asyncio.gather(
+            ask([1], extra_body={"group_id": "q-1"}),
+            ask([1], extra_body={"vllm_xargs": {"group_id": "q-1"}}),
+            ask([1], extra_headers={"X-Openseer-Group": "q-1"}),
+            ask([1]),
+            ask([2], extra_body={"group_id": "q-1"}),
+        )
+        assert await groups(one) == {"q-1": 3, "live-1": 1, "q-1-2": 1}
+        assert one.context.counts["compatible_recognised"] == 0
+        assert one.context.counts["compatible_grouped"] == 4
+
+
+async def test_a_client_that_hangs_up_frees_its_place() -> None:
+    job = serving_job(sampling={"maxTokens": 5000, "minTokens": 5000})
+    async with served(job=job) as one, client_of(one) as client:
+        asking = asyncio.create_task(client.completions.create(model="none", prompt=PROMPT, n=3))
+        await running(one)
+        asking.cancel()
+        await until(lambda: unfinished_is(one, 0))
+        progress = (await one.store.batches())[0].progress
+        assert progress.aborted == 3
+
+
+async def test_a_stream_that_is_closed_frees_its_place() -> None:
+    job = serving_job(sampling={"maxTokens": 5000, "minTokens": 5000})
+    async with served(job=job) as one, client_of(one) as client:
+        stream = await client.completions.create(model="none", prompt=PROMPT, stream=True)
+        async for _ in stream:
+            break
+        await stream.close()
+        await until(lambda: unfinished_is(one, 0))
+
+
+async def test_what_cannot_be_continued_is_refused_and_what_means_nothing_passes() -> None:
+    async with served() as one, client_of(one) as client:
+        await client.completions.create(
+            model="none", prompt=PROMPT, max_tokens=3, presence_penalty=0.0, frequency_penalty=0, logit_bias={},
+            best_of=1, extra_body={"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0, "skip_special_tokens": False},
+        )  # fmt: skip
+        for wrong in (
+            {"presence_penalty": 0.5}, {"frequency_penalty": -1}, {"logit_bias": {"5": 1.0}}, {"best_of": 4},
+            {"echo": True}, {"logprobs": 5}, {"temperature": 9.0}, {"extra_body": {"repetition_penalty": 1.2}},
+            {"extra_body": {"structured_outputs": {"regex": "a"}}}, {"n": 0}, {"max_tokens": 0},
+        ):  # fmt: skip
+            options: dict[str, Any] = wrong
+            with pytest.raises(openai.BadRequestError) as caught:
+                await client.completions.create(model="none", prompt=PROMPT, **options)
+            assert caught.value.body["type"] == "invalid_request_error"  # type: ignore[index]
+        with pytest.raises(openai.BadRequestError, match="no tokens"):
+            await client.completions.create(model="none", prompt="")
+
+
+async def test_a_wrong_key_is_refused_in_the_protocols_words() -> None:
+    async with Served() as one:
+        client = openai.AsyncOpenAI(base_url=f"{one.url}/v1", api_key="wrong", max_retries=0)
+        with pytest.raises(openai.AuthenticationError) as caught:
+            await client.models.list()
+        assert caught.value.body["code"] == 401  # type: ignore[index]
+        await client.close()
+
+
+async def test_the_model_is_listed() -> None:
+    async with Served() as one, client_of(one) as client:
+        assert [model.id async for model in client.models.list()] == ["none"]
+
+
+async def unfinished_is(one: Served, count: int) -> bool:
+    records = await one.store.batches()
+    return sum(record.progress.requests - record.progress.closed for record in records) == count
+
+
+async def running(one: Served) -> None:
+    async def some() -> bool:
+        return (await one.store.load()).running > 0
+
+    await until(some)
+
+
+async def until(what: Any, seconds: float = 20.0) -> None:
+    end = asyncio.get_running_loop().time() + seconds
+    while not await what():
+        assert asyncio.get_running_loop().time() < end
+        await asyncio.sleep(0.02)
