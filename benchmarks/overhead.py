@@ -1,9 +1,9 @@
 """What openseer costs over vLLM itself: two real engines, one core each, the same requests to each.
 
-    python benchmarks/overhead.py
+    python benchmarks/overhead.py [--through api]
 
 Direct: vLLM's own `LLM.generate` with everything submitted at once. openseer: the worker loop, a real Redis, and a
-driver that writes results. Pairs are interleaved, for machines are noisy; the 95 % interval is over the pairs.
+driver that writes results; or the trainers' API over HTTP, its keeper, and its client that reads them. Pairs are interleaved, for machines are noisy; the 95 % interval is over the pairs.
 All lengths are equal, so that scheduling cannot make up for overhead.
 """
 
@@ -29,10 +29,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from scipy import stats
 
+from openseer_api.app import create_app
+from openseer_api.auth import BearerAuth
+from openseer_api.jobs import JobContext, OneJob
+from openseer_api.keeper import keep
+from openseer_client import AsyncClient
 from openseer_core.ids import worker_name
 from openseer_core.manifest import parse_job
+from openseer_core.wire import Group, ResultItem
 from openseer_driver.driver import Driver
 from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.submission import read_prompts, read_source, render_groups
@@ -55,6 +62,7 @@ KV_BYTES = 256 * 2**20
 def main() -> None:
     """Runs the pairs and prints the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--through", choices=("driver", "api"), default="driver", help="how openseer is asked")
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--requests", type=int, default=64, help="per engine")
     parser.add_argument("--length", type=int, default=256, help="tokens per response")
@@ -93,7 +101,8 @@ def measure(
     outside: list[float] = []
     for pair, pipes in enumerate(our_pipes):
         first = one_direct(direct_pipes, work)
-        second, cpu = asyncio.run(one_openseer(pipes, work))
+        arm = one_openseer if options.through == "driver" else one_api
+        second, cpu = asyncio.run(arm(pipes, work))
         print(f"pair {pair}: direct {first:,.0f} tok/s, openseer {second:,.0f} tok/s", flush=True)
         if pair:
             direct.append(first)
@@ -109,6 +118,7 @@ def measure(
         "ratio_ci95": [statistics.mean(ratios) - margin, statistics.mean(ratios) + margin],
         "cpu_seconds_outside_engine_per_1000_tokens": statistics.median(outside),
         "work": work,
+        "through": options.through,
         "command": shlex.join(["python", *sys.argv]),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
@@ -170,6 +180,54 @@ async def one_openseer(pipes: list[Connection], work: dict[str, int]) -> tuple[f
     tokens = sum(len(line.token_ids) for line in lines)
     begin = min(line.timings.started_at or line.timings.finished_at for line in lines)
     end = max(line.timings.finished_at for line in lines)
+    cpu = own + redis + sum(answer["cpu"] for answer in answers)
+    return tokens / (end - begin), cpu / tokens * 1000
+
+
+async def one_api(pipes: list[Connection], work: dict[str, int]) -> tuple[float, float]:
+    """The same through the API: a trainer's client uploads the groups and reads the results over HTTP."""
+    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
+        document = manifest(Path(path) / "prompts.jsonl", work)
+        del document["spec"]["prompts"]
+        sampling = {"maxTokens": work["length"], "minTokens": work["length"], "ignoreEos": True}
+        document["spec"] |= {"mode": "serve", "sampling": sampling}
+        job = parse_job(document, "benchmark")
+        async with EmbeddedRedis(Path(path) / "store") as url:
+            store = await open_store(url, job.name)
+            context = JobContext(job, store)
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    create_app(OneJob(context), BearerAuth("t")), port=0, log_level="warning", lifespan="off"
+                )
+            )
+            tasks = [asyncio.create_task(server.serve()), asyncio.create_task(keep(context))]
+            for pipe in pipes:
+                pipe.send({"document": document, "url": url})
+            for pipe in pipes:
+                await asyncio.to_thread(pipe.recv)  # its engine is loaded
+            before = time.process_time()
+            port = server.servers[0].sockets[0].getsockname()[1]
+            async with AsyncClient(f"http://127.0.0.1:{port}", token="t") as client:
+                batch = await client.open_batch()
+                lines = (Path(path) / "prompts.jsonl").read_text().splitlines()
+                rows = [json.loads(line) for line in lines]
+                await batch.submit([Group(id=row["id"], prompt_token_ids=row["prompt_token_ids"]) for row in rows])
+                await batch.seal()
+                for pipe in pipes:
+                    pipe.send("go")
+                items = [item async for item in batch.results(acknowledge=True) if isinstance(item, ResultItem)]
+            own = time.process_time() - before
+            for index in range(WORKERS):
+                await store.request_drain(worker_name(index))
+            answers = [await asyncio.to_thread(pipe.recv) for pipe in pipes]
+            redis = await redis_cpu(url)
+            server.should_exit = True
+            tasks[1].cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await store.close()
+    tokens = sum(len(item.token_ids) for item in items)
+    begin = min(chunk.claimed_at for item in items for chunk in item.chunks)
+    end = max(item.finished_at for item in items)
     cpu = own + redis + sum(answer["cpu"] for answer in answers)
     return tokens / (end - begin), cpu / tokens * 1000
 

@@ -1,0 +1,274 @@
+"""How fast the trainers' API takes groups in and gives results out, over HTTP, with the product's own client.
+
+    python benchmarks/api.py
+
+The server is a process of its own over a real Redis, as `openseer serve` runs it, and so are the players, who finish
+responses of a given length without an engine, so that neither is part of what is timed. Three figures: how long 10,000
+groups take to be queued by one client; results a second that one client reads (parsed and typed) while another asks
+for the batch's status 20 times a second; memory of server and Redis over many batches, each acknowledged.
+"""
+
+import sys
+
+# Not this folder: its queue.py would stand in for the standard library's.
+sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
+
+import argparse
+import asyncio
+import json
+import multiprocessing as mp
+import os
+import platform
+import shlex
+import socket
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from openseer_api.app import create_app
+from openseer_api.auth import BearerAuth
+from openseer_api.jobs import JobContext, OneJob
+from openseer_api.keeper import keep
+from openseer_client import AsyncClient
+from openseer_core.chunk import ClaimAsk, Delta, Finish
+from openseer_core.group import SHARED_LANE
+from openseer_core.ids import INITIAL_VERSION, WorkerId
+from openseer_core.job import RolloutJob
+from openseer_core.life import FinishReason, Status
+from openseer_core.manifest import parse_job
+from openseer_core.tokens import pack_logprobs, pack_tokens
+from openseer_core.wire import Group, ResultItem
+from openseer_store.connect import open_store
+from openseer_store.embedded import EmbeddedRedis
+
+TOKEN = "benchmark"
+GROUP_SIZE = 8
+PROMPT_TOKENS = 128
+PLAYERS = 1
+HELD = 256
+
+
+def job() -> RolloutJob:
+    """A serving job; no engine of it is ever started."""
+    spec = {
+        "mode": "serve",
+        "model": {"path": "none", "engine": "scripted"},
+        "groupSize": GROUP_SIZE,
+        "sampling": {"maxTokens": 4096},
+        "workers": {"replicas": PLAYERS},
+    }
+    head = {"apiVersion": "openseer.dev/v1alpha1", "kind": "RolloutJob", "metadata": {"name": "load"}}
+    return parse_job(head | {"spec": spec}, "benchmark")
+
+
+# ---- the processes
+
+
+def serve(url: str, port: int) -> None:
+    """The server, until it is killed."""
+
+    async def run() -> None:
+        context = JobContext(job(), await open_store(url, "load"))
+        app = create_app(OneJob(context), BearerAuth(TOKEN))
+        keeping = asyncio.create_task(keep(context))
+        await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off")).serve()
+        keeping.cancel()
+
+    asyncio.run(run())
+
+
+def play(url: str, number: int, length: int) -> None:
+    """Finishes whatever waits, with responses of `length` tokens, until it is killed."""
+    tokens, logprobs = pack_tokens(range(length)), pack_logprobs([-0.5 - place / 977 for place in range(length)])
+    worker = WorkerId(f"worker-{number}", "0")
+    ask = ClaimAsk(INITIAL_VERSION, (SHARED_LANE,), HELD, 10**9, 16, 1024, 10**6, slack=HELD)
+
+    async def run() -> None:
+        store = await open_store(url, "load")
+        while True:
+            claims = await store.claim(worker, ask)
+            ends = [
+                Finish(Delta(one.request, one.fence, 0, tokens, logprobs), Status.OK, FinishReason.STOP)
+                for one in claims
+            ]
+            if ends:
+                await store.complete(worker, ends)
+            else:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+
+
+def groups(count: int) -> Iterator[Group]:
+    """Groups with prompts of PROMPT_TOKENS tokens."""
+    for number in range(count):
+        ids = [(number * 31 + place * 7) % 50_000 for place in range(PROMPT_TOKENS)]
+        yield Group(id=f"g{number}", prompt_token_ids=ids)
+
+
+# ---- what is measured
+
+
+async def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """All figures, one after the other."""
+    context = mp.get_context("spawn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
+        async with EmbeddedRedis(Path(path) / "store") as url:
+            server = context.Process(target=serve, args=(url, port), daemon=True)
+            server.start()
+            players: list[Any] = []
+
+            def start_players(length: int) -> None:
+                for number in range(PLAYERS):
+                    player = context.Process(target=play, args=(url, number, length), daemon=True)
+                    player.start()
+                    players.append(player)
+
+            def stop_players() -> None:
+                for player in players:
+                    player.kill()
+                    player.join()
+                players.clear()
+
+            base = f"http://127.0.0.1:{port}"
+            async with AsyncClient(base, token=TOKEN) as client:
+                submit = await submitting(client, options.groups)
+                start_players(options.length)
+                reading = await read_results(client, base, submit.pop("batch"), options.requests)
+                memory = await soaking(client, url, int(server.pid or 0), options.batches)
+                stop_players()
+            server.kill()
+            server.join()
+    return submit | reading | memory
+
+
+async def submitting(client: AsyncClient, count: int) -> dict[str, Any]:
+    """Queues the groups while nobody runs them."""
+    await client.job()  # the server is up
+    batch = await client.open_batch()
+    prepared = list(groups(count))
+    started = time.monotonic()
+    receipt = await batch.submit(prepared)
+    seconds = time.monotonic() - started
+    assert receipt.accepted == count
+    print(f"{count:,} groups of {GROUP_SIZE} queued in {seconds:.2f} s", flush=True)
+    return {"submit_seconds": seconds, "groups": count, "batch": batch.id}
+
+
+async def read_results(client: AsyncClient, url: str, number: int, requests: int) -> dict[str, Any]:
+    """One reader, and one who asks for the status meanwhile; the batch is far ahead of the reader."""
+    batch = client.batch(number)
+    while (await batch.status()).metrics.requests_ok < requests:
+        await asyncio.sleep(0.2)
+    waits: list[float] = []
+    done = threading.Event()
+
+    asking = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(_ask_apart(url, number, waits, done))))
+    read, tokens, started = 0, 0, time.monotonic()
+    async for item in batch.results():
+        if isinstance(item, ResultItem):
+            read += 1
+            tokens += len(item.token_ids)
+        if read >= requests:
+            break
+    seconds = time.monotonic() - started
+    done.set()
+    await asking
+    await batch.forget()
+    p99 = sorted(waits)[int(0.99 * (len(waits) - 1))] * 1000 if waits else float("nan")
+    print(
+        f"{read / seconds:,.0f} results/s of {tokens / read:.0f} tokens read by one client; status meanwhile: median "
+        f"{statistics.median(waits) * 1000:.1f} ms, p99 {p99:.1f} ms ({len(waits)} calls)",
+        flush=True,
+    )
+    return {
+        "results_per_second": read / seconds,
+        "tokens_per_result": tokens / read,
+        "status_median_ms": statistics.median(waits) * 1000,
+        "status_p99_ms": p99,
+    }
+
+
+async def _ask_apart(url: str, number: int, waits: list[float], done: threading.Event) -> None:
+    """Asks from a thread of its own, so that what the reader does to its own event loop is not counted."""
+    async with AsyncClient(url, token=TOKEN) as apart:
+        while not done.is_set():
+            begun = time.monotonic()
+            await apart.batch(number).status()
+            waits.append(time.monotonic() - begun)
+            await asyncio.sleep(max(0.0, 0.05 - waits[-1]))
+
+
+async def soaking(client: AsyncClient, url: str, pid: int, batches: int) -> dict[str, Any]:
+    """Batch after batch, read and acknowledged; memory after each."""
+    server: list[float] = []
+    redis: list[float] = []
+    for number in range(batches):
+        batch = await client.open_batch()
+        await batch.submit(groups(200))
+        await batch.seal()
+        async for _ in batch.results(acknowledge=True):
+            pass
+        server.append(_resident(pid))
+        redis.append(await _redis_memory(url))
+        print(
+            f"\rbatch {number + 1} of {batches}: server {server[-1]:.0f} MB, Redis {redis[-1]:.1f} MB",
+            end="",
+            flush=True,
+        )
+    print()
+    third = max(1, batches // 3)
+    return {
+        "batches": batches,
+        "server_mb_after_a_third_and_at_the_end": [server[third - 1], server[-1]],
+        "redis_mb_after_a_third_and_at_the_end": [redis[third - 1], redis[-1]],
+    }
+
+
+def _resident(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def _redis_memory(url: str) -> float:
+    from redis.asyncio import Redis  # noqa: PLC0415 - the benchmark reads what the product has no use for
+
+    client: Any = Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]
+    info = await client.info("memory")
+    await client.aclose()
+    return float(info["used_memory"]) / 2**20
+
+
+def main() -> None:
+    """Runs all and prints it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--groups", type=int, default=10_000)
+    parser.add_argument("--requests", type=int, default=20_000, help="results that are read")
+    parser.add_argument("--length", type=int, default=200, help="tokens per response")
+    parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--quick", action="store_true", help="a tenth of it")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    if options.quick:
+        options.groups, options.requests, options.batches = 1000, 2000, 6
+    figures = asyncio.run(measure(options))
+    figures |= {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
