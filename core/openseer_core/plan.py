@@ -20,7 +20,7 @@ from openseer_core.action import (
     RemoveFinalizer,
     ScaleStore,
 )
-from openseer_core.observation import DRIVER, Memory, Observation, Outcome
+from openseer_core.observation import DRIVER, RELEASED, Memory, Observation, Outcome
 from openseer_core.plan_endings import backoff_until, learn
 from openseer_core.plan_workers import forced, plan_fleet
 from openseer_core.scale import desired_workers
@@ -105,11 +105,13 @@ def _driver(o: Observation, memory: Memory, *, runs: bool) -> tuple[list[Action]
 
 
 def _scaled(o: Observation, memory: Memory, desired: int, reason: str) -> tuple[Memory, list[Action]]:
-    """Remembers when and why the number of workers last changed."""
+    """Remembers when and why the number of workers last changed; a job that does not run keeps that it was released."""
+    runs = memory.ending is None and not o.job.spec.suspend
     if desired == memory.desired:
-        return memory, []
+        turned = runs and (reason == RELEASED) != memory.released
+        return replace(memory, scale_reason=reason) if turned else memory, []
     changed = replace(memory, desired=desired, scaled_at=o.now, scale_reason=reason)
-    if memory.desired is None or memory.ending is not None or o.job.spec.suspend:
+    if memory.desired is None or not runs:
         return changed, []
     word = "ScaledUp" if desired > memory.desired else "ScaledDown"
     return changed, [Announce(False, word, f"workers {memory.desired} → {desired} ({reason})")]
