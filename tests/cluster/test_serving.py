@@ -4,7 +4,7 @@ Workers play the scripted engine; all else is real: nodes, tokens, reviews, Redi
 """
 
 import json
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cluster.chart import SYSTEM
@@ -29,6 +29,36 @@ print(json.dumps({
     "left": len(client.batches()),
 }))
 """
+PUBLISH = """
+import functools, http.server, numpy, socket, threading, time
+from safetensors.numpy import save_file
+
+class Slow(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self):
+        time.sleep(5)
+        super().do_GET()
+
+    def log_message(self, *_):
+        pass
+
+folder = Path("/tmp/v2")
+folder.mkdir(exist_ok=True)
+save_file({"w": numpy.zeros((4, 4), numpy.float32)}, str(folder / "model.safetensors"))
+server = http.server.ThreadingHTTPServer(("", 8000), functools.partial(Slow, directory=str(folder)))
+threading.Thread(target=server.serve_forever, daemon=True).start()
+source = Source(url=f"http://{socket.gethostbyname(socket.gethostname())}:8000")
+done = client.publish(Publish(version="v2", source=source, on_failure="replace"))
+batch = client.open_batch(BatchSpec(group_size=4))
+batch.submit(Group(id=f"g{n}", prompt_token_ids=[5, 6, 7, n]) for n in range(4))
+batch.seal()
+results = [one for one in batch.results(acknowledge=True) if isinstance(one, ResultItem)]
+print(json.dumps({
+    "phase": done.phase,
+    "version": client.weights().version,
+    "results": len(results),
+    "versions": sorted({span.version for one in results for span in one.versions}),
+}))
+"""
 PROBE = """
 def status(url, token, method="GET", path="/v1/job"):
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
@@ -51,21 +81,11 @@ def test_a_batch_goes_through_the_gateway_while_its_pods_are_killed(kube: Kube, 
     job = ServingJob(kube, namespace, step=0.03).apply()
     trainer = Trainer(kube, namespace).start()
     job.until_ready(2)
-    failure: list[BaseException] = []
-
-    def train() -> None:
-        try:
-            iteration(trainer, 16)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the test ends
-            failure.append(error)
-
-    training = threading.Thread(target=train)
-    training.start()
-    job.until(lambda: job.done() > 4, "some responses are finished", 90)
-    kube.kubectl("delete", "pod", "-n", SYSTEM, "-l", API_LABELS, "--grace-period=0", "--force")
-    training.join(300)
-    assert not training.is_alive()
-    assert not failure, failure[0]
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(iteration, trainer, 16)
+        job.until(lambda: job.done() > 4, "some responses are finished", 90)
+        kube.kubectl("delete", "pod", "-n", SYSTEM, "-l", API_LABELS, "--grace-period=0", "--force")
+        training.result(300)
     job.until(lambda: job.status()["progress"]["requestsTotal"] == 0, "an acknowledged batch is counted no more")
     assert job.holds("Ready", "WorkersReady")
     job.assert_leaves_nothing()
@@ -108,4 +128,21 @@ def test_released_gpus_have_no_worker_and_come_back_when_they_are_acquired(kube:
     assert trainer.run("print(client.acquire(patience=100).state)").split() == ["awake"]
     job.until_ready(2)
     iteration(trainer, 4)
+    job.assert_leaves_nothing()
+
+
+@story
+def test_new_weights_reach_every_worker_also_when_one_and_the_gateway_die_meanwhile(kube: Kube, namespace: str) -> None:
+    job = ServingJob(kube, namespace, step=0.004).apply()
+    trainer = Trainer(kube, namespace).start()
+    job.until_ready(2)
+    with ThreadPoolExecutor(1) as pool:
+        publishing = pool.submit(trainer.run, PUBLISH, 300)
+        phase = "found = client.weights().transaction\nprint(found.phase if found else '')"
+        job.until(lambda: trainer.run(phase).strip() == "prefetch", "the transaction has begun", 60)
+        job.kubectl("delete", "pod", "job-worker-1", "--grace-period=0", "--force")
+        kube.kubectl("delete", "pod", "-n", SYSTEM, "-l", API_LABELS, "--grace-period=0", "--force")
+        said = json.loads(publishing.result(300))
+    assert said == {"phase": "done", "version": "v2", "results": 16, "versions": ["v2"]}
+    job.until_ready(2)
     job.assert_leaves_nothing()
