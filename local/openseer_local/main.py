@@ -3,19 +3,19 @@
 import asyncio
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 
 from openseer_core.errors import AuditError, ManifestError, OpenseerError
 from openseer_core.job import RolloutJob
 from openseer_core.manifest import parse_job
 from openseer_driver import VERSION
 from openseer_driver.run_folder import RunFolder
+from openseer_local import remote, remote_fleet
+from openseer_local.terminal import ERR, OPTIONS, OUT, AsJson
 
 if TYPE_CHECKING:
     from openseer_driver.report import Report
@@ -32,25 +32,14 @@ app = typer.Typer(
     help="Runs the rollout phase of LLM reinforcement learning: every response of every prompt group, "
     "synchronously and without loss, over a fleet of vLLM workers.\n\n"
     "Start with `openseer run examples/arithmetic.yaml`.",
-    epilog="Exit codes: 0 done · 2 wrong input · 3 results cannot be written · 4 the store failed · 5 the job failed · "
-    "6 an audit found a violation · 7 the engine failed · 70 a defect of openseer · 130 stopped (resumable).",
+    epilog="Exit codes: 0 done · 2 wrong input · 3 results cannot be written · 4 store or API failed · "
+    "5 the job failed · 6 an audit found a violation · 7 the engine failed · 70 a defect of openseer · "
+    "130 stopped (resumable).",
 )
 
 
-@dataclass(slots=True)
-class Options:
-    """What applies to every command."""
-
-    debug: bool = False
-
-
-OPTIONS = Options()
-OUT = Console()
-ERR = Console(stderr=True)
-
 Manifest = Annotated[Path, typer.Argument(help="A RolloutJob in YAML, the one that `kubectl apply` takes.")]
 Runs = Annotated[list[Path], typer.Argument(help="Folders of runs, such as runs/arithmetic.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text.")]
 
 
 @app.callback()
@@ -89,6 +78,47 @@ def run(
         typer.echo(report.to_json().decode(), nl=False)
     else:
         _show_report(report, folder)
+
+
+@app.command()
+def serve(
+    manifest: Manifest,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")] = 8000,
+    token: Annotated[str | None, typer.Option(help="Bearer token that callers must have.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with that token; otherwise one is made.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of store and logs; otherwise runs/NAME.")] = None,
+    fresh: Annotated[
+        bool, typer.Option(help="Start over: deletes what an earlier session left in the folder.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Serves a job of mode serve on this machine: the trainers' API, with a Redis and workers of its own.
+
+    Ctrl-C stops cleanly, and the same command goes on from there: open batches, results and weights are kept.
+    """
+    from openseer_local.bearer import given_token  # noqa: PLC0415 - as above
+    from openseer_local.serving import serve_job  # noqa: PLC0415
+    from openseer_local.serving_display import ServingDisplay  # noqa: PLC0415
+    from openseer_local.serving_plan import Address, ServingPlan  # noqa: PLC0415
+
+    document, job = load(manifest)
+    folder = RunFolder(output or f"runs/{job.name}")
+    plan = ServingPlan(job, document, folder, Address(host, port), given_token(token, token_file), fresh)
+    plan.check()
+    bound = plan.address.bind()
+    with ServingDisplay(ERR if as_json else OUT, live=sys.stdout.isatty() and not as_json) as display:
+
+        def announce(url: str) -> None:
+            token_at = None if plan.given_token else str(plan.token_file)
+            if as_json:
+                typer.echo(json.dumps({"url": url, "token_file": token_at, "output": str(folder.path)}))
+            words = f"serving {url}; for clients:\n  export OPENSEER_URL={url}"
+            display.message(words + (f"\n  export OPENSEER_TOKEN_FILE={token_at}" if token_at else ""))
+
+        serve_job(plan, display, announce, bound)  # returns when it is asked to stop
+    ERR.print(f"stopped; the same command goes on from here ({folder.path})", highlight=False)
+    raise typer.Exit(INTERRUPTED)
 
 
 @app.command()
@@ -163,6 +193,10 @@ def compare(runs: Runs, as_json: AsJson = False) -> None:
 def version(as_json: AsJson = False) -> None:
     """Prints the version."""
     typer.echo(json.dumps({"openseer": VERSION}) if as_json else f"openseer {VERSION}")
+
+
+remote.add_to(app)
+remote_fleet.add_to(app)
 
 
 def load(path: Path) -> tuple[dict[str, Any], RolloutJob]:

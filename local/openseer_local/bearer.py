@@ -1,0 +1,34 @@
+"""Bearer tokens as a command line gives them: in words or in a file."""
+
+import re
+from pathlib import Path
+
+from openseer_core.errors import InputError
+
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+def given_token(token: str | None, token_file: Path | None) -> str:
+    """The token that the command line gives, "" for none. Raises InputError."""
+    if token is not None and token_file is not None:
+        raise InputError("--token and --token-file: give only one of them")
+    if token_file is not None:
+        return read_token(token_file, "--token-file")
+    return check_token(token, "--token") if token is not None else ""
+
+
+def read_token(path: Path, option: str) -> str:
+    """A token in a file. Raises InputError."""
+    try:
+        return check_token(path.read_text("utf-8"), option)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InputError(f"{option}: {path} cannot be read: {reason}") from error
+
+
+def check_token(text: str, option: str) -> str:
+    """A token without what surrounds it. Raises InputError for one that no header can carry."""
+    token = text.strip()
+    if not _TOKEN.fullmatch(token):
+        raise InputError(f"{option}: a token has one or more ASCII characters and no spaces")
+    return token
