@@ -3,7 +3,8 @@
     python benchmarks/overhead.py [--through api]
 
 Direct: vLLM's own `LLM.generate` with everything submitted at once. openseer: the worker loop, a real Redis, and a
-driver that writes results; or the trainers' API over HTTP, its keeper, and its client that reads them. Pairs are interleaved, for machines are noisy; the 95 % interval is over the pairs.
+driver that writes results; or the trainers' API over HTTP, its keeper, and its client that reads them. Pairs are
+interleaved, for machines are noisy; the 95 % interval is over the pairs.
 All lengths are equal, so that scheduling cannot make up for overhead.
 """
 
@@ -195,11 +196,8 @@ async def one_api(pipes: list[Connection], work: dict[str, int]) -> tuple[float,
         async with EmbeddedRedis(Path(path) / "store") as url:
             store = await open_store(url, job.name)
             context = JobContext(job, store)
-            server = uvicorn.Server(
-                uvicorn.Config(
-                    create_app(OneJob(context), BearerAuth("t")), port=0, log_level="warning", lifespan="off"
-                )
-            )
+            app = create_app(OneJob(context), BearerAuth("t"))
+            server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
             tasks = [asyncio.create_task(server.serve()), asyncio.create_task(keep(context))]
             for pipe in pipes:
                 pipe.send({"document": document, "url": url})
@@ -207,15 +205,7 @@ async def one_api(pipes: list[Connection], work: dict[str, int]) -> tuple[float,
                 await asyncio.to_thread(pipe.recv)  # its engine is loaded
             before = time.process_time()
             port = server.servers[0].sockets[0].getsockname()[1]
-            async with AsyncClient(f"http://127.0.0.1:{port}", token="t") as client:
-                batch = await client.open_batch()
-                lines = (Path(path) / "prompts.jsonl").read_text().splitlines()
-                rows = [json.loads(line) for line in lines]
-                await batch.submit([Group(id=row["id"], prompt_token_ids=row["prompt_token_ids"]) for row in rows])
-                await batch.seal()
-                for pipe in pipes:
-                    pipe.send("go")
-                items = [item async for item in batch.results(acknowledge=True) if isinstance(item, ResultItem)]
+            items = await train(f"http://127.0.0.1:{port}", Path(path) / "prompts.jsonl", pipes)
             own = time.process_time() - before
             for index in range(WORKERS):
                 await store.request_drain(worker_name(index))
@@ -230,6 +220,18 @@ async def one_api(pipes: list[Connection], work: dict[str, int]) -> tuple[float,
     end = max(item.finished_at for item in items)
     cpu = own + redis + sum(answer["cpu"] for answer in answers)
     return tokens / (end - begin), cpu / tokens * 1000
+
+
+async def train(url: str, prompts: Path, pipes: list[Connection]) -> list[ResultItem]:
+    """What a trainer does: one batch, submitted, read and acknowledged."""
+    rows = [json.loads(line) for line in prompts.read_text().splitlines()]
+    async with AsyncClient(url, token="t") as client:
+        batch = await client.open_batch()
+        await batch.submit([Group(id=row["id"], prompt_token_ids=row["prompt_token_ids"]) for row in rows])
+        await batch.seal()
+        for pipe in pipes:
+            pipe.send("go")
+        return [item async for item in batch.results(acknowledge=True) if isinstance(item, ResultItem)]
 
 
 async def redis_cpu(url: str) -> float:
