@@ -133,15 +133,7 @@ def _seal_at(batch: int, ended: int, seal_after: int | None) -> Flow[None]:
 def _next_page(batch: int, cursor: int) -> Flow[ResultPage]:
     """The next page that holds anything, or says that nothing will come."""
     while True:
-        try:
-            page = yield from ask(calls.results(batch, cursor, PAGE, flows.POLL_SECONDS))
-        except ConflictError:
-            # The data of an acknowledged batch are gone. Whoever has everything may have acknowledged it before
-            # knowing that it was everything, or before the file could say so.
-            known = yield from ask(calls.status(batch))
-            if known.state == "acknowledged" and known.last_cursor <= cursor:
-                return ResultPage(items=[], cursor=cursor, complete=True)
-            raise
+        page = yield from ask(calls.results(batch, cursor, PAGE, flows.POLL_SECONDS))
         if page.items or page.complete:
             return page
         yield Pause(0.05)

@@ -174,13 +174,16 @@ class Remote:
         batch = self.batches[number]
         if rest == ["groups"]:
             return self._upload(request, batch)
-        if rest == ["results"] and batch.state == "acknowledged":
-            return problem(409, "Its data are gone.")
         if rest == ["results"]:
             after, limit = int(request.url.params["cursor"]), int(request.url.params["limit"])
+            gone = batch.state == "acknowledged"
+            if gone and after < len(batch.items):
+                return problem(409, "Its data are gone.")
             items = [item for item in batch.items if item.cursor > after][:limit]
             cursor = items[-1].cursor if items else after
-            return reply(ResultPage(items=items, cursor=cursor, complete=batch.complete and cursor == len(batch.items)))
+            return reply(
+                ResultPage(items=items, cursor=cursor, complete=(gone or batch.complete) and cursor == len(batch.items))
+            )
         if rest == ["acknowledge"]:
             batch.acknowledged = json.loads(request.content)["cursor"]
         elif rest == ["seal"]:

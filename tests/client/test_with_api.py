@@ -63,6 +63,7 @@ async def test_a_sync_client_runs_a_batch_from_its_opening_to_its_acknowledgemen
     assert state == "acknowledged"
 
 
+@pytest.mark.slow
 async def test_a_reader_outlives_a_restart_of_the_api() -> None:
     store = MemoryStore()
     async with Served(store=store) as first, connected(first) as client:
@@ -91,7 +92,7 @@ async def test_a_trainer_that_is_killed_again_and_again_gets_every_group(tmp_pat
     job = serving_job(sampling={"maxTokens": 300})
     async with served(job=job) as one:
         script = str(Path(__file__).with_name("killed_trainer.py"))
-        for _ in range(4):
+        for _ in range(3):
             trainer = await asyncio.create_subprocess_exec(sys.executable, script, one.url, TOKEN, str(tmp_path))
             before = taken_lines(tmp_path)
             while trainer.returncode is None and len(taken_lines(tmp_path)) < len(before) + 8:
@@ -105,7 +106,7 @@ async def test_a_trainer_that_is_killed_again_and_again_gets_every_group(tmp_pat
     assert set(taken) == {f"g{number}" for number in range(60)}
     assert all(line.endswith("4 True") for line in taken_lines(tmp_path))
     # The one that was at hand when a kill came was not taken: it came again.
-    assert sum(taken.values()) <= 60 + 4
+    assert sum(taken.values()) <= 60 + 3
 
 
 def taken_lines(folder: Path) -> list[str]:
