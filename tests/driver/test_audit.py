@@ -201,7 +201,7 @@ async def test_an_event_that_cannot_happen_is_found(evidence: Evidence, lines: l
 
     report = await audited(evidence, lines)
 
-    expected = "give_back, reap, complete, fail, abort"
+    expected = "give_back, reap, complete, fail, abort, cancel, carry"
     assert f"transition: {request}: found claim while leased, expected {expected}" in report.lines()
 
 
