@@ -129,7 +129,7 @@ def test_a_writer_killed_in_mid_write_leaves_only_whole_lines_behind(folder: Run
         with ResultsWriter(RunFolder(sys.argv[1])) as writer:
             for index in range(10**9):
                 line = ResultLine(0, "g", index, "initial", "ok", "stop", None, [], None, [7] * 5000, None, None, "",
-                                  {}, [], [], Timings(0.0, None, 1.0, 1.0), f"{index}-0")
+                                  {}, [], [], Timings(0.0, None, 1.0, 1.0), index)
                 writer.write([line])
                 writer.flush()
                 print(index, flush=True)
