@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter
 
-from openseer_api.compat import openai_routes
+from openseer_api.compat import info, openai_routes, pausing, sglang_generate, vllm_generate, weight_routes
 
 
 def compatible_routers() -> list[APIRouter]:
     """All of them."""
-    return [openai_routes.router]
+    modules = (openai_routes, vllm_generate, sglang_generate, weight_routes, pausing, info)
+    return [module.router for module in modules]

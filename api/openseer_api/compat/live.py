@@ -8,7 +8,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from openseer_api.compat.live_batch import LiveBatch, alike
 from openseer_api.compat.members import Member
@@ -32,7 +33,10 @@ LOAD_SECONDS = 0.25
 
 
 class Live:
-    """Members that wait, batches that carry them, and calls by the names that an abort may use."""
+    """Members that wait, batches that carry them, and members by the names that an abort may use.
+
+    `transfer`: what has been said so far of a transfer of weights, which is published when it is finished.
+    """
 
     def __init__(self, job: JobContext) -> None:
         self.boot = uuid.uuid4().hex[:12]
@@ -42,24 +46,25 @@ class Live:
         self._batches: list[LiveBatch] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.transfer: dict[str, Any] = {}
         self._load: tuple[float, int] = (float("-inf"), 0)
 
     # ---- for the routes
 
-    def ask(self, members: list[Member], names: Iterable[str] = ()) -> None:
-        """Takes members in; each one's `ended` tells how it ended."""
+    def ask(self, members: list[Member], named: Mapping[str, list[Member]]) -> None:
+        """Takes members in; each one's `ended` tells how it ended. `named`: those that an abort of that name ends."""
         self._job.counts["compatible_requests"] += len(members)
-        for name in names:
-            self.calls.setdefault(name, []).extend(members)
+        for name, of in named.items():
+            self.calls.setdefault(name, []).extend(of)
         self._pending += members
         self._wake.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._serve())
 
-    def forget(self, members: list[Member], names: Iterable[str]) -> None:
+    def forget(self, named: Mapping[str, list[Member]]) -> None:
         """The call is answered; an abort no longer finds it."""
-        gone = {id(member) for member in members}
-        for name in names:
+        for name, members in named.items():
+            gone = set(map(id, members))
             left = [member for member in self.calls.get(name, ()) if id(member) not in gone]
             if left:
                 self.calls[name] = left
@@ -86,8 +91,8 @@ class Live:
 
     async def drop_all(self) -> int:
         """Ends everything that came through the compatible routes, also by other processes."""
-        held = list(self._pending)
-        count = await self.drop(held)
+        unqueued = {id(one): one for of in self.calls.values() for one in of if one.request is None}
+        count = await self.drop([*unqueued.values()])
         for record in await self.records():
             count += await self._job.store.end(record.number, Event.CANCEL)
         return count
@@ -137,7 +142,7 @@ class Live:
 
     async def _round(self) -> None:
         orders = (await self._job.glance(fresh=bool(self._pending))).orders
-        if self._pending and not orders.held and takes_groups(orders, orders.version):
+        if self._pending and admits(orders):
             members, self._pending = self._pending, []
             try:
                 await self._place(members, orders)
@@ -178,6 +183,13 @@ class Live:
         batch = LiveBatch(self._job, record.number, orders.version)
         self._batches.append(batch)
         return batch
+
+
+def admits(orders: Orders) -> bool:
+    """Whether requests are queued now. While the fleet drains for new weights it would never be done otherwise."""
+    ongoing = orders.ongoing
+    drains = ongoing is not None and ongoing.publish.mode == "drain" and ongoing.phase != "prefetch"
+    return not (orders.held or drains) and takes_groups(orders, orders.version)
 
 
 def _tell(member: Member) -> None:

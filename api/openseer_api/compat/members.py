@@ -22,7 +22,8 @@ _REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReas
 class Member:
     """A response that is wanted. `sampling`: JSON, without a seed. `name`: of its group, "" where none was given.
 
-    `told`: its group is what the caller says (a name, or n responses of one call). `ended`: its result; None when it
+    `told`: its group is what the caller says (a name, or n responses of one call). `keeps_stop`: its text holds the
+    stop string that ended it. `ended`: its result; None when it
     was ended before it was queued. `request`: once it is queued. `dropped`: nobody wants it any more.
     """
 
@@ -32,6 +33,7 @@ class Member:
     seed: int | None
     name: str
     told: bool
+    keeps_stop: bool
     ended: "asyncio.Future[Result | None]"
     request: RequestId | None = None
     dropped: bool = False

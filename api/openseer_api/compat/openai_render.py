@@ -76,7 +76,7 @@ def _ending(response: Response | None) -> dict[str, Any]:
 
 
 def _lists(tokens: Sequence[int], logprobs: Sequence[float], body: OpenAIRequest, call: Call) -> dict[str, Any]:
-    words = token_words(tokens, body, call)
+    words = token_words(tokens, call, ids=bool(body.return_tokens_as_token_ids))
     return {
         "tokens": words,
         "token_logprobs": list(logprobs),
@@ -86,19 +86,25 @@ def _lists(tokens: Sequence[int], logprobs: Sequence[float], body: OpenAIRequest
 
 
 def _contents(tokens: Sequence[int], logprobs: Sequence[float], body: ChatRequest, call: Call) -> dict[str, Any]:
-    words = token_words(tokens, body, call)
+    return contents(tokens, logprobs, call, top=bool(body.top_logprobs), ids=bool(body.return_tokens_as_token_ids))
+
+
+def contents(
+    tokens: Sequence[int], logprobs: Sequence[float], call: Call, *, top: bool = False, ids: bool = False
+) -> dict[str, Any]:
+    """Log-probabilities as chat completions have them."""
+    words = token_words(tokens, call, ids=ids)
     content = [
         {"token": word, "logprob": value, "bytes": list(word.encode())}
         for word, value in zip(words, logprobs, strict=False)
     ]
-    top = body.top_logprobs or 0
     return {"content": [one | {"top_logprobs": [dict(one)] if top else []} for one in content]}
 
 
-def token_words(tokens: Sequence[int], body: OpenAIRequest, call: Call) -> list[str]:
+def token_words(tokens: Sequence[int], call: Call, *, ids: bool) -> list[str]:
     """Tokens as text, or as vLLM writes ids where there is no text."""
     read = call.codec.read if call.codec is not None else None
-    if read is None or body.return_tokens_as_token_ids:
+    if read is None or ids:
         return [f"token_id:{token}" for token in tokens]
     return [read([token]) for token in tokens]
 

@@ -34,12 +34,13 @@ Prompt = list[int] | str | list[dict[str, str]]
 
 @dataclass(slots=True)
 class Call:
-    """One HTTP request. `members`: in the order of its prompts, `drawing.count` of each. `names`: for aborts."""
+    """One HTTP request. `members`: in the order of its prompts, `drawing.count` of each. `named`: by the names that an
+    abort may use."""
 
     drawing: Drawing
     members: list[Member]
     prompts: list[list[int]]
-    names: list[str]
+    named: dict[str, list[Member]]
     codec: TextCodec | None
 
     @property
@@ -92,8 +93,10 @@ async def open_call(
         told, packed, noise = bool(name) or drawing.count > 1, pack_tokens(ids), drawing.noise
         for number in range(drawing.count):
             seed = None if noise is None else noise + number
-            members.append(Member(packed, dumped, sampling.max_tokens, seed, name, told, loop.create_future()))
-    return Call(drawing, members, rendered, list(names), codec)
+            members.append(
+                Member(packed, dumped, sampling.max_tokens, seed, name, told, drawing.keeps_stop, loop.create_future())
+            )
+    return Call(drawing, members, rendered, dict.fromkeys(names, members), codec)
 
 
 async def _codec(job: JobContext, prompts: Sequence[Prompt]) -> TextCodec | None:
@@ -133,8 +136,8 @@ async def responses(job: JobContext, request: Request, call: Call) -> list[Respo
         finally:
             gone.cancel()
             ended.cancel()
-    keeps = call.drawing.keeps_stop
-    return [response_of(result, call.codec, keeps_stop=keeps) for result in results]
+    pairs = zip(call.members, results, strict=True)
+    return [response_of(result, call.codec, keeps_stop=member.keeps_stop) for member, result in pairs]
 
 
 async def pieces(job: JobContext, call: Call) -> AsyncIterator[Piece]:
@@ -161,11 +164,11 @@ class _Stream:
         self._sent = self._characters = 0
         # A stop string is cut from the text, so its first characters are held back.
         longest = max(map(len, parse_sampling(member.sampling).stop), default=1)
-        self._held = 0 if call.drawing.keeps_stop else longest - 1
+        self._held = 0 if member.keeps_stop else longest - 1
 
     async def look(self) -> Piece | None:
         if self.ended.done():
-            end = response_of(self.ended.result(), self._call.codec, keeps_stop=self._call.drawing.keeps_stop)
+            end = response_of(self.ended.result(), self._call.codec, keeps_stop=self._member.keeps_stop)
             return self._piece(end.tokens, end.logprobs, end.text, end)
         if self._member.request is None:
             return None
@@ -196,11 +199,11 @@ class _Stream:
 async def _running(job: JobContext, call: Call) -> AsyncGenerator[Live]:
     """The call is known to aborts meanwhile; what has not ended afterwards is cancelled."""
     live = live_of(job)
-    live.ask(call.members, call.names)
+    live.ask(call.members, call.named)
     try:
         yield live
     finally:
-        live.forget(call.members, call.names)
+        live.forget(call.named)
         await asyncio.shield(live.drop(call.members))
 
 

@@ -1,40 +1,16 @@
 """The stock OpenAI client against our server: completions, streams, groups, aborts."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import openai
 import pytest
-from tests.api.served import TOKEN, Served, served, serving_job
+from tests.api.compat.stories import PROMPT, all_ended, client_of, groups, long_job, running, whole
+from tests.api.served import Served, served, serving_job
 
 from openseer_core.ids import GroupId
 from openseer_core.tokens import pack_tokens
 from openseer_worker.scripted_text import scripted_tokens
-
-PROMPT = [5, 6, 7]
-
-
-@asynccontextmanager
-async def client_of(one: Served, **options: Any) -> AsyncIterator[openai.AsyncOpenAI]:
-    client = openai.AsyncOpenAI(base_url=f"{one.url}/v1", api_key=TOKEN, max_retries=0, **options)
-    try:
-        yield client
-    finally:
-        await client.close()
-
-
-def whole(group: str, index: int, tokens: list[int]) -> None:
-    """Tokens are those that the scripted engine plays for this request."""
-    assert tokens
-    assert pack_tokens(tokens) == scripted_tokens(group, index, 0, len(tokens))
-
-
-async def groups(one: Served, batch: int = 1) -> dict[str, int]:
-    """Names and sizes of a batch's groups."""
-    found = await one.store.group_names(batch, 0, 100)
-    return {name: (await one.store.group_view(GroupId(batch, name))).size for name in found}
 
 
 async def test_a_completion_has_tokens_and_their_log_probabilities() -> None:
@@ -45,6 +21,7 @@ async def test_a_completion_has_tokens_and_their_log_probabilities() -> None:
         choice: Any = answer.choices[0]
         whole("1/live-1", 0, choice.token_ids)
         assert choice.finish_reason in ("stop", "length")
+        assert answer.usage is not None
         assert len(choice.token_ids) == answer.usage.completion_tokens <= 12
         assert answer.usage.prompt_tokens == 3
         assert choice.logprobs.tokens == [f"token_id:{token}" for token in choice.token_ids]
@@ -176,24 +153,22 @@ async def test_a_named_group_takes_what_names_it_and_nothing_else() -> None:
 
 
 async def test_a_client_that_hangs_up_frees_its_place() -> None:
-    job = serving_job(sampling={"maxTokens": 5000, "minTokens": 5000})
-    async with served(job=job) as one, client_of(one) as client:
+    async with served(job=long_job()) as one, client_of(one) as client:
         asking = asyncio.create_task(client.completions.create(model="none", prompt=PROMPT, n=3))
         await running(one)
         asking.cancel()
-        await until(lambda: unfinished_is(one, 0))
+        await all_ended(one)
         progress = (await one.store.batches())[0].progress
         assert progress.aborted == 3
 
 
 async def test_a_stream_that_is_closed_frees_its_place() -> None:
-    job = serving_job(sampling={"maxTokens": 5000, "minTokens": 5000})
-    async with served(job=job) as one, client_of(one) as client:
+    async with served(job=long_job()) as one, client_of(one) as client:
         stream = await client.completions.create(model="none", prompt=PROMPT, stream=True)
         async for _ in stream:
             break
         await stream.close()
-        await until(lambda: unfinished_is(one, 0))
+        await all_ended(one)
 
 
 async def test_what_cannot_be_continued_is_refused_and_what_means_nothing_passes() -> None:
@@ -227,22 +202,3 @@ async def test_a_wrong_key_is_refused_in_the_protocols_words() -> None:
 async def test_the_model_is_listed() -> None:
     async with Served() as one, client_of(one) as client:
         assert [model.id async for model in client.models.list()] == ["none"]
-
-
-async def unfinished_is(one: Served, count: int) -> bool:
-    records = await one.store.batches()
-    return sum(record.progress.requests - record.progress.closed for record in records) == count
-
-
-async def running(one: Served) -> None:
-    async def some() -> bool:
-        return (await one.store.load()).running > 0
-
-    await until(some)
-
-
-async def until(what: Any, seconds: float = 20.0) -> None:
-    end = asyncio.get_running_loop().time() + seconds
-    while not await what():
-        assert asyncio.get_running_loop().time() < end
-        await asyncio.sleep(0.02)

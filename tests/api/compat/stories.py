@@ -1,0 +1,90 @@
+"""What tests of the compatible routes share: clients, groups in the store, waiting."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import openai
+from tests.api.served import TOKEN, Served, serving_job
+
+from openseer_core.ids import GroupId
+from openseer_core.job import RolloutJob
+from openseer_core.tokens import pack_tokens
+from openseer_worker.scripted_text import scripted_tokens
+
+PROMPT = [5, 6, 7]
+
+
+def long_job(length: int = 5000) -> RolloutJob:
+    """Responses of that length: at two milliseconds a token, long enough to be interrupted."""
+    return serving_job(sampling={"maxTokens": length, "minTokens": length})
+
+
+@asynccontextmanager
+async def client_of(one: Served) -> AsyncGenerator[openai.AsyncOpenAI]:
+    """The stock client."""
+    client = openai.AsyncOpenAI(base_url=f"{one.url}/v1", api_key=TOKEN, max_retries=0)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def whole(group: str, index: int, tokens: list[int]) -> None:
+    """Tokens are those that the scripted engine plays for this request, from the first on."""
+    assert tokens
+    assert pack_tokens(tokens) == scripted_tokens(group, index, 0, len(tokens))
+
+
+async def groups(one: Served, batch: int = 1) -> dict[str, int]:
+    """Names and sizes of a batch's groups."""
+    found = await one.store.group_names(batch, 0, 100)
+    return {name: (await one.store.group_view(GroupId(batch, name))).size for name in found}
+
+
+async def post(one: Served, path: str, body: Any = None, *, status: int = 200, **options: Any) -> Any:
+    """One call at the root; its answer as JSON."""
+    answer = await one.http.post(path, json=body, **options)
+    assert answer.status_code == status, f"{path}: {answer.status_code} {answer.text}"
+    return answer.json() if answer.content else None
+
+
+async def get(one: Served, path: str, *, status: int = 200) -> Any:
+    """One call at the root; its answer as JSON, or text."""
+    answer = await one.http.get(path)
+    assert answer.status_code == status, f"{path}: {answer.status_code} {answer.text}"
+    return answer.json() if "json" in answer.headers.get("content-type", "") else answer.text
+
+
+async def unfinished(one: Served) -> int:
+    """Requests of all batches that have not ended."""
+    return sum(record.progress.requests - record.progress.closed for record in await one.store.batches())
+
+
+async def running(one: Served, count: int = 1) -> None:
+    """Waits until so many requests are leased, and have tokens."""
+
+    async def some() -> bool:
+        tokens = sum(record.progress.tokens for record in await one.store.batches())
+        return (await one.store.load()).running >= count and tokens > 0
+
+    await until(some)
+
+
+async def all_ended(one: Served) -> None:
+    """Waits until nothing is unfinished."""
+
+    async def none() -> bool:
+        return not await unfinished(one)
+
+    await until(none)
+
+
+async def until(what: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+    """Waits for it."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while not await what():
+        assert loop.time() < end
+        await asyncio.sleep(0.02)
