@@ -1,0 +1,34 @@
+"""`openseer serve` as a child of the training, for as long as it lasts."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+"""Paths in the manifest are relative to it."""
+STOP_SECONDS = 90.0
+
+
+@contextmanager
+def serving(job: Path, output: Path) -> Generator[tuple[str, Path]]:
+    """Address and token file of a job that is served on this machine until the block ends. Logs are in `output`."""
+    command = [str(Path(sys.executable).with_name("openseer")), "serve", str(job.resolve()), "--port", "0"]
+    command += ["--output", str(output.resolve()), "--fresh", "--json"]
+    # A session of its own: Ctrl-C is for the trainer, which then ends this.
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"openseer serve ended with code {process.wait()}; its reason is above")
+        said = json.loads(line)
+        yield said["url"], Path(said["token_file"])
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()

@@ -1,0 +1,69 @@
+"""The problems of the tiny model that the training is about: prompts as groups, and what a response is worth."""
+
+# transformers has no types in part, and the tiny model's files are found at run time:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportMissingImports=false
+
+import itertools
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from openseer_client import FinishedGroup, Group
+
+TINY = Path(__file__).parents[1] / "tiny-model"
+MODEL = TINY / "model"
+sys.path.insert(0, str(TINY))
+from traces import check, is_held_out
+
+DIGITS = ((4, 1), (2, 2))
+"""Products of so many digits, equally often. The model as it comes is right about 65 and 10 times in 100."""
+
+
+class Problems:
+    """Products to work out, such as `mul 4817*6`. One prompt in ten, by hash, is held out: it is never trained on."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._tokenizer = AutoTokenizer.from_pretrained(MODEL)
+
+    def training(self) -> Iterator[Group]:
+        """Groups without end, each under a name of its own."""
+        for number, prompt in enumerate(_prompts(random.Random(self._seed), held_out=False)):
+            yield self._group(f"train-{number}", prompt)
+
+    def held_out(self, count: int) -> list[Group]:
+        """So many different groups of one response each, always the same."""
+        prompts = dict.fromkeys(itertools.islice(_prompts(random.Random(0), held_out=True), 20 * count))
+        return [self._group(f"eval-{number}", prompt) for number, prompt in enumerate(itertools.islice(prompts, count))]
+
+    def rewards(self, group: FinishedGroup) -> list[float]:
+        """1 for each response that ends in the right answer, else 0."""
+        texts = self._tokenizer.batch_decode([item.token_ids for item in group.results], skip_special_tokens=True)
+        prompts = [str(item.metadata["prompt"]) for item in group.results]
+        return [self.reward(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+
+    def prompts(self, count: int) -> list[str]:
+        """The first prompts of the training, as text."""
+        return list(itertools.islice(_prompts(random.Random(self._seed), held_out=False), count))
+
+    @staticmethod
+    def reward(prompt: str, response: str) -> float:
+        """1 if the response ends in the right answer, else 0."""
+        return float(check(prompt, response))
+
+    def _group(self, name: str, prompt: str) -> Group:
+        messages = [{"role": "user", "content": prompt}]
+        ids = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
+        return Group(id=name, prompt_token_ids=ids, metadata={"prompt": prompt})
+
+
+def _prompts(rng: random.Random, *, held_out: bool) -> Iterator[str]:
+    while True:
+        left, right = (rng.randrange(10 ** (count - 1), 10**count) for count in rng.choice(DIGITS))
+        prompt = f"mul {left}*{right}"
+        if is_held_out(prompt) == held_out:
+            yield prompt
