@@ -28,6 +28,9 @@ STORE_SECONDS = 5.0
 FINISH_SECONDS = 15
 """Answers under way when the process is asked to end have so long; streams are taken up elsewhere."""
 
+KEEP_ALIVE_SECONDS = 75
+"""A connection that nobody uses is kept so long: longer than a trainer's step, mostly."""
+
 log = logging.getLogger("openseer_api")
 
 
@@ -113,6 +116,7 @@ async def serve(settings: Settings) -> int:
             port=settings.port,
             log_config=None,
             access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=FINISH_SECONDS,
         )
         server = _Server(config)
