@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from openseer_api.compat.live_batch import LiveBatch, alike
-from openseer_api.compat.members import Member
+from openseer_api.compat.members import Member, tell
 from openseer_api.jobs import JobContext
 from openseer_api.problems import BusyError
 from openseer_core.batch import BatchRecord, OpenBatch
@@ -80,7 +80,7 @@ class Live:
             member.dropped, count = True, count + 1
             if member in self._pending:
                 self._pending.remove(member)
-                _tell(member)
+                tell(member, None)
             elif member.request is not None:
                 await self._job.store.end_groups([member.request.group], Event.CANCEL, member.request.index)
         return count
@@ -111,7 +111,7 @@ class Live:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for member in self._pending:
-            _tell(member)
+            tell(member, None)
         self._pending.clear()
         for batch in self._batches:
             await batch.close()
@@ -148,8 +148,7 @@ class Live:
                 await self._place(members, orders)
             except OpenseerError as error:
                 for member in members:
-                    if not member.ended.done():
-                        member.ended.set_exception(error)
+                    tell(member, error)
         for batch in self._batches:
             await batch.tend(orders.version)
         self._batches = [batch for batch in self._batches if not batch.gone]
@@ -190,11 +189,6 @@ def admits(orders: Orders) -> bool:
     ongoing = orders.ongoing
     drains = ongoing is not None and ongoing.publish.mode == "drain" and ongoing.phase != "prefetch"
     return not (orders.held or drains) and takes_groups(orders, orders.version)
-
-
-def _tell(member: Member) -> None:
-    if not member.ended.done():
-        member.ended.set_result(None)
 
 
 def owner(job: JobContext, record: BatchRecord) -> str:

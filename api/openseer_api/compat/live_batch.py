@@ -5,7 +5,7 @@ import logging
 import time
 
 from openseer_api.compat.groups import YOUNG_SECONDS, LiveGroup, Names, first_spec, grown_spec
-from openseer_api.compat.members import Member
+from openseer_api.compat.members import Member, tell
 from openseer_api.compat.refusals import LostError
 from openseer_api.jobs import JobContext
 from openseer_core.chunk import Result
@@ -169,13 +169,12 @@ class LiveBatch:
     def _deliver(self, result: Result) -> None:
         self._used = time.monotonic()
         member = self.waiting.pop(result.request, None)
-        if member is not None and not member.ended.done():
-            member.ended.set_result(result)
+        if member is not None:
+            tell(member, result)
 
     def _lose(self, why: str) -> None:
         for request, member in self.waiting.items():
-            if not member.ended.done():
-                member.ended.set_exception(LostError(f"request {request} is lost: {why}; send it again"))
+            tell(member, LostError(f"request {request} is lost: {why}; send it again"))
         self.waiting.clear()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from openseer_api.compat.refusals import LostError
 from openseer_api.rendering import version_spans
 from openseer_core.chunk import Result
+from openseer_core.errors import OpenseerError
 from openseer_core.ids import RequestId
 from openseer_core.life import FinishReason, Status
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
@@ -42,6 +43,17 @@ class Member:
     def likeness(self) -> tuple[str, bytes, str]:
         """Equal for responses of one group."""
         return self.name, self.prompt, self.sampling
+
+
+def tell(member: Member, outcome: "Result | OpenseerError | None") -> None:
+    """Tells whoever waits how it ended; the first word counts."""
+    if member.ended.done():
+        return
+    if isinstance(outcome, OpenseerError):
+        member.ended.set_exception(outcome)
+        member.ended.exception()  # read once: if nobody waits any more, that is no event for the log
+    else:
+        member.ended.set_result(outcome)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,17 +127,15 @@ async def responses(job: JobContext, request: Request, call: Call) -> list[Respo
     """All responses of a call. Raises GoneError when the client hangs up; LostError."""
     async with _running(job, call):
         gone = asyncio.create_task(_hung_up(request))
-        ended = asyncio.gather(*(member.ended for member in call.members))
+        ended = asyncio.ensure_future(asyncio.wait([member.ended for member in call.members]))
         try:
             await asyncio.wait((gone, ended), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 raise GoneError("the client has hung up")
-            results = await ended
         finally:
             gone.cancel()
             ended.cancel()
-    pairs = zip(call.members, results, strict=True)
-    return [response_of(result, call.codec, keeps_stop=member.keeps_stop) for member, result in pairs]
+    return [response_of(one.ended.result(), call.codec, keeps_stop=one.keeps_stop) for one in call.members]
 
 
 async def pieces(job: JobContext, call: Call) -> AsyncIterator[Piece]:
