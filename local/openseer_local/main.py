@@ -98,8 +98,6 @@ def serve(
     Ctrl-C stops cleanly, and the same command goes on from there: open batches, results and weights are kept.
     """
     from openseer_local.bearer import given_token  # noqa: PLC0415 - as above
-    from openseer_local.serving import serve_job  # noqa: PLC0415
-    from openseer_local.serving_display import ServingDisplay  # noqa: PLC0415
     from openseer_local.serving_plan import Address, ServingPlan  # noqa: PLC0415
 
     document, job = load(manifest)
@@ -107,6 +105,9 @@ def serve(
     plan = ServingPlan(job, document, folder, Address(host, port), given_token(token, token_file), fresh)
     plan.check()
     bound = plan.address.bind()
+    from openseer_local.serving import serve_job  # noqa: PLC0415 - the API takes a moment; mistakes are told before
+    from openseer_local.serving_display import ServingDisplay  # noqa: PLC0415
+
     with ServingDisplay(ERR if as_json else OUT, live=sys.stdout.isatty() and not as_json) as display:
 
         def announce(url: str) -> None:

@@ -1,0 +1,110 @@
+"""A real `openseer serve` in a workbench, and the commands that speak to it."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from e2e.workbench import Workbench
+
+from openseer_client import Client
+
+SCRIPTED: dict[str, Any] = {
+    "model": {
+        "path": "none",
+        "engine": "scripted",
+        "scripted": {"stepSeconds": 0.004, "stepSecondsPerRequest": 0.0, "slots": 4},
+    },
+    "groupSize": 4,
+    "sampling": {"maxTokens": 512},
+    "rollout": {"quantumTokens": 32, "leaseSeconds": 2, "checkpointSeconds": 0.1},
+    "workers": {"replicas": 2, "gracePeriodSeconds": 10},
+}
+
+
+@dataclass
+class Server:
+    """One serving job. `port`: 0 until it has been started."""
+
+    bench: Workbench
+    port: int = 0
+    process: subprocess.Popen[str] | None = None
+
+    def write(self, **spec: Any) -> Path:
+        """The manifest; keyword arguments replace parts of the spec."""
+        document = {
+            "apiVersion": "openseer.dev/v1alpha1",
+            "kind": "RolloutJob",
+            "metadata": {"name": "bench"},
+            "spec": {"mode": "serve", **SCRIPTED, **spec},
+        }
+        path = self.bench.folder / "job.yaml"
+        path.write_text(json.dumps(document))
+        return path
+
+    def prompts(self, groups: int, first: int = 0) -> str:
+        """A file of groups, by its name."""
+        lines = [
+            json.dumps({"id": f"g{n}", "prompt_token_ids": [5, 6, 7, n + 8]}) for n in range(first, first + groups)
+        ]
+        name = f"groups-{first}.jsonl"
+        (self.bench.folder / name).write_text("\n".join(lines) + "\n")
+        return name
+
+    def start(self) -> None:
+        """Starts the command and returns when the API listens; from the second time on at the same address."""
+        process = self.bench.start("serve", "job.yaml", "--json", "--port", str(self.port))
+        assert process.stdout is not None
+        said: list[str] = []
+        for line in process.stdout:
+            said.append(line)
+            if line.startswith("{"):
+                self.port = int(json.loads(line)["url"].rsplit(":", 1)[1])
+                self.process = process
+                return
+        raise AssertionError("".join(said))
+
+    @property
+    def url(self) -> str:
+        """Where the API is."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def token_file(self) -> Path:
+        """The token that the server has made."""
+        return self.bench.folder / "runs/bench/token"
+
+    def client(self) -> Client:
+        """A client of the server."""
+        return Client(self.url, token_file=self.token_file)
+
+    def words(self, *arguments: str) -> list[str]:
+        """A command line with address and token."""
+        return [*arguments, "--url", self.url, "--token-file", str(self.token_file)]
+
+    def call(self, *arguments: str, code: int = 0) -> str:
+        """Runs a command against the server and gives all it printed."""
+        done = self.bench.call(*self.words(*arguments))
+        assert done.returncode == code, done.stdout
+        assert "Traceback" not in done.stdout
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        """The same with --json, read."""
+        return json.loads(self.call(*arguments, "--json").strip().splitlines()[-1])
+
+    def results(self, name: str) -> list[dict[str, Any]]:
+        """Entries of kind result in a file that `openseer results` has written."""
+        lines = (self.bench.folder / name).read_text().splitlines()
+        return [entry for entry in map(json.loads, lines) if entry["kind"] == "result"]
+
+    def until_ready(self, workers: int = 2) -> None:
+        """Waits until so many workers may claim."""
+        with self.client() as client:
+            self.bench.until(lambda: client.job().workers_ready == workers, f"{workers} workers")
+
+    def workers(self) -> list[int]:
+        """Process ids of the workers."""
+        assert self.process is not None
+        return self.bench.workers(self.process)

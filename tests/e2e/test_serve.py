@@ -1,0 +1,229 @@
+"""A serving job on this machine, through the real commands, a real Redis and real worker processes."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+from e2e.server import Server
+from e2e.workbench import Workbench, alive
+
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(180)]
+
+MANY = 64
+"""Groups that keep two workers busy for a quarter of a minute."""
+
+
+@pytest.fixture
+def server(bench: Workbench) -> Server:
+    made = Server(bench)
+    made.write()
+    return made
+
+
+def assert_each_once(server: Server, name: str, requests: int) -> None:
+    keys = [(entry["group"], entry["index"], entry["turn"]) for entry in server.results(name)]
+    assert len(keys) == len(set(keys)) == requests
+    assert {entry["status"] for entry in server.results(name)} == {"ok"}
+
+
+def test_groups_are_submitted_read_into_a_file_and_acknowledged(server: Server) -> None:
+    server.start()
+    said = server.json("submit", server.prompts(6), "--key", "one", "--wait")
+    assert (said["accepted"], said["present"], said["batch"]["state"]) == (6, 0, "complete")
+    again = server.json("submit", server.prompts(6), "--key", "one", "--no-seal")
+    assert (again["accepted"], again["present"], again["batch"]["id"]) == (0, 6, said["batch"]["id"])
+
+    server.call("results", "1", "--output", "results.jsonl")
+    for _ in range(2):  # a repeat changes nothing, also when the data have gone
+        read = server.json("results", "1", "--output", "results.jsonl", "--follow", "--acknowledge")
+        assert (read["results"], read["state"]) == (24, "acknowledged")
+    assert_each_once(server, "results.jsonl", 24)
+    with server.client() as client:
+        assert client.batches() == []
+    assert "data are gone" in server.call("results", "1", code=2)
+
+
+def test_a_server_that_is_killed_goes_on_where_it_was(server: Server) -> None:
+    server.start()
+    assert server.process is not None
+    server.json("submit", server.prompts(MANY))
+    words = ("results", "1", "--output", "r.jsonl", "--follow", "--acknowledge")
+    reader = server.bench.start(*server.words(*words))
+    file = server.bench.folder / "r.jsonl"
+    server.bench.until(lambda: file.exists() and len(server.results("r.jsonl")) >= 8, "the first results")
+    below = server.bench.descendants(server.process)
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+    server.bench.until(lambda: not any(alive(pid) for pid in below), "nothing is left running", 15)
+    assert len(server.results("r.jsonl")) < 4 * MANY
+
+    server.start()
+
+    output, _ = reader.communicate(timeout=90)
+    assert reader.returncode == 0, output
+    assert_each_once(server, "r.jsonl", 4 * MANY)
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(server: Server) -> None:
+    server.start()
+    assert server.process is not None
+    server.json("submit", server.prompts(MANY))
+    with server.client() as client:
+        server.bench.until(lambda: client.batch(1).status().metrics.requests_ok >= 4, "the first results")
+    token = server.token_file.read_text()
+    below = server.bench.descendants(server.process)
+    os.kill(server.process.pid, signal.SIGINT)
+    output, _ = server.process.communicate(timeout=60)
+    assert server.process.returncode == 130, output
+    assert "the same command goes on from here" in output
+    assert token.strip() not in output
+    server.bench.until(lambda: not any(alive(pid) for pid in below), "nothing is left running", 10)
+
+    server.start()
+
+    assert server.token_file.read_text() == token
+    assert server.token_file.stat().st_mode & 0o777 == 0o600
+    server.call("results", "1", "--output", "r.jsonl", "--follow")
+    assert_each_once(server, "r.jsonl", 4 * MANY)
+    events = {chunk["event"] for entry in server.results("r.jsonl") for chunk in entry["chunks"]}
+    assert "give_back" in events
+    assert "reap" not in events
+
+
+def test_gpus_that_are_lent_have_no_worker_until_they_are_taken_back(server: Server) -> None:
+    server.start()
+    server.until_ready()
+    assert server.json("release", "--mode", "stop")["state"] == "released"
+    assert not server.workers()
+    batch = server.json("submit", server.prompts(4))["batch"]
+    assert batch["metrics"]["requests_ok"] == 0
+
+    assert server.json("acquire")["state"] == "awake"
+
+    assert len(server.workers()) == 2
+    server.call("results", str(batch["id"]), "--output", "r.jsonl", "--follow")
+    assert_each_once(server, "r.jsonl", 16)
+
+
+def test_a_worker_that_was_drained_comes_back_and_counts_as_no_failure(server: Server) -> None:
+    server.write(failurePolicy={"workerRestarts": 0})
+    server.start()
+    server.until_ready()
+    victim = server.workers()[0]
+    os.kill(victim, signal.SIGTERM)
+    server.bench.until(lambda: len(set(server.workers()) - {victim}) == 2, "another worker in its place", 20)
+    assert server.json("submit", server.prompts(2), "--wait")["batch"]["metrics"]["requests_ok"] == 8
+
+
+def test_weights_are_published_to_every_worker_and_the_next_batch_is_of_them(server: Server) -> None:
+    folder = server.bench.folder / "new-weights"
+    folder.mkdir()
+    (folder / "content").write_text("other weights")
+    server.start()
+    server.until_ready()
+
+    told = server.json("weights", "publish", "new-weights", "--version", "v1")
+
+    assert (told["phase"], {worker["version"] for worker in told["workers"]}) == ("done", {"v1"})
+    assert server.json("weights", "status")["version"] == "v1"
+    server.json("submit", server.prompts(2), "--wait")
+    server.call("results", "1", "--output", "r.jsonl")
+    assert {entry["weights_version"] for entry in server.results("r.jsonl")} == {"v1"}
+    # A file that cannot be loaded leaves the fleet with the weights it has, and says why.
+    (folder / "model.safetensors").write_bytes(b"no such file")
+    said = " ".join(server.call("weights", "publish", "new-weights", "--version", "v2", code=5).split())
+    assert "model.safetensors is no safetensors file" in said
+    assert "The fleet serves v1" in said
+    assert server.json("weights", "status")["version"] == "v1"
+    assert "there were weights v1 before" in server.call("weights", "publish", ".", "--version", "v1", code=2)
+
+
+def test_unfinished_responses_are_cancelled_and_reported(server: Server) -> None:
+    server.start()
+    server.json("submit", server.prompts(MANY))
+    assert 1 <= server.json("cancel", "1", "--group", "g3")["count"] <= 4
+    assert server.json("cancel", "1")["batch"]["state"] == "complete"
+    server.call("results", "1", "--output", "r.jsonl")
+    entries = server.results("r.jsonl")
+    assert len(entries) == 4 * MANY
+    assert "cancelled" in {entry["finish_reason"] for entry in entries if entry["group"] == "g3"}
+
+
+# ---- what is wrong is said before anything starts
+
+
+def refused(bench: Workbench, *arguments: str, code: int = 2) -> str:
+    done = bench.call(*arguments)
+    assert done.returncode == code, done.stdout
+    assert "Traceback" not in done.stdout
+    assert not (bench.folder / "runs").exists()
+    return " ".join(done.stdout.split())
+
+
+def test_a_batch_job_is_not_served(bench: Workbench) -> None:
+    bench.write()
+    assert "spec.mode: found batch" in refused(bench, "serve", "job.yaml")
+
+
+def test_a_port_that_is_in_use_is_named(bench: Workbench, server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert f"--port: {port} is in use" in refused(bench, "serve", "job.yaml", "--port", str(port))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--host", "0.0.0.0"), "which other machines reach; give --token-file"),
+        (("--host", "192.0.2.1", "--token", "long"), "which is no address of this machine"),
+        (("--token", "a", "--token-file", "b"), "give only one of them"),
+        (("--token-file", "nothing"), "--token-file: nothing cannot be read: No such file"),
+        (("--token", "two words"), "no spaces"),
+    ],
+)
+def test_what_would_not_be_safe_is_refused(
+    bench: Workbench, server: Server, options: tuple[str, ...], expected: str
+) -> None:
+    assert expected in refused(bench, "serve", "job.yaml", *options)
+
+
+def test_commands_need_an_address_and_say_when_nobody_is_there(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENSEER_URL", raising=False)
+    assert "--url: none given" in refused(bench, "status")
+    assert "no answer from the API" in refused(bench, "status", "--url", "http://127.0.0.1:1", code=4)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ('{"prompt": "a"}\n{"prompt": \n', "groups.jsonl line 2: not valid JSON"),
+        ('{"prompt": "a", "promt": "b"}\n', "groups.jsonl line 1: promt: Extra inputs are not permitted"),
+        ('{"id": "x", "prompt": "a"}\n{"id": "x", "prompt": "b"}\n', 'line 2: id "x" is already that of line 1'),
+        ("\n", "groups.jsonl: empty"),
+    ],
+)
+def test_a_wrong_file_of_groups_is_answered_with_the_line(bench: Workbench, content: str, expected: str) -> None:
+    (bench.folder / "groups.jsonl").write_text(content)
+    assert expected in refused(bench, "submit", "groups.jsonl", "--url", "http://127.0.0.1:1")
+
+
+def test_a_file_of_something_else_is_not_written_over(bench: Workbench, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine\n")
+    said = refused(bench, "results", "1", "--output", str(notes), "--url", "http://127.0.0.1:1")
+    assert "notes.txt line 1: no result of a batch" in said
+    assert notes.read_text() == "mine\n"
+
+
+def test_a_server_says_whose_token_is_wrong_and_what_it_refuses(server: Server) -> None:
+    server.start()
+    done = server.bench.call("status", "--url", server.url, "--token", "another")
+    assert (done.returncode, "401 Unauthorized" in done.stdout) == (2, True), done.stdout
+    assert "there is no batch 7" in server.call("cancel", "7", code=2)
+    assert "weights_version" in server.call("submit", server.prompts(1), "--version", "v9", code=2)
+    second = server.bench.call("serve", "job.yaml", "--port", "0")
+    assert (second.returncode, "in use by another run" in second.stdout) == (4, True), second.stdout
