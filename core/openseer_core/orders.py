@@ -74,7 +74,7 @@ class WeightsReport(Wire):
 
     `version`: loaded now, "" while none is whole. `transaction`, `phase`: what it has confirmed last.
     `attempt`, `error`: of its latest failure, which stands until something succeeds. `mismatch`: the failure is that
-    the canary's log-probabilities differ; `difference`: the greatest absolute one. `seconds`: what each phase took.
+    the canary's log-probabilities differ; `difference`: the greatest one. `seconds`: what each phase took.
     """
 
     version: str = ""

@@ -34,8 +34,8 @@ class Source(Wire):
 class Canary(Wire):
     """What every worker scores with the new weights, and what the publisher's own forward pass says of it.
 
-    `logprobs`: of token_ids[1:], given what comes before each. `tolerance`: greatest allowed difference; unset: by the
-    engine's number format (CANARY_TOLERANCE).
+    `logprobs`: of token_ids[1:], given what comes before each. `tolerance`: greatest allowed difference, of those below
+    -1 in proportion to them; unset: by the engine's number format (CANARY_TOLERANCE).
     """
 
     token_ids: list[TokenId] = Field(min_length=2, max_length=4096)
