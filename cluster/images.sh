@@ -49,7 +49,7 @@ base() {
 
 # describe NAME: sets DOCKERFILE, ENGINE, IMAGE, LOCK, PACKAGES, WHERE
 describe() {
-  DOCKERFILE=Dockerfile.worker PACKAGES="core store worker driver" WHERE=all
+  DOCKERFILE=Dockerfile.worker PACKAGES="core store worker driver api" WHERE=all
   case $1 in
     operator) DOCKERFILE=Dockerfile.operator ENGINE='' IMAGE=localhost/openseer-operator:test LOCK=image-operator PACKAGES="core store worker driver api operator" ;;
     scripted) ENGINE=none IMAGE=localhost/openseer-worker:scripted LOCK=image-worker-none ;;
