@@ -60,9 +60,19 @@ print(json.dumps({
 }))
 """
 PROBE = """
+import time
+
 def status(url, token, method="GET", path="/v1/job"):
+    # The stories beside this one kill the gateway.
     headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
-    return httpx.request(method, url + path, headers=headers, timeout=20).status_code
+    for _ in range(60):
+        try:
+            answer = httpx.request(method, url + path, headers=headers, timeout=20).status_code
+            if answer < 500:
+                return answer
+        except httpx.TransportError:
+            pass
+        time.sleep(1)
 """
 
 
