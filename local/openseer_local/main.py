@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
-from openseer_core.errors import AuditError, ManifestError, OpenseerError
+from openseer_core.errors import AuditError, InputError, ManifestError, OpenseerError
 from openseer_core.job import RolloutJob
 from openseer_core.manifest import parse_job
 from openseer_driver import VERSION
@@ -128,19 +128,23 @@ def validate(manifest: Manifest, as_json: AsJson = False) -> None:
     from openseer_driver.submission import read_prompts, render_groups  # noqa: PLC0415
     from openseer_driver.text import open_codec  # noqa: PLC0415
     from openseer_local.runner import plan_run  # noqa: PLC0415 - as above
+    from openseer_local.serving_plan import Address, ServingPlan  # noqa: PLC0415
 
     document, job = load(manifest)
-    plan = plan_run(job, document, RunFolder(job.output_path), fresh=True)
-    prompts = read_prompts(job, plan.source, plan.content)
-    groups = render_groups(job, plan.source, prompts, open_codec(job.spec.model), 0.0)
-    facts = {
-        "name": job.name,
-        "policy": job.spec.rollout.policy,
-        "groups": len(groups),
-        "requests": sum(group.size for group in groups),
-        "longest_prompt_tokens": max(len(group.prompt) // 4 for group in groups),
-        "workers": job.spec.workers.replicas,
-    }
+    facts: dict[str, object] = {"name": job.name, "policy": job.spec.rollout.policy}
+    if job.spec.mode == "serve":
+        ServingPlan(job, document, RunFolder(f"runs/{job.name}"), Address("localhost", 0), fresh=True).check()
+        open_codec(job.spec.model)
+    else:
+        plan = plan_run(job, document, RunFolder(job.output_path), fresh=True)
+        prompts = read_prompts(job, plan.source, plan.content)
+        groups = render_groups(job, plan.source, prompts, open_codec(job.spec.model), 0.0)
+        facts |= {
+            "groups": len(groups),
+            "requests": sum(group.size for group in groups),
+            "longest_prompt_tokens": max(len(group.prompt) // 4 for group in groups),
+        }
+    facts["workers"] = job.spec.workers.replicas
     if as_json:
         typer.echo(json.dumps(facts))
     else:
@@ -163,6 +167,8 @@ def audit(runs: Runs, as_json: AsJson = False) -> None:
         folder = RunFolder(path)
         folder.read_run()
         _, job = load(folder.job_file)
+        if job.spec.mode != "batch":
+            raise InputError(f"{path}: of a serving job, whose results its trainer has; audits are of batch jobs")
         kept = kept_audit(folder)
         report = kept or asyncio.run(audit_run(folder, job))
         sound = sound and report.ok

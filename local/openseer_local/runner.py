@@ -28,7 +28,7 @@ REACH_SECONDS = 5.0
 def plan_run(job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fresh: bool) -> Plan:
     """Checks what does not need the model. Raises InputError and its kind, OutputError."""
     if job.spec.mode != "batch":
-        raise InputError("spec.mode: found serve; `openseer run` runs batch jobs")
+        raise InputError("spec.mode: found serve; `openseer run` runs batch jobs, `openseer serve` this one")
     if job.spec.suspend:
         raise InputError("spec.suspend: found true; set it to false to run the job")
     if job.spec.workers.replicas < 1:

@@ -90,6 +90,11 @@ class Server:
         assert "Traceback" not in done.stdout
         return done.stdout
 
+    def submit_and_wait(self, groups: str, seconds: float) -> None:
+        """Submits a file and waits until its batch is complete."""
+        done = self.bench.call(*self.words("submit", groups, "--wait"), timeout=seconds)
+        assert done.returncode == 0, done.stdout
+
     def json(self, *arguments: str) -> Any:
         """The same with --json, read."""
         return json.loads(self.call(*arguments, "--json").strip().splitlines()[-1])

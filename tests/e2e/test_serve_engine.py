@@ -1,0 +1,62 @@
+"""A serving job on a real vLLM engine: text, log-probabilities, and weights that are other ones."""
+
+# pyright: reportUnknownVariableType=false
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+from e2e.server import Server
+from e2e.workbench import ROOT, Workbench
+
+pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(420)]
+
+TINY = ROOT / "examples/tiny-model/model"
+GROUPS, SIZE, TOKENS = 3, 2, 24
+
+
+def perturbed(folder: Path) -> str:
+    """The tiny model with its weights moved a little, by its folder's name."""
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
+
+    folder.mkdir()
+    tensors = load_file(TINY / "model.safetensors")
+    moved = {name: tensor * 1.25 for name, tensor in tensors.items()}
+    save_file(moved, folder / "model.safetensors", metadata={"format": "pt"})
+    for path in TINY.iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copy(path, folder)
+    return folder.name
+
+
+def test_a_batch_is_sampled_from_the_weights_that_were_published_before_it(bench: Workbench) -> None:
+    server = Server(bench)
+    server.write(
+        model={"path": str(TINY), "dtype": "float32"},
+        groupSize=SIZE,
+        sampling={"maxTokens": TOKENS, "temperature": 0.0, "ignoreEos": True},
+        workers={"replicas": 1, "maxInflight": 8, "gracePeriodSeconds": 10},
+    )
+    prompts = (ROOT / "examples/tiny-model/prompts.jsonl").read_text().splitlines()[:GROUPS]
+    (bench.folder / "groups.jsonl").write_text("\n".join(prompts) + "\n")
+    server.start()
+
+    for batch, version in ((1, "initial"), (2, "moved")):
+        if version != "initial":
+            server.json("weights", "publish", perturbed(bench.folder / version), "--version", version)
+        server.submit_and_wait("groups.jsonl", 300)
+        server.call("results", str(batch), "--output", f"{version}.jsonl")
+
+    before, after = server.results("initial.jsonl"), server.results("moved.jsonl")
+    for entries, version in ((before, "initial"), (after, "moved")):
+        assert len(entries) == GROUPS * SIZE
+        for entry in entries:
+            assert entry["weights_version"] == version
+            assert [span["version"] for span in entry["versions"]] == [version]
+            assert len(entry["logprobs"]) == len(entry["token_ids"]) == TOKENS
+            assert all(math.isfinite(value) and value <= 0 for value in entry["logprobs"])
+            assert isinstance(entry["text"], str)
+    said = {(entry["group"], entry["index"]): entry["logprobs"] for entry in before}
+    assert any(entry["logprobs"] != said[entry["group"], entry["index"]] for entry in after)
+    assert json.loads(server.call("status", "--json"))["job"]["weights_version"] == "moved"
