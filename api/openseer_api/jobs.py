@@ -104,6 +104,12 @@ class JobContext:
             self._glance = Glance(time.monotonic(), orders, workers, now)
         return self._glance
 
+    async def close(self) -> None:
+        """Lets go of what waits here, and of the store."""
+        if self.live is not None:
+            await self.live.close()
+        await self.store.close()
+
     @property
     def gpus_per_worker(self) -> int:
         """Processors of a worker, for GPU time."""

@@ -35,11 +35,11 @@ class Kept:
         self._stirred.set()
 
     async def end(self) -> None:
-        """Looks after it no longer, and lets go of its store."""
+        """Looks after it no longer, and lets go of it."""
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
-        await self.context.store.close()
+        await self.context.close()
 
     async def _keep(self) -> None:
         while True:

@@ -132,10 +132,14 @@ class LiveBatch:
             await self._job.store.seal(self.number)
 
     async def close(self) -> None:
-        """Stops reading; whoever waits is told so."""
+        """Stops reading; whoever waits is told so, and what nobody waits for any more goes."""
         self._reader.cancel()
         await asyncio.gather(self._reader, return_exceptions=True)
         self._lose("the server is closing")
+        try:
+            await self._job.store.forget(self.number)
+        except OpenseerError as error:
+            log.warning("live batch %s stays until another process deletes it: %s", self.number, error)
 
     # ---- reading
 

@@ -43,7 +43,9 @@ async def test_vllms_route_streams() -> None:
         assert chunks[-1]["choices"][0]["finish_reason"] == "length"
 
 
+@pytest.mark.slow
 @pytest.mark.engine
+@pytest.mark.filterwarnings("default")
 async def test_vllms_own_models_read_our_answers() -> None:
     from pydantic import TypeAdapter  # noqa: PLC0415 - with vllm
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse  # noqa: PLC0415 - heavy

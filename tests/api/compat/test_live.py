@@ -1,0 +1,143 @@
+"""Live batches: their groups, their end, and what becomes of them when a process goes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.api.compat.stories import PROMPT, get, groups, long_job, post, running, until, whole
+from tests.api.served import Served, served, serving_job
+
+from openseer_api.compat.live_batch import GROUPS
+from openseer_api.compat.orphans import ORPHAN_SECONDS
+from openseer_api.jobs import Limits
+from openseer_core.batch import OpenBatch
+from openseer_core.ids import GroupId
+from openseer_core.wire import BatchSpec
+from openseer_store.embedded import EmbeddedRedis
+from openseer_store.memory import MemoryStore
+from openseer_store.redis_store import RedisStore
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = EmbeddedRedis(Path(tmp_path_factory.mktemp("redis")))
+    with asyncio.Runner() as runner:
+        yield runner.run(server.__aenter__())
+        runner.run(server.__aexit__(None, None, None))
+
+
+@asynccontextmanager
+async def on_redis(url: str, name: str, **options: Any) -> AsyncGenerator[Served]:
+    store = RedisStore(url, name)
+    try:
+        async with served(store=store, **options) as one:
+            yield one
+            await one.context.close()
+    finally:
+        await store.close()
+
+
+def short() -> dict[str, Any]:
+    return {"max_new_tokens": 3, "min_new_tokens": 0}
+
+
+@pytest.mark.redis
+def test_redis_keeps_groups_that_grow_while_they_run(redis_url: str) -> None:
+    async def story() -> None:
+        async with on_redis(redis_url, "grow", job=long_job(400)) as one:
+
+            async def ask(number: int) -> dict[str, Any]:
+                await asyncio.sleep(number * 0.08)
+                return await post(one, "/generate", {"input_ids": PROMPT, "sampling_params": {"sampling_seed": number}})
+
+            answers = await asyncio.gather(*map(ask, range(6)))
+            assert await groups(one) == {"live-1": 6}
+            spec = await one.store.spec(GroupId(1, "live-1"))
+            assert spec is not None
+            assert spec.seeds == tuple(range(6))
+            for index, answer in enumerate(answers):
+                whole("1/live-1", index, answer["output_ids"])
+                assert len(answer["output_ids"]) == 400
+            asking = asyncio.create_task(post(one, "/generate", {"rid": "x", "input_ids": [1]}))
+            await running(one)
+            await post(one, "/abort_request", {"rid": "x"})
+            assert (await asking)["meta_info"]["finish_reason"]["type"] == "abort"
+            assert await post(one, "/pause") == {"status": "paused"}
+            assert await get(one, "/is_paused") == {"is_paused": True}
+
+    asyncio.run(story())
+
+
+async def test_a_full_live_batch_is_followed_by_another_and_goes() -> None:
+    async with served(job=serving_job(sampling={"maxTokens": 3})) as one:
+        count = GROUPS + 40
+        bodies = [{"input_ids": [number, 1], "sampling_params": short()} for number in range(count)]
+        for start in range(0, count, 50):
+            await asyncio.gather(*(post(one, "/generate", body) for body in bodies[start : start + 50]))
+        sizes = [record.progress.groups for record in await one.store.batches()]
+        assert sum(sizes) <= count
+        assert max(sizes) < count
+
+        async def first_is_gone() -> bool:
+            return min(record.number for record in await one.store.batches()) > 1
+
+        await until(first_is_gone)
+        assert one.context.counts["compatible_requests"] == count
+        assert one.context.counts["compatible_grouped"] == 0
+
+
+async def test_too_much_that_waits_is_refused_until_later() -> None:
+    async with Served(limits=Limits(queued=4)) as one:
+        answer = await one.http.post("/v1/completions", json={"prompt": PROMPT, "n": 5})
+        assert answer.status_code == 429
+        assert answer.headers["Retry-After"] == "1"
+        assert answer.json()["error"]["type"] == "rate_limit_error"
+
+
+async def test_a_request_whose_batch_is_deleted_is_lost_and_says_so() -> None:
+    async with served(job=long_job()) as one:
+        asking = asyncio.create_task(post(one, "/generate", {"input_ids": PROMPT}, status=503))
+        await running(one)
+        await one.call("DELETE", "/batches/1", status=204)
+        assert "send it again" in (await asking)["error"]["message"]
+
+
+async def test_a_server_that_closes_leaves_nothing_behind() -> None:
+    async with served(job=long_job()) as one:
+        asking = asyncio.create_task(post(one, "/generate", {"input_ids": PROMPT}, status=503))
+        await running(one)
+        await one.context.close()
+        assert "closing" in (await asking)["error"]["message"]
+        assert await one.store.batches() == []
+
+
+async def test_what_a_dead_process_has_left_is_deleted_and_what_a_living_one_has_stays() -> None:
+    seconds = [1000.0]
+    store = MemoryStore(lambda: seconds[0])
+    for boot in ("dead", "dead", "living"):
+        if boot == "living":
+            seconds[0] += ORPHAN_SECONDS
+        spec = BatchSpec(metadata={"live": boot})
+        await store.open_batch(OpenBatch("initial", spec.model_dump_json()))
+    await store.open_batch(OpenBatch("initial", BatchSpec().model_dump_json()))
+    async with Served(store=store):
+        await asyncio.sleep(0.5)
+        assert len(await store.batches()) == 4
+        seconds[0] += 1.0
+
+        async def two_are_left() -> bool:
+            return [record.number for record in await store.batches()] == [3, 4]
+
+        await until(two_are_left)
+
+
+async def test_a_job_with_a_closed_lane_for_each_worker_serves_groups_that_grow() -> None:
+    job = serving_job(rollout={"policy": "round-robin", "quantumTokens": 16, "checkpointSeconds": 0.05})
+    async with served(job=job) as one:
+        calls = [post(one, "/generate", {"input_ids": PROMPT, "sampling_params": short()}) for _ in range(6)]
+        assert all(answer["output_ids"] for answer in await asyncio.gather(*calls))
+        await post(one, "/generate", {"input_ids": PROMPT, "sampling_params": short()})
+        assert await groups(one) == {"live-1": 7}
