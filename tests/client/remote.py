@@ -88,6 +88,12 @@ class RemoteBatch:
         for item in items:
             self.items.append(item.model_copy(update={"cursor": len(self.items) + 1}))
 
+    def is_done(self) -> bool:
+        """Whether it is sealed, all its groups have ended, and all are judged where that counts."""
+        ended = {item.group for item in self.items if isinstance(item, GroupItem)}
+        judged = len(self.verdicts) == len(self.groups) or self.spec.target is None
+        return self.sealed and ended == set(self.groups) and judged
+
     @property
     def state(self) -> BatchState:
         if self.gone_at is not None and self.acknowledged >= self.gone_at:
@@ -193,7 +199,7 @@ class Remote:
             batch.verdicts |= dict.fromkeys(said["valid"], True) | dict.fromkeys(said["invalid"], False)
         elif rest[-1:] == ["continue"]:
             return self._continue(request, batch, rest)
-        batch.complete = batch.complete or (batch.sealed and len(batch.verdicts) == len(batch.groups))
+        batch.complete = batch.complete or batch.is_done()
         return reply(batch.answer(number))
 
     def _continue(self, request: httpx.Request, batch: RemoteBatch, rest: list[str]) -> httpx.Response:
@@ -201,7 +207,10 @@ class Remote:
         self.continued.append(said)
         if said[2] > 1:
             return problem(409, "No room is left.")
-        batch.add(result(said[0], said[1], turn=said[2] + 1), end(said[0], 2))
+        before = [item for item in batch.items if isinstance(item, ResultItem) and item.group == said[0]]
+        version, size = before[-1].weights_version, len({item.index for item in before})
+        again = result(said[0], said[1], turn=said[2] + 1).model_copy(update={"weights_version": version})
+        batch.add(again, end(said[0], size))
         done = {"batch": 1, "group": said[0], "index": said[1], "turn": said[2] + 1, "state": "queued"}
         return httpx.Response(200, json=done | {"token_ids": [], "sampled": [], "versions": [], "chunks": []})
 

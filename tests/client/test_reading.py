@@ -164,6 +164,7 @@ def test_an_environment_answers_turns_until_it_has_had_enough() -> None:
     remote = Remote()
     handle = remote.client().open_batch()
     batch = remote.batches[1]
+    handle.submit([Group(id="g", prompt="x")])
     batch.add(result("g", 0), result("g", 1), end("g", 2))
 
     def environment(item: ResultItem) -> list[int] | None:

@@ -14,7 +14,7 @@ import torch
 from client.remote import Remote, RemoteBatch, end, result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from openseer_client import BatchSpec, Group, GroupsLostError, StaleResultError
+from openseer_client import BatchSpec, Group, GroupsLostError, ResultItem, StaleResultError
 from openseer_client.torch_weights import WeightsFolder
 from openseer_client.trl import Rollout, sampling_of
 from openseer_core.errors import InputError
@@ -52,7 +52,6 @@ class Fleet(Remote):
                 batch.add(self._respond(batch, group, index))
             lost, self.lose = min(self.lose, 1), max(0, self.lose - 1)
             batch.add(end(group.id, group.n or 1, aborted=lost))
-        batch.complete = True
 
     def _respond(self, batch: RemoteBatch, group: Group, index: int) -> Any:
         sampling = batch.spec.sampling
@@ -92,6 +91,8 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
     from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: PLC0415
 
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    # Threads that wait for one another cost more than they bring on a busy machine.
+    torch.set_num_threads(1)
     fleet, rewards = Fleet(), list[float]()
     folder = WeightsFolder(tmp_path / "weights", keep=2)
 
@@ -150,6 +151,20 @@ def test_a_group_that_lost_a_member_is_sampled_again_and_a_step_without_it_fails
     training.trainer.model.train()
     with pytest.raises(GroupsLostError, match="p0: 3 of 4 whole, 1 aborted"):
         training.trainer.rollout_func(["1+1="] * 4, training.trainer)
+
+
+def test_turns_of_an_environment_are_masked(training: Training) -> None:
+    def tool(item: ResultItem) -> list[int] | None:
+        return [5, 6] if item.turn == 0 and item.index == 0 else None
+
+    rollout = training.trainer.rollout_func
+    training.trainer.rollout_func = Rollout(rollout.client, rollout.folder, environment=tool)
+    training.trainer.args.max_steps = 1
+    training.trainer.train()
+    assert [turn for _, _, turn in training.fleet.continued] == [0, 0]
+    assert training.fleet.batches[1].sealed
+    answer = training.trainer.rollout_func(["1+1="] * 4, training.trainer)
+    assert [len(mask) for mask in answer["env_mask"]] == [len(ids) for ids in answer["completion_ids"]]
 
 
 def test_a_response_of_other_weights_stops_the_training(training: Training) -> None:

@@ -9,9 +9,7 @@ import importlib.util
 import inspect
 import json
 import pickle
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -98,31 +96,6 @@ def test_the_global_step_is_read_from_the_version() -> None:
     assert steps_of("math-1a2b.3-17") == 17
     assert steps_of("initial") is None
     assert steps_of(None) is None
-
-
-@pytest.fixture
-def token_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    """verl's answer type: its own where it is installed, else one with the fields of 0.9.1."""
-    if HAS_VERL:
-        return
-
-    class TokenOutput:
-        def __init__(
-            self,
-            token_ids: list[int],
-            log_probs: list[float] | None = None,
-            stop_reason: str | None = None,
-            num_preempted: int | None = None,
-            extra_fields: dict[str, Any] | None = None,
-        ) -> None:
-            self.token_ids, self.log_probs, self.stop_reason = token_ids, log_probs, stop_reason
-            self.num_preempted, self.extra_fields = num_preempted, extra_fields
-
-    module = ModuleType("verl.workers.rollout.replica")
-    module.__dict__["TokenOutput"] = TokenOutput
-    for name in ("verl", "verl.workers", "verl.workers.rollout"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
 @pytest.mark.usefixtures("token_output")

@@ -30,6 +30,7 @@ from openseer_client import (
     UnauthorizedError,
     WeightsError,
 )
+from openseer_client.verl import Router
 from openseer_store.memory import MemoryStore
 
 QUICK = Limits(unreachable=20.0, busy=20.0, first_delay=0.01, longest_delay=0.2)
@@ -216,3 +217,17 @@ async def test_a_checkpoint_of_a_complete_batch_needs_no_api(tmp_path: Path) -> 
         assert len([group async for group in batch.groups(checkpoint=checkpoint, acknowledge=True)]) == 2
         # Its data are gone, and nobody asks for them.
         assert [group async for group in batch.groups(checkpoint=checkpoint)] == []
+
+
+@pytest.mark.usefixtures("token_output")
+async def test_verls_server_speaks_with_the_real_route() -> None:
+    async with served() as one:
+        _, server = Router({}, {"url": one.url, "token": TOKEN, "response_length": 12}).acquire_server("r")
+        sampling = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}
+        calls = [
+            server.generate.remote(prompt_ids=[1, 2, 3], sampling_params=sampling, request_id=f"r{number}")
+            for number in range(8)
+        ]
+        found = await asyncio.gather(*calls)
+    assert {output.stop_reason for output in found} == {"completed"}
+    assert all(0 < len(output.token_ids) == len(output.log_probs) <= 12 for output in found)
