@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from tests.driver.sample_runs import SMALL, Simulation, result_line, write_run
 
-from openseer_core.chunk import BatchProgress, JournalEntry, RequestRecord
+from openseer_core.chunk import BatchProgress, JournalEntry, RequestRecord, Result
 from openseer_core.errors import AuditError
 from openseer_core.group import GroupSpec
 from openseer_core.ids import RequestId
@@ -273,7 +273,7 @@ async def test_requests_of_a_stopped_run_may_be_unfinished() -> None:
 
 
 async def test_many_violations_are_all_counted_and_the_first_are_told(evidence: Evidence) -> None:
-    lines = [result_line(result) for result in evidence.queue.results(0, 0, 1)] * 301
+    lines = [result_line(result) for result in evidence.queue.results(0, 0, 1) if isinstance(result, Result)] * 301
 
     report = await audited(evidence, lines)
 

@@ -1,0 +1,235 @@
+"""How long a weights transaction takes, by size of the model and number of workers, split by phase.
+
+    python benchmarks/weights.py
+
+Real vLLM workers (CPU build), one core each where there are as many, over a real Redis; a batch is running and goes on
+with the new weights (mode keep). Each transaction prefetches the files, hands everything back, loads, scores a canary
+and commits. Then the protocol alone: scripted workers, whose load takes no time, up to 32 in one process.
+"""
+
+import sys
+
+# Not this folder: its queue.py would stand in for the standard library's.
+sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
+
+import argparse
+import asyncio
+import json
+import multiprocessing as mp
+import os
+import platform
+import shlex
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from openseer_api.jobs import JobContext
+from openseer_api.keeper import keep
+from openseer_api.weights import publish_weights
+from openseer_core.batch import OpenBatch
+from openseer_core.group import SHARED_LANE, GroupSpec, Priority
+from openseer_core.ids import INITIAL_VERSION, GroupId, worker_name
+from openseer_core.manifest import parse_job
+from openseer_core.orders import Ongoing
+from openseer_core.tokens import pack_tokens
+from openseer_core.wire_fleet import Publish, Source
+from openseer_store.connect import open_store
+from openseer_store.embedded import EmbeddedRedis
+from openseer_store.port import Store
+from openseer_worker.engines import build_engine
+from openseer_worker.loop import Worker
+from openseer_worker.settings import WorkerSettings
+from openseer_worker.vllm_engine import preload
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ROOT / "examples/tiny-model/model"
+SHAPES = {"3 M": None, "27 M": (512, 1536, 8), "109 M": (1024, 3072, 8)}
+"""Hidden size, size of the feed-forward layers, and layers; None: the tiny model itself."""
+FLEETS = (1, 2)
+SCRIPTED = (2, 8, 32)
+PATIENCE_SECONDS = 300.0
+
+
+def document(model: Path, workers: int, engine: str) -> dict[str, Any]:
+    """A serving job on that model."""
+    scripted = {"stepSeconds": 0.01, "stepSecondsPerRequest": 0.0, "slots": 8}
+    spec = {
+        "mode": "serve",
+        "model": {"path": str(model), "engine": engine, "scripted": scripted},
+        "sampling": {"maxTokens": 2000, "minTokens": 2000},
+        "workers": {"replicas": workers},
+    }
+    head = {"apiVersion": "openseer.dev/v1alpha1", "kind": "RolloutJob", "metadata": {"name": "weights"}}
+    return head | {"spec": spec}
+
+
+def make_model(folder: Path, shape: tuple[int, int, int] | None) -> None:
+    """A model of that shape with random weights and the tiny model's tokenizer."""
+    shutil.copytree(TINY, folder)
+    if shape is None:
+        return
+    import torch  # noqa: PLC0415 - in a child only
+    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
+
+    config: Any = AutoConfig.from_pretrained(str(folder))  # pyright: ignore
+    config.hidden_size, config.intermediate_size, config.num_hidden_layers = shape
+    config.head_dim = config.hidden_size // config.num_attention_heads
+    model: Any = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)  # pyright: ignore
+    model.save_pretrained(str(folder))
+
+
+def work(pipe: Connection, index: int) -> None:
+    """One real worker, once."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[index % len(cores)]})
+    what = pipe.recv()
+
+    async def run() -> None:
+        settings = WorkerSettings(parse_job(what["document"], "benchmark"), what["url"], index)
+        store = await open_store(settings.store_url, settings.job.name)
+        await Worker(settings, store, build_engine(settings)).run()
+        await store.close()
+
+    if what is not None:
+        asyncio.run(run())
+
+
+@asynccontextmanager
+async def job_at(path: Path, model: Path, workers: int, engine: str) -> AsyncGenerator[tuple[JobContext, str]]:
+    """A job's context with its keeper, and the URL of its store."""
+    job = parse_job(document(model, workers, engine), "benchmark")
+    async with EmbeddedRedis(path) as url:
+        store = await open_store(url, job.name)
+        context = JobContext(job, store)
+        keeping = asyncio.create_task(keep(context))
+        yield context, url
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+        await store.close()
+
+
+async def transactions(context: JobContext, workers: int, folders: list[Path]) -> list[dict[str, float]]:
+    """Publishes each folder while a batch runs; seconds by phase, and in all."""
+    store = context.store
+    until = time.monotonic() + PATIENCE_SECONDS
+    while sum(one.info.state in ("idle", "busy") for one in await store.workers()) < workers:
+        assert time.monotonic() < until, "the workers did not start"
+        await asyncio.sleep(0.1)
+    batch, _ = await store.open_batch(OpenBatch(INITIAL_VERSION, "{}"))
+    await store.submit([group(batch.number, number, await store.now()) for number in range(2 * workers)])
+    seconds: list[dict[str, float]] = []
+    for number, folder in enumerate(folders):
+        await asyncio.sleep(1.0)
+        publish = Publish(version=f"v{number + 1}", source=Source(path=str(folder)), mode="keep")
+        await publish_weights(context, publish)
+        ended = await ending(store, until)
+        assert ended.phase == "done", ended.message
+        assert ended.finished_at is not None
+        seconds.append(ended.seconds | {"in all": ended.finished_at - ended.started_at})
+    await store.forget(batch.number)
+    return seconds
+
+
+async def ending(store: Store, until: float) -> Ongoing:
+    """The transaction, once it is over."""
+    while (told := (await store.orders()).transaction) is None or told.active:
+        assert time.monotonic() < until, f"still in {told.phase if told else 'nothing'}"
+        await asyncio.sleep(0.02)
+    return told
+
+
+def group(batch: int, number: int, now: float) -> GroupSpec:
+    """Four long responses."""
+    sampling = json.dumps({"maxTokens": 2000, "minTokens": 2000, "ignoreEos": True})
+    gid, prompt = GroupId(batch, f"g{number}"), pack_tokens(range(5, 25))
+    ranks, lanes = (0.0,) * 4, (SHARED_LANE,) * 4
+    return GroupSpec(gid, INITIAL_VERSION, number, prompt, 2000, ranks, lanes, Priority(0.0), now, sampling=sampling)
+
+
+async def real(pipes: list[Connection], model: Path, versions: int) -> list[dict[str, float]]:
+    """Transactions of a fleet of vLLM workers."""
+    folders = [model.with_name(f"{model.name}-{number}") for number in range(versions)]
+    for folder in folders:
+        shutil.copytree(model, folder)
+    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
+        async with job_at(Path(path) / "store", model, len(pipes), "vllm") as (context, url):
+            for pipe in pipes:
+                pipe.send({"document": document(model, len(pipes), "vllm"), "url": url})
+            seconds = await transactions(context, len(pipes), folders)
+            for index in range(len(pipes)):
+                await context.store.request_drain(worker_name(index))
+            while await context.store.workers():
+                await asyncio.sleep(0.1)
+    return seconds
+
+
+async def scripted(workers: int, versions: int) -> list[dict[str, float]]:
+    """Transactions of scripted workers: what the protocol takes."""
+    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
+        folders = [Path(path) / f"w{number}" for number in range(versions)]
+        for folder in folders:
+            folder.mkdir()
+        async with job_at(Path(path) / "store", TINY, workers, "scripted") as (context, url):
+            fleet = [WorkerSettings(context.job, url, index) for index in range(workers)]
+            crew = [Worker(one, context.store, build_engine(one)) for one in fleet]
+            tasks = [asyncio.create_task(worker.run()) for worker in crew]
+            seconds = await transactions(context, workers, folders)
+            for worker in crew:
+                worker.drain()
+            await asyncio.gather(*tasks)
+    return seconds
+
+
+def summary(name: str, workers: int, seconds: list[dict[str, float]]) -> dict[str, Any]:
+    """Medians over the transactions, printed as a row."""
+    phases = {phase: statistics.median(one.get(phase, 0.0) for one in seconds) for phase in seconds[0]}
+    print(f"{name:>9} × {workers:2} workers: " + ", ".join(f"{phase} {value:.2f} s" for phase, value in phases.items()))
+    return {"model": name, "workers": workers, "seconds": phases, "transactions": len(seconds)}
+
+
+def main() -> None:
+    """Runs all and prints it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--versions", type=int, default=5, help="transactions for each row")
+    parser.add_argument("--quick", action="store_true", help="the smallest model, two transactions")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    shapes = dict(list(SHAPES.items())[:1]) if options.quick else SHAPES
+    versions = 2 if options.quick else options.versions
+    preload(str(TINY))
+    context = mp.get_context("fork")
+    rows: list[dict[str, Any]] = []
+    # All are forked now, while this is a single thread.
+    fleets: list[tuple[str, list[Connection]]] = []
+    for name in shapes:
+        for workers in FLEETS:
+            pipes = [context.Pipe() for _ in range(workers)]
+            for index, (_, theirs) in enumerate(pipes):
+                context.Process(target=work, args=(theirs, index), daemon=True).start()
+            fleets.append((name, [ours for ours, _ in pipes]))
+    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
+        for number, (name, pipes) in enumerate(fleets):
+            model = Path(path) / f"model-{number}"
+            maker = context.Process(target=make_model, args=(model, shapes[name]))
+            maker.start()
+            maker.join()
+            rows.append(summary(name, len(pipes), asyncio.run(real(pipes, model, versions))))
+    rows += [summary("scripted", count, asyncio.run(scripted(count, versions))) for count in SCRIPTED]
+    figures = {
+        "rows": rows,
+        "command": shlex.join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
