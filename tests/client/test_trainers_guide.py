@@ -1,0 +1,37 @@
+"""The guide for trainers runs as it is printed."""
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from tests.api.served import TOKEN, served
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs/trainers.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python([^\n]*)\n(.*?)^```$", GUIDE, flags=re.MULTILINE | re.DOTALL)
+# The fleet here plays responses: it knows no weights, so it cannot agree with a model's canary.
+PLAYED = [code for kind, code in BLOCKS if "notest" not in kind and "torch" not in code]
+
+
+@pytest.mark.parametrize("code", [code for _, code in BLOCKS], ids=lambda code: code.strip().splitlines()[0])
+def test_every_snippet_is_whole(code: str) -> None:
+    compile(code, "docs/trainers.md", "exec")
+
+
+@pytest.mark.slow
+async def test_snippets_run_one_after_another_against_the_real_api() -> None:
+    assert len(PLAYED) == 4
+    async with served() as one:
+        for code in PLAYED:
+            done = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", code),
+                cwd=ROOT,
+                env={"OPENSEER_URL": one.url, "OPENSEER_TOKEN": TOKEN, "PATH": "/usr/bin:/bin"},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            printed, _ = await done.communicate()
+            assert done.returncode == 0, printed.decode()
+            assert printed
