@@ -1,6 +1,7 @@
 """`openseer serve` as a child of the training, for as long as it lasts."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Generator
@@ -17,6 +18,8 @@ def serving(job: Path, output: Path) -> Generator[tuple[str, Path]]:
     """Address and token file of a job that is served on this machine until the block ends. Logs are in `output`."""
     command = [str(Path(sys.executable).with_name("openseer")), "serve", str(job.resolve()), "--port", "0"]
     command += ["--output", str(output.resolve()), "--fresh", "--json"]
+    # Whoever ends the training ends the server, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # A session of its own: Ctrl-C is for the trainer, which then ends this.
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:

@@ -19,8 +19,8 @@ MODEL = TINY / "model"
 sys.path.insert(0, str(TINY))
 from traces import check, is_held_out
 
-DIGITS = ((4, 1), (2, 2))
-"""Products of so many digits, equally often. The model as it comes is right about 65 and 10 times in 100."""
+DIGITS = (4, 1)
+"""Products of so many digits: the model as it comes is right about 70 times in 100."""
 
 
 class Problems:
@@ -63,7 +63,7 @@ class Problems:
 
 def _prompts(rng: random.Random, *, held_out: bool) -> Iterator[str]:
     while True:
-        left, right = (rng.randrange(10 ** (count - 1), 10**count) for count in rng.choice(DIGITS))
+        left, right = (rng.randrange(10 ** (count - 1), 10**count) for count in DIGITS)
         prompt = f"mul {left}*{right}"
         if is_held_out(prompt) == held_out:
             yield prompt
