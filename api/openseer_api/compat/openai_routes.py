@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from openseer_api.access import Job
 from openseer_api.compat import openai_render as render
 from openseer_api.compat.openai_wire import ChatRequest, CompletionRequest, OpenAIRequest
 from openseer_api.compat.refusals import ProtocolRoute, status_of
-from openseer_api.compat.serving import Call, Piece, encode, open_call, pieces, responses
+from openseer_api.compat.serving import Call, Piece, answer, encode, open_call, pieces, responses
 from openseer_api.jobs import JobContext
 from openseer_core.errors import OpenseerError
 
@@ -47,7 +47,7 @@ async def completions(body: CompletionRequest, request: Request, job: Job) -> Re
     choices = [render.completion_choice(index, one, body, call) for index, one in enumerate(found)]
     tokens = sum(len(one.tokens) for one in found)
     whole = render.envelope(key, "text_completion", _model(job, body), choices)
-    return JSONResponse(whole | {"usage": render.usage(call, tokens)})
+    return answer(whole | {"usage": render.usage(call, tokens)})
 
 
 @router.post("/v1/chat/completions")
@@ -72,7 +72,7 @@ async def chat(body: ChatRequest, request: Request, job: Job) -> Response:
     tokens = sum(len(one.tokens) for one in found)
     whole = render.envelope(key, "chat.completion", _model(job, body), choices)
     prompt = {"prompt_token_ids": call.prompts[0]} if body.return_token_ids else {}
-    return JSONResponse(whole | prompt | {"usage": render.usage(call, tokens)})
+    return answer(whole | prompt | {"usage": render.usage(call, tokens)})
 
 
 def _streamed(

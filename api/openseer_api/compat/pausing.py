@@ -148,13 +148,13 @@ async def is_sleeping(job: Job) -> dict[str, Any]:
     return {"is_sleeping": (await job.glance(fresh=True)).orders.rest is not None}
 
 
-@router.api_route("/release_memory_occupation", methods=["GET", "POST"])
+@router.post("/release_memory_occupation")
 async def release_memory(job: Job) -> Response:
     """SGLang's: the same as sleep; what runs goes on afterwards."""
     return await rest(job, Release()) or JSONResponse({"status": "released"})
 
 
-@router.api_route("/resume_memory_occupation", methods=["GET", "POST"])
+@router.post("/resume_memory_occupation")
 async def resume_memory(job: Job) -> Response:
     """SGLang's: the same as waking up."""
     return await rest(job, None) or JSONResponse({"status": "resumed"})

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from fastapi import Request
+from fastapi import Response as HTTPResponse
 
 from openseer_api.compat.drawing import Drawing, sampling_of
 from openseer_api.compat.live import Live, live_of
@@ -191,6 +193,11 @@ class _Stream:
         start, begin = self._sent, self._characters
         self._sent, self._characters = len(tokens), max(begin, len(text))
         return Piece(self._index, tokens[start:], logprobs[start:], text[begin:], end)
+
+
+def answer(content: Any) -> HTTPResponse:
+    """A whole answer; there are many, and long ones."""
+    return HTTPResponse(encode(content), media_type="application/json")
 
 
 @asynccontextmanager

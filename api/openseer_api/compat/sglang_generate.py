@@ -5,14 +5,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi import Response as HTTPResponse
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 
 from openseer_api.access import Job
 from openseer_api.compat.live import live_of
 from openseer_api.compat.members import Response
 from openseer_api.compat.openai_routes import SSE, STREAM_HEADERS, event
 from openseer_api.compat.refusals import ProtocolRoute, status_of
-from openseer_api.compat.serving import Call, Piece, open_call, pieces, responses
+from openseer_api.compat.serving import Call, Piece, answer, open_call, pieces, responses
 from openseer_api.compat.sglang_wire import AbortRequest, GenerateRequest
 from openseer_api.jobs import JobContext
 from openseer_core.errors import InputError, OpenseerError
@@ -39,7 +39,7 @@ async def generate(body: GenerateRequest, request: Request, job: Job) -> HTTPRes
     answers = [
         _answer(one, rid, call, body, version) for call, rid, of in zip(calls, rids, found, strict=True) for one in of
     ]
-    return JSONResponse(answers if body.is_batch or len(answers) > 1 else answers[0])
+    return answer(answers if body.is_batch or len(answers) > 1 else answers[0])
 
 
 async def _all(job: JobContext, request: Request, calls: Sequence[Call]) -> list[list[Response]]:
@@ -96,10 +96,10 @@ async def _events(job: JobContext, call: Call, body: GenerateRequest, rid: str) 
     try:
         async for piece in pieces(job, call):
             one = so_far[piece.index] = _longer(so_far[piece.index], piece)
-            answer = _answer(one, rid, call, body, version)
+            told = _answer(one, rid, call, body, version)
             if piece.end is None:
-                answer["meta_info"]["finish_reason"] = None
-            yield event(answer | ({"index": piece.index} if len(so_far) > 1 else {}))
+                told["meta_info"]["finish_reason"] = None
+            yield event(told | ({"index": piece.index} if len(so_far) > 1 else {}))
     except OpenseerError as error:
         yield event({"error": {"message": str(error), "type": "server_error", "code": status_of(error)}})
     yield b"data: [DONE]\n\n"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from openseer_api.access import Job
@@ -16,7 +16,7 @@ from openseer_api.compat.live import live_of
 from openseer_api.compat.openai_routes import SSE, STREAM_HEADERS, event
 from openseer_api.compat.openai_wire import StreamOptions
 from openseer_api.compat.refusals import ProtocolRoute, status_of
-from openseer_api.compat.serving import Call, Piece, open_call, pieces, responses
+from openseer_api.compat.serving import Call, Piece, answer, open_call, pieces, responses
 from openseer_api.jobs import JobContext
 from openseer_core.errors import InputError, OpenseerError
 
@@ -79,7 +79,7 @@ async def generate(body: GenerateRequest, request: Request, job: Job) -> Respons
         {"index": index, **_content(one.tokens, one.logprobs, one.text, body, call), **_ending(one)}
         for index, one in enumerate(found)
     ]
-    return JSONResponse(
+    return answer(
         _envelope(key, body, call, choices)
         | {
             "model": body.model or job.job.spec.model.path,
