@@ -47,7 +47,7 @@ def connected(
 
     if not url:
         raise InputError("--url: none given, and OPENSEER_URL is not set; `openseer serve` prints its address")
-    limits = Limits(unreachable=patience, busy=LONG_PATIENCE_SECONDS)
+    limits = Limits(unreachable=patience)  # a full queue is waited for, as a trainer does
     # A token on the command line counts for more than a file that the environment names.
     said = check_token(token, "--token") if token else None
     with Client(url, token=said, token_file=None if said else token_file, limits=limits) as client:

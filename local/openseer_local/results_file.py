@@ -32,6 +32,10 @@ class ResultsFile:
         self.path = path
         self.cursor = 0
         self.results = 0
+        if path.exists() and not path.is_file():
+            raise InputError(
+                f"{path}: is no file that could be gone on with; without --output, results go to the terminal"
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b", buffering=0)
