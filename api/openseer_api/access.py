@@ -1,5 +1,7 @@
 """Who asks, and for which job: the dependency that every route but health stands on."""
 
+import base64
+import binascii
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
@@ -32,13 +34,24 @@ async def _job(
     """Asked before anything is looked up, so that nobody learns of a job that is not theirs."""
     auth: Authenticator = request.app.state.auth
     directory: JobDirectory = request.app.state.directory
-    token = credentials.credentials if credentials is not None else None
+    token = credentials.credentials if credentials is not None else _password(request)
     await auth.check(token, namespace, name, "read" if request.method in READING else "write")
     found = await directory.find(namespace, name)
     if found is None:
         raise NotFoundError(f"there is no RolloutJob {namespace}/{name} of mode serve")
     request.state.job = found
     return found
+
+
+def _password(request: Request) -> str | None:
+    """The token of a caller that can only be given an address, http://any:TOKEN@host: clients send it as Basic."""
+    scheme, _, coded = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        return base64.b64decode(coded, validate=True).decode().partition(":")[2] or None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
 
 
 async def job_of(request: Request) -> JobContext:

@@ -60,6 +60,7 @@ class ChunkQueue:
     def submit(self, spec: GroupSpec) -> bool:
         """Queues a group's requests; a group that is there already changes nothing and gives False.
 
+        It is for the version that its batch belongs to by now, which may have changed since the spec was made.
         Raises BatchClosedError for a new group of a batch that is sealed or gone.
         """
         if spec.id in self._groups:
@@ -68,6 +69,7 @@ class ChunkQueue:
         if batch.progress.sealed or batch.forgotten:
             raise BatchClosedError(f"batch {batch.number} takes no more groups")
         group = self._add(spec)
+        group.version = batch.version or spec.version
         for index in range(spec.size):
             self._enqueue(group, index)
         return True

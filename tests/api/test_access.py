@@ -1,5 +1,6 @@
 """Who gets in: every route asks for a token, and a token of one job opens no other."""
 
+import base64
 import re
 from collections.abc import Iterator
 
@@ -93,3 +94,16 @@ async def test_the_gateway_serves_each_job_to_its_own_token() -> None:
 async def test_only_the_whole_token_counts(token: str) -> None:
     with pytest.raises(Unauthenticated):
         await BearerAuth(TOKEN).check(token, "", "", "read")
+
+
+async def test_an_address_may_carry_the_token_for_clients_that_send_no_header() -> None:
+    async with Served() as one:
+        address = one.url.replace("http://", f"http://trainer:{TOKEN}@")
+        async with httpx.AsyncClient(base_url=address) as client:
+            assert (await client.get("/v1/job")).status_code == 200
+        for wrong in (f"trainer:{TOKEN}x", f"{TOKEN}:", "no colon"):
+            coded = base64.b64encode(wrong.encode()).decode()
+            answer = await one.http.get("/v1/job", headers={"Authorization": f"Basic {coded}"})
+            assert answer.status_code == 401
+        garbage = await one.http.get("/v1/job", headers={"Authorization": "Basic ###"})
+        assert garbage.status_code == 401

@@ -1,5 +1,6 @@
 -- Purpose    Queues groups.
--- Guarantee  A group that is there already is left as it is. A queued request costs its entry in one sorted set.
+-- Guarantee  A group that is there already is left as it is. A new one is for the version that its batch belongs to by
+--            now. A queued request costs its entry in one sorted set.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    list of group ids
 -- ARGV[3…]   of each group in turn: its row (msgpack; GROUP in _shared.lua names the places) and its spec, which
@@ -29,13 +30,17 @@ local function add(gid, row, spec)
     return 0
   end
   local batch = batch_key(gid)
-  local shut = call('HMGET', batch, 'sealed', 'forgotten')
-  if shut[1] or shut[2] then
+  local known = call('HMGET', batch, 'sealed', 'forgotten', 'version')
+  if known[1] or known[2] then
     return nil
   end
   call('SET', P .. ':group:' .. gid, row)
   call('SET', P .. ':spec:' .. gid, spec)
   local group = group_of(gid)
+  if known[3] and known[3] ~= group.version then
+    group.version = known[3]
+    save_group(group)
+  end
   fill(group)
   bump(batch, 'groups', 1)
   add_requests(batch, group.size)

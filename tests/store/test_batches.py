@@ -1,0 +1,214 @@
+"""What a trainer does with batches, the same on every store: open, judge, carry, continue, change version, forget."""
+
+import pytest
+from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
+from tests.store.conftest import Clock
+
+from openseer_core.batch import GroupEnd, OpenBatch
+from openseer_core.chunk import APPEND, Outcome
+from openseer_core.errors import BatchClosedError, RequestStateError
+from openseer_core.ids import PARKED_BATCH, GroupId
+from openseer_core.life import Event, State, Status
+from openseer_core.orders import Orders
+from openseer_store.port import Store
+
+
+async def opened(store: Store, version: str = "v1", key: str = "") -> int:
+    record, _ = await store.open_batch(OpenBatch(version, '{"metadata": {"step": 1}}', key))
+    return record.number
+
+
+async def test_batches_are_numbered_and_a_key_gives_the_same_one_again(store: Store, clock: Clock) -> None:
+    first = await opened(store, key="a")
+    clock.seconds += 5
+    assert await opened(store) == first + 1
+    again, new = await store.open_batch(OpenBatch("v9", "{}", "a"))
+    assert (again.number, again.version, again.opened_at, new) == (first, "v1", 1000.0, False)
+    assert [record.number for record in await store.batches()] == [first, first + 1]
+    assert await store.batch(99) is None
+
+
+async def test_a_sealed_batch_takes_no_new_group_and_knows_its_old_ones(store: Store) -> None:
+    batch = await opened(store)
+    await store.submit([group("a", batch=batch)])
+    await store.seal(batch)
+    assert await store.submit([group("a", batch=batch)]) == 0
+    with pytest.raises(BatchClosedError, match=f"batch {batch} takes no more groups"):
+        await store.submit([group("b", batch=batch)])
+
+
+async def test_the_end_of_a_group_is_told_with_what_became_of_its_requests(store: Store, clock: Clock) -> None:
+    batch = await opened(store)
+    await store.submit([group("a", 3, batch=batch)])
+    claims = await store.claim(ANN, ask())
+    await store.complete(ANN, [finish(claims[0], 5), finish(claims[1], 2, status=Status.INFRA_FAILED)])
+    clock.seconds += 3
+    await store.end_groups([GroupId(batch, "a")], Event.CANCEL)
+    entries = await store.results(batch, 0, 10)
+    assert entries[-1] == GroupEnd(4, GroupId(batch, "a"), 1003.0, 3, ok=1, aborted=1, infra_failed=1, carried_over=0)
+    assert not entries[-1].whole
+    counts = await store.progress(batch)
+    assert (counts.groups_ended, counts.groups_whole, counts.longest, counts.entries) == (1, 0, 5, 4)
+
+
+async def test_cancelling_one_request_leaves_its_siblings_alone(store: Store) -> None:
+    await store.submit([group("a", 3)])
+    [claim] = await store.claim(ANN, ask(1))
+    assert await store.end_groups([GroupId(0, "a"), GroupId(0, "nobody")], Event.CANCEL, 0) == 1
+    assert (await extend(store, ANN, [delta(claim, 1)])).replies[0].outcome is Outcome.LOST
+    assert names(await store.claim(ANN, ask())) == ["a/1", "a/2"]
+    [ended] = await results(store)
+    assert (ended.request, ended.reason.value) == (request("a/0"), "cancelled")
+
+
+async def test_a_finished_request_goes_on_with_what_was_appended(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, ask())
+    await store.complete(ANN, [finish(claim, 4)])
+    clock.seconds += 60
+    assert await store.go_on(request("a/0"), 0, tokens(4, 2))
+    assert await store.go_on(request("a/0"), 0, tokens(4, 2))
+    [again] = await store.claim(ANN, ask())
+    assert (again.tokens, again.fence > claim.fence) == (tokens(0, 6), True)
+    await store.complete(ANN, [finish(again, 3)])
+    first, second = await results(store)
+    assert (first.turn, first.tokens, second.turn, second.tokens) == (0, tokens(0, 4), 1, tokens(0, 9))
+    assert [(one.event, one.start, one.end) for one in second.chunks] == [
+        ("complete", 0, 4),
+        (APPEND, 4, 6),
+        ("complete", 6, 9),
+    ]
+    assert len(second.logprobs) == len(second.tokens)
+    with pytest.raises(RequestStateError, match="turn 5 has not ended"):
+        await store.go_on(request("a/0"), 5, b"")
+    with pytest.raises(RequestStateError, match="has no room: 9"):
+        await store.go_on(request("a/0"), 1, tokens(9, 91))
+    with pytest.raises(KeyError):
+        await store.go_on(request("nobody/0"), 0, b"")
+
+
+async def test_no_lease_is_held_while_an_environment_works(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, ask())
+    await store.complete(ANN, [finish(claim, 4)])
+    assert (await store.load()).running == 0
+    assert (await store.record(request("a/0"))).state is State.DONE
+
+
+async def test_carried_groups_wait_and_go_on_in_the_batch_that_takes_them(store: Store) -> None:
+    one, two = await opened(store), await opened(store, "v2")
+    await store.submit([group("a", 2, batch=one), group("b", 1, batch=one)])
+    done, half, whole = await store.claim(ANN, ask())
+    await store.complete(ANN, [finish(done, 5), finish(whole, 1)])
+    await extend(store, ANN, [delta(half, 3)])
+    everything = [GroupId(one, "a"), GroupId(one, "b"), GroupId(one, "nobody")]
+    assert await store.carry(everything, PARKED_BATCH, "v1") == 1
+    assert await store.carry(everything, PARKED_BATCH, "v1") == 0
+    assert [result.status.value for result in await results(store, one)] == ["ok", "ok", "carried_over"]
+    assert (await store.progress(one)).groups_carried == 1
+    assert await store.claim(BOB, ask(version="v2")) == []
+    await store.forget(one)
+    parked = [GroupId(PARKED_BATCH, name) for name in await store.group_names(PARKED_BATCH, 0, 10)]
+    assert await store.carry(parked, two, "v2") == 1
+    assert await store.group_names(PARKED_BATCH, 0, 10) == []
+    [claim] = await store.claim(BOB, ask(version="v2"))
+    assert (str(claim.request), claim.tokens) == (f"{two}/a/1", tokens(0, 3))
+    await store.complete(BOB, [finish(claim, 2)])
+    kept, grown = await results(store, two)
+    assert (kept.tokens, grown.tokens) == (tokens(0, 5), tokens(0, 5))
+    assert [(chunk.version, chunk.start, chunk.end) for chunk in grown.chunks] == [("v1", 0, 3), ("v2", 3, 5)]
+
+
+async def test_groups_that_are_too_old_are_not_taken_over(store: Store) -> None:
+    one, two = await opened(store), await opened(store, "v3")
+    await store.submit([group("a-old", 1, batch=one), group("b-new", 1, batch=one)])
+    [claim] = await store.claim(ANN, ask(1))
+    await store.give_back(ANN, [delta(claim, 3)])
+    await store.carry([GroupId(one, "a-old"), GroupId(one, "b-new")], PARKED_BATCH, "v1")
+    parked = [GroupId(PARKED_BATCH, name) for name in await store.group_names(PARKED_BATCH, 0, 10)]
+    assert await store.carry(parked, two, "v3", ("v1",)) == 1
+    assert await store.group_names(two, 0, 10) == ["b-new"]
+    assert (await store.progress(two)).groups_stale == 1
+    assert await store.group_names(PARKED_BATCH, 0, 10) == []
+
+
+async def test_unfinished_work_goes_on_with_other_weights_and_its_leases_are_void(store: Store) -> None:
+    batch = await opened(store)
+    await store.submit([group("a", 2, batch=batch)])
+    running, _ = await store.claim(ANN, ask())
+    await extend(store, ANN, [delta(running, 3)])
+    await store.change_version(batch, "v2")
+    assert (await extend(store, ANN, [delta(running, 1)])).replies[0].outcome is Outcome.LOST
+    assert await store.claim(ANN, ask()) == []
+    assert len(await store.claim(BOB, ask(version="v2"))) == 2
+    record = await store.batch(batch)
+    assert record is not None
+    assert record.version == "v2"
+
+
+async def test_groups_submitted_after_a_change_are_for_the_batchs_own_version(store: Store) -> None:
+    batch = await opened(store)
+    await store.change_version(batch, "v2")
+    await store.submit([group("late", 1, batch=batch, version="v1")])
+    assert await store.claim(ANN, ask(version="v1")) == []
+    [claim] = await store.claim(ANN, ask(version="v2"))
+    await store.complete(ANN, [finish(claim, 2)])
+    [result] = await results(store, batch)
+    assert (result.version, result.chunks[0].version) == ("v2", "v2")
+
+
+async def test_the_latest_verdict_on_a_group_counts(store: Store) -> None:
+    batch = await opened(store)
+    await store.submit([group("a", batch=batch), group("b", batch=batch)])
+    assert await store.judge(batch, {"a": True, "b": False, "nobody": True}) == 2
+    assert await store.judge(batch, {"b": True}) == 1
+    counts = await store.progress(batch)
+    assert (counts.valid, counts.invalid) == (2, 0)
+    assert await store.verdict(GroupId(batch, "b")) is True
+    assert await store.verdict(GroupId(batch, "c")) is None
+
+
+async def test_a_forgotten_batch_leaves_its_counts_and_nothing_else(store: Store) -> None:
+    batch = await opened(store, key="k")
+    await store.submit([group(f"g{number}", 2, batch=batch) for number in range(40)])
+    claims = await store.claim(ANN, ask(10))
+    await store.complete(ANN, [finish(claim, 3) for claim in claims[:5]])
+    await store.forget(batch)
+    assert await store.batches() == []
+    record = await store.batch(batch)
+    assert record is not None
+    assert (record.forgotten, record.progress.ok, record.progress.aborted) == (True, 5, 75)
+    assert await store.group_names(batch, 0, 10) == []
+    assert await store.results(batch, 0, 10) == []
+    assert (await store.load()).waiting == {}
+    assert (await extend(store, ANN, [delta(claims[7], 1)])).replies[0].outcome is Outcome.LOST
+    with pytest.raises(BatchClosedError):
+        await store.submit([group("late", batch=batch)])
+    assert not (await store.open_batch(OpenBatch("v1", "{}", "k")))[1]
+
+
+async def test_a_group_grows_by_whoever_owns_its_batch(store: Store) -> None:
+    batch = await opened(store)
+    await store.submit([group("a", 1, batch=batch)])
+    assert len(await store.claim(ANN, ask())) == 1
+    grown = group("a", 3, batch=batch)
+    await store.grow(grown, 1)
+    await store.grow(grown, 1)
+    assert (await store.progress(batch)).requests == 3
+    assert names(await store.claim(ANN, ask())) == ["a/1", "a/2"]
+
+
+async def test_orders_are_swapped_only_by_who_has_seen_the_latest(store: Store) -> None:
+    assert (await store.orders()).revision == 0
+    assert await store.swap_orders(Orders(revision=1, version="v1"))
+    assert not await store.swap_orders(Orders(revision=1, version="v2"))
+    assert not await store.swap_orders(Orders(revision=3, version="v3"))
+    assert await store.swap_orders(Orders(revision=2, version="v2", rest="sleep"))
+    assert await store.orders() == Orders(revision=2, version="v2", rest="sleep")
+
+
+async def test_what_waits_is_told_by_version(store: Store) -> None:
+    await store.submit([group("a", 3, version="v1"), group("b", 2, version="v2:x")])
+    await store.claim(ANN, ask(1))
+    load = await store.load()
+    assert (load.waiting, load.running) == ({"v1": 2, "v2:x": 2}, 1)
