@@ -64,12 +64,12 @@ class Serving:
             stack.push(_note_end(record))
             job = self._plan.job
             store = await open_store(url, job.name, job.namespace)
-            stack.push_async_callback(store.close)
+            context = JobContext(job, store)
+            stack.push_async_callback(context.close)
             if self._plan.fresh:
                 await store.purge()
             await self._take_over(store, record)
             fleet = await self._start_fleet(stack, store, url)
-            context = JobContext(job, store)
             server = _Server(create_app(OneJob(context), BearerAuth(token)), lambda: self._started(bound))
             await self._until_stopped(context, fleet, server, bound)
 
