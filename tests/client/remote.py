@@ -185,7 +185,8 @@ class Remote:
             gone = batch.state == "acknowledged"
             if gone and after < len(batch.items):
                 return problem(409, "Its data are gone.")
-            items = [item for item in batch.items if item.cursor > after][:limit]
+            later = [item for item in batch.items if item.cursor > after][:limit]
+            items = [item.model_copy(update={"batch": number}) for item in later]
             cursor = items[-1].cursor if items else after
             return reply(
                 ResultPage(items=items, cursor=cursor, complete=(gone or batch.complete) and cursor == len(batch.items))
