@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from e2e.workbench import ROOT
 
-pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(500)]
 
 GRPO = ROOT / "examples/grpo"
 SMALL = ["--groups", "2", "--group-size", "4"]
+TRAIN_SECONDS = 400
 FLOAT32_TOLERANCE = 1e-3
 """Between a log-probability of the engine and one of the trainer; seen: below 1e-4."""
 
@@ -22,9 +23,16 @@ def train(script: str, out: Path, *arguments: str) -> str:
     """What a training prints."""
     command = [sys.executable, str(GRPO / script), "--out", str(out), *SMALL, *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENSEER_")}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, env=environment, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        printed, _ = process.communicate(timeout=TRAIN_SECONDS)
+    finally:
+        process.terminate()  # it ends its server on the way
+        process.wait(60)
+    assert process.returncode == 0, printed
+    return printed
 
 
 def test_two_iterations_through_a_server_of_its_own(tmp_path: Path) -> None:
