@@ -13,6 +13,7 @@ from openseer_api.auth import Authenticator
 from openseer_api.bodies import BodyLimit
 from openseer_api.compat import compatible_routers
 from openseer_api.jobs import JobDirectory
+from openseer_api.stopping import AskAgain
 
 PREFIX = "/jobs/{namespace}/{job}"
 """Where the gateway of a cluster has each job; on one machine the job's routes are at the root."""
@@ -46,6 +47,7 @@ def create_app(
     app.state.directory, app.state.auth = directory, auth
     problems.install(app)
     app.add_middleware(BodyLimit)
+    app.add_middleware(AskAgain)
     _add_health(app, ready)
     prefix, find = (PREFIX, named_job) if many else ("", one_job)
     for router in _routers():
