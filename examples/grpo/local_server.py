@@ -7,6 +7,8 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 ROOT = Path(__file__).parents[2]
 """Paths in the manifest are relative to it."""
@@ -19,7 +21,7 @@ def serving(job: Path, output: Path) -> Generator[tuple[str, Path]]:
     command = [str(Path(sys.executable).with_name("openseer")), "serve", str(job.resolve()), "--port", "0"]
     command += ["--output", str(output.resolve()), "--fresh", "--json"]
     # Whoever ends the training ends the server, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _leave)
     # A session of its own: Ctrl-C is for the trainer, which then ends this.
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
@@ -35,3 +37,7 @@ def serving(job: Path, output: Path) -> Generator[tuple[str, Path]]:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)

@@ -9,6 +9,7 @@ proves that every token came from these very weights, and takes one step.
 # pyright: reportPrivateImportUsage=false
 
 import argparse
+import os
 import time
 import uuid
 from collections.abc import Iterable
@@ -67,7 +68,7 @@ class Training:
                     groups, figures = self.roll_out(version)
                 with self.phases("train"):
                     row |= figures | self.learn(groups)
-            row["seconds"] = self.phases.take()
+            row |= {"seconds": self.phases.take(), "load_average": os.getloadavg()[0]}
             self.log.write(row)
             print(_line(row), flush=True)
 

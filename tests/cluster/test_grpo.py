@@ -1,0 +1,55 @@
+"""The example training in pods: the very manifest of the example, through the gateway, with a token of its own."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from cluster.kube import CPU_IMAGE, ROOT, Kube, cluster_sh
+from cluster.serving import ServingJob
+
+pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1200)]
+
+NODE = "n0"
+"""The image is large: one node has it."""
+IMPORT_SECONDS = 2400
+START_SECONDS = 300
+TRAIN_SECONDS = 600
+SMALL = "--iterations 2 --groups 2 --group-size 4 --spare-groups 1 --eval-every 2 --eval-prompts 8"
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Those of the example, with the image of these tests and a short training."""
+    documents: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "examples/grpo/cluster.yaml").read_text()))
+    for one in documents:
+        if one["kind"] == "RolloutJob":
+            one["spec"]["image"] = CPU_IMAGE
+            one["spec"]["store"] = {"persistence": {"medium": "ephemeral"}}
+            one["spec"]["workers"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": NODE}
+        elif one["kind"] == "Job":
+            pod = one["spec"]["template"]["spec"]
+            pod["nodeSelector"] = {"kubernetes.io/hostname": NODE}
+            pod["containers"][0]["image"] = CPU_IMAGE
+            # What it has written goes with the pod: it is printed for this test.
+            train = " ".join(["python", "examples/grpo/train.py", *pod["containers"][0].pop("args"), SMALL])
+            pod["containers"][0]["command"] = ["sh", "-c", f"{train} && echo METRICS && cat /tmp/grpo/metrics.jsonl"]
+    return documents
+
+
+def test_two_iterations_in_pods_through_the_gateway(kube: Kube, namespace: str, operator: str) -> None:
+    if not kube.is_ours:
+        pytest.skip("the image of a user's cluster is not ours to choose")
+    cluster_sh("load", "cpu", seconds=IMPORT_SECONDS)
+    job = ServingJob(kube, namespace, name="grpo")
+    kube.apply(list[str | dict[str, Any]](manifests()), namespace)
+    job.until_ready(1, START_SECONDS)
+    done = ("--for=condition=Complete", "job/grpo-trainer", f"--timeout={TRAIN_SECONDS}s")
+    try:
+        job.kubectl("wait", *done, seconds=TRAIN_SECONDS + 30)
+    finally:
+        printed = job.kubectl("logs", "job/grpo-trainer", "--tail=200")
+    rows = [json.loads(line) for line in printed.split("METRICS\n")[1].splitlines()]
+    assert [row["iteration"] for row in rows] == [0, 1, 2]
+    assert all(row["canary_difference"] < 1e-3 for row in rows)
+    assert all(0 < row["logprob_difference_max"] < 1e-3 for row in rows[:2])
+    assert rows[2]["held_out_prompts"] == 8
