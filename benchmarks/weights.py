@@ -7,6 +7,8 @@ with the new weights (mode keep). Each transaction prefetches the files, hands e
 and commits. Then the protocol alone: scripted workers, whose load takes no time, up to 32 in one process.
 """
 
+# transformers and torch have few types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 import sys
 
 # Not this folder: its queue.py would stand in for the standard library's.

@@ -12,7 +12,7 @@ from openseer_api.access import Job
 from openseer_api.figures import exposition
 from openseer_api.jobs import Glance, JobContext
 from openseer_api.problems import BusyError, documented
-from openseer_core.batch import BatchRecord
+from openseer_core.batch import BatchRecord, Load
 from openseer_core.chunk import WorkerStatus
 from openseer_core.weights import FRESH_SECONDS, WORKING
 from openseer_core.weights_status import to_wire
@@ -42,7 +42,7 @@ async def get_job(job: Job) -> JobStatus:
         queue_depth=sum(load.waiting.values()),
         running=load.running,
         tokens=sum(one.progress.tokens for one in batches),
-        fleet=fleet_state(glance, job),
+        fleet=fleet_state(glance, load, job),
         transaction=to_wire(glance.orders, glance.workers, glance.now).transaction,
     )
 
@@ -106,7 +106,7 @@ async def get_fleet(job: Job, wait_seconds: Annotated[float, Query(ge=0, le=MAX_
     loop = asyncio.get_running_loop()
     end = loop.time() + wait_seconds
     while True:
-        state = fleet_state(await job.glance(fresh=True), job)
+        state = fleet_state(await job.glance(fresh=True), await job.store.load(), job)
         if state.state in ("awake", "released") or loop.time() >= end:
             return state
         await asyncio.sleep(POLL_SECONDS)
@@ -131,14 +131,14 @@ async def change_rest(job: JobContext, how: Release | None) -> FleetState:
         glance = await job.glance(fresh=True)
         orders = glance.orders
         if orders.rest == mode:
-            return fleet_state(glance, job)
+            return fleet_state(glance, await job.store.load(), job)
         changed = orders.model_copy(update={"revision": orders.revision + 1, "rest": mode, "rest_since": glance.now})
         if await job.store.swap_orders(changed):
-            return fleet_state(await job.glance(fresh=True), job)
+            return fleet_state(await job.glance(fresh=True), await job.store.load(), job)
     raise BusyError("others change what the fleet is told at this moment; try again")
 
 
-def fleet_state(glance: Glance, job: JobContext) -> FleetState:
+def fleet_state(glance: Glance, load: Load, job: JobContext) -> FleetState:
     """Whether what was ordered has come true, and for whom it has not."""
     orders, there = glance.orders, [one for one in glance.workers if glance.now - one.seen_at <= FRESH_SECONDS]
     asleep = {one.name for one in there if one.info.weights is not None and one.info.weights.asleep}
@@ -153,13 +153,9 @@ def fleet_state(glance: Glance, job: JobContext) -> FleetState:
         mode=orders.rest,
         since=orders.rest_since,
         waiting_for=sorted(waiting),
-        idle_gpu_seconds=_gpu_seconds(glance, "idle_seconds", job),
-        busy_gpu_seconds=_gpu_seconds(glance, "busy_seconds", job),
+        idle_gpu_seconds=job.gpus_per_worker * load.idle_seconds,
+        busy_gpu_seconds=job.gpus_per_worker * load.busy_seconds,
     )
-
-
-def _gpu_seconds(glance: Glance, figure: str, job: JobContext) -> float:
-    return job.gpus_per_worker * sum(float(one.info.figures.get(figure, 0.0)) for one in glance.workers)
 
 
 @plain.get("/metrics", response_class=PlainTextResponse, responses=documented())

@@ -60,7 +60,12 @@ Entry = Result | GroupEnd
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`waiting`: queued requests by weights version; `running`: leased ones."""
+    """`waiting`: queued requests by weights version; `running`: leased ones.
+
+    `idle_seconds`, `busy_seconds`: of all workers of the job so far, those that are gone included.
+    """
 
     waiting: dict[str, int] = field(default_factory=dict[str, int])
     running: int = 0
+    idle_seconds: float = 0.0
+    busy_seconds: float = 0.0

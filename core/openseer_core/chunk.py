@@ -265,11 +265,16 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker says of itself: `state` is starting, idle, busy, draining or sick; the rest are its own figures."""
+    """What a worker says of itself: `state` is starting, idle, busy, draining or sick; the rest are its own figures.
+
+    `idle_seconds`, `busy_seconds`: how long this boot, awake, has held nothing and something; the store sums them up.
+    """
 
     state: str
     figures: dict[str, float | int | str] = field(default_factory=dict[str, "float | int | str"])
     weights: WeightsReport | None = None
+    idle_seconds: float = 0.0
+    busy_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

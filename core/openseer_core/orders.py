@@ -60,8 +60,6 @@ class Orders(Wire):
     rest: Literal["sleep", "stop"] | None = None
     rest_since: float = 0.0
     held: bool = False
-    idle_gpu_seconds: float = 0.0
-    busy_gpu_seconds: float = 0.0
 
     @property
     def ongoing(self) -> Ongoing | None:

@@ -62,6 +62,8 @@ class InfoRow(msgspec.Struct, array_like=True, frozen=True):
     state: str
     figures: dict[str, float | int | str]
     weights: str = ""
+    idle_seconds: float = 0.0
+    busy_seconds: float = 0.0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -142,7 +144,7 @@ def finish_row(finish: Finish) -> tuple[object, ...]:
 def pack_info(info: WorkerInfo) -> bytes:
     """What a worker says of itself."""
     weights = info.weights.model_dump_json(exclude_defaults=True) if info.weights is not None else ""
-    return _encoder.encode(InfoRow(info.state, info.figures, weights))
+    return _encoder.encode(InfoRow(info.state, info.figures, weights, info.idle_seconds, info.busy_seconds))
 
 
 # ---- from the store
@@ -322,14 +324,14 @@ def _read_batch(number: int, told: dict[str, bytes]) -> BatchRecord:
 
 def read_load(reply: Row) -> Load:
     """What waits, by version, and runs."""
-    running, *rest = reply
+    running, idle, busy, *rest = reply
     waiting: dict[str, int] = {}
     for lane, count in zip(rest[::2], rest[1::2], strict=True):
         length, _, names = lane.decode().partition(":")
         version = names.encode()[: int(length)].decode()
         if count:
             waiting[version] = waiting.get(version, 0) + count
-    return Load(waiting, running)
+    return Load(waiting, running, float(idle), float(busy))
 
 
 def read_worker(row: Row) -> WorkerStatus:
@@ -337,5 +339,5 @@ def read_worker(row: Row) -> WorkerStatus:
     name, boot, seen_at, info, inflight = row
     said = _infos.decode(info)
     weights = WeightsReport.model_validate_json(said.weights) if said.weights else None
-    told = WorkerInfo(said.state, said.figures, weights)
+    told = WorkerInfo(said.state, said.figures, weights, said.idle_seconds, said.busy_seconds)
     return WorkerStatus(name.decode(), boot.decode(), float(seen_at), inflight, told)

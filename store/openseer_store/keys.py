@@ -9,8 +9,9 @@ STORE = ":store"
 
 KEY_SPACE: dict[str, str] = {
     ":store": "hash: epoch, and run_id of the server process that it belongs to",
-    ":counters": "hash: batches (how many were opened), inflight (leased requests), worker:<name> (its leased "
-    "requests), waiting:<n>:<version>:<lane> (waiting requests of a lane; n is the version's length)",
+    ":counters": "hash: batches (how many were opened), inflight (leased requests), idle_seconds and busy_seconds (of "
+    "all workers so far), worker:<name> (its leased requests), waiting:<n>:<version>:<lane> (waiting requests of a "
+    "lane; n is the version's length)",
     ":batches": "sorted set: opened batches whose data are there, by number",
     ":key:<key>": "string: number of the batch that was opened with this idempotency key",
     ":batch:<batch>": "hash: version, spec (JSON), key, counts (core's BatchProgress), times (core's BatchRecord), "
@@ -31,7 +32,7 @@ KEY_SPACE: dict[str, str] = {
     ":deadlines": "sorted set: leased requests by deadline",
     ":claiming": "sorted set: workers that claim, by when they were last seen",
     ":workers": "set: names of registered workers",
-    ":worker:<name>": "hash: boot, seen_at, info (codec.py)",
+    ":worker:<name>": "hash: boot, seen_at, info (codec.py), idle and busy (seconds of this boot)",
     ":drains": "set: names of workers that are asked to drain",
     ":driver": "hash: drivers (how many so far), boot and fence of the present one",
 }

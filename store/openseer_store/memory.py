@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from openseer_core.batch import BatchRecord, Entry, Load, OpenBatch
 from openseer_core.chunk import (
@@ -42,6 +43,7 @@ class MemoryStore:
         self._drivers = 0
         self._driver: tuple[str, int] = ("", 0)
         self._orders = Orders()
+        self._idle_seconds = self._busy_seconds = 0.0
         self._news = asyncio.Event()
 
     def _tell(self) -> None:
@@ -81,6 +83,10 @@ class MemoryStore:
 
     async def heartbeat(self, worker: WorkerId, info: WorkerInfo) -> Directive:
         now = self._clock()
+        boot, _, before = self._workers.get(worker.name, ("", 0.0, WorkerInfo("")))
+        before = before if boot == worker.boot else WorkerInfo("")
+        self._idle_seconds += max(0.0, info.idle_seconds - before.idle_seconds)
+        self._busy_seconds += max(0.0, info.busy_seconds - before.busy_seconds)
         self._workers[worker.name] = (worker.boot, now, info)
         if info.state in CLAIMING_STATES:
             self._queue.count_in(worker, now)
@@ -164,6 +170,7 @@ class MemoryStore:
         self._workers.clear()
         self._drains.clear()
         self._driver, self._orders = ("", 0), Orders()
+        self._idle_seconds = self._busy_seconds = 0.0
 
     # ---- reading
 
@@ -227,7 +234,7 @@ class MemoryStore:
         self._tell()
 
     async def load(self) -> Load:
-        return self._queue.load()
+        return replace(self._queue.load(), idle_seconds=self._idle_seconds, busy_seconds=self._busy_seconds)
 
     async def swap_orders(self, orders: Orders) -> bool:
         if orders.revision != self._orders.revision + 1:

@@ -121,7 +121,8 @@ class RedisStore:
         return [codec.read_reply(row) for row in reply]
 
     async def heartbeat(self, worker: WorkerId, info: WorkerInfo) -> Directive:
-        arguments = (worker.name, worker.boot, info.state in CLAIMING_STATES)
+        spent = (float(info.idle_seconds), float(info.busy_seconds))
+        arguments = (worker.name, worker.boot, info.state in CLAIMING_STATES, *spent)
         drain, revision = await self._link.run("heartbeat", arguments, codec.pack_info(info), at=self._at())
         return Directive(drain=bool(drain), revision=revision)
 

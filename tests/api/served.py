@@ -65,7 +65,7 @@ class Served:
         self.store = store or MemoryStore()
         self.context = JobContext(self.job, self.store, limits)
         self.app = create_app(OneJob(self.context), auth or BearerAuth(TOKEN))
-        config = uvicorn.Config(self.app, port=port, log_level="warning", lifespan="off")
+        config = uvicorn.Config(self.app, port=port, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._workers: list[Worker] = []
         self._tasks: list[asyncio.Task[Any]] = []

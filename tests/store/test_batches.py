@@ -5,9 +5,9 @@ from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, na
 from tests.store.conftest import Clock
 
 from openseer_core.batch import GroupEnd, OpenBatch
-from openseer_core.chunk import APPEND, Outcome
+from openseer_core.chunk import APPEND, Outcome, WorkerInfo
 from openseer_core.errors import BatchClosedError, RequestStateError
-from openseer_core.ids import PARKED_BATCH, GroupId
+from openseer_core.ids import PARKED_BATCH, GroupId, WorkerId
 from openseer_core.life import Event, State, Status
 from openseer_core.orders import Orders
 from openseer_store.port import Store
@@ -45,6 +45,7 @@ async def test_the_end_of_a_group_is_told_with_what_became_of_its_requests(store
     clock.seconds += 3
     await store.end_groups([GroupId(batch, "a")], Event.CANCEL)
     entries = await store.results(batch, 0, 10)
+    assert isinstance(entries[-1], GroupEnd)
     assert entries[-1] == GroupEnd(4, GroupId(batch, "a"), 1003.0, 3, ok=1, aborted=1, infra_failed=1, carried_over=0)
     assert not entries[-1].whole
     counts = await store.progress(batch)
@@ -212,3 +213,14 @@ async def test_what_waits_is_told_by_version(store: Store) -> None:
     await store.claim(ANN, ask(1))
     load = await store.load()
     assert (load.waiting, load.running) == ({"v1": 2, "v2:x": 2}, 1)
+
+
+async def test_time_that_workers_were_idle_and_busy_is_summed_over_boots_and_departures(store: Store) -> None:
+    await store.heartbeat(ANN, WorkerInfo("idle", idle_seconds=2.0))
+    await store.heartbeat(ANN, WorkerInfo("busy", idle_seconds=3.5, busy_seconds=1.0))
+    await store.heartbeat(ANN, WorkerInfo("busy", idle_seconds=3.5, busy_seconds=1.0))
+    await store.deregister(ANN)
+    await store.heartbeat(WorkerId("ann", "2"), WorkerInfo("idle", idle_seconds=0.5))
+    await store.heartbeat(BOB, WorkerInfo("busy", busy_seconds=4.0))
+    load = await store.load()
+    assert (load.idle_seconds, load.busy_seconds) == (4.0, 5.0)

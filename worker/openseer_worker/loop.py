@@ -22,6 +22,7 @@ from openseer_worker.job_sampling import parse_sampling
 from openseer_worker.seeds import derive_seed
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.telemetry import Figures, sick
+from openseer_worker.usage import Usage
 from openseer_worker.weights import ServedWeights
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class Worker:
         self._max_losses = spec.failure_policy.request_retries
         self._wake = asyncio.Event()
         self._weights = ServedWeights(engine, settings.job_name, self._wake.set)
+        self._usage = Usage()
         self._draining = False
         self._failure: EngineError | None = None
         self._illness: str | None = None
@@ -318,7 +320,9 @@ class Worker:
             self.drain()
         if self._illness:
             figures["sick"] = self._illness
-        info = WorkerInfo(self._state, figures, self._weights.report)
+        self._usage.note(now, held=len(self._held), asleep=self._weights.asleep)
+        spent = (round(self._usage.idle, 3), round(self._usage.busy, 3))
+        info = WorkerInfo(self._state, figures, self._weights.report, *spent)
         self._told_at = now
         directive = await self._store.heartbeat(self._settings.worker, info)
         self._told = info

@@ -114,7 +114,7 @@ async def rest(job: JobContext, how: Release | None) -> Response | None:
     await change_rest(job, how)
     loop, wanted = asyncio.get_running_loop(), "released" if how is not None else "awake"
     end = loop.time() + REST_SECONDS
-    while (state := fleet_state(await job.glance(fresh=True), job)).state != wanted:
+    while (state := fleet_state(await job.glance(fresh=True), await job.store.load(), job)).state != wanted:
         if loop.time() > end:
             waiting = ", ".join(state.waiting_for)
             return error_response(503, f"not {wanted} within {REST_SECONDS:g} s; waiting for {waiting}")

@@ -1,13 +1,22 @@
 -- Purpose    Says how a worker is, and tells it whether to drain.
 -- Guarantee  The last heartbeat of a name wins; a repeat changes nothing but the time.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {worker name, boot, whether it claims}
+-- ARGV[2]    {worker name, boot, whether it claims, seconds that this boot was idle, and busy}
 -- ARGV[3]    what the worker says of itself, which only clients read
 -- Returns    {1 when it is to drain, else 0; revision of the orders}
 
 local args = unpack_row(ARGV[2])
+local row = call('HMGET', P .. ':worker:' .. args[1], 'boot', 'idle', 'busy')
+for place, name in ipairs({'idle', 'busy'}) do
+  local before = row[1] == args[2] and tonumber(row[place + 1] or 0) or 0
+  if args[3 + place] > before then
+    local sum = tonumber(call('HGET', COUNTERS, name .. '_seconds') or 0)
+    call('HSET', COUNTERS, name .. '_seconds', real(sum + (args[3 + place] - before)))
+  end
+end
 call('SADD', P .. ':workers', args[1])
-call('HSET', P .. ':worker:' .. args[1], 'boot', args[2], 'seen_at', now, 'info', ARGV[3])
+call('HSET', P .. ':worker:' .. args[1], 'boot', args[2], 'seen_at', now, 'info', ARGV[3],
+  'idle', real(args[4]), 'busy', real(args[5]))
 if args[3] then
   call('ZADD', P .. ':claiming', now, args[1])
 else

@@ -2,9 +2,10 @@
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {}
--- Returns    {running, counter, count, …}; a counter: "<n>:<version>:<lane>" of requests that wait
+-- Returns    {running, idle seconds, busy seconds, counter, count, …}; a counter: "<n>:<version>:<lane>" of requests that wait
 
-local found = {tonumber(call('HGET', COUNTERS, 'inflight') or 0)}
+local row = call('HMGET', COUNTERS, 'inflight', 'idle_seconds', 'busy_seconds')
+local found = {tonumber(row[1] or 0), row[2] or '0', row[3] or '0'}
 local counters = call('HGETALL', COUNTERS)
 for place = 1, #counters, 2 do
   local lane = string.match(counters[place], '^waiting:(.*)$')
