@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from openseer_api.jobs import JobContext
+from openseer_api.jobs import Glance, JobContext
+from openseer_core.weights_status import to_wire
 
 LABELS = ("namespace", "job")
 
@@ -44,9 +45,32 @@ async def exposition(job: JobContext) -> bytes:
         family = CounterMetricFamily(f"openseer_api_{count[0]}", _TEXTS[count[0]], labels=LABELS)
         family.add_metric(place, count[1])
         families.append(family)
+    families += _weights(glance, place)
     registry = CollectorRegistry()
     registry.register(_Gathered(families))
     return await asyncio.to_thread(generate_latest, registry)
+
+
+def _weights(glance: Glance, place: list[str]) -> list[Metric]:
+    """The latest transaction: what became of it, what its phases took, who has not confirmed the present one."""
+    told = to_wire(glance.orders, glance.workers, glance.now).transaction
+    if told is None:
+        return []
+    labels = (*LABELS, "version")
+    phase = GaugeMetricFamily(
+        "openseer_api_weights_transaction", "1 for the phase of the latest transaction.", labels=(*labels, "phase")
+    )
+    phase.add_metric([*place, told.version, told.phase], 1)
+    seconds = GaugeMetricFamily(
+        "openseer_api_weights_phase_seconds", "Time of each phase that is over.", labels=(*labels, "phase")
+    )
+    for name, value in told.seconds.items():
+        seconds.add_metric([*place, told.version, name], value)
+    waiting = GaugeMetricFamily("openseer_api_weights_waiting", "Workers that are waited for.", labels=labels)
+    waiting.add_metric([*place, told.version], len(told.waiting_for))
+    replaced = GaugeMetricFamily("openseer_api_weights_replaced", "Workers it goes on without.", labels=labels)
+    replaced.add_metric([*place, told.version], len(told.replaced))
+    return [phase, seconds, waiting, replaced]
 
 
 _TEXTS = {
