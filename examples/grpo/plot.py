@@ -52,6 +52,7 @@ def _draw_phases(axes: Any, rows: list[dict[str, Any]]) -> None:
         seconds = [row["seconds"].get(name, 0.0) for row in rows]
         axes.bar([row["iteration"] for row in rows], seconds, 0.9, floor, color=color, label=name)
         floor = [low + more for low, more in zip(floor, seconds, strict=True)]
+    axes.set_ylim(0, 1.2 * max(floor))  # room for the legend
     axes.set_ylabel("seconds")
     axes.set_xlabel("iteration")
     axes.legend(ncols=len(PHASES), fontsize=9, loc="upper right")
