@@ -22,6 +22,8 @@ NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 STREAM_PAGE = 64
 """Entries read at once for a stream: small pieces let other calls in between."""
+STEP = 32
+"""Entries read and rendered without a pause."""
 BEAT_SECONDS = 10.0
 """A stream without news says so often that it lives."""
 _encode = msgspec.json.Encoder().encode
@@ -73,10 +75,17 @@ async def page(
     # Read before the entries: what is complete now has all its entries.
     record = await job.store.batch(batch)
     ended = record is None or is_complete(record)
-    entries = await job.store.results(batch, cursor, limit, 0.0 if ended else wait_seconds)
-    last = entries[-1].cursor if entries else cursor
-    done = record is None or record.forgotten or (ended and last >= record.progress.entries)
-    return render_entries(entries, job.known_codec()), done
+    items: list[dict[str, Any]] = []
+    wait = 0.0 if ended else wait_seconds
+    while len(items) < limit:
+        # A page of long responses takes a while to be read and rendered: in steps, others are answered in between.
+        entries = await job.store.results(batch, cursor, min(STEP, limit - len(items)), 0.0 if items else wait)
+        if not entries:
+            break
+        items += render_entries(entries, job.known_codec())
+        cursor = entries[-1].cursor
+    done = record is None or record.forgotten or (ended and cursor >= record.progress.entries)
+    return items, done
 
 
 async def _pieces(job: JobContext, batch: int, cursor: int) -> AsyncIterator[list[dict[str, Any]]]:
