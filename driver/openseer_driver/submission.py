@@ -121,9 +121,7 @@ def render_groups(
     return groups
 
 
-def misfit(
-    rendered: Rendered, context: int | None, sampling: Sampling, lengths: Sequence[int] = ()
-) -> str | None:
+def misfit(rendered: Rendered, context: int | None, sampling: Sampling, lengths: Sequence[int] = ()) -> str | None:
     """Why a prompt cannot be run by a model of that context; None when it can."""
     found = len(rendered.token_ids)
     if not found:
