@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from openseer_core.batch import BatchRecord
 from openseer_core.chunk import WorkerStatus
@@ -16,9 +17,6 @@ from openseer_core.schedule import Lanes, Policy, policy
 from openseer_core.wire import BatchSpec
 from openseer_driver.text import TextCodec, open_codec
 from openseer_store.port import Store
-
-if TYPE_CHECKING:
-    from openseer_api.compat.live import Live  # of the compatible routes, which stand on this module
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +59,8 @@ class JobContext:
         self._codec: asyncio.Future[TextCodec | ModelError] | None = None
         self._specs: dict[int, BatchSpec] = {}
         self._glance = Glance()
-        self.live: Live | None = None  # made by the first call of a compatible route
+        self.closing: list[Callable[[], Awaitable[None]]] = []
+        """What others keep for this job and have to end while its store is still there."""
         self.counts = dict.fromkeys(("compatible_requests", "compatible_grouped", "compatible_recognised"), 0)
 
     def renew(self, job: RolloutJob) -> None:
@@ -106,8 +105,8 @@ class JobContext:
 
     async def close(self) -> None:
         """Lets go of what waits here, and of the store."""
-        if self.live is not None:
-            await self.live.close()
+        for close in self.closing:
+            await close()
         await self.store.close()
 
     @property

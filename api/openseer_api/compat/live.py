@@ -31,6 +31,8 @@ ROUND_SECONDS = 0.25
 LOAD_SECONDS = 0.25
 """How old what is known of the queue's length may be."""
 
+_LIVES: "dict[JobContext, Live]" = {}
+
 
 class Live:
     """Members that wait, batches that carry them, and members by the names that an abort may use.
@@ -198,9 +200,20 @@ def owner(job: JobContext, record: BatchRecord) -> str:
 
 def live_of(job: JobContext) -> Live:
     """The job's live side in this process."""
-    if job.live is None:
-        job.live = Live(job)
-    return job.live
+    live = _LIVES.get(job)
+    if live is None:
+        live = _LIVES[job] = Live(job)
+        job.closing.append(lambda: _end(job))
+    return live
+
+
+def boot_of(job: JobContext) -> str:
+    """Which live batches are this process's; "" while no compatible route was called."""
+    return _LIVES[job].boot if job in _LIVES else ""
+
+
+async def _end(job: JobContext) -> None:
+    await _LIVES.pop(job).close()
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

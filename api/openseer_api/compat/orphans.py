@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from openseer_api.compat.live import owner
+from openseer_api.compat.live import boot_of, owner
 from openseer_api.jobs import JobContext
 from openseer_core.batch import BatchRecord
 
@@ -16,7 +16,7 @@ one it is gone, or cut off from the store, and then it tells its callers that th
 
 async def delete_orphans(job: JobContext, batches: Sequence[BatchRecord]) -> int:
     """Deletes the live batches of processes that are gone. Returns how many."""
-    mine = job.live.boot if job.live is not None else ""
+    mine = boot_of(job)
     owned: dict[str, list[BatchRecord]] = {}
     for record in batches:
         if (boot := owner(job, record)) and boot != mine:
