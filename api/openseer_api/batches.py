@@ -53,7 +53,7 @@ async def open_batch(spec: BatchSpec, job: Job, response: Response, key: Key = N
     orders = (await job.glance(fresh=True)).orders
     version = _version(spec, orders)
     record, new = await job.store.open_batch(OpenBatch(version, spec.model_dump_json(exclude_defaults=True), key or ""))
-    if new and spec.carry:
+    if spec.carry and not record.progress.groups:  # also of a repeat, if the first call broke off here
         await take_over(job, record.number, version, spec, orders)
     if not new:
         response.status_code = 200

@@ -44,9 +44,22 @@ async def look(job: JobContext) -> bool:
     await delete_orphans(job, batches)
     orders = await job.store.orders()
     if orders.ongoing is None:
+        await _move_strays(job, orders, batches)
         return False
     await _advance(job, orders, batches)
     return True
+
+
+async def _move_strays(job: JobContext, orders: Orders, batches: list[BatchRecord]) -> None:
+    """Batches of a version that no worker has any more: opened while it was replaced, they go on with its successor;
+    opened for one that then failed, they end."""
+    for one in batches:
+        if one.version == orders.version or one.progress.complete:
+            continue
+        if one.version in orders.versions:
+            await job.store.change_version(one.number, orders.version)
+        elif one.progress.requests > one.progress.closed:
+            await job.store.end(one.number, Event.ABORT)
 
 
 async def _advance(job: JobContext, orders: Orders, batches: list[BatchRecord]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from tests.api.served import Served, prompts, served, serving_job
 
+from openseer_core.batch import OpenBatch
+
 LONG = {"maxTokens": 30_000}
 
 
@@ -143,3 +145,30 @@ async def test_autoscalers_are_told_what_waits_and_how_many_workers_it_would_tak
         await one.upload(batch, prompts(10))
         told = await one.call("GET", "/autoscaling")
         assert (told["queue_depth"], told["backlog_tokens"], told["desired_workers"]) == (40, 800, 1)
+
+
+async def test_a_batch_for_weights_that_failed_ends_and_says_so(weights: str) -> None:
+    async with served(job=serving_job(sampling=LONG)) as one:
+        old = await one.open()
+        await one.upload(old, prompts(1))
+        await ready(one)
+        await one.call("POST", "/weights", {"version": "v1", "source": {"path": weights}}, status=202)
+        early = await one.open(weights_version="v1")
+        await one.upload(early, prompts(2), seal=True)
+        await one.call("POST", "/weights/abort")
+        items = await one.until_complete(early)
+        assert {item["finish_reason"] for item in items if item["kind"] == "result"} == {"aborted"}
+        assert (await one.call("GET", f"/batches/{old}"))["state"] == "open"
+
+
+async def test_a_batch_opened_while_its_weights_were_replaced_goes_on_with_the_new_ones(weights: str) -> None:
+    async with served() as one:
+        await ready(one)
+        record, _ = await one.store.open_batch(OpenBatch("initial", "{}"))
+        await published(one, {"version": "v1", "source": {"path": weights}})
+        late, _ = await one.store.open_batch(OpenBatch("initial", "{}"))
+        for number in (record.number, late.number):
+            await one.upload(number, prompts(1), seal=True)
+            items = await one.until_complete(number)
+            versions = {span["version"] for item in items if item["kind"] == "result" for span in item["versions"]}
+            assert versions == {"v1"}
