@@ -3,13 +3,15 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from openseer_core.action import Announce
 from openseer_core.chunk import BatchProgress, WorkerStatus
 from openseer_core.errors import OpenseerError
 from openseer_core.job import RolloutJob
 from openseer_core.observation import StoreView, WorkerReport
+from openseer_core.orders import Ongoing, Orders
 from openseer_core.store_place import url_in, url_reference
 from openseer_operator.api import Api
 from openseer_operator.reading import JobRecord, Key
@@ -41,12 +43,16 @@ BATCH = 0
 
 log = logging.getLogger(__name__)
 
+Telling = Callable[[JobRecord, Announce], Awaitable[None]]
+"""Makes an event of a job."""
+
 
 @dataclass(slots=True)
 class Watched:
     """One store that is read. `since`: from when on; `at`: when last (loop's clock); `inflight`: held by workers.
 
-    `spent`: tokens of each batch; `gone`: those of batches that were read and are no longer there.
+    `spent`: tokens of each batch; `gone`: those of batches that were read and are no longer there. `published`: the
+    latest weights transaction that had ended when its orders were read; None before that.
     """
 
     record: JobRecord
@@ -60,15 +66,18 @@ class Watched:
     failures: int = 0
     spent: Mapping[int, int] = field(default_factory=dict[int, int])
     gone: int = 0
+    published: int | None = None
     counts: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
 
 
 class Stores:
-    """`changed`: called with a job's key when its store says something that may call for action."""
+    """`changed`: called with a job's key when its store says something that may call for action. `announce`: told of
+    weights that were published, or not; nobody has to act upon that."""
 
-    def __init__(self, api: Api, changed: Callable[[Key], None]) -> None:
+    def __init__(self, api: Api, changed: Callable[[Key], None], announce: Telling | None = None) -> None:
         self._api = api
         self._changed = changed
+        self._announce = announce
         self._watched: dict[Key, Watched] = {}
         self._gate = asyncio.Semaphore(READS_AT_ONCE)
 
@@ -188,7 +197,8 @@ class Stores:
         job = one.record.job
         serves = job is not None and job.spec.mode == "serve"
         batches = await _open_batches(store) if serves else {BATCH: await store.progress(BATCH)}
-        released = serves and (await store.orders()).rest == "stop"
+        orders = await store.orders() if serves else Orders()
+        await self._tell_weights(one, orders)
         workers = await store.workers()
         fresh = await store.now() - FRESH_SECONDS if workers else 0.0
         one.inflight = sum(worker.inflight for worker in workers)
@@ -198,7 +208,16 @@ class Stores:
         while one.counts[-1][0] - one.counts[0][0] > RATE_SECONDS and len(one.counts) > 2:
             one.counts.popleft()
         reports = reports_of(worker for worker in workers if worker.seen_at >= fresh)
-        return StoreView(total(batches.values()), reports, released)
+        return StoreView(total(batches.values()), reports, orders.rest == "stop")
+
+    async def _tell_weights(self, one: Watched, orders: Orders) -> None:
+        """An event for a transaction that has ended since the last reading; what ended before the first is old."""
+        told = orders.transaction
+        ended = told.id if told is not None and not told.active else 0
+        news = one.published is not None and ended > one.published
+        one.published = max(ended, one.published or 0)
+        if news and told is not None and self._announce is not None:
+            await self._announce(one.record, weights_event(told))
 
     async def _open(self, one: Watched) -> Store:
         job = one.record.job
@@ -211,6 +230,16 @@ class Stores:
         if reference is None:
             return job.spec.store.url or ""
         return url_in((await self._api.get("Secret", job.namespace, reference.name)).get("data") or {}, reference)
+
+
+def weights_event(told: Ongoing) -> Announce:
+    """How a weights transaction ended, for people."""
+    seconds = (told.finished_at or told.started_at) - told.started_at
+    more = f": {told.message}" if told.message else ""
+    if told.phase == "done":
+        return Announce(False, "WeightsPublished", f"weights {told.publish.version} after {seconds:.1f} s{more}")
+    words = f"weights {told.publish.version} were not published, the fleet keeps {told.previous}{more}"
+    return Announce(True, "WeightsFailed", words)
 
 
 async def _open_batches(store: Store) -> dict[int, BatchProgress]:

@@ -15,13 +15,15 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 from tests.operator.job_store import ANN, BOB, JobStore
 
+from openseer_core.action import Announce
 from openseer_core.batch import OpenBatch
 from openseer_core.ids import WorkerId
 from openseer_core.observation import StoreView, WorkerReport
-from openseer_core.orders import Orders
+from openseer_core.orders import Ongoing, Orders
+from openseer_core.wire_fleet import Phase, Publish, Source
 from openseer_operator.api import Api
 from openseer_operator.reading import JobRecord, Key, read_job
-from openseer_operator.stores import READS_AT_ONCE, READS_PER_SECOND, STALE_SECONDS, Stores
+from openseer_operator.stores import READS_AT_ONCE, READS_PER_SECOND, STALE_SECONDS, Stores, weights_event
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
 KEY = ("default", "job")
@@ -287,3 +289,46 @@ async def test_a_store_whose_url_lies_in_a_secret_is_read_as_soon_as_the_secret_
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"url": server.url}}
         await api.create("Secret", "default", secret)
         await until(lambda: stores.view(KEY) is not None)
+
+
+def _ended(number: int, phase: Phase, message: str = "") -> Ongoing:
+    return Ongoing(
+        id=number,
+        publish=Publish(version=f"v{number}", source=Source(path="/weights")),
+        previous="initial",
+        previous_source=None,
+        phase=phase,
+        started_at=10.0,
+        entered_at=12.0,
+        finished_at=12.5,
+        message=message,
+    )
+
+
+def test_the_end_of_a_weights_transaction_is_an_event_that_says_how() -> None:
+    done, failed = weights_event(_ended(1, "done")), weights_event(_ended(2, "failed", "worker-1: too late"))
+    assert (done.warning, done.reason, done.message) == (False, "WeightsPublished", "weights v1 after 2.5 s")
+    assert (failed.warning, failed.reason) == (True, "WeightsFailed")
+    assert failed.message == "weights v2 were not published, the fleet keeps initial: worker-1: too late"
+
+
+async def test_weights_are_announced_once_and_not_those_of_before_the_first_reading(server: JobStore) -> None:
+    announced: list[Announce] = []
+
+    async def announce(_job: JobRecord, what: Announce) -> None:
+        announced.append(what)
+
+    await server.store.swap_orders(Orders(revision=1, transaction=_ended(1, "done")))
+    client = ApiClient(Configuration())
+    stores = Stores(Api(client), lambda _key: None, announce)
+    try:
+        one = record(server.url, serves=True)
+        stores.watch(one)
+        await until(lambda: stores.view(one.key) is not None)
+        await server.store.swap_orders(Orders(revision=2, transaction=_ended(2, "failed", "why")))
+        await until(lambda: bool(announced))
+        await asyncio.sleep(2.5)
+        assert [what.reason for what in announced] == ["WeightsFailed"]
+    finally:
+        await stores.close()
+        await client.close()
