@@ -1,5 +1,11 @@
 """What all tests share: how hypothesis searches, and the two lanes they run in."""
 
+import os
+
+# Before anything imports torch: engines within a test's process have one thread, and a library that was loaded with
+# more for an earlier test would break them.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from e2e.workbench import ROOT, Workbench, alive
 
-pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(700)]
 
 TINY = ROOT / "examples/tiny-model/model"
 GROUPS, SIZE = 6, 4
@@ -70,7 +70,7 @@ def test_a_killed_worker_takes_its_engine_with_it_and_the_others_go_on(bench: Wo
         workers={"replicas": 2, "maxInflight": 4},
     )
     process = bench.start("run", "job.yaml")
-    bench.until(lambda: bench.results() >= 4, "the first results", 150)
+    bench.until(lambda: bench.results() >= 4, "the first results", 300)
     victim = bench.workers(process)[0]
     family = bench.below(victim)
     assert bool(family) == (where == "child")
