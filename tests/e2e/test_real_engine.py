@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from e2e.workbench import ROOT, Workbench, alive
 
-pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(700)]
+pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(1000)]
 
 TINY = ROOT / "examples/tiny-model/model"
 GROUPS, SIZE = 6, 4
@@ -70,13 +70,13 @@ def test_a_killed_worker_takes_its_engine_with_it_and_the_others_go_on(bench: Wo
         workers={"replicas": 2, "maxInflight": 4},
     )
     process = bench.start("run", "job.yaml")
-    bench.until(lambda: bench.results() >= 4, "the first results", 300)
+    bench.until(lambda: bench.results() >= 4, "the first results", 450)
     victim = bench.workers(process)[0]
     family = bench.below(victim)
     assert bool(family) == (where == "child")
     os.kill(victim, signal.SIGKILL)
     bench.until(lambda: not any(alive(pid) for pid in family), "the engine's processes are gone", 10)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
     bench.assert_whole(GROUPS * 16)
     report = json.loads((Path(bench.run.path) / "report.json").read_text())
