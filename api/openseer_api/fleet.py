@@ -11,9 +11,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from openseer_api.access import Job
 from openseer_api.figures import exposition
 from openseer_api.jobs import Glance, JobContext
-from openseer_api.problems import BusyError, documented
+from openseer_api.ordering import change_orders
+from openseer_api.problems import documented
 from openseer_core.batch import BatchRecord, Load
 from openseer_core.chunk import WorkerStatus
+from openseer_core.orders import Orders
 from openseer_core.weights import FRESH_SECONDS, WORKING
 from openseer_core.weights_status import to_wire
 from openseer_core.wire import MAX_WAIT_SECONDS
@@ -24,7 +26,6 @@ plain = APIRouter(tags=["fleet"])
 
 SLOTS = 32
 """Taken for what a worker holds at once while none has said."""
-SWAPS = 8
 POLL_SECONDS = 0.1
 
 
@@ -127,15 +128,15 @@ async def acquire(job: Job) -> FleetState:
 async def change_rest(job: JobContext, how: Release | None) -> FleetState:
     """Tells the fleet to rest, or to work. Raises BusyError."""
     mode = how.mode if how is not None else None
-    for _ in range(SWAPS):
-        glance = await job.glance(fresh=True)
+
+    def changed(glance: Glance) -> Orders:
         orders = glance.orders
         if orders.rest == mode:
-            return fleet_state(glance, await job.store.load(), job)
-        changed = orders.model_copy(update={"revision": orders.revision + 1, "rest": mode, "rest_since": glance.now})
-        if await job.store.swap_orders(changed):
-            return fleet_state(await job.glance(fresh=True), await job.store.load(), job)
-    raise BusyError("others change what the fleet is told at this moment; try again")
+            return orders
+        return orders.model_copy(update={"revision": orders.revision + 1, "rest": mode, "rest_since": glance.now})
+
+    await change_orders(job, changed)
+    return fleet_state(await job.glance(fresh=True), await job.store.load(), job)
 
 
 def fleet_state(glance: Glance, load: Load, job: JobContext) -> FleetState:

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from openseer_api.access import Job
-from openseer_api.jobs import JobContext
-from openseer_api.problems import BusyError, documented
+from openseer_api.jobs import Glance, JobContext
+from openseer_api.ordering import change_orders
+from openseer_api.problems import documented
 from openseer_core import weights
 from openseer_core.orders import Orders
 from openseer_core.part import INT53_MAX
@@ -17,22 +18,22 @@ from openseer_core.wire_fleet import Publish, Transaction, Weights
 
 router = APIRouter(tags=["weights"])
 
-SWAPS = 8
-"""So often is a change of the orders tried again because somebody else was first."""
 POLL_SECONDS = 0.1
 
 
 async def publish_weights(job: JobContext, publish: Publish) -> tuple[Orders, bool]:
     """Begins a transaction; the orders, and whether it is new. Raises PublishRefusedError, BusyError."""
-    for _ in range(SWAPS):
-        glance = await job.glance(fresh=True)
+
+    def begun(glance: Glance) -> Orders:
         there = weights.participants(glance.workers, glance.now)
-        orders = weights.begin(glance.orders, publish, there, glance.now)
-        if orders is glance.orders:
-            return orders, False
-        if await job.store.swap_orders(orders):
-            return orders, True
-    raise BusyError("others change what the fleet is told at this moment; try again")
+        return weights.begin(glance.orders, publish, there, glance.now)
+
+    return await change_orders(job, begun)
+
+
+async def take_back(job: JobContext) -> None:
+    """Ends the transaction that is under way, if there is one. Raises BusyError."""
+    await change_orders(job, lambda glance: weights.cancel(glance.orders, glance.now))
 
 
 _BEGUN: dict[int | str, dict[str, Any]] = {200: {"model": Transaction}, **documented(409, 429)}
@@ -66,12 +67,8 @@ async def get_weights(
 @router.post("/weights/abort", responses=documented(409, 429))
 async def abort(job: Job) -> Weights:
     """Takes back the transaction that is under way: the fleet goes back to the version it had."""
-    for _ in range(SWAPS):
-        glance = await job.glance(fresh=True)
-        orders = weights.cancel(glance.orders, glance.now)
-        if orders is glance.orders or await job.store.swap_orders(orders):
-            return await _shown(job)
-    raise BusyError("others change what the fleet is told at this moment; try again")
+    await take_back(job)
+    return await _shown(job)
 
 
 async def _shown(job: JobContext) -> Weights:

@@ -15,15 +15,16 @@ from openseer_api.access import Job
 from openseer_api.compat.live import live_of
 from openseer_api.compat.refusals import ProtocolRoute, error_response
 from openseer_api.fleet import change_rest, fleet_state
-from openseer_api.jobs import JobContext
+from openseer_api.jobs import Glance, JobContext
+from openseer_api.ordering import change_orders
 from openseer_api.problems import BusyError
 from openseer_core.errors import InputError
+from openseer_core.orders import Orders
 from openseer_core.wire_fleet import Release
 
 router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
 
 PauseMode = Literal["abort", "wait", "keep"]
-SWAPS = 8
 POLL_SECONDS = 0.05
 ABORT_SECONDS = 60.0
 """How long it may take until everything that was ended has ended."""
@@ -35,14 +36,16 @@ REST_SECONDS = 120.0
 
 async def hold(job: JobContext, held: bool) -> None:
     """Holds new requests back, or lets them in. Raises BusyError."""
-    for _ in range(SWAPS):
-        orders = (await job.glance(fresh=True)).orders
+
+    def changed(glance: Glance) -> Orders:
+        orders = glance.orders
         if orders.held == held:
-            return
-        if await job.store.swap_orders(orders.model_copy(update={"revision": orders.revision + 1, "held": held})):
-            await job.glance(fresh=True)
-            return
-    raise BusyError("others change what the fleet is told at this moment; try again")
+            return orders
+        return orders.model_copy(update={"revision": orders.revision + 1, "held": held})
+
+    _, new = await change_orders(job, changed)
+    if new:
+        await job.glance(fresh=True)
 
 
 async def settle(job: JobContext, mode: PauseMode) -> None:

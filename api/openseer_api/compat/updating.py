@@ -5,9 +5,7 @@ import re
 from dataclasses import dataclass
 
 from openseer_api.jobs import JobContext
-from openseer_api.problems import BusyError
-from openseer_api.weights import publish_weights
-from openseer_core import weights
+from openseer_api.weights import publish_weights, take_back
 from openseer_core.errors import InputError
 from openseer_core.orders import Ongoing, Orders
 from openseer_core.wire_fleet import Mode, Publish, Source
@@ -15,7 +13,6 @@ from openseer_core.wire_fleet import Mode, Publish, Source
 UPDATE_SECONDS = 3600.0
 """Longest a call waits; then the transaction is taken back, so that what the caller is told is what is."""
 POLL_SECONDS = 0.05
-SWAPS = 8
 _NOT_IN_VERSIONS = re.compile(r"[^A-Za-z0-9._:@+-]")
 _MOST_CHARACTERS = 100
 
@@ -56,18 +53,9 @@ async def _follow(job: JobContext, ongoing: Ongoing) -> Update:
         if not now.active:
             return Update(now.phase == "done", version, now.message)
         if loop.time() > end:
-            await _take_back(job)
+            await take_back(job)
             return Update(False, version, f"not done within {UPDATE_SECONDS:g} s: still in {now.phase}; taken back")
         await asyncio.sleep(POLL_SECONDS)
-
-
-async def _take_back(job: JobContext) -> None:
-    for _ in range(SWAPS):
-        glance = await job.glance(fresh=True)
-        orders = weights.cancel(glance.orders, glance.now)
-        if orders is glance.orders or await job.store.swap_orders(orders):
-            return
-    raise BusyError("others change what the fleet is told at this moment; try again")
 
 
 def _checked(version: str) -> str:
