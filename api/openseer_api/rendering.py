@@ -6,6 +6,7 @@ from typing import Any
 
 from openseer_core.batch import BatchRecord, Entry, GroupEnd
 from openseer_core.chunk import APPEND, Chunk, RequestRecord, Result
+from openseer_core.ledger import TAIL
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
 from openseer_core.wire import (
     Batch,
@@ -20,9 +21,6 @@ from openseer_core.wire import (
 from openseer_driver.text import TextCodec
 from openseer_worker.job_sampling import parse_sampling
 from openseer_worker.stop_strings import visible_text
-
-TAIL = 10
-"""The tail of a batch is its last tenth."""
 
 
 def render_batch(record: BatchRecord, spec: BatchSpec, now: float) -> Batch:
