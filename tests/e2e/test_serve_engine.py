@@ -10,7 +10,7 @@ import pytest
 from e2e.server import Server
 from e2e.workbench import ROOT, Workbench
 
-pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(900)]
 
 TINY = ROOT / "examples/tiny-model/model"
 GROUPS, SIZE, TOKENS = 3, 2, 24

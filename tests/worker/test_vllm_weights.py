@@ -23,7 +23,7 @@ from openseer_worker.vllm_environment import is_cpu_build, prepare
 pytestmark = [
     pytest.mark.engine,
     # Three engines, and vLLM's import beside others' work.
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
     # Of vLLM, torch and the compiled modules below them, at import.
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
