@@ -34,6 +34,7 @@ from openseer_core.job_generation import (
     Scripted,
 )
 from openseer_core.job_rules import broken_rules
+from openseer_core.job_speculation import Speculation
 from openseer_core.part import (
     DNS_LABEL_PATTERN,
     Claim,
@@ -83,6 +84,7 @@ __all__ = [
     "Sampling",
     "Scripted",
     "Spec",
+    "Speculation",
     "Store",
     "Workers",
 ]
@@ -150,6 +152,10 @@ class Spec(Part):
         description="How tokens are drawn; in mode serve the defaults of a group that states none.",
     )
     rollout: Rollout = Field(default_factory=Rollout, description="How requests are divided and ordered.")
+    speculation: Speculation = Field(
+        default_factory=Speculation,
+        description="How workers draft tokens ahead of the engine, which verifies them.",
+    )
     workers: Workers = Field(default_factory=Workers, description="The fleet of workers.")
     driver: Driver = Field(
         default_factory=Driver, description="The pod that submits the prompts and writes the results; mode batch only."

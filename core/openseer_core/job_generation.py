@@ -34,7 +34,7 @@ OWNED_ENGINE_ARGS = {
     "logprobs_mode": "set spec.sampling.logprobs",
     "enable_prefix_caching": "always on: a response goes on from its own cached tokens",
     "scheduling_policy": "set spec.rollout.policy; openseer orders the requests",
-    "speculative_config": "openseer decides about drafts itself",
+    "speculative_config": "set spec.speculation; openseer drafts itself",
     "tensor_parallel_size": "set spec.workers.parallelism.tensor",
     "pipeline_parallel_size": "set spec.workers.parallelism.pipeline",
     "disable_log_stats": "always off: openseer reads the engine's statistics",

@@ -25,6 +25,7 @@ _NOT_RESULTS = (
     "rollout.leaseSeconds",
     "rollout.checkpointSeconds",
     "rollout.ageingTokensPerSecond",
+    "speculation",
     "workers.replicas",
     "workers.min",
     "workers.max",

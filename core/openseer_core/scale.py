@@ -44,7 +44,7 @@ def template_hash(job: RolloutJob) -> str:
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     workers = ("parallelism", "maxInflight", "resources", "template", "gracePeriodSeconds")
     read = {
-        **{part: spec.get(part) for part in ("model", "sampling", "rollout", *_POD_PARTS)},
+        **{part: spec.get(part) for part in ("model", "sampling", "rollout", "speculation", *_POD_PARTS)},
         "workers": {name: spec["workers"].get(name) for name in workers},
         "requestRetries": spec["failurePolicy"]["requestRetries"],
     }

@@ -92,6 +92,13 @@ def test_a_document_that_is_no_rollout_job_is_named(document: object, expected: 
         ({"sampling": {"stop": "END"}}, 'spec.sampling.stop: found "END", allowed: a list, at most 16 entries'),
         ({"sampling": {"n": 2}}, "spec.sampling.n: not supported: set spec.groupSize"),
         ({"sampling": {"presence_penalty": 1}}, "spec.sampling.presence_penalty: not supported: the engine cannot"),
+        (
+            {"speculation": {"maxTokens": 65}},
+            "spec.speculation.maxTokens: found 65, allowed: at least 1 and at most 64",
+        ),
+        ({"speculation": {"earlierResponses": -1}}, "spec.speculation.earlierResponses: found -1, allowed: at least 0"),
+        ({"speculation": {"memoryMegabytes": 8}}, "spec.speculation.memoryMegabytes: found 8, allowed: at least 16"),
+        ({"speculation": {"enabled": "yes"}}, 'spec.speculation.enabled: found "yes", allowed: true or false'),
         ({"groupSize": 0}, "spec.groupSize: found 0, allowed: at least 1 and at most 1024"),
         ({"model": {}}, "spec.model.path: missing; Local path or hub id of the model"),
         ({"model": {"path": "m", "engine": "vlm"}}, 'spec.model.engine: found "vlm", allowed: one of vllm, scripted'),
@@ -147,6 +154,10 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
         (
             {"model": {"path": "m", "engineArgs": {"maxModelLen": 2}}},
             "spec.model.engineArgs.maxModelLen: engine arguments have vLLM's own snake_case names; write max_model_len",
+        ),
+        (
+            {"model": {"path": "m", "engineArgs": {"speculative_config": {"method": "ngram"}}}},
+            "spec.model.engineArgs.speculative_config: not allowed here; set spec.speculation",
         ),
         ({"model": {"path": "m", "volume": {}}}, "spec.model.volume: none given, allowed: exactly one of pvc, image"),
         (
@@ -245,6 +256,7 @@ def test_the_hash_leaves_out_what_does_not_change_the_results() -> None:
         image="example.com/worker:2",
         model={"path": "models/tiny", "offline": True, "cache": {"pvc": {"claimName": "cache"}}},
         rollout={"quantumTokens": 512},
+        speculation={"enabled": False, "maxTokens": 4},
         workers={
             "replicas": 3,
             "max": 4,
