@@ -23,6 +23,7 @@ from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.ledger import Ledger
 from openseer_core.life import ENDINGS, FINAL_STATES, Event, FinishReason, State, Status, after
 from openseer_core.queue_state import QueuedGroup, QueuedRequest, blocks_needed
+from openseer_core.siblings import EarlierResponses
 from openseer_core.sorted_set import SortedSet
 from openseer_core.tokens import ITEM_BYTES
 
@@ -49,6 +50,7 @@ class ChunkQueue:
         self.epoch = epoch
         self._groups: dict[GroupId, QueuedGroup] = {}
         self._ledger = Ledger()
+        self._earlier = EarlierResponses()
         self._heads: dict[tuple[str, str], SortedSet] = {}
         self._waiting: dict[tuple[str, str], int] = {}
         self._deadlines = SortedSet()
@@ -319,6 +321,9 @@ class ChunkQueue:
         if finish.status is Status.OK:
             priority = finish.rescore.priority if finish.rescore else group.priority
             self._place(group, group.view.with_finish(have), priority)
+            if group.spec.history and have:
+                tokens = bytes(self._request(request).tokens)
+                self._earlier.keep(group.spec.history, group.spec.history_size, tokens, now)
         event = OUTCOME_EVENTS[finish.status]
         self._close(request, event, finish.status, finish.reason, finish.stop_reason, now)
         return Reply(Outcome.OK, have, group.view)

@@ -32,8 +32,9 @@ class Priority:
 class GroupView:
     """What is known of a group at one `revision`; policies read nothing else.
 
-    `longest_*` are token counts; 0 where nothing is known. `enqueued_at` in seconds of the store's clock. `tier`: of
-    its batch's priority, lowest first (see schedule.py).
+    `longest_*` are token counts; 0 where nothing is known; `longest_earlier`: of responses of earlier batches to the
+    same prompt. `enqueued_at` in seconds of the store's clock. `tier`: of its batch's priority, lowest first (see
+    schedule.py).
     """
 
     id: GroupId
@@ -46,6 +47,7 @@ class GroupView:
     longest_finished: int = 0
     longest_running: int = 0
     tier: int = 0
+    longest_earlier: int = 0
 
     def with_finish(self, length: int) -> "GroupView":
         """The view after one more of its requests finished with `length` tokens."""
@@ -69,6 +71,8 @@ class GroupSpec:
     `enqueued_at`: seconds of the store's clock, the ones `priority` was computed from.
     `lengths`: true lengths, where a study gives them, else empty. `sampling` and `metadata`: JSON. `seeds`: one per
     request, in place of the sampling parameters' own, or empty.
+    `history`: digest of the prompt under which whole responses are kept for groups of later batches, the newest
+    `history_size` of them; "" for none. `longest_earlier`: tokens of the longest that was kept at submission.
     """
 
     id: GroupId
@@ -85,6 +89,9 @@ class GroupSpec:
     metadata: str = "{}"
     tier: int = 0
     seeds: tuple[int | None, ...] = ()
+    history: str = ""
+    history_size: int = 0
+    longest_earlier: int = 0
 
     def __post_init__(self) -> None:
         if not self.ranks or len(self.ranks) != len(self.lanes):
@@ -97,4 +104,5 @@ class GroupSpec:
 
     def view(self) -> GroupView:
         """What is known of the group before anything ran."""
-        return GroupView(self.id, 0, self.ordinal, self.size, self.max_tokens, self.enqueued_at, tier=self.tier)
+        facts = (self.ordinal, self.size, self.max_tokens, self.enqueued_at)
+        return GroupView(self.id, 0, *facts, tier=self.tier, longest_earlier=self.longest_earlier)

@@ -11,8 +11,9 @@ from openseer_core.group import GroupSpec, GroupView
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId
 from openseer_core.life import FINAL_STATES, Event, State, Status, after
 from openseer_core.queue_state import QueuedBatch, QueuedGroup, QueuedRequest
+from openseer_core.siblings import SiblingAsk, Siblings, shares
 from openseer_core.sorted_set import SortedSet
-from openseer_core.tokens import count_items
+from openseer_core.tokens import ITEM_BYTES, count_items
 
 
 class JobQueue(ChunkQueue):
@@ -118,6 +119,8 @@ class JobQueue(ChunkQueue):
         if state.generated + added >= group.spec.max_tokens:
             raise RequestStateError(f"{request} has no room: {state.generated} + {added} of {group.spec.max_tokens}")
         start = state.generated
+        if group.spec.history:
+            self._earlier.take_back(group.spec.history, bytes(state.tokens), now)
         if len(state.logprobs) == len(state.tokens):
             state.logprobs += bytes(len(tokens))
         state.tokens += tokens
@@ -239,6 +242,43 @@ class JobQueue(ChunkQueue):
     def spec(self, group: GroupId) -> GroupSpec | None:
         """A group as it was submitted."""
         return self._groups[group].spec if group in self._groups else None
+
+    def siblings(self, asks: Sequence[SiblingAsk], limit_bytes: int, now: float) -> list[Siblings]:
+        """News of those groups that have any (see port.WorkerStore.siblings)."""
+        known = [ask for ask in asks if ask.group in self._groups]
+        earlier = self._earlier_of(known, limit_bytes // 2, now)
+        used = sum(len(tokens) for one in earlier for tokens in one or ())
+        fresh = [
+            (place, index, position, tokens)
+            for place, ask in enumerate(known)
+            for index, position in ask.known
+            if (tokens := self._since(ask.group, index, position))
+        ]
+        room = max(limit_bytes - used, limit_bytes // 2) // ITEM_BYTES
+        news: list[list[tuple[int, int, bytes]]] = [[] for _ in known]
+        given = shares([count_items(tokens) for *_, tokens in fresh], room)
+        for (place, index, position, tokens), count in zip(fresh, given, strict=True):
+            if count:
+                news[place].append((index, position, tokens[: count * ITEM_BYTES]))
+        told = [Siblings(ask.group, tuple(new), old) for ask, new, old in zip(known, news, earlier, strict=True)]
+        return [one for one in told if one.news or one.earlier is not None]
+
+    def _earlier_of(self, asks: Sequence[SiblingAsk], room: int, now: float) -> list[tuple[bytes, ...] | None]:
+        """The earlier responses of each group that asks for them, until they fill `room` bytes."""
+        found: list[tuple[bytes, ...] | None] = []
+        for ask in asks:
+            wanted = ask.earlier and room > 0
+            found.append(self._earlier.responses(self._groups[ask.group].spec.history, now) if wanted else None)
+            room -= sum(map(len, found[-1] or ()))
+        return found
+
+    def _since(self, group: GroupId, index: int, position: int) -> bytes:
+        requests = self._groups[group].requests
+        return bytes(requests[index].tokens[position * ITEM_BYTES :]) if index < len(requests) else b""
+
+    def longest_earlier(self, digests: Sequence[str], now: float) -> list[int]:
+        """Tokens of the longest response that is kept of each prompt."""
+        return [self._earlier.longest(digest, now) for digest in digests]
 
     def results(self, batch: int, cursor: int, limit: int) -> list[Entry]:
         """Entries of a batch's stream after `cursor`, in the order they happened."""

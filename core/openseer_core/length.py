@@ -10,14 +10,18 @@ FIRST_BOUND = 64
 
 
 def estimate(view: GroupView) -> int:
-    """Expected length in tokens: the longest finished response, before the first one max_tokens.
+    """Expected length in tokens: the longest finished response; before the first one the longest of earlier batches
+    to the same prompt, where one is kept, else max_tokens.
 
     A running sibling that is longer already raises it, which the paper's estimate does not use.
     """
-    known = view.longest_finished if view.finished else view.max_tokens
+    known = view.longest_finished if view.finished else view.longest_earlier or view.max_tokens
     return min(max(known, view.longest_running), view.max_tokens)
 
 
 def is_news(view: GroupView, generated: int) -> bool:
-    """Whether a running response at `generated` tokens would change its group's estimate by a full step."""
-    return view.finished > 0 and generated >= FIRST_BOUND and generated >= STEP * estimate(view)
+    """Whether a running response at `generated` tokens would change its group's estimate by a full step.
+
+    Never while the estimate is max_tokens, which no response exceeds.
+    """
+    return generated >= FIRST_BOUND and generated >= STEP * estimate(view)

@@ -28,6 +28,7 @@ from openseer_core.group import SHARED_LANE, GroupSpec, GroupView, Priority
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.life import FinishReason, State, Status
 from openseer_core.orders import WeightsReport
+from openseer_core.siblings import SiblingAsk, Siblings
 from openseer_core.tokens import count_items
 
 RESULT_PLACES = 11
@@ -54,6 +55,9 @@ class SpecRow(msgspec.Struct, array_like=True, frozen=True):
     metadata: str
     tier: int = 0
     seeds: tuple[int | None, ...] = ()
+    history: str = ""
+    history_size: int = 0
+    longest_earlier: int = 0
 
 
 class InfoRow(msgspec.Struct, array_like=True, frozen=True):
@@ -99,6 +103,9 @@ def pack_spec(spec: GroupSpec) -> bytes:
         metadata=spec.metadata,
         tier=spec.tier,
         seeds=spec.seeds,
+        history=spec.history,
+        history_size=spec.history_size,
+        longest_earlier=spec.longest_earlier,
     )
     return _encoder.encode(row)
 
@@ -111,7 +118,8 @@ def pack_row(spec: GroupSpec) -> bytes:
     nothing_known = (0, 0, 0, 0)
     nobody_ended = (0, 0, 0, 0)
     place = (*_priority_row(spec.priority), 0, spec.tier)
-    return _encoder.encode((*shape, lanes, ranks, *nothing_known, *place, *nobody_ended))
+    earlier = (spec.history or False, spec.history_size, spec.longest_earlier)
+    return _encoder.encode((*shape, lanes, ranks, *nothing_known, *place, *nobody_ended, *earlier))
 
 
 def _priority_row(priority: Priority) -> tuple[float, float, float | bool]:
@@ -139,6 +147,11 @@ def finish_row(finish: Finish) -> tuple[object, ...]:
     rescore = finish.rescore
     place = False if rescore is None else (rescore.revision, *_priority_row(rescore.priority))
     return *delta_row(finish.delta), finish.status.value, finish.reason.value, finish.stop_reason, place
+
+
+def ask_row(ask: SiblingAsk) -> tuple[object, ...]:
+    """An ask as siblings.lua reads it."""
+    return str(ask.group), ask.earlier, [number for pair in ask.known for number in pair]
 
 
 def pack_info(info: WorkerInfo) -> bytes:
@@ -172,12 +185,16 @@ def _read_spec(gid: bytes, data: bytes) -> GroupSpec:
         metadata=row.metadata,
         tier=row.tier,
         seeds=row.seeds,
+        history=row.history,
+        history_size=row.history_size,
+        longest_earlier=row.longest_earlier,
     )
 
 
 def read_view(row: Row) -> GroupView:
     """What is known of a group."""
-    gid, revision, ordinal, size, max_tokens, enqueued_at, finished, longest_finished, longest_running, tier = row
+    gid, revision, ordinal, size, max_tokens, enqueued_at, finished, *facts = row
+    longest_finished, longest_running, tier, longest_earlier = map(int, facts)
     return GroupView(
         id=GroupId.parse(gid.decode()),
         revision=int(revision),
@@ -186,9 +203,10 @@ def read_view(row: Row) -> GroupView:
         max_tokens=int(max_tokens),
         enqueued_at=float(enqueued_at),
         finished=int(finished),
-        longest_finished=int(longest_finished),
-        longest_running=int(longest_running),
-        tier=int(tier),
+        longest_finished=longest_finished,
+        longest_running=longest_running,
+        tier=tier,
+        longest_earlier=longest_earlier,
     )
 
 
@@ -203,6 +221,16 @@ def read_extend(row: Row) -> ExtendReply:
     replies, views, (waiting, best, mine, inflight, workers) = row
     pulse = Pulse(waiting, float(best), mine, inflight, workers)
     return ExtendReply(tuple(map(read_reply, replies)), tuple(map(read_view, views)), pulse)
+
+
+def read_siblings(reply: Row) -> list[Siblings]:
+    """News of groups."""
+    return [_read_siblings(*row) for row in reply]
+
+
+def _read_siblings(gid: bytes, flat: Row, earlier: Row | None) -> Siblings:
+    news = tuple(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+    return Siblings(GroupId.parse(gid.decode()), news, None if earlier is None else tuple(earlier))
 
 
 def read_claims(reply: Row) -> list[Claim]:

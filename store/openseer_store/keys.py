@@ -29,6 +29,9 @@ KEY_SPACE: dict[str, str] = {
     ":tokens:<request>": "string: int32 token ids, appended",
     ":logprobs:<request>": "string: float32 log-probabilities, appended",
     ":chunks:<request>": "list: past leases, msgpack",
+    ":earlier:<digest>": "list: whole responses to the prompt of that digest, the newest first: int32 token ids, of "
+    "long ones the first. Outlives batches; goes 48 hours after the last was added",
+    ":earlier_lengths:<digest>": "list: how many tokens those responses have",
     ":deadlines": "sorted set: leased requests by deadline",
     ":claiming": "sorted set: workers that claim, by when they were last seen",
     ":workers": "set: names of registered workers",

@@ -28,6 +28,7 @@ from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.job_queue import JobQueue
 from openseer_core.life import Event
 from openseer_core.orders import Orders
+from openseer_core.siblings import SiblingAsk, Siblings
 from openseer_store.port import CLAIMING_STATES
 
 
@@ -81,6 +82,9 @@ class MemoryStore:
     async def give_back(self, worker: WorkerId, deltas: list[Delta]) -> list[Reply]:
         return self._queue.give_back(deltas, self._clock())
 
+    async def siblings(self, asks: list[SiblingAsk], limit_bytes: int) -> list[Siblings]:
+        return self._queue.siblings(asks, limit_bytes, self._clock())
+
     async def heartbeat(self, worker: WorkerId, info: WorkerInfo) -> Directive:
         now = self._clock()
         boot, _, before = self._workers.get(worker.name, ("", 0.0, WorkerInfo("")))
@@ -118,6 +122,9 @@ class MemoryStore:
 
     async def submit(self, groups: list[GroupSpec]) -> int:
         return sum(self._queue.submit(spec) for spec in groups)
+
+    async def longest_earlier(self, digests: list[str]) -> list[int]:
+        return self._queue.longest_earlier(digests, self._clock())
 
     async def seal(self, batch: int) -> None:
         self._queue.seal(batch)

@@ -27,6 +27,7 @@ from openseer_core.group import GroupSpec, GroupView
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.life import Event
 from openseer_core.orders import Orders
+from openseer_core.siblings import SiblingAsk, Siblings
 
 CLAIMING_STATES = frozenset({"idle", "busy"})
 """States of a worker (WorkerInfo.state) in which it counts when load is shared out."""
@@ -62,6 +63,15 @@ class WorkerStore(Protocol):
         """Returns requests to the queue with their tokens kept."""
         ...
 
+    async def siblings(self, asks: list[SiblingAsk], limit_bytes: int) -> list[Siblings]:
+        """What other responses of groups have generated since, and what is kept of earlier batches.
+
+        Groups without news, unknown ones included, are left out. The answer holds at most `limit_bytes` beside the
+        earlier responses of one group: what has no room now is given to who asks again from the positions then known.
+        Where the store lost its last second it knows less than was asked from: no news until it has caught up.
+        """
+        ...
+
     async def heartbeat(self, worker: WorkerId, info: WorkerInfo) -> Directive:
         """Says how the worker is; all but draining and sick ones count when load is shared out."""
         ...
@@ -91,6 +101,10 @@ class DriverStore(Protocol):
 
         Raises BatchClosedError when a new group's batch is sealed, or gone.
         """
+        ...
+
+    async def longest_earlier(self, digests: list[str]) -> list[int]:
+        """Tokens of the longest response that is kept of each prompt (core's prompt_digest), 0 where none is."""
         ...
 
     async def seal(self, batch: int) -> None:

@@ -25,6 +25,7 @@ from openseer_core.group import GroupSpec, GroupView
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.life import Event
 from openseer_core.orders import Orders
+from openseer_core.siblings import SiblingAsk, Siblings
 from openseer_core.tokens import ITEM_BYTES
 from openseer_store import codec
 from openseer_store.keys import STORE, prefix
@@ -120,6 +121,10 @@ class RedisStore:
         reply = await self._link.run("give_back", rows, *codec.delta_bytes(deltas), at=self._at())
         return [codec.read_reply(row) for row in reply]
 
+    async def siblings(self, asks: list[SiblingAsk], limit_bytes: int) -> list[Siblings]:
+        rows = [codec.ask_row(ask) for ask in asks]
+        return codec.read_siblings(await self._link.run("siblings", (rows, limit_bytes)))
+
     async def heartbeat(self, worker: WorkerId, info: WorkerInfo) -> Directive:
         spent = (float(info.idle_seconds), float(info.busy_seconds))
         arguments = (worker.name, worker.boot, info.state in CLAIMING_STATES, *spent)
@@ -161,6 +166,9 @@ class RedisStore:
         if refused:
             raise BatchClosedError(f"batch {refused.decode().partition('/')[0]} takes no more groups")
         return int(new)
+
+    async def longest_earlier(self, digests: list[str]) -> list[int]:
+        return [int(length) for length in await self._link.run("longest_earlier", digests)]
 
     async def seal(self, batch: int) -> None:
         await self._link.command("HSET", f"{self._prefix}:batch:{batch}", "sealed", 1)

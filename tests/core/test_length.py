@@ -22,6 +22,7 @@ views = st.builds(
     finished=st.integers(0, 7),
     longest_finished=st.integers(0, 1000),
     longest_running=st.integers(0, 1000),
+    longest_earlier=st.integers(0, 1500),
 )
 lengths = st.integers(0, 1000)
 
@@ -36,6 +37,14 @@ def test_the_longest_finished_response_is_what_is_expected() -> None:
 
 def test_a_longer_running_sibling_raises_the_expectation() -> None:
     assert estimate(FRESH.with_finish(300).with_running(450)) == 450
+
+
+def test_responses_of_earlier_batches_are_what_is_expected_until_one_of_this_batch_has_finished() -> None:
+    known = replace(FRESH, longest_earlier=400)
+    assert estimate(known) == 400
+    assert estimate(known.with_running(450)) == 450
+    assert estimate(known.with_finish(300)) == 300
+    assert estimate(replace(FRESH, longest_earlier=1001)) == 1000
 
 
 @given(views, lengths)
@@ -61,6 +70,12 @@ def test_before_anything_finished_or_below_the_first_bound_nothing_is_news() -> 
     assert not is_news(FRESH, 999)
     assert not is_news(FRESH.with_finish(1), FIRST_BOUND - 1)
     assert is_news(FRESH.with_finish(1), FIRST_BOUND)
+
+
+def test_a_response_that_outgrows_those_of_earlier_batches_is_news() -> None:
+    known = replace(FRESH, longest_earlier=400)
+    assert not is_news(known, 499)
+    assert is_news(known, 500)
 
 
 def test_a_response_makes_news_a_logarithmic_number_of_times() -> None:

@@ -28,6 +28,9 @@ def group(
     prompt_tokens: int = 16,
     max_tokens: int = 100,
     version: str = VERSION,
+    history: str = "",
+    history_size: int = 0,
+    longest_earlier: int = 0,
 ) -> GroupSpec:
     """A group of `size` requests, all in the shared lane unless said otherwise."""
     size = len(ranks) or len(lanes) or size
@@ -42,6 +45,9 @@ def group(
         priority=priority,
         enqueued_at=1000.0,
         metadata='{"from": "é"}',
+        history=history,
+        history_size=history_size,
+        longest_earlier=longest_earlier,
     )
 
 

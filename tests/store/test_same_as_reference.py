@@ -18,6 +18,7 @@ from openseer_core.errors import BatchClosedError, RequestStateError
 from openseer_core.group import SHARED_LANE, GroupSpec, Priority
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId, WorkerId
 from openseer_core.life import Event, State, Status
+from openseer_core.siblings import SiblingAsk
 from openseer_core.tokens import count_items
 from openseer_store.memory import MemoryStore
 from openseer_store.port import FIRST_CURSOR, Store
@@ -30,6 +31,7 @@ LANES = [(SHARED_LANE,), ("0", SHARED_LANE), ("1",)]
 BATCHES = [0, 1]
 ALL = [*BATCHES, PARKED_BATCH]
 MOST_GROUPS = 8
+DIGESTS = ["", "p", "q"]
 
 scores = st.integers(-40, 40).map(lambda number: number / 4)
 priorities = st.builds(Priority, scores, st.sampled_from([0.0, 1.0, -0.5]), st.none() | scores)
@@ -112,13 +114,17 @@ class BothStores(RuleBasedStateMachine):
     # ---- calls
 
     @precondition(lambda self: len(self.groups) < MOST_GROUPS)
-    @rule(rows=st.lists(requests, min_size=1, max_size=5), priority=priorities, prompt=st.integers(0, 64))
-    def submit(self, rows: list[tuple[float, str]], priority: Priority, prompt: int) -> None:
+    @rule(
+        rows=st.lists(requests, min_size=1, max_size=5), priority=priorities, prompt=st.integers(0, 64),
+        history=st.sampled_from(DIGESTS), size=st.integers(1, 3),
+    )  # fmt: skip
+    def submit(self, rows: list[tuple[float, str]], priority: Priority, prompt: int, history: str, size: int) -> None:
         number = len(self.groups)
         ranks, bound = [rank for rank, _ in rows], [lane for _, lane in rows]
         spec = builders.group(
-            f"g/{number % 3}-{number}", 0, priority, batch=number % 2, ranks=ranks, lanes=bound, prompt_tokens=prompt
-        )
+            f"g/{number % 3}-{number}", 0, priority, batch=number % 2, ranks=ranks, lanes=bound, prompt_tokens=prompt,
+            history=history, history_size=size, longest_earlier=self.longest_earlier()[history],
+        )  # fmt: skip
         self.groups.append(spec)
         self.both_or_error(lambda store: store.submit([spec, self.groups[0]]))
 
@@ -228,6 +234,20 @@ class BothStores(RuleBasedStateMachine):
             if gid.batch in BATCHES:
                 self.both_or_error(lambda store, one=request, more=appended: store.go_on(one, turn, more))
 
+    @rule(
+        numbers=picks, limit=st.integers(0, 40), earlier=st.lists(st.booleans(), min_size=4, max_size=4),
+        known=st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0, 0, 0, 1, 4, 30])), max_size=6),
+    )  # fmt: skip
+    def siblings(self, numbers: list[int], limit: int, earlier: list[bool], known: list[tuple[int, int]]) -> None:
+        groups = [*self.gids(numbers), GroupId(0, "nobody")]
+        asks = [SiblingAsk(gid, tuple(known), also) for gid, also in zip(groups, earlier, strict=False)]
+        told = self.both(lambda store: store.siblings(asks, 4 * limit))
+        assert sum(len(data) for one in told for *_, data in one.news) <= 4 * limit
+        for one in told:
+            for index, position, data in one.news:
+                record = self.runner.run(self.memory.record(RequestId(one.group, index)))
+                assert data == record.tokens[4 * position :][: len(data)]
+
     @rule(numbers=picks, valid=st.booleans())
     def judge(self, numbers: list[int], valid: bool) -> None:
         verdicts = {gid.name: valid for gid in self.gids(numbers)}
@@ -246,9 +266,14 @@ class BothStores(RuleBasedStateMachine):
             check_tokens(record)
         waiting = sum(record.state is State.QUEUED for record in records if record.request.group.batch in BATCHES)
         assert sum(self.both(lambda store: store.load()).waiting.values()) == waiting
+        self.longest_earlier()
         for batch in BATCHES:
             results = self.results(batch)
             assert len({(result.request, result.turn) for result in results}) == len(results)
+
+    def longest_earlier(self) -> dict[str, int]:
+        lengths = self.both(lambda store: store.longest_earlier(DIGESTS))
+        return dict(zip(DIGESTS, lengths, strict=True))
 
     def results(self, batch: int) -> list[Result]:
         entries = self.both(lambda store: store.results(batch, FIRST_CURSOR, 1000))

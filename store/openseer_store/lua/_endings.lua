@@ -4,6 +4,7 @@
 local STATES = {complete = 'done', abort = 'aborted', fail = 'failed', cancel = 'cancelled', carry = 'carried'}
 local ENDINGS = {abort = {'aborted', 'aborted'}, cancel = {'aborted', 'cancelled'},
   carry = {'carried_over', 'carried_over'}, fail = {'infra_failed', 'infra_failed'}}
+local EARLIER_SECONDS, EARLIER_TOKENS = 48 * 3600, 32768
 local COUNTS = {ok = 'ok', aborted = 'aborted', infra_failed = 'failed', carried_over = 'carried'}
 
 local function add_entry(key, kind, row)
@@ -91,6 +92,33 @@ local function erase(group)
     call('UNLINK', unpack(doomed, first, math.min(first + 999, #doomed)))
   end
   groups[group.id] = false
+end
+
+-- ---- core's EarlierResponses
+
+local function earlier_keys(group)
+  return P .. ':earlier:' .. group.history, P .. ':earlier_lengths:' .. group.history
+end
+
+local function cut(request)
+  return call('GETRANGE', P .. ':tokens:' .. request.id, 0, EARLIER_TOKENS * ITEM_BYTES - 1)
+end
+
+local function keep(group, request)
+  local responses, lengths = earlier_keys(group)
+  call('LPUSH', responses, cut(request))
+  call('LPUSH', lengths, int(request.generated))
+  for _, key in ipairs({responses, lengths}) do
+    call('LTRIM', key, 0, group.history_size - 1)
+    call('EXPIRE', key, EARLIER_SECONDS)
+  end
+end
+
+local function take_back(group, request)
+  local responses, lengths = earlier_keys(group)
+  if call('LREM', responses, 1, cut(request)) == 1 then
+    call('LREM', lengths, 1, int(request.generated))
+  end
 end
 
 local function reap(max_losses, everything)

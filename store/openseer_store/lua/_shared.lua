@@ -94,7 +94,7 @@ end
 
 local GROUP = {'version', 'ordinal', 'size', 'max_tokens', 'enqueued_at', 'prompt_tokens', 'lanes', 'ranks',
   'revision', 'finished', 'longest_finished', 'longest_running', 'base', 'slope', 'probe', 'parked', 'tier',
-  'ok', 'aborted', 'failed', 'carried'}
+  'ok', 'aborted', 'failed', 'carried', 'history', 'history_size', 'longest_earlier'}
 local groups = {}
 
 local function group_of(gid)
@@ -124,7 +124,7 @@ end
 local function view_of(group)
   return {group.id, int(group.revision), int(group.ordinal), int(group.size), int(group.max_tokens),
     real(group.enqueued_at), int(group.finished), int(group.longest_finished), int(group.longest_running),
-    int(group.tier)}
+    int(group.tier), int(group.longest_earlier)}
 end
 
 local function lane_of(group, index)

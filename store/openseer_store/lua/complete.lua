@@ -1,5 +1,6 @@
 -- Purpose    Ends requests: last tokens, result, the group's facts and its siblings' place, all in one step.
--- Guarantee  A request gets one result and no second; a rescore of an older revision writes nothing.
+-- Guarantee  A request gets one result and no second; a rescore of an older revision writes nothing. The first tokens of
+--            a whole response, and its length, are kept for later groups of the prompt, where the group says so.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    list of {request, fence, offset, status, reason, stop_reason, rescore or false};
 --            a rescore: {revision it follows, base, slope, probe or false}
@@ -30,6 +31,9 @@ local function complete(finish, tokens, logprobs)
     group.finished = group.finished + 1
     group.longest_finished = math.max(group.longest_finished, request.generated)
     place(group, rescore and {rescore[2], rescore[3], rescore[4]})
+    if group.history and request.generated > 0 then
+      keep(group, request)
+    end
   end
   close(request, EVENTS[finish[4]], finish[4], finish[5], finish[6])
   return {'ok', request.generated, view_of(group)}

@@ -1,5 +1,6 @@
 -- Purpose    Appends tokens that the model did not draw to a response whose turn has finished, and queues it again.
--- Guarantee  A repeat of the same turn changes nothing.
+-- Guarantee  A repeat of the same turn changes nothing. What was kept of the response for later groups is taken back: it
+--            was not whole.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {group, index, turn}
 -- ARGV[3]    the tokens
@@ -22,6 +23,9 @@ if request.state ~= 'done' or request.turn ~= args[3] then
 end
 if request.generated + added >= group.max_tokens then
   return answer('room')
+end
+if group.history then
+  take_back(group, request)
 end
 local logprobs, start = P .. ':logprobs:' .. request.id, request.generated
 if call('STRLEN', logprobs) == start * ITEM_BYTES then

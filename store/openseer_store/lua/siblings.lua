@@ -1,0 +1,66 @@
+-- Purpose    Reads what is new in the token logs of groups, and the responses that are kept of earlier batches.
+-- Guarantee  Changes nothing. Short logs give all that is new, long ones share what max_bytes leaves; earlier responses
+--            take half of max_bytes, rounded up to a whole group's.
+-- KEYS[1]    the job's prefix
+-- ARGV[2]    {asks, max_bytes}; an ask: {group, whether earlier responses are wanted, {index, tokens known, index, …}}
+-- Returns    list of {group, {index, position, tokens, index, …}, earlier responses or nothing}; groups without news are
+--            left out
+
+local args = unpack_row(ARGV[2])
+local half = math.floor(args[2] / 2)
+local found, fresh, room = {}, {}, half
+
+local function earlier_of(gid, wanted)
+  local group = wanted and room > 0 and group_of(gid)
+  if not group then
+    return false
+  end
+  local kept = group.history and call('LRANGE', earlier_keys(group), 0, -1) or {}
+  for _, tokens in ipairs(kept) do
+    room = room - #tokens
+  end
+  return kept
+end
+
+for number, ask in ipairs(args[1]) do
+  local known = ask[3]
+  found[number] = {ask[1], {}, earlier_of(ask[1], ask[2])}
+  for place = 1, #known, 2 do
+    local key, position = P .. ':tokens:' .. ask[1] .. '/' .. known[place], known[place + 1]
+    local count = call('STRLEN', key) / ITEM_BYTES - position
+    if count > 0 then
+      fresh[#fresh + 1] = {key = key, index = known[place], position = position, count = count, given = 0,
+        place = #fresh, news = found[number][2]}
+    end
+  end
+end
+
+-- core's shares()
+local by_count, left = {}, math.floor(math.max(args[2] - half + room, half) / ITEM_BYTES)
+for place, log in ipairs(fresh) do
+  by_count[place] = log
+end
+table.sort(by_count, function(one, other)
+  return one.count < other.count or one.count == other.count and one.place < other.place
+end)
+for done, log in ipairs(by_count) do
+  log.given = math.min(log.count, math.floor(left / (#by_count - done + 1)))
+  left = left - log.given
+end
+
+for _, log in ipairs(fresh) do
+  if log.given > 0 then
+    local news, first = log.news, log.position * ITEM_BYTES
+    news[#news + 1] = log.index
+    news[#news + 1] = log.position
+    news[#news + 1] = call('GETRANGE', log.key, first, first + log.given * ITEM_BYTES - 1)
+  end
+end
+
+local told = {}
+for _, group in ipairs(found) do
+  if group[2][1] or group[3] then
+    told[#told + 1] = group
+  end
+end
+return told
