@@ -13,6 +13,7 @@ from openseer_core.ids import GroupId
 from openseer_core.job_fleet import Rollout
 from openseer_core.job_generation import Sampling
 from openseer_core.length import estimate
+from openseer_driver.drafting import DraftReport, draft_points, make_draft_report, said_of_drafts
 from openseer_driver.trace import Fact, Trace, covered, step_changes
 
 PERCENTS = (50, 90, 99, 100)
@@ -81,7 +82,10 @@ class ChunkCounts(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Every figure of a run; seconds are active seconds (see `makespan_is`)."""
+    """Every figure of a run; seconds are active seconds (see `makespan_is`).
+
+    `drafts`: what the workers say of their drafting; `drafting`: None where nothing was drafted.
+    """
 
     name: str
     openseer: str
@@ -115,6 +119,13 @@ class Report(msgspec.Struct, frozen=True):
     lengths: Lengths
     estimates: EstimateError
     workers: dict[str, WorkerReport]
+    drafts: str = ""
+    drafting: DraftReport | None = None
+
+    @property
+    def acceptance_length(self) -> float:
+        """Mean tokens that a request gained in a step: 1 without drafts."""
+        return self.drafting.acceptance_length if self.drafting is not None else 1.0
 
     @property
     def summary(self) -> str:
@@ -123,6 +134,7 @@ class Report(msgspec.Struct, frozen=True):
             f"{self.requests_ok:,} of {self.requests_total:,} responses in {self.makespan_seconds:.1f} s "
             f"({self.tokens_per_second:,.0f} tokens/s); the last 10 % took {self.tail_seconds:.1f} s of it; "
             f"{self.preemptions} preemptions, {self.requeues} requeues"
+            + (f"; {self.acceptance_length:.2f} tokens a step with drafts" if self.drafting is not None else "")
         )
 
     def to_json(self) -> bytes:
@@ -172,6 +184,8 @@ def make_report(trace: Trace) -> Report:
         lengths=_lengths(facts),
         estimates=_estimate_error(estimate_points(trace)),
         workers=workers,
+        drafts=said_of_drafts(trace.samples),
+        drafting=make_draft_report(draft_points(trace.samples)),
     )
 
 

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from openseer_driver import charts, charts_lengths
+from openseer_driver import charts, charts_drafting, charts_lengths
+from openseer_driver.drafting import DraftReport, draft_points
 from openseer_driver.pace import duration
 from openseer_driver.report import Report, estimate_points, make_report
 from openseer_driver.run_folder import RunFolder
@@ -114,6 +115,7 @@ def _sections(trace: Trace, report: Report) -> list[Section]:
             "No response is whole.",
         ),
         _estimate_section(trace, report),
+        *(_draft_sections(trace, report.drafting) if report.drafting is not None else ()),
         Section(
             "Requeues and preemptions",
             "How often a request went back to the queue, by choice or because its worker was lost, and how often an "
@@ -137,6 +139,32 @@ def _estimate_section(trace: Trace, report: Report) -> Section:
     return Section("Estimates against truth", text, chart, "There are no requests but probes.")
 
 
+def _draft_sections(trace: Trace, drafting: DraftReport) -> list[Section]:
+    return [
+        Section(
+            "Acceptance length",
+            "Tokens that a request gained in a step of the engine, its own one included, by how many siblings it could "
+            f"draft from: {drafting.acceptance_length:.2f} on average, so that {_percent(drafting.draft_share)} of "
+            "all tokens were drafted.",
+            charts_drafting.acceptance_lengths(drafting),
+        ),
+        Section(
+            "Drafts by source",
+            f"{drafting.accepted_tokens:,} of {drafting.drafted_tokens:,} drafted tokens came true "
+            f"({_percent(drafting.acceptance)}); {drafting.wasted_tokens:,} were verified in vain. Workers read "
+            f"{drafting.shared_tokens:,} tokens of siblings that ran elsewhere.",
+            charts_drafting.sources(drafting),
+        ),
+        Section(
+            "Draft lengths over time",
+            f"How much was drafted for a request in a step, {drafting.draft_length:.2f} tokens on average, and what "
+            f"drafting took: {1000 * drafting.seconds_per_step:.2f} ms of a step, {drafting.seconds:.1f} s in all. The "
+            "shaded part is the tail.",
+            charts_drafting.over_time(trace, draft_points(trace.samples)),
+        ),
+    ]
+
+
 def _facts(trace: Trace, report: Report) -> list[tuple[str, str]]:
     lengths = report.lengths
     facts = [
@@ -153,6 +181,7 @@ def _facts(trace: Trace, report: Report) -> list[tuple[str, str]]:
             f"longest {lengths.max:,} tokens",
         ),
         ("Chunks per request", f"mean {report.chunks_per_request.mean:.2f}, most {report.chunks_per_request.max}"),
+        ("Drafts", report.drafts),
         ("openseer", report.openseer),
         ("Manifest", trace.record.manifest_hash),
     ]

@@ -98,7 +98,10 @@ class FactLine(msgspec.Struct, frozen=True):
 
 
 class WorkerSample(msgspec.Struct, frozen=True):
-    """One worker in one sample. `preemptions` and `tokens` count up from each of its boots."""
+    """One worker in one sample. `preemptions`, `tokens` and the counters in `drafts` count up from each of its boots.
+
+    `drafting`: "on", or "off" with the reason; empty: it has not said.
+    """
 
     state: str = ""
     inflight: int = 0
@@ -109,6 +112,8 @@ class WorkerSample(msgspec.Struct, frozen=True):
     tokens: int = 0
     running: int = 0
     gpu: Any = None
+    drafting: str = ""
+    drafts: dict[str, float] = {}
 
 
 class SampleLine(msgspec.Struct, frozen=True):

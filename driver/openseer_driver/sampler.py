@@ -7,6 +7,7 @@ import msgspec
 
 from openseer_core.chunk import BatchProgress, WorkerStatus
 from openseer_core.chunk_queue import WORKER_TTL_SECONDS
+from openseer_core.draft_counts import DraftCounts
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import SampleLine, WorkerSample
 from openseer_driver.submission import BATCH
@@ -53,6 +54,8 @@ def _worker_sample(status: WorkerStatus) -> WorkerSample:
         tokens=int(figures.get("tokens", 0)),
         running=int(figures.get("running", 0)),
         gpu=gpu or None,
+        drafting=str(figures.get("drafts", "")),
+        drafts=dict(DraftCounts.of(figures).values),
     )
 
 

@@ -1,12 +1,14 @@
 """Synthetic runs: the real queue and policy under scripted workers on a virtual clock, written as a run folder."""
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
 from openseer_core.chunk import Chunk, Claim, ClaimAsk, Delta, Finish, Rescore, Result
+from openseer_core.draft_counts import REFERENCES
 from openseer_core.group import SHARED_LANE, GroupSpec, GroupView
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.job_queue import JobQueue
@@ -32,7 +34,10 @@ BLOCK = 16
 
 @dataclass(frozen=True)
 class Shape:
-    """What is to be simulated; `killed`: seconds after which the first worker dies and comes back, if any."""
+    """What is to be simulated; `killed`: seconds after which the first worker dies and comes back, if any.
+
+    `drafts`: workers count drafts too, made up ones, which make nothing faster.
+    """
 
     groups: int = 40
     size: int = 8
@@ -45,6 +50,7 @@ class Shape:
     policy: str = "context-aware"
     killed: float | None = None
     logprobs: bool = True
+    drafts: bool = False
     seed: int = 1
 
     @property
@@ -76,6 +82,7 @@ class Worker:
     tokens: int = 0
     preemptions: int = 0
     dead_until: float = 0.0
+    drafts: Counter[str] = field(default_factory=Counter[str])
 
 
 class Simulation:
@@ -156,6 +163,7 @@ class Simulation:
         worker.dead_until = self.now + 14.0
         worker.running.clear()
         worker.id, worker.tokens = WorkerId(worker.id.name, "again"), 0
+        worker.drafts.clear()
         return True
 
     def _generate(self, worker: Worker) -> None:
@@ -168,6 +176,8 @@ class Simulation:
             delta = self._delta(running, new)
             running.length += new
             worker.tokens += new
+            if self.shape.drafts:
+                self._draft(worker, running, new)
             if running.length >= running.claim.true_length:
                 self._finish(worker, running, delta)
             elif self._must_go(worker, running):
@@ -176,6 +186,27 @@ class Simulation:
             else:
                 deltas.append(delta)
         self.queue.extend(worker.id, deltas, [], self.now, lease_seconds=10.0, version=VERSION, lanes=(SHARED_LANE,))
+
+    def _draft(self, worker: Worker, running: Running, new: int) -> None:
+        """Counts what drafts would have brought: the more siblings have finished, the more."""
+        siblings = self.queue.view(running.claim.request.group).finished
+        rows = max(1, round(new / (1.6 + 0.2 * min(siblings, 5))))
+        source = self.random.choice(("own", "siblings", "siblings", "prompt") if siblings else ("own", "prompt"))
+        drafted, accepted = rows * (5 - len(worker.running) // 5), max(0, new - rows)
+        bucket = max(count for count in REFERENCES if count <= siblings)
+        worker.drafts.update(
+            {
+                "steps": 1,
+                "draft_steps": rows,
+                "drafted_tokens": drafted + accepted,
+                "accepted_tokens": accepted,
+                f"drafted_{source}": drafted + accepted,
+                f"accepted_{source}": accepted,
+                f"steps_refs_{bucket}": rows,
+                f"tokens_refs_{bucket}": rows + accepted,
+                "draft_microseconds": self.random.randrange(20, 60),
+            }
+        )
 
     def _must_go(self, worker: Worker, running: Running) -> bool:
         over = running.length - running.start >= self.shape.quantum
@@ -209,8 +240,20 @@ class Simulation:
             worker.preemptions += held > 0.999 and self.random.random() < 0.1
             state = "busy" if worker.running else "idle"
             count = len(worker.running)
+            drafts = {name: float(value) for name, value in worker.drafts.items()}
+            if drafts:
+                drafts["draft_seconds"] = drafts.pop("draft_microseconds") / 1e6
             workers[worker.id.name] = WorkerSample(
-                state, count, self.shape.slots, used, held, worker.preemptions, worker.tokens, count
+                state,
+                count,
+                self.shape.slots,
+                used,
+                held,
+                worker.preemptions,
+                worker.tokens,
+                count,
+                drafting="on" if drafts else "",
+                drafts=drafts,
             )
         pulse, progress = self.queue.pulse(self.workers[0].id, VERSION, (SHARED_LANE,)), self.queue.progress(0)
         return SampleLine(

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from tests.driver.sample_runs import LARGE, SMALL, run_record, write_run
 
+from openseer_driver.drafting import ReferenceReport, SourceReport
 from openseer_driver.report import count_up, estimate_points, make_report
 from openseer_driver.report_html import page, write_report
 from openseer_driver.run_folder import RunFolder
@@ -191,6 +192,78 @@ def test_a_run_folder_gets_report_json_and_a_page_that_needs_nothing_else(tmp_pa
     assert written["requests_total"] == report.requests_total == 320
     assert written["reaps"] > 0
     check_page(folder.report_page.read_text(), charts=7)
+
+
+def drafting(drafted: int, accepted: int, source: str, references: int, row_steps: int, steps: int) -> dict[str, float]:
+    """Counters of a worker all of whose row-steps had as many references and drafted from one source."""
+    return {
+        "steps": steps,
+        "draft_steps": row_steps,
+        "draft_seconds": steps / 1000,
+        "drafted_tokens": drafted,
+        "accepted_tokens": accepted,
+        f"drafted_{source}": drafted,
+        f"accepted_{source}": accepted,
+        f"steps_refs_{references}": row_steps,
+        f"tokens_refs_{references}": row_steps + accepted,
+    }
+
+
+def test_drafts_are_added_up_over_workers_sources_and_restarts() -> None:
+    samples = [
+        SampleLine(101.0, workers={"w-1": WorkerSample(drafting="on", drafts=drafting(40, 20, "own", 0, 10, 5))}),
+        SampleLine(102.0, workers={"w-1": WorkerSample(drafting="on", drafts=drafting(60, 25, "own", 0, 15, 8))}),
+        SampleLine(
+            103.0,
+            workers={
+                "w-1": WorkerSample(drafting="on", drafts=drafting(10, 5, "own", 0, 5, 2)),
+                "w-2": WorkerSample(drafting="on", drafts=drafting(30, 30, "siblings", 4, 10, 10)),
+            },
+        ),
+    ]
+
+    report = make_report(trace([fact("g", 0, chunk("w-1", 0, 5, 100.0, 110.0))], samples))
+
+    found = report.drafting
+    assert found is not None
+    assert (found.drafted_tokens, found.accepted_tokens, found.wasted_tokens) == (100, 60, 40)
+    assert (found.row_steps, found.acceptance_length, found.draft_length) == (30, 3.0, pytest.approx(100 / 30))
+    assert found.draft_share == pytest.approx(60 / 90)
+    assert (found.seconds, found.seconds_per_step) == (pytest.approx(0.02), pytest.approx(0.001))
+    assert found.by_source["own"] == SourceReport(70, 30, 40)
+    assert found.by_source["earlier"] == SourceReport(0, 0, 0)
+    assert found.by_references == {"0": ReferenceReport(20, 2.5), "4": ReferenceReport(10, 4.0)}
+    assert report.drafts == "on"
+    assert report.summary.endswith("3.00 tokens a step with drafts")
+
+
+def test_a_run_without_drafts_says_why_and_shows_no_charts_of_them() -> None:
+    reason = "off: spec.speculation.enabled is false"
+    samples = [SampleLine(101.0, workers={"w": WorkerSample(drafting=reason)})]
+    without = trace([fact("g", 0, chunk("w", 0, 5, 100.0, 110.0))], samples)
+
+    report = make_report(without)
+    text = page(without, report)
+
+    assert (report.drafts, report.drafting, report.acceptance_length) == (reason, None, 1.0)
+    assert reason in text
+    assert "Acceptance length" not in text
+    assert "with drafts" not in report.summary
+
+
+def test_a_run_that_drafted_has_three_charts_more(tmp_path: Path) -> None:
+    write_run(tmp_path / "drafted", replace(SMALL, groups=8, drafts=True))
+    folder = RunFolder(tmp_path / "drafted")
+
+    report = write_report(folder)
+
+    written = json.loads(folder.report_file.read_text())["drafting"]
+    assert report.drafting is not None
+    assert written["accepted_tokens"] == report.drafting.accepted_tokens > 0
+    assert written["accepted_tokens"] + written["wasted_tokens"] == written["drafted_tokens"]
+    text = folder.report_page.read_text()
+    check_page(text, charts=10)
+    assert "the Seer paper, at 0, 1, 5 and 15" in text
 
 
 @pytest.mark.slow

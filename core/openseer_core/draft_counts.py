@@ -1,0 +1,101 @@
+"""What workers count of their drafting, under the names of their heartbeats: picked out, summed up, set in relation."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+Figures = Mapping[str, float | int | str]
+
+SOURCES = ("own", "siblings", "earlier", "prompt")
+"""Where a draft comes from: the response itself, its siblings, responses of earlier batches, the prompt."""
+REFERENCES = (0, 1, 2, 4, 8, 16)
+"""Numbers of siblings' responses that a row could draft from; each stands for itself up to the next one."""
+COUNTERS = (
+    "steps",
+    "drafted_tokens",
+    "accepted_tokens",
+    "draft_steps",
+    "draft_seconds",
+    "shared_tokens",
+    "shared_bytes",
+    *(f"{what}_{source}" for what in ("drafted", "accepted") for source in SOURCES),
+    *(f"{what}_refs_{count}" for what in ("steps", "tokens") for count in REFERENCES),
+)
+"""They only grow while a worker lives. `steps` are the engine's; a row-step is the part of one request in one step."""
+
+
+@dataclass(frozen=True, slots=True)
+class DraftCounts:
+    """Counters of one worker, or sums over workers or differences over time."""
+
+    values: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @staticmethod
+    def of(figures: Figures) -> "DraftCounts":
+        """Of a heartbeat; nothing where the worker does not draft."""
+        if not figures.get("draft_steps"):
+            return DraftCounts()
+        return DraftCounts({name: float(figures[name]) for name in COUNTERS if name in figures})
+
+    def __add__(self, other: "DraftCounts") -> "DraftCounts":
+        names = self.values.keys() | other.values.keys()
+        return DraftCounts({name: self[name] + other[name] for name in names})
+
+    def since(self, earlier: "DraftCounts") -> "DraftCounts":
+        """What has come since `earlier`; of a worker that started anew meanwhile, all that it has."""
+        return DraftCounts({name: _grown(earlier[name], value) for name, value in self.values.items()})
+
+    def __getitem__(self, name: str) -> float:
+        return self.values.get(name, 0.0)
+
+    @property
+    def drafted(self) -> int:
+        """Tokens that were drafted, and so verified by the engine beside its own."""
+        return round(self["drafted_tokens"])
+
+    @property
+    def accepted(self) -> int:
+        """Of these, tokens that came true."""
+        return round(self["accepted_tokens"])
+
+    @property
+    def acceptance(self) -> float:
+        """Share of the drafted tokens that came true."""
+        return _ratio(self["accepted_tokens"], self["drafted_tokens"])
+
+    @property
+    def row_steps(self) -> int:
+        """Row-steps, those without a draft included."""
+        return round(sum(self[f"steps_refs_{count}"] for count in REFERENCES))
+
+    @property
+    def acceptance_length(self) -> float:
+        """Mean tokens of a row-step, the engine's own one included; 0 of none."""
+        return _ratio(sum(self[f"tokens_refs_{count}"] for count in REFERENCES), self.row_steps)
+
+    @property
+    def draft_share(self) -> float:
+        """Share of the generated tokens that were drafted."""
+        return _ratio(self["accepted_tokens"], sum(self[f"tokens_refs_{count}"] for count in REFERENCES))
+
+    @property
+    def draft_length(self) -> float:
+        """Mean tokens drafted for a row-step."""
+        return _ratio(self["drafted_tokens"], self.row_steps)
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Mean time that drafting takes in a step of the engine."""
+        return _ratio(self["draft_seconds"], self["steps"])
+
+
+def summed(counts: Iterable[DraftCounts]) -> DraftCounts:
+    """Of several workers, or of several stretches of time."""
+    return sum(counts, DraftCounts())
+
+
+def _grown(before: float, after: float) -> float:
+    return after - before if after >= before else after
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
