@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from openseer_core.chunk import WorkerInfo
+from openseer_worker.draft_metrics import draft_metrics
 
 TICK_SECONDS = 1.0
 STUCK_SECONDS = 30.0
@@ -86,6 +87,7 @@ class Health(Collector):
         for figure, (name, text) in _COUNTERS.items():
             if figure in told.figures:
                 yield CounterMetricFamily(f"openseer_worker_{name}", text, value=float(told.figures[figure]))
+        yield from draft_metrics(told.figures)
         yield from _gpu_metrics(told)
 
 
