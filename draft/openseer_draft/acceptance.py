@@ -1,0 +1,88 @@
+"""How likely a proposed token is to be the next one, learned from what came: by match length, frequency and source.
+
+The automaton's relative frequency alone is a poor probability: one occurrence out of one after a match of two tokens
+says less than forty out of fifty after a match of twenty. So a table counts, per cell, how often the proposed token was
+the one that was sampled. It learns from every candidate, also from those that were too unlikely to be verified: what
+the engine sampled shows whether they would have been accepted.
+"""
+
+# Compiled functions carry no types (see compiled).
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openseer_draft.arena import EARLIER, PROMPT
+from openseer_draft.compiled import compiled
+
+SOURCES = ("own", "siblings", "earlier", "prompt")
+OWN, SIBLINGS, EARLIER_SOURCE, PROMPT_SOURCE = range(4)
+
+_MATCH_EDGES = (1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 65)
+MATCHES = len(_MATCH_EDGES)
+LONGEST_MATCH = 65
+FREQUENCIES = 16
+CELLS = len(SOURCES) * MATCHES * FREQUENCIES
+
+PRIOR_WEIGHT = 4.0
+"""A cell's first guess counts as much as so many trials."""
+FORGET_AT = 1024.0
+"""A cell that has so many trials halves them: what a model repeats changes with its weights."""
+DOUBT = 0.5
+"""Added to the number of occurrences when a frequency is taken: one of one is less than ten of ten."""
+
+
+class Acceptance(NamedTuple):
+    """Per cell (cells): trials, hits, and the probability they give. `buckets`: from a match length to its row."""
+
+    trials: NDArray[np.float64]
+    hits: NDArray[np.float64]
+    chance: NDArray[np.float64]
+    buckets: NDArray[np.int32]
+
+
+def new_acceptance() -> Acceptance:
+    """A table that has seen nothing: a token is as likely as it is frequent, less so after a short match."""
+    buckets = np.searchsorted(_MATCH_EDGES, np.arange(LONGEST_MATCH + 1), side="right") - 1
+    frequency = (np.arange(FREQUENCIES) + 0.5) / FREQUENCIES
+    match = np.array(_MATCH_EDGES, float)
+    guess = (match / (match + 1.0))[:, None] * frequency[None, :]
+    chance = np.broadcast_to(guess, (len(SOURCES), MATCHES, FREQUENCIES)).reshape(CELLS).copy()
+    return Acceptance(
+        np.full(CELLS, PRIOR_WEIGHT), PRIOR_WEIGHT * chance, chance, np.maximum(buckets, 0).astype(np.int32)
+    )
+
+
+@compiled
+def cell_of(table, source, match, occurrences, among):
+    """The cell of a token that followed in `occurrences` of `among` places where the last `match` tokens stood."""
+    frequency = min(int(occurrences * FREQUENCIES / (among + DOUBT)), FREQUENCIES - 1)
+    row = table.buckets[min(match, LONGEST_MATCH)]
+    return (source * MATCHES + row) * FREQUENCIES + frequency
+
+
+@compiled
+def source_of(owner, request):
+    """Which source a state of that owner is to a request."""
+    if owner == request:
+        return OWN
+    if owner == EARLIER:
+        return EARLIER_SOURCE
+    if owner == PROMPT:
+        return PROMPT_SOURCE
+    return SIBLINGS
+
+
+@compiled
+def learn(table, cell, hit):
+    """Counts one trial of a cell."""
+    table.trials[cell] += 1.0
+    if hit:
+        table.hits[cell] += 1.0
+    table.chance[cell] = table.hits[cell] / table.trials[cell]
+    if table.trials[cell] >= FORGET_AT:
+        table.trials[cell] *= 0.5
+        table.hits[cell] *= 0.5

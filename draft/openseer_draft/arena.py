@@ -1,0 +1,180 @@
+"""The memory of all automata of a worker: flat int32 arrays, one limit, groups that are freed at once.
+
+Nothing grows and nothing is copied: the arrays are as large as the limit from the start, and the system gives them
+memory only where they are written. A freed group is a chain of states hung onto the list of dead ones; a dead state and
+its edges are taken apart when they are needed again, so freeing costs nothing in the step in which it happens.
+"""
+
+# Compiled functions carry no types (see compiled).
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openseer_draft.compiled import compiled
+
+# Columns of a state (32 bytes). TOKEN and TARGET are its most frequent edge, the others hang on EDGES; 0 is "none".
+LENGTH, LINK, COUNT, TOKEN, TARGET, EDGES, OWNER, NEXT = range(8)
+# Columns of an edge (20 bytes): of a state's second edge and on.
+SOURCE, LABEL, GOAL, SIBLING, BUCKET_NEXT = range(5)
+# Counters of an arena.
+STATES_USED, EDGES_USED, DEAD, FREE_STATE, FREE_EDGE, STATES_FREE, EDGES_FREE, STATES_LIVE, EDGES_LIVE = range(9)
+# Columns of a group. REFERENCES: responses of which at least a token is known.
+ROOT, HEAD, REFERENCES, STATES, EDGES_HELD = range(5)
+GROUP_COLUMNS = 5
+
+STATE_BYTES, EDGE_BYTES, BUCKET_BYTES = 32, 20, 4
+_STATE_SHARE, _EDGE_SHARE = 0.6, 0.3
+"""Of the memory, as the text of language models uses it; the rest is the table that finds edges."""
+
+MANY, EARLIER, PROMPT = -3, -2, -1
+"""Owners of a state that are no single response: several responses, earlier iterations, the prompt."""
+
+
+class Arena(NamedTuple):
+    """States int32 (states, 8), edges int32 (edges, 5), buckets int32 (a power of two), counters int64 (9)."""
+
+    states: NDArray[np.int32]
+    edges: NDArray[np.int32]
+    buckets: NDArray[np.int32]
+    counters: NDArray[np.int64]
+
+
+def new_arena(memory_bytes: int) -> Arena:
+    """An empty arena that never takes more than `memory_bytes`."""
+    states = max(1024, int(memory_bytes * _STATE_SHARE) // STATE_BYTES)
+    edges = max(1024, int(memory_bytes * _EDGE_SHARE) // EDGE_BYTES)
+    buckets = 1 << max(10, int(np.log2(max(1, memory_bytes * (1 - _STATE_SHARE - _EDGE_SHARE) / BUCKET_BYTES))))
+    counters = np.zeros(9, np.int64)
+    counters[STATES_USED] = counters[EDGES_USED] = 1  # index 0 is "none"
+    return Arena(np.zeros((states, 8), np.int32), np.zeros((edges, 5), np.int32), np.zeros(buckets, np.int32), counters)
+
+
+def used_bytes(arena: Arena) -> int:
+    """What live groups take."""
+    return int(arena.counters[STATES_LIVE]) * STATE_BYTES + int(arena.counters[EDGES_LIVE]) * EDGE_BYTES
+
+
+@compiled
+def bucket_of(arena, state, token):
+    """Where the edge of `state` with `token` is looked up."""
+    mixed = (np.uint32(state) * np.uint32(2654435761)) ^ (np.uint32(token) * np.uint32(2246822519))
+    mixed ^= mixed >> np.uint32(15)
+    return np.int64(mixed & np.uint32(arena.buckets.shape[0] - 1))
+
+
+@compiled
+def unlink(arena, edge):
+    """Takes an edge out of the table."""
+    edges, buckets = arena.edges, arena.buckets
+    place = bucket_of(arena, edges[edge, SOURCE], edges[edge, LABEL])
+    at = buckets[place]
+    if at == edge:
+        buckets[place] = edges[edge, BUCKET_NEXT]
+        return
+    while edges[at, BUCKET_NEXT] != edge:
+        at = edges[at, BUCKET_NEXT]
+    edges[at, BUCKET_NEXT] = edges[edge, BUCKET_NEXT]
+
+
+@compiled
+def enter(arena, edge):
+    """Puts an edge, whose source and label are set, into the table."""
+    place = bucket_of(arena, arena.edges[edge, SOURCE], arena.edges[edge, LABEL])
+    arena.edges[edge, BUCKET_NEXT] = arena.buckets[place]
+    arena.buckets[place] = edge
+
+
+@compiled
+def bury(arena):
+    """Takes one dead state apart: it and its edges can be used again."""
+    states, edges, counters = arena.states, arena.edges, arena.counters
+    state = counters[DEAD]
+    counters[DEAD] = states[state, NEXT]
+    edge = states[state, EDGES]
+    while edge != 0:
+        following = edges[edge, SIBLING]
+        unlink(arena, edge)
+        edges[edge, SIBLING] = counters[FREE_EDGE]
+        counters[FREE_EDGE] = edge
+        counters[EDGES_FREE] += 1
+        edge = following
+    states[state, NEXT] = counters[FREE_STATE]
+    counters[FREE_STATE] = state
+    counters[STATES_FREE] += 1
+
+
+@compiled
+def has_room(arena, edges_needed):
+    """Whether two states (the most that one token takes) and so many edges are there; dead ones are taken apart."""
+    counters = arena.counters
+    while True:
+        states_left = arena.states.shape[0] - counters[STATES_USED] + counters[STATES_FREE]
+        edges_left = arena.edges.shape[0] - counters[EDGES_USED] + counters[EDGES_FREE]
+        if states_left >= 2 and edges_left >= edges_needed:
+            return True
+        if counters[DEAD] == 0:
+            return False
+        bury(arena)
+
+
+@compiled
+def take_state(arena, groups, group):
+    """A blank state, in the chain of its group. There is one: see `has_room`."""
+    states, counters = arena.states, arena.counters
+    if counters[FREE_STATE] == 0 and counters[DEAD] != 0:
+        bury(arena)
+    state = counters[FREE_STATE]
+    if state != 0:
+        counters[FREE_STATE] = states[state, NEXT]
+        counters[STATES_FREE] -= 1
+    else:
+        state = counters[STATES_USED]
+        counters[STATES_USED] += 1
+    states[state] = 0
+    states[state, NEXT] = groups[group, HEAD]
+    groups[group, HEAD] = state
+    groups[group, STATES] += 1
+    counters[STATES_LIVE] += 1
+    return np.int32(state)
+
+
+@compiled
+def take_edge(arena, groups, group):
+    """A used-up or new edge. There is one: see `has_room`."""
+    counters = arena.counters
+    groups[group, EDGES_HELD] += 1
+    counters[EDGES_LIVE] += 1
+    edge = counters[FREE_EDGE]
+    if edge != 0:
+        counters[FREE_EDGE] = arena.edges[edge, SIBLING]
+        counters[EDGES_FREE] -= 1
+    else:
+        edge = counters[EDGES_USED]
+        counters[EDGES_USED] += 1
+    return np.int32(edge)
+
+
+@compiled
+def new_group(arena, groups, group):
+    """Gives a row of `groups` an empty automaton; False when there is no memory."""
+    if not has_room(arena, 0):
+        return False
+    groups[group] = 0
+    groups[group, ROOT] = take_state(arena, groups, group)
+    return True
+
+
+@compiled
+def free_group(arena, groups, group):
+    """Hands all states of a group over to the dead."""
+    counters = arena.counters
+    root = groups[group, ROOT]  # the first state taken, so the last of the chain
+    arena.states[root, NEXT] = counters[DEAD]
+    counters[DEAD] = groups[group, HEAD]
+    counters[STATES_LIVE] -= groups[group, STATES]
+    counters[EDGES_LIVE] -= groups[group, EDGES_HELD]
+    groups[group] = 0

@@ -1,0 +1,236 @@
+"""A suffix automaton over a group's prompt and responses, with exact counts and the most frequent next token.
+
+Blumer et al., "The smallest automaton recognizing the subwords of a text" (1985), extended online to several texts. A
+state stands for all substrings that occur at the same places; its suffix link leads to the longest suffix that occurs
+elsewhere too. So the state of a text's end already is its longest match: a step re-reads nothing.
+"""
+
+# Compiled functions carry no types (see compiled).
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
+
+import numpy as np
+
+from openseer_draft.arena import (
+    BUCKET_NEXT,
+    COUNT,
+    EDGES,
+    GOAL,
+    LABEL,
+    LENGTH,
+    LINK,
+    MANY,
+    OWNER,
+    ROOT,
+    SIBLING,
+    SOURCE,
+    TARGET,
+    TOKEN,
+    bucket_of,
+    enter,
+    has_room,
+    take_edge,
+    take_state,
+    unlink,
+)
+from openseer_draft.compiled import compiled
+
+COUNTED_SUFFIXES = 64
+"""Most suffixes of a text whose count one token raises, longest first. A run of one token has as many as it is long;
+without this bound each of its tokens would cost more than the one before. Other text stays far below."""
+
+
+@compiled
+def find(arena, state, token):
+    """The edge of `state` with `token` among those in the table, or 0."""
+    edges = arena.edges
+    edge = arena.buckets[bucket_of(arena, state, token)]
+    while edge != 0 and not (edges[edge, SOURCE] == state and edges[edge, LABEL] == token):
+        edge = edges[edge, BUCKET_NEXT]
+    return edge
+
+
+@compiled
+def target(arena, state, token):
+    """Where `token` leads from `state`, or 0."""
+    states = arena.states
+    if states[state, TARGET] == 0 or states[state, TOKEN] == token:
+        return states[state, TARGET]
+    if states[state, EDGES] == 0:
+        return np.int32(0)
+    edge = find(arena, state, token)
+    return arena.edges[edge, GOAL] if edge != 0 else np.int32(0)
+
+
+@compiled
+def add_edge(arena, groups, group, state, token, goal):
+    """Gives `state` an edge with a token that it had none for."""
+    states, edges = arena.states, arena.edges
+    if states[state, TARGET] == 0:
+        states[state, TOKEN] = token
+        states[state, TARGET] = goal
+        return
+    edge = take_edge(arena, groups, group)
+    edges[edge, SOURCE] = state
+    edges[edge, LABEL] = token
+    edges[edge, GOAL] = goal
+    edges[edge, SIBLING] = states[state, EDGES]
+    states[state, EDGES] = edge
+    enter(arena, edge)
+
+
+@compiled
+def prefer(arena, state, token, goal):
+    """Makes an edge of the table the most frequent one; the one that was takes its place there."""
+    states, edges = arena.states, arena.edges
+    edge = find(arena, state, token)
+    unlink(arena, edge)
+    edges[edge, LABEL] = states[state, TOKEN]
+    edges[edge, GOAL] = states[state, TARGET]
+    enter(arena, edge)
+    states[state, TOKEN] = token
+    states[state, TARGET] = goal
+
+
+@compiled
+def degree(arena, state):
+    """How many edges of `state` are in the table."""
+    count = 0
+    edge = arena.states[state, EDGES]
+    while edge != 0:
+        count += 1
+        edge = arena.edges[edge, SIBLING]
+    return count
+
+
+@compiled
+def redirect(arena, state, token, old, new):
+    """Turns the edges with `token` that lead from `state` and its suffixes to `old` over to `new`."""
+    states, edges = arena.states, arena.edges
+    while state != 0:
+        if states[state, TARGET] != 0 and states[state, TOKEN] == token:
+            if states[state, TARGET] != old:
+                return
+            states[state, TARGET] = new
+        else:
+            edge = find(arena, state, token)
+            if edge == 0 or edges[edge, GOAL] != old:
+                return
+            edges[edge, GOAL] = new
+        state = states[state, LINK]
+
+
+@compiled
+def split(arena, groups, group, whole, state, token):
+    """Splits off the part of `whole` that ends a shorter text: what `state` and its suffixes reach with `token`."""
+    states, edges = arena.states, arena.edges
+    part = take_state(arena, groups, group)
+    states[part, LENGTH] = states[state, LENGTH] + 1
+    states[part, LINK] = states[whole, LINK]
+    states[part, COUNT] = states[whole, COUNT]
+    states[part, TOKEN] = states[whole, TOKEN]
+    states[part, TARGET] = states[whole, TARGET]
+    states[part, OWNER] = states[whole, OWNER]
+    edge = states[whole, EDGES]
+    while edge != 0:
+        add_edge(arena, groups, group, part, edges[edge, LABEL], edges[edge, GOAL])
+        edge = edges[edge, SIBLING]
+    states[whole, LINK] = part
+    redirect(arena, state, token, whole, part)
+    return part
+
+
+@compiled
+def grow(arena, groups, group, last, token):
+    """A new state for the text of `last` with `token` behind it; 0 when there is no memory."""
+    states = arena.states
+    missing = 0
+    suffix, known = last, np.int32(0)
+    while suffix != 0:
+        known = target(arena, suffix, token)
+        if known != 0:
+            break
+        missing += 1
+        suffix = states[suffix, LINK]
+    if not has_room(arena, missing + (degree(arena, known) if suffix != 0 else 0)):
+        return np.int32(0)
+    fresh = take_state(arena, groups, group)
+    states[fresh, LENGTH] = states[last, LENGTH] + 1
+    state = last
+    while state != suffix:
+        add_edge(arena, groups, group, state, token, fresh)
+        state = states[state, LINK]
+    if suffix == 0:
+        states[fresh, LINK] = groups[group, ROOT]
+    elif states[known, LENGTH] == states[suffix, LENGTH] + 1:
+        states[fresh, LINK] = known
+    else:
+        states[fresh, LINK] = split(arena, groups, group, known, suffix, token)
+    return fresh
+
+
+@compiled
+def mark(arena, state, owner):
+    """Counts one more occurrence of a state, in a text of `owner`."""
+    states = arena.states
+    states[state, COUNT] += 1
+    before = states[state, OWNER]
+    if before != owner:
+        states[state, OWNER] = owner if before == 0 else MANY
+
+
+@compiled
+def count(arena, last, token, fresh, owner):
+    """Raises the counts of all suffixes that end in `fresh`, and keeps each one's most frequent edge."""
+    states = arena.states
+    state, before, walked = fresh, last, 0
+    mark(arena, state, owner)
+    while before != 0 and walked < COUNTED_SUFFIXES:
+        shortest = states[before, LENGTH] + 1
+        following = states[state, LINK]
+        while states[following, LENGTH] >= shortest:
+            state = following
+            mark(arena, state, owner)
+            following = states[state, LINK]
+        best = states[before, TARGET]
+        if best != state and states[state, COUNT] >= states[best, COUNT]:
+            prefer(arena, before, token, state)
+        before = states[before, LINK]
+        walked += 1
+
+
+@compiled
+def append(arena, groups, group, owner, last, tokens, start, stop):
+    """Puts tokens[start:stop] behind the text that ends in state `last`; (new last state, place it came to).
+
+    The place is less than `stop` when there is no more memory.
+    """
+    states = arena.states
+    last = np.int32(last)
+    for place in range(start, stop):
+        token = tokens[place]
+        following = target(arena, last, token)
+        if following == 0:
+            following = grow(arena, groups, group, last, token)
+        elif states[following, LENGTH] != states[last, LENGTH] + 1:
+            if not has_room(arena, degree(arena, following)):
+                return last, place
+            following = split(arena, groups, group, following, last, token)
+        if following == 0:
+            return last, place
+        count(arena, last, token, following, owner)
+        last = following
+    return last, stop
+
+
+@compiled
+def follow(arena, last, tokens, start, stop):
+    """Goes along a text that may be there already, without counting it; (state, place) where it ceases to be."""
+    states = arena.states
+    last = np.int32(last)
+    for place in range(start, stop):
+        following = target(arena, last, tokens[place])
+        if following == 0 or states[following, LENGTH] != states[last, LENGTH] + 1:
+            return last, place
+        last = following
+    return last, stop
