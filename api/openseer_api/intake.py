@@ -2,6 +2,7 @@
 
 import json
 
+from openseer_api.earlier import with_earlier
 from openseer_api.jobs import JobContext
 from openseer_api.problems import BusyError
 from openseer_core.batch import BatchRecord
@@ -58,7 +59,7 @@ class Intake:
         if not takes_groups(orders, self._record.version):
             raise BusyError(f"new weights are coming: batch {self._record.number} takes groups again afterwards")
         self._waiting = []
-        self._accepted += await job.store.submit(piece)
+        self._accepted += await job.store.submit(await with_earlier(job, piece))
 
     async def _render(self, group: Group) -> GroupSpec:
         job, spec = self._job, self._spec

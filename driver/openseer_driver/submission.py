@@ -12,6 +12,7 @@ from openseer_core.ids import GroupId
 from openseer_core.job import RolloutJob, Sampling
 from openseer_core.prompts import PromptLine, parse_prompts
 from openseer_core.schedule import Lanes, policy
+from openseer_core.siblings import prompt_digest
 from openseer_core.tokens import pack_tokens
 from openseer_driver.text import Rendered, TextCodec
 from openseer_worker.job_sampling import dump_sampling
@@ -88,6 +89,7 @@ def render_groups(
     chosen = policy(rollout.policy, probe=rollout.probe, ageing=rollout.ageing_tokens_per_second)
     lanes = Lanes(rollout.policy, max(1, job.spec.workers.replicas))
     sampling = dump_sampling(job.spec.sampling)
+    kept = job.spec.speculation.earlier_responses
     problems: list[str] = []
     groups: list[GroupSpec] = []
     for ordinal, prompt in enumerate(prompts):
@@ -99,12 +101,13 @@ def render_groups(
         lengths = prompt.lengths or ()
         group = GroupId(BATCH, prompt.id)
         size, longest = job.spec.group_size, job.spec.sampling.max_tokens
+        tokens = pack_tokens(rendered.token_ids)
         groups.append(
             GroupSpec(
                 id=group,
                 version=INITIAL_VERSION,
                 ordinal=ordinal,
-                prompt=pack_tokens(rendered.token_ids),
+                prompt=tokens,
                 max_tokens=longest,
                 ranks=tuple(chosen.rank(length) for length in lengths) or (chosen.rank(0),) * size,
                 lanes=lanes.bind(ordinal, size),
@@ -113,6 +116,8 @@ def render_groups(
                 lengths=lengths,
                 sampling=sampling,
                 metadata=json.dumps({"metadata": prompt.metadata, "template_hash": rendered.template_hash}),
+                history=prompt_digest(tokens) if kept else "",
+                history_size=kept,
             )
         )
     if problems:

@@ -7,10 +7,10 @@ import time
 from openseer_api.compat.groups import YOUNG_SECONDS, LiveGroup, Names, first_spec, grown_spec
 from openseer_api.compat.members import Member, tell
 from openseer_api.compat.refusals import LostError
+from openseer_api.earlier import with_earlier
 from openseer_api.jobs import JobContext
 from openseer_core.chunk import Result
 from openseer_core.errors import OpenseerError
-from openseer_core.group import GroupSpec
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.life import Event
 from openseer_core.wire import MAX_GROUP_SIZE
@@ -67,7 +67,7 @@ class LiveBatch:
 
     async def _write(self, groups: list[list[Member]]) -> None:
         now = await self._job.store.now()
-        fresh: list[GroupSpec] = []
+        fresh: list[LiveGroup] = []
         for members in groups:
             group = self.group_for(members)
             if group is None:
@@ -75,7 +75,10 @@ class LiveBatch:
             else:
                 await self._grow(group, members)
         if fresh:
-            await self._job.store.submit(fresh)
+            specs = await with_earlier(self._job, [group.spec for group in fresh])
+            for group, spec in zip(fresh, specs, strict=True):
+                group.spec = spec
+            await self._job.store.submit(specs)
 
     def _withdraw(self, groups: list[list[Member]]) -> None:
         """How far a write came that failed is not known: such a group gets no further members."""
@@ -85,14 +88,14 @@ class LiveBatch:
                 if member.request is not None:
                     self.waiting.pop(member.request, None)
 
-    def _begin(self, members: list[Member], now: float) -> GroupSpec:
+    def _begin(self, members: list[Member], now: float) -> LiveGroup:
         first = members[0]
         gid = GroupId(self.number, self._names.fresh(first.name))
         spec = first_spec(self._job, gid, self.version, self._count, members, now)
         self._count += 1
         group = self._groups[first.likeness] = LiveGroup(spec, time.monotonic(), bool(first.name))
         self._expect(group, members, 0)
-        return spec
+        return group
 
     async def _grow(self, group: LiveGroup, members: list[Member]) -> None:
         present = group.spec.size
