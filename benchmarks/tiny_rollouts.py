@@ -10,8 +10,8 @@ Each line of `rollouts.jsonl` is a group: its prompt and responses as text, a ch
 # pyright: reportUnknownArgumentType=false
 import sys
 
-# Not this folder: its queue.py would stand in for the standard library's.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
+# This folder last: its queue.py would stand in for the standard library's.
+sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]] + [__file__.rpartition("/")[0]]
 
 import argparse
 import asyncio

@@ -1,0 +1,132 @@
+"""What drafting costs: the product's drafter and arctic-inference on the same made-up responses."""
+
+# arctic-inference is installed only where it is measured against, and carries no types:
+# pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from replay import Arctic, Ours, Peer, Row, Static, StepTime, Tokens, has_arctic, replay
+from synthetic_groups import synthetic_group
+
+MOST_TOKENS = 8
+PROMPT = np.arange(1, 25, dtype=np.int32)
+DEPTH = 24
+"""vLLM's own default."""
+SMALL = 3
+"""Tokens of a small delta: what a step adds, about."""
+
+
+def measure_costs(*, quick: bool) -> dict[str, dict[str, float]]:
+    """Per drafter: appending one group of 16 responses, its memory, a step of 1 and of 256 requests."""
+    responses = synthetic_group(16, 4096 if quick else 16_384, 0)
+    figures: dict[str, dict[str, float]] = {"ours": _ours_appends(responses)}
+    if has_arctic():
+        figures["arctic"] = _arctic_appends(responses)
+    figures["ours"] |= _steps(lambda slots, longest: Ours(slots, MOST_TOKENS, longest, StepTime()), quick)
+    if has_arctic():
+        figures["arctic"] |= _steps(lambda slots, longest: Arctic(Static(MOST_TOKENS), depth=DEPTH, apart=False), quick)
+        names = figures["ours"].keys() & figures["arctic"].keys()
+        figures["arctic / ours"] = {name: figures["arctic"][name] / figures["ours"][name] for name in sorted(names)}
+    return figures
+
+
+# ---- one group of responses, appended
+
+
+def _ours_appends(responses: list[Tokens]) -> dict[str, float]:
+    tokens = sum(map(len, responses))
+    drafter = Ours(1, MOST_TOKENS, 64, None).drafter
+    drafter.append("compiles", 0, 0, responses[0][:64].tobytes())
+    started = time.perf_counter()
+    for index, response in enumerate(responses):
+        drafter.append("bulk", index, 0, response.tobytes())
+    bulk = time.perf_counter() - started
+    memory = drafter.figures()["draft_bytes"]
+    pieces = [
+        (index, at, responses[index][at : at + SMALL].tobytes())
+        for at in range(0, len(responses[0]), SMALL)
+        for index in range(len(responses))
+    ]
+    started = time.perf_counter()
+    for index, at, piece in pieces:
+        drafter.append("pieces", index, at, piece)
+    return {
+        "append whole responses, µs/token": bulk / tokens * 1e6,
+        "append 3 tokens at a time, µs/token": (time.perf_counter() - started) / tokens * 1e6,
+        "memory, B/token": memory / tokens,
+    }
+
+
+def _arctic_appends(responses: list[Tokens]) -> dict[str, float]:
+    """Times of the tree of all responses alone; memory with each live request's own tree, as vLLM keeps them."""
+    from arctic_inference.suffix_decoding import SuffixDecodingCache  # noqa: PLC0415 - may be missing
+    from arctic_inference.suffix_decoding._C import SuffixTree  # noqa: PLC0415
+
+    tokens = sum(map(len, responses))
+    tree: Any = SuffixTree(DEPTH)
+    started = time.perf_counter()
+    for index, response in enumerate(responses):
+        tree.extend_ndarray(index, response)
+    bulk = time.perf_counter() - started
+    pieces = [
+        (index, responses[index][at : at + SMALL])
+        for at in range(0, len(responses[0]), SMALL)
+        for index in range(len(responses))
+    ]
+    small: Any = SuffixTree(DEPTH)
+    started = time.perf_counter()
+    for index, piece in pieces:
+        small.extend_ndarray(index, piece)
+    apiece = time.perf_counter() - started
+    cache: Any = SuffixDecodingCache(DEPTH)
+    for index, response in enumerate(responses):
+        cache.start_request(index, PROMPT)
+        cache.add_active_response(index, response)
+    own = [cache._global_tree, *cache._local_trees.values()]
+    return {
+        "append whole responses, µs/token": bulk / tokens * 1e6,
+        "append 3 tokens at a time, µs/token": apiece / tokens * 1e6,
+        "memory, B/token": sum(one.estimate_memory() for one in own) / tokens,
+        "memory of the tree of all alone, B/token": tree.estimate_memory() / tokens,
+    }
+
+
+# ---- steps: the tokens of the last one taken in, and the next draft
+
+
+def _steps(new: Callable[[int, int], Peer], quick: bool) -> dict[str, float]:
+    one = _one_request(new, 300 if quick else 3000)
+    many = _many_requests(new, 30 if quick else 200, 512 if quick else 4096)
+    return {
+        "step of 1 request, mean µs": float(np.mean(one)) * 1e6,
+        "step of 1 request, p99 µs": float(np.percentile(one, 99)) * 1e6,
+        "step of 256 requests, mean ms": float(np.mean(many)) * 1e3,
+        "step of 256 requests, median ms": float(np.median(many)) * 1e3,
+        "step of 256 requests, p99 ms": float(np.percentile(many, 99)) * 1e3,
+    }
+
+
+def _one_request(new: Callable[[int, int], Peer], steps: int) -> list[float]:
+    """With 15 siblings."""
+    responses = synthetic_group(16, 4 * steps, 1)
+    peer = new(1, len(PROMPT) + len(responses[0]))
+    for index, response in enumerate(responses[:-1]):
+        peer.know(0, index, PROMPT, response)
+    replay(peer, [Row.of(0, 15, PROMPT, responses[-1])], 1, StepTime(), steps)
+    return peer.clock[1:]
+
+
+def _many_requests(new: Callable[[int, int], Peer], steps: int, known: int) -> list[float]:
+    """16 groups of 16, each with so many tokens when it begins."""
+    longest = known + (MOST_TOKENS + 1) * steps
+    peer = new(256, len(PROMPT) + longest)
+    rows = [
+        Row.of(group, index, PROMPT, response, known)
+        for group in range(16)
+        for index, response in enumerate(synthetic_group(16, longest, 100 + group))
+    ]
+    replay(peer, rows, 256, StepTime(), steps)
+    return peer.clock[1:]
