@@ -18,6 +18,7 @@ from openseer_draft.compiled import compiled
 
 # Columns of a state (32 bytes). TOKEN and TARGET are its most frequent edge, the others hang on EDGES; 0 is "none".
 LENGTH, LINK, COUNT, TOKEN, TARGET, EDGES, OWNER, NEXT = range(8)
+STATE_COLUMNS = 8
 # Columns of an edge (20 bytes): of a state's second edge and on.
 SOURCE, LABEL, GOAL, SIBLING, BUCKET_NEXT = range(5)
 # Counters of an arena.
@@ -50,7 +51,8 @@ def new_arena(memory_bytes: int) -> Arena:
     buckets = 1 << max(10, int(np.log2(max(1, memory_bytes * (1 - _STATE_SHARE - _EDGE_SHARE) / BUCKET_BYTES))))
     counters = np.zeros(9, np.int64)
     counters[STATES_USED] = counters[EDGES_USED] = 1  # index 0 is "none"
-    return Arena(np.zeros((states, 8), np.int32), np.zeros((edges, 5), np.int32), np.zeros(buckets, np.int32), counters)
+    tables = np.zeros((states, STATE_COLUMNS), np.int32), np.zeros((edges, 5), np.int32), np.zeros(buckets, np.int32)
+    return Arena(*tables, counters)
 
 
 def used_bytes(arena: Arena) -> int:
@@ -134,7 +136,8 @@ def take_state(arena, groups, group):
     else:
         state = counters[STATES_USED]
         counters[STATES_USED] += 1
-    states[state] = 0
+    for column in range(STATE_COLUMNS):
+        states[state, column] = 0
     states[state, NEXT] = groups[group, HEAD]
     groups[group, HEAD] = state
     groups[group, STATES] += 1
@@ -159,11 +162,18 @@ def take_edge(arena, groups, group):
 
 
 @compiled
+def clear(groups, group):
+    """Makes a row of `groups` blank."""
+    for column in range(GROUP_COLUMNS):
+        groups[group, column] = 0
+
+
+@compiled
 def new_group(arena, groups, group):
     """Gives a row of `groups` an empty automaton; False when there is no memory."""
     if not has_room(arena, 0):
         return False
-    groups[group] = 0
+    clear(groups, group)
     groups[group, ROOT] = take_state(arena, groups, group)
     return True
 
@@ -177,4 +187,4 @@ def free_group(arena, groups, group):
     counters[DEAD] = groups[group, HEAD]
     counters[STATES_LIVE] -= groups[group, STATES]
     counters[EDGES_LIVE] -= groups[group, EDGES_HELD]
-    groups[group] = 0
+    clear(groups, group)

@@ -23,10 +23,12 @@ ROW_NODES = 11
 SHARES = (0.0, 0.125, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Measured draft tokens per request. None is its own case: with any, a step takes another way through the engine."""
 SHARE_NODES = len(SHARES)
-FIRST_RATES = 8.0
+SLOWEST_RATE = 8.0
 """A node follows its measurements at the rate 1/n, down to 1/8, so that growing contexts are followed too."""
+TRUSTED = 3.0
 LARGEST_STEP = 2.0
-"""A measurement beyond so many times the expected one, or its inverse, counts as that: the machine was elsewhere."""
+"""Once a node was measured so often, a measurement beyond so many times the expected one, or its inverse, counts as
+that: the machine was elsewhere."""
 BINS_PER_OCTAVE = 8
 OCTAVES = 8
 BINS = BINS_PER_OCTAVE * OCTAVES
@@ -36,18 +38,22 @@ LARGEST_VALUE = 4.0
 
 
 class Costs(NamedTuple):
-    """T in seconds at the nodes (ROW_NODES, SHARE_NODES), how often each was measured, and SHARES as an array."""
+    """T in seconds at the nodes (ROW_NODES, SHARE_NODES), how often each was measured, and SHARES as an array.
+
+    `scale` (1): 0 until the first measurement tells how fast the machine is, then that factor.
+    """
 
     seconds: NDArray[np.float64]
     measured: NDArray[np.float64]
     shares: NDArray[np.float64]
+    scale: NDArray[np.float64]
 
 
 def new_costs() -> Costs:
     """Before any measurement: a step is mostly the same whatever it verifies. Only ratios matter."""
     rows = 2.0 ** np.arange(ROW_NODES)
     tokens = rows[:, None] * (1.0 + np.array(SHARES)[None, :])
-    return Costs(0.01 * (1.0 + tokens / 64.0), np.zeros((ROW_NODES, SHARE_NODES)), np.array(SHARES))
+    return Costs(0.01 * (1.0 + tokens / 64.0), np.zeros((ROW_NODES, SHARE_NODES)), np.array(SHARES), np.zeros(1))
 
 
 @compiled
@@ -76,21 +82,37 @@ def seconds_of(costs, rows, drafted):
 
 
 @compiled
+def scale(costs, factor):
+    """Brings all nodes to the machine's speed."""
+    costs.scale[0] = factor
+    for row in range(ROW_NODES):
+        for share in range(SHARE_NODES):
+            costs.seconds[row, share] *= factor
+
+
+@compiled
+def move(costs, row, share, weight, gain):
+    """Moves one node by what a measurement near it gained over the expectation."""
+    measured = costs.measured[row, share] + weight
+    costs.measured[row, share] = measured
+    if measured > TRUSTED:
+        gain = min(max(gain, 1 / LARGEST_STEP), LARGEST_STEP)
+    costs.seconds[row, share] *= 1.0 + weight / min(max(measured, 1.0), SLOWEST_RATE) * (gain - 1.0)
+
+
+@compiled
 def measure(costs, rows, drafted, seconds):
     """Takes the time of one step into T; nodes that were never measured keep their ratio to those that were."""
     row, up, share, right = place(costs, rows, drafted)
     expected = seconds_of(costs, rows, drafted)
-    if costs.measured.sum() == 0.0:
-        costs.seconds[:] = costs.seconds * (seconds / expected)
+    if costs.scale[0] == 0.0:
+        scale(costs, seconds / expected)
         expected = seconds
-    gain = min(max(seconds / expected, 1 / LARGEST_STEP), LARGEST_STEP)
     for i in range(2):
         for j in range(2):
             weight = (up if i else 1 - up) * (right if j else 1 - right)
             if weight > 0.0:
-                costs.measured[row + i, share + j] += weight
-                rate = weight / min(max(costs.measured[row + i, share + j], 1.0), FIRST_RATES)
-                costs.seconds[row + i, share + j] *= 1.0 + rate * (gain - 1.0)
+                move(costs, row + i, share + j, weight, seconds / expected)
 
 
 @compiled
@@ -102,7 +124,9 @@ def bin_of(value):
 @compiled
 def choose(costs, found, slots, weights, totals):
     """Sets found.drafted of the slots; gives how many tokens that is. `totals`: scratch, float64 (2, BINS)."""
-    totals[:] = 0.0
+    for into in range(BINS):
+        totals[0, into] = 0.0
+        totals[1, into] = 0.0
     base = 0.0
     for slot in slots:
         base += weights[slot]

@@ -1,0 +1,87 @@
+"""How long drafts are, given what steps cost and what came true."""
+
+import numpy as np
+import pytest
+from draft.desk import Desk, pack
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openseer_draft.drafter import StepCosts
+
+RESPONSE = [int(token) for token in np.random.default_rng(5).integers(0, 50, 600)]
+GRID = [(rows, rows * drafts) for rows in (1, 2, 4, 8, 16) for drafts in (0, 1, 2, 4, 8)]
+
+
+def taught(desk: Desk, per_token: float) -> Desk:
+    """T = 1 + per_token × tokens, at all sizes that matter."""
+    for _ in range(10):
+        for rows, drafted in GRID:
+            desk.drafter.costs.learn(rows, drafted, 1.0 + per_token * (rows + drafted))
+    return desk
+
+
+def drafted(desk: Desk, steps: int = 100) -> float:
+    desk.drafter.append("g", 1, 0, pack(RESPONSE))
+    slot = desk.open("g", 0)
+    return sum(len(desk.step({slot: [token]})[slot]) for token in RESPONSE[:steps]) / steps
+
+
+def test_drafts_are_long_where_they_cost_nothing_and_none_where_they_cost_a_step() -> None:
+    assert drafted(taught(Desk(adaptive=True), 0.0)) > 6
+    assert 1 < drafted(taught(Desk(adaptive=True), 0.05)) <= 8
+    dear = Desk(adaptive=True)
+    for rows, tokens in GRID:
+        dear.drafter.costs.learn(rows, tokens, 10.0 + tokens if tokens else 1.0)
+    assert drafted(dear) < 0.1
+
+
+def test_a_source_that_is_always_wrong_is_not_drafted_from_for_long() -> None:
+    desk = taught(Desk(adaptive=True), 0.1)
+    chance = np.random.default_rng(9)
+    desk.drafter.append("g", 1, 0, pack(list(range(40)) * 20))
+    slot = desk.open("g", 0)
+    lengths = [len(desk.step({slot: [int(chance.integers(0, 40))]})[slot]) for _ in range(400)]
+    assert sum(lengths[-100:]) < 0.3 * sum(lengths[:100])
+
+
+def test_what_weighs_more_is_drafted_longer() -> None:
+    desk = taught(Desk(adaptive=True), 0.35)
+    desk.drafter.append("g", 9, 0, pack(RESPONSE))
+    heavy, light = desk.open("g", 0), desk.open("g", 1)
+    desk.drafter.weigh(heavy, 4.0)
+    lengths = {heavy: 0, light: 0}
+    for token in RESPONSE[:100]:
+        for slot, draft in desk.step({heavy: [token], light: [token]}).items():
+            lengths[slot] += len(draft)
+    assert lengths[heavy] > 1.2 * lengths[light]
+
+
+def test_costs_that_change_while_it_runs_change_the_drafts() -> None:
+    desk = taught(Desk(adaptive=True), 0.0)
+    desk.drafter.append("g", 1, 0, pack(RESPONSE))
+    slot = desk.open("g", 0)
+    for token in RESPONSE[:20]:
+        assert desk.step({slot: [token]}) is not None
+    lengths: list[int] = []
+    for token in RESPONSE[20:500]:
+        # From now on a step with drafts takes thirty times as long as one without.
+        lengths.append(len(desk.step({slot: [token]}, 30.0 if lengths and lengths[-1] else 1.0)[slot]))
+    assert sum(lengths[-60:]) < 0.3 * sum(lengths[:60])
+
+
+@given(st.floats(1e-4, 1.0), st.floats(0.0, 0.2))
+def test_the_model_of_a_steps_time_finds_it_between_the_sizes_that_were_measured(base: float, slope: float) -> None:
+    costs = StepCosts()
+    for _ in range(40):
+        for rows, tokens in GRID:
+            costs.learn(rows, tokens, base * (1 + slope * (rows + tokens)))
+    for rows, tokens in ((1, 3), (3, 0), (6, 10), (12, 60)):
+        assert costs.seconds(rows, tokens) == pytest.approx(base * (1 + slope * (rows + tokens)), rel=0.15)
+
+
+def test_one_step_in_which_the_machine_was_elsewhere_counts_little() -> None:
+    costs = StepCosts()
+    for _ in range(50):
+        costs.learn(4, 8, 0.01)
+    costs.learn(4, 8, 10.0)
+    assert costs.seconds(4, 8) < 0.013
