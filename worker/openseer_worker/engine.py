@@ -1,7 +1,7 @@
 """What the worker asks of an engine. `vllm_engine` is the real one, `scripted_engine` plays given lengths."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -73,13 +73,35 @@ class NewWeights:
     transfer: dict[str, JsonValue] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class DraftNews:
+    """What an engine that drafts is told of the groups it works for; tokens are bytes as in openseer_core.tokens.
+
+    `rows`: (group, index, position, tokens), of responses generated elsewhere: their tokens from that position on.
+    `earlier`: (group, responses of earlier batches to the same prompt, the newest first). `weights`: by the key of a
+    work, how much its speed counts, 1 where nothing is said; each news replaces all that were told before.
+    `released`: groups that no work is left of.
+    """
+
+    rows: list[tuple[str, int, int, bytes]] = field(default_factory=list[tuple[str, int, int, bytes]])
+    earlier: list[tuple[str, list[bytes]]] = field(default_factory=list[tuple[str, list[bytes]]])
+    weights: dict[str, float] = field(default_factory=dict[str, float])
+    released: list[str] = field(default_factory=list[str])
+
+
 class Engine(Protocol):
     """One engine. All methods are called from the worker's event loop, and those that are not async return at once.
 
-    The async ones are for an engine that has no work. They raise LoadError when that one thing went wrong.
+    The async ones raise LoadError when that one thing went wrong. Other than `feed`, they are for an engine that has no
+    work.
     """
 
     profile: EngineProfile
+
+    @property
+    def drafts(self) -> bool:
+        """Whether it drafts; otherwise it has no use for news."""
+        ...
 
     def start(self, wake: Callable[[], None]) -> None:
         """Begins to work; `wake` is called (from any thread) whenever a work ends or the engine fails."""
@@ -98,7 +120,7 @@ class Engine(Protocol):
         ...
 
     def figures(self) -> dict[str, float | int | str]:
-        """Counters for heartbeats: steps, tokens, preemptions, running, kv_used (0 to 1).
+        """Counters for heartbeats: steps, tokens, preemptions, running, kv_used (0 to 1); `drafts`: "on", "off: why".
 
         `sick`, where it is among them, says why the engine should not be worked with any longer.
         """
@@ -106,6 +128,10 @@ class Engine(Protocol):
 
     def check(self) -> None:
         """Raises EngineError with the cause when the engine has failed."""
+        ...
+
+    async def feed(self, news: DraftNews) -> list[int]:
+        """Takes news between two steps; answers how many tokens it knows then of each row's response."""
         ...
 
     async def load_weights(self, weights: NewWeights) -> None:

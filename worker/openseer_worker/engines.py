@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from openseer_core.job import RolloutJob
+from openseer_core.job import RolloutJob, Spec, Speculation
+from openseer_core.job_speculation import Device, why_no_drafts
 from openseer_worker.engine import Engine
 from openseer_worker.gang import Place
 from openseer_worker.scripted_engine import ScriptedEngine
@@ -36,7 +37,15 @@ def build_engine(settings: WorkerSettings, place: Place | None = None) -> Engine
         return ScriptedEngine(spec.model.scripted, Path(sick_file) if sick_file else None)
     from openseer_worker.vllm_engine import VllmEngine  # noqa: PLC0415 - see above
 
-    return VllmEngine(spec.model, spec.workers.parallelism, spec.sampling, cache_salt=settings.cache_salt, place=place)
+    return VllmEngine(
+        spec.model,
+        spec.workers.parallelism,
+        spec.sampling,
+        cache_salt=settings.cache_salt,
+        place=place,
+        speculation=_speculation(spec),
+        no_drafts=why_no_drafts(spec, _device()),
+    )
 
 
 def build_rank(settings: WorkerSettings, place: Place) -> "VllmRank | None":
@@ -46,4 +55,12 @@ def build_rank(settings: WorkerSettings, place: Place) -> "VllmRank | None":
         return None
     from openseer_worker.vllm_gang import VllmRank  # noqa: PLC0415 - see above
 
-    return VllmRank(spec.model, spec.workers.parallelism, spec.sampling, place)
+    return VllmRank(spec.model, spec.workers.parallelism, spec.sampling, place, _speculation(spec))
+
+
+def _speculation(spec: Spec) -> Speculation | None:
+    return None if why_no_drafts(spec, _device()) else spec.speculation
+
+
+def _device() -> Device:
+    return "cpu" if is_cpu_build() else "gpu"

@@ -15,7 +15,7 @@ from openseer_core.errors import EngineError, LoadError
 from openseer_core.job import Scripted
 from openseer_core.life import FinishReason
 from openseer_core.tokens import ITEM_BYTES, unpack_tokens
-from openseer_worker.engine import EngineProfile, NewWeights, Progress, Work
+from openseer_worker.engine import DraftNews, EngineProfile, NewWeights, Progress, Work
 from openseer_worker.scripted_text import planned_end, scripted_logprobs, scripted_scores, scripted_tokens
 from openseer_worker.weight_files import check_files, digest
 
@@ -76,6 +76,8 @@ class ScriptedEngine:
 
     It plays a sick GPU too: from the moment at which the file `sick_file` exists.
     """
+
+    drafts = False
 
     def __init__(self, scripted: Scripted, sick_file: Path | None = None) -> None:
         self._scripted = scripted
@@ -156,6 +158,9 @@ class ScriptedEngine:
     def check(self) -> None:
         if self._failure is not None:
             raise self._failure
+
+    async def feed(self, news: DraftNews) -> list[int]:
+        return [position + len(tokens) // ITEM_BYTES for *_, position, tokens in news.rows]
 
     async def load_weights(self, weights: NewWeights) -> None:
         if weights.transfer is not None:

@@ -18,7 +18,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.exceptions import VLLMValidationError
 
 from openseer_core.errors import ModelError, OpenseerError
-from openseer_core.job import Logprobs, Model, Parallelism
+from openseer_core.job import Logprobs, Model, Parallelism, Speculation
 from openseer_worker.engine import Work
 from openseer_worker.gang import Place
 
@@ -35,9 +35,15 @@ _DULL_LINES = ("Traceback", "For further information", "During handling")
 
 
 def engine_arguments(
-    model: Model, parallelism: Parallelism, logprobs: Logprobs, *, on_cpu: bool, place: Place | None = None
+    model: Model,
+    parallelism: Parallelism,
+    logprobs: Logprobs,
+    *,
+    on_cpu: bool,
+    place: Place | None = None,
+    speculation: Speculation | None = None,
 ) -> EngineArgs:
-    """The arguments of the engine, in a gang those of the rank at `place`.
+    """The arguments of the engine, in a gang those of the rank at `place`. `speculation`: None when it does not draft.
 
     Raises ModelError for arguments that vLLM does not know or refuses.
     """
@@ -72,6 +78,8 @@ def engine_arguments(
         # vLLM's own default is 0: then all workers would draw the same noise for the requests that bring no seed.
         "seed": secrets.randbits(31),
     }
+    if speculation is not None:
+        values |= _draft_values(speculation, model.engine_args.get("additional_config"))
     if place is not None:
         values |= _gang_values(place)
     with readable("spec.model.engineArgs: vLLM refuses them"):
@@ -129,6 +137,26 @@ def _cpu_defaults(model: Model) -> dict[str, Any]:
     if not _KV_SIZES & set(model.engine_args) and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         values["kv_cache_memory_bytes"] = _CPU_KV_BYTES
     return values
+
+
+def _draft_values(speculation: Speculation, own: Any) -> dict[str, Any]:
+    """What makes vLLM draft with our proposer, which reads its options from `additional_config`; `own`: the user's.
+
+    The schedule by batch size says nothing new. With one, vLLM does not pad new requests with empty drafts.
+    """
+    most = speculation.max_tokens
+    return {
+        "speculative_config": {
+            "method": "custom_class",
+            "model": "openseer_worker.vllm_drafts.GroupProposer",
+            "num_speculative_tokens": most,
+            "num_speculative_tokens_per_batch_size": [[1, 1, most]],
+        },
+        "additional_config": {
+            **(own if isinstance(own, dict) else {}),
+            "openseer_drafts": {"memory_bytes": speculation.memory_megabytes * 2**20},
+        },
+    }
 
 
 def _gang_values(place: Place) -> dict[str, Any]:

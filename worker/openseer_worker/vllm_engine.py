@@ -19,14 +19,16 @@ from importlib import import_module
 from typing import Any, TypeVar, cast
 
 from openseer_core.errors import EngineError, LoadError
-from openseer_core.job import Model, Parallelism, Sampling
+from openseer_core.job import Model, Parallelism, Sampling, Speculation
+from openseer_core.job_speculation import MIN_P_IGNORED
 from openseer_core.life import FinishReason
 from openseer_core.tokens import pack_tokens
 from openseer_worker import vllm_environment, vllm_weights
-from openseer_worker.engine import NewWeights, Progress, Work
+from openseer_worker.engine import DraftNews, NewWeights, Progress, Work
 from openseer_worker.engine_calls import Call
 from openseer_worker.gang import Place
 from openseer_worker.stop_strings import Decode, StopChecker
+from openseer_worker.vllm_draft_link import DraftLink
 from openseer_worker.vllm_profile import profile_of
 from openseer_worker.vllm_yield import Running, Yield, read
 
@@ -69,7 +71,8 @@ class VllmEngine:
 
     Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a work may ask for
     that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version. `place`:
-    of a gang's leader, whose followers run `vllm_gang.VllmRank`. Raises ModelError when vLLM cannot use the model.
+    of a gang's leader, whose followers run `vllm_gang.VllmRank`. `speculation`: how it drafts; None when it does not,
+    for the reason `no_drafts`. Raises ModelError when vLLM cannot use the model.
     """
 
     def __init__(
@@ -80,6 +83,8 @@ class VllmEngine:
         *,
         cache_salt: str,
         place: Place | None = None,
+        speculation: Speculation | None = None,
+        no_drafts: str = "it was not asked for",
     ) -> None:
         preload(model.path)
         from openseer_worker import vllm_arguments
@@ -93,13 +98,16 @@ class VllmEngine:
         if place is not None:
             vllm_environment.set_host(place.host)
         arguments = vllm_arguments.engine_arguments(
-            model, parallelism or Parallelism(), logprobs, on_cpu=on_cpu, place=place
+            model, parallelism or Parallelism(), logprobs, on_cpu=on_cpu, place=place, speculation=speculation
         )
         # vLLM chooses its executor by this, beside the flag it is given.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}"):
             self._build(arguments, in_process)
         self.profile = profile_of(self._config, on_cpu=on_cpu)
+        self._drafts = DraftLink(self._core, no_drafts if speculation is None else "")
+        if speculation is not None:
+            self._drafts.start(self._inputs, self.profile, sampling or Sampling(), speculation.max_tokens)
         self._lock = threading.Condition()
         self._commands: list[Work | str] = []
         self._calls: list[Call] = []
@@ -133,6 +141,10 @@ class VllmEngine:
 
     # The event loop's side.
 
+    @property
+    def drafts(self) -> bool:
+        return self._drafts.on
+
     def start(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._thread = threading.Thread(target=self._run, name="openseer-engine", daemon=True)
@@ -143,6 +155,9 @@ class VllmEngine:
 
     def abort(self, key: str) -> None:
         self._command(key)
+
+    async def feed(self, news: DraftNews) -> list[int]:
+        return await self._call(lambda: self._drafts.feed(news))
 
     async def load_weights(self, weights: NewWeights) -> None:
         def act() -> None:
@@ -202,6 +217,7 @@ class VllmEngine:
             "waiting": stats.num_waiting_reqs + stats.num_skipped_waiting_reqs if stats else 0,
             "kv_used": stats.kv_cache_usage if stats else 0.0,
             "cached_tokens": self._cached,
+            **self._drafts.figures(),
         }
 
     def check(self) -> None:
@@ -230,6 +246,7 @@ class VllmEngine:
                 self._do_calls()
                 if self._running:
                     ended |= self._gather(self._core.get_output())
+                    self._drafts.read(at_rest=not self._running)
                 if ended:
                     self._wake()
         except Exception as error:  # noqa: BLE001 - whatever ends this thread must reach the event loop
@@ -290,6 +307,8 @@ class VllmEngine:
         wanted = work.sampling.logprobs
         if wanted not in (self._logprobs, "none"):
             return FinishReason.INFRA_FAILED, f"this engine records {self._logprobs} log-probabilities, not {wanted}"
+        if work.sampling.min_p > 0 and self._drafts.built:
+            return FinishReason.INFRA_FAILED, f"minP: {MIN_P_IGNORED}; set spec.speculation.enabled: false"
         try:
             self._submit(work, limit, wanted != "none")
         except self._arguments.REFUSALS as error:

@@ -1,6 +1,7 @@
-"""Loaded by vLLM into each of its processes: takes back a load of weights that broke off in the middle.
+"""Loaded by vLLM into each of its processes: takes back a load of weights that broke off in the middle, and reaches
+the proposer of drafts.
 
-vLLM then leaves layers without memory, half in the new format, and every later load fails.
+After a broken load vLLM leaves layers without memory, half in the new format, and every later load fails.
 """
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
@@ -23,3 +24,15 @@ class WorkerExtension:
                 layerwise._place_kernel_tensors(layer, info)
                 info.reset()
         layerwise.LOADING_LAYERS.clear()
+
+    def start_drafting(self) -> None:
+        """Gives the proposer its model runner; the proposer is in the processes of the last pipeline stage."""
+        worker: Any = self
+        if hasattr(worker.model_runner, "drafter"):
+            worker.model_runner.drafter.attach(worker.model_runner)
+
+    def ask_drafter(self, method: str, *values: Any) -> Any:
+        """Calls a method of the proposer, with its answer; None where there is none."""
+        worker: Any = self
+        proposer = getattr(worker.model_runner, "drafter", None)
+        return None if proposer is None else getattr(proposer, method)(*values)

@@ -10,7 +10,7 @@ machines, and with pipeline stages, it has not been run yet.
 
 from typing import Any
 
-from openseer_core.job import Model, Parallelism, Sampling
+from openseer_core.job import Model, Parallelism, Sampling, Speculation
 from openseer_worker import vllm_environment
 from openseer_worker.gang import Place
 from openseer_worker.vllm_engine import preload
@@ -22,7 +22,14 @@ class VllmRank:
     Raises ModelError when vLLM cannot use the model.
     """
 
-    def __init__(self, model: Model, parallelism: Parallelism, sampling: Sampling, place: Place) -> None:
+    def __init__(
+        self,
+        model: Model,
+        parallelism: Parallelism,
+        sampling: Sampling,
+        place: Place,
+        speculation: Speculation | None = None,
+    ) -> None:
         preload(model.path)
         from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
@@ -30,7 +37,9 @@ class VllmRank:
 
         vllm_environment.set_host(place.host)
         on_cpu = vllm_environment.is_cpu_build()
-        arguments = vllm_arguments.engine_arguments(model, parallelism, sampling.logprobs, on_cpu=on_cpu, place=place)
+        arguments = vllm_arguments.engine_arguments(
+            model, parallelism, sampling.logprobs, on_cpu=on_cpu, place=place, speculation=speculation
+        )
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}"):
             config = arguments.create_engine_config(headless=True)
             self._executor: Any = MultiprocExecutor(config, monitor_workers=False)
