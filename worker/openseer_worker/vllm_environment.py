@@ -1,6 +1,8 @@
 """What must be in the environment before vLLM is imported; imports neither vLLM nor torch itself."""
 
 import os
+import shutil
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -21,6 +23,8 @@ _CPU = {
 }
 
 _GPU = {"VLLM_LOGGING_LEVEL": "WARNING"}
+_COMPILED = "OPENSEER_COMPILED"
+"""Environment: where an image keeps the drafter's compiled loops."""
 
 
 def is_cpu_build() -> bool:
@@ -43,11 +47,21 @@ def prepare(model_path: str = "") -> None:
         wanted["HF_HUB_OFFLINE"] = "1"
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
+    _place_compiled()
 
 
 def set_host(address: str) -> None:
     """Says under which address the other nodes of an engine reach this one; what is set already stays."""
     os.environ.setdefault("VLLM_HOST_IP", address)
+
+
+def _place_compiled() -> None:
+    """Copies what the image compiled to where numba can write, for it reads from nowhere else."""
+    kept = os.environ.get(_COMPILED)
+    if kept and "NUMBA_CACHE_DIR" not in os.environ:
+        place = Path(tempfile.gettempdir()) / "openseer-compiled"
+        shutil.copytree(kept, place, dirs_exist_ok=True)
+        os.environ["NUMBA_CACHE_DIR"] = str(place)
 
 
 def _installed(distribution: str) -> str | None:
