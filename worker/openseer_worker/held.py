@@ -103,6 +103,17 @@ class Holdings:
         """Those the engine is done with and the store does not know yet."""
         return [one for one in self._responses.values() if one.finish is not None]
 
+    def members(self) -> dict[GroupId, dict[int, int]]:
+        """The groups of all that is held: index → tokens generated of each response."""
+        found: dict[GroupId, dict[int, int]] = {}
+        for one in self._responses.values():
+            found.setdefault(one.claim.request.group, {})[one.claim.request.index] = one.generated
+        return found
+
+    def view(self, group: GroupId) -> GroupView:
+        """The newest view of a group of which something is held."""
+        return self._views[group]
+
     @property
     def free_slots(self) -> int:
         """How many more responses the engine may run."""

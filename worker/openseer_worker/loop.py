@@ -1,8 +1,9 @@
 """The worker: claim → generate → record, until it is told to drain.
 
-Two tasks share one event loop. `_watch` looks at the engine every checkpoint interval and never waits for the store,
+Three tasks share one event loop. `_watch` looks at the engine every checkpoint interval and never waits for the store,
 so the engine stays within its blocks even while the store is away. `_record` talks to the store: last tokens and
-results first, then new work, then checkpoints and the heartbeat.
+results first, then new work, then checkpoints and the heartbeat. `Sharing` brings an engine that drafts the news of
+its groups.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from openseer_worker.held import Holdings, Response
 from openseer_worker.job_sampling import parse_sampling
 from openseer_worker.seeds import derive_seed
 from openseer_worker.settings import WorkerSettings
+from openseer_worker.sharing import Sharing
 from openseer_worker.telemetry import Figures, sick
 from openseer_worker.usage import Usage
 from openseer_worker.weights import ServedWeights
@@ -55,6 +57,13 @@ class Worker:
         self._engine = engine
         self._telemetry = telemetry
         self._held = Holdings(engine.profile, chosen, rollout, slots)
+        self._sharing = Sharing(
+            store,
+            engine,
+            self._held,
+            seconds=rollout.checkpoint_seconds,
+            earlier=spec.speculation.earlier_responses > 0,
+        )
         self._rollout = rollout
         self._max_losses = spec.failure_policy.request_retries
         self._wake = asyncio.Event()
@@ -96,9 +105,10 @@ class Worker:
         self._engine.start(wake)
         try:
             async with asyncio.TaskGroup() as tasks:
-                watch = tasks.create_task(self._watch())
+                aside = [tasks.create_task(self._watch()), tasks.create_task(self._sharing.run())]
                 await self._record()
-                watch.cancel()
+                for task in aside:
+                    task.cancel()
         except* (EngineError, StoreUnavailableError) as group:
             raise group.exceptions[0] from None
         finally:
@@ -342,5 +352,6 @@ class Worker:
             "device": self._engine.profile.device,
             **self._settings.place,
             **self._engine.figures(),
+            **self._sharing.figures(),
             **self._telemetry(),
         }

@@ -1,0 +1,227 @@
+"""News of siblings, from the store to engines that draft, in virtual time."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from openseer_core.errors import LoadError, StoreUnavailableError
+from openseer_core.group import GroupSpec, Priority
+from openseer_core.ids import GroupId
+from openseer_core.job import RolloutJob
+from openseer_core.manifest import parse_job
+from openseer_core.siblings import SiblingAsk, Siblings
+from openseer_core.tokens import ITEM_BYTES, pack_tokens
+from openseer_store.memory import MemoryStore
+from openseer_worker.engine import DraftNews
+from openseer_worker.job_sampling import dump_sampling
+from openseer_worker.loop import Worker
+from openseer_worker.scripted_engine import ScriptedEngine
+from openseer_worker.scripted_text import scripted_tokens
+from openseer_worker.settings import WorkerSettings
+from openseer_worker.sharing import KEEP_SECONDS, LARGEST_WEIGHT, PROBE_WEIGHT
+from openseer_worker.virtual_time import run_virtual
+
+SIZE = 4
+LENGTH = 600
+
+
+class DraftingEngine(ScriptedEngine):
+    """Says that it drafts, and keeps what it is told."""
+
+    drafts = True
+
+    def __init__(self, job: RolloutJob) -> None:
+        super().__init__(job.spec.model.scripted)
+        self.news: list[DraftNews] = []
+
+    async def feed(self, news: DraftNews) -> list[int]:
+        self.news.append(news)
+        return await super().feed(news)
+
+    def heard(self) -> dict[tuple[str, int], bytes]:
+        """All tokens of each response; each news must go on where the one before ended."""
+        found: dict[tuple[str, int], bytes] = {}
+        for news in self.news:
+            for group, index, position, tokens in news.rows:
+                before = found.get((group, index), scripted_tokens(group, index, 0, position))
+                assert len(before) == position * ITEM_BYTES
+                found[group, index] = before + tokens
+        return found
+
+
+class Scene:
+    """A store with one batch, and workers whose engines draft."""
+
+    def __init__(self, **speculation: int) -> None:
+        document = {
+            "apiVersion": "openseer.dev/v1alpha1",
+            "kind": "RolloutJob",
+            "metadata": {"name": "sharing"},
+            "spec": {
+                "model": {"path": "none", "engine": "scripted", "scripted": {"stepSeconds": 0.01, "slots": 2}},
+                "prompts": {"path": "none"},
+                "groupSize": SIZE,
+                "sampling": {"maxTokens": LENGTH, "forceLengths": True},
+                "speculation": speculation,
+                "workers": {"replicas": 2},
+            },
+        }
+        self.job = parse_job(document, "test")
+        self.store = AskedStore(asyncio.get_running_loop().time)
+        self.engines: list[DraftingEngine] = []
+        self.workers: list[Worker] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def submit(self, name: str = "g", lengths: tuple[int, ...] = (LENGTH,) * SIZE, batch: int = 0) -> None:
+        size = len(lengths)
+        spec = GroupSpec(
+            GroupId(batch, name), "initial", 0, pack_tokens([1, 2, 3]), LENGTH, (0.0,) * size, ("",) * size,
+            Priority(0.0), 0.0, lengths, dump_sampling(self.job.spec.sampling), history="prompt", history_size=2,
+        )  # fmt: skip
+        await self.store.submit([spec])
+        await self.store.seal(batch)
+
+    def start(self, *engines: DraftingEngine) -> None:
+        for engine in engines:
+            worker = Worker(WorkerSettings(self.job, "", len(self.workers)), self.store, engine)
+            self.engines.append(engine)
+            self.workers.append(worker)
+            self.tasks.append(asyncio.create_task(worker.run()))
+
+    async def finish(self, batch: int = 0) -> None:
+        while not (await self.store.progress(batch)).complete:
+            await asyncio.sleep(0.1)
+
+    async def close(self) -> None:
+        for worker in self.workers:
+            worker.drain()
+        await asyncio.gather(*self.tasks)
+
+
+class AskedStore(MemoryStore):
+    """Counts how often it is asked for siblings, and can be away for that."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__(clock)
+        self.asked = 0
+        self.away = False
+
+    async def siblings(self, asks: list[SiblingAsk], limit_bytes: int) -> list[Siblings]:
+        self.asked += 1
+        if self.away:
+            raise StoreUnavailableError("away")
+        return await super().siblings(asks, limit_bytes)
+
+
+def play(scenario: Callable[[Scene], Coroutine[Any, Any, None]], **speculation: int) -> None:
+    async def main() -> None:
+        scene = Scene(**speculation)
+        await scenario(scene)
+        await scene.close()
+
+    run_virtual(main())
+
+
+def test_each_engine_is_told_the_tokens_of_the_others_in_order_and_once() -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.submit()
+        scene.start(DraftingEngine(scene.job), DraftingEngine(scene.job))
+        await scene.finish()
+        first, second = (engine.heard() for engine in scene.engines)
+        assert {index for _, index in first} | {index for _, index in second} == set(range(SIZE))
+        for (group, index), tokens in [*first.items(), *second.items()]:
+            assert tokens == scripted_tokens(group, index, 0, len(tokens) // ITEM_BYTES)
+            assert len(tokens) // ITEM_BYTES > LENGTH - 200
+        await asyncio.sleep(1.5)
+        for status in await scene.store.workers():
+            figures = status.info.figures
+            assert float(figures["shared_tokens"]) * ITEM_BYTES == figures["shared_bytes"] > 0
+            assert 0 < float(figures["share_lag"]) <= 2 * scene.job.spec.rollout.checkpoint_seconds
+
+    play(scenario)
+
+
+def test_a_store_that_is_away_costs_no_work_and_news_go_on_once_it_is_back() -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.store.away = True
+        await scene.submit()
+        scene.start(DraftingEngine(scene.job), DraftingEngine(scene.job))
+        await asyncio.sleep(3.0)
+        assert scene.store.asked > 2
+        assert not any(engine.heard() for engine in scene.engines)
+        scene.store.away = False
+        await asyncio.sleep(1.5)
+        assert all(engine.heard() for engine in scene.engines)
+        await scene.finish()
+
+    play(scenario)
+
+
+def test_nothing_is_asked_for_when_the_engine_does_not_draft() -> None:
+    async def scenario(scene: Scene) -> None:
+        engines = [DraftingEngine(scene.job), DraftingEngine(scene.job)]
+        for engine in engines:
+            engine.drafts = False
+        await scene.submit()
+        scene.start(*engines)
+        await scene.finish()
+        assert scene.store.asked == 0
+        assert not any("shared_tokens" in status.info.figures for status in await scene.store.workers())
+
+    play(scenario)
+
+
+def test_an_engine_that_cannot_take_news_goes_on_working() -> None:
+    class Deaf(DraftingEngine):
+        async def feed(self, news: DraftNews) -> list[int]:
+            raise LoadError("no")
+
+    async def scenario(scene: Scene) -> None:
+        await scene.submit()
+        scene.start(Deaf(scene.job), Deaf(scene.job))
+        await scene.finish()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("earlier", [0, 2])
+def test_responses_of_earlier_batches_come_once_where_the_job_wants_them(earlier: int) -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.submit("old", (50, 60))
+        scene.start(DraftingEngine(scene.job))
+        await scene.finish()
+        await scene.submit("new", batch=1)
+        await scene.finish(1)
+        told = [one for news in scene.engines[0].news for one in news.earlier]
+        expected = [("1/new", [scripted_tokens("0/old", 1, 0, 60), scripted_tokens("0/old", 0, 0, 50)])]
+        assert told == (expected if earlier else [])
+
+    play(scenario, earlierResponses=earlier)
+
+
+def test_a_group_is_released_some_time_after_its_last_request_left() -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.submit()
+        scene.start(DraftingEngine(scene.job))
+        await scene.finish()
+        await asyncio.sleep(KEEP_SECONDS - 2)
+        assert not any(news.released for news in scene.engines[0].news)
+        await asyncio.sleep(4)
+        assert [name for news in scene.engines[0].news for name in news.released] == ["0/g"]
+
+    play(scenario)
+
+
+def test_a_probe_counts_more_while_others_wait_and_then_what_has_most_left() -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.submit(lengths=(500, 100, 100, LENGTH))
+        scene.start(DraftingEngine(scene.job))
+        await scene.finish()
+        told = [(key.split(":")[0], weight) for news in scene.engines[0].news for key, weight in news.weights.items()]
+        assert told[0] == ("0/g/0", PROBE_WEIGHT)
+        assert told[-1][0] == "0/g/3"
+        assert 1 < told[-1][1] <= LARGEST_WEIGHT
+
+    play(scenario)
