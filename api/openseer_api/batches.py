@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Request, Response
 
 from openseer_api.access import Job
-from openseer_api.jobs import JobContext
+from openseer_api.jobs import Glance, JobContext
 from openseer_api.problems import ConflictError, NotFoundError, documented
 from openseer_api.rendering import is_complete, render_batch
+from openseer_api.sampling import check_sampling
 from openseer_api.target import take_over
 from openseer_core.batch import BatchRecord, OpenBatch
 from openseer_core.errors import InputError
@@ -43,13 +44,20 @@ async def batch_of(job: JobContext, number: int) -> BatchRecord:
 
 async def shown(job: JobContext, record: BatchRecord) -> Batch:
     """A batch as it crosses HTTP."""
-    return render_batch(record, job.spec_of(record), await job.store.now())
+    glance, now = await job.glance(), await job.store.now()
+    return _rendered(job, record, glance, now)
+
+
+def _rendered(job: JobContext, record: BatchRecord, glance: Glance, now: float) -> Batch:
+    drafts = job.drafts.of(record.number, glance.workers, ended=is_complete(record))
+    return render_batch(record, job.spec_of(record), now, drafts)
 
 
 @router.post("/batches", status_code=201, response_model=Batch, responses={200: {"model": Batch}, **documented(409)})
 async def open_batch(spec: BatchSpec, job: Job, response: Response, key: Key = None) -> Batch:
     """Opens a batch; groups are uploaded to it afterwards. 200 when the key was used before."""
-    _check_sampling(job, spec)
+    if spec.sampling is not None:
+        await check_sampling(job, spec.sampling)
     orders = (await job.glance(fresh=True)).orders
     version = _version(spec, orders)
     record, new = await job.store.open_batch(OpenBatch(version, spec.model_dump_json(exclude_defaults=True), key or ""))
@@ -75,21 +83,11 @@ def _version(spec: BatchSpec, orders: Orders) -> str:
     return spec.weights_version
 
 
-def _check_sampling(job: JobContext, spec: BatchSpec) -> None:
-    if spec.sampling is None:
-        return
-    if spec.sampling.force_lengths:
-        raise InputError("sampling.forceLengths: not allowed here; lengths are given by prompt lines of batch jobs")
-    kind = job.job.spec.sampling.logprobs
-    if spec.sampling.logprobs not in (kind, "none"):
-        raise InputError(f"sampling.logprobs: found {spec.sampling.logprobs}, allowed in this job: {kind} or none")
-
-
 @router.get("/batches", responses=documented())
 async def list_batches(job: Job) -> BatchList:
     """Batches whose data are there."""
-    now = await job.store.now()
-    return BatchList(batches=[render_batch(one, job.spec_of(one), now) for one in await job.store.batches()])
+    glance, now = await job.glance(), await job.store.now()
+    return BatchList(batches=[_rendered(job, one, glance, now) for one in await job.store.batches()])
 
 
 @router.get("/batches/{batch}", responses=documented())

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from openseer_api.drafting import fleet_counts
 from openseer_api.jobs import Glance, JobContext
 from openseer_core.weights_status import to_wire
 
@@ -41,6 +42,10 @@ async def exposition(job: JobContext) -> bytes:
     gauge("weights_publishing", "1 while new weights are being published.", float(glance.orders.ongoing is not None))
     gauge("weights_versions", "Versions published so far, the initial one included.", len(glance.orders.versions))
     gauge("tokens", "Tokens generated in the batches that are there.", sum(one.progress.tokens for one in batches))
+    drafts = fleet_counts(glance.workers)
+    gauge("drafted_tokens", "Tokens that the present workers have drafted.", drafts.drafted)
+    gauge("accepted_tokens", "Of these, tokens that came true.", drafts.accepted)
+    gauge("acceptance_length", "Tokens that a request gains in a step, on average.", drafts.acceptance_length or 1.0)
     for count in job.counts.items():
         family = CounterMetricFamily(f"openseer_api_{count[0]}", _TEXTS[count[0]], labels=LABELS)
         family.add_metric(place, count[1])

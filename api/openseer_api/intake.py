@@ -5,6 +5,7 @@ import json
 from openseer_api.earlier import with_earlier
 from openseer_api.jobs import JobContext
 from openseer_api.problems import BusyError
+from openseer_api.sampling import check_min_p
 from openseer_core.batch import BatchRecord
 from openseer_core.errors import InputError, ModelError
 from openseer_core.group import GroupSpec, GroupView
@@ -66,6 +67,7 @@ class Intake:
         if self._now is None:
             self._now = await job.store.now()
         sampling = group.sampling or self._sampling
+        await check_min_p(job, sampling, f"group {group.id}: sampling.minP")
         rendered = await self._tokens(group)
         problem = misfit(rendered, self._context(), sampling)
         if problem:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from openseer_api.drafting import DraftsOfBatches
 from openseer_core.batch import BatchRecord
 from openseer_core.chunk import WorkerStatus
 from openseer_core.errors import ModelError
@@ -59,6 +60,7 @@ class JobContext:
         self._codec: asyncio.Future[TextCodec | ModelError] | None = None
         self._specs: dict[int, BatchSpec] = {}
         self._glance = Glance()
+        self.drafts = DraftsOfBatches()
         self.closing: list[Callable[[], Awaitable[None]]] = []
         """What others keep for this job and have to end while its store is still there."""
         self.counts = dict.fromkeys(("compatible_requests", "compatible_grouped", "compatible_recognised"), 0)

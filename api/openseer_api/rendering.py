@@ -6,6 +6,7 @@ from typing import Any
 
 from openseer_core.batch import BatchRecord, Entry, GroupEnd
 from openseer_core.chunk import APPEND, Chunk, RequestRecord, Result
+from openseer_core.draft_counts import DraftCounts
 from openseer_core.ledger import TAIL
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
 from openseer_core.wire import (
@@ -23,8 +24,8 @@ from openseer_worker.job_sampling import parse_sampling
 from openseer_worker.stop_strings import visible_text
 
 
-def render_batch(record: BatchRecord, spec: BatchSpec, now: float) -> Batch:
-    """A batch as it stands. `now`: seconds of the store's clock."""
+def render_batch(record: BatchRecord, spec: BatchSpec, now: float, drafts: DraftCounts) -> Batch:
+    """A batch as it stands. `now`: seconds of the store's clock; `drafts`: what was drafted while it ran."""
     counts = record.progress
     open_ = counts.requests - counts.closed
     return Batch(
@@ -41,7 +42,7 @@ def render_batch(record: BatchRecord, spec: BatchSpec, now: float) -> Batch:
         tail=0 < open_ <= counts.requests / TAIL,
         last_cursor=counts.entries,
         acknowledged_cursor=record.acknowledged,
-        metrics=_metrics(record, now),
+        metrics=_metrics(record, now, drafts),
         metadata=spec.metadata,
     )
 
@@ -87,7 +88,7 @@ def _eta(record: BatchRecord, open_: int, now: float) -> float | None:
     return 0.0 if not open_ else (now - record.started_at) / done * open_
 
 
-def _metrics(record: BatchRecord, now: float) -> BatchMetrics:
+def _metrics(record: BatchRecord, now: float, drafts: DraftCounts) -> BatchMetrics:
     counts = record.progress
     end = record.ended_at if counts.closed == counts.requests else now
     seconds = max(0.0, end - record.started_at) if record.started_at else 0.0
@@ -110,6 +111,10 @@ def _metrics(record: BatchRecord, now: float) -> BatchMetrics:
         tail_seconds=max(0.0, end - record.tail_at) if record.tail_at else 0.0,
         length_mean=counts.tokens / counts.requests if counts.requests else 0.0,
         length_max=counts.longest,
+        drafted_tokens=drafts.drafted,
+        accepted_tokens=drafts.accepted,
+        draft_share=drafts.draft_share,
+        acceptance_length=drafts.acceptance_length or 1.0,
     )
 
 

@@ -109,7 +109,11 @@ class UploadReceipt(Wire):
 
 
 class BatchMetrics(Wire):
-    """Counts and rates of one batch; `flat()` is what a trainer's logger takes."""
+    """Counts and rates of one batch; `flat()` is what a trainer's logger takes.
+
+    Of drafts the workers keep no account by batch: these are of the whole fleet, from the first look at the batch to
+    its end. `draft_share`: of the generated tokens; `acceptance_length`: tokens that a request gained in a step.
+    """
 
     groups: int = 0
     groups_finished: int = 0
@@ -129,6 +133,10 @@ class BatchMetrics(Wire):
     tail_seconds: float = 0.0
     length_mean: float = 0.0
     length_max: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    draft_share: float = 0.0
+    acceptance_length: float = 1.0
 
     def flat(self, prefix: str = "rollout/") -> dict[str, float]:
         """Name → number."""

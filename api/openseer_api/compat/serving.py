@@ -15,6 +15,7 @@ from openseer_api.compat.live import Live, live_of
 from openseer_api.compat.members import Member, Response, response_of
 from openseer_api.compat.refusals import GoneError
 from openseer_api.jobs import JobContext
+from openseer_api.sampling import check_min_p
 from openseer_core.errors import InputError, ModelError
 from openseer_core.prompts import PromptLine
 from openseer_core.tokens import pack_tokens, unpack_logprobs, unpack_tokens
@@ -81,6 +82,7 @@ async def open_call(
         raise InputError(f"found {len(prompts)} prompts of {drawing.count} responses, allowed: 1 to {MOST_MEMBERS}")
     await live_of(job).check_room(len(prompts) * drawing.count)
     sampling = sampling_of(job.job.spec.sampling, drawing, logprobs=logprobs)
+    await check_min_p(job, sampling, "min_p")
     codec = await _codec(job, prompts)
     name = group or request.headers.get(GROUP_HEADER, "")
     loop, dumped = asyncio.get_running_loop(), dump_sampling(sampling)
