@@ -24,6 +24,7 @@ _COLUMNS = (
     _Column("makespan s", "makespan_seconds", lambda report: report.makespan_seconds, ",.1f", relative=True),
     _Column("tail s", "tail_seconds", lambda report: report.tail_seconds, ",.1f", relative=True),
     _Column("tok/s", "tokens_per_second", lambda report: report.tokens_per_second, ",.0f", relative=True),
+    _Column("tok/step", "acceptance_length", lambda report: report.acceptance_length, ".2f"),
     _Column("requests", "requests_total", lambda report: report.requests_total, ",.0f"),
     _Column("tokens", "tokens_total", lambda report: report.tokens_total, ",.0f"),
     _Column("requeues", "requeues", lambda report: report.requeues, ",.0f"),

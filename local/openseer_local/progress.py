@@ -9,9 +9,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from openseer_core.draft_counts import DraftCounts
 from openseer_driver.pace import Pace
 from openseer_driver.run_lines import SampleLine
 from openseer_local.display import TICK_SECONDS, Display
+from openseer_local.draft_cells import draft_cell, draft_notes
 from openseer_local.tables import STATE_STYLES
 
 
@@ -44,9 +46,12 @@ class Progress(Display):
             self._plain_if_due()
 
     def body(self) -> list[RenderableType]:
-        """A bar with figures, and a row per worker."""
+        """A bar with figures, a row per worker, and why there are no drafts."""
         sample = self._pace.latest
-        return [self._bar(sample), self._workers(sample)] if sample else []
+        if sample is None:
+            return []
+        notes = draft_notes(worker.drafting for worker in sample.workers.values())
+        return [self._bar(sample), self._workers(sample), *notes]
 
     def line(self) -> str:
         """The figures."""
@@ -64,7 +69,7 @@ class Progress(Display):
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         table.add_column("worker")
         table.add_column("state")
-        for title in ("running", "KV", "tok/s", "preempted"):
+        for title in ("running", "KV", "tok/s", "tok/step", "preempted"):
             table.add_column(title, justify="right")
         for name, worker in sample.workers.items():
             table.add_row(
@@ -73,6 +78,7 @@ class Progress(Display):
                 f"{worker.inflight}/{worker.slots}",
                 f"{worker.kv_used:.0%}",
                 f"{self._pace.worker_rate(name):,.0f}",
+                draft_cell(worker.drafting, DraftCounts(worker.drafts)),
                 f"{worker.preemptions}",
             )
         return table

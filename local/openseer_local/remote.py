@@ -187,6 +187,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Shows the job, its workers and its batches; or one batch."""
+    from openseer_local.draft_cells import draft_notes  # noqa: PLC0415
     from openseer_local.tables import batch_facts, batches_table, job_line, transaction_line, workers_table  # noqa: PLC0415
 
     with connected(url, token, token_file) as client:
@@ -205,7 +206,8 @@ def status(
         return
     OUT.print(job_line(job), highlight=False, soft_wrap=True)
     if workers:
-        OUT.print(workers_table(workers))
+        notes = draft_notes(str(worker.figures.get("drafts", "")) for worker in workers)
+        OUT.print(workers_table(workers), *notes, sep="\n")
     if batches:
         OUT.print(batches_table(batches))
     if job.transaction is not None:

@@ -11,6 +11,7 @@ from rich.text import Text
 from openseer_core.wire import Batch
 from openseer_core.wire_fleet import JobStatus, WorkerInfo
 from openseer_local.display import TICK_SECONDS, Display
+from openseer_local.draft_cells import draft_notes
 from openseer_local.tables import batches_table, closed_of, job_line, transaction_line, transaction_table, workers_table
 
 QUIET_EVERY_SECONDS = 30.0
@@ -74,7 +75,8 @@ class ServingDisplay(Display):
         now = self._recent[-1]
         parts: list[RenderableType] = [Text(job_line(now.job), style="bold")]
         if now.workers:
-            parts += [workers_table(now.workers, self._rates())]
+            notes = draft_notes(str(worker.figures.get("drafts", "")) for worker in now.workers)
+            parts += [workers_table(now.workers, self._rates()), *notes]
         if now.batches:
             parts += [batches_table(now.batches[-SHOWN_BATCHES:])]
         if len(now.batches) > SHOWN_BATCHES:

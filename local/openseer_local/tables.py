@@ -7,9 +7,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from openseer_core.draft_counts import DraftCounts
 from openseer_core.wire import Batch
 from openseer_core.wire_fleet import FleetState, JobStatus, Transaction, WorkerInfo
 from openseer_driver.pace import duration
+from openseer_local.draft_cells import draft_cell
 
 STATE_STYLES = {
     "busy": "green",
@@ -48,8 +50,9 @@ def _fleet(state: FleetState) -> list[str]:
 
 
 def workers_table(workers: Sequence[WorkerInfo], rates: Mapping[str, float] | None = None) -> Table:
-    """A row per worker. `rates`: tokens per second, by name."""
-    table = _table("worker", "state", "weights", right=("running", "KV", "tok/s" if rates is not None else "tokens"))
+    """A row per worker. `rates`: tokens per second, by name. tok/step: what a request gains in a step, with drafts."""
+    amount = "tok/s" if rates is not None else "tokens"
+    table = _table("worker", "state", "weights", right=("running", "KV", amount, "tok/step"))
     for worker in workers:
         figures = worker.figures
         tokens = rates.get(worker.name, 0.0) if rates is not None else int(figures.get("tokens", 0))
@@ -60,6 +63,7 @@ def workers_table(workers: Sequence[WorkerInfo], rates: Mapping[str, float] | No
             f"{worker.inflight}/{figures.get('slots', '–')}",
             f"{float(figures.get('kv_used', 0.0)):.0%}",
             f"{tokens:,.0f}",
+            draft_cell(str(figures.get("drafts", "")), DraftCounts.of(figures)),
         )
     return table
 
@@ -113,10 +117,14 @@ def batch_facts(batch: Batch) -> Table:
         "responses": f"{closed_of(batch):,} of {counts.requests:,} ended: "
         + ", ".join(f"{count:,} {what}" for what, count in ended.items() if count or what == "whole"),
         "tokens": f"{counts.tokens:,}, {counts.tokens_per_second:,.0f} a second",
+        "drafts": f"{counts.acceptance_length:.2f} tokens a step; {counts.accepted_tokens:,} of "
+        f"{counts.drafted_tokens:,} drafted tokens came true, {counts.draft_share:.0%} of all tokens",
         "lengths": f"mean {counts.length_mean:,.0f}, longest {counts.length_max:,}",
         "time": f"{duration(counts.seconds)}, on the last tenth {duration(counts.tail_seconds)}; left: {eta(batch)}",
         "results": f"{batch.last_cursor:,} entries, {batch.acknowledged_cursor:,} acknowledged",
     }
+    if not counts.drafted_tokens:
+        del facts["drafts"]
     if batch.target is not None:
         met = "met" if batch.target_met else f"{batch.wanted:,} more groups wanted"
         facts["target"] = f"{batch.target.groups:,} {batch.target.count} groups, then {batch.target.rest}: {met}"

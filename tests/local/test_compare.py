@@ -43,6 +43,7 @@ def test_every_run_is_set_against_the_first(comparison: Comparison) -> None:
     assert set(seer.relative.values()) == {1.0}
     ratio = first_come.figures["makespan_seconds"] / seer.figures["makespan_seconds"]
     assert first_come.relative["makespan_seconds"] == pytest.approx(ratio)
+    assert first_come.figures["acceptance_length"] == 1.0
     assert comparison.notes == ()
 
 

@@ -126,7 +126,25 @@ def test_a_terminal_shows_a_bar_and_a_table_of_workers(clock: Clock) -> None:
     assert "4,000 tokens" in shown
     assert "worker-1 is slow" in shown
     row = next(line for line in reversed(shown.splitlines()) if "worker-1 " in line and "16/16" in line)
-    assert row.split() == ["worker-1", "busy", "16/16", "50%", "1,000", "1"]
+    assert row.split() == ["worker-1", "busy", "16/16", "50%", "1,000", "–", "1"]
+
+
+def test_a_terminal_shows_what_drafts_bring_and_why_there_are_none(clock: Clock) -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=120, height=30, force_terminal=True, color_system=None)
+    drafts = {"draft_steps": 4.0, "steps_refs_1": 10.0, "tokens_refs_1": 18.0}
+    workers = {
+        "worker-0": WorkerSample("busy", 16, 16, drafting="on", drafts=drafts),
+        "worker-1": WorkerSample("busy", 16, 16, drafting="off: sampling.minP"),
+    }
+
+    with Progress(console, live=True, clock=clock, tick_seconds=None) as progress:
+        progress.update(SampleLine(0.0, 100, 32, 8, 320, 900, workers))
+
+    rows = [line.split() for line in text.getvalue().splitlines()]
+    assert ["worker-0", "busy", "16/16", "0%", "0", "1.80", "0"] in rows
+    assert ["worker-1", "busy", "16/16", "0%", "0", "off", "0"] in rows
+    assert ["no", "drafts:", "sampling.minP"] in rows
 
 
 @pytest.mark.parametrize("live", [False, True])

@@ -20,7 +20,7 @@ class Clock:
         return self.now
 
 
-def standing(at: float, *, ready: int = 2, done: int = 0, **job: Any) -> Standing:
+def standing(at: float, *, ready: int = 2, done: int = 0, drafts: str = "on", **job: Any) -> Standing:
     fleet = job.pop("fleet", FleetState(state="awake", since=0.0))
     status = JobStatus(
         name="served",
@@ -35,7 +35,9 @@ def standing(at: float, *, ready: int = 2, done: int = 0, **job: Any) -> Standin
         fleet=fleet,
         **job,
     )
-    figures: dict[str, float | int | str] = {"slots": 8, "kv_used": 0.5, "tokens": 100 * done}
+    figures: dict[str, float | int | str] = {"slots": 8, "kv_used": 0.5, "tokens": 100 * done, "drafts": drafts}
+    if done and drafts == "on":
+        figures |= {"draft_steps": done, "steps_refs_1": done, "tokens_refs_1": 2.25 * done}
     worker = WorkerInfo(name="worker-0", state="busy", version="v1", seen_seconds_ago=0.1, inflight=8, figures=figures)
     counts = BatchMetrics(groups=24, requests=96, requests_ok=done, tokens=100 * done, tokens_per_second=1234.0)
     batch = Batch(
@@ -93,11 +95,24 @@ def test_a_terminal_shows_workers_batches_and_weights_that_are_coming() -> None:
         shown = text.getvalue()
 
     rows = [" ".join(line.split()) for line in shown.splitlines()]
-    assert "worker-0 busy v1 8/8 50% 2,400" in rows
+    assert "worker-0 busy v1 8/8 50% 0 on" in rows
+    assert "worker-0 busy v1 8/8 50% 2,400 2.25" in rows
     assert any(row.startswith("4 sealed v1 ") and row.endswith("48/96 0/24 1,234 1:15") for row in rows)
     assert "weights v1 → v2 (drain): load, 7.0 s, waiting for worker-0" in rows
     assert any("no such folder" in row for row in rows)
     assert "GPUs releasing, waiting for worker-0" in shown
+
+
+def test_a_terminal_tells_why_there_are_no_drafts() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=120, height=30, force_terminal=True, color_system=None)
+    with ServingDisplay(console, live=True, clock=Clock(), tick_seconds=None) as display:
+        display.show(standing(10.0, drafts="off: spec.speculation.enabled is false"))
+        shown = text.getvalue()
+
+    rows = [" ".join(line.split()) for line in shown.splitlines()]
+    assert "worker-0 busy v1 8/8 50% 0 off" in rows
+    assert "no drafts: spec.speculation.enabled is false" in rows
 
 
 def test_a_server_that_has_stopped_says_nothing_of_how_it_stood() -> None:
