@@ -195,6 +195,8 @@ class JobQueue(ChunkQueue):
         """Unfinished work of the batch goes on with other weights; groups with tokens of `stale` versions abort."""
         for gid in self._ids(batch):
             group = self._groups[gid]
+            if group.version == version:
+                continue
             open_ = [index for index, one in enumerate(group.requests) if one.state not in FINAL_STATES]
             if open_ and self._is_stale(group, stale):
                 self.end([gid], Event.ABORT, now)

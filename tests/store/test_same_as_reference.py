@@ -212,7 +212,7 @@ class BothStores(RuleBasedStateMachine):
 
     @rule(numbers=picks, event=endings, index=st.none() | st.integers(0, 4))
     def end_groups(self, numbers: list[int], event: Event, index: int | None) -> None:
-        groups = self.gids(numbers)[:1]
+        groups = [gid for gid in self.gids(numbers) if gid.batch in BATCHES][:1]
         self.both(lambda store: store.end_groups(groups, event, index))
 
     @rule(numbers=picks, batch=st.sampled_from(ALL), version=versions, stale=st.sampled_from([(), (), ("v2",)]))
