@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from replay import Arctic, Ours, Peer, Row, Static, StepTime, Tokens, has_arctic, replay
+from peer_missing import has_arctic
+from replay import Arctic, Ours, Peer, Row, Static, StepTime, Tokens, replay
 from synthetic_groups import synthetic_group
 
 MOST_TOKENS = 8

@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 from draft_costs import measure_costs
 from mba import MOST_TOKENS, MarginalBenefit
-from replay import ARCTIC_MISSING, Arctic, Ours, Outcome, Peer, Row, Static, StepTime, has_arctic, replay
+from peer_missing import ARCTIC_MISSING, has_arctic
+from replay import Arctic, Ours, Outcome, Peer, Row, Static, StepTime, replay
 from rich.console import Console
 from rich.table import Table
 from synthetic_groups import synthetic_group

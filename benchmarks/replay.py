@@ -6,7 +6,6 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,14 +15,6 @@ from openseer_draft.drafter import Drafter
 
 Tokens = NDArray[np.int32]
 _MEASUREMENTS = 8
-ARCTIC_MISSING = (
-    "arctic-inference is not installed, so it is left out; docs/benchmarks.md says how to install it beside vLLM"
-)
-
-
-def has_arctic() -> bool:
-    """Whether the peer can be measured here."""
-    return find_spec("arctic_inference") is not None
 
 
 @dataclass(eq=False)

@@ -1,0 +1,256 @@
+"""Tokens per second of one engine with drafts: the product's, vLLM's own `suffix` and `ngram`, and none.
+
+    python benchmarks/speculation.py
+
+Every way is the same engine on the same core, built with other drafts. Groups of 8 of the tiny model, temperature 1:
+so many requests run at once, in the order of their groups, as in a rollout; when one ends the next begins. Time counts
+until the last one has begun. Ways take turns with the same prompts; ratios are within a round. `suffix` needs
+arctic-inference; docs/benchmarks.md says how to install it, without it that way is left out.
+"""
+
+# vLLM carries few types, and what it is asked here goes around the product's own words:
+# pyright: reportPrivateUsage=false
+import sys
+
+# This folder last: its queue.py would stand in for the standard library's.
+sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]] + [__file__.rpartition("/")[0]]
+
+import argparse
+import asyncio
+import json
+import multiprocessing as mp
+import os
+import platform
+import random
+import shlex
+import statistics
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from peer_missing import ARCTIC_MISSING, has_arctic
+from rich.console import Console
+from rich.table import Table
+from tiny_rollouts import MODEL, prompts
+
+from openseer_core.job import Model, Sampling, Speculation
+from openseer_worker.engine import Work
+from openseer_worker.vllm_engine import VllmEngine, preload
+
+MOST_AT_ONCE = 64
+GROUP_SIZE = 8
+GROUPS = {1: 1, 2: 2, 4: 2, 8: 4, 16: 8, 32: 12, 64: 20}
+"""By requests at once: how many groups there are."""
+DRAFTS = 8
+OWN = "openseer"
+PLAIN = "none"
+PEERS: dict[str, dict[str, Any]] = {
+    "suffix": {"method": "suffix"},
+    "ngram": {"method": "ngram", "num_speculative_tokens": DRAFTS, "prompt_lookup_min": 2, "prompt_lookup_max": 5},
+}
+"""vLLM's words for its own ways; `suffix` drafts up to 24 tokens by its defaults."""
+
+
+def main() -> None:
+    """Runs all ways over all numbers of requests and prints the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--tokens", type=int, default=512, help="most tokens of a response")
+    parser.add_argument("--at-once", type=int, nargs="+", choices=list(GROUPS), default=list(GROUPS))
+    parser.add_argument("--ways", nargs="+", choices=(OWN, *PEERS), default=[OWN, *PEERS])
+    parser.add_argument("--quick", action="store_true", help="one round of two numbers of requests")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.tokens, options.at_once = 1, 128, [4, 16]
+    if "suffix" in options.ways and not has_arctic():
+        print(ARCTIC_MISSING)
+        options.ways.remove("suffix")
+    preload(str(MODEL))
+    pipes = {way: _child(way) for way in (PLAIN, *options.ways)}
+    figures = {
+        "at_once": measure(pipes, options),
+        "drafts": {way: pipe.recv() for way, pipe in pipes.items() if not pipe.send(None)},
+        "command": shlex.join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+    Console(width=130).print(table(figures))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+def _child(way: str) -> Connection:
+    """A process with its engine, and the pipe to it."""
+    context = mp.get_context("fork")
+    ours, theirs = context.Pipe()
+    context.Process(target=serve, args=(theirs, way), daemon=True).start()
+    theirs.close()  # so that its end is noticed
+    ours.recv()  # one after another: what an engine measures when it starts is not to be disturbed
+    return ours
+
+
+def measure(pipes: dict[str, Connection], options: argparse.Namespace) -> dict[str, Any]:
+    """By number of requests, by way: the figures of each round, after a short one that does not count."""
+    result: dict[str, Any] = {str(count): {way: [] for way in pipes} for count in options.at_once}
+    for pipe in pipes.values():
+        pipe.send({"at_once": 4, "tokens": 64, "prompts": _prompts(4, 1000), "name": "warm"})
+        pipe.recv()
+    order = list(pipes)
+    for number in range(options.rounds):
+        for count in options.at_once:
+            work = {"at_once": count, "tokens": options.tokens, "name": f"{number}-{count}"}
+            work["prompts"] = _prompts(count, 10 * number)
+            for way in order:
+                pipes[way].send(work)
+                result[str(count)][way].append(pipes[way].recv())
+            rates = ", ".join(f"{way} {result[str(count)][way][-1]['tokens_per_second']:,.0f}" for way in pipes)
+            print(f"round {number}, {count} at once: {rates} tok/s", flush=True)
+        order = order[1:] + order[:1]
+    return result
+
+
+def _prompts(count: int, seed: int) -> list[list[int]]:
+    """Those of each number of requests are others, so that none was ever seen by an engine."""
+    return [ids for _, ids in prompts(GROUPS[count], seed + count)]
+
+
+# ---- one engine in a process of its own
+
+
+class MeasuredEngine(VllmEngine):
+    """The product's engine, which counts what its steps yield, with drafts as vLLM's own words ask for."""
+
+    def __init__(self, way: str) -> None:
+        self.row_steps = self.drafted = self.accepted = 0
+        self._words = PEERS.get(way)
+        model = Model.model_validate({"path": str(MODEL), "engineArgs": {"max_num_seqs": MOST_AT_ONCE}})
+        own = Speculation(max_tokens=DRAFTS) if way == OWN else None
+        super().__init__(model, cache_salt="benchmark", speculation=own)
+
+    def _build(self, arguments: Any, in_process: bool) -> None:
+        if self._words is None:
+            super()._build(arguments, in_process)
+            return
+        arguments.speculative_config = self._words
+        super()._build(arguments, in_process)
+        # On CPUs vLLM's own ways would verify their drafts with other temperatures than the requests'. It imports
+        # numba, which on CPUs vLLM must not find imported when it begins.
+        from openseer_worker.vllm_drafts import _mend_sampling  # noqa: PLC0415
+
+        _mend_sampling()
+
+    def _gather(self, outputs: Any) -> bool:
+        self.row_steps += len(outputs.outputs)
+        stats = outputs.scheduler_stats and outputs.scheduler_stats.spec_decoding_stats
+        if stats:
+            self.drafted += stats.num_draft_tokens
+            self.accepted += stats.num_accepted_tokens
+        return super()._gather(outputs)
+
+
+@dataclass
+class _Counts:
+    """What an engine has counted at one moment."""
+
+    tokens: float
+    row_steps: int
+    drafted: int
+    accepted: int
+    at: float
+
+    @classmethod
+    def of(cls, engine: MeasuredEngine) -> "_Counts":
+        tokens = float(engine.figures()["tokens"])
+        return cls(tokens, engine.row_steps, engine.drafted, engine.accepted, time.monotonic())
+
+
+def serve(pipe: Connection, way: str) -> None:
+    """Plays what it is sent until None; answers that with whether the engine drafted."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    asyncio.run(play(pipe, way))
+
+
+async def play(pipe: Connection, way: str) -> None:
+    """The engine's life."""
+    engine = MeasuredEngine(way)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    engine.start(lambda: (loop.call_soon_threadsafe(ended.set), None)[1])
+    pipe.send("ready")
+    while (work := await asyncio.to_thread(pipe.recv)) is not None:
+        pipe.send(await one_round(engine, ended, work))
+    pipe.send(str(engine.figures().get("drafts", "")))
+    await engine.close()
+
+
+async def one_round(engine: MeasuredEngine, ended: asyncio.Event, work: dict[str, Any]) -> dict[str, float]:
+    """All requests, so many at once. Counted until the last one has begun; then the rest is dropped."""
+    sampling = Sampling(temperature=1.0, max_tokens=work["tokens"])
+    waiting = [
+        Work(f"{work['name']}-{number}-{index}", f"{work['name']}-{number}", index, ids, [], work["tokens"], sampling)
+        for number, ids in enumerate(work["prompts"])
+        for index in range(GROUP_SIZE)
+    ]
+    running: set[str] = set()
+    before = _Counts.of(engine)
+    while True:
+        while waiting and len(running) < work["at_once"]:
+            request = waiting.pop(0)
+            running.add(request.key)
+            engine.add(request)
+        await ended.wait()
+        ended.clear()
+        engine.check()
+        running -= {progress.key for progress in engine.collect() if progress.finish is not None}
+        if not waiting and len(running) < work["at_once"]:
+            break
+    after = _Counts.of(engine)
+    for key in running:
+        engine.abort(key)
+    while running:
+        running -= {progress.key for progress in engine.collect() if progress.finish is not None}
+        await asyncio.sleep(0.01)
+    ended.clear()
+    steps = after.row_steps - before.row_steps
+    return {
+        "tokens_per_second": (after.tokens - before.tokens) / (after.at - before.at),
+        "tokens_per_step": (after.tokens - before.tokens) / steps,
+        "drafted_per_step": (after.drafted - before.drafted) / steps,
+        "accepted_per_drafted": (after.accepted - before.accepted) / max(1, after.drafted - before.drafted),
+    }
+
+
+# ---- what came of it
+
+
+def ratio(rows: dict[str, Any], way: str, base: str = PLAIN) -> tuple[float, float, float]:
+    """Median over the rounds of the rate of `way` over that of `base`, and its 95 % interval by bootstrap."""
+    pairs = zip(rows[way], rows[base], strict=True)
+    ratios = [own["tokens_per_second"] / other["tokens_per_second"] for own, other in pairs]
+    chance = random.Random(0)
+    drawn = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(2000))
+    return statistics.median(ratios), drawn[49], drawn[1949]
+
+
+def table(figures: dict[str, Any]) -> Table:
+    """A row for each number of requests: no drafts' rate, then each way's ratio to it and its tokens a step."""
+    ways = [way for way in figures["drafts"] if way != PLAIN]
+    result = Table("at once", "none tok/s", title="tokens per second over those without drafts")
+    for way in ways:
+        result.add_column(f"{way} ×")
+        result.add_column("tokens a step")
+    for count, rows in figures["at_once"].items():
+        cells = [count, f"{statistics.median(row['tokens_per_second'] for row in rows[PLAIN]):,.0f}"]
+        for way in ways:
+            middle, low, high = ratio(rows, way)
+            cells.append(f"{middle:.2f} ({low:.2f}–{high:.2f})")
+            cells.append(f"{statistics.median(row['tokens_per_step'] for row in rows[way]):.2f}")
+        result.add_row(*cells)
+    return result
+
+
+if __name__ == "__main__":
+    main()
