@@ -15,12 +15,14 @@ COUNTERS = (
     "accepted_tokens",
     "draft_steps",
     "draft_seconds",
+    "draft_full",
     "shared_tokens",
     "shared_bytes",
     *(f"{what}_{source}" for what in ("drafted", "accepted") for source in SOURCES),
     *(f"{what}_refs_{count}" for what in ("steps", "tokens") for count in REFERENCES),
 )
-"""They only grow while a worker lives. `steps` are the engine's; a row-step is the part of one request in one step."""
+"""They only grow while a worker lives. `steps` are the engine's; a row-step is the part of one request in one step.
+`draft_full`: how often a request had to go on without drafts for want of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,10 @@ class DraftCounts:
         return DraftCounts({name: self[name] + other[name] for name in names})
 
     def since(self, earlier: "DraftCounts") -> "DraftCounts":
-        """What has come since `earlier`; of a worker that started anew meanwhile, all that it has."""
-        return DraftCounts({name: _grown(earlier[name], value) for name, value in self.values.items()})
+        """What one worker has counted since `earlier`; all that it has, if it began anew meanwhile."""
+        if any(value < earlier[name] for name, value in self.values.items()):
+            return self
+        return DraftCounts({name: value - earlier[name] for name, value in self.values.items()})
 
     def __getitem__(self, name: str) -> float:
         return self.values.get(name, 0.0)
@@ -91,10 +95,6 @@ class DraftCounts:
 def summed(counts: Iterable[DraftCounts]) -> DraftCounts:
     """Of several workers, or of several stretches of time."""
     return sum(counts, DraftCounts())
-
-
-def _grown(before: float, after: float) -> float:
-    return after - before if after >= before else after
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -28,7 +28,8 @@ class DraftReport(msgspec.Struct, frozen=True):
     """All drafting of a run. `by_references`: by the lower end of each range of siblings.
 
     A row-step is the part of one request in one step of the engine. `draft_share`: of all generated tokens.
-    `shared_tokens`, `shared_bytes`: what workers read of siblings that ran elsewhere.
+    `full`: how often a request went on without drafts for want of memory. `shared_tokens`, `shared_bytes`: what workers
+    read of siblings that ran elsewhere.
     """
 
     acceptance_length: float
@@ -41,6 +42,7 @@ class DraftReport(msgspec.Struct, frozen=True):
     row_steps: int
     seconds: float
     seconds_per_step: float
+    full: int
     shared_tokens: int
     shared_bytes: int
     by_source: dict[str, SourceReport]
@@ -94,6 +96,7 @@ def make_draft_report(points: Sequence[DraftPoint]) -> DraftReport | None:
         row_steps=total.row_steps,
         seconds=total["draft_seconds"],
         seconds_per_step=total.seconds_per_step,
+        full=round(total["draft_full"]),
         shared_tokens=round(total["shared_tokens"]),
         shared_bytes=round(total["shared_bytes"]),
         by_source={source: _source(total, source) for source in SOURCES},

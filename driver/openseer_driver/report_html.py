@@ -140,6 +140,7 @@ def _estimate_section(trace: Trace, report: Report) -> Section:
 
 
 def _draft_sections(trace: Trace, drafting: DraftReport) -> list[Section]:
+    full = f" Memory was short: {drafting.full:,} times a request went on without drafts." if drafting.full else ""
     return [
         Section(
             "Acceptance length",
@@ -152,7 +153,7 @@ def _draft_sections(trace: Trace, drafting: DraftReport) -> list[Section]:
             "Drafts by source",
             f"{drafting.accepted_tokens:,} of {drafting.drafted_tokens:,} drafted tokens came true "
             f"({_percent(drafting.acceptance)}); {drafting.wasted_tokens:,} were verified in vain. Workers read "
-            f"{drafting.shared_tokens:,} tokens of siblings that ran elsewhere.",
+            f"{drafting.shared_tokens:,} tokens of siblings that ran elsewhere.{full}",
             charts_drafting.sources(drafting),
         ),
         Section(

@@ -45,7 +45,8 @@ def test_workers_are_summed_up_and_earlier_counts_taken_off() -> None:
     assert both.since(DraftCounts()) == both
 
 
-def test_a_counter_that_fell_has_begun_anew() -> None:
-    before, after = DraftCounts({"drafted_tokens": 50.0}), DraftCounts({"drafted_tokens": 20.0})
+def test_a_worker_with_a_counter_that_fell_has_begun_anew() -> None:
+    before = DraftCounts({"steps": 5.0, "drafted_tokens": 50.0})
+    after = DraftCounts({"steps": 9.0, "drafted_tokens": 20.0})
 
-    assert after.since(before).drafted == 20
+    assert after.since(before) == after

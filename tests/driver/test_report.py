@@ -197,6 +197,7 @@ def test_a_run_folder_gets_report_json_and_a_page_that_needs_nothing_else(tmp_pa
 def drafting(drafted: int, accepted: int, source: str, references: int, row_steps: int, steps: int) -> dict[str, float]:
     """Counters of a worker all of whose row-steps had as many references and drafted from one source."""
     return {
+        "draft_full": 1,
         "steps": steps,
         "draft_steps": row_steps,
         "draft_seconds": steps / 1000,
@@ -230,6 +231,7 @@ def test_drafts_are_added_up_over_workers_sources_and_restarts() -> None:
     assert (found.row_steps, found.acceptance_length, found.draft_length) == (30, 3.0, pytest.approx(100 / 30))
     assert found.draft_share == pytest.approx(60 / 90)
     assert (found.seconds, found.seconds_per_step) == (pytest.approx(0.02), pytest.approx(0.001))
+    assert found.full == 3
     assert found.by_source["own"] == SourceReport(70, 30, 40)
     assert found.by_source["earlier"] == SourceReport(0, 0, 0)
     assert found.by_references == {"0": ReferenceReport(20, 2.5), "4": ReferenceReport(10, 4.0)}

@@ -3,6 +3,8 @@
 from prometheus_client import generate_latest
 
 from openseer_core.chunk import WorkerInfo
+from openseer_core.draft_counts import COUNTERS
+from openseer_draft.drafter import Drafter
 from openseer_worker.health import Health
 
 
@@ -57,3 +59,11 @@ def test_an_engine_that_knows_no_drafts_tells_nothing_of_them() -> None:
 
     assert "draft" not in text
     assert "openseer_worker_slots 8.0" in text
+
+
+def test_whatever_a_drafter_counts_is_known_by_name() -> None:
+    figures = Drafter(slots=1, max_tokens=4, memory_bytes=1 << 20).figures()
+
+    worker_adds = {"steps", "shared_tokens", "shared_bytes"}
+    levels = {"draft_bytes", "draft_groups"}
+    assert figures.keys() - levels == set(COUNTERS) - worker_adds

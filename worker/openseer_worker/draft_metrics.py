@@ -9,6 +9,7 @@ from openseer_core.draft_counts import REFERENCES, SOURCES
 _COUNTERS = {
     "draft_steps": ("draft_row_steps", "Row-steps (one request in one step) that carried a draft."),
     "draft_seconds": ("draft_seconds", "Time spent on drafting."),
+    "draft_full": ("draft_full", "Times that a request went on without drafts for want of memory."),
     "shared_tokens": ("shared_tokens", "Tokens read of siblings that ran elsewhere."),
     "shared_bytes": ("shared_bytes", "Bytes read for them."),
 }
