@@ -8,7 +8,7 @@
 
 local args = unpack_row(ARGV[2])
 local half = math.floor(args[2] / 2)
-local found, fresh, room = {}, {}, half
+local found, fresh, total, room = {}, {}, 0, half
 
 local function earlier_of(gid, wanted)
   local group = wanted and room > 0 and group_of(gid)
@@ -29,23 +29,31 @@ for number, ask in ipairs(args[1]) do
     local key, position = P .. ':tokens:' .. ask[1] .. '/' .. known[place], known[place + 1]
     local count = call('STRLEN', key) / ITEM_BYTES - position
     if count > 0 then
-      fresh[#fresh + 1] = {key = key, index = known[place], position = position, count = count, given = 0,
+      fresh[#fresh + 1] = {key = key, index = known[place], position = position, count = count, given = count,
         place = #fresh, news = found[number][2]}
+      total = total + count
     end
   end
 end
 
--- core's shares()
-local by_count, left = {}, math.floor(math.max(args[2] - half + room, half) / ITEM_BYTES)
-for place, log in ipairs(fresh) do
-  by_count[place] = log
+-- core's shares(), where there is no room for all.
+local function share(left)
+  local by_count = {}
+  for place, log in ipairs(fresh) do
+    by_count[place] = log
+  end
+  table.sort(by_count, function(one, other)
+    return one.count < other.count or one.count == other.count and one.place < other.place
+  end)
+  for done, log in ipairs(by_count) do
+    log.given = math.min(log.count, math.floor(left / (#by_count - done + 1)))
+    left = left - log.given
+  end
 end
-table.sort(by_count, function(one, other)
-  return one.count < other.count or one.count == other.count and one.place < other.place
-end)
-for done, log in ipairs(by_count) do
-  log.given = math.min(log.count, math.floor(left / (#by_count - done + 1)))
-  left = left - log.given
+
+local left = math.floor(math.max(args[2] - half + room, half) / ITEM_BYTES)
+if total > left then
+  share(left)
 end
 
 for _, log in ipairs(fresh) do
