@@ -104,7 +104,7 @@ def over_time(trace: Trace, points: Sequence[DraftPoint]) -> str:
     """Above: tokens drafted for each row in a step, and how many came true. Below: time in drafting per step."""
     made, (above, below) = figure(3.9, 2, (1.5, 1.0))
     joined = _joined(points)
-    times = [0.0, *(trace.clock.at(point.at) for point in joined)]
+    times = [0.0, *(min(trace.clock.at(point.at), trace.end) for point in joined)]
     drafted = [point.counts.draft_length for point in joined]
     accepted = [point.counts.draft_length * point.counts.acceptance for point in joined]
     milliseconds = [1000 * point.counts.seconds_per_step for point in joined]
@@ -120,7 +120,7 @@ def over_time(trace: Trace, points: Sequence[DraftPoint]) -> str:
         axes.set_ylim(0, max([*values, 1e-6]) * 1.1)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         legend_above(axes)
-    time_axis(below, max(trace.end, times[-1]))
+    time_axis(below, trace.end)
     return svg(made, "Draft lengths and time in drafting", "drafting")
 
 

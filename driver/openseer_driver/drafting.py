@@ -8,6 +8,9 @@ import msgspec
 from openseer_core.draft_counts import REFERENCES, SOURCES, DraftCounts, summed
 from openseer_driver.run_lines import SampleLine
 
+LEAST_STEPS = 10
+"""Counters of one heartbeat may be a few steps apart: over fewer steps than this their ratios would say little."""
+
 
 class SourceReport(msgspec.Struct, frozen=True):
     """Tokens drafted from one source; the wasted ones were verified in vain."""
@@ -58,7 +61,7 @@ class DraftPoint:
 
 
 def draft_points(samples: Sequence[SampleLine]) -> list[DraftPoint]:
-    """A point for each sample by which rows have run: heartbeats may come less often than samples."""
+    """What the run drafted, cut at samples into stretches of at least LEAST_STEPS steps of an engine."""
     points: list[DraftPoint] = []
     known: dict[str, DraftCounts] = {}
     gained = DraftCounts()
@@ -67,9 +70,12 @@ def draft_points(samples: Sequence[SampleLine]) -> list[DraftPoint]:
             counts = DraftCounts(worker.drafts)
             gained += counts.since(known.get(name, DraftCounts()))
             known[name] = counts
-        if gained.row_steps:
+        if gained.row_steps and gained["steps"] >= LEAST_STEPS:
             points.append(DraftPoint(sample.at, gained))
             gained = DraftCounts()
+    if gained.row_steps:
+        before = points.pop() if points else DraftPoint(samples[-1].at, DraftCounts())
+        points.append(DraftPoint(samples[-1].at, before.counts + gained))
     return points
 
 
