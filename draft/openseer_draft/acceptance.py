@@ -1,9 +1,10 @@
-"""How likely a proposed token is to be the next one, learned from what came: by match length, frequency and source.
+"""How likely a proposed token is to be the next one, learned from what came.
 
 The automaton's relative frequency alone is a poor probability: one occurrence out of one after a match of two tokens
-says less than forty out of fifty after a match of twenty. So a table counts, per cell, how often the proposed token was
-the one that was sampled. It learns from every candidate, also from those that were too unlikely to be verified: what
-the engine sampled shows whether they would have been accepted.
+says less than forty out of fifty after a match of twenty. So a table counts, by match length, frequency, source and
+how the request's proposals did of late, how often the proposed token was the one that was sampled. It learns from every
+candidate, also from those that were too unlikely to be verified: what the engine sampled shows whether they would have
+been accepted.
 """
 
 # Compiled functions carry no types (see compiled).
@@ -25,7 +26,8 @@ _MATCH_EDGES = (1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 65)
 MATCHES = len(_MATCH_EDGES)
 LONGEST_MATCH = 65
 FREQUENCIES = 16
-CELLS = len(SOURCES) * MATCHES * FREQUENCIES
+RECENTS = 4
+CELLS = RECENTS * len(SOURCES) * MATCHES * FREQUENCIES
 
 PRIOR_WEIGHT = 4.0
 """A cell's first guess counts as much as so many trials."""
@@ -50,18 +52,22 @@ def new_acceptance() -> Acceptance:
     frequency = (np.arange(FREQUENCIES) + 0.5) / FREQUENCIES
     match = np.array(_MATCH_EDGES, float)
     guess = (match / (match + 1.0))[:, None] * frequency[None, :]
-    chance = np.broadcast_to(guess, (len(SOURCES), MATCHES, FREQUENCIES)).reshape(CELLS).copy()
+    chance = np.broadcast_to(guess, (RECENTS, len(SOURCES), MATCHES, FREQUENCIES)).reshape(CELLS).copy()
     return Acceptance(
         np.full(CELLS, PRIOR_WEIGHT), PRIOR_WEIGHT * chance, chance, np.maximum(buckets, 0).astype(np.int32)
     )
 
 
 @compiled
-def cell_of(table, source, match, occurrences, among):
-    """The cell of a token that followed in `occurrences` of `among` places where the last `match` tokens stood."""
+def cell_of(table, recent, source, match, occurrences, among):
+    """The cell of a token that followed in `occurrences` of `among` places where the last `match` tokens stood.
+
+    `recent`: the share of the request's latest proposals whose first token came true.
+    """
     frequency = min(int(occurrences * FREQUENCIES / (among + DOUBT)), FREQUENCIES - 1)
     row = table.buckets[min(match, LONGEST_MATCH)]
-    return (source * MATCHES + row) * FREQUENCIES + frequency
+    column = min(int(recent * RECENTS), RECENTS - 1) * len(SOURCES) + source
+    return (column * MATCHES + row) * FREQUENCIES + frequency
 
 
 @compiled

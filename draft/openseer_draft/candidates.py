@@ -22,6 +22,9 @@ STARTS = 6
 """Most suffixes whose paths are compared, longest first."""
 SUFFIXES = 24
 """Most suffixes that are looked at for a start: a run of one token has as many as it is long."""
+RECENT_RATE = 0.1
+"""How fast the share of proposals that come true follows the latest one: about ten steps back."""
+FIRST_RECENT = 0.5
 LEAST_CHANCE = 0.02
 """A path ends where it is less likely than this to be accepted so far."""
 
@@ -30,6 +33,7 @@ class Candidates(NamedTuple):
     """Per slot the path proposed last: tokens, cells and the chance to be accepted up to here (slots, longest draft).
 
     `lengths` int32 (slots): of the path; `drafted` int32 (slots): how much of it the engine was given.
+    `recent` float64 (slots): the share of latest proposals whose first token came true.
     """
 
     tokens: NDArray[np.int32]
@@ -38,6 +42,7 @@ class Candidates(NamedTuple):
     lengths: NDArray[np.int32]
     drafted: NDArray[np.int32]
     sources: NDArray[np.int32]
+    recent: NDArray[np.float64]
 
 
 def new_candidates(slots: int, longest: int) -> Candidates:
@@ -50,11 +55,12 @@ def new_candidates(slots: int, longest: int) -> Candidates:
         np.zeros(slots + 1, np.int32),
         np.zeros(slots + 1, np.int32),
         np.zeros(slots + 1, np.int32),
+        np.full(slots + 1, FIRST_RECENT),
     )
 
 
 @compiled
-def trace(arena, table, found, row, state, match, request):
+def trace(arena, table, found, row, state, match, request, recent):
     """Writes the path from `state` into `row`; gives its expected number of accepted tokens."""
     states = arena.states
     longest = found.tokens.shape[1]
@@ -67,7 +73,9 @@ def trace(arena, table, found, row, state, match, request):
         source = source_of(states[following, OWNER], request)
         if length == 0:
             found.sources[row] = source
-        cell = cell_of(table, source, match + length, states[following, COUNT], max(among, states[following, COUNT]))
+        cell = cell_of(
+            table, recent, source, match + length, states[following, COUNT], max(among, states[following, COUNT])
+        )
         chance *= table.chance[cell]
         if chance < LEAST_CHANCE:
             break
@@ -94,7 +102,7 @@ def propose(arena, table, found, slot, last, request):
         looked += 1
         if states[state, TARGET] != 0:
             starts += 1
-            expected = trace(arena, table, found, spare, state, states[state, LENGTH], request)
+            expected = trace(arena, table, found, spare, state, states[state, LENGTH], request, found.recent[slot])
             if expected > best:
                 best = expected
                 copy(found, spare, slot)
@@ -117,6 +125,9 @@ def copy(found, one, other):
 def observe(table, found, slot, tokens, start, stop):
     """Learns from what was sampled, tokens[start:stop]; gives how many proposed tokens came true."""
     came_true = 0
+    if found.lengths[slot] > 0:
+        hit = found.tokens[slot, 0] == tokens[start]
+        found.recent[slot] += RECENT_RATE * ((1.0 if hit else 0.0) - found.recent[slot])
     for place in range(min(found.lengths[slot], stop - start)):
         hit = found.tokens[slot, place] == tokens[start + place]
         learn(table, found.cells[slot, place], hit)

@@ -11,7 +11,7 @@ from openseer_draft import arena as memory
 from openseer_draft.acceptance import SOURCES, new_acceptance
 from openseer_draft.arena import EARLIER, GROUP_COLUMNS, PROMPT, REFERENCES, ROOT
 from openseer_draft.automaton import append, follow
-from openseer_draft.candidates import new_candidates
+from openseer_draft.candidates import FIRST_RECENT, new_candidates
 from openseer_draft.lengths import BINS, Costs, measure, new_costs, seconds_of
 from openseer_draft.step import (
     ACCEPTED,
@@ -177,6 +177,7 @@ class Drafter:
         live[slot] = 0
         live[slot, (SEEN, REQUEST, BEGIN)] = len(context), index + 1, response_start
         self._tables.weights[slot] = 1.0
+        self._tables.found.recent[slot] = FIRST_RECENT
         self._tables.found.lengths[slot] = self._tables.found.drafted[slot] = 0
         if own is None:
             return slot
