@@ -76,7 +76,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "start": start_up(),
         "costs": measure_costs(quick=options.quick),
-        "acceptance": {"sampled": acceptance(sampled, grid), "made-up": acceptance(synthetic, grid)},
+        "acceptance": {"sampled": acceptance(sampled, grid), "made-up": acceptance(synthetic[:4], grid)},
         "policies": {"sampled": policies(sampled, grid), "made-up": policies(ragged(synthetic), grid)},
         "command": shlex.join(["python", *sys.argv]),
         "date": time.strftime("%Y-%m-%d"),

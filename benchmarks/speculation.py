@@ -43,6 +43,8 @@ MOST_AT_ONCE = 64
 GROUP_SIZE = 8
 GROUPS = {1: 1, 2: 2, 4: 2, 8: 4, 16: 8, 32: 12, 64: 20}
 """By requests at once: how many groups there are."""
+_DRAWN = 40
+"""Prompts are drawn so many at a time, for short and long ones to be mixed."""
 DRAFTS = 8
 OWN = "openseer"
 PLAIN = "none"
@@ -70,9 +72,12 @@ def main() -> None:
         options.ways.remove("suffix")
     preload(str(MODEL))
     pipes = {way: _child(way) for way in (PLAIN, *options.ways)}
+    measured = measure(pipes, options)
+    for pipe in pipes.values():
+        pipe.send(None)
     figures = {
-        "at_once": measure(pipes, options),
-        "drafts": {way: pipe.recv() for way, pipe in pipes.items() if not pipe.send(None)},
+        "at_once": measured,
+        "drafts": {way: pipe.recv() for way, pipe in pipes.items()},
         "command": shlex.join(["python", *sys.argv]),
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
@@ -96,13 +101,13 @@ def measure(pipes: dict[str, Connection], options: argparse.Namespace) -> dict[s
     """By number of requests, by way: the figures of each round, after a short one that does not count."""
     result: dict[str, Any] = {str(count): {way: [] for way in pipes} for count in options.at_once}
     for pipe in pipes.values():
-        pipe.send({"at_once": 4, "tokens": 64, "prompts": _prompts(4, 1000), "name": "warm"})
+        pipe.send({"at_once": 4, "tokens": 64, "prompts": _prompts(4, -1), "name": "warm"})
         pipe.recv()
     order = list(pipes)
     for number in range(options.rounds):
         for count in options.at_once:
             work = {"at_once": count, "tokens": options.tokens, "name": f"{number}-{count}"}
-            work["prompts"] = _prompts(count, 10 * number)
+            work["prompts"] = _prompts(count, number)
             for way in order:
                 pipes[way].send(work)
                 result[str(count)][way].append(pipes[way].recv())
@@ -112,9 +117,9 @@ def measure(pipes: dict[str, Connection], options: argparse.Namespace) -> dict[s
     return result
 
 
-def _prompts(count: int, seed: int) -> list[list[int]]:
-    """Those of each number of requests are others, so that none was ever seen by an engine."""
-    return [ids for _, ids in prompts(GROUPS[count], seed + count)]
+def _prompts(count: int, number: int) -> list[list[int]]:
+    """Those of each round and number of requests are others, so that none was seen by an engine before."""
+    return [ids for _, ids in prompts(_DRAWN, 100 * (number + 1) + count)[: GROUPS[count]]]
 
 
 # ---- one engine in a process of its own

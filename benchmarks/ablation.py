@@ -1,0 +1,163 @@
+"""What each part brings to a whole rollout on two real engines: division, order, drafts; as the Seer paper tells it.
+
+    python benchmarks/ablation.py
+
+Every run goes through the whole product (driver, store, worker loop, engine, one core each). Nothing is forced: the
+tiny model answers at temperature 1 as long as it likes, for drafts need real text. So runs of the same prompts differ
+in what they sample; beside the makespan stand the tokens per second. Time is counted from the first claim.
+"""
+
+import sys
+
+# This folder last: its queue.py would stand in for the standard library's.
+sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]] + [__file__.rpartition("/")[0]]
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import shlex
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tiny_rollouts import MODEL, prompts
+
+from openseer_core.manifest import parse_job
+from openseer_driver.report_html import write_report
+from openseer_driver.run_folder import RunFolder
+from openseer_local.progress import Progress
+from openseer_local.runner import LocalRun, plan_run
+
+BASE = "round-robin"
+ARMS: dict[str, tuple[str, bool]] = {
+    BASE: ("round-robin", False),
+    "+ divided": ("fifo", False),
+    "+ context-aware": ("context-aware", False),
+    "+ grouped drafts": ("context-aware", True),
+    "round-robin with drafts": ("round-robin", True),
+}
+"""Policy, and whether there are drafts; each line but the last adds one thing to the line before."""
+QUICK_ARMS = (BASE, "+ context-aware", "+ grouped drafts")
+GROUP_SIZE = 8
+MOST_TOKENS = 3072
+SETTINGS = {"workers": 2, "slots": 16, "groups": 40, "quantum": 256}
+QUICK = {"workers": 2, "slots": 8, "groups": 8, "quantum": 128}
+
+
+def main() -> None:
+    """Runs every arm over every seed and writes what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer arms")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    options = parser.parse_args()
+    settings = QUICK if options.quick else SETTINGS
+    arms: dict[str, list[dict[str, Any]]] = {name: [] for name in (QUICK_ARMS if options.quick else ARMS)}
+    console = Console(width=130)
+    for seed in range(1 if options.quick else options.seeds):
+        for name, reports in arms.items():  # arms in turn within a seed: a drift of the machine meets all of them
+            with tempfile.TemporaryDirectory(prefix="openseer-bench-") as folder:
+                report = one_run(Path(folder), name, seed, settings)
+            reports.append(report)
+            console.print(
+                f"seed {seed} {name}: {report['makespan_seconds']:.1f} s, {report['tokens_per_second']:,.0f} tok/s, "
+                f"drafts {report['drafts'] or '–'}",
+                highlight=False,
+            )
+    figures = summary(arms, settings)
+    console.print(table(figures))
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1))
+
+
+def one_run(folder: Path, arm: str, seed: int, settings: dict[str, int]) -> dict[str, Any]:
+    """One run of the prompts of `seed`, through the product's own runner; its report."""
+    source = folder / "prompts.jsonl"
+    lines = [{"id": f"g{n}", "prompt_token_ids": ids} for n, (_, ids) in enumerate(prompts(settings["groups"], seed))]
+    source.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    document = manifest(source, arm, settings)
+    run = RunFolder(folder / "run")
+    plan = plan_run(parse_job(document, "benchmark"), document, run, fresh=True)
+    with Progress(Console(file=sys.stderr), live=False) as progress:
+        asyncio.run(LocalRun(plan, progress).execute())
+    return json.loads(write_report(run).to_json())
+
+
+def manifest(source: Path, arm: str, settings: dict[str, int]) -> dict[str, Any]:
+    """The RolloutJob of one run."""
+    policy, drafts = ARMS[arm]
+    return {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": "ablation"},
+        "spec": {
+            "model": {"path": str(MODEL)},
+            "prompts": {"path": str(source)},
+            "groupSize": GROUP_SIZE,
+            "sampling": {"temperature": 1.0, "maxTokens": MOST_TOKENS},
+            "rollout": {"policy": policy, "quantumTokens": settings["quantum"]},
+            "speculation": {"enabled": drafts},
+            "workers": {"replicas": settings["workers"], "maxInflight": settings["slots"]},
+        },
+    }
+
+
+def summary(arms: dict[str, list[dict[str, Any]]], settings: dict[str, int]) -> dict[str, Any]:
+    """Per arm the list over seeds of each figure."""
+    names = ("makespan_seconds", "tail_seconds", "tokens_per_second", "tokens_total", "requeues", "drafts")
+    return {
+        "settings": settings,
+        "arms": {
+            arm: {
+                **{name: [report[name] for report in reports] for name in names},
+                "tokens_per_step": [_drafting(report, "acceptance_length", 1.0) for report in reports],
+                "acceptance": [_drafting(report, "acceptance", 0.0) for report in reports],
+                "by_references": [_drafting(report, "by_references", None) for report in reports],
+                "shared_tokens": [_drafting(report, "shared_tokens", 0.0) for report in reports],
+            }
+            for arm, reports in arms.items()
+        },
+        "command": shlex.join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+    }
+
+
+def _drafting(report: dict[str, Any], name: str, without: float | None) -> Any:
+    return report["drafting"][name] if report["drafting"] else without
+
+
+def table(figures: dict[str, Any]) -> Table:
+    """Medians over the seeds; ratios are within a seed."""
+    result = Table(title=f"two vLLM engines: {figures['settings']}")
+    columns = ("", "makespan s", "spread s", "× shorter", "tok/s", "× tok/s", "tail s", "tail cut", "tokens a step")
+    for column in columns:
+        result.add_column(column, justify="right" if column else "left")
+    base = figures["arms"][BASE]
+    for arm, row in figures["arms"].items():
+        makespans = row["makespan_seconds"]
+        shorter = [one / own for one, own in zip(base["makespan_seconds"], makespans, strict=True)]
+        faster = [own / one for one, own in zip(base["tokens_per_second"], row["tokens_per_second"], strict=True)]
+        tail = statistics.median(row["tail_seconds"])
+        result.add_row(
+            arm,
+            f"{statistics.median(makespans):.1f}",
+            f"{min(makespans):.1f}–{max(makespans):.1f}",
+            f"{statistics.median(shorter):.2f}",
+            f"{statistics.median(row['tokens_per_second']):,.0f}",
+            f"{statistics.median(faster):.2f}",
+            f"{tail:.1f}",
+            f"{tail / statistics.median(base['tail_seconds']) - 1:+.0%}",
+            f"{statistics.median(row['tokens_per_step']):.2f}",
+        )
+    return result
+
+
+if __name__ == "__main__":
+    main()
