@@ -47,6 +47,7 @@ class DraftLink:
         if gain < vllm_step_profile.WORTH_IT:
             self._reason = f"even drafts that are all accepted would make this engine {gain:.2f} times as fast at best"
             self._ask("switch_off")
+        self.read(at_rest=True)
 
     def feed(self, news: DraftNews) -> list[int]:
         """Hands news over; tokens known then of each row's response."""

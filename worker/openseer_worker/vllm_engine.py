@@ -43,7 +43,7 @@ _HEAVY = (
     "vllm.v1.engine.core_client",
     "vllm.v1.executor.uniproc_executor",
 )
-_HEAVY_CPU = ("vllm.v1.worker.cpu_worker",)
+_HEAVY_CPU = ("vllm.v1.worker.cpu_worker", "openseer_worker.vllm_cpu")
 
 
 def preload(model_path: str = "") -> None:

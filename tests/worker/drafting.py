@@ -1,0 +1,63 @@
+"""What tests of drafting share: an engine that drafts, works on several prompts, and news for it."""
+
+import asyncio
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.worker.player import CONTEXT, PROMPT, Player, model
+
+from openseer_core.job import Parallelism, Sampling, Speculation
+from openseer_worker.engine import DraftNews, Work
+from openseer_worker.vllm_engine import VllmEngine
+
+MOST = 6
+ROOM = CONTEXT - len(PROMPT)
+PROMPTS = [[(7 * place + number) % 90 + 4 for place in range(len(PROMPT))] for number in range(8)]
+VOCABULARY = 97
+
+
+class Names:
+    """Keys and groups that no work had before."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def new(self) -> str:
+        self._number += 1
+        return f"n{self._number}"
+
+
+NAMES = Names()
+
+
+def of(
+    prompt: int, sampling: Sampling, length: int = ROOM, group: str = "", index: int = 0, tokens: Sequence[int] = ()
+) -> Work:
+    """A work on one of the prompts, in a group of its own unless it is given one."""
+    name = NAMES.new()
+    return Work(name, group or name, index, PROMPTS[prompt], list(tokens), length, sampling)
+
+
+@contextmanager
+def drafting_player(folder: Path, parallelism: Parallelism | None = None, **more: Any) -> Generator[Player]:
+    """An engine that drafts; its process has no other."""
+    speculation = Speculation(max_tokens=MOST, memory_megabytes=64)
+    engine_model = model(folder).model_copy(update=more)
+    engine = VllmEngine(engine_model, parallelism, Sampling(), cache_salt="drafts", speculation=speculation)
+    try:
+        yield Player(engine)
+    finally:
+        asyncio.run(engine.close())
+
+
+def told(player: Player, **news: Any) -> None:
+    asyncio.run(player.engine.feed(DraftNews(**news)))
+
+
+def figure(player: Player, name: str) -> int:
+    """A counter of the drafter, once the engine's thread has read it: it does so when nothing runs any more."""
+    time.sleep(0.05)
+    return int(player.engine.figures()[name])

@@ -1,0 +1,91 @@
+"""What tests of the real engine share: works on one prompt, and who runs them to their ends."""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+import itertools
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from openseer_core.job import Model, Sampling
+from openseer_core.life import FinishReason
+from openseer_core.tokens import unpack_logprobs, unpack_tokens
+from openseer_worker.engine import Work
+from openseer_worker.vllm_engine import VllmEngine
+
+CONTEXT = 256
+BLOCKS = 24
+PROMPT = list(range(10, 34))
+GREEDY = Sampling(temperature=0, ignore_eos=True)
+NUMBER = itertools.count()
+
+
+@dataclass
+class Response:
+    """All that came of a work."""
+
+    tokens: list[int] = field(default_factory=list[int])
+    logprobs: list[float] = field(default_factory=list[float])
+    finish: FinishReason | None = None
+    stop_reason: str = ""
+    finishes: int = 0
+
+
+def work(sampling: Sampling, max_tokens: int = 96, tokens: list[int] | None = None, **more: Any) -> Work:
+    """A work on the usual prompt, with a key of its own."""
+    return Work(f"work-{next(NUMBER)}", "g", 0, PROMPT, tokens or [], max_tokens, sampling, **more)
+
+
+class Player:
+    """Runs works to their ends."""
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self.engine = engine
+        self.responses: dict[str, Response] = {}
+        engine.start(lambda: None)
+
+    def add(self, one: Work) -> Response:
+        response = self.responses[one.key] = Response()
+        self.engine.add(one)
+        return response
+
+    def poll(self) -> None:
+        self.engine.check()
+        for progress in self.engine.collect():
+            response = self.responses[progress.key]
+            response.tokens += unpack_tokens(progress.tokens)
+            response.logprobs += unpack_logprobs(progress.logprobs)
+            if progress.finish is not None:
+                response.finish, response.stop_reason = progress.finish, progress.stop_reason
+                response.finishes += 1
+
+    def run(self, *works: Work) -> list[Response]:
+        responses = [self.add(one) for one in works]
+        while not all(response.finish for response in responses):
+            self.poll()
+            time.sleep(0.005)
+        return responses
+
+    def one(self, sampling: Sampling, max_tokens: int = 96, tokens: list[int] | None = None, **more: Any) -> Response:
+        return self.run(work(sampling, max_tokens, tokens, **more))[0]
+
+
+def model(folder: Path, **arguments: Any) -> Model:
+    small = {"max_model_len": CONTEXT, "num_gpu_blocks_override": BLOCKS + 1, "max_num_seqs": 8}
+    return Model(path=str(folder), dtype="float32", engine_args=small | arguments)
+
+
+def sampled_logprobs(logits: Any, sampling: Sampling, tokens: list[int]) -> list[float]:
+    """Log-probabilities after temperature, then topK, then topP."""
+    import torch  # noqa: PLC0415 - heavy
+
+    scaled = logits / sampling.temperature
+    if sampling.top_k:
+        scaled[scaled < scaled.topk(sampling.top_k).values[:, -1:]] = -torch.inf
+    ordered, places = scaled.softmax(-1).sort(-1)
+    dropped = ordered.cumsum(-1) <= 1 - sampling.top_p
+    dropped[:, -1] = False
+    scaled[dropped.scatter(1, places, dropped)] = -torch.inf
+    return scaled.log_softmax(-1)[range(len(tokens)), tokens].tolist()
