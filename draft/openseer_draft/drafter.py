@@ -16,6 +16,7 @@ from openseer_draft.lengths import BINS, Costs, measure, new_costs, seconds_of
 from openseer_draft.step import (
     ACCEPTED,
     ADAPTIVE,
+    ASLEEP,
     BEGIN,
     BY_REFERENCES,
     BY_SOURCE,
@@ -39,10 +40,16 @@ from openseer_draft.step import (
 Tokens = NDArray[np.int32]
 
 FIRST_GROUPS = 64
+FOLLOWED_STEPS = 16
+"""What drafting itself takes is the mean over about so many steps."""
 HEADROOM = 16
 """Groups that nobody needs go while less than this part of the memory is free."""
 MEASURE_EVERY = 128
-"""After so many steps one drafts what is likely, or nothing, whatever seems to pay: so T stays known on both sides."""
+"""After so many steps two draft what is likely, or nothing, whatever seems to pay: so T stays known on both sides. Of
+the two the second counts: into the first falls what the engine still does for the tokens of the step before."""
+FRUITLESS_STEPS = 16
+ASLEEP_STEPS = 64
+"""When drafting has not paid for so many steps in a row, no drafts are looked for in so many; texts are still taken."""
 
 
 @dataclass(slots=True)
@@ -105,6 +112,8 @@ class Drafter:
         self._free = list(range(slots - 1, -1, -1))
         self._seconds = 0.0
         self._steps = 0
+        self._step_seconds = 0.0
+        self._fruitless = 0
         self._tables = Tables(
             memory.new_arena(memory_bytes),
             np.zeros((FIRST_GROUPS, GROUP_COLUMNS), np.int32),
@@ -225,10 +234,18 @@ class Drafter:
         began = time.perf_counter()
         self._make_room()
         self._steps += 1
+        if self._steps % MEASURE_EVERY in (1, 3):
+            seconds = 0.0
+        way = self._way()
         out = np.empty((len(slots), self._tables.found.tokens.shape[1]), np.int32)
-        step(self._tables, slots, token_ids, rows, ends, seconds, self._way(), out)
-        self._seconds += time.perf_counter() - began
-        return Drafts(out, self._tables.found.drafted[slots])
+        step(self._tables, slots, token_ids, rows, ends, seconds, way, self._step_seconds, out)
+        lengths = self._tables.found.drafted[slots]
+        self._rest(way, paid=bool(lengths.any()))
+        spent = time.perf_counter() - began
+        self._seconds += spent
+        if way == ADAPTIVE and self._steps > 1:  # the first one may compile
+            self._step_seconds += (spent - self._step_seconds) / FOLLOWED_STEPS
+        return Drafts(out, lengths)
 
     def figures(self) -> dict[str, float]:
         """Counters since the start, and levels (draft_bytes, draft_groups)."""
@@ -253,9 +270,18 @@ class Drafter:
     def _way(self) -> int:
         if not self._adaptive:
             return LIKELY
-        if self._steps % MEASURE_EVERY:
+        if self._fruitless >= FRUITLESS_STEPS:
+            return ASLEEP
+        if self._steps % MEASURE_EVERY > 1:
             return ADAPTIVE
         return LIKELY if self._steps // MEASURE_EVERY % 2 else NOTHING
+
+    def _rest(self, way: int, *, paid: bool) -> None:
+        """Counts steps in which nothing paid; after ASLEEP_STEPS of sleep a few may try again."""
+        if way == ASLEEP and self._fruitless >= FRUITLESS_STEPS + ASLEEP_STEPS:
+            self._fruitless = FRUITLESS_STEPS // 2
+        elif way in (ADAPTIVE, ASLEEP):
+            self._fruitless = 0 if paid else self._fruitless + 1
 
     def _group(self, name: str) -> _Group | None:
         """The group of that name, made if need be; None without memory."""

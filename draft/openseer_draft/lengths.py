@@ -122,8 +122,12 @@ def bin_of(value):
 
 
 @compiled
-def choose(costs, found, slots, weights, totals):
-    """Sets found.drafted of the slots; gives how many tokens that is. `totals`: scratch, float64 (2, BINS)."""
+def choose(costs, found, slots, weights, totals, own):
+    """Sets found.drafted of the slots; gives how many tokens that is.
+
+    `own`: seconds that drafting itself takes, which are saved where it does not pay for long. `totals`: scratch,
+    float64 (2, BINS).
+    """
     for into in range(BINS):
         totals[0, into] = 0.0
         totals[1, into] = 0.0
@@ -142,7 +146,7 @@ def choose(costs, found, slots, weights, totals):
         if totals[0, into] > 0.0:
             tokens += totals[0, into]
             value += totals[1, into]
-            rate = value / seconds_of(costs, rows, tokens)
+            rate = value / (seconds_of(costs, rows, tokens) + own)
             if rate > best:
                 best, threshold = rate, into
     return cut(found, slots, weights, threshold)

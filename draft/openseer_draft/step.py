@@ -29,7 +29,7 @@ BY_SOURCE = 4
 BY_REFERENCES = BY_SOURCE + 2 * len(SOURCES)
 FIGURES = BY_REFERENCES + 2 * len(REFERENCE_COUNTS)
 
-ADAPTIVE, LIKELY, NOTHING = range(3)
+ADAPTIVE, LIKELY, NOTHING, ASLEEP = range(4)
 LIKELY_CHANCE = 0.4
 """What a step drafts whose purpose is to be measured, and every step where lengths are not adapted."""
 
@@ -98,21 +98,21 @@ def take(tables, slot, tokens, stop):
 
 
 @compiled
-def renew(tables, slot, tokens, stop):
-    """Takes what a request has gained and proposes for it anew."""
+def renew(tables, slot, tokens, stop, way):
+    """Takes what a request has gained and, unless asleep, proposes for it anew."""
     live, found = tables.live, tables.found
     if stop > live[slot, SEEN]:
         take(tables, slot, tokens, stop)
     found.lengths[slot] = 0
     found.drafted[slot] = 0
-    if live[slot, LAST] != 0:
+    if live[slot, LAST] != 0 and way != ASLEEP:
         propose(tables.arena, tables.acceptance, found, slot, live[slot, LAST], live[slot, REQUEST])
     live[slot, KNOWN] = reference_place(tables.groups[live[slot, GROUP], REFERENCES] - live[slot, COUNTED])
     live[slot, PROPOSED] = 1
 
 
 @compiled
-def step(tables, slots, token_ids, rows, ends, seconds, way, out):
+def step(tables, slots, token_ids, rows, ends, seconds, way, own, out):
     """Takes what each slot gained, token_ids[rows, SEEN:ends], and writes drafts into `out`; see Drafter.step."""
     found = tables.found
     if seconds > 0.0:
@@ -121,9 +121,9 @@ def step(tables, slots, token_ids, rows, ends, seconds, way, out):
             verified += found.drafted[slot]
         measure(tables.costs, len(slots), verified, seconds)
     for number, slot in enumerate(slots):
-        renew(tables, slot, token_ids[rows[number]], ends[number])
+        renew(tables, slot, token_ids[rows[number]], ends[number], way)
     if way == ADAPTIVE:
-        choose(tables.costs, found, slots, tables.weights, tables.totals)
+        choose(tables.costs, found, slots, tables.weights, tables.totals, own)
     elif way == LIKELY:
         choose_likely(found, slots, LIKELY_CHANCE)
     for number, slot in enumerate(slots):
