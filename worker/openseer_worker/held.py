@@ -17,7 +17,8 @@ from openseer_core.tokens import ITEM_BYTES, count_items
 from openseer_worker.engine import EngineProfile, Progress
 
 TOKENS_PER_SECOND = 400
-"""More than one response gains per second with drafts: sizes what may be generated before the next decision."""
+"""More than a response gains per second as a rule: sizes what may be generated before the next decision. A response
+with many accepted drafts on a small model gains more; then twice the largest gain that was seen counts."""
 
 PROBE_INDEX = 0
 
@@ -65,6 +66,7 @@ class Holdings:
         self.slack = max(1, slots // 16)
         self.pulse: Pulse | None = None
         """The latest news of the fleet; used for one decision that moves work, then waits for newer ones."""
+        self._most_margin = max(self.margin, rollout.quantum_tokens)
         self._profile = profile
         self._policy = policy
         self._quantum = rollout.quantum_tokens
@@ -84,16 +86,19 @@ class Holdings:
         self.learn(claim.view)
         return response
 
+    def take(self, progress: Progress) -> None:
+        """Adds what the engine produced for a response, if it is still held."""
+        response = self._responses.get(progress.key)
+        if response is not None:
+            response.take(progress)
+            self.margin = max(self.margin, min(2 * count_items(progress.tokens), self._most_margin))
+
     def drop(self, key: str) -> None:
         """Forgets a response that ended, was given back or was lost."""
         group = self._responses.pop(key).claim.request.group
         self._members[group] -= 1
         if not self._members[group]:
             del self._members[group], self._views[group]
-
-    def get(self, key: str) -> Response | None:
-        """The response of that key, if it is held."""
-        return self._responses.get(key)
 
     def running(self) -> list[Response]:
         """Those the engine still works on."""

@@ -131,9 +131,7 @@ class Worker:
         """Takes what the engine produced and decides who goes on."""
         self._engine.check()
         for progress in self._engine.collect():
-            response = self._held.get(progress.key)
-            if response is not None:
-                response.take(progress)
+            self._held.take(progress)
         for key in self._held.decide().leave:
             self._engine.abort(key)
 
