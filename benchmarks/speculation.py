@@ -45,12 +45,11 @@ GROUPS = {1: 1, 2: 2, 4: 2, 8: 4, 16: 8, 32: 12, 64: 20}
 """By requests at once: how many groups there are."""
 _DRAWN = 40
 """Prompts are drawn so many at a time, for short and long ones to be mixed."""
-DRAFTS = 8
 OWN = "openseer"
 PLAIN = "none"
 PEERS: dict[str, dict[str, Any]] = {
     "suffix": {"method": "suffix"},
-    "ngram": {"method": "ngram", "num_speculative_tokens": DRAFTS, "prompt_lookup_min": 2, "prompt_lookup_max": 5},
+    "ngram": {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_min": 2, "prompt_lookup_max": 5},
 }
 """vLLM's words for its own ways; `suffix` drafts up to 24 tokens by its defaults."""
 
@@ -132,7 +131,7 @@ class MeasuredEngine(VllmEngine):
         self.row_steps = self.drafted = self.accepted = 0
         self._words = PEERS.get(way)
         model = Model.model_validate({"path": str(MODEL), "engineArgs": {"max_num_seqs": MOST_AT_ONCE}})
-        own = Speculation(max_tokens=DRAFTS) if way == OWN else None
+        own = Speculation() if way == OWN else None
         super().__init__(model, cache_salt="benchmark", speculation=own)
 
     def _build(self, arguments: Any, in_process: bool) -> None:

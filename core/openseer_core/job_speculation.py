@@ -23,7 +23,7 @@ class Speculation(Part):
         "to pay, on CPUs and not on GPUs. Never with sampling.minP, which the engine ignores when it verifies drafts.",
     )
     max_tokens: int = Field(
-        default=8,
+        default=16,
         ge=1,
         le=64,
         description="Most tokens drafted for one request in one step; how many are worth it is decided step by step.",

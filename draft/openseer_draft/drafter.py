@@ -12,7 +12,7 @@ from openseer_draft.acceptance import SOURCES, new_acceptance
 from openseer_draft.arena import EARLIER, GROUP_COLUMNS, PROMPT, REFERENCES, ROOT
 from openseer_draft.automaton import append, follow
 from openseer_draft.candidates import FIRST_RECENT, new_candidates
-from openseer_draft.lengths import BINS, Costs, measure, new_costs, seconds_of
+from openseer_draft.lengths import BINS, Costs, fill, measure, new_costs, seconds_of
 from openseer_draft.step import (
     ACCEPTED,
     ADAPTIVE,
@@ -86,8 +86,9 @@ class StepCosts:
         self.tables: Costs = new_costs()
 
     def learn(self, requests: int, drafted: int, seconds: float) -> None:
-        """Takes in one measured step."""
+        """Takes in one step that was measured on purpose, before there is work."""
         measure(self.tables, requests, drafted, seconds)
+        fill(self.tables)
 
     def seconds(self, requests: int, drafted: int) -> float:
         """What such a step is expected to take."""

@@ -56,6 +56,19 @@ def new_costs() -> Costs:
     return Costs(0.01 * (1.0 + tokens / 64.0), np.zeros((ROW_NODES, SHARE_NODES)), np.array(SHARES), np.zeros(1))
 
 
+def fill(costs: Costs) -> None:
+    """Gives the nodes that were never measured the speed of those near them (Shepard's inverse square distances)."""
+    known = costs.measured > 0.0
+    if not known.any():
+        return
+    guess = new_costs().seconds
+    at = np.argwhere(known)
+    ratios = np.log(costs.seconds[known] / guess[known])
+    for row, share in np.argwhere(~known):
+        near = 1.0 / ((at - (row, share)) ** 2).sum(axis=1)
+        costs.seconds[row, share] = guess[row, share] * np.exp((near * ratios).sum() / near.sum())
+
+
 @compiled
 def place(costs, rows, drafted):
     """(row node, share of the next one, share node, share of the next one) of a step."""

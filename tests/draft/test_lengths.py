@@ -79,6 +79,16 @@ def test_the_model_of_a_steps_time_finds_it_between_the_sizes_that_were_measured
         assert costs.seconds(rows, tokens) == pytest.approx(base * (1 + slope * (rows + tokens)), rel=0.15)
 
 
+def test_sizes_that_were_never_measured_are_taken_to_be_as_slow_as_those_near_them() -> None:
+    costs = StepCosts()
+    for rows in (1, 16):
+        costs.learn(rows, 0, 0.2)
+        costs.learn(rows, rows, 0.3)
+    assert 0.19 < costs.seconds(4, 0) < 0.3
+    assert 0.19 < costs.seconds(16, 8) < 0.35
+    assert costs.seconds(16, 64) > 0.3
+
+
 def test_one_step_in_which_the_machine_was_elsewhere_counts_little() -> None:
     costs = StepCosts()
     for _ in range(50):
