@@ -144,6 +144,7 @@ def test_samples_with_drafts_have_the_models_distribution(
     drafted = stubborn.drafted
     assert abs(surprise(player, chances, sampling)) < FAR
     assert stubborn.drafted > drafted + SAMPLES
+    assert player.engine.figures()["drafts"] == "on"
 
 
 def test_an_acceptance_that_favours_drafts_would_be_noticed(

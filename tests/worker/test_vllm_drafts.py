@@ -230,6 +230,13 @@ def test_min_p_is_refused_by_an_engine_that_drafts(player: Player) -> None:
     assert "minP" in refused.stop_reason
 
 
+def test_a_canary_is_scored_beside_drafts(player: Player, plain: list[Response]) -> None:
+    tokens = PROMPTS[3] + plain[3].tokens
+    scores = asyncio.run(player.engine.score(tokens[:-1]))
+    assert scores[len(PROMPTS[3]) - 1 :] == pytest.approx(plain[3].logprobs[:-1], abs=1e-4)
+    expect(player.run(of(3, GREEDY))[0], plain[3])
+
+
 def test_figures_add_up(player: Player) -> None:
     player.run(of(0, GREEDY, 20))
     time.sleep(0.1)
@@ -241,3 +248,20 @@ def test_figures_add_up(player: Player) -> None:
     tokens = sum(figures[f"tokens_refs_{count}"] for count in (0, 1, 2, 4, 8, 16))
     assert rows < tokens <= figures["tokens"]
     assert figures["draft_seconds"] > 0
+
+
+def test_a_drafter_that_fails_ends_drafting_and_nothing_else(player: Player, plain: list[Response]) -> None:
+    """At the end: the engine of these tests does not draft any more."""
+
+    def step(*_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    assert player.engine.figures()["drafts"] == "on"
+    inside = proposer(player)
+    inside._drafter.step = step
+    responses = player.run(of(1, GREEDY), of(2, GREEDY))
+    for response, whole in zip(responses, plain[1:], strict=False):
+        expect(response, whole)
+    time.sleep(0.1)
+    assert not player.engine.drafts
+    assert player.engine.figures()["drafts"] == "off: the drafter failed: no memory"

@@ -20,8 +20,8 @@ from openseer_worker.telemetry import Figures
 
 log = logging.getLogger(__name__)
 
-FETCH_BYTES = 2**20
-"""Most that one fetch brings."""
+FETCH_BYTES = 2**18
+"""Most that one fetch brings: the engine takes it in within some milliseconds, between two steps."""
 KEEP_SECONDS = 30.0
 """A group is still kept up for so long after its last request left: the next one of it often comes soon."""
 PROBE_WEIGHT = 2.0
@@ -61,12 +61,10 @@ class Sharing:
             await asyncio.sleep(self._seconds)
             try:
                 await self._share()
-            except StoreError as error:
+            except (StoreError, LoadError) as error:
                 if not self._trouble:
                     log.warning("no news of siblings for now: %s", error)
                 self._trouble = True
-            except LoadError as error:
-                log.warning("the engine took no news of siblings: %s", error)
             else:
                 self._trouble = False
 

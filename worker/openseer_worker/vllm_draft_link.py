@@ -45,8 +45,8 @@ class DraftLink:
             self._ask("learn", rows, rows * length, seconds)
         gain = vllm_step_profile.best_gain(costs)
         if gain < vllm_step_profile.WORTH_IT:
-            self._reason = f"even drafts that are all accepted would make this engine {gain:.2f} times as fast at best"
-            self._ask("switch_off")
+            told = f"even drafts that are all accepted would make this engine only {gain:.2f} times as fast"
+            self._ask("switch_off", told)
         self.read(at_rest=True)
 
     def feed(self, news: DraftNews) -> list[int]:
@@ -56,7 +56,7 @@ class DraftLink:
     def read(self, *, at_rest: bool) -> None:
         """Takes the drafter's figures anew, if they are old enough or nothing runs any more."""
         if self.on and (at_rest or time.monotonic() - self._read_at >= READ_SECONDS):
-            self._figures = self._ask("figures") or {}
+            self._reason, self._figures = self._ask("figures")
             self._read_at = time.monotonic()
 
     def figures(self) -> dict[str, float | int | str]:

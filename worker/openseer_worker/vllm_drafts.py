@@ -9,6 +9,7 @@ drafts, and drafting goes on up to the last token of the context.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 
+import logging
 import sys
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from openseer_draft.drafter import Drafter
 from openseer_worker.vllm_environment import is_cpu_build
 from openseer_worker.vllm_step_profile import Probe
 
+_LOG = logging.getLogger(__name__)
 CHECKED_VERSION = "0.32.0"
 """The vLLM that all of this was read in and run with."""
 OPTIONS = "openseer_drafts"
@@ -49,6 +51,7 @@ class GroupProposer:
         options: dict[str, Any] = vllm_config.additional_config[OPTIONS]
         self._memory = int(options["memory_bytes"])
         self._most = int(vllm_config.speculative_config.num_speculative_tokens)
+        self._budget = int(vllm_config.scheduler_config.max_num_batched_tokens)
         self._context = int(vllm_config.model_config.max_model_len)
         self._vocabulary = int(vllm_config.model_config.get_vocab_size())
         # Requests that gave way to others keep their places; few do.
@@ -56,7 +59,7 @@ class GroupProposer:
         self._runner: Any = None
         self._drafter: Drafter | None = None
         self._probe: Probe | None = None
-        self._on = True
+        self._off = ""
         self._drafts = False
         self._ended_at = 0.0
         self._places: dict[str, _Place] = {}
@@ -99,9 +102,8 @@ class GroupProposer:
             drafter.seed(group, responses)
         known = [drafter.append(group, index, position, tokens) for group, index, position, tokens in rows]
         self._weights = weights
-        for key, weight in weights.items():
-            if key in self._places:
-                drafter.weigh(self._places[key].slot, weight)
+        for key, place in self._places.items():
+            drafter.weigh(place.slot, weights.get(key, 1.0))
         if released:
             gone = frozenset(released)
             self._close([key for key, place in self._places.items() if place.group in gone])
@@ -109,9 +111,9 @@ class GroupProposer:
                 drafter.release(group)
         return known
 
-    def figures(self) -> dict[str, float]:
-        """The drafter's counters; empty on the other ranks."""
-        return {} if self._drafter is None else {name: float(value) for name, value in self._drafter.figures().items()}
+    def figures(self) -> tuple[str, dict[str, float]] | None:
+        """Why no more is drafted, or "", and the drafter's counters; None on the other ranks."""
+        return None if self._drafter is None else (self._off, self._drafter.figures())
 
     def probe(self, rows: int, lengths: list[int], rounds: int) -> None:
         """From now on drafts at random, once there are so many rows: each of these lengths in turn, so many times."""
@@ -129,9 +131,9 @@ class GroupProposer:
         if self._drafter is not None:
             self._drafter.costs.learn(rows, drafted, seconds)
 
-    def switch_off(self) -> None:
+    def switch_off(self, reason: str) -> None:
         """Drafts no more; steps go on as if there were no drafter."""
-        self._on = False
+        self._off = reason
 
     # Called by vLLM after each step.
 
@@ -143,31 +145,53 @@ class GroupProposer:
         slot_mappings: Any = None,
     ) -> list[list[int]]:
         """A draft for each row, up to the most tokens allowed. A row that got no tokens in this step gets none."""
-        count = len(sampled_token_ids)
         self._drafts = False
-        if self._drafter is None or not self._on:
-            return [[]] * count
+        if self._drafter is None or self._off:
+            return [[]] * len(sampled_token_ids)
+        try:
+            return self._propose(self._drafter, sampled_token_ids, num_tokens_no_spec, token_ids_cpu)
+        except Exception as error:  # noqa: BLE001 - the engine can do without drafts, but not without an answer
+            _LOG.exception("drafting ends")
+            self._off = f"the drafter failed: {str(error) or type(error).__name__}"
+            self._drafts = False
+            return [[]] * len(sampled_token_ids)
+
+    def _propose(
+        self,
+        drafter: Drafter,
+        sampled: list[list[int]],
+        lengths_so_far: NDArray[np.int32],
+        token_ids: NDArray[np.int32],
+    ) -> list[list[int]]:
+        count = len(sampled)
         seconds = perf_counter() - self._ended_at if self._ended_at else UNKNOWN
-        if not self._match(self._runner.input_batch.req_ids, sampled_token_ids, num_tokens_no_spec, token_ids_cpu):
+        if not self._match(self._runner.input_batch.req_ids, sampled, lengths_so_far, token_ids):
             seconds = UNKNOWN
-        ends = num_tokens_no_spec[self._rows]
+        ends = lengths_so_far[self._rows]
         if self._probe is not None:
-            drafts, lengths = self._probe.drafts(len(ends), seconds)
+            drafts, wanted = self._probe.drafts(len(ends), seconds)
         else:
-            found = self._drafter.step(self._slots, token_ids_cpu, self._rows, ends, seconds)
-            drafts, lengths = found.tokens, found.lengths
-        # A draft is only worth it if the token after it still belongs to the response.
-        lengths = np.minimum(lengths, self._limits - ends - 1)
-        proposed = self._spread(count, drafts, lengths)
-        self._ended_at = perf_counter()
+            found = drafter.step(self._slots, token_ids, self._rows, ends, seconds)
+            drafts, wanted = found.tokens, found.lengths
+        given = self._allowed(count, wanted, ends)
+        proposed = self._spread(count, drafts, given)
+        # What is verified otherwise than it was proposed teaches the drafter nothing about time.
+        self._ended_at = perf_counter() if np.array_equal(given, wanted) else UNKNOWN
         return proposed
+
+    def _allowed(self, count: int, wanted: NDArray[np.int32], ends: NDArray[np.int32]) -> NDArray[np.int32]:
+        """How much of each draft is of use: the token after it still belongs to the response, and no row goes without a
+        step because others' drafts take up what vLLM computes in one."""
+        given = np.maximum(0, np.minimum(wanted, self._limits - ends - 1))
+        spare = self._budget - count
+        return np.minimum(given, max(0, spare) // count) if given.sum() > spare else given
 
     def _spread(self, count: int, drafts: NDArray[np.int32], lengths: NDArray[np.int32]) -> list[list[int]]:
         """Drafts of the rows that can have one → a list for each row of the batch."""
-        if not len(lengths) or lengths.max() <= 0:
+        if not lengths.any():
             return [[]] * count
         self._drafts = True
-        cut = [row[: max(0, length)] for row, length in zip(drafts.tolist(), lengths.tolist(), strict=True)]
+        cut = [row[:length] for row, length in zip(drafts.tolist(), lengths.tolist(), strict=True)]
         if len(cut) == count:
             return cut
         proposed: list[list[int]] = [[] for _ in range(count)]
@@ -207,8 +231,7 @@ class GroupProposer:
             return None
         slot = self._drafter.open(words["group"], words["index"], context, words["response_start"])
         limit = min(self._context, state.num_prompt_tokens + state.sampling_params.max_tokens)
-        if key in self._weights:
-            self._drafter.weigh(slot, self._weights[key])
+        self._drafter.weigh(slot, self._weights.get(key, 1.0))
         place = self._places[key] = _Place(slot, words["group"], limit)
         return place
 
