@@ -42,11 +42,13 @@ def of(
 
 
 @contextmanager
-def drafting_player(folder: Path, parallelism: Parallelism | None = None, **more: Any) -> Generator[Player]:
+def drafting_player(
+    folder: Path, parallelism: Parallelism | None = None, sampling: Sampling | None = None, **more: Any
+) -> Generator[Player]:
     """An engine that drafts; its process has no other."""
     speculation = Speculation(max_tokens=MOST, memory_megabytes=64)
     engine_model = model(folder).model_copy(update=more)
-    engine = VllmEngine(engine_model, parallelism, Sampling(), cache_salt="drafts", speculation=speculation)
+    engine = VllmEngine(engine_model, parallelism, sampling, cache_salt="drafts", speculation=speculation)
     try:
         yield Player(engine)
     finally:
