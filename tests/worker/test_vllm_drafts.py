@@ -27,6 +27,8 @@ pytestmark = [
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
 
+STEP_TOKENS = 48
+
 
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> list[Response]:
@@ -43,9 +45,13 @@ def plain(folder: Path) -> list[Response]:
 
 @pytest.fixture(scope="module")
 def player(folder: Path, plain: list[Response]) -> Iterator[Player]:
-    """An engine that drafts, once the other one has gone: two would share state."""
+    """An engine that drafts, once the other one has gone: two would share state.
+
+    Its steps are so small that prompts come in pieces, beside others' drafts, and not all drafts fit.
+    """
     assert plain
-    with drafting_player(folder) as player:
+    arguments = model(folder, max_num_batched_tokens=STEP_TOKENS).engine_args
+    with drafting_player(folder, engine_args=arguments) as player:
         yield player
 
 
@@ -212,6 +218,37 @@ def test_greedy_responses_among_sampled_ones_stay_the_same(player: Player, plain
     )
     expect(greedy, plain[0])
     expect(other, plain[1])
+
+
+def test_who_wants_no_logprobs_gets_none_with_drafts_too(player: Player, plain: list[Response]) -> None:
+    group = NAMES.new()
+    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    silent = Sampling(temperature=0, ignore_eos=True, logprobs="none")
+    alone = player.run(of(0, silent, group=group, index=1))[0]
+    assert (alone.tokens, alone.logprobs) == (plain[0].tokens, [])
+    beside, other = player.run(of(0, silent, group=group, index=2), of(0, GREEDY, group=group, index=3))
+    assert (beside.tokens, beside.logprobs) == (plain[0].tokens, [])
+    expect(other, plain[0])
+
+
+def test_steps_without_drafts_are_sampled_as_if_there_were_none(player: Player, plain: list[Response]) -> None:
+    inside = proposer(player)
+    verified: list[int] = []
+
+    def count(_: Any, words: Any) -> None:
+        verified.append(sum(words[0].num_draft_tokens))
+
+    hook = inside._runner.rejection_sampler.register_forward_pre_hook(count)
+    inside.switch_off("to compare")
+    expect(player.run(of(0, GREEDY))[0], plain[0])
+    assert verified == []
+    inside.switch_off("")
+    group = NAMES.new()
+    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    expect(player.run(of(0, GREEDY, group=group, index=1))[0], plain[0])
+    hook.remove()
+    assert verified
+    assert all(verified)
 
 
 def test_a_released_group_may_be_told_of_and_worked_for_again(player: Player, plain: list[Response]) -> None:

@@ -55,7 +55,7 @@ class DraftLink:
 
     def read(self, *, at_rest: bool) -> None:
         """Takes the drafter's figures anew, if they are old enough or nothing runs any more."""
-        if self.on and (at_rest or time.monotonic() - self._read_at >= READ_SECONDS):
+        if self.built and (at_rest or time.monotonic() - self._read_at >= READ_SECONDS):
             self._reason, self._figures = self._ask("figures")
             self._read_at = time.monotonic()
 
