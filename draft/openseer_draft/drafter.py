@@ -45,8 +45,8 @@ FOLLOWED_STEPS = 16
 HEADROOM = 16
 """Groups that nobody needs go while less than this part of the memory is free."""
 MEASURE_EVERY = 128
-"""After so many steps two draft what is likely, or nothing, whatever seems to pay: so T stays known on both sides. Of
-the two the second counts: into the first falls what the engine still does for the tokens of the step before."""
+"""After so many steps two draft nothing, or what is likely where nothing seemed to pay: so T stays known on both
+sides. The second of the two counts: into the first falls what the engine still does for the step before."""
 FRUITLESS_STEPS = 16
 ASLEEP_STEPS = 64
 """When drafting has not paid for so many steps in a row, no drafts are looked for in so many; texts are still taken."""
@@ -275,14 +275,16 @@ class Drafter:
             return ASLEEP
         if self._steps % MEASURE_EVERY > 1:
             return ADAPTIVE
-        return LIKELY if self._steps // MEASURE_EVERY % 2 else NOTHING
+        return LIKELY if self._fruitless else NOTHING
 
     def _rest(self, way: int, *, paid: bool) -> None:
         """Counts steps in which nothing paid; after ASLEEP_STEPS of sleep a few may try again."""
         if way == ASLEEP and self._fruitless >= FRUITLESS_STEPS + ASLEEP_STEPS:
             self._fruitless = FRUITLESS_STEPS // 2
-        elif way in (ADAPTIVE, ASLEEP):
-            self._fruitless = 0 if paid else self._fruitless + 1
+        elif way == ASLEEP or (way == ADAPTIVE and not paid):
+            self._fruitless += 1
+        elif way == ADAPTIVE:
+            self._fruitless = 0
 
     def _group(self, name: str) -> _Group | None:
         """The group of that name, made if need be; None without memory."""

@@ -19,16 +19,19 @@ from openseer_draft.candidates import LEAST_CHANCE
 from openseer_draft.compiled import compiled
 
 ROW_NODES = 11
-"""Measured batch sizes: 1, 2, 4, … 1024."""
-SHARES = (0.0, 0.125, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""Measured draft tokens per request. None is its own case: with any, a step takes another way through the engine."""
-SHARE_NODES = len(SHARES)
-SLOWEST_RATE = 8.0
-"""A node follows its measurements at the rate 1/n, down to 1/8, so that growing contexts are followed too."""
+"""Batch sizes that have a model of their own: 1, 2, 4, … 1024."""
+SPEED_RATE = 1 / 16
+"""How fast the speed follows the latest step: contexts grow, and machines are shared."""
+BASE_RATE = 1 / 8
+"""What a step without drafts takes, at that speed, follows its measurements at the rate 1/n, down to this."""
+MEMORY = 1 / 128
+"""A line forgets this part of what it was fitted to with each step."""
+ANCHORS = (0.5, 8.0)
+"""Drafts per request at which a line is held a little to what it was, so that steps all alike do not turn it."""
 TRUSTED = 3.0
 LARGEST_STEP = 2.0
-"""Once a node was measured so often, a measurement beyond so many times the expected one, or its inverse, counts as
-that: the machine was elsewhere."""
+"""Once a size was measured so often, a measurement beyond so many times the expected one counts as that: the machine
+was elsewhere."""
 BINS_PER_OCTAVE = 8
 OCTAVES = 8
 BINS = BINS_PER_OCTAVE * OCTAVES
@@ -38,94 +41,112 @@ LARGEST_VALUE = 4.0
 
 
 class Costs(NamedTuple):
-    """T in seconds at the nodes (ROW_NODES, SHARE_NODES), how often each was measured, and SHARES as an array.
+    """T by batch size (ROW_NODES): `speed` × `base` without drafts, else `speed` × (a + b × drafts per request).
 
-    `scale` (1): 0 until the first measurement tells how fast the machine is, then that factor.
+    Without drafts is a case of its own: with any, a step takes another way through the engine. The speed follows every
+    step, so that what is not drafted now is not taken for slower or faster than it is. `lines` (ROW_NODES, 2): a and b;
+    `sums` (ROW_NODES, 5): what they are fitted to, as weight, x, x², t and x t; `measured` (ROW_NODES, 2): how often,
+    without and with drafts.
     """
 
-    seconds: NDArray[np.float64]
+    speed: NDArray[np.float64]
+    base: NDArray[np.float64]
+    lines: NDArray[np.float64]
+    sums: NDArray[np.float64]
     measured: NDArray[np.float64]
-    shares: NDArray[np.float64]
-    scale: NDArray[np.float64]
 
 
 def new_costs() -> Costs:
     """Before any measurement: a step is mostly the same whatever it verifies. Only ratios matter."""
-    rows = 2.0 ** np.arange(ROW_NODES)
-    tokens = rows[:, None] * (1.0 + np.array(SHARES)[None, :])
-    return Costs(0.01 * (1.0 + tokens / 64.0), np.zeros((ROW_NODES, SHARE_NODES)), np.array(SHARES), np.zeros(1))
+    rows = np.exp2(np.arange(ROW_NODES, dtype=np.float64))
+    lines = np.array([1.0 + rows / 64.0, rows / 64.0]).T.copy()
+    sums, measured = np.zeros((ROW_NODES, 5)), np.zeros((ROW_NODES, 2))
+    return Costs(np.full(ROW_NODES, 0.01), lines[:, 0].copy(), lines, sums, measured)
 
 
 def fill(costs: Costs) -> None:
-    """Gives the nodes that were never measured the speed of those near them (Shepard's inverse square distances)."""
-    known = costs.measured > 0.0
-    if not known.any():
-        return
-    guess = new_costs().seconds
-    at = np.argwhere(known)
-    ratios = np.log(costs.seconds[known] / guess[known])
-    for row, share in np.argwhere(~known):
-        near = 1.0 / ((at - (row, share)) ** 2).sum(axis=1)
-        costs.seconds[row, share] = guess[row, share] * np.exp((near * ratios).sum() / near.sum())
+    """Gives batch sizes that were never measured what those near them are like (by inverse square distances)."""
+    guess, at = new_costs(), np.arange(ROW_NODES)
+    known = costs.measured.sum(axis=1) > 0.0
+    for own, guessed in ((costs.speed, guess.speed), (costs.base, guess.base), (costs.lines, guess.lines)):
+        ratios = np.log(np.maximum(own[known], 1e-12) / guessed[known])
+        for row in at[~known]:
+            near = 1.0 / (at[known] - row) ** 2.0
+            own[row] = guessed[row] * np.exp(near @ ratios / near.sum())
 
 
 @compiled
-def place(costs, rows, drafted):
-    """(row node, share of the next one, share node, share of the next one) of a step."""
+def place(rows):
+    """(the batch size below, share of the one above) of a batch."""
     at = min(np.log2(max(rows, 1)), ROW_NODES - 1.0)
     row = min(int(at), ROW_NODES - 2)
-    if drafted <= 0:
-        return row, at - row, 0, 0.0
-    ratio = min(max(drafted / max(rows, 1), costs.shares[1]), costs.shares[SHARE_NODES - 1])
-    share = 1
-    while share < SHARE_NODES - 2 and costs.shares[share + 1] < ratio:
-        share += 1
-    return row, at - row, share, (ratio - costs.shares[share]) / (costs.shares[share + 1] - costs.shares[share])
+    return row, at - row
+
+
+@compiled
+def at_node(costs, row, share):
+    """T at a batch size that has a model, with `share` drafts per request, at speed 1."""
+    return costs.base[row] if share <= 0.0 else costs.lines[row, 0] + costs.lines[row, 1] * share
 
 
 @compiled
 def seconds_of(costs, rows, drafted):
     """T: seconds of a step of `rows` requests that verifies `drafted` tokens."""
-    row, up, share, right = place(costs, rows, drafted)
-    near = costs.seconds[row, share] * (1 - up) + costs.seconds[row + 1, share] * up
-    if right == 0.0:
-        return near
-    far = costs.seconds[row, share + 1] * (1 - up) + costs.seconds[row + 1, share + 1] * up
-    return near * (1 - right) + far * right
+    row, up = place(rows)
+    share = drafted / max(rows, 1)
+    low = costs.speed[row] * at_node(costs, row, share)
+    return low * (1 - up) + costs.speed[row + 1] * at_node(costs, row + 1, share) * up
 
 
 @compiled
-def scale(costs, factor):
-    """Brings all nodes to the machine's speed."""
-    costs.scale[0] = factor
-    for row in range(ROW_NODES):
-        for share in range(SHARE_NODES):
-            costs.seconds[row, share] *= factor
+def fit(costs, row, weight, share, seconds):
+    """Takes one measurement into a line: least squares that forget, held to what it was at the anchors."""
+    sums, line = costs.sums[row], costs.lines[row]
+    keep = 1.0 - weight * MEMORY
+    sums[0] = sums[0] * keep + weight
+    sums[1] = sums[1] * keep + weight * share
+    sums[2] = sums[2] * keep + weight * share * share
+    sums[3] = sums[3] * keep + weight * seconds
+    sums[4] = sums[4] * keep + weight * share * seconds
+    n, x, xx, t, xt = sums[0], sums[1], sums[2], sums[3], sums[4]
+    held = min(1.0, 0.1 * n)
+    for anchor in ANCHORS:
+        there = line[0] + line[1] * anchor
+        n, x, xx = n + held, x + held * anchor, xx + held * anchor * anchor
+        t, xt = t + held * there, xt + held * anchor * there
+    line[1] = max(0.0, (n * xt - x * t) / (n * xx - x * x))
+    line[0] = max(0.0, (t - line[1] * x) / n)
 
 
 @compiled
-def move(costs, row, share, weight, gain):
-    """Moves one node by what a measurement near it gained over the expectation."""
-    measured = costs.measured[row, share] + weight
-    costs.measured[row, share] = measured
-    if measured > TRUSTED:
-        gain = min(max(gain, 1 / LARGEST_STEP), LARGEST_STEP)
-    costs.seconds[row, share] *= 1.0 + weight / min(max(measured, 1.0), SLOWEST_RATE) * (gain - 1.0)
+def move(costs, row, weight, share, gain):
+    """Moves what is known of one batch size by what a measurement near it gained over the expectation."""
+    kind = 0 if share <= 0.0 else 1
+    if costs.measured[row, 0] + costs.measured[row, 1] == 0.0:
+        costs.speed[row] *= gain
+        gain = 1.0
+    if costs.measured[row, kind] > TRUSTED:
+        gain = min(gain, LARGEST_STEP)
+        faster = 1.0 + weight * SPEED_RATE * (gain - 1.0)
+        costs.speed[row] *= faster
+        gain /= faster
+    costs.measured[row, kind] += weight
+    if kind == 1:
+        fit(costs, row, weight, share, gain * at_node(costs, row, share))
+    else:
+        costs.base[row] *= 1.0 + weight * max(1.0 / max(costs.measured[row, 0], 1.0), BASE_RATE) * (gain - 1.0)
 
 
 @compiled
 def measure(costs, rows, drafted, seconds):
-    """Takes the time of one step into T; nodes that were never measured keep their ratio to those that were."""
-    row, up, share, right = place(costs, rows, drafted)
-    expected = seconds_of(costs, rows, drafted)
-    if costs.scale[0] == 0.0:
-        scale(costs, seconds / expected)
-        expected = seconds
-    for i in range(2):
-        for j in range(2):
-            weight = (up if i else 1 - up) * (right if j else 1 - right)
-            if weight > 0.0:
-                move(costs, row + i, share + j, weight, seconds / expected)
+    """Takes the time of one step into T."""
+    row, up = place(rows)
+    share = drafted / max(rows, 1)
+    gain = seconds / seconds_of(costs, rows, drafted)
+    if up < 1.0:
+        move(costs, row, 1.0 - up, share, gain)
+    if up > 0.0:
+        move(costs, row + 1, up, share, gain)
 
 
 @compiled

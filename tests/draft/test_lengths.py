@@ -57,16 +57,16 @@ def test_what_weighs_more_is_drafted_longer() -> None:
 
 
 def test_costs_that_change_while_it_runs_change_the_drafts() -> None:
-    desk = taught(Desk(adaptive=True), 0.0)
+    desk = taught(Desk(adaptive=True, max_tokens=1), 0.0)
     desk.drafter.append("g", 1, 0, pack(RESPONSE))
     slot = desk.open("g", 0)
     for token in RESPONSE[:20]:
         assert desk.step({slot: [token]}) is not None
     lengths: list[int] = []
-    for token in RESPONSE[20:500]:
-        # From now on a step with drafts takes thirty times as long as one without.
-        lengths.append(len(desk.step({slot: [token]}, 30.0 if lengths and lengths[-1] else 1.0)[slot]))
-    assert sum(lengths[-60:]) < 0.3 * sum(lengths[:60])
+    for token in RESPONSE * 5:
+        # From now on a step with a draft takes three times as long as one without, for at most two tokens.
+        lengths.append(len(desk.step({slot: [token]}, 3.0 if lengths and lengths[-1] else 1.0)[slot]))
+    assert sum(lengths[-100:]) < 0.3 * sum(lengths[:100])
 
 
 @given(st.floats(1e-4, 1.0), st.floats(0.0, 0.2))
@@ -84,9 +84,9 @@ def test_sizes_that_were_never_measured_are_taken_to_be_as_slow_as_those_near_th
     for rows in (1, 16):
         costs.learn(rows, 0, 0.2)
         costs.learn(rows, rows, 0.3)
-    assert 0.19 < costs.seconds(4, 0) < 0.3
+    assert 0.15 < costs.seconds(4, 0) < 0.3
     assert 0.19 < costs.seconds(16, 8) < 0.35
-    assert costs.seconds(16, 64) > 0.3
+    assert costs.seconds(16, 64) > 0.28
 
 
 def test_one_step_in_which_the_machine_was_elsewhere_counts_little() -> None:
