@@ -33,17 +33,26 @@ PRIOR_WEIGHT = 4.0
 """A cell's first guess counts as much as so many trials."""
 FORGET_AT = 1024.0
 """A cell that has so many trials halves them: what a model repeats changes with its weights."""
+PATHS = 32
+PATH_WEIGHT = 20.0
+PATHS_FORGET_AT = 2048.0
+"""The same for the chances of whole paths, told apart in so many steps."""
 DOUBT = 0.5
 """Added to the number of occurrences when a frequency is taken: one of one is less than ten of ten."""
 
 
 class Acceptance(NamedTuple):
-    """Per cell (cells): trials, hits, and the probability they give. `buckets`: from a match length to its row."""
+    """Per cell (cells): trials, hits, and the probability they give. `buckets`: from a match length to its row.
+
+    `paths` (PATHS, 2): trials and hits of whole paths by their chance, the product over the tokens. The path proposed
+    is the best of several, so its chance is more often too high than too low; here that is seen and taken back.
+    """
 
     trials: NDArray[np.float64]
     hits: NDArray[np.float64]
     chance: NDArray[np.float64]
     buckets: NDArray[np.int32]
+    paths: NDArray[np.float64]
 
 
 def new_acceptance() -> Acceptance:
@@ -53,8 +62,13 @@ def new_acceptance() -> Acceptance:
     match = np.array(_MATCH_EDGES, float)
     guess = (match / (match + 1.0))[:, None] * frequency[None, :]
     chance = np.broadcast_to(guess, (RECENTS, len(SOURCES), MATCHES, FREQUENCIES)).reshape(CELLS).copy()
+    told = np.full(PATHS, PATH_WEIGHT)
     return Acceptance(
-        np.full(CELLS, PRIOR_WEIGHT), PRIOR_WEIGHT * chance, chance, np.maximum(buckets, 0).astype(np.int32)
+        np.full(CELLS, PRIOR_WEIGHT),
+        PRIOR_WEIGHT * chance,
+        chance,
+        np.maximum(buckets, 0).astype(np.int32),
+        np.array([told, told * (np.arange(PATHS) + 0.5) / PATHS]).T.copy(),
     )
 
 
@@ -92,3 +106,21 @@ def learn(table, cell, hit):
     if table.trials[cell] >= FORGET_AT:
         table.trials[cell] *= 0.5
         table.hits[cell] *= 0.5
+
+
+@compiled
+def path_of(chance):
+    """The place in `paths` of a chance."""
+    return min(int(chance * PATHS), PATHS - 1)
+
+
+@compiled
+def learn_path(table, path, hit):
+    """Counts one trial of paths of that chance."""
+    trials = table.paths[path]
+    trials[0] += 1.0
+    if hit:
+        trials[1] += 1.0
+    if trials[0] >= PATHS_FORGET_AT:
+        trials[0] *= 0.5
+        trials[1] *= 0.5

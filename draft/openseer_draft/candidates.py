@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openseer_draft.acceptance import cell_of, learn, source_of
+from openseer_draft.acceptance import cell_of, learn, learn_path, path_of, source_of
 from openseer_draft.arena import COUNT, LENGTH, LINK, OWNER, TARGET, TOKEN
 from openseer_draft.compiled import compiled
 
@@ -30,7 +30,7 @@ LEAST_CHANCE = 0.02
 
 
 class Candidates(NamedTuple):
-    """Per slot the path proposed last: tokens, cells and the chance to be accepted up to here (slots, longest draft).
+    """Per slot the path proposed last: tokens, cells, and the chance to be accepted up to here (slots, longest draft).
 
     `lengths` int32 (slots): of the path; `drafted` int32 (slots): how much of it the engine was given.
     `recent` float64 (slots): the share of latest proposals whose first token came true.
@@ -38,6 +38,7 @@ class Candidates(NamedTuple):
 
     tokens: NDArray[np.int32]
     cells: NDArray[np.int32]
+    paths: NDArray[np.int32]
     chances: NDArray[np.float64]
     lengths: NDArray[np.int32]
     drafted: NDArray[np.int32]
@@ -49,6 +50,7 @@ def new_candidates(slots: int, longest: int) -> Candidates:
     """No candidate in any slot; one row more, in which paths are tried."""
     shape = (slots + 1, longest)
     return Candidates(
+        np.zeros(shape, np.int32),
         np.zeros(shape, np.int32),
         np.zeros(shape, np.int32),
         np.zeros(shape),
@@ -81,8 +83,11 @@ def trace(arena, table, found, row, state, match, request, recent):
             break
         found.tokens[row, length] = states[state, TOKEN]
         found.cells[row, length] = cell
-        found.chances[row, length] = chance
-        expected += chance
+        path = path_of(chance)
+        real = table.paths[path, 1] / table.paths[path, 0]
+        found.paths[row, length] = path
+        found.chances[row, length] = min(real, found.chances[row, length - 1]) if length else real
+        expected += found.chances[row, length]
         length += 1
         among = states[following, COUNT]
         state = following
@@ -118,6 +123,7 @@ def copy(found, one, other):
     for place in range(length):
         found.tokens[other, place] = found.tokens[one, place]
         found.cells[other, place] = found.cells[one, place]
+        found.paths[other, place] = found.paths[one, place]
         found.chances[other, place] = found.chances[one, place]
 
 
@@ -134,4 +140,7 @@ def observe(table, found, slot, tokens, start, stop):
         if not hit:
             break
         came_true += 1
+    failed = came_true < stop - start
+    for place in range(found.lengths[slot] if failed else came_true):
+        learn_path(table, found.paths[slot, place], place < came_true)
     return came_true
