@@ -251,6 +251,27 @@ def test_steps_without_drafts_are_sampled_as_if_there_were_none(player: Player, 
     assert all(verified)
 
 
+def test_min_tokens_ends_at_its_token_wherever_a_draft_does(player: Player, plain: list[Response]) -> None:
+    """vLLM would hold back a stop token behind a draft that begins before the least length and ends behind it."""
+    group = NAMES.new()
+    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    whole = plain[0].tokens
+    end = whole.index(2)  # the model's own end is held back too
+    places = [place for place in range(8, end) if whole.index(whole[place]) == place]
+    assert len(places) > 8
+    works = [
+        of(
+            0,
+            Sampling(temperature=0, ignore_eos=True, stop_token_ids=(whole[place],), min_tokens=place),
+            group=group,
+            index=1 + at,
+        )
+        for at, place in enumerate(places)
+    ]
+    for place, response in zip(places, player.run(*works), strict=True):
+        assert (response.tokens, response.finish) == (whole[: place + 1], FinishReason.STOP)
+
+
 def test_a_released_group_may_be_told_of_and_worked_for_again(player: Player, plain: list[Response]) -> None:
     group = NAMES.new()
     for _ in range(2):

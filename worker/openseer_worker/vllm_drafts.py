@@ -32,10 +32,12 @@ _WARM_BYTES = 2**20
 
 
 class _Place(NamedTuple):
-    """Where a request's drafts come from. `limit`: tokens of prompt and response it can have at most."""
+    """Where a request's drafts come from. `least`, `limit`: tokens of prompt and response before which no stop token
+    may come, and that it can have at most."""
 
     slot: int
     group: str
+    least: int
     limit: int
 
 
@@ -65,9 +67,9 @@ class GroupProposer:
         self._ended_at = 0.0
         self._places: dict[str, _Place] = {}
         self._weights: dict[str, float] = {}
-        # The batch of the last step: its requests, and rows, slots and limits of those that can be drafted for.
+        # The batch of the last step: its requests, and the rows and places of those that can be drafted for.
         self._ids: list[str] = []
-        self._rows = self._slots = self._limits = np.zeros(0, np.int32)
+        self._rows = self._slots = self._least = self._limits = np.zeros(0, np.int32)
 
     def load_model(self, *_: Any, **__: Any) -> None:
         """Asked for by vLLM; there is no draft model."""
@@ -182,9 +184,14 @@ class GroupProposer:
         return proposed
 
     def _allowed(self, count: int, wanted: NDArray[np.int32], ends: NDArray[np.int32]) -> NDArray[np.int32]:
-        """How much of each draft is of use: the token after it still belongs to the response, and no row goes without a
-        step because others' drafts take up what vLLM computes in one."""
-        given = np.maximum(0, np.minimum(wanted, self._limits - ends - 1))
+        """How much of each draft is of use.
+
+        The token after it still belongs to the response; where stop tokens are held back yet, they still are for that
+        token, for vLLM asks about it as if there were no draft before it. And no row goes without a step because
+        others' drafts take up what vLLM computes in one.
+        """
+        bounds = np.where(ends < self._least, np.minimum(self._least, self._limits), self._limits)
+        given = np.maximum(0, np.minimum(wanted, bounds - ends - 1))
         spare = self._budget - count
         return np.minimum(given, max(0, spare) // count) if given.sum() > spare else given
 
@@ -212,13 +219,13 @@ class GroupProposer:
         if len(self._places) + len(ids) > self._capacity:
             present = frozenset(ids)
             self._close([key for key in self._places if key not in present])
-        found: list[tuple[int, int, int]] = []
+        found: list[tuple[int, int, int, int]] = []
         for row, new in enumerate(sampled):
             place = self._place(ids[row], tokens[row, : ends[row]]) if new else None
             if place is not None:
-                found.append((row, place.slot, place.limit))
-        columns = np.array(found, np.int32).reshape(-1, 3)
-        self._rows, self._slots, self._limits = (np.ascontiguousarray(columns[:, at]) for at in range(3))
+                found.append((row, place.slot, place.least, place.limit))
+        columns = np.array(found, np.int32).reshape(-1, 4).T
+        self._rows, self._slots, self._least, self._limits = map(np.ascontiguousarray, columns)
         self._ids = ids.copy() if whole else []
         return False
 
@@ -232,9 +239,10 @@ class GroupProposer:
         if "group" not in words or self._drafter is None:
             return None
         slot = self._drafter.open(words["group"], words["index"], context, words["response_start"])
+        least = state.num_prompt_tokens + state.sampling_params.min_tokens
         limit = min(self._context, state.num_prompt_tokens + state.sampling_params.max_tokens)
         self._drafter.weigh(slot, self._weights.get(key, 1.0))
-        place = self._places[key] = _Place(slot, words["group"], limit)
+        place = self._places[key] = _Place(slot, words["group"], least, limit)
         return place
 
     def _close(self, keys: list[str]) -> None:
