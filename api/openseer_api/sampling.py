@@ -3,7 +3,7 @@
 from openseer_api.jobs import JobContext
 from openseer_core.errors import InputError
 from openseer_core.job import Sampling
-from openseer_core.job_speculation import MIN_P_IGNORED, why_no_drafts
+from openseer_core.why_no_drafts import MIN_P_IGNORED, why_no_drafts
 
 
 async def check_sampling(job: JobContext, sampling: Sampling) -> None:

@@ -1,16 +1,8 @@
-"""The part of the manifest that says whether and how workers draft, and the one place that decides whether they do."""
-
-from typing import TYPE_CHECKING, Literal
+"""The part of the manifest that says whether and how workers draft."""
 
 from pydantic import Field
 
 from openseer_core.part import Part
-
-if TYPE_CHECKING:
-    from openseer_core.job import Spec
-
-Device = Literal["cpu", "gpu"]
-MIN_P_IGNORED = "the engine ignores it when it verifies drafts"
 
 
 class Speculation(Part):
@@ -42,16 +34,3 @@ class Speculation(Part):
         description="Most memory of a worker for what it drafts from, in MiB; when it is full, groups that no longer "
         "run are dropped first.",
     )
-
-
-def why_no_drafts(spec: "Spec", device: Device) -> str:
-    """Why a worker of this job on such a device does not draft; empty when it does."""
-    if spec.speculation.enabled is False:
-        return "spec.speculation.enabled is false"
-    if spec.model.engine == "scripted":
-        return "the scripted engine plays lengths and has nothing to verify"
-    if spec.sampling.min_p > 0:
-        return f"spec.sampling.minP: {MIN_P_IGNORED}"
-    if device == "gpu" and spec.speculation.enabled is None:
-        return "spec.speculation.enabled is unset, and drafts were not measured to pay on GPUs"
-    return ""

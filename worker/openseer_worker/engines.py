@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openseer_core.job import RolloutJob, Spec, Speculation
-from openseer_core.job_speculation import Device, why_no_drafts
+from openseer_core.why_no_drafts import Device, why_no_drafts
 from openseer_worker.engine import Engine
 from openseer_worker.gang import Place
 from openseer_worker.scripted_engine import ScriptedEngine

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openseer_draft.drafter import Drafter
+from openseer_draft.warm import warm_up
 from openseer_worker.vllm_environment import is_cpu_build
 from openseer_worker.vllm_step_profile import Probe
 
@@ -28,7 +29,6 @@ OPTIONS = "openseer_drafts"
 """Where vLLM's `additional_config` carries our options to the proposer."""
 UNKNOWN = 0.0
 """Stands for the seconds of a step that was more than a verification."""
-_WARM_BYTES = 2**20
 
 
 class _Place(NamedTuple):
@@ -85,7 +85,7 @@ class GroupProposer:
         if get_tp_group().rank_in_group == 0:
             take = runner.take_draft_token_ids
             runner.take_draft_token_ids = lambda: take() if self._drafts else None
-            _warm_up(self._most)
+            warm_up()  # which would cost the first step half a second
             self._drafter = Drafter(slots=self._capacity, max_tokens=self._most, memory_bytes=self._memory)
 
     # Asked through the worker's extension, between two steps.
@@ -251,17 +251,6 @@ class GroupProposer:
         self._ids = []
         for key in keys:
             self._drafter.close(self._places.pop(key).slot)
-
-
-def _warm_up(most: int) -> None:
-    """Loads the drafter's compiled loops, which would cost the first step half a second."""
-    drafter = Drafter(slots=1, max_tokens=most, memory_bytes=_WARM_BYTES)
-    texts = np.zeros((1, 4), np.int32)
-    slots, rows = np.array([drafter.open("", 0, texts[0, :2], 1)], np.int32), np.zeros(1, np.int32)
-    drafter.append("", 1, 0, texts.tobytes())
-    for end in (3, 4):
-        drafter.step(slots, texts, rows, np.array([end], np.int32), UNKNOWN)
-    drafter.close(int(slots[0]))
 
 
 def _skip_without_drafts(runner: Any) -> None:

@@ -20,9 +20,9 @@ from typing import Any, TypeVar, cast
 
 from openseer_core.errors import EngineError, LoadError
 from openseer_core.job import Model, Parallelism, Sampling, Speculation
-from openseer_core.job_speculation import MIN_P_IGNORED
 from openseer_core.life import FinishReason
 from openseer_core.tokens import pack_tokens
+from openseer_core.why_no_drafts import MIN_P_IGNORED
 from openseer_worker import vllm_environment, vllm_weights
 from openseer_worker.engine import DraftNews, NewWeights, Progress, Work
 from openseer_worker.engine_calls import Call

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from openseer_core.job import Spec
-from openseer_core.job_speculation import Device, why_no_drafts
+from openseer_core.why_no_drafts import Device, why_no_drafts
 
 
 def reason(device: Device, /, **parts: Any) -> str:
