@@ -41,7 +41,7 @@ PAPER = {0: 1.70, 1: 2.04, 5: 2.32, 15: 2.53}
 SLOTS = 64
 GRID = [
     Static(most, factor, probability)
-    for most, factor, probability in itertools.product((4, 8, 16), (1.0, 2.0, 4.0), (0.1, 0.3, 0.5, 0.7))
+    for most, factor, probability in itertools.product((8, 16), (1.0, 2.0, 4.0), (0.1, 0.3, 0.5))
 ]
 QUICK_GRID = [Static(8, 1.0, 0.1), Static(8, 4.0, 0.5), Static(16, 4.0, 0.3)]
 FIRST_STEP = """
@@ -92,7 +92,7 @@ def main() -> None:
 
 def made_up(quick: bool) -> Groups:
     """Groups of 16; the prompts mean nothing."""
-    tokens, groups = (2048, 2) if quick else (6144, 8)
+    tokens, groups = (2048, 2) if quick else (4096, 3)
     prompt = np.arange(1, 25, dtype=np.int32)
     return [SampledGroup(prompt, synthetic_group(16, tokens, seed)) for seed in range(groups)]
 
