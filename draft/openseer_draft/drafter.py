@@ -40,6 +40,8 @@ from openseer_draft.step import (
 Tokens = NDArray[np.int32]
 
 FIRST_GROUPS = 64
+NO_GROUP = 0
+"""The row of live requests whose group found no memory; it never has an automaton."""
 FOLLOWED_STEPS = 16
 """What drafting itself takes is the mean over about so many steps."""
 HEADROOM = 16
@@ -107,7 +109,7 @@ class Drafter:
         self._adaptive = adaptive
         self._groups: dict[str, _Group] = {}
         self._idle: OrderedDict[str, None] = OrderedDict()
-        self._rows = list(range(FIRST_GROUPS - 1, -1, -1))
+        self._rows = list(range(FIRST_GROUPS - 1, NO_GROUP, -1))
         self._slots: list[tuple[str, int] | None] = [None] * slots
         self._live: set[tuple[str, int]] = set()
         self._free = list(range(slots - 1, -1, -1))
@@ -210,10 +212,10 @@ class Drafter:
         self._slots[slot] = None
         self._live.discard(held)
         self._free.append(slot)
-        own = self._groups.get(held[0])
-        if own is None:
-            return
         row = self._tables.live[slot]
+        if row[GROUP] == NO_GROUP:
+            return
+        own = self._groups[held[0]]
         response = own.responses[held[1]]
         response.known, response.last = int(row[SEEN] - row[BEGIN]), int(row[LAST])
         response.counted = bool(row[COUNTED])

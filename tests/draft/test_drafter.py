@@ -181,6 +181,25 @@ def test_a_request_that_finds_no_memory_goes_on_without_drafts() -> None:
     desk.close(slot)
 
 
+def test_a_request_whose_group_finds_no_memory_at_all_disturbs_no_other_when_it_grows_and_goes() -> None:
+    desk = Desk(memory_bytes=60_000)
+    first = desk.open("full", 0)
+    chance = np.random.default_rng(2)
+    while not desk.drafter.figures()["draft_full"]:
+        # Every token twice in turn: this takes up even the last states.
+        desk.step({first: [int(chance.integers(0, 90))]})
+    poor = desk.open("poor", 0)
+    assert desk.drafter.known("poor") == {}
+    assert desk.step({poor: RESPONSE[:10]})[poor] == []
+    desk.close(first)
+    assert desk.drafter.append("poor", 1, 0, pack(RESPONSE)) == len(RESPONSE)
+    desk.close(poor)
+    again = desk.open("poor", 0)
+    assert desk.play(again, RESPONSE) < len(RESPONSE) / 3
+    figures = desk.drafter.figures()
+    assert figures["tokens_refs_1"] >= len(RESPONSE)
+
+
 def test_the_figures_add_up() -> None:
     desk = Desk()
     desk.drafter.append("g", 1, 0, pack(RESPONSE))
