@@ -20,7 +20,7 @@ COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-ha
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-setup: $(READY) ## Makes .venv from the lock (about 6 GB, once)
+setup: $(READY) ## Makes .venv from the lock (about 7 GB, once)
 
 run: $(READY) ## Runs the example job: examples/arithmetic.yaml
 	@$(BIN)/openseer run examples/arithmetic.yaml

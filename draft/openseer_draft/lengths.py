@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openseer_draft.candidates import LEAST_CHANCE
 from openseer_draft.compiled import compiled
 
 ROW_NODES = 11
@@ -157,7 +156,7 @@ def bin_of(value):
 
 @compiled
 def choose(costs, found, slots, weights, totals, own):
-    """Sets found.drafted of the slots; gives how many tokens that is.
+    """Sets found.drafted of the slots: how much of each candidate is drafted.
 
     `own`: seconds that drafting itself takes, which are saved where it does not pay for long. `totals`: scratch,
     float64 (2, BINS).
@@ -183,30 +182,24 @@ def choose(costs, found, slots, weights, totals, own):
             rate = value / (seconds_of(costs, rows, tokens) + own)
             if rate > best:
                 best, threshold = rate, into
-    return cut(found, slots, weights, threshold)
+    cut(found, slots, weights, threshold)
 
 
 @compiled
 def cut(found, slots, weights, threshold):
     """Drafts of each candidate what lies in the bins up to `threshold`; -1: nothing."""
-    drafted = 0
     for slot in slots:
         length = 0
         while length < found.lengths[slot] and bin_of(weights[slot] * found.chances[slot, length]) <= threshold:
             length += 1
         found.drafted[slot] = length
-        drafted += length
-    return drafted
 
 
 @compiled
 def choose_likely(found, slots, least):
     """Drafts of each candidate what is accepted with a chance of at least `least`, whatever a step costs."""
-    drafted = 0
     for slot in slots:
         length = 0
-        while length < found.lengths[slot] and found.chances[slot, length] >= max(least, LEAST_CHANCE):
+        while length < found.lengths[slot] and found.chances[slot, length] >= least:
             length += 1
         found.drafted[slot] = length
-        drafted += length
-    return drafted
