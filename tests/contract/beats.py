@@ -1,0 +1,126 @@
+"""The heartbeats of a worker that tells everything it can: of an engine that drafts, a GPU, a place in a cluster."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from tests.worker.fleet import Fleet, LoadingEngine, play
+
+from openseer_core.chunk import WorkerInfo
+from openseer_core.job import RolloutJob
+from openseer_draft.drafter import Drafter
+from openseer_store.memory import MemoryStore
+from openseer_worker.loop import Worker
+from openseer_worker.settings import WorkerSettings
+from openseer_worker.telemetry import Telemetry
+
+XID = 13
+"""An error of a program: the GPU is well."""
+SICK_XID = 48
+
+
+class DraftingEngine(LoadingEngine):
+    """Plays what the real engine says of its drafts."""
+
+    @property
+    def drafts(self) -> bool:
+        return True
+
+    def figures(self) -> dict[str, float | int | str]:
+        drafter = Drafter(slots=1, max_tokens=4, memory_bytes=1 << 20)
+        return {**super().figures(), **drafter.figures(), "drafts": "on"}
+
+
+class GpuLibrary:
+    """Answers like NVIDIA's, of one GPU with one Xid event."""
+
+    def __init__(self) -> None:
+        self.events = [SimpleNamespace(device=0, eventData=XID)]
+
+    def __getattr__(self, name: str) -> Any:
+        """Calls of which nobody reads more than these facts; the names of constants."""
+        if name.startswith("NVML_") or name == "nvmlEventTypeXidCriticalError":
+            return 1
+        facts = SimpleNamespace(used=10, total=100, gpu=50)
+        answers: dict[str, Any] = {
+            "nvmlDeviceGetCount": 1,
+            "nvmlDeviceGetIndex": 0,
+            "nvmlDeviceGetClockInfo": 1980,
+            "nvmlDeviceGetTotalEccErrors": 0,
+        }
+
+        def answer(*_: object) -> Any:
+            return answers.get(name, facts)
+
+        return answer
+
+    def nvmlEventSetWait_v2(self, _events: object, _wait: int) -> Any:
+        """The one event, then time-outs."""
+        if self.events:
+            return self.events.pop()
+        raise TimeoutError
+
+
+async def beat_of(job: RolloutJob, telemetry: Any) -> tuple[list[str], WorkerInfo]:
+    """The states that a worker went through, and its last heartbeat; it has served a batch of nothing."""
+    states: list[str] = []
+    last: list[WorkerInfo] = []
+
+    class Listening(MemoryStore):
+        async def heartbeat(self, worker: Any, info: WorkerInfo) -> Any:
+            states.append(info.state)
+            last.append(info)
+            return await super().heartbeat(worker, info)
+
+    settings = WorkerSettings(job, "", 0, node="node-1", pod="pod-uid")
+    worker = Worker(
+        settings, Listening(asyncio.get_running_loop().time), DraftingEngine(job.spec.model.scripted), telemetry
+    )
+    running = asyncio.create_task(worker.run())
+    await asyncio.sleep(3.0)
+    worker.drain()
+    await asyncio.gather(running, return_exceptions=True)
+    return list(dict.fromkeys(states)), last[-1]
+
+
+def full_beat(tmp_path: Path, *, sick: bool = False) -> tuple[list[str], WorkerInfo]:
+    """As `beat_of`, in virtual time. `sick`: its GPU is."""
+    told: list[tuple[list[str], WorkerInfo]] = []
+    gpus = Telemetry(GpuLibrary())
+    while "gpu0_xid" not in gpus():
+        pass
+
+    def telemetry() -> dict[str, float | int | str]:
+        return {**gpus(), **({"gpu0_xid": SICK_XID} if sick else {})}
+
+    async def story(fleet: Fleet) -> None:
+        told.append(await beat_of(fleet.job, telemetry))
+
+    try:
+        play(tmp_path, story)
+    finally:
+        gpus.close()
+    return told[0]
+
+
+def scripted_beats(tmp_path: Path) -> tuple[list[str], dict[str, WorkerInfo]]:
+    """The figures of two plain workers that serve a batch and load new weights, after it."""
+    found: dict[str, WorkerInfo] = {}
+    states: set[str] = set()
+
+    async def story(fleet: Fleet) -> None:
+        await fleet.publish()
+        for _ in range(200):
+            await asyncio.sleep(0.1)
+            for one in await fleet.store.workers():
+                states.add(one.info.state)
+                found[one.name] = one.info
+
+    play(tmp_path, story)
+    return sorted(states), found
+
+
+def types_of(figures: dict[str, float | int | str]) -> dict[str, str]:
+    """The name of every figure, and whether it is a number or a text."""
+    return {name: "text" if isinstance(value, str) else "number" for name, value in sorted(figures.items())}

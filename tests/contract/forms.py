@@ -1,0 +1,104 @@
+"""What has a form that others know, by a label of our own: a class that is renamed changes its one line here."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel
+
+from openseer_api.compat import openai_wire, pausing, sglang_wire, vllm_generate, weight_routes
+from openseer_core import errors, job, life, observation, orders, wire, wire_fleet
+from openseer_core.chunk import Outcome
+
+MODELS: dict[str, type[BaseModel]] = {
+    # Trainer and API.
+    "wire acknowledge": wire.Acknowledge,
+    "wire batch": wire.Batch,
+    "wire batch list": wire.BatchList,
+    "wire batch metrics": wire.BatchMetrics,
+    "wire batch spec": wire.BatchSpec,
+    "wire cancel": wire.Cancel,
+    "wire chunk": wire.ChunkInfo,
+    "wire continue": wire.Continue,
+    "wire count": wire.Count,
+    "wire end item": wire.EndItem,
+    "wire group": wire.Group,
+    "wire group info": wire.GroupInfo,
+    "wire group item": wire.GroupItem,
+    "wire group names": wire.GroupNames,
+    "wire groups upload": wire.GroupsUpload,
+    "wire problem": wire.Problem,
+    "wire request info": wire.RequestInfo,
+    "wire result item": wire.ResultItem,
+    "wire result page": wire.ResultPage,
+    "wire target": wire.Target,
+    "wire upload receipt": wire.UploadReceipt,
+    "wire verdicts": wire.Verdicts,
+    "wire version span": wire.VersionSpan,
+    # The fleet.
+    "fleet autoscaling": wire_fleet.Autoscaling,
+    "fleet canary": wire_fleet.Canary,
+    "fleet deadlines": wire_fleet.Deadlines,
+    "fleet job status": wire_fleet.JobStatus,
+    "fleet publish": wire_fleet.Publish,
+    "fleet release": wire_fleet.Release,
+    "fleet source": wire_fleet.Source,
+    "fleet state": wire_fleet.FleetState,
+    "fleet transaction": wire_fleet.Transaction,
+    "fleet weights": wire_fleet.Weights,
+    "fleet worker": wire_fleet.WorkerInfo,
+    "fleet worker list": wire_fleet.WorkerList,
+    "fleet worker weights": wire_fleet.WorkerWeights,
+    # JSON in Redis.
+    "stored orders": orders.Orders,
+    "stored transaction": orders.Ongoing,
+    "stored weights report": orders.WeightsReport,
+    # The manifest; its parts stand within it.
+    "manifest": job.RolloutJob,
+    "manifest sampling": job.Sampling,
+    # Bodies of the compatible routes.
+    "openai chat": openai_wire.ChatRequest,
+    "openai completion": openai_wire.CompletionRequest,
+    "sglang abort": sglang_wire.AbortRequest,
+    "sglang generate": sglang_wire.GenerateRequest,
+    "sglang pause": pausing.Pause,
+    "sglang weights from disk": weight_routes.FromDisk,
+    "vllm abort": vllm_generate.AbortRequests,
+    "vllm generate": vllm_generate.GenerateRequest,
+    "vllm update weights": weight_routes.UpdateWeights,
+}
+
+WORDS: dict[str, type[StrEnum]] = {
+    "event of a request": life.Event,
+    "finish reason": life.FinishReason,
+    "outcome of a write": Outcome,
+    "outcome of a job": observation.Outcome,
+    "state of a request": life.State,
+    "status of a result": life.Status,
+}
+"""Whose values are stored, sent or printed."""
+
+ERRORS: dict[str, type[errors.OpenseerError]] = {
+    "any": errors.OpenseerError,
+    "audit": errors.AuditError,
+    "batch closed": errors.BatchClosedError,
+    "driver fenced": errors.DriverFencedError,
+    "engine": errors.EngineError,
+    "gpu sick": errors.GpuSickError,
+    "input": errors.InputError,
+    "job failed": errors.JobFailedError,
+    "load": errors.LoadError,
+    "manifest": errors.ManifestError,
+    "model": errors.ModelError,
+    "output": errors.OutputError,
+    "problems": errors.ProblemsError,
+    "prompts": errors.PromptsError,
+    "publish refused": errors.PublishRefusedError,
+    "request state": errors.RequestStateError,
+    "store": errors.StoreError,
+    "store unavailable": errors.StoreUnavailableError,
+}
+
+
+def words() -> dict[str, Any]:
+    """The values of every enumeration, by label."""
+    return {label: sorted(kind) for label, kind in WORDS.items()}

@@ -1,0 +1,96 @@
+"""What a trainer imports keeps its names, and calls of it keep their parameters."""
+
+import inspect
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract.adapters import Described, defined, described
+from contract.recorded import compare, load
+from pydantic import BaseModel
+
+import openseer_client
+from openseer_client import Checkpoint, Position, settings
+
+ADAPTERS = ("torch_grpo", "torch_weights", "trl", "verl", "verl_rollout")
+"""Imported by name."""
+_GIVEN = re.compile(r"self\.([a-z]\w*)(?:: [^=]+)? = ")
+
+
+def public(kind: type) -> list[str]:
+    """Attributes and methods that are not every class's own, those given to an instance included."""
+    found = {name for name in dir(kind) if not name.startswith("_")}
+    if issubclass(kind, BaseModel):
+        return sorted(found - set(dir(BaseModel)) | set(kind.model_fields))
+    found -= set(dir(Exception))
+    for base in kind.__mro__:
+        if base.__module__.startswith("openseer_") and "__init__" in vars(base):
+            found |= set(_GIVEN.findall(inspect.getsource(vars(base)["__init__"]))) if _is_written(base) else set()
+    return sorted(found)
+
+
+def _is_written(kind: type) -> bool:
+    return not hasattr(kind, "__dataclass_fields__")
+
+
+def parameters(call: Any) -> list[str]:
+    """Names and kinds; `=` after those that may be left out."""
+    try:
+        signature = inspect.signature(call)
+    except ValueError:
+        return []
+    return [
+        f"{one.kind.name.lower()} {one.name}{'=' * (one.default is not one.empty)}"
+        for one in signature.parameters.values()
+    ]
+
+
+def told(name: str) -> dict[str, Any]:
+    kind = getattr(openseer_client, name)
+    names = public(kind)
+    methods = {one: parameters(getattr(kind, one)) for one in names if inspect.isfunction(getattr(kind, one, None))}
+    words = {one: getattr(kind, one) for one in ("exit_code", "retryable") if hasattr(kind, one)}
+    # The order of a model's parameters is that of its fields, which are given by name.
+    made = parameters(kind) if not issubclass(kind, BaseModel) else sorted(parameters(kind))
+    return {"made with": made, "names": names, "methods": methods, **words}
+
+
+def test_the_package_exports_what_it_exported() -> None:
+    compare("client", {name: told(name) for name in sorted(openseer_client.__all__)})
+
+
+def test_errors_are_caught_by_the_classes_that_caught_them() -> None:
+    kinds = {name: getattr(openseer_client, name) for name in openseer_client.__all__ if name.endswith("Error")}
+    found = {
+        name: sorted(other for other, base in kinds.items() if other != name and issubclass(kind, base))
+        for name, kind in sorted(kinds.items())
+    }
+    compare("client_errors", found)
+
+
+@pytest.mark.parametrize("module", ADAPTERS)
+def test_an_adapter_has_the_names_that_it_had(module: str) -> None:
+    place = f"openseer_client.{module}"
+    if os.environ.get("OPENSEER_REWRITE"):
+        made: dict[str, Described] = defined(place)
+    else:
+        made = {name: described(place, name) for name in load(f"client_{module}")}
+    compare(f"client_{module}", made)
+
+
+def test_a_checkpoint_is_kept_and_read_as_it_was(tmp_path: Path) -> None:
+    path, position = tmp_path / "checkpoint.json", Position(7, True, {"q1": 6}, 3)
+    Checkpoint(path).save(4, position)
+    compare("checkpoint", path.read_text(encoding="utf-8"))
+    path.write_text(load("checkpoint"), encoding="utf-8")
+    assert Checkpoint(path).position(4) == position
+
+
+def test_variables_that_a_client_reads_are_the_same() -> None:
+    assert (settings.URL, settings.TOKEN, settings.TOKEN_FILE) == (
+        "OPENSEER_URL",
+        "OPENSEER_TOKEN",
+        "OPENSEER_TOKEN_FILE",
+    )

@@ -1,0 +1,121 @@
+"""What the operator writes into a cluster: another word in an object would replace the pods of running jobs."""
+
+from dataclasses import replace
+from typing import Any
+
+from contract.recorded import compare
+from contract.scanning import texts
+from core.cluster_model import make_job
+
+from openseer_core.chunk import BatchProgress
+from openseer_core.job import RolloutJob
+from openseer_core.manifest import parse_job
+from openseer_core.observation import RELEASED, Ending, Failure, Memory, Observation, Outcome, SickNode
+from openseer_core.plan import Plan
+from openseer_core.scale import template_hash
+from openseer_operator import names, settings
+from openseer_operator.pods import driver_pod, worker_pod
+from openseer_operator.settings import Settings
+from openseer_operator.shared import shared_objects, store_secret, store_set
+from openseer_operator.status import Facts, memory_of, refused, status_of
+
+UID = "11111111-2222-3333-4444-555555555555"
+NOW = 1_790_000_000.0
+SETTINGS = Settings(namespace="openseer", worker_image="openseer-worker:1", store_image="openseer-operator:1")
+WORDS = {
+    "app": names.APP,
+    "manager": names.MANAGER,
+    "name label": names.NAME_LABEL,
+    "managed by label": names.MANAGED_BY_LABEL,
+    "prefix": names.PREFIX,
+    "job label": names.JOB_LABEL,
+    "role label": names.ROLE_LABEL,
+    "worker label": names.WORKER_LABEL,
+    "rank label": names.RANK_LABEL,
+    "template annotation": names.TEMPLATE_ANNOTATION,
+    "attempt annotation": names.ATTEMPT_ANNOTATION,
+    "replicas annotation": names.REPLICAS_ANNOTATION,
+    "safe to evict annotation": names.SAFE_TO_EVICT_ANNOTATION,
+    "do not disrupt annotation": names.DO_NOT_DISRUPT_ANNOTATION,
+    "deletion cost annotation": names.DELETION_COST_ANNOTATION,
+    "busy cost": names.BUSY_COST,
+    "busy duration": names.BUSY_DURATION,
+    "managed selector": names.MANAGED_SELECTOR,
+    "field manager": settings.FIELD_MANAGER,
+    "finalizer": settings.FINALIZER,
+}
+
+
+def job(**spec: Any) -> RolloutJob:
+    document = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": "arithmetic", "namespace": "lab", "labels": {"team": "a"}},
+        "spec": {"model": {"path": "models/tiny"}, "prompts": {"path": "prompts.jsonl"}, **spec},
+    }
+    return parse_job(document, "job.yaml")
+
+
+def objects(one: RolloutJob, rank: int = 0) -> dict[str, Any]:
+    """All that the operator makes for a job."""
+    found = {
+        "worker": worker_pod(one, UID, SETTINGS, "openseer-worker:1", index=3, rank=rank, attempt=2, avoid=("node-7",)),
+        "template hash": template_hash(one),
+        "shared": shared_objects(one, UID, SETTINGS, 2),
+        "store": store_set(one, UID, SETTINGS, 1),
+        "store secret": store_secret(one, UID, "word"),
+    }
+    if one.spec.mode == "batch":
+        found["driver"] = driver_pod(one, UID, SETTINGS, "openseer-worker:1", attempt=1)
+    return found
+
+
+def test_labels_annotations_and_finalizers_are_the_same() -> None:
+    compare("cluster_words", WORDS | {"stamp": {"busy": names.stamp(True), "idle": names.stamp(False)}})
+
+
+def test_objects_of_a_plain_job_are_the_same() -> None:
+    compare("objects_plain", objects(job()))
+
+
+def test_objects_of_a_serving_gang_are_the_same() -> None:
+    limits = {"nvidia.com/gpu": "4"}
+    workers = {"replicas": 4, "parallelism": {"tensor": 8, "nodes": 2}, "resources": {"limits": limits}}
+    one = job(mode="serve", prompts=None, workers=workers, store={"persistence": {"medium": "ephemeral"}})
+    compare("objects_gang", objects(one, rank=1))
+
+
+def status(memory: Memory, **changes: Any) -> dict[str, Any]:
+    seen = replace(Observation(now=NOW, job=make_job(), memory=memory), **changes)
+    facts = Facts(generation=3, image="worker:1", tokens_per_second=123.4)
+    return status_of(seen, Plan((), memory), facts, {})
+
+
+FULL = Memory(
+    started_at=NOW - 100,
+    desired=3,
+    scaled_at=NOW - 50,
+    scale_reason="ScaledUp",
+    failures={"worker-1": Failure(2, 3, 1, "exit code 7", NOW - 20)},
+    sick_nodes=(SickNode("node-7", "worker-1", "gpu0: Xid 48", NOW - 30),),
+    progress=BatchProgress(groups=4, requests=8, ok=3, infra_failed=1, tokens=99, sealed=True),
+)
+
+
+def test_the_status_of_a_job_is_written_as_it_was() -> None:
+    ends = [Ending(Outcome.COMPLETE, "AllReported", "all", NOW), Ending(Outcome.FAILED, "StoreLost", "gone", NOW)]
+    found = {
+        "runs": status(FULL),
+        "complete": status(replace(FULL, ending=ends[0])),
+        "failed": status(replace(FULL, ending=ends[1])),
+        "suspended": status(FULL, job=make_job(suspend=True)),
+        "released": status(replace(FULL, desired=0, scale_reason=RELEASED)),
+        "refused": refused("spec.model: missing", 4, status(FULL), NOW),
+    }
+    compare("job_status", found)
+    assert memory_of(found["runs"]) == FULL
+    assert memory_of(found["failed"]).ending == ends[1]
+
+
+def test_reasons_and_kinds_in_a_cluster_are_the_same() -> None:
+    compare("camel_case_words", texts(r"[A-Z][a-z]+([A-Z][A-Za-z]*)*", "core/openseer_core", "operator"))

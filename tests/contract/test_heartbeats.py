@@ -1,0 +1,71 @@
+"""What workers say of themselves, and what Prometheus reads of it, keeps its names."""
+
+from pathlib import Path
+
+from contract import beats
+from contract.recorded import compare
+from contract.scanning import keys_of_figures
+from prometheus_client.registry import Collector
+
+from openseer_core.chunk import BatchProgress, WorkerInfo
+from openseer_core.draft_counts import COUNTERS
+from openseer_driver.pod_figures import WORKER_STATES, PodFigures
+from openseer_driver.run_lines import SampleLine, WorkerSample
+from openseer_operator.metrics import Board, Figures, Metrics
+from openseer_store.port import CLAIMING_STATES
+from openseer_worker.health import Health
+
+
+def told(collector: Collector) -> dict[str, list[str]]:
+    """Names of samples with their labels."""
+    found: dict[str, set[str]] = {}
+    for family in collector.collect():
+        for sample in family.samples:
+            found.setdefault(f"{family.type} {sample.name}", set()).update(sample.labels)
+    return {name: sorted(labels) for name, labels in sorted(found.items())}
+
+
+def test_workers_say_what_they_said(tmp_path: Path) -> None:
+    states, plain = beats.scripted_beats(tmp_path)
+    passed, full = beats.full_beat(tmp_path)
+    ill, sick = beats.full_beat(tmp_path, sick=True)
+    report = plain["worker-0"].weights
+    assert report is not None
+    found = {
+        "states": {"plain": states, "drained": passed, "sick": ill},
+        "plain": beats.types_of(plain["worker-0"].figures),
+        "full": beats.types_of(full.figures),
+        "sick": beats.types_of(sick.figures),
+        "what the weights report says": sorted(report.model_dump(exclude_defaults=True)),
+        "phases": sorted(report.seconds),
+        "figures of all engines": keys_of_figures("worker"),
+        "counters of drafting": sorted(COUNTERS),
+        "states that claim": sorted(CLAIMING_STATES),
+        "states of a fleet": sorted(WORKER_STATES),
+    }
+    compare("heartbeats", found)
+
+
+def test_prometheus_reads_what_it_read_of_a_worker(tmp_path: Path) -> None:
+    _, full = beats.full_beat(tmp_path)
+    health = Health()
+    health.serve(lambda: True, lambda: full)
+    off = Health()
+    off.serve(lambda: True, lambda: WorkerInfo("idle", {"drafts": "off: why"}))
+    compare("metrics_worker", {"drafts": told(health), "does not": told(off)})
+
+
+def test_prometheus_reads_what_it_read_of_a_driver() -> None:
+    figures = PodFigures()
+    figures.take(SampleLine(1.0, 1, 2, 3, 4, 5, {"worker-0": WorkerSample("busy")}))
+    compare("metrics_driver", told(figures))
+
+
+def test_prometheus_reads_what_it_read_of_the_operator() -> None:
+    board = Board()
+    workers: dict[str, int | str] = {"desired": 1, "current": 1, "ready": 1, "busy": 1}
+    board.jobs[("lab", "job")] = Figures(BatchProgress(requests=4, ok=2), workers, 1, 12.5, 99)
+    board.calls["GET", "Pod", 200] += 1
+    metrics = Metrics(board)
+    metrics.looked(0.1, 0.1, failed=True)
+    compare("metrics_operator", told(metrics.registry))

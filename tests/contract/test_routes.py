@@ -1,0 +1,74 @@
+"""HTTP routes, their parameters and answers, and the metrics of the API stay as they are."""
+
+from typing import Any
+
+from contract.filled import ONGOING
+from contract.recorded import compare
+from contract.schemas import bare
+from fastapi.routing import APIRoute
+from prometheus_client.parser import text_string_to_metric_families
+from tests.api.served import TOKEN, serving_job
+
+from openseer_api.app import create_app
+from openseer_api.auth import BearerAuth
+from openseer_api.figures import exposition
+from openseer_api.jobs import JobContext, OneJob
+from openseer_core.orders import Orders
+from openseer_store.memory import MemoryStore
+
+
+def app(*, many: bool = False) -> Any:
+    return create_app(OneJob(JobContext(serving_job(), MemoryStore())), BearerAuth(TOKEN), many=many)
+
+
+def routes(*, many: bool) -> list[str]:
+    """Those of others' protocols too, which are not in the document."""
+    found = [route for route in app(many=many).routes if isinstance(route, APIRoute)]
+    return sorted(f"{method} {route.path}" for route in found for method in route.methods)
+
+
+def test_the_document_says_what_it_said() -> None:
+    document = app().openapi()
+    parts = {f"#/components/schemas/{name}": part for name, part in document["components"]["schemas"].items()}
+    every: dict[str, Any] = {}
+    for path, methods in document["paths"].items():
+        every[path] = {method: operation(one, parts) for method, one in methods.items()}
+    compare("openapi", {"paths": every, "security": document["components"].get("securitySchemes")})
+
+
+def operation(one: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    """One call: parameters, body and answers. Of bodies and answers that are models only the fields are told."""
+    body = one.get("requestBody", {})
+    parameters = [bare(part, parts) for part in one.get("parameters", [])]
+    return {
+        "parameters": sorted(parameters, key=lambda part: (part["in"], part["name"])),
+        "body": {"required": body.get("required"), "content": contents(body, parts)},
+        "answers": {status: contents(answer, parts) for status, answer in one["responses"].items()},
+    }
+
+
+def contents(told: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+    """By media type."""
+    found: dict[str, Any] = {}
+    for kind, what in told.get("content", {}).items():
+        schema = what.get("schema", {})
+        own = {f"#/components/schemas/{name}": part for name, part in schema.get("$defs", {}).items()}
+        plain = bare(schema, parts | own)
+        found[kind] = sorted(plain["properties"]) if "properties" in plain else plain
+    return found
+
+
+def test_routes_are_where_they_were() -> None:
+    compare("routes", {"one job": routes(many=False), "many jobs": routes(many=True)})
+
+
+async def test_prometheus_reads_what_it_read_of_the_api() -> None:
+    store = MemoryStore()
+    assert await store.swap_orders(Orders(revision=1, transaction=ONGOING))
+    text = (await exposition(JobContext(serving_job(), store))).decode()
+    found = {
+        f"{family.type} {sample.name}": sorted(sample.labels)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    compare("metrics_api", found)
