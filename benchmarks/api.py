@@ -31,18 +31,18 @@ from typing import Any
 import uvicorn
 
 from openseer_api.app import create_app
-from openseer_api.auth import BearerAuth
-from openseer_api.jobs import JobContext, OneJob
-from openseer_api.keeper import keep
+from openseer_api.batch_controller import keep
+from openseer_api.http.auth import BearerAuth
+from openseer_api.job.context import JobContext, OneJob
 from openseer_client import AsyncClient
-from openseer_core.chunk import ClaimAsk, Delta, Finish
-from openseer_core.group import SHARED_LANE
 from openseer_core.ids import INITIAL_VERSION, WorkerId
-from openseer_core.job import RolloutJob
-from openseer_core.life import FinishReason, Status
-from openseer_core.manifest import parse_job
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_core.queue.group import SHARED_LANE
+from openseer_core.queue.messages import ClaimAsk, Delta, Finish
+from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
-from openseer_core.wire import Group, ResultItem
+from openseer_core.wire.batches import Group, ResultItem
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 

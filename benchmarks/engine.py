@@ -25,9 +25,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from openseer_core.job import Model, Sampling
+from openseer_core.manifest.job import Model, Sampling
 from openseer_worker.engine import Work
-from openseer_worker.vllm_engine import VllmEngine
+from openseer_worker.vllm.engine import VllmEngine
 
 MODEL = Path(__file__).resolve().parent.parent / "examples/tiny-model/model"
 WAYS = ("inProcess", "child")

@@ -34,23 +34,23 @@ import uvicorn
 from scipy import stats
 
 from openseer_api.app import create_app
-from openseer_api.auth import BearerAuth
-from openseer_api.jobs import JobContext, OneJob
-from openseer_api.keeper import keep
+from openseer_api.batch_controller import keep
+from openseer_api.http.auth import BearerAuth
+from openseer_api.job.context import JobContext, OneJob
 from openseer_client import AsyncClient
 from openseer_core.ids import worker_name
-from openseer_core.manifest import parse_job
-from openseer_core.wire import Group, ResultItem
+from openseer_core.manifest.parse import parse_job
+from openseer_core.wire.batches import Group, ResultItem
 from openseer_driver.driver import Driver
 from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.submission import read_prompts, read_source, render_groups
-from openseer_driver.text import open_codec
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
-from openseer_worker.engines import build_engine
+from openseer_text.rendering import open_codec
+from openseer_worker.engine_factory import build_engine
 from openseer_worker.loop import Worker
 from openseer_worker.settings import WorkerSettings
-from openseer_worker.vllm_engine import preload
+from openseer_worker.vllm.engine import preload
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "examples/tiny-model/model"

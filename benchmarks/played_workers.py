@@ -5,13 +5,14 @@ import time
 
 from control_plane import Client
 
-from openseer_core.chunk import ClaimAsk, Delta, Finish, WorkerInfo
 from openseer_core.errors import OpenseerError
-from openseer_core.group import SHARED_LANE, GroupSpec, GroupView
 from openseer_core.ids import GroupId, WorkerId
-from openseer_core.life import FinishReason, Status
-from openseer_core.schedule import policy
+from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
+from openseer_core.queue.messages import ClaimAsk, Delta, Finish
+from openseer_core.queue.policy import policy
+from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_tokens
+from openseer_core.worker.heartbeat import WorkerInfo
 from openseer_store.connect import open_store
 from openseer_store.port import Store
 

@@ -28,11 +28,11 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from openseer_core.chunk import Claim, ClaimAsk, Delta, Finish, Outcome, Rescore
-from openseer_core.group import SHARED_LANE, GroupSpec, GroupView
 from openseer_core.ids import GroupId, WorkerId
-from openseer_core.life import FinishReason, Status
-from openseer_core.schedule import Policy, policy
+from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
+from openseer_core.queue.messages import Claim, ClaimAsk, Delta, Finish, Outcome, Rescore
+from openseer_core.queue.policy import Policy, policy
+from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis

@@ -29,11 +29,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from openseer_core.manifest import parse_job
-from openseer_driver.report_html import write_report
+from openseer_core.manifest.parse import parse_job
+from openseer_driver.report.html import write_report
 from openseer_driver.run_folder import RunFolder
-from openseer_local.progress import Progress
-from openseer_local.runner import LocalRun, plan_run
+from openseer_local.run.progress import Progress
+from openseer_local.run.runner import LocalRun, plan_run
 
 ROOT = Path(__file__).resolve().parent.parent
 LENGTHS = ROOT / "examples/tiny-model/lengths.json"

@@ -35,9 +35,9 @@ from rich.console import Console
 from rich.table import Table
 from tiny_rollouts import MODEL, prompts
 
-from openseer_core.job import Model, Sampling, Speculation
+from openseer_core.manifest.job import Model, Sampling, Speculation
 from openseer_worker.engine import Work
-from openseer_worker.vllm_engine import VllmEngine, preload
+from openseer_worker.vllm.engine import VllmEngine, preload
 
 MOST_AT_ONCE = 64
 GROUP_SIZE = 8
@@ -142,7 +142,7 @@ class MeasuredEngine(VllmEngine):
         super()._build(arguments, in_process)
         # On CPUs vLLM's own ways would verify their drafts with other temperatures than the requests'. It imports
         # numba, which on CPUs vLLM must not find imported when it begins.
-        from openseer_worker.vllm_drafts import _mend_sampling  # noqa: PLC0415
+        from openseer_worker.vllm.drafts import _mend_sampling  # noqa: PLC0415
 
         _mend_sampling()
 

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from openseer_core.job import Model, Sampling
+from openseer_core.manifest.job import Model, Sampling
 from openseer_core.tokens import unpack_tokens
 from openseer_worker.engine import Work
-from openseer_worker.vllm_engine import VllmEngine
+from openseer_worker.vllm.engine import VllmEngine
 
 TINY = Path(__file__).resolve().parent.parent / "examples/tiny-model"
 MODEL = TINY / "model"

@@ -31,23 +31,23 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from openseer_api.jobs import JobContext
-from openseer_api.keeper import keep
-from openseer_api.weights import publish_weights
-from openseer_core.batch import OpenBatch
-from openseer_core.group import SHARED_LANE, GroupSpec, Priority
+from openseer_api.batch_controller import keep
+from openseer_api.job.context import JobContext
+from openseer_api.routes.weights import publish_weights
 from openseer_core.ids import INITIAL_VERSION, GroupId, worker_name
-from openseer_core.manifest import parse_job
-from openseer_core.orders import Ongoing
+from openseer_core.manifest.parse import parse_job
+from openseer_core.queue.batch import OpenBatch
+from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
 from openseer_core.tokens import pack_tokens
-from openseer_core.wire_fleet import Publish, Source
+from openseer_core.weights.fleet_spec import Ongoing
+from openseer_core.weights.publish import Publish, Source
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.port import Store
-from openseer_worker.engines import build_engine
+from openseer_worker.engine_factory import build_engine
 from openseer_worker.loop import Worker
 from openseer_worker.settings import WorkerSettings
-from openseer_worker.vllm_engine import preload
+from openseer_worker.vllm.engine import preload
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "examples/tiny-model/model"

@@ -49,9 +49,9 @@ base() {
 
 # describe NAME: sets DOCKERFILE, ENGINE, IMAGE, LOCK, PACKAGES, WHERE
 describe() {
-  DOCKERFILE=Dockerfile.worker PACKAGES="core store worker driver api" WHERE=all
+  DOCKERFILE=Dockerfile.worker PACKAGES="core store text process worker driver api" WHERE=all
   case $1 in
-    operator) DOCKERFILE=Dockerfile.operator ENGINE='' IMAGE=localhost/openseer-operator:test LOCK=image-operator PACKAGES="core store worker driver api operator" ;;
+    operator) DOCKERFILE=Dockerfile.operator ENGINE='' IMAGE=localhost/openseer-operator:test LOCK=image-operator PACKAGES="core store text process api operator" ;;
     scripted) ENGINE=none IMAGE=localhost/openseer-worker:scripted LOCK=image-worker-none ;;
     cpu) ENGINE=cpu IMAGE=localhost/openseer-worker:cpu LOCK=image-worker-cpu WHERE=n0 ;;
     *) fail 2 "no image is called $1; there are operator, scripted, cpu" ;;

@@ -7,13 +7,14 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
-from openseer_api import batches, fleet, groups, problems, results, weights
-from openseer_api.access import named_job, one_job
-from openseer_api.auth import Authenticator
-from openseer_api.bodies import BodyLimit
 from openseer_api.compat import compatible_routers
-from openseer_api.jobs import JobDirectory
-from openseer_api.stopping import AskAgain
+from openseer_api.http import problems
+from openseer_api.http.auth import Authenticator
+from openseer_api.http.limits import BodyLimit
+from openseer_api.http.shutdown import AskAgain
+from openseer_api.job.context import JobDirectory
+from openseer_api.routes import batches, fleet, groups, results, weights
+from openseer_api.routes.access import named_job, one_job
 
 PREFIX = "/jobs/{namespace}/{job}"
 """Where the gateway of a cluster has each job; on one machine the job's routes are at the root."""

@@ -13,14 +13,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from openseer_api.app import create_app
-from openseer_api.jobs import JobContext
-from openseer_api.kube_auth import KubernetesAuth
-from openseer_api.kube_client import Kube
-from openseer_api.kube_directory import KubeDirectory
-from openseer_api.kube_jobs import KubeJobs
-from openseer_api.kube_kept import Kept
+from openseer_api.cluster.auth import KubernetesAuth
+from openseer_api.cluster.client import Kube
+from openseer_api.cluster.controlled_job import Kept
+from openseer_api.cluster.directory import KubeDirectory
+from openseer_api.cluster.jobs import KubeJobs
+from openseer_api.job.context import JobContext
 from openseer_core.errors import InputError, OpenseerError
-from openseer_core.job import RolloutJob
+from openseer_core.manifest.job import RolloutJob
 from openseer_store.connect import open_store
 
 STORE_SECONDS = 5.0

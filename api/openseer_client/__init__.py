@@ -23,10 +23,12 @@ from openseer_client.errors import (
     WeightsError,
 )
 from openseer_client.groups import FinishedGroup
-from openseer_client.retry import Limits
-from openseer_core.job_generation import Sampling
-from openseer_core.wire import Batch, BatchSpec, Group, GroupItem, ResultItem, Target
-from openseer_core.wire_fleet import Canary, Deadlines, Publish, Release, Source, Transaction
+from openseer_client.http.retry import Limits
+from openseer_core.manifest.generation import Sampling
+from openseer_core.weights.publish import Canary, Deadlines, Publish, Source
+from openseer_core.wire.batches import Batch, BatchSpec, Group, GroupItem, ResultItem, Target
+from openseer_core.wire.fleet import Release
+from openseer_core.wire.weights import Transaction
 
 __all__ = [
     "AnswerError",

@@ -10,17 +10,19 @@ from typing import Any, Self, TypeVar, cast
 
 import httpx
 
-from openseer_client import calls, flows, reading
-from openseer_client.calls import Call
+from openseer_client import reading
 from openseer_client.checkpoint import Checkpoint
-from openseer_client.exchange import Exchange
-from openseer_client.flows import Emit, End, Flow, Pause, Stream, advance
 from openseer_client.groups import FinishedGroup
+from openseer_client.http import calls, flows
+from openseer_client.http.calls import Call
+from openseer_client.http.exchange import Exchange
+from openseer_client.http.flows import Emit, End, Flow, Pause, Stream, advance
+from openseer_client.http.retry import Limits
 from openseer_client.reading import Environment, Judge
-from openseer_client.retry import Limits
 from openseer_client.settings import Credentials, base_url
 from openseer_core.errors import OpenseerError
-from openseer_core.wire import (
+from openseer_core.weights.publish import Publish
+from openseer_core.wire.batches import (
     Batch,
     BatchSpec,
     Cancel,
@@ -32,16 +34,8 @@ from openseer_core.wire import (
     UploadReceipt,
     Verdicts,
 )
-from openseer_core.wire_fleet import (
-    Autoscaling,
-    FleetState,
-    JobStatus,
-    Publish,
-    Release,
-    Transaction,
-    Weights,
-    WorkerInfo,
-)
+from openseer_core.wire.fleet import Autoscaling, FleetState, JobStatus, Release, WorkerInfo
+from openseer_core.wire.weights import Transaction, Weights
 
 T = TypeVar("T")
 

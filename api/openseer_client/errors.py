@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from openseer_core.errors import OpenseerError
-from openseer_core.wire import GroupItem, Problem, ResultItem
-from openseer_core.wire_fleet import Transaction
+from openseer_core.wire.batches import GroupItem, ResultItem
+from openseer_core.wire.problem import Problem
+from openseer_core.wire.weights import Transaction
 
 
 class ApiError(OpenseerError):

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
-from openseer_client import calls, flows
-from openseer_client.calls import Call, ask
 from openseer_client.checkpoint import Checkpoint, Position
 from openseer_client.errors import ConflictError
-from openseer_client.flows import Emit, Flow, Pause, Stream
 from openseer_client.groups import Collector, FinishedGroup
-from openseer_core.wire import Continue, Group, GroupItem, ResultItem, ResultPage, Verdicts
+from openseer_client.http import calls, flows
+from openseer_client.http.calls import Call, ask
+from openseer_client.http.flows import Emit, Flow, Pause, Stream
+from openseer_core.wire.batches import Continue, Group, GroupItem, ResultItem, ResultPage, Verdicts
 
 PAGE = 512
 """Items asked for at once."""

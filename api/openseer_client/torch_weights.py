@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 
 from openseer_client.client import Client
 from openseer_core.errors import InputError, OutputError
-from openseer_core.wire_fleet import Canary, Deadlines, Mode, Publish, Source, Transaction
+from openseer_core.weights.publish import Canary, Deadlines, Mode, Publish, Source
+from openseer_core.wire.weights import Transaction
 
 SHARD_BYTES = 4 * 2**30
 _WHOLE = "model.safetensors"

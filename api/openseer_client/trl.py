@@ -17,9 +17,10 @@ from openseer_client.groups import FinishedGroup
 from openseer_client.reading import Environment
 from openseer_client.torch_weights import WeightsFolder, canary
 from openseer_core.errors import InputError, OpenseerError
-from openseer_core.job_generation import Sampling
-from openseer_core.wire import BatchSpec, Group, ResultItem
-from openseer_core.wire_fleet import Canary, Mode, Publish, Source, Transaction
+from openseer_core.manifest.generation import Sampling
+from openseer_core.weights.publish import Canary, Mode, Publish, Source
+from openseer_core.wire.batches import BatchSpec, Group, ResultItem
+from openseer_core.wire.weights import Transaction
 
 TRIES = 2
 """How often a group that lost members (to dying workers, say) is sampled, before the step fails."""

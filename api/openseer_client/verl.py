@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 from pydantic import BaseModel, ConfigDict
 
 from openseer_client.async_client import AsyncClient
-from openseer_client.calls import Call
+from openseer_client.http.calls import Call
 from openseer_core.errors import InputError
 
 SERVER = "openseer"

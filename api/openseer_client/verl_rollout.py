@@ -27,7 +27,7 @@ from openseer_client.client import Client
 from openseer_client.torch_weights import WeightsFolder
 from openseer_client.verl import Server
 from openseer_core.errors import InputError, OpenseerError
-from openseer_core.wire_fleet import Publish, Source
+from openseer_core.weights.publish import Publish, Source
 
 NAME = "openseer"
 

@@ -9,17 +9,17 @@ import json
 import uuid
 from collections.abc import Sequence
 
-from openseer_core.chunk import Result
-from openseer_core.group import GroupSpec
-from openseer_core.job import Sampling
+from openseer_core.manifest.job import Sampling
+from openseer_core.manifest.sampling_json import parse_sampling
+from openseer_core.queue.group import GroupSpec
+from openseer_core.queue.messages import Result
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
 from openseer_driver.run_folder import ResultsWriter
 from openseer_driver.run_lines import ChunkLine, ResultLine, Timings
 from openseer_driver.submission import BATCH
-from openseer_driver.text import TextCodec
 from openseer_store.port import FIRST_CURSOR, DriverStore
-from openseer_worker.job_sampling import parse_sampling
-from openseer_worker.stop_strings import visible_text
+from openseer_text.rendering import TextCodec
+from openseer_text.stop_strings import visible_text
 
 PAGE = 256
 """Results read, written and acknowledged at once."""

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from openseer_core.errors import OpenseerError
 from openseer_driver.pod_run import PodRun, PodSettings
-from openseer_worker.termination import report, start_log
+from openseer_process.termination import report, start_log
 
 log = logging.getLogger("openseer.driver")
 

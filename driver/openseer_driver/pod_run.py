@@ -15,21 +15,21 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from openseer_core.chunk import BatchProgress
 from openseer_core.errors import InputError, JobFailedError, ManifestError, OpenseerError, OutputError
-from openseer_core.manifest import parse_job
-from openseer_driver.audit import AuditReport
-from openseer_driver.audit_run import audit_ended
+from openseer_core.manifest.parse import parse_job
+from openseer_core.queue.messages import BatchProgress
+from openseer_driver.audit.audit import AuditReport
+from openseer_driver.audit.run import audit_ended
 from openseer_driver.driver import Driver, new_boot
-from openseer_driver.pod_figures import PodFigures
+from openseer_driver.pod_metrics import PodFigures
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.sampler import sample_forever
 from openseer_driver.session import OpenRun, Plan
 from openseer_driver.submission import BATCH, read_prompts, read_source
+from openseer_process.pod_http import PodHttp
+from openseer_process.termination import leave_words
 from openseer_store.connect import open_store
 from openseer_store.port import Store
-from openseer_worker.pod_http import PodHttp
-from openseer_worker.termination import leave_words
 
 log = logging.getLogger("openseer.driver")
 
@@ -187,6 +187,6 @@ async def _tell_end(folder: RunFolder, audit: AuditReport) -> None:
 
 def _report(folder: RunFolder) -> str:
     # Imported now: it takes seconds, and a driver that starts again is to be at work soon.
-    from openseer_driver.report_html import write_report  # noqa: PLC0415
+    from openseer_driver.report.html import write_report  # noqa: PLC0415
 
     return write_report(folder).summary

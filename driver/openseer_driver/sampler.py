@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from openseer_core.chunk import BatchProgress, WorkerStatus
-from openseer_core.chunk_queue import WORKER_TTL_SECONDS
-from openseer_core.draft_counts import DraftCounts
+from openseer_core.model.request_queue import WORKER_TTL_SECONDS
+from openseer_core.queue.messages import BatchProgress
+from openseer_core.worker.draft_metrics import DraftCounts
+from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import SampleLine, WorkerSample
 from openseer_driver.submission import BATCH

@@ -9,14 +9,14 @@ from types import TracebackType
 from typing import Any
 
 from openseer_core.errors import DriverFencedError, InputError
-from openseer_core.group import GroupSpec
-from openseer_core.job import RolloutJob
-from openseer_core.manifest import changed_fields, manifest_content, manifest_hash
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import changed_fields, manifest_content, manifest_hash
+from openseer_core.queue.group import GroupSpec
 from openseer_driver import VERSION
 from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.run_lines import RunRecord, RunState, Session
 from openseer_driver.submission import read_prompts, render_groups, source_hash
-from openseer_driver.text import TextCodec, open_codec
+from openseer_text.rendering import TextCodec, open_codec
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,19 @@
 """From a job's prompts to the groups of its batch: read, checked, rendered, and placed by the policy."""
 
 import hashlib
-import json
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from openseer_core.errors import InputError, PromptsError
-from openseer_core.group import GroupSpec, GroupView
-from openseer_core.ids import GroupId
-from openseer_core.job import RolloutJob, Sampling
-from openseer_core.prompts import PromptLine, parse_prompts
-from openseer_core.schedule import Lanes, policy
-from openseer_core.siblings import prompt_digest
+from openseer_core.ids import INITIAL_VERSION, GroupId
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.prompts import PromptLine, parse_prompts
+from openseer_core.manifest.sampling_json import dump_sampling
+from openseer_core.queue.group import GroupSpec
+from openseer_core.queue.placement import Placement, group_metadata
 from openseer_core.tokens import pack_tokens
-from openseer_driver.text import Rendered, TextCodec
-from openseer_worker.job_sampling import dump_sampling
-from openseer_worker.settings import INITIAL_VERSION
+from openseer_text.rendering import TextCodec, misfit
 
 BATCH = 0
 """A batch job is one batch."""
@@ -85,9 +82,7 @@ def render_groups(
     job: RolloutJob, source: str, prompts: Iterable[PromptLine], codec: TextCodec, now: float
 ) -> list[GroupSpec]:
     """The batch's groups in order. `now`: seconds of the store's clock. Raises PromptsError, ModelError."""
-    rollout = job.spec.rollout
-    chosen = policy(rollout.policy, probe=rollout.probe, ageing=rollout.ageing_tokens_per_second)
-    lanes = Lanes(rollout.policy, max(1, job.spec.workers.replicas))
+    placement = Placement.of(job.spec.rollout, job.spec.workers)
     sampling = dump_sampling(job.spec.sampling)
     kept = job.spec.speculation.earlier_responses
     problems: list[str] = []
@@ -98,44 +93,20 @@ def render_groups(
         if problem:
             problems.append(f"{source} line {prompt.line}: {problem}")
             continue
-        lengths = prompt.lengths or ()
-        group = GroupId(BATCH, prompt.id)
-        size, longest = job.spec.group_size, job.spec.sampling.max_tokens
-        tokens = pack_tokens(rendered.token_ids)
-        groups.append(
-            GroupSpec(
-                id=group,
-                version=INITIAL_VERSION,
-                ordinal=ordinal,
-                prompt=tokens,
-                max_tokens=longest,
-                ranks=tuple(chosen.rank(length) for length in lengths) or (chosen.rank(0),) * size,
-                lanes=lanes.bind(ordinal, size),
-                priority=chosen.priority(GroupView(group, 0, ordinal, size, longest, now)),
-                enqueued_at=now,
-                lengths=lengths,
-                sampling=sampling,
-                metadata=json.dumps({"metadata": prompt.metadata, "template_hash": rendered.template_hash}),
-                history=prompt_digest(tokens) if kept else "",
-                history_size=kept,
-            )
+        group = placement.group(
+            GroupId(BATCH, prompt.id),
+            INITIAL_VERSION,
+            ordinal,
+            pack_tokens(rendered.token_ids),
+            job.spec.sampling.max_tokens,
+            job.spec.group_size,
+            now,
+            lengths=prompt.lengths or (),
+            sampling=sampling,
+            metadata=group_metadata(prompt.metadata, template_hash=rendered.template_hash),
         )
+        groups.append(placement.with_history(group, kept, 0) if kept else group)
     if problems:
         more = [f"… and {len(problems) - MOST_REPORTED} more"] if len(problems) > MOST_REPORTED else []
         raise PromptsError(source, problems[:MOST_REPORTED] + more)
     return groups
-
-
-def misfit(rendered: Rendered, context: int | None, sampling: Sampling, lengths: Sequence[int] = ()) -> str | None:
-    """Why a prompt cannot be run by a model of that context; None when it can."""
-    found = len(rendered.token_ids)
-    if not found:
-        return "the prompt has no tokens; give at least one"
-    if context is None:
-        return None
-    if found >= context:
-        return f"the prompt has {found} tokens, and the model's context holds {context} with the response"
-    longest = max(lengths, default=0) if sampling.force_lengths else 0
-    if found + longest > context:
-        return f"the prompt's {found} tokens and a length of {longest} do not fit the model's context of {context}"
-    return None

@@ -1,1 +1,4 @@
-"""A RolloutJob on one machine: the command `openseer`."""
+"""A RolloutJob on one machine: the command `openseer`.
+
+Read `main`, `run`, `serve`, `fleet` (workers as processes), `remote`, `terminal`. Tests: tests/local, tests/e2e.
+"""

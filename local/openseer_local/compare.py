@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from openseer_driver.report import Report, make_report
+from openseer_driver.report.report import Report, make_report
+from openseer_driver.report.trace import read_trace
 from openseer_driver.run_folder import RunFolder
-from openseer_driver.trace import read_trace
 
 
 @dataclass(frozen=True, slots=True)

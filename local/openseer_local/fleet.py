@@ -10,7 +10,7 @@ from pathlib import Path
 
 from openseer_core.errors import InputError, JobFailedError, OpenseerError
 from openseer_core.ids import worker_name
-from openseer_core.job import FailurePolicy
+from openseer_core.manifest.job import FailurePolicy
 
 LOG_LINES = 5
 """Of a dead worker's log, so many last lines go into the message."""
@@ -72,7 +72,7 @@ class Fleet:
         """Starts the warm parent; it dies with this process."""
         log = os.open(self._logs / "nursery.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         command = [
-            *(sys.executable, "-m", "openseer_worker.nursery", "--parent", str(os.getpid())),
+            *(sys.executable, "-m", "openseer_worker.fork_server", "--parent", str(os.getpid())),
             *("--job", str(self._job_file), "--store", self._store_url, "--logs", str(self._logs)),
         ]
         pipe = asyncio.subprocess.PIPE

@@ -10,15 +10,15 @@ import typer
 import yaml
 
 from openseer_core.errors import AuditError, InputError, ManifestError, OpenseerError
-from openseer_core.job import RolloutJob
-from openseer_core.manifest import parse_job
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
 from openseer_driver import VERSION
 from openseer_driver.run_folder import RunFolder
-from openseer_local import remote, remote_fleet
-from openseer_local.terminal import ERR, OPTIONS, OUT, AsJson
+from openseer_local.remote import batches, fleet
+from openseer_local.terminal.console import ERR, OPTIONS, OUT, AsJson
 
 if TYPE_CHECKING:
-    from openseer_driver.report import Report
+    from openseer_driver.report.report import Report
 
 INTERRUPTED = 130
 UNEXPECTED = 70
@@ -61,9 +61,9 @@ def run(
     Writes results.jsonl, report.json and report.html to the run's folder. Ctrl-C stops cleanly, and the same command
     goes on from there.
     """
-    from openseer_driver.report_html import write_report  # noqa: PLC0415
-    from openseer_local.progress import Progress  # noqa: PLC0415 - `version` and `--help` are to be instant
-    from openseer_local.runner import plan_run, run_job  # noqa: PLC0415
+    from openseer_driver.report.html import write_report  # noqa: PLC0415
+    from openseer_local.run.progress import Progress  # noqa: PLC0415 - `version` and `--help` are to be instant
+    from openseer_local.run.runner import plan_run, run_job  # noqa: PLC0415
 
     document, job = load(manifest)
     folder = RunFolder(output or job.output_path)
@@ -98,15 +98,17 @@ def serve(
     Ctrl-C stops cleanly, and the same command goes on from there: open batches, results and weights are kept.
     """
     from openseer_local.bearer import given_token  # noqa: PLC0415 - as above
-    from openseer_local.serving_plan import Address, ServingPlan  # noqa: PLC0415
+    from openseer_local.serve.plan import Address, ServingPlan  # noqa: PLC0415
 
     document, job = load(manifest)
     folder = RunFolder(output or f"runs/{job.name}")
     plan = ServingPlan(job, document, folder, Address(host, port), given_token(token, token_file), fresh)
     plan.check()
     bound = plan.address.bind()
-    from openseer_local.serving import serve_job  # noqa: PLC0415 - the API takes a moment; mistakes are told before
-    from openseer_local.serving_display import ServingDisplay  # noqa: PLC0415
+    from openseer_local.serve.display import ServingDisplay  # noqa: PLC0415
+    from openseer_local.serve.serving import (  # noqa: PLC0415 - the API takes a moment; mistakes are told before
+        serve_job,
+    )
 
     with ServingDisplay(ERR if as_json else OUT, live=sys.stdout.isatty() and not as_json) as display:
 
@@ -126,9 +128,9 @@ def serve(
 def validate(manifest: Manifest, as_json: AsJson = False) -> None:
     """Checks a manifest, its prompts and its model's tokenizer, and starts nothing."""
     from openseer_driver.submission import read_prompts, render_groups  # noqa: PLC0415
-    from openseer_driver.text import open_codec  # noqa: PLC0415
-    from openseer_local.runner import plan_run  # noqa: PLC0415 - as above
-    from openseer_local.serving_plan import Address, ServingPlan  # noqa: PLC0415
+    from openseer_local.run.runner import plan_run  # noqa: PLC0415 - as above
+    from openseer_local.serve.plan import Address, ServingPlan  # noqa: PLC0415
+    from openseer_text.rendering import open_codec  # noqa: PLC0415
 
     document, job = load(manifest)
     facts: dict[str, object] = {"name": job.name, "policy": job.spec.rollout.policy}
@@ -159,7 +161,7 @@ def audit(runs: Runs, as_json: AsJson = False) -> None:
 
     A run in a cluster is audited when it ends, for its store goes with it: of its folder that audit is shown.
     """
-    from openseer_driver.audit_run import audit_run, kept_audit  # noqa: PLC0415 - as above
+    from openseer_driver.audit.run import audit_run, kept_audit  # noqa: PLC0415 - as above
 
     reports: dict[str, dict[str, object]] = {}
     sound = True
@@ -202,8 +204,8 @@ def version(as_json: AsJson = False) -> None:
     typer.echo(json.dumps({"openseer": VERSION}) if as_json else f"openseer {VERSION}")
 
 
-remote.add_to(app)
-remote_fleet.add_to(app)
+batches.add_to(app)
+fleet.add_to(app)
 
 
 def load(path: Path) -> tuple[dict[str, Any], RolloutJob]:

@@ -8,20 +8,20 @@ from contextlib import suppress
 from typing import Any
 
 from openseer_core.errors import OpenseerError
-from openseer_operator.api import Api
-from openseer_operator.apply import Applier
-from openseer_operator.cache import Cache
-from openseer_operator.census import Census
-from openseer_operator.events import Events
-from openseer_operator.handlers import Watch, take_signals
-from openseer_operator.health import checks_of, served
-from openseer_operator.lease import Elector
-from openseer_operator.loop import Loop
-from openseer_operator.metrics import Board, Metrics
-from openseer_operator.observe import Observer
-from openseer_operator.reconcile import Reconciler
+from openseer_operator.control.apply import Applier
+from openseer_operator.control.handlers import Watch, take_signals
+from openseer_operator.control.health import checks_of, served
+from openseer_operator.control.loop import Loop
+from openseer_operator.control.metrics import Board, Metrics
+from openseer_operator.control.observe import Observer
+from openseer_operator.control.reconcile import Reconciler
+from openseer_operator.control.stores import Stores
+from openseer_operator.kube.api import Api
+from openseer_operator.kube.cache import Cache
+from openseer_operator.kube.census import Census
+from openseer_operator.kube.events import Events
+from openseer_operator.kube.lease import Elector
 from openseer_operator.settings import Settings
-from openseer_operator.stores import Stores
 
 FINISH_SECONDS = 15.0
 """Looks that run when the process is asked to end have so long to finish."""

@@ -6,8 +6,10 @@ from typing import Any
 
 import msgspec
 
-from openseer_core.batch import BatchRecord, Entry, GroupEnd, Load
-from openseer_core.chunk import (
+from openseer_core.ids import GroupId, RequestId
+from openseer_core.queue.batch import BatchRecord, Entry, GroupEnd, Load
+from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView, Priority
+from openseer_core.queue.messages import (
     BatchProgress,
     Chunk,
     Claim,
@@ -21,15 +23,11 @@ from openseer_core.chunk import (
     RequestRecord,
     Rescore,
     Result,
-    WorkerInfo,
-    WorkerStatus,
 )
-from openseer_core.group import SHARED_LANE, GroupSpec, GroupView, Priority
-from openseer_core.ids import GroupId, RequestId
-from openseer_core.life import FinishReason, State, Status
-from openseer_core.orders import WeightsReport
-from openseer_core.siblings import SiblingAsk, Siblings
+from openseer_core.queue.siblings import SiblingAsk, Siblings
+from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import count_items
+from openseer_core.worker.heartbeat import WeightsReport, WorkerInfo, WorkerStatus
 
 RESULT_PLACES = 11
 """A result's row has so many places, the end of a group fewer."""

@@ -5,30 +5,28 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from openseer_core.batch import BatchRecord, Entry, Load, OpenBatch
-from openseer_core.chunk import (
+from openseer_core.errors import DriverFencedError
+from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.model.job_queue import JobQueue
+from openseer_core.model.request_queue import EPOCH_STRIDE, REAP_LIMIT
+from openseer_core.queue.batch import BatchRecord, Entry, Load, OpenBatch
+from openseer_core.queue.group import GroupSpec, GroupView
+from openseer_core.queue.messages import (
     BatchProgress,
     Claim,
     ClaimAsk,
     Delta,
-    Directive,
     ExtendReply,
     Finish,
     JournalEntry,
     Reply,
     RequestRecord,
     Rescore,
-    WorkerInfo,
-    WorkerStatus,
 )
-from openseer_core.chunk_queue import EPOCH_STRIDE, REAP_LIMIT
-from openseer_core.errors import DriverFencedError
-from openseer_core.group import GroupSpec, GroupView
-from openseer_core.ids import GroupId, RequestId, WorkerId
-from openseer_core.job_queue import JobQueue
-from openseer_core.life import Event
-from openseer_core.orders import Orders
-from openseer_core.siblings import SiblingAsk, Siblings
+from openseer_core.queue.siblings import SiblingAsk, Siblings
+from openseer_core.queue.states import Event
+from openseer_core.weights.fleet_spec import Orders
+from openseer_core.worker.heartbeat import Directive, WorkerInfo, WorkerStatus
 from openseer_store.port import CLAIMING_STATES
 
 

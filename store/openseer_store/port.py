@@ -7,27 +7,25 @@ for each is idempotent. Times are seconds of the store's clock.
 
 from typing import Protocol
 
-from openseer_core.batch import BatchRecord, Entry, Load, OpenBatch
-from openseer_core.chunk import (
+from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.queue.batch import BatchRecord, Entry, Load, OpenBatch
+from openseer_core.queue.group import GroupSpec, GroupView
+from openseer_core.queue.messages import (
     BatchProgress,
     Claim,
     ClaimAsk,
     Delta,
-    Directive,
     ExtendReply,
     Finish,
     JournalEntry,
     Reply,
     RequestRecord,
     Rescore,
-    WorkerInfo,
-    WorkerStatus,
 )
-from openseer_core.group import GroupSpec, GroupView
-from openseer_core.ids import GroupId, RequestId, WorkerId
-from openseer_core.life import Event
-from openseer_core.orders import Orders
-from openseer_core.siblings import SiblingAsk, Siblings
+from openseer_core.queue.siblings import SiblingAsk, Siblings
+from openseer_core.queue.states import Event
+from openseer_core.weights.fleet_spec import Orders
+from openseer_core.worker.heartbeat import Directive, WorkerInfo, WorkerStatus
 
 CLAIMING_STATES = frozenset({"idle", "busy"})
 """States of a worker (WorkerInfo.state) in which it counts when load is shared out."""

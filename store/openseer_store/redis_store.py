@@ -3,30 +3,28 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from openseer_core.batch import BatchRecord, Entry, Load, OpenBatch
-from openseer_core.chunk import (
+from openseer_core.errors import BatchClosedError, DriverFencedError, RequestStateError
+from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.model.request_queue import REAP_LIMIT
+from openseer_core.queue.batch import BatchRecord, Entry, Load, OpenBatch
+from openseer_core.queue.group import GroupSpec, GroupView
+from openseer_core.queue.messages import (
     BatchProgress,
     Claim,
     ClaimAsk,
     Delta,
-    Directive,
     ExtendReply,
     Finish,
     JournalEntry,
     Reply,
     RequestRecord,
     Rescore,
-    WorkerInfo,
-    WorkerStatus,
 )
-from openseer_core.chunk_queue import REAP_LIMIT
-from openseer_core.errors import BatchClosedError, DriverFencedError, RequestStateError
-from openseer_core.group import GroupSpec, GroupView
-from openseer_core.ids import GroupId, RequestId, WorkerId
-from openseer_core.life import Event
-from openseer_core.orders import Orders
-from openseer_core.siblings import SiblingAsk, Siblings
+from openseer_core.queue.siblings import SiblingAsk, Siblings
+from openseer_core.queue.states import Event
 from openseer_core.tokens import ITEM_BYTES
+from openseer_core.weights.fleet_spec import Orders
+from openseer_core.worker.heartbeat import Directive, WorkerInfo, WorkerStatus
 from openseer_store import codec
 from openseer_store.keys import STORE, prefix
 from openseer_store.port import CLAIMING_STATES

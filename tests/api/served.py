@@ -11,14 +11,14 @@ import httpx
 import uvicorn
 
 from openseer_api.app import create_app
-from openseer_api.auth import Authenticator, BearerAuth
-from openseer_api.jobs import JobContext, Limits, OneJob
-from openseer_api.keeper import keep
-from openseer_core.job import RolloutJob
-from openseer_core.manifest import parse_job
+from openseer_api.batch_controller import keep
+from openseer_api.http.auth import Authenticator, BearerAuth
+from openseer_api.job.context import JobContext, Limits, OneJob
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
 from openseer_store.memory import MemoryStore
 from openseer_store.port import Store
-from openseer_worker.engines import build_engine
+from openseer_worker.engine_factory import build_engine
 from openseer_worker.loop import Worker
 from openseer_worker.settings import WorkerSettings
 

@@ -16,14 +16,14 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from tests.api.served import TOKEN, prompts, serving_job
-from tests.api.threaded import ThreadedServer
 
 from openseer_api.app import create_app
-from openseer_api.auth import BearerAuth
-from openseer_api.jobs import JobContext, OneJob
-from openseer_core.wire import MAX_WAIT_SECONDS
+from openseer_api.http.auth import BearerAuth
+from openseer_api.job.context import JobContext, OneJob
+from openseer_core.wire.batches import MAX_WAIT_SECONDS
 from openseer_store.memory import MemoryStore
+from tests.api.served import TOKEN, prompts, serving_job
+from tests.api.threaded import ThreadedServer
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 AUTH = {"Authorization": f"Bearer {TOKEN}"}

@@ -4,9 +4,8 @@ import asyncio
 import threading
 from types import TracebackType
 
+from openseer_core.manifest.job import RolloutJob
 from tests.api.served import Served
-
-from openseer_core.job import RolloutJob
 
 
 class ThreadedServer:

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.repository import ROOT
+
 CHART = ROOT / "charts" / "openseer"
 KUBERNETES = "1.36.3"
 """The version that templates are rendered for; a helm built from source knows none itself."""

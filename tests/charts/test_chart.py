@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
-from charts.rendering import CHART, HELM, KUBERNETES, ROOT, VARIANTS, helm, template
 
 from openseer_operator.settings import Settings
+from tests.charts.rendering import CHART, HELM, KUBERNETES, ROOT, VARIANTS, helm, template
 
 pytestmark = pytest.mark.skipif(HELM is None, reason="no helm: neither on the path nor built by cluster/build.sh")
 

@@ -3,12 +3,12 @@
 import json
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.repository import ROOT
+
 CHART = ROOT / "charts" / "openseer"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from openseer_client import Client, Limits
-from openseer_core.wire import (
+from openseer_core.wire.batches import (
     Batch,
     BatchList,
     BatchSpec,

@@ -5,10 +5,10 @@ import inspect
 from pathlib import Path
 
 import pytest
-from client.remote import QUICK, URL, Remote, answers, end, lost_answer, refused_connection, result, torn_answer
 
 from openseer_client import AsyncBatchHandle, AsyncClient, BatchHandle, Checkpoint, Client, Group, UnavailableError
-from openseer_client.retry import Limits
+from openseer_client.http.retry import Limits
+from tests.client.remote import QUICK, URL, Remote, answers, end, lost_answer, refused_connection, result, torn_answer
 
 PAIRS = [(Client, AsyncClient), (BatchHandle, AsyncBatchHandle)]
 

@@ -7,7 +7,6 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from client.remote import QUICK, URL, Remote, answers, lost_answer, problem, refused_connection, torn_answer
 
 from openseer_client import (
     BatchSpec,
@@ -22,8 +21,9 @@ from openseer_client import (
     UnauthorizedError,
     UnavailableError,
 )
-from openseer_client.retry import Trouble, delay, retry_after
+from openseer_client.http.retry import Trouble, delay, retry_after
 from openseer_core.errors import InputError
+from tests.client.remote import QUICK, URL, Remote, answers, lost_answer, problem, refused_connection, torn_answer
 
 
 def test_a_call_is_made_again_while_the_api_restarts() -> None:

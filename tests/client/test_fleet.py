@@ -4,9 +4,9 @@ from collections import deque
 from typing import Any
 
 import pytest
-from client.remote import Remote, lost_answer
 
 from openseer_client import FleetError, Publish, Source, Transaction, WeightsError
+from tests.client.remote import Remote, lost_answer
 
 WHAT = Publish(version="v2", source=Source(path="/weights/v2"))
 

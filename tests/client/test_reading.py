@@ -5,7 +5,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from client.remote import (
+
+from openseer_client import BatchSpec, Checkpoint, ConflictError, FinishedGroup, Group, ResultItem, Target
+from openseer_client.client import BatchHandle
+from openseer_core.errors import InputError
+from tests.client.remote import (
     Remote,
     RemoteBatch,
     answers,
@@ -16,10 +20,6 @@ from client.remote import (
     result,
     torn_answer,
 )
-
-from openseer_client import BatchSpec, Checkpoint, ConflictError, FinishedGroup, Group, ResultItem, Target
-from openseer_client.client import BatchHandle
-from openseer_core.errors import InputError
 
 
 def finished(remote: Remote, groups: int = 4, size: int = 2) -> BatchHandle:

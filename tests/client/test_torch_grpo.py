@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from client.models import small_model
-from client.remote import Remote, end, result
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
@@ -18,6 +16,8 @@ from openseer_client import FinishedGroup, ResultItem
 from openseer_client.torch_grpo import Sample, advantages, difference, log_probabilities, loss, samples
 from openseer_client.torch_weights import WeightsFolder, canary, publish
 from openseer_core.errors import InputError, OutputError
+from tests.client.models import small_model
+from tests.client.remote import Remote, end, result
 
 
 def sampled(model: Any, prompt: list[int], length: int, *, temperature: float, seed: int) -> ResultItem:

@@ -3,12 +3,12 @@
 import asyncio
 import re
 import sys
-from pathlib import Path
 
 import pytest
-from tests.api.served import TOKEN, served
 
-ROOT = Path(__file__).parents[2]
+from tests.api.served import TOKEN, served
+from tests.repository import ROOT
+
 GUIDE = (ROOT / "docs/trainers.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python([^\n]*)\n(.*?)^```$", GUIDE, flags=re.MULTILINE | re.DOTALL)
 # The fleet here plays responses: it knows no weights, so it cannot agree with a model's canary.

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from client.remote import Remote, RemoteBatch, end, result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from openseer_client import BatchSpec, Group, GroupsLostError, ResultItem, StaleResultError
 from openseer_client.torch_weights import WeightsFolder
 from openseer_client.trl import Rollout, sampling_of
 from openseer_core.errors import InputError
+from tests.client.remote import Remote, RemoteBatch, end, result
+from tests.repository import ROOT
 
-MODEL = Path(__file__).parents[2] / "examples/tiny-model/model"
+MODEL = ROOT / "examples/tiny-model/model"
 # TRL and its own dependencies warn of what is theirs to change.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 

@@ -8,9 +8,8 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.api.served import TOKEN, Served, served, serving_job
 
-from openseer_api.jobs import Limits as ApiLimits
+from openseer_api.job.context import Limits as ApiLimits
 from openseer_client import (
     AsyncClient,
     BatchSpec,
@@ -32,6 +31,7 @@ from openseer_client import (
 )
 from openseer_client.verl import Router
 from openseer_store.memory import MemoryStore
+from tests.api.served import TOKEN, Served, served, serving_job
 
 QUICK = Limits(unreachable=20.0, busy=20.0, first_delay=0.01, longest_delay=0.2)
 

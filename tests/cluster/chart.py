@@ -1,6 +1,6 @@
 """The operator in a cluster, installed by helm as a user would."""
 
-from cluster.kube import ROOT, Kube
+from tests.cluster.kube import ROOT, Kube
 
 SYSTEM = "openseer-system"
 INSTALL_SECONDS = 120.0

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster.chart import INSTALL_SECONDS, SYSTEM, install
-from cluster.kube import CLUSTER, Kube, cluster_sh
-from cluster.stories import Stage, chosen, restricted_namespace
+
+from tests.cluster.chart import INSTALL_SECONDS, SYSTEM, install
+from tests.cluster.kube import CLUSTER, Kube, cluster_sh
+from tests.cluster.stories import Stage, chosen, restricted_namespace
 
 NODES = 3
 CANNOT = 3

@@ -5,10 +5,10 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-ROOT = Path(__file__).parents[2]
+from tests.repository import ROOT
+
 CLUSTER = ROOT / "cluster" / "cluster.sh"
 POLL_SECONDS = 0.25
 """Between two looks of `wait_until`."""

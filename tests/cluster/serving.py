@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.chart import SYSTEM
-from cluster.kube import OPERATOR_IMAGE, Kube, restricted_pod
-from cluster.workload import Workload
+from tests.cluster.chart import SYSTEM
+from tests.cluster.kube import OPERATOR_IMAGE, Kube, restricted_pod
+from tests.cluster.workload import Workload
 
 API = f"http://openseer-api.{SYSTEM}.svc"
 API_LABELS = "app.kubernetes.io/component=api"

@@ -10,7 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from cluster.kube import Kube
+
+from tests.cluster.kube import Kube
 
 SIDE_BY_SIDE = 4
 """Two cores carry about so many jobs that mostly wait."""

@@ -8,8 +8,9 @@ import time
 from typing import Any
 
 import pytest
-from cluster.kube import SCRIPTED_IMAGE, Kube, cluster_sh, restricted_pod
-from cluster.workload import Workload
+
+from tests.cluster.kube import SCRIPTED_IMAGE, Kube, cluster_sh, restricted_pod
+from tests.cluster.workload import Workload
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(420), pytest.mark.usefixtures("operator")]
 

@@ -5,7 +5,8 @@ import signal
 import subprocess
 
 import pytest
-from cluster.kube import OPERATOR_IMAGE, SCRIPTED_IMAGE, Kube, KubeError, cluster_sh, restricted_pod, wait_until
+
+from tests.cluster.kube import OPERATOR_IMAGE, SCRIPTED_IMAGE, Kube, KubeError, cluster_sh, restricted_pod, wait_until
 
 pytestmark = pytest.mark.cluster
 

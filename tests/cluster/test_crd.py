@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import pytest
 import yaml
-from cluster.kube import Kube
+
+from tests.cluster.kube import Kube
+from tests.repository import ROOT
 
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).parents[2]
 NAME = "rolloutjobs.openseer.dev"
 MINIMAL: dict[str, Any] = {"model": {"path": "m"}, "prompts": {"path": "p"}}
 # Over the minimal spec: what each field holds before a change to it is tried.

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster.kube import CPU_IMAGE, ROOT, Kube, cluster_sh
-from cluster.serving import ServingJob
+
+from tests.cluster.kube import CPU_IMAGE, ROOT, Kube, cluster_sh
+from tests.cluster.serving import ServingJob
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1200)]
 

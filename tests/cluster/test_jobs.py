@@ -8,9 +8,10 @@ import time
 from typing import Any
 
 import pytest
-from cluster.kube import Kube, cluster_sh
-from cluster.stories import story
-from cluster.workload import Workload, own_redis
+
+from tests.cluster.kube import Kube, cluster_sh
+from tests.cluster.stories import story
+from tests.cluster.workload import Workload, own_redis
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

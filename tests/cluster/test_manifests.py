@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import yaml
-from charts.rendering import CHART, HELM, ROOT, VARIANTS, program, template
-from cluster.kube import Kube
-from cluster.schemas import PATTERN, write_schemas
 
-from openseer_core.job import RolloutJob
-from openseer_core.manifest import parse_job
-from openseer_operator.pods import driver_pod, worker_pod
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_operator.objects.pods import driver_pod, worker_pod
+from openseer_operator.objects.shared import shared_objects, store_secret, store_set
 from openseer_operator.settings import Settings
-from openseer_operator.shared import shared_objects, store_secret, store_set
+from tests.charts.rendering import CHART, HELM, ROOT, VARIANTS, program, template
+from tests.cluster.kube import Kube
+from tests.cluster.schemas import PATTERN, write_schemas
 
 pytestmark = pytest.mark.cluster
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster.chart import install
-from cluster.kube import ROOT, Kube, cluster_sh
-from cluster.workload import Workload
-from e2e.workbench import Workbench
+
+from tests.cluster.chart import install
+from tests.cluster.kube import ROOT, Kube, cluster_sh
+from tests.cluster.workload import Workload
+from tests.e2e.workbench import Workbench
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
 

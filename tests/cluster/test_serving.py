@@ -7,10 +7,11 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from cluster.chart import SYSTEM
-from cluster.kube import Kube
-from cluster.serving import API_LABELS, ServingJob, Trainer
-from cluster.stories import story
+
+from tests.cluster.chart import SYSTEM
+from tests.cluster.kube import Kube
+from tests.cluster.serving import API_LABELS, ServingJob, Trainer
+from tests.cluster.stories import story
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

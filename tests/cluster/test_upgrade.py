@@ -2,9 +2,10 @@
 
 import pytest
 import yaml
-from cluster.chart import install
-from cluster.kube import ROOT, SCRIPTED_IMAGE, Kube
-from cluster.workload import Workload
+
+from tests.cluster.chart import install
+from tests.cluster.kube import ROOT, SCRIPTED_IMAGE, Kube
+from tests.cluster.workload import Workload
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from cluster.kube import OPERATOR_IMAGE, SCRIPTED_IMAGE, Kube, KubeError, restricted_pod
+from tests.cluster.kube import OPERATOR_IMAGE, SCRIPTED_IMAGE, Kube, KubeError, restricted_pod
 
 GROUP_SIZE = 4
 COMPLETE_SECONDS = 150.0

@@ -5,15 +5,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from tests.worker.fleet import Fleet, LoadingEngine, play
-
-from openseer_core.chunk import WorkerInfo
-from openseer_core.job import RolloutJob
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.worker.heartbeat import WorkerInfo
 from openseer_draft.drafter import Drafter
 from openseer_store.memory import MemoryStore
+from openseer_worker.hardware.telemetry import Telemetry
 from openseer_worker.loop import Worker
 from openseer_worker.settings import WorkerSettings
-from openseer_worker.telemetry import Telemetry
+from tests.worker.fleet import Fleet, LoadingEngine, play
 
 XID = 13
 """An error of a program: the GPU is well."""

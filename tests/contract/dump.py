@@ -6,7 +6,8 @@ import base64
 from typing import Any
 
 import redis
-from contract.recorded import BINARY
+
+from tests.contract.recorded import BINARY
 
 Json = dict[str, Any]
 RUN_ID = "0" * 40

@@ -5,24 +5,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from openseer_core.chunk import (
-    BatchProgress,
-    Chunk,
-    Delta,
-    Finish,
-    JournalEntry,
-    Rescore,
-    WorkerInfo,
-)
-from openseer_core.group import GroupSpec, GroupView, Priority
 from openseer_core.ids import GroupId, RequestId
-from openseer_core.job import Sampling
-from openseer_core.life import FinishReason, Status
-from openseer_core.orders import Ongoing, Orders, WeightsReport
-from openseer_core.siblings import SiblingAsk
+from openseer_core.manifest.job import Sampling
+from openseer_core.queue.group import GroupSpec, GroupView, Priority
+from openseer_core.queue.messages import BatchProgress, Chunk, Delta, Finish, JournalEntry, Rescore
+from openseer_core.queue.siblings import SiblingAsk
+from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
-from openseer_core.wire import BatchSpec, Target
-from openseer_core.wire_fleet import Canary, Deadlines, Publish, Source
+from openseer_core.weights.fleet_spec import Ongoing, Orders
+from openseer_core.weights.publish import Canary, Deadlines, Publish, Source
+from openseer_core.wire.batches import BatchSpec, Target
+from openseer_core.worker.heartbeat import WeightsReport, WorkerInfo
 
 GROUP = GroupId(3, "group-é")
 REQUEST = RequestId(GROUP, 2)

@@ -5,9 +5,22 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from openseer_api.compat import openai_wire, pausing, sglang_wire, vllm_generate, weight_routes
-from openseer_core import errors, job, life, observation, orders, wire, wire_fleet
-from openseer_core.chunk import Outcome
+from openseer_api.compat.control import pausing, weight_routes
+from openseer_api.compat.openai import wire as openai_wire
+from openseer_api.compat.sglang import wire as sglang_wire
+from openseer_api.compat.vllm import generate as vllm_generate
+from openseer_core import errors
+from openseer_core.manifest import job
+from openseer_core.plan import observation
+from openseer_core.queue import states as life
+from openseer_core.queue.messages import Outcome
+from openseer_core.weights import fleet_spec as orders
+from openseer_core.weights import publish
+from openseer_core.wire import batches as wire
+from openseer_core.wire import fleet as wire_fleet
+from openseer_core.wire import weights as wire_weights
+from openseer_core.wire.problem import Problem
+from openseer_core.worker.heartbeat import WeightsReport
 
 MODELS: dict[str, type[BaseModel]] = {
     # Trainer and API.
@@ -26,7 +39,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "wire group item": wire.GroupItem,
     "wire group names": wire.GroupNames,
     "wire groups upload": wire.GroupsUpload,
-    "wire problem": wire.Problem,
+    "wire problem": Problem,
     "wire request info": wire.RequestInfo,
     "wire result item": wire.ResultItem,
     "wire result page": wire.ResultPage,
@@ -36,22 +49,22 @@ MODELS: dict[str, type[BaseModel]] = {
     "wire version span": wire.VersionSpan,
     # The fleet.
     "fleet autoscaling": wire_fleet.Autoscaling,
-    "fleet canary": wire_fleet.Canary,
-    "fleet deadlines": wire_fleet.Deadlines,
+    "fleet canary": publish.Canary,
+    "fleet deadlines": publish.Deadlines,
     "fleet job status": wire_fleet.JobStatus,
-    "fleet publish": wire_fleet.Publish,
+    "fleet publish": publish.Publish,
     "fleet release": wire_fleet.Release,
-    "fleet source": wire_fleet.Source,
+    "fleet source": publish.Source,
     "fleet state": wire_fleet.FleetState,
-    "fleet transaction": wire_fleet.Transaction,
-    "fleet weights": wire_fleet.Weights,
+    "fleet transaction": wire_weights.Transaction,
+    "fleet weights": wire_weights.Weights,
     "fleet worker": wire_fleet.WorkerInfo,
     "fleet worker list": wire_fleet.WorkerList,
-    "fleet worker weights": wire_fleet.WorkerWeights,
+    "fleet worker weights": wire_weights.WorkerWeights,
     # JSON in Redis.
     "stored orders": orders.Orders,
     "stored transaction": orders.Ongoing,
-    "stored weights report": orders.WeightsReport,
+    "stored weights report": WeightsReport,
     # The manifest; its parts stand within it.
     "manifest": job.RolloutJob,
     "manifest sampling": job.Sampling,

@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass, replace
 
-from contract.filled import BATCH_SPEC, ONGOING, REPORT
-
-from openseer_core.batch import OpenBatch
-from openseer_core.chunk import Claim, ClaimAsk, Delta, Finish, Rescore, WorkerInfo
-from openseer_core.group import GroupSpec, Priority
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId, WorkerId
-from openseer_core.life import Event, FinishReason, Status
-from openseer_core.orders import Orders
-from openseer_core.siblings import prompt_digest
+from openseer_core.queue.batch import OpenBatch
+from openseer_core.queue.group import GroupSpec, Priority
+from openseer_core.queue.messages import Claim, ClaimAsk, Delta, Finish, Rescore
+from openseer_core.queue.siblings import prompt_digest
+from openseer_core.queue.states import Event, FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
+from openseer_core.weights.fleet_spec import Orders
+from openseer_core.worker.heartbeat import WorkerInfo
 from openseer_store.redis_store import RedisStore
+from tests.contract.filled import BATCH_SPEC, ONGOING, REPORT
 
 NAMESPACE, JOB = "team-a", "old-job"
 VERSION = "v6"

@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
-from openseer_core.batch import BatchRecord, Entry, GroupEnd
-from openseer_core.chunk import BatchProgress, Chunk, RequestRecord
-from openseer_core.group import GroupSpec, GroupView
 from openseer_core.ids import GroupId, RequestId
+from openseer_core.queue.batch import BatchRecord, Entry, GroupEnd
+from openseer_core.queue.group import GroupSpec, GroupView
+from openseer_core.queue.messages import BatchProgress, Chunk, RequestRecord
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
 from openseer_store.port import Store
 

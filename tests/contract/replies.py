@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from contract.filled import CHUNK, GROUP, INFO, PROGRESS, REQUEST, SPEC, VIEW
-
-from openseer_core.batch import BatchRecord, GroupEnd, Load
-from openseer_core.chunk import Claim, ExtendReply, Outcome, Pulse, Reply, RequestRecord, Result, WorkerStatus
-from openseer_core.life import FinishReason, State, Status
-from openseer_core.siblings import Siblings
+from openseer_core.queue.batch import BatchRecord, GroupEnd, Load
+from openseer_core.queue.messages import Claim, ExtendReply, Outcome, Pulse, Reply, RequestRecord, Result
+from openseer_core.queue.siblings import Siblings
+from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
+from openseer_core.worker.heartbeat import WorkerStatus
+from tests.contract.filled import CHUNK, GROUP, INFO, PROGRESS, REQUEST, SPEC, VIEW
 
 TOKENS, LOGPROBS = pack_tokens([7, 8]), pack_logprobs([-0.5, -0.25])
 CHUNK_ROW = bytes.fromhex(

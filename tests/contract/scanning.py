@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.repository import ROOT
 
 
 def sources(*packages: str) -> Iterator[ast.Module]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract.adapters import Described, defined, described
-from contract.recorded import compare, load
 from pydantic import BaseModel
 
 import openseer_client
 from openseer_client import Checkpoint, Position, settings
+from tests.contract.adapters import Described, defined, described
+from tests.contract.recorded import compare, load
 
 ADAPTERS = ("torch_grpo", "torch_weights", "trl", "verl", "verl_rollout")
 """Imported by name."""

@@ -3,21 +3,21 @@
 from dataclasses import replace
 from typing import Any
 
-from contract.recorded import compare
-from contract.scanning import texts
-from core.cluster_model import make_job
-
-from openseer_core.chunk import BatchProgress
-from openseer_core.job import RolloutJob
-from openseer_core.manifest import parse_job
-from openseer_core.observation import RELEASED, Ending, Failure, Memory, Observation, Outcome, SickNode
-from openseer_core.plan import Plan
-from openseer_core.scale import template_hash
-from openseer_operator import names, settings
-from openseer_operator.pods import driver_pod, worker_pod
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_core.plan.observation import RELEASED, Ending, Failure, Memory, Observation, Outcome, SickNode
+from openseer_core.plan.plan import Plan
+from openseer_core.plan.scaling import template_hash
+from openseer_core.queue.messages import BatchProgress
+from openseer_operator import settings
+from openseer_operator.objects import names
+from openseer_operator.objects.pods import driver_pod, worker_pod
+from openseer_operator.objects.shared import shared_objects, store_secret, store_set
+from openseer_operator.objects.status import Facts, memory_of, refused, status_of
 from openseer_operator.settings import Settings
-from openseer_operator.shared import shared_objects, store_secret, store_set
-from openseer_operator.status import Facts, memory_of, refused, status_of
+from tests.contract.recorded import compare
+from tests.contract.scanning import texts
+from tests.core.plan.cluster_model import make_job
 
 UID = "11111111-2222-3333-4444-555555555555"
 NOW = 1_790_000_000.0

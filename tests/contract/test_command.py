@@ -3,10 +3,10 @@
 from typing import Any
 
 import typer.main
-from contract.recorded import compare
-from contract.scanning import quoted
 
 from openseer_local.main import INTERRUPTED, UNEXPECTED, app
+from tests.contract.recorded import compare
+from tests.contract.scanning import quoted
 
 
 def described(command: Any) -> dict[str, Any]:

@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
-from contract import beats
-from contract.recorded import compare
-from contract.scanning import keys_of_figures
 from prometheus_client.registry import Collector
 
-from openseer_core.chunk import BatchProgress, WorkerInfo
-from openseer_core.draft_counts import COUNTERS
-from openseer_driver.pod_figures import WORKER_STATES, PodFigures
+from openseer_core.queue.messages import BatchProgress
+from openseer_core.worker.draft_metrics import COUNTERS
+from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_driver.pod_metrics import WORKER_STATES, PodFigures
 from openseer_driver.run_lines import SampleLine, WorkerSample
-from openseer_operator.metrics import Board, Figures, Metrics
+from openseer_operator.control.metrics import Board, Figures, Metrics
 from openseer_store.port import CLAIMING_STATES
 from openseer_worker.health import Health
+from tests.contract import beats
+from tests.contract.recorded import compare
+from tests.contract.scanning import keys_of_figures
 
 
 def told(collector: Collector) -> dict[str, list[str]]:

@@ -1,16 +1,18 @@
 """The key space of a job and the constants that are in stored values stay as they are."""
 
-from contract.recorded import compare
+from typing import get_args
 
-from openseer_core.chunk import APPEND
-from openseer_core.chunk_queue import EPOCH_STRIDE
-from openseer_core.group import SHARED_LANE
 from openseer_core.ids import INITIAL_VERSION, PARKED_BATCH, GroupId, RequestId, WorkerId, worker_name
-from openseer_core.schedule import BATCH_STRIDE, POLICY_NAMES, PROBES_FIRST, RESERVE, TIER_STRIDE, TIERS
-from openseer_core.siblings import EARLIER_SECONDS, EARLIER_TOKENS, prompt_digest
+from openseer_core.manifest.fleet import PolicyName
+from openseer_core.model.request_queue import EPOCH_STRIDE
+from openseer_core.queue.group import SHARED_LANE
+from openseer_core.queue.messages import APPEND
+from openseer_core.queue.policy import BATCH_STRIDE, PROBES_FIRST, RESERVE, TIER_STRIDE, TIERS
+from openseer_core.queue.siblings import EARLIER_SECONDS, EARLIER_TOKENS, prompt_digest
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_store.keys import KEY_SPACE, STORE, prefix
-from openseer_worker.seeds import derive_seed
+from openseer_worker.request_seeds import derive_seed
+from tests.contract.recorded import compare
 
 
 def test_keys_of_a_job_are_where_they_were() -> None:
@@ -47,7 +49,7 @@ def test_constants_that_are_in_stored_values_are_the_same() -> None:
         "reserve": RESERVE,
         "tier stride": TIER_STRIDE,
         "tiers": TIERS,
-        "policies": sorted(POLICY_NAMES),
+        "policies": sorted(get_args(PolicyName)),
         "earlier seconds": EARLIER_SECONDS,
         "earlier tokens": EARLIER_TOKENS,
         "digest of a prompt": prompt_digest(pack_tokens([1, 2, 3])),

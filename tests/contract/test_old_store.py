@@ -5,20 +5,34 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from contract import old_store
-from contract.dump import dump, restore
-from contract.old_store import ANN, BOB, CY, DIGEST, DRIVERS, FIRST, GONE, JOB, NAMESPACE, SECOND, VERSION, ask, tokens
-from contract.reading import read_all
-from contract.recorded import compare, load
 
-from openseer_core.batch import GroupEnd, OpenBatch
-from openseer_core.chunk import Claim, Delta, Finish, Outcome, Result
 from openseer_core.errors import DriverFencedError
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId
-from openseer_core.life import FinishReason, State, Status
-from openseer_core.siblings import SiblingAsk
+from openseer_core.queue.batch import GroupEnd, OpenBatch
+from openseer_core.queue.messages import Claim, Delta, Finish, Outcome, Result
+from openseer_core.queue.siblings import SiblingAsk
+from openseer_core.queue.states import FinishReason, State, Status
 from openseer_store.keys import prefix
 from openseer_store.redis_store import RedisStore
+from tests.contract import old_store
+from tests.contract.dump import dump, restore
+from tests.contract.old_store import (
+    ANN,
+    BOB,
+    CY,
+    DIGEST,
+    DRIVERS,
+    FIRST,
+    GONE,
+    JOB,
+    NAMESPACE,
+    SECOND,
+    VERSION,
+    ask,
+    tokens,
+)
+from tests.contract.reading import read_all
+from tests.contract.recorded import compare, load
 
 pytestmark = pytest.mark.redis
 

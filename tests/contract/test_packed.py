@@ -3,14 +3,15 @@
 from typing import Any
 
 import pytest
-from contract import filled, replies
-from contract.recorded import compare, load
 
-from openseer_core.chunk import BatchProgress
-from openseer_core.orders import Orders, WeightsReport
-from openseer_core.wire import BatchSpec
+from openseer_core.manifest.sampling_json import dump_sampling, parse_sampling
+from openseer_core.queue.messages import BatchProgress
+from openseer_core.weights.fleet_spec import Orders
+from openseer_core.wire.batches import BatchSpec
+from openseer_core.worker.heartbeat import WeightsReport
 from openseer_store import codec
-from openseer_worker.job_sampling import dump_sampling, parse_sampling
+from tests.contract import filled, replies
+from tests.contract.recorded import compare, load
 
 GID = str(filled.GROUP).encode()
 

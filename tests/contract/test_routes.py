@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from contract.filled import ONGOING
-from contract.recorded import compare
-from contract.schemas import bare
 from fastapi.routing import APIRoute
 from prometheus_client.parser import text_string_to_metric_families
-from tests.api.served import TOKEN, serving_job
 
 from openseer_api.app import create_app
-from openseer_api.auth import BearerAuth
-from openseer_api.figures import exposition
-from openseer_api.jobs import JobContext, OneJob
-from openseer_core.orders import Orders
+from openseer_api.http.auth import BearerAuth
+from openseer_api.job.context import JobContext, OneJob
+from openseer_api.job.metrics import exposition
+from openseer_core.weights.fleet_spec import Orders
 from openseer_store.memory import MemoryStore
+from tests.api.served import TOKEN, serving_job
+from tests.contract.filled import ONGOING
+from tests.contract.recorded import compare
+from tests.contract.schemas import bare
 
 
 def app(*, many: bool = False) -> Any:

@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from contract.recorded import compare, load
-from tests.driver.sample_runs import SMALL, write_run
 
-from openseer_driver.audit import AuditReport
-from openseer_driver.audit_rules import Violation
-from openseer_driver.report import make_report
+from openseer_driver.audit.audit import AuditReport
+from openseer_driver.audit.rules import Violation
+from openseer_driver.report.report import make_report
+from openseer_driver.report.trace import read_trace
 from openseer_driver.run_folder import RunFolder
-from openseer_driver.trace import read_trace
+from tests.contract.recorded import compare, load
+from tests.driver.sample_runs import SMALL, write_run
 
 SHAPE = replace(SMALL, groups=4, size=4, mean=40.0, workers=2, drafts=True)
 Lines = list[dict[str, Any]]

@@ -1,22 +1,20 @@
 """crds/rolloutjobs.yaml and the typed job are one contract: same fields, kinds, defaults, limits and words."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import yaml
 
-from openseer_core.job import API_VERSION, KIND
-from openseer_core.job_generation import OWNED_ENGINE_ARGS
-from openseer_core.manifest import changed_fields, manifest_content, parse_job
-from openseer_core.manifest_words import schema_at
+from openseer_core.manifest.generation import OWNED_ENGINE_ARGS
+from openseer_core.manifest.job import API_VERSION, KIND
+from openseer_core.manifest.messages import schema_at
+from openseer_core.manifest.parse import changed_fields, manifest_content, parse_job
+from tests.repository import ROOT
 
 Schema = Mapping[str, Any]
 
-CRD = cast(
-    "dict[str, Any]", yaml.safe_load((Path(__file__).parents[2] / "crds/rolloutjobs.yaml").read_text(encoding="utf-8"))
-)
+CRD = cast("dict[str, Any]", yaml.safe_load((ROOT / "crds/rolloutjobs.yaml").read_text(encoding="utf-8")))
 VERSION = CRD["spec"]["versions"][0]
 OBJECT = VERSION["schema"]["openAPIV3Schema"]
 # What both sides write alike.

@@ -3,9 +3,10 @@
 from collections import Counter
 
 import numpy as np
-from draft.automata import Automaton
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.draft.automata import Automaton
 
 TEXTS = st.lists(st.lists(st.integers(0, 2), max_size=12), min_size=1, max_size=4)
 PIECES = st.lists(st.tuples(st.integers(0, 3), st.lists(st.integers(0, 2), min_size=1, max_size=4)), max_size=10)

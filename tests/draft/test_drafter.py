@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from draft.desk import PROMPT, Desk, pack
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.draft.desk import PROMPT, Desk, pack
 
 TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=30)
 SOURCES = ("own", "siblings", "earlier", "prompt")

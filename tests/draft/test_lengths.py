@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from draft.desk import Desk, pack
 from hypothesis import given
 from hypothesis import strategies as st
 
 from openseer_draft.drafter import StepCosts
+from tests.draft.desk import Desk, pack
 
 RESPONSE = [int(token) for token in np.random.default_rng(5).integers(0, 50, 600)]
 GRID = [(rows, rows * drafts) for rows in (1, 2, 4, 8, 16) for drafts in (0, 1, 2, 4, 8)]

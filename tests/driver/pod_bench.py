@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import yaml
-from e2e.workbench import Workbench
+
+from tests.e2e.workbench import Workbench
 
 REQUESTS = 24 * 4
 MODEL = {

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from openseer_core.chunk import Chunk, Claim, ClaimAsk, Delta, Finish, Rescore, Result
-from openseer_core.draft_counts import REFERENCES
-from openseer_core.group import SHARED_LANE, GroupSpec, GroupView
 from openseer_core.ids import GroupId, WorkerId
-from openseer_core.job_queue import JobQueue
-from openseer_core.life import FinishReason, Status
-from openseer_core.schedule import policy
+from openseer_core.model.job_queue import JobQueue
+from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
+from openseer_core.queue.messages import Chunk, Claim, ClaimAsk, Delta, Finish, Rescore, Result
+from openseer_core.queue.policy import policy
+from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens, unpack_logprobs, unpack_tokens
+from openseer_core.worker.draft_metrics import REFERENCES
 from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.run_lines import (
     ChunkLine,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from e2e.workbench import Workbench
-from tests.driver.pod_bench import REQUESTS, PodBench
 
-from openseer_core.chunk import BatchProgress
+from openseer_core.queue.messages import BatchProgress
 from openseer_store.embedded import EmbeddedRedis
+from tests.driver.pod_bench import REQUESTS, PodBench
+from tests.e2e.workbench import Workbench
 
 pytestmark = pytest.mark.redis
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.driver.sample_runs import SMALL, result_line, run_record, write_run
 
 from openseer_core.errors import InputError, OutputError
 from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.run_lines import ResultLine, RunRecord, Session
+from tests.driver.sample_runs import SMALL, result_line, run_record, write_run
 
 FEW = replace(SMALL, groups=4, size=4, mean=40.0)
 

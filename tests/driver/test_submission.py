@@ -2,11 +2,11 @@
 
 import pytest
 
-from openseer_core.manifest import parse_job
-from openseer_core.prompts import PromptLine
-from openseer_core.siblings import prompt_digest
+from openseer_core.manifest.parse import parse_job
+from openseer_core.manifest.prompts import PromptLine
+from openseer_core.queue.siblings import prompt_digest
 from openseer_driver.submission import render_groups
-from openseer_driver.text import open_codec
+from openseer_text.rendering import open_codec
 
 PROMPTS = [PromptLine(f"g{number}", number, prompt_token_ids=(1, 2, number % 2)) for number in range(3)]
 

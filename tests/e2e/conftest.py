@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.workbench import Workbench
+
+from tests.e2e.workbench import Workbench
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from e2e.workbench import Workbench
-
 from openseer_client import Client
+from tests.e2e.workbench import Workbench
 
 SCRIPTED: dict[str, Any] = {
     "model": {

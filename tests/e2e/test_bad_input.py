@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from e2e.workbench import ROOT, Workbench
+
+from tests.e2e.workbench import Workbench
+from tests.repository import ROOT
 
 TINY = ROOT / "examples/tiny-model/model"
 

@@ -5,7 +5,8 @@ import os
 import signal
 
 import pytest
-from e2e.workbench import Workbench, alive
+
+from tests.e2e.workbench import Workbench, alive
 
 pytestmark = pytest.mark.redis
 

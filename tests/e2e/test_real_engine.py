@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.workbench import ROOT, Workbench, alive
+
+from tests.e2e.workbench import Workbench, alive
+from tests.repository import ROOT
 
 pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(2400)]
 

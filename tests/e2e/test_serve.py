@@ -6,8 +6,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from e2e.server import Server
-from e2e.workbench import Workbench, alive
+
+from tests.e2e.server import Server
+from tests.e2e.workbench import Workbench, alive
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(180)]
 

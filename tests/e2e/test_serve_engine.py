@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from e2e.server import Server
-from e2e.workbench import ROOT, Workbench
+
+from tests.e2e.server import Server
+from tests.e2e.workbench import Workbench
+from tests.repository import ROOT
 
 pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -13,7 +13,6 @@ import yaml
 
 from openseer_driver.run_folder import RunFolder
 
-ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 60.0
 
 
@@ -112,7 +111,7 @@ class Workbench:
     def workers(self, process: subprocess.Popen[str]) -> list[int]:
         """Process ids of the workers below a running command, in the order they were started."""
         below = self.descendants(process)
-        nurseries = [pid for pid, line in below.items() if "openseer_worker.nursery" in line]
+        nurseries = [pid for pid, line in below.items() if "openseer_worker.fork_server" in line]
         table = _processes()
         return sorted(pid for pid in below if table.get(pid, (0, ""))[0] in nurseries)
 

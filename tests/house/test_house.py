@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SOURCE_ROOTS = ("core", "draft", "store", "operator", "worker", "driver", "api", "local", "sim")
+from tests.repository import ROOT
+
+SOURCE_ROOTS = ("core", "draft", "store", "text", "process", "operator", "worker", "driver", "api", "local")
 FOLDERS = (*SOURCE_ROOTS, "tests", "benchmarks", "examples", "docs", "crds", "charts", "cluster", "requirements", ".ci")
 CODE = (".py", ".lua", ".sh")
 TEXT = (*CODE, ".md", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".css", ".js", ".j2", "")

@@ -7,11 +7,11 @@ from pathlib import Path
 import msgspec
 import pytest
 from rich.console import Console
-from tests.driver.sample_runs import SMALL, write_run
 
 from openseer_core.errors import InputError
 from openseer_driver.run_folder import RunFolder
 from openseer_local.compare import Comparison, compare
+from tests.driver.sample_runs import SMALL, write_run
 
 FEW = replace(SMALL, groups=6, mean=60.0)
 

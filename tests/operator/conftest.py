@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
+from openseer_operator.kube.api import Api
 from tests.operator.control_plane import ControlPlane, programs
 from tests.operator.job_store import JobStore
-
-from openseer_operator.api import Api
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import yaml
 
+from tests.repository import ROOT
+
 START_SECONDS = 60.0
-ROOT = Path(__file__).parents[2]
 
 
 def programs() -> Path | None:

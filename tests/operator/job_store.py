@@ -4,10 +4,11 @@ from os import kill
 from pathlib import Path
 from typing import Any
 
-from openseer_core.chunk import Claim, ClaimAsk, Delta, WorkerInfo
-from openseer_core.group import SHARED_LANE, GroupSpec, Priority
 from openseer_core.ids import GroupId, WorkerId
+from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
+from openseer_core.queue.messages import Claim, ClaimAsk, Delta
 from openseer_core.tokens import pack_logprobs, pack_tokens
+from openseer_core.worker.heartbeat import WorkerInfo
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.port import Store

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+
+from openseer_core.queue.batch import OpenBatch
+from openseer_core.weights.fleet_spec import Orders
+from openseer_operator.kube.api import Api, NotThereError
+from openseer_store.connect import open_store
 from tests.operator.job_store import JobStore
 from tests.operator.whole_process import members, operator, submit, until
-
-from openseer_core.batch import OpenBatch
-from openseer_core.orders import Orders
-from openseer_operator.api import Api, NotThereError
-from openseer_store.connect import open_store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(180)]
 

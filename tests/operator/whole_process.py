@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from openseer_operator.api import Api, ApiError
+from openseer_operator.kube.api import Api, ApiError
 
 PATIENCE_SECONDS = 60.0
 

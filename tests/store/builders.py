@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from openseer_core.chunk import Claim, ClaimAsk, Delta, ExtendReply, Finish, Rescore, Result
-from openseer_core.group import SHARED_LANE, GroupSpec, Priority
 from openseer_core.ids import GroupId, RequestId, WorkerId
-from openseer_core.life import FinishReason, Status
-from openseer_core.schedule import PROBES_FIRST
+from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
+from openseer_core.queue.messages import Claim, ClaimAsk, Delta, ExtendReply, Finish, Rescore, Result
+from openseer_core.queue.policy import PROBES_FIRST
+from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_store.port import FIRST_CURSOR, Store
 

@@ -1,16 +1,17 @@
 """What a trainer does with batches, the same on every store: open, judge, carry, continue, change version, forget."""
 
 import pytest
-from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
-from tests.store.conftest import Clock
 
-from openseer_core.batch import GroupEnd, OpenBatch
-from openseer_core.chunk import APPEND, Outcome, WorkerInfo
 from openseer_core.errors import BatchClosedError, RequestStateError
 from openseer_core.ids import PARKED_BATCH, GroupId, WorkerId
-from openseer_core.life import Event, State, Status
-from openseer_core.orders import Orders
+from openseer_core.queue.batch import GroupEnd, OpenBatch
+from openseer_core.queue.messages import APPEND, Outcome
+from openseer_core.queue.states import Event, State, Status
+from openseer_core.weights.fleet_spec import Orders
+from openseer_core.worker.heartbeat import WorkerInfo
 from openseer_store.port import Store
+from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
+from tests.store.conftest import Clock
 
 
 async def opened(store: Store, version: str = "v1", key: str = "") -> int:

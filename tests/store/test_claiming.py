@@ -1,13 +1,14 @@
 """Who gets which request: the same on every store."""
 
 import pytest
+
+from openseer_core.ids import GroupId, WorkerId
+from openseer_core.queue.group import Priority
+from openseer_core.queue.messages import Outcome, Rescore
+from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_store.port import Store
 from tests.store.builders import ANN, BOB, PROBE, ask, delta, extend, finish, group, names
 from tests.store.conftest import Clock
-
-from openseer_core.chunk import Outcome, Rescore, WorkerInfo
-from openseer_core.group import Priority
-from openseer_core.ids import GroupId, WorkerId
-from openseer_store.port import Store
 
 
 async def test_the_group_with_the_lowest_score_goes_first(store: Store) -> None:

@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.store.builders import ANN, ask, delta, extend, group, tokens
 
 from openseer_core.errors import StoreError
 from openseer_store import embedded
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.redis_link import RedisLink
+from tests.store.builders import ANN, ask, delta, extend, group, tokens
 
 pytestmark = pytest.mark.redis
 

@@ -1,14 +1,14 @@
 """What happens to a lease: extended, given back, lost, ended; the same on every store."""
 
 import pytest
+
+from openseer_core.ids import GroupId
+from openseer_core.queue.group import GroupView, Priority
+from openseer_core.queue.messages import Delta, Outcome, Rescore
+from openseer_core.queue.states import FinishReason, State, Status
+from openseer_store.port import Store
 from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
 from tests.store.conftest import Clock
-
-from openseer_core.chunk import Delta, Outcome, Rescore
-from openseer_core.group import GroupView, Priority
-from openseer_core.ids import GroupId
-from openseer_core.life import FinishReason, State, Status
-from openseer_store.port import Store
 
 
 async def test_extended_tokens_are_kept_and_the_lease_renewed(store: Store, clock: Clock) -> None:

@@ -8,14 +8,14 @@ from os import kill
 from pathlib import Path
 
 import pytest
-from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, results, tokens
 
-from openseer_core.chunk import Outcome
 from openseer_core.errors import InputError, StoreError, StoreUnavailableError
+from openseer_core.queue.messages import Outcome
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.redis_link import RedisLink
 from openseer_store.redis_store import FORGET_SECONDS
+from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, results, tokens
 
 INFO = b"# Server\r\nredis_version:%s\r\nrun_id:abc\r\n"
 OK = b"+OK\r\n"

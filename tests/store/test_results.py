@@ -4,16 +4,17 @@ import asyncio
 import time
 
 import pytest
+
+from openseer_core.errors import DriverFencedError
+from openseer_core.ids import GroupId, WorkerId
+from openseer_core.queue.batch import GroupEnd, OpenBatch
+from openseer_core.queue.group import Priority
+from openseer_core.queue.messages import Outcome, Result
+from openseer_core.queue.states import FinishReason, State, Status
+from openseer_core.worker.heartbeat import WorkerInfo, WorkerStatus
+from openseer_store.port import FIRST_CURSOR, Store
 from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
 from tests.store.conftest import Clock
-
-from openseer_core.batch import GroupEnd, OpenBatch
-from openseer_core.chunk import Outcome, Result, WorkerInfo, WorkerStatus
-from openseer_core.errors import DriverFencedError
-from openseer_core.group import Priority
-from openseer_core.ids import GroupId, WorkerId
-from openseer_core.life import FinishReason, State, Status
-from openseer_store.port import FIRST_CURSOR, Store
 
 
 async def test_submitting_a_group_twice_queues_it_once(store: Store) -> None:

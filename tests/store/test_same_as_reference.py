@@ -9,20 +9,21 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from tests.store import builders
-from tests.store.conftest import Clock
 
-from openseer_core.chunk import Claim, Delta, Pulse, RequestRecord, Rescore, Result, WorkerInfo
-from openseer_core.chunk_queue import OUTCOME_EVENTS
 from openseer_core.errors import BatchClosedError, RequestStateError
-from openseer_core.group import SHARED_LANE, GroupSpec, Priority
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId, WorkerId
-from openseer_core.life import Event, State, Status
-from openseer_core.siblings import SiblingAsk
+from openseer_core.model.request_queue import OUTCOME_EVENTS
+from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
+from openseer_core.queue.messages import Claim, Delta, Pulse, RequestRecord, Rescore, Result
+from openseer_core.queue.siblings import SiblingAsk
+from openseer_core.queue.states import Event, State, Status
 from openseer_core.tokens import count_items
+from openseer_core.worker.heartbeat import WorkerInfo
 from openseer_store.memory import MemoryStore
 from openseer_store.port import FIRST_CURSOR, Store
 from openseer_store.redis_store import RedisStore
+from tests.store import builders
+from tests.store.conftest import Clock
 
 T = TypeVar("T")
 

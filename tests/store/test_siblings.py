@@ -1,19 +1,19 @@
 """What a group's responses tell one another, the same on every store: tokens by position, and earlier batches."""
 
 import pytest
-from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, request, tokens
-from tests.store.conftest import Clock
 
-from openseer_core.batch import OpenBatch
-from openseer_core.chunk import Claim, Outcome
 from openseer_core.ids import GroupId
-from openseer_core.length import estimate
-from openseer_core.life import Status
-from openseer_core.siblings import EARLIER_SECONDS, EARLIER_TOKENS, SiblingAsk, Siblings, prompt_digest
+from openseer_core.queue.batch import OpenBatch
+from openseer_core.queue.length_estimate import estimate
+from openseer_core.queue.messages import Claim, Outcome
+from openseer_core.queue.siblings import EARLIER_SECONDS, EARLIER_TOKENS, SiblingAsk, Siblings, prompt_digest
+from openseer_core.queue.states import Status
 from openseer_core.tokens import ITEM_BYTES
 from openseer_store.keys import prefix
 from openseer_store.port import Store
 from openseer_store.redis_link import RedisLink
+from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, request, tokens
+from tests.store.conftest import Clock
 
 A = GroupId(0, "a")
 ROOM = 2**20

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from openseer_worker.vllm_environment import prepare
+from openseer_worker.vllm.environment import prepare
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.worker.player import CONTEXT, PROMPT, Player, model
-
-from openseer_core.job import Parallelism, Sampling, Speculation
+from openseer_core.manifest.job import Parallelism, Sampling, Speculation
 from openseer_worker.engine import DraftNews, Work
-from openseer_worker.vllm_engine import VllmEngine
+from openseer_worker.vllm.engine import VllmEngine
+from tests.worker.player import CONTEXT, PROMPT, Player, model
 
 MOST = 6
 ROOM = CONTEXT - len(PROMPT)

@@ -5,25 +5,25 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from openseer_core.chunk import Claim, ClaimAsk, Result
 from openseer_core.errors import LoadError
-from openseer_core.group import GroupSpec, Priority
 from openseer_core.ids import GroupId, WorkerId
-from openseer_core.job import RolloutJob
-from openseer_core.life import Status
-from openseer_core.manifest import parse_job
-from openseer_core.orders import Ongoing
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_core.manifest.sampling_json import dump_sampling
+from openseer_core.queue.group import GroupSpec, Priority
+from openseer_core.queue.messages import Claim, ClaimAsk, Result
+from openseer_core.queue.states import Status
 from openseer_core.tokens import pack_tokens
-from openseer_core.weights import AbortBatches, Action, ChangeVersion, Drain, advance, begin, participants
-from openseer_core.wire_fleet import Publish, Source
+from openseer_core.weights.fleet_spec import Ongoing
+from openseer_core.weights.publish import Publish, Source
+from openseer_core.weights.transaction import AbortBatches, Action, ChangeVersion, Drain, advance, begin, participants
 from openseer_store.memory import MemoryStore
 from openseer_worker.engine import NewWeights
-from openseer_worker.job_sampling import dump_sampling
 from openseer_worker.loop import Worker
-from openseer_worker.scripted_engine import ScriptedEngine
-from openseer_worker.scripted_text import scripted_tokens
+from openseer_worker.scripted.engine import ScriptedEngine
+from openseer_worker.scripted.text import scripted_tokens
+from openseer_worker.scripted.virtual_time import run_virtual
 from openseer_worker.settings import WorkerSettings
-from openseer_worker.virtual_time import run_virtual
 
 LENGTH = 300
 SIZE = 4

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from openseer_core.job import Model, Sampling
-from openseer_core.life import FinishReason
+from openseer_core.manifest.job import Model, Sampling
+from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
 from openseer_worker.engine import Work
-from openseer_worker.vllm_engine import VllmEngine
+from openseer_worker.vllm.engine import VllmEngine
 
 CONTEXT = 256
 BLOCKS = 24

@@ -2,8 +2,8 @@
 
 from prometheus_client import generate_latest
 
-from openseer_core.chunk import WorkerInfo
-from openseer_core.draft_counts import COUNTERS
+from openseer_core.worker.draft_metrics import COUNTERS
+from openseer_core.worker.heartbeat import WorkerInfo
 from openseer_draft.drafter import Drafter
 from openseer_worker.health import Health
 

@@ -8,23 +8,25 @@ from typing import Any
 
 import pytest
 
-from openseer_core.chunk import Directive, Finish, Reply, Result, WorkerInfo
 from openseer_core.errors import EngineError, GpuSickError
-from openseer_core.group import GroupSpec, GroupView
 from openseer_core.ids import GroupId, RequestId, WorkerId
-from openseer_core.job import RolloutJob
-from openseer_core.life import FinishReason, State, Status
-from openseer_core.manifest import parse_job
-from openseer_core.schedule import Lanes, policy
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_core.manifest.sampling_json import dump_sampling
+from openseer_core.queue.group import GroupSpec, GroupView
+from openseer_core.queue.messages import Finish, Reply, Result
+from openseer_core.queue.placement import Lanes
+from openseer_core.queue.policy import policy
+from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import pack_tokens
+from openseer_core.worker.heartbeat import Directive, WorkerInfo
 from openseer_store.memory import MemoryStore
 from openseer_worker.engine import Engine
-from openseer_worker.job_sampling import dump_sampling
 from openseer_worker.loop import NEWS_SECONDS, Worker
-from openseer_worker.scripted_engine import ScriptedEngine
-from openseer_worker.scripted_text import scripted_tokens
+from openseer_worker.scripted.engine import ScriptedEngine
+from openseer_worker.scripted.text import scripted_tokens
+from openseer_worker.scripted.virtual_time import run_virtual
 from openseer_worker.settings import WorkerSettings
-from openseer_worker.virtual_time import run_virtual
 
 SIZE = 4
 

@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 
 from openseer_core.errors import LoadError, StoreUnavailableError
-from openseer_core.group import GroupSpec, Priority
 from openseer_core.ids import GroupId
-from openseer_core.job import RolloutJob
-from openseer_core.manifest import parse_job
-from openseer_core.siblings import SiblingAsk, Siblings
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_core.manifest.sampling_json import dump_sampling
+from openseer_core.queue.group import GroupSpec, Priority
+from openseer_core.queue.siblings import SiblingAsk, Siblings
 from openseer_core.tokens import ITEM_BYTES, pack_tokens
 from openseer_store.memory import MemoryStore
 from openseer_worker.engine import DraftNews
-from openseer_worker.job_sampling import dump_sampling
 from openseer_worker.loop import Worker
-from openseer_worker.scripted_engine import ScriptedEngine
-from openseer_worker.scripted_text import scripted_tokens
+from openseer_worker.scripted.engine import ScriptedEngine
+from openseer_worker.scripted.text import scripted_tokens
+from openseer_worker.scripted.virtual_time import run_virtual
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.sharing import KEEP_SECONDS, LARGEST_WEIGHT, PROBE_WEIGHT
-from openseer_worker.virtual_time import run_virtual
 
 SIZE = 4
 LENGTH = 600

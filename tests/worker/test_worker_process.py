@@ -14,17 +14,18 @@ from typing import Any
 
 import pytest
 
-from openseer_core.group import GroupSpec, GroupView
 from openseer_core.ids import GroupId
-from openseer_core.job import RolloutJob
-from openseer_core.manifest import parse_job
-from openseer_core.schedule import Lanes, policy
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_core.manifest.sampling_json import dump_sampling
+from openseer_core.queue.group import GroupSpec, GroupView
+from openseer_core.queue.placement import Lanes
+from openseer_core.queue.policy import policy
 from openseer_core.tokens import pack_tokens
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis, find_server
 from openseer_store.port import Store
-from openseer_worker.job_sampling import dump_sampling
-from openseer_worker.vllm_environment import is_cpu_build
+from openseer_worker.vllm.environment import is_cpu_build
 
 WAIT_SECONDS = 30.0
 SIZE = 4

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from openseer_core.draft_counts import REFERENCES, SOURCES
+from openseer_core.worker.draft_metrics import REFERENCES, SOURCES
 
 _COUNTERS = {
     "draft_steps": ("draft_row_steps", "Row-steps (one request in one step) that carried a draft."),

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from pydantic import JsonValue
 
-from openseer_core.job import Sampling
-from openseer_core.life import FinishReason
+from openseer_core.manifest.job import Sampling
+from openseer_core.queue.states import FinishReason
 
 
 @dataclass(frozen=True, slots=True)

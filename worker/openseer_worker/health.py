@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from openseer_core.chunk import WorkerInfo
+from openseer_core.worker.heartbeat import WorkerInfo
 from openseer_worker.draft_metrics import draft_metrics
 
 TICK_SECONDS = 1.0

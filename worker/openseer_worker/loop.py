@@ -11,21 +11,22 @@ import logging
 from collections.abc import Callable
 from typing import assert_never
 
-from openseer_core.chunk import Claim, ClaimAsk, Finish, Outcome, Reply, WorkerInfo
 from openseer_core.errors import EngineError, GpuSickError, StoreUnavailableError
-from openseer_core.life import FinishReason, Status
-from openseer_core.schedule import policy
+from openseer_core.manifest.sampling_json import parse_sampling
+from openseer_core.queue.messages import Claim, ClaimAsk, Finish, Outcome, Reply
+from openseer_core.queue.policy import policy_of
+from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import unpack_tokens
+from openseer_core.worker.heartbeat import WorkerInfo
 from openseer_store.port import WorkerStore
 from openseer_worker.engine import Engine, Work
-from openseer_worker.held import Holdings, Response
-from openseer_worker.job_sampling import parse_sampling
-from openseer_worker.seeds import derive_seed
+from openseer_worker.hardware.telemetry import Figures, sick
+from openseer_worker.hardware.usage import Usage
+from openseer_worker.request_seeds import derive_seed
+from openseer_worker.running import Holdings, Response
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.sharing import Sharing
-from openseer_worker.telemetry import Figures, sick
-from openseer_worker.usage import Usage
-from openseer_worker.weights import ServedWeights
+from openseer_worker.weights.served import ServedWeights
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Worker:
     ) -> None:
         spec = settings.job.spec
         rollout = spec.rollout
-        chosen = policy(rollout.policy, probe=rollout.probe, ageing=rollout.ageing_tokens_per_second)
+        chosen = policy_of(rollout)
         slots = min(engine.profile.slots, spec.workers.max_inflight or engine.profile.slots)
         self._settings = settings
         self._store = store

@@ -13,18 +13,18 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from openseer_core.errors import InputError, OpenseerError
-from openseer_core.manifest import parse_job
+from openseer_core.manifest.parse import parse_job
+from openseer_process.pod_http import PodHttp
+from openseer_process.termination import report, start_log
 from openseer_store.port import Store
 from openseer_worker.engine import Engine
-from openseer_worker.follow import follow
+from openseer_worker.follower import follow
 from openseer_worker.gang import Leader
+from openseer_worker.hardware.telemetry import Figures, Telemetry
 from openseer_worker.health import Health
 from openseer_worker.loop import Worker
-from openseer_worker.pod_http import PodHttp
 from openseer_worker.settings import GANG_PORT, WorkerSettings
-from openseer_worker.starting import Start, end_at_once, end_process, stop_on_signals
-from openseer_worker.telemetry import Figures, Telemetry
-from openseer_worker.termination import report, start_log
+from openseer_worker.startup import Start, end_at_once, end_process, stop_on_signals
 
 log = logging.getLogger("openseer.worker")
 

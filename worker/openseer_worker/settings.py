@@ -3,9 +3,9 @@
 import uuid
 from dataclasses import dataclass, field
 
-from openseer_core.group import SHARED_LANE
 from openseer_core.ids import INITIAL_VERSION, WorkerId, worker_name
-from openseer_core.job import RolloutJob
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.queue.group import SHARED_LANE
 
 GANG_PORT = 29500
 """Where torch's processes of a gang meet, on the leader; the gang's own link takes the port after it."""

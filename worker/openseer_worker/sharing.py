@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from openseer_core.errors import LoadError, StoreError
 from openseer_core.ids import GroupId
-from openseer_core.length import estimate
-from openseer_core.siblings import SiblingAsk, Siblings
+from openseer_core.queue.length_estimate import estimate
+from openseer_core.queue.siblings import SiblingAsk, Siblings
 from openseer_core.tokens import ITEM_BYTES, count_items
 from openseer_store.port import WorkerStore
 from openseer_worker.engine import DraftNews, Engine
-from openseer_worker.held import PROBE_INDEX, Holdings
-from openseer_worker.telemetry import Figures
+from openseer_worker.hardware.telemetry import Figures
+from openseer_worker.running import PROBE_INDEX, Holdings
 
 log = logging.getLogger(__name__)
 

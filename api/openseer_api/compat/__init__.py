@@ -2,7 +2,10 @@
 
 from fastapi import APIRouter
 
-from openseer_api.compat import info, openai_routes, pausing, sglang_generate, vllm_generate, weight_routes
+from openseer_api.compat.control import info, pausing, weight_routes
+from openseer_api.compat.openai import routes as openai_routes
+from openseer_api.compat.sglang import generate as sglang_generate
+from openseer_api.compat.vllm import generate as vllm_generate
 
 
 def compatible_routers() -> list[APIRouter]:

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import openai
-from tests.api.served import TOKEN, Served, serving_job
 
 from openseer_core.ids import GroupId
-from openseer_core.job import RolloutJob
+from openseer_core.manifest.job import RolloutJob
 from openseer_core.tokens import pack_tokens
-from openseer_worker.scripted_text import scripted_tokens
+from openseer_worker.scripted.text import scripted_tokens
+from tests.api.served import TOKEN, Served, serving_job
 
 PROMPT = [5, 6, 7]
 

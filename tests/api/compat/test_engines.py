@@ -5,10 +5,10 @@ import json
 from typing import Any
 
 import pytest
-from tests.api.compat.stories import PROMPT, all_ended, client_of, get, groups, long_job, post, running, whole
-from tests.api.served import Served, served
 
 from openseer_core.ids import GroupId
+from tests.api.compat.stories import PROMPT, all_ended, client_of, get, groups, long_job, post, running, whole
+from tests.api.served import Served, served
 
 
 async def test_vllms_route_gives_token_ids_with_versions() -> None:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.api.compat.stories import PROMPT, get, groups, long_job, post, running, until, whole
-from tests.api.served import Served, served, serving_job
 
-from openseer_api.compat.live_batch import GROUPS
-from openseer_api.compat.orphans import ORPHAN_SECONDS
-from openseer_api.jobs import Limits
-from openseer_core.batch import OpenBatch
+from openseer_api.compat.live.batch import GROUPS
+from openseer_api.compat.live.orphans import ORPHAN_SECONDS
+from openseer_api.job.context import Limits
 from openseer_core.ids import GroupId
-from openseer_core.wire import BatchSpec
+from openseer_core.queue.batch import OpenBatch
+from openseer_core.wire.batches import BatchSpec
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.memory import MemoryStore
 from openseer_store.redis_store import RedisStore
+from tests.api.compat.stories import PROMPT, get, groups, long_job, post, running, until, whole
+from tests.api.served import Served, served, serving_job
 
 
 @pytest.fixture(scope="module")

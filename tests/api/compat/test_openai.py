@@ -5,12 +5,12 @@ from typing import Any
 
 import openai
 import pytest
-from tests.api.compat.stories import PROMPT, all_ended, client_of, groups, long_job, running, whole
-from tests.api.served import Served, served, serving_job
 
 from openseer_core.ids import GroupId
 from openseer_core.tokens import pack_tokens
-from openseer_worker.scripted_text import scripted_tokens
+from openseer_worker.scripted.text import scripted_tokens
+from tests.api.compat.stories import PROMPT, all_ended, client_of, groups, long_job, running, whole
+from tests.api.served import Served, served, serving_job
 
 
 async def test_a_completion_has_tokens_and_their_log_probabilities() -> None:

@@ -6,10 +6,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from openseer_core.manifest.job import RolloutJob
 from tests.api.compat.stories import PROMPT, all_ended, get, groups, long_job, post, running, until
 from tests.api.served import Served, served, serving_job
-
-from openseer_core.job import RolloutJob
 
 
 def folder(path: Path, name: str) -> str:

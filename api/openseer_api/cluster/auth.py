@@ -1,0 +1,101 @@
+"""Who may call, as the cluster says: TokenReview knows whose a token is, SubjectAccessReview what that one may do.
+
+What is asked for is the subresource `batches` of one RolloutJob: `get` to read, `update` to change anything.
+Kubernetes serves no such resource; roles may name it all the same.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from openseer_api.cluster.client import Json, Kube, KubeError
+from openseer_api.cluster.ttl_cache import Answers
+from openseer_api.http.auth import Access, AuthUnavailable, Forbidden, Unauthenticated
+from openseer_core.manifest.base import DNS_LABEL_PATTERN
+
+ALLOWED_SECONDS = 10.0
+"""What was allowed, and whose a token is, is not asked again for so long; as long lasts a right that was taken away."""
+REFUSED_SECONDS = 2.0
+"""A refusal is asked again sooner: the right may just have been given."""
+MOST_ANSWERS = 4096
+"""Answers kept of each kind."""
+LONGEST_TOKEN = 16 * 2**10
+"""Characters; a longer one is nobody's."""
+VERBS: Mapping[Access, str] = {"read": "get", "write": "update"}
+
+_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
+_ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose a token is, in the words of a SubjectAccessReview; `words` is empty for nobody's."""
+
+    words: Mapping[str, Any]
+
+
+class KubernetesAuth:
+    """Asks the API server, and remembers its answers for a moment. Tokens themselves are not kept, only their hashes.
+
+    `audiences`: a token must be made for one of them; empty: for the API server itself.
+    """
+
+    def __init__(self, kube: Kube, audiences: Sequence[str] = ()) -> None:
+        self._kube = kube
+        self._audiences = list(audiences)
+        self._subjects = Answers[bytes, Subject](lambda one: _good_for(bool(one.words)), MOST_ANSWERS)
+        self._rights = Answers[tuple[bytes, str, str, Access], bool](_good_for, MOST_ANSWERS)
+
+    async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
+        """Returns when it is allowed. Raises Unauthenticated, Forbidden or AuthUnavailable."""
+        if not token:
+            raise Unauthenticated("a token is needed: Authorization: Bearer TOKEN, that of a ServiceAccount for one")
+        if len(token) > LONGEST_TOKEN:
+            raise Unauthenticated("the token is not valid in this cluster")
+        key = hashlib.sha256(token.encode()).digest()
+        subject = await self._subjects.get(key, lambda: self._whose(token))
+        if not subject.words:
+            raise Unauthenticated("the token is not valid in this cluster, or no longer")
+        # An empty name would ask for all jobs, and a name that cannot be is nobody's.
+        possible = all(re.fullmatch(DNS_LABEL_PATTERN, name) for name in (namespace, job))
+        right = (key, namespace, job, access)
+        if not possible or not await self._rights.get(right, lambda: self._may(subject, namespace, job, access)):
+            user = subject.words["user"]
+            raise Forbidden(f"{user} may not {VERBS[access]} rolloutjobs/batches of {namespace}/{job}")
+
+    async def _whose(self, token: str) -> Subject:
+        spec: Json = {"token": token, **({"audiences": self._audiences} if self._audiences else {})}
+        status = await self._review(_REVIEWS, "authentication.k8s.io/v1", "TokenReview", spec)
+        meant = not self._audiences or bool(set(self._audiences) & set(status.get("audiences") or ()))
+        user: Json = status.get("user") or {}
+        if not (status.get("authenticated") is True and meant and user.get("username")):
+            return Subject({})
+        told = {name: user.get(name) for name in ("uid", "groups", "extra")}
+        words = {"user": user["username"], **told}
+        return Subject({name: value for name, value in words.items() if value})
+
+    async def _may(self, subject: Subject, namespace: str, job: str, access: Access) -> bool:
+        asked = {
+            "group": "openseer.dev",
+            "resource": "rolloutjobs",
+            "subresource": "batches",
+            "verb": VERBS[access],
+            "namespace": namespace,
+            "name": job,
+        }
+        spec = {**subject.words, "resourceAttributes": asked}
+        status = await self._review(_ACCESS_REVIEWS, "authorization.k8s.io/v1", "SubjectAccessReview", spec)
+        return status.get("allowed") is True and status.get("denied") is not True
+
+    async def _review(self, path: str, version: str, kind: str, spec: Json) -> Json:
+        try:
+            answer = await self._kube.review(path, {"apiVersion": version, "kind": kind, "spec": spec})
+        except KubeError as error:
+            raise AuthUnavailable(f"what this token may do cannot be asked just now: {error}") from None
+        return answer.get("status") or {}
+
+
+def _good_for(allowed: bool) -> float:
+    return ALLOWED_SECONDS if allowed else REFUSED_SECONDS

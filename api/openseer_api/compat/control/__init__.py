@@ -1,0 +1,4 @@
+"""Control routes of vLLM and SGLang: state, pausing, new weights.
+
+Read `info`, `pausing`, `updating`, `weight_routes`. Tests: tests/api/compat.
+"""

@@ -1,0 +1,163 @@
+"""Routes that pause generation, and those that lend the GPUs to the trainer.
+
+A pause holds new requests of the compatible routes back, in every process that serves the job. What runs goes on,
+unless the mode says otherwise; batches of `/v1` are never held.
+"""
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+
+from openseer_api.compat.live.refusals import ProtocolRoute, error_response
+from openseer_api.compat.live.requests import live_of
+from openseer_api.http.problems import BusyError
+from openseer_api.job.context import Glance, JobContext
+from openseer_api.job.fleet_changes import change_orders
+from openseer_api.routes.access import Job
+from openseer_api.routes.fleet import change_rest, fleet_state
+from openseer_core.errors import InputError
+from openseer_core.weights.fleet_spec import Orders
+from openseer_core.wire.fleet import Release
+
+router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
+
+PauseMode = Literal["abort", "wait", "keep"]
+POLL_SECONDS = 0.05
+ABORT_SECONDS = 60.0
+"""How long it may take until everything that was ended has ended."""
+QUIET_SECONDS = 3600.0
+"""How long a pause waits for what runs."""
+REST_SECONDS = 120.0
+"""How long a call waits until the engines sleep, or are awake."""
+
+
+async def hold(job: JobContext, held: bool) -> None:
+    """Holds new requests back, or lets them in. Raises BusyError."""
+
+    def changed(glance: Glance) -> Orders:
+        orders = glance.orders
+        if orders.held == held:
+            return orders
+        return orders.model_copy(update={"revision": orders.revision + 1, "held": held})
+
+    _, new = await change_orders(job, changed)
+    if new:
+        await job.glance(fresh=True)
+
+
+async def settle(job: JobContext, mode: PauseMode) -> None:
+    """Sees what runs to its end (wait), ends it (abort), or leaves it (keep). Raises BusyError when it takes long."""
+    if mode == "keep":
+        return
+    loop, live = asyncio.get_running_loop(), live_of(job)
+    end = loop.time() + (ABORT_SECONDS if mode == "abort" else QUIET_SECONDS)
+    while True:
+        if mode == "abort":
+            await live.drop_all()
+        left = await live.unfinished()
+        if not left:
+            return
+        if loop.time() > end:
+            raise BusyError(f"{left} requests have not ended yet; try again")
+        await asyncio.sleep(POLL_SECONDS)
+
+
+@router.post("/pause")
+async def pause(job: Job, mode: Annotated[PauseMode, Query()] = "abort") -> dict[str, Any]:
+    """vLLM's: holds new requests; what runs is ended, awaited, or goes on."""
+    await hold(job, True)
+    await settle(job, mode)
+    return {"status": "paused"}
+
+
+@router.post("/resume")
+async def resume(job: Job) -> dict[str, Any]:
+    """Lets requests in again."""
+    await hold(job, False)
+    return {"status": "resumed"}
+
+
+@router.get("/is_paused")
+async def is_paused(job: Job) -> dict[str, Any]:
+    """Whether new requests are held."""
+    return {"is_paused": (await job.glance(fresh=True)).orders.held}
+
+
+class Pause(BaseModel):
+    """SGLang's modes: abort ends what runs; in_place and retract leave it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    mode: Literal["abort", "retract", "in_place"] = "abort"
+
+
+@router.post("/pause_generation")
+async def pause_generation(job: Job, body: Annotated[Pause | None, Body()] = None) -> dict[str, Any]:
+    """SGLang's."""
+    await hold(job, True)
+    await settle(job, "abort" if body is None or body.mode == "abort" else "keep")
+    return {"message": "Generation paused successfully.", "status": "ok"}
+
+
+@router.post("/continue_generation")
+async def continue_generation(job: Job) -> dict[str, Any]:
+    """SGLang's."""
+    await hold(job, False)
+    return {"message": "Generation continued successfully.", "status": "ok"}
+
+
+# ---- GPUs lent to the trainer
+
+
+async def rest(job: JobContext, how: Release | None) -> Response | None:
+    """Puts all engines to sleep, or wakes them; an error when it is not done in time."""
+    await change_rest(job, how)
+    loop, wanted = asyncio.get_running_loop(), "released" if how is not None else "awake"
+    end = loop.time() + REST_SECONDS
+    while (state := fleet_state(await job.glance(fresh=True), await job.store.load(), job)).state != wanted:
+        if loop.time() > end:
+            waiting = ", ".join(state.waiting_for)
+            return error_response(503, f"not {wanted} within {REST_SECONDS:g} s; waiting for {waiting}")
+        await asyncio.sleep(POLL_SECONDS)
+    return None
+
+
+@router.post("/sleep")
+async def sleep(
+    job: Job,
+    level: Annotated[int, Query(ge=0, le=2)] = 1,
+    mode: Annotated[PauseMode, Query()] = "abort",
+) -> Response:
+    """vLLM's: the engines free their memory; what runs is ended, awaited, or goes on after the waking."""
+    if level == 0:
+        raise InputError("level: 0 only pauses; use /pause")
+    await settle(job, mode)
+    return await rest(job, Release()) or JSONResponse({"status": "sleeping", "level": level})
+
+
+@router.post("/wake_up")
+async def wake_up(request: Request, job: Job) -> Response:
+    """All of the engines' memory comes back, whatever the tags."""
+    tags = request.query_params.getlist("tags") or None
+    return await rest(job, None) or JSONResponse({"status": "awake", "tags": tags})
+
+
+@router.get("/is_sleeping")
+async def is_sleeping(job: Job) -> dict[str, Any]:
+    """Whether the engines have been told to sleep."""
+    return {"is_sleeping": (await job.glance(fresh=True)).orders.rest is not None}
+
+
+@router.post("/release_memory_occupation")
+async def release_memory(job: Job) -> Response:
+    """SGLang's: the same as sleep; what runs goes on afterwards."""
+    return await rest(job, Release()) or JSONResponse({"status": "released"})
+
+
+@router.post("/resume_memory_occupation")
+async def resume_memory(job: Job) -> Response:
+    """SGLang's: the same as waking up."""
+    return await rest(job, None) or JSONResponse({"status": "resumed"})

@@ -1,0 +1,131 @@
+"""Routes by which trainers give engines new weights; each update is one transaction of the whole fleet."""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+
+from openseer_api.compat.control.updating import Update, update
+from openseer_api.compat.live.refusals import ProtocolRoute, error_response, status_of
+from openseer_api.compat.live.requests import live_of
+from openseer_api.job.context import JobContext
+from openseer_api.routes.access import Job
+from openseer_core.errors import InputError, OpenseerError
+from openseer_core.weights.publish import Mode, Source
+
+router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
+
+
+class FromDisk(BaseModel):
+    """SGLang's. `model_path`: a folder that every worker sees."""
+
+    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+
+    model_path: str
+    weight_version: str | None = None
+    abort_all_requests: bool = False
+    flush_cache: bool = True
+
+
+@router.post("/update_weights_from_disk")
+async def update_from_disk(body: FromDisk, job: Job) -> Response:
+    """SGLang's: new weights from a folder. Without abort_all_requests what runs is finished first, unless generation is
+    paused: then it goes on with the new weights."""
+    held = (await job.glance(fresh=True)).orders.held
+    paused = await live_of(job).unfinished() if held else 0
+    mode: Mode = "abort" if body.abort_all_requests else "keep" if held else "drain"
+    try:
+        source = Source(path=body.model_path)
+        told = await update(job, source, body.weight_version, mode, hint=PurePosixPath(body.model_path).name)
+    except OpenseerError as error:
+        return JSONResponse({"success": False, "message": str(error), "num_paused_requests": paused}, status_of(error))
+    message = f"Weights {told.version} are loaded." if told.done else told.message
+    content = {"success": told.done, "message": message, "num_paused_requests": paused}
+    return JSONResponse(content, 200 if told.done else 400)
+
+
+class UpdateWeights(BaseModel):
+    """vLLM's `update_info`, for its own transfer; or prime-rl's `weight_dir`, a folder that every worker sees."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    update_info: dict[str, Any] | None = None
+    weight_dir: str | None = None
+
+
+@router.post("/init_weight_transfer_engine")
+async def init_transfer(init_info: Annotated[dict[str, Any], Body(embed=True)], job: Job) -> dict[str, Any]:
+    """Noted, and sent to the engines with the next update."""
+    live_of(job).transfer = {"init": init_info}
+    return {"message": "Weight transfer initialized"}
+
+
+@router.post("/start_weight_update")
+async def start_update(job: Job) -> dict[str, Any]:
+    """An update begins anew."""
+    live_of(job).transfer.pop("update", None)
+    return {"message": "Weight update started"}
+
+
+@router.post("/update_weights")
+async def update_weights(body: UpdateWeights, job: Job) -> Response:
+    """What is transferred, noted until the update is finished; a folder is published at once."""
+    if body.weight_dir is not None:
+        hint = PurePosixPath(body.weight_dir).name
+        return _answered(await update(job, Source(path=body.weight_dir), None, "keep", hint=hint))
+    if body.update_info is None:
+        raise InputError("update_info, or weight_dir: missing")
+    transfer = live_of(job).transfer
+    if "update" in transfer:
+        raise InputError("update_info: one for each update; name all tensors in it")
+    transfer["update"] = body.update_info
+    return JSONResponse({"message": "Weights updated"})
+
+
+@router.post("/finish_weight_update")
+async def finish_update(job: Job, weight_version: Annotated[str | None, Body(embed=True)] = None) -> Response:
+    """Publishes what was noted: all engines receive it in one transaction."""
+    live = live_of(job)
+    if "update" not in live.transfer:
+        raise InputError("nothing to finish: /update_weights comes first")
+    transfer, live.transfer = live.transfer, {}
+    told = await update(job, Source(transfer=transfer), weight_version, "keep", hint="transfer")
+    return _answered(told)
+
+
+def _answered(told: Update) -> Response:
+    if not told.done:
+        return error_response(500, told.message)
+    return JSONResponse({"status": "ok", "message": "Weight update finished", "weight_version": told.version})
+
+
+@router.post("/update_weight_version")
+async def rename(new_version: Annotated[str, Body(embed=True)], job: Job) -> dict[str, Any]:
+    """Versions are named when they are published; this only agrees with the name that they have."""
+    version = await _version(job)
+    if new_version != version:
+        raise InputError(f"new_version: found {new_version}; the fleet has {version}, named when it was published")
+    return {"success": True, "message": f"Weight version is {version}", "new_version": version}
+
+
+@router.get("/get_weight_version")
+@router.get("/weight_info")
+async def weight_version(job: Job) -> dict[str, Any]:
+    """What the fleet serves."""
+    return {"weight_version": await _version(job)}
+
+
+async def _version(job: JobContext) -> str:
+    return (await job.glance(fresh=True)).orders.version
+
+
+@router.post("/init_weights_update_group")
+@router.post("/update_weights_from_distributed")
+@router.post("/update_weights_from_tensor")
+@router.post("/update_weights_from_ipc")
+async def not_supported(job: Job) -> Response:
+    """SGLang's transfers in memory: its engines are not ours."""
+    message = "not supported: save the weights where every worker sees them, and use /update_weights_from_disk"
+    return JSONResponse({"success": False, "message": message}, 400)

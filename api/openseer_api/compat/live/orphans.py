@@ -1,0 +1,31 @@
+"""Live batches of processes that are gone: whoever waited for them has lost the connection, so they are deleted."""
+
+import logging
+from collections.abc import Sequence
+
+from openseer_api.compat.live.requests import boot_of, owner
+from openseer_api.job.context import JobContext
+from openseer_core.queue.batch import BatchRecord
+
+log = logging.getLogger(__name__)
+
+ORPHAN_SECONDS = 300.0
+"""A process that has live batches opens a fresh one every minute (live_batch.BATCH_SECONDS); after so long without
+one it is gone, or cut off from the store, and then it tells its callers that their requests are lost."""
+
+
+async def delete_orphans(job: JobContext, batches: Sequence[BatchRecord]) -> int:
+    """Deletes the live batches of processes that are gone. Returns how many."""
+    mine = boot_of(job)
+    owned: dict[str, list[BatchRecord]] = {}
+    for record in batches:
+        if (boot := owner(job, record)) and boot != mine:
+            owned.setdefault(boot, []).append(record)
+    if not owned:
+        return 0
+    now = await job.store.now()
+    dead = [of for of in owned.values() if now - max(one.opened_at for one in of) > ORPHAN_SECONDS]
+    for record in (one for of in dead for one in of):
+        log.info("batch %s is of an api process that is gone", record.number)
+        await job.store.forget(record.number)
+    return sum(map(len, dead))

@@ -1,0 +1,219 @@
+"""What every route that generates does: take a call in, wait for its responses or stream them, let go of it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from fastapi import Request
+from fastapi import Response as HTTPResponse
+
+from openseer_api.compat.live.members import Member, Response, response_of
+from openseer_api.compat.live.refusals import GoneError
+from openseer_api.compat.live.requests import Live, live_of
+from openseer_api.compat.live.sampling import Drawing, sampling_of
+from openseer_api.job.context import JobContext
+from openseer_api.job.sampling import check_min_p
+from openseer_core.errors import InputError, ModelError
+from openseer_core.manifest.prompts import PromptLine
+from openseer_core.manifest.sampling_json import dump_sampling, parse_sampling
+from openseer_core.tokens import pack_tokens, unpack_logprobs, unpack_tokens
+from openseer_core.wire.batches import MAX_PROMPT_TOKENS
+from openseer_text.rendering import Rendered, TextCodec, misfit
+
+STREAM_SECONDS = 0.1
+"""So often does a stream look for new tokens; they come at the workers' checkpoints."""
+MOST_MEMBERS = 4096
+"""Responses of one call."""
+GROUP_HEADER = "X-Openseer-Group"
+encode = msgspec.json.Encoder().encode
+
+Prompt = list[int] | str | list[dict[str, str]]
+"""Token ids, text, or chat messages."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One HTTP request. `members`: in the order of its prompts, `drawing.count` of each. `named`: by the names that an
+    abort may use."""
+
+    drawing: Drawing
+    members: list[Member]
+    prompts: list[list[int]]
+    named: dict[str, list[Member]]
+    codec: TextCodec | None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of all prompts."""
+        return sum(map(len, self.prompts))
+
+    def prompt_of(self, index: int) -> list[int]:
+        """The prompt of one of its responses."""
+        return self.prompts[index // self.drawing.count]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a stream has of one response since its last piece. `end`: the whole response, with the last one."""
+
+    index: int
+    tokens: list[int]
+    logprobs: list[float]
+    text: str
+    end: Response | None = None
+
+
+async def open_call(
+    job: JobContext,
+    request: Request,
+    prompts: Sequence[Prompt],
+    drawing: Drawing,
+    *,
+    group: str | None = None,
+    names: Iterable[str] = (),
+    logprobs: bool = False,
+) -> Call:
+    """A call, checked and rendered; nothing is queued yet. Raises InputError, BusyError."""
+    if not 0 < len(prompts) * drawing.count <= MOST_MEMBERS:
+        raise InputError(f"found {len(prompts)} prompts of {drawing.count} responses, allowed: 1 to {MOST_MEMBERS}")
+    await live_of(job).check_room(len(prompts) * drawing.count)
+    sampling = sampling_of(job.job.spec.sampling, drawing, logprobs=logprobs)
+    await check_min_p(job, sampling, "min_p")
+    codec = await _codec(job, prompts)
+    name = group or request.headers.get(GROUP_HEADER, "")
+    loop, dumped = asyncio.get_running_loop(), dump_sampling(sampling)
+    members: list[Member] = []
+    rendered: list[list[int]] = []
+    for prompt in prompts:
+        ids = _render(prompt, codec)
+        problem = misfit(Rendered(ids), codec.context_tokens if codec is not None else None, sampling)
+        if problem:
+            raise InputError(problem)
+        rendered.append(ids)
+        told, packed, noise = bool(name) or drawing.count > 1, pack_tokens(ids), drawing.noise
+        for number in range(drawing.count):
+            seed = None if noise is None else noise + number
+            members.append(
+                Member(packed, dumped, sampling.max_tokens, seed, name, told, drawing.keeps_stop, loop.create_future())
+            )
+    return Call(drawing, members, rendered, dict.fromkeys(names, members), codec)
+
+
+async def _codec(job: JobContext, prompts: Sequence[Prompt]) -> TextCodec | None:
+    """The tokenizer: needed for text, welcome for token ids. Raises ModelError."""
+    try:
+        return await job.codec()
+    except ModelError:
+        if any(isinstance(prompt, str) or (prompt and isinstance(prompt[0], dict)) for prompt in prompts):
+            raise
+        return None
+
+
+def _render(prompt: Prompt, codec: TextCodec | None) -> list[int]:
+    if isinstance(prompt, str):
+        assert codec is not None
+        return codec.render(PromptLine("prompt", 0, prompt)).token_ids
+    ids = [token for token in prompt if isinstance(token, int)]
+    if len(ids) == len(prompt):
+        if len(ids) > MAX_PROMPT_TOKENS or any(not 0 <= token < 2**31 for token in ids):
+            raise InputError(f"prompt: needed are at most {MAX_PROMPT_TOKENS} token ids of 0 to {2**31 - 1}")
+        return ids
+    assert codec is not None
+    messages = tuple(message for message in prompt if isinstance(message, dict))
+    return codec.render(PromptLine("messages", 0, None, messages)).token_ids
+
+
+async def responses(job: JobContext, request: Request, call: Call) -> list[Response]:
+    """All responses of a call. Raises GoneError when the client hangs up; LostError."""
+    async with _running(job, call):
+        gone = asyncio.create_task(_hung_up(request))
+        ended = asyncio.ensure_future(asyncio.wait([member.ended for member in call.members]))
+        try:
+            await asyncio.wait((gone, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                raise GoneError("the client has hung up")
+        finally:
+            gone.cancel()
+            ended.cancel()
+    return [response_of(one.ended.result(), call.codec, keeps_stop=one.keeps_stop) for one in call.members]
+
+
+async def pieces(job: JobContext, call: Call) -> AsyncIterator[Piece]:
+    """The responses of a call as they grow. Closing it cancels what has not ended. Raises LostError."""
+    async with _running(job, call):
+        streams = [_Stream(job, call, index) for index in range(len(call.members))]
+        while streams:
+            await asyncio.wait([one.ended for one in streams], timeout=STREAM_SECONDS, return_when="FIRST_COMPLETED")
+            for one in list(streams):
+                piece = await one.look()
+                if piece is not None:
+                    yield piece
+                    if piece.end is not None:
+                        streams.remove(one)
+
+
+class _Stream:
+    """How much of one response has been sent."""
+
+    def __init__(self, job: JobContext, call: Call, index: int) -> None:
+        member = call.members[index]
+        self.ended = member.ended
+        self._job, self._call, self._index, self._member = job, call, index, member
+        self._sent = self._characters = 0
+        # A stop string is cut from the text, so its first characters are held back.
+        longest = max(map(len, parse_sampling(member.sampling).stop), default=1)
+        self._held = 0 if member.keeps_stop else longest - 1
+
+    async def look(self) -> Piece | None:
+        if self.ended.done():
+            end = response_of(self.ended.result(), self._call.codec, keeps_stop=self._member.keeps_stop)
+            return self._piece(end.tokens, end.logprobs, end.text, end)
+        if self._member.request is None:
+            return None
+        try:
+            record = await self._job.store.record(self._member.request)
+        except KeyError:
+            return None  # it is being queued just now
+        tokens = unpack_tokens(record.tokens)
+        if len(tokens) <= self._sent:
+            return None
+        logprobs = unpack_logprobs(record.logprobs) if len(record.logprobs) == len(record.tokens) else []
+        return self._piece(tokens, logprobs, self._settled(tokens), None)
+
+    def _settled(self, tokens: list[int]) -> str:
+        codec = self._call.codec
+        if codec is None or codec.read is None:
+            return ""
+        text = codec.read(tokens).rstrip("\ufffd")
+        return text[: len(text) - self._held] if self._held else text
+
+    def _piece(self, tokens: list[int], logprobs: list[float], text: str, end: Response | None) -> Piece:
+        start, begin = self._sent, self._characters
+        self._sent, self._characters = len(tokens), max(begin, len(text))
+        return Piece(self._index, tokens[start:], logprobs[start:], text[begin:], end)
+
+
+def answer(content: Any) -> HTTPResponse:
+    """A whole answer; there are many, and long ones."""
+    return HTTPResponse(encode(content), media_type="application/json")
+
+
+@asynccontextmanager
+async def _running(job: JobContext, call: Call) -> AsyncGenerator[Live]:
+    """The call is known to aborts meanwhile; what has not ended afterwards is cancelled."""
+    live = live_of(job)
+    live.ask(call.members, call.named)
+    try:
+        yield live
+    finally:
+        live.forget(call.named)
+        await asyncio.shield(live.drop(call.members))
+
+
+async def _hung_up(request: Request) -> None:
+    """Returns when the client closes the connection; the body has been read by then."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,117 @@
+"""Responses as OpenAI's clients read them, with vLLM's extra fields."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from openseer_api.compat.live.members import Response
+from openseer_api.compat.live.serving import Call, Piece
+from openseer_api.compat.openai.wire import ChatRequest, CompletionRequest, OpenAIRequest
+
+
+def envelope(key: str, kind: str, model: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    """What every answer has around its choices."""
+    return {"id": key, "object": kind, "created": int(time.time()), "model": model, "choices": choices}
+
+
+def usage(call: Call, tokens: int) -> dict[str, Any]:
+    """Counts of a call."""
+    prompt = call.prompt_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
+
+
+def completion_choice(index: int, response: Response, body: CompletionRequest, call: Call) -> dict[str, Any]:
+    """One choice of a completion."""
+    return {
+        "index": index,
+        "text": response.text,
+        "logprobs": _lists(response.tokens, response.logprobs, body, call) if body.logprobs is not None else None,
+        "prompt_token_ids": call.prompt_of(index) if body.return_token_ids else None,
+        **_ending(response),
+        **({"token_ids": response.tokens} if body.return_token_ids else {}),
+    }
+
+
+def completion_piece(piece: Piece, body: CompletionRequest, call: Call) -> dict[str, Any]:
+    """One choice of a completion's stream."""
+    return {
+        "index": piece.index,
+        "text": piece.text,
+        "logprobs": _lists(piece.tokens, piece.logprobs, body, call) if body.logprobs is not None else None,
+        **_ending(piece.end),
+        **({"token_ids": piece.tokens} if body.return_token_ids else {}),
+    }
+
+
+def chat_choice(index: int, response: Response, body: ChatRequest, call: Call) -> dict[str, Any]:
+    """One choice of a chat completion."""
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": response.text},
+        "logprobs": _contents(response.tokens, response.logprobs, body, call) if body.logprobs else None,
+        **_ending(response),
+        **({"token_ids": response.tokens} if body.return_token_ids else {}),
+    }
+
+
+def chat_piece(piece: Piece, body: ChatRequest, call: Call, *, first: bool) -> dict[str, Any]:
+    """One choice of a chat completion's stream."""
+    return {
+        "index": piece.index,
+        "delta": ({"role": "assistant"} if first else {}) | {"content": piece.text},
+        "logprobs": _contents(piece.tokens, piece.logprobs, body, call) if body.logprobs else None,
+        **_ending(piece.end),
+        **({"token_ids": piece.tokens} if body.return_token_ids else {}),
+    }
+
+
+def _ending(response: Response | None) -> dict[str, Any]:
+    if response is None:
+        return {"finish_reason": None}
+    return {
+        "finish_reason": response.finish,
+        "stop_reason": response.stop,
+        "weight_versions": response.versions,
+    }
+
+
+def _lists(tokens: Sequence[int], logprobs: Sequence[float], body: OpenAIRequest, call: Call) -> dict[str, Any]:
+    words = token_words(tokens, call, ids=bool(body.return_tokens_as_token_ids))
+    return {
+        "tokens": words,
+        "token_logprobs": list(logprobs),
+        "top_logprobs": [{word: value} for word, value in zip(words, logprobs, strict=False)],
+        "text_offset": _offsets(words),
+    }
+
+
+def _contents(tokens: Sequence[int], logprobs: Sequence[float], body: ChatRequest, call: Call) -> dict[str, Any]:
+    return contents(tokens, logprobs, call, top=bool(body.top_logprobs), ids=bool(body.return_tokens_as_token_ids))
+
+
+def contents(
+    tokens: Sequence[int], logprobs: Sequence[float], call: Call, *, top: bool = False, ids: bool = False
+) -> dict[str, Any]:
+    """Log-probabilities as chat completions have them."""
+    words = token_words(tokens, call, ids=ids)
+    content = [
+        {"token": word, "logprob": value, "bytes": list(word.encode())}
+        for word, value in zip(words, logprobs, strict=False)
+    ]
+    return {"content": [one | {"top_logprobs": [dict(one)] if top else []} for one in content]}
+
+
+def token_words(tokens: Sequence[int], call: Call, *, ids: bool) -> list[str]:
+    """Tokens as text, or as vLLM writes ids where there is no text."""
+    read = call.codec.read if call.codec is not None else None
+    if read is None or ids:
+        return [f"token_id:{token}" for token in tokens]
+    return [read([token]) for token in tokens]
+
+
+def _offsets(words: Sequence[str]) -> list[int]:
+    offsets, at = list[int](), 0
+    for word in words:
+        offsets.append(at)
+        at += len(word)
+    return offsets

@@ -1,0 +1,118 @@
+"""OpenAI's routes: models, completions, chat completions, whole or streamed."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from openseer_api.compat.live.refusals import ProtocolRoute, status_of
+from openseer_api.compat.live.serving import Call, Piece, answer, encode, open_call, pieces, responses
+from openseer_api.compat.openai import rendering
+from openseer_api.compat.openai.wire import ChatRequest, CompletionRequest, OpenAIRequest
+from openseer_api.job.context import JobContext
+from openseer_api.routes.access import Job
+from openseer_core.errors import OpenseerError
+
+router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
+SSE = "text/event-stream"
+STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+@router.get("/v1/models")
+async def models(job: Job) -> dict[str, Any]:
+    """The one model of the job."""
+    path = job.job.spec.model.path
+    codec = job.known_codec()
+    card = {"id": path, "object": "model", "created": 0, "owned_by": "openseer", "root": path, "parent": None}
+    return {"object": "list", "data": [card | {"max_model_len": codec.context_tokens if codec is not None else None}]}
+
+
+@router.post("/v1/completions")
+async def completions(body: CompletionRequest, request: Request, job: Job) -> Response:
+    """Completions of one prompt or several."""
+    key = _key("cmpl", body, request)
+    names = [key, *_given(body, request)]
+    call = await open_call(
+        job, request, body.prompts, body, group=body.group, names=names, logprobs=body.logprobs is not None
+    )
+
+    def choice(piece: Piece) -> dict[str, Any]:
+        return rendering.completion_piece(piece, body, call)
+
+    if body.stream:
+        return _streamed(job, call, body, (key, "text_completion", _model(job, body)), choice)
+    found = await responses(job, request, call)
+    choices = [rendering.completion_choice(index, one, body, call) for index, one in enumerate(found)]
+    tokens = sum(len(one.tokens) for one in found)
+    whole = rendering.envelope(key, "text_completion", _model(job, body), choices)
+    return answer(whole | {"usage": rendering.usage(call, tokens)})
+
+
+@router.post("/v1/chat/completions")
+async def chat(body: ChatRequest, request: Request, job: Job) -> Response:
+    """Answers to a chat, which the model's own template renders."""
+    key = _key("chatcmpl", body, request)
+    names = [key, *_given(body, request)]
+    call = await open_call(
+        job, request, [body.rendered], body, group=body.group, names=names, logprobs=bool(body.logprobs)
+    )
+    begun: set[int] = set()
+
+    def choice(piece: Piece) -> dict[str, Any]:
+        first = piece.index not in begun
+        begun.add(piece.index)
+        return rendering.chat_piece(piece, body, call, first=first)
+
+    if body.stream:
+        return _streamed(job, call, body, (key, "chat.completion.chunk", _model(job, body)), choice)
+    found = await responses(job, request, call)
+    choices = [rendering.chat_choice(index, one, body, call) for index, one in enumerate(found)]
+    tokens = sum(len(one.tokens) for one in found)
+    whole = rendering.envelope(key, "chat.completion", _model(job, body), choices)
+    prompt = {"prompt_token_ids": call.prompts[0]} if body.return_token_ids else {}
+    return answer(whole | prompt | {"usage": rendering.usage(call, tokens)})
+
+
+def _streamed(
+    job: JobContext, call: Call, body: OpenAIRequest, head: tuple[str, str, str], choice: Callable[[Piece], Any]
+) -> Response:
+    return StreamingResponse(_events(job, call, body, head, choice), media_type=SSE, headers=STREAM_HEADERS)
+
+
+async def _events(
+    job: JobContext, call: Call, body: OpenAIRequest, head: tuple[str, str, str], choice: Callable[[Piece], Any]
+) -> AsyncIterator[bytes]:
+    """Chunks as server-sent events; an error in the middle is an event too, for the status has been sent."""
+    tokens = 0
+    try:
+        async for piece in pieces(job, call):
+            tokens += len(piece.tokens)
+            yield event(rendering.envelope(*head, [choice(piece)]))
+    except OpenseerError as error:
+        status = status_of(error)
+        yield event({"error": {"message": str(error), "type": "server_error", "param": None, "code": status}})
+    else:
+        if body.usage_wanted:
+            yield event(rendering.envelope(*head, []) | {"usage": rendering.usage(call, tokens)})
+    yield b"data: [DONE]\n\n"
+
+
+def event(content: Any) -> bytes:
+    """One server-sent event."""
+    return b"data: %s\n\n" % encode(content)
+
+
+def _key(kind: str, body: OpenAIRequest, request: Request) -> str:
+    given = _given(body, request)
+    return f"{kind}-{given[0] if given else uuid.uuid4().hex}"
+
+
+def _given(body: OpenAIRequest, request: Request) -> list[str]:
+    """The id that the caller gave its request."""
+    return [one for one in (body.request_id, request.headers.get("X-Request-Id")) if one]
+
+
+def _model(job: JobContext, body: OpenAIRequest) -> str:
+    return body.model or job.job.spec.model.path

@@ -1,0 +1,4 @@
+"""SGLang's own generate route.
+
+Read `wire`, `generate`. Tests: tests/api/compat/test_engines.py.
+"""

@@ -1,0 +1,124 @@
+"""SGLang's `/generate` and its aborts."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi import Response as HTTPResponse
+from fastapi.responses import StreamingResponse
+
+from openseer_api.compat.live.members import Response
+from openseer_api.compat.live.refusals import ProtocolRoute, status_of
+from openseer_api.compat.live.requests import live_of
+from openseer_api.compat.live.serving import Call, Piece, answer, open_call, pieces, responses
+from openseer_api.compat.openai.routes import SSE, STREAM_HEADERS, event
+from openseer_api.compat.sglang.wire import AbortRequest, GenerateRequest
+from openseer_api.job.context import JobContext
+from openseer_api.routes.access import Job
+from openseer_core.errors import InputError, OpenseerError
+
+router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
+
+
+@router.api_route("/generate", methods=["POST", "PUT"])
+async def generate(body: GenerateRequest, request: Request, job: Job) -> HTTPResponse:
+    """One response, or a list of them where the prompts are a list or n is more than one."""
+    body.check()
+    prompts = body.prompts
+    params, rids = body.params(len(prompts)), body.rids(len(prompts))
+    calls = [
+        await open_call(job, request, [prompt], draw, group=group, names=(rid,), logprobs=body.wants_logprobs)
+        for prompt, draw, rid, group in zip(prompts, params, rids, body.groups(params), strict=True)
+    ]
+    if body.stream:
+        if len(calls) > 1:
+            raise InputError("stream: one prompt a call")
+        return StreamingResponse(_events(job, calls[0], body, rids[0]), media_type=SSE, headers=STREAM_HEADERS)
+    found = await _all(job, request, calls)
+    version = (await job.glance()).orders.version
+    answers = [
+        _answer(one, rid, call, body, version) for call, rid, of in zip(calls, rids, found, strict=True) for one in of
+    ]
+    return answer(answers if body.is_batch or len(answers) > 1 else answers[0])
+
+
+async def _all(job: JobContext, request: Request, calls: Sequence[Call]) -> list[list[Response]]:
+    """Prompts of one call are awaited as one, so that a client that hangs up ends all."""
+    if len(calls) == 1:
+        return [await responses(job, request, calls[0])]
+    joined = Call(
+        calls[0].drawing,
+        [member for call in calls for member in call.members],
+        [call.prompts[0] for call in calls],
+        {name: of for call in calls for name, of in call.named.items()},
+        calls[0].codec,
+    )
+    found = iter(await responses(job, request, joined))
+    return [[next(found) for _ in call.members] for call in calls]
+
+
+def _answer(one: Response, rid: str, call: Call, body: GenerateRequest, version: str) -> dict[str, Any]:
+    meta: dict[str, Any] = {
+        "id": rid,
+        "finish_reason": finish_of(one),
+        "prompt_tokens": call.prompt_tokens,
+        "completion_tokens": len(one.tokens),
+        "cached_tokens": 0,
+        "weight_version": one.version or version,
+        "weight_versions": one.versions,
+    }
+    if body.wants_logprobs:
+        meta["input_token_logprobs"] = []
+        meta["output_token_logprobs"] = [
+            [value, token, _word(token, call, body)] for value, token in zip(one.logprobs, one.tokens, strict=False)
+        ]
+    return {"text": one.text, "output_ids": one.tokens, "meta_info": meta}
+
+
+def finish_of(one: Response) -> dict[str, Any]:
+    """Why it ended, in SGLang's words."""
+    if one.finish == "stop":
+        return {"type": "stop", "matched": one.stop}
+    if one.finish == "length":
+        return {"type": "length", "length": len(one.tokens)}
+    return {"type": "abort", "message": "Aborted", "status_code": None, "err_type": None}
+
+
+def _word(token: int, call: Call, body: GenerateRequest) -> str | None:
+    read = call.codec.read if call.codec is not None else None
+    return read([token]) if body.return_text_in_logprobs and read is not None else None
+
+
+async def _events(job: JobContext, call: Call, body: GenerateRequest, rid: str) -> AsyncIterator[bytes]:
+    """As SGLang streams: each event holds the whole response so far."""
+    version = (await job.glance()).orders.version
+    so_far = [Response([], [], "", None, "", []) for _ in call.members]
+    try:
+        async for piece in pieces(job, call):
+            one = so_far[piece.index] = _longer(so_far[piece.index], piece)
+            told = _answer(one, rid, call, body, version)
+            if piece.end is None:
+                told["meta_info"]["finish_reason"] = None
+            yield event(told | ({"index": piece.index} if len(so_far) > 1 else {}))
+    except OpenseerError as error:
+        yield event({"error": {"message": str(error), "type": "server_error", "code": status_of(error)}})
+    yield b"data: [DONE]\n\n"
+
+
+def _longer(before: Response, piece: Piece) -> Response:
+    if piece.end is not None:
+        return piece.end
+    return Response(
+        before.tokens + piece.tokens, before.logprobs + piece.logprobs, "", None, before.text + piece.text, []
+    )
+
+
+@router.post("/abort_request")
+async def abort(body: AbortRequest, job: Job) -> HTTPResponse:
+    """Ends one request, or all; the calls that wait for them get their partial tokens."""
+    live = live_of(job)
+    if body.abort_all:
+        await live.drop_all()
+    elif body.rid:
+        await live.drop_named([body.rid])
+    return HTTPResponse(status_code=200)

@@ -1,0 +1,155 @@
+"""vLLM's token-in, token-out route, and the aborts of its requests."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from openseer_api.compat.live import members
+from openseer_api.compat.live.refusals import ProtocolRoute, status_of
+from openseer_api.compat.live.requests import live_of
+from openseer_api.compat.live.sampling import Drawing
+from openseer_api.compat.live.serving import Call, Piece, answer, open_call, pieces, responses
+from openseer_api.compat.openai import rendering
+from openseer_api.compat.openai.routes import SSE, STREAM_HEADERS, event
+from openseer_api.compat.openai.wire import StreamOptions
+from openseer_api.job.context import JobContext
+from openseer_api.routes.access import Job
+from openseer_core.errors import InputError, OpenseerError
+
+router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
+PREFIX = "generate-tokens-"
+"""What vLLM puts before the id that a caller gives its request."""
+
+
+class Params(Drawing):
+    """vLLM's SamplingParams, as far as they travel in JSON."""
+
+    logprobs: int | None = Field(default=None, ge=0, le=1)
+    extra_args: dict[str, Any] | None = None
+
+
+class GenerateRequest(BaseModel):
+    """One prompt. Fields about images, KV transfer and salts of caches are vLLM's own affair and are not read."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    request_id: str | None = None
+    token_ids: list[int] = Field(min_length=1)
+    sampling_params: Params = Field(default_factory=Params)
+    model: str | None = None
+    features: None = None
+    content_parts: None = None
+    output_mode: Literal["tokens", "text"] = "tokens"
+    return_token_ids: bool | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    group_id: str | None = None
+
+    @property
+    def group(self) -> str | None:
+        """The group that the caller names."""
+        named = self.group_id or (self.sampling_params.extra_args or {}).get("group_id")
+        return None if named is None else str(named)
+
+
+class AbortRequests(BaseModel):
+    """Which requests to end."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    request_ids: Annotated[list[str] | None, Field(description="None, or empty where vLLM allows it: all.")] = None
+
+
+@router.post("/inference/v1/generate")
+async def generate(body: GenerateRequest, request: Request, job: Job) -> Response:
+    """Responses to one prompt, in token ids."""
+    given = body.request_id or request.headers.get("X-Request-Id") or uuid.uuid4().hex
+    key, wanted = f"{PREFIX}{given}", body.sampling_params.logprobs is not None
+    call = await open_call(
+        job, request, [body.token_ids], body.sampling_params, group=body.group, names=(given, key), logprobs=wanted
+    )
+    if body.stream:
+        return StreamingResponse(_events(job, call, body, key), media_type=SSE, headers=STREAM_HEADERS)
+    found = await responses(job, request, call)
+    choices = [
+        {"index": index, **_content(one.tokens, one.logprobs, one.text, body, call), **_ending(one)}
+        for index, one in enumerate(found)
+    ]
+    return answer(
+        _envelope(key, body, call, choices)
+        | {
+            "model": body.model or job.job.spec.model.path,
+            "created": int(time.time()),
+            "usage": rendering.usage(call, sum(len(one.tokens) for one in found)),
+        }
+    )
+
+
+async def _events(job: JobContext, call: Call, body: GenerateRequest, key: str) -> AsyncIterator[bytes]:
+    tokens = 0
+    try:
+        async for piece in pieces(job, call):
+            tokens += len(piece.tokens)
+            yield event(_envelope(key, body, call, [_piece(piece, body, call)]))
+    except OpenseerError as error:
+        told = {"message": str(error), "type": "server_error", "param": None, "code": status_of(error)}
+        yield event({"error": told})
+    else:
+        if body.stream_options is not None and body.stream_options.include_usage:
+            yield event(_envelope(key, body, call, []) | {"usage": rendering.usage(call, tokens)})
+    yield b"data: [DONE]\n\n"
+
+
+def _envelope(key: str, body: GenerateRequest, call: Call, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    prompt = {"prompt_token_ids": call.prompts[0]} if body.return_token_ids else {}
+    return {"request_id": key, "output_mode": body.output_mode, "choices": choices, **prompt}
+
+
+def _piece(piece: Piece, body: GenerateRequest, call: Call) -> dict[str, Any]:
+    content = _content(piece.tokens, piece.logprobs, piece.text, body, call)
+    return {"index": piece.index, **content, **(_ending(piece.end) if piece.end is not None else {})}
+
+
+def _content(
+    tokens: Sequence[int], logprobs: Sequence[float], text: str, body: GenerateRequest, call: Call
+) -> dict[str, Any]:
+    content: dict[str, Any] = {"token_ids": list(tokens)}
+    if body.sampling_params.logprobs is not None:
+        pairs = zip(tokens, logprobs, strict=False)
+        entries = [{"token_id": token, "logprob": value, "rank": None} for token, value in pairs]
+        content["logprobs"] = {"content": [one | {"top_logprobs": [dict(one)]} for one in entries]}
+    if body.output_mode == "text":
+        content["text"] = text
+        content.pop("logprobs", None)
+        if body.sampling_params.logprobs is not None:
+            content["logprobs"] = rendering.contents(tokens, logprobs, call)
+    return content
+
+
+def _ending(response: members.Response) -> dict[str, Any]:
+    return {
+        "finish_reason": response.finish,
+        "stop_reason": response.stop,
+        "weight_versions": response.versions,
+    }
+
+
+@router.post("/inference/v1/abort_requests")
+async def abort_some(body: AbortRequests, job: Job) -> dict[str, Any]:
+    """Ends requests by their ids; the calls that wait for them get their partial tokens."""
+    if body.request_ids is None:
+        raise InputError("request_ids: missing")
+    return {"status": "aborted", "aborted": await live_of(job).drop_named(body.request_ids)}
+
+
+@router.post("/abort_requests")
+async def abort(body: AbortRequests, job: Job) -> dict[str, Any]:
+    """The same; without ids all that came through the compatible routes."""
+    live = live_of(job)
+    count = await (live.drop_named(body.request_ids) if body.request_ids else live.drop_all())
+    return {"status": "aborted", "aborted": count}

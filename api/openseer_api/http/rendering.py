@@ -1,0 +1,234 @@
+"""From what the store holds to what crosses HTTP."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from openseer_core.manifest.sampling_json import parse_sampling
+from openseer_core.queue.batch import TAIL, BatchRecord, Entry, GroupEnd
+from openseer_core.queue.messages import APPEND, Chunk, RequestRecord, Result
+from openseer_core.tokens import unpack_logprobs, unpack_tokens
+from openseer_core.wire.batches import (
+    Batch,
+    BatchMetrics,
+    BatchSpec,
+    BatchState,
+    ChunkInfo,
+    RequestInfo,
+    Target,
+    VersionSpan,
+)
+from openseer_core.worker.draft_metrics import DraftCounts
+from openseer_text.rendering import TextCodec
+from openseer_text.stop_strings import visible_text
+
+
+def render_batch(record: BatchRecord, spec: BatchSpec, now: float, drafts: DraftCounts) -> Batch:
+    """A batch as it stands. `now`: seconds of the store's clock; `drafts`: what was drafted while it ran."""
+    counts = record.progress
+    open_ = counts.requests - counts.closed
+    return Batch(
+        id=record.number,
+        state=_state(record),
+        weights_version=record.version,
+        purpose=spec.purpose,
+        priority=spec.priority,
+        target=spec.target,
+        target_met=is_met(record, spec.target),
+        wanted=_wanted(record, spec.target),
+        progress=counts.closed / counts.requests if counts.requests else 0.0,
+        eta_seconds=_eta(record, open_, now),
+        tail=0 < open_ <= counts.requests / TAIL,
+        last_cursor=counts.entries,
+        acknowledged_cursor=record.acknowledged,
+        metrics=_metrics(record, now, drafts),
+        metadata=spec.metadata,
+    )
+
+
+def is_met(record: BatchRecord, target: Target | None) -> bool:
+    """Whether the batch has what it needs."""
+    if target is None:
+        return False
+    counts = record.progress
+    return (counts.valid if target.count == "valid" else counts.groups_whole) >= target.groups
+
+
+def is_complete(record: BatchRecord) -> bool:
+    """Whether no more results will come."""
+    return record.progress.complete or record.forgotten
+
+
+def _state(record: BatchRecord) -> BatchState:
+    if record.forgotten:
+        return "acknowledged"
+    if record.progress.complete:
+        return "complete"
+    return "sealed" if record.progress.sealed else "open"
+
+
+def _wanted(record: BatchRecord, target: Target | None) -> int:
+    """Groups still to be submitted if all that are under way turn out well."""
+    if target is None:
+        return 0
+    counts = record.progress
+    running = counts.groups - counts.groups_ended
+    if target.count == "finished":
+        return max(0, target.groups - counts.groups_whole - running)
+    hopeful = counts.groups_whole - counts.valid - counts.invalid
+    return max(0, target.groups - counts.valid - max(0, hopeful) - running)
+
+
+def _eta(record: BatchRecord, open_: int, now: float) -> float | None:
+    """Linear in requests; None while nothing has ended."""
+    done = record.progress.closed
+    if not record.started_at or not done:
+        return None
+    return 0.0 if not open_ else (now - record.started_at) / done * open_
+
+
+def _metrics(record: BatchRecord, now: float, drafts: DraftCounts) -> BatchMetrics:
+    counts = record.progress
+    end = record.ended_at if counts.closed == counts.requests else now
+    seconds = max(0.0, end - record.started_at) if record.started_at else 0.0
+    return BatchMetrics(
+        groups=counts.groups,
+        groups_finished=counts.groups_ended,
+        groups_whole=counts.groups_whole,
+        groups_valid=counts.valid,
+        groups_invalid=counts.invalid,
+        groups_carried=counts.groups_carried,
+        groups_stale=counts.groups_stale,
+        requests=counts.requests,
+        requests_ok=counts.ok,
+        requests_aborted=counts.aborted,
+        requests_infra_failed=counts.infra_failed,
+        requests_carried_over=counts.carried_over,
+        tokens=counts.tokens,
+        seconds=seconds,
+        tokens_per_second=counts.tokens / seconds if seconds else 0.0,
+        tail_seconds=max(0.0, end - record.tail_at) if record.tail_at else 0.0,
+        length_mean=counts.tokens / counts.requests if counts.requests else 0.0,
+        length_max=counts.longest,
+        drafted_tokens=drafts.drafted,
+        accepted_tokens=drafts.accepted,
+        draft_share=drafts.draft_share,
+        acceptance_length=drafts.acceptance_length or 1.0,
+    )
+
+
+# ---- results: plain dictionaries, for there are thousands a second
+
+
+def render_entries(entries: Iterable[Entry], codec: TextCodec | None) -> list[dict[str, Any]]:
+    """Entries of a results stream as wire.ResultItem and wire.GroupItem say."""
+    return [render_result(one, codec) if isinstance(one, Result) else _group_item(one) for one in entries]
+
+
+def render_result(result: Result, codec: TextCodec | None) -> dict[str, Any]:
+    """A finished turn."""
+    sampling = parse_sampling(result.sampling)
+    tokens = unpack_tokens(result.tokens)
+    has_logprobs = sampling.logprobs != "none"
+    read = codec.read if codec is not None else None
+    return {
+        "kind": "result",
+        "cursor": result.cursor,
+        "batch": result.request.group.batch,
+        "group": result.request.group.name,
+        "index": result.request.index,
+        "turn": result.turn,
+        "status": result.status.value,
+        "finish_reason": result.reason.value,
+        "stop_reason": result.stop_reason or None,
+        "weights_version": result.version,
+        "versions": version_spans(result.chunks),
+        "prompt_token_ids": unpack_tokens(result.prompt),
+        "token_ids": tokens,
+        "logprobs": unpack_logprobs(result.logprobs) if has_logprobs else None,
+        "logprobs_of": sampling.logprobs if has_logprobs else None,
+        "sampled": sampled_spans(result.chunks),
+        "text": visible_text(read, tokens, result.stop_reason, sampling.stop) if read is not None else None,
+        "chunks": [_chunk(one) for one in result.chunks],
+        "metadata": _metadata(result.metadata),
+        "enqueued_at": result.enqueued_at,
+        "finished_at": result.finished_at,
+    }
+
+
+def _group_item(end: GroupEnd) -> dict[str, Any]:
+    return {
+        "kind": "group",
+        "cursor": end.cursor,
+        "batch": end.group.batch,
+        "group": end.group.name,
+        "size": end.size,
+        "ok": end.ok,
+        "aborted": end.aborted,
+        "infra_failed": end.infra_failed,
+        "carried_over": end.carried_over,
+        "whole": end.whole,
+        "finished_at": end.ended_at,
+    }
+
+
+def _chunk(chunk: Chunk) -> dict[str, Any]:
+    return {
+        "worker": chunk.worker,
+        "start": chunk.start,
+        "end": chunk.end,
+        "claimed_at": chunk.claimed_at,
+        "ended_at": chunk.ended_at,
+        "event": chunk.event,
+        "version": chunk.version,
+    }
+
+
+def _metadata(text: str) -> Any:
+    return json.loads(text).get("metadata", {})
+
+
+def version_spans(chunks: Sequence[Chunk]) -> list[dict[str, Any]]:
+    """Which weights sampled which tokens; neighbours of one version are one span."""
+    spans: list[dict[str, Any]] = []
+    for chunk in chunks:
+        if chunk.event == APPEND or chunk.start == chunk.end:
+            continue
+        if spans and spans[-1]["version"] == chunk.version and spans[-1]["end"] == chunk.start:
+            spans[-1]["end"] = chunk.end
+        else:
+            spans.append({"version": chunk.version, "start": chunk.start, "end": chunk.end})
+    return spans
+
+
+def sampled_spans(chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
+    """Spans of tokens that the model drew."""
+    spans: list[tuple[int, int]] = []
+    for chunk in chunks:
+        if chunk.event == APPEND or chunk.start == chunk.end:
+            continue
+        if spans and spans[-1][1] == chunk.start:
+            spans[-1] = (spans[-1][0], chunk.end)
+        else:
+            spans.append((chunk.start, chunk.end))
+    return spans
+
+
+def render_request(record: RequestRecord) -> RequestInfo:
+    """A request as it stands; of what its present lease has generated, only what is checkpointed."""
+    tokens = unpack_tokens(record.tokens)
+    logprobs = unpack_logprobs(record.logprobs) if len(record.logprobs) == len(record.tokens) else None
+    return RequestInfo(
+        batch=record.request.group.batch,
+        group=record.request.group.name,
+        index=record.request.index,
+        turn=record.turn,
+        state=record.state.value,
+        finish_reason=record.reason or None,
+        worker=record.holder.split("#", 1)[0] if record.state.value == "leased" else None,
+        token_ids=tokens,
+        logprobs=logprobs,
+        sampled=sampled_spans(record.chunks),
+        versions=[VersionSpan(**span) for span in version_spans(record.chunks)],
+        chunks=[ChunkInfo(**_chunk(chunk)) for chunk in record.chunks],
+    )

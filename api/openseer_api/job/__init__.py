@@ -1,0 +1,5 @@
+"""One served job as the routes work with it.
+
+Read `context`, `upload` (groups into the queue), `sampling`, `history`, `target`, `fleet_changes`, then `drafting`
+and `metrics`. Tests: tests/api/job.
+"""

@@ -1,0 +1,147 @@
+"""A job that is served: its manifest, its store, and what of both is read at every call."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from openseer_api.job.drafting import DraftsOfBatches
+from openseer_core.errors import ModelError
+from openseer_core.ids import worker_name
+from openseer_core.manifest.job import RolloutJob, Sampling
+from openseer_core.queue.batch import BatchRecord
+from openseer_core.queue.placement import Placement
+from openseer_core.weights.fleet_spec import Orders
+from openseer_core.wire.batches import BatchSpec
+from openseer_core.worker.heartbeat import WorkerStatus
+from openseer_store.port import Store
+from openseer_text.rendering import TextCodec, open_codec
+
+log = logging.getLogger(__name__)
+
+GLANCE_SECONDS = 0.2
+"""How old what is known of the fleet may be before it is read anew."""
+KNOWN_BATCHES = 256
+"""Batches whose parameters are kept parsed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one job takes in. `queued`: requests that may wait; `upload_bytes`, `line_bytes`: of one call, one group."""
+
+    queued: int = 200_000
+    upload_bytes: int = 256 * 2**20
+    line_bytes: int = 16 * 2**20
+    body_bytes: int = 64 * 2**20
+
+
+@dataclass(slots=True)
+class Glance:
+    """The fleet as it was a moment ago."""
+
+    at: float = float("-inf")
+    orders: Orders = field(default_factory=Orders)
+    workers: list[WorkerStatus] = field(default_factory=list[WorkerStatus])
+    now: float = 0.0
+
+
+class JobContext:
+    """What requests of one job work with."""
+
+    def __init__(self, job: RolloutJob, store: Store, limits: Limits | None = None) -> None:
+        self.job = job
+        self.store = store
+        self.limits = limits or Limits()
+        self.placement = Placement.of(job.spec.rollout, job.spec.workers)
+        self._codec: asyncio.Future[TextCodec | ModelError] | None = None
+        self._specs: dict[int, BatchSpec] = {}
+        self._glance = Glance()
+        self.drafts = DraftsOfBatches()
+        self.closing: list[Callable[[], Awaitable[None]]] = []
+        """What others keep for this job and have to end while its store is still there."""
+        self.counts = dict.fromkeys(("compatible_requests", "compatible_grouped", "compatible_recognised"), 0)
+
+    def renew(self, job: RolloutJob) -> None:
+        """The manifest has changed: another number of workers, say."""
+        self.job = job
+
+    async def codec(self) -> TextCodec:
+        """The model's tokenizer, loaded once, in a thread. Raises ModelError where this process cannot have it."""
+        if self._codec is None:
+            self._codec = asyncio.ensure_future(asyncio.to_thread(_open_codec, self.job))
+        found = await asyncio.shield(self._codec)
+        if isinstance(found, ModelError):
+            raise ModelError(f"{found}. Without the model's tokenizer, send prompt_token_ids")
+        return found
+
+    def known_codec(self) -> TextCodec | None:
+        """The tokenizer if it is there already: results are read as text only then."""
+        if self._codec is None or not self._codec.done():
+            return None
+        found = self._codec.result()
+        return found if not isinstance(found, ModelError) else None
+
+    def spec_of(self, record: BatchRecord) -> BatchSpec:
+        """What the trainer said of a batch when it opened it."""
+        known = self._specs.get(record.number)
+        if known is None:
+            if len(self._specs) >= KNOWN_BATCHES:
+                self._specs.pop(next(iter(self._specs)))
+            known = self._specs[record.number] = BatchSpec.model_validate_json(record.spec)
+        return known
+
+    def sampling_of(self, spec: BatchSpec) -> Sampling:
+        """How tokens of a batch are drawn."""
+        return spec.sampling or self.job.spec.sampling
+
+    async def glance(self, *, fresh: bool = False) -> Glance:
+        """Orders and workers, at most GLANCE_SECONDS old (`fresh`: read now)."""
+        if fresh or time.monotonic() - self._glance.at > GLANCE_SECONDS:
+            orders, workers, now = await asyncio.gather(self.store.orders(), self.store.workers(), self.store.now())
+            self._glance = Glance(time.monotonic(), orders, workers, now)
+        return self._glance
+
+    async def close(self) -> None:
+        """Lets go of what waits here, and of the store."""
+        for close in self.closing:
+            await close()
+        await self.store.close()
+
+    @property
+    def gpus_per_worker(self) -> int:
+        """Processors of a worker, for GPU time."""
+        parallelism = self.job.spec.workers.parallelism
+        return parallelism.tensor * parallelism.pipeline
+
+    def worker_names(self) -> list[str]:
+        """Names of the workers that the manifest asks for."""
+        return [worker_name(index) for index in range(self.job.spec.workers.replicas)]
+
+
+def _open_codec(job: RolloutJob) -> TextCodec | ModelError:
+    try:
+        return open_codec(job.spec.model)
+    except ModelError as error:
+        log.warning("%s/%s: %s", job.namespace, job.name, error)
+        return error
+
+
+class JobDirectory(Protocol):
+    """Finds the jobs that are served here."""
+
+    async def find(self, namespace: str, name: str) -> JobContext | None:
+        """The job's context; None where no such job serves."""
+        ...
+
+
+class OneJob:
+    """The directory of a server on one machine."""
+
+    def __init__(self, context: JobContext) -> None:
+        self.context = context
+
+    async def find(self, namespace: str, name: str) -> JobContext | None:
+        """The one job there is, whatever it is called."""
+        return self.context

@@ -1,0 +1,47 @@
+"""What the fleet drafted: since its workers started, and while a batch ran."""
+
+from collections.abc import Sequence
+
+from openseer_core.worker.draft_metrics import DraftCounts, summed
+from openseer_core.worker.heartbeat import WorkerStatus
+
+KNOWN_BATCHES = 256
+"""Batches of which the fleet's counters at their beginning are kept."""
+
+_Boot = tuple[str, str]
+
+
+def fleet_counts(workers: Sequence[WorkerStatus]) -> DraftCounts:
+    """All that the present workers have counted since their start."""
+    return summed(DraftCounts.of(one.info.figures) for one in workers)
+
+
+class DraftsOfBatches:
+    """What the fleet drafted from the first look at a batch to its end; batches that run at once share it.
+
+    Heartbeats come once a second: what a worker did in the last second of a batch may count for the next one.
+    """
+
+    def __init__(self) -> None:
+        self._begun: dict[int, dict[_Boot, DraftCounts]] = {}
+        self._ended: dict[int, DraftCounts] = {}
+
+    def of(self, batch: int, workers: Sequence[WorkerStatus], *, ended: bool) -> DraftCounts:
+        """What was drafted while it ran; nothing of a batch that had ended when it was first looked at."""
+        if batch in self._ended:
+            return self._ended[batch]
+        now = {(one.name, one.boot): DraftCounts.of(one.info.figures) for one in workers}
+        if batch not in self._begun:
+            self._make_room()
+            self._begun[batch] = now
+        begun = self._begun[batch]
+        counts = summed(counts.since(begun.get(boot, DraftCounts())) for boot, counts in now.items())
+        if ended:
+            self._ended[batch] = counts
+        return counts
+
+    def _make_room(self) -> None:
+        while len(self._begun) >= KNOWN_BATCHES:
+            oldest = next(iter(self._begun))
+            del self._begun[oldest]
+            self._ended.pop(oldest, None)

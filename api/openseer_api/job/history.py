@@ -1,0 +1,17 @@
+"""What earlier batches say of a new group: where its responses are kept, and how long the ones before were."""
+
+from openseer_api.job.context import JobContext
+from openseer_core.queue.group import GroupSpec
+from openseer_core.queue.siblings import prompt_digest
+
+
+async def with_earlier(job: JobContext, groups: list[GroupSpec]) -> list[GroupSpec]:
+    """The groups as they are submitted, placed by the longest response of earlier batches to their prompt.
+
+    As they were where spec.speculation.earlierResponses is 0.
+    """
+    size = job.job.spec.speculation.earlier_responses
+    if not size or not groups:
+        return groups
+    lengths = await job.store.longest_earlier([prompt_digest(group.prompt) for group in groups])
+    return [job.placement.with_history(group, size, longest) for group, longest in zip(groups, lengths, strict=True)]

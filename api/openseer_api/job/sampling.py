@@ -1,0 +1,35 @@
+"""What a trainer's own sampling parameters must keep to in a job."""
+
+from openseer_api.job.context import JobContext
+from openseer_core.errors import InputError
+from openseer_core.manifest.job import Sampling
+from openseer_core.worker.speculation_enabled import MIN_P_IGNORED, why_no_drafts
+
+
+async def check_sampling(job: JobContext, sampling: Sampling) -> None:
+    """Of a batch. Raises InputError."""
+    if sampling.force_lengths:
+        raise InputError("sampling.forceLengths: not allowed here; lengths are given by prompt lines of batch jobs")
+    kind = job.job.spec.sampling.logprobs
+    if sampling.logprobs not in (kind, "none"):
+        raise InputError(f"sampling.logprobs: found {sampling.logprobs}, allowed in this job: {kind} or none")
+    await check_min_p(job, sampling, "sampling.minP")
+
+
+async def check_min_p(job: JobContext, sampling: Sampling, field: str) -> None:
+    """Raises InputError for a cut that would be ignored, for workers of this job draft. `field`: the caller's word."""
+    if sampling.min_p > 0 and await _drafts(job):
+        raise InputError(
+            f"{field}: found {sampling.min_p:g}; this job drafts, and {MIN_P_IGNORED}. Leave it out, or use a job that "
+            "has spec.speculation.enabled: false"
+        )
+
+
+async def _drafts(job: JobContext) -> bool:
+    """By the manifest or, as far as that leaves it to the device, by what workers say."""
+    spec = job.job.spec
+    if why_no_drafts(spec, "cpu"):
+        return False
+    if spec.speculation.enabled is True:
+        return True
+    return any(one.info.figures.get("drafts") == "on" for one in (await job.glance()).workers)

@@ -1,0 +1,41 @@
+"""When a batch has enough: the rest is cancelled, or carried over until a later batch takes it."""
+
+from openseer_api.http.rendering import is_met
+from openseer_api.job.context import JobContext
+from openseer_core.ids import PARKED_BATCH, GroupId
+from openseer_core.queue.batch import BatchRecord
+from openseer_core.queue.states import Event
+from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.transaction import stale_versions
+from openseer_core.wire.batches import BatchSpec
+
+PAGE = 1024
+"""Groups whose names are read at once."""
+
+
+async def settle(job: JobContext, record: BatchRecord) -> bool:
+    """Closes a batch that has met its target; True when there was something to do. May be repeated, or done by two."""
+    spec = job.spec_of(record)
+    if record.forgotten or spec.target is None or not is_met(record, spec.target):
+        return False
+    if record.progress.sealed and record.progress.closed == record.progress.requests:
+        return False
+    await job.store.seal(record.number)
+    if spec.target.rest == "carry":
+        await job.store.carry(await _groups(job, record.number), PARKED_BATCH, record.version)
+    else:
+        await job.store.end(record.number, Event.CANCEL)
+    return True
+
+
+async def take_over(job: JobContext, batch: int, version: str, spec: BatchSpec, orders: Orders) -> None:
+    """Moves groups that were carried over into a new batch; those with tokens of too old a version are dropped."""
+    stale = stale_versions(orders.versions, version, spec.max_staleness)
+    await job.store.carry(await _groups(job, PARKED_BATCH), batch, version, stale)
+
+
+async def _groups(job: JobContext, batch: int) -> list[GroupId]:
+    names: list[str] = []
+    while page := await job.store.group_names(batch, len(names), PAGE):
+        names += page
+    return [GroupId(batch, name) for name in names]

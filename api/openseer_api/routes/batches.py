@@ -1,0 +1,166 @@
+"""Routes of batches: open, list, seal, judge, cancel, acknowledge, forget."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Request, Response
+
+from openseer_api.http.problems import ConflictError, NotFoundError, documented
+from openseer_api.http.rendering import is_complete, render_batch
+from openseer_api.job.context import Glance, JobContext
+from openseer_api.job.sampling import check_sampling
+from openseer_api.job.target import take_over
+from openseer_api.routes.access import Job
+from openseer_core.errors import InputError
+from openseer_core.ids import GroupId
+from openseer_core.json_model import INT53_MAX
+from openseer_core.queue.batch import BatchRecord, OpenBatch
+from openseer_core.queue.states import Event
+from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.transaction import takes_groups
+from openseer_core.wire.batches import Acknowledge, Batch, BatchList, BatchSpec, Cancel, Count, Verdicts
+
+router = APIRouter(tags=["batches"])
+
+BatchNumber = Annotated[int, Path(ge=1, le=INT53_MAX)]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=200,
+        pattern=r"^[\x21-\x7e]+$",
+        description="A repeat with the same key gives the same batch, for a day after its data are gone.",
+    ),
+]
+
+
+async def batch_of(job: JobContext, number: int) -> BatchRecord:
+    """Raises NotFoundError."""
+    found = await job.store.batch(number)
+    if found is None:
+        raise NotFoundError(f"there is no batch {number}")
+    return found
+
+
+async def shown(job: JobContext, record: BatchRecord) -> Batch:
+    """A batch as it crosses HTTP."""
+    glance, now = await job.glance(), await job.store.now()
+    return _rendered(job, record, glance, now)
+
+
+def _rendered(job: JobContext, record: BatchRecord, glance: Glance, now: float) -> Batch:
+    drafts = job.drafts.of(record.number, glance.workers, ended=is_complete(record))
+    return render_batch(record, job.spec_of(record), now, drafts)
+
+
+@router.post("/batches", status_code=201, response_model=Batch, responses={200: {"model": Batch}, **documented(409)})
+async def open_batch(spec: BatchSpec, job: Job, response: Response, key: Key = None) -> Batch:
+    """Opens a batch; groups are uploaded to it afterwards. 200 when the key was used before."""
+    if spec.sampling is not None:
+        await check_sampling(job, spec.sampling)
+    orders = (await job.glance(fresh=True)).orders
+    version = _version(spec, orders)
+    record, new = await job.store.open_batch(OpenBatch(version, spec.model_dump_json(exclude_defaults=True), key or ""))
+    if spec.carry and not record.progress.groups:  # also of a repeat, if the first call broke off here
+        await take_over(job, record.number, version, spec, orders)
+    if not new:
+        response.status_code = 200
+    return await shown(job, await batch_of(job, record.number))
+
+
+def _version(spec: BatchSpec, orders: Orders) -> str:
+    """The version that the batch belongs to: one that the fleet has, or will have."""
+    coming = orders.ongoing.publish.version if orders.ongoing is not None else None
+    if spec.weights_version is None:
+        return orders.version
+    if spec.weights_version not in (orders.version, coming):
+        raise ConflictError(
+            f"weights_version: found {spec.weights_version}; the fleet has {orders.version}"
+            + (f", and {coming} is being published" if coming else "")
+        )
+    if not takes_groups(orders, spec.weights_version):
+        raise ConflictError(f"weights_version: the fleet is leaving {spec.weights_version} for {coming}")
+    return spec.weights_version
+
+
+@router.get("/batches", responses=documented())
+async def list_batches(job: Job) -> BatchList:
+    """Batches whose data are there."""
+    glance, now = await job.glance(), await job.store.now()
+    return BatchList(batches=[_rendered(job, one, glance, now) for one in await job.store.batches()])
+
+
+@router.get("/batches/{batch}", responses=documented())
+async def get_batch(batch: BatchNumber, job: Job) -> Batch:
+    """A batch with its progress; also one whose data went within the last day."""
+    return await shown(job, await batch_of(job, batch))
+
+
+@router.get("/batches/{batch}/metrics", responses=documented())
+async def get_metrics(batch: BatchNumber, job: Job) -> dict[str, float]:
+    """Names and numbers for the trainer's own logger."""
+    return (await shown(job, await batch_of(job, batch))).metrics.flat()
+
+
+@router.delete("/batches/{batch}", status_code=204, responses=documented())
+async def delete_batch(batch: BatchNumber, job: Job) -> None:
+    """Cancels what is unfinished and deletes the batch's data."""
+    await batch_of(job, batch)
+    await job.store.forget(batch)
+
+
+@router.post("/batches/{batch}/seal", responses=documented(409))
+async def seal_batch(batch: BatchNumber, job: Job) -> Batch:
+    """Says that all groups are there: the batch is complete once the last of them has ended."""
+    await _open(job, batch)
+    await job.store.seal(batch)
+    return await shown(job, await batch_of(job, batch))
+
+
+@router.post("/batches/{batch}/cancel", responses=documented(409))
+async def cancel(batch: BatchNumber, what: Cancel, job: Job) -> Count:
+    """Ends unfinished requests; their partial responses are reported as cancelled."""
+    if what.index is not None and len(what.groups or ()) != 1:
+        raise InputError("index: names a request of one group; give exactly one group with it")
+    await _open(job, batch)
+    if what.groups is None:
+        return Count(count=await job.store.end(batch, Event.CANCEL))
+    groups = [GroupId(batch, name) for name in what.groups]
+    return Count(count=await job.store.end_groups(groups, Event.CANCEL, what.index))
+
+
+@router.post("/batches/{batch}/verdicts", responses=documented(409))
+async def judge(batch: BatchNumber, verdicts: Verdicts, job: Job) -> Batch:
+    """Which groups are worth training on; unknown names are left out. `wanted` says how many more are needed."""
+    both = sorted(set(verdicts.valid) & set(verdicts.invalid))
+    if both:
+        raise InputError(f"valid and invalid both name {', '.join(both[:5])}")
+    await _open(job, batch)
+    await job.store.judge(batch, dict.fromkeys(verdicts.valid, True) | dict.fromkeys(verdicts.invalid, False))
+    return await shown(job, await batch_of(job, batch))
+
+
+@router.post("/batches/{batch}/acknowledge", responses=documented(409))
+async def acknowledge(batch: BatchNumber, up_to: Acknowledge, job: Job) -> Batch:
+    """Everything up to the cursor is safe with the trainer; with the last one of a complete batch its data go."""
+    record = await batch_of(job, batch)
+    if up_to.cursor > record.progress.entries:
+        raise ConflictError(f"cursor: found {up_to.cursor}; the batch's last is {record.progress.entries}")
+    if not record.forgotten:
+        await job.store.acknowledge(batch, up_to.cursor)
+        if is_complete(record) and up_to.cursor == record.progress.entries:
+            await job.store.forget(batch)
+    return await shown(job, await batch_of(job, batch))
+
+
+async def _open(job: JobContext, number: int) -> BatchRecord:
+    """A batch whose data are there. Raises NotFoundError, ConflictError."""
+    record = await batch_of(job, number)
+    if record.forgotten:
+        raise ConflictError(f"batch {number} was acknowledged or deleted; its data are gone")
+    return record
+
+
+async def living_batch(request: Request, batch: BatchNumber, job: Job) -> BatchRecord:
+    """Dependency of routes that need the batch's data."""
+    return await _open(job, batch)

@@ -1,0 +1,169 @@
+"""Routes of groups and requests: upload, look, continue."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import ValidationError
+
+from openseer_api.http.problems import ConflictError, NotFoundError, TooLargeError, documented
+from openseer_api.http.rendering import render_request
+from openseer_api.job.context import JobContext
+from openseer_api.job.upload import Intake
+from openseer_api.routes.access import Job
+from openseer_api.routes.batches import BatchNumber, batch_of, living_batch
+from openseer_core.errors import InputError
+from openseer_core.ids import GroupId, RequestId
+from openseer_core.queue.length_estimate import estimate
+from openseer_core.queue.messages import RequestRecord
+from openseer_core.tokens import pack_tokens, unpack_tokens
+from openseer_core.wire.batches import (
+    MAX_GROUP_SIZE,
+    Continue,
+    Group,
+    GroupInfo,
+    GroupNames,
+    GroupsUpload,
+    RequestInfo,
+    UploadReceipt,
+)
+
+router = APIRouter(tags=["groups"])
+
+NDJSON = "application/x-ndjson"
+GroupInPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$", max_length=200)]
+Index = Annotated[int, Path(ge=0, lt=MAX_GROUP_SIZE)]
+_UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": GroupsUpload.model_json_schema(ref_template="#/components/schemas/{model}")},
+            NDJSON: {"schema": {"type": "string", "description": "One Group a line."}},
+        },
+    }
+}
+
+
+@router.post("/batches/{batch}/groups", openapi_extra=_UPLOAD, responses=documented(400, 409, 413, 415, 429))
+async def upload(batch: BatchNumber, request: Request, job: Job, seal: bool = False) -> UploadReceipt:
+    """Queues groups, as a JSON object or streamed, one Group a line. Groups that are there already change nothing, so
+    whatever went wrong, the whole upload may be sent again. `seal`: these are the last."""
+    record = await living_batch(request, batch, job)
+    intake = Intake(job, record)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip()
+    if kind == NDJSON:
+        async for number, line in _lines(request, job):
+            await intake.take(_group(line, number))
+    elif kind == "application/json":
+        for group in await _whole(request, job):
+            await intake.take(group)
+    else:
+        raise InputError(f"Content-Type: found {kind or 'none'}, allowed: application/json, {NDJSON}")
+    receipt = await intake.finish()
+    if seal:
+        await job.store.seal(batch)
+    return receipt
+
+
+async def _lines(request: Request, job: JobContext) -> AsyncIterator[tuple[int, bytes]]:
+    """Lines with their numbers, as they come. Raises TooLargeError."""
+    rest, number, total = b"", 0, 0
+    async for piece in request.stream():
+        total += len(piece)
+        if total > job.limits.upload_bytes:
+            raise TooLargeError(f"an upload may have {job.limits.upload_bytes} bytes; send the rest in another one")
+        *lines, rest = (rest + piece).split(b"\n")
+        if len(rest) > job.limits.line_bytes:
+            raise TooLargeError(f"line {number + len(lines) + 1}: a group may have {job.limits.line_bytes} bytes")
+        for line in lines:
+            number += 1
+            if line.strip():
+                yield number, line
+    if rest.strip():
+        yield number + 1, rest
+
+
+def _group(line: bytes, number: int) -> Group:
+    try:
+        return Group.model_validate_json(line)
+    except ValidationError as error:
+        raise InputError(f"line {number}: {_told(error)}") from None
+
+
+async def _whole(request: Request, job: JobContext) -> list[Group]:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > job.limits.body_bytes:
+            raise TooLargeError(f"a JSON body may have {job.limits.body_bytes} bytes; stream {NDJSON} instead")
+    try:
+        return GroupsUpload.model_validate_json(body).groups
+    except ValidationError as error:
+        raise InputError(_told(error)) from None
+
+
+def _told(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+@router.get("/batches/{batch}/groups", responses=documented(409))
+async def list_groups(
+    batch: BatchNumber,
+    request: Request,
+    job: Job,
+    start: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+) -> GroupNames:
+    """Names of the batch's groups in the order of submission."""
+    await living_batch(request, batch, job)
+    return GroupNames(start=start, groups=await job.store.group_names(batch, start, limit))
+
+
+@router.get("/batches/{batch}/groups/{group}", responses=documented())
+async def get_group(batch: BatchNumber, group: GroupInPath, job: Job) -> GroupInfo:
+    """A group with all its requests and their tokens so far."""
+    gid = GroupId(batch, group)
+    record = await batch_of(job, batch)
+    view = await job.store.group_view(gid)
+    requests = [await job.store.record(RequestId(gid, index)) for index in range(view.size)]
+    spec = await job.store.spec(gid)
+    if spec is None:
+        raise NotFoundError(f"there is no group {gid}")
+    return GroupInfo(
+        batch=batch,
+        group=group,
+        weights_version=record.version,
+        size=view.size,
+        finished=view.finished,
+        estimate=estimate(view),
+        valid=await job.store.verdict(gid),
+        prompt_token_ids=unpack_tokens(spec.prompt),
+        requests=[render_request(one) for one in requests],
+        metadata=json.loads(spec.metadata).get("metadata", {}),
+    )
+
+
+@router.get("/batches/{batch}/groups/{group}/requests/{index}", responses=documented())
+async def get_request(batch: BatchNumber, group: GroupInPath, index: Index, job: Job) -> RequestInfo:
+    """A request with its tokens up to the last checkpoint."""
+    return render_request(await _record(job, RequestId(GroupId(batch, group), index)))
+
+
+@router.post("/batches/{batch}/groups/{group}/requests/{index}/continue", responses=documented(409))
+async def go_on(batch: BatchNumber, group: GroupInPath, index: Index, turn: Continue, job: Job) -> RequestInfo:
+    """Appends what the environment has said to a finished response, which then goes on; no lease was held meanwhile.
+    It keeps its group, its version and, where its worker still has it, its KV cache. Seal the batch after the last
+    turn: a sealed batch is complete when nothing runs."""
+    record = await batch_of(job, batch)
+    if record.progress.complete:
+        raise ConflictError(f"batch {batch} is complete; seal a batch only after its last turns have begun")
+    request = RequestId(GroupId(batch, group), index)
+    await job.store.go_on(request, turn.turn, pack_tokens(turn.token_ids))
+    return render_request(await _record(job, request))
+
+
+async def _record(job: JobContext, request: RequestId) -> RequestRecord:
+    return await job.store.record(request)

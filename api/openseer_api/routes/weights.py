@@ -1,0 +1,76 @@
+"""Routes of weights: publish, follow, take back."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from openseer_api.http.problems import documented
+from openseer_api.job.context import Glance, JobContext
+from openseer_api.job.fleet_changes import change_orders
+from openseer_api.routes.access import Job
+from openseer_core.json_model import INT53_MAX
+from openseer_core.weights import transaction
+from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.publish import Publish
+from openseer_core.wire.batches import MAX_WAIT_SECONDS
+from openseer_core.wire.weights import Transaction, Weights, to_wire
+
+router = APIRouter(tags=["weights"])
+
+POLL_SECONDS = 0.1
+
+
+async def publish_weights(job: JobContext, publish: Publish) -> tuple[Orders, bool]:
+    """Begins a transaction; the orders, and whether it is new. Raises PublishRefusedError, BusyError."""
+
+    def begun(glance: Glance) -> Orders:
+        there = transaction.participants(glance.workers, glance.now)
+        return transaction.begin(glance.orders, publish, there, glance.now)
+
+    return await change_orders(job, begun)
+
+
+async def take_back(job: JobContext) -> None:
+    """Ends the transaction that is under way, if there is one. Raises BusyError."""
+    await change_orders(job, lambda glance: transaction.cancel(glance.orders, glance.now))
+
+
+_BEGUN: dict[int | str, dict[str, Any]] = {200: {"model": Transaction}, **documented(409, 429)}
+
+
+@router.post("/weights", status_code=202, response_model=Transaction, responses=_BEGUN)
+async def publish(what: Publish, job: Job, response: Response) -> Transaction | None:
+    """Begins to move the whole fleet to new weights. 200 when that is under way, or done, already."""
+    _, new = await publish_weights(job, what)
+    if not new:
+        response.status_code = 200
+    return (await _shown(job)).transaction
+
+
+@router.get("/weights", responses=documented())
+async def get_weights(
+    job: Job,
+    revision: Annotated[int, Query(ge=0, le=INT53_MAX, description="The one that the caller has.")] = 0,
+    wait_seconds: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0.0,
+) -> Weights:
+    """What the fleet has, and the latest transaction with each worker in it. Waits for a revision that is newer."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait_seconds
+    while True:
+        shown = await _shown(job)
+        if shown.revision > revision or loop.time() >= end:
+            return shown
+        await asyncio.sleep(POLL_SECONDS)
+
+
+@router.post("/weights/abort", responses=documented(409, 429))
+async def abort(job: Job) -> Weights:
+    """Takes back the transaction that is under way: the fleet goes back to the version it had."""
+    await take_back(job)
+    return await _shown(job)
+
+
+async def _shown(job: JobContext) -> Weights:
+    glance = await job.glance(fresh=True)
+    return to_wire(glance.orders, glance.workers, glance.now)

@@ -1,0 +1,186 @@
+"""What takes more than one call, as generators that say which call comes next; the two clients drive them.
+
+A flow yields calls and pauses, is sent the answers, and returns its outcome. A stream yields Emit as well. So each
+procedure exists once, for the sync and the async client, and can be followed without a network.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+from openseer_client.errors import FleetError, TooLargeError, WeightsError
+from openseer_client.http import calls
+from openseer_client.http.calls import Call, ask
+from openseer_core.weights.publish import Publish
+from openseer_core.wire.batches import Batch, Group, UploadReceipt
+from openseer_core.wire.fleet import FleetState, Release
+from openseer_core.wire.weights import Transaction, Weights
+
+T = TypeVar("T")
+
+PIECE_GROUPS = 512
+"""Most groups in one call of an upload."""
+PIECE_BYTES = 2 * 2**20
+"""An upload's call ends with the group that reaches this size."""
+POLL_SECONDS = 20.0
+"""How long one long poll waits."""
+MARGIN_SECONDS = 60.0
+"""Beyond a transaction's own deadlines, until the client gives up on hearing of its end."""
+_BREATH = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Time to let pass, in seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Emit(Generic[T]):
+    """Something for whoever reads the stream."""
+
+    value: T
+
+
+@dataclass(frozen=True, slots=True)
+class End(Generic[T]):
+    """The outcome of what has been followed to its end."""
+
+    value: T
+
+
+Flow = Generator[Call[Any] | Pause, Any, T]
+Stream = Generator[Call[Any] | Pause | Emit[T], Any, None]
+Clock = Callable[[], float]
+
+
+def advance(generator: Generator[Any, Any, Any], answer: Any = None, error: BaseException | None = None) -> Any:
+    """Sends an answer or an error (nothing to begin) and gives the next step, or End with the outcome.
+
+    StopIteration does not get out: a coroutine may not raise it.
+    """
+    try:
+        return generator.send(answer) if error is None else generator.throw(error)
+    except StopIteration as end:
+        return End(end.value)
+
+
+def _size(group: Group) -> int:
+    """About how many bytes a group takes in an upload."""
+    prompt = group.prompt_token_ids
+    return 7 * len(prompt) if prompt is not None else 64 + len(group.prompt or "") + len(str(group.messages or ""))
+
+
+def pieces(groups: Iterable[Group]) -> Iterator[list[Group]]:
+    """Groups in lists of bounded length and size; the source is read no further than the list at hand."""
+    piece: list[Group] = []
+    size = 0
+    for group in groups:
+        piece.append(group)
+        size += _size(group)
+        if len(piece) >= PIECE_GROUPS or size >= PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+def submit(batch: int, groups: Iterable[Group]) -> Flow[UploadReceipt]:
+    """Uploads groups piece by piece."""
+    accepted = present = 0
+    for piece in pieces(groups):
+        receipt = yield from _upload(batch, piece)
+        accepted += receipt.accepted
+        present += receipt.present
+    return UploadReceipt(accepted=accepted, present=present)
+
+
+def _upload(batch: int, piece: list[Group]) -> Flow[UploadReceipt]:
+    try:
+        return (yield from ask(calls.upload(batch, piece)))
+    except TooLargeError:
+        if len(piece) == 1:
+            raise
+    # Groups that a part of the refused call has queued are present now, and are not queued twice.
+    half = len(piece) // 2
+    first = yield from _upload(batch, piece[:half])
+    second = yield from _upload(batch, piece[half:])
+    return UploadReceipt(accepted=first.accepted + second.accepted, present=first.present + second.present)
+
+
+def top_up(batch: Batch, supply: Iterator[Group]) -> Flow[Batch]:
+    """Submits as many groups as the batch wants; seals it once it wants none for good, or the supply is at its end."""
+    while batch.state == "open" and not batch.target_met and batch.wanted > 0:
+        groups = list(islice(supply, batch.wanted))
+        if not groups:
+            return (yield from ask(calls.seal(batch.id)))
+        yield from submit(batch.id, groups)
+        batch = yield from ask(calls.status(batch.id))
+    if batch.state == "open" and batch.target_met:
+        batch = yield from ask(calls.seal(batch.id))
+    return batch
+
+
+def publish(what: Publish, clock: Clock, progress: Callable[[Transaction], None] | None) -> Flow[Transaction]:
+    """Publishes weights and follows the transaction to its end. Raises WeightsError if that is not success."""
+    transaction = yield from ask(calls.publish(what))
+    give_up = clock() + _longest(what)
+    revision: int | None = None
+    while True:
+        if progress is not None:
+            progress(transaction)
+        if transaction.phase == "done":
+            return transaction
+        if transaction.phase == "failed":
+            raise WeightsError(transaction, "not published")
+        if clock() > give_up:
+            raise WeightsError(transaction, f"no end after {_longest(what):.0f} s")
+        now = yield from ask(calls.weights(revision, POLL_SECONDS))
+        transaction = _after(transaction, now)
+        if now.revision == revision:
+            yield Pause(_BREATH)
+        revision = now.revision
+
+
+def _after(transaction: Transaction, now: Weights) -> Transaction:
+    """The same transaction as it stands now, or how it has ended when another one has begun since."""
+    if now.transaction is not None and now.transaction.id == transaction.id:
+        return now.transaction
+    if transaction.version in now.versions:
+        return transaction.model_copy(update={"phase": "done", "waiting_for": []})
+    raise WeightsError(transaction, "another transaction has taken its place")
+
+
+def _longest(what: Publish) -> float:
+    limits = what.deadlines
+    # Going back to the old version takes as long as loading; an abort has a load of its own.
+    return limits.prefetch + limits.quiesce + limits.load * (what.retries + 2) + MARGIN_SECONDS
+
+
+def release(what: Release, clock: Clock, patience: float) -> Flow[FleetState]:
+    """Asks for the GPUs and waits until all workers have let go. Raises FleetError when that takes too long."""
+    state = yield from ask(calls.release(what))
+    return (yield from _until(state, "released", clock, patience))
+
+
+def acquire(clock: Clock, patience: float) -> Flow[FleetState]:
+    """Gives the GPUs back and waits until the workers are awake. Raises FleetError when that takes too long."""
+    state = yield from ask(calls.acquire())
+    return (yield from _until(state, "awake", clock, patience))
+
+
+def _until(state: FleetState, wanted: str, clock: Clock, patience: float) -> Flow[FleetState]:
+    give_up = clock() + patience
+    while state.state != wanted:
+        if clock() > give_up:
+            waiting = ", ".join(state.waiting_for) or "nobody"
+            raise FleetError(
+                f"the fleet is {state.state} after {patience:.0f} s, wanted: {wanted}; it waits for: {waiting}"
+            )
+        seen = state
+        state = yield from ask(calls.fleet(min(POLL_SECONDS, max(0.0, give_up - clock()))))
+        if state == seen:
+            yield Pause(_BREATH)
+    return state

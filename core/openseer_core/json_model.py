@@ -1,0 +1,19 @@
+"""The base of every JSON object that is stored or crosses HTTP."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+INT32_MAX = 2**31 - 1
+INT53_MAX = 2**53 - 1
+"""Integers beyond this are not exact in JSON."""
+
+TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
+GroupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$", max_length=200)]
+VersionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$", max_length=128)]
+
+
+class Wire(BaseModel):
+    """One JSON object."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

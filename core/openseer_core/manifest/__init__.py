@@ -1,0 +1,6 @@
+"""The manifest of a RolloutJob: its typed form, its rules, and its prompts.
+
+Read `job` first, then its parts: `generation`, `fleet`, `speculation`, `failures`. `base` is what all parts share,
+`rules` what several fields must keep to together, `parse` reads a file and `messages` words its problems. Tests:
+tests/core/manifest, and tests/crds for the CRD of the same contract.
+"""

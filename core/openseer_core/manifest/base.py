@@ -1,0 +1,93 @@
+"""What every part of the manifest has in common: strict values, camelCase in files, and a few shared kinds of value."""
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic.alias_generators import to_camel
+
+from openseer_core.json_model import INT32_MAX
+
+QUANTITY_PATTERN = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
+DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+DNS_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+
+class Part(BaseModel):
+    """One map of the manifest. In files the names are camelCase; code may also use the attribute names."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        allow_inf_nan=False,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        validate_by_alias=True,
+        validate_by_name=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: object) -> object:
+        """A Kubernetes API server drops nulls before it fills in defaults; a file must mean the same here."""
+        if not isinstance(value, dict):
+            return value
+        fields = cast("dict[object, object]", value)
+        return {name: entry for name, entry in fields.items() if entry is not None}
+
+
+def _quantity_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def allowed(words: str) -> dict[str, Any]:
+    """Words for an error message where the bare constraint (a pattern, say) would not help a person."""
+    return {"x-allowed": words}
+
+
+Quantity = Annotated[
+    str,
+    BeforeValidator(_quantity_text),
+    StringConstraints(pattern=QUANTITY_PATTERN),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": QUANTITY_PATTERN,
+            "x-kubernetes-int-or-string": True,
+            "x-allowed": "a Kubernetes quantity such as 2, 500m or 4Gi",
+        }
+    ),
+]
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+Text = Annotated[str, StringConstraints(min_length=1)]
+ObjectName = Annotated[
+    str,
+    StringConstraints(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253),
+    Field(json_schema_extra=allowed("the name of a Kubernetes object (lower-case letters, digits, - and .)")),
+]
+Positive = Annotated[int, Field(ge=1, le=INT32_MAX)]
+NonNegative = Annotated[int, Field(ge=0, le=INT32_MAX)]
+
+
+class KeyRef(Part):
+    """One key of a ConfigMap or Secret in the job's namespace."""
+
+    name: ObjectName = Field(description="Name of the object, in the job's namespace.")
+    key: Text = Field(description="Key within the object.")
+
+
+class LocalObjectReference(Part):
+    """An object in the job's namespace."""
+
+    name: ObjectName = Field(description="Name of the object, in the job's namespace.")
+
+
+class Claim(Part):
+    """A persistent volume."""
+
+    claim_name: ObjectName = Field(description="Name of the PersistentVolumeClaim, in the job's namespace.")
+
+
+class ClaimPath(Claim):
+    """A path on a persistent volume."""
+
+    path: Text = Field(description="Path on the volume, relative to its root.")

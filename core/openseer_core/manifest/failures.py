@@ -1,0 +1,67 @@
+"""The part of the manifest that says how much may go wrong, and what each way of going wrong means."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from openseer_core.manifest.base import NonNegative, Part, Text
+
+FailureAction = Literal["FailJob", "Ignore", "Count"]
+CodeOperator = Literal["In", "NotIn"]
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+
+class ExitCodes(Part):
+    """A test of the exit code of the container that failed."""
+
+    operator: CodeOperator = Field(description="Whether the exit code must be among values (In) or not (NotIn).")
+    values: tuple[Annotated[int, Field(ge=1, le=255)], ...] = Field(
+        min_length=1, max_length=255, strict=False, description="Exit codes, from 1 to 255."
+    )
+
+
+class PodCondition(Part):
+    """A condition that a pod must have."""
+
+    type: Text = Field(description="Type of the pod's condition, DisruptionTarget for one.")
+    status: ConditionStatus = Field(default="True", description='Status that it must have, in quotes: "True".')
+
+
+class FailureRule(Part):
+    """What one way of failing means."""
+
+    action: FailureAction = Field(
+        description="FailJob: the job fails at once. Ignore: the pod is made anew and nothing is counted. Count: the "
+        "failure counts towards workerRestarts or driverRestarts."
+    )
+    on_exit_codes: ExitCodes | None = Field(
+        default=None, description="Applies to the exit code of openseer's container; excludes onPodConditions."
+    )
+    on_pod_conditions: tuple[PodCondition, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=20,
+        strict=False,
+        description="Applies when the pod has one of these conditions; excludes onExitCodes.",
+    )
+
+
+class FailurePolicy(Part):
+    """How much may go wrong."""
+
+    worker_restarts: NonNegative = Field(default=3, description="Restarts of one worker before the job fails.")
+    driver_restarts: NonNegative = Field(
+        default=6, description="Restarts of the driver before the job fails; read only in Kubernetes."
+    )
+    request_retries: NonNegative = Field(
+        default=3,
+        description="Leases that one request may lose to a worker's death before it is reported as infra_failed.",
+    )
+    rules: tuple[FailureRule, ...] = Field(
+        default=(),
+        max_length=16,
+        strict=False,
+        description="What a failed pod means; the first rule that applies wins. Before them: exit code 2, an input "
+        "error, fails the job. After them: a pod that was evicted or lost with its node is ignored, anything else "
+        "counts. Read only in Kubernetes.",
+    )

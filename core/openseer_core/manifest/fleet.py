@@ -1,0 +1,217 @@
+"""The parts of the manifest that say how and where: policy, workers, driver, store, output."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, StringConstraints
+
+from openseer_core.manifest.base import (
+    ClaimPath,
+    KeyRef,
+    NonNegative,
+    ObjectName,
+    Part,
+    Positive,
+    Quantity,
+    Text,
+    allowed,
+)
+
+PolicyName = Literal["context-aware", "fifo", "longest-first-oracle", "round-robin", "least-inflight"]
+ROUND_ROBIN: PolicyName = "round-robin"
+LEAST_INFLIGHT: PolicyName = "least-inflight"
+BINDING_POLICIES: frozenset[PolicyName] = frozenset({ROUND_ROBIN, LEAST_INFLIGHT})
+"""Policies that bind requests to workers at submission: each worker keeps what it claimed, to the end of the batch."""
+Fsync = Literal["everysec", "always"]
+Medium = Literal["volume", "ephemeral"]
+# A PodTemplateSpec in all its freedom; its fields are checked when pods are made from it.
+PodTemplate = dict[str, JsonValue]
+
+
+class Rollout(Part):
+    """How requests are divided and ordered."""
+
+    policy: PolicyName = Field(
+        default="context-aware",
+        description="Order of the requests. context-aware: by the length expected from what is known of a group. "
+        "fifo: as they came. longest-first-oracle: by the lengths that the prompt lines state (mode batch only). "
+        "round-robin: groups dealt to workers in turn. least-inflight: each request to the worker with the "
+        "fewest.",
+    )
+    probe: bool = Field(
+        default=True,
+        description="Runs one request of each group first, to learn the group's length; read only with policy "
+        "context-aware.",
+    )
+    quantum_tokens: int = Field(
+        default=1024,
+        ge=16,
+        le=65536,
+        description="Tokens after which it is decided whether a request goes on in place or is given back.",
+    )
+    lease_seconds: float = Field(
+        default=10, ge=2, le=600, description="Time without news after which a worker's requests go to others."
+    )
+    checkpoint_seconds: float = Field(
+        default=0.25,
+        ge=0.05,
+        le=5,
+        description="How often a worker writes its new tokens to the store; less than a third of leaseSeconds.",
+    )
+    ageing_tokens_per_second: float = Field(
+        default=1,
+        ge=0,
+        description="Tokens of expected length that each second of waiting is worth in the order; 0: waiting does "
+        "not count.",
+    )
+
+
+class Parallelism(Part):
+    """How one engine instance is laid over GPUs."""
+
+    tensor: Positive = Field(default=1, description="GPUs that share each layer (tensor parallelism).")
+    pipeline: Positive = Field(default=1, description="Stages that the layers are cut into (pipeline parallelism).")
+    nodes: Positive = Field(
+        default=1,
+        description="Nodes that one worker spans, a gang of as many pods; tensor times pipeline is a multiple of it. "
+        "Read only in Kubernetes.",
+    )
+
+
+class ResourceClaim(Part):
+    """A claim of the pod that the container uses."""
+
+    name: Text = Field(description="Name of an entry of the pod's resourceClaims.")
+    request: Text | None = Field(default=None, description="Request within the claim; unset: the whole claim.")
+
+
+class Resources(Part):
+    """Compute resources of a container."""
+
+    limits: dict[str, Quantity] = Field(
+        default_factory=dict, description="The most that the container may use, by resource name."
+    )
+    requests: dict[str, Quantity] = Field(
+        default_factory=dict, description="What is kept free for the container, by resource name."
+    )
+    claims: tuple[ResourceClaim, ...] = Field(
+        default=(), strict=False, description="Claims of the pod that the container uses."
+    )
+
+
+class Workers(Part):
+    """The fleet."""
+
+    replicas: NonNegative = Field(
+        default=1,
+        description="Workers wanted; within min and max where these are set. Fixed with policies round-robin and "
+        "least-inflight.",
+    )
+    min: NonNegative | None = Field(default=None, description="Fewest workers that scaling may ask for.")
+    max: NonNegative | None = Field(default=None, description="Most workers that scaling may ask for.")
+    parallelism: Parallelism = Field(
+        default_factory=Parallelism, description="How one worker is laid over GPUs and nodes."
+    )
+    grace_period_seconds: NonNegative = Field(
+        default=60, description="Time a worker has to hand back its requests when it is stopped."
+    )
+    max_inflight: Positive | None = Field(
+        default=None, description="Most responses in flight in one worker; unset: the engine's max_num_seqs."
+    )
+    tail_release: bool = Field(
+        default=True,
+        description="Stops workers that a batch no longer needs, once what is left runs on fewer, so that their nodes "
+        "can go; read only in Kubernetes.",
+    )
+    max_unavailable: Positive | None = Field(
+        default=None,
+        description="Most workers that are down at once while workers are replaced or nodes are drained; unset: 1, "
+        "from 8 workers on a quarter of them. Read only in Kubernetes.",
+    )
+    resources: Resources = Field(
+        default_factory=Resources,
+        description="Resources of a worker's container, in a gang of each of its pods; read only in Kubernetes.",
+    )
+    template: PodTemplate = Field(
+        default_factory=dict,
+        description="A PodTemplateSpec that worker pods are built on: node selection, tolerations, volumes, further "
+        "containers; a container named worker is merged with openseer's own. openseer itself sets restartPolicy, "
+        "hostname, subdomain and nodeName of a pod and command, args, ports and probes of that container; they are "
+        "refused here. Read only in Kubernetes.",
+    )
+
+
+class Driver(Part):
+    """The pod that submits a batch job's prompts and writes its results."""
+
+    resources: Resources = Field(
+        default_factory=Resources, description="Resources of the driver's container; read only in Kubernetes."
+    )
+    template: PodTemplate = Field(
+        default_factory=dict,
+        description="A PodTemplateSpec that the driver pod is built on, as workers.template is for workers; the "
+        "container is named driver. Read only in Kubernetes.",
+    )
+
+
+class Persistence(Part):
+    """The volume of the Redis that openseer runs."""
+
+    medium: Medium = Field(
+        default="volume",
+        description="volume: a persistent volume. ephemeral: memory and node disk that go with the pod, for clusters "
+        "without a StorageClass; a lost Redis pod then costs what was not yet written out, and the job cannot be "
+        "suspended.",
+    )
+    storage_class: ObjectName | None = Field(
+        default=None, description="StorageClass of the volume; unset: the cluster's default."
+    )
+    size: Quantity = Field(default="4Gi", description="Size of the volume.")
+
+
+class Store(Part):
+    """Where the queue and the tokens live while the job runs."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^(redis|rediss|unix)://.+$")] | None = Field(
+        default=None,
+        description="A Redis of your own; excludes secretRef. With neither, openseer runs one.",
+        json_schema_extra=allowed("a URL that begins with redis://, rediss:// or unix://"),
+    )
+    secret_ref: KeyRef | None = Field(
+        default=None, description="A key of a Secret that holds such a URL; excludes url; read only in Kubernetes."
+    )
+    persistence: Persistence | None = Field(
+        default=None,
+        description="Volume of the Redis that openseer runs; excludes url and secretRef; read only in Kubernetes.",
+    )
+    fsync: Fsync = Field(
+        default="everysec",
+        description="How often the Redis that openseer runs writes its log to disk. everysec: a lost node costs at "
+        "most a second, which workers make good. always: nothing is lost, writes are slower.",
+    )
+    resources: Resources = Field(
+        default_factory=Resources,
+        description="Resources of the container of the Redis that openseer runs; read only in Kubernetes.",
+    )
+    template: PodTemplate = Field(
+        default_factory=dict,
+        description="A PodTemplateSpec that the pod of the Redis that openseer runs is built on, as workers.template "
+        "is for workers; the container is named redis. Read only in Kubernetes.",
+    )
+
+
+class Output(Part):
+    """Where results go."""
+
+    path: Text | None = Field(
+        default=None,
+        description="Folder for the results, relative to the working directory; unset: runs/ and the job's name.",
+    )
+    pvc: ClaimPath | None = Field(default=None, description="A folder on a persistent volume; excludes path.")
+    size: Quantity = Field(
+        default="1Gi",
+        description="Size of the volume for results that openseer makes when pvc is unset; read only in Kubernetes.",
+    )
+    storage_class: ObjectName | None = Field(
+        default=None,
+        description="StorageClass of that volume; unset: the cluster's default. Excludes pvc; read only in Kubernetes.",
+    )

@@ -1,0 +1,210 @@
+"""The parts of the manifest that say what is generated: model, engine, prompts, sampling."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, StringConstraints
+
+from openseer_core.json_model import INT32_MAX, INT53_MAX
+from openseer_core.manifest.base import Claim, ClaimPath, KeyRef, NonNegative, Part, Positive, PullPolicy, Text, allowed
+
+Mode = Literal["batch", "serve"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Engine = Literal["vllm", "scripted"]
+EngineProcess = Literal["inProcess", "child"]
+Logprobs = Literal["sampled", "raw", "none"]
+
+# Engine arguments that openseer owns, each with what to do instead.
+OWNED_ENGINE_ARGS = {
+    "model": "set spec.model.path",
+    "tokenizer": "set spec.model.tokenizer",
+    "revision": "set spec.model.revision",
+    "dtype": "set spec.model.dtype",
+    "seed": "set spec.sampling.seed",
+    "logprobs_mode": "set spec.sampling.logprobs",
+    "enable_prefix_caching": "always on: a response goes on from its own cached tokens",
+    "scheduling_policy": "set spec.rollout.policy; openseer orders the requests",
+    "speculative_config": "set spec.speculation; openseer drafts itself",
+    "tensor_parallel_size": "set spec.workers.parallelism.tensor",
+    "pipeline_parallel_size": "set spec.workers.parallelism.pipeline",
+    "disable_log_stats": "always off: openseer reads the engine's statistics",
+}
+
+_NOT_CONTINUED = "the engine cannot continue it exactly when a response goes on in another worker"
+# Sampling parameters that engines know and openseer refuses, each with the reason.
+REFUSED_SAMPLING = {
+    "presencePenalty": _NOT_CONTINUED,
+    "frequencyPenalty": _NOT_CONTINUED,
+    "repetitionPenalty": _NOT_CONTINUED,
+    "logitBias": _NOT_CONTINUED,
+    "logitsProcessors": _NOT_CONTINUED,
+    "badWords": _NOT_CONTINUED,
+    "allowedTokenIds": _NOT_CONTINUED,
+    "structuredOutputs": _NOT_CONTINUED,
+    "n": "set spec.groupSize, the number of responses per prompt",
+    "bestOf": "every response is kept; set spec.groupSize and choose among the results",
+    "useBeamSearch": "responses are sampled; a beam cannot be divided over workers",
+}
+
+
+class Scripted(Part):
+    """Step-time model and capacity of the scripted engine."""
+
+    step_seconds: float = Field(default=0.02, gt=0, le=3600, description="Seconds that a step takes with no requests.")
+    step_seconds_per_request: float = Field(
+        default=0.0005, ge=0, le=3600, description="Seconds that each running request adds to a step."
+    )
+    prefill_tokens_per_second: float = Field(
+        default=20000, gt=0, description="Prompt tokens (and tokens recomputed after a move) read per second."
+    )
+    slots: Positive = Field(default=32, description="Requests that run at once in one worker.")
+    kv_blocks: Positive = Field(default=4096, description="Blocks of the KV cache of one worker.")
+    block_tokens: Positive = Field(default=16, description="Tokens in one block of the KV cache.")
+    max_model_len: Positive = Field(default=32768, description="Longest prompt and response together, in tokens.")
+
+
+class ImageVolume(Part):
+    """The files of an OCI image or artifact."""
+
+    reference: Text = Field(description="Name of the image or artifact that holds the model's files.")
+    pull_policy: PullPolicy | None = Field(
+        default=None, description="When it is pulled; unset: Always for the tag latest, else IfNotPresent."
+    )
+
+
+class ModelVolume(Part):
+    """Where a model's files come from in Kubernetes."""
+
+    pvc: Claim | None = Field(default=None, description="A persistent volume; excludes image.")
+    image: ImageVolume | None = Field(
+        default=None,
+        description="An OCI image or artifact, which each node pulls once; excludes pvc. The nodes' container runtime "
+        "must know image volumes.",
+    )
+
+
+class ModelCache(Part):
+    """What keeps downloaded and compiled files."""
+
+    pvc: Claim = Field(
+        description="A persistent volume; with more than one worker pod its access mode is ReadWriteMany."
+    )
+
+
+class Model(Part):
+    """The model and the engine that runs it."""
+
+    path: Text = Field(
+        description="Local path or hub id of the model. A relative path is relative to the working directory, "
+        "which in the worker image is the folder that holds examples/."
+    )
+    tokenizer: Text | None = Field(
+        default=None, description="Local path or hub id of the tokenizer; unset: the one at path."
+    )
+    revision: Text | None = Field(
+        default=None, description="Branch, tag or commit on the hub; unset: the hub's default branch."
+    )
+    dtype: Dtype = Field(
+        default="auto", description="Number format of weights and activations; auto: what the model's files state."
+    )
+    engine: Engine = Field(
+        default="vllm",
+        description="What generates. vllm: the vLLM engine. scripted: plays the lengths that prompts state, with a "
+        "step-time model and without a GPU, for studies and tests.",
+    )
+    engine_args: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Further arguments of the engine, under vLLM's own snake_case names. Those that openseer sets "
+        "itself are refused: " + ", ".join(OWNED_ENGINE_ARGS) + ".",
+    )
+    engine_process: EngineProcess | None = Field(
+        default=None,
+        description="Where the engine runs. inProcess: in the worker's process. child: in a process of its own. "
+        "Unset: inProcess on a CPU, child on a GPU.",
+    )
+    scripted: Scripted = Field(
+        default_factory=Scripted, description="The scripted engine's timing and capacity; read only with it."
+    )
+    volume: ModelVolume | None = Field(
+        default=None,
+        description="A volume that holds the model's files, exactly one of pvc and image; mounted read-only at "
+        "/models, so that a path on it begins with /models/. Read only in Kubernetes.",
+    )
+    cache: ModelCache | None = Field(
+        default=None,
+        description="A volume that keeps what is downloaded from the hub and what the engine compiles, mounted at "
+        "/cache; unset: each pod has its own, which goes with it. Read only in Kubernetes.",
+    )
+    hub_token_secret: KeyRef | None = Field(
+        default=None,
+        description="A key of a Secret that holds an access token of the hub, given as HF_TOKEN; read only in "
+        "Kubernetes.",
+    )
+    offline: bool = Field(
+        default=False,
+        description="Never asks the hub, so that what is not on a volume or in the cache is an error at once; read "
+        "only in Kubernetes.",
+    )
+
+    @property
+    def tokenizer_path(self) -> str:
+        return self.tokenizer or self.path
+
+
+class Prompts(Part):
+    """Where a batch job's prompts come from."""
+
+    path: Text | None = Field(default=None, description="A JSONL file, relative to the working directory.")
+    pvc: ClaimPath | None = Field(default=None, description="A JSONL file on a persistent volume.")
+    config_map: KeyRef | None = Field(default=None, description="A key of a ConfigMap that holds JSONL.")
+    url: Annotated[str, StringConstraints(pattern=r"^https?://.+$")] | None = Field(
+        default=None,
+        description="A JSONL file to fetch over HTTP.",
+        json_schema_extra=allowed("a URL that begins with http:// or https://"),
+    )
+
+
+class Sampling(Part):
+    """How tokens are drawn."""
+
+    temperature: float = Field(
+        default=1.0, ge=0, le=2, description="Divides the logits; 0 takes the most likely token always."
+    )
+    top_p: float = Field(
+        default=1.0, gt=0, le=1, description="Keeps the most likely tokens up to this probability; 1 keeps all."
+    )
+    top_k: NonNegative = Field(default=0, description="Keeps this number of the most likely tokens; 0 keeps all.")
+    min_p: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Keeps tokens at least this likely relative to the most likely one; 0 keeps all.",
+    )
+    max_tokens: Positive = Field(default=1024, description="Longest response, in tokens.")
+    min_tokens: NonNegative = Field(
+        default=0, description="Tokens before which a response does not end; at most maxTokens."
+    )
+    stop: tuple[Annotated[str, StringConstraints(min_length=1, max_length=256)], ...] = Field(
+        default=(), max_length=16, strict=False, description="Texts that end a response when they appear in it."
+    )
+    stop_token_ids: tuple[Annotated[int, Field(ge=0, le=INT32_MAX)], ...] = Field(
+        default=(), max_length=1024, strict=False, description="Token ids that end a response, beside the model's own."
+    )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=INT53_MAX,
+        description="Makes the draws repeatable as far as the engine and the placement allow; unset: drawn per run.",
+    )
+    logprobs: Logprobs = Field(
+        default="sampled",
+        description="Log-probability recorded with each token. sampled: of the distribution sampled from, with "
+        "temperature and cuts applied. raw: of the model's unmodified distribution. none: not recorded.",
+    )
+    ignore_eos: bool = Field(
+        default=False, description="Goes on past the model's end-of-sequence token, up to maxTokens."
+    )
+    force_lengths: bool = Field(
+        default=False,
+        description="For studies: every response runs to exactly the length that its prompt line states in lengths. "
+        "Mode batch only.",
+    )

@@ -1,0 +1,225 @@
+"""RolloutJob: the typed face of the manifest, the same contract as crds/rolloutjobs.yaml."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from openseer_core.manifest.base import (
+    DNS_LABEL_PATTERN,
+    Claim,
+    ClaimPath,
+    KeyRef,
+    LocalObjectReference,
+    Part,
+    Positive,
+    PullPolicy,
+    Text,
+    allowed,
+)
+from openseer_core.manifest.failures import ExitCodes, FailurePolicy, FailureRule, PodCondition
+from openseer_core.manifest.fleet import (
+    Driver,
+    Fsync,
+    Output,
+    Parallelism,
+    Persistence,
+    PolicyName,
+    ResourceClaim,
+    Resources,
+    Rollout,
+    Store,
+    Workers,
+)
+from openseer_core.manifest.generation import (
+    Dtype,
+    Engine,
+    EngineProcess,
+    ImageVolume,
+    Logprobs,
+    Mode,
+    Model,
+    ModelCache,
+    ModelVolume,
+    Prompts,
+    Sampling,
+    Scripted,
+)
+from openseer_core.manifest.rules import broken_rules
+from openseer_core.manifest.speculation import Speculation
+
+__all__ = [
+    "API_VERSION",
+    "KIND",
+    "Claim",
+    "ClaimPath",
+    "Driver",
+    "Dtype",
+    "Engine",
+    "EngineProcess",
+    "ExitCodes",
+    "FailurePolicy",
+    "FailureRule",
+    "Fsync",
+    "ImageVolume",
+    "KeyRef",
+    "LocalObjectReference",
+    "Logprobs",
+    "Metadata",
+    "Mode",
+    "Model",
+    "ModelCache",
+    "ModelVolume",
+    "Output",
+    "Parallelism",
+    "Persistence",
+    "PodCondition",
+    "PolicyName",
+    "Prompts",
+    "PullPolicy",
+    "ResourceClaim",
+    "Resources",
+    "Rollout",
+    "RolloutJob",
+    "Sampling",
+    "Scripted",
+    "Spec",
+    "Speculation",
+    "Store",
+    "Workers",
+]
+
+API_VERSION = "openseer.dev/v1alpha1"
+KIND = "RolloutJob"
+
+
+class Metadata(Part):
+    """What openseer reads of an object's metadata; the rest belongs to Kubernetes."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: Annotated[str, StringConstraints(pattern=DNS_LABEL_PATTERN, max_length=50)] = Field(
+        description="Name of the job.",
+        json_schema_extra=allowed("at most 50 lower-case letters, digits and -, with a letter or digit at both ends"),
+    )
+    namespace: Annotated[str, StringConstraints(pattern=DNS_LABEL_PATTERN, max_length=63)] | None = Field(
+        default=None,
+        description="Namespace of the job; read only in Kubernetes.",
+        json_schema_extra=allowed("at most 63 lower-case letters, digits and -, with a letter or digit at both ends"),
+    )
+    labels: dict[str, str] = Field(default_factory=dict, description="Labels of the job.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Annotations of the job.")
+
+
+class Spec(Part):
+    """What the job is to do."""
+
+    mode: Mode = Field(
+        default="batch",
+        description="batch: reads its prompts from a source, generates groupSize responses to each and ends. "
+        "serve: takes groups from a trainer through the API until it is deleted.",
+    )
+    model: Model = Field(description="The model and the engine that runs it.")
+    image: Text | None = Field(
+        default=None,
+        description="Image of workers and driver; unset: the worker image of the operator that first sees the job, "
+        "kept when the operator is upgraded. Read only in Kubernetes.",
+    )
+    image_pull_policy: PullPolicy | None = Field(
+        default=None,
+        description="When the image is pulled; unset: Always for the tag latest, else IfNotPresent. Read only in "
+        "Kubernetes.",
+    )
+    image_pull_secrets: tuple[LocalObjectReference, ...] = Field(
+        default=(),
+        max_length=16,
+        strict=False,
+        description="Secrets with which the job's images are pulled; read only in Kubernetes.",
+    )
+    prompts: Prompts | None = Field(
+        default=None,
+        description="Source of the prompts, exactly one of path, pvc, configMap and url; mode batch only, and "
+        "needed there.",
+    )
+    group_size: int = Field(
+        default=8,
+        ge=1,
+        le=1024,
+        description="Responses generated to each prompt; in mode serve the default of a group that states none.",
+    )
+    sampling: Sampling = Field(
+        default_factory=Sampling,
+        description="How tokens are drawn; in mode serve the defaults of a group that states none.",
+    )
+    rollout: Rollout = Field(default_factory=Rollout, description="How requests are divided and ordered.")
+    speculation: Speculation = Field(
+        default_factory=Speculation,
+        description="How workers draft tokens ahead of the engine, which verifies them.",
+    )
+    workers: Workers = Field(default_factory=Workers, description="The fleet of workers.")
+    driver: Driver = Field(
+        default_factory=Driver, description="The pod that submits the prompts and writes the results; mode batch only."
+    )
+    store: Store = Field(default_factory=Store, description="Where the queue and the tokens live while the job runs.")
+    output: Output = Field(
+        default_factory=Output,
+        description="Where results go, at most one of path and pvc; read only in mode batch.",
+    )
+    suspend: bool = Field(
+        default=False, description="Hands back all running requests and stops the workers; false goes on from there."
+    )
+    active_deadline_seconds: Positive | None = Field(
+        default=None, description="Time after which an unfinished job fails; unset: no limit."
+    )
+    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
+        default=None,
+        description="Time after which a finished job is deleted; unset: it stays. Read only in Kubernetes.",
+    )
+    failure_policy: FailurePolicy = Field(default_factory=FailurePolicy, description="How much may go wrong.")
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Self:
+        broken = broken_rules(self.model_dump(by_alias=True, exclude_none=True))
+        if broken:
+            raise PydanticCustomError("broken_rule", "{problems}", {"problems": "; ".join(broken)})
+        return self
+
+    @property
+    def needs_lengths(self) -> bool:
+        """True when every prompt line must state the lengths of its responses."""
+        return self.sampling.force_lengths or self.rollout.policy == "longest-first-oracle"
+
+
+class RolloutJob(Part):
+    """One rollout job."""
+
+    api_version: Literal["openseer.dev/v1alpha1"] = Field(description="Version of this contract.")
+    kind: Literal["RolloutJob"] = Field(description="Kind of the object.")
+    metadata: Metadata = Field(description="Name and labels of the job.")
+    spec: Spec = Field(description="What the job is to do.")
+    status: Any = Field(default=None, description="Written by the operator; ignored when read.", exclude=True)
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that the job is named in, also where there is no Kubernetes."""
+        return self.metadata.namespace or "default"
+
+    @property
+    def output_path(self) -> str:
+        """The folder for results of a job that writes to no volume."""
+        return self.spec.output.path or f"runs/{self.name}"
+
+
+def default_spec() -> dict[str, Any]:
+    """What a spec that says nothing means, by the names of the manifest."""
+    parts = {name: part for name, part in Spec.model_fields.items() if not part.is_required()}
+    defaults = {part.alias or name: part.get_default(call_default_factory=True) for name, part in parts.items()}
+    return {
+        name: value.model_dump(by_alias=True, exclude_none=True) if isinstance(value, Part) else value
+        for name, value in defaults.items()
+        if value is not None
+    }

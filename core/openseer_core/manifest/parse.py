@@ -1,0 +1,130 @@
+"""From a parsed document to a RolloutJob or a list of problems; in what two manifests differ."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from openseer_core.errors import ManifestError
+from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob, default_spec
+from openseer_core.manifest.messages import problem_line, shown
+from openseer_core.manifest.rules import broken_rules
+
+# What may change between two starts of one run without changing what the run yields.
+_NOT_RESULTS = (
+    "image",
+    "imagePullPolicy",
+    "imagePullSecrets",
+    "model.volume",
+    "model.cache",
+    "model.hubTokenSecret",
+    "model.offline",
+    "rollout.quantumTokens",
+    "rollout.leaseSeconds",
+    "rollout.checkpointSeconds",
+    "rollout.ageingTokensPerSecond",
+    "speculation",
+    "workers.replicas",
+    "workers.min",
+    "workers.max",
+    "workers.gracePeriodSeconds",
+    "workers.maxInflight",
+    "workers.tailRelease",
+    "workers.maxUnavailable",
+    "workers.resources",
+    "workers.template",
+    "driver",
+    "store",
+    "output",
+    "suspend",
+    "activeDeadlineSeconds",
+    "ttlSecondsAfterFinished",
+    "failurePolicy",
+)
+
+
+def parse_job(document: object, source: str) -> RolloutJob:
+    """The job that a document states. `source` names it in messages.
+
+    Raises ManifestError with all problems, a line each.
+    """
+    manifest = _mapping(document, source)
+    foreign = list(_foreign(manifest))
+    if foreign:
+        raise ManifestError(source, foreign)
+    problems: list[str] = []
+    job: RolloutJob | None = None
+    try:
+        # Attribute names are for code; in a manifest they would be a second spelling of each field.
+        job = RolloutJob.model_validate(manifest, by_alias=True, by_name=False)
+    except ValidationError as error:
+        problems.extend(problem_line(entry) for entry in error.errors() if entry["type"] != "broken_rule")
+    spec = manifest.get("spec")
+    if isinstance(spec, Mapping):
+        problems.extend(broken_rules(_overlaid(default_spec(), cast("Mapping[str, Any]", spec))))
+    if problems or job is None:
+        raise ManifestError(source, list(dict.fromkeys(problems)))
+    return job
+
+
+def manifest_content(job: RolloutJob) -> dict[str, Any]:
+    """What of a manifest determines the run's results, defaults filled in: plain values, to be kept with the run."""
+    spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for path in _NOT_RESULTS:
+        *parents, name = path.split(".")
+        part = spec
+        for parent in parents:
+            part = part[parent]
+        part.pop(name, None)
+    return {"spec": spec}
+
+
+def manifest_hash(job: RolloutJob) -> str:
+    """Equal for two manifests that ask for the same results."""
+    canonical = json.dumps(manifest_content(job), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the fields in which two results of `manifest_content` differ."""
+    before, after = dict(_leaves(old)), dict(_leaves(new))
+    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+
+def _leaves(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, entry in value.items():
+        if isinstance(entry, Mapping) and entry:
+            yield from _leaves(cast("Mapping[str, Any]", entry), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", entry
+
+
+def _mapping(document: object, source: str) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        found = "nothing" if document is None else shown(document)
+        raise ManifestError(source, [f"found {found}, allowed: a map with apiVersion, kind, metadata and spec"])
+    return cast("dict[str, Any]", document)
+
+
+def _foreign(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """An object of another kind has no fields worth checking."""
+    for name, expected in (("apiVersion", API_VERSION), ("kind", KIND)):
+        found = manifest.get(name)
+        if found is None:
+            yield f"{name}: missing, allowed: {expected}"
+        elif found != expected:
+            yield f"{name}: found {shown(found)}, allowed: {expected}"
+
+
+def _overlaid(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given values over the defaults, map by map; a null leaves the default, as in Kubernetes."""
+    result = dict(defaults)
+    for name, value in given.items():
+        default = defaults.get(name)
+        if isinstance(default, Mapping) and isinstance(value, Mapping):
+            result[name] = _overlaid(cast("Mapping[str, Any]", default), cast("Mapping[str, Any]", value))
+        elif value is not None:
+            result[name] = value
+    return result

@@ -1,0 +1,178 @@
+"""Rules of a spec that bind several fields, each a small function over the names and values of the manifest.
+
+They read plain values, not models, so that they also run over a spec that has other mistakes: a person sees all
+problems at once. A value of the wrong kind is somebody else's problem; a rule that meets one is silent.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from openseer_core.manifest.fleet import BINDING_POLICIES
+from openseer_core.manifest.generation import OWNED_ENGINE_ARGS
+
+Rule = Callable[[Mapping[str, Any]], Iterator[str]]
+
+
+def one_line(name: str) -> str:
+    """A name as it stands in a message of one line; a key of a YAML map may hold anything."""
+    return name if name.isprintable() else repr(name)
+
+
+def _map(spec: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """The map at this place, without its nulls; empty when there is none."""
+    value: Any = spec
+    for name in names:
+        value = cast("Mapping[str, Any]", value).get(name) if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping):
+        return {}
+    return {key: entry for key, entry in cast("Mapping[str, Any]", value).items() if entry is not None}
+
+
+def _number(part: Mapping[str, Any], name: str) -> float | None:
+    value = part.get(name)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _at_most(path: str, part: Mapping[str, Any], low: str, high: str) -> Iterator[str]:
+    """Two numbers of one map are in order."""
+    small, large = _number(part, low), _number(part, high)
+    if small is not None and large is not None and small > large:
+        yield f"{path}.{low}: found {small}, allowed: at most {path}.{high} ({large})"
+
+
+def _only_one(path: str, part: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    found = [name for name in names if name in part]
+    if len(found) > 1:
+        yield f"{path}: found {' and '.join(found)}, allowed: only one of {', '.join(names)}"
+
+
+def _exactly_one(path: str, part: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[str]:
+    yield from _only_one(path, part, names)
+    if not any(name in part for name in names):
+        yield f"{path}: none given, allowed: exactly one of {', '.join(names)}"
+
+
+def _prompts_fit_mode(spec: Mapping[str, Any]) -> Iterator[str]:
+    given = spec.get("prompts") is not None
+    if spec.get("mode") == "batch" and not given:
+        yield "spec.prompts: missing; mode batch reads its prompts from path, pvc, configMap or url"
+    if spec.get("mode") == "serve" and given:
+        yield "spec.prompts: not used in mode serve, where a trainer submits its groups; remove it or set mode batch"
+
+
+def _one_prompt_source(spec: Mapping[str, Any]) -> Iterator[str]:
+    if not isinstance(spec.get("prompts"), Mapping):
+        return
+    yield from _exactly_one("spec.prompts", _map(spec, "prompts"), ("path", "pvc", "configMap", "url"))
+
+
+def _lengths_come_from_prompts(spec: Mapping[str, Any]) -> Iterator[str]:
+    if spec.get("mode") != "serve":
+        return
+    if _map(spec, "rollout").get("policy") == "longest-first-oracle":
+        yield "spec.rollout.policy: longest-first-oracle reads the lengths of prompt lines, which mode serve has not"
+    if _map(spec, "sampling").get("forceLengths") is True:
+        yield "spec.sampling.forceLengths: reads the lengths of prompt lines, which mode serve has not"
+
+
+def _engine_args_are_free(spec: Mapping[str, Any]) -> Iterator[str]:
+    for name in (key for key in _map(spec, "model", "engineArgs") if isinstance(cast("object", key), str)):
+        plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
+        path = f"spec.model.engineArgs.{one_line(name)}"
+        if plain in OWNED_ENGINE_ARGS:
+            yield f"{path}: not allowed here; {OWNED_ENGINE_ARGS[plain]}"
+        elif plain != name:
+            yield f"{path}: engine arguments have vLLM's own snake_case names; write {one_line(plain)}"
+
+
+def _min_tokens(spec: Mapping[str, Any]) -> Iterator[str]:
+    yield from _at_most("spec.sampling", _map(spec, "sampling"), "minTokens", "maxTokens")
+
+
+def _checkpoint_within_lease(spec: Mapping[str, Any]) -> Iterator[str]:
+    rollout = _map(spec, "rollout")
+    checkpoint, lease = _number(rollout, "checkpointSeconds"), _number(rollout, "leaseSeconds")
+    if checkpoint is not None and lease is not None and checkpoint * 3 >= lease:
+        yield (
+            f"spec.rollout.checkpointSeconds: found {checkpoint}, "
+            f"allowed: less than a third of spec.rollout.leaseSeconds ({lease})"
+        )
+
+
+def _replicas_within_bounds(spec: Mapping[str, Any]) -> Iterator[str]:
+    workers = _map(spec, "workers")
+    yield from _at_most("spec.workers", workers, "min", "max")
+    yield from _at_most("spec.workers", workers, "replicas", "max")
+    yield from _at_most("spec.workers", workers, "min", "replicas")
+
+
+def _one_model_volume(spec: Mapping[str, Any]) -> Iterator[str]:
+    if isinstance(_map(spec, "model").get("volume"), Mapping):
+        yield from _exactly_one("spec.model.volume", _map(spec, "model", "volume"), ("pvc", "image"))
+
+
+def _gang_divides_gpus(spec: Mapping[str, Any]) -> Iterator[str]:
+    sizes = _map(spec, "workers", "parallelism")
+    tensor, pipeline, nodes = (_number(sizes, name) for name in ("tensor", "pipeline", "nodes"))
+    if tensor is not None and pipeline is not None and nodes and tensor * pipeline % nodes:
+        yield (
+            f"spec.workers.parallelism.nodes: found {nodes}, allowed: a divisor of tensor times pipeline "
+            f"({tensor * pipeline}), so that each node has as many GPUs"
+        )
+
+
+def _bound_groups_need_workers(spec: Mapping[str, Any]) -> Iterator[str]:
+    policy = _map(spec, "rollout").get("policy")
+    if policy in BINDING_POLICIES and _number(_map(spec, "workers"), "replicas") == 0:
+        yield f"spec.workers.replicas: found 0, allowed: at least 1 with policy {policy}, which binds groups to workers"
+
+
+def _one_store(spec: Mapping[str, Any]) -> Iterator[str]:
+    store = _map(spec, "store")
+    yield from _only_one("spec.store", store, ("url", "secretRef"))
+    for own in ("url", "secretRef"):
+        if own in store and "persistence" in store:
+            yield f"spec.store.persistence: belongs to the Redis that openseer runs; remove it or {own}"
+
+
+def _suspend_keeps_store(spec: Mapping[str, Any]) -> Iterator[str]:
+    if spec.get("suspend") is True and _map(spec, "store", "persistence").get("medium") == "ephemeral":
+        yield "spec.suspend: found true, allowed: false with an ephemeral spec.store.persistence, which would be lost"
+
+
+def _one_output(spec: Mapping[str, Any]) -> Iterator[str]:
+    output = _map(spec, "output")
+    yield from _only_one("spec.output", output, ("path", "pvc"))
+    yield from _only_one("spec.output", output, ("pvc", "storageClass"))
+
+
+def _one_cause_per_failure_rule(spec: Mapping[str, Any]) -> Iterator[str]:
+    rules = _map(spec, "failurePolicy").get("rules")
+    for index, rule in enumerate(cast("Sequence[object]", rules) if isinstance(rules, list | tuple) else ()):
+        if isinstance(rule, Mapping):
+            causes = _map({"rule": rule}, "rule")
+            yield from _exactly_one(f"spec.failurePolicy.rules[{index}]", causes, ("onExitCodes", "onPodConditions"))
+
+
+RULES: tuple[Rule, ...] = (
+    _prompts_fit_mode,
+    _one_prompt_source,
+    _lengths_come_from_prompts,
+    _engine_args_are_free,
+    _min_tokens,
+    _checkpoint_within_lease,
+    _replicas_within_bounds,
+    _one_model_volume,
+    _gang_divides_gpus,
+    _bound_groups_need_workers,
+    _one_store,
+    _suspend_keeps_store,
+    _one_output,
+    _one_cause_per_failure_rule,
+)
+
+
+def broken_rules(spec: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a spec in which the defaults are filled in, a line each."""
+    return [problem for rule in RULES for problem in rule(spec)]

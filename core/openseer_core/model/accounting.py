@@ -1,0 +1,58 @@
+"""The books of a job's batches: counts, results streams and journals, as the reference queue keeps them."""
+
+from dataclasses import replace
+
+from openseer_core.ids import RequestId
+from openseer_core.model.state import QueuedBatch, QueuedGroup, QueuedRequest, result_of
+from openseer_core.queue.batch import TAIL, GroupEnd
+from openseer_core.queue.messages import BatchProgress, JournalEntry
+from openseer_core.queue.states import Event, Status
+
+
+class Ledger:
+    """One page per batch, made when something is first written on it."""
+
+    def __init__(self) -> None:
+        self.pages: dict[int, QueuedBatch] = {}
+
+    def page(self, number: int) -> QueuedBatch:
+        """Everything that is written of a batch."""
+        return self.pages.setdefault(number, QueuedBatch(number))
+
+    def seal(self, number: int) -> None:
+        """The batch takes no more groups."""
+        page = self.page(number)
+        page.progress = replace(page.progress, sealed=True)
+
+    def count(self, number: int, **by: int) -> BatchProgress:
+        """Adds to the counts of a batch."""
+        page = self.page(number)
+        page.progress = replace(page.progress, **{name: getattr(page.progress, name) + n for name, n in by.items()})
+        return page.progress
+
+    def note(self, event: Event, request: RequestId, state: QueuedRequest, now: float) -> None:
+        """Writes a line of the journal."""
+        entry = JournalEntry(now, event.value, str(request), state.holder, state.fence, state.generated)
+        self.page(request.group.batch).journal.append(entry)
+
+    def report(self, request: RequestId, group: QueuedGroup, state: QueuedRequest, now: float) -> None:
+        """Counts a request that has ended and puts its result, and with the last one its group's end, on the stream."""
+        assert state.status is not None
+        page = self.page(request.group.batch)
+        cursor = self.count(page.number, **{state.status.value: 1}, entries=1).entries
+        page.entries.append(result_of(cursor, request, group, state, now, state.status))
+        page.ended_at = now
+        if state.status is Status.OK:
+            page.progress = replace(page.progress, longest=max(page.progress.longest, state.generated))
+        if not page.tail_at and TAIL * page.progress.closed >= (TAIL - 1) * page.progress.requests:
+            page.tail_at = now
+        group.endings[state.status] += 1
+        if group.endings.total() == group.spec.size:
+            self._end_group(page, group, now)
+
+    def _end_group(self, page: QueuedBatch, group: QueuedGroup, now: float) -> None:
+        counts = [group.endings[status] for status in Status]
+        end = GroupEnd(0, group.spec.id, now, group.spec.size, *counts)
+        by = {"groups_whole": int(end.whole), "groups_carried": int(end.carried_over > 0)}
+        cursor = self.count(page.number, entries=1, groups_ended=1, **by).entries
+        page.entries.append(replace(end, cursor=cursor))

@@ -1,0 +1,310 @@
+"""The reference model of what trainers, drivers and reports do with a job's queue, on top of the chunk queue."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from openseer_core.errors import RequestStateError
+from openseer_core.ids import PARKED_BATCH, GroupId, RequestId
+from openseer_core.model.request_queue import ChunkQueue
+from openseer_core.model.sorted_set import SortedSet
+from openseer_core.model.state import QueuedBatch, QueuedGroup, QueuedRequest
+from openseer_core.queue.batch import BatchRecord, Entry, Load, OpenBatch
+from openseer_core.queue.group import GroupSpec, GroupView
+from openseer_core.queue.messages import APPEND, BatchProgress, Chunk, JournalEntry, RequestRecord
+from openseer_core.queue.siblings import SiblingAsk, Siblings, shares
+from openseer_core.queue.states import FINAL_STATES, Event, State, Status, after
+from openseer_core.tokens import ITEM_BYTES, count_items
+
+
+class JobQueue(ChunkQueue):
+    """A job's whole queue: many batches, each with groups, a results stream and a journal."""
+
+    def __init__(self, epoch: int = 0) -> None:
+        super().__init__(epoch)
+        self._keys: dict[str, int] = {}
+        self._numbers = 0
+
+    # ---- batches
+
+    def open_batch(self, batch: OpenBatch, now: float) -> tuple[BatchRecord, bool]:
+        """A new batch, numbered from 1; or the one that was opened with the same key, and False."""
+        if batch.key in self._keys:
+            return self._ledger.page(self._keys[batch.key]).record(), False
+        self._numbers += 1
+        opened = QueuedBatch(self._numbers, batch.version, batch.spec, batch.key, now)
+        self._ledger.pages[opened.number] = opened
+        if batch.key:
+            self._keys[batch.key] = opened.number
+        return opened.record(), True
+
+    def batches(self) -> list[BatchRecord]:
+        """All opened batches whose data are there, by number."""
+        return [one.record() for number, one in sorted(self._ledger.pages.items()) if number > 0 and not one.forgotten]
+
+    def batch(self, number: int) -> BatchRecord | None:
+        """One opened batch."""
+        found = self._ledger.pages.get(number)
+        return found.record() if found is not None and number > 0 else None
+
+    def acknowledge(self, batch: int, cursor: int) -> None:
+        """Everything of the batch up to `cursor` is safe; it never goes back."""
+        known = self._ledger.page(batch)
+        known.acknowledged = max(known.acknowledged, cursor)
+
+    def forget(self, batch: int, now: float) -> None:
+        """Deletes the data of a batch; its counts stay."""
+        known = self._ledger.page(batch)
+        self.end(self._ids(batch), Event.CANCEL, now)
+        known.forgotten = True
+        for name in known.names:
+            del self._groups[GroupId(batch, name)]
+        known.names, known.entries, known.journal, known.verdicts = [], [], [], {}
+
+    def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
+        """Notes which groups are valid; the latest verdict counts. Returns how many of the groups are known."""
+        known, present = self._ledger.page(batch), 0
+        for name, valid in verdicts.items():
+            if GroupId(batch, name) not in self._groups:
+                continue
+            present += 1
+            earlier = known.verdicts.get(name)
+            if earlier is not None:
+                self._ledger.count(batch, **{"valid" if earlier else "invalid": -1})
+            self._ledger.count(batch, **{"valid" if valid else "invalid": 1})
+            known.verdicts[name] = valid
+        return present
+
+    def verdict(self, group: GroupId) -> bool | None:
+        """The verdict on a group."""
+        return self._ledger.page(group.batch).verdicts.get(group.name)
+
+    # ---- groups and requests
+
+    def grow(self, spec: GroupSpec, present: int) -> None:
+        """The group's spec is now `spec`; its requests from the `present`-th on are new."""
+        group = self._groups[spec.id]
+        if group.spec.size != present:
+            return
+        group.spec = spec
+        group.view = replace(group.view, size=spec.size, revision=group.view.revision + 1)
+        self._ledger.count(spec.id.batch, requests=spec.size - present)
+        self._ledger.page(spec.id.batch).tail_at = 0.0
+        for index in range(present, spec.size):
+            group.requests.append(QueuedRequest(spec.ranks[index], spec.lanes[index]))
+            self._enqueue(group, index)
+
+    def end(self, groups: Iterable[GroupId], event: Event, now: float, index: int | None = None) -> int:
+        """Ends unfinished requests of groups (`index`: only those), partial tokens kept. Returns how many."""
+        count = 0
+        for gid in groups:
+            group = self._groups.get(gid)
+            for place, request in enumerate(group.requests if group is not None else ()):
+                if request.state not in FINAL_STATES and index in (None, place):
+                    self._end(RequestId(gid, place), event, now)
+                    count += 1
+        return count
+
+    def end_batch(self, batch: int, event: Event, now: float) -> int:
+        """Ends every unfinished request of a batch. Returns how many."""
+        return self.end(self._ids(batch), event, now)
+
+    def go_on(self, request: RequestId, turn: int, tokens: bytes, now: float) -> bool:
+        """Appends tokens to a response whose turn has finished and queues it again; a repeat changes nothing."""
+        group, state = self._groups[request.group], self._request(request)
+        if state.turn == turn + 1:
+            return True
+        if state.state is not State.DONE or state.turn != turn:
+            raise RequestStateError(f"{request} is {state.state.value} in turn {state.turn}: turn {turn} has not ended")
+        added = count_items(tokens)
+        if state.generated + added >= group.spec.max_tokens:
+            raise RequestStateError(f"{request} has no room: {state.generated} + {added} of {group.spec.max_tokens}")
+        start = state.generated
+        if group.spec.history:
+            self._earlier.take_back(group.spec.history, bytes(state.tokens), now)
+        if len(state.logprobs) == len(state.tokens):
+            state.logprobs += bytes(len(tokens))
+        state.tokens += tokens
+        if added:
+            span = (state.fence, start, start + added, now, now)
+            state.chunks.append(Chunk("", *span, APPEND, group.version))
+        state.turn += 1
+        state.state = after(state.state, Event.GO_ON)
+        state.status, state.reason = None, ""
+        self._ledger.note(Event.GO_ON, request, state, now)
+        ended = group.endings.total() == group.spec.size
+        whole = group.endings[Status.OK] == group.spec.size
+        group.endings[Status.OK] -= 1
+        self._ledger.count(request.group.batch, ok=-1, groups_ended=-int(ended), groups_whole=-int(whole))
+        self._enqueue(group, request.index)
+        return True
+
+    # ---- groups that move
+
+    def carry(self, groups: Sequence[GroupId], batch: int, version: str, stale: tuple[str, ...], now: float) -> int:
+        """Moves groups to another batch (see port.TrainerStore.carry). Returns how many moved."""
+        moved = 0
+        for gid in groups:
+            group, target = self._groups.get(gid), GroupId(batch, gid.name)
+            if group is None or target in self._groups:
+                continue
+            if gid.batch != PARKED_BATCH and group.endings.total() == group.spec.size:
+                continue
+            if self._is_stale(group, stale):
+                if gid.batch != PARKED_BATCH:
+                    self.end([gid], Event.ABORT, now)
+                self._ledger.count(batch, groups_stale=1)
+            else:
+                self._move(group, target, version, now)
+                moved += 1
+            if gid.batch == PARKED_BATCH:
+                del self._groups[gid]
+                self._ledger.page(PARKED_BATCH).names.remove(gid.name)
+        return moved
+
+    def _move(self, group: QueuedGroup, target: GroupId, version: str, now: float) -> None:
+        spec = replace(group.spec, id=target, version=version)
+        old = group.requests
+        if group.spec.id.batch != PARKED_BATCH:
+            self.end([group.spec.id], Event.CARRY, now)
+        moved = self._add(spec)
+        moved.view = replace(group.view, id=target, revision=0)
+        moved.priority = group.priority
+        for index, request in enumerate(old):
+            done = request.state is State.DONE
+            moved.requests[index] = replace(
+                request,
+                state=State.DONE if done else State.QUEUED,
+                leases=1,
+                losses=0,
+                fence=0,
+                tokens=bytearray(request.tokens),
+                logprobs=bytearray(request.logprobs),
+                chunks=list(request.chunks),
+                reason=request.reason if done else "",
+                status=Status.OK if done else None,
+            )
+            self._ledger.count(target.batch, tokens=request.generated)
+            if target.batch == PARKED_BATCH:
+                continue
+            if done:
+                self._ledger.report(RequestId(target, index), moved, moved.requests[index], now)
+            else:
+                self._enqueue(moved, index)
+
+    def change_version(self, batch: int, version: str, stale: tuple[str, ...], now: float) -> None:
+        """Unfinished work of the batch goes on with other weights; groups with tokens of `stale` versions abort."""
+        for gid in self._ids(batch):
+            group = self._groups[gid]
+            if group.version == version:
+                continue
+            open_ = [index for index, one in enumerate(group.requests) if one.state not in FINAL_STATES]
+            if open_ and self._is_stale(group, stale):
+                self.end([gid], Event.ABORT, now)
+                continue
+            for index in open_:
+                if group.requests[index].state is State.LEASED:
+                    self._end_lease(RequestId(gid, index), Event.REAP, now)
+            waiting = group.waiting
+            for index in open_:
+                self._dequeue(group, index)
+            group.version, group.waiting = version, {lane: SortedSet() for lane in waiting}
+            for index in open_:
+                self._enqueue(group, index)
+        self._ledger.page(batch).version = version
+
+    def _is_stale(self, group: QueuedGroup, stale: tuple[str, ...]) -> bool:
+        return any(one.chunks and one.chunks[0].version in stale for one in group.requests)
+
+    def _ids(self, batch: int) -> list[GroupId]:
+        return [GroupId(batch, name) for name in self._ledger.page(batch).names]
+
+    # ---- reading
+
+    def inflight(self, worker: str) -> int:
+        """Requests leased to the worker of that name."""
+        return self._inflight.get(worker, 0)
+
+    def load(self) -> Load:
+        """How much waits, by version, and runs."""
+        waiting: dict[str, int] = {}
+        for (version, _), count in self._waiting.items():
+            if count:
+                waiting[version] = waiting.get(version, 0) + count
+        return Load(waiting, sum(self._inflight.values()))
+
+    def progress(self, batch: int) -> BatchProgress:
+        """Counts of a batch (all zero when it is unknown)."""
+        page = self._ledger.pages.get(batch)
+        return page.progress if page is not None else BatchProgress()
+
+    def view(self, group: GroupId) -> GroupView:
+        """What is known of a group. Raises KeyError when it is unknown."""
+        return self._groups[group].view
+
+    def spec(self, group: GroupId) -> GroupSpec | None:
+        """A group as it was submitted."""
+        return self._groups[group].spec if group in self._groups else None
+
+    def siblings(self, asks: Sequence[SiblingAsk], limit_bytes: int, now: float) -> list[Siblings]:
+        """News of those groups that have any (see port.WorkerStore.siblings)."""
+        known = [ask for ask in asks if ask.group in self._groups]
+        earlier = self._earlier_of(known, limit_bytes // 2, now)
+        used = sum(len(tokens) for one in earlier for tokens in one or ())
+        fresh = [
+            (place, index, position, tokens)
+            for place, ask in enumerate(known)
+            for index, position in ask.known
+            if (tokens := self._since(ask.group, index, position))
+        ]
+        room = max(limit_bytes - used, limit_bytes // 2) // ITEM_BYTES
+        news: list[list[tuple[int, int, bytes]]] = [[] for _ in known]
+        given = shares([count_items(tokens) for *_, tokens in fresh], room)
+        for (place, index, position, tokens), count in zip(fresh, given, strict=True):
+            if count:
+                news[place].append((index, position, tokens[: count * ITEM_BYTES]))
+        told = [Siblings(ask.group, tuple(new), old) for ask, new, old in zip(known, news, earlier, strict=True)]
+        return [one for one in told if one.news or one.earlier is not None]
+
+    def _earlier_of(self, asks: Sequence[SiblingAsk], room: int, now: float) -> list[tuple[bytes, ...] | None]:
+        """The earlier responses of each group that asks for them, until they fill `room` bytes."""
+        found: list[tuple[bytes, ...] | None] = []
+        for ask in asks:
+            wanted = ask.earlier and room > 0
+            found.append(self._earlier.responses(self._groups[ask.group].spec.history, now) if wanted else None)
+            room -= sum(map(len, found[-1] or ()))
+        return found
+
+    def _since(self, group: GroupId, index: int, position: int) -> bytes:
+        requests = self._groups[group].requests
+        return bytes(requests[index].tokens[position * ITEM_BYTES :]) if index < len(requests) else b""
+
+    def longest_earlier(self, digests: Sequence[str], now: float) -> list[int]:
+        """Tokens of the longest response that is kept of each prompt."""
+        return [self._earlier.longest(digest, now) for digest in digests]
+
+    def results(self, batch: int, cursor: int, limit: int) -> list[Entry]:
+        """Entries of a batch's stream after `cursor`, in the order they happened."""
+        return self._ledger.page(batch).entries[cursor : cursor + limit]
+
+    def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
+        """Entries `start` to `start + limit` of a batch's event log."""
+        return self._ledger.page(batch).journal[start : start + limit]
+
+    def names(self, batch: int) -> list[str]:
+        """Names of a batch's groups in the order of submission."""
+        return self._ledger.page(batch).names
+
+    def groups(self, batch: int) -> list[GroupSpec]:
+        """Every group of a batch in the order of submission."""
+        return [self._groups[gid].spec for gid in self._ids(batch)]
+
+    def record(self, request: RequestId) -> RequestRecord:
+        """All that is held of one request. Raises KeyError when its group is unknown."""
+        if request.index >= len(self._groups[request.group].requests):
+            raise KeyError(request)
+        state = self._request(request)
+        tokens, logprobs = bytes(state.tokens), bytes(state.logprobs)
+        chunks = tuple(state.chunks)
+        return RequestRecord(
+            request, state.state, state.fence, tokens, logprobs, chunks, state.turn, state.holder, state.reason
+        )

@@ -1,0 +1,366 @@
+"""The reference model of the chunk queue: what every store must do, in plain Python.
+
+Two levels: per weights version and lane a sorted set of groups by score; per group and lane a sorted set of its
+waiting requests. So a finished request moves all its waiting siblings with one update. Time is an argument.
+What a trainer does with its batches beside that is in job_queue.py.
+"""
+
+from openseer_core.errors import BatchClosedError
+from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.model.accounting import Ledger
+from openseer_core.model.earlier_responses import EarlierResponses
+from openseer_core.model.sorted_set import SortedSet
+from openseer_core.model.state import QueuedGroup, QueuedRequest, blocks_needed
+from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView, Priority
+from openseer_core.queue.messages import (
+    Chunk,
+    Claim,
+    ClaimAsk,
+    Delta,
+    ExtendReply,
+    Finish,
+    Outcome,
+    Pulse,
+    Reply,
+    Rescore,
+)
+from openseer_core.queue.states import ENDINGS, FINAL_STATES, Event, FinishReason, State, Status, after
+from openseer_core.tokens import ITEM_BYTES
+
+PROBE_INDEX = 0
+HEAD_WINDOW = 16
+"""How many groups at the front of a lane a claim looks at before it gives up finding one that fits."""
+SIBLING_WINDOW = 4
+"""Among how many of a group's first waiting requests a claim prefers one the worker has cached."""
+REAP_LIMIT = 64
+"""Most expired leases that one call takes back."""
+WORKER_TTL_SECONDS = 10.0
+"""A worker not heard of for so long no longer counts when load is shared out."""
+EPOCH_STRIDE = 2**32
+"""A fence is epoch × stride + leases of the request so far: a store that lost its last second never repeats one."""
+
+OUTCOME_EVENTS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status.INFRA_FAILED: Event.FAIL}
+"""What a worker may say of a request it ends."""
+
+
+class ChunkQueue:
+    """All verbs of a job's queue. `now`: seconds of one clock, never going back."""
+
+    def __init__(self, epoch: int = 0) -> None:
+        self.epoch = epoch
+        self._groups: dict[GroupId, QueuedGroup] = {}
+        self._ledger = Ledger()
+        self._earlier = EarlierResponses()
+        self._heads: dict[tuple[str, str], SortedSet] = {}
+        self._waiting: dict[tuple[str, str], int] = {}
+        self._deadlines = SortedSet()
+        self._inflight: dict[str, int] = {}
+        self._claiming: dict[str, float] = {}
+
+    # ---- submitting
+
+    def submit(self, spec: GroupSpec) -> bool:
+        """Queues a group's requests; a group that is there already changes nothing and gives False.
+
+        It is for the version that its batch belongs to by now, which may have changed since the spec was made.
+        Raises BatchClosedError for a new group of a batch that is sealed or gone.
+        """
+        if spec.id in self._groups:
+            return False
+        batch = self._ledger.page(spec.id.batch)
+        if batch.progress.sealed or batch.forgotten:
+            raise BatchClosedError(f"batch {batch.number} takes no more groups")
+        group = self._add(spec)
+        group.version = batch.version or spec.version
+        for index in range(spec.size):
+            self._enqueue(group, index)
+        return True
+
+    def seal(self, batch: int) -> None:
+        """Says that no more groups of this batch will be submitted."""
+        self._ledger.seal(batch)
+
+    def _add(self, spec: GroupSpec) -> QueuedGroup:
+        requests = [QueuedRequest(rank, lane) for rank, lane in zip(spec.ranks, spec.lanes, strict=True)]
+        group = self._groups[spec.id] = QueuedGroup(spec, spec.view(), spec.priority, requests, spec.version)
+        batch = self._ledger.page(spec.id.batch)
+        batch.names.append(spec.id.name)
+        batch.tail_at = 0.0
+        self._ledger.count(batch.number, groups=1, requests=spec.size)
+        return group
+
+    # ---- the worker's verbs
+
+    def claim(self, worker: WorkerId, ask: ClaimAsk, now: float) -> list[Claim]:
+        """Leases the best waiting requests that fit the worker's free blocks and its fair share of the load."""
+        self.reap(now, ask.max_losses)
+        self._claiming[worker.name] = now
+        claims: list[Claim] = []
+        blocks = ask.blocks
+        for lane in ask.lanes:
+            allowed = ask.slots - len(claims)
+            if lane == SHARED_LANE:
+                pulse = self.pulse(worker, ask.version, (lane,))
+                allowed = min(allowed, pulse.fair_share + ask.slack - pulse.mine)
+            place = 0
+            while allowed > 0 and place < HEAD_WINDOW:
+                head = self._heads.get((ask.version, lane), SortedSet()).at(place)
+                if head is None:
+                    break
+                group = self._groups[GroupId.parse(head[1])]
+                index = self._pick(group, lane, worker, ask, blocks)
+                if index is None:
+                    place += 1
+                    continue
+                blocks -= blocks_needed(group, index, ask)
+                claims.append(self._lease(group, index, worker, now + ask.lease_seconds, now))
+                allowed -= 1
+        return claims
+
+    def extend(
+        self,
+        worker: WorkerId,
+        deltas: list[Delta],
+        rescores: list[Rescore],
+        now: float,
+        *,
+        lease_seconds: float,
+        version: str,
+        lanes: tuple[str, ...],
+    ) -> ExtendReply:
+        """Appends new tokens, renews the leases, and tells how the fleet stands."""
+        replies: list[Reply] = []
+        for delta in deltas:
+            reply = self._check(delta)
+            if reply.outcome is Outcome.OK and self._request(delta.request).state is not State.LEASED:
+                reply = Reply(Outcome.LOST)
+            if reply.outcome is Outcome.OK:
+                reply = Reply(Outcome.OK, self._append(delta))
+                self._deadlines.put(str(delta.request), now + lease_seconds)
+            replies.append(reply)
+        views: list[GroupView] = []
+        for rescore in rescores:
+            group = self._groups.get(rescore.view.id)
+            if group is not None and group.view.revision == rescore.revision:
+                self._place(group, group.view.with_running(rescore.view.longest_running), rescore.priority)
+            elif group is not None:
+                views.append(group.view)
+        return ExtendReply(tuple(replies), tuple(views), self.pulse(worker, version, lanes))
+
+    def complete(self, finishes: list[Finish], now: float) -> list[Reply]:
+        """Ends requests: last tokens, result, the group's estimate and its siblings' place, all in one step."""
+        return [self._complete(finish, now) for finish in finishes]
+
+    def give_back(self, deltas: list[Delta], now: float) -> list[Reply]:
+        """Returns requests to the queue with their tokens kept."""
+        replies: list[Reply] = []
+        for delta in deltas:
+            reply = self._check(delta)
+            if reply.outcome is Outcome.OK and self._request(delta.request).state is State.LEASED:
+                reply = Reply(Outcome.OK, self._append(delta))
+                self._end_lease(delta.request, Event.GIVE_BACK, now)
+            replies.append(reply)
+        return replies
+
+    def reap(self, now: float, max_losses: int, *, everything: bool = False) -> int:
+        """Takes back leases past their deadline; a request that lost more than `max_losses` is reported as failed.
+
+        `everything`: all leases, which then count as given up by their holders and not as lost by a death.
+        """
+        expired = self._deadlines.up_to(float("inf") if everything else now, REAP_LIMIT)
+        for name in expired:
+            request = RequestId.parse(name)
+            state = self._request(request)
+            if not everything:
+                state.losses += 1
+                self._claiming.pop(WorkerId.parse(state.holder).name, None)  # dead, as far as anybody can tell
+            if state.losses > max_losses:
+                self._end(request, Event.FAIL, now)
+            else:
+                self._end_lease(request, Event.REAP, now)
+        silent = [name for name, seen in self._claiming.items() if seen < now - WORKER_TTL_SECONDS]
+        for name in silent:
+            del self._claiming[name]
+        return len(expired)
+
+    def count_in(self, worker: WorkerId, now: float) -> None:
+        """Counts the worker as one that claims."""
+        self._claiming[worker.name] = now
+
+    def count_out(self, worker: WorkerId) -> None:
+        """No longer counts the worker as one that claims (it drains, is sick, or left)."""
+        self._claiming.pop(worker.name, None)
+
+    # ---- reading
+
+    def pulse(self, worker: WorkerId, version: str, lanes: tuple[str, ...]) -> Pulse:
+        """Load and the best waiting score, as this worker sees them."""
+        fronts = [self._heads[version, lane].at(0) for lane in lanes if (version, lane) in self._heads]
+        return Pulse(
+            waiting=sum(self._waiting.get((version, lane), 0) for lane in lanes),
+            best=min((front[0] for front in fronts if front), default=float("inf")),
+            mine=self._inflight.get(worker.name, 0),
+            inflight=sum(self._inflight.values()),
+            workers=len(self._claiming),
+        )
+
+    def inflight(self, worker: str) -> int:
+        """Requests leased to the worker of that name."""
+        return self._inflight.get(worker, 0)
+
+    # ---- the queue's two levels
+
+    def _request(self, request: RequestId) -> QueuedRequest:
+        return self._groups[request.group].requests[request.index]
+
+    def _enqueue(self, group: QueuedGroup, index: int) -> None:
+        request = group.requests[index]
+        waiting = group.waiting.setdefault(request.lane, SortedSet())
+        probing = index == PROBE_INDEX and group.priority.probe is not None
+        score = float("-inf") if probing else request.rank + group.priority.slope * request.generated
+        waiting.put(f"{index:04d}", score)
+        lane = group.version, request.lane
+        self._waiting[lane] = self._waiting.get(lane, 0) + 1
+        self._refresh(group, request.lane)
+
+    def _dequeue(self, group: QueuedGroup, index: int) -> None:
+        lane = group.requests[index].lane
+        group.waiting[lane].discard(f"{index:04d}")
+        self._waiting[group.version, lane] -= 1
+        self._refresh(group, lane)
+
+    def _refresh(self, group: QueuedGroup, lane: str) -> None:
+        heads = self._heads.setdefault((group.version, lane), SortedSet())
+        front = group.waiting[lane].at(0)
+        if front is None:
+            heads.discard(str(group.spec.id))
+        elif front[0] == float("-inf"):
+            heads.put(str(group.spec.id), (group.priority.probe or 0.0) + group.requests[PROBE_INDEX].generated)
+        else:
+            heads.put(str(group.spec.id), group.priority.base + front[0])
+
+    def _place(self, group: QueuedGroup, view: GroupView, priority: Priority) -> None:
+        group.view = view
+        group.priority = priority
+        for lane in group.waiting:
+            self._refresh(group, lane)
+
+    def _pick(self, group: QueuedGroup, lane: str, worker: WorkerId, ask: ClaimAsk, blocks: int) -> int | None:
+        first: int | None = None
+        for _, name in group.waiting[lane].first(SIBLING_WINDOW):
+            index = int(name)
+            if blocks_needed(group, index, ask) > blocks:
+                continue
+            if group.requests[index].holder == str(worker):
+                return index
+            first = index if first is None else first
+        return first
+
+    # ---- leases
+
+    def _lease(self, group: QueuedGroup, index: int, worker: WorkerId, deadline: float, now: float) -> Claim:
+        request, spec = RequestId(group.spec.id, index), group.spec
+        self._dequeue(group, index)
+        state = group.requests[index]
+        state.state = after(state.state, Event.CLAIM)
+        state.leases += 1
+        state.fence = self.epoch * EPOCH_STRIDE + state.leases
+        state.holder, state.claimed_at, state.start = str(worker), now, state.generated
+        self._deadlines.put(str(request), deadline)
+        self._inflight[worker.name] = self._inflight.get(worker.name, 0) + 1
+        self._ledger.note(Event.CLAIM, request, self._request(request), now)
+        batch = self._ledger.page(spec.id.batch)
+        batch.started_at = batch.started_at or now
+        true_length = spec.lengths[index] if spec.lengths else 0
+        return Claim(
+            request,
+            state.fence,
+            spec.prompt,
+            bytes(state.tokens),
+            spec.max_tokens,
+            state.rank,
+            true_length,
+            spec.sampling,
+            group.priority,
+            group.view,
+            spec.seeds[index] if spec.seeds else None,
+        )
+
+    def _check(self, delta: Delta) -> Reply:
+        if delta.request.group not in self._groups:
+            return Reply(Outcome.LOST)
+        state = self._request(delta.request)
+        if state.fence != delta.fence or delta.fence == 0:
+            return Reply(Outcome.LOST)
+        if delta.offset > state.generated:
+            return Reply(Outcome.GAP, state.generated)
+        return Reply(Outcome.OK, state.generated)
+
+    def _append(self, delta: Delta) -> int:
+        state = self._request(delta.request)
+        known = (state.generated - delta.offset) * ITEM_BYTES
+        before = state.generated
+        state.tokens += delta.tokens[known:]
+        state.logprobs += delta.logprobs[known:]
+        self._ledger.count(delta.request.group.batch, tokens=state.generated - before)
+        return state.generated
+
+    def _complete(self, finish: Finish, now: float) -> Reply:
+        request = finish.delta.request
+        reply = self._check(finish.delta)
+        if reply.outcome is not Outcome.OK:
+            return reply
+        group, state = self._groups[request.group], self._request(request).state
+        if state is State.QUEUED:
+            return Reply(Outcome.LOST)  # the lease was reaped, and nobody has claimed the request since
+        if state in FINAL_STATES:
+            return Reply(Outcome.OK, reply.have, group.view)  # a repeat of what is done already
+        if finish.rescore and finish.rescore.revision != group.view.revision:
+            return Reply(Outcome.STALE, reply.have, group.view)
+        have = self._append(finish.delta)
+        if finish.status is Status.OK:
+            priority = finish.rescore.priority if finish.rescore else group.priority
+            self._place(group, group.view.with_finish(have), priority)
+            if group.spec.history and have:
+                tokens = bytes(self._request(request).tokens)
+                self._earlier.keep(group.spec.history, group.spec.history_size, tokens, now)
+        event = OUTCOME_EVENTS[finish.status]
+        self._close(request, event, finish.status, finish.reason, finish.stop_reason, now)
+        return Reply(Outcome.OK, have, group.view)
+
+    def _end_lease(self, request: RequestId, event: Event, now: float) -> None:
+        self._release(request, event, now)
+        self._enqueue(self._groups[request.group], request.index)
+
+    def _release(self, request: RequestId, event: Event, now: float) -> None:
+        state = self._request(request)
+        self._deadlines.discard(str(request))
+        self._inflight[WorkerId.parse(state.holder).name] -= 1
+        version = self._groups[request.group].version
+        span = (state.fence, state.start, state.generated, state.claimed_at, now)
+        state.chunks.append(Chunk(state.holder, *span, event.value, version))
+        state.state = after(state.state, event)
+        self._ledger.note(event, request, self._request(request), now)
+
+    def _end(self, request: RequestId, event: Event, now: float) -> None:
+        """Ends an unfinished request for a reason that is not its own response's."""
+        self._close(request, event, *ENDINGS[event], "", now)
+
+    def _close(
+        self,
+        request: RequestId,
+        event: Event,
+        status: Status,
+        reason: FinishReason,
+        stop_reason: str,
+        now: float,
+    ) -> None:
+        group, state = self._groups[request.group], self._request(request)
+        if state.state is State.LEASED:
+            self._release(request, event, now)
+        else:
+            self._dequeue(group, request.index)
+            state.state = after(state.state, event)
+            self._ledger.note(event, request, self._request(request), now)
+        state.status, state.reason, state.stop_reason = status, reason.value, stop_reason
+        self._ledger.report(request, group, state, now)

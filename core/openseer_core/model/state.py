@@ -1,0 +1,125 @@
+"""What the reference queue keeps of each group and request."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from openseer_core.ids import RequestId
+from openseer_core.model.sorted_set import SortedSet
+from openseer_core.queue.batch import BatchRecord, Entry
+from openseer_core.queue.group import GroupSpec, GroupView, Priority
+from openseer_core.queue.kv_blocks import blocks_for
+from openseer_core.queue.messages import BatchProgress, Chunk, ClaimAsk, JournalEntry, Result
+from openseer_core.queue.states import FinishReason, State, Status
+from openseer_core.tokens import count_items
+
+
+@dataclass(slots=True)
+class QueuedRequest:
+    """One request: its place, its lease, and its tokens so far."""
+
+    rank: float
+    lane: str
+    state: State = State.QUEUED
+    leases: int = 0
+    losses: int = 0
+    fence: int = 0
+    holder: str = ""
+    claimed_at: float = 0.0
+    start: int = 0
+    tokens: bytearray = field(default_factory=bytearray)
+    logprobs: bytearray = field(default_factory=bytearray)
+    chunks: list[Chunk] = field(default_factory=list[Chunk])
+    turn: int = 0
+    reason: str = ""
+    stop_reason: str = ""
+    status: Status | None = None
+
+    @property
+    def generated(self) -> int:
+        """Tokens of the response so far."""
+        return count_items(self.tokens)
+
+
+@dataclass(slots=True)
+class QueuedGroup:
+    """One group: what was submitted, what is known, and per lane which of its requests wait.
+
+    `endings`: how many of its requests ended how; `version`: of the weights that go on with it.
+    """
+
+    spec: GroupSpec
+    view: GroupView
+    priority: Priority
+    requests: list[QueuedRequest]
+    version: str
+    waiting: dict[str, SortedSet] = field(default_factory=dict[str, SortedSet])
+    endings: Counter[Status] = field(default_factory=Counter[Status])
+
+
+@dataclass(slots=True)
+class QueuedBatch:
+    """One batch: its record but for the counts, the counts, its groups' names in order, its stream and its journal."""
+
+    number: int
+    version: str = ""
+    spec: str = "{}"
+    key: str = ""
+    opened_at: float = 0.0
+    started_at: float = 0.0
+    tail_at: float = 0.0
+    ended_at: float = 0.0
+    acknowledged: int = 0
+    forgotten: bool = False
+    progress: BatchProgress = field(default_factory=BatchProgress)
+    names: list[str] = field(default_factory=list[str])
+    entries: list[Entry] = field(default_factory=list[Entry])
+    journal: list[JournalEntry] = field(default_factory=list[JournalEntry])
+    verdicts: dict[str, bool] = field(default_factory=dict[str, bool])
+
+    def record(self) -> BatchRecord:
+        """What a trainer is told of it."""
+        return BatchRecord(
+            self.number,
+            self.version,
+            self.spec,
+            self.progress,
+            self.opened_at,
+            self.started_at,
+            self.tail_at,
+            self.ended_at,
+            self.acknowledged,
+            self.forgotten,
+        )
+
+
+def blocks_needed(group: QueuedGroup, index: int, ask: ClaimAsk) -> int:
+    """KV blocks that the next chunk of a waiting request takes."""
+    generated = group.requests[index].generated
+    chunk = min(ask.quantum, group.spec.max_tokens - generated)
+    prompt = count_items(group.spec.prompt)
+    tokens = prompt + min(generated + chunk + ask.margin, group.spec.max_tokens)
+    return blocks_for(min(tokens, ask.context_tokens), ask.block_tokens)
+
+
+def result_of(
+    cursor: int, request: RequestId, group: QueuedGroup, state: QueuedRequest, now: float, status: Status
+) -> Result:
+    """What is reported of a request that has ended."""
+    spec = group.spec
+    return Result(
+        cursor,
+        request,
+        group.version,
+        status,
+        FinishReason(state.reason),
+        state.stop_reason,
+        spec.prompt,
+        bytes(state.tokens),
+        bytes(state.logprobs),
+        spec.metadata,
+        spec.sampling,
+        spec.enqueued_at,
+        now,
+        tuple(state.chunks),
+        state.turn,
+    )

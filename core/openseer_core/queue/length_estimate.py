@@ -1,0 +1,27 @@
+"""How long a group's responses are expected to be (Seer, section 3.2), and when news is worth telling."""
+
+from openseer_core.queue.group import GroupView
+
+STEP = 1.25
+"""A running response is reported as a lower bound each time it grew by this factor: O(log length) writes."""
+
+FIRST_BOUND = 64
+"""Below this many tokens a running response says nothing about its group."""
+
+
+def estimate(view: GroupView) -> int:
+    """Expected length in tokens: the longest finished response; before the first one the longest of earlier batches
+    to the same prompt, where one is kept, else max_tokens.
+
+    A running sibling that is longer already raises it, which the paper's estimate does not use.
+    """
+    known = view.longest_finished if view.finished else view.longest_earlier or view.max_tokens
+    return min(max(known, view.longest_running), view.max_tokens)
+
+
+def is_news(view: GroupView, generated: int) -> bool:
+    """Whether a running response at `generated` tokens would change its group's estimate by a full step.
+
+    Never while the estimate is max_tokens, which no response exceeds.
+    """
+    return generated >= FIRST_BOUND and generated >= STEP * estimate(view)

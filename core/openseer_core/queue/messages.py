@@ -1,0 +1,262 @@
+"""What crosses the border between a worker and the store: asks, leases, deltas and replies.
+
+A *chunk* is one lease on one request. Its `fence` belongs to the request and only grows; whoever writes must show it,
+so a worker that lost its lease cannot write. Every write names the offset it starts at, so a repeat changes nothing.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from openseer_core.ids import RequestId
+from openseer_core.queue.group import GroupView, Priority
+from openseer_core.queue.states import FinishReason, State, Status
+from openseer_core.tokens import count_items
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimAsk:
+    """How much work a worker has room for.
+
+    `blocks` of `block_tokens` tokens are free; a chunk takes the blocks of its prompt, its tokens so far, one quantum
+    and `margin` tokens (drafts, and what is generated until the next decision), but never more than `context_tokens`,
+    prompt and response together. `slots`: most requests to hand out.
+    `slack`: how far above the fleet's mean load the worker may go.
+    """
+
+    version: str
+    lanes: tuple[str, ...]
+    slots: int
+    blocks: int
+    block_tokens: int
+    quantum: int
+    context_tokens: int
+    margin: int = 0
+    slack: int = 1
+    lease_seconds: float = 10.0
+    max_losses: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lease on a request, with all that is needed to go on with it."""
+
+    request: RequestId
+    fence: int
+    prompt: bytes
+    tokens: bytes
+    max_tokens: int
+    rank: float
+    true_length: int
+    sampling: str
+    priority: Priority
+    view: GroupView
+    seed: int | None = None
+
+    @property
+    def generated(self) -> int:
+        """How many tokens the response has so far."""
+        return count_items(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Rescore:
+    """New facts of a group and the place they give it, valid only for revision `revision`."""
+
+    view: GroupView
+    priority: Priority
+
+    @property
+    def revision(self) -> int:
+        """The revision that this follows."""
+        return self.view.revision - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New tokens of a leased request from `offset` on: int32 ids, and float32 log-probabilities (or none)."""
+
+    request: RequestId
+    fence: int
+    offset: int
+    tokens: bytes = b""
+    logprobs: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The last delta of a request, how it ended, and the group's new place."""
+
+    delta: Delta
+    status: Status
+    reason: FinishReason
+    stop_reason: str = ""
+    rescore: Rescore | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendReply:
+    """Answers in the order of the deltas; `views`: groups whose rescore came too late, as they are now."""
+
+    replies: tuple["Reply", ...]
+    views: tuple[GroupView, ...]
+    pulse: "Pulse"
+
+
+class Outcome(StrEnum):
+    """What became of a write."""
+
+    OK = "ok"
+    LOST = "lost"
+    """The lease is gone: stop generating, write nothing more."""
+    GAP = "gap"
+    """The store holds fewer tokens than `offset` (it lost its last second): send again from `have`."""
+    STALE = "stale"
+    """The group has a newer revision: compute the place again from `view`. Nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer to one delta or finish; `have`: tokens in the store; `view`: the group now, where it was asked for."""
+
+    outcome: Outcome
+    have: int = 0
+    view: GroupView | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The fleet at a glance: what a worker needs to decide whether to go on or to hand over.
+
+    `best`: the lowest score waiting in the worker's lanes; `waiting`: requests in them; `mine` and `inflight`: leased
+    requests of this worker and of all; `workers`: how many claim.
+    """
+
+    waiting: int = 0
+    best: float = float("inf")
+    mine: int = 0
+    inflight: int = 0
+    workers: int = 1
+
+    @property
+    def fair_share(self) -> int:
+        """Requests in flight per worker once all that wait are handed out evenly (at least one)."""
+        return max(1, -(-(self.inflight + self.waiting) // max(1, self.workers)))
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One past lease: who generated tokens `start` to `end`, when (seconds, store's clock), and how it ended.
+
+    `version`: of the weights. Tokens that a trainer appended are a chunk of event APPEND without a worker.
+    """
+
+    worker: str
+    fence: int
+    start: int
+    end: int
+    claimed_at: float
+    ended_at: float
+    event: str
+    version: str = ""
+
+
+APPEND = "append"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished turn of a request as the results stream gives it. `cursor` orders what a batch's stream holds and is
+    what one acknowledges; `version`: the batch's when it was read, the chunks tell which ones sampled."""
+
+    cursor: int
+    request: RequestId
+    version: str
+    status: Status
+    reason: FinishReason
+    stop_reason: str
+    prompt: bytes
+    tokens: bytes
+    logprobs: bytes
+    metadata: str
+    sampling: str
+    enqueued_at: float
+    finished_at: float
+    chunks: tuple[Chunk, ...]
+    turn: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One event of a job's life; `length`: tokens of the request when it happened."""
+
+    at: float
+    event: str
+    request: str
+    worker: str
+    fence: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """Counts of one batch. `tokens`: generated so far, of all its requests; `longest`: its longest whole response.
+
+    `groups_*`: ended; of these whole (every response ok); carried over; `valid`, `invalid`: by the trainer's verdict.
+    `entries`: cursor of the latest entry of its results stream.
+    """
+
+    groups: int = 0
+    requests: int = 0
+    ok: int = 0
+    aborted: int = 0
+    infra_failed: int = 0
+    tokens: int = 0
+    sealed: bool = False
+    carried_over: int = 0
+    longest: int = 0
+    groups_ended: int = 0
+    groups_whole: int = 0
+    groups_carried: int = 0
+    groups_stale: int = 0
+    valid: int = 0
+    invalid: int = 0
+    entries: int = 0
+
+    @property
+    def closed(self) -> int:
+        """Requests that have a result."""
+        return self.ok + self.aborted + self.infra_failed + self.carried_over
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more will come."""
+        return self.sealed and self.closed == self.requests
+
+    def to_json(self) -> str:
+        """The last words of a driver that is done: whoever reads them needs no store any more."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "BatchProgress | None":
+        """The counts in a driver's last words; None when these are others."""
+        try:
+            return BatchProgress(**json.loads(text))
+        except (ValueError, TypeError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """Everything the store holds of one request (for audits and detail views). `holder`: "name#boot" of who has or had
+    it; `reason`: why its latest turn ended, "" before any did."""
+
+    request: RequestId
+    state: State
+    fence: int
+    tokens: bytes
+    logprobs: bytes
+    chunks: tuple[Chunk, ...]
+    turn: int = 0
+    holder: str = ""
+    reason: str = ""

@@ -1,0 +1,124 @@
+"""How a prompt becomes a group of the queue: its policy's priority, its requests' order, and the lanes they wait in.
+
+The one place that builds a `GroupSpec` from a prompt: the driver, the trainers' uploads and the compatible routes all
+come here.
+"""
+
+import heapq
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from openseer_core.ids import GroupId
+from openseer_core.manifest.fleet import LEAST_INFLIGHT, ROUND_ROBIN, Rollout, Workers
+from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
+from openseer_core.queue.policy import Policy, policy_of
+from openseer_core.queue.siblings import prompt_digest
+
+
+class Lanes:
+    """Binds requests to workers at submission, for the policies that do; one per batch.
+
+    round-robin: each group whole to the next worker. least-inflight: each request to the worker with the fewest
+    submitted so far, its group's latest worker where that is one of them. Otherwise: the shared lane.
+    """
+
+    def __init__(self, policy_name: str, workers: int) -> None:
+        self._policy = policy_name
+        self._loads = [0] * workers
+        self._least = [(0, worker) for worker in range(workers)]
+
+    def bind(self, ordinal: int, size: int) -> tuple[str, ...]:
+        """The lane of each of a group's requests; lanes are named by the worker's number."""
+        if self._policy == ROUND_ROBIN:
+            return (str(ordinal % len(self._loads)),) * size
+        if self._policy == LEAST_INFLIGHT:
+            return self._least_inflight(size)
+        return (SHARED_LANE,) * size
+
+    def _least_inflight(self, size: int) -> tuple[str, ...]:
+        lanes: list[str] = []
+        for _ in range(size):
+            while self._least[0][0] != self._loads[self._least[0][1]]:
+                heapq.heappop(self._least)  # an older count of a worker that has more by now
+            load, worker = self._least[0]
+            if lanes and self._loads[int(lanes[-1])] == load:
+                worker = int(lanes[-1])
+            self._loads[worker] += 1
+            heapq.heappush(self._least, (load + 1, worker))
+            lanes.append(str(worker))
+        return tuple(lanes)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Places the groups of one job: its policy, and the lanes it binds requests to."""
+
+    policy: Policy
+    lanes: Lanes
+
+    @staticmethod
+    def of(rollout: Rollout, workers: Workers) -> "Placement":
+        """As the manifest says."""
+        return Placement(policy_of(rollout), Lanes(rollout.policy, max(1, workers.replicas)))
+
+    def group(
+        self,
+        gid: GroupId,
+        version: str,
+        ordinal: int,
+        prompt: bytes,
+        max_tokens: int,
+        size: int,
+        enqueued_at: float,
+        *,
+        sampling: str,
+        metadata: str,
+        lengths: tuple[int, ...] = (),
+        tier: int = 0,
+        seeds: tuple[int | None, ...] = (),
+    ) -> GroupSpec:
+        """A group as it is submitted.
+
+        `prompt`: int32 token ids. `ordinal`: its place in its batch. `enqueued_at`: seconds of the store's clock.
+        `lengths`: true response lengths in tokens, one per request, where a study gives them.
+        """
+        view = GroupView(gid, 0, ordinal, size, max_tokens, enqueued_at, tier=tier)
+        return GroupSpec(
+            id=gid,
+            version=version,
+            ordinal=ordinal,
+            prompt=prompt,
+            max_tokens=max_tokens,
+            ranks=tuple(self.policy.rank(length) for length in lengths) or (self.policy.rank(0),) * size,
+            lanes=self.lanes.bind(ordinal, size),
+            priority=self.policy.priority(view),
+            enqueued_at=enqueued_at,
+            lengths=lengths,
+            sampling=sampling,
+            metadata=metadata,
+            tier=tier,
+            seeds=seeds,
+        )
+
+    def grown(self, group: GroupSpec, seeds: tuple[int | None, ...]) -> GroupSpec:
+        """The group with more requests, one for each of `seeds`."""
+        return replace(
+            group,
+            ranks=group.ranks + (self.policy.rank(0),) * len(seeds),
+            lanes=group.lanes + self.lanes.bind(group.ordinal, len(seeds)),
+            seeds=group.seeds + seeds,
+        )
+
+    def with_history(self, group: GroupSpec, size: int, longest: int) -> GroupSpec:
+        """The group with earlier responses to its prompt kept: the newest `size`, the longest of them `longest` tokens.
+
+        Its priority follows from that length where the policy uses it.
+        """
+        known = replace(group, history=prompt_digest(group.prompt), history_size=size, longest_earlier=longest)
+        return replace(known, priority=self.policy.priority(known.view()))
+
+
+def group_metadata(metadata: Any, **more: Any) -> str:
+    """The JSON that is kept with a group and comes back with its results: the submitter's own part, and ours."""
+    return json.dumps({"metadata": metadata, **more})

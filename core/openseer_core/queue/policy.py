@@ -1,0 +1,82 @@
+"""Policies: pure functions from what is known of a group to its place in the queue.
+
+A policy says three things: `priority` of a group (again whenever its view changes), `rank` of a request within its
+group (once, at submission), and through `Lanes` which worker a request is bound to, if any. The store only sorts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from openseer_core.manifest.fleet import BINDING_POLICIES, LEAST_INFLIGHT, ROUND_ROBIN, Rollout
+from openseer_core.queue.group import GroupView, Priority
+from openseer_core.queue.length_estimate import estimate
+
+PROBES_FIRST = -1e15
+"""Added to a waiting probe's score: below every other score, and whole tokens stay exact in a double."""
+
+TIER_STRIDE = 2e15
+"""Between two tiers of batches: more than any score within one; five tiers stay exact in a double."""
+
+TIERS = {"high": -2, "normal": 0, "low": 2}
+"""The tiers of a batch's priority."""
+
+RESERVE = 1
+"""Added to the tier of a group that is to run only when nothing else of its batch waits."""
+
+BATCH_STRIDE = 1e9
+"""First come, first served: batches in order, groups in order within one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One named way to order and place work. Build it with `policy(...)`."""
+
+    name: str
+    priority: Callable[[GroupView], Priority]
+    rank: Callable[[int], float]
+    """From a request's true length in tokens (0 = unknown) to its rank within the group, lowest first."""
+
+    @property
+    def divided(self) -> bool:
+        """Whether requests may be given back for something better; policies that bind them keep what was claimed."""
+        return self.name not in BINDING_POLICIES
+
+
+def policy(name: str, *, probe: bool = True, ageing: float = 0.0) -> Policy:
+    """The policy called `name` in a manifest.
+
+    ageing: tokens by which a waiting group's score improves per second that it was enqueued earlier.
+    Raises KeyError for an unknown name.
+    """
+
+    def context_aware(view: GroupView) -> Priority:
+        place = ageing * view.enqueued_at + view.tier * TIER_STRIDE
+        return Priority(base=place - estimate(view), slope=0.0, probe=PROBES_FIRST + place if probe else None)
+
+    def fifo(view: GroupView) -> Priority:
+        return Priority(base=view.tier * TIER_STRIDE + view.id.batch * BATCH_STRIDE + view.ordinal)
+
+    def oracle(view: GroupView) -> Priority:
+        return Priority(base=view.tier * TIER_STRIDE + ageing * view.enqueued_at, slope=1.0)
+
+    policies = {
+        "context-aware": Policy("context-aware", context_aware, _equal),
+        "fifo": Policy("fifo", fifo, _equal),
+        "longest-first-oracle": Policy("longest-first-oracle", oracle, _longest_first),
+        ROUND_ROBIN: Policy(ROUND_ROBIN, fifo, _equal),
+        LEAST_INFLIGHT: Policy(LEAST_INFLIGHT, fifo, _equal),
+    }
+    return policies[name]
+
+
+def policy_of(rollout: Rollout) -> Policy:
+    """The policy of a manifest's spec.rollout."""
+    return policy(rollout.policy, probe=rollout.probe, ageing=rollout.ageing_tokens_per_second)
+
+
+def _equal(_true_length: int) -> float:
+    return 0.0
+
+
+def _longest_first(true_length: int) -> float:
+    return -float(true_length)

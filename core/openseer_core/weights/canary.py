@@ -1,0 +1,30 @@
+"""Whether weights are the publisher's: log-probabilities of one sequence, scored by both sides, must agree."""
+
+from collections.abc import Sequence
+from math import isfinite
+
+from openseer_core.weights.publish import Canary
+
+CANARY_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3, "float16": 0.05}
+"""Greatest allowed difference by the engine's number format, where the publisher states none.
+
+Measured on the tiny model against a forward pass in fp32: fp32 0.0001; bf16 0.05 on its own responses and 0.22 on
+random tokens, whose log-probabilities go down to -42.
+"""
+
+
+def canary_difference(canary: Canary, scored: Sequence[float]) -> float:
+    """The greatest difference, infinite when it cannot be told; of a log-probability below -1 in proportion to it.
+
+    A number format has relative errors: an improbable token's log-probability is as exact as its size allows.
+    """
+    if len(scored) != len(canary.logprobs):
+        return float("inf")
+    pairs = zip(scored, canary.logprobs, strict=True)
+    differences = [abs(one - other) / max(1.0, abs(other)) for one, other in pairs]
+    return max(differences) if all(isfinite(one) for one in differences) else float("inf")
+
+
+def canary_tolerance(canary: Canary, dtype: str) -> float:
+    """What the publisher allows, else what the number format does; an unknown format is taken for the coarsest."""
+    return canary.tolerance or CANARY_TOLERANCE.get(dtype, max(CANARY_TOLERANCE.values()))

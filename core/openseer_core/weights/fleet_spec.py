@@ -1,0 +1,67 @@
+"""What the whole fleet is told: which weights to serve, whether a transaction is on, whether to sleep.
+
+One record per job, replaced as a whole and only by who has seen its latest revision. Workers and coordinators both act
+on what it says now (level-triggered), so either may die and be replaced at any moment.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from openseer_core.ids import INITIAL_VERSION
+from openseer_core.json_model import Wire
+from openseer_core.weights.publish import Canary, Phase, Publish, Source
+
+
+class Ongoing(Wire):
+    """A weights transaction. Times are seconds of the store's clock.
+
+    `participants`: workers that were there when it began; `replaced`: those it goes on without. `entered_at`: when
+    the phase began; `seconds`: what earlier phases took.
+    """
+
+    id: int
+    publish: Publish
+    previous: str
+    previous_source: Source | None
+    phase: Phase
+    attempt: int = 0
+    started_at: float
+    entered_at: float
+    finished_at: float | None = None
+    participants: tuple[str, ...] = ()
+    waiting_for: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    message: str = ""
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def active(self) -> bool:
+        """Whether it is neither done nor failed."""
+        return self.phase not in ("done", "failed")
+
+
+class Orders(Wire):
+    """`version` is what the fleet serves, from `source` (None: the job's own model). `versions`: published so far.
+
+    `publisher`: the transaction that brought `version` (0: none), so that a version which failed, and was published
+    again under the same name, is told apart. `canary`: what a worker that loads `version` later must agree with.
+    `rest`: GPUs are lent to the trainer. `held`: new requests of the compatible routes wait; batches go on.
+    """
+
+    revision: int = 0
+    version: str = INITIAL_VERSION
+    source: Source | None = None
+    publisher: int = 0
+    canary: Canary | None = None
+    versions: tuple[str, ...] = (INITIAL_VERSION,)
+    transaction: Ongoing | None = None
+    transactions: int = 0
+    rest: Literal["sleep", "stop"] | None = None
+    rest_since: float = 0.0
+    held: bool = False
+
+    @property
+    def ongoing(self) -> Ongoing | None:
+        """The transaction while it is active."""
+        return self.transaction if self.transaction is not None and self.transaction.active else None

@@ -1,0 +1,80 @@
+"""New weights as a publisher describes them: where they are, how the fleet moves to them, and what proves them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, StringConstraints, model_validator
+
+from openseer_core.json_model import TokenId, VersionName, Wire
+
+Mode = Literal["drain", "keep", "abort"]
+
+
+Phase = Literal["prefetch", "quiesce", "load", "commit", "rollback", "done", "failed"]
+
+
+OnFailure = Literal["abort", "replace"]
+
+
+class Source(Wire):
+    """Where new weights are; exactly one.
+
+    path: a folder of safetensors that every worker sees. url: a folder over HTTP(S), fetched by each worker: it holds
+    model.safetensors, or model.safetensors.index.json and the files it names. transfer: the engine's own transfer
+    backend, on GPUs; its fields are the engine's.
+    """
+
+    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+    url: Annotated[str, StringConstraints(pattern=r"^https?://", max_length=4096)] | None = None
+    transfer: dict[str, JsonValue] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> "Source":
+        if sum(value is not None for value in (self.path, self.url, self.transfer)) != 1:
+            raise ValueError("exactly one of path, url and transfer is needed")
+        return self
+
+
+class Canary(Wire):
+    """What every worker scores with the new weights, and what the publisher's own forward pass says of it.
+
+    `logprobs`: of token_ids[1:], given what comes before each. `tolerance`: greatest allowed difference, of those below
+    -1 in proportion to them; unset: by the engine's number format (CANARY_TOLERANCE).
+    """
+
+    token_ids: list[TokenId] = Field(min_length=2, max_length=4096)
+    logprobs: list[float]
+    tolerance: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _lengths(self) -> "Canary":
+        if len(self.logprobs) != len(self.token_ids) - 1:
+            raise ValueError(f"logprobs: found {len(self.logprobs)}, needed: one for each token after the first")
+        return self
+
+
+class Deadlines(Wire):
+    """Longest time of each phase, in seconds."""
+
+    prefetch: float = Field(default=600.0, gt=0, le=86400)
+    quiesce: float = Field(default=3600.0, gt=0, le=86400)
+    load: float = Field(default=600.0, gt=0, le=86400)
+
+
+class Publish(Wire):
+    """New weights for the whole fleet, in one transaction.
+
+    `mode`: drain waits for open batches of the old version; keep hands running responses to the new version (their
+    results tell the spans); abort ends them, partial responses reported. `on_failure`: what happens when a worker has
+    not confirmed in time after `retries` more tries: abort goes back to the old version everywhere; replace drains
+    that worker and goes on without it (its successor starts with the new version).
+    """
+
+    version: VersionName
+    source: Source
+    mode: Mode = "drain"
+    on_failure: OnFailure = "abort"
+    retries: int = Field(default=1, ge=0, le=10)
+    prefetch: bool = Field(default=True, description="Fetch and read the files while the old version still runs.")
+    max_staleness: int | None = Field(default=None, ge=0, description="With keep: older responses are aborted.")
+    canary: Canary | None = None
+    deadlines: Deadlines = Deadlines()

@@ -1,0 +1,70 @@
+"""What crosses HTTP about the fleet: weights transactions, workers, autoscaling, GPUs lent to the trainer."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from openseer_core.json_model import Wire
+from openseer_core.wire.weights import Transaction
+
+FleetWord = Literal["awake", "releasing", "released", "acquiring"]
+
+
+class WorkerInfo(Wire):
+    """A worker by its last heartbeat. `figures`: what it says of itself (slots, kv_used, device, …)."""
+
+    name: str
+    state: str
+    version: str
+    seen_seconds_ago: float
+    inflight: int
+    figures: dict[str, float | int | str]
+
+
+class WorkerList(Wire):
+    """The fleet, by name."""
+
+    workers: list[WorkerInfo]
+
+
+class Release(Wire):
+    """Hands the GPUs to the trainer. sleep: engines free their memory, processes stay. stop: no worker is left."""
+
+    mode: Literal["sleep", "stop"] = "sleep"
+
+
+class FleetState(Wire):
+    """Whether the GPUs are openseer's. `idle_gpu_seconds`: GPU time, summed, in which awake workers ran nothing."""
+
+    state: FleetWord
+    mode: Literal["sleep", "stop"] | None = None
+    since: float
+    waiting_for: list[str] = Field(default_factory=list[str])
+    idle_gpu_seconds: float = 0.0
+    busy_gpu_seconds: float = 0.0
+
+
+class Autoscaling(Wire):
+    """For KEDA and its kind. `backlog_tokens`: expected tokens of all that waits and runs, less those generated."""
+
+    queue_depth: int
+    running: int
+    backlog_tokens: int
+    workers: int
+    desired_workers: int
+
+
+class JobStatus(Wire):
+    """The job at a glance."""
+
+    name: str
+    namespace: str
+    weights_version: str
+    workers: int
+    workers_ready: int
+    open_batches: list[int]
+    queue_depth: int
+    running: int
+    tokens: int
+    fleet: FleetState
+    transaction: Transaction | None = None

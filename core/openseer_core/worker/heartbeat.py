@@ -1,0 +1,59 @@
+"""What a worker says of itself once a second, and what the store answers."""
+
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from openseer_core.json_model import Wire
+
+
+class WeightsReport(Wire):
+    """What a worker's heartbeat says of its weights.
+
+    `version`: loaded now, "" while none is whole. `transaction`, `phase`: what it has confirmed last.
+    `attempt`, `error`: of its latest failure, which stands until something succeeds. `mismatch`: the failure is that
+    the canary's log-probabilities differ; `difference`: the greatest one. `seconds`: what each phase took.
+    """
+
+    version: str = ""
+    transaction: int = 0
+    attempt: int = 0
+    phase: str = ""
+    error: str = ""
+    mismatch: bool = False
+    difference: float | None = None
+    asleep: bool = False
+    seconds: dict[str, float] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What a worker says of itself: `state` is starting, idle, busy, draining or sick; the rest are its own figures.
+
+    `idle_seconds`, `busy_seconds`: how long this boot, awake, has held nothing and something; the store sums them up.
+    """
+
+    state: str
+    figures: dict[str, float | int | str] = field(default_factory=dict[str, "float | int | str"])
+    weights: WeightsReport | None = None
+    idle_seconds: float = 0.0
+    busy_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """The last heartbeat of a worker: when (store's clock), from which boot, and how many requests it holds."""
+
+    name: str
+    boot: str
+    seen_at: float
+    inflight: int
+    info: WorkerInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """What the store tells a worker in answer to its heartbeat. `revision`: of the orders; news when it has grown."""
+
+    drain: bool = False
+    revision: int = 0

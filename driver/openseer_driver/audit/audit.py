@@ -1,0 +1,198 @@
+"""Proof that a run kept its promises: the results against the store's records, journal and submissions.
+
+Memory grows with the number of requests, never with their tokens.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+
+from openseer_core.errors import AuditError
+from openseer_core.ids import GroupId, RequestId
+from openseer_core.queue.group import GroupSpec
+from openseer_core.queue.messages import JournalEntry
+from openseer_core.queue.states import FINAL_STATES
+from openseer_driver.audit.rules import Asked, JournalCheck, Life, Violation, asked_of, check_result
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import ResultLine
+from openseer_store.port import DriverStore
+
+PAGE = 1000
+SHOWN = 200
+"""Violations that are kept as lines; all are counted."""
+
+
+@dataclass(slots=True)
+class AuditReport:
+    """What was checked and what was found."""
+
+    groups: int = 0
+    requests: int = 0
+    results: int = 0
+    events: int = 0
+    unfinished: int = 0
+    """Requests of an unfinished run that have no result yet."""
+    violations: list[Violation] = field(default_factory=list[Violation])
+    by_kind: dict[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def ok(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.by_kind
+
+    def add(self, violation: Violation) -> None:
+        """Counts a violation and keeps the first of them."""
+        self.by_kind[violation.kind] = self.by_kind.get(violation.kind, 0) + 1
+        if len(self.violations) < SHOWN:
+            self.violations.append(violation)
+
+    def lines(self) -> list[str]:
+        """For a person: the verdict, then one line per violation."""
+        checked = f"{self.requests:,} requests, {self.results:,} results, {self.events:,} events checked"
+        if self.unfinished:
+            checked += f" ({self.unfinished:,} requests not finished yet)"
+        if self.ok:
+            return [f"{checked}: no violation"]
+        total = sum(self.by_kind.values())
+        rest = total - len(self.violations)
+        more = [f"… and {rest:,} more"] if rest else []
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.by_kind.items()))
+        head = f"{checked}: {total:,} violation{'s' if total != 1 else ''} ({kinds})"
+        return [head, *map(str, self.violations), *more]
+
+    def as_dict(self) -> dict[str, object]:
+        """For `--json` and audit.json."""
+        return {"ok": self.ok, **asdict(self)}
+
+    def require(self) -> None:
+        """Raises AuditError with every line when there is a violation."""
+        if not self.ok:
+            raise AuditError("\n".join(self.lines()))
+
+
+async def audit(
+    store: DriverStore,
+    run: RunFolder | Iterable[ResultLine],
+    batches: Sequence[int],
+    *,
+    finished: bool | None = None,
+) -> AuditReport:
+    """Checks every request of `batches` and every result of `run`.
+
+    `finished`: whether every request must have a result. None: as run.json says; for plain results, yes.
+    """
+    report = AuditReport()
+    asked = await _submitted(store, batches, report)
+    journal = await _journal(store, batches, asked, report)
+    if finished is None:
+        finished = run.read_run().state == "complete" if isinstance(run, RunFolder) else True
+    results = run.results() if isinstance(run, RunFolder) else run
+    seen = await _results(store, results, asked, journal, report)
+    _missing(asked, journal, seen, report, finished=finished)
+    for batch in batches:
+        await _counts(store, batch, asked, seen, report, finished=finished)
+    return report
+
+
+async def _submitted(store: DriverStore, batches: Sequence[int], report: AuditReport) -> dict[GroupId, Asked]:
+    asked: dict[GroupId, Asked] = {}
+    for batch in batches:
+        async for spec in _groups(store, batch):
+            if spec.id in asked:
+                report.add(Violation("doubled", str(spec.id), "a group submitted twice", "once"))
+            asked[spec.id] = asked_of(spec)
+    report.groups = len(asked)
+    report.requests = sum(group.size for group in asked.values())
+    return asked
+
+
+async def _journal(
+    store: DriverStore, batches: Sequence[int], asked: dict[GroupId, Asked], report: AuditReport
+) -> JournalCheck:
+    check = JournalCheck()
+    async for entry in _entries(store, batches):
+        request = RequestId.parse(entry.request)
+        if not _is_asked(request, asked):
+            report.add(Violation("unknown", entry.request, f"a journal event {entry.event}", "no such request"))
+            continue
+        for violation in check.take(entry):
+            report.add(violation)
+    report.events = check.events
+    return check
+
+
+async def _results(
+    store: DriverStore,
+    results: Iterable[ResultLine],
+    asked: dict[GroupId, Asked],
+    journal: JournalCheck,
+    report: AuditReport,
+) -> set[RequestId]:
+    seen: set[RequestId] = set()
+    for line in results:
+        request = line.request
+        report.results += 1
+        if not _is_asked(request, asked):
+            report.add(Violation("unknown", str(request), "a result", "no such request was submitted"))
+            continue
+        if request in seen:
+            report.add(Violation("doubled", str(request), "one more result", "exactly one"))
+            continue
+        seen.add(request)
+        record = await store.record(request)
+        for violation in check_result(line, asked[request.group], record, journal.lives.get(str(request), Life())):
+            report.add(violation)
+    return seen
+
+
+def _missing(
+    asked: dict[GroupId, Asked], journal: JournalCheck, seen: set[RequestId], report: AuditReport, *, finished: bool
+) -> None:
+    for group, spec in asked.items():
+        for request in (RequestId(group, index) for index in range(spec.size)):
+            if request in seen:
+                continue
+            state = journal.lives.get(str(request), Life()).state
+            if finished or state in FINAL_STATES:
+                report.add(Violation("missing", str(request), f"no result while {state}", "exactly one"))
+            else:
+                report.unfinished += 1
+
+
+async def _counts(
+    store: DriverStore,
+    batch: int,
+    asked: dict[GroupId, Asked],
+    seen: set[RequestId],
+    report: AuditReport,
+    *,
+    finished: bool,
+) -> None:
+    progress = await store.progress(batch)
+    requests = sum(group.size for name, group in asked.items() if name.batch == batch)
+    results = sum(request.group.batch == batch for request in seen)
+    if progress.requests != requests:
+        report.add(Violation("count", f"batch {batch}", f"{progress.requests} requests counted", str(requests)))
+    if finished and progress.closed != results:
+        report.add(Violation("count", f"batch {batch}", f"{progress.closed} results counted", str(results)))
+
+
+def _is_asked(request: RequestId, asked: dict[GroupId, Asked]) -> bool:
+    group = asked.get(request.group)
+    return group is not None and 0 <= request.index < group.size
+
+
+async def _groups(store: DriverStore, batch: int) -> AsyncIterator[GroupSpec]:
+    start = 0
+    while page := await store.groups(batch, start, PAGE):
+        for spec in page:
+            yield spec
+        start += len(page)
+
+
+async def _entries(store: DriverStore, batches: Sequence[int]) -> AsyncIterator[JournalEntry]:
+    for batch in batches:
+        start = 0
+        while page := await store.journal(batch, start, PAGE):
+            for entry in page:
+                yield entry
+            start += len(page)

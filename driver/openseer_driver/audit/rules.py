@@ -1,0 +1,215 @@
+"""What an audit demands, as pure checks: of the journal's events, and of one result against the store's record."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from openseer_core.manifest.sampling_json import parse_sampling
+from openseer_core.queue.group import GroupSpec
+from openseer_core.queue.messages import JournalEntry, RequestRecord
+from openseer_core.queue.states import TRANSITIONS, Event, FinishReason, State, Status
+from openseer_core.tokens import count_items, pack_logprobs, pack_tokens, unpack_tokens
+from openseer_driver.run_lines import ChunkLine, ResultLine
+
+REASONS = {
+    Status.OK: frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.CONTEXT_FULL}),
+    Status.ABORTED: frozenset({FinishReason.ABORTED, FinishReason.CANCELLED}),
+    Status.CARRIED_OVER: frozenset({FinishReason.CARRIED_OVER}),
+    Status.INFRA_FAILED: frozenset({FinishReason.INFRA_FAILED}),
+}
+STATES = {
+    Status.OK: frozenset({State.DONE}),
+    Status.ABORTED: frozenset({State.ABORTED, State.CANCELLED}),
+    Status.CARRIED_OVER: frozenset({State.CARRIED}),
+    Status.INFRA_FAILED: frozenset({State.FAILED}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken promise. `kind` is one of: missing, doubled, unknown, count, prompt, version, tokens, logprobs,
+    chunks, finish, holder, transition, length, fence."""
+
+    kind: str
+    request: str
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.request}: found {self.found}, expected {self.expected}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was submitted of a group, as far as a result can be held against it."""
+
+    size: int
+    version: str
+    prompt: bytes
+    limits: tuple[int, ...]
+    """Per request the length at which it ends at the latest: max_tokens, or the length that a study forces."""
+
+
+def asked_of(spec: GroupSpec) -> Asked:
+    """What a submitted group asks for."""
+    forced = bool(spec.lengths) and parse_sampling(spec.sampling).force_lengths
+    limits = spec.lengths if forced else (spec.max_tokens,) * spec.size
+    return Asked(spec.size, spec.version, spec.prompt, limits)
+
+
+@dataclass(slots=True)
+class Life:
+    """A request as the journal tells it so far: its state, its last claim, and its length at the last event."""
+
+    state: State = State.QUEUED
+    fence: int = 0
+    worker: str = ""
+    length: int = 0
+
+
+class JournalCheck:
+    """Follows the event log in order; keeps one small entry per request."""
+
+    def __init__(self) -> None:
+        self.lives: dict[str, Life] = {}
+        self.events = 0
+
+    def take(self, entry: JournalEntry) -> Iterator[Violation]:
+        """The next event, and what is wrong with it."""
+        self.events += 1
+        life = self.lives.setdefault(entry.request, Life())
+        yield from _lengths(life, entry)
+        if entry.event == Event.CLAIM:
+            yield from _claim(life, entry)
+            life.fence, life.worker = entry.fence, entry.worker
+        elif life.fence:
+            yield from _held(life, entry)
+        life.length = entry.length
+        after = _after(life.state, entry.event)
+        if after is None:
+            allowed = ", ".join(event for state, event in TRANSITIONS if state is life.state) or "nothing more"
+            yield Violation("transition", entry.request, f"{entry.event} while {life.state}", allowed)
+        else:
+            life.state = after
+
+
+def check_result(line: ResultLine, asked: Asked, record: RequestRecord, life: Life) -> Iterator[Violation]:
+    """Holds one result against what was asked, what the store keeps, and what the journal tells."""
+    name = str(line.request)
+    if line.weights_version != asked.version:
+        yield Violation("version", name, repr(line.weights_version), repr(asked.version))
+    if pack_tokens(line.prompt_token_ids) != asked.prompt:
+        found, expected = f"{len(line.prompt_token_ids)} prompt tokens", f"the {count_items(asked.prompt)} submitted"
+        yield Violation("prompt", name, found, expected)
+    yield from _tokens(name, line, record)
+    yield from _logprobs(name, line, record)
+    yield from _chunks(name, line, record)
+    yield from _finish(name, line, asked, record, life)
+    yield from _holder(name, line, record, life)
+
+
+# ---- the journal
+
+
+def _after(state: State, event: str) -> State | None:
+    return next((to for (source, name), to in TRANSITIONS.items() if source is state and name == event), None)
+
+
+def _claim(life: Life, entry: JournalEntry) -> Iterator[Violation]:
+    if entry.fence <= life.fence:
+        yield Violation("fence", entry.request, f"fence {entry.fence} at a claim", f"more than {life.fence}")
+
+
+def _held(life: Life, entry: JournalEntry) -> Iterator[Violation]:
+    if (entry.worker, entry.fence) != (life.worker, life.fence):
+        found = f"{entry.event} by {entry.worker} with fence {entry.fence}"
+        yield Violation("holder", entry.request, found, f"{life.worker} with fence {life.fence}, the last claim")
+
+
+def _lengths(life: Life, entry: JournalEntry) -> Iterator[Violation]:
+    # Nothing is generated without a lease: a claim takes up exactly where the last lease ended.
+    if entry.event == Event.CLAIM and entry.length != life.length:
+        found = f"a claim at {entry.length} tokens"
+        yield Violation("length", entry.request, found, f"{life.length}, where the last lease ended")
+    elif entry.length < life.length:
+        found = f"{entry.event} at {entry.length} tokens"
+        yield Violation("length", entry.request, found, f"at least {life.length}, as at the event before")
+
+
+# ---- one result
+
+
+def _tokens(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Violation]:
+    if pack_tokens(line.token_ids) != record.tokens:
+        kept = unpack_tokens(record.tokens)
+        place = next(
+            (place for place, (a, b) in enumerate(zip(line.token_ids, kept, strict=False)) if a != b),
+            min(len(kept), len(line.token_ids)),
+        )
+        found = f"{len(line.token_ids)} tokens that differ from position {place} on"
+        yield Violation("tokens", name, found, f"the {len(kept)} of the store")
+
+
+def _logprobs(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Violation]:
+    if line.logprobs is None:
+        if record.logprobs:
+            yield Violation("logprobs", name, "none", f"the {count_items(record.logprobs)} of the store")
+        return
+    found = f"{len(line.logprobs)} log-probabilities"
+    if len(line.logprobs) != len(line.token_ids):
+        yield Violation("logprobs", name, found, f"one for each of the {len(line.token_ids)} tokens")
+    values = [float("-inf") if value is None else value for value in line.logprobs]
+    if pack_logprobs(values) != record.logprobs:
+        yield Violation("logprobs", name, f"{found} that differ", f"the {count_items(record.logprobs)} of the store")
+
+
+def _chunks(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Violation]:
+    edges = [0, *(edge for chunk in line.chunks for edge in (chunk.start, chunk.end)), len(line.token_ids)]
+    for end, start in list(pairwise(edges))[::2]:
+        if start != end:
+            what = "a hole" if start > end else "an overlap"
+            yield Violation("chunks", name, f"{what} from {min(start, end)} to {max(start, end)}", "none")
+    for chunk in line.chunks:
+        if chunk.end < chunk.start or chunk.ended_at < chunk.claimed_at:
+            yield Violation(
+                "chunks", name, f"a chunk that runs backwards: {_told(chunk)}", "forward in tokens and time"
+            )
+    for before, after in pairwise(line.chunks):
+        if after.fence <= before.fence:
+            yield Violation("fence", name, f"chunk fence {after.fence}", f"more than {before.fence}, the one before")
+    told = [(chunk.worker, chunk.fence, chunk.start, chunk.end, chunk.event) for chunk in line.chunks]
+    kept = [(chunk.worker, chunk.fence, chunk.start, chunk.end, chunk.event) for chunk in record.chunks]
+    if told != kept:
+        yield Violation("chunks", name, f"{len(told)} chunks that differ", f"the {len(kept)} of the store")
+
+
+def _finish(name: str, line: ResultLine, asked: Asked, record: RequestRecord, life: Life) -> Iterator[Violation]:
+    reasons = next((reasons for status, reasons in REASONS.items() if status == line.status), frozenset[FinishReason]())
+    if not any(reason == line.finish_reason for reason in reasons):
+        expected = " or ".join(sorted(reasons)) or "status ok, aborted, infra_failed or carried_over"
+        yield Violation("finish", name, f"status {line.status} with reason {line.finish_reason}", expected)
+    length = len(line.token_ids)
+    if line.status == Status.OK and length == 0:
+        yield Violation("finish", name, "status ok without a token", "at least one")
+    limit = asked.limits[line.index]
+    if length > limit or (line.finish_reason == FinishReason.LENGTH and length != limit):
+        yield Violation("finish", name, f"{length} tokens, reason {line.finish_reason}", f"limit {limit}")
+    states = next((states for status, states in STATES.items() if status == line.status), frozenset[State]())
+    for where, is_state in (("store", record.state), ("journal", life.state)):
+        if states and is_state not in states:
+            expected = " or ".join(sorted(states))
+            yield Violation("finish", name, f"status {line.status} while {is_state} in the {where}", expected)
+
+
+def _holder(name: str, line: ResultLine, record: RequestRecord, life: Life) -> Iterator[Violation]:
+    last = line.chunks[-1] if line.chunks else None
+    found = (last.worker, last.fence) if last else ("", 0)
+    if found != (life.worker, life.fence):
+        expected = f"{life.worker or 'nobody'} with fence {life.fence}, the last claim"
+        yield Violation("holder", name, f"a result by {found[0] or 'nobody'} with fence {found[1]}", expected)
+    if record.fence != life.fence:
+        yield Violation("fence", name, f"fence {record.fence} in the store", f"{life.fence}, as in the journal")
+
+
+def _told(chunk: ChunkLine) -> str:
+    return f"tokens {chunk.start} to {chunk.end} by {chunk.worker}"

@@ -1,0 +1,50 @@
+"""What a driver pod tells while its run goes on: a log line now and then, and figures for Prometheus."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from openseer_driver.report.pace import Pace
+from openseer_driver.run_lines import SampleLine
+
+log = logging.getLogger("openseer.driver")
+
+LINE_SECONDS = 10.0
+"""Time between two log lines."""
+WORKER_STATES = ("starting", "idle", "busy", "draining", "sick")
+
+
+class PodFigures(Collector):
+    """Takes the samples of the run. Prometheus asks for the latest one from threads of its own."""
+
+    def __init__(self) -> None:
+        self._pace = Pace()
+        self._told_at = float("-inf")
+
+    def take(self, sample: SampleLine) -> None:
+        """The run as it stands now."""
+        now = time.monotonic()
+        self._pace.take(sample, now)
+        if now - self._told_at >= LINE_SECONDS:
+            self._told_at = now
+            log.info("%s", ", ".join(self._pace.facts(now, workers=True)))
+
+    def collect(self) -> Iterable[Metric]:
+        """Nothing before the first sample."""
+        sample = self._pace.latest
+        if sample is None:
+            return
+        requests = GaugeMetricFamily("openseer_requests", "Requests of the job by state.", labels=["state"])
+        for state, count in (("waiting", sample.waiting), ("inflight", sample.inflight), ("closed", sample.closed)):
+            requests.add_metric([state], count)
+        yield requests
+        yield CounterMetricFamily("openseer_tokens", "Tokens generated so far.", value=sample.tokens)
+        workers = GaugeMetricFamily("openseer_workers", "Workers of the job by state.", labels=["state"])
+        found = Counter(worker.state for worker in sample.workers.values())
+        for state in WORKER_STATES:
+            workers.add_metric([state], found[state])
+        yield workers

@@ -1,0 +1,120 @@
+"""How a run drafted, as figures: what was drafted and came true, from where, and how that went over time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from openseer_core.worker.draft_metrics import REFERENCES, SOURCES, DraftCounts, summed
+from openseer_driver.run_lines import SampleLine
+
+LEAST_STEPS = 10
+"""Counters of one heartbeat may be a few steps apart: over fewer steps than this their ratios would say little."""
+
+
+class SourceReport(msgspec.Struct, frozen=True):
+    """Tokens drafted from one source; the wasted ones were verified in vain."""
+
+    drafted: int
+    accepted: int
+    wasted: int
+
+
+class ReferenceReport(msgspec.Struct, frozen=True):
+    """Row-steps with so many siblings to draft from; their acceptance length includes the engine's own token."""
+
+    row_steps: int
+    acceptance_length: float
+
+
+class DraftReport(msgspec.Struct, frozen=True):
+    """All drafting of a run. `by_references`: by the lower end of each range of siblings.
+
+    A row-step is the part of one request in one step of the engine. `draft_share`: of all generated tokens.
+    `full`: how often a request went on without drafts for want of memory. `shared_tokens`, `shared_bytes`: what workers
+    read of siblings that ran elsewhere.
+    """
+
+    acceptance_length: float
+    acceptance: float
+    draft_length: float
+    draft_share: float
+    drafted_tokens: int
+    accepted_tokens: int
+    wasted_tokens: int
+    row_steps: int
+    seconds: float
+    seconds_per_step: float
+    full: int
+    shared_tokens: int
+    shared_bytes: int
+    by_source: dict[str, SourceReport]
+    by_references: dict[str, ReferenceReport]
+
+
+@dataclass(frozen=True, slots=True)
+class DraftPoint:
+    """What all workers together drafted up to `at` (seconds of the store's clock) since the point before."""
+
+    at: float
+    counts: DraftCounts
+
+
+def draft_points(samples: Sequence[SampleLine]) -> list[DraftPoint]:
+    """What the run drafted, cut at samples into stretches of at least LEAST_STEPS steps of an engine."""
+    points: list[DraftPoint] = []
+    known: dict[str, DraftCounts] = {}
+    gained = DraftCounts()
+    for sample in samples:
+        for name, worker in sample.workers.items():
+            counts = DraftCounts(worker.drafts)
+            gained += counts.since(known.get(name, DraftCounts()))
+            known[name] = counts
+        if gained.row_steps and gained["steps"] >= LEAST_STEPS:
+            points.append(DraftPoint(sample.at, gained))
+            gained = DraftCounts()
+    if gained.row_steps:
+        before = points.pop() if points else DraftPoint(samples[-1].at, DraftCounts())
+        points.append(DraftPoint(samples[-1].at, before.counts + gained))
+    return points
+
+
+def said_of_drafts(samples: Sequence[SampleLine]) -> str:
+    """What the workers say of their drafting: on, or off with the reason; the different ones among them."""
+    said = [worker.drafting for sample in samples[-1:] for worker in sample.workers.values()]
+    said = said or [worker.drafting for sample in samples for worker in sample.workers.values()]
+    return "; ".join(sorted({one for one in said if one}))
+
+
+def make_draft_report(points: Sequence[DraftPoint]) -> DraftReport | None:
+    """All of them together; None where nothing was drafted."""
+    total = summed(point.counts for point in points)
+    if not total.drafted:
+        return None
+    return DraftReport(
+        acceptance_length=total.acceptance_length,
+        acceptance=total.acceptance,
+        draft_length=total.draft_length,
+        draft_share=total.draft_share,
+        drafted_tokens=total.drafted,
+        accepted_tokens=total.accepted,
+        wasted_tokens=total.drafted - total.accepted,
+        row_steps=total.row_steps,
+        seconds=total["draft_seconds"],
+        seconds_per_step=total.seconds_per_step,
+        full=round(total["draft_full"]),
+        shared_tokens=round(total["shared_tokens"]),
+        shared_bytes=round(total["shared_bytes"]),
+        by_source={source: _source(total, source) for source in SOURCES},
+        by_references={str(count): _reference(total, count) for count in REFERENCES if total[f"steps_refs_{count}"]},
+    )
+
+
+def _source(total: DraftCounts, source: str) -> SourceReport:
+    drafted, accepted = round(total[f"drafted_{source}"]), round(total[f"accepted_{source}"])
+    return SourceReport(drafted, accepted, drafted - accepted)
+
+
+def _reference(total: DraftCounts, count: int) -> ReferenceReport:
+    steps = total[f"steps_refs_{count}"]
+    return ReferenceReport(round(steps), total[f"tokens_refs_{count}"] / steps)

@@ -1,0 +1,239 @@
+"""Commands over the API that a trainer's batches go through: submit, results, status, cancel."""
+
+import json
+import re
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from openseer_core.errors import InputError
+from openseer_core.wire.batches import PriorityName, Purpose
+from openseer_local.remote.connection import LONG_PATIENCE_SECONDS, PATIENCE_SECONDS, Token, TokenFile, Url, connected
+from openseer_local.terminal.console import ERR, OUT, AsJson
+
+if TYPE_CHECKING:
+    from openseer_client import Batch, BatchHandle, Client
+    from openseer_core.wire.batches import ResultPage
+    from openseer_local.remote.displays import BatchDisplay
+    from openseer_local.remote.results_file import ResultsFile
+
+POLL_SECONDS = 0.5
+FOLLOW_SECONDS = 20.0
+"""How long one call waits for results."""
+PAGE = 512
+_KEY = re.compile(r"[\x21-\x7e]{1,200}")
+
+Number = Annotated[int, typer.Argument(metavar="BATCH", min=1, help="Number of a batch.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands."""
+    for command in (submit, results, status, cancel):
+        app.command()(command)
+
+
+def submit(
+    prompts: Annotated[Path, typer.Argument(help="Groups, a JSON object a line: the prompts of a batch job, say.")],
+    batch: Annotated[int | None, typer.Option(min=1, help="Add to this batch, instead of opening one.")] = None,
+    key: Annotated[str | None, typer.Option(help="Open a batch under this key; the same key gives it again.")] = None,
+    version: Annotated[str | None, typer.Option(help="Weights that sample; otherwise those the fleet has.")] = None,
+    n: Annotated[int | None, typer.Option("-n", "--n", min=1, max=1024, help="Responses to each prompt.")] = None,
+    target: Annotated[int | None, typer.Option(min=1, help="Stop when so many groups are finished.")] = None,
+    rest: Annotated[Literal["cancel", "carry"], typer.Option(help="What becomes of the other groups then.")] = "cancel",
+    carry: Annotated[bool, typer.Option("--carry", help="Take over groups that earlier batches carried over.")] = False,
+    purpose: Annotated[Purpose, typer.Option(help="eval batches run beside training ones.")] = "train",
+    priority: Annotated[PriorityName, typer.Option(help="Whose requests go first.")] = "normal",
+    seal: Annotated[bool, typer.Option(help="These are the batch's last groups.")] = True,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the batch is complete.")] = False,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Opens a batch, or adds to one, and queues the groups of a file.
+
+    Every group that is there already is left as it is: after an interruption give the same command with --key or
+    --batch again.
+    """
+    from openseer_client import BatchSpec, Target  # noqa: PLC0415 - other commands are to be instant
+    from openseer_local.remote.displays import BatchDisplay, is_live  # noqa: PLC0415
+    from openseer_local.remote.upload import check_groups, read_groups  # noqa: PLC0415
+
+    if key is not None and not _KEY.fullmatch(key):
+        raise InputError("--key: allowed are 1 to 200 ASCII characters without spaces")
+    total = check_groups(prompts, n)
+    patience = LONG_PATIENCE_SECONDS if wait else PATIENCE_SECONDS
+    with (
+        connected(url, token, token_file, patience=patience) as client,
+        BatchDisplay(ERR if as_json else OUT, live=is_live(as_json=as_json)) as display,
+    ):
+        spec = BatchSpec(
+            weights_version=version,
+            purpose=purpose,
+            priority=priority,
+            target=Target(groups=target, rest=rest) if target is not None else None,
+            carry=carry,
+        )
+        if batch is not None and (key is not None or spec != BatchSpec()):
+            raise InputError("--batch: that batch is there already; --key, --version, --target … are for a new one")
+        handle = client.batch(batch) if batch is not None else client.open_batch(spec, key=key)
+        receipt = handle.submit(display.count("groups sent", read_groups(prompts, n), total))
+        state = handle.seal() if seal else handle.status()
+        if wait:
+            state = _wait(handle, display)
+    if as_json:
+        typer.echo(json.dumps({**receipt.model_dump(), "batch": state.model_dump()}))
+        return
+    present = f", {receipt.present:,} were there already" if receipt.present else ""
+    OUT.print(f"batch {state.id} ({state.state}): {receipt.accepted:,} groups accepted{present}", highlight=False)
+    OUT.print(f"read them with: openseer results {state.id} --output FILE --follow", highlight=False)
+
+
+def _wait(handle: "BatchHandle", display: "BatchDisplay") -> "Batch":
+    while True:
+        state = handle.status()
+        display.show(state)
+        if state.state in ("complete", "acknowledged"):
+            return state
+        time.sleep(POLL_SECONDS)
+
+
+def results(
+    batch: Number,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to append to, going on from there.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for more until the batch is complete.")] = False,
+    acknowledge: Annotated[
+        bool, typer.Option("--acknowledge", help="Tell the API what is safe in the file; at the end its data go.")
+    ] = False,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Reads a batch's results: an entry a line, of kind result or, when a group has ended, group.
+
+    With --output the same command goes on after what the file holds; each entry is there once. Without it, entries go
+    to standard output.
+    """
+    from openseer_local.remote.displays import BatchDisplay, is_live  # noqa: PLC0415 - as above
+    from openseer_local.remote.results_file import ResultsFile  # noqa: PLC0415
+
+    if acknowledge and output is None:
+        raise InputError("--acknowledge: needs --output, for only what is in a file is safe")
+    patience = LONG_PATIENCE_SECONDS if follow else PATIENCE_SECONDS
+    with connected(url, token, token_file, patience=patience) as client:
+        if output is None:
+            _print_results(client, batch, follow=follow)
+            return
+        with (
+            ResultsFile(output, batch) as file,
+            BatchDisplay(ERR, live=is_live(as_json=as_json)) if follow and not as_json else nullcontext() as display,
+        ):
+            state = _write_results(client.batch(batch), file, display, follow=follow, acknowledge=acknowledge)
+        said = {"batch": batch, "results": file.results, "cursor": file.cursor, "state": state.state}
+    if as_json:
+        typer.echo(json.dumps(said))
+    else:
+        OUT.print(f"{output}: {file.results:,} results of batch {batch}, which is {state.state}", highlight=False)
+
+
+def _print_results(client: "Client", batch: int, *, follow: bool) -> None:
+    cursor = 0
+    while True:
+        page = _page(client, batch, cursor, follow=follow)
+        for item in page.items:
+            typer.echo(item.model_dump_json())
+        cursor = page.cursor
+        if page.complete or not (follow or page.items):
+            return
+
+
+def _write_results(
+    handle: "BatchHandle", file: "ResultsFile", display: "BatchDisplay | None", *, follow: bool, acknowledge: bool
+) -> "Batch":
+    while True:
+        state = handle.status()
+        if display is not None:
+            display.show(state)
+        if state.state == "acknowledged" and file.cursor >= state.last_cursor:
+            return state
+        page = _page(handle.client, handle.id, file.cursor, follow=follow)
+        file.write(page.items)
+        if display is not None:
+            display.note("entries fetched", file.cursor, max(file.cursor, state.last_cursor))
+        if acknowledge and file.cursor > state.acknowledged_cursor:
+            file.sync()
+            state = handle.acknowledge(file.cursor)
+        if page.complete or not (follow or page.items):
+            return handle.status()
+
+
+def _page(client: "Client", batch: int, cursor: int, *, follow: bool) -> "ResultPage":
+    from openseer_client.http import calls  # noqa: PLC0415 - as above
+
+    return client.do(calls.results(batch, cursor, PAGE, FOLLOW_SECONDS if follow else 0.0))
+
+
+def status(
+    batch: Annotated[int | None, typer.Argument(min=1, help="Number of a batch; otherwise the whole job.")] = None,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Shows the job, its workers and its batches; or one batch."""
+    from openseer_local.terminal.draft_cells import draft_notes  # noqa: PLC0415
+    from openseer_local.terminal.tables import (  # noqa: PLC0415
+        batch_facts,
+        batches_table,
+        job_line,
+        transaction_line,
+        workers_table,
+    )
+
+    with connected(url, token, token_file) as client:
+        if batch is not None:
+            state = client.batch(batch).status()
+            if as_json:
+                typer.echo(state.model_dump_json())
+            else:
+                OUT.print(batches_table([state]), batch_facts(state), sep="\n")
+            return
+        job, workers, batches = client.job(), client.workers(), client.batches()
+    if as_json:
+        shown = {"workers": workers, "batches": batches}
+        told = {name: [one.model_dump() for one in parts] for name, parts in shown.items()}
+        typer.echo(json.dumps({"job": job.model_dump(), **told}))
+        return
+    OUT.print(job_line(job), highlight=False, soft_wrap=True)
+    if workers:
+        notes = draft_notes(str(worker.figures.get("drafts", "")) for worker in workers)
+        OUT.print(workers_table(workers), *notes, sep="\n")
+    if batches:
+        OUT.print(batches_table(batches))
+    if job.transaction is not None:
+        OUT.print(transaction_line(job.transaction), soft_wrap=True)
+
+
+def cancel(
+    batch: Number,
+    group: Annotated[list[str] | None, typer.Option(help="Only this group; may be given several times.")] = None,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ends a batch's unfinished responses, or those of some groups; what they have so far is reported."""
+    with connected(url, token, token_file) as client:
+        handle = client.batch(batch)
+        count = handle.cancel(group or None)
+        state = handle.status()
+    if as_json:
+        typer.echo(json.dumps({"count": count, "batch": state.model_dump()}))
+    else:
+        OUT.print(f"batch {batch} ({state.state}): {count:,} responses ended", highlight=False)

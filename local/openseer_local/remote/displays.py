@@ -1,0 +1,88 @@
+"""What a person sees while a command waits for the API: an upload, a batch, a weights transaction."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from openseer_core.wire.batches import Batch
+from openseer_core.wire.weights import Transaction
+from openseer_local.terminal.display import Display
+from openseer_local.terminal.tables import batches_table, closed_of, eta, transaction_line, transaction_table
+
+T = TypeVar("T")
+
+
+class BatchDisplay(Display):
+    """A count of what is sent or fetched, and the batch."""
+
+    def __init__(self, console: Console, live: bool) -> None:
+        super().__init__(console, live)
+        self._what = ""
+        self._count = self._total = 0
+        self._batch: Batch | None = None
+
+    def count(self, what: str, items: Iterable[T], total: int) -> Iterator[T]:
+        """Passes items on and shows how many have gone."""
+        for item in items:
+            yield item
+            self.note(what, self._count + 1, total)
+        self.note("", 0, 0)
+
+    def note(self, what: str, count: int, total: int) -> None:
+        """How much of something is done; "" for nothing more."""
+        self._what, self._count, self._total = what, count, total
+
+    def show(self, batch: Batch) -> None:
+        """The batch as it stands."""
+        self._batch = batch
+
+    def body(self) -> list[RenderableType]:
+        parts: list[RenderableType] = []
+        if self._what:
+            row = Table.grid(padding=(0, 2))
+            bar = ProgressBar(total=max(1, self._total), completed=self._count, width=28)
+            row.add_row(bar, f"{self._count:,}/{self._total:,} {self._what}")
+            parts.append(row)
+        if self._batch is not None:
+            parts.append(batches_table([self._batch]))
+        return parts
+
+    def line(self) -> str:
+        said = f"{self._count:,}/{self._total:,} {self._what}" if self._what else ""
+        if self._batch is not None:
+            of = self._batch
+            left = f"  ETA {eta(of)}" if of.state != "complete" else ""
+            said += ("  " if said else "") + f"batch {of.id}: {closed_of(of):,}/{of.metrics.requests:,} responses{left}"
+        return f"openseer: {said}" if said else ""
+
+
+class WeightsDisplay(Display):
+    """A transaction with each worker in it; without a terminal a line a phase."""
+
+    def __init__(self, console: Console, live: bool) -> None:
+        super().__init__(console, live)
+        self._told: Transaction | None = None
+        self._now: float | None = None
+
+    def show(self, told: Transaction, now: float | None) -> None:
+        """The transaction as it stands. `now`: seconds of the store's clock, as far as it is known."""
+        news = self._told is None or (self._told.phase, self._told.attempt) != (told.phase, told.attempt)
+        self._told, self._now = told, now
+        if news:
+            self._printed_at = float("-inf")
+        self.tick()
+
+    def body(self) -> list[RenderableType]:
+        return [transaction_line(self._told, self._now), transaction_table(self._told)] if self._told else []
+
+    def line(self) -> str:
+        return f"openseer: {transaction_line(self._told, self._now).plain}" if self._told else ""
+
+
+def is_live(*, as_json: bool) -> bool:
+    """Whether a display may redraw: a terminal, and a person before it."""
+    return sys.stdout.isatty() and not as_json

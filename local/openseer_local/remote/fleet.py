@@ -1,0 +1,163 @@
+"""Commands over the API that concern the whole fleet: weights, and GPUs lent to the trainer."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from openseer_core.errors import InputError
+from openseer_core.weights.publish import Mode, OnFailure
+from openseer_local.remote.connection import LONG_PATIENCE_SECONDS, PATIENCE_SECONDS, Token, TokenFile, Url, connected
+from openseer_local.terminal.console import ERR, OUT, AsJson
+
+if TYPE_CHECKING:
+    from openseer_client import Client, Source, Transaction
+    from openseer_core.wire.fleet import FleetState
+    from openseer_core.wire.weights import Weights
+    from openseer_local.remote.displays import WeightsDisplay
+
+POLL_SECONDS = 0.2
+
+weights = typer.Typer(name="weights", no_args_is_help=True, help="Gives the fleet new weights, in one transaction.")
+
+
+Patience = Annotated[float, typer.Option(min=0, help="Seconds to wait until every worker has followed.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands."""
+    app.add_typer(weights)
+    app.command()(release)
+    app.command()(acquire)
+
+
+@weights.command()
+def publish(
+    path: Annotated[str, typer.Argument(help="Folder of safetensors that every worker sees, or its http(s) URL.")],
+    version: Annotated[str, typer.Option(help="Name of the new weights.")],
+    mode: Annotated[Mode, typer.Option(help="Responses that run: finish them, hand them on, or end them.")] = "drain",
+    on_failure: Annotated[
+        OnFailure, typer.Option(help="When a worker fails: back to the old weights, or on without it.")
+    ] = "abort",
+    wait: Annotated[bool, typer.Option(help="Wait until every worker has them.")] = True,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publishes weights: every worker loads them, or the fleet stays with those it has.
+
+    Given twice it changes nothing: the same weights under the same version are one transaction.
+    """
+    from openseer_client import Publish, WeightsError  # noqa: PLC0415 - other commands are to be instant
+    from openseer_local.remote.displays import WeightsDisplay, is_live  # noqa: PLC0415
+
+    patience = LONG_PATIENCE_SECONDS if wait else PATIENCE_SECONDS
+    with connected(url, token, token_file, patience=patience) as client:
+        what = Publish(version=version, source=_source(path), mode=mode, on_failure=on_failure)
+        told = client.publish(what, wait=False)
+        if wait:
+            with WeightsDisplay(ERR if as_json else OUT, live=is_live(as_json=as_json)) as display:
+                told = _follow(client, told, display)
+        if told.phase == "failed":
+            raise WeightsError(told, "not published")
+    if as_json:
+        typer.echo(told.model_dump_json())
+    elif told.phase == "done":
+        OUT.print(f"the fleet serves weights {version}", highlight=False)
+    else:
+        OUT.print("publishing; `openseer weights status` shows how it goes on", highlight=False)
+
+
+def _source(path: str) -> "Source":
+    """A path is made absolute: workers do not share this command's working directory."""
+    from openseer_client import Source  # noqa: PLC0415 - as above
+
+    if path.startswith(("http://", "https://")):
+        return Source(url=path)
+    folder = Path(path).expanduser()
+    if not folder.is_absolute() and not folder.is_dir():
+        raise InputError(f"{path}: no such folder here; a folder that only workers see is named by its absolute path")
+    return Source(path=str(folder.absolute()))
+
+
+def _follow(client: "Client", told: "Transaction", display: "WeightsDisplay") -> "Transaction":
+    """Shows the transaction until it has ended, or another one has come after it."""
+    begun, offset = time.monotonic(), told.started_at
+    while True:
+        display.show(told, offset + time.monotonic() - begun)
+        if told.phase in ("done", "failed"):
+            return told
+        time.sleep(POLL_SECONDS)
+        now = client.weights()
+        if now.transaction is None or now.transaction.id != told.id:
+            phase = "done" if told.version in now.versions else "failed"
+            return told.model_copy(update={"phase": phase, "waiting_for": []})
+        told = now.transaction
+
+
+@weights.command("status")
+def weights_status(url: Url = None, token: Token = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    """Shows which weights the fleet serves, and the latest transaction with each worker in it."""
+    with connected(url, token, token_file) as client:
+        _show_weights(client.weights(), as_json=as_json)
+
+
+@weights.command()
+def abort(url: Url = None, token: Token = None, token_file: TokenFile = None, as_json: AsJson = False) -> None:
+    """Takes back a transaction that is under way: the fleet goes back to the weights it had."""
+    with connected(url, token, token_file) as client:
+        _show_weights(client.abort_weights(), as_json=as_json)
+
+
+def _show_weights(now: "Weights", *, as_json: bool) -> None:
+    from openseer_local.terminal.tables import transaction_line, transaction_table  # noqa: PLC0415 - as above
+
+    if as_json:
+        typer.echo(now.model_dump_json())
+        return
+    earlier = f" (before: {', '.join(now.versions[-6:-1])})" if len(now.versions) > 1 else ""
+    OUT.print(f"the fleet serves weights {now.version}{earlier}", highlight=False, soft_wrap=True)
+    if now.transaction is not None:
+        OUT.print(transaction_line(now.transaction), soft_wrap=True)
+        OUT.print(transaction_table(now.transaction))
+
+
+def release(
+    mode: Annotated[
+        Literal["sleep", "stop"], typer.Option(help="sleep: engines free their memory. stop: no worker is left.")
+    ] = "sleep",
+    patience: Patience = 600.0,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hands the GPUs to the trainer; what runs goes on after `acquire`."""
+    from openseer_client import Release  # noqa: PLC0415 - as above
+
+    with connected(url, token, token_file) as client, OUT.status("waiting for the workers to let go"):
+        state = client.release(Release(mode=mode), patience=patience)
+    _show_fleet(state, as_json=as_json)
+
+
+def acquire(
+    patience: Patience = 600.0,
+    url: Url = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Takes the GPUs back and waits until the workers are there."""
+    with connected(url, token, token_file) as client, OUT.status("waiting for the workers"):
+        state = client.acquire(patience=patience)
+    _show_fleet(state, as_json=as_json)
+
+
+def _show_fleet(state: "FleetState", *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(state.model_dump_json())
+        return
+    spent = f"{state.busy_gpu_seconds:,.0f} busy, {state.idle_gpu_seconds:,.0f} idle"
+    OUT.print(f"the fleet is {state.state}; GPU seconds of its workers: {spent}", highlight=False, soft_wrap=True)

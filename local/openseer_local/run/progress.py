@@ -1,0 +1,84 @@
+"""How a batch job goes on: a bar and a table of workers, or a line of figures."""
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from openseer_core.worker.draft_metrics import DraftCounts
+from openseer_driver.report.pace import Pace
+from openseer_driver.run_lines import SampleLine
+from openseer_local.terminal.display import TICK_SECONDS, Display
+from openseer_local.terminal.draft_cells import draft_cell, draft_notes
+from openseer_local.terminal.tables import STATE_STYLES
+
+
+class Progress(Display):
+    """The display of `openseer run`."""
+
+    def __init__(
+        self,
+        console: Console,
+        live: bool,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        tick_seconds: float | None = TICK_SECONDS,
+    ) -> None:
+        super().__init__(console, live, clock=clock, tick_seconds=tick_seconds)
+        self._pace = Pace()
+        self._told_tail = False
+
+    def update(self, sample: SampleLine) -> None:
+        """How the run stands now; the first one with a request in flight ends the start-up."""
+        with self._lock:
+            if sample.has_begun and not self._pace.has_begun:
+                self._end_phase()
+            self._pace.take(sample, self._clock())
+            entered_tail = sample.in_tail and not self._told_tail
+            self._told_tail = self._told_tail or entered_tail
+            if entered_tail:
+                self._printed_at = float("-inf")
+            self._draw()
+            self._plain_if_due()
+
+    def body(self) -> list[RenderableType]:
+        """A bar with figures, a row per worker, and why there are no drafts."""
+        sample = self._pace.latest
+        if sample is None:
+            return []
+        notes = draft_notes(worker.drafting for worker in sample.workers.values())
+        return [self._bar(sample), self._workers(sample), *notes]
+
+    def line(self) -> str:
+        """The figures."""
+        if not self._pace.latest:
+            return ""
+        return "openseer: " + "  ".join(self._pace.facts(self._clock(), workers=True))
+
+    def _bar(self, sample: SampleLine) -> Table:
+        row = Table.grid(padding=(0, 2))
+        bar = ProgressBar(total=max(1, sample.requests), completed=sample.closed, width=28)
+        row.add_row(bar, *self._pace.facts(self._clock()))
+        return row
+
+    def _workers(self, sample: SampleLine) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("worker")
+        table.add_column("state")
+        for title in ("running", "KV", "tok/s", "tok/step", "preempted"):
+            table.add_column(title, justify="right")
+        for name, worker in sample.workers.items():
+            table.add_row(
+                escape(name),
+                Text(worker.state, style=STATE_STYLES.get(worker.state, "")),
+                f"{worker.inflight}/{worker.slots}",
+                f"{worker.kv_used:.0%}",
+                f"{self._pace.worker_rate(name):,.0f}",
+                draft_cell(worker.drafting, DraftCounts(worker.drafts)),
+                f"{worker.preemptions}",
+            )
+        return table

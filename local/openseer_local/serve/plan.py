@@ -1,0 +1,176 @@
+"""What must hold before a serving job begins: mode serve, an address that is free, a token, a folder of its own."""
+
+import errno
+import fcntl
+import ipaddress
+import os
+import secrets
+import shutil
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from openseer_core.errors import InputError, OutputError
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import changed_fields, manifest_content, manifest_hash
+from openseer_driver import VERSION
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import RunRecord, RunState, Session
+from openseer_local.bearer import read_token
+
+TOKEN_FILE = "token"
+TOKEN_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the API listens."""
+
+    host: str
+    port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def bind(self) -> socket.socket:
+        """The address, held from now on; port 0 becomes a free one. Raises InputError."""
+        try:
+            family, kind, number, _, place = socket.getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+        except socket.gaierror as error:
+            raise InputError(f"--host: found {self.host}, which is no address: {error.strerror}") from error
+        bound = socket.socket(family, kind, number)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(place)
+        except OSError as error:
+            bound.close()
+            raise InputError(_why_not(self, error)) from error
+        return bound
+
+
+def _why_not(address: Address, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"--port: {address.port} is in use on {address.host}; choose another one, or 0 for any that is free"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"--host: found {address.host}, which is no address of this machine"
+    return f"cannot listen on {address.host}:{address.port}: {error.strerror}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServingPlan:
+    """A serving job that passed every check that can be made before anything starts.
+
+    `document`: the manifest as it was given. `given_token`: "" to make one. `fresh`: what is in the folder is deleted.
+    """
+
+    job: RolloutJob
+    document: dict[str, Any]
+    folder: RunFolder
+    address: Address
+    given_token: str = ""
+    fresh: bool = False
+
+    @property
+    def token_file(self) -> Path:
+        """Where a token that is made lies."""
+        return self.folder.path / TOKEN_FILE
+
+    def check(self) -> None:
+        """Raises InputError for what cannot be served, or not here."""
+        spec = self.job.spec
+        if spec.mode != "serve":
+            raise InputError("spec.mode: found batch; `openseer serve` serves jobs of mode serve (without prompts)")
+        if spec.suspend:
+            raise InputError("spec.suspend: found true; set it to false to serve the job")
+        if spec.workers.replicas < 1:
+            raise InputError("spec.workers.replicas: found 0, needed: at least 1 worker to serve the job")
+        if spec.store.secret_ref is not None:
+            raise InputError("spec.store.secretRef: exists only in Kubernetes; on one machine give url, or neither")
+        if not self.address.is_loopback and not self.given_token:
+            raise InputError(
+                f"--host: found {self.address.host}, which other machines reach; give --token-file with a token of "
+                "your own choice, or serve on 127.0.0.1"
+            )
+        self._check_folder()
+
+    def _check_folder(self) -> None:
+        folder = self.folder
+        if self.fresh or not folder.exists():
+            return
+        changed = changed_fields(folder.read_run().manifest, manifest_content(self.job))
+        if changed:
+            raise InputError(
+                f"{folder.path}: was served from another manifest; changed: {', '.join(changed)}. "
+                "Use --fresh to start over, or --output for another folder"
+            )
+        if not folder.store_folder.is_dir() and self.job.spec.store.url is None:
+            raise InputError(f"{folder.path}: its store/ is gone, and its batches with it; use --fresh to start over")
+
+    def open_folder(self) -> str:
+        """Makes the folder and gives the token. Raises OutputError, InputError."""
+        folder = self.folder
+        if self.fresh and folder.exists():
+            _check_free(folder)
+            shutil.rmtree(folder.path)
+        folder.create(folder.logs_folder)
+        folder.write_whole(folder.job_file, msgspec.json.encode(self.document))
+        return self.given_token or _own_token(self.token_file)
+
+
+def _check_free(folder: RunFolder) -> None:
+    """Raises OutputError when another session has its store in the folder."""
+    lock = folder.store_folder / "lock"
+    if not lock.exists():
+        return
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"{folder.path}: another session serves from here; stop it first") from error
+
+
+def _own_token(path: Path) -> str:
+    """The token of an earlier session, so that a trainer's stays valid, or a new one that only its owner can read."""
+    if path.exists():
+        return read_token(path, str(path))
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123 - by its mode
+            file.write(token + "\n")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    return token
+
+
+class ServingRecord:
+    """run.json of a folder that is served: what of the manifest determines results, and the sessions."""
+
+    def __init__(self, plan: ServingPlan) -> None:
+        self._plan = plan
+        self._earlier = plan.folder.read_run().sessions if plan.folder.exists() else []
+        self._started_at = time.time()
+
+    @property
+    def resumed(self) -> bool:
+        """Whether there was a session before."""
+        return bool(self._earlier)
+
+    def note(self, state: RunState, reason: str = "", *, ended: bool = False) -> None:
+        """Writes the file. Raises OutputError."""
+        job = self._plan.job
+        now = time.time() if ended else None
+        sessions = [*self._earlier, Session(self._started_at, now, job.spec.workers.replicas)]
+        self._plan.folder.write_run(
+            RunRecord(job.name, manifest_hash(job), manifest_content(job), VERSION, state, reason, sessions)
+        )

@@ -1,0 +1,4 @@
+"""What the commands show on a terminal.
+
+Read `console`, `display`, `tables`, `draft_cells`. Tests: tests/local.
+"""

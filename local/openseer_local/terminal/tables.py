@@ -1,0 +1,178 @@
+"""How a serving job looks in a terminal: its workers, its batches, its weights. Shared by `serve` and the commands."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from openseer_core.wire.batches import Batch
+from openseer_core.wire.fleet import FleetState, JobStatus, WorkerInfo
+from openseer_core.wire.weights import Transaction
+from openseer_core.worker.draft_metrics import DraftCounts
+from openseer_driver.report.pace import duration
+from openseer_local.terminal.draft_cells import draft_cell
+
+STATE_STYLES = {
+    "busy": "green",
+    "idle": "dim",
+    "starting": "cyan",
+    "draining": "yellow",
+    "sick": "red",
+    "open": "cyan",
+    "sealed": "green",
+    "done": "green",
+    "failed": "red",
+    "rollback": "yellow",
+}
+BAR_WIDTH = 20
+
+
+def job_line(job: JobStatus) -> str:
+    """The job in one line."""
+    return "  ".join(
+        [
+            f"{job.name}: weights {job.weights_version}",
+            f"{job.workers_ready}/{job.workers} workers ready",
+            f"{job.queue_depth:,} waiting",
+            f"{job.running:,} running",
+            *_fleet(job.fleet),
+        ]
+    )
+
+
+def _fleet(state: FleetState) -> list[str]:
+    """Said only where the GPUs are not openseer's."""
+    if state.state == "awake":
+        return []
+    waiting = f", waiting for {', '.join(state.waiting_for)}" if state.waiting_for else ""
+    return [f"GPUs {state.state}{waiting}"]
+
+
+def workers_table(workers: Sequence[WorkerInfo], rates: Mapping[str, float] | None = None) -> Table:
+    """A row per worker. `rates`: tokens per second, by name. tok/step: what a request gains in a step, with drafts."""
+    amount = "tok/s" if rates is not None else "tokens"
+    table = _table("worker", "state", "weights", right=("running", "KV", amount, "tok/step"))
+    for worker in workers:
+        figures = worker.figures
+        tokens = rates.get(worker.name, 0.0) if rates is not None else int(figures.get("tokens", 0))
+        table.add_row(
+            escape(worker.name),
+            Text(worker.state, style=STATE_STYLES.get(worker.state, "")),
+            escape(worker.version or "–"),
+            f"{worker.inflight}/{figures.get('slots', '–')}",
+            f"{float(figures.get('kv_used', 0.0)):.0%}",
+            f"{tokens:,.0f}",
+            draft_cell(str(figures.get("drafts", "")), DraftCounts.of(figures)),
+        )
+    return table
+
+
+def batches_table(batches: Sequence[Batch]) -> Table:
+    """A row per batch."""
+    table = _table("batch", "state", "weights", "", right=("responses", "groups", "tok/s", "ETA"))
+    for batch in batches:
+        counts = batch.metrics
+        closed = closed_of(batch)
+        table.add_row(
+            f"{batch.id}" + (" eval" if batch.purpose == "eval" else ""),
+            Text(batch.state, style=STATE_STYLES.get(batch.state, "")),
+            escape(batch.weights_version),
+            ProgressBar(total=max(1, counts.requests), completed=closed, width=BAR_WIDTH),
+            f"{closed:,}/{counts.requests:,}",
+            f"{counts.groups_finished:,}/{counts.groups:,}",
+            f"{counts.tokens_per_second:,.0f}",
+            eta(batch),
+        )
+    return table
+
+
+def closed_of(batch: Batch) -> int:
+    """Responses of a batch that have ended."""
+    return round(batch.progress * batch.metrics.requests)
+
+
+def eta(batch: Batch) -> str:
+    """What is left, or that it is the tail, or that it is over."""
+    if batch.state in ("complete", "acknowledged"):
+        return "–"
+    left = duration(batch.eta_seconds) if batch.eta_seconds is not None else "–"
+    return f"{left} tail" if batch.tail else left
+
+
+def batch_facts(batch: Batch) -> Table:
+    """One batch, a fact a line."""
+    counts = batch.metrics
+    ended = {
+        "whole": counts.requests_ok,
+        "aborted": counts.requests_aborted,
+        "lost to failures": counts.requests_infra_failed,
+        "carried over": counts.requests_carried_over,
+    }
+    facts = {
+        "state": batch.state,
+        "weights": batch.weights_version,
+        "purpose": f"{batch.purpose}, priority {batch.priority}",
+        "groups": f"{counts.groups_finished:,} of {counts.groups:,} ended, {counts.groups_whole:,} whole",
+        "responses": f"{closed_of(batch):,} of {counts.requests:,} ended: "
+        + ", ".join(f"{count:,} {what}" for what, count in ended.items() if count or what == "whole"),
+        "tokens": f"{counts.tokens:,}, {counts.tokens_per_second:,.0f} a second",
+        "drafts": f"{counts.acceptance_length:.2f} tokens a step; {counts.accepted_tokens:,} of "
+        f"{counts.drafted_tokens:,} drafted tokens came true, {counts.draft_share:.0%} of all tokens",
+        "lengths": f"mean {counts.length_mean:,.0f}, longest {counts.length_max:,}",
+        "time": f"{duration(counts.seconds)}, on the last tenth {duration(counts.tail_seconds)}; left: {eta(batch)}",
+        "results": f"{batch.last_cursor:,} entries, {batch.acknowledged_cursor:,} acknowledged",
+    }
+    if not counts.drafted_tokens:
+        del facts["drafts"]
+    if batch.target is not None:
+        met = "met" if batch.target_met else f"{batch.wanted:,} more groups wanted"
+        facts["target"] = f"{batch.target.groups:,} {batch.target.count} groups, then {batch.target.rest}: {met}"
+    table = Table.grid(padding=(0, 2))
+    for name, fact in facts.items():
+        table.add_row(Text(name, style="dim"), escape(fact))
+    return table
+
+
+def transaction_line(told: Transaction, now: float | None = None) -> Text:
+    """A transaction in one line. `now`: seconds of the store's clock, to say how long it has gone on."""
+    end = told.finished_at if told.finished_at is not None else now
+    parts = [
+        f"weights {told.previous} → {told.version} ({told.mode}): ",
+        (told.phase, STATE_STYLES.get(told.phase, "bold")),
+    ]
+    if end is not None:
+        parts.append(f", {max(0.0, end - told.started_at):.1f} s")
+    if told.waiting_for and told.phase != "failed":
+        parts.append(f", waiting for {', '.join(told.waiting_for)}")
+    if told.message:
+        parts.append(f", {told.message}")
+    return Text.assemble(*parts)
+
+
+def transaction_table(told: Transaction) -> Table:
+    """What each worker has confirmed of a transaction."""
+    table = _table("worker", "serves", "confirmed", right=("attempt", "prefetch", "load", "canary"))
+    for worker in told.workers:
+        seconds = worker.seconds
+        table.add_row(
+            escape(worker.worker),
+            escape(worker.version or "–"),
+            escape(worker.phase or "–"),
+            f"{worker.attempt + 1}",
+            *(f"{seconds[name]:.2f} s" if name in seconds else "–" for name in ("prefetch", "load")),
+            f"{worker.canary_difference:.1e}" if worker.canary_difference is not None else "–",
+        )
+        if worker.error:
+            table.add_row("", Text(worker.error, style="red"))
+    return table
+
+
+def _table(*titles: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for title in titles:
+        table.add_column(title)
+    for title in right:
+        table.add_column(title, justify="right")
+    return table

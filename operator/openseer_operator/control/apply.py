@@ -1,0 +1,229 @@
+"""Does what a plan asks for. Whatever it gets from the API server is known at once, so nothing is done twice."""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.store_url import store_name
+from openseer_core.plan.actions import (
+    Action,
+    AddFinalizer,
+    Announce,
+    ApplyShared,
+    CreatePod,
+    DeleteJob,
+    DeletePod,
+    DeleteStore,
+    Purge,
+    RemoveFinalizer,
+    ScaleStore,
+    Stamp,
+)
+from openseer_operator.control.observe import STORE_SECRET
+from openseer_operator.control.stores import Stores
+from openseer_operator.kube.api import Api, ApiError, ConflictError, Json, NotThereError
+from openseer_operator.kube.cache import Cache
+from openseer_operator.kube.census import Census
+from openseer_operator.kube.events import Events
+from openseer_operator.kube.rate_limiter import Turns
+from openseer_operator.objects.names import REPLICAS_ANNOTATION, stamp
+from openseer_operator.objects.pods import driver_pod, worker_pod
+from openseer_operator.objects.reading import JobRecord, owner_uid
+from openseer_operator.objects.shared import shared_objects, store_secret, store_set
+from openseer_operator.objects.status import wanted_workers
+from openseer_operator.settings import FINALIZER, Settings
+
+CALLS_AT_ONCE = 16
+"""Calls for one job that run at the same time."""
+PASSWORD_BYTES = 24
+
+A = TypeVar("A")
+
+
+class NotOursError(ApiError):
+    """The name of an object is taken by one that is not the job's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The job that actions are for. `image`: of its workers and driver; `now`: seconds since the epoch."""
+
+    record: JobRecord
+    job: RolloutJob
+    image: str
+    now: float
+
+    @property
+    def namespace(self) -> str:
+        return self.record.key[0]
+
+
+class Applier:
+    """All calls that change anything but a job's status. Raises the first failure of a stage, the whole stage tried."""
+
+    def __init__(
+        self, api: Api, cache: Cache, census: Census, stores: Stores, events: Events, settings: Settings
+    ) -> None:
+        self._api = api
+        self._cache = cache
+        self._census = census
+        self._stores = stores
+        self._events = events
+        self._settings = settings
+        self._stamps = Turns(settings.stamps)
+
+    async def apply(self, target: Target, actions: Sequence[Action]) -> float | None:
+        """Stage after stage; what people are told comes last, whatever fails.
+
+        Returns in how many seconds a stamp that had to wait is due.
+        """
+        try:
+            await self._found(target, actions)
+            stamps = [one for one in actions if isinstance(one, Stamp)]
+            waits = {one.uid: self._stamps.wait(one.uid, target.now) for one in stamps}
+            await self._stage(target, actions, CreatePod, self._create_pod)
+            await self._stage(target, actions, DeletePod, self._delete_pod)
+            await self._stage(target, [one for one in stamps if not waits[one.uid]], Stamp, self._stamp)
+            await self._leave(target, actions)
+        except NotOursError as error:
+            await self._events.announce(target.record, Announce(True, "NameTaken", str(error)))
+            raise
+        finally:
+            for one in actions:
+                if isinstance(one, Announce):
+                    await self._events.announce(target.record, one)
+        return min(filter(None, waits.values()), default=None)
+
+    # ---- stages
+
+    async def _found(self, target: Target, actions: Sequence[Action]) -> None:
+        """What pods stand on, the Redis last: its set wants its service account and Secret."""
+        await self._stage(target, actions, AddFinalizer, self._add_finalizer)
+        if any(isinstance(one, ApplyShared) for one in actions):
+            bodies = shared_objects(target.job, target.record.uid, self._settings, wanted_workers(target.record.status))
+            await self._stage(target, actions, ApplyShared, partial(self._apply_shared, bodies))
+        await self._stage(target, [one for one in actions if one == ScaleStore(1)], ScaleStore, self._scale_store)
+
+    async def _leave(self, target: Target, actions: Sequence[Action]) -> None:
+        """Each rests on those before."""
+        await self._stage(target, [one for one in actions if one == ScaleStore(0)], ScaleStore, self._scale_store)
+        await self._stage(target, actions, DeleteStore, self._delete_store)
+        await self._stage(target, actions, Purge, self._purge)
+        await self._stage(target, actions, RemoveFinalizer, self._remove_finalizer)
+        await self._stage(target, actions, DeleteJob, self._delete_job)
+
+    async def _stage(
+        self, target: Target, actions: Iterable[Action], kind: type[A], do: Callable[[Target, A], Awaitable[None]]
+    ) -> None:
+        """All actions of one kind at once."""
+        gate = asyncio.Semaphore(CALLS_AT_ONCE)
+
+        async def one(action: A) -> None:
+            async with gate:
+                await do(target, action)
+
+        wanted = [action for action in actions if isinstance(action, kind)]
+        for outcome in await asyncio.gather(*map(one, wanted), return_exceptions=True):
+            if outcome is not None:
+                raise outcome
+
+    # ---- pods
+
+    async def _create_pod(self, target: Target, action: CreatePod) -> None:
+        job, uid, settings = target.job, target.record.uid, self._settings
+        if action.index is None:
+            body = driver_pod(job, uid, settings, target.image, attempt=action.attempt)
+        else:
+            body = worker_pod(
+                job,
+                uid,
+                settings,
+                target.image,
+                index=action.index,
+                rank=action.rank,
+                attempt=action.attempt,
+                avoid=action.avoid,
+            )
+        self._cache.put_pod(await self._create(target, "Pod", body))
+
+    async def _create(self, target: Target, kind: str, body: Json) -> Json:
+        """The object; one of that name that is the job's own already is as good."""
+        try:
+            return await self._api.create(kind, target.namespace, body)
+        except ConflictError:
+            found = await self._api.get(kind, target.namespace, body["metadata"]["name"])
+        if owner_uid(found["metadata"]) == target.record.uid:
+            return found
+        name = found["metadata"]["name"]
+        raise NotOursError(f"{kind} {name} is not of this job; it is made once that one is deleted")
+
+    async def _delete_pod(self, target: Target, action: DeletePod) -> None:
+        try:
+            answer = await self._api.delete("Pod", target.namespace, action.name, action.uid, at_once=action.force)
+        except (NotThereError, ConflictError):  # gone, or another pod has its name
+            self._cache.drop_pod(target.record.key, action.name, action.uid)
+            return
+        if answer.get("kind") == "Pod":
+            self._cache.put_pod(answer)
+
+    async def _stamp(self, target: Target, action: Stamp) -> None:
+        body: Json = {"metadata": {"uid": action.uid, "annotations": stamp(action.busy)}}
+        try:
+            self._cache.put_pod(await self._api.merge("Pod", target.namespace, action.name, body))
+        except (NotThereError, ConflictError):
+            self._cache.drop_pod(target.record.key, action.name, action.uid)
+
+    # ---- shared objects
+
+    async def _apply_shared(self, bodies: Mapping[str, Json], target: Target, action: ApplyShared) -> None:
+        if action.key == STORE_SECRET:
+            password = secrets.token_urlsafe(PASSWORD_BYTES)
+            await self._create(target, "Secret", store_secret(target.job, target.record.uid, password))
+            return
+        body = bodies[action.key]
+        self._census.put(await self._api.apply(body["kind"], body), body["kind"])
+
+    async def _scale_store(self, target: Target, action: ScaleStore) -> None:
+        body = store_set(target.job, target.record.uid, self._settings, action.replicas)
+        body["metadata"]["annotations"][REPLICAS_ANNOTATION] = str(action.replicas)
+        self._census.put(await self._api.apply("StatefulSet", body), "StatefulSet")
+
+    async def _delete_store(self, target: Target, action: DeleteStore) -> None:
+        """Its volume goes with the set, by the set's own policy."""
+        name = store_name(target.job)
+        with suppress(NotThereError):
+            await self._api.delete("StatefulSet", target.namespace, name)
+        self._census.drop(target.record.key, "StatefulSet", name)
+
+    # ---- the job
+
+    async def _add_finalizer(self, target: Target, action: AddFinalizer) -> None:
+        await self._set_finalizers(target.record, [*target.record.finalizers, FINALIZER])
+
+    async def _remove_finalizer(self, target: Target, action: RemoveFinalizer) -> None:
+        await self.release(target.record)
+
+    async def release(self, record: JobRecord) -> None:
+        """Takes our finalizer off the job."""
+        with suppress(NotThereError):
+            await self._set_finalizers(record, [name for name in record.finalizers if name != FINALIZER])
+
+    async def _set_finalizers(self, record: JobRecord, names: list[str]) -> None:
+        """A list is replaced whole, so only in the version that was read."""
+        key = record.key
+        newest = self._cache.job(key) or record
+        version = str(newest.version)
+        body: Json = {"metadata": {"uid": newest.uid, "resourceVersion": version, "finalizers": names}}
+        self._cache.put_job(await self._api.merge("RolloutJob", *key, body))
+
+    async def _purge(self, target: Target, action: Purge) -> None:
+        await self._stores.purge(target.record.key)
+
+    async def _delete_job(self, target: Target, action: DeleteJob) -> None:
+        with suppress(NotThereError, ConflictError):
+            await self._api.delete("RolloutJob", *target.record.key, target.record.uid)

@@ -1,0 +1,148 @@
+"""kopf as the shell that watches: every event goes into the cache, and the job that it is about into the loop.
+
+Only low-level handlers are used: they keep nothing on the objects, add no finalizer, and a failure in them cannot lose
+anything, for the loop decides by the state of things and not by events.
+"""
+
+# kopf's decorators are typed in part.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from openseer_operator.kube.cache import Cache
+from openseer_operator.objects.names import JOB_LABEL
+from openseer_operator.objects.reading import Key, job_key, read_pod
+from openseer_operator.settings import Settings
+
+PAGE_OBJECTS = 500
+"""Objects in a page of kopf's own LIST."""
+WATCH_SECONDS = 240
+"""A watch is renewed so often: a server that forgot it is found out."""
+SILENCE_SECONDS = 90.0
+"""A watch without event or bookmark for so long is dead; servers send a bookmark every minute."""
+CONNECT_SECONDS = 5.0
+CALL_SECONDS = 30.0
+BACKOFFS = (0.5, 1, 2, 3, 5, 8, 13, 21)
+"""Seconds between kopf's tries of a call that failed."""
+IDLE_SECONDS = 1.0
+"""kopf's task for one object ends when the object was quiet for so long."""
+
+Changed = Callable[[Key], None]
+
+
+class Watch:
+    """`changed`: a job of which something new is known. `relisted`: deletions may have been missed."""
+
+    def __init__(self, cache: Cache, settings: Settings, changed: Changed, relisted: Callable[[], None]) -> None:
+        self._cache = cache
+        self._settings = settings
+        self._changed = changed
+        self._relisted = relisted
+        self._stop = asyncio.Event()
+        self._ready = asyncio.Event()
+
+    @property
+    def started(self) -> bool:
+        """Whether kopf is up."""
+        return self._ready.is_set()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    async def run(self, on_signal: Callable[[], None]) -> None:
+        """Watches until `stop`; an error of kopf is raised. Signals stay ours: `on_signal`."""
+        namespaces = self._settings.watched
+        tasks = await kopf.spawn_tasks(
+            registry=self._registry(),
+            settings=_kopf_settings(),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            stop_flag=self._stop,
+            ready_flag=self._ready,
+        )
+        take_signals(on_signal)
+        await kopf.run_tasks(tasks, ignored=frozenset(asyncio.all_tasks()) - frozenset(tasks))
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(_login)
+        kopf.on.event("openseer.dev", "v1alpha1", "rolloutjobs", registry=registry)(self._on_job)
+        kopf.on.event("", "v1", "pods", labels={JOB_LABEL: kopf.PRESENT}, registry=registry)(self._on_pod)
+        return registry
+
+    async def _on_job(self, event: Any, **_: Any) -> None:
+        raw = event["object"]
+        if event["type"] == "DELETED":
+            self._tell(self._cache.drop_job(job_key(raw), raw["metadata"]["uid"]))
+        else:
+            self._tell(self._cache.put_job(raw))
+        self._maybe_relisted(event)
+
+    async def _on_pod(self, event: Any, **_: Any) -> None:
+        raw = event["object"]
+        if event["type"] == "DELETED":
+            record = read_pod(raw)
+            if record is not None:
+                self._tell(self._cache.drop_pod(record.key, record.pod.name, record.pod.uid))
+        else:
+            self._tell(self._cache.put_pod(raw))
+        self._maybe_relisted(event)
+
+    def _tell(self, key: Key | None) -> None:
+        if key is not None:
+            self._changed(key)
+
+    def _maybe_relisted(self, event: Any) -> None:
+        """An event without a type comes from a LIST: kopf has lost its place in the watch."""
+        if event["type"] is None:
+            self._relisted()
+
+
+def take_signals(stop: Callable[[], None]) -> None:
+    """SIGTERM and SIGINT call `stop`."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+
+
+class _NoEssence(kopf.DiffBaseStorage):
+    """kopf copies every object several times to compare it with its last version; nobody here asks it to."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+def _kopf_settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.posting.level = logging.WARNING
+    settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = _NoEssence()
+    settings.process.ultimate_exiting_timeout = None
+    settings.watching.label_selectors["pods"] = JOB_LABEL
+    settings.watching.chunk_size = PAGE_OBJECTS
+    settings.watching.server_timeout = WATCH_SECONDS
+    settings.watching.inactivity_timeout = SILENCE_SECONDS
+    settings.watching.connect_timeout = CONNECT_SECONDS
+    settings.networking.connect_timeout = CONNECT_SECONDS
+    settings.networking.request_timeout = CALL_SECONDS
+    settings.networking.error_backoffs = BACKOFFS
+    settings.queueing.idle_timeout = IDLE_SECONDS
+    return settings
+
+
+def _login(settings: kopf.OperatorSettings, **_: Any) -> kopf.ConnectionInfo | None:
+    """The pod's service account, elsewhere the kubeconfig."""
+    return kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)

@@ -1,0 +1,69 @@
+"""Probes and metrics over HTTP."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import CollectorRegistry
+
+from openseer_operator.control.loop import Loop
+from openseer_operator.kube.api import Api
+from openseer_operator.kube.census import Census
+from openseer_operator.kube.lease import Elector
+
+MOST_LAG_SECONDS = 300.0
+"""A job that waits longer for a look: the loop is stuck, not busy."""
+MOST_SILENCE_SECONDS = 120.0
+"""An API server that answered nothing for so long: a new process, with new connections, may do better."""
+
+Check = Callable[[], str]
+"""What is wrong, "" when nothing is."""
+
+
+def checks_of(api: Api, elector: Elector, loop: Loop, census: Census) -> list[Check]:
+    """Of a replica that leads; one that only waits for its turn is well as long as it answers."""
+
+    def answered() -> str:
+        silence = time.monotonic() - api.answered_at
+        return f"the Kubernetes API has not answered for {silence:.0f} s" if silence > MOST_SILENCE_SECONDS else ""
+
+    def keeps_up() -> str:
+        return f"a job has waited for {loop.lag:.0f} s" if elector.leads and loop.lag > MOST_LAG_SECONDS else ""
+
+    def hears() -> str:
+        return census.stuck if elector.leads else ""
+
+    return [answered, elector.late, keeps_up, hears]
+
+
+@asynccontextmanager
+async def served(port: int, checks: list[Check], ready: Check, registry: CollectorRegistry) -> AsyncGenerator[None]:
+    """/healthz: 200 while no check finds anything wrong. /readyz: 200 while `ready` does not. /metrics: Prometheus."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return _answer("; ".join(filter(None, (check() for check in checks))))
+
+    async def readyz(_: web.Request) -> web.Response:
+        return _answer(ready())
+
+    async def metrics(_: web.Request) -> web.Response:
+        text = await asyncio.to_thread(generate_latest, registry)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, port=port).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _answer(problem: str) -> web.Response:
+    return web.Response(text=problem or "ok", status=503 if problem else 200)

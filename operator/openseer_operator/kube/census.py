@@ -1,0 +1,196 @@
+"""What there is beside what the watch tells: shared objects, and whether the watch has missed anything.
+
+A LIST of metadata at start and every few minutes, brought up to date by the answers to our own writes: so a job at rest
+costs nothing, and whatever somebody deleted is made anew in the end. The watch does not tell of what was deleted while
+it was down; the census finds that too.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from openseer_core.errors import OpenseerError
+from openseer_operator.kube.api import Api
+from openseer_operator.kube.cache import Cache
+from openseer_operator.objects.names import JOB_LABEL, MANAGED_SELECTOR, REPLICAS_ANNOTATION, TEMPLATE_ANNOTATION
+from openseer_operator.objects.reading import JobRecord, Key, owner_uid, place_of, version_of
+
+CENSUS_SECONDS = 300.0
+"""Between two counts."""
+HURRY_SECONDS = 5.0
+"""A count that is asked for follows so soon; those asked for meanwhile are the same one."""
+LATE_SECONDS = 30.0
+"""What a count found must have come by the watch after so long; else the watch is stuck."""
+RETRY_SECONDS = 10.0
+"""Pause after a count that failed."""
+KINDS = (
+    "ServiceAccount",
+    "ConfigMap",
+    "Service",
+    "PodDisruptionBudget",
+    "NetworkPolicy",
+    "PersistentVolumeClaim",
+    "StatefulSet",
+)
+"""Kinds of shared objects. Secrets are left out: to list them, one must be allowed to read them."""
+
+log = logging.getLogger(__name__)
+
+Name = tuple[str, str]
+"""Kind and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A shared object that is there. `owner`: uid of its job; `replicas`: of a Redis."""
+
+    owner: str
+    template: str
+    replicas: int | None = None
+
+
+class Census:
+    """`changed`: called with the key of a job when something of it is not as was thought."""
+
+    def __init__(self, api: Api, cache: Cache, namespaces: Sequence[str], changed: Callable[[Key], None]) -> None:
+        self._api = api
+        self._cache = cache
+        self._namespaces = namespaces
+        self._changed = changed
+        self._held: dict[Key, dict[Name, Held]] = {}
+        self._touched: set[Key] = set()
+        self._hurry = asyncio.Event()
+        self.stuck = ""
+        """What the watch should have told and did not; "" while it does."""
+
+    # ---- what is known
+
+    def held(self, job: JobRecord, kind: str, name: str) -> Held | None:
+        """The job's own object; None also for one of an earlier job of that name."""
+        found = self._held.get(job.key, {}).get((kind, name))
+        return found if found is not None and found.owner == job.uid else None
+
+    def put(self, raw: Mapping[str, Any], kind: str) -> None:
+        """An object as the API server answered to our own write."""
+        entry = _entry(raw, kind)
+        if entry is not None:
+            key, name, held = entry
+            self._touched.add(key)
+            self._held.setdefault(key, {})[name] = held
+
+    def drop(self, key: Key, kind: str, name: str) -> None:
+        """An object that was deleted."""
+        self._touched.add(key)
+        self._held.get(key, {}).pop((kind, name), None)
+
+    def forget(self, key: Key) -> None:
+        """The job is gone."""
+        self._held.pop(key, None)
+
+    def hurry(self) -> None:
+        """Counts soon: something may have been missed."""
+        self._hurry.set()
+
+    # ---- counting
+
+    async def prime(self) -> None:
+        """Fills the cache with every job and pod, before anything is decided; then counts the rest."""
+        async for page in self._api.pages("RolloutJob", self._namespaces):
+            for raw in page:
+                self._cache.put_job(raw)
+        async for page in self._api.pages("Pod", self._namespaces, JOB_LABEL):
+            for raw in page:
+                self._cache.put_pod(raw)
+        await self._count_shared()
+
+    async def run(self) -> None:
+        """Counts for ever."""
+        pause = CENSUS_SECONDS
+        while True:
+            try:
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
+                await asyncio.sleep(HURRY_SECONDS)
+            except TimeoutError:
+                pass
+            self._hurry.clear()
+            try:
+                await self._count_watched()
+                await self._count_shared()
+                pause = CENSUS_SECONDS
+            except OpenseerError as error:
+                log.warning("census: %s", error)
+                pause = RETRY_SECONDS
+
+    async def _count_shared(self) -> None:
+        self._touched.clear()
+        found: dict[Key, dict[Name, Held]] = {}
+        for kind in KINDS:
+            async for page in self._api.pages(kind, self._namespaces, MANAGED_SELECTOR, metadata_only=True):
+                for raw in page:
+                    entry = _entry(raw, kind)
+                    if entry is not None:
+                        found.setdefault(entry[0], {})[entry[1]] = entry[2]
+        for key in self._held.keys() | found.keys():
+            if key not in self._touched and self._held.get(key) != found.get(key):
+                self._replace(key, found.get(key))
+
+    def _replace(self, key: Key, found: dict[Name, Held] | None) -> None:
+        if found is None:
+            self._held.pop(key, None)
+        else:
+            self._held[key] = found
+        self._changed(key)
+
+    async def _count_watched(self) -> None:
+        """Jobs and pods: those that are gone are dropped, those that are newer must come by the watch."""
+        jobs, pods = self._cache.uids()
+        listed = await self._versions("RolloutJob", "") | await self._versions("Pod", JOB_LABEL)
+        gone = [self._cache.drop_job(key, uid) for uid, (key, _) in jobs.items() if uid not in listed]
+        gone += [self._cache.drop_pod(key, name, uid) for uid, (key, name, _) in pods.items() if uid not in listed]
+        for key in gone:
+            if key is not None:
+                self._changed(key)
+        late = self._late(listed)
+        if late:
+            await asyncio.sleep(LATE_SECONDS)
+            late &= self._late(listed)
+        self.stuck = f"the watch has not told of {len(late)} objects, {min(late)} for one" if late else ""
+
+    async def _versions(self, kind: str, selector: str) -> dict[str, tuple[str, int]]:
+        """Name and version by uid of every job, or of every pod that is kept."""
+        found: dict[str, tuple[str, int]] = {}
+        async for page in self._api.pages(kind, self._namespaces, selector, metadata_only=True):
+            for raw in page:
+                meta = raw["metadata"]
+                if kind == "Pod" and place_of(meta) is None:
+                    continue
+                found[meta["uid"]] = (f"{kind} {meta['namespace']}/{meta['name']}", version_of(raw))
+        return found
+
+    def _late(self, listed: Mapping[str, tuple[str, int]]) -> set[str]:
+        """Names of objects that were listed, were not deleted since, and are not known that new."""
+        known_jobs, known_pods = self._cache.uids()
+        known = {uid: version for uid, (_, version) in known_jobs.items()}
+        known |= {uid: version for uid, (*_, version) in known_pods.items()}
+        return {
+            name
+            for uid, (name, version) in listed.items()
+            if known.get(uid, 0) < version and not self._cache.buried(uid)
+        }
+
+
+def _entry(raw: Mapping[str, Any], kind: str) -> tuple[Key, Name, Held] | None:
+    meta = raw["metadata"]
+    annotations: Mapping[str, str] = meta.get("annotations") or {}
+    labels: Mapping[str, str] = meta.get("labels") or {}
+    job = labels.get(JOB_LABEL)
+    if job is None or meta.get("deletionTimestamp"):
+        return None
+    replicas = annotations.get(REPLICAS_ANNOTATION, "")
+    held = Held(
+        owner_uid(meta), annotations.get(TEMPLATE_ANNOTATION, ""), int(replicas) if replicas.isdecimal() else None
+    )
+    return (meta["namespace"], job), (kind, meta["name"]), held

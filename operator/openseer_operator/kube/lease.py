@@ -1,0 +1,138 @@
+"""Which replica leads: whoever holds a coordination.k8s.io Lease, and renews it in time.
+
+Two never lead at once as long as clocks run at the same speed: a holder that could not renew stops before anybody else
+may take over. Others' clocks are not read: a lease is over when it was not seen to change for its duration.
+"""
+
+import asyncio
+import logging
+import random
+from datetime import UTC, datetime
+
+from openseer_operator.kube.api import Api, ApiError, ConflictError, Json, NotThereError
+
+LEASE_SECONDS = 15.0
+"""A lease that was not renewed for so long may be taken."""
+RENEW_DEADLINE_SECONDS = 10.0
+"""A holder that could not renew for so long gives up."""
+RETRY_SECONDS = 2.0
+"""Between two tries, to get it or to renew it."""
+LATE_SECONDS = 60.0
+"""A holder that neither renewed nor gave up for so long is stuck."""
+
+log = logging.getLogger(__name__)
+
+
+class Elector:
+    """One candidate. `acquire`, then `hold` for as long as it leads, then `release`."""
+
+    def __init__(self, api: Api, namespace: str, name: str, identity: str) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._seen: Json = {}
+        self._seen_at = 0.0
+        self._renewed_at = 0.0
+        self.leads = False
+
+    async def acquire(self) -> None:
+        """Returns when this candidate leads."""
+        log.info("waiting for lease %s/%s as %s", self._namespace, self._name, self._identity)
+        while not await self._try():  # noqa: ASYNC110 - what it waits for happens elsewhere
+            await asyncio.sleep(RETRY_SECONDS * random.uniform(1.0, 1.2))
+        self.leads = True
+        log.info("leading as %s", self._identity)
+
+    async def hold(self) -> None:
+        """Renews the lease; returns when it is lost."""
+        while _now() - self._renewed_at < RENEW_DEADLINE_SECONDS:
+            await asyncio.sleep(RETRY_SECONDS)
+            left = self._renewed_at + RENEW_DEADLINE_SECONDS - _now()
+            try:
+                async with asyncio.timeout(max(0.0, left)):
+                    if not await self._try() and self._holder != self._identity:
+                        break
+            except TimeoutError:
+                break
+        self.leads = False
+        log.error("lease %s/%s is lost", self._namespace, self._name)
+
+    async def release(self) -> None:
+        """Lets another replica take over at once."""
+        if not self.leads:
+            return
+        self.leads = False
+        try:
+            async with asyncio.timeout(RETRY_SECONDS):
+                await self._write(holder="", seconds=1)
+        except (ApiError, TimeoutError) as error:
+            log.warning("the lease is not released, it runs out: %s", error)
+
+    def late(self) -> str:
+        """What is wrong with renewing, "" when nothing is."""
+        late = _now() - self._renewed_at
+        return f"the lease was not renewed for {late:.0f} s" if self.leads and late > LATE_SECONDS else ""
+
+    # ---- one try
+
+    @property
+    def _spec(self) -> Json:
+        return self._seen.get("spec") or {}
+
+    @property
+    def _holder(self) -> str:
+        return self._spec.get("holderIdentity") or ""
+
+    async def _try(self) -> bool:
+        """Takes or renews the lease. False when another holds it, or the API server does not answer."""
+        try:
+            await self._look()
+            if self._holder not in ("", self._identity) and _now() < self._seen_at + self._duration:
+                return False
+            start = _now()
+            await self._write(holder=self._identity, seconds=int(LEASE_SECONDS))
+        except ConflictError:  # another was faster
+            return False
+        except ApiError as error:
+            log.warning("lease: %s", error)
+            return False
+        self._renewed_at = start
+        return True
+
+    @property
+    def _duration(self) -> float:
+        return float(self._spec.get("leaseDurationSeconds") or LEASE_SECONDS)
+
+    async def _look(self) -> None:
+        try:
+            found = await self._api.get("Lease", self._namespace, self._name)
+        except NotThereError:
+            found = {}
+        if found.get("spec") != self._seen.get("spec"):
+            self._seen_at = _now()
+        self._seen = found
+
+    async def _write(self, holder: str, seconds: int) -> None:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        old = self._spec
+        same = old.get("holderIdentity") == holder
+        spec: Json = {
+            "holderIdentity": holder,
+            "leaseDurationSeconds": seconds,
+            "acquireTime": old.get("acquireTime") if same else now,
+            "renewTime": now,
+            "leaseTransitions": int(old.get("leaseTransitions") or 0) + (0 if same or not holder else 1),
+        }
+        meta: Json = {"name": self._name, "namespace": self._namespace}
+        body: Json = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
+        if self._seen:
+            meta["resourceVersion"] = self._seen["metadata"]["resourceVersion"]
+            self._seen = await self._api.replace("Lease", self._namespace, body)
+        else:
+            self._seen = await self._api.create("Lease", self._namespace, body)
+        self._seen_at = _now()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

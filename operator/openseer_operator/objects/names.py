@@ -1,0 +1,126 @@
+"""Names, labels and annotations of a job's objects: what the operator writes on them and finds them by."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob
+from openseer_core.manifest.store_url import MOST_LABEL_CHARS
+
+APP = "openseer"
+MANAGER = "openseer-operator"
+NAME_LABEL = "app.kubernetes.io/name"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+PREFIX = "openseer.dev/"
+"""Of every label and annotation that is ours alone."""
+JOB_LABEL = "openseer.dev/job"
+ROLE_LABEL = "openseer.dev/role"
+WORKER_LABEL = "openseer.dev/worker"
+RANK_LABEL = "openseer.dev/rank"
+TEMPLATE_ANNOTATION = "openseer.dev/template"
+"""Hash of what an object was made from; another hash means that the object is out of date."""
+ATTEMPT_ANNOTATION = "openseer.dev/attempt"
+"""Which incarnation of its member a pod belongs to."""
+REPLICAS_ANNOTATION = "openseer.dev/replicas"
+"""On the StatefulSet of a Redis: what metadata alone would not tell."""
+SAFE_TO_EVICT_ANNOTATION = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+DO_NOT_DISRUPT_ANNOTATION = "karpenter.sh/do-not-disrupt"
+DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
+BUSY_COST = 1000
+"""Deletion cost of a worker with work in flight; an idle one's is 0."""
+BUSY_DURATION = "4h"
+"""Karpenter leaves a busy worker in peace so long from its pod's start; later a drain costs no more than a move."""
+
+MANAGED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER}"
+"""Finds every object that the operator made."""
+
+
+def worker_pod_name(job: RolloutJob, index: int, rank: int) -> str:
+    """`J-worker-3`, in a gang `J-worker-3-1`; it is the pod's host name too. Raises InputError when it is too long."""
+    name = f"{job.name}-worker-{index}"
+    if job.spec.workers.parallelism.nodes > 1:
+        name += f"-{rank}"
+    if len(name) > MOST_LABEL_CHARS:
+        raise InputError(
+            f"metadata.name: pod {name} would have a name of {len(name)} characters, allowed: {MOST_LABEL_CHARS}; "
+            "make a job with a shorter name"
+        )
+    return name
+
+
+def driver_pod_name(job: RolloutJob) -> str:
+    return f"{job.name}-driver"
+
+
+def workers_name(job: RolloutJob) -> str:
+    """Of the workers' headless Service and their PodDisruptionBudget."""
+    return f"{job.name}-workers"
+
+
+def config_name(job: RolloutJob) -> str:
+    return f"{job.name}-job"
+
+
+def output_name(job: RolloutJob) -> str:
+    return f"{job.name}-output"
+
+
+def labels(job: RolloutJob, role: str) -> dict[str, str]:
+    """Of every object of a job. `role`: worker, driver, redis or shared."""
+    return {NAME_LABEL: APP, MANAGED_BY_LABEL: MANAGER, **selector(job), ROLE_LABEL: role}
+
+
+def selector(job: RolloutJob, role: str = "") -> dict[str, str]:
+    """The labels that find a job's objects, all of them or those of one role."""
+    return {JOB_LABEL: job.name, **({ROLE_LABEL: role} if role else {})}
+
+
+def selector_text(job: RolloutJob, role: str = "") -> str:
+    """The same as one line: the value of status.selector, for role worker."""
+    return ",".join(f"{name}={value}" for name, value in selector(job, role).items())
+
+
+def stamp(busy: bool) -> dict[str, str | None]:
+    """Annotations that tell node autoscalers whether evicting a worker costs work; None takes one off."""
+    return {
+        SAFE_TO_EVICT_ANNOTATION: "false" if busy else "true",
+        DO_NOT_DISRUPT_ANNOTATION: BUSY_DURATION if busy else None,
+        DELETION_COST_ANNOTATION: str(BUSY_COST) if busy else "0",
+    }
+
+
+def owner(job: RolloutJob, uid: str) -> list[dict[str, Any]]:
+    """The owner references of a job's objects: they go with it."""
+    return [
+        {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "name": job.name,
+            "uid": uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+    ]
+
+
+def metadata(job: RolloutJob, uid: str, name: str, role: str) -> dict[str, Any]:
+    """The head of every object of a job."""
+    return {
+        "name": name,
+        "namespace": job.namespace,
+        "labels": labels(job, role),
+        "annotations": {},
+        "ownerReferences": owner(job, uid),
+    }
+
+
+def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest, annotated with the hash of itself; equal manifests have equal hashes."""
+    manifest["metadata"]["annotations"][TEMPLATE_ANNOTATION] = digest(manifest)
+    return manifest
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,342 @@
+"""The pods of a job's workers and of its driver, as Kubernetes wants to be told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.job import KeyRef, Resources, RolloutJob
+from openseer_core.manifest.store_url import url_reference
+from openseer_core.plan.scaling import template_hash
+from openseer_operator.objects.names import (
+    ATTEMPT_ANNOTATION,
+    RANK_LABEL,
+    SAFE_TO_EVICT_ANNOTATION,
+    TEMPLATE_ANNOTATION,
+    WORKER_LABEL,
+    config_name,
+    driver_pod_name,
+    metadata,
+    output_name,
+    stamp,
+    worker_pod_name,
+    workers_name,
+)
+from openseer_operator.objects.overlay import overlaid
+from openseer_operator.settings import Settings
+
+HTTP_PORT = 8080
+"""Of probes and metrics in workers and driver."""
+GANG_PORT = 29500
+"""Where the processes of a gang meet, on rank 0."""
+USER_ID = 65532
+"""User and group of every process; the images are made for it."""
+GPU = "nvidia.com/gpu"
+WORKER, DRIVER = "worker", "driver"
+"""Names of openseer's own containers."""
+
+EXIT_SECONDS = 5
+"""What a process has to exit, after the time that it has for its work."""
+DRIVER_GRACE_SECONDS = 30
+"""What the driver has to write and acknowledge what it holds."""
+NODE_LOST_SECONDS = 30
+"""A pod on a node that does not answer is given up so soon (Kubernetes' own default is 300)."""
+START_SECONDS = 3600
+"""Longest start of a process: loading a large model takes long."""
+LIVENESS_PERIOD_SECONDS, LIVENESS_FAILURES = 10, 6
+"""A process that does not answer for a minute is started anew."""
+READINESS_PERIOD_SECONDS = 2
+
+_JOB_FOLDER, _CACHE, _MODELS, _PROMPTS, _OUTPUT = "/etc/openseer", "/cache", "/models", "/prompts", "/output"
+_DRIVER_RESOURCES = {"requests": {"cpu": "250m", "memory": "512Mi"}}
+_IMAGE_OWNED = {"image": "set spec.image", "imagePullPolicy": "set spec.imagePullPolicy"}
+_GRACE_OWNED = {"terminationGracePeriodSeconds": "set spec.workers.gracePeriodSeconds"}
+
+
+@dataclass(slots=True)
+class Mounts:
+    """Volumes of a pod, and where its container sees them."""
+
+    volumes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    mounts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    def add(self, name: str, path: str, source: dict[str, Any] | None, *, read_only: bool = False) -> None:
+        """`source` None: the volume comes from elsewhere."""
+        if source is not None:
+            self.volumes.append({"name": name, **source})
+        self.mounts.append({"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})})
+
+
+def worker_pod(
+    job: RolloutJob,
+    uid: str,
+    settings: Settings,
+    image: str,
+    *,
+    index: int,
+    rank: int,
+    attempt: int,
+    avoid: Sequence[str] = (),
+) -> dict[str, Any]:
+    """One pod of a worker; of a gang, that of `rank`. `avoid`: nodes that it must not land on.
+
+    Raises InputError for a template that overrides what the operator sets, and for a name that is too long.
+    """
+    workers = job.spec.workers
+    name = worker_pod_name(job, index, rank)
+    command = ["python", "-m", "openseer_worker.main", "--job", f"{_JOB_FOLDER}/job.json", "--index", str(index)]
+    command += ["--http-port", str(HTTP_PORT)]
+    spec: dict[str, Any] = {}
+    if workers.parallelism.nodes > 1:
+        spec = {"hostname": name, "subdomain": workers_name(job)}
+        leader = f"{worker_pod_name(job, index, 0)}.{workers_name(job)}.{job.namespace}.svc"
+        command += ["--rank", str(rank), "--leader", leader]
+    mounts = _mounts(job)
+    container = _container(job, settings, WORKER, image, command, mounts, workers.resources)
+    pod: dict[str, Any] = {
+        "metadata": metadata(job, uid, name, "worker"),
+        "spec": {
+            **_pod_spec(job, container, mounts),
+            **spec,
+            "terminationGracePeriodSeconds": workers.grace_period_seconds + EXIT_SECONDS,
+        },
+    }
+    if GPU in workers.resources.limits:
+        pod["spec"]["tolerations"].append({"key": GPU, "operator": "Exists", "effect": "NoSchedule"})
+    pod["metadata"]["labels"] |= {WORKER_LABEL: str(index), RANK_LABEL: str(rank)}
+    pod["metadata"]["annotations"] |= {
+        TEMPLATE_ANNOTATION: template_hash(job),
+        ATTEMPT_ANNOTATION: str(attempt),
+        **{name: value for name, value in stamp(busy=False).items() if value is not None},
+    }
+    pod = overlaid(
+        pod,
+        workers.template,
+        path="spec.workers.template",
+        main=WORKER,
+        owned_pod_fields=_GRACE_OWNED,
+        owned_container_fields=_IMAGE_OWNED,
+    )
+    if avoid:
+        _keep_off(pod["spec"], avoid)
+    return {"apiVersion": "v1", "kind": "Pod", **pod}
+
+
+def driver_pod(job: RolloutJob, uid: str, settings: Settings, image: str, *, attempt: int) -> dict[str, Any]:
+    """The pod that submits the prompts and writes the results. Autoscalers may move it: it goes on where it was.
+
+    Raises InputError for a template that overrides what the operator sets, and for a path that leaves its volume.
+    """
+    mounts = _mounts(job)
+    command = ["python", "-m", "openseer_driver.main", "--job", f"{_JOB_FOLDER}/job.json"]
+    command += ["--output", _add_output(job, mounts), "--http-port", str(HTTP_PORT), *_add_prompts(job, mounts)]
+    container = _container(job, settings, DRIVER, image, command, mounts, job.spec.driver.resources)
+    if "resources" not in container:
+        container["resources"] = _DRIVER_RESOURCES
+    pod: dict[str, Any] = {
+        "metadata": metadata(job, uid, driver_pod_name(job), "driver"),
+        "spec": {
+            **_pod_spec(job, container, mounts),
+            "terminationGracePeriodSeconds": DRIVER_GRACE_SECONDS + EXIT_SECONDS,
+        },
+    }
+    pod["metadata"]["annotations"] |= {ATTEMPT_ANNOTATION: str(attempt), SAFE_TO_EVICT_ANNOTATION: "true"}
+    pod = overlaid(
+        pod,
+        job.spec.driver.template,
+        path="spec.driver.template",
+        main=DRIVER,
+        owned_container_fields=_IMAGE_OWNED,
+    )
+    return {"apiVersion": "v1", "kind": "Pod", **pod}
+
+
+def shell_of(job: RolloutJob) -> dict[str, Any]:
+    """What every pod of a job has in common, its Redis included: restricted, without credentials, soon given up."""
+    secrets = [{"name": secret.name} for secret in job.spec.image_pull_secrets]
+    return {
+        "serviceAccountName": job.name,
+        "automountServiceAccountToken": False,
+        # Variables made from services would be taken for settings (VLLM_PORT, REDIS_URL).
+        "enableServiceLinks": False,
+        **({"imagePullSecrets": secrets} if secrets else {}),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "tolerations": [
+            {
+                "key": f"node.kubernetes.io/{trouble}",
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": NODE_LOST_SECONDS,
+            }
+            for trouble in ("not-ready", "unreachable")
+        ],
+    }
+
+
+def container_security() -> dict[str, Any]:
+    """The securityContext of every container."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def resources_of(resources: Resources) -> dict[str, Any]:
+    """As Kubernetes wants them; empty when nothing is asked for."""
+    return resources.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def _pod_spec(job: RolloutJob, container: dict[str, Any], mounts: Mounts) -> dict[str, Any]:
+    return {**shell_of(job), "restartPolicy": "Never", "containers": [container], "volumes": mounts.volumes}
+
+
+def _container(
+    job: RolloutJob,
+    settings: Settings,
+    name: str,
+    image: str,
+    command: list[str],
+    mounts: Mounts,
+    resources: Resources,
+) -> dict[str, Any]:
+    """The container of a worker or driver."""
+    pull_policy = job.spec.image_pull_policy or ("" if job.spec.image else settings.pull_policy)
+    asked = resources_of(resources)
+    return {
+        "name": name,
+        "image": image,
+        **({"imagePullPolicy": pull_policy} if pull_policy else {}),
+        "command": command,
+        "env": _environment(job),
+        "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
+        "startupProbe": _probe("/readyz", period=1, failures=START_SECONDS),
+        "readinessProbe": _probe("/readyz", period=READINESS_PERIOD_SECONDS, failures=1),
+        "livenessProbe": _probe("/healthz", period=LIVENESS_PERIOD_SECONDS, failures=LIVENESS_FAILURES),
+        **({"resources": asked} if asked else {}),
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": mounts.mounts,
+    }
+
+
+def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period,
+        "timeoutSeconds": 2,
+        "failureThreshold": failures,
+    }
+
+
+def _environment(job: RolloutJob) -> list[dict[str, Any]]:
+    model = job.spec.model
+    plain = {
+        "OPENSEER_TERMINATION_LOG": "/dev/termination-log",
+        "HOME": "/tmp",
+        # Libraries ask for the user's name, and the image's user has none.
+        "USER": "openseer",
+        "HF_HOME": f"{_CACHE}/huggingface",
+        "VLLM_CACHE_ROOT": f"{_CACHE}/vllm",
+        "TRITON_CACHE_DIR": f"{_CACHE}/triton",
+        "TORCHINDUCTOR_CACHE_DIR": f"{_CACHE}/inductor",
+    }
+    if model.offline:
+        plain |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    variables: list[dict[str, Any]] = [
+        _store_variable(job),
+        {"name": "OPENSEER_NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        {"name": "OPENSEER_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+        *({"name": name, "value": value} for name, value in plain.items()),
+    ]
+    if model.hub_token_secret is not None:
+        variables.append({"name": "HF_TOKEN", "valueFrom": secret_key(model.hub_token_secret)})
+    return variables
+
+
+def _store_variable(job: RolloutJob) -> dict[str, Any]:
+    reference = url_reference(job)
+    value = {"value": job.spec.store.url} if reference is None else {"valueFrom": secret_key(reference)}
+    return {"name": "OPENSEER_STORE_URL", **value}
+
+
+def secret_key(reference: KeyRef) -> dict[str, Any]:
+    """The value of a variable that is read from a Secret."""
+    return {"secretKeyRef": {"name": reference.name, "key": reference.key}}
+
+
+def _mounts(job: RolloutJob) -> Mounts:
+    """What workers and driver both see."""
+    mounts = Mounts()
+    mounts.add("job", _JOB_FOLDER, {"configMap": {"name": config_name(job)}}, read_only=True)
+    mounts.add("tmp", "/tmp", {"emptyDir": {}})
+    mounts.add("shm", "/dev/shm", {"emptyDir": {"medium": "Memory"}})
+    cache = job.spec.model.cache
+    if cache is not None:
+        mounts.add("cache", _CACHE, {"persistentVolumeClaim": {"claimName": cache.pvc.claim_name}})
+    else:
+        mounts.add("cache", _CACHE, {"emptyDir": {}})
+    volume = job.spec.model.volume
+    if volume is not None and volume.pvc is not None:
+        source = {"persistentVolumeClaim": {"claimName": volume.pvc.claim_name, "readOnly": True}}
+        mounts.add("models", _MODELS, source, read_only=True)
+    elif volume is not None and volume.image is not None:
+        source = {"image": volume.image.model_dump(mode="json", by_alias=True, exclude_none=True)}
+        mounts.add("models", _MODELS, source, read_only=True)
+    return mounts
+
+
+def _add_output(job: RolloutJob, mounts: Mounts) -> str:
+    """Mounts the volume of the results; its folder for this job."""
+    output = job.spec.output
+    claim = output.pvc.claim_name if output.pvc is not None else output_name(job)
+    mounts.add("output", _OUTPUT, {"persistentVolumeClaim": {"claimName": claim}})
+    if output.pvc is not None:
+        return _inside(_OUTPUT, output.pvc.path, "spec.output.pvc.path")
+    return _inside(_OUTPUT, output.path or job.name, "spec.output.path")
+
+
+def _add_prompts(job: RolloutJob, mounts: Mounts) -> list[str]:
+    """Mounts the prompts and says where; nothing for prompts in the image or behind a URL."""
+    prompts = job.spec.prompts
+    if prompts is not None and prompts.config_map is not None:
+        source = prompts.config_map
+        items = [{"key": source.key, "path": source.key}]
+        mounts.add("prompts", _PROMPTS, {"configMap": {"name": source.name, "items": items}}, read_only=True)
+        return ["--prompts", f"{_PROMPTS}/{source.key}"]
+    if prompts is not None and prompts.pvc is not None:
+        # Read-only for this pod, not for the volume, which may be that of the results too.
+        claim = {"persistentVolumeClaim": {"claimName": prompts.pvc.claim_name}}
+        mounts.add("prompts", _PROMPTS, claim, read_only=True)
+        return ["--prompts", _inside(_PROMPTS, prompts.pvc.path, "spec.prompts.pvc.path")]
+    return []
+
+
+def _inside(root: str, path: str, field_name: str) -> str:
+    """A path on a volume, where the pod sees it. Raises InputError for one that leaves the volume."""
+    parts = PurePosixPath("/" + path).parts[1:]
+    if ".." in parts:
+        raise InputError(f"{field_name}: found {path!r}, allowed: a path on the volume, without ..")
+    return str(PurePosixPath(root, *parts))
+
+
+def _keep_off(spec: dict[str, Any], nodes: Sequence[str]) -> None:
+    """Adds to the pod's node affinity that it must not land on `nodes`; terms are alternatives, so it joins each."""
+    rule = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": sorted(set(nodes))}
+    affinity = dict(spec.get("affinity") or {})
+    node_affinity = dict(affinity.get("nodeAffinity") or {})
+    required = dict(node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {})
+    terms: list[dict[str, Any]] = required.get("nodeSelectorTerms") or [{}]
+    required["nodeSelectorTerms"] = [
+        {**term, "matchExpressions": [*(term.get("matchExpressions") or []), rule]} for term in terms
+    ]
+    node_affinity["requiredDuringSchedulingIgnoredDuringExecution"] = required
+    spec["affinity"] = {**affinity, "nodeAffinity": node_affinity}

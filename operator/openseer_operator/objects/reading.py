@@ -1,0 +1,217 @@
+"""From the API's objects to plain values: all that the operator keeps of a pod or a job, and nothing else of it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from sys import intern
+from typing import Any
+
+from openseer_core.errors import InputError, ManifestError
+from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_core.plan.observation import Phase, Pod
+from openseer_operator.objects.names import (
+    ATTEMPT_ANNOTATION,
+    JOB_LABEL,
+    RANK_LABEL,
+    ROLE_LABEL,
+    SAFE_TO_EVICT_ANNOTATION,
+    TEMPLATE_ANNOTATION,
+    WORKER_LABEL,
+)
+
+Json = dict[str, Any]
+Key = tuple[str, str]
+"""Namespace and name of a job."""
+
+WORKER_ROLE, DRIVER_ROLE, STORE_ROLE = "worker", "driver", "redis"
+LONGEST_TEXT = 1024
+"""Characters kept of a pod's message."""
+_STARTING = frozenset({"ContainerCreating", "PodInitializing"})
+"""Reasons of a waiting container that are no trouble."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodRecord:
+    """A pod of a job. `owner`: uid of its controller; `version`: its resourceVersion."""
+
+    key: Key
+    role: str
+    owner: str
+    version: int
+    pod: Pod
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job. `job` is None when `problems` says why the operator cannot do what its manifest asks for."""
+
+    key: Key
+    uid: str
+    version: int
+    generation: int
+    finalizers: tuple[str, ...]
+    deleting_since: float | None
+    status: Json
+    job: RolloutJob | None
+    problems: str = ""
+
+
+def job_key(raw: Mapping[str, Any]) -> Key:
+    """Of a RolloutJob."""
+    return raw["metadata"]["namespace"], raw["metadata"]["name"]
+
+
+def version_of(raw: Mapping[str, Any]) -> int:
+    """resourceVersion: of two versions of one object, the newer has the larger number."""
+    return int(raw["metadata"].get("resourceVersion") or 0)
+
+
+def read_job(raw: Mapping[str, Any], known: JobRecord | None = None) -> JobRecord:
+    """`known`: the record there was; its manifest is not parsed again while its generation lasts."""
+    meta = raw["metadata"]
+    uid, generation = meta["uid"], meta.get("generation", 0)
+    if known is not None and (known.uid, known.generation) == (uid, generation):
+        job, problems = known.job, known.problems
+    else:
+        job, problems = _parsed(raw)
+    return JobRecord(
+        key=job_key(raw),
+        uid=uid,
+        version=version_of(raw),
+        generation=generation,
+        finalizers=tuple(meta.get("finalizers") or ()),
+        deleting_since=seconds(meta.get("deletionTimestamp")),
+        status=raw.get("status") or {},
+        job=job,
+        problems=problems,
+    )
+
+
+def _parsed(raw: Mapping[str, Any]) -> tuple[RolloutJob | None, str]:
+    """Labels and annotations are taken as they are when the spec changes; no generation counts them."""
+    document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": raw["metadata"], "spec": raw.get("spec")}
+    try:
+        return parse_job(document, "manifest"), ""
+    except ManifestError as error:
+        return None, "; ".join(error.problems)
+    except InputError as error:
+        return None, str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a pod is to its job, by its labels. `index`: of its worker, None for driver and Redis."""
+
+    key: Key
+    role: str
+    index: int | None
+    rank: int
+
+
+def place_of(meta: Mapping[str, Any]) -> Place | None:
+    """None for a pod that is not of a job's worker, driver or Redis."""
+    labels: Mapping[str, str] = meta.get("labels") or {}
+    job, role = labels.get(JOB_LABEL), labels.get(ROLE_LABEL)
+    if job is None or role not in (WORKER_ROLE, DRIVER_ROLE, STORE_ROLE):
+        return None
+    number, rank = labels.get(WORKER_LABEL, ""), labels.get(RANK_LABEL, "0")
+    if role == WORKER_ROLE and not (number.isdecimal() and rank.isdecimal()):
+        return None
+    index = int(number) if role == WORKER_ROLE else None
+    return Place((intern(meta["namespace"]), intern(job)), intern(role), index, int(rank) if index is not None else 0)
+
+
+def read_pod(raw: Mapping[str, Any]) -> PodRecord | None:
+    """None for a pod that is none of ours (see `place_of`)."""
+    place = place_of(raw["metadata"])
+    if place is None:
+        return None
+    return PodRecord(place.key, place.role, owner_uid(raw["metadata"]), version_of(raw), _pod(raw, place))
+
+
+def _pod(raw: Mapping[str, Any], place: Place) -> Pod:
+    meta: Json = raw["metadata"]
+    status: Json = raw.get("status") or {}
+    annotations: Mapping[str, str] = meta.get("annotations") or {}
+    conditions: list[Json] = status.get("conditions") or []
+    ended = _ended(status, place.role)
+    unschedulable = _unschedulable(conditions)
+    return Pod(
+        name=meta["name"],
+        uid=meta["uid"],
+        index=place.index,
+        rank=place.rank,
+        template=intern(annotations.get(TEMPLATE_ANNOTATION, "")),
+        attempt=_number(annotations.get(ATTEMPT_ANNOTATION)),
+        phase=_phase(status.get("phase", "")),
+        ready=any(one["type"] == "Ready" and one["status"] == "True" for one in conditions),
+        gone_by=seconds(meta.get("deletionTimestamp")),
+        node=intern(raw["spec"].get("nodeName") or ""),
+        unschedulable=unschedulable is not None,
+        problem=(unschedulable if unschedulable is not None else _problem(status, ended))[:LONGEST_TEXT],
+        exit_code=ended.get("exitCode"),
+        message=str(ended.get("message") or status.get("message") or "")[:LONGEST_TEXT],
+        conditions=frozenset((intern(one["type"]), intern(one["status"])) for one in conditions),
+        stamp=_stamp(annotations.get(SAFE_TO_EVICT_ANNOTATION)),
+    )
+
+
+def owner_uid(meta: Mapping[str, Any]) -> str:
+    """The uid of the object's controller, "" when it has none."""
+    owners: list[Json] = meta.get("ownerReferences") or []
+    return next((owner["uid"] for owner in owners if owner.get("controller")), "")
+
+
+def seconds(text: str | None) -> float | None:
+    """A time of the API, in seconds since the epoch."""
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+def _phase(text: str) -> Phase:
+    try:
+        return Phase(text or "Pending")
+    except ValueError:  # "Unknown": nobody hears of its node
+        return Phase.RUNNING
+
+
+def _ended(status: Mapping[str, Any], role: str) -> Json:
+    """How openseer's own container ended, {} while it has not."""
+    containers: list[Json] = status.get("containerStatuses") or []
+    for one in containers:
+        if one.get("name") == role:
+            state: Json = one.get("state") or {}
+            return state.get("terminated") or {}
+    return {}
+
+
+def _unschedulable(conditions: Iterable[Mapping[str, Any]]) -> str | None:
+    """Why no node takes the pod, None when that is not known."""
+    for one in conditions:
+        if one["type"] == "PodScheduled" and one["status"] == "False" and one.get("reason") == "Unschedulable":
+            return one.get("message") or "no node takes it"
+    return None
+
+
+def _problem(status: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
+    """What stands in the pod's way, or took it down, beside an exit code; "" when nothing is known."""
+    if ended.get("reason") == "OOMKilled":
+        return "OOMKilled: it needed more memory than its limit"
+    if status.get("reason"):  # Evicted, NodeLost, DeadlineExceeded, …
+        return status["reason"]
+    containers: list[Json] = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    for one in containers:
+        state: Json = one.get("state") or {}
+        waiting: Mapping[str, str] = state.get("waiting") or {}
+        reason = waiting.get("reason") or ""
+        if reason and reason not in _STARTING:
+            return f"{reason}: {waiting['message']}" if waiting.get("message") else reason
+    return ""
+
+
+def _stamp(safe_to_evict: str | None) -> bool | None:
+    return None if safe_to_evict is None else safe_to_evict == "false"
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0

@@ -1,0 +1,114 @@
+"""Jobs are opened once, when somebody asks or when they are found, and closed when they are gone."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from openseer_api.cluster.client import Kube
+from openseer_api.cluster.directory import KubeDirectory
+from openseer_api.cluster.jobs import FOUND_SECONDS, KubeJobs
+from openseer_core.errors import StoreUnavailableError
+from openseer_core.manifest.job import RolloutJob
+from tests.api.cluster.tenants import delete_job, make_job
+from tests.operator.control_plane import ControlPlane
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+STORE = {"url": "redis://mine:6379/0"}
+
+
+class Desk:
+    """What the gateway makes of a job, here: a note of it. `silent`: jobs whose store does not answer."""
+
+    def __init__(self, kube: Kube, namespace: str) -> None:
+        self.opened: list[str] = []
+        self.closed: list[str] = []
+        self.silent: set[str] = set()
+        self.jobs: dict[str, RolloutJob] = {}
+        self.directory = KubeDirectory(KubeJobs(kube, [namespace]), self._open, self._close, self._renew)
+
+    async def _open(self, job: RolloutJob, url: str) -> str:
+        assert url == STORE["url"]
+        await asyncio.sleep(0.05)
+        if job.name in self.silent:
+            raise StoreUnavailableError("away")
+        self.opened.append(job.name)
+        return f"{job.name} {len(self.opened)}"
+
+    async def _close(self, context: str) -> None:
+        self.closed.append(context)
+
+    def _renew(self, context: str, job: RolloutJob) -> None:
+        self.jobs[context] = job
+
+
+@pytest.fixture
+def desk(kube: Kube, namespace: str) -> Desk:
+    return Desk(kube, namespace)
+
+
+async def until(true: Callable[[], bool], seconds: float = 2 * FOUND_SECONDS) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.02)
+
+
+async def test_of_many_who_ask_one_opens_for_all(plane: ControlPlane, desk: Desk, namespace: str) -> None:
+    make_job(plane, namespace, "job", store=STORE)
+    asking = [asyncio.create_task(desk.directory.find(namespace, "job")) for _ in range(5)]
+    await asyncio.sleep(0.02)
+    asking[0].cancel()
+    assert await asyncio.gather(*asking[1:]) == ["job 1"] * 4
+    assert await desk.directory.find(namespace, "nowhere") is None
+    await desk.directory.close()
+    assert (desk.opened, desk.closed) == (["job"], ["job 1"])
+
+
+async def test_a_job_whose_store_was_silent_is_opened_when_it_answers(
+    plane: ControlPlane, desk: Desk, namespace: str
+) -> None:
+    make_job(plane, namespace, "job", store=STORE)
+    desk.silent = {"job"}
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError):
+            await desk.directory.find(namespace, "job")
+    assert len(desk.directory) == 0
+    desk.silent = set()
+    assert await desk.directory.find(namespace, "job") == "job 1"
+
+
+async def test_what_serves_is_opened_unasked_and_one_silent_store_keeps_no_other_from_it(
+    plane: ControlPlane, desk: Desk, namespace: str
+) -> None:
+    for name in ("a", "b", "c"):
+        make_job(plane, namespace, name, store=STORE)
+    make_job(plane, namespace, "asleep", store=STORE, suspend=True)
+    desk.silent = {"b"}
+    await desk.directory.tend_once()
+    assert sorted(desk.opened) == ["a", "c"]
+
+
+async def test_a_job_that_is_gone_is_closed_and_one_made_anew_is_another(
+    plane: ControlPlane, desk: Desk, namespace: str
+) -> None:
+    make_job(plane, namespace, "job", store=STORE)
+    assert await desk.directory.find(namespace, "job") == "job 1"
+    delete_job(plane, namespace, "job")
+    make_job(plane, namespace, "job", store=STORE)
+    await desk.directory.tend_once()
+    await until(lambda: desk.closed == ["job 1"])
+    assert await desk.directory.find(namespace, "job") == "job 2"
+    delete_job(plane, namespace, "job")
+    await asyncio.sleep(FOUND_SECONDS + 0.1)
+    assert await desk.directory.find(namespace, "job") is None
+    await until(lambda: desk.closed == ["job 1", "job 2"])
+
+
+async def test_a_changed_manifest_is_heard_of(plane: ControlPlane, desk: Desk, namespace: str) -> None:
+    make_job(plane, namespace, "job", store=STORE, workers={"replicas": 1})
+    assert await desk.directory.find(namespace, "job") == "job 1"
+    scale_job = f"/apis/openseer.dev/v1alpha1/namespaces/{namespace}/rolloutjobs/job"
+    plane.request(scale_job, b'{"spec": {"workers": {"replicas": 5}}}', "PATCH", "application/merge-patch+json")
+    await asyncio.sleep(FOUND_SECONDS + 0.1)
+    assert await desk.directory.find(namespace, "job") == "job 1"
+    assert desk.jobs["job 1"].spec.workers.replicas == 5

@@ -1,0 +1,147 @@
+"""The gateway's whole process: a real API server, a real Redis, tokens of ServiceAccounts; batches over HTTP."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from openseer_store.embedded import EmbeddedRedis
+from tests.api.cluster.tenants import Tenant, delete_job, make_job
+from tests.operator.control_plane import ControlPlane
+
+pytestmark = [pytest.mark.cluster, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(120)]
+SPEC: dict[str, Any] = {"model": {"path": "none", "engine": "scripted"}, "sampling": {"maxTokens": 8}}
+
+
+class Gateway:
+    """One replica; `client` waits for the answer, `url` is where it serves."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._kubeconfig = kubeconfig
+        self.client = httpx.AsyncClient(base_url=self.url, timeout=20.0)
+        self.process: asyncio.subprocess.Process
+
+    async def start(self) -> None:
+        environment = os.environ | {"KUBECONFIG": str(self._kubeconfig), "OPENSEER_HTTP_PORT": str(self.port)}
+        command = (sys.executable, "-m", "openseer_api.main")
+        self.process = await asyncio.create_subprocess_exec(*command, env=environment)
+        async with asyncio.timeout(40):
+            while True:
+                try:
+                    if (await self.client.get("/readyz")).status_code == 200:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.1)
+
+    async def end(self, number: int) -> int:
+        """The exit code, after that signal."""
+        self.process.send_signal(number)
+        async with asyncio.timeout(30):
+            return await self.process.wait()
+
+    async def call(self, tenant: Tenant, method: str, path: str, job: str = "", **what: Any) -> httpx.Response:
+        """As a tenant, of its own job where no other is named."""
+        where = f"/jobs/{tenant.namespace}/{job or tenant.job}{path}"
+        headers = {"Authorization": f"Bearer {tenant.token()}", **what.pop("headers", {})}
+        return await self.client.request(method, where, headers=headers, **what)
+
+
+@asynccontextmanager
+async def running(plane: ControlPlane) -> AsyncGenerator[Gateway]:
+    gateway = Gateway(plane.kubeconfig)
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.client.aclose()
+        if gateway.process.returncode is None:
+            await gateway.end(signal.SIGKILL)
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[str]:
+    async with EmbeddedRedis(tmp_path / "redis") as url:
+        yield url
+
+
+async def until_status(gateway: Gateway, tenant: Tenant, status: int) -> None:
+    async with asyncio.timeout(30):
+        while (await gateway.call(tenant, "GET", "/v1/job")).status_code != status:
+            await asyncio.sleep(0.3)
+
+
+async def test_two_tenants_work_side_by_side_and_a_killed_gateway_loses_nothing(
+    plane: ControlPlane, namespace: str, redis: str
+) -> None:
+    for name in ("ann", "bob"):
+        make_job(plane, namespace, name, store={"url": redis}, **SPEC)
+    ann, bob = (Tenant(plane, namespace, name, "get", "update") for name in ("ann", "bob"))
+    async with running(plane) as gateway:
+        await until_status(gateway, ann, 200)
+        await until_status(gateway, bob, 200)
+        opened = await gateway.call(ann, "POST", "/v1/batches", json={}, headers={"Idempotency-Key": "one"})
+        assert opened.status_code == 201, opened.text
+        number = opened.json()["id"]
+        groups = {"groups": [{"id": "g", "prompt_token_ids": [1, 2], "n": 2}]}
+        sent = await gateway.call(ann, "POST", f"/v1/batches/{number}/groups", json=groups)
+        assert sent.json() == {"accepted": 1, "present": 0}
+        assert (await gateway.call(bob, "GET", "/v1/batches")).json() == {"batches": []}
+        assert (await gateway.call(bob, "GET", f"/v1/batches/{number}")).status_code == 404
+        for method, path in (("GET", f"/v1/batches/{number}"), ("POST", "/v1/batches"), ("GET", "/metrics")):
+            assert (await gateway.call(bob, method, path, "ann")).status_code == 403
+        assert (await gateway.client.get(f"/jobs/{namespace}/ann/v1/job")).status_code == 401
+
+        await gateway.end(signal.SIGKILL)
+        await gateway.start()
+        again = await gateway.call(ann, "POST", "/v1/batches", json={}, headers={"Idempotency-Key": "one"})
+        assert (again.status_code, again.json()["id"]) == (200, number)
+        assert again.json()["metrics"]["requests"] == 2
+
+
+async def test_a_job_that_comes_or_goes_is_noticed_and_the_process_ends_in_order(
+    plane: ControlPlane, namespace: str, redis: str
+) -> None:
+    ann = Tenant(plane, namespace, "ann", "get", "update")
+    async with running(plane) as gateway:
+        await until_status(gateway, ann, 404)
+        make_job(plane, namespace, "ann", store={"url": redis}, **SPEC)
+        await until_status(gateway, ann, 200)
+        # A stream that nobody ends keeps no process from ending.
+        number = (await gateway.call(ann, "POST", "/v1/batches", json={})).json()["id"]
+        results = f"/v1/batches/{number}/results?wait_seconds=50"
+        waiting = asyncio.create_task(gateway.call(ann, "GET", results))
+        delete_job(plane, namespace, "ann")
+        await until_status(gateway, ann, 404)
+        assert await gateway.end(signal.SIGTERM) == 0
+        await asyncio.wait([waiting])
+        assert waiting.exception() is None or isinstance(waiting.exception(), httpx.TransportError)
+
+
+async def test_a_store_that_is_away_is_a_503_with_words_and_another_job_goes_on(
+    plane: ControlPlane, namespace: str, redis: str
+) -> None:
+    make_job(plane, namespace, "up", store={"url": redis}, **SPEC)
+    make_job(plane, namespace, "down", store={"url": "redis://127.0.0.1:1/0"}, **SPEC)
+    make_job(plane, namespace, "unmade", **SPEC)
+    up, down, unmade = (Tenant(plane, namespace, name, "get") for name in ("up", "down", "unmade"))
+    async with running(plane) as gateway:
+        await until_status(gateway, up, 200)
+        await until_status(gateway, down, 503)
+        await until_status(gateway, unmade, 503)
+        refused = await gateway.call(unmade, "GET", "/v1/job")
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert refused.headers["retry-after"]
+        assert "no Secret unmade-redis" in refused.json()["detail"]

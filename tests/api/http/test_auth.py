@@ -1,0 +1,21 @@
+"""One token for one machine: it lets in who has it, and nobody else."""
+
+import pytest
+
+from openseer_api.http.auth import Access, BearerAuth, Unauthenticated
+
+
+@pytest.mark.parametrize("access", ["read", "write"])
+async def test_the_token_opens_everything(access: Access) -> None:
+    await BearerAuth("s3cret").check("s3cret", "default", "job", access)
+
+
+@pytest.mark.parametrize("token", [None, "", "s3cre", "s3cret ", "S3CRET", "größe", "s3cret\x00"])
+async def test_any_other_token_is_refused(token: str | None) -> None:
+    with pytest.raises(Unauthenticated, match="token"):
+        await BearerAuth("s3cret").check(token, "default", "job", "read")
+
+
+def test_an_empty_token_would_let_everybody_in() -> None:
+    with pytest.raises(ValueError, match="everybody"):
+        BearerAuth("")

@@ -1,0 +1,109 @@
+"""Who gets in: every route asks for a token, and a token of one job opens no other."""
+
+import base64
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from openseer_api.app import create_app
+from openseer_api.http.auth import Access, BearerAuth, Forbidden, Unauthenticated
+from openseer_api.job.context import JobContext
+from openseer_store.memory import MemoryStore
+from tests.api.served import TOKEN, Served, serving_job
+
+OPEN = {"/healthz", "/readyz"}
+"""What nobody needs a token for."""
+VALUES = {"namespace": "team-b", "job": "b", "batch": "1", "group": "g0", "index": "0"}
+
+
+class TwoTenants:
+    """Tokens that are the names of the jobs they open."""
+
+    async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
+        if token is None:
+            raise Unauthenticated("a token is needed")
+        if token != f"{namespace}/{job}":
+            raise Forbidden("this token may not use this job")
+
+
+class TwoJobs:
+    """Jobs a and b of two teams."""
+
+    def __init__(self) -> None:
+        self.contexts = {(f"team-{name}", name): JobContext(serving_job(name), MemoryStore()) for name in ("a", "b")}
+
+    async def find(self, namespace: str, name: str) -> JobContext | None:
+        return self.contexts.get((namespace, name))
+
+
+def calls(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Every method and path, with job b's names and numbers in it."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    assert len(routes) > 20
+    for route in routes:
+        path = re.sub(r"\{(\w+)[^}]*\}", lambda name: VALUES.get(name[1], "x"), route.path)
+        for method in sorted(route.methods - {"HEAD"}):
+            yield method, path
+
+
+async def test_every_route_but_health_wants_a_token() -> None:
+    async with Served() as one, one.client(None) as nobody, one.client("wrong") as stranger:
+        for method, path in calls(one.app):
+            answer = await nobody.request(method, path)
+            assert answer.status_code == (200 if path in OPEN else 401), (method, path, answer.text)
+            if path not in OPEN:
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+                assert (await stranger.request(method, path)).status_code == 401, (method, path)
+
+
+async def test_a_token_of_one_job_opens_no_route_of_another() -> None:
+    app = create_app(TwoJobs(), TwoTenants(), many=True)
+    transport = httpx.ASGITransport(app)
+    other = {"Authorization": "Bearer team-a/a"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        for method, path in calls(app):
+            if path in OPEN:
+                continue
+            assert "/jobs/team-b/b/" in path, "a route outside every job"
+            answer = await client.request(method, path, headers=other)
+            assert answer.status_code == 403, (method, path, answer.text)
+            hidden = await client.request(method, path.replace("/team-b/b/", "/team-b/nobody/"), headers=other)
+            assert hidden.status_code == 403, "whether a job exists is nobody else's business"
+            assert hidden.json() == answer.json()
+
+
+async def test_the_gateway_serves_each_job_to_its_own_token() -> None:
+    app = create_app(TwoJobs(), TwoTenants(), many=True)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        for name in ("a", "b"):
+            headers = {"Authorization": f"Bearer team-{name}/{name}"}
+            told = await client.get(f"/jobs/team-{name}/{name}/v1/job", headers=headers)
+            assert told.json()["name"] == name
+        gone = await client.get("/jobs/team-c/c/v1/job", headers={"Authorization": "Bearer team-c/c"})
+        assert gone.status_code == 404
+        odd = await client.get("/jobs/Team%20C/c/v1/job", headers={"Authorization": "Bearer Team C/c"})
+        assert odd.status_code == 404
+
+
+@pytest.mark.parametrize("token", [TOKEN + "x", "", TOKEN.upper()])
+async def test_only_the_whole_token_counts(token: str) -> None:
+    with pytest.raises(Unauthenticated):
+        await BearerAuth(TOKEN).check(token, "", "", "read")
+
+
+async def test_an_address_may_carry_the_token_for_clients_that_send_no_header() -> None:
+    async with Served() as one:
+        address = one.url.replace("http://", f"http://trainer:{TOKEN}@")
+        async with httpx.AsyncClient(base_url=address) as client:
+            assert (await client.get("/v1/job")).status_code == 200
+        for wrong in (f"trainer:{TOKEN}x", f"{TOKEN}:", "no colon"):
+            coded = base64.b64encode(wrong.encode()).decode()
+            answer = await one.http.get("/v1/job", headers={"Authorization": f"Basic {coded}"})
+            assert answer.status_code == 401
+        garbage = await one.http.get("/v1/job", headers={"Authorization": "Basic ###"})
+        assert garbage.status_code == 401

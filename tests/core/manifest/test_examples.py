@@ -1,0 +1,36 @@
+"""Every example is a valid job whose prompts are valid too."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_core.manifest.prompts import parse_prompts
+from tests.repository import ROOT
+
+MANIFESTS = sorted((ROOT / "examples").rglob("*.yaml"))
+
+
+def job_of(path: Path) -> RolloutJob:
+    """The one RolloutJob among a file's documents."""
+    (document,) = (one for one in yaml.safe_load_all(path.read_text()) if one["kind"] == "RolloutJob")
+    return parse_job(document, str(path))
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_an_example_is_valid_and_its_paths_exist(path: Path) -> None:
+    spec = job_of(path).spec
+    if spec.prompts is not None and spec.prompts.path is not None:
+        lines = (ROOT / spec.prompts.path).read_bytes().split(b"\n")
+        assert parse_prompts(lines, spec.prompts.path, group_size=spec.group_size, need_lengths=spec.needs_lengths)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MANIFESTS if path.parent.name == "cluster"], ids=lambda path: path.name
+)
+def test_an_example_for_clusters_is_named_like_its_file_and_says_what_it_needs(path: Path) -> None:
+    job = job_of(path)
+    assert (job.name, job.metadata.namespace) == (path.stem, None)
+    assert "\n# Needs: " in path.read_text()

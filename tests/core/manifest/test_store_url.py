@@ -1,0 +1,52 @@
+"""Where a job's store is reads the same for whoever asks: the operator, the pods, the trainers' API."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.job import KeyRef, RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_core.manifest.store_url import manages_store, store_name, url_in, url_reference
+
+
+def job(name: str = "arithmetic", **store: Any) -> RolloutJob:
+    document: dict[str, Any] = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": name},
+        "spec": {"mode": "serve", "model": {"path": "m"}, "store": store},
+    }
+    return parse_job(document, "job.yaml")
+
+
+def test_the_longest_names_leave_room_for_a_stateful_sets_revision() -> None:
+    assert store_name(job("arithmetic")) == "arithmetic-redis"
+    assert store_name(job("j" * 46)) == "j" * 46 + "-redis"
+    long = [store_name(job("j" * 49 + end)) for end in "ab"]
+    assert {len(name) for name in long} == {52}
+    assert long[0] != long[1]
+
+
+def test_the_url_of_a_managed_redis_lies_in_its_own_secret() -> None:
+    assert manages_store(job())
+    assert url_reference(job()) == KeyRef(name="arithmetic-redis", key="url")
+
+
+def test_a_redis_of_the_users_own_is_named_by_a_secret_or_by_its_url() -> None:
+    named = job(secretRef={"name": "mine", "key": "redis"})
+    assert not manages_store(named)
+    assert url_reference(named) == KeyRef(name="mine", key="redis")
+    assert url_reference(job(url="redis://mine:6379/0")) is None
+
+
+def test_a_secret_says_the_url_in_base64_and_a_line_end_is_no_part_of_it() -> None:
+    text = base64.b64encode(b"redis://:p@mine:6379/0\n").decode()
+    assert url_in({"url": text}, KeyRef(name="mine", key="url")) == "redis://:p@mine:6379/0"
+
+
+@pytest.mark.parametrize("data", [{}, {"url": "not base64"}, {"url": base64.b64encode(b"\xff").decode()}])
+def test_a_secret_that_does_not_say_is_named_with_its_key(data: dict[str, str]) -> None:
+    with pytest.raises(InputError, match="Secret mine: key url: missing or no text, allowed: the URL of a Redis"):
+        url_in(data, KeyRef(name="mine", key="url"))

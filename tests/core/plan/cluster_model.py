@@ -1,0 +1,211 @@
+"""A cluster as `plan` sees it, in a few lines: pods that start a tick after they were made and end a tick after they
+were asked to. It obeys actions and plays what people and machines do."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_core.manifest.store_url import manages_store
+from openseer_core.plan.actions import (
+    Action,
+    AddFinalizer,
+    Announce,
+    ApplyShared,
+    CreatePod,
+    DeleteJob,
+    DeletePod,
+    DeleteStore,
+    Purge,
+    RemoveFinalizer,
+    ScaleStore,
+    Stamp,
+)
+from openseer_core.plan.observation import Memory, Observation, Phase, Pod, StoreView, WorkerReport
+from openseer_core.plan.plan import Plan, plan
+from openseer_core.plan.scaling import template_hash
+from openseer_core.queue.messages import BatchProgress
+
+TICK = 5.0
+SHARED = ("serviceAccount", "config", "storeSecret")
+
+
+def make_job(**spec: Any) -> RolloutJob:
+    """A job on the scripted engine; keyword arguments replace parts of its spec."""
+    base: dict[str, Any] = {
+        "model": {"path": "none", "engine": "scripted"},
+        "prompts": {"path": "prompts.jsonl"},
+        "workers": {"replicas": 2},
+    }
+    document = {"apiVersion": "openseer.dev/v1alpha1", "kind": "RolloutJob", "metadata": {"name": "j"}}
+    return parse_job(document | {"spec": base | spec}, "test")
+
+
+def serving(job: RolloutJob) -> RolloutJob:
+    """The same job, but it takes its groups from a trainer."""
+    document = job.model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["spec"] |= {"mode": "serve", "prompts": None}
+    return parse_job(document, "test")
+
+
+@dataclass
+class Cluster:
+    """One job's part of a cluster, its store and its clock."""
+
+    job: RolloutJob
+    now: float = 1000.0
+    memory: Memory = field(default_factory=Memory)
+    pods: dict[str, Pod] = field(default_factory=dict[str, Pod])
+    shared: set[str] = field(default_factory=set[str])
+    store_replicas: int | None = None
+    store_answers: bool = True
+    progress: BatchProgress = field(default_factory=BatchProgress)
+    released: bool = False
+    busy: dict[str, int] = field(default_factory=dict[str, int])
+    sick: dict[str, str] = field(default_factory=dict[str, str])
+    dead_nodes: set[str] = field(default_factory=set[str])
+    finalizer: bool = False
+    deleting_since: float | None = None
+    gone: bool = False
+    purged: bool = False
+    made: int = 0
+    nodes: tuple[str, ...] = ("n0", "n1", "n2")
+
+    def observe(self) -> Observation:
+        """What the operator would see."""
+        answers = self.store_answers and (not manages_store(self.job) or self.store_replicas == 1)
+        return Observation(
+            now=self.now,
+            job=self.job,
+            memory=self.memory,
+            deleting_since=self.deleting_since,
+            finalizer=self.finalizer,
+            shared={key: key in self.shared for key in SHARED},
+            store_replicas=self.store_replicas,
+            pods=tuple(self.pods.values()),
+            store=StoreView(self.progress, dict(self._reports()), self.released) if answers else None,
+        )
+
+    def _reports(self) -> Iterable[tuple[str, WorkerReport]]:
+        for pod in self.pods.values():
+            if pod.index is not None and pod.rank == 0 and pod.ready:
+                tokens = self.busy.get(pod.member, 0)
+                state = "busy" if pod.member in self.busy else "idle"
+                yield pod.uid, WorkerReport(pod.index, pod.uid, state, tokens, self.sick.get(pod.member, ""))
+
+    def step(self) -> Plan:
+        """One look of the operator: plan, remember, apply. Then the cluster lives on for a tick."""
+        decided = plan(self.observe())
+        self.memory = decided.memory
+        for action in decided.actions:
+            self.obey(action)
+        return decided
+
+    def tick(self) -> None:
+        """What was asked to start runs, what was asked to end is gone; time passes."""
+        self.now += TICK
+        for pod in list(self.pods.values()):
+            if pod.node in self.dead_nodes:
+                continue
+            if pod.leaving:
+                del self.pods[pod.name]
+                self.busy.pop(pod.member, None)
+                self.sick.pop(pod.member, None)
+            elif pod.phase is Phase.PENDING and not pod.unschedulable:
+                self.pods[pod.name] = replace(pod, phase=Phase.RUNNING, ready=True, node=self._place(pod))
+
+    def _place(self, pod: Pod) -> str:
+        avoided = {one.node for one in self.memory.sick_nodes}
+        allowed = [node for node in self.nodes if node not in self.dead_nodes | avoided] or ["n9"]
+        return allowed[((pod.index or 0) + pod.rank) % len(allowed)]
+
+    def obey(self, action: Action) -> None:
+        """Applies one action as the API server would."""
+        match action:
+            case CreatePod():
+                self._create(action)
+            case DeletePod():
+                self._delete(action)
+            case Stamp(name, _, busy):
+                self.pods[name] = replace(self.pods[name], stamp=busy)
+            case ApplyShared(key):
+                self.shared.add(key)
+            case ScaleStore(replicas):
+                self.store_replicas = replicas
+            case DeleteStore():
+                self.store_replicas = None
+            case _:
+                self._obey_for_the_job(action)
+
+    def _obey_for_the_job(self, action: Action) -> None:
+        match action:
+            case AddFinalizer():
+                self.finalizer = True
+            case RemoveFinalizer():
+                self.finalizer = False
+                self.gone = self.deleting_since is not None
+            case Purge():
+                self.purged = True
+            case DeleteJob():
+                self.gone = True
+            case _:
+                assert isinstance(action, Announce)
+
+    def _delete(self, action: DeletePod) -> None:
+        pod = self.pods[action.name]
+        assert pod.uid == action.uid
+        if action.force or pod.ended:
+            del self.pods[action.name]
+        else:
+            self.pods[action.name] = replace(pod, gone_by=self.now + 60)
+
+    def _create(self, action: CreatePod) -> None:
+        nodes = self.job.spec.workers.parallelism.nodes
+        name = "j-driver" if action.index is None else f"j-worker-{action.index}"
+        name += f"-{action.rank}" if nodes > 1 and action.index is not None else ""
+        assert name not in self.pods, f"{name} is there already"
+        self.made += 1
+        self.pods[name] = Pod(
+            name,
+            f"u{self.made}",
+            action.index,
+            action.rank,
+            template=template_hash(self.job),
+            attempt=action.attempt,
+            stamp=False,
+        )
+
+    # ---- what people and machines do
+
+    def change(self, **spec: Any) -> None:
+        """Replaces parts of the spec, as `kubectl apply` would; `workers` is merged."""
+        document = self.job.model_dump(mode="json", by_alias=True, exclude_none=True)
+        workers = document["spec"]["workers"] | spec.pop("workers", {})
+        document["spec"] |= spec | {"workers": workers}
+        self.job = parse_job(document, "test")
+
+    def end(self, name: str, code: int, message: str = "", *, disrupted: bool = False) -> None:
+        """A pod's process ends by itself, or (disrupted) with its node's doing."""
+        self.pods[name] = replace(
+            self.pods[name],
+            phase=Phase.FAILED if code else Phase.SUCCEEDED,
+            ready=False,
+            exit_code=code,
+            message=message,
+            conditions=frozenset({("DisruptionTarget", "True")} if disrupted else ()),
+        )
+        self.busy.pop(self.pods[name].member, None)
+
+    @property
+    def moves(self) -> bool:
+        """Whether a pod is about to start or to go by itself."""
+        return any(
+            pod.leaving or (pod.phase is Phase.PENDING and not pod.unschedulable)
+            for pod in self.pods.values()
+            if pod.node not in self.dead_nodes
+        )
+
+    def live_workers(self) -> list[Pod]:
+        """Pods of workers that nobody asked to go."""
+        return [pod for pod in self.pods.values() if pod.index is not None and not pod.leaving and not pod.ended]

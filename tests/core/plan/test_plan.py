@@ -1,0 +1,240 @@
+"""What holds of `plan` whatever happens: it comes to rest, where the spec says, and costs no work it need not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openseer_core.plan.actions import DeletePod
+from openseer_core.plan.observation import RELEASED, Observation, Outcome, Phase
+from openseer_core.plan.plan import Plan, plan
+from openseer_core.plan.scaling import desired_workers, template_hash
+from openseer_core.plan.workers import workers_of
+from openseer_core.queue.messages import BatchProgress
+from tests.core.plan.cluster_model import TICK, Cluster, make_job, serving
+
+MOST_LOOKS = 80
+"""Looks until rest: back-off of the last failures and a rolling replacement of six workers, one by one, included."""
+
+Happening = Callable[[Cluster], None]
+
+
+def scale(replicas: int) -> Happening:
+    return lambda cluster: cluster.change(workers={"replicas": replicas})
+
+
+def suspend(value: bool) -> Happening:
+    return lambda cluster: cluster.change(suspend=value)
+
+
+def drift(word: str) -> Happening:
+    return lambda cluster: cluster.change(workers={"template": {"metadata": {"labels": {"word": word}}}})
+
+
+def end(place: int, code: int, disrupted: bool) -> Happening:
+    def happen(cluster: Cluster) -> None:
+        running = [name for name, pod in cluster.pods.items() if pod.phase is Phase.RUNNING and not pod.leaving]
+        if running and (running[place % len(running)] != "j-driver" or code):
+            cluster.end(running[place % len(running)], code, disrupted=disrupted)
+
+    return happen
+
+
+def vanish(place: int) -> Happening:
+    def happen(cluster: Cluster) -> None:
+        if cluster.pods:
+            del cluster.pods[list(cluster.pods)[place % len(cluster.pods)]]
+
+    return happen
+
+
+def load(tokens: tuple[int, ...]) -> Happening:
+    def happen(cluster: Cluster) -> None:
+        cluster.busy = {f"worker-{index}": count for index, count in enumerate(tokens) if count}
+
+    return happen
+
+
+def progress(done: int) -> Happening:
+    def happen(cluster: Cluster) -> None:
+        closed = max(done, cluster.progress.closed)
+        cluster.progress = BatchProgress(groups=1, requests=20, ok=min(closed, 19), sealed=True)
+
+    return happen
+
+
+def answers(value: bool) -> Happening:
+    def happen(cluster: Cluster) -> None:
+        cluster.store_answers = value
+
+    return happen
+
+
+def sicken(place: int) -> Happening:
+    def happen(cluster: Cluster) -> None:
+        live = cluster.live_workers()
+        if live:
+            cluster.sick[live[place % len(live)].member] = "gpu0: Xid 79"
+
+    return happen
+
+
+SMALL = st.integers(0, 6)
+HAPPENINGS = st.one_of(
+    st.builds(scale, SMALL),
+    st.builds(suspend, st.booleans()),
+    st.builds(drift, st.sampled_from("abc")),
+    st.builds(end, SMALL, st.sampled_from([0, 1, 7, 137]), st.booleans()),
+    st.builds(vanish, SMALL),
+    st.builds(load, st.tuples(*[st.integers(0, 999)] * 6)),
+    st.builds(progress, st.integers(0, 19)),
+    st.builds(answers, st.booleans()),
+    st.builds(sicken, SMALL),
+)
+
+
+def is_needed(o: Observation, decided: Plan) -> bool:
+    """Whether each busy worker that is asked to go has a reason of its own, or loses least of those that could go."""
+    wanted = template_hash(o.job)
+    asked = {action.uid for action in decided.actions if isinstance(action, DeletePod)}
+    workers = [worker for worker in workers_of(o) if not worker.ended and not worker.leaving]
+    kept = [worker for worker in workers if not any(pod.uid in asked for pod in worker.pods)]
+    over = decided.memory.ending is not None or o.job.spec.suspend
+    for worker in workers:
+        if not worker.busy or worker in kept:
+            continue
+        own_reason = over or worker.sick or len(worker.pods) < worker.size or worker.pods[0].template != wanted
+        if not own_reason and any(one.loss < worker.loss for one in kept):
+            return False
+    return True
+
+
+@settings(max_examples=300)
+@given(nodes=st.sampled_from([1, 1, 2]), happenings=st.lists(st.tuples(HAPPENINGS, st.integers(0, 3)), max_size=12))
+def test_from_any_state_it_comes_to_rest_and_asks_no_busy_worker_to_go_that_need_not(
+    nodes: int, happenings: list[tuple[Happening, int]]
+) -> None:
+    workers = {"replicas": 3, "parallelism": {"nodes": nodes, "tensor": nodes}}
+    cluster = Cluster(make_job(workers=workers, failurePolicy={"workerRestarts": 5}))
+    for happen, looks in happenings:
+        happen(cluster)
+        for _ in range(looks):
+            look(cluster)
+            cluster.tick()
+    assert rests(cluster)
+    assert_as_wanted(cluster)
+
+
+def look(cluster: Cluster) -> Plan:
+    seen = cluster.observe()
+    decided = cluster.step()
+    assert is_needed(seen, decided)
+    return decided
+
+
+def rests(cluster: Cluster) -> bool:
+    for _ in range(MOST_LOOKS):
+        decided = look(cluster)
+        if not decided.actions and not cluster.moves:
+            if decided.wake_at is None:
+                return True
+            cluster.now = max(cluster.now, decided.wake_at - TICK)
+        cluster.tick()
+    return False
+
+
+def assert_as_wanted(cluster: Cluster) -> None:
+    """The pods are those that the spec and the memory ask for; of a finished or suspended job none runs."""
+    runs = cluster.memory.ending is None and not cluster.job.spec.suspend
+    seen = cluster.observe()
+    desired = desired_workers(cluster.job, seen.progress)[0] if runs else 0
+    size = cluster.job.spec.workers.parallelism.nodes
+    assert len({pod.index for pod in cluster.live_workers()}) == desired
+    assert len(cluster.live_workers()) == desired * size
+    assert {pod.template for pod in cluster.live_workers()} <= {template_hash(cluster.job)}
+    assert sum(pod.index is None and not pod.ended for pod in cluster.pods.values()) == int(runs)
+    assert bool(cluster.store_replicas) == runs
+
+
+def test_asked_again_at_rest_it_does_nothing() -> None:
+    cluster = Cluster(make_job())
+    assert rests(cluster)
+    assert plan(cluster.observe()).actions == ()
+
+
+def test_the_first_matching_rule_of_the_failure_policy_decides() -> None:
+    rules = [
+        {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [42]}},
+        {"action": "FailJob", "onExitCodes": {"operator": "NotIn", "values": [7]}},
+    ]
+    for code, count, ended in ((42, 0, False), (7, 1, False), (43, 1, True)):
+        cluster = Cluster(make_job(failurePolicy={"rules": rules}))
+        assert rests(cluster)
+        cluster.end("j-worker-1", code)
+        cluster.step()
+        assert cluster.memory.failures["worker-1"].count == count
+        assert (cluster.memory.ending is not None) == ended
+
+
+def test_a_rule_on_a_condition_of_the_pod_decides_before_infrastructure_is_excused() -> None:
+    rules = [{"action": "Count", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+    cluster = Cluster(make_job(failurePolicy={"rules": rules}))
+    assert rests(cluster)
+    cluster.end("j-worker-0", 137, disrupted=True)
+    cluster.step()
+    assert cluster.memory.failures["worker-0"].count == 1
+
+
+@pytest.mark.parametrize(("code", "reason"), [(2, "InvalidInput"), (5, "StoreLost"), (6, "AuditFailed")])
+def test_what_a_repeat_cannot_mend_fails_the_job_at_once(code: int, reason: str) -> None:
+    cluster = Cluster(make_job())
+    assert rests(cluster)
+    cluster.end("j-driver", code, "why")
+    cluster.step()
+    assert cluster.memory.ending is not None
+    assert (cluster.memory.ending.outcome, cluster.memory.ending.reason) == (Outcome.FAILED, reason)
+
+
+def test_a_worker_that_keeps_ending_is_started_ever_later() -> None:
+    cluster = Cluster(make_job(failurePolicy={"workerRestarts": 9}))
+    waits: list[float] = []
+    for _ in range(6):
+        assert rests(cluster)
+        cluster.end("j-worker-0", 1)
+        ended_at = cluster.now
+        cluster.step()
+        due = plan(cluster.observe()).wake_at
+        waits.append((due or ended_at) - ended_at)
+    assert waits == sorted(waits)
+    assert waits[-1] >= 4 * waits[1] > 0
+
+
+def test_the_tail_of_a_trainers_batch_releases_nobody_for_the_next_one_is_near() -> None:
+    tail = BatchProgress(groups=1, requests=8, ok=7, sealed=True)
+    job = serving(make_job(workers={"replicas": 4}))
+    assert desired_workers(job, tail) == (4, "spec.workers.replicas")
+    assert desired_workers(job, tail, released=True) == (0, RELEASED)
+    assert desired_workers(make_job(workers={"replicas": 4}), replace(tail, sealed=False), released=True)[0] == 4
+
+
+def test_bound_policies_release_nobody_in_the_tail() -> None:
+    job = make_job(rollout={"policy": "round-robin"}, workers={"replicas": 4})
+    tail = BatchProgress(groups=1, requests=8, ok=7, sealed=True)
+    assert desired_workers(job, tail)[0] == 4
+    assert desired_workers(make_job(workers={"replicas": 4}), tail)[0] == 1
+    assert desired_workers(make_job(workers={"replicas": 4, "tailRelease": False}), tail)[0] == 4
+    assert desired_workers(make_job(workers={"replicas": 4}), replace(tail, sealed=False))[0] == 4
+
+
+def test_the_counts_of_a_complete_job_are_the_last_words_of_its_driver() -> None:
+    cluster = Cluster(make_job())
+    assert rests(cluster)
+    cluster.store_answers = False
+    counts = BatchProgress(groups=3, requests=12, ok=11, infra_failed=1, tokens=99, sealed=True)
+    cluster.end("j-driver", 0, counts.to_json())
+    assert rests(cluster)
+    assert cluster.memory.progress == counts
+    assert cluster.memory.ending is not None
+    assert cluster.memory.ending.message == "12 of 12 responses written"

@@ -1,0 +1,201 @@
+"""Golden transcripts of `plan`: what is observed, what is done, until rest. One file per story.
+
+A line that begins with `>` is what happens to the cluster; below it stands, per look of the operator, what it does.
+`OPENSEER_REWRITE=1 pytest tests/core/test_plan_transcripts.py` writes them anew; read the difference before it is kept.
+"""
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from openseer_core.plan.actions import Action, Announce, ApplyShared, CreatePod, DeletePod, ScaleStore, Stamp
+from openseer_core.plan.observation import Phase
+from openseer_core.queue.messages import BatchProgress
+from tests.core.plan.cluster_model import TICK, Cluster, make_job, serving
+
+FOLDER = Path(__file__).parent / "transcripts"
+MOST_LOOKS = 12
+OWN_STORE = {"url": "redis://redis.example:6379"}
+
+
+class Story:
+    """Plays the lines of one transcript."""
+
+    def __init__(self) -> None:
+        self.cluster = Cluster(make_job())
+        self.deleted = False
+
+    def play(self, line: str) -> list[str]:
+        """What the operator does until it rests, after what the line says."""
+        verb, *words = shlex.split(line)
+        getattr(self, f"do_{verb}")(*words)
+        return self._settle()
+
+    def _settle(self) -> list[str]:
+        lines: list[str] = []
+        for _ in range(MOST_LOOKS):
+            decided = self.cluster.step()
+            lines += [f"{self.cluster.now - 1000:5.0f}s  {text}" for text in spoken(decided.actions)]
+            waits = any(
+                pod.leaving or (pod.phase is Phase.PENDING and not pod.unschedulable)
+                for pod in self.cluster.pods.values()
+            )
+            if not decided.actions and not (waits and not self.cluster.dead_nodes):
+                due = decided.wake_at
+                return [*lines, "       at rest" + (f", looks again at {due - 1000:.1f}s" if due is not None else "")]
+            if self.cluster.gone:
+                return [*lines, "       the job is gone"]
+            self.cluster.tick()
+        return [*lines, "       NOT AT REST"]
+
+    # ---- the words of the stories
+
+    def do_job(self, *words: str) -> None:
+        """A new job: replicas=N nodes=N own-store max-unavailable=N deadline=N ttl=N restarts=N."""
+        options: dict[str, str] = {}
+        for word in words:
+            name, _, value = word.partition("=")
+            options[name] = value
+        workers: dict[str, object] = {"replicas": int(options.get("replicas", 2))}
+        if "nodes" in options:
+            nodes = int(options["nodes"])
+            workers["parallelism"] = {"nodes": nodes, "tensor": nodes}
+        spec: dict[str, object] = {"workers": workers}
+        if "own-store" in options:
+            spec["store"] = OWN_STORE
+        if "deadline" in options:
+            spec["activeDeadlineSeconds"] = int(options["deadline"])
+        if "ttl" in options:
+            spec["ttlSecondsAfterFinished"] = int(options["ttl"])
+        if "restarts" in options:
+            spec["failurePolicy"] = {"workerRestarts": int(options["restarts"])}
+        self.cluster = Cluster(make_job(**spec))
+
+    def do_serve(self, *words: str) -> None:
+        """A new job that serves a trainer; the words of `job`."""
+        self.do_job(*words)
+        self.cluster.job = serving(self.cluster.job)
+
+    def do_release(self) -> None:
+        """The trainer takes the GPUs, pods and all."""
+        self.cluster.released = True
+
+    def do_acquire(self) -> None:
+        """The trainer gives the GPUs back."""
+        self.cluster.released = False
+
+    def do_scale(self, replicas: str) -> None:
+        """kubectl scale."""
+        self.cluster.change(workers={"replicas": int(replicas)})
+
+    def do_suspend(self, value: str = "true") -> None:
+        """spec.suspend."""
+        self.cluster.change(suspend=value == "true")
+
+    def do_template(self, word: str) -> None:
+        """A change of the workers' template."""
+        self.cluster.change(workers={"template": {"metadata": {"labels": {"word": word}}}})
+
+    def do_busy(self, *words: str) -> None:
+        """busy worker-0=500: holds so many tokens."""
+        self.cluster.busy = {member: int(tokens) for member, tokens in (word.split("=") for word in words)}
+
+    def do_progress(self, done: str, total: str) -> None:
+        """So many of all requests are finished; all groups are submitted."""
+        self.cluster.progress = BatchProgress(groups=1, requests=int(total), ok=int(done), sealed=True)
+
+    def do_end(self, name: str, code: str, message: str = "") -> None:
+        """A process ends with a code and last words."""
+        self.cluster.end(f"j-{name}", int(code), message)
+
+    def do_evict(self, name: str) -> None:
+        """The node ended the pod."""
+        self.cluster.end(f"j-{name}", 137, disrupted=True)
+
+    def do_vanish(self, name: str) -> None:
+        """Somebody deleted the pod."""
+        del self.cluster.pods[f"j-{name}"]
+
+    def do_sick(self, member: str, reason: str) -> None:
+        """The worker reports a sick GPU."""
+        self.cluster.sick[member] = reason
+
+    def do_node(self, node: str, word: str) -> None:
+        """node n1 dies | lives; when it dies its pods are asked to go and never say that they went."""
+        if word == "lives":
+            self.cluster.dead_nodes.discard(node)
+            return
+        self.cluster.dead_nodes.add(node)
+        for name, pod in self.cluster.pods.items():
+            if pod.node == node:
+                self.cluster.pods[name] = replace(pod, ready=False, gone_by=self.cluster.now + 60)
+
+    def do_full(self, name: str) -> None:
+        """No node has room for the pod, which was not placed yet."""
+        self.cluster.pods[f"j-{name}"] = replace(
+            self.cluster.pods[f"j-{name}"], phase=Phase.PENDING, ready=False, node="", unschedulable=True
+        )
+
+    def do_store(self, word: str) -> None:
+        """store down | up."""
+        self.cluster.store_answers = word == "up"
+
+    def do_wait(self, seconds: str) -> None:
+        """Time passes."""
+        self.cluster.now += int(seconds) - TICK
+        self.cluster.tick()
+
+    def do_delete(self) -> None:
+        """kubectl delete."""
+        self.cluster.deleting_since = self.cluster.now
+        self.cluster.gone = not self.cluster.finalizer
+
+
+def spoken(actions: Sequence[Action]) -> list[str]:
+    """Actions as a person would say them, of a kind on one line."""
+    applied = [action.key for action in actions if isinstance(action, ApplyShared)]
+    created = [_member(action) for action in actions if isinstance(action, CreatePod)]
+    lines = [_said(action) for action in actions if not isinstance(action, ApplyShared | CreatePod)]
+    lines += ["apply " + ", ".join(applied)] if applied else []
+    return lines + (["create " + ", ".join(created)] if created else [])
+
+
+def _said(action: Action) -> str:
+    match action:
+        case Announce(warning, reason, message, node):
+            return f"{'WARN' if warning else 'say'} {reason}: {message}" + (f" [{node}]" if node else "")
+        case DeletePod(name, _, reason, force):
+            return f"delete {name}{' by force' if force else ''}: {reason}"
+        case Stamp(name, _, busy):
+            return f"stamp {name} {'busy' if busy else 'idle'}"
+        case ScaleStore(replicas):
+            return f"store {'on' if replicas else 'off'}"
+        case _:
+            return type(action).__name__
+
+
+def _member(action: CreatePod) -> str:
+    name = "driver" if action.index is None else f"worker-{action.index}"
+    rank = f"/{action.rank}" if action.rank else ""
+    attempt = f" (attempt {action.attempt + 1})" if action.attempt else ""
+    avoid = f" (not on {', '.join(action.avoid)})" if action.avoid else ""
+    return name + rank + attempt + avoid
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.txt")), ids=lambda path: path.stem)
+def test_the_story_goes_as_written(path: Path) -> None:
+    story, found = Story(), list[str]()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            found.append(line)
+        elif line.startswith("> "):
+            found += [line, *story.play(line.removeprefix("> "))]
+    text = "\n".join(found) + "\n"
+    assert "NOT AT REST" not in text
+    if os.environ.get("OPENSEER_REWRITE"):
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text

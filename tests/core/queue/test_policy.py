@@ -1,0 +1,95 @@
+"""What each policy says of a group, and to which worker it binds."""
+
+from collections import Counter
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openseer_core.ids import GroupId
+from openseer_core.manifest.fleet import PolicyName
+from openseer_core.queue.group import SHARED_LANE, GroupView
+from openseer_core.queue.placement import Lanes
+from openseer_core.queue.policy import policy
+
+
+def view(name: str = "a", *, batch: int = 0, ordinal: int = 0, enqueued_at: float = 0.0) -> GroupView:
+    return GroupView(GroupId(batch, name), 0, ordinal, 8, 1000, enqueued_at)
+
+
+def score(name: str, of: GroupView, *, rank: float = 0.0, generated: int = 0, probe: bool = False) -> float:
+    return policy(name, ageing=0.5).priority(of).request_score(rank, generated, is_probe=probe)
+
+
+def test_context_aware_probes_come_first_the_shortest_ahead() -> None:
+    long_group = view().with_finish(1000)
+    probe, older_probe = (
+        score("context-aware", view(), probe=True),
+        score("context-aware", view(), generated=9, probe=True),
+    )
+    assert probe < older_probe < score("context-aware", long_group)
+
+
+def test_context_aware_puts_the_longest_group_first_and_ignores_what_a_request_has_generated() -> None:
+    short, long = view().with_finish(100), view().with_finish(900)
+    assert score("context-aware", long) < score("context-aware", short)
+    assert score("context-aware", long, generated=500) == score("context-aware", long)
+
+
+def test_ageing_brings_the_earlier_group_forward() -> None:
+    assert score("context-aware", view(enqueued_at=10.0)) < score("context-aware", view(enqueued_at=20.0))
+
+
+def test_without_probes_the_first_request_is_like_any_other() -> None:
+    chosen = policy("context-aware", probe=False).priority(view())
+    assert chosen.probe is None
+    assert chosen.request_score(0.0, 5, is_probe=True) == chosen.request_score(0.0, 5, is_probe=False)
+
+
+@pytest.mark.parametrize("name", ["fifo", "round-robin", "least-inflight"])
+def test_first_come_first_served_goes_by_batch_then_by_group(name: str) -> None:
+    order = [view(batch=0, ordinal=0), view(batch=0, ordinal=1), view(batch=1, ordinal=0)]
+    scores = [score(name, one) for one in order]
+    assert scores == sorted(set(scores))
+    assert score(name, order[0].with_finish(999)) == scores[0]
+
+
+def test_the_oracle_goes_by_what_is_left_longest_first() -> None:
+    oracle = policy("longest-first-oracle")
+    left = {"a": (900, 100), "b": (700, 0), "c": (900, 300)}
+    chosen = oracle.priority(view())
+    scores = {
+        name: chosen.request_score(oracle.rank(length), generated, is_probe=False)
+        for name, (length, generated) in left.items()
+    }
+    assert sorted(scores, key=scores.__getitem__) == ["a", "b", "c"]
+
+
+def test_only_policies_that_bind_groups_never_move_them() -> None:
+    assert {name for name in get_args(PolicyName) if not policy(name).divided} == {"round-robin", "least-inflight"}
+
+
+def test_an_unknown_policy_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        policy("fastest")
+
+
+def test_round_robin_gives_whole_groups_in_turn() -> None:
+    lanes = Lanes("round-robin", 2)
+    assert [lanes.bind(ordinal, 2) for ordinal in range(3)] == [("0", "0"), ("1", "1"), ("0", "0")]
+
+
+def test_the_others_bind_nothing() -> None:
+    assert Lanes("context-aware", 4).bind(3, 2) == (SHARED_LANE, SHARED_LANE)
+
+
+@given(st.integers(1, 5), st.lists(st.integers(1, 9), min_size=1, max_size=20))
+def test_least_inflight_keeps_loads_within_one(workers: int, sizes: list[int]) -> None:
+    lanes = Lanes("least-inflight", workers)
+    loads = Counter({str(worker): 0 for worker in range(workers)})
+    for ordinal, size in enumerate(sizes):
+        bound = lanes.bind(ordinal, size)
+        assert len(bound) == size
+        loads.update(bound)
+        assert max(loads.values()) - min(loads.values()) <= 1

@@ -1,0 +1,345 @@
+"""A weights transaction as its coordinator sees it: phases, deadlines, failures, and what the keeper is told to do."""
+
+from typing import Any
+
+import pytest
+
+from openseer_core.errors import PublishRefusedError
+from openseer_core.weights.fleet_spec import Ongoing, Orders
+from openseer_core.weights.publish import Deadlines, Publish, Source
+from openseer_core.weights.transaction import (
+    AbortBatches,
+    Action,
+    ChangeVersion,
+    Drain,
+    advance,
+    begin,
+    cancel,
+    participants,
+    stale_versions,
+    takes_groups,
+)
+from openseer_core.wire.weights import to_wire
+from openseer_core.worker.heartbeat import WeightsReport, WorkerInfo, WorkerStatus
+
+DEADLINES = Deadlines(prefetch=10, quiesce=20, load=30)
+
+
+def publish(**more: Any) -> Publish:
+    values: dict[str, Any] = {"version": "v1", "source": Source(path="/v1"), "deadlines": DEADLINES, "retries": 0}
+    return Publish(**(values | more))
+
+
+class Fleet:
+    """Orders, a clock, and workers that report what a test says."""
+
+    def __init__(self, *names: str, **more: Any) -> None:
+        self.now = 100.0
+        self.unfinished = 0
+        self.states = dict.fromkeys(names, "idle")
+        self.reports = {name: WeightsReport(version="initial") for name in names}
+        self.seen = dict.fromkeys(names, self.now)
+        self.inflight = dict.fromkeys(names, 0)
+        self.orders = begin(Orders(), publish(**more), names, self.now)
+
+    @property
+    def told(self) -> Ongoing:
+        assert self.orders.transaction is not None
+        return self.orders.transaction
+
+    @property
+    def statuses(self) -> list[WorkerStatus]:
+        return [
+            WorkerStatus(name, "boot", self.seen[name], self.inflight[name], WorkerInfo(state, {}, self.reports[name]))
+            for name, state in self.states.items()
+        ]
+
+    def say(self, name: str, phase: str = "", **more: Any) -> None:
+        """A worker's heartbeat."""
+        version = more.pop("version", "v1" if phase == "load" else "initial")
+        attempt = more.pop("attempt", self.told.attempt)
+        self.seen[name] = self.now
+        self.reports[name] = WeightsReport(
+            version=version, transaction=self.told.id, phase=phase, attempt=attempt, **more
+        )
+
+    def look(self, seconds: float = 0.0, *, silent: tuple[str, ...] = ()) -> tuple[Action, ...]:
+        """Lets time pass, in which all but the silent ones are heard of, and advances once."""
+        self.now += seconds
+        self.seen |= {name: self.now for name in self.states if name not in silent}
+        before = self.orders
+        step = advance(before, self.statuses, self.unfinished, self.now)
+        assert step.orders.revision == before.revision + (step.orders is not before)
+        self.orders = step.orders
+        return step.actions
+
+    def reach_load(self, *names: str) -> None:
+        """Everything goes well until the load."""
+        for name in names or tuple(self.states):
+            self.say(name, "quiesce")
+        self.look()
+        assert self.told.phase == "load"
+
+
+def test_everybody_confirms_each_phase_and_then_the_fleet_serves_the_new_version() -> None:
+    fleet = Fleet("a", "b")
+    assert fleet.told.phase == "prefetch"
+    fleet.say("a", "prefetch")
+    fleet.look(1)
+    assert fleet.told.phase == "prefetch"
+    fleet.say("b", "prefetch")
+    fleet.unfinished = 3
+    fleet.look(1)
+    assert fleet.told.phase == "quiesce"
+    fleet.unfinished = 0
+    fleet.look(5)
+    assert (fleet.told.phase, fleet.orders.version) == ("load", "initial")
+    fleet.say("a", "load")
+    fleet.look(2)
+    fleet.say("b", "load")
+    assert fleet.look(1) == ()
+    assert (fleet.told.phase, fleet.orders.version, fleet.orders.publisher) == ("commit", "v1", 1)
+    assert fleet.look(0.1) == (ChangeVersion("initial", "v1"),)
+    assert fleet.told.phase == "done"
+    assert fleet.orders.versions == ("initial", "v1")
+    assert fleet.told.seconds == pytest.approx({"prefetch": 2, "quiesce": 5, "load": 3, "commit": 0.1})
+    assert fleet.look(100) == ()
+
+
+def test_nothing_changes_while_nothing_is_news() -> None:
+    fleet = Fleet("a", "b")
+    before = fleet.orders
+    fleet.look(1)
+    fleet.say("a", "prefetch")
+    fleet.look(1)
+    assert fleet.orders is before
+
+
+def test_without_workers_it_commits_at_once() -> None:
+    fleet = Fleet()
+    fleet.look()
+    assert fleet.told.phase == "commit"
+    fleet.look()
+    assert (fleet.told.phase, fleet.orders.version) == ("done", "v1")
+
+
+def test_drain_waits_for_the_old_work_and_says_of_whom() -> None:
+    fleet = Fleet("a", "b", prefetch=False)
+    fleet.unfinished, fleet.inflight["b"] = 7, 3
+    fleet.look(1)
+    wire = to_wire(fleet.orders, fleet.statuses, fleet.now).transaction
+    assert wire is not None
+    assert (wire.phase, wire.waiting_for, wire.deadline) == ("quiesce", ["b"], 120.0)
+    fleet.look(19)
+    assert fleet.told.phase == "failed"
+    assert fleet.told.message == "b: not done with quiesce within 20 s: 7 unfinished requests of initial"
+    assert (fleet.orders.version, fleet.told.waiting_for) == ("initial", ("b",))
+
+
+def test_keep_waits_until_all_is_handed_back_and_moves_it_to_the_new_version_after_the_commit() -> None:
+    fleet = Fleet("a", mode="keep", prefetch=False, max_staleness=0)
+    fleet.unfinished = 9
+    assert fleet.look(1) == ()
+    assert fleet.told.phase == "quiesce"
+    fleet.say("a", "quiesce")
+    assert fleet.look() == ()
+    fleet.say("a", "load")
+    assert fleet.look() == ()
+    assert fleet.look() == (ChangeVersion("initial", "v1", ("initial",)),)
+
+
+def test_abort_ends_what_runs_also_what_came_meanwhile() -> None:
+    fleet = Fleet("a", mode="abort", prefetch=False)
+    fleet.unfinished = 9
+    assert fleet.look() == (AbortBatches("initial"),)
+    fleet.say("a", "quiesce")
+    assert fleet.look() == (AbortBatches("initial"),)
+    assert fleet.told.phase == "quiesce"
+    fleet.unfinished = 0
+    assert fleet.look() == ()
+    fleet.say("a", "load")
+    fleet.look()
+    fleet.unfinished = 1
+    assert fleet.look() == (AbortBatches("initial"), ChangeVersion("initial", "v1"))
+
+
+@pytest.mark.parametrize("phase", ["prefetch", "load"])
+def test_a_failure_is_tried_again_and_a_late_one_too(phase: str) -> None:
+    fleet = Fleet("a", "b", retries=2)
+    if phase == "load":
+        fleet.reach_load()
+    fleet.say("a", error="disk")
+    fleet.look(1)
+    assert (fleet.told.phase, fleet.told.attempt, fleet.told.message) == (phase, 1, "a: disk")
+    fleet.say("a", error="disk", attempt=0)
+    fleet.look(1)
+    assert fleet.told.attempt == 1
+    fleet.look(30)
+    assert (fleet.told.attempt, fleet.told.phase) == (2, phase)
+    assert fleet.told.message.startswith("a: disk; b: not done with " + phase)
+    fleet.say("a", phase)
+    fleet.say("b", phase)
+    fleet.look(1)
+    assert fleet.told.phase == ("load" if phase == "prefetch" else "commit")
+
+
+def test_after_the_last_try_abort_goes_back_to_the_previous_version() -> None:
+    fleet = Fleet("a", "b")
+    fleet.reach_load()
+    fleet.say("a", "load")
+    fleet.say("b", "quiesce", error="no such tensor")
+    fleet.look(1)
+    assert (fleet.told.phase, fleet.orders.version) == ("rollback", "initial")
+    fleet.say("b", "rollback")
+    fleet.look(1)
+    assert fleet.told.phase == "rollback"
+    fleet.say("a", "rollback", version="v1")
+    fleet.look(1)
+    assert fleet.told.phase == "rollback"
+    fleet.say("a", "rollback")
+    fleet.look(1)
+    assert (fleet.told.phase, fleet.orders.version, fleet.told.message) == ("failed", "initial", "b: no such tensor")
+    assert fleet.told.waiting_for == ("b",)
+
+
+def test_a_rollback_that_takes_too_long_replaces_who_it_waits_for() -> None:
+    fleet = Fleet("a", "b")
+    fleet.reach_load()
+    fleet.say("b", error="broken")
+    fleet.look()
+    fleet.say("b", "rollback")
+    assert fleet.look(30) == (Drain(("a",)),)
+    assert (fleet.told.phase, fleet.told.replaced) == ("failed", ("a",))
+    assert "a: not done with rollback within 30 s" in fleet.told.message
+
+
+def test_replace_drains_the_late_and_goes_on_without_them() -> None:
+    fleet = Fleet("a", "b", on_failure="replace")
+    fleet.reach_load()
+    fleet.say("a", "load")
+    assert fleet.look(30) == (Drain(("b",)),)
+    assert (fleet.told.phase, fleet.told.replaced) == ("load", ("b",))
+    fleet.look()
+    fleet.look()
+    assert (fleet.told.phase, fleet.orders.version) == ("done", "v1")
+    assert fleet.told.message == "b: not done with load within 30 s"
+
+
+def test_replace_of_all_that_hang_commits_for_successors_load_the_new_version() -> None:
+    fleet = Fleet("a", on_failure="replace")
+    fleet.reach_load()
+    assert fleet.look(30) == (Drain(("a",)),)
+    fleet.look()
+    fleet.look()
+    assert (fleet.told.phase, fleet.orders.version) == ("done", "v1")
+
+
+def test_replace_never_commits_what_every_worker_refused() -> None:
+    fleet = Fleet("a", "b", on_failure="replace")
+    fleet.reach_load()
+    fleet.say("a", error="canary differs by 3", mismatch=True)
+    assert fleet.look() == (Drain(("a",)),)
+    fleet.states["a"] = "draining"
+    fleet.say("b", error="canary differs by 3", mismatch=True)
+    assert fleet.look() == ()
+    assert fleet.told.phase == "rollback"
+    fleet.say("b", "rollback")
+    fleet.look()
+    assert (fleet.told.phase, fleet.orders.version) == ("failed", "initial")
+    assert fleet.told.message == "b: canary differs by 3"
+
+
+@pytest.mark.parametrize("state", ["starting", "draining", "sick", "gone", "silent"])
+def test_who_leaves_is_not_waited_for_and_is_named(state: str) -> None:
+    fleet = Fleet("a", "b")
+    fleet.say("a", "prefetch")
+    if state == "gone":
+        del fleet.states["b"]
+    elif state != "silent":
+        fleet.states["b"] = state
+    fleet.look(10.1 if state == "silent" else 1, silent=("b",) if state == "silent" else ())
+    assert (fleet.told.phase, fleet.told.replaced) == ("load", ("b",))
+    assert fleet.told.message == "b left during prefetch"
+
+
+def test_sleepers_and_newcomers_are_not_waited_for() -> None:
+    fleet = Fleet("a", "b")
+    fleet.say("b", asleep=True)
+    fleet.states["c"], fleet.reports["c"], fleet.inflight["c"] = "idle", WeightsReport(version="initial"), 0
+    fleet.say("a", "load")
+    fleet.seen["c"] = fleet.now
+    fleet.look()
+    fleet.look()
+    assert (fleet.told.phase, fleet.told.replaced) == ("done", ())
+    assert participants(fleet.statuses, fleet.now) == ("a", "c")
+
+
+def test_a_repeat_changes_nothing_and_everything_else_is_refused() -> None:
+    fleet = Fleet("a")
+    again = publish(deadlines=Deadlines())
+    assert begin(fleet.orders, again, (), 0.0) is fleet.orders
+    with pytest.raises(PublishRefusedError, match=r"weights v1 are being published \(transaction 1, in prefetch\)"):
+        begin(fleet.orders, publish(version="v2"), (), 0.0)
+    with pytest.raises(PublishRefusedError, match="being published"):
+        begin(fleet.orders, publish(source=Source(path="/other")), (), 0.0)
+    fleet.say("a", "load")
+    fleet.look()
+    fleet.look()
+    assert begin(fleet.orders, again, (), 0.0) is fleet.orders
+    for name in ("v1", "initial"):
+        with pytest.raises(PublishRefusedError, match="a name of their own"):
+            begin(fleet.orders, publish(version=name, source=Source(path="/other")), (), 0.0)
+    second = begin(fleet.orders, publish(version="v2"), (), 0.0)
+    assert second.transaction is not None
+    assert (second.transaction.id, second.transaction.previous) == (2, "v1")
+    assert second.transaction.previous_source == Source(path="/v1")
+
+
+def test_what_failed_may_be_published_again() -> None:
+    fleet = Fleet("a")
+    fleet.orders = cancel(fleet.orders, fleet.now)
+    assert (fleet.told.phase, fleet.told.message) == ("failed", "aborted by request")
+    again = begin(fleet.orders, publish(), ("a",), fleet.now)
+    assert again.transaction is not None
+    assert again.transaction.id == 2
+
+
+def test_a_cancelled_load_is_rolled_back_and_a_commit_stands() -> None:
+    fleet = Fleet("a")
+    fleet.reach_load()
+    fleet.say("a", "load")
+    assert cancel(fleet.orders, fleet.now).transaction.phase == "rollback"  # pyright: ignore
+    fleet.look()
+    assert cancel(fleet.orders, fleet.now) is fleet.orders
+    assert cancel(Orders(), 0.0).transaction is None
+
+
+def test_work_of_a_version_is_taken_until_the_fleet_leaves_it() -> None:
+    fleet = Fleet("a")
+    assert takes_groups(fleet.orders, "initial")
+    fleet.reach_load()
+    assert not takes_groups(fleet.orders, "initial")
+    assert takes_groups(fleet.orders, "v1")
+    kept = Fleet("a", mode="keep")
+    kept.reach_load()
+    assert takes_groups(kept.orders, "initial")
+
+
+def test_staleness_counts_published_versions() -> None:
+    versions = ("initial", "v1", "v2", "v3")
+    assert stale_versions(versions, "v3", 1) == ("initial", "v1")
+    assert stale_versions(versions, "v3", 3) == ()
+    assert stale_versions(versions, "v3", None) == ()
+
+
+def test_the_wire_tells_each_workers_part() -> None:
+    fleet = Fleet("a", "b")
+    fleet.say("a", "prefetch", seconds={"prefetch": 1.5})
+    fleet.say("b", error="no such folder")
+    told = to_wire(fleet.orders, fleet.statuses, fleet.now).transaction
+    assert told is not None
+    assert told.waiting_for == ["b"]
+    assert [(one.worker, one.phase, one.error, one.seconds) for one in told.workers] == [
+        ("a", "prefetch", None, {"prefetch": 1.5}),
+        ("b", "", "no such folder", {}),
+    ]

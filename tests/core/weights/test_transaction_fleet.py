@@ -1,0 +1,183 @@
+"""Whatever happens to whom, when: a transaction ends in time, and nobody claims for weights that it does not have."""
+
+from dataclasses import dataclass, field, replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.publish import Deadlines, Mode, OnFailure, Publish, Source
+from openseer_core.weights.transaction import AbortBatches, ChangeVersion, Drain, advance, begin, cancel, participants
+from openseer_core.weights.worker_step import Have, Target, Todo, the_try, todo
+from openseer_core.worker.heartbeat import WeightsReport, WorkerInfo, WorkerStatus
+
+NAMES = ("a", "b", "c")
+DEADLINES = Deadlines(prefetch=5, quiesce=8, load=6)
+LONGEST_STEP = 4.0
+
+
+@dataclass
+class Member:
+    """One worker: what it has, and the orders as it read them last."""
+
+    orders: Orders = field(default_factory=Orders)
+    have: Have = field(default_factory=Have)
+    held: int = 0
+    claimed_for: str = ""
+    confirmed: tuple[int, str] = (0, "")
+    error: tuple[int, str] = (0, "")
+    state: str = "idle"
+    seen_at: float = 0.0
+
+    def look(self, orders: Orders, outcome: str) -> Todo:
+        """Reads the orders and takes one step; `outcome` is what becomes of it."""
+        self.orders = orders
+        step = todo(orders, self.have, self.held)
+        if step.leaves:
+            self.state = "draining"
+        if step.give_back:
+            self.held = 0
+        if outcome == "hangs":
+            return step
+        if step.fetch or step.load:
+            self.try_to(step, fails=outcome == "fails")
+        if step.confirms and orders.ongoing is not None:
+            self.confirmed, self.error = (orders.ongoing.id, step.confirms), (0, "")
+        return step
+
+    def try_to(self, step: Todo, *, fails: bool) -> None:
+        tried = the_try(self.orders)
+        if fails:
+            self.have = replace(self.have, failed=tried, version="" if step.load else self.have.version)
+            self.error = (tried[1], "broken")
+        elif step.load is not None:
+            self.have = replace(self.have, version=step.load.version, publisher=step.load.publisher, failed=None)
+        else:
+            self.have = replace(self.have, fetched=tried[0], failed=None)
+
+    def status(self, name: str) -> WorkerStatus:
+        ongoing = self.orders.transaction
+        report = WeightsReport(
+            version=self.have.version,
+            transaction=ongoing.id if ongoing and (self.error[1] or self.confirmed[0]) else 0,
+            attempt=self.error[0],
+            phase=self.confirmed[1],
+            error=self.error[1],
+        )
+        return WorkerStatus(name, "", self.seen_at, self.held, WorkerInfo(self.state, {}, report))
+
+
+class World:
+    """Members, their store, and the keeper."""
+
+    def __init__(self, publish: Publish, names: int) -> None:
+        self.now = 0.0
+        self.members = {name: Member() for name in NAMES[:names]}
+        self.waiting = {"initial": 3}
+        self.orders = begin(Orders(), publish, participants(self.statuses, 0.0), 0.0)
+
+    @property
+    def statuses(self) -> list[WorkerStatus]:
+        return [member.status(name) for name, member in self.members.items()]
+
+    def act(self, event: str, name: str) -> None:
+        if event == "dies":
+            self.members.pop(name, None)
+        elif event == "boots":
+            self.members[name] = Member(seen_at=self.now)
+        elif event == "cancel":
+            self.orders = cancel(self.orders, self.now)
+        elif event == "finishes":
+            self.waiting = dict.fromkeys(self.waiting, 0)
+        elif name in self.members and event != "keeper":
+            self.work(self.members[name], event)
+
+    def work(self, member: Member, outcome: str) -> None:
+        member.seen_at = self.now
+        step = member.look(self.orders, outcome)
+        if step.claims:
+            assert member.have.version == self.orders.version
+            assert member.have.publisher == self.orders.publisher
+            member.claimed_for = member.have.version
+            member.held = min(1, self.waiting.get(member.have.version, 0))
+
+    def keep(self) -> None:
+        ongoing = self.orders.ongoing
+        if ongoing is None:
+            return
+        step = advance(self.orders, self.statuses, self.waiting.get(ongoing.previous, 0), self.now)
+        for action in step.actions:
+            self.carry_out(action)
+        was, self.orders = self.orders, step.orders
+        if self.orders.version != was.version:
+            self.check_commit()
+
+    def carry_out(self, action: AbortBatches | ChangeVersion | Drain) -> None:
+        match action:
+            case AbortBatches(version):
+                self.waiting[version] = 0
+            case ChangeVersion(old, new):
+                self.waiting[new] = self.waiting.get(new, 0) + self.waiting.pop(old, 0)
+            case Drain(names):
+                for name in set(names) & set(self.members):
+                    self.members[name].state = "draining"
+
+    def check_commit(self) -> None:
+        """Who takes part at the commit has the new weights, and nobody may claim for others."""
+        told = self.orders.transaction
+        assert told is not None
+        for status in self.statuses:
+            member = self.members[status.name]
+            if status.name in participants(self.statuses, self.now) and status.name not in told.replaced:
+                fits = member.have.has(Target(told.publish.version, told.id))
+                assert fits or status.name not in told.participants
+            assert not todo(self.orders, member.have, member.held).claims
+
+
+EVENTS = st.sampled_from(["works", "works", "works", "fails", "hangs", "dies", "boots", "finishes", "keeper", "cancel"])
+MOVES = st.tuples(EVENTS, st.sampled_from(NAMES), st.floats(0, LONGEST_STEP))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    mode=st.sampled_from(["drain", "keep", "abort"]),
+    on_failure=st.sampled_from(["abort", "replace"]),
+    retries=st.integers(0, 2),
+    prefetch=st.booleans(),
+    names=st.integers(0, 3),
+    moves=st.lists(MOVES, max_size=60),
+)
+def test_a_transaction_ends_in_time_and_nobody_claims_for_weights_it_does_not_have(
+    mode: Mode, on_failure: OnFailure, retries: int, prefetch: bool, names: int, moves: list[tuple[str, str, float]]
+) -> None:
+    publish = Publish(
+        version="v1",
+        source=Source(path="/v1"),
+        mode=mode,
+        on_failure=on_failure,
+        retries=retries,
+        prefetch=prefetch,
+        deadlines=DEADLINES,
+    )
+    world = World(publish, names)
+    for event, name, seconds in moves:
+        world.now += seconds
+        world.act(event, name)
+        world.keep()
+    quiet = world.now
+    while world.orders.ongoing is not None and world.now < quiet + 1000:
+        world.now += 0.5
+        world.keep()
+    told = world.orders.transaction
+    assert told is not None
+    assert told.finished_at is not None
+    tries = retries + 1
+    longest = tries * DEADLINES.prefetch + DEADLINES.quiesce + (tries + 1) * DEADLINES.load
+    phases = tries + 6
+    assert told.finished_at <= longest + phases * LONGEST_STEP
+    assert (told.phase == "done") == (world.orders.version == "v1")
+    for name in NAMES:
+        world.act("boots", name)
+        for _ in range(3):
+            world.act("works", name)
+        assert world.members[name].have.version == world.orders.version

@@ -1,0 +1,283 @@
+"""The audit: silent about a run that kept its promises, and one readable line for each way to break them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import cast
+
+import msgspec
+import pytest
+
+from openseer_core.errors import AuditError
+from openseer_core.ids import RequestId
+from openseer_core.model.job_queue import JobQueue
+from openseer_core.queue.group import GroupSpec
+from openseer_core.queue.messages import BatchProgress, JournalEntry, RequestRecord, Result
+from openseer_core.queue.states import State
+from openseer_driver.audit.audit import AuditReport, audit
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import ResultLine
+from openseer_store.port import DriverStore
+from tests.driver.sample_runs import SMALL, Simulation, result_line, write_run
+
+SHAPE = replace(SMALL, groups=5, size=4, mean=150.0, quantum=64, killed=2.0, slots=4)
+RESULTS = SHAPE.groups * SHAPE.size
+
+
+class Evidence:
+    """What an audit reads of a store, from a simulated queue, with whatever a test changes of it."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self.queue = queue
+        self.entries = queue.journal(0, 0, 1_000_000)
+        self.records: dict[str, RequestRecord] = {}
+
+    async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
+        return self.queue.groups(batch)[start : start + limit]
+
+    async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
+        return self.entries[start : start + limit]
+
+    async def record(self, request: RequestId) -> RequestRecord:
+        return self.records.get(str(request)) or self.queue.record(request)
+
+    async def progress(self, batch: int) -> BatchProgress:
+        return self.queue.progress(batch)
+
+    def change_entry(self, place: int, **fields: object) -> JournalEntry:
+        """Forges one event of the journal."""
+        self.entries[place] = replace(self.entries[place], **fields)
+        return self.entries[place]
+
+    def place_of(self, event: str, request: str = "", *, after: int = -1) -> int:
+        """Where the first event of a kind after a place is in the journal."""
+        return next(
+            place
+            for place, entry in enumerate(self.entries)
+            if place > after and entry.event == event and request in ("", entry.request)
+        )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Simulation, RunFolder]:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    return write_run(path, SHAPE), RunFolder(path)
+
+
+@pytest.fixture
+def evidence(run: tuple[Simulation, RunFolder]) -> Evidence:
+    return Evidence(run[0].queue)
+
+
+@pytest.fixture
+def lines(run: tuple[Simulation, RunFolder]) -> list[ResultLine]:
+    return [result_line(result) for result in run[0].results()]
+
+
+async def audited(evidence: Evidence, results: Sequence[ResultLine] | RunFolder) -> AuditReport:
+    return await audit(cast(DriverStore, evidence), results, [0])
+
+
+def changed(line: ResultLine, **fields: object) -> ResultLine:
+    return msgspec.structs.replace(line, **fields)
+
+
+def many_chunks(lines: Sequence[ResultLine]) -> int:
+    return max(range(len(lines)), key=lambda place: len(lines[place].chunks))
+
+
+async def test_a_run_with_lost_workers_and_moved_requests_has_no_violation(
+    run: tuple[Simulation, RunFolder], evidence: Evidence
+) -> None:
+    report = await audited(evidence, run[1])
+
+    assert report.lines() == [
+        f"{RESULTS} requests, {RESULTS} results, {len(evidence.entries)} events checked: no violation"
+    ]
+    assert {"reap", "give_back"} <= {entry.event for entry in evidence.entries}
+    report.require()
+
+
+async def test_a_missing_result_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+    gone = lines.pop(7)
+
+    report = await audited(evidence, lines)
+
+    assert str(report.violations[0]) == f"missing: {gone.request}: found no result while done, expected exactly one"
+    assert report.by_kind == {"missing": 1, "count": 1}
+    with pytest.raises(AuditError, match="2 violations"):
+        report.require()
+
+
+async def test_a_doubled_result_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+    report = await audited(evidence, [*lines, lines[3]])
+
+    assert report.lines()[1:] == [f"doubled: {lines[3].request}: found one more result, expected exactly one"]
+
+
+async def test_a_result_nobody_asked_for_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+    report = await audited(evidence, [*lines, changed(lines[0], index=99), changed(lines[0], group="other")])
+
+    assert report.by_kind == {"unknown": 2}
+
+
+async def test_an_event_of_an_unknown_request_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+    evidence.entries.append(JournalEntry(0.0, "claim", "0/prompt-000/77", "w#b", 1, 0))
+
+    assert (await audited(evidence, lines)).by_kind == {"unknown": 1}
+
+
+Change = Callable[[ResultLine], ResultLine]
+
+
+def _other_token(line: ResultLine) -> ResultLine:
+    return changed(line, token_ids=[*line.token_ids[:-1], line.token_ids[-1] + 1])
+
+
+def _other_logprob(line: ResultLine) -> ResultLine:
+    assert line.logprobs is not None
+    return changed(line, logprobs=[-77.0, *line.logprobs[1:]])
+
+
+def _hole(line: ResultLine) -> ResultLine:
+    last = line.chunks[-1]
+    return changed(line, chunks=[*line.chunks[:-1], msgspec.structs.replace(last, start=last.start + 1)])
+
+
+def _overlap(line: ResultLine) -> ResultLine:
+    first, *rest = line.chunks
+    return changed(line, chunks=[msgspec.structs.replace(first, end=first.end + 1), *rest])
+
+
+def _other_holder(line: ResultLine) -> ResultLine:
+    return changed(line, chunks=[*line.chunks[:-1], msgspec.structs.replace(line.chunks[-1], worker="other#b")])
+
+
+def _old_fence(line: ResultLine) -> ResultLine:
+    fence = line.chunks[-2].fence
+    return changed(line, chunks=[*line.chunks[:-1], msgspec.structs.replace(line.chunks[-1], fence=fence)])
+
+
+FORGED: list[tuple[Change, str, str]] = [
+    (_other_token, "tokens", "tokens that differ from position"),
+    (_other_logprob, "logprobs", "log-probabilities that differ"),
+    (lambda line: changed(line, logprobs=None), "logprobs", "found none"),
+    (_hole, "chunks", "a hole from"),
+    (_overlap, "chunks", "an overlap from"),
+    (lambda line: changed(line, chunks=line.chunks[1:]), "chunks", "a hole from 0 to"),
+    (_other_holder, "holder", "a result by other#b"),
+    (_old_fence, "fence", "chunk fence"),
+    (lambda line: changed(line, finish_reason="aborted"), "finish", "status ok with reason aborted"),
+    (lambda line: changed(line, finish_reason="length"), "finish", "expected limit"),
+    (
+        lambda line: changed(line, status="aborted", finish_reason="aborted"),
+        "finish",
+        "status aborted while done in the store",
+    ),
+    (lambda line: changed(line, status="lost", finish_reason="lost"), "finish", "status lost with reason lost"),
+    (lambda line: changed(line, token_ids=[], logprobs=None), "finish", "status ok without a token"),
+    (lambda line: changed(line, weights_version="v2"), "version", "found 'v2', expected 'initial'"),
+    (lambda line: changed(line, prompt_token_ids=[1]), "prompt", "found 1 prompt tokens"),
+]
+
+
+@pytest.mark.parametrize(("change", "kind", "words"), FORGED)
+async def test_a_result_that_was_changed_is_found(
+    evidence: Evidence, lines: list[ResultLine], change: Change, kind: str, words: str
+) -> None:
+    place = many_chunks(lines)
+    lines[place] = change(lines[place])
+
+    report = await audited(evidence, lines)
+
+    told = [line for line in report.lines() if line.startswith(f"{kind}: {lines[place].request}: ")]
+    assert any(words in line for line in told), report.lines()
+    assert {violation.request for violation in report.violations} == {str(lines[place].request)}
+
+
+async def test_an_event_that_cannot_happen_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+    place = evidence.place_of("give_back")
+    request = evidence.entries[place].request
+    del evidence.entries[place]
+
+    report = await audited(evidence, lines)
+
+    expected = "give_back, reap, complete, fail, abort, cancel, carry"
+    assert f"transition: {request}: found claim while leased, expected {expected}" in report.lines()
+
+
+async def test_a_claim_that_forgot_tokens_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+    request = evidence.entries[evidence.place_of("give_back")].request
+    again = evidence.place_of("claim", request, after=evidence.place_of("give_back", request))
+    length = evidence.entries[again].length
+    evidence.change_entry(again, length=length - 1)
+
+    report = await audited(evidence, lines)
+
+    found = f"found a claim at {length - 1} tokens, expected {length}, where the last lease ended"
+    assert report.lines()[1:] == [f"length: {request}: {found}"]
+
+
+async def test_a_request_that_shrank_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+    end = next(place for place, entry in enumerate(evidence.entries) if entry.event == "complete" and entry.length > 60)
+    request = evidence.entries[end].request
+    evidence.change_entry(end, length=-1)
+
+    report = await audited(evidence, lines)
+
+    assert [violation.kind for violation in report.violations] == ["length"]
+    assert report.violations[0].request == request
+
+
+async def test_a_fence_that_does_not_grow_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+    request = evidence.entries[evidence.place_of("give_back")].request
+    again = evidence.place_of("claim", request, after=evidence.place_of("give_back", request))
+    evidence.change_entry(again, fence=1)
+
+    report = await audited(evidence, lines)
+
+    assert any(line.startswith(f"fence: {request}: found fence 1 at a claim, expected more") for line in report.lines())
+
+
+async def test_a_write_by_another_than_the_holder_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+    entry = evidence.change_entry(evidence.place_of("complete"), worker="stale#b")
+
+    report = await audited(evidence, lines)
+
+    assert len(report.lines()) == 2
+    assert f"holder: {entry.request}: found complete by stale#b" in report.lines()[1]
+
+
+async def test_a_record_that_is_not_finished_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
+    request = lines[2].request
+    evidence.records[str(request)] = replace(evidence.queue.record(request), state=State.LEASED)
+
+    report = await audited(evidence, lines)
+
+    assert report.lines()[1:] == [f"finish: {request}: found status ok while leased in the store, expected done"]
+
+
+async def test_requests_of_a_stopped_run_may_be_unfinished() -> None:
+    simulation = Simulation(SHAPE)
+    for _ in range(30):
+        for worker in simulation.workers:
+            simulation.step(worker)
+        simulation.now += 0.25
+    lines = [result_line(result) for result in simulation.results()]
+
+    stopped = await audit(cast(DriverStore, Evidence(simulation.queue)), lines, [0], finished=False)
+    complete = await audit(cast(DriverStore, Evidence(simulation.queue)), lines, [0], finished=True)
+
+    assert 0 < len(lines) < RESULTS
+    assert (stopped.ok, stopped.unfinished) == (True, RESULTS - len(lines))
+    assert complete.by_kind == {"missing": RESULTS - len(lines)}
+
+
+async def test_many_violations_are_all_counted_and_the_first_are_told(evidence: Evidence) -> None:
+    lines = [result_line(result) for result in evidence.queue.results(0, 0, 1) if isinstance(result, Result)] * 301
+
+    report = await audited(evidence, lines)
+
+    assert report.by_kind["doubled"] == 300
+    assert len(report.violations) == 200
+    assert report.lines()[-1].startswith("… and ")
+    assert report.as_dict()["ok"] is False

@@ -1,0 +1,70 @@
+"""The file that `openseer results` writes: whole lines, each entry once, never somebody else's file."""
+
+from pathlib import Path
+
+import pytest
+
+from openseer_core.errors import InputError, OutputError
+from openseer_core.wire.batches import GroupItem
+from openseer_local.remote.results_file import ResultsFile
+
+
+def entry(cursor: int) -> GroupItem:
+    return GroupItem(
+        cursor=cursor,
+        batch=3,
+        group=f"g{cursor}",
+        size=1,
+        ok=1,
+        aborted=0,
+        infra_failed=0,
+        carried_over=0,
+        whole=True,
+        finished_at=1.0,
+    )
+
+
+def test_reading_goes_on_after_the_last_entry(tmp_path: Path) -> None:
+    path = tmp_path / "new/results.jsonl"
+    with ResultsFile(path, 3) as file:
+        assert file.cursor == 0
+        file.write([entry(1), entry(2)])
+        file.sync()
+    with ResultsFile(path, 3) as file:
+        assert (file.cursor, file.results) == (2, 0)
+        file.write([entry(3)])
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_a_line_that_was_cut_off_is_dropped_and_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with ResultsFile(path, 3) as file:
+        file.write([entry(1), entry(2)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9])
+    with ResultsFile(path, 3) as file:
+        assert file.cursor == 1
+        file.write([entry(2)])
+    assert path.read_bytes() == whole
+
+
+def test_a_file_of_another_batch_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with ResultsFile(path, 3) as file:
+        file.write([entry(1)])
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="holds results of batch 3"):
+        ResultsFile(path, 4)
+    assert path.read_bytes() == before
+
+
+def test_one_command_at_a_time_writes(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with ResultsFile(path, 3), pytest.raises(OutputError, match="another command is writing here"):
+        ResultsFile(path, 3)
+
+
+def test_only_a_file_that_can_be_read_again_is_written(tmp_path: Path) -> None:
+    for special in (Path("/dev/null"), Path("/dev/full"), tmp_path):
+        with pytest.raises(InputError, match="is no file that"):
+            ResultsFile(special, 3)

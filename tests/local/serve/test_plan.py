@@ -1,0 +1,79 @@
+"""What is checked before a serving job begins, and the token that it keeps."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.parse import parse_job
+from openseer_driver.run_folder import RunFolder
+from openseer_local.serve.plan import Address, ServingPlan, ServingRecord
+
+
+def plan(folder: Path, host: str = "127.0.0.1", **options: Any) -> ServingPlan:
+    spec = {"mode": "serve", "model": {"path": "none", "engine": "scripted"}, **options.pop("spec", {})}
+    document = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": "served"},
+        "spec": spec,
+    }
+    return ServingPlan(parse_job(document, "job"), document, RunFolder(folder), Address(host, 0), **options)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({"suspend": True}, "spec.suspend: found true"),
+        ({"workers": {"replicas": 0}}, "spec.workers.replicas: found 0"),
+        ({"store": {"secretRef": {"name": "redis", "key": "url"}}}, "spec.store.secretRef: exists only in Kubernetes"),
+    ],
+)
+def test_a_manifest_that_cannot_be_served_here_is_refused(tmp_path: Path, spec: dict[str, Any], expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        plan(tmp_path / "run", spec=spec).check()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_only_an_address_of_this_machine_goes_without_a_token_of_ones_own(tmp_path: Path, host: str) -> None:
+    plan(tmp_path / "run", host).check()
+    plan(tmp_path / "run", "0.0.0.0", given_token="long enough").check()
+    with pytest.raises(InputError, match="which other machines reach"):
+        plan(tmp_path / "run", "0.0.0.0").check()
+
+
+def test_a_token_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    made = plan(tmp_path / "run").open_folder()
+    assert len(made) >= 32
+    assert (tmp_path / "run/token").stat().st_mode & 0o777 == 0o600
+    assert plan(tmp_path / "run").open_folder() == made
+    assert plan(tmp_path / "run", given_token="mine").open_folder() == "mine"
+
+
+def test_a_folder_of_another_manifest_is_refused_by_the_fields_that_differ(tmp_path: Path) -> None:
+    first = plan(tmp_path / "run")
+    first.open_folder()
+    first.folder.store_folder.mkdir()
+    record = ServingRecord(first)
+    assert not record.resumed
+    record.note("running")
+    assert ServingRecord(first).resumed
+
+    plan(tmp_path / "run", spec={"workers": {"replicas": 7}}).check()
+    with pytest.raises(InputError, match=r"changed: spec\.groupSize"):
+        plan(tmp_path / "run", spec={"groupSize": 3}).check()
+    plan(tmp_path / "run", spec={"groupSize": 3}, fresh=True).check()
+    first.folder.store_folder.rmdir()
+    with pytest.raises(InputError, match="its store/ is gone"):
+        plan(tmp_path / "run").check()
+
+
+def test_a_port_is_held_until_it_is_served(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = Address("127.0.0.1", other.getsockname()[1])
+        with pytest.raises(InputError, match=f"--port: {taken.port} is in use"):
+            taken.bind()
+    with Address("127.0.0.1", 0).bind() as bound:
+        assert bound.getsockname()[1] > 0

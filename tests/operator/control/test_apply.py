@@ -1,0 +1,215 @@
+"""Actions become calls, against a real API server: each may be repeated, and none touches what is not the job's own."""
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from openseer_core.plan.actions import (
+    AddFinalizer,
+    Announce,
+    ApplyShared,
+    CreatePod,
+    DeleteJob,
+    DeletePod,
+    DeleteStore,
+    RemoveFinalizer,
+    ScaleStore,
+    Stamp,
+)
+from openseer_core.plan.observation import Pod
+from openseer_operator.control.apply import Applier, NotOursError, Target
+from openseer_operator.control.observe import Observer
+from openseer_operator.control.stores import Stores
+from openseer_operator.kube.api import Api, ApiError, NotThereError
+from openseer_operator.kube.cache import Cache
+from openseer_operator.kube.census import Census
+from openseer_operator.kube.events import Events
+from openseer_operator.objects.reading import JobRecord
+from openseer_operator.settings import FINALIZER, Settings
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+SETTINGS = Settings(namespace="default", worker_image="worker:1", store_image="operator:1", identity="test")
+
+
+@dataclass
+class Bench:
+    """One job in the cluster, and all that acts on it."""
+
+    api: Api
+    cache: Cache
+    census: Census
+    observer: Observer
+    applier: Applier
+    key: tuple[str, str]
+
+    @property
+    def record(self) -> JobRecord:
+        found = self.cache.job(self.key)
+        assert found is not None
+        return found
+
+    @property
+    def pods(self) -> tuple[Pod, ...]:
+        return self.cache.pods_of(self.record)
+
+    def target(self) -> Target:
+        assert self.record.job is not None
+        return Target(self.record, self.record.job, "worker:1", time.time())
+
+    async def apply(self, *actions: Any) -> float | None:
+        return await self.applier.apply(self.target(), actions)
+
+    async def pod(self, name: str) -> dict[str, Any]:
+        return await self.api.get("Pod", "default", name)
+
+
+async def bench(api: Api, settings: Settings = SETTINGS, **spec: Any) -> Bench:
+    name = f"job-{uuid.uuid4().hex[:8]}"
+    body: dict[str, Any] = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, **spec},
+    }
+    cache = Cache()
+    stores = Stores(api, lambda key: None)
+    census = Census(api, cache, ("default",), lambda key: None)
+    cache.put_job(await api.create("RolloutJob", "default", body))
+    applier = Applier(api, cache, census, stores, Events(api, settings), settings)
+    return Bench(api, cache, census, Observer(cache, census, stores, settings), applier, ("default", name))
+
+
+@pytest.fixture
+async def job(api: Api) -> Bench:
+    return await bench(api)
+
+
+async def test_shared_objects_are_there_after_they_are_applied_and_applying_again_changes_nothing(job: Bench) -> None:
+    before = job.observer.observe(job.record, 0.0)
+    assert before.shared
+    assert not any(before.shared.values())
+    for _ in range(2):
+        await job.apply(*(ApplyShared(key) for key in before.shared), ScaleStore(1))
+        seen = job.observer.observe(job.record, 0.0)
+        assert all(seen.shared.values())
+        assert seen.store_replicas == 1
+
+
+async def test_a_census_finds_the_same_as_the_answers_to_our_own_writes(job: Bench, api: Api) -> None:
+    keys = job.observer.observe(job.record, 0.0).shared
+    await job.apply(*(ApplyShared(key) for key in keys), ScaleStore(1))
+    census = Census(api, job.cache, ("default",), lambda key: None)
+    await census.prime()
+    fresh = Observer(job.cache, census, Stores(api, lambda key: None), SETTINGS)
+    assert fresh.observe(job.record, 0.0) == job.observer.observe(job.record, 0.0)
+
+
+async def test_the_password_of_a_store_is_made_once(job: Bench) -> None:
+    await job.apply(ApplyShared("storeSecret"))
+    first = await job.api.get("Secret", "default", f"{job.key[1]}-redis")
+    await job.apply(ApplyShared("storeSecret"))
+    second = await job.api.get("Secret", "default", f"{job.key[1]}-redis")
+    assert first["data"] == second["data"]
+
+
+async def test_a_store_is_scaled_and_deleted_and_both_are_known_at_once(job: Bench) -> None:
+    await job.apply(ApplyShared("serviceAccount"), ScaleStore(1))
+    await job.apply(ScaleStore(0))
+    assert job.observer.observe(job.record, 0.0).store_replicas == 0
+    found = await job.api.get("StatefulSet", "default", f"{job.key[1]}-redis")
+    assert found["spec"]["replicas"] == 0
+    for _ in range(2):
+        await job.apply(DeleteStore())
+    assert job.observer.observe(job.record, 0.0).store_replicas is None
+
+
+async def test_a_pod_is_known_as_soon_as_it_is_made_and_made_once(job: Bench) -> None:
+    for _ in range(2):
+        await job.apply(CreatePod(None, 0, 2), CreatePod(1, 0, 0))
+    assert sorted((pod.member, pod.attempt) for pod in job.pods) == [("driver", 2), ("worker-1", 0)]
+    assert job.api.calls["POST", "Pod", 409] == 2
+
+
+async def test_a_pod_of_somebody_else_is_not_taken_for_ours_and_a_person_is_told(job: Bench) -> None:
+    name = f"{job.key[1]}-worker-0"
+    body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}}
+    await job.api.create("Pod", "default", body | {"spec": {"containers": [{"name": "c", "image": "i"}]}})
+    with pytest.raises(NotOursError, match=name):
+        await job.apply(CreatePod(0, 0, 0), CreatePod(1, 0, 0))
+    assert [pod.member for pod in job.pods] == ["worker-1"], "the others of the stage are made all the same"
+    assert "NameTaken" in await reasons(job)
+
+
+async def test_a_pod_is_deleted_only_if_it_is_the_one_that_was_meant(job: Bench) -> None:
+    await job.apply(CreatePod(0, 0, 0))
+    name = job.pods[0].name
+    await job.apply(DeletePod(name, "another-uid", "test"))
+    assert (await job.pod(name))["metadata"]["uid"] == job.pods[0].uid
+    await job.apply(DeletePod(name, job.pods[0].uid, "test"))
+    with pytest.raises(NotThereError):
+        await job.pod(name)
+
+
+async def test_deleting_a_pod_that_is_gone_is_done(job: Bench) -> None:
+    await job.apply(CreatePod(0, 0, 0))
+    gone = job.pods[0]
+    await job.api.delete("Pod", "default", gone.name, at_once=True)
+    await job.apply(DeletePod(gone.name, gone.uid, "test"))
+    assert job.pods == ()
+
+
+async def test_stamps_are_written_in_turn_when_there_are_many(api: Api) -> None:
+    job = await bench(api, Settings("default", "w", "s", stamps=2.0))
+    await job.apply(*(CreatePod(index, 0, 0) for index in range(6)))
+    wait = await job.apply(*(Stamp(pod.name, pod.uid, True) for pod in job.pods))
+    stamped = [pod for pod in job.pods if pod.stamp]
+    assert 2 <= len(stamped) <= 4
+    assert wait is not None
+    assert 0.0 < wait < 1.0
+
+
+async def test_a_stamp_tells_both_autoscalers_and_is_taken_back(job: Bench) -> None:
+    await job.apply(CreatePod(0, 0, 0))
+    for busy, safe, disrupt in ((True, "false", "4h"), (False, "true", None)):
+        await job.apply(Stamp(job.pods[0].name, job.pods[0].uid, busy))
+        found = (await job.pod(job.pods[0].name))["metadata"]["annotations"]
+        assert found["cluster-autoscaler.kubernetes.io/safe-to-evict"] == safe
+        assert found.get("karpenter.sh/do-not-disrupt") == disrupt
+        assert job.pods[0].stamp is busy
+
+
+async def test_the_finalizer_holds_the_job_and_others_of_it_stay(job: Bench) -> None:
+    await job.apply(AddFinalizer())
+    assert job.record.finalizers == (FINALIZER,)
+    await job.apply(DeleteJob())
+    left = await job.api.get("RolloutJob", *job.key)
+    assert left["metadata"]["deletionTimestamp"]
+    job.cache.put_job(left)
+    await job.apply(RemoveFinalizer())
+    with pytest.raises(NotThereError):
+        await job.api.get("RolloutJob", *job.key)
+
+
+async def test_people_are_told_even_if_a_call_fails_and_the_same_news_is_counted(job: Bench) -> None:
+    foreign = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{job.key[1]}-redis"}}
+    await job.api.create("Secret", "default", foreign)
+    for _ in range(2):
+        with pytest.raises(ApiError):
+            await job.apply(ApplyShared("storeSecret"), CreatePod(0, 0, 0), Announce(False, "Started", "1 worker"))
+    assert job.pods == (), "no pod before what it stands on"
+    found = [one for one in await events(job) if one["reason"] == "Started"]
+    assert [(one["count"], one["type"], one["message"]) for one in found] == [(2, "Normal", "1 worker")]
+
+
+async def events(job: Bench) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    async for page in job.api.pages("Event", ("default",)):
+        found += [one for one in page if one["involvedObject"].get("uid") == job.record.uid]
+    return found
+
+
+async def reasons(job: Bench) -> set[str]:
+    return {one["reason"] for one in await events(job)}

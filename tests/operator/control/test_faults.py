@@ -1,0 +1,108 @@
+"""The whole process while the API server is away, and where it may act; no nodes, so pods stay pending."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from openseer_operator.kube.api import Api
+from openseer_operator.kube.lease import LEASE_SECONDS, RENEW_DEADLINE_SECONDS
+from tests.operator.control_plane import ControlPlane
+from tests.operator.whole_process import members, operator, submit, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(180)]
+CATCH_UP_SECONDS = 30.0
+"""kopf tries a watch that broke again after 0.5 to 21 s, ever more seldom while the server is away."""
+
+
+@pytest.fixture
+def plane(server_programs: Path, tmp_path: Path) -> Iterator[ControlPlane]:
+    """A server of the test's own, which it may stop."""
+    with ControlPlane(tmp_path, server_programs) as found:
+        yield found
+
+
+@pytest.fixture
+async def own_api(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Api]:
+    monkeypatch.setenv("KUBECONFIG", str(plane.kubeconfig))
+    client = await Api.connect()
+    yield client
+    await client.close()
+
+
+async def until_pods(api: Api, job: str, *wanted: str, seconds: float = 60.0) -> None:
+    async def there() -> bool:
+        return await members(api, job) == set(wanted)
+
+    await until(there, seconds)
+
+
+async def test_an_operator_of_one_namespace_acts_only_there(api: Api, kubeconfig: Path, namespace: str) -> None:
+    elsewhere = await submit(api, workers={"replicas": 1})
+    async with operator(kubeconfig, 18190, OPENSEER_WATCH_NAMESPACES=namespace, OPENSEER_LEASE="namespaced"):
+        job = await submit(api, namespace, workers={"replicas": 1})
+
+        async def there() -> bool:
+            return await members(api, job, namespace) == {"driver", "worker-0"}
+
+        await until(there)
+        await asyncio.sleep(1.0)
+        assert await members(api, elsewhere) == set()
+        assert "status" not in await api.get("RolloutJob", "default", elsewhere)
+
+
+@pytest.mark.parametrize("fault", ["crash", "silence"])
+async def test_an_api_server_that_is_away_for_less_than_the_lease_costs_nothing(
+    own_api: Api, plane: ControlPlane, fault: str
+) -> None:
+    async with operator(plane.kubeconfig, 18191) as process:
+        job = await submit(own_api, workers={"replicas": 1})
+        await until_pods(own_api, job, "driver", "worker-0")
+        if fault == "crash":
+            plane.stop()
+            await asyncio.sleep(3.0)
+            plane.start()
+        else:
+            plane.hold()
+            await asyncio.sleep(RENEW_DEADLINE_SECONDS / 2)
+            plane.go_on()
+        await own_api.merge("RolloutJob", "default", job, {"spec": {"workers": {"replicas": 3}}})
+        await own_api.delete("Pod", "default", f"{job}-driver", at_once=True)
+        await until_pods(own_api, job, "driver", "worker-0", "worker-1", "worker-2", seconds=CATCH_UP_SECONDS)
+        assert process.returncode is None
+
+
+@pytest.mark.parametrize("fault", ["crash", "silence"])
+async def test_an_operator_that_cannot_renew_its_lease_ends_in_time_and_the_next_one_goes_on(
+    own_api: Api, plane: ControlPlane, fault: str
+) -> None:
+    async with operator(plane.kubeconfig, 18192) as process:
+        job = await submit(own_api, workers={"replicas": 1})
+        await until_pods(own_api, job, "driver", "worker-0")
+        begin = time.monotonic()
+        (plane.stop if fault == "crash" else plane.hold)()
+        assert await asyncio.wait_for(process.wait(), 60.0) == 1
+        # It no longer leads when another may: what remains until its end only closes connections.
+        assert time.monotonic() - begin < RENEW_DEADLINE_SECONDS + 2 * LEASE_SECONDS
+    (plane.start if fault == "crash" else plane.go_on)()
+    await own_api.merge("RolloutJob", "default", job, {"spec": {"workers": {"replicas": 2}}})
+    async with operator(plane.kubeconfig, 18193):
+        await until_pods(own_api, job, "driver", "worker-0", "worker-1")
+
+
+async def test_without_the_lease_what_was_begun_is_not_gone_on_with(own_api: Api, plane: ControlPlane) -> None:
+    many = 300
+    async with operator(plane.kubeconfig, 18194) as process:
+        job = await submit(own_api, workers={"replicas": many})
+
+        async def begun() -> bool:
+            return len(await members(own_api, job)) > 10
+
+        await until(begun)
+        plane.hold()
+        await asyncio.sleep(RENEW_DEADLINE_SECONDS + 1.0)
+        plane.go_on()
+        assert await asyncio.wait_for(process.wait(), 60.0) == 1
+        assert len(await members(own_api, job)) < many

@@ -1,0 +1,120 @@
+"""A replica that cannot do its work any more says so to whoever restarts it; one that waits for its turn is well."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from prometheus_client import CollectorRegistry, Gauge
+
+from openseer_operator.control import health
+from openseer_operator.control.health import MOST_SILENCE_SECONDS, Check, checks_of, served
+from openseer_operator.control.loop import Loop
+from openseer_operator.kube.api import Api
+from openseer_operator.kube.cache import Cache
+from openseer_operator.kube.census import Census
+from openseer_operator.kube.lease import Elector
+from openseer_operator.objects.reading import Key
+
+
+class Parts:
+    """What is checked, none of it started; nothing is asked of an API server."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self.elector = Elector(api, "default", "lease", "me")
+        self.hold = asyncio.Event()
+        self.loop = Loop(self._look, lambda waited, seconds, failed: None)
+        self.census = Census(api, Cache(), (), lambda key: None)
+        self.checks = checks_of(api, self.elector, self.loop, self.census)
+
+    async def _look(self, key: Key) -> None:
+        await self.hold.wait()
+
+    def found(self) -> list[str]:
+        return [said for check in self.checks if (said := check())]
+
+
+@pytest.fixture
+async def parts() -> AsyncIterator[Parts]:
+    client = ApiClient(Configuration())
+    yield Parts(Api(client))
+    await client.close()
+
+
+async def test_nothing_is_wrong_with_a_replica_that_just_began(parts: Parts) -> None:
+    assert parts.found() == []
+
+
+async def test_an_api_server_that_fell_silent_is_told_of_by_every_replica(parts: Parts) -> None:
+    parts.api.answered_at = time.monotonic() - MOST_SILENCE_SECONDS + 10
+    assert parts.found() == []
+    parts.api.answered_at -= 20
+    (said,) = parts.found()
+    assert said == "the Kubernetes API has not answered for 130 s"
+
+
+async def test_a_stuck_watch_is_told_of_by_the_replica_that_leads(parts: Parts) -> None:
+    parts.census.stuck = "the watch has not told of 1 objects"
+    assert parts.found() == []
+    parts.elector.leads = True
+    assert "the watch has not told of 1 objects" in parts.found()
+
+
+async def test_a_lease_that_is_not_renewed_is_told_of_by_the_replica_that_leads(parts: Parts) -> None:
+    assert parts.found() == []
+    parts.elector.leads = True
+    (said,) = parts.found()
+    assert "lease was not renewed" in said
+
+
+async def test_a_look_that_hangs_is_told_of_by_the_replica_that_leads(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "MOST_LAG_SECONDS", 0.1)
+    running = asyncio.create_task(parts.loop.run())
+    parts.loop.add(("n", "a"))
+    await asyncio.sleep(0.3)
+    assert parts.found() == []
+    parts.elector.leads = True
+    assert any(said.startswith("a job has waited for") for said in parts.found())
+    parts.hold.set()
+    await asyncio.sleep(0.05)
+    assert not any("a job has waited" in said for said in parts.found())
+    parts.loop.stop()
+    await running
+
+
+@asynccontextmanager
+async def replica(checks: list[Check], ready: Check) -> AsyncGenerator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    registry = CollectorRegistry()
+    Gauge("openseer_test", "A figure", registry=registry).set(7)
+    async with served(port, checks, ready, registry):
+        yield f"http://127.0.0.1:{port}"
+
+
+async def get(url: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(url) as reply:
+        return reply.status, await reply.text()
+
+
+async def test_probes_answer_503_with_all_that_is_wrong_and_200_again_when_it_is_over() -> None:
+    wrong = {"one": "the lease is late", "two": "the watch is stuck", "ready": "starting"}
+    checks: list[Check] = [lambda: wrong["one"], lambda: wrong["two"]]
+    async with replica(checks, lambda: wrong["ready"]) as url:
+        assert await get(url + "/healthz") == (503, "the lease is late; the watch is stuck")
+        assert await get(url + "/readyz") == (503, "starting")
+        wrong.update(one="", two="", ready="")
+        assert await get(url + "/healthz") == (200, "ok")
+        assert await get(url + "/readyz") == (200, "ok")
+        status, text = await get(url + "/metrics")
+        assert status == 200
+        assert "openseer_test 7.0" in text

@@ -1,0 +1,334 @@
+"""Stores of jobs are read beside all else: what they say is known soon, and one that is silent holds nobody up."""
+
+import asyncio
+import signal
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+
+from openseer_core.ids import WorkerId
+from openseer_core.plan.actions import Announce
+from openseer_core.plan.observation import StoreView, WorkerReport
+from openseer_core.queue.batch import OpenBatch
+from openseer_core.weights.fleet_spec import Ongoing, Orders
+from openseer_core.weights.publish import Phase, Publish, Source
+from openseer_operator.control.stores import READS_AT_ONCE, READS_PER_SECOND, STALE_SECONDS, Stores, weights_event
+from openseer_operator.kube.api import Api
+from openseer_operator.objects.reading import JobRecord, Key, read_job
+from tests.operator.job_store import ANN, BOB, JobStore
+
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
+KEY = ("default", "job")
+
+
+def record(url: str, name: str = "job", uid: str = "", *, serves: bool = False, **store: Any) -> JobRecord:
+    raw: dict[str, Any] = {
+        "metadata": {"name": name, "namespace": "default", "uid": uid or f"uid of {name}", "generation": 1},
+        "spec": {
+            "model": {"path": "m"},
+            **({"mode": "serve"} if serves else {"prompts": {"path": "p.jsonl"}}),
+            "workers": {"replicas": 2},
+            "store": store or {"url": url},
+        },
+    }
+    found = read_job(raw)
+    assert found.job is not None, found.problems
+    return found
+
+
+@asynccontextmanager
+async def reading(*records: JobRecord, api: Api | None = None) -> AsyncGenerator[tuple[Stores, Counter[Key]]]:
+    """The stores, and how often each said something new. No API server is asked for a URL that the job names."""
+    told = Counter[Key]()
+    client = ApiClient(Configuration())
+    stores = Stores(api or Api(client), lambda key: told.update([key]))
+    try:
+        for one in records:
+            stores.watch(one)
+        yield stores, told
+    finally:
+        await stores.close()
+        await client.close()
+
+
+async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.02)
+
+
+def view(stores: Stores) -> StoreView:
+    found = stores.view(KEY)
+    assert found is not None
+    return found
+
+
+async def test_what_workers_say_is_known_by_their_pods(server: JobStore) -> None:
+    await server.say(ANN, "busy", pod="pod-a", held_tokens=700)
+    await server.say(BOB, "sick", pod="pod-b", sick="Xid 79")
+    await server.say(WorkerId("worker-2", "carl"), "busy")
+    await server.say(WorkerId("visitor", "dora"), "busy", pod="pod-d")
+    async with reading(record(server.url)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        assert view(stores).reports == {
+            "pod-a": WorkerReport(0, "pod-a", "busy", 700, ""),
+            "pod-b": WorkerReport(1, "pod-b", "sick", 0, "Xid 79"),
+        }
+
+
+async def test_a_new_pod_of_a_worker_does_not_speak_for_the_old_one(server: JobStore) -> None:
+    await server.say(ANN, "busy", pod="old")
+    async with reading(record(server.url)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        await server.say(WorkerId("worker-0", "later"), "starting", pod="new")
+        await until(lambda: "new" in view(stores).reports)
+        assert set(view(stores).reports) == {"new"}
+
+
+async def test_somebody_is_told_of_what_calls_for_action_and_not_of_every_token(server: JobStore) -> None:
+    claims = await server.submit("a")
+    await server.say(ANN, "busy", pod="pod-a", held_tokens=1)
+    async with reading(record(server.url)) as (stores, told):
+        await until(lambda: told[KEY] == 1)
+        await server.extend(claims[0], 100)
+        await server.say(ANN, "busy", pod="pod-a", held_tokens=101)
+        await until(lambda: view(stores).progress.tokens == 100)
+        assert view(stores).reports["pod-a"].held_tokens == 101
+        assert told[KEY] == 1
+        await server.say(ANN, "sick", pod="pod-a", sick="Xid 79")
+        await until(lambda: told[KEY] == 2)
+
+
+async def test_a_serving_jobs_counts_are_those_of_the_batches_that_are_there_and_its_tokens_only_grow(
+    server: JobStore,
+) -> None:
+    (one, _), (two, _) = [await server.store.open_batch(OpenBatch("v1", "{}", key)) for key in "ab"]
+    first = await server.submit("a", one.number)
+    await server.extend(first[0], 100)
+    async with reading(record(server.url, serves=True)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        assert (view(stores).progress.requests, view(stores).progress.tokens) == (2, 100)
+        second = await server.submit("b", two.number)
+        await server.extend(second[0], 50)
+        await until(lambda: view(stores).progress.tokens == 150)
+        await server.store.seal(one.number)
+        await server.store.forget(one.number)
+        await until(lambda: view(stores).progress.requests == 2)
+        assert view(stores).progress.tokens == 50
+        assert not view(stores).progress.sealed
+        assert stores.tokens(KEY) == 150
+        speed = stores.tokens_per_second(KEY)
+        assert speed is not None
+        assert speed > 0
+
+
+async def test_a_trainer_that_takes_the_gpus_is_heard_at_once(server: JobStore) -> None:
+    async with reading(record(server.url, serves=True)) as (stores, told):
+        await until(lambda: told[KEY] == 1)
+        assert not view(stores).released
+        assert await server.store.swap_orders(Orders(revision=1, rest="sleep"))
+        assert await server.store.swap_orders(Orders(revision=2, rest="stop"))
+        await until(lambda: view(stores).released)
+        assert told[KEY] == 2
+        assert await server.store.swap_orders(Orders(revision=3))
+        await until(lambda: not view(stores).released)
+        assert told[KEY] == 3
+
+
+async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server: JobStore) -> None:
+    claims = await server.submit("a")
+    await server.say(ANN, "busy", pod="pod-a")
+    start = time.monotonic()
+    async with reading(record(server.url)) as (stores, _):
+        assert stores.tokens_per_second(KEY) is None
+        await until(lambda: stores.view(KEY) is not None)
+        await server.extend(claims[0], 500)
+        await until(lambda: view(stores).progress.tokens == 500)
+        speed = stores.tokens_per_second(KEY)
+        assert speed is not None
+        assert 500 / (time.monotonic() - start) <= speed < 600
+        assert stores.inflight(KEY) == 2
+
+
+@pytest.mark.slow
+async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_comes_back(server: JobStore) -> None:
+    async with reading(record(server.url)) as (stores, told):
+        await until(lambda: told[KEY] == 1)
+        server.send(signal.SIGSTOP)
+        silent = time.monotonic()
+        try:
+            await asyncio.sleep(STALE_SECONDS / 2)
+            assert stores.view(KEY) is not None
+            await until(lambda: stores.view(KEY) is None)
+            assert STALE_SECONDS - 1.5 < time.monotonic() - silent < STALE_SECONDS + 1.5
+            assert not stores.settling(KEY)
+            await until(lambda: told[KEY] == 2, 20.0)
+        finally:
+            server.send(signal.SIGCONT)
+        await until(lambda: stores.view(KEY) is not None, 20.0)
+        assert told[KEY] == 3
+
+
+async def test_a_store_that_was_not_asked_yet_is_not_said_to_be_silent(server: JobStore) -> None:
+    async with reading(record(server.url)) as (stores, _):
+        assert stores.view(KEY) is None
+        assert stores.settling(KEY)
+        await until(lambda: stores.view(KEY) is not None)
+        assert not stores.settling(KEY)
+        assert not stores.settling(("default", "unknown"))
+
+
+@asynccontextmanager
+async def listener(answer: bytes) -> AsyncGenerator[tuple[str, list[float]]]:
+    """Takes every connection and answers whatever is said with `answer`; when connections came."""
+    times: list[float] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        times.append(time.monotonic())
+        writers.append(writer)
+        while await reader.read(4096):
+            writer.write(answer)
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://u:p@127.0.0.1:{listening.sockets[0].getsockname()[1]}/0", times
+    finally:
+        listening.close()
+        for writer in writers:
+            writer.close()
+        await asyncio.sleep(0)
+
+
+@pytest.mark.slow
+async def test_a_store_that_refuses_is_asked_ever_more_seldom() -> None:
+    refusal = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+    async with listener(refusal) as (url, times), reading(record(url)) as (stores, _):
+        await until(lambda: len(times) == 3, 20.0)
+        first, second = times[1] - times[0], times[2] - times[1]
+        assert 1.5 < first < 3.0
+        assert 3.0 < second < 6.0
+        assert stores.view(KEY) is None
+
+
+@pytest.mark.slow
+async def test_stores_that_never_answer_do_not_keep_others_from_being_read(server: JobStore) -> None:
+    async with listener(b"") as (url, _):
+        silent = [record(url, f"silent-{number}") for number in range(2 * READS_AT_ONCE)]
+        async with reading(*silent, record(server.url)) as (stores, _):
+            await until(lambda: stores.view(KEY) is not None, 12.0)
+
+
+async def test_words_that_nobody_understands_do_not_end_the_reading(server: JobStore) -> None:
+    await server.say(ANN, "busy", pod="pod-a")
+    await server.command("HSET", "{openseer:default/job}:worker:worker-0", "info", "not what a worker says")
+    async with reading(record(server.url)) as (stores, _):
+        await asyncio.sleep(0.5)
+        assert stores.view(KEY) is None
+        await server.say(ANN, "busy", pod="pod-a")
+        await until(lambda: stores.view(KEY) is not None)
+
+
+async def test_a_job_that_is_left_is_read_no_more_and_its_connection_is_given_up(server: JobStore) -> None:
+    async with reading(record(server.url)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        before = len((await server.command("CLIENT", "LIST")).splitlines())
+        stores.leave(KEY)
+        assert stores.view(KEY) is None
+        assert len(stores) == 0
+        await asyncio.sleep(0.2)
+        assert len((await server.command("CLIENT", "LIST")).splitlines()) == before - 1
+
+
+async def test_a_job_of_the_same_name_is_another_one(server: JobStore) -> None:
+    async with reading(record(server.url)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        stores.watch(record(server.url))
+        assert stores.view(KEY) is not None
+        stores.watch(record(server.url, uid="a new one"))
+        assert stores.view(KEY) is None
+        await until(lambda: stores.view(KEY) is not None)
+
+
+async def test_purging_leaves_what_keeps_old_fences_void_and_that_only_for_a_while(server: JobStore) -> None:
+    await server.submit("a")
+    await server.say(ANN, "busy", pod="pod-a")
+    async with reading(record(server.url)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        await stores.purge(KEY)
+        stores.leave(KEY)
+    assert await server.command("KEYS", "{openseer:default/job}*") == [b"{openseer:default/job}:store"]
+    assert 0 < await server.command("TTL", "{openseer:default/job}:store") <= 24 * 3600
+
+
+async def test_many_stores_are_each_read_more_seldom(tmp_path: Path) -> None:
+    many = [record(f"unix://{tmp_path}/nobody", f"job-{number}") for number in range(300)]
+    async with reading(*many[:10]) as (stores, _):
+        few = stores.interval
+        for one in many:
+            stores.watch(one)
+        assert stores.interval == len(many) / READS_PER_SECOND > few
+
+
+@pytest.mark.cluster
+async def test_a_store_whose_url_lies_in_a_secret_is_read_as_soon_as_the_secret_is_there(
+    server: JobStore, api: Api
+) -> None:
+    name = f"url-{uuid.uuid4().hex[:8]}"
+    async with reading(record("", secretRef={"name": name, "key": "url"}), api=api) as (stores, _):
+        await asyncio.sleep(0.3)
+        assert stores.view(KEY) is None
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"url": server.url}}
+        await api.create("Secret", "default", secret)
+        await until(lambda: stores.view(KEY) is not None)
+
+
+def _ended(number: int, phase: Phase, message: str = "") -> Ongoing:
+    return Ongoing(
+        id=number,
+        publish=Publish(version=f"v{number}", source=Source(path="/weights")),
+        previous="initial",
+        previous_source=None,
+        phase=phase,
+        started_at=10.0,
+        entered_at=12.0,
+        finished_at=12.5,
+        message=message,
+    )
+
+
+def test_the_end_of_a_weights_transaction_is_an_event_that_says_how() -> None:
+    done, failed = weights_event(_ended(1, "done")), weights_event(_ended(2, "failed", "worker-1: too late"))
+    assert (done.warning, done.reason, done.message) == (False, "WeightsPublished", "weights v1 after 2.5 s")
+    assert (failed.warning, failed.reason) == (True, "WeightsFailed")
+    assert failed.message == "weights v2 were not published, the fleet keeps initial: worker-1: too late"
+
+
+async def test_weights_are_announced_once_and_not_those_of_before_the_first_reading(server: JobStore) -> None:
+    announced: list[Announce] = []
+
+    async def announce(_job: JobRecord, what: Announce) -> None:
+        announced.append(what)
+
+    await server.store.swap_orders(Orders(revision=1, transaction=_ended(1, "done")))
+    client = ApiClient(Configuration())
+    stores = Stores(Api(client), lambda _key: None, announce)
+    try:
+        one = record(server.url, serves=True)
+        stores.watch(one)
+        await until(lambda: stores.view(one.key) is not None)
+        await server.store.swap_orders(Orders(revision=2, transaction=_ended(2, "failed", "why")))
+        await until(lambda: bool(announced))
+        await asyncio.sleep(2.5)
+        assert [what.reason for what in announced] == ["WeightsFailed"]
+    finally:
+        await stores.close()
+        await client.close()

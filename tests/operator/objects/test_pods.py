@@ -1,0 +1,301 @@
+"""Worker and driver pods: restricted, told what they need, placed where they should be."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_core.plan.scaling import template_hash
+from openseer_operator.objects.pods import driver_pod, worker_pod
+from openseer_operator.settings import Settings
+
+SETTINGS = Settings(namespace="openseer", worker_image="openseer-worker:1", store_image="openseer-operator:1")
+UID = "11111111-2222-3333-4444-555555555555"
+GANG = {"parallelism": {"tensor": 2, "nodes": 2}}
+
+
+def job(labels: dict[str, str] | None = None, **spec: Any) -> RolloutJob:
+    document = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": "arithmetic", "namespace": "lab", "labels": labels or {}},
+        "spec": {"model": {"path": "models/tiny"}, "prompts": {"path": "prompts.jsonl"}, **spec},
+    }
+    return parse_job(document, "job.yaml")
+
+
+def worker(one: RolloutJob, *, rank: int = 0, avoid: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
+    chosen = Settings("openseer", "openseer-worker:1", "openseer-operator:1", **settings)
+    return worker_pod(one, UID, chosen, "openseer-worker:1", index=3, rank=rank, attempt=2, avoid=avoid)
+
+
+def driver(one: RolloutJob) -> dict[str, Any]:
+    return driver_pod(one, UID, SETTINGS, "openseer-worker:1", attempt=1)
+
+
+def main(pod: dict[str, Any]) -> dict[str, Any]:
+    return pod["spec"]["containers"][0]
+
+
+def environment(pod: dict[str, Any]) -> dict[str, Any]:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in main(pod)["env"]}
+
+
+def volume(pod: dict[str, Any], path: str) -> dict[str, Any]:
+    """The volume that the main container sees at `path`, and whether it may only read."""
+    mount = next(one for one in main(pod)["volumeMounts"] if one["mountPath"] == path)
+    source = next(one for one in pod["spec"]["volumes"] if one["name"] == mount["name"])
+    return {**{name: value for name, value in source.items() if name != "name"}, "ro": mount.get("readOnly", False)}
+
+
+def flag(pod: dict[str, Any], name: str) -> str | None:
+    command = main(pod)["command"]
+    return command[command.index(name) + 1] if name in command else None
+
+
+@pytest.mark.parametrize("pod", [worker(job()), driver(job())], ids=["worker", "driver"])
+def test_a_pod_is_restricted_and_holds_no_credentials(pod: dict[str, Any]) -> None:
+    spec = pod["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert main(pod)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("arithmetic", False)
+    assert (spec["enableServiceLinks"], spec["restartPolicy"]) == (False, "Never")
+    assert volume(pod, "/tmp") == {"emptyDir": {}, "ro": False}
+    assert volume(pod, "/dev/shm") == {"emptyDir": {"medium": "Memory"}, "ro": False}
+
+
+@pytest.mark.parametrize("pod", [worker(job()), driver(job())], ids=["worker", "driver"])
+def test_a_pod_belongs_to_its_job_and_says_which_incarnation_it_is(pod: dict[str, Any]) -> None:
+    (owner,) = pod["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == ("RolloutJob", "arithmetic", UID, True)
+    assert pod["metadata"]["labels"]["openseer.dev/job"] == "arithmetic"
+    assert pod["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "openseer-operator"
+    assert pod["metadata"]["annotations"]["openseer.dev/attempt"] in ("1", "2")
+    assert pod["metadata"]["annotations"]["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "true"
+    assert "karpenter.sh/do-not-disrupt" not in pod["metadata"]["annotations"]
+
+
+def test_a_worker_is_told_its_job_number_and_store() -> None:
+    pod = worker(job())
+    assert pod["metadata"]["name"] == "arithmetic-worker-3"
+    assert main(pod)["command"] == [
+        *("python", "-m", "openseer_worker.main", "--job", "/etc/openseer/job.json"),
+        *("--index", "3", "--http-port", "8080"),
+    ]
+    assert volume(pod, "/etc/openseer") == {"configMap": {"name": "arithmetic-job"}, "ro": True}
+    found = environment(pod)
+    assert found["OPENSEER_STORE_URL"] == {"secretKeyRef": {"name": "arithmetic-redis", "key": "url"}}
+    assert found["OPENSEER_NODE_NAME"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+    assert found["OPENSEER_POD_UID"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+    assert (found["OPENSEER_TERMINATION_LOG"], found["HOME"]) == ("/dev/termination-log", "/tmp")
+    labels = pod["metadata"]["labels"]
+    assert [labels[f"openseer.dev/{name}"] for name in ("role", "worker", "rank")] == ["worker", "3", "0"]
+    assert pod["metadata"]["annotations"]["openseer.dev/template"] == template_hash(job())
+
+
+def test_a_store_of_the_users_own_is_named_by_its_url_or_its_secret() -> None:
+    assert environment(worker(job(store={"url": "redis://r:6379"})))["OPENSEER_STORE_URL"] == "redis://r:6379"
+    reference = {"name": "mine", "key": "dsn"}
+    assert environment(driver(job(store={"secretRef": reference})))["OPENSEER_STORE_URL"] == {"secretKeyRef": reference}
+
+
+def test_a_worker_has_its_grace_period_and_a_little_to_exit() -> None:
+    assert worker(job(workers={"gracePeriodSeconds": 300}))["spec"]["terminationGracePeriodSeconds"] == 305
+
+
+def test_probes_wait_for_a_long_start_and_then_tell_dead_from_not_ready() -> None:
+    container = main(worker(job()))
+    start, ready, live = (container[f"{name}Probe"] for name in ("startup", "readiness", "liveness"))
+    assert (start["httpGet"]["path"], start["periodSeconds"] * start["failureThreshold"]) == ("/readyz", 3600)
+    assert (ready["httpGet"]["path"], live["httpGet"]["path"]) == ("/readyz", "/healthz")
+    assert live["periodSeconds"] * live["failureThreshold"] == 60
+
+
+def test_the_pods_of_a_gang_find_their_leader_by_name() -> None:
+    pods = [worker(job(workers=GANG), rank=rank) for rank in range(2)]
+    assert [pod["spec"]["hostname"] for pod in pods] == ["arithmetic-worker-3-0", "arithmetic-worker-3-1"]
+    assert {pod["spec"]["subdomain"] for pod in pods} == {"arithmetic-workers"}
+    assert [flag(pod, "--rank") for pod in pods] == ["0", "1"]
+    assert {flag(pod, "--leader") for pod in pods} == {"arithmetic-worker-3-0.arithmetic-workers.lab.svc"}
+    alone = worker(job())
+    assert (flag(alone, "--rank"), "hostname" in alone["spec"]) == (None, False)
+
+
+def test_a_worker_without_wishes_asks_for_nothing_and_one_with_a_gpu_tolerates_its_taint() -> None:
+    plain, gpu = worker(job()), worker(job(workers={"resources": {"limits": {"nvidia.com/gpu": 2}}}))
+    assert "resources" not in main(plain)
+    assert main(gpu)["resources"] == {"limits": {"nvidia.com/gpu": "2"}}
+    toleration = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    assert toleration in gpu["spec"]["tolerations"]
+    assert toleration not in plain["spec"]["tolerations"]
+
+
+def test_a_pod_on_a_lost_node_is_given_up_after_half_a_minute() -> None:
+    taints = {one["key"]: one.get("tolerationSeconds") for one in worker(job())["spec"]["tolerations"]}
+    assert taints == {"node.kubernetes.io/not-ready": 30, "node.kubernetes.io/unreachable": 30}
+
+
+def test_nodes_to_avoid_join_every_alternative_of_the_users_node_affinity() -> None:
+    terms = [{"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]} for zone in "ab"]
+    node_affinity = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+    template = {"spec": {"affinity": {"nodeAffinity": node_affinity, "podAffinity": {}}}}
+    one = job(workers={"template": template})
+    before = copy.deepcopy(one.spec.workers.template)
+    affinity = worker(one, avoid=("n2", "n1"))["spec"]["affinity"]
+    rule = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["n1", "n2"]}
+    found = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert [term["matchExpressions"] for term in found] == [[*term["matchExpressions"], rule] for term in terms]
+    assert affinity["podAffinity"] == {}
+    assert one.spec.workers.template == before
+
+
+def test_a_worker_without_an_affinity_keeps_off_bad_nodes_too() -> None:
+    rule = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["n1"]}
+    required = worker(job(), avoid=("n1",))["spec"]["affinity"]["nodeAffinity"]
+    assert required == {
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [rule]}]}
+    }
+    assert "affinity" not in worker(job())["spec"]
+
+
+def test_a_model_comes_from_a_claim_or_an_image_read_only() -> None:
+    claim = worker(job(model={"path": "/models/m", "volume": {"pvc": {"claimName": "weights"}}}))
+    assert volume(claim, "/models") == {
+        "persistentVolumeClaim": {"claimName": "weights", "readOnly": True},
+        "ro": True,
+    }
+    image = worker(job(model={"path": "/models/m", "volume": {"image": {"reference": "r/m:1"}}}))
+    assert volume(image, "/models") == {"image": {"reference": "r/m:1"}, "ro": True}
+
+
+def test_the_cache_is_the_pods_own_or_a_claim_and_engines_are_told_where_it_is() -> None:
+    own = worker(job())
+    assert volume(own, "/cache") == {"emptyDir": {}, "ro": False}
+    assert environment(own)["HF_HOME"] == "/cache/huggingface"
+    assert environment(own)["VLLM_CACHE_ROOT"] == "/cache/vllm"
+    shared = worker(job(model={"path": "m", "cache": {"pvc": {"claimName": "cache"}}}))
+    assert volume(shared, "/cache") == {"persistentVolumeClaim": {"claimName": "cache"}, "ro": False}
+
+
+def test_the_hub_is_reached_with_a_token_or_not_at_all() -> None:
+    token = {"name": "hub", "key": "token"}
+    found = environment(worker(job(model={"path": "m", "hubTokenSecret": token, "offline": True})))
+    assert found["HF_TOKEN"] == {"secretKeyRef": token}
+    assert (found["HF_HUB_OFFLINE"], found["TRANSFORMERS_OFFLINE"]) == ("1", "1")
+    assert not {"HF_TOKEN", "HF_HUB_OFFLINE"} & environment(worker(job())).keys()
+
+
+def test_the_pull_policy_of_the_default_image_is_the_operators_and_that_of_another_the_jobs() -> None:
+    assert main(worker(job(), pull_policy="Never"))["imagePullPolicy"] == "Never"
+    assert main(worker(job(imagePullPolicy="Always"), pull_policy="Never"))["imagePullPolicy"] == "Always"
+    assert "imagePullPolicy" not in main(worker(job(image="mine:1"), pull_policy="Never"))
+    assert worker(job(imagePullSecrets=[{"name": "registry"}]))["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_labels_of_the_job_stay_with_the_job_and_those_of_the_template_come_along() -> None:
+    queue = "kueue.x-k8s.io/queue-name"
+    template = {"metadata": {"labels": {"team": "a"}}}
+    labels = worker(job(labels={queue: "q"}, workers={"template": template}))["metadata"]["labels"]
+    assert (labels.get("team"), queue in labels) == ("a", False)
+
+
+@pytest.mark.parametrize(
+    ("container", "advice"),
+    [
+        ({"image": "x"}, "set spec.image"),
+        ({"imagePullPolicy": "Always"}, "set spec.imagePullPolicy"),
+        ({"livenessProbe": {}}, "the operator sets it"),
+        ({"args": ["--index", "4"]}, "the operator sets it"),
+    ],
+)
+def test_a_template_cannot_override_what_has_a_field_or_an_owner(container: dict[str, Any], advice: str) -> None:
+    (field,) = container
+    one = job(workers={"template": {"spec": {"containers": [{"name": "worker", **container}]}}})
+    with pytest.raises(InputError) as caught:
+        worker(one)
+    path = f"spec.workers.template.spec.containers[0].{field}"
+    assert str(caught.value) == f"{path}: cannot be set here; {advice}"
+
+
+def test_the_grace_period_has_its_own_field() -> None:
+    one = job(workers={"template": {"spec": {"terminationGracePeriodSeconds": 1}}})
+    with pytest.raises(
+        InputError, match=r"template\.spec\.terminationGracePeriodSeconds: .* set spec.workers.gracePeriodSeconds"
+    ):
+        worker(one)
+
+
+@pytest.mark.parametrize(
+    ("output", "claim", "folder"),
+    [
+        ({}, "arithmetic-output", "/output/arithmetic"),
+        ({"path": "results/today"}, "arithmetic-output", "/output/results/today"),
+        ({"pvc": {"claimName": "mine", "path": "/a/b"}}, "mine", "/output/a/b"),
+        ({"pvc": {"claimName": "mine", "path": "."}}, "mine", "/output"),
+    ],
+)
+def test_the_driver_writes_to_a_folder_on_a_volume(output: dict[str, Any], claim: str, folder: str) -> None:
+    pod = driver(job(output=output))
+    assert flag(pod, "--output") == folder
+    assert volume(pod, "/output") == {"persistentVolumeClaim": {"claimName": claim}, "ro": False}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "expected", "source"),
+    [
+        (
+            {"configMap": {"name": "questions", "key": "q.jsonl"}},
+            "/prompts/q.jsonl",
+            {"configMap": {"name": "questions", "items": [{"key": "q.jsonl", "path": "q.jsonl"}]}},
+        ),
+        (
+            {"pvc": {"claimName": "data", "path": "sets/q.jsonl"}},
+            "/prompts/sets/q.jsonl",
+            {"persistentVolumeClaim": {"claimName": "data"}},
+        ),
+    ],
+)
+def test_prompts_are_mounted_read_only(prompts: dict[str, Any], expected: str, source: dict[str, Any]) -> None:
+    pod = driver(job(prompts=prompts))
+    assert flag(pod, "--prompts") == expected
+    assert volume(pod, "/prompts") == {**source, "ro": True}
+
+
+@pytest.mark.parametrize("prompts", [{"path": "p.jsonl"}, {"url": "https://host/p.jsonl"}])
+def test_prompts_in_the_image_or_behind_a_url_need_no_volume(prompts: dict[str, Any]) -> None:
+    pod = driver(job(prompts=prompts))
+    assert flag(pod, "--prompts") is None
+    assert "prompts" not in {one["name"] for one in pod["spec"]["volumes"]}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"output": {"path": "../other"}}, "spec.output.path"),
+        ({"output": {"pvc": {"claimName": "c", "path": "a/../../b"}}}, "spec.output.pvc.path"),
+        ({"prompts": {"pvc": {"claimName": "c", "path": "../p"}}}, "spec.prompts.pvc.path"),
+    ],
+)
+def test_a_path_does_not_leave_its_volume(spec: dict[str, Any], field: str) -> None:
+    with pytest.raises(InputError, match=rf"{field}: found .*, allowed: a path on the volume, without \.\."):
+        driver(job(**spec))
+
+
+def test_the_driver_has_modest_resources_until_others_are_asked_for() -> None:
+    assert main(driver(job()))["resources"] == {"requests": {"cpu": "250m", "memory": "512Mi"}}
+    asked = {"limits": {"memory": "2Gi"}}
+    assert main(driver(job(driver={"resources": asked})))["resources"] == asked
+
+
+def test_the_driver_is_built_on_its_own_template() -> None:
+    one = job(driver={"template": {"spec": {"priorityClassName": "high"}}})
+    assert driver(one)["spec"]["priorityClassName"] == "high"
+    assert "priorityClassName" not in worker(one)["spec"]

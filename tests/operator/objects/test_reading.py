@@ -1,0 +1,235 @@
+"""What is kept of pods and jobs as the API server gives them."""
+
+from typing import Any
+
+from openseer_core.plan.observation import Phase, Pod
+from openseer_operator.kube.cache import Cache
+from openseer_operator.objects.reading import read_job, read_pod
+
+Json = dict[str, Any]
+
+
+def pod(
+    status: Json | None = None,
+    *,
+    role: str = "worker",
+    meta: Json | None = None,
+    annotations: dict[str, str] | None = None,
+    node: str = "",
+    version: int = 10,
+) -> Json:
+    """A pod as a LIST or a watch gives it."""
+    labels = {"openseer.dev/job": "sums", "openseer.dev/role": role}
+    if role == "worker":
+        labels |= {"openseer.dev/worker": "3", "openseer.dev/rank": "1"}
+    return {
+        "metadata": {
+            "name": f"sums-{role}-3-1",
+            "namespace": "team",
+            "uid": "u-pod",
+            "resourceVersion": str(version),
+            "creationTimestamp": "2026-01-02T03:04:05Z",
+            "labels": labels,
+            "annotations": annotations or {},
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Other", "name": "x", "uid": "u-other"},
+                {"apiVersion": "openseer.dev/v1alpha1", "kind": "RolloutJob", "name": "sums", "uid": "u-job"}
+                | {"controller": True},
+            ],
+            **(meta or {}),
+        },
+        "spec": {"containers": [{"name": role}], **({"nodeName": node} if node else {})},
+        "status": status or {"phase": "Pending"},
+    }
+
+
+def seen(raw: Json) -> Pod:
+    record = read_pod(raw)
+    assert record is not None
+    return record.pod
+
+
+def container(state: Json, name: str = "worker") -> Json:
+    return {"name": name, "ready": False, "restartCount": 0, "image": "i", "state": state}
+
+
+def test_a_fresh_pod_is_pending_and_nothing_stands_in_its_way() -> None:
+    record = read_pod(
+        pod(annotations={"openseer.dev/template": "abc", "openseer.dev/attempt": "4"}, status={"phase": "Pending"})
+    )
+    assert record is not None
+    assert (record.key, record.role, record.owner, record.version) == (("team", "sums"), "worker", "u-job", 10)
+    assert record.pod == Pod(
+        "sums-worker-3-1", "u-pod", 3, rank=1, template="abc", attempt=4, phase=Phase.PENDING, stamp=None
+    )
+
+
+def test_a_ready_pod_says_where_it_runs_and_how_it_is_stamped() -> None:
+    conditions = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}]
+    status = {"phase": "Running", "conditions": conditions, "containerStatuses": [container({"running": {}})]}
+    for word, busy in (("false", True), ("true", False)):
+        annotations = {"cluster-autoscaler.kubernetes.io/safe-to-evict": word}
+        found = seen(pod(status, node="n7", annotations=annotations))
+        assert (found.phase, found.ready, found.node, found.stamp) == (Phase.RUNNING, True, "n7", busy)
+        assert found.conditions == {("PodScheduled", "True"), ("Ready", "True")}
+
+
+def test_an_unschedulable_pod_says_why() -> None:
+    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    found = seen(pod({"phase": "Pending", "conditions": [condition]}))
+    assert (found.unschedulable, found.problem) == (True, message)
+
+
+def test_a_pod_whose_scheduling_is_gated_is_not_unschedulable() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "gated"}
+    found = seen(pod({"phase": "Pending", "conditions": [condition]}))
+    assert (found.unschedulable, found.problem) == (False, "")
+
+
+def test_an_image_that_cannot_be_pulled_is_a_problem() -> None:
+    waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "nope:1"'}
+    found = seen(pod({"phase": "Pending", "containerStatuses": [container({"waiting": waiting})]}, node="n1"))
+    assert found.problem == 'ImagePullBackOff: Back-off pulling image "nope:1"'
+    assert not found.unschedulable
+
+
+def test_a_container_that_is_being_made_is_no_problem() -> None:
+    for reason in ("ContainerCreating", "PodInitializing"):
+        status = {"phase": "Pending", "containerStatuses": [container({"waiting": {"reason": reason}})]}
+        assert seen(pod(status)).problem == ""
+
+
+def test_an_init_container_that_cannot_start_is_a_problem() -> None:
+    waiting = {"reason": "CreateContainerConfigError", "message": 'secret "x" not found'}
+    status = {"phase": "Pending", "initContainerStatuses": [container({"waiting": waiting}, "init")]}
+    assert seen(pod(status)).problem == 'CreateContainerConfigError: secret "x" not found'
+
+
+def test_a_container_killed_for_memory_says_so_with_its_exit_code() -> None:
+    ended = {"exitCode": 137, "reason": "OOMKilled", "startedAt": "2026-01-02T03:04:05Z"}
+    found = seen(pod({"phase": "Failed", "containerStatuses": [container({"terminated": ended})]}, node="n1"))
+    assert (found.phase, found.exit_code) == (Phase.FAILED, 137)
+    assert found.problem.startswith("OOMKilled")
+
+
+def test_the_last_words_and_exit_code_are_those_of_our_container_not_of_a_sidecar() -> None:
+    status = {
+        "phase": "Failed",
+        "containerStatuses": [
+            container({"terminated": {"exitCode": 1, "message": "sidecar"}}, "log-shipper"),
+            container({"terminated": {"exitCode": 2, "message": "error: no such model\n"}}, "driver"),
+        ],
+    }
+    found = seen(pod(status, role="driver"))
+    assert (found.index, found.member, found.exit_code) == (None, "driver", 2)
+    assert found.message == "error: no such model\n"
+
+
+def test_an_evicted_pod_is_known_as_disrupted_and_why() -> None:
+    status = {
+        "phase": "Failed",
+        "reason": "Evicted",
+        "message": "The node was low on resource: memory.",
+        "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}],
+    }
+    found = seen(pod(status, node="n1"))
+    assert (found.phase, found.exit_code) == (Phase.FAILED, None)
+    assert (found.problem, found.message) == ("Evicted", "The node was low on resource: memory.")
+    assert ("DisruptionTarget", "True") in found.conditions
+
+
+def test_a_pod_that_was_asked_to_go_says_when_it_must_be_gone() -> None:
+    meta = {"deletionTimestamp": "1970-01-01T00:02:00Z", "deletionGracePeriodSeconds": 60}
+    found = seen(pod({"phase": "Running"}, meta=meta))
+    assert (found.leaving, found.gone_by) == (True, 120.0)
+
+
+def test_a_pod_that_nobody_hears_of_counts_as_running() -> None:
+    assert seen(pod({"phase": "Unknown", "reason": "NodeLost"})).phase is Phase.RUNNING
+
+
+def test_pods_that_are_not_of_a_job_are_left_alone() -> None:
+    foreign = pod()
+    foreign["metadata"]["labels"] = {"app": "web"}
+    nameless = pod()
+    del nameless["metadata"]["labels"]["openseer.dev/worker"]
+    assert read_pod(foreign) is None
+    assert read_pod(nameless) is None
+    assert read_pod(pod(role="helper")) is None
+
+
+def job(version: int = 5, generation: int = 1, **spec: Any) -> Json:
+    return {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {
+            "name": "sums",
+            "namespace": "team",
+            "uid": "u-job",
+            "resourceVersion": str(version),
+            "generation": generation,
+            "finalizers": ["openseer.dev/store"],
+            "managedFields": [{"manager": "kubectl"}],
+        },
+        "spec": {"model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, **spec},
+        "status": {"reason": "Running"},
+    }
+
+
+def test_a_job_is_parsed_once_per_generation() -> None:
+    first = read_job(job(version=5))
+    second = read_job(job(version=6), first)
+    third = read_job(job(version=7, generation=2, groupSize=4), second)
+    assert first.job is not None
+    assert second.job is first.job
+    assert third.job is not None
+    assert third.job.spec.group_size == 4
+    assert (second.version, second.finalizers, second.status) == (6, ("openseer.dev/store",), {"reason": "Running"})
+
+
+def test_a_manifest_with_mistakes_gives_no_job_but_all_its_problems() -> None:
+    record = read_job(job(groupSize=0, nonsense=1))
+    assert record.job is None
+    assert "groupSize" in record.problems
+    assert "nonsense" in record.problems
+
+
+def test_the_cache_never_replaces_newer_by_older() -> None:
+    cache = Cache()
+    assert cache.put_pod(pod({"phase": "Running"}, version=11)) == ("team", "sums")
+    assert cache.put_pod(pod({"phase": "Pending"}, version=10)) is None
+    assert [one.pod.phase for one in cache.pods(("team", "sums"))] == [Phase.RUNNING]
+    assert cache.put_job(job(version=9)) == ("team", "sums")
+    assert cache.put_job(job(version=9)) is None
+    assert cache.put_job(job(version=10)) == ("team", "sums")
+
+
+def test_what_is_gone_is_not_brought_back_by_a_late_answer() -> None:
+    cache = Cache()
+    cache.put_pod(pod(version=10))
+    assert cache.drop_pod(("team", "sums"), "sums-worker-3-1", "u-pod") == ("team", "sums")
+    assert cache.put_pod(pod(version=12)) is None
+    assert list(cache.pods(("team", "sums"))) == []
+
+
+def test_the_end_of_an_earlier_object_does_not_take_away_its_successor() -> None:
+    cache = Cache()
+    cache.put_pod(pod(version=20, meta={"uid": "u-new"}))
+    assert cache.drop_pod(("team", "sums"), "sums-worker-3-1", "u-old") is None
+    assert len(list(cache.pods(("team", "sums")))) == 1
+
+
+def test_pods_of_an_earlier_job_of_that_name_are_not_the_jobs_own() -> None:
+    cache = Cache()
+    cache.put_job(job())
+    cache.put_pod(pod())
+    record = cache.job(("team", "sums"))
+    assert record is not None
+    assert len(cache.pods_of(record)) == 1
+    later = job(version=30)
+    later["metadata"]["uid"] = "u-later"
+    cache.put_job(later)
+    record = cache.job(("team", "sums"))
+    assert record is not None
+    assert cache.pods_of(record) == ()

@@ -1,0 +1,218 @@
+"""The status: what the operator remembers through it, and what a person reads in it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from openseer_core.plan.observation import Ending, Failure, Memory, Observation, Outcome, Phase, SickNode
+from openseer_core.plan.plan import Plan, plan
+from openseer_core.queue.messages import BatchProgress
+from openseer_operator.objects.status import Facts, memory_of, refused, status_of, urgent
+from tests.core.plan.cluster_model import Cluster, make_job, serving
+from tests.repository import ROOT
+
+FACTS = Facts(generation=3, image="worker:1", tokens_per_second=123.4)
+CRD = yaml.safe_load((ROOT / "crds/rolloutjobs.yaml").read_text(encoding="utf-8"))
+STATUS_SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+NOW = 1_790_000_000.0
+
+
+def observe(memory: Memory, **changes: Any) -> Observation:
+    return replace(Observation(now=NOW, job=make_job(), memory=memory), **changes)
+
+
+def status_after(memory: Memory, previous: Mapping[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    return status_of(observe(memory, **changes), Plan((), memory), FACTS, previous or {})
+
+
+def conditions(status: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    return {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
+
+
+WHOLE_SECONDS = st.integers(1, 2_000_000_000).map(float)
+WORDS = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=20)
+MEMORIES = st.builds(
+    Memory,
+    started_at=st.none() | WHOLE_SECONDS,
+    suspended=st.just(False),
+    ending=st.none() | st.builds(Ending, st.sampled_from(Outcome), WORDS, WORDS, WHOLE_SECONDS),
+    desired=st.integers(0, 100),
+    scaled_at=st.none() | WHOLE_SECONDS,
+    scale_reason=WORDS,
+    failures=st.dictionaries(
+        st.sampled_from(["driver", "worker-0", "worker-17"]),
+        st.builds(Failure, st.integers(0, 9), st.integers(1, 9), st.integers(1, 9), WORDS, WHOLE_SECONDS),
+    ),
+    sick_nodes=st.lists(st.builds(SickNode, WORDS, WORDS, WORDS, WHOLE_SECONDS), max_size=3).map(tuple),
+    progress=st.builds(
+        BatchProgress,
+        groups=st.integers(0, 10**6),
+        requests=st.integers(0, 10**6),
+        ok=st.integers(0, 10**6),
+        infra_failed=st.integers(0, 10**6),
+        tokens=st.integers(0, 10**12),
+        sealed=st.booleans(),
+    ),
+)
+
+
+@given(memory=MEMORIES)
+def test_what_is_remembered_is_read_back_as_it_was(memory: Memory) -> None:
+    assert memory_of(status_after(memory)) == memory
+
+
+@given(memory=MEMORIES)
+def test_the_status_is_one_that_the_api_server_takes(memory: Memory) -> None:
+    problems = list(misfits(status_after(memory), STATUS_SCHEMA, "status"))
+    assert problems == []
+
+
+def misfits(value: object, schema: Mapping[str, Any], place: str) -> Iterator[str]:
+    """Fields that a structural schema would prune, and values of another type."""
+    match value:
+        case dict():
+            known = schema.get("properties", {})
+            for name, inner in cast("dict[str, object]", value).items():
+                if name not in known:
+                    yield f"{place}.{name} is not in the schema"
+                else:
+                    yield from misfits(inner, known[name], f"{place}.{name}")
+            yield from (f"{place}.{name} is missing" for name in schema.get("required", ()) if name not in value)
+        case list():
+            for entry in cast("list[object]", value):
+                yield from misfits(entry, schema["items"], f"{place}[]")
+        case bool():
+            yield from () if schema["type"] == "boolean" else (f"{place} is {schema['type']}",)
+        case int():
+            yield from () if schema["type"] in ("integer", "number") else (f"{place} is {schema['type']}",)
+        case _:
+            yield from () if schema["type"] == "string" else (f"{place} is {schema['type']}",)
+
+
+def test_all_conditions_are_there_from_the_first_visit() -> None:
+    found = conditions(status_after(Memory()))
+    assert list(found) == [
+        *("Suspended", "PodsScheduled", "Available", "Progressing", "Draining", "Complete", "Failed", "Ready")
+    ]
+    assert found["PodsScheduled"][0] == "Unknown"
+
+
+def test_a_transition_time_moves_only_when_the_status_flips() -> None:
+    first = status_after(Memory())
+    later = status_after(Memory(), first, now=NOW + 60)
+    assert later["conditions"] == first["conditions"]
+    suspended = status_after(Memory(), later, now=NOW + 120, job=make_job(suspend=True))
+    moved = {
+        new["type"]
+        for old, new in zip(later["conditions"], suspended["conditions"], strict=True)
+        if old["lastTransitionTime"] != new["lastTransitionTime"]
+    }
+    assert moved == {"Suspended", "Progressing"}
+
+
+def test_a_job_goes_from_starting_over_running_to_complete() -> None:
+    cluster = Cluster(make_job())
+    reasons: list[str] = []
+
+    def look() -> None:
+        seen = cluster.observe()
+        status = status_of(seen, plan(seen), FACTS, {})
+        if not reasons or reasons[-1] != status["reason"]:
+            reasons.append(status["reason"])
+        cluster.step()
+        cluster.tick()
+
+    look()
+    look()
+    look()
+    cluster.end("j-driver", 0)
+    look()
+    assert reasons == ["NoWorkerReady", "Running", "Complete"]
+
+
+def test_a_serving_job_says_when_the_trainer_has_its_gpus_and_promises_no_end() -> None:
+    cluster = Cluster(serving(make_job()), progress=BatchProgress(groups=1, requests=8, ok=4))
+
+    def look() -> dict[str, Any]:
+        for _ in range(2):
+            cluster.step()
+            cluster.tick()
+        seen = cluster.observe()
+        return status_of(seen, plan(seen), FACTS, {})
+
+    running = look()
+    assert running["reason"] == "Running"
+    assert running["progress"]["percent"] == 50
+    assert "etaSeconds" not in running["progress"]
+    cluster.released = True
+    released = look()
+    assert (released["reason"], released["workers"]["summary"]) == ("Released", "0/0")
+    assert conditions(released)["Ready"] == ("False", "Released")
+    assert conditions(released)["Progressing"] == ("False", "Released")
+    cluster.released = False
+    assert look()["reason"] == "Running"
+
+
+def test_pods_that_no_node_takes_are_a_condition_and_not_a_failure() -> None:
+    cluster = Cluster(make_job())
+    cluster.step()
+    pod = cluster.pods["j-worker-1"]
+    words = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu"
+    cluster.pods["j-worker-1"] = replace(pod, unschedulable=True, problem=words)
+    cluster.tick()
+    seen = cluster.observe()
+    status = status_of(seen, plan(seen), FACTS, {})
+    found = {one["type"]: one for one in status["conditions"]}
+    assert found["PodsScheduled"]["status"] == "False"
+    assert words in found["PodsScheduled"]["message"]
+    assert found["Available"]["status"] == "True"
+    assert status["workers"]["summary"] == "1/2"
+    assert status["reason"] == "Running"
+
+
+def test_a_pod_that_cannot_start_says_why() -> None:
+    cluster = Cluster(make_job())
+    cluster.step()
+    for name in ("j-worker-0", "j-worker-1"):
+        cluster.pods[name] = replace(cluster.pods[name], problem="ImagePullBackOff: no such image")
+    seen = cluster.observe()
+    found = {one["type"]: one for one in status_of(seen, plan(seen), FACTS, {})["conditions"]}
+    assert found["Ready"]["reason"] == "PodsNotStarting"
+    assert "no such image" in found["Ready"]["message"]
+
+
+def test_only_what_changes_all_the_time_can_wait() -> None:
+    quiet = status_after(Memory(progress=BatchProgress(requests=10, ok=1)))
+    moved = status_after(Memory(progress=BatchProgress(requests=10, ok=2, tokens=99)), quiet)
+    assert moved != quiet
+    assert not urgent(moved, quiet)
+    assert urgent(status_after(Memory(desired=3), quiet), quiet)
+
+
+def test_a_manifest_that_cannot_be_read_keeps_what_is_remembered() -> None:
+    before = status_after(Memory(desired=2, failures={"worker-0": Failure(1, 1, 1, "why", NOW)}))
+    status = refused("spec.workers: wrong", 4, before, NOW)
+    assert status["reason"] == "InvalidManifest"
+    assert conditions(status)["Ready"] == ("False", "InvalidManifest")
+    assert memory_of(status).failures == memory_of(before).failures
+
+
+@pytest.mark.parametrize(("done", "expected"), [(0, None), (5, 100), (10, 0)])
+def test_the_time_left_is_told_once_something_is_finished(done: int, expected: int | None) -> None:
+    memory = Memory(started_at=NOW - 100, progress=BatchProgress(requests=10, ok=done))
+    assert status_after(memory)["progress"].get("etaSeconds") == expected
+
+
+def test_a_running_pod_without_a_store_is_not_available() -> None:
+    cluster = Cluster(make_job())
+    cluster.step()
+    cluster.tick()
+    cluster.store_answers = False
+    assert all(pod.phase is Phase.RUNNING for pod in cluster.pods.values())
+    seen = cluster.observe()
+    assert conditions(status_of(seen, plan(seen), FACTS, {}))["Available"] == ("False", "StoreUnreachable")

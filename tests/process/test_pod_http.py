@@ -1,0 +1,83 @@
+"""The web server of a pod, spoken to over loopback."""
+
+import http.client
+import socket
+import time
+from collections.abc import Generator
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from openseer_core.errors import InputError
+from openseer_process.pod_http import MAX_REQUESTS, PodHttp
+
+
+def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
+    connection = http.client.HTTPConnection(host, port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def states() -> dict[str, bool]:
+    return {"ready": False, "alive": True}
+
+
+@pytest.fixture
+def pod(states: dict[str, bool]) -> Generator[PodHttp]:
+    registry = CollectorRegistry()
+    Gauge("openseer_worker_slots", "Slots.", registry=registry).set(7)
+    with PodHttp(0, ready=lambda: states["ready"], alive=lambda: states["alive"], registry=registry) as http_server:
+        yield http_server
+
+
+def test_a_probe_is_answered_with_what_holds_at_that_moment(pod: PodHttp, states: dict[str, bool]) -> None:
+    assert (get(pod.port, "/healthz")[0], get(pod.port, "/readyz")[0]) == (200, 503)
+    states.update(ready=True, alive=False)
+    assert (get(pod.port, "/healthz?x=1")[0], get(pod.port, "/readyz")[0]) == (503, 200)
+
+
+def test_metrics_are_the_registrys(pod: PodHttp) -> None:
+    status, text = get(pod.port, "/metrics")
+    assert status == 200
+    assert "openseer_worker_slots 7.0" in text
+    assert get(pod.port, "/")[0] == get(pod.port, "/metrics/x")[0] == 404
+
+
+def test_without_a_registry_there_are_no_metrics() -> None:
+    with PodHttp(0, ready=lambda: True, alive=lambda: True) as http_server:
+        assert get(http_server.port, "/metrics")[0] == 404
+
+
+def test_it_answers_over_ipv6_too(pod: PodHttp) -> None:
+    try:
+        socket.create_connection(("::1", pod.port)).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 on this machine: {error}")
+    assert get(pod.port, "/healthz", "::1")[0] == 200
+
+
+def test_clients_that_say_nothing_take_no_more_than_the_bounded_number_of_threads(pod: PodHttp) -> None:
+    silent = [socket.create_connection(("127.0.0.1", pod.port)) for _ in range(MAX_REQUESTS)]
+    time.sleep(0.3)
+    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+        get(pod.port, "/healthz")
+    for one in silent:
+        one.close()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            assert get(pod.port, "/healthz")[0] == 200
+            return
+        except (http.client.RemoteDisconnected, ConnectionResetError):
+            time.sleep(0.05)
+    pytest.fail("the server did not come back")
+
+
+def test_a_port_that_is_taken_is_an_error_that_says_so(pod: PodHttp) -> None:
+    with pytest.raises(InputError, match=f"--http-port {pod.port}: Address already in use"):
+        PodHttp(pod.port, ready=lambda: True, alive=lambda: True)

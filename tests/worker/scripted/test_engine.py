@@ -1,0 +1,205 @@
+"""The scripted engine: given lengths, vLLM's rules of slots and blocks, and the step-time model, on virtual time."""
+
+import asyncio
+import statistics
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from openseer_core.errors import EngineError
+from openseer_core.manifest.job import Sampling, Scripted
+from openseer_core.queue.states import FinishReason
+from openseer_core.tokens import unpack_logprobs, unpack_tokens
+from openseer_worker.engine import Work
+from openseer_worker.scripted.engine import ScriptedEngine
+from openseer_worker.scripted.text import drawn_length, scripted_logprobs, scripted_tokens
+from openseer_worker.scripted.virtual_time import run_virtual
+
+STEPS = Scripted(
+    step_seconds=1.0, step_seconds_per_request=0.0, prefill_tokens_per_second=1e12, slots=4, kv_blocks=40,
+    block_tokens=4, max_model_len=100,
+)  # fmt: skip
+
+
+class Play:
+    """An engine on virtual time, and what came of each work."""
+
+    def __init__(self, scripted: Scripted) -> None:
+        self.engine = ScriptedEngine(scripted)
+        self.tokens: dict[str, list[int]] = {}
+        self.logprobs: dict[str, list[float]] = {}
+        self.ends: dict[str, tuple[float, FinishReason]] = {}
+
+    def add(self, key: str, length: int = 0, prompt: int = 4, done: int = 0, **more: Any) -> None:
+        tokens = unpack_tokens(scripted_tokens("g", 0, 0, done))
+        sampling = more.pop("sampling", Sampling())
+        self.engine.add(Work(key, "g", 0, [1] * prompt, tokens, 1000, sampling, true_length=length, **more))
+
+    def collect(self) -> None:
+        self.engine.check()
+        for progress in self.engine.collect():
+            assert progress.key not in self.ends
+            self.tokens.setdefault(progress.key, []).extend(unpack_tokens(progress.tokens))
+            self.logprobs.setdefault(progress.key, []).extend(unpack_logprobs(progress.logprobs))
+            if progress.finish:
+                self.ends[progress.key] = (round(asyncio.get_running_loop().time(), 2), progress.finish)
+
+    async def until(self, seconds: float, every: float = 0.25) -> None:
+        """Collects now and then; a little after whole seconds, since the prompts take a little."""
+        if asyncio.get_running_loop().time() == 0:
+            await asyncio.sleep(1e-3)
+        while asyncio.get_running_loop().time() < seconds:
+            await asyncio.sleep(every)
+            self.collect()
+
+
+def played(scripted: Scripted, script: Callable[[Play], Coroutine[Any, Any, None]]) -> Play:
+    """Runs a script against a started engine."""
+
+    async def main() -> Play:
+        play = Play(scripted)
+        play.engine.start(lambda: None)
+        await script(play)
+        play.collect()
+        return play
+
+    return run_virtual(main())
+
+
+def test_a_response_has_its_given_length_and_its_own_tokens() -> None:
+    async def script(play: Play) -> None:
+        play.add("a", 10)
+        await play.until(12)
+
+    play = played(STEPS, script)
+    assert play.ends == {"a": (10.0, FinishReason.STOP)}
+    assert play.tokens["a"] == unpack_tokens(scripted_tokens("g", 0, 0, 10))
+    assert play.logprobs["a"] == unpack_logprobs(scripted_logprobs("g", 0, 0, 10))
+    assert len(set(play.tokens["a"])) == 10
+    assert max(play.logprobs["a"]) < 0
+
+
+def test_a_response_that_moves_is_the_same_response() -> None:
+    async def script(play: Play) -> None:
+        play.add("whole", 20)
+        play.add("part", 20)
+        await play.until(7.5)
+        play.engine.abort("part")
+        play.engine.abort("nobody")
+        play.collect()
+        play.add("rest", 20, done=7)
+        await play.until(30)
+
+    play = played(STEPS, script)
+    assert play.ends["part"] == (7.5, FinishReason.ABORTED)
+    assert len(play.tokens["part"]) == 7
+    assert play.tokens["part"] + play.tokens["rest"] == play.tokens["whole"]
+
+
+def test_steps_take_what_the_model_says() -> None:
+    scripted = Scripted(step_seconds=0.5, step_seconds_per_request=0.25, prefill_tokens_per_second=10, slots=4)
+
+    async def script(play: Play) -> None:
+        play.add("a", 4, prompt=20)
+        play.add("b", 2, prompt=10)
+        await play.until(10, every=0.125)
+
+    # Two steps of two requests, the first with 30 tokens of prompt; then two of one.
+    play = played(scripted, script)
+    assert play.ends == {"b": (3 + 2 * 1.0, FinishReason.STOP), "a": (3 + 2 * 1.0 + 2 * 0.75, FinishReason.STOP)}
+
+
+def test_a_response_that_comes_back_finds_its_tokens_cached() -> None:
+    async def script(play: Play) -> None:
+        play.add("a", 50, prompt=8)
+        await play.until(21)
+        play.engine.abort("a")
+        play.add("b", 50, prompt=8, done=21)
+        await play.until(60)
+
+    assert played(STEPS, script).engine.figures()["cached_tokens"] == 28
+
+
+@pytest.mark.parametrize("every", [0.25, 50.0])
+def test_blocks_that_do_not_suffice_make_the_newest_work_give_way(every: float) -> None:
+    """Looking rarely or often at the engine changes nothing of what it does."""
+
+    async def script(play: Play) -> None:
+        for key in "abc":
+            play.add(key, 60)
+        await play.until(300, every)
+
+    play = played(STEPS, script)
+    figures = play.engine.figures()
+    assert (figures["preemptions"], figures["tokens"], figures["kv_used"]) == (1, 180, 0)
+    assert all(play.tokens[key] == unpack_tokens(scripted_tokens("g", 0, 0, 60)) for key in "abc")
+
+
+def test_works_that_fit_to_the_last_block_never_give_way() -> None:
+    async def script(play: Play) -> None:
+        for key in "ab":
+            play.add(key, 77)
+        await play.until(300, 60)
+
+    assert played(STEPS, script).engine.figures()["preemptions"] == 0
+
+
+def test_slots_are_kept() -> None:
+    async def script(play: Play) -> None:
+        for key in "abcde":
+            play.add(key, 5)
+        await play.until(3)
+        assert (play.engine.figures()["running"], play.engine.figures()["waiting"]) == (4, 1)
+        await play.until(20)
+
+    assert played(STEPS, script).ends["e"] == (10.0, FinishReason.STOP)
+
+
+def test_why_a_response_ends() -> None:
+    async def script(play: Play) -> None:
+        play.add("context", 500)
+        play.add("forced", 9, sampling=Sampling(force_lengths=True))
+        play.add("over", 9, done=9)
+        play.engine.add(Work("length", "g", 0, [1], [], 6, Sampling(ignore_eos=True, logprobs="none")))
+        await play.until(120)
+
+    play = played(STEPS, script)
+    assert {key: reason for key, (_, reason) in play.ends.items()} == {
+        "context": FinishReason.CONTEXT_FULL, "forced": FinishReason.LENGTH, "over": FinishReason.STOP,
+        "length": FinishReason.LENGTH,
+    }  # fmt: skip
+    assert {key: len(tokens) for key, tokens in play.tokens.items()} == {
+        "context": 96, "forced": 9, "over": 0, "length": 6
+    }  # fmt: skip
+    assert play.logprobs["length"] == []
+
+
+def test_a_work_larger_than_the_cache_is_a_failure() -> None:
+    async def script(play: Play) -> None:
+        play.add("a", 50, prompt=90)
+        await asyncio.sleep(1)
+
+    with pytest.raises(EngineError, match="8 blocks"):
+        played(STEPS.model_copy(update={"kv_blocks": 8}), script)
+
+
+def test_the_worker_is_woken_when_a_work_ends_and_not_before() -> None:
+    async def main() -> list[float]:
+        loop, woken = asyncio.get_running_loop(), list[float]()
+        engine = ScriptedEngine(STEPS)
+        engine.start(lambda: woken.append(loop.time()))
+        engine.add(Work("a", "g", 0, [1], [], 100, Sampling(), true_length=30))
+        await asyncio.sleep(50)
+        await engine.close()
+        return woken
+
+    assert run_virtual(main()) == pytest.approx([30.0])
+
+
+def test_drawn_lengths_have_a_heavy_tail_and_groups_are_alike() -> None:
+    groups = [[drawn_length(f"g{group}", index, 8192) for index in range(8)] for group in range(300)]
+    lengths = sorted(length for group in groups for length in group)
+    assert lengths[-len(lengths) // 100] > 4 * statistics.median(lengths)
+    within = statistics.mean(statistics.pstdev(group) for group in groups)
+    assert within < 0.6 * statistics.pstdev(lengths)

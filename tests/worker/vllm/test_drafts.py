@@ -1,0 +1,325 @@
+"""The real engine with drafts yields what it yields without: greedily, not a token differs."""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+
+import asyncio
+import inspect
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openseer_core.manifest.job import Parallelism, Sampling
+from openseer_core.queue.states import FinishReason
+from openseer_core.tokens import pack_tokens
+from openseer_worker.vllm.engine import VllmEngine
+from openseer_worker.vllm.environment import engine_version, is_cpu_build
+from tests.worker.drafting import MOST, NAMES, PROMPTS, ROOM, VOCABULARY, drafting_player, figure, of, told
+from tests.worker.player import GREEDY, Player, Response, model
+
+pytestmark = [
+    pytest.mark.engine,
+    # Of vLLM, torch and the compiled modules below them, at import.
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
+]
+
+STEP_TOKENS = 48
+
+
+@pytest.fixture(scope="module")
+def plain(folder: Path) -> list[Response]:
+    """Greedy responses to all prompts, up to the end of the context, from an engine that does not draft."""
+    engine = VllmEngine(model(folder), Parallelism(), Sampling(), cache_salt="plain")
+    try:
+        assert not engine.drafts
+        assert engine.figures()["drafts"] == "off: it was not asked for"
+        player = Player(engine)
+        return [player.run(of(number, GREEDY))[0] for number in range(len(PROMPTS))]
+    finally:
+        asyncio.run(engine.close())
+
+
+@pytest.fixture(scope="module")
+def player(folder: Path, plain: list[Response]) -> Iterator[Player]:
+    """An engine that drafts, once the other one has gone: two would share state.
+
+    Its steps are so small that prompts come in pieces, beside others' drafts, and not all drafts fit.
+    """
+    assert plain
+    arguments = model(folder, max_num_batched_tokens=STEP_TOKENS).engine_args
+    with drafting_player(folder, engine_args=arguments) as player:
+        yield player
+
+
+def proposer(player: Player) -> Any:
+    return player.engine._core.engine_core.model_executor.driver_worker.worker.model_runner.drafter
+
+
+def expect(response: Response, whole: Response, begin: int = 0) -> None:
+    """A response is the other one, from there on, log-probabilities included."""
+    end = begin + len(response.tokens)
+    assert response.tokens == whole.tokens[begin:end]
+    assert response.logprobs == pytest.approx(whole.logprobs[begin:end], abs=1e-4)
+
+
+def test_this_vllm_is_the_one_that_drafting_was_checked_against(player: Player) -> None:
+    from vllm.v1.sample import rejection_sampler  # noqa: PLC0415 - heavy
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner  # noqa: PLC0415 - heavy
+
+    from openseer_worker.vllm.drafts import CHECKED_VERSION  # noqa: PLC0415 - heavy
+
+    assert engine_version() == CHECKED_VERSION, "read what vllm_drafts.py relies on anew, then name this version there"
+    for method, parameters in {
+        "_calc_spec_decode_metadata": ["self", "num_draft_tokens", "cu_num_scheduled_tokens"],
+        "_sample": ["self", "logits", "spec_decode_metadata"],
+        "take_draft_token_ids": ["self"],
+    }.items():
+        assert list(inspect.signature(getattr(GPUModelRunner, method)).parameters) == parameters, method
+    expand = inspect.signature(rejection_sampler.expand_batch_to_tokens)
+    assert list(expand.parameters) == ["x", "cu_num_tokens", "num_tokens", "replace_from", "replace_to"]
+    runner = proposer(player)._runner
+    assert {"req_ids", "num_tokens_no_spec", "token_ids_cpu"} <= set(dir(runner.input_batch))
+    for name in ("requests", "effective_drafter_max_model_len", "device"):
+        assert hasattr(runner, name), name
+    assert player.engine._core.engine_core.scheduler.dynamic_sd_lookup, "new requests are padded with empty drafts"
+
+
+def test_a_response_drafted_from_itself_is_the_same_up_to_the_contexts_end(
+    player: Player, plain: list[Response]
+) -> None:
+    for number, whole in enumerate(plain):
+        response = player.run(of(number, GREEDY))[0]
+        assert (len(response.tokens), response.finish) == (ROOM, FinishReason.LENGTH)
+        expect(response, whole)
+
+
+def test_siblings_make_it_faster_and_change_nothing(player: Player, plain: list[Response]) -> None:
+    group = NAMES.new()
+    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))], weights={"nobody": 2.0})
+    steps, accepted = int(player.engine.figures()["steps"]), figure(player, "accepted_siblings")
+    responses = player.run(*(of(0, GREEDY, group=group, index=1 + index) for index in range(3)))
+    for response in responses:
+        assert len(response.tokens) == ROOM
+        expect(response, plain[0])
+    assert figure(player, "accepted_siblings") > accepted + ROOM
+    assert int(player.engine.figures()["steps"]) - steps < ROOM / 2
+    assert player.engine.figures()["drafts"] == "on"
+
+
+def test_a_batch_of_long_short_wrong_and_no_drafts_changes_nothing(player: Player, plain: list[Response]) -> None:
+    good, half, wrong = NAMES.new(), NAMES.new(), NAMES.new()
+    mixed = [token if place % 5 else (token + 1) % VOCABULARY for place, token in enumerate(plain[1].tokens)]
+    rows = [
+        (good, 0, 0, pack_tokens(plain[0].tokens)),
+        (half, 0, 0, pack_tokens(mixed)),
+        (wrong, 0, 0, pack_tokens(plain[2].tokens[::-1])),
+        # A response of which the beginning never came.
+        (good, 5, 90, pack_tokens(plain[3].tokens)),
+    ]
+    told(player, rows=rows)
+    groups = [good, half, wrong, "", good, "", "", half]
+    works = [of(number, GREEDY, group=group, index=1 + number) for number, group in enumerate(groups)]
+    for number, response in enumerate(player.run(*works)):
+        assert len(response.tokens) == ROOM
+        expect(response, plain[number])
+
+
+def test_drafts_at_random_change_nothing(player: Player, plain: list[Response]) -> None:
+    def ask(*words: Any) -> None:
+        asyncio.run(player.engine._call(lambda: player.engine._core.collective_rpc("ask_drafter", args=words)))
+
+    ask("probe", 4, [0, MOST, 1, 3], 20)
+    responses = player.run(*(of(number, GREEDY) for number in range(4)))
+    ask("end_probe")
+    for number, response in enumerate(responses):
+        assert len(response.tokens) == ROOM
+        expect(response, plain[number])
+
+
+@pytest.mark.parametrize("split", [1, 17, 64, 150])
+def test_a_response_goes_on_from_any_token_with_drafts_from_all_its_group(
+    player: Player, plain: list[Response], split: int
+) -> None:
+    group = NAMES.new()
+    told(player, rows=[(group, 1, 0, pack_tokens(plain[4].tokens[: split + 40]))])
+    response = player.run(of(4, GREEDY, group=group, tokens=plain[4].tokens[:split]))[0]
+    assert split + len(response.tokens) == ROOM
+    expect(response, plain[4], split)
+
+
+def test_an_aborted_response_goes_on_where_it_was(player: Player, plain: list[Response]) -> None:
+    group = NAMES.new()
+    first = of(5, GREEDY, group=group)
+    begun = player.add(first)
+    others = [player.add(of(number, GREEDY)) for number in (0, 1)]
+    while len(begun.tokens) < 20:
+        player.poll()
+        time.sleep(0.001)
+    player.engine.abort(first.key)
+    while begun.finish is None:
+        player.poll()
+        time.sleep(0.001)
+    rest = player.run(of(5, GREEDY, group=group, tokens=begun.tokens))[0]
+    assert begun.tokens + rest.tokens == plain[5].tokens
+    while not all(one.finish for one in others):
+        player.poll()
+    assert [one.tokens for one in others] == [plain[0].tokens, plain[1].tokens]
+
+
+def test_responses_that_give_way_to_others_and_come_back_are_the_same(player: Player, plain: list[Response]) -> None:
+    before = int(player.engine.figures()["preemptions"])
+    group = NAMES.new()
+    told(player, rows=[(group, 0, 0, pack_tokens(plain[6].tokens))])
+    works = [of(6, GREEDY, group=group, index=1), *(of(number, GREEDY) for number in range(6))]
+    for number, response in zip([6, *range(6)], player.run(*works), strict=True):
+        expect(response, plain[number])
+        assert len(response.tokens) == ROOM
+    assert int(player.engine.figures()["preemptions"]) > before
+
+
+def test_drafts_take_no_block_that_a_response_of_its_length_would_not_have(
+    player: Player, plain: list[Response]
+) -> None:
+    """Three responses fill the cache to the last block, with drafts too."""
+    group = NAMES.new()
+    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    before = int(player.engine.figures()["preemptions"])
+    player.run(*(of(0, GREEDY, group=group, index=1 + index) for index in range(3)))
+    assert int(player.engine.figures()["preemptions"]) == before
+
+
+def test_whatever_ends_a_response_cuts_it_within_a_draft(player: Player, plain: list[Response]) -> None:
+    whole = plain[7].tokens
+    group = NAMES.new()
+    told(player, rows=[(group, 0, 0, pack_tokens(whole))])
+    stop = whole[40]
+    length = whole.index(stop) + 1
+    stopped = Sampling(temperature=0, ignore_eos=True, stop_token_ids=(stop,))
+    kept_on = Sampling(temperature=0, ignore_eos=True, stop_token_ids=tuple(range(4, VOCABULARY)), min_tokens=50)
+    short, least, exact = player.run(
+        of(7, stopped, group=group, index=1), of(7, kept_on, group=group, index=2), of(7, GREEDY, 61, group, 3)
+    )
+    assert (short.tokens, short.finish, short.stop_reason) == (whole[:length], FinishReason.STOP, str(stop))
+    assert len(short.logprobs) == length
+    assert (len(least.tokens), least.finish) == (51, FinishReason.STOP)
+    assert (exact.tokens, exact.finish) == (whole[:61], FinishReason.LENGTH)
+
+
+def test_greedy_responses_among_sampled_ones_stay_the_same(player: Player, plain: list[Response]) -> None:
+    group = NAMES.new()
+    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    hot = Sampling(temperature=1.5, top_k=9, top_p=0.8, ignore_eos=True)
+    greedy, _, other, *_ = player.run(
+        of(0, GREEDY, group=group, index=1), of(0, hot, 200, group, 2), of(1, GREEDY), of(1, hot, 200)
+    )
+    expect(greedy, plain[0])
+    expect(other, plain[1])
+
+
+def test_who_wants_no_logprobs_gets_none_with_drafts_too(player: Player, plain: list[Response]) -> None:
+    group = NAMES.new()
+    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    silent = Sampling(temperature=0, ignore_eos=True, logprobs="none")
+    alone = player.run(of(0, silent, group=group, index=1))[0]
+    assert (alone.tokens, alone.logprobs) == (plain[0].tokens, [])
+    beside, other = player.run(of(0, silent, group=group, index=2), of(0, GREEDY, group=group, index=3))
+    assert (beside.tokens, beside.logprobs) == (plain[0].tokens, [])
+    expect(other, plain[0])
+
+
+def test_steps_without_drafts_are_sampled_as_if_there_were_none(player: Player, plain: list[Response]) -> None:
+    inside = proposer(player)
+    verified: list[int] = []
+
+    def count(_: Any, words: Any) -> None:
+        verified.append(sum(words[0].num_draft_tokens))
+
+    hook = inside._runner.rejection_sampler.register_forward_pre_hook(count)
+    inside.switch_off("to compare")
+    expect(player.run(of(0, GREEDY))[0], plain[0])
+    assert verified == []
+    inside.switch_off("")
+    group = NAMES.new()
+    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    expect(player.run(of(0, GREEDY, group=group, index=1))[0], plain[0])
+    hook.remove()
+    assert verified
+    assert all(verified)
+
+
+def test_min_tokens_ends_at_its_token_wherever_a_draft_does(player: Player, plain: list[Response]) -> None:
+    """vLLM would hold back a stop token behind a draft that begins before the least length and ends behind it."""
+    group = NAMES.new()
+    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    whole = plain[0].tokens
+    end = whole.index(2)  # the model's own end is held back too
+    places = [place for place in range(8, end) if whole.index(whole[place]) == place]
+    assert len(places) > 8
+    works = [
+        of(
+            0,
+            Sampling(temperature=0, ignore_eos=True, stop_token_ids=(whole[place],), min_tokens=place),
+            group=group,
+            index=1 + at,
+        )
+        for at, place in enumerate(places)
+    ]
+    for place, response in zip(places, player.run(*works), strict=True):
+        assert (response.tokens, response.finish) == (whole[: place + 1], FinishReason.STOP)
+
+
+def test_a_released_group_may_be_told_of_and_worked_for_again(player: Player, plain: list[Response]) -> None:
+    group = NAMES.new()
+    for _ in range(2):
+        told(player, earlier=[(group, [pack_tokens(plain[2].tokens)])])
+        expect(player.run(of(2, GREEDY, group=group))[0], plain[2])
+        told(player, released=[group])
+        told(player, rows=[(group, 3, 0, pack_tokens(plain[3].tokens))])
+        expect(player.run(of(2, GREEDY, group=group, index=1))[0], plain[2])
+
+
+def test_min_p_is_refused_by_an_engine_that_drafts(player: Player) -> None:
+    refused, fine = player.run(of(0, Sampling(min_p=0.1), 5), of(0, GREEDY, 5))
+    assert (refused.finish, fine.finish) == (FinishReason.INFRA_FAILED, FinishReason.LENGTH)
+    assert "minP" in refused.stop_reason
+
+
+def test_a_canary_is_scored_beside_drafts(player: Player, plain: list[Response]) -> None:
+    tokens = PROMPTS[3] + plain[3].tokens
+    scores = asyncio.run(player.engine.score(tokens[:-1]))
+    assert scores[len(PROMPTS[3]) - 1 :] == pytest.approx(plain[3].logprobs[:-1], abs=1e-4)
+    expect(player.run(of(3, GREEDY))[0], plain[3])
+
+
+def test_figures_add_up(player: Player) -> None:
+    player.run(of(0, GREEDY, 20))
+    time.sleep(0.1)
+    figures = {name: value for name, value in player.engine.figures().items() if isinstance(value, float | int)}
+    sources = ("own", "siblings", "earlier", "prompt")
+    assert figures["drafted_tokens"] == sum(figures[f"drafted_{source}"] for source in sources)
+    assert figures["accepted_tokens"] == sum(figures[f"accepted_{source}"] for source in sources)
+    rows = sum(figures[f"steps_refs_{count}"] for count in (0, 1, 2, 4, 8, 16))
+    tokens = sum(figures[f"tokens_refs_{count}"] for count in (0, 1, 2, 4, 8, 16))
+    assert rows < tokens <= figures["tokens"]
+    assert figures["draft_seconds"] > 0
+
+
+def test_a_drafter_that_fails_ends_drafting_and_nothing_else(player: Player, plain: list[Response]) -> None:
+    """At the end: the engine of these tests does not draft any more."""
+
+    def step(*_: Any) -> None:
+        raise RuntimeError("no memory")
+
+    assert player.engine.figures()["drafts"] == "on"
+    inside = proposer(player)
+    inside._drafter.step = step
+    responses = player.run(of(1, GREEDY), of(2, GREEDY))
+    for response, whole in zip(responses, plain[1:], strict=False):
+        expect(response, whole)
+    time.sleep(0.1)
+    assert not player.engine.drafts
+    assert player.engine.figures()["drafts"] == "off: the drafter failed: no memory"

@@ -1,0 +1,158 @@
+"""The profile of what verifying costs, on a core that is played."""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
+import math
+import time
+from collections.abc import Callable
+from importlib import import_module
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+
+from openseer_core.manifest.job import Sampling
+from openseer_worker.engine import EngineProfile
+from openseer_worker.vllm.draft_link import DraftLink
+from openseer_worker.vllm.environment import engine_version
+from openseer_worker.vllm.step_profile import LENGTHS, PROFILE_SECONDS, Probe, best_gain, measure
+
+PROFILE = EngineProfile(blocks=400, block_tokens=32, slots=64, context_tokens=1024, device="cpu", engine="played")
+
+
+def test_a_probe_drafts_each_length_in_turn_and_takes_the_median() -> None:
+    probe = Probe(2, [0, 3], 3, 100)
+    assert probe.drafts(1, 0.5)[1].tolist() == [0]
+    lengths: list[int] = []
+    seconds = 0.0
+    for _ in range(6):
+        tokens, drafted = probe.drafts(2, seconds)
+        assert tokens.shape == (2, drafted[0])
+        assert ((tokens >= 0) & (tokens < 100)).all()
+        lengths.append(int(drafted[0]))
+        seconds = 1.0 + drafted[0] + (50.0 if len(lengths) == 2 else 0.0)
+    assert probe.drafts(2, seconds)[1].tolist() == [0, 0]
+    assert lengths == [3, 0, 3, 0, 3, 0]
+    assert dict(probe.medians()) == {0: 1.0, 3: 4.0}
+
+
+def test_steps_of_other_batches_are_not_measured() -> None:
+    probe = Probe(2, [1], 4, 100)
+    for rows, seconds in [(2, 0.0), (2, 0.0), (3, 9.0), (2, 9.0), (2, 2.0)]:
+        probe.drafts(rows, seconds)
+    assert probe.medians() == [(1, 2.0)]
+
+
+def test_the_best_gain_is_that_of_the_batch_that_profits_most() -> None:
+    assert best_gain({}) == math.inf
+    assert best_gain({(1, 0): 1.0}) == math.inf
+    assert best_gain({(1, 0): 1.0, (1, 3): 2.0, (8, 0): 1.0, (8, 1): 4.0}) == 2.0
+
+
+class PlayedCore:
+    """vLLM's core as far as the profile uses it; a step that verifies n tokens takes `seconds(n)`, in figures only."""
+
+    def __init__(self, seconds: Callable[[int], float], pause: float = 0.0) -> None:
+        self._seconds = seconds
+        self._pause = pause
+        self._running: list[str] = []
+        self._rows = 0
+        self._probed: list[int] = []
+        self.begun: list[int] = []
+        self.asked: list[tuple[Any, ...]] = []
+        self.aborted = 0
+        self.resets = 0
+
+    def add_request(self, request: Any) -> None:
+        self._running.append(request.request_id)
+
+    def abort_requests(self, keys: list[str]) -> None:
+        self.aborted += len(keys)
+        self._running = []
+
+    def reset_prefix_cache(self) -> None:
+        self.resets += 1
+
+    def get_output(self) -> Any:
+        time.sleep(self._pause)
+        ended = [] if self._pause else self._running
+        self._running = [] if ended else self._running
+        return SimpleNamespace(outputs=[SimpleNamespace(request_id=key, finish_reason="length") for key in ended])
+
+    def collective_rpc(self, method: str, args: tuple[Any, ...] = ()) -> list[Any]:
+        self.asked.append(args)
+        if args and args[0] == "probe":
+            self._rows, self._probed = args[1], args[2]
+            self.begun.append(self._rows)
+        if args and args[0] == "end_probe":
+            return [None, [(length, self._seconds(self._rows * (1 + length))) for length in self._probed]]
+        if args and args[0] == "figures":
+            off = [words[1] for words in self.asked if words and words[0] == "switch_off"]
+            return [None, (off[0] if off else "", {})]
+        return [None, None]
+
+
+class PlayedInputs:
+    model_config = SimpleNamespace(get_vocab_size=lambda: 97)
+
+    def process_inputs(self, key: str, *_: Any) -> Any:
+        return SimpleNamespace(request_id=key)
+
+
+class Make(Protocol):
+    def __call__(self, seconds: Callable[[int], float], pause: float = 0.0) -> PlayedCore: ...
+
+
+@pytest.fixture
+def core_of() -> Make:
+    """Once vLLM is imported, as it is before an engine is built."""
+    import_module("openseer_worker.vllm.arguments")
+    return PlayedCore
+
+
+def on_vllm(test: Any) -> Any:
+    """Marks a test that vLLM's words for a request are used in."""
+    for mark in (
+        pytest.mark.engine,
+        pytest.mark.filterwarnings("default"),
+        pytest.mark.skipif(not engine_version(), reason="needs vLLM"),
+    ):
+        test = mark(test)
+    return test
+
+
+@on_vllm
+@pytest.mark.parametrize(("overhead", "pays"), [(0.01, True), (0.0, False)])
+def test_an_engine_that_drafts_cannot_help_does_not_draft(core_of: Make, overhead: float, pays: bool) -> None:
+    core = core_of(lambda tokens: overhead + 0.001 * tokens)
+    link = DraftLink(core, "")
+    link.start(PlayedInputs(), PROFILE, Sampling(), 8)
+    assert link.on is pays
+    assert link.figures()["drafts"] == (
+        "on" if pays else "off: even drafts that are all accepted would make this engine only 1.00 times as fast"
+    )
+    assert core.begun == [1, 64, 4, 16]
+    learned = [words[1:] for words in core.asked if words and words[0] == "learn"]
+    assert len(learned) == len(core.begun) * len(LENGTHS)
+    assert (16, 16 * 3, pytest.approx(overhead + 0.064)) in learned
+    assert (core.aborted, core.resets) == (0, 1)
+
+
+@on_vllm
+def test_the_profile_of_a_slow_engine_ends_in_time(core_of: Make) -> None:
+    core = core_of(lambda tokens: 0.3 * tokens, pause=0.3)
+    began = time.monotonic()
+    assert np.isfinite(best_gain(measure(core, PlayedInputs(), PROFILE, Sampling(), 8)))
+    assert time.monotonic() - began < PROFILE_SECONDS + 1.5
+    assert (core.begun, core.aborted, core.resets) == ([1], 1, 1)
+
+
+@on_vllm
+def test_a_small_engine_is_measured_as_far_as_it_reaches(core_of: Make) -> None:
+    core = core_of(lambda tokens: 0.01)
+    small = EngineProfile(blocks=24, block_tokens=32, slots=8, context_tokens=256, device="cpu", engine="played")
+    assert {length for _, length in measure(core, PlayedInputs(), small, Sampling(), 2)} == {0, 1}
+    assert core.begun == [1, 8, 4]
+    tiny = EngineProfile(blocks=2, block_tokens=32, slots=8, context_tokens=48, device="cpu", engine="played")
+    assert measure(core, PlayedInputs(), tiny, Sampling(), 8) == {}

@@ -1,0 +1,278 @@
+"""Weights transactions on the reference store with scripted engines, in virtual time."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from openseer_core.errors import EngineError
+from openseer_core.queue.messages import Result
+from openseer_core.queue.states import Status
+from openseer_core.weights.publish import Canary, Source
+from openseer_core.weights.transaction import Drain, cancel
+from openseer_worker.scripted.text import scripted_scores
+from openseer_worker.weights.files import digest
+from tests.worker.fleet import Fleet, play
+
+CANARY_TOKENS = [3, 1, 4, 1, 5]
+
+
+def versions(results: list[Result]) -> set[tuple[str, ...]]:
+    return {tuple(chunk.version for chunk in result.chunks) for result in results}
+
+
+def test_drain_lets_the_old_batch_end_with_the_old_weights(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.publish(mode="drain")
+        assert (await fleet.until("quiesce")).seconds["prefetch"] < 0.5
+        await fleet.until("done")
+        await fleet.submit(1, "v1")
+        assert {chunk.version for one in await fleet.results(0) for chunk in one.chunks} == {"initial"}
+        assert {chunk.version for one in await fleet.results(1) for chunk in one.chunks} == {"v1"}
+
+    play(tmp_path, story)
+
+
+def test_keep_hands_running_responses_to_the_new_weights(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.publish(mode="keep")
+        told = await fleet.until("done", seconds=3)
+        assert sum(told.seconds.values()) < 1.0
+        results = await fleet.results(0)
+        assert {result.status for result in results} == {Status.OK}
+        assert versions(results) == {("initial", "v1")}
+        assert {result.version for result in results} == {"v1"}
+
+    play(tmp_path, story)
+
+
+def test_keep_aborts_what_is_too_stale(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.publish(mode="keep", max_staleness=0)
+        await fleet.until("done", seconds=3)
+        assert {result.status for result in await fleet.results(0)} == {Status.ABORTED}
+
+    play(tmp_path, story)
+
+
+def test_abort_ends_what_runs_and_keeps_its_tokens(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.publish(mode="abort")
+        await fleet.until("done", seconds=3)
+        results = await fleet.results(0)
+        assert {result.status for result in results} == {Status.ABORTED}
+        assert min(len(result.tokens) for result in results) > 50
+        await fleet.submit(1, "v1")
+        assert versions(await fleet.results(1)) == {("v1",)}
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize("phase", ["prefetch", "quiesce", "load"])
+def test_a_worker_that_dies_in_mid_transaction_is_not_waited_for_and_its_successor_joins(
+    tmp_path: Path, phase: str
+) -> None:
+    async def story(fleet: Fleet) -> None:
+        fleet.engines["worker-1"].hangs = True
+        await fleet.publish(mode="keep" if phase == "load" else "drain")
+        await fleet.until(phase)
+        fleet.kill("worker-1")
+        await asyncio.sleep(0.5)
+        fleet.start(1)
+        told = await fleet.until("done")
+        assert told.finished_at is not None
+        results = await fleet.results(0)
+        assert {result.status for result in results} == {Status.OK}
+        await asyncio.sleep(2)
+        assert {engine.loaded for engine in fleet.engines.values()} == {"v1"}
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize("phase", ["prefetch", "quiesce", "load", "commit"])
+def test_a_worker_that_joins_in_the_middle_never_works_with_weights_of_another_version(
+    tmp_path: Path, phase: str
+) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.publish("v1", mode="keep")
+        await fleet.until("done")
+        await fleet.publish("v2", mode="keep")
+        await fleet.until(phase)
+        fleet.start(2)
+        await fleet.until("done")
+        await fleet.submit(1, "v2")
+        await fleet.results(1)
+        assert fleet.engines["worker-2"].loaded == "v2"
+        spans = [[chunk.version for chunk in result.chunks] for result in await fleet.results(0)]
+        assert all(span == sorted(span) for span in spans)
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize("mode", ["keep", "abort"])
+def test_work_whose_claim_is_answered_after_the_order_is_handed_back(tmp_path: Path, mode: str) -> None:
+    async def story(fleet: Fleet) -> None:
+        fleet.store.delay = 1.5
+        fleet.start(2)
+        await asyncio.sleep(0.2)
+        await fleet.publish(mode=mode, prefetch=False)
+        await fleet.until("done")
+        for result in await fleet.results(0):
+            spans = [chunk.version for chunk in result.chunks]
+            assert spans == sorted(spans)
+            assert mode == "keep" or set(spans) <= {"initial"}
+
+    play(tmp_path, story)
+
+
+def test_a_load_that_fails_is_tried_again(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        fleet.engines["worker-1"].failures = 2
+        await fleet.publish(mode="keep", retries=2)
+        told = await fleet.until("done")
+        assert (told.attempt, told.message) == (2, "worker-1: the disk is gone")
+
+    play(tmp_path, story)
+
+
+def test_a_load_that_fails_for_good_takes_the_fleet_back(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        fleet.engines["worker-1"].failures = 1
+        await fleet.publish(mode="keep")
+        told = await fleet.until("failed")
+        assert (told.waiting_for, told.message) == (("worker-1",), "worker-1: the disk is gone")
+        results = await fleet.results(0)
+        assert {result.status for result in results} == {Status.OK}
+        assert versions(results) == {("initial", "initial")}
+        await fleet.publish(mode="keep")
+        await fleet.until("done")
+
+    play(tmp_path, story)
+
+
+def test_a_worker_that_cannot_go_back_leaves(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        fleet.engines["worker-1"].failures = 2
+        await fleet.publish(mode="keep")
+        told = await fleet.until("failed")
+        assert told.replaced == ("worker-1",)
+        with pytest.raises(EngineError, match="previous weights cannot be loaded again: the disk is gone"):
+            await fleet.tasks["worker-1"]
+        assert {result.status for result in await fleet.results(0)} == {Status.OK}
+
+    play(tmp_path, story)
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        fleet.engines["worker-1"].hangs = True
+        await fleet.publish(mode="keep", on_failure="replace", deadlines={"load": 5.0})
+        told = await fleet.until("done")
+        assert told.replaced == ("worker-1",)
+        assert told.message == "worker-1: not done with load within 5 s"
+        await fleet.tasks["worker-1"]
+        assert fleet.actions[0] == Drain(("worker-1",))
+        fleet.start(1)
+        await fleet.results(0)
+        assert fleet.engines["worker-1"].loaded == "v1"
+
+    play(tmp_path, story)
+
+
+def test_weights_that_are_not_there_are_refused_before_anybody_stops(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.publish(source=Source(path=str(tmp_path / "nowhere")), retries=1)
+        told = await fleet.until("failed", seconds=3)
+        assert told.attempt == 1
+        assert "there is no folder" in told.message
+        assert versions(await fleet.results(0)) == {("initial",)}
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize("on_failure", ["abort", "replace"])
+def test_weights_that_are_not_the_publishers_are_never_served(tmp_path: Path, on_failure: str) -> None:
+    async def story(fleet: Fleet) -> None:
+        fleet.weights("v1")
+        logprobs = scripted_scores("other content", CANARY_TOKENS)
+        canary = Canary(token_ids=CANARY_TOKENS, logprobs=logprobs)
+        await fleet.publish(mode="keep", canary=canary, on_failure=on_failure)
+        told = await fleet.until("failed")
+        assert "the canary's log-probabilities differ by" in told.message
+        assert "v1" not in fleet.store.claimed
+
+    play(tmp_path, story)
+
+
+def test_a_canary_that_agrees_is_reported_also_by_who_loads_later(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        fleet.weights("v1")
+        canary = Canary(token_ids=CANARY_TOKENS, logprobs=scripted_scores(digest(tmp_path / "v1"), CANARY_TOKENS))
+        await fleet.publish(mode="keep", canary=canary)
+        await fleet.until("done")
+        fleet.start(2)
+        await asyncio.sleep(2)
+        told = [one.info.weights for one in await fleet.store.workers()]
+        assert [(report.version, report.difference) for report in told if report is not None] == [("v1", 0.0)] * 3
+        (tmp_path / "v1" / "content").write_text("written over")
+        fleet.start(3)
+        await fleet.results(0)
+        await asyncio.sleep(5)
+        last = (await fleet.store.workers())[-1].info.weights
+        assert last is not None
+        assert (last.version, last.mismatch) == ("", True)
+        assert not fleet.tasks["worker-3"].done()
+
+    play(tmp_path, story)
+
+
+def test_a_cancelled_load_goes_back(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        fleet.engines["worker-1"].hangs = True
+        await fleet.publish(mode="keep")
+        await fleet.until("load")
+        orders = cancel(await fleet.store.orders(), fleet.now())
+        assert await fleet.store.swap_orders(orders)
+        fleet.kill("worker-1")
+        told = await fleet.until("failed")
+        assert told.message.startswith("aborted by request")
+        assert versions(await fleet.results(0)) == {("initial", "initial")}
+
+    play(tmp_path, story)
+
+
+async def rest(fleet: Fleet, how: str | None) -> None:
+    orders = await fleet.store.orders()
+    update = {"rest": how, "revision": orders.revision + 1, "rest_since": fleet.now()}
+    assert await fleet.store.swap_orders(orders.model_copy(update=update))
+
+
+def test_a_worker_sleeps_with_nothing_in_hand_and_wakes_with_what_was_published_meanwhile(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        await rest(fleet, "sleep")
+        await asyncio.sleep(1.5)
+        sleepers = [one for one in await fleet.store.workers() if one.info.weights and one.info.weights.asleep]
+        assert [(one.name, one.inflight) for one in sleepers] == [("worker-0", 0), ("worker-1", 0)]
+        claims = len(fleet.store.claimed)
+        await fleet.publish(mode="keep")
+        assert (await fleet.until("done")).participants == ()
+        await asyncio.sleep(2)
+        assert {engine.loaded for engine in fleet.engines.values()} == {"initial"}
+        assert len(fleet.store.claimed) == claims
+        await rest(fleet, None)
+        assert versions(await fleet.results(0)) == {("initial", "v1")}
+        told = [one.info.weights for one in await fleet.store.workers()]
+        assert not [report for report in told if report is None or report.asleep]
+
+    play(tmp_path, story)
+
+
+def test_a_fleet_that_is_to_stop_hands_everything_back(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        await rest(fleet, "stop")
+        await asyncio.sleep(1.5)
+        assert [one.inflight for one in await fleet.store.workers()] == [0, 0]
+        await rest(fleet, None)
+        await fleet.results(0)
+
+    play(tmp_path, story)

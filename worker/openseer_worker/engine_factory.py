@@ -1,0 +1,66 @@
+"""Which engine a job names, how it is warmed up and built. The real one takes seconds to import: only if wanted."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openseer_core.manifest.job import RolloutJob, Spec, Speculation
+from openseer_core.worker.speculation_enabled import Device, why_no_drafts
+from openseer_worker.engine import Engine
+from openseer_worker.gang import Place
+from openseer_worker.scripted.engine import ScriptedEngine
+from openseer_worker.settings import WorkerSettings
+from openseer_worker.vllm.environment import is_cpu_build
+
+if TYPE_CHECKING:
+    from openseer_worker.vllm.gang import VllmRank
+
+SICK_FILE = "SCRIPTED_ENGINE_SICK"
+"""Environment: the file whose existence makes a scripted engine sick, for trials of what a cluster does then."""
+
+
+def warm_up(job: RolloutJob) -> bool:
+    """Imports what the job's engine needs. True when workers should be pinned to a core each (CPU engines)."""
+    if job.spec.model.engine == "scripted":
+        return False
+    from openseer_worker.vllm.engine import preload  # noqa: PLC0415 - only a real engine is worth the wait
+
+    preload(job.spec.model.path)
+    return is_cpu_build()
+
+
+def build_engine(settings: WorkerSettings, place: Place | None = None) -> Engine:
+    """The engine that the job names; in a gang the leader's, at `place`. Takes seconds to minutes."""
+    spec = settings.job.spec
+    if spec.model.engine == "scripted":
+        sick_file = os.environ.get(SICK_FILE)
+        return ScriptedEngine(spec.model.scripted, Path(sick_file) if sick_file else None)
+    from openseer_worker.vllm.engine import VllmEngine  # noqa: PLC0415 - see above
+
+    return VllmEngine(
+        spec.model,
+        spec.workers.parallelism,
+        spec.sampling,
+        cache_salt=settings.cache_salt,
+        place=place,
+        speculation=_speculation(spec),
+        no_drafts=why_no_drafts(spec, _device()),
+    )
+
+
+def build_rank(settings: WorkerSettings, place: Place) -> "VllmRank | None":
+    """A follower's share of the engine at `place`; a scripted engine has none outside its leader."""
+    spec = settings.job.spec
+    if spec.model.engine == "scripted":
+        return None
+    from openseer_worker.vllm.gang import VllmRank  # noqa: PLC0415 - see above
+
+    return VllmRank(spec.model, spec.workers.parallelism, spec.sampling, place, _speculation(spec))
+
+
+def _speculation(spec: Spec) -> Speculation | None:
+    return None if why_no_drafts(spec, _device()) else spec.speculation
+
+
+def _device() -> Device:
+    return "cpu" if is_cpu_build() else "gpu"

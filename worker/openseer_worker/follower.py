@@ -1,0 +1,102 @@
+"""What a follower of a gang does: joins its leader, runs its share of the engine, and lives exactly as long as both."""
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from openseer_core.errors import EngineError
+from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_process.termination import report
+from openseer_worker.engine_factory import build_rank, warm_up
+from openseer_worker.gang import Follower, Place
+from openseer_worker.hardware.telemetry import Telemetry, sick
+from openseer_worker.health import Health
+from openseer_worker.loop import HEARTBEAT_SECONDS
+from openseer_worker.settings import WorkerSettings
+from openseer_worker.startup import all_or_stop, end_at_once, in_thread
+
+if TYPE_CHECKING:
+    from openseer_worker.vllm.gang import VllmRank
+
+log = logging.getLogger(__name__)
+
+
+async def follow(settings: WorkerSettings, health: Health, stop: asyncio.Event) -> None:
+    """One follower, until the leader says that it is the end. Raises EngineError, InputError.
+
+    `stop` asks for a drain of the whole worker: the others cannot go on without this rank. When the leader is lost the
+    process ends at once, for an engine that has lost a part hangs in whatever it does.
+    """
+    link = Follower(settings)
+    joining = asyncio.create_task(link.join())
+    warming = asyncio.create_task(in_thread(lambda: warm_up(settings.job)))
+    if not await all_or_stop(stop, joining, warming):
+        link.ask_drain()
+        log.info("ended before the gang was complete")
+        return
+    place = joining.result()
+    if place is None:
+        log.info("the leader ended before the gang was complete")
+        return
+    share = _Share(settings, health, link)
+    tasks = [asyncio.create_task(work) for work in (_ask_drain(stop, link), health.tick(), share.watch())]
+    computing = asyncio.create_task(share.compute(place))
+    holding = asyncio.create_task(link.hold())
+    try:
+        await asyncio.wait({computing, holding}, return_when=asyncio.FIRST_COMPLETED)
+        if not holding.done():
+            computing.result()
+        try:
+            holding.result()
+        except EngineError as error:
+            end_at_once(report(error))
+        await share.close()
+    finally:
+        for task in (*tasks, computing, holding):
+            task.cancel()
+    log.info("%s rank %d drained", settings.worker, settings.rank)
+
+
+async def _ask_drain(stop: asyncio.Event, link: Follower) -> None:
+    await stop.wait()
+    link.ask_drain()
+
+
+class _Share:
+    """This rank's processes and GPUs."""
+
+    def __init__(self, settings: WorkerSettings, health: Health, link: Follower) -> None:
+        self._settings = settings
+        self._health = health
+        self._link = link
+        self._rank: VllmRank | None = None
+        self._told = WorkerInfo("starting")
+
+    async def compute(self, place: Place) -> None:
+        """Builds the share and raises EngineError when it ends; a scripted engine has none, and it never does."""
+        rank = self._rank = await in_thread(lambda: build_rank(self._settings, place))
+        log.info("%s rank %d ready on %s", self._settings.worker, self._settings.rank, place.host)
+        self._health.serve(lambda: True, lambda: self._told)
+        if rank is None:
+            await asyncio.Event().wait()
+            return
+        await in_thread(rank.wait)
+        raise EngineError(f"the engine's process on rank {self._settings.rank} ended; look into this pod's log")
+
+    async def watch(self) -> None:
+        """Reads the GPUs, and tells the leader once they are sick."""
+        telemetry, told_sick = Telemetry(), False
+        while True:
+            readings = telemetry()
+            self._told = WorkerInfo("following", readings)
+            illness = sick(readings)
+            if illness and not told_sick:
+                log.error("the GPU is sick: %s", illness)
+                self._link.tell_sick(f"{self._settings.node} {illness}".strip())
+                told_sick = True
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def close(self) -> None:
+        """Ends the processes."""
+        if self._rank is not None:
+            await asyncio.to_thread(self._rank.close)

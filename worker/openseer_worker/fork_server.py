@@ -1,0 +1,189 @@
+"""A warm parent: imports the engine once, then forks a worker in a moment, each on a core of its own.
+
+Importing vLLM takes some twenty seconds of CPU; a forked worker has it already, so a fleet starts in the time of one
+and a worker that was killed is back in seconds. It must stay a single thread and must never touch a GPU.
+
+Lines of JSON. In: {"spawn": index}, {"stop": index}. Out: {"warm": seconds}, {"started": index, "pid": …},
+{"ended": index, "pid": …, "code": …} (negative: the signal's number). End of input: everything is killed.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import selectors
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from openseer_core.errors import OpenseerError
+from openseer_core.ids import worker_name
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_process.termination import report, start_log
+from openseer_worker.engine_factory import warm_up
+from openseer_worker.hardware.devices import VISIBLE, core_of, gpus_of
+from openseer_worker.main import run_worker
+from openseer_worker.settings import WorkerSettings
+
+PR_SET_PDEATHSIG = 1
+READ_BYTES = 65536
+
+
+class Nursery:
+    """The parent's state: which worker runs under which process id."""
+
+    def __init__(self, job: RolloutJob, store_url: str, logs: Path, *, out: int, pin: bool) -> None:
+        self._job = job
+        self._store_url = store_url
+        self._logs = logs
+        self._out = out
+        self._pin = pin
+        self._pids: dict[int, int] = {}
+
+    def obey(self, line: str) -> None:
+        """Carries out one line of input."""
+        match json.loads(line):
+            case {"spawn": int(index)}:
+                self._spawn(index)
+            case {"stop": int(index)}:
+                self._signal(index, signal.SIGTERM)
+            case other:
+                raise ValueError(f"unknown order {other!r}")
+
+    def bury(self) -> None:
+        """Reports every worker that has ended, and ends what is left of its process group."""
+        for index, pid in list(self._pids.items()):
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                _kill_group(pid)  # while its id is still ours
+                _, status = os.waitpid(pid, 0)
+                del self._pids[index]
+                self._say({"ended": index, "pid": pid, "code": os.waitstatus_to_exitcode(status)})
+
+    def kill(self) -> None:
+        """Kills all workers: whoever gave the orders is gone."""
+        for pid in self._pids.values():
+            _kill_group(pid)
+
+    def _say(self, message: dict[str, object]) -> None:
+        os.write(self._out, (json.dumps(message) + "\n").encode())
+
+    def _spawn(self, index: int) -> None:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._be_worker(index, parent)
+        self._pids[index] = pid
+        self._say({"started": index, "pid": pid})
+
+    def _signal(self, index: int, number: int) -> None:
+        if index in self._pids:
+            os.kill(self._pids[index], number)
+
+    def _place(self, index: int) -> None:
+        """A core of its own on a CPU, GPUs of its own where there are any."""
+        present = [device.name.removeprefix("nvidia") for device in sorted(Path("/dev").glob("nvidia[0-9]*"))]
+        if self._pin:
+            os.sched_setaffinity(0, {core_of(index, sorted(os.sched_getaffinity(0)))})
+        elif present and self._job.spec.model.engine == "vllm":
+            parallelism = self._job.spec.workers.parallelism
+            each = parallelism.tensor * parallelism.pipeline
+            os.environ[VISIBLE] = gpus_of(index, each, present, os.environ)
+
+    def _be_worker(self, index: int, parent: int) -> NoReturn:
+        code = 1
+        try:
+            os.setsid()
+            os.close(self._out)
+            die_with_parent(parent)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _redirect(self._logs / f"{worker_name(index)}.log")
+            start_log()
+            self._place(index)
+            code = run_worker(WorkerSettings(self._job, self._store_url, index))
+        except OpenseerError as error:
+            code = report(error)
+        except BaseException:  # noqa: BLE001 - nothing may unwind into the parent's code
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)  # the parent's exit handlers are not the child's to run
+
+
+def die_with_parent(parent: int) -> None:
+    """Asks the kernel to kill this process when its parent dies, and checks that it has not died already."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # nothing of it is left
+
+
+def _redirect(path: Path) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+
+
+def _note_nothing(_number: int, _frame: FrameType | None) -> None:
+    """A handler has to exist for the wake-up pipe to be written to."""
+
+
+def _serve(nursery: Nursery, children: int) -> None:
+    pending = ""
+    with selectors.DefaultSelector() as selector:
+        selector.register(0, selectors.EVENT_READ)
+        selector.register(children, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                data = os.read(key.fd, READ_BYTES)
+                if key.fd == children:
+                    nursery.bury()
+                elif not data:
+                    return
+                else:
+                    *lines, pending = (pending + data.decode()).split("\n")
+                    for line in lines:
+                        nursery.obey(line)
+
+
+def main() -> None:
+    """`python -m openseer_worker.fork_server`: started by the local runner, lives as long as its input."""
+    parser = argparse.ArgumentParser(description="Warm parent of local workers.")
+    parser.add_argument("--job", type=Path, required=True)
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--logs", type=Path, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args()
+    die_with_parent(options.parent)
+    started = time.monotonic()
+    out = os.dup(1)
+    os.dup2(2, 1)  # libraries print to standard output; that is for orders and reports alone
+    job = parse_job(json.loads(options.job.read_text()), str(options.job))
+    pin = warm_up(job)
+    readable, writable = os.pipe()
+    os.set_blocking(writable, False)
+    signal.signal(signal.SIGCHLD, _note_nothing)
+    signal.set_wakeup_fd(writable)
+    nursery = Nursery(job, options.store, options.logs, out=out, pin=pin)
+    os.write(out, (json.dumps({"warm": round(time.monotonic() - started, 1)}) + "\n").encode())
+    try:
+        _serve(nursery, readable)
+    finally:
+        nursery.kill()
+
+
+if __name__ == "__main__":
+    main()

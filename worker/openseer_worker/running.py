@@ -1,0 +1,209 @@
+"""The responses a worker holds: their tokens, what the store knows of them, and the blocks promised to them."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from openseer_core.ids import GroupId
+from openseer_core.manifest.job import Rollout
+from openseer_core.queue.group import GroupView
+from openseer_core.queue.kv_blocks import Footprint
+from openseer_core.queue.length_estimate import is_news
+from openseer_core.queue.messages import Claim, Delta, Pulse, Rescore
+from openseer_core.queue.policy import Policy
+from openseer_core.queue.quantum import Decision, Held, Room, decide
+from openseer_core.queue.states import FinishReason
+from openseer_core.tokens import ITEM_BYTES, count_items
+from openseer_worker.engine import EngineProfile, Progress
+
+TOKENS_PER_SECOND = 400
+"""More than a response gains per second as a rule: sizes what may be generated before the next decision. A response
+with many accepted drafts on a small model gains more; then twice the largest gain that was seen counts."""
+
+PROBE_INDEX = 0
+
+
+@dataclass(slots=True)
+class Response:
+    """One leased request in the engine. `written`: tokens of the response that the store has."""
+
+    claim: Claim
+    key: str
+    horizon: int
+    written: int
+    tokens: bytearray = field(default_factory=bytearray)
+    logprobs: bytearray = field(default_factory=bytearray)
+    finish: FinishReason | None = None
+    stop_reason: str = ""
+    leaving: bool = False
+    lost: bool = False
+
+    @property
+    def generated(self) -> int:
+        """Tokens of the response so far, those before this lease included."""
+        return self.claim.generated + count_items(self.tokens)
+
+    def take(self, progress: Progress) -> None:
+        """Adds what the engine produced."""
+        self.tokens += progress.tokens
+        self.logprobs += progress.logprobs
+        if progress.finish is not None:
+            self.finish, self.stop_reason = progress.finish, progress.stop_reason
+
+    def delta(self) -> Delta:
+        """What the store does not have yet."""
+        start = (self.written - self.claim.generated) * ITEM_BYTES
+        tokens, logprobs = bytes(self.tokens[start:]), bytes(self.logprobs[start:])
+        return Delta(self.claim.request, self.claim.fence, self.written, tokens, logprobs)
+
+
+class Holdings:
+    """All responses of one worker. The engine never holds more than the blocks and slots that are counted here."""
+
+    def __init__(self, profile: EngineProfile, policy: Policy, rollout: Rollout, slots: int) -> None:
+        self.room = Room(slots, profile.blocks)
+        self.margin = int(2 * rollout.checkpoint_seconds * TOKENS_PER_SECOND)
+        self.slack = max(1, slots // 16)
+        self.pulse: Pulse | None = None
+        """The latest news of the fleet; used for one decision that moves work, then waits for newer ones."""
+        self._most_margin = max(self.margin, rollout.quantum_tokens)
+        self._profile = profile
+        self._policy = policy
+        self._quantum = rollout.quantum_tokens
+        self._responses: dict[str, Response] = {}
+        self._views: dict[GroupId, GroupView] = {}
+        self._members: Counter[GroupId] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._responses)
+
+    def admit(self, claim: Claim) -> Response:
+        """Holds a newly claimed request."""
+        key = f"{claim.request}:{claim.fence}"
+        response = Response(claim, key, claim.generated + self._quantum, claim.generated)
+        self._responses[key] = response
+        self._members[claim.request.group] += 1
+        self.learn(claim.view)
+        return response
+
+    def take(self, progress: Progress) -> None:
+        """Adds what the engine produced for a response, if it is still held."""
+        response = self._responses.get(progress.key)
+        if response is not None:
+            response.take(progress)
+            self.margin = max(self.margin, min(2 * count_items(progress.tokens), self._most_margin))
+
+    def drop(self, key: str) -> None:
+        """Forgets a response that ended, was given back or was lost."""
+        group = self._responses.pop(key).claim.request.group
+        self._members[group] -= 1
+        if not self._members[group]:
+            del self._members[group], self._views[group]
+
+    def running(self) -> list[Response]:
+        """Those the engine still works on."""
+        return [one for one in self._responses.values() if one.finish is None]
+
+    def ended(self) -> list[Response]:
+        """Those the engine is done with and the store does not know yet."""
+        return [one for one in self._responses.values() if one.finish is not None]
+
+    def members(self) -> dict[GroupId, dict[int, int]]:
+        """The groups of all that is held: index → tokens generated of each response."""
+        found: dict[GroupId, dict[int, int]] = {}
+        for one in self._responses.values():
+            found.setdefault(one.claim.request.group, {})[one.claim.request.index] = one.generated
+        return found
+
+    def view(self, group: GroupId) -> GroupView:
+        """The newest view of a group of which something is held."""
+        return self._views[group]
+
+    @property
+    def free_slots(self) -> int:
+        """How many more responses the engine may run."""
+        return self.room.slots - len(self._responses)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of context in all that is held, prompts included: what another worker would have to compute again."""
+        return sum(count_items(one.claim.prompt) + one.generated for one in self._responses.values())
+
+    @property
+    def reserved_blocks(self) -> int:
+        """Blocks promised to all that is held."""
+        return sum(self._blocks(one, one.horizon) for one in self._responses.values())
+
+    @property
+    def free_blocks(self) -> int:
+        """Blocks promised to nobody."""
+        return self.room.blocks - self.reserved_blocks
+
+    def decide(self) -> Decision:
+        """Whose quantum is extended and who has to leave (see openseer_core.queue.quantum)."""
+        held = [self._held(one) for one in self._responses.values() if one.finish is None and not one.leaving]
+        occupied = self.reserved_blocks - sum(one.blocks for one in held)
+        room = Room(self.room.slots, self.room.blocks - occupied)
+        decision = decide(
+            held,
+            room,
+            self.pulse,
+            slack=2 * self.slack,
+            hysteresis=self._quantum,
+            divided=self._policy.divided,
+        )
+        for key in decision.go_on:
+            response = self._responses[key]
+            response.horizon = response.generated + self._quantum
+        for key in decision.leave:
+            self._responses[key].leaving = True
+            self.pulse = None
+        return decision
+
+    # ---- what groups are known to be
+
+    def learn(self, view: GroupView) -> None:
+        """Takes the newest view of a group."""
+        known = self._views.get(view.id)
+        if known is None or view.revision >= known.revision:
+            self._views[view.id] = view
+
+    def rescore_finish(self, response: Response) -> Rescore:
+        """The group's place once this response has finished; assumes that no other news comes first."""
+        view = self._views[response.claim.request.group].with_finish(response.generated)
+        self.learn(view)
+        return Rescore(view, self._policy.priority(view))
+
+    def rescore_running(self, responses: Iterable[Response]) -> list[Rescore]:
+        """News of groups whose running responses have outgrown the estimate by a step."""
+        rescores: list[Rescore] = []
+        for response in responses:
+            view = self._views[response.claim.request.group]
+            if is_news(view, response.generated):
+                view = view.with_running(response.generated)
+                self.learn(view)
+                rescores.append(Rescore(view, self._policy.priority(view)))
+        return rescores
+
+    def relearn(self, view: GroupView) -> None:
+        """Takes the store's view in place of one that assumed too much."""
+        self._views[view.id] = view
+
+    # ---- inside
+
+    def _blocks(self, response: Response, horizon: int) -> int:
+        prompt = count_items(response.claim.prompt)
+        longest = min(response.claim.max_tokens, self._profile.context_tokens - prompt)
+        footprint = Footprint(prompt, response.generated, horizon, longest, self.margin)
+        return footprint.blocks(self._profile.block_tokens)
+
+    def _held(self, response: Response) -> Held:
+        claim = response.claim
+        due = response.generated >= response.horizon
+        view = self._views[claim.request.group]
+        priority = self._policy.priority(view)
+        is_probe = claim.request.index == PROBE_INDEX
+        score = priority.request_score(claim.rank, response.generated, is_probe=is_probe)
+        horizon = response.generated + self._quantum if due else response.horizon
+        blocks, after = self._blocks(response, response.horizon), self._blocks(response, horizon)
+        return Held(response.key, score, due, response.generated, blocks, after)

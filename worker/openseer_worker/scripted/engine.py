@@ -1,0 +1,348 @@
+"""An engine that plays responses of given lengths by a step-time model: for studies, simulation and tests.
+
+It keeps vLLM's rules of slots, blocks and preemption, on the clock of the running event loop. Nothing happens per
+token: a step moves one counter, steps in which nothing ends are taken together, and tokens are made when collected.
+"""
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from openseer_core.errors import EngineError, LoadError
+from openseer_core.manifest.job import Scripted
+from openseer_core.queue.states import FinishReason
+from openseer_core.tokens import ITEM_BYTES, unpack_tokens
+from openseer_worker.engine import DraftNews, EngineProfile, NewWeights, Progress, Work
+from openseer_worker.scripted.text import planned_end, scripted_logprobs, scripted_scores, scripted_tokens
+from openseer_worker.weights.files import check_files, digest
+
+LOAD_SECONDS = 0.05
+LOAD_BYTES_PER_SECOND = 2e9
+"""How long it takes to load weights: so long, and so fast on top."""
+SCORE_SECONDS = 0.01
+
+# Stands for a response's index where the prompt of its group is meant.
+_PROMPT = -1
+
+
+@dataclass(slots=True, eq=False)
+class _Play:
+    """A work being played. While it runs it has `before + (steps - since)` new tokens."""
+
+    work: Work
+    target: int
+    reason: FinishReason
+    before: int = 0
+    since: int = 0
+    collected: int = 0
+    phase: int = 0
+    finish: FinishReason | None = None
+
+    @property
+    def key(self) -> str:
+        return self.work.key
+
+    def held(self, new_tokens: int) -> int:
+        """Tokens of prompt and response when the response has grown by `new_tokens`."""
+        return len(self.work.prompt) + len(self.work.tokens) + new_tokens
+
+
+class _PrefixCache:
+    """Blocks of earlier works that nobody has taken since, the longest unused first to go."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[tuple[str, int], int] = {}
+        self._sum = 0
+
+    def blocks(self, key: tuple[str, int]) -> int:
+        return self._blocks.get(key, 0)
+
+    def keep(self, key: tuple[str, int], count: int) -> None:
+        """Holds `count` blocks of a response, or of the prompt that a group shares, as the newest."""
+        known = self._blocks.pop(key, 0)
+        self._blocks[key] = max(count, known)
+        self._sum += self._blocks[key] - known
+
+    def shrink_to(self, room: int) -> None:
+        while self._sum > room and self._blocks:
+            self._sum -= self._blocks.pop(next(iter(self._blocks)))
+
+
+class ScriptedEngine:
+    """Plays works on the event loop that `start` is called in; `figures` counts preemptions as vLLM would.
+
+    It plays a sick GPU too: from the moment at which the file `sick_file` exists.
+    """
+
+    drafts = False
+
+    def __init__(self, scripted: Scripted, sick_file: Path | None = None) -> None:
+        self._scripted = scripted
+        self._sick_file = sick_file
+        self.profile = EngineProfile(
+            blocks=scripted.kv_blocks,
+            block_tokens=scripted.block_tokens,
+            slots=scripted.slots,
+            context_tokens=scripted.max_model_len,
+            device="none",
+            engine="scripted",
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: Callable[[], None] = _nobody
+        self._timer: asyncio.TimerHandle | None = None
+        self._failure: EngineError | None = None
+        self._waiting: deque[_Play] = deque()
+        self._running: dict[str, _Play] = {}
+        self._ended: list[_Play] = []
+        self._ends: list[tuple[int, str]] = []
+        # How many running works take a new block at the begin of step n: _crossings[n % block_tokens].
+        self._crossings = [0] * scripted.block_tokens
+        self._used = 0
+        self._cache = _PrefixCache()
+        self._prefill = 0
+        self._ends_at = 0.0
+        self._steps = self._tokens = self._preemptions = self._cached = 0
+        self._content = ""
+
+    def start(self, wake: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wake = wake
+        if self._ended:
+            self._loop.call_soon(wake)
+        self._go_on()
+
+    def add(self, work: Work) -> None:
+        self._settle()
+        target, reason = planned_end(work, self.profile.context_tokens)
+        play = _Play(work, target - len(work.tokens), reason)
+        if play.target <= 0:
+            self._end(play, reason)
+        else:
+            self._waiting.append(play)
+        self._go_on()
+
+    def abort(self, key: str) -> None:
+        self._settle()
+        waiting = next((play for play in self._waiting if play.key == key), None)
+        if waiting is not None:
+            self._waiting.remove(waiting)
+            self._end(waiting, FinishReason.ABORTED)
+        elif key in self._running:
+            self._end(self._stop(self._running[key], grown=True), FinishReason.ABORTED)
+        self._go_on()
+
+    def collect(self) -> list[Progress]:
+        self._settle()
+        ended, self._ended = self._ended, []
+        plays = [*self._running.values(), *self._waiting, *ended]
+        progress = [self._progress(play) for play in plays if play.finish or self._new_tokens(play) > play.collected]
+        self._go_on()
+        return progress
+
+    def figures(self) -> dict[str, float | int | str]:
+        self._settle()
+        return {
+            "steps": self._steps,
+            "tokens": self._tokens,
+            "preemptions": self._preemptions,
+            "running": len(self._running),
+            "waiting": len(self._waiting),
+            "kv_used": self._used / self.profile.blocks,
+            "cached_tokens": self._cached,
+            **({"sick": f"{self._sick_file} is there"} if self._sick_file and self._sick_file.exists() else {}),
+        }
+
+    def check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    async def feed(self, news: DraftNews) -> list[int]:
+        return [position + len(tokens) // ITEM_BYTES for *_, position, tokens in news.rows]
+
+    async def load_weights(self, weights: NewWeights) -> None:
+        if weights.transfer is not None:
+            raise LoadError("transfer: a scripted engine has no weights that could be sent to it; publish a path")
+        size, content = 0, ""
+        if weights.folder is not None:
+            size, content = check_files(weights.folder), digest(weights.folder)
+        await asyncio.sleep(LOAD_SECONDS + size / LOAD_BYTES_PER_SECOND)
+        self._content = content
+        self._cache = _PrefixCache()
+
+    async def score(self, tokens: list[int]) -> list[float]:
+        await asyncio.sleep(SCORE_SECONDS)
+        return scripted_scores(self._content, tokens)
+
+    async def sleep(self) -> None:
+        self._cache = _PrefixCache()
+
+    async def wake(self) -> None:
+        return
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop = None
+        self._running.clear()
+        self._waiting.clear()
+
+    # What a work has, and how it ends.
+
+    def _new_tokens(self, play: _Play) -> int:
+        return play.before + (self._steps - play.since if play.key in self._running else 0)
+
+    def _progress(self, play: _Play) -> Progress:
+        work, begin, new_tokens = play.work, len(play.work.tokens), self._new_tokens(play)
+        span = (work.group, work.index, begin + play.collected, begin + new_tokens)
+        play.collected = new_tokens
+        tokens = scripted_tokens(*span)
+        logprobs = scripted_logprobs(*span) if work.sampling.logprobs != "none" else b""
+        last = unpack_tokens(tokens[-ITEM_BYTES:]) if play.finish == FinishReason.STOP else []
+        return Progress(play.key, tokens, logprobs, play.finish, str(last[0]) if last else "")
+
+    def _end(self, play: _Play, reason: FinishReason) -> None:
+        play.finish = reason
+        self._ended.append(play)
+        if self._loop is not None:
+            self._loop.call_soon(self._wake)
+
+    def _stop(self, play: _Play, *, grown: bool) -> _Play:
+        """Takes a work off its slot; its full blocks stay cached. `grown`: it has its blocks for this step."""
+        new_tokens = self._new_tokens(play)
+        held = play.held(new_tokens)
+        del self._running[play.key]
+        play.before = new_tokens
+        self._crossings[play.phase] -= 1
+        self._used -= self._blocks(held if grown else held - 1)
+        # The newest token is computed only by the step after it.
+        self._cache.keep((play.work.group, play.work.index), (held - 1) // self.profile.block_tokens)
+        self._cache.shrink_to(self.profile.blocks - self._used)
+        return play
+
+    # The clock.
+
+    def _go_on(self, *, begin: bool = False) -> None:
+        """Sets the timer to the next moment at which something may change.
+
+        An idle engine begins only when the timer calls: so works that are added together start together.
+        """
+        if self._loop is None or self._failure is not None:
+            return
+        now = self._loop.time()
+        if begin and not self._running and self._waiting:
+            self._begin_step(now)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._running and self._waiting:
+            self._timer = self._loop.call_at(now, self._tick)
+        elif self._running:
+            at = self._ends_at + (0 if self._waiting else (self._next_end() - self._steps - 1) * self._plain_step())
+            self._timer = self._loop.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._settle()
+        self._go_on(begin=True)
+
+    def _settle(self) -> None:
+        """Plays all steps that have ended by now."""
+        if self._loop is None or self._failure is not None:
+            return
+        now = self._loop.time()
+        while self._running and self._ends_at <= now:
+            self._steps += 1
+            self._tokens += len(self._running)
+            while self._running and self._next_end() == self._steps:
+                play = self._stop(self._running[heapq.heappop(self._ends)[1]], grown=False)
+                self._end(play, play.reason)
+            self._begin_step(self._ends_at)
+            self._skip(now)
+
+    def _begin_step(self, at: float) -> None:
+        """As vLLM schedules: first blocks for what runs, and new works only when nothing had to give way."""
+        prefill = 0
+        if not self._grow():
+            while self._waiting and self._fits(self._waiting[0]):
+                prefill += self._admit(self._waiting.popleft())
+        if not self._running and self._waiting:
+            self._fail(f"the KV cache of {self.profile.blocks} blocks cannot hold work {self._waiting[0].key}")
+        self._prefill = prefill
+        self._ends_at = at + self._plain_step() + prefill / self._scripted.prefill_tokens_per_second
+
+    def _skip(self, now: float) -> None:
+        """Takes steps together in which nothing ends, begins or runs out of blocks."""
+        if not self._running or self._waiting or self._ends_at > now:
+            return
+        step = self._plain_step()
+        count = min(int((now - self._ends_at) / step) + 1, self._next_end() - self._steps) - 1
+        cycles, rest = divmod(count, len(self._crossings))
+        need = cycles * len(self._running)
+        need += sum(self._crossings[(self._steps + 1 + turn) % len(self._crossings)] for turn in range(rest))
+        if count <= 0 or self._used + need > self.profile.blocks:
+            return
+        self._used += need
+        self._steps += count
+        self._tokens += count * len(self._running)
+        self._ends_at += count * step
+
+    def _next_end(self) -> int:
+        """The step at which the first running work ends; entries of works that gave way are dropped on the way."""
+        while True:
+            step, key = self._ends[0]
+            play = self._running.get(key)
+            if play is not None and play.since + play.target - play.before == step:
+                return step
+            heapq.heappop(self._ends)
+
+    def _plain_step(self) -> float:
+        return self._scripted.step_seconds + self._scripted.step_seconds_per_request * len(self._running)
+
+    # Slots and blocks.
+
+    def _blocks(self, tokens: int) -> int:
+        return -(-tokens // self.profile.block_tokens)
+
+    def _grow(self) -> bool:
+        """Blocks for the next token of every running work; the newest give way when they do not suffice."""
+        preempted = False
+        turn = self._steps % len(self._crossings)
+        while self._used + self._crossings[turn] > self.profile.blocks:
+            play = self._stop(next(reversed(self._running.values())), grown=False)
+            self._waiting.appendleft(play)
+            self._preemptions += 1
+            preempted = True
+        self._used += self._crossings[turn]
+        return preempted
+
+    def _fits(self, play: _Play) -> bool:
+        room = self.profile.blocks - self._used
+        return len(self._running) < self.profile.slots and self._blocks(play.held(play.before)) <= room
+
+    def _admit(self, play: _Play) -> int:
+        """Gives a work a slot and blocks; returns the tokens that its prefill computes."""
+        held, size = play.held(play.before), self.profile.block_tokens
+        self._used += self._blocks(held)
+        play.since = self._steps
+        play.phase = (self._steps - held + 1) % size
+        self._crossings[play.phase] += 1
+        self._running[play.key] = play
+        heapq.heappush(self._ends, (self._steps + play.target - play.before, play.key))
+        self._cache.shrink_to(self.profile.blocks - self._used)
+        work = play.work
+        known = max(self._cache.blocks((work.group, work.index)), self._cache.blocks((work.group, _PROMPT)))
+        hit = min(known, (held - 1) // size) * size
+        self._cached += hit
+        self._cache.keep((work.group, _PROMPT), len(work.prompt) // size)
+        return held - hit
+
+    def _fail(self, reason: str) -> None:
+        self._failure = EngineError(f"the engine failed: {reason}")
+        if self._loop is not None:
+            self._loop.call_soon(self._wake)
+
+
+def _nobody() -> None:
+    """Stands for the caller before `start`."""

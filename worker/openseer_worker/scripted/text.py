@@ -1,0 +1,95 @@
+"""What the scripted engine writes: tokens, log-probabilities and lengths, each a function of the response alone."""
+
+from functools import cache, lru_cache
+from hashlib import blake2b
+from math import exp
+from statistics import NormalDist
+
+from openseer_core.queue.states import FinishReason
+from openseer_core.tokens import ITEM_BYTES, count_items, pack_logprobs, pack_tokens
+from openseer_worker.engine import Work
+
+VOCABULARY = 50021
+"""Token ids are below this prime, and no two of as many neighbours are equal: a lost or doubled token shows."""
+
+_STRIDE = 7919
+_LOGPROB_LEVELS = 1009
+# Drawn lengths: the median as a part of maxTokens, and the spread (of the logarithm) between and within groups.
+_MEDIAN_PART = 1 / 6
+_SPREAD_OF_GROUPS = 0.9
+_SPREAD_IN_GROUP = 0.35
+_NORMAL = NormalDist()
+
+
+def scripted_tokens(group: str, index: int, start: int, stop: int) -> bytes:
+    """Tokens `start` to `stop` of a response, as bytes."""
+    return _turn(_token_ring(), _hash(group, index) + start, stop - start)
+
+
+def scripted_logprobs(group: str, index: int, start: int, stop: int) -> bytes:
+    """Their log-probabilities, as bytes: negative, and different from place to place."""
+    return _turn(_logprob_ring(), _hash(group, index) + start, stop - start)
+
+
+def scripted_scores(content: str, tokens: list[int]) -> list[float]:
+    """Log-probabilities of `tokens[1:]` by weights of that content (see weight_files.digest): any other differs."""
+    prefixes = (f"{content}\x1f{tokens[: end + 1]}".encode() for end in range(1, len(tokens)))
+    return [-(int.from_bytes(blake2b(one, digest_size=4).digest(), "big") + 1) / 2**28 for one in prefixes]
+
+
+def planned_end(work: Work, context_tokens: int) -> tuple[int, FinishReason]:
+    """The length of the whole response, and why it ends there."""
+    forced = work.true_length > 0 and work.sampling.force_lengths
+    if forced:
+        length, reason = work.true_length, FinishReason.LENGTH
+    else:
+        length = max(_own_length(work), work.sampling.min_tokens)
+        reason = FinishReason.STOP if length < work.max_tokens else FinishReason.LENGTH
+        length = min(length, work.max_tokens)
+    room = context_tokens - len(work.prompt)
+    return (room, FinishReason.CONTEXT_FULL) if room < length else (length, reason)
+
+
+def _own_length(work: Work) -> int:
+    if work.true_length > 0:
+        return work.true_length
+    if work.sampling.ignore_eos:
+        return work.max_tokens
+    drawn = drawn_length(work.group, work.index, work.max_tokens)
+    # What is longer already goes on after its environment's turn: with a turn of the same length.
+    return drawn if len(work.tokens) < drawn else len(work.tokens) + drawn
+
+
+def drawn_length(group: str, index: int, max_tokens: int) -> int:
+    """A length with a heavy tail, like to those of the same group; may be beyond `max_tokens`."""
+    of_group = _NORMAL.inv_cdf(_share(group, -1)) * _SPREAD_OF_GROUPS
+    of_response = _NORMAL.inv_cdf(_share(group, index)) * _SPREAD_IN_GROUP
+    return max(1, round(max_tokens * _MEDIAN_PART * exp(of_group + of_response)))
+
+
+def _share(group: str, index: int) -> float:
+    """A number between 0 and 1, both excluded."""
+    return (_hash(group, index) % 2**32 + 0.5) / 2**32
+
+
+@lru_cache(maxsize=65536)
+def _hash(group: str, index: int) -> int:
+    return int.from_bytes(blake2b(f"{group}\x1f{index}".encode(), digest_size=8).digest(), "big")
+
+
+@cache
+def _token_ring() -> bytes:
+    return pack_tokens(value * _STRIDE % VOCABULARY for value in range(VOCABULARY))
+
+
+@cache
+def _logprob_ring() -> bytes:
+    return pack_logprobs(-(value + 1) / 256 for value in range(_LOGPROB_LEVELS))
+
+
+def _turn(ring: bytes, start: int, count: int) -> bytes:
+    """`count` items of a ring from `start` on: copied as a whole, whatever their number."""
+    begin = start % count_items(ring)
+    rounds = -(-(begin + count) // count_items(ring))
+    whole = ring if rounds <= 1 else ring * rounds
+    return whole[begin * ITEM_BYTES : (begin + count) * ITEM_BYTES]

@@ -1,0 +1,171 @@
+"""How a worker begins: engine and store at the same time, both with patience, and gone at once when it is asked to end.
+
+Engines are imported and built in threads, so that signals, probes and heartbeats go on meanwhile.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
+
+from openseer_core.errors import StoreError, StoreUnavailableError
+from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_store.connect import open_store
+from openseer_store.port import Store
+from openseer_worker.engine import Engine
+from openseer_worker.engine_factory import build_engine, warm_up
+from openseer_worker.gang import Leader
+from openseer_worker.loop import HEARTBEAT_SECONDS
+from openseer_worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+STORE_PATIENCE_SECONDS = 600.0
+"""Longest wait for the store at the start: its pod may need a node, an image and a volume first."""
+STORE_ASK_SECONDS = 1.0
+"""How long one of the tries within that patience lasts: short, so that pauses between its own tries stay short."""
+LEAVE_SECONDS = 2.0
+"""Longest wait for the store to forget a worker that ends before it was ready."""
+THREAD = "openseer-build"
+
+_Result = TypeVar("_Result")
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event of the running loop that SIGTERM and SIGINT set."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def in_thread(work: Callable[[], _Result]) -> _Result:
+    """Runs `work` in a thread that nobody waits for: what builds an engine cannot be interrupted, only left."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_Result] = loop.create_future()
+
+    def settle(set_outcome: Callable[[Any], None], outcome: object) -> None:
+        if not future.done():
+            set_outcome(outcome)
+
+    def run() -> None:
+        set_outcome: Callable[[Any], None] = future.set_result
+        outcome: object
+        try:
+            outcome = work()
+        except BaseException as error:  # noqa: BLE001 - it is raised again where it is awaited
+            set_outcome, outcome = future.set_exception, error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, set_outcome, outcome)
+
+    threading.Thread(target=run, name=THREAD, daemon=True).start()
+    return await future
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends the process, at once where a thread is left that builds or watches an engine."""
+    if any(thread.name == THREAD for thread in threading.enumerate()):
+        end_at_once(code)
+    sys.exit(code)
+
+
+def end_at_once(code: int) -> NoReturn:
+    """Ends the process without tidying up; its children notice and end too."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+async def all_or_stop(stop: asyncio.Event, *tasks: asyncio.Task[Any]) -> bool:
+    """True when all tasks are done, False when `stop` was set before. Raises the error of the first one that fails.
+
+    Tasks that are not done then are cancelled.
+    """
+    stopping = asyncio.create_task(stop.wait())
+    pending = set(tasks)
+    try:
+        while pending and not stop.is_set():
+            done, _ = await asyncio.wait({stopping, *pending}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            pending -= done
+        return not pending
+    finally:
+        for task in (stopping, *tasks):
+            task.cancel()
+        await asyncio.gather(stopping, *tasks, return_exceptions=True)
+
+
+class Start:
+    """The begin of the worker that the store knows: a single process, or the leader of a gang."""
+
+    def __init__(self, settings: WorkerSettings, stop: asyncio.Event, gang: Leader | None) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._gang = gang
+        self._store: Store | None = None
+
+    async def run(self) -> tuple[Store, Engine] | None:
+        """Store and engine; None when `stop` was set, or a drain was asked for, before both were there.
+
+        Raises InputError, StoreError or EngineError. Unless it gives the store it has closed it.
+        """
+        building = asyncio.create_task(self._build())
+        greeting = asyncio.create_task(self._greet(building))
+        try:
+            if await all_or_stop(self._stop, building, greeting):
+                return greeting.result(), building.result()
+        except BaseException:
+            await self._leave()
+            raise
+        await self._leave()
+        return None
+
+    async def _build(self) -> Engine:
+        settings, place = self._settings, None
+        if self._gang is not None:
+            _, place = await asyncio.gather(in_thread(lambda: warm_up(settings.job)), self._gang.assemble())
+        return await in_thread(lambda: build_engine(settings, place))
+
+    async def _greet(self, building: asyncio.Task[Engine]) -> Store:
+        """Finds the store and says there that the worker starts, until the engine is built."""
+        store = self._store = await _reach_store(self._settings)
+        while not building.done():
+            directive = await store.heartbeat(self._settings.worker, WorkerInfo("starting", self._settings.place))
+            if directive.drain:
+                log.info("asked to drain")
+                self._stop.set()
+            await asyncio.wait({building}, timeout=HEARTBEAT_SECONDS)
+        return store
+
+    async def _leave(self) -> None:
+        if self._store is not None:
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(LEAVE_SECONDS):
+                    await self._store.deregister(self._settings.worker)
+            await self._store.close()
+
+
+async def _reach_store(settings: WorkerSettings) -> Store:
+    """The job's store, waited for. Raises StoreUnavailableError after STORE_PATIENCE_SECONDS."""
+    now = asyncio.get_running_loop().time
+    give_up_at = now() + STORE_PATIENCE_SECONDS
+    place = (settings.store_url, settings.job.name, settings.job.namespace)
+    waiting = False
+    while True:
+        try:
+            found = await open_store(*place, retry_seconds=STORE_ASK_SECONDS)
+        except StoreUnavailableError as error:
+            if now() > give_up_at:
+                raise StoreUnavailableError(f"waited {STORE_PATIENCE_SECONDS:.0f} s for the store: {error}") from None
+            if not waiting:
+                log.info("waiting for the store: %s", error)
+            waiting = True
+        else:
+            await found.close()
+            return await open_store(*place)  # once more, with the patience of a worker that runs

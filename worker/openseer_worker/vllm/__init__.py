@@ -1,0 +1,6 @@
+"""The vLLM engine: the only folder that imports vllm and torch.
+
+Read `environment` (what must be set before vLLM is imported), `arguments`, `engine`, `outputs`, `profile`; for drafts
+`draft_link`, `drafts`, `step_profile`; `weight_loading`, `gang`; `extension` and `cpu` run inside vLLM's own workers.
+Tests: tests/worker/vllm.
+"""

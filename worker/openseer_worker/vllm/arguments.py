@@ -1,0 +1,187 @@
+"""The manifest's words → vLLM's: engine arguments, sampling parameters, and readable errors."""
+
+# vLLM and what it builds on carry few types: what comes from them is Any here, and named types begin at our own edge.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from vllm import SamplingParams
+from vllm.engine.arg_utils import EngineArgs
+from vllm.exceptions import VLLMValidationError
+
+from openseer_core.errors import ModelError, OpenseerError
+from openseer_core.manifest.job import Logprobs, Model, Parallelism, Speculation
+from openseer_worker.engine import Work
+from openseer_worker.gang import Place
+
+_LOGPROBS_MODES = {"sampled": "processed_logprobs", "raw": "raw_logprobs", "none": "processed_logprobs"}
+_CPU_KV_BYTES = 256 * 2**20
+# Small blocks waste less of a small cache than vLLM's own 128.
+_CPU_BLOCK_TOKENS = 32
+# Either of these says how much memory the cache is to take.
+_KV_SIZES = frozenset({"kv_cache_memory_bytes", "gpu_memory_utilization"})
+REFUSALS = (ValueError, VLLMValidationError)
+"""How vLLM refuses one request: its own kind of error is not everywhere a ValueError."""
+_REASON_CHARS = 500
+_DULL_LINES = ("Traceback", "For further information", "During handling")
+
+
+def engine_arguments(
+    model: Model,
+    parallelism: Parallelism,
+    logprobs: Logprobs,
+    *,
+    on_cpu: bool,
+    place: Place | None = None,
+    speculation: Speculation | None = None,
+) -> EngineArgs:
+    """The arguments of the engine, in a gang those of the rank at `place`. `speculation`: None when it does not draft.
+
+    Raises ModelError for arguments that vLLM does not know or refuses.
+    """
+    known = {field.name for field in fields(EngineArgs)}
+    unknown = sorted(set(model.engine_args) - known)
+    if unknown:
+        raise ModelError(f"spec.model.engineArgs: vLLM knows no argument {', '.join(unknown)}")
+    _check_folder("spec.model.path", model.path)
+    if model.tokenizer:
+        _check_folder("spec.model.tokenizer", model.tokenizer)
+    values: dict[str, Any] = {
+        "use_tqdm_on_load": False,
+        "worker_extension_cls": "openseer_worker.vllm.extension.WorkerExtension",
+    }
+    if on_cpu and parallelism.pipeline > 1:
+        # Its stages are prepared by a warm-up, which vLLM skips on a CPU without compilation.
+        raise ModelError("spec.workers.parallelism.pipeline: found more than 1, allowed on CPUs: 1; use tensor")
+    if on_cpu:
+        values |= _cpu_defaults(model)
+    values |= model.engine_args
+    values |= {
+        "model": model.path,
+        "tokenizer": model.tokenizer,
+        "revision": model.revision,
+        "tokenizer_revision": None if model.tokenizer else model.revision,
+        "dtype": model.dtype,
+        "tensor_parallel_size": parallelism.tensor,
+        "pipeline_parallel_size": parallelism.pipeline,
+        "logprobs_mode": _LOGPROBS_MODES[logprobs],
+        "enable_prefix_caching": True,
+        "disable_log_stats": False,
+        # vLLM's own default is 0: then all workers would draw the same noise for the requests that bring no seed.
+        "seed": secrets.randbits(31),
+    }
+    if speculation is not None:
+        values |= _draft_values(speculation, model.engine_args.get("additional_config"))
+    if place is not None:
+        values |= _gang_values(place)
+    with readable("spec.model.engineArgs: vLLM refuses them"):
+        return EngineArgs(**values)
+
+
+def sampling_params(work: Work, remaining: int, *, log_probabilities: bool) -> SamplingParams:
+    """What vLLM is asked for: at most `remaining` tokens more. Stop strings are not among it: we check those."""
+    sampling = work.sampling
+    forced = is_forced(work)
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        max_tokens=remaining,
+        min_tokens=0 if forced else min(remaining, max(0, sampling.min_tokens - len(work.tokens))),
+        stop_token_ids=[] if forced else list(sampling.stop_token_ids),
+        seed=work.seed,
+        ignore_eos=forced or sampling.ignore_eos,
+        logprobs=0 if log_probabilities else None,
+        detokenize=False,
+        extra_args={"group": work.group, "index": work.index, "response_start": len(work.prompt)},
+    )
+
+
+def is_forced(work: Work) -> bool:
+    """True when the length of the response is given, so that nothing else ends it."""
+    return work.sampling.force_lengths and work.true_length > 0
+
+
+def token_limit(work: Work) -> int:
+    """The length of the whole response at which it ends."""
+    return work.true_length if is_forced(work) else work.max_tokens
+
+
+@contextmanager
+def readable(what: str) -> Generator[None]:
+    """Turns whatever vLLM raises into a ModelError of one message; our own errors pass."""
+    try:
+        yield
+    except OpenseerError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{what}: {_reason(error)}") from error
+
+
+def _cpu_defaults(model: Model) -> dict[str, Any]:
+    """Settings that make an engine on a CPU start fast and small; the user's own win."""
+    values: dict[str, Any] = {
+        "enforce_eager": True,
+        "block_size": _CPU_BLOCK_TOKENS,
+        "worker_extension_cls": "openseer_worker.vllm.cpu.CpuWorkerExtension",
+    }
+    if not _KV_SIZES & set(model.engine_args) and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+        values["kv_cache_memory_bytes"] = _CPU_KV_BYTES
+    return values
+
+
+def _draft_values(speculation: Speculation, own: Any) -> dict[str, Any]:
+    """What makes vLLM draft with our proposer, which reads its options from `additional_config`; `own`: the user's.
+
+    The schedule by batch size says nothing new. With one, vLLM does not pad new requests with empty drafts.
+    """
+    most = speculation.max_tokens
+    return {
+        "speculative_config": {
+            "method": "custom_class",
+            "model": "openseer_worker.vllm.drafts.GroupProposer",
+            "num_speculative_tokens": most,
+            "num_speculative_tokens_per_batch_size": [[1, 1, most]],
+        },
+        "additional_config": {
+            **(own if isinstance(own, dict) else {}),
+            "openseer_drafts": {"memory_bytes": speculation.memory_megabytes * 2**20},
+        },
+    }
+
+
+def _gang_values(place: Place) -> dict[str, Any]:
+    """What makes an engine one rank of several nodes: vLLM's own multi-node executor, without Ray."""
+    return {
+        "distributed_executor_backend": "mp",
+        "nnodes": place.nodes,
+        "node_rank": place.rank,
+        "master_addr": place.leader,
+        "master_port": place.port,
+        "seed": place.seed,
+    }
+
+
+def _check_folder(field: str, path: str) -> None:
+    """A path that can only be a folder must be one; anything else may be an id of the hub."""
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if looks_local and not Path(path).is_dir():
+        raise ModelError(f"{field}: there is no folder {path}")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        parts = [f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}".lstrip(": ") for entry in error.errors()]
+        return "; ".join(parts)[:_REASON_CHARS]
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_DULL_LINES)]
+    return " ".join(telling)[:_REASON_CHARS] or type(error).__name__

@@ -1,0 +1,383 @@
+"""The real engine: vLLM's core, stepped in a thread of its own.
+
+The event loop's side only appends to a list and swaps a dictionary. The thread applies the commands between two steps
+and gathers what each step yields. It speaks to vLLM's core directly: vLLM's own output path makes several objects per
+token for text and streams that nobody reads here.
+"""
+
+# vLLM and what it builds on carry few types: what comes from them is Any here, and named types begin at our own edge.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, TypeVar, cast
+
+from openseer_core.errors import EngineError, LoadError
+from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
+from openseer_core.queue.states import FinishReason
+from openseer_core.tokens import pack_tokens
+from openseer_core.worker.speculation_enabled import MIN_P_IGNORED
+from openseer_text.stop_strings import Decode, StopChecker
+from openseer_worker.engine import DraftNews, NewWeights, Progress, Work
+from openseer_worker.gang import Place
+from openseer_worker.vllm import environment, weight_loading
+from openseer_worker.vllm.draft_link import DraftLink
+from openseer_worker.vllm.engine_calls import Call
+from openseer_worker.vllm.outputs import Running, Yield, read
+from openseer_worker.vllm.profile import profile_of
+
+_Result = TypeVar("_Result")
+_LOG = logging.getLogger(__name__)
+_JOIN_SECONDS = 10.0
+_TASKS = ("generate",)
+_HEAVY = (
+    "openseer_worker.vllm.arguments",
+    "vllm.model_executor.model_loader",
+    "vllm.v1.engine.core",
+    "vllm.v1.engine.core_client",
+    "vllm.v1.executor.uniproc_executor",
+)
+_HEAVY_CPU = ("vllm.v1.worker.cpu_worker", "openseer_worker.vllm.cpu")
+
+
+def preload(model_path: str = "") -> None:
+    """Imports everything heavy. A parent that has done so can fork workers that start in seconds.
+
+    No thread is started, and no device is touched.
+    """
+    environment.prepare(model_path)
+    for module in _HEAVY + (_HEAVY_CPU if environment.is_cpu_build() else ()):
+        import_module(module)
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What a work has yielded since the last `collect`."""
+
+    tokens: list[int] = field(default_factory=list[int])
+    logprobs: bytearray = field(default_factory=bytearray)
+    finish: FinishReason | None = None
+    stop_reason: str = ""
+
+
+class VllmEngine:
+    """One vLLM engine. Built at once (loads the model, seconds to minutes), begins to step with `start`.
+
+    Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a work may ask for
+    that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version. `place`:
+    of a gang's leader, whose followers run `vllm_gang.VllmRank`. `speculation`: how it drafts; None when it does not,
+    for the reason `no_drafts`. Raises ModelError when vLLM cannot use the model.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        parallelism: Parallelism | None = None,
+        sampling: Sampling | None = None,
+        *,
+        cache_salt: str,
+        place: Place | None = None,
+        speculation: Speculation | None = None,
+        no_drafts: str = "it was not asked for",
+    ) -> None:
+        preload(model.path)
+        from openseer_worker.vllm import arguments as vllm_arguments
+
+        self._arguments = vllm_arguments
+        self._logprobs = logprobs = (sampling or Sampling()).logprobs
+        self._cache_salt = cache_salt
+        self._own_model = model.path
+        on_cpu = environment.is_cpu_build()
+        in_process = (model.engine_process or ("inProcess" if on_cpu else "child")) == "inProcess"
+        if place is not None:
+            environment.set_host(place.host)
+        arguments = vllm_arguments.engine_arguments(
+            model, parallelism or Parallelism(), logprobs, on_cpu=on_cpu, place=place, speculation=speculation
+        )
+        # vLLM chooses its executor by this, beside the flag it is given.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
+        with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}"):
+            self._build(arguments, in_process)
+        self.profile = profile_of(self._config, on_cpu=on_cpu)
+        self._drafts = DraftLink(self._core, no_drafts if speculation is None else "")
+        if speculation is not None:
+            self._drafts.start(self._inputs, self.profile, sampling or Sampling(), speculation.max_tokens)
+        self._lock = threading.Condition()
+        self._commands: list[Work | str] = []
+        self._calls: list[Call] = []
+        self._gathered: dict[str, _Gathered] = {}
+        self._closing = False
+        self._failure: EngineError | None = None
+        self._running: dict[str, Running] = {}
+        self._steps = self._tokens = self._preemptions = self._cached = 0
+        self._stats: Any = None
+        self._thread: threading.Thread | None = None
+        self._wake: Callable[[], None] = _nobody
+
+    def _build(self, arguments: Any, in_process: bool) -> None:
+        from vllm.renderers import renderer_from_config
+        from vllm.v1.engine.core_client import EngineCoreClient
+        from vllm.v1.engine.input_processor import InputProcessor
+        from vllm.v1.executor import Executor
+
+        config: Any = arguments.create_engine_config()
+        renderer = renderer_from_config(config)
+        self._config = config
+        self._inputs = InputProcessor(config, renderer)
+        self._core: Any = EngineCoreClient.make_client(
+            multiprocess_mode=not in_process,
+            asyncio_mode=False,
+            vllm_config=config,
+            executor_class=Executor.get_class(config),
+            log_stats=True,
+            renderer=renderer,
+        )
+
+    # The event loop's side.
+
+    @property
+    def drafts(self) -> bool:
+        return self._drafts.on
+
+    def start(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._thread = threading.Thread(target=self._run, name="openseer-engine", daemon=True)
+        self._thread.start()
+
+    def add(self, work: Work) -> None:
+        self._command(work)
+
+    def abort(self, key: str) -> None:
+        self._command(key)
+
+    async def feed(self, news: DraftNews) -> list[int]:
+        return await self._call(lambda: self._drafts.feed(news))
+
+    async def load_weights(self, weights: NewWeights) -> None:
+        def act() -> None:
+            self._check_idle()
+            self._cache_salt = weights.salt
+            weight_loading.load(self._core, weights, self._own_model)
+
+        await self._call(act)
+
+    async def score(self, tokens: list[int]) -> list[float]:
+        def act() -> list[float]:
+            self._check_idle()
+            return weight_loading.score(self._core, self._inputs, tokens, self.profile.context_tokens)
+
+        return await self._call(act)
+
+    async def sleep(self) -> None:
+        def act() -> None:
+            self._check_idle()
+            weight_loading.sleep(self._core, self._config)
+
+        await self._call(act)
+
+    async def wake(self) -> None:
+        await self._call(lambda: weight_loading.wake(self._core))
+
+    async def _call(self, act: Callable[[], _Result]) -> _Result:
+        """Has the engine's thread do something between two steps."""
+        call = Call(act)
+        with self._lock:
+            if self._closing:
+                raise LoadError("the engine has ended")
+            self._calls.append(call)
+            self._lock.notify()
+        return await asyncio.wrap_future(call.outcome)
+
+    def _command(self, command: Work | str) -> None:
+        with self._lock:
+            self._commands.append(command)
+            self._lock.notify()
+
+    def collect(self) -> list[Progress]:
+        with self._lock:
+            gathered, self._gathered = self._gathered, {}
+        return [
+            Progress(key, pack_tokens(part.tokens), bytes(part.logprobs), part.finish, part.stop_reason)
+            for key, part in gathered.items()
+        ]
+
+    def figures(self) -> dict[str, float | int | str]:
+        stats = self._stats if self._running else None
+        return {
+            "steps": self._steps,
+            "tokens": self._tokens,
+            "preemptions": self._preemptions,
+            "running": stats.num_running_reqs if stats else 0,
+            "waiting": stats.num_waiting_reqs + stats.num_skipped_waiting_reqs if stats else 0,
+            "kv_used": stats.kv_cache_usage if stats else 0.0,
+            "cached_tokens": self._cached,
+            **self._drafts.figures(),
+        }
+
+    def check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    async def close(self) -> None:
+        with self._lock:
+            self._closing = True
+            self._lock.notify()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, _JOIN_SECONDS)
+        await asyncio.to_thread(self._shut_down)
+
+    def _shut_down(self) -> None:
+        core, self._core = self._core, None
+        if core is not None:
+            core.shutdown(_JOIN_SECONDS)
+
+    # The engine thread's side.
+
+    def _run(self) -> None:
+        try:
+            while (commands := self._next_commands()) is not None:
+                ended = self._apply(commands)
+                self._do_calls()
+                if self._running:
+                    ended |= self._gather(self._core.get_output())
+                    self._drafts.read(at_rest=not self._running)
+                if ended:
+                    self._wake()
+        except Exception as error:  # noqa: BLE001 - whatever ends this thread must reach the event loop
+            _LOG.exception("the engine failed")
+            self._failure = EngineError(f"the engine failed: {error or type(error).__name__}")
+            self._wake()
+        with self._lock:
+            self._closing = True
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call.refuse()
+
+    def _do_calls(self) -> None:
+        with self._lock:
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call.run()
+
+    def _check_idle(self) -> None:
+        if self._running:
+            raise LoadError(f"{len(self._running)} responses are still running")
+
+    def _next_commands(self) -> list[Work | str] | None:
+        """The commands since the last step; waits for one while nothing runs. None when the engine is to end."""
+        with self._lock:
+            while not (self._commands or self._calls or self._running or self._closing):
+                self._lock.wait()
+            commands, self._commands = self._commands, []
+            return None if self._closing else commands
+
+    def _apply(self, commands: list[Work | str]) -> bool:
+        """Hands works to vLLM and takes back aborted ones; True when a work has ended."""
+        ended: dict[str, tuple[FinishReason, str]] = {}
+        aborted: list[str] = []
+        for command in commands:
+            if isinstance(command, Work):
+                refused = self._admit(command)
+                if refused is not None:
+                    ended[command.key] = refused
+            elif self._running.pop(command, None) is not None:
+                aborted.append(command)
+                ended[command] = (FinishReason.ABORTED, "")
+        if aborted:
+            self._core.abort_requests(aborted)
+        with self._lock:
+            for key, (finish, reason) in ended.items():
+                part = self._gathered.setdefault(key, _Gathered())
+                part.finish, part.stop_reason = finish, reason
+        return bool(ended)
+
+    def _admit(self, work: Work) -> tuple[FinishReason, str] | None:
+        """Gives a work to vLLM; instead, the reason why it has ended already or cannot run."""
+        limit = self._arguments.token_limit(work)
+        if len(work.tokens) >= limit:
+            return FinishReason.LENGTH, ""
+        if len(work.prompt) + len(work.tokens) >= self.profile.context_tokens:
+            return FinishReason.CONTEXT_FULL, ""
+        wanted = work.sampling.logprobs
+        if wanted not in (self._logprobs, "none"):
+            return FinishReason.INFRA_FAILED, f"this engine records {self._logprobs} log-probabilities, not {wanted}"
+        if work.sampling.min_p > 0 and self._drafts.built:
+            return FinishReason.INFRA_FAILED, f"minP: {MIN_P_IGNORED}; set spec.speculation.enabled: false"
+        try:
+            self._submit(work, limit, wanted != "none")
+        except self._arguments.REFUSALS as error:
+            # One request that vLLM refuses (a token outside the vocabulary, say) must not end the others.
+            return FinishReason.INFRA_FAILED, str(error)
+        return None
+
+    def _submit(self, work: Work, limit: int, log_probabilities: bool) -> None:
+        from vllm.inputs.engine import tokens_input
+
+        params = self._arguments.sampling_params(work, limit - len(work.tokens), log_probabilities=log_probabilities)
+        prompt = tokens_input(work.prompt + work.tokens, cache_salt=self._cache_salt)
+        request: Any = self._inputs.process_inputs(work.key, prompt, params, _TASKS)
+        request.external_req_id = work.key
+        checker = self._checker(work)
+        self._core.add_request(request)
+        self._running[work.key] = Running(len(work.tokens), limit, log_probabilities, checker)
+
+    def _checker(self, work: Work) -> StopChecker | None:
+        sampling = work.sampling
+        if not sampling.stop or self._arguments.is_forced(work):
+            return None
+        return StopChecker(_decoder(self._inputs.tokenizer), sampling.stop, work.tokens, sampling.min_tokens)
+
+    def _gather(self, outputs: Any) -> bool:
+        """Takes what one step has yielded; True when a work has ended by it."""
+        self._steps += 1
+        if outputs.scheduler_stats is not None:
+            self._stats = outputs.scheduler_stats
+            self._cached += self._stats.prefix_cache_stats.hits
+        yields = [
+            read(output, running)
+            for output in outputs.outputs
+            if (running := self._running.get(output.request_id)) is not None
+        ]
+        self._tokens += sum(len(part.tokens) for part in yields)
+        self._preemptions += sum(part.preempted for part in yields)
+        with self._lock:
+            for part in yields:
+                self._book(part)
+        ended = [part for part in yields if part.finish is not None]
+        for part in ended:
+            del self._running[part.key]
+        surplus = [part.key for part in ended if part.goes_on]
+        if surplus:
+            self._core.abort_requests(surplus)
+        return bool(ended)
+
+    def _book(self, part: Yield) -> None:
+        gathered = self._gathered.get(part.key)
+        if gathered is None:
+            gathered = self._gathered[part.key] = _Gathered()
+        gathered.tokens += part.tokens
+        gathered.logprobs += part.logprobs
+        if part.finish is not None:
+            gathered.finish, gathered.stop_reason = part.finish, part.stop_reason
+
+
+def _decoder(tokenizer: Any) -> Decode:
+    """How stop strings read tokens; the tokenizer's core, where it has one, without the layers around it."""
+    if tokenizer is None:
+        raise ValueError("stop strings need a tokenizer")
+    core = getattr(tokenizer, "backend_tokenizer", tokenizer)
+
+    def decode(tokens: Sequence[int]) -> str:
+        return cast("str", core.decode(list(tokens), skip_special_tokens=True))
+
+    return decode
+
+
+def _nobody() -> None:
+    """Stands for the caller before `start`."""

@@ -1,0 +1,53 @@
+"""A follower's share of an engine that spans several nodes: vLLM's executor without a scheduler of its own.
+
+As `vllm serve --headless` runs it. The leader's engine reaches it by itself, through torch and through queues of
+vLLM's; here it is only built, watched and ended. Run on CPUs (two nodes, tensor parallel); on GPUs of several
+machines, and with pipeline stages, it has not been run yet.
+"""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+from typing import Any
+
+from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
+from openseer_worker.gang import Place
+from openseer_worker.vllm import environment
+from openseer_worker.vllm.engine import preload
+
+
+class VllmRank:
+    """The processes of one node. Built at once, which ends only when all nodes of the gang build theirs.
+
+    Raises ModelError when vLLM cannot use the model.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        parallelism: Parallelism,
+        sampling: Sampling,
+        place: Place,
+        speculation: Speculation | None = None,
+    ) -> None:
+        preload(model.path)
+        from vllm.v1.executor.multiproc_executor import MultiprocExecutor
+
+        from openseer_worker.vllm import arguments as vllm_arguments
+
+        environment.set_host(place.host)
+        on_cpu = environment.is_cpu_build()
+        arguments = vllm_arguments.engine_arguments(
+            model, parallelism, sampling.logprobs, on_cpu=on_cpu, place=place, speculation=speculation
+        )
+        with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}"):
+            config = arguments.create_engine_config(headless=True)
+            self._executor: Any = MultiprocExecutor(config, monitor_workers=False)
+
+    def wait(self) -> None:
+        """Returns when one of its processes has ended, or after `close`."""
+        self._executor.start_worker_monitor(inline=True)
+
+    def close(self) -> None:
+        """Ends its processes."""
+        self._executor.shutdown()

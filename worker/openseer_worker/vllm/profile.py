@@ -1,0 +1,32 @@
+"""What a vLLM engine can hold, read from its configuration."""
+
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
+from typing import Any
+
+from openseer_worker.engine import EngineProfile
+from openseer_worker.vllm import environment
+
+
+def profile_of(config: Any, *, on_cpu: bool) -> EngineProfile:
+    """The profile of an engine of that configuration, once its cache is made."""
+    cache = config.cache_config
+    # One block is vLLM's null block, which holds nothing.
+    return EngineProfile(
+        blocks=cache.num_gpu_blocks - 1,
+        block_tokens=cache.block_size,
+        slots=config.scheduler_config.max_num_seqs,
+        context_tokens=config.model_config.max_model_len,
+        device=_device_text(config.parallel_config.world_size, on_cpu=on_cpu),
+        engine=f"vllm {environment.engine_version()} {'cpu' if on_cpu else 'gpu'}",
+        dtype=str(config.model_config.dtype).removeprefix("torch."),
+    )
+
+
+def _device_text(count: int, *, on_cpu: bool) -> str:
+    if on_cpu:
+        return "cpu"
+    from vllm.platforms import current_platform
+
+    name = str(current_platform.get_device_name())
+    return name if count == 1 else f"{count} x {name}"

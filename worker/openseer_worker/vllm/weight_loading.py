@@ -1,0 +1,90 @@
+"""What vLLM is asked for beside tokens: other weights, the score of a sequence, sleep. All of it between two steps."""
+
+# vLLM and what it builds on carry few types: what comes from them is Any here, and named types begin at our own edge.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+
+import itertools
+from pathlib import Path
+from typing import Any, cast
+
+from openseer_core.errors import LoadError
+from openseer_worker.engine import NewWeights
+from openseer_worker.vllm import environment
+from openseer_worker.weights.files import check_files
+
+_SLEEP_LEVEL = 1
+"""Weights go to the host's memory, the KV cache is dropped."""
+_NUMBER = itertools.count()
+
+
+def load(core: Any, weights: NewWeights, own_model: str) -> None:
+    """Replaces the weights in place; all cached prefixes go. Raises LoadError."""
+    if weights.transfer is not None:
+        _receive(core, weights.transfer)
+    else:
+        if weights.folder is not None:
+            own = Path(own_model)
+            check_files(weights.folder, own if own.is_dir() else None)
+        path = own_model if weights.folder is None else str(weights.folder)
+        try:
+            core.collective_rpc("reload_weights", kwargs={"weights_path": path})
+        except Exception:
+            core.collective_rpc("undo_broken_load")
+            raise
+        if environment.is_cpu_build():
+            core.collective_rpc("finish_load")
+    core.reset_prefix_cache()
+
+
+def _receive(core: Any, transfer: dict[str, Any]) -> None:
+    """vLLM's own transfer: {"init": …, the first time, "update": …}, both as its backend words them."""
+    if environment.is_cpu_build():
+        raise LoadError("transfer: this engine runs on a CPU, which has no transfer backend; publish a path or a url")
+    if not set(transfer) <= {"init", "update"} or "update" not in transfer:
+        raise LoadError(f"transfer: found {', '.join(sorted(transfer))}, needed: update, and init the first time")
+    if "init" in transfer:
+        core.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": transfer["init"]})
+    core.collective_rpc("start_weight_update")
+    core.collective_rpc("update_weights", kwargs={"update_info": transfer["update"]})
+    core.collective_rpc("finish_weight_update")
+
+
+def score(core: Any, inputs: Any, tokens: list[int], context_tokens: int) -> list[float]:
+    """Log-probabilities of `tokens[1:]`, read from the prompt of a request of its own. Raises LoadError."""
+    from vllm import SamplingParams
+    from vllm.inputs.engine import tokens_input
+
+    if len(tokens) >= context_tokens:
+        raise LoadError(f"canary: found {len(tokens)} tokens, this engine's context takes {context_tokens - 1}")
+    key = f"canary-{next(_NUMBER)}"
+    # Prompt log-probabilities are the model's own, whatever kind the engine records for what it samples.
+    params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+    request = inputs.process_inputs(key, tokens_input(tokens, cache_salt=key), params, ("generate",))
+    request.external_req_id = key
+    core.add_request(request)
+    scored: list[float] = []
+    while True:
+        for output in core.get_output().outputs:
+            if output.request_id != key:
+                continue
+            if output.new_prompt_logprobs_tensors is not None:
+                # The first column is the prompt's own token.
+                scored += cast("list[float]", output.new_prompt_logprobs_tensors.logprobs[:, 0].tolist())
+            if output.finish_reason is not None:
+                return scored
+
+
+def sleep(core: Any, config: Any) -> None:
+    """Gives the GPU's memory back; on a CPU there is nothing to give. Raises LoadError."""
+    if environment.is_cpu_build():
+        return
+    if not config.model_config.enable_sleep_mode:
+        raise LoadError("to sleep, the engine must be started for it: spec.model.engineArgs.enable_sleep_mode: true")
+    core.sleep(_SLEEP_LEVEL)
+
+
+def wake(core: Any) -> None:
+    """The opposite of sleep."""
+    if not environment.is_cpu_build():
+        core.wake_up()
