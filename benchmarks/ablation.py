@@ -31,7 +31,7 @@ from tiny_rollouts import MODEL, prompts
 from openseer_core.manifest.parse import parse_job
 from openseer_driver.report.html import write_report
 from openseer_driver.run_folder import RunFolder
-from openseer_local.run.progress import Progress
+from openseer_local.run.progress import ProgressDisplay
 from openseer_local.run.runner import LocalRun, plan_run
 
 BASE = "round-robin"
@@ -84,7 +84,7 @@ def one_run(folder: Path, arm: str, seed: int, settings: dict[str, int]) -> dict
     document = manifest(source, arm, settings)
     run = RunFolder(folder / "run")
     plan = plan_run(parse_job(document, "benchmark"), document, run, fresh=True)
-    with Progress(Console(file=sys.stderr), live=False) as progress:
+    with ProgressDisplay(Console(file=sys.stderr), live=False) as progress:
         asyncio.run(LocalRun(plan, progress).execute())
     return json.loads(write_report(run).to_json())
 

@@ -31,7 +31,7 @@ from typing import Any
 import uvicorn
 
 from openseer_api.app import create_app
-from openseer_api.batch_controller import keep
+from openseer_api.batch_controller import control
 from openseer_api.http.auth import BearerAuth
 from openseer_api.job.context import JobContext, OneJob
 from openseer_client import AsyncClient
@@ -39,7 +39,7 @@ from openseer_core.ids import INITIAL_VERSION, WorkerId
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_core.queue.group import SHARED_LANE
-from openseer_core.queue.messages import ClaimAsk, Delta, Finish
+from openseer_core.queue.messages import ClaimQuery, Delta, Finish
 from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_core.wire.batches import Group, ResultItem
@@ -75,7 +75,7 @@ def serve(url: str, port: int) -> None:
     async def run() -> None:
         context = JobContext(job(), await open_store(url, "load"))
         app = create_app(OneJob(context), BearerAuth(TOKEN))
-        keeping = asyncio.create_task(keep(context))
+        keeping = asyncio.create_task(control(context))
         await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off")).serve()
         keeping.cancel()
 
@@ -86,7 +86,7 @@ def play(url: str, number: int, length: int) -> None:
     """Finishes whatever waits, with responses of `length` tokens, until it is killed."""
     tokens, logprobs = pack_tokens(range(length)), pack_logprobs([-0.5 - place / 977 for place in range(length)])
     worker = WorkerId(f"worker-{number}", "0")
-    ask = ClaimAsk(INITIAL_VERSION, (SHARED_LANE,), HELD, 10**9, 16, 1024, 10**6, slack=HELD)
+    ask = ClaimQuery(INITIAL_VERSION, (SHARED_LANE,), HELD, 10**9, 16, 1024, 10**6, slack=HELD)
 
     async def run() -> None:
         store = await open_store(url, "load")

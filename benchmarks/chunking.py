@@ -28,7 +28,7 @@ from rich.table import Table
 from openseer_core.manifest.parse import parse_job
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ResultLine
-from openseer_local.run.progress import Progress
+from openseer_local.run.progress import ProgressDisplay
 from openseer_local.run.runner import LocalRun, plan_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -90,7 +90,7 @@ def responses(dtype: str, how: dict[str, Any], groups: int, tokens: int) -> dict
         }
         job, folder = parse_job(document, "benchmark"), RunFolder(Path(path) / "run")
         plan = plan_run(job, document, folder, fresh=True)
-        with Progress(Console(file=sys.stderr), live=False) as progress:
+        with ProgressDisplay(Console(file=sys.stderr), live=False) as progress:
             asyncio.run(LocalRun(plan, progress).execute())
         return {line.key: line for line in folder.results()}
 

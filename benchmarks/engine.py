@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from openseer_core.manifest.job import Model, Sampling
-from openseer_worker.engine import Work
+from openseer_worker.engine import EngineRequest
 from openseer_worker.vllm.engine import VllmEngine
 
 MODEL = Path(__file__).resolve().parent.parent / "examples/tiny-model/model"
@@ -96,7 +96,7 @@ async def one_round(engine: VllmEngine, ended: asyncio.Event, sampling: Sampling
     started = time.monotonic()
     for index in range(count):
         prompt = [chance.randrange(4, 60) for _ in range(PROMPT_TOKENS)]
-        engine.add(Work(f"{name}-{index}", name, index, prompt, [], sampling.max_tokens, sampling))
+        engine.add(EngineRequest(f"{name}-{index}", name, index, prompt, [], sampling.max_tokens, sampling))
     done = 0
     while done < count:
         await ended.wait()

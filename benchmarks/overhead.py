@@ -34,7 +34,7 @@ import uvicorn
 from scipy import stats
 
 from openseer_api.app import create_app
-from openseer_api.batch_controller import keep
+from openseer_api.batch_controller import control
 from openseer_api.http.auth import BearerAuth
 from openseer_api.job.context import JobContext, OneJob
 from openseer_client import AsyncClient
@@ -198,7 +198,7 @@ async def one_api(pipes: list[Connection], work: dict[str, int]) -> tuple[float,
             context = JobContext(job, store)
             app = create_app(OneJob(context), BearerAuth("t"))
             server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
-            tasks = [asyncio.create_task(server.serve()), asyncio.create_task(keep(context))]
+            tasks = [asyncio.create_task(server.serve()), asyncio.create_task(control(context))]
             for pipe in pipes:
                 pipe.send({"document": document, "url": url})
             for pipe in pipes:

@@ -8,11 +8,11 @@ from control_plane import Client
 from openseer_core.errors import OpenseerError
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
-from openseer_core.queue.messages import ClaimAsk, Delta, Finish
+from openseer_core.queue.messages import ClaimQuery, Delta, Finish
 from openseer_core.queue.policy import policy
 from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_tokens
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_store.connect import open_store
 from openseer_store.port import Store
 
@@ -84,7 +84,7 @@ class PlayedWorkers:
                 await store.seal(0)
             for name, uid in self._pods[key].items():
                 figures: dict[str, float | int | str] = {"pod": uid, "inflight": 1, "slots": 16, "held_tokens": TOKENS}
-                await store.heartbeat(WorkerId(name, "1"), WorkerInfo("busy", figures))
+                await store.heartbeat(WorkerId(name, "1"), Heartbeat("busy", figures))
             await _work(store, WorkerId(next(iter(self._pods[key])), "1"))
         finally:
             await store.close()
@@ -102,7 +102,7 @@ class PlayedWorkers:
 
 async def _work(store: Store, worker: WorkerId) -> None:
     """Finishes a few requests, each a whole response."""
-    ask = ClaimAsk(
+    ask = ClaimQuery(
         VERSION,
         (SHARED_LANE,),
         slots=FINISHED_PER_BEAT,
@@ -127,7 +127,7 @@ def _group(ordinal: int) -> GroupSpec:
         ordinal=ordinal,
         prompt=pack_tokens(range(32)),
         max_tokens=TOKENS,
-        ranks=(0.0,) * GROUP_SIZE,
+        biases=(0.0,) * GROUP_SIZE,
         lanes=(SHARED_LANE,) * GROUP_SIZE,
         priority=policy("fifo").priority(view),
         enqueued_at=0.0,

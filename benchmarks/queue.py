@@ -30,7 +30,7 @@ from typing import Any
 
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
-from openseer_core.queue.messages import Claim, ClaimAsk, Delta, Finish, Outcome, Rescore
+from openseer_core.queue.messages import Claim, ClaimQuery, Delta, Finish, Rescore, WriteOutcome
 from openseer_core.queue.policy import Policy, policy
 from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
@@ -159,7 +159,7 @@ def make_group(ordinal: int, chosen: Policy) -> GroupSpec:
         ordinal=ordinal,
         prompt=pack_tokens(range(ordinal, ordinal + PROMPT_TOKENS)),
         max_tokens=MAX_TOKENS,
-        ranks=(0.0,) * GROUP_SIZE,
+        biases=(0.0,) * GROUP_SIZE,
         lanes=(SHARED_LANE,) * GROUP_SIZE,
         priority=chosen.priority(view),
         enqueued_at=0.0,
@@ -217,7 +217,9 @@ class Cycler:
         self._store = store
         self._worker = worker
         self._policy = policy("context-aware")
-        self._ask = ClaimAsk(VERSION, (SHARED_LANE,), slots, 10**6, 16, quantum=1024, context_tokens=8192, slack=slots)
+        self._ask = ClaimQuery(
+            VERSION, (SHARED_LANE,), slots, 10**6, 16, quantum=1024, context_tokens=8192, slack=slots
+        )
         self.cycles = 0
         self.claim_seconds: list[float] = []
 
@@ -233,7 +235,7 @@ class Cycler:
         while left:
             replies = await self._store.complete(self._worker, self._finishes(left, dict(views)))
             views.update({reply.view.id: reply.view for reply in replies if reply.view})
-            left = [claim for claim, reply in zip(left, replies, strict=True) if reply.outcome is Outcome.STALE]
+            left = [claim for claim, reply in zip(left, replies, strict=True) if reply.outcome is WriteOutcome.STALE]
         self.cycles += len(claims)
 
     def _finishes(self, claims: list[Claim], views: dict[GroupId, GroupView]) -> list[Finish]:

@@ -32,7 +32,7 @@ from rich.table import Table
 from openseer_core.manifest.parse import parse_job
 from openseer_driver.report.html import write_report
 from openseer_driver.run_folder import RunFolder
-from openseer_local.run.progress import Progress
+from openseer_local.run.progress import ProgressDisplay
 from openseer_local.run.runner import LocalRun, plan_run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,7 +92,7 @@ def one_run(folder: Path, engine: str, policy: str, seed: int, settings: dict[st
     job = parse_job(document, "benchmark")
     run = RunFolder(folder / "run")
     plan = plan_run(job, document, run, fresh=True)
-    with Progress(Console(file=sys.stderr), live=False) as progress:
+    with ProgressDisplay(Console(file=sys.stderr), live=False) as progress:
         asyncio.run(LocalRun(plan, progress).execute())
     return json.loads(write_report(run).to_json())
 

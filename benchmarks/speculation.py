@@ -36,7 +36,7 @@ from rich.table import Table
 from tiny_rollouts import MODEL, prompts
 
 from openseer_core.manifest.job import Model, Sampling, Speculation
-from openseer_worker.engine import Work
+from openseer_worker.engine import EngineRequest
 from openseer_worker.vllm.engine import VllmEngine, preload
 
 MOST_AT_ONCE = 64
@@ -167,7 +167,7 @@ class _Counts:
 
     @classmethod
     def of(cls, engine: MeasuredEngine) -> "_Counts":
-        tokens = float(engine.figures()["tokens"])
+        tokens = float(engine.metrics()["tokens"])
         return cls(tokens, engine.row_steps, engine.drafted, engine.accepted, time.monotonic())
 
 
@@ -186,7 +186,7 @@ async def play(pipe: Connection, way: str) -> None:
     pipe.send("ready")
     while (work := await asyncio.to_thread(pipe.recv)) is not None:
         pipe.send(await one_round(engine, ended, work))
-    pipe.send(str(engine.figures().get("drafts", "")))
+    pipe.send(str(engine.metrics().get("drafts", "")))
     await engine.close()
 
 
@@ -194,7 +194,9 @@ async def one_round(engine: MeasuredEngine, ended: asyncio.Event, work: dict[str
     """All requests, so many at once. Counted until the last one has begun; then the rest is dropped."""
     sampling = Sampling(temperature=1.0, max_tokens=work["tokens"])
     waiting = [
-        Work(f"{work['name']}-{number}-{index}", f"{work['name']}-{number}", index, ids, [], work["tokens"], sampling)
+        EngineRequest(
+            f"{work['name']}-{number}-{index}", f"{work['name']}-{number}", index, ids, [], work["tokens"], sampling
+        )
         for number, ids in enumerate(work["prompts"])
         for index in range(GROUP_SIZE)
     ]

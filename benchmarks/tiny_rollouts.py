@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from openseer_core.manifest.job import Model, Sampling
 from openseer_core.tokens import unpack_tokens
-from openseer_worker.engine import Work
+from openseer_worker.engine import EngineRequest
 from openseer_worker.vllm.engine import VllmEngine
 
 TINY = Path(__file__).resolve().parent.parent / "examples/tiny-model"
@@ -90,7 +90,7 @@ async def sample(groups: int, size: int) -> list[dict[str, str | list[str]]]:
     texts = {f"{group}-{index}": "" for group in range(groups) for index in range(size)}
     for key in texts:
         group, index = map(int, key.split("-"))
-        engine.add(Work(key, str(group), index, drawn[group][1], [], MOST_TOKENS, sampling))
+        engine.add(EngineRequest(key, str(group), index, drawn[group][1], [], MOST_TOKENS, sampling))
     missing = len(texts)
     while missing:
         await ended.wait()

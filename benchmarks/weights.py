@@ -31,7 +31,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from openseer_api.batch_controller import keep
+from openseer_api.batch_controller import control
 from openseer_api.job.context import JobContext
 from openseer_api.routes.weights import publish_weights
 from openseer_core.ids import INITIAL_VERSION, GroupId, worker_name
@@ -39,7 +39,7 @@ from openseer_core.manifest.parse import parse_job
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
 from openseer_core.tokens import pack_tokens
-from openseer_core.weights.fleet_spec import Ongoing
+from openseer_core.weights.fleet_spec import WeightsTransaction
 from openseer_core.weights.publish import Publish, Source
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
@@ -109,7 +109,7 @@ async def job_at(path: Path, model: Path, workers: int, engine: str) -> AsyncGen
     async with EmbeddedRedis(path) as url:
         store = await open_store(url, job.name)
         context = JobContext(job, store)
-        keeping = asyncio.create_task(keep(context))
+        keeping = asyncio.create_task(control(context))
         yield context, url
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
@@ -120,7 +120,7 @@ async def transactions(context: JobContext, workers: int, folders: list[Path]) -
     """Publishes each folder while a batch runs; seconds by phase, and in all."""
     store = context.store
     until = time.monotonic() + PATIENCE_SECONDS
-    while sum(one.info.state in ("idle", "busy") for one in await store.workers()) < workers:
+    while sum(one.heartbeat.state in ("idle", "busy") for one in await store.workers()) < workers:
         assert time.monotonic() < until, "the workers did not start"
         await asyncio.sleep(0.1)
     batch, _ = await store.open_batch(OpenBatch(INITIAL_VERSION, "{}"))
@@ -138,9 +138,9 @@ async def transactions(context: JobContext, workers: int, folders: list[Path]) -
     return seconds
 
 
-async def ending(store: Store, until: float) -> Ongoing:
+async def ending(store: Store, until: float) -> WeightsTransaction:
     """The transaction, once it is over."""
-    while (told := (await store.orders()).transaction) is None or told.active:
+    while (told := (await store.fleet_spec()).transaction) is None or told.active:
         assert time.monotonic() < until, f"still in {told.phase if told else 'nothing'}"
         await asyncio.sleep(0.02)
     return told

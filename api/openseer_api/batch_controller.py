@@ -13,8 +13,8 @@ from openseer_api.job.target import settle
 from openseer_core.errors import OpenseerError
 from openseer_core.queue.batch import BatchRecord
 from openseer_core.queue.states import Event
-from openseer_core.weights.fleet_spec import Orders
-from openseer_core.weights.transaction import AbortBatches, Action, ChangeVersion, Drain, advance
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.weights.transaction import AbortBatches, ChangeVersion, DrainWorkers, TransactionAction, advance
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ TROUBLE_SECONDS = 2.0
 """After a look that failed."""
 
 
-async def keep(job: JobContext) -> None:
+async def control(job: JobContext) -> None:
     """Looks after a job until it is cancelled."""
     while True:
         try:
@@ -42,15 +42,15 @@ async def look(job: JobContext) -> bool:
     for record in batches:
         await settle(job, record)
     await delete_orphans(job, batches)
-    orders = await job.store.orders()
-    if orders.ongoing is None:
+    orders = await job.store.fleet_spec()
+    if orders.active_transaction is None:
         await _move_strays(job, orders, batches)
         return False
     await _advance(job, orders, batches)
     return True
 
 
-async def _move_strays(job: JobContext, orders: Orders, batches: list[BatchRecord]) -> None:
+async def _move_strays(job: JobContext, orders: FleetSpec, batches: list[BatchRecord]) -> None:
     """Batches of a version that no worker has any more: opened while it was replaced, they go on with its successor;
     opened for one that then failed, they end."""
     for one in batches:
@@ -62,9 +62,9 @@ async def _move_strays(job: JobContext, orders: Orders, batches: list[BatchRecor
             await job.store.end(one.number, Event.ABORT)
 
 
-async def _advance(job: JobContext, orders: Orders, batches: list[BatchRecord]) -> None:
-    assert orders.ongoing is not None
-    previous = orders.ongoing.previous
+async def _advance(job: JobContext, orders: FleetSpec, batches: list[BatchRecord]) -> None:
+    assert orders.active_transaction is not None
+    previous = orders.active_transaction.previous
     unfinished = sum(
         one.progress.requests - one.progress.closed for one in batches if one.version == previous and not one.forgotten
     )
@@ -72,13 +72,19 @@ async def _advance(job: JobContext, orders: Orders, batches: list[BatchRecord]) 
     step = advance(orders, workers, unfinished, now)
     for action in step.actions:
         await _carry_out(job, action, batches)
-    if step.orders is not orders and await job.store.swap_orders(step.orders):
-        after = step.orders.transaction
-        if after is not None and after.phase != orders.ongoing.phase:
-            log.info("weights %s: %s → %s %s", after.publish.version, orders.ongoing.phase, after.phase, after.message)
+    if step.fleet_spec is not orders and await job.store.swap_fleet_spec(step.fleet_spec):
+        after = step.fleet_spec.transaction
+        if after is not None and after.phase != orders.active_transaction.phase:
+            log.info(
+                "weights %s: %s → %s %s",
+                after.publish.version,
+                orders.active_transaction.phase,
+                after.phase,
+                after.message,
+            )
 
 
-async def _carry_out(job: JobContext, action: Action, batches: list[BatchRecord]) -> None:
+async def _carry_out(job: JobContext, action: TransactionAction, batches: list[BatchRecord]) -> None:
     match action:
         case AbortBatches(version):
             for number in _numbers(batches, version):
@@ -86,7 +92,7 @@ async def _carry_out(job: JobContext, action: Action, batches: list[BatchRecord]
         case ChangeVersion(old, new, stale):
             for number in _numbers(batches, old):
                 await job.store.change_version(number, new, stale)
-        case Drain(workers):
+        case DrainWorkers(workers):
             for name in workers:
                 await job.store.request_drain(name)
 

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from openseer_api.app import create_app
 from openseer_api.cluster.auth import KubernetesAuth
 from openseer_api.cluster.client import Kube
-from openseer_api.cluster.controlled_job import Kept
+from openseer_api.cluster.controlled_job import ControlledJob
 from openseer_api.cluster.directory import KubeDirectory
 from openseer_api.cluster.jobs import KubeJobs
 from openseer_api.job.context import JobContext
@@ -35,7 +35,7 @@ log = logging.getLogger("openseer_api")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class GatewaySettings:
     """`watched`: namespaces whose jobs are served, empty: all. `audiences`: see KubernetesAuth."""
 
     watched: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Settings:
     port: int = 8080
 
     @staticmethod
-    def read(environment: Mapping[str, str] = os.environ) -> "Settings":
+    def read(environment: Mapping[str, str] = os.environ) -> "GatewaySettings":
         """From OPENSEER_* variables. Raises InputError that names the one that is wrong."""
 
         def words(name: str) -> tuple[str, ...]:
@@ -52,14 +52,14 @@ class Settings:
         port = environment.get("OPENSEER_HTTP_PORT", "8080")
         if not port.isdecimal():
             raise InputError(f"OPENSEER_HTTP_PORT: found {port!r}, allowed: a number")
-        return Settings(words("OPENSEER_WATCH_NAMESPACES"), words("OPENSEER_API_AUDIENCES"), int(port))
+        return GatewaySettings(words("OPENSEER_WATCH_NAMESPACES"), words("OPENSEER_API_AUDIENCES"), int(port))
 
 
 class ServedJobs:
     """The directory of the gateway: a job that is asked for counts as used."""
 
     def __init__(self, jobs: KubeJobs) -> None:
-        self.open = KubeDirectory(jobs, _opened, Kept.end, _renewed)
+        self.open = KubeDirectory(jobs, _opened, ControlledJob.end, _renewed)
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
         """The job's context; None where no such job serves."""
@@ -70,12 +70,12 @@ class ServedJobs:
         return kept.context
 
 
-async def _opened(job: RolloutJob, url: str) -> Kept:
+async def _opened(job: RolloutJob, url: str) -> ControlledJob:
     """Raises StoreUnavailableError while the job's store does not answer."""
-    return Kept(JobContext(job, await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS)))
+    return ControlledJob(JobContext(job, await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS)))
 
 
-def _renewed(kept: Kept, job: RolloutJob) -> None:
+def _renewed(kept: ControlledJob, job: RolloutJob) -> None:
     kept.context.renew(job)
 
 
@@ -87,7 +87,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def gateway(kube: Kube, settings: Settings) -> FastAPI:
+def gateway(kube: Kube, settings: GatewaySettings) -> FastAPI:
     """The application, with the tending of its jobs."""
     directory = ServedJobs(KubeJobs(kube, settings.watched))
 
@@ -106,7 +106,7 @@ def gateway(kube: Kube, settings: Settings) -> FastAPI:
     return create_app(directory, auth, many=True, ready=lambda: directory.open.tended, lifespan=tended)
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: GatewaySettings) -> int:
     """Serves until the process is asked to end; its exit code."""
     kube = await Kube.connect()
     try:
@@ -133,7 +133,7 @@ def main() -> int:
     """The entry point; errors that a person can mend are one line."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        return asyncio.run(serve(Settings.read()))
+        return asyncio.run(serve(GatewaySettings.read()))
     except OpenseerError as error:
         log.error("error: %s", error)
         return error.exit_code

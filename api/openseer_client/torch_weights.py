@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from openseer_client.client import Client
 from openseer_core.errors import InputError, OutputError
-from openseer_core.weights.publish import Canary, Deadlines, Mode, Publish, Source
+from openseer_core.weights.publish import Canary, Deadlines, Publish, PublishMode, Source
 from openseer_core.wire.weights import Transaction
 
 SHARD_BYTES = 4 * 2**30
@@ -112,7 +112,7 @@ def publish(
     version: str,
     *,
     canary_ids: Sequence[int] | None = None,
-    mode: Mode = "drain",
+    mode: PublishMode = "drain",
     deadlines: Deadlines | None = None,
     progress: Callable[[Transaction], None] | None = None,
 ) -> Transaction:

@@ -18,7 +18,7 @@ from openseer_client.reading import Environment
 from openseer_client.torch_weights import WeightsFolder, canary
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.generation import Sampling
-from openseer_core.weights.publish import Canary, Mode, Publish, Source
+from openseer_core.weights.publish import Canary, Publish, PublishMode, Source
 from openseer_core.wire.batches import BatchSpec, Group, ResultItem
 from openseer_core.wire.weights import Transaction
 
@@ -42,7 +42,7 @@ class Rollout:
         folder: WeightsFolder,
         *,
         run: str | None = None,
-        mode: Mode = "drain",
+        mode: PublishMode = "drain",
         environment: Environment | None = None,
         progress: Callable[[Transaction], None] | None = None,
     ) -> None:
@@ -53,7 +53,7 @@ class Rollout:
         self.run = run or "trl"
         self._leftovers = run is not None
         self.version = ""
-        self._mode: Mode = mode
+        self._mode: PublishMode = mode
         self._environment = environment
         self._progress = progress
         self._step = -1

@@ -13,7 +13,7 @@ GroupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:
 VersionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$", max_length=128)]
 
 
-class Wire(BaseModel):
+class JsonModel(BaseModel):
     """One JSON object."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -24,7 +24,7 @@ from openseer_driver.driver import Driver, new_boot
 from openseer_driver.pod_metrics import PodFigures
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.sampler import sample_forever
-from openseer_driver.session import OpenRun, Plan
+from openseer_driver.session import OpenRun, RunPlan
 from openseer_driver.submission import BATCH, read_prompts, read_source
 from openseer_process.pod_http import PodHttp
 from openseer_process.termination import leave_words
@@ -126,7 +126,7 @@ class PodRun:
         return time.monotonic() - self._beat_at < DEAD_SECONDS
 
 
-def make_plan(settings: PodSettings) -> Plan:
+def make_plan(settings: PodSettings) -> RunPlan:
     """Checks what does not need the model. Raises InputError and its kind."""
     source = str(settings.job_file)
     try:
@@ -138,12 +138,12 @@ def make_plan(settings: PodSettings) -> Plan:
     job = parse_job(document, source)
     prompts, content = read_source(job, settings.prompts)
     read_prompts(job, prompts, content)
-    plan = Plan(job, document, RunFolder(settings.output), prompts, content)
+    plan = RunPlan(job, document, RunFolder(settings.output), prompts, content)
     plan.check_resumable("Give the job a folder of its own in spec.output, or empty this one")
     return plan
 
 
-async def _take_over(plan: Plan, store: Store) -> str:
+async def _take_over(plan: RunPlan, store: Store) -> str:
     """Fences off an earlier driver of this job; gives this one's boot. Raises InputError for a store in other use."""
     if not plan.folder.exists() and (await store.progress(BATCH)).requests:
         raise InputError(
@@ -155,7 +155,7 @@ async def _take_over(plan: Plan, store: Store) -> str:
     return boot
 
 
-async def _hold(plan: Plan, stack: AsyncExitStack) -> OpenRun:
+async def _hold(plan: RunPlan, stack: AsyncExitStack) -> OpenRun:
     """Opens the folder, once an earlier driver has let go of it, until the stack ends."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + HOLD_SECONDS

@@ -7,7 +7,7 @@ import msgspec
 
 from openseer_core.model.request_queue import WORKER_TTL_SECONDS
 from openseer_core.queue.messages import BatchProgress
-from openseer_core.worker.draft_metrics import DraftCounts
+from openseer_core.worker.draft_metrics import DraftMetrics
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import SampleLine, WorkerSample
@@ -43,10 +43,10 @@ def make_sample(now: float, counts: BatchProgress, statuses: list[WorkerStatus])
 
 
 def _worker_sample(status: WorkerStatus) -> WorkerSample:
-    figures = status.info.figures
+    figures = status.heartbeat.metrics
     gpu = {name: value for name, value in figures.items() if name.startswith("gpu")}
     return WorkerSample(
-        state=status.info.state,
+        state=status.heartbeat.state,
         inflight=status.inflight,
         slots=int(figures.get("slots", 0)),
         kv_used=float(figures.get("kv_used", 0.0)),
@@ -56,7 +56,7 @@ def _worker_sample(status: WorkerStatus) -> WorkerSample:
         running=int(figures.get("running", 0)),
         gpu=gpu or None,
         drafting=str(figures.get("drafts", "")),
-        drafts=dict(DraftCounts.of(figures).values),
+        drafts=dict(DraftMetrics.of(figures).values),
     )
 
 

@@ -20,7 +20,7 @@ from openseer_text.rendering import TextCodec, open_codec
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RunPlan:
     """A job that passed every check that can be made before anything starts.
 
     `document`: the manifest as it was given. `source`, `content`: name and bytes of the prompts. `fresh`: what an
@@ -69,7 +69,7 @@ class OpenRun:
 
     writer: ResultsWriter
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
         self.state: RunState = "stopped"
         self._earlier: list[Session] = []

@@ -22,7 +22,7 @@ KILL_SECONDS = 5.0
 Say = Callable[[str], None]
 
 
-class Fleet:
+class LocalFleet:
     """`replicas` workers of one job on this machine; `scale` changes how many."""
 
     def __init__(

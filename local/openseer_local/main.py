@@ -62,13 +62,13 @@ def run(
     goes on from there.
     """
     from openseer_driver.report.html import write_report  # noqa: PLC0415
-    from openseer_local.run.progress import Progress  # noqa: PLC0415 - `version` and `--help` are to be instant
+    from openseer_local.run.progress import ProgressDisplay  # noqa: PLC0415 - `version` and `--help` are to be instant
     from openseer_local.run.runner import plan_run, run_job  # noqa: PLC0415
 
     document, job = load(manifest)
     folder = RunFolder(output or job.output_path)
     plan = plan_run(job, document, folder, fresh=fresh)
-    with Progress(ERR if as_json else OUT, live=sys.stdout.isatty() and not as_json) as progress:
+    with ProgressDisplay(ERR if as_json else OUT, live=sys.stdout.isatty() and not as_json) as progress:
         state = run_job(plan, progress)
     if state == "stopped":
         ERR.print(f"stopped; the same command goes on from here ({folder.path})", highlight=False)

@@ -21,7 +21,7 @@ from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.events import Events
 from openseer_operator.kube.lease import Elector
-from openseer_operator.settings import Settings
+from openseer_operator.settings import OperatorSettings
 
 FINISH_SECONDS = 15.0
 """Looks that run when the process is asked to end have so long to finish."""
@@ -34,7 +34,7 @@ log = logging.getLogger("openseer_operator")
 class Operator:
     """One replica: waits for the lease, works while it holds it."""
 
-    def __init__(self, api: Api, settings: Settings) -> None:
+    def __init__(self, api: Api, settings: OperatorSettings) -> None:
         self._settings = settings
         self._stopping = asyncio.Event()
         self._cache = Cache()
@@ -126,7 +126,7 @@ class Operator:
         return task in done
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: OperatorSettings) -> int:
     """Runs one replica; the exit code of the process. A replica that lost its lease starts anew, with nothing known."""
     api = await Api.connect()
     try:
@@ -142,7 +142,7 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
-        return asyncio.run(serve(Settings.read()))
+        return asyncio.run(serve(OperatorSettings.read()))
     except OpenseerError as error:
         log.error("error: %s", error)
         return error.exit_code

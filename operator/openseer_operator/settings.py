@@ -13,7 +13,7 @@ FINALIZER = "openseer.dev/store"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class OperatorSettings:
     """`namespace`: the operator's own. `watched`: namespaces of jobs; empty: all of them.
 
     `worker_image`, `store_image`: of workers and drivers, and of managed Redis, for jobs that name none;
@@ -36,7 +36,7 @@ class Settings:
     stamps: float = 10.0
 
     @staticmethod
-    def read(environment: Mapping[str, str] = os.environ) -> "Settings":
+    def read(environment: Mapping[str, str] = os.environ) -> "OperatorSettings":
         """From OPENSEER_* variables. Raises InputError that names the one that is missing or wrong."""
 
         def required(name: str) -> str:
@@ -52,7 +52,7 @@ class Settings:
             except ValueError as error:
                 raise InputError(f"{name}: found {text!r}, allowed: a number") from error
 
-        return Settings(
+        return OperatorSettings(
             namespace=required("OPENSEER_NAMESPACE"),
             worker_image=required("OPENSEER_WORKER_IMAGE"),
             store_image=required("OPENSEER_STORE_IMAGE"),

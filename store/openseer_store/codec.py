@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from openseer_core.ids import GroupId, RequestId
-from openseer_core.queue.batch import BatchRecord, Entry, GroupEnd, Load
+from openseer_core.queue.batch import BatchRecord, Entry, GroupEnd, QueueLoad
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView, Priority
 from openseer_core.queue.messages import (
     BatchProgress,
@@ -16,18 +16,18 @@ from openseer_core.queue.messages import (
     Delta,
     ExtendReply,
     Finish,
+    FleetLoad,
     JournalEntry,
-    Outcome,
-    Pulse,
     Reply,
     RequestRecord,
     Rescore,
     Result,
+    WriteOutcome,
 )
-from openseer_core.queue.siblings import SiblingAsk, Siblings
+from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import count_items
-from openseer_core.worker.heartbeat import WeightsReport, WorkerInfo, WorkerStatus
+from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerStatus
 
 RESULT_PLACES = 11
 """A result's row has so many places, the end of a group fewer."""
@@ -73,7 +73,7 @@ _specs = msgspec.msgpack.Decoder(SpecRow)
 _infos = msgspec.msgpack.Decoder(InfoRow)
 _chunks = msgspec.msgpack.Decoder(tuple[str, int, int, int, float, float, str, str])
 _entries = msgspec.msgpack.Decoder(tuple[float, str, str, str, int, int])
-_OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
+_OUTCOMES = {outcome.value.encode(): outcome for outcome in WriteOutcome}
 
 
 def pack(value: object) -> bytes:
@@ -92,7 +92,7 @@ def pack_spec(spec: GroupSpec) -> bytes:
         prompt=spec.prompt,
         max_tokens=spec.max_tokens,
         size=spec.size,
-        ranks=spec.ranks if any(spec.ranks) else (),
+        ranks=spec.biases if any(spec.biases) else (),
         lanes=spec.lanes if any(spec.lanes) else (),
         priority=(spec.priority.base, spec.priority.slope, spec.priority.probe),
         enqueued_at=spec.enqueued_at,
@@ -111,7 +111,7 @@ def pack_spec(spec: GroupSpec) -> bytes:
 def pack_row(spec: GroupSpec) -> bytes:
     """A group as the verbs keep it: GROUP in _shared.lua names the places. False: all shared, all of rank 0."""
     lanes = any(spec.lanes) and spec.lanes
-    ranks = any(spec.ranks) and spec.ranks
+    ranks = any(spec.biases) and spec.biases
     shape = (spec.version, spec.ordinal, spec.size, spec.max_tokens, spec.enqueued_at, count_items(spec.prompt))
     nothing_known = (0, 0, 0, 0)
     nobody_ended = (0, 0, 0, 0)
@@ -147,15 +147,15 @@ def finish_row(finish: Finish) -> tuple[object, ...]:
     return *delta_row(finish.delta), finish.status.value, finish.reason.value, finish.stop_reason, place
 
 
-def ask_row(ask: SiblingAsk) -> tuple[object, ...]:
+def ask_row(ask: SiblingQuery) -> tuple[object, ...]:
     """An ask as siblings.lua reads it."""
     return str(ask.group), ask.earlier, [number for pair in ask.known for number in pair]
 
 
-def pack_info(info: WorkerInfo) -> bytes:
+def pack_info(info: Heartbeat) -> bytes:
     """What a worker says of itself."""
     weights = info.weights.model_dump_json(exclude_defaults=True) if info.weights is not None else ""
-    return _encoder.encode(InfoRow(info.state, info.figures, weights, info.idle_seconds, info.busy_seconds))
+    return _encoder.encode(InfoRow(info.state, info.metrics, weights, info.idle_seconds, info.busy_seconds))
 
 
 # ---- from the store
@@ -174,7 +174,7 @@ def _read_spec(gid: bytes, data: bytes) -> GroupSpec:
         ordinal=row.ordinal,
         prompt=row.prompt,
         max_tokens=row.max_tokens,
-        ranks=row.ranks or (0.0,) * row.size,
+        biases=row.ranks or (0.0,) * row.size,
         lanes=row.lanes or (SHARED_LANE,) * row.size,
         priority=Priority(*row.priority),
         enqueued_at=row.enqueued_at,
@@ -217,7 +217,7 @@ def read_reply(row: Row) -> Reply:
 def read_extend(row: Row) -> ExtendReply:
     """Answers, late views, and the pulse."""
     replies, views, (waiting, best, mine, inflight, workers) = row
-    pulse = Pulse(waiting, float(best), mine, inflight, workers)
+    pulse = FleetLoad(waiting, float(best), mine, inflight, workers)
     return ExtendReply(tuple(map(read_reply, replies)), tuple(map(read_view, views)), pulse)
 
 
@@ -247,7 +247,7 @@ def _read_claim(row: Row, spec: GroupSpec) -> Claim:
         prompt=spec.prompt,
         tokens=tokens,
         max_tokens=spec.max_tokens,
-        rank=spec.ranks[request.index],
+        bias=spec.biases[request.index],
         true_length=spec.lengths[request.index] if spec.lengths else 0,
         sampling=spec.sampling,
         priority=Priority(float(base), float(slope), float(probe) if probe else None),
@@ -348,7 +348,7 @@ def _read_batch(number: int, told: dict[str, bytes]) -> BatchRecord:
     )
 
 
-def read_load(reply: Row) -> Load:
+def read_load(reply: Row) -> QueueLoad:
     """What waits, by version, and runs."""
     running, idle, busy, *rest = reply
     waiting: dict[str, int] = {}
@@ -357,7 +357,7 @@ def read_load(reply: Row) -> Load:
         version = names.encode()[: int(length)].decode()
         if count:
             waiting[version] = waiting.get(version, 0) + count
-    return Load(waiting, running, float(idle), float(busy))
+    return QueueLoad(waiting, running, float(idle), float(busy))
 
 
 def read_worker(row: Row) -> WorkerStatus:
@@ -365,5 +365,5 @@ def read_worker(row: Row) -> WorkerStatus:
     name, boot, seen_at, info, inflight = row
     said = _infos.decode(info)
     weights = WeightsReport.model_validate_json(said.weights) if said.weights else None
-    told = WorkerInfo(said.state, said.figures, weights, said.idle_seconds, said.busy_seconds)
+    told = Heartbeat(said.state, said.figures, weights, said.idle_seconds, said.busy_seconds)
     return WorkerStatus(name.decode(), boot.decode(), float(seen_at), inflight, told)

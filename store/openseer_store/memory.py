@@ -9,12 +9,12 @@ from openseer_core.errors import DriverFencedError
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.model.job_queue import JobQueue
 from openseer_core.model.request_queue import EPOCH_STRIDE, REAP_LIMIT
-from openseer_core.queue.batch import BatchRecord, Entry, Load, OpenBatch
+from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import (
     BatchProgress,
     Claim,
-    ClaimAsk,
+    ClaimQuery,
     Delta,
     ExtendReply,
     Finish,
@@ -23,10 +23,10 @@ from openseer_core.queue.messages import (
     RequestRecord,
     Rescore,
 )
-from openseer_core.queue.siblings import SiblingAsk, Siblings
+from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.queue.states import Event
-from openseer_core.weights.fleet_spec import Orders
-from openseer_core.worker.heartbeat import Directive, WorkerInfo, WorkerStatus
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.worker.heartbeat import Heartbeat, HeartbeatReply, WorkerStatus
 from openseer_store.port import CLAIMING_STATES
 
 
@@ -37,11 +37,11 @@ class MemoryStore:
         self._clock = clock
         self._epoch = epoch
         self._queue = JobQueue(epoch)
-        self._workers: dict[str, tuple[str, float, WorkerInfo]] = {}
+        self._workers: dict[str, tuple[str, float, Heartbeat]] = {}
         self._drains: set[str] = set()
         self._drivers = 0
         self._driver: tuple[str, int] = ("", 0)
-        self._orders = Orders()
+        self._orders = FleetSpec()
         self._idle_seconds = self._busy_seconds = 0.0
         self._news = asyncio.Event()
 
@@ -52,7 +52,7 @@ class MemoryStore:
 
     # ---- the worker's verbs
 
-    async def claim(self, worker: WorkerId, ask: ClaimAsk) -> list[Claim]:
+    async def claim(self, worker: WorkerId, ask: ClaimQuery) -> list[Claim]:
         claims = self._queue.claim(worker, ask, self._clock())
         self._tell()
         return claims
@@ -80,13 +80,13 @@ class MemoryStore:
     async def give_back(self, worker: WorkerId, deltas: list[Delta]) -> list[Reply]:
         return self._queue.give_back(deltas, self._clock())
 
-    async def siblings(self, asks: list[SiblingAsk], limit_bytes: int) -> list[Siblings]:
+    async def siblings(self, asks: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
         return self._queue.siblings(asks, limit_bytes, self._clock())
 
-    async def heartbeat(self, worker: WorkerId, info: WorkerInfo) -> Directive:
+    async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
         now = self._clock()
-        boot, _, before = self._workers.get(worker.name, ("", 0.0, WorkerInfo("")))
-        before = before if boot == worker.boot else WorkerInfo("")
+        boot, _, before = self._workers.get(worker.name, ("", 0.0, Heartbeat("")))
+        before = before if boot == worker.boot else Heartbeat("")
         self._idle_seconds += max(0.0, info.idle_seconds - before.idle_seconds)
         self._busy_seconds += max(0.0, info.busy_seconds - before.busy_seconds)
         self._workers[worker.name] = (worker.boot, now, info)
@@ -94,9 +94,9 @@ class MemoryStore:
             self._queue.count_in(worker, now)
         else:
             self._queue.count_out(worker)
-        return Directive(drain=worker.name in self._drains, revision=self._orders.revision)
+        return HeartbeatReply(drain=worker.name in self._drains, revision=self._orders.revision)
 
-    async def orders(self) -> Orders:
+    async def fleet_spec(self) -> FleetSpec:
         return self._orders
 
     async def deregister(self, worker: WorkerId) -> None:
@@ -174,7 +174,7 @@ class MemoryStore:
         self._queue = JobQueue(self._epoch)
         self._workers.clear()
         self._drains.clear()
-        self._driver, self._orders = ("", 0), Orders()
+        self._driver, self._orders = ("", 0), FleetSpec()
         self._idle_seconds = self._busy_seconds = 0.0
 
     # ---- reading
@@ -238,10 +238,10 @@ class MemoryStore:
         self._queue.forget(batch, self._clock())
         self._tell()
 
-    async def load(self) -> Load:
+    async def load(self) -> QueueLoad:
         return replace(self._queue.load(), idle_seconds=self._idle_seconds, busy_seconds=self._busy_seconds)
 
-    async def swap_orders(self, orders: Orders) -> bool:
+    async def swap_fleet_spec(self, orders: FleetSpec) -> bool:
         if orders.revision != self._orders.revision + 1:
             return False
         self._orders = orders

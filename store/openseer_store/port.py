@@ -8,12 +8,12 @@ for each is idempotent. Times are seconds of the store's clock.
 from typing import Protocol
 
 from openseer_core.ids import GroupId, RequestId, WorkerId
-from openseer_core.queue.batch import BatchRecord, Entry, Load, OpenBatch
+from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import (
     BatchProgress,
     Claim,
-    ClaimAsk,
+    ClaimQuery,
     Delta,
     ExtendReply,
     Finish,
@@ -22,10 +22,10 @@ from openseer_core.queue.messages import (
     RequestRecord,
     Rescore,
 )
-from openseer_core.queue.siblings import SiblingAsk, Siblings
+from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.queue.states import Event
-from openseer_core.weights.fleet_spec import Orders
-from openseer_core.worker.heartbeat import Directive, WorkerInfo, WorkerStatus
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.worker.heartbeat import Heartbeat, HeartbeatReply, WorkerStatus
 
 CLAIMING_STATES = frozenset({"idle", "busy"})
 """States of a worker (WorkerInfo.state) in which it counts when load is shared out."""
@@ -36,7 +36,7 @@ FIRST_CURSOR = 0
 class WorkerStore(Protocol):
     """What a worker needs."""
 
-    async def claim(self, worker: WorkerId, ask: ClaimAsk) -> list[Claim]:
+    async def claim(self, worker: WorkerId, ask: ClaimQuery) -> list[Claim]:
         """Leases waiting requests, best first (see ChunkQueue.claim); takes back expired leases on the way."""
         ...
 
@@ -61,7 +61,7 @@ class WorkerStore(Protocol):
         """Returns requests to the queue with their tokens kept."""
         ...
 
-    async def siblings(self, asks: list[SiblingAsk], limit_bytes: int) -> list[Siblings]:
+    async def siblings(self, asks: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
         """What other responses of groups have generated since, and what is kept of earlier batches.
 
         Groups without news, unknown ones included, are left out. The answer holds at most `limit_bytes` beside the
@@ -70,12 +70,12 @@ class WorkerStore(Protocol):
         """
         ...
 
-    async def heartbeat(self, worker: WorkerId, info: WorkerInfo) -> Directive:
+    async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
         """Says how the worker is; all but draining and sick ones count when load is shared out."""
         ...
 
-    async def orders(self) -> Orders:
-        """What the fleet is told (Orders() before anybody said anything)."""
+    async def fleet_spec(self) -> FleetSpec:
+        """What the fleet is told (FleetSpec() before anybody said anything)."""
         ...
 
     async def deregister(self, worker: WorkerId) -> None:
@@ -240,11 +240,11 @@ class TrainerStore(DriverStore, Protocol):
         """
         ...
 
-    async def load(self) -> Load:
+    async def load(self) -> QueueLoad:
         """How much waits and runs in the whole job."""
         ...
 
-    async def swap_orders(self, orders: Orders) -> bool:
+    async def swap_fleet_spec(self, orders: FleetSpec) -> bool:
         """Replaces the orders if `orders.revision` follows the present one; False when somebody else was first."""
         ...
 

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from openseer_core.errors import BatchClosedError, DriverFencedError, RequestStateError
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.model.request_queue import REAP_LIMIT
-from openseer_core.queue.batch import BatchRecord, Entry, Load, OpenBatch
+from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import (
     BatchProgress,
     Claim,
-    ClaimAsk,
+    ClaimQuery,
     Delta,
     ExtendReply,
     Finish,
@@ -20,11 +20,11 @@ from openseer_core.queue.messages import (
     RequestRecord,
     Rescore,
 )
-from openseer_core.queue.siblings import SiblingAsk, Siblings
+from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.queue.states import Event
 from openseer_core.tokens import ITEM_BYTES
-from openseer_core.weights.fleet_spec import Orders
-from openseer_core.worker.heartbeat import Directive, WorkerInfo, WorkerStatus
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.worker.heartbeat import Heartbeat, HeartbeatReply, WorkerStatus
 from openseer_store import codec
 from openseer_store.keys import STORE, prefix
 from openseer_store.port import CLAIMING_STATES
@@ -75,7 +75,7 @@ class RedisStore:
 
     # ---- the worker's verbs
 
-    async def claim(self, worker: WorkerId, ask: ClaimAsk) -> list[Claim]:
+    async def claim(self, worker: WorkerId, ask: ClaimQuery) -> list[Claim]:
         arguments = (
             worker.name,
             str(worker),
@@ -119,19 +119,19 @@ class RedisStore:
         reply = await self._link.run("give_back", rows, *codec.delta_bytes(deltas), at=self._at())
         return [codec.read_reply(row) for row in reply]
 
-    async def siblings(self, asks: list[SiblingAsk], limit_bytes: int) -> list[Siblings]:
+    async def siblings(self, asks: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
         rows = [codec.ask_row(ask) for ask in asks]
         return codec.read_siblings(await self._link.run("siblings", (rows, limit_bytes)))
 
-    async def heartbeat(self, worker: WorkerId, info: WorkerInfo) -> Directive:
+    async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
         spent = (float(info.idle_seconds), float(info.busy_seconds))
         arguments = (worker.name, worker.boot, info.state in CLAIMING_STATES, *spent)
         drain, revision = await self._link.run("heartbeat", arguments, codec.pack_info(info), at=self._at())
-        return Directive(drain=bool(drain), revision=revision)
+        return HeartbeatReply(drain=bool(drain), revision=revision)
 
-    async def orders(self) -> Orders:
+    async def fleet_spec(self) -> FleetSpec:
         told = await self._link.command("HGET", f"{self._prefix}:orders", "orders")
-        return Orders.model_validate_json(told) if told else Orders()
+        return FleetSpec.model_validate_json(told) if told else FleetSpec()
 
     async def deregister(self, worker: WorkerId) -> None:
         await self._link.run("deregister", (worker.name, worker.boot), at=self._at())
@@ -337,9 +337,9 @@ class RedisStore:
         while await self._link.run("forget", (batch, STEP_GROUPS, REMEMBER_SECONDS), at=self._at()):
             pass
 
-    async def load(self) -> Load:
+    async def load(self) -> QueueLoad:
         return codec.read_load(await self._link.run("load", ()))
 
-    async def swap_orders(self, orders: Orders) -> bool:
+    async def swap_fleet_spec(self, orders: FleetSpec) -> bool:
         told = orders.model_dump_json(exclude_defaults=True).encode()
-        return bool(await self._link.run("swap_orders", (orders.revision,), told))
+        return bool(await self._link.run("swap_fleet_spec", (orders.revision,), told))

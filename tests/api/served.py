@@ -11,9 +11,9 @@ import httpx
 import uvicorn
 
 from openseer_api.app import create_app
-from openseer_api.batch_controller import keep
+from openseer_api.batch_controller import control
 from openseer_api.http.auth import Authenticator, BearerAuth
-from openseer_api.job.context import JobContext, Limits, OneJob
+from openseer_api.job.context import IntakeLimits, JobContext, OneJob
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_store.memory import MemoryStore
@@ -58,7 +58,7 @@ class Served:
         store: Store | None = None,
         *,
         auth: Authenticator | None = None,
-        limits: Limits | None = None,
+        limits: IntakeLimits | None = None,
         port: int = 0,
     ) -> None:
         self.job = job or serving_job()
@@ -74,7 +74,7 @@ class Served:
 
     async def __aenter__(self) -> "Served":
         serving = asyncio.create_task(self._server.serve())
-        self._tasks += [serving, asyncio.create_task(keep(self.context))]
+        self._tasks += [serving, asyncio.create_task(control(self.context))]
         while not self._server.started:
             assert not serving.done(), serving.result()
             await asyncio.sleep(0.005)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from openseer_operator.settings import Settings
+from openseer_operator.settings import OperatorSettings
 from tests.charts.rendering import CHART, HELM, KUBERNETES, ROOT, VARIANTS, helm, template
 
 pytestmark = pytest.mark.skipif(HELM is None, reason="no helm: neither on the path nor built by cluster/build.sh")
@@ -44,9 +44,9 @@ def rules(variant: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield role["metadata"].get("namespace", ""), role["metadata"]["name"], rule
 
 
-def settings(variant: str) -> Settings:
+def settings(variant: str) -> OperatorSettings:
     variables = {one["name"]: one.get("value", "from a field") for one in pod(variant)["containers"][0]["env"]}
-    return Settings.read(variables)
+    return OperatorSettings.read(variables)
 
 
 def refusal(values: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_operator.objects.pods import driver_pod, worker_pod
 from openseer_operator.objects.shared import shared_objects, store_secret, store_set
-from openseer_operator.settings import Settings
+from openseer_operator.settings import OperatorSettings
 from tests.charts.rendering import CHART, HELM, ROOT, VARIANTS, program, template
 from tests.cluster.kube import Kube
 from tests.cluster.schemas import PATTERN, write_schemas
@@ -25,7 +25,7 @@ from tests.cluster.schemas import PATTERN, write_schemas
 pytestmark = pytest.mark.cluster
 
 UID = "11111111-2222-3333-4444-555555555555"
-SETTINGS = Settings("openseer", "openseer-worker:1", "openseer-operator:1", pull_policy="IfNotPresent")
+SETTINGS = OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1", pull_policy="IfNotPresent")
 AFFINITY = {
     "requiredDuringSchedulingIgnoredDuringExecution": {
         "nodeSelectorTerms": [{"matchExpressions": [{"key": "gpu", "operator": "Exists"}]}]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from openseer_core.manifest.job import RolloutJob
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_draft.drafter import Drafter
 from openseer_store.memory import MemoryStore
 from openseer_worker.hardware.telemetry import Telemetry
@@ -26,9 +26,9 @@ class DraftingEngine(LoadingEngine):
     def drafts(self) -> bool:
         return True
 
-    def figures(self) -> dict[str, float | int | str]:
+    def metrics(self) -> dict[str, float | int | str]:
         drafter = Drafter(slots=1, max_tokens=4, memory_bytes=1 << 20)
-        return {**super().figures(), **drafter.figures(), "drafts": "on"}
+        return {**super().metrics(), **drafter.figures(), "drafts": "on"}
 
 
 class GpuLibrary:
@@ -61,13 +61,13 @@ class GpuLibrary:
         raise TimeoutError
 
 
-async def beat_of(job: RolloutJob, telemetry: Any) -> tuple[list[str], WorkerInfo]:
+async def beat_of(job: RolloutJob, telemetry: Any) -> tuple[list[str], Heartbeat]:
     """The states that a worker went through, and its last heartbeat; it has served a batch of nothing."""
     states: list[str] = []
-    last: list[WorkerInfo] = []
+    last: list[Heartbeat] = []
 
     class Listening(MemoryStore):
-        async def heartbeat(self, worker: Any, info: WorkerInfo) -> Any:
+        async def heartbeat(self, worker: Any, info: Heartbeat) -> Any:
             states.append(info.state)
             last.append(info)
             return await super().heartbeat(worker, info)
@@ -83,9 +83,9 @@ async def beat_of(job: RolloutJob, telemetry: Any) -> tuple[list[str], WorkerInf
     return list(dict.fromkeys(states)), last[-1]
 
 
-def full_beat(tmp_path: Path, *, sick: bool = False) -> tuple[list[str], WorkerInfo]:
+def full_beat(tmp_path: Path, *, sick: bool = False) -> tuple[list[str], Heartbeat]:
     """As `beat_of`, in virtual time. `sick`: its GPU is."""
-    told: list[tuple[list[str], WorkerInfo]] = []
+    told: list[tuple[list[str], Heartbeat]] = []
     gpus = Telemetry(GpuLibrary())
     while "gpu0_xid" not in gpus():
         pass
@@ -103,9 +103,9 @@ def full_beat(tmp_path: Path, *, sick: bool = False) -> tuple[list[str], WorkerI
     return told[0]
 
 
-def scripted_beats(tmp_path: Path) -> tuple[list[str], dict[str, WorkerInfo]]:
+def scripted_beats(tmp_path: Path) -> tuple[list[str], dict[str, Heartbeat]]:
     """The figures of two plain workers that serve a batch and load new weights, after it."""
-    found: dict[str, WorkerInfo] = {}
+    found: dict[str, Heartbeat] = {}
     states: set[str] = set()
 
     async def story(fleet: Fleet) -> None:
@@ -113,8 +113,8 @@ def scripted_beats(tmp_path: Path) -> tuple[list[str], dict[str, WorkerInfo]]:
         for _ in range(200):
             await asyncio.sleep(0.1)
             for one in await fleet.store.workers():
-                states.add(one.info.state)
-                found[one.name] = one.info
+                states.add(one.heartbeat.state)
+                found[one.name] = one.heartbeat
 
     play(tmp_path, story)
     return sorted(states), found

@@ -9,13 +9,13 @@ from openseer_core.ids import GroupId, RequestId
 from openseer_core.manifest.job import Sampling
 from openseer_core.queue.group import GroupSpec, GroupView, Priority
 from openseer_core.queue.messages import BatchProgress, Chunk, Delta, Finish, JournalEntry, Rescore
-from openseer_core.queue.siblings import SiblingAsk
+from openseer_core.queue.siblings import SiblingQuery
 from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
-from openseer_core.weights.fleet_spec import Ongoing, Orders
+from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import Canary, Deadlines, Publish, Source
 from openseer_core.wire.batches import BatchSpec, Target
-from openseer_core.worker.heartbeat import WeightsReport, WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat, WeightsReport
 
 GROUP = GroupId(3, "group-é")
 REQUEST = RequestId(GROUP, 2)
@@ -26,7 +26,7 @@ SPEC = GroupSpec(
     ordinal=5,
     prompt=pack_tokens([1, 2, 258, 70_000]),
     max_tokens=400,
-    ranks=(0.5, -3.0, 2.0),
+    biases=(0.5, -3.0, 2.0),
     lanes=("", "worker-1", "worker-2"),
     priority=Priority(base=-400.5, slope=0.25, probe=-1e15),
     enqueued_at=1_795_000_000.125,
@@ -59,7 +59,7 @@ RESCORE = Rescore(VIEW, Priority(base=-120.0, slope=0.25, probe=-1e15))
 DELTA = Delta(REQUEST, 2**32 + 3, 4, pack_tokens([5, 6]), pack_logprobs([-0.5, -1.25]))
 FINISH = Finish(DELTA, Status.OK, FinishReason.STOP, "</s>", RESCORE)
 PLAIN_FINISH = Finish(DELTA, Status.INFRA_FAILED, FinishReason.INFRA_FAILED)
-ASK = SiblingAsk(GROUP, ((0, 12), (1, 30)), True)
+ASK = SiblingQuery(GROUP, ((0, 12), (1, 30)), True)
 CHUNK = Chunk("worker-1#boot", 2**32 + 3, 4, 9, 1000.25, 1002.5, "give_back", "v7")
 JOURNAL = JournalEntry(1000.5, "claim", str(REQUEST), "worker-1#boot", 2**32 + 3, 4)
 PROGRESS = BatchProgress(
@@ -78,8 +78,8 @@ REPORT = WeightsReport(
     asleep=True,
     seconds={"prefetch": 1.5},
 )
-INFO = WorkerInfo("busy", {"slots": 8, "kv_used": 0.25, "device": "cpu"}, REPORT, 2.5, 7.75)
-PLAIN_INFO = WorkerInfo("starting")
+INFO = Heartbeat("busy", {"slots": 8, "kv_used": 0.25, "device": "cpu"}, REPORT, 2.5, 7.75)
+PLAIN_INFO = Heartbeat("starting")
 
 CANARY = Canary(token_ids=[1, 2, 3], logprobs=[-0.5, -1.0], tolerance=0.01)
 PUBLISH = Publish(
@@ -93,7 +93,7 @@ PUBLISH = Publish(
     canary=CANARY,
     deadlines=Deadlines(prefetch=1.0, quiesce=2.0, load=3.0),
 )
-ONGOING = Ongoing(
+ONGOING = WeightsTransaction(
     id=4,
     publish=PUBLISH,
     previous="v6",
@@ -109,7 +109,7 @@ ONGOING = Ongoing(
     message="worker-2 is replaced",
     seconds={"prefetch": 1.0},
 )
-ORDERS = Orders(
+ORDERS = FleetSpec(
     revision=9,
     version="v6",
     source=Source(transfer={"init": {"world_size": 2}}),

@@ -13,7 +13,7 @@ from openseer_core import errors
 from openseer_core.manifest import job
 from openseer_core.plan import observation
 from openseer_core.queue import states as life
-from openseer_core.queue.messages import Outcome
+from openseer_core.queue.messages import WriteOutcome
 from openseer_core.weights import fleet_spec as orders
 from openseer_core.weights import publish
 from openseer_core.wire import batches as wire
@@ -62,8 +62,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "fleet worker list": wire_fleet.WorkerList,
     "fleet worker weights": wire_weights.WorkerWeights,
     # JSON in Redis.
-    "stored orders": orders.Orders,
-    "stored transaction": orders.Ongoing,
+    "stored orders": orders.FleetSpec,
+    "stored transaction": orders.WeightsTransaction,
     "stored weights report": WeightsReport,
     # The manifest; its parts stand within it.
     "manifest": job.RolloutJob,
@@ -72,19 +72,19 @@ MODELS: dict[str, type[BaseModel]] = {
     "openai chat": openai_wire.ChatRequest,
     "openai completion": openai_wire.CompletionRequest,
     "sglang abort": sglang_wire.AbortRequest,
-    "sglang generate": sglang_wire.GenerateRequest,
-    "sglang pause": pausing.Pause,
+    "sglang generate": sglang_wire.SglangGenerateRequest,
+    "sglang pause": pausing.PauseBody,
     "sglang weights from disk": weight_routes.FromDisk,
     "vllm abort": vllm_generate.AbortRequests,
-    "vllm generate": vllm_generate.GenerateRequest,
+    "vllm generate": vllm_generate.VllmGenerateRequest,
     "vllm update weights": weight_routes.UpdateWeights,
 }
 
 WORDS: dict[str, type[StrEnum]] = {
     "event of a request": life.Event,
     "finish reason": life.FinishReason,
-    "outcome of a write": Outcome,
-    "outcome of a job": observation.Outcome,
+    "outcome of a write": WriteOutcome,
+    "outcome of a job": observation.JobOutcome,
     "state of a request": life.State,
     "status of a result": life.Status,
 }

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId, WorkerId
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.queue.group import GroupSpec, Priority
-from openseer_core.queue.messages import Claim, ClaimAsk, Delta, Finish, Rescore
+from openseer_core.queue.messages import Claim, ClaimQuery, Delta, Finish, Rescore
 from openseer_core.queue.siblings import prompt_digest
 from openseer_core.queue.states import Event, FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
-from openseer_core.weights.fleet_spec import Orders
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_store.redis_store import RedisStore
 from tests.contract.filled import BATCH_SPEC, ONGOING, REPORT
 
@@ -48,7 +48,7 @@ def group(batch: int, name: str, size: int, base: float, probe: float | None = N
         ordinal=int(base),
         prompt=PROMPT,
         max_tokens=64,
-        ranks=(0.0,) * size,
+        biases=(0.0,) * size,
         lanes=("",) * size,
         priority=Priority(base, 0.5, probe),
         enqueued_at=STARTED_AT,
@@ -57,9 +57,9 @@ def group(batch: int, name: str, size: int, base: float, probe: float | None = N
     )
 
 
-def ask(slots: int, lanes: tuple[str, ...] = ("",), version: str = VERSION) -> ClaimAsk:
+def ask(slots: int, lanes: tuple[str, ...] = ("",), version: str = VERSION) -> ClaimQuery:
     """Room for so many requests."""
-    return ClaimAsk(
+    return ClaimQuery(
         version=version,
         lanes=lanes,
         slots=slots,
@@ -99,7 +99,7 @@ def failed(claim: Claim) -> Finish:
 async def make_old_store(store: RedisStore, clock: Clock) -> None:
     """Fills an empty store."""
     for worker in (ANN, BOB, CY):
-        await store.heartbeat(worker, WorkerInfo("idle", idle_seconds=1.5))
+        await store.heartbeat(worker, Heartbeat("idle", idle_seconds=1.5))
     await _publish(store)
     await _drivers_batch(store, clock)
     await _first_batch(store, clock)
@@ -110,11 +110,11 @@ async def make_old_store(store: RedisStore, clock: Clock) -> None:
 
 
 async def _publish(store: RedisStore) -> None:
-    before = Orders(revision=1, version=VERSION, versions=("initial", VERSION), publisher=3, transactions=3)
-    assert await store.swap_orders(before)
+    before = FleetSpec(revision=1, version=VERSION, versions=("initial", VERSION), publisher=3, transactions=3)
+    assert await store.swap_fleet_spec(before)
     active = {"phase": "quiesce", "finished_at": None, "entered_at": STARTED_AT}
     news = {"revision": 2, "transaction": ONGOING.model_copy(update=active), "transactions": 4}
-    assert await store.swap_orders(before.model_copy(update=news))
+    assert await store.swap_fleet_spec(before.model_copy(update=news))
 
 
 async def _drivers_batch(store: RedisStore, clock: Clock) -> None:
@@ -172,7 +172,7 @@ async def _second_batch(store: RedisStore, clock: Clock) -> None:
     record, _ = await store.open_batch(OpenBatch(VERSION, '{"metadata":{"live":"boot"}}'))
     assert record.number == SECOND
     bound = replace(
-        group(SECOND, "bound", 2, 5), lanes=("cy", "cy"), ranks=(-3.0, -9.0), seeds=(7, None), lengths=(3, 9), tier=-2
+        group(SECOND, "bound", 2, 5), lanes=("cy", "cy"), biases=(-3.0, -9.0), seeds=(7, None), lengths=(3, 9), tier=-2
     )
     await store.submit([bound, group(SECOND, "grown", 1, 6)])
     await store.grow(group(SECOND, "grown", 2, 6), 1)
@@ -211,6 +211,6 @@ async def _heartbeats(store: RedisStore, clock: Clock) -> None:
     clock.step()
     figures: dict[str, float | int | str] = {"slots": 8, "kv_used": 0.25, "device": "cpu", "drafts": "off: none"}
     report = REPORT.model_copy(update={"error": "", "mismatch": False, "asleep": False})
-    await store.heartbeat(ANN, WorkerInfo("busy", figures, report, 1.5, 2.25))
-    await store.heartbeat(BOB, WorkerInfo("idle", {"slots": 4}, None, 2.5, 0.5))
+    await store.heartbeat(ANN, Heartbeat("busy", figures, report, 1.5, 2.25))
+    await store.heartbeat(BOB, Heartbeat("idle", {"slots": 4}, None, 2.5, 0.5))
     await store.request_drain(CY.name)

@@ -19,18 +19,20 @@ async def read_all(store: Store, batches: tuple[int, ...], digests: list[str]) -
     return {
         "batches": [batch_row(record) for record in await store.batches()],
         "batch by number": {str(number): await _batch(store, number) for number in batches},
-        "orders": (await store.orders()).model_dump_json(exclude_defaults=True),
+        "orders": (await store.fleet_spec()).model_dump_json(exclude_defaults=True),
         "workers": [
             {
                 "name": one.name,
                 "boot": one.boot,
                 "seen_at": one.seen_at,
                 "inflight": one.inflight,
-                "state": one.info.state,
-                "figures": one.info.figures,
-                "weights": one.info.weights.model_dump_json(exclude_defaults=True) if one.info.weights else None,
-                "idle_seconds": one.info.idle_seconds,
-                "busy_seconds": one.info.busy_seconds,
+                "state": one.heartbeat.state,
+                "figures": one.heartbeat.metrics,
+                "weights": one.heartbeat.weights.model_dump_json(exclude_defaults=True)
+                if one.heartbeat.weights
+                else None,
+                "idle_seconds": one.heartbeat.idle_seconds,
+                "busy_seconds": one.heartbeat.busy_seconds,
             }
             for one in await store.workers()
         ],
@@ -120,7 +122,7 @@ def spec_row(spec: GroupSpec) -> Json:
         "ordinal": spec.ordinal,
         "prompt": unpack_tokens(spec.prompt),
         "max_tokens": spec.max_tokens,
-        "ranks": list(spec.ranks),
+        "ranks": list(spec.biases),
         "lanes": list(spec.lanes),
         "priority": [spec.priority.base, spec.priority.slope, spec.priority.probe],
         "enqueued_at": spec.enqueued_at,

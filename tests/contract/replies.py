@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from openseer_core.queue.batch import BatchRecord, GroupEnd, Load
-from openseer_core.queue.messages import Claim, ExtendReply, Outcome, Pulse, Reply, RequestRecord, Result
+from openseer_core.queue.batch import BatchRecord, GroupEnd, QueueLoad
+from openseer_core.queue.messages import Claim, ExtendReply, FleetLoad, Reply, RequestRecord, Result, WriteOutcome
 from openseer_core.queue.siblings import Siblings
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
@@ -22,13 +22,13 @@ GID, RID = "3/group-é".encode(), "3/group-é/2".encode()
 VIEW_ROW: list[Any] = [GID, b"6", b"5", b"3", b"400", b"1795000000.125", b"1", b"90", b"120", b"-2", b"321"]
 
 REPLY_ROW: list[Any] = [b"stale", 40, VIEW_ROW]
-REPLY = Reply(Outcome.STALE, 40, VIEW)
+REPLY = Reply(WriteOutcome.STALE, 40, VIEW)
 
 EXTEND_ROW: list[Any] = [[[b"ok", 9], [b"gap", 4], [b"lost", 0]], [VIEW_ROW], [5, b"-1000000000000000", 2, 7, 3]]
 EXTEND = ExtendReply(
-    (Reply(Outcome.OK, 9), Reply(Outcome.GAP, 4), Reply(Outcome.LOST)),
+    (Reply(WriteOutcome.OK, 9), Reply(WriteOutcome.GAP, 4), Reply(WriteOutcome.LOST)),
     (VIEW,),
-    Pulse(waiting=5, best=-1e15, mine=2, inflight=7, workers=3),
+    FleetLoad(waiting=5, best_waiting=-1e15, mine=2, inflight=7, workers=3),
 )
 
 SIBLINGS_ROW: list[Any] = [[GID, [0, 12, TOKENS, 1, 30, b""], [TOKENS]], [b"3/other", [], None]]
@@ -53,7 +53,7 @@ CLAIM = Claim(
     prompt=SPEC.prompt,
     tokens=TOKENS,
     max_tokens=400,
-    rank=2.0,
+    bias=2.0,
     true_length=30,
     sampling=SPEC.sampling,
     priority=SPEC.priority,
@@ -122,7 +122,7 @@ BATCH = BatchRecord(
 )
 
 LOAD_ROW: list[Any] = [7, b"2.5", b"7.75", b"2:v7:", 3, b"2:v7:worker-1", 2, b"4:v8:x:", 1, b"2:v9:", 0]
-LOAD = Load({"v7": 5, "v8:x": 1}, 7, 2.5, 7.75)
+LOAD = QueueLoad({"v7": 5, "v8:x": 1}, 7, 2.5, 7.75)
 
 
 def worker_row(info: bytes) -> list[Any]:
@@ -132,4 +132,4 @@ def worker_row(info: bytes) -> list[Any]:
 
 WORKER = WorkerStatus("worker-1", "boot", 1002.5, 4, INFO)
 
-FULL: tuple[Any, ...] = (REPLY, EXTEND.pulse, SIBLINGS[0], CLAIM, *ENTRIES, RECORD, BATCH, LOAD, WORKER)
+FULL: tuple[Any, ...] = (REPLY, EXTEND.fleet_load, SIBLINGS[0], CLAIM, *ENTRIES, RECORD, BATCH, LOAD, WORKER)

@@ -5,7 +5,7 @@ from typing import Any
 
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
-from openseer_core.plan.observation import RELEASED, Ending, Failure, Memory, Observation, Outcome, SickNode
+from openseer_core.plan.observation import RELEASED, Ending, Failure, JobOutcome, Memory, Observation, SickNode
 from openseer_core.plan.plan import Plan
 from openseer_core.plan.scaling import template_hash
 from openseer_core.queue.messages import BatchProgress
@@ -14,14 +14,14 @@ from openseer_operator.objects import names
 from openseer_operator.objects.pods import driver_pod, worker_pod
 from openseer_operator.objects.shared import shared_objects, store_secret, store_set
 from openseer_operator.objects.status import Facts, memory_of, refused, status_of
-from openseer_operator.settings import Settings
+from openseer_operator.settings import OperatorSettings
 from tests.contract.recorded import compare
 from tests.contract.scanning import texts
 from tests.core.plan.cluster_model import make_job
 
 UID = "11111111-2222-3333-4444-555555555555"
 NOW = 1_790_000_000.0
-SETTINGS = Settings(namespace="openseer", worker_image="openseer-worker:1", store_image="openseer-operator:1")
+SETTINGS = OperatorSettings(namespace="openseer", worker_image="openseer-worker:1", store_image="openseer-operator:1")
 WORDS = {
     "app": names.APP,
     "manager": names.MANAGER,
@@ -103,7 +103,7 @@ FULL = Memory(
 
 
 def test_the_status_of_a_job_is_written_as_it_was() -> None:
-    ends = [Ending(Outcome.COMPLETE, "AllReported", "all", NOW), Ending(Outcome.FAILED, "StoreLost", "gone", NOW)]
+    ends = [Ending(JobOutcome.COMPLETE, "AllReported", "all", NOW), Ending(JobOutcome.FAILED, "StoreLost", "gone", NOW)]
     found = {
         "runs": status(FULL),
         "complete": status(replace(FULL, ending=ends[0])),

@@ -6,10 +6,10 @@ from prometheus_client.registry import Collector
 
 from openseer_core.queue.messages import BatchProgress
 from openseer_core.worker.draft_metrics import COUNTERS
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_driver.pod_metrics import WORKER_STATES, PodFigures
 from openseer_driver.run_lines import SampleLine, WorkerSample
-from openseer_operator.control.metrics import Board, Figures, Metrics
+from openseer_operator.control.metrics import Board, JobMetrics, Metrics
 from openseer_store.port import CLAIMING_STATES
 from openseer_worker.health import Health
 from tests.contract import beats
@@ -34,9 +34,9 @@ def test_workers_say_what_they_said(tmp_path: Path) -> None:
     assert report is not None
     found = {
         "states": {"plain": states, "drained": passed, "sick": ill},
-        "plain": beats.types_of(plain["worker-0"].figures),
-        "full": beats.types_of(full.figures),
-        "sick": beats.types_of(sick.figures),
+        "plain": beats.types_of(plain["worker-0"].metrics),
+        "full": beats.types_of(full.metrics),
+        "sick": beats.types_of(sick.metrics),
         "what the weights report says": sorted(report.model_dump(exclude_defaults=True)),
         "phases": sorted(report.seconds),
         "figures of all engines": keys_of_figures("worker"),
@@ -52,7 +52,7 @@ def test_prometheus_reads_what_it_read_of_a_worker(tmp_path: Path) -> None:
     health = Health()
     health.serve(lambda: True, lambda: full)
     off = Health()
-    off.serve(lambda: True, lambda: WorkerInfo("idle", {"drafts": "off: why"}))
+    off.serve(lambda: True, lambda: Heartbeat("idle", {"drafts": "off: why"}))
     compare("metrics_worker", {"drafts": told(health), "does not": told(off)})
 
 
@@ -65,7 +65,7 @@ def test_prometheus_reads_what_it_read_of_a_driver() -> None:
 def test_prometheus_reads_what_it_read_of_the_operator() -> None:
     board = Board()
     workers: dict[str, int | str] = {"desired": 1, "current": 1, "ready": 1, "busy": 1}
-    board.jobs[("lab", "job")] = Figures(BatchProgress(requests=4, ok=2), workers, 1, 12.5, 99)
+    board.jobs[("lab", "job")] = JobMetrics(BatchProgress(requests=4, ok=2), workers, 1, 12.5, 99)
     board.calls["GET", "Pod", 200] += 1
     metrics = Metrics(board)
     metrics.looked(0.1, 0.1, failed=True)

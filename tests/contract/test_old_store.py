@@ -9,8 +9,8 @@ import pytest
 from openseer_core.errors import DriverFencedError
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId
 from openseer_core.queue.batch import GroupEnd, OpenBatch
-from openseer_core.queue.messages import Claim, Delta, Finish, Outcome, Result
-from openseer_core.queue.siblings import SiblingAsk
+from openseer_core.queue.messages import Claim, Delta, Finish, Result, WriteOutcome
+from openseer_core.queue.siblings import SiblingQuery
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_store.keys import prefix
 from openseer_store.redis_store import RedisStore
@@ -70,7 +70,7 @@ def store(empty: RedisStore, server_url: str, namespace: str, clock: old_store.C
     return empty
 
 
-async def extend(store: RedisStore, deltas: list[Delta]) -> list[Outcome]:
+async def extend(store: RedisStore, deltas: list[Delta]) -> list[WriteOutcome]:
     reply = await store.extend(ANN, deltas, [], lease_seconds=10.0, version=VERSION, lanes=("",))
     return [one.outcome for one in reply.replies]
 
@@ -120,12 +120,12 @@ async def test_keys_of_old_batches_give_the_same_batches(store: RedisStore) -> N
 
 
 async def test_a_worker_of_before_goes_on_with_its_lease(store: RedisStore) -> None:
-    assert await extend(store, [more(HELD, FENCE, 5, 3)]) == [Outcome.OK]
-    assert await extend(store, [more(HELD, FENCE - 1, 8, 1)]) == [Outcome.LOST]
-    assert await extend(store, [more(HELD, FENCE, 9, 1)]) == [Outcome.GAP]
+    assert await extend(store, [more(HELD, FENCE, 5, 3)]) == [WriteOutcome.OK]
+    assert await extend(store, [more(HELD, FENCE - 1, 8, 1)]) == [WriteOutcome.LOST]
+    assert await extend(store, [more(HELD, FENCE, 9, 1)]) == [WriteOutcome.GAP]
     end = Finish(more(HELD, FENCE, 8, 2), Status.OK, FinishReason.LENGTH)
     [reply] = await store.complete(ANN, [end])
-    assert (reply.outcome, reply.have) == (Outcome.OK, 10)
+    assert (reply.outcome, reply.have) == (WriteOutcome.OK, 10)
     assert reply.view is not None
     assert (reply.view.finished, reply.view.longest_finished, reply.view.longest_running) == (2, 10, 5)
     last = (await store.results(FIRST, 0, 100))[-1]
@@ -139,7 +139,7 @@ async def test_a_lease_of_before_expires_and_its_tokens_stay(store: RedisStore, 
     [claim] = [one for one in await store.claim(BOB, ask(100)) if one.request == HELD]
     assert claim.tokens == tokens(0, 5)
     assert claim.fence > FENCE
-    assert await extend(store, [more(HELD, FENCE, 5, 1)]) == [Outcome.LOST]
+    assert await extend(store, [more(HELD, FENCE, 5, 1)]) == [WriteOutcome.LOST]
 
 
 async def test_what_waits_in_an_old_store_is_claimed_in_order(store: RedisStore) -> None:
@@ -158,7 +158,7 @@ async def test_what_waits_in_an_old_store_is_claimed_in_order(store: RedisStore)
     assert (found[f"{DRIVERS}/p1/0"].true_length, turned.max_tokens, turned.view.revision) == (12, 64, 1)
     bound = await store.claim(CY, ask(100, lanes=("cy", "")))
     assert names(bound) == [f"{SECOND}/bound/1", f"{SECOND}/bound/0"]
-    assert [(one.rank, one.seed, one.true_length) for one in bound] == [(-9.0, None, 9), (-3.0, 7, 3)]
+    assert [(one.bias, one.seed, one.true_length) for one in bound] == [(-9.0, None, 9), (-3.0, 7, 3)]
     assert bound[0].sampling == '{"temperature":0.5,"maxTokens":64}'
 
 
@@ -211,23 +211,23 @@ async def test_the_driver_of_before_is_fenced_off_by_a_new_one(store: RedisStore
 
 
 async def test_orders_of_before_are_followed_by_the_next_ones(store: RedisStore) -> None:
-    orders = await store.orders()
-    assert orders.ongoing is not None
-    done = orders.ongoing.model_copy(update={"phase": "done"})
+    orders = await store.fleet_spec()
+    assert orders.active_transaction is not None
+    done = orders.active_transaction.model_copy(update={"phase": "done"})
     news = orders.model_copy(update={"revision": orders.revision + 1, "version": "v7", "transaction": done})
-    assert await store.swap_orders(news)
-    assert (await store.orders()).version == "v7"
+    assert await store.swap_fleet_spec(news)
+    assert (await store.fleet_spec()).version == "v7"
 
 
 async def test_a_drain_that_was_asked_for_before_reaches_its_worker(store: RedisStore) -> None:
     [status] = [one for one in await store.workers() if one.name == CY.name]
-    directive = await store.heartbeat(CY, status.info)
+    directive = await store.heartbeat(CY, status.heartbeat)
     assert (directive.drain, directive.revision) == (True, 2)
 
 
 async def test_responses_of_before_are_told_to_those_who_draft(store: RedisStore) -> None:
     mixed, whole = GroupId(FIRST, "mixed"), GroupId(FIRST, "whole")
-    asks = [SiblingAsk(mixed, ((0, 4), (1, 0), (2, 0))), SiblingAsk(whole, (), True)]
+    asks = [SiblingQuery(mixed, ((0, 4), (1, 0), (2, 0))), SiblingQuery(whole, (), True)]
     news, earlier = await store.siblings(asks, 10_000)
     assert news.news == ((0, 4, tokens(4, 4)), (1, 0, tokens(0, 5)), (2, 0, tokens(0, 3)))
     assert earlier.earlier == (tokens(0, 9), tokens(0, 6))
@@ -237,6 +237,6 @@ async def test_responses_of_before_are_told_to_those_who_draft(store: RedisStore
 async def test_what_runs_in_an_old_store_can_be_ended(store: RedisStore) -> None:
     assert await store.end(FIRST) == 4
     assert (await record(store, f"{FIRST}/mixed/1")).state is State.ABORTED
-    assert await extend(store, [more(HELD, FENCE, 5, 1)]) == [Outcome.LOST]
+    assert await extend(store, [more(HELD, FENCE, 5, 1)]) == [WriteOutcome.LOST]
     await store.change_version(SECOND, "v7")
     assert len(await store.claim(CY, ask(9, lanes=("cy", ""), version="v7"))) == 3

@@ -6,7 +6,7 @@ import pytest
 
 from openseer_core.manifest.sampling_json import dump_sampling, parse_sampling
 from openseer_core.queue.messages import BatchProgress
-from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.wire.batches import BatchSpec
 from openseer_core.worker.heartbeat import WeightsReport
 from openseer_store import codec
@@ -52,7 +52,7 @@ def test_json_that_is_kept_is_written_as_it_was() -> None:
 
 def test_json_of_an_earlier_commit_means_what_it_meant() -> None:
     kept = load("kept_json")
-    assert Orders.model_validate_json(kept["orders"]) == filled.ORDERS
+    assert FleetSpec.model_validate_json(kept["orders"]) == filled.ORDERS
     assert WeightsReport.model_validate_json(kept["weights report"]) == filled.REPORT
     assert BatchSpec.model_validate_json(kept["batch spec"]) == filled.BATCH_SPEC
     assert BatchProgress.from_json(kept["last words of a driver"]) == filled.PROGRESS
@@ -70,13 +70,13 @@ def test_groups_of_an_earlier_commit_are_read() -> None:
 
 def test_a_heartbeat_of_an_earlier_commit_is_read() -> None:
     assert codec.read_worker(replies.worker_row(recorded("info"))) == replies.WORKER
-    assert codec.read_worker(replies.worker_row(recorded("plain info"))).info == filled.PLAIN_INFO
+    assert codec.read_worker(replies.worker_row(recorded("plain info"))).heartbeat == filled.PLAIN_INFO
 
 
 def test_replies_to_a_worker_are_read() -> None:
     first, second = codec.read_claims(replies.claims_row(recorded("spec")))
     assert first == replies.CLAIM
-    assert (second.seed, second.priority.probe, second.rank, second.true_length) == (None, None, -3.0, 20)
+    assert (second.seed, second.priority.probe, second.bias, second.true_length) == (None, None, -3.0, 20)
     assert codec.read_view(replies.VIEW_ROW) == filled.VIEW
     assert codec.read_reply(replies.REPLY_ROW) == replies.REPLY
     assert codec.read_extend(replies.EXTEND_ROW) == replies.EXTEND

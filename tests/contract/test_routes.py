@@ -9,7 +9,7 @@ from openseer_api.app import create_app
 from openseer_api.http.auth import BearerAuth
 from openseer_api.job.context import JobContext, OneJob
 from openseer_api.job.metrics import exposition
-from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_store.memory import MemoryStore
 from tests.api.served import TOKEN, serving_job
 from tests.contract.filled import ONGOING
@@ -64,7 +64,7 @@ def test_routes_are_where_they_were() -> None:
 
 async def test_prometheus_reads_what_it_read_of_the_api() -> None:
     store = MemoryStore()
-    assert await store.swap_orders(Orders(revision=1, transaction=ONGOING))
+    assert await store.swap_fleet_spec(FleetSpec(revision=1, transaction=ONGOING))
     text = (await exposition(JobContext(serving_job(), store))).decode()
     found = {
         f"{family.type} {sample.name}": sorted(sample.labels)

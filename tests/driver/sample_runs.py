@@ -10,11 +10,11 @@ import msgspec
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.model.job_queue import JobQueue
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
-from openseer_core.queue.messages import Chunk, Claim, ClaimAsk, Delta, Finish, Rescore, Result
+from openseer_core.queue.messages import Chunk, Claim, ClaimQuery, Delta, Finish, Rescore, Result
 from openseer_core.queue.policy import policy
 from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens, unpack_logprobs, unpack_tokens
-from openseer_core.worker.draft_metrics import REFERENCES
+from openseer_core.worker.draft_metrics import CORPUS_SIZES
 from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.run_lines import (
     ChunkLine,
@@ -143,7 +143,7 @@ class Simulation:
         used = sum(self._blocks(running) for running in worker.running)
         if room > 0:
             free = self.shape.blocks - used
-            ask = ClaimAsk(
+            ask = ClaimQuery(
                 version=VERSION,
                 lanes=(SHARED_LANE,),
                 slots=room,
@@ -193,7 +193,7 @@ class Simulation:
         rows = max(1, round(new / (1.6 + 0.2 * min(siblings, 5))))
         source = self.random.choice(("own", "siblings", "siblings", "prompt") if siblings else ("own", "prompt"))
         drafted, accepted = rows * (5 - len(worker.running) // 5), max(0, new - rows)
-        bucket = max(count for count in REFERENCES if count <= siblings)
+        bucket = max(count for count in CORPUS_SIZES if count <= siblings)
         worker.drafts.update(
             {
                 "steps": 1,

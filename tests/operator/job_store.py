@@ -6,16 +6,16 @@ from typing import Any
 
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
-from openseer_core.queue.messages import Claim, ClaimAsk, Delta
+from openseer_core.queue.messages import Claim, ClaimQuery, Delta
 from openseer_core.tokens import pack_logprobs, pack_tokens
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.port import Store
 from openseer_store.redis_link import RedisLink
 
 ANN, BOB = WorkerId("worker-0", "ann"), WorkerId("worker-1", "bob")
-_ASK = ClaimAsk("v1", (SHARED_LANE,), 8, 10**6, 16, quantum=512, context_tokens=8192, slack=8)
+_ASK = ClaimQuery("v1", (SHARED_LANE,), 8, 10**6, 16, quantum=512, context_tokens=8192, slack=8)
 
 
 class JobStore:
@@ -39,7 +39,7 @@ class JobStore:
 
     async def say(self, worker: WorkerId, state: str, **figures: float | int | str) -> None:
         """A heartbeat."""
-        await self.store.heartbeat(worker, WorkerInfo(state, figures))
+        await self.store.heartbeat(worker, Heartbeat(state, figures))
 
     async def submit(self, name: str, batch: int = 0) -> list[Claim]:
         """A group of two requests, which ANN takes at once."""
@@ -49,7 +49,7 @@ class JobStore:
             ordinal=0,
             prompt=pack_tokens([1, 2]),
             max_tokens=1000,
-            ranks=(0.0, 0.0),
+            biases=(0.0, 0.0),
             lanes=(SHARED_LANE,) * 2,
             priority=Priority(base=0.0),
             enqueued_at=0.0,

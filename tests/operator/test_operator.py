@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from openseer_core.queue.batch import OpenBatch
-from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_operator.kube.api import Api, NotThereError
 from openseer_store.connect import open_store
 from tests.operator.job_store import JobStore
@@ -74,10 +74,10 @@ async def test_a_serving_job_has_no_driver_and_no_worker_while_its_trainer_has_t
         await until(lambda: _equal(members(api, job), {"worker-0", "worker-1"}))
         store = await open_store(server.url, job)
         try:
-            assert await store.swap_orders(Orders(revision=1, rest="stop"))
+            assert await store.swap_fleet_spec(FleetSpec(revision=1, rest="stop"))
             await until(lambda: _equal(members(api, job), set()))
             await until(lambda: _reason(api, job, "Released"))
-            assert await store.swap_orders(Orders(revision=2))
+            assert await store.swap_fleet_spec(FleetSpec(revision=2))
             await until(lambda: _equal(members(api, job), {"worker-0", "worker-1"}))
             await store.open_batch(OpenBatch("initial", "{}"))
         finally:

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from openseer_operator.kube.api import Api, ApiError
+from openseer_operator.kube.api import Api, KubeApiError
 
 PATIENCE_SECONDS = 60.0
 
@@ -45,7 +45,7 @@ async def until(true: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_S
             try:
                 if await true():
                     return
-            except (ApiError, aiohttp.ClientError, OSError, KeyError):
+            except (KubeApiError, aiohttp.ClientError, OSError, KeyError):
                 pass  # not yet
             await asyncio.sleep(0.1)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
-from openseer_core.queue.messages import Claim, ClaimAsk, Delta, ExtendReply, Finish, Rescore, Result
+from openseer_core.queue.messages import Claim, ClaimQuery, Delta, ExtendReply, Finish, Rescore, Result
 from openseer_core.queue.policy import PROBES_FIRST
 from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
@@ -40,7 +40,7 @@ def group(
         ordinal=0,
         prompt=pack_tokens(range(prompt_tokens)),
         max_tokens=max_tokens,
-        ranks=tuple(ranks) or (0.0,) * size,
+        biases=tuple(ranks) or (0.0,) * size,
         lanes=tuple(lanes) or (SHARED_LANE,) * size,
         priority=priority,
         enqueued_at=1000.0,
@@ -63,9 +63,9 @@ def ask(
     max_losses: int = 3,
     version: str = VERSION,
     margin: int = 0,
-) -> ClaimAsk:
+) -> ClaimQuery:
     """Room for nearly everything, unless said otherwise."""
-    return ClaimAsk(
+    return ClaimQuery(
         version=version,
         lanes=lanes,
         slots=slots,

@@ -5,10 +5,10 @@ import pytest
 from openseer_core.errors import BatchClosedError, RequestStateError
 from openseer_core.ids import PARKED_BATCH, GroupId, WorkerId
 from openseer_core.queue.batch import GroupEnd, OpenBatch
-from openseer_core.queue.messages import APPEND, Outcome
+from openseer_core.queue.messages import APPEND, WriteOutcome
 from openseer_core.queue.states import Event, State, Status
-from openseer_core.weights.fleet_spec import Orders
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_store.port import Store
 from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
 from tests.store.conftest import Clock
@@ -57,7 +57,7 @@ async def test_cancelling_one_request_leaves_its_siblings_alone(store: Store) ->
     await store.submit([group("a", 3)])
     [claim] = await store.claim(ANN, ask(1))
     assert await store.end_groups([GroupId(0, "a"), GroupId(0, "nobody")], Event.CANCEL, 0) == 1
-    assert (await extend(store, ANN, [delta(claim, 1)])).replies[0].outcome is Outcome.LOST
+    assert (await extend(store, ANN, [delta(claim, 1)])).replies[0].outcome is WriteOutcome.LOST
     assert names(await store.claim(ANN, ask())) == ["a/1", "a/2"]
     [ended] = await results(store)
     assert (ended.request, ended.reason.value) == (request("a/0"), "cancelled")
@@ -140,7 +140,7 @@ async def test_unfinished_work_goes_on_with_other_weights_and_its_leases_are_voi
     running, _ = await store.claim(ANN, ask())
     await extend(store, ANN, [delta(running, 3)])
     await store.change_version(batch, "v2")
-    assert (await extend(store, ANN, [delta(running, 1)])).replies[0].outcome is Outcome.LOST
+    assert (await extend(store, ANN, [delta(running, 1)])).replies[0].outcome is WriteOutcome.LOST
     assert await store.claim(ANN, ask()) == []
     assert len(await store.claim(BOB, ask(version="v2"))) == 2
     record = await store.batch(batch)
@@ -183,7 +183,7 @@ async def test_a_forgotten_batch_leaves_its_counts_and_nothing_else(store: Store
     assert await store.group_names(batch, 0, 10) == []
     assert await store.results(batch, 0, 10) == []
     assert (await store.load()).waiting == {}
-    assert (await extend(store, ANN, [delta(claims[7], 1)])).replies[0].outcome is Outcome.LOST
+    assert (await extend(store, ANN, [delta(claims[7], 1)])).replies[0].outcome is WriteOutcome.LOST
     with pytest.raises(BatchClosedError):
         await store.submit([group("late", batch=batch)])
     assert not (await store.open_batch(OpenBatch("v1", "{}", "k")))[1]
@@ -201,12 +201,12 @@ async def test_a_group_grows_by_whoever_owns_its_batch(store: Store) -> None:
 
 
 async def test_orders_are_swapped_only_by_who_has_seen_the_latest(store: Store) -> None:
-    assert (await store.orders()).revision == 0
-    assert await store.swap_orders(Orders(revision=1, version="v1"))
-    assert not await store.swap_orders(Orders(revision=1, version="v2"))
-    assert not await store.swap_orders(Orders(revision=3, version="v3"))
-    assert await store.swap_orders(Orders(revision=2, version="v2", rest="sleep"))
-    assert await store.orders() == Orders(revision=2, version="v2", rest="sleep")
+    assert (await store.fleet_spec()).revision == 0
+    assert await store.swap_fleet_spec(FleetSpec(revision=1, version="v1"))
+    assert not await store.swap_fleet_spec(FleetSpec(revision=1, version="v2"))
+    assert not await store.swap_fleet_spec(FleetSpec(revision=3, version="v3"))
+    assert await store.swap_fleet_spec(FleetSpec(revision=2, version="v2", rest="sleep"))
+    assert await store.fleet_spec() == FleetSpec(revision=2, version="v2", rest="sleep")
 
 
 async def test_what_waits_is_told_by_version(store: Store) -> None:
@@ -217,11 +217,11 @@ async def test_what_waits_is_told_by_version(store: Store) -> None:
 
 
 async def test_time_that_workers_were_idle_and_busy_is_summed_over_boots_and_departures(store: Store) -> None:
-    await store.heartbeat(ANN, WorkerInfo("idle", idle_seconds=2.0))
-    await store.heartbeat(ANN, WorkerInfo("busy", idle_seconds=3.5, busy_seconds=1.0))
-    await store.heartbeat(ANN, WorkerInfo("busy", idle_seconds=3.5, busy_seconds=1.0))
+    await store.heartbeat(ANN, Heartbeat("idle", idle_seconds=2.0))
+    await store.heartbeat(ANN, Heartbeat("busy", idle_seconds=3.5, busy_seconds=1.0))
+    await store.heartbeat(ANN, Heartbeat("busy", idle_seconds=3.5, busy_seconds=1.0))
     await store.deregister(ANN)
-    await store.heartbeat(WorkerId("ann", "2"), WorkerInfo("idle", idle_seconds=0.5))
-    await store.heartbeat(BOB, WorkerInfo("busy", busy_seconds=4.0))
+    await store.heartbeat(WorkerId("ann", "2"), Heartbeat("idle", idle_seconds=0.5))
+    await store.heartbeat(BOB, Heartbeat("busy", busy_seconds=4.0))
     load = await store.load()
     assert (load.idle_seconds, load.busy_seconds) == (4.0, 5.0)

@@ -4,8 +4,8 @@ import pytest
 
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.group import Priority
-from openseer_core.queue.messages import Outcome, Rescore
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.queue.messages import Rescore, WriteOutcome
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_store.port import Store
 from tests.store.builders import ANN, BOB, PROBE, ask, delta, extend, finish, group, names
 from tests.store.conftest import Clock
@@ -53,7 +53,7 @@ async def test_a_worker_claims_only_its_version(store: Store) -> None:
 async def test_a_lane_of_its_own_is_served_by_its_worker_only_and_without_fair_share(store: Store) -> None:
     await store.submit([group("a", lanes=("", "0", "0", "1"), size=4)])
     for worker in (ANN, BOB):
-        await store.heartbeat(worker, WorkerInfo("idle"))
+        await store.heartbeat(worker, Heartbeat("idle"))
     claims = await store.claim(ANN, ask(lanes=("0",), slack=0))
     assert names(claims) == ["a/1", "a/2"]
     assert names(await store.claim(ANN, ask(lanes=("1", "")))) == ["a/3", "a/0"]
@@ -61,7 +61,7 @@ async def test_a_lane_of_its_own_is_served_by_its_worker_only_and_without_fair_s
 
 async def test_a_worker_gets_its_fair_share_and_slack(store: Store) -> None:
     await store.submit([group("a", 10)])
-    await store.heartbeat(BOB, WorkerInfo("busy"))
+    await store.heartbeat(BOB, Heartbeat("busy"))
     assert len(await store.claim(ANN, ask(slack=1))) == 6
     assert not await store.claim(ANN, ask(slack=1))
     assert len(await store.claim(BOB, ask(slack=1))) == 4
@@ -70,12 +70,12 @@ async def test_a_worker_gets_its_fair_share_and_slack(store: Store) -> None:
 async def test_draining_and_silent_workers_do_not_count_in_the_share(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 8)])
     for name in ("drains", "silent"):
-        await store.heartbeat(WorkerId(name, "1"), WorkerInfo("idle"))
-    await store.heartbeat(WorkerId("drains", "1"), WorkerInfo("draining"))
+        await store.heartbeat(WorkerId(name, "1"), Heartbeat("idle"))
+    await store.heartbeat(WorkerId("drains", "1"), Heartbeat("draining"))
     assert len(await store.claim(ANN, ask(slack=0))) == 4
     clock.seconds += 11
     await store.claim(BOB, ask(0))
-    assert (await extend(store, BOB, [])).pulse.workers == 1
+    assert (await extend(store, BOB, [])).fleet_load.workers == 1
 
 
 async def test_a_worker_prefers_what_it_has_cached_among_the_first_of_a_group(store: Store) -> None:
@@ -102,11 +102,11 @@ async def test_only_a_groups_first_four_waiting_requests_are_looked_at(store: St
 
 
 async def test_a_worker_counts_until_it_was_silent_for_more_than_ten_seconds(store: Store, clock: Clock) -> None:
-    await store.heartbeat(ANN, WorkerInfo("idle"))
+    await store.heartbeat(ANN, Heartbeat("idle"))
     for seconds, workers in ((10.0, 2), (0.25, 1)):
         clock.seconds += seconds
         await store.claim(BOB, ask(0))
-        assert (await extend(store, BOB, [])).pulse.workers == workers
+        assert (await extend(store, BOB, [])).fleet_load.workers == workers
 
 
 async def test_a_request_that_does_not_fit_does_not_block_a_smaller_one_behind_it(store: Store) -> None:
@@ -140,7 +140,7 @@ async def test_a_claim_tells_all_that_is_needed_to_go_on(store: Store) -> None:
     await store.give_back(ANN, [delta(claim, 3)])
     [again] = await store.claim(BOB, ask(1))
     assert (again.request, again.prompt, again.generated) == (claim.request, spec.prompt, 3)
-    assert (again.max_tokens, again.rank, again.sampling) == (spec.max_tokens, 0.5, "{}")
+    assert (again.max_tokens, again.bias, again.sampling) == (spec.max_tokens, 0.5, "{}")
     assert (again.priority, again.view) == (spec.priority, spec.view())
     assert again.fence > claim.fence
 
@@ -150,7 +150,7 @@ async def test_a_finish_moves_all_waiting_siblings_at_once(store: Store) -> None
     [claim] = await store.claim(ANN, ask(1))
     rescore = Rescore(claim.view.with_finish(4), Priority(9.0))
     [reply] = await store.complete(ANN, [finish(claim, 4, rescore=rescore)])
-    assert reply.outcome is Outcome.OK
+    assert reply.outcome is WriteOutcome.OK
     assert reply.view == claim.view.with_finish(4)
     assert names(await store.claim(ANN, ask(4))) == ["b/0", "b/1", "b/2", "a/1"]
 
@@ -161,13 +161,13 @@ async def test_a_stale_rescore_writes_nothing_and_brings_the_present_view(store:
     await store.complete(ANN, [finish(first, 4, rescore=Rescore(first.view.with_finish(4), Priority(1.0)))])
     late = Rescore(second.view.with_finish(6), Priority(2.0))
     [reply] = await store.complete(ANN, [finish(second, 6, rescore=late)])
-    assert (reply.outcome, reply.have) == (Outcome.STALE, 0)
+    assert (reply.outcome, reply.have) == (WriteOutcome.STALE, 0)
     assert reply.view is not None
     assert reply.view == await store.group_view(GroupId(0, "a"))
     assert (await store.progress(0)).ok == 1
     right = Rescore(reply.view.with_finish(6), Priority(2.0))
     [reply] = await store.complete(ANN, [finish(second, 6, rescore=right)])
-    assert reply.outcome is Outcome.OK
+    assert reply.outcome is WriteOutcome.OK
     assert (await store.group_view(GroupId(0, "a"))).longest_finished == 6
 
 
@@ -176,7 +176,7 @@ async def test_a_running_siblings_news_moves_its_group(store: Store) -> None:
     [claim] = await store.claim(ANN, ask(1))
     news = Rescore(claim.view.with_running(80), Priority(8.0))
     reply = await extend(store, ANN, [delta(claim, 2)], [news])
-    assert (reply.views, reply.pulse.best) == ((), 5.0)
+    assert (reply.views, reply.fleet_load.best_waiting) == ((), 5.0)
     repeated = await extend(store, ANN, [], [news])
     assert [view.longest_running for view in repeated.views] == [80]
 
@@ -185,7 +185,7 @@ async def test_the_pulse_tells_load_and_the_best_that_waits(store: Store) -> Non
     await store.submit([group("a", 3, Priority(2.0))])
     await store.claim(ANN, ask(1))
     await store.claim(BOB, ask(1))
-    pulse = (await extend(store, ANN, [])).pulse
-    assert (pulse.waiting, pulse.best, pulse.mine, pulse.inflight, pulse.workers) == (1, 2.0, 1, 2, 2)
+    pulse = (await extend(store, ANN, [])).fleet_load
+    assert (pulse.waiting, pulse.best_waiting, pulse.mine, pulse.inflight, pulse.workers) == (1, 2.0, 1, 2, 2)
     await store.claim(ANN, ask(1))
-    assert (await extend(store, ANN, [])).pulse.best == float("inf")
+    assert (await extend(store, ANN, [])).fleet_load.best_waiting == float("inf")

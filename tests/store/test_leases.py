@@ -4,7 +4,7 @@ import pytest
 
 from openseer_core.ids import GroupId
 from openseer_core.queue.group import GroupView, Priority
-from openseer_core.queue.messages import Delta, Outcome, Rescore
+from openseer_core.queue.messages import Delta, Rescore, WriteOutcome
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_store.port import Store
 from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
@@ -16,7 +16,7 @@ async def test_extended_tokens_are_kept_and_the_lease_renewed(store: Store, cloc
     [claim] = await store.claim(ANN, ask())
     clock.seconds += 9
     reply = await extend(store, ANN, [delta(claim, 3)])
-    assert [(one.outcome, one.have) for one in reply.replies] == [(Outcome.OK, 3)]
+    assert [(one.outcome, one.have) for one in reply.replies] == [(WriteOutcome.OK, 3)]
     clock.seconds += 9
     assert await store.reap(3) == 0
     assert (await store.record(claim.request)).tokens == tokens(0, 3)
@@ -37,10 +37,10 @@ async def test_a_gap_is_refused_and_tells_what_is_there(store: Store) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, ask())
     reply = await extend(store, ANN, [delta(claim, 2), delta(claim, 2, offset=4)])
-    assert [(one.outcome, one.have) for one in reply.replies] == [(Outcome.OK, 2), (Outcome.GAP, 2)]
+    assert [(one.outcome, one.have) for one in reply.replies] == [(WriteOutcome.OK, 2), (WriteOutcome.GAP, 2)]
     [back] = await store.give_back(ANN, [delta(claim, 1, offset=9)])
     [end] = await store.complete(ANN, [finish(claim, 1, offset=9)])
-    assert (back.outcome, end.outcome) == (Outcome.GAP, Outcome.GAP)
+    assert (back.outcome, end.outcome) == (WriteOutcome.GAP, WriteOutcome.GAP)
     assert (await store.record(claim.request)).state is State.LEASED
 
 
@@ -61,7 +61,7 @@ async def test_a_stale_worker_cannot_write(store: Store, clock: Clock) -> None:
     reply = await extend(store, ANN, [delta(claim, 3)])
     [back] = await store.give_back(ANN, [delta(claim, 3)])
     [end] = await store.complete(ANN, [finish(claim, 3)])
-    assert {reply.replies[0].outcome, back.outcome, end.outcome} == {Outcome.LOST}
+    assert {reply.replies[0].outcome, back.outcome, end.outcome} == {WriteOutcome.LOST}
     assert (await store.record(claim.request)).tokens == b""
     assert await results(store) == []
 
@@ -73,14 +73,14 @@ async def test_after_a_reap_and_before_the_next_claim_the_old_holder_has_lost_to
     assert await store.reap(3) == 1
     reply = await extend(store, ANN, [delta(claim, 3)])
     [end] = await store.complete(ANN, [finish(claim, 3)])
-    assert (reply.replies[0].outcome, end.outcome) == (Outcome.LOST, Outcome.LOST)
+    assert (reply.replies[0].outcome, end.outcome) == (WriteOutcome.LOST, WriteOutcome.LOST)
 
 
 async def test_a_write_to_a_group_that_is_not_there_is_lost(store: Store) -> None:
     ghost = Delta(request("ghost/0"), 7, 0, tokens(0, 1))
     view = GroupView(GroupId(0, "ghost"), 1, 0, 1, 10, 0.0)
     reply = await extend(store, ANN, [ghost], [Rescore(view, Priority(0.0))])
-    assert (reply.replies[0].outcome, reply.views) == (Outcome.LOST, ())
+    assert (reply.replies[0].outcome, reply.views) == (WriteOutcome.LOST, ())
 
 
 async def test_giving_back_twice_changes_nothing_more(store: Store) -> None:
@@ -88,7 +88,7 @@ async def test_giving_back_twice_changes_nothing_more(store: Store) -> None:
     [claim] = await store.claim(ANN, ask())
     for _ in range(2):
         [reply] = await store.give_back(ANN, [delta(claim, 3)])
-        assert (reply.outcome, reply.have) == (Outcome.OK, 3)
+        assert (reply.outcome, reply.have) == (WriteOutcome.OK, 3)
     record = await store.record(claim.request)
     assert (record.state, [chunk.event for chunk in record.chunks]) == (State.QUEUED, ["give_back"])
     assert names(await store.claim(BOB, ask())) == ["a/0"]
@@ -99,7 +99,7 @@ async def test_completing_twice_gives_one_result(store: Store) -> None:
     [claim] = await store.claim(ANN, ask())
     for _ in range(2):
         [reply] = await store.complete(ANN, [finish(claim, 3)])
-        assert (reply.outcome, reply.have) == (Outcome.OK, 3)
+        assert (reply.outcome, reply.have) == (WriteOutcome.OK, 3)
     assert len(await results(store)) == 1
 
 
@@ -121,7 +121,7 @@ async def test_taking_everything_back_counts_no_loss_however_many_there_are(stor
     await store.submit([group("a", 150)])
     assert len(await store.claim(ANN, ask(200))) == 150
     assert await store.reap(0, everything=True) == 150
-    assert (await extend(store, ANN, [])).pulse.inflight == 0
+    assert (await extend(store, ANN, [])).fleet_load.inflight == 0
     assert len(await store.claim(BOB, ask(200))) == 150
 
 
@@ -138,7 +138,7 @@ async def test_an_aborted_batch_ends_every_request_once_with_its_partial_tokens(
     ended = await results(store)
     assert len({result.request for result in ended}) == 40
     assert {result.tokens for result in ended if result.request == running.request} == {tokens(0, 2)}
-    assert (await extend(store, ANN, [delta(running, 4)])).replies[0].outcome is Outcome.LOST
+    assert (await extend(store, ANN, [delta(running, 4)])).replies[0].outcome is WriteOutcome.LOST
     assert names(await store.claim(ANN, ask())) == ["other/0"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from openseer_core.errors import InputError, StoreError, StoreUnavailableError
-from openseer_core.queue.messages import Outcome
+from openseer_core.queue.messages import WriteOutcome
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.redis_link import RedisLink
@@ -186,7 +186,7 @@ async def test_a_server_killed_in_the_middle_of_a_run_loses_nothing_that_was_acc
     async with EmbeddedRedis(tmp_path / "store", "always") as url:
         link.symlink_to(Path(url.removeprefix("unix://")).parent)
         reply = await waiting
-        assert (reply.replies[0].outcome, reply.replies[0].have) == (Outcome.OK, 5)
+        assert (reply.replies[0].outcome, reply.replies[0].have) == (WriteOutcome.OK, 5)
         await store.complete(ANN, [finish(claim, 1) for claim in claims[2:]])
         await store.give_back(ANN, [delta(claims[1], 5, offset=0)])
         [again] = await store.claim(BOB, ask())

@@ -9,9 +9,9 @@ from openseer_core.errors import DriverFencedError
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.batch import GroupEnd, OpenBatch
 from openseer_core.queue.group import Priority
-from openseer_core.queue.messages import Outcome, Result
+from openseer_core.queue.messages import Result, WriteOutcome
 from openseer_core.queue.states import FinishReason, State, Status
-from openseer_core.worker.heartbeat import WorkerInfo, WorkerStatus
+from openseer_core.worker.heartbeat import Heartbeat, WorkerStatus
 from openseer_store.port import FIRST_CURSOR, Store
 from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
 from tests.store.conftest import Clock
@@ -121,12 +121,12 @@ async def test_only_the_latest_driver_may_acknowledge(store: Store) -> None:
 async def test_heartbeats_are_kept_until_a_worker_deregisters(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 2)])
     await store.claim(BOB, ask())
-    busy = WorkerInfo("busy", {"tokens_per_second": 12.5, "slots": 4, "device": "cpu"})
+    busy = Heartbeat("busy", {"tokens_per_second": 12.5, "slots": 4, "device": "cpu"})
     await store.heartbeat(BOB, busy)
     clock.seconds += 2
-    await store.heartbeat(ANN, WorkerInfo("starting"))
+    await store.heartbeat(ANN, Heartbeat("starting"))
     assert await store.workers() == [
-        WorkerStatus("ann", "1", 1002.0, 0, WorkerInfo("starting")),
+        WorkerStatus("ann", "1", 1002.0, 0, Heartbeat("starting")),
         WorkerStatus("bob", "1", 1000.0, 2, busy),
     ]
     await store.deregister(ANN)
@@ -134,18 +134,18 @@ async def test_heartbeats_are_kept_until_a_worker_deregisters(store: Store, cloc
 
 
 async def test_an_earlier_boot_does_not_deregister_a_later_one(store: Store) -> None:
-    await store.heartbeat(WorkerId("ann", "2"), WorkerInfo("idle"))
+    await store.heartbeat(WorkerId("ann", "2"), Heartbeat("idle"))
     await store.deregister(ANN)
     assert [status.boot for status in await store.workers()] == ["2"]
 
 
 async def test_a_drain_request_reaches_its_worker_and_goes_with_it(store: Store) -> None:
-    assert not (await store.heartbeat(ANN, WorkerInfo("idle"))).drain
+    assert not (await store.heartbeat(ANN, Heartbeat("idle"))).drain
     await store.request_drain(ANN.name)
-    assert (await store.heartbeat(ANN, WorkerInfo("idle"))).drain
-    assert not (await store.heartbeat(BOB, WorkerInfo("idle"))).drain
+    assert (await store.heartbeat(ANN, Heartbeat("idle"))).drain
+    assert not (await store.heartbeat(BOB, Heartbeat("idle"))).drain
     await store.deregister(ANN)
-    assert not (await store.heartbeat(WorkerId(ANN.name, "2"), WorkerInfo("idle"))).drain
+    assert not (await store.heartbeat(WorkerId(ANN.name, "2"), Heartbeat("idle"))).drain
 
 
 async def test_the_journal_tells_every_event_in_order(store: Store, clock: Clock) -> None:
@@ -187,14 +187,14 @@ async def test_an_unknown_group_is_a_key_error(store: Store) -> None:
 async def test_a_purged_job_is_empty_and_its_old_fences_are_void(store: Store) -> None:
     await store.submit([group("a", 1)])
     [old] = await store.claim(ANN, ask())
-    await store.heartbeat(ANN, WorkerInfo("busy"))
+    await store.heartbeat(ANN, Heartbeat("busy"))
     await store.purge()
     assert (await store.progress(0)).requests == 0
     assert await store.workers() == []
     assert await results(store) == await store.journal(0, 0, 1) == []
     await store.submit([group("a", 1)])
     assert names(await store.claim(BOB, ask())) == ["a/0"]
-    assert (await extend(store, ANN, [delta(old, 1)])).replies[0].outcome is Outcome.LOST
+    assert (await extend(store, ANN, [delta(old, 1)])).replies[0].outcome is WriteOutcome.LOST
 
 
 async def test_the_clock_is_the_stores(store: Store, clock: Clock) -> None:

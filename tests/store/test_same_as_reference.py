@@ -14,11 +14,11 @@ from openseer_core.errors import BatchClosedError, RequestStateError
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId, WorkerId
 from openseer_core.model.request_queue import OUTCOME_EVENTS
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
-from openseer_core.queue.messages import Claim, Delta, Pulse, RequestRecord, Rescore, Result
-from openseer_core.queue.siblings import SiblingAsk
+from openseer_core.queue.messages import Claim, Delta, FleetLoad, RequestRecord, Rescore, Result
+from openseer_core.queue.siblings import SiblingQuery
 from openseer_core.queue.states import Event, State, Status
 from openseer_core.tokens import count_items
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_store.memory import MemoryStore
 from openseer_store.port import FIRST_CURSOR, Store
 from openseer_store.redis_store import RedisStore
@@ -192,7 +192,7 @@ class BothStores(RuleBasedStateMachine):
 
     @rule(worker=workers, state=st.sampled_from(["starting", "idle", "busy", "draining"]))
     def heartbeat(self, worker: WorkerId, state: str) -> None:
-        self.both(lambda store: store.heartbeat(worker, WorkerInfo(state, {"slots": 4})))
+        self.both(lambda store: store.heartbeat(worker, Heartbeat(state, {"slots": 4})))
 
     @rule(worker=workers)
     def deregister(self, worker: WorkerId) -> None:
@@ -241,7 +241,7 @@ class BothStores(RuleBasedStateMachine):
     )  # fmt: skip
     def siblings(self, numbers: list[int], limit: int, earlier: list[bool], known: list[tuple[int, int]]) -> None:
         groups = [*self.gids(numbers), GroupId(0, "nobody")]
-        asks = [SiblingAsk(gid, tuple(known), also) for gid, also in zip(groups, earlier, strict=False)]
+        asks = [SiblingQuery(gid, tuple(known), also) for gid, also in zip(groups, earlier, strict=False)]
         told = self.both(lambda store: store.siblings(asks, 4 * limit))
         assert sum(len(data) for one in told for *_, data in one.news) <= 4 * limit
         for one in told:
@@ -297,12 +297,12 @@ class BothStores(RuleBasedStateMachine):
         assert await store.workers() == await self.memory.workers()
         return records
 
-    def pulse(self, worker: WorkerId) -> Pulse:
+    def pulse(self, worker: WorkerId) -> FleetLoad:
         every = (SHARED_LANE, "0", "1")
         reply = self.both(
             lambda store: store.extend(worker, [], [], lease_seconds=5.0, version=builders.VERSION, lanes=every)
         )
-        return reply.pulse
+        return reply.fleet_load
 
 
 def check_tokens(record: RequestRecord) -> None:

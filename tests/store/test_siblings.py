@@ -5,8 +5,8 @@ import pytest
 from openseer_core.ids import GroupId
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.queue.length_estimate import estimate
-from openseer_core.queue.messages import Claim, Outcome
-from openseer_core.queue.siblings import EARLIER_SECONDS, EARLIER_TOKENS, SiblingAsk, Siblings, prompt_digest
+from openseer_core.queue.messages import Claim, WriteOutcome
+from openseer_core.queue.siblings import EARLIER_SECONDS, EARLIER_TOKENS, SiblingQuery, Siblings, prompt_digest
 from openseer_core.queue.states import Status
 from openseer_core.tokens import ITEM_BYTES
 from openseer_store.keys import prefix
@@ -27,7 +27,7 @@ async def claimed(store: Store, *names: str, size: int = 3, slots: int = 100) ->
 
 async def news(store: Store, *known: tuple[int, int], limit: int = ROOM) -> tuple[tuple[int, int, bytes], ...]:
     """What is told of group "a"."""
-    told = await store.siblings([SiblingAsk(A, known)], limit)
+    told = await store.siblings([SiblingQuery(A, known)], limit)
     return told[0].news if told else ()
 
 
@@ -41,7 +41,7 @@ async def respond(store: Store, batch: int, count: int, size: int = 2, prompt: s
 async def earlier(store: Store, name: str = "now", prompt: str = PROMPT, limit: int = ROOM) -> tuple[bytes, ...] | None:
     """What a worker is told that asks for responses of earlier batches."""
     await store.submit([group(name, 1, batch=99, history=prompt, history_size=2, version="v9")])
-    [told] = await store.siblings([SiblingAsk(GroupId(99, name), earlier=True)], limit)
+    [told] = await store.siblings([SiblingQuery(GroupId(99, name), earlier=True)], limit)
     return told.earlier
 
 
@@ -71,7 +71,7 @@ async def test_asking_again_from_the_same_place_tells_the_same_again(store: Stor
 async def test_one_call_asks_for_many_groups_and_unknown_ones_are_left_out(store: Store) -> None:
     claims = await claimed(store, "a", "b", size=1)
     await extend(store, ANN, [delta(claim, 2) for claim in claims])
-    asks = [SiblingAsk(GroupId(0, name), ((0, 0), (5, 0)), earlier=name == "ghost") for name in ("b", "ghost", "a")]
+    asks = [SiblingQuery(GroupId(0, name), ((0, 0), (5, 0)), earlier=name == "ghost") for name in ("b", "ghost", "a")]
     told = await store.siblings(asks, ROOM)
     assert told == [Siblings(GroupId(0, name), ((0, 0, tokens(0, 2)),)) for name in ("b", "a")]
     assert await store.siblings([], ROOM) == []
@@ -82,7 +82,7 @@ async def test_tokens_of_a_lost_lease_are_told_as_far_as_they_were_recorded(stor
     await extend(store, ANN, [delta(lost, 4)])
     clock.seconds += 11
     [taken] = await store.claim(BOB, ask())
-    assert (await extend(store, ANN, [delta(lost, 6, 4)])).replies[0].outcome is Outcome.LOST
+    assert (await extend(store, ANN, [delta(lost, 6, 4)])).replies[0].outcome is WriteOutcome.LOST
     assert await news(store, (0, 0)) == ((0, 0, tokens(0, 4)),)
     await extend(store, BOB, [delta(taken, 1)])
     assert await news(store, (0, 4)) == ((0, 4, tokens(4, 1)),)
@@ -219,11 +219,11 @@ async def test_earlier_responses_and_news_share_an_answer_and_what_has_no_room_i
     await store.submit([group(f"g{number}", 1, batch=2, history=f"p{number}", history_size=2) for number in range(3)])
     claims = await store.claim(ANN, ask())
     await extend(store, ANN, [delta(claim, 90) for claim in claims])
-    asks = [SiblingAsk(claim.request.group, ((0, 0),), earlier=True) for claim in claims]
+    asks = [SiblingQuery(claim.request.group, ((0, 0),), earlier=True) for claim in claims]
     told = await store.siblings(asks, 120 * ITEM_BYTES)
     assert [one.earlier for one in told] == [(tokens(0, 40),), (tokens(0, 40),), None]
     assert [len(one.news[0][2]) // ITEM_BYTES for one in told] == [20, 20, 20]
-    [rest] = await store.siblings([SiblingAsk(claims[2].request.group, earlier=True)], 120 * ITEM_BYTES)
+    [rest] = await store.siblings([SiblingQuery(claims[2].request.group, earlier=True)], 120 * ITEM_BYTES)
     assert rest == Siblings(claims[2].request.group, (), (tokens(0, 40),))
 
 

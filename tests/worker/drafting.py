@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from openseer_core.manifest.job import Parallelism, Sampling, Speculation
-from openseer_worker.engine import DraftNews, Work
+from openseer_worker.engine import DraftNews, EngineRequest
 from openseer_worker.vllm.engine import VllmEngine
 from tests.worker.player import CONTEXT, PROMPT, Player, model
 
@@ -34,10 +34,10 @@ NAMES = Names()
 
 def of(
     prompt: int, sampling: Sampling, length: int = ROOM, group: str = "", index: int = 0, tokens: Sequence[int] = ()
-) -> Work:
+) -> EngineRequest:
     """A work on one of the prompts, in a group of its own unless it is given one."""
     name = NAMES.new()
-    return Work(name, group or name, index, PROMPTS[prompt], list(tokens), length, sampling)
+    return EngineRequest(name, group or name, index, PROMPTS[prompt], list(tokens), length, sampling)
 
 
 @contextmanager
@@ -61,4 +61,4 @@ def told(player: Player, **news: Any) -> None:
 def figure(player: Player, name: str) -> int:
     """A counter of the drafter, once the engine's thread has read it: it does so when nothing runs any more."""
     time.sleep(0.05)
-    return int(player.engine.figures()[name])
+    return int(player.engine.metrics()[name])

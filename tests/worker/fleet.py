@@ -11,12 +11,20 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_core.manifest.sampling_json import dump_sampling
 from openseer_core.queue.group import GroupSpec, Priority
-from openseer_core.queue.messages import Claim, ClaimAsk, Result
+from openseer_core.queue.messages import Claim, ClaimQuery, Result
 from openseer_core.queue.states import Status
 from openseer_core.tokens import pack_tokens
-from openseer_core.weights.fleet_spec import Ongoing
+from openseer_core.weights.fleet_spec import WeightsTransaction
 from openseer_core.weights.publish import Publish, Source
-from openseer_core.weights.transaction import AbortBatches, Action, ChangeVersion, Drain, advance, begin, participants
+from openseer_core.weights.transaction import (
+    AbortBatches,
+    ChangeVersion,
+    DrainWorkers,
+    TransactionAction,
+    advance,
+    begin,
+    participants,
+)
 from openseer_store.memory import MemoryStore
 from openseer_worker.engine import NewWeights
 from openseer_worker.loop import Worker
@@ -73,7 +81,7 @@ class StrictStore(MemoryStore):
         self.claimed: list[str] = []
         self.delay = 0.0
 
-    async def claim(self, worker: WorkerId, ask: ClaimAsk) -> list[Claim]:
+    async def claim(self, worker: WorkerId, ask: ClaimQuery) -> list[Claim]:
         """The answer comes after `delay` seconds."""
         assert ask.version == self.engines[worker].loaded
         claims = await super().claim(worker, ask)
@@ -93,7 +101,7 @@ class Fleet:
         self.workers: dict[str, Worker] = {}
         self.engines: dict[str, LoadingEngine] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        self.actions: list[Action] = []
+        self.actions: list[TransactionAction] = []
         self.keeper = asyncio.create_task(self.keep())
         self.batches: dict[int, str] = {}
 
@@ -132,16 +140,16 @@ class Fleet:
 
     async def publish(self, version: str = "v1", **more: Any) -> None:
         values: dict[str, Any] = {"version": version, "source": self.weights(version), "retries": 0} | more
-        orders = await self.store.orders()
+        orders = await self.store.fleet_spec()
         names = participants(await self.store.workers(), self.now())
-        assert await self.store.swap_orders(begin(orders, Publish.model_validate(values), names, self.now()))
+        assert await self.store.swap_fleet_spec(begin(orders, Publish.model_validate(values), names, self.now()))
 
-    async def told(self) -> Ongoing:
-        told = (await self.store.orders()).transaction
+    async def told(self) -> WeightsTransaction:
+        told = (await self.store.fleet_spec()).transaction
         assert told is not None
         return told
 
-    async def until(self, phase: str, seconds: float = 60.0) -> Ongoing:
+    async def until(self, phase: str, seconds: float = 60.0) -> WeightsTransaction:
         end = self.now() + seconds
         while (told := await self.told()).phase != phase:
             assert self.now() < end, f"{told.phase}, not {phase}: {told.message}"
@@ -151,20 +159,22 @@ class Fleet:
     async def keep(self) -> None:
         while True:
             await asyncio.sleep(0.05)
-            orders = await self.store.orders()
-            if orders.ongoing is None:
+            orders = await self.store.fleet_spec()
+            if orders.active_transaction is None:
                 continue
             unfinished = 0
             for batch, version in self.batches.items():
                 progress = await self.store.progress(batch)
-                unfinished += progress.requests - progress.closed if version == orders.ongoing.previous else 0
+                unfinished += (
+                    progress.requests - progress.closed if version == orders.active_transaction.previous else 0
+                )
             step = advance(orders, await self.store.workers(), unfinished, self.now())
             for action in step.actions:
                 await self.carry_out(action)
-            if step.orders is not orders:
-                await self.store.swap_orders(step.orders)
+            if step.fleet_spec is not orders:
+                await self.store.swap_fleet_spec(step.fleet_spec)
 
-    async def carry_out(self, action: Action) -> None:
+    async def carry_out(self, action: TransactionAction) -> None:
         self.actions.append(action)
         match action:
             case AbortBatches(version):
@@ -174,7 +184,7 @@ class Fleet:
                 for batch in [batch for batch, its in self.batches.items() if its == old]:
                     await self.store.change_version(batch, new, stale)
                     self.batches[batch] = new
-            case Drain(names):
+            case DrainWorkers(names):
                 for name in names:
                     await self.store.request_drain(name)
 

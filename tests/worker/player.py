@@ -12,7 +12,7 @@ from typing import Any
 from openseer_core.manifest.job import Model, Sampling
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
-from openseer_worker.engine import Work
+from openseer_worker.engine import EngineRequest
 from openseer_worker.vllm.engine import VllmEngine
 
 CONTEXT = 256
@@ -33,9 +33,9 @@ class Response:
     finishes: int = 0
 
 
-def work(sampling: Sampling, max_tokens: int = 96, tokens: list[int] | None = None, **more: Any) -> Work:
+def work(sampling: Sampling, max_tokens: int = 96, tokens: list[int] | None = None, **more: Any) -> EngineRequest:
     """A work on the usual prompt, with a key of its own."""
-    return Work(f"work-{next(NUMBER)}", "g", 0, PROMPT, tokens or [], max_tokens, sampling, **more)
+    return EngineRequest(f"work-{next(NUMBER)}", "g", 0, PROMPT, tokens or [], max_tokens, sampling, **more)
 
 
 class Player:
@@ -46,7 +46,7 @@ class Player:
         self.responses: dict[str, Response] = {}
         engine.start(lambda: None)
 
-    def add(self, one: Work) -> Response:
+    def add(self, one: EngineRequest) -> Response:
         response = self.responses[one.key] = Response()
         self.engine.add(one)
         return response
@@ -61,7 +61,7 @@ class Player:
                 response.finish, response.stop_reason = progress.finish, progress.stop_reason
                 response.finishes += 1
 
-    def run(self, *works: Work) -> list[Response]:
+    def run(self, *works: EngineRequest) -> list[Response]:
         responses = [self.add(one) for one in works]
         while not all(response.finish for response in responses):
             self.poll()

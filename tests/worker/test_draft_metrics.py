@@ -3,14 +3,14 @@
 from prometheus_client import generate_latest
 
 from openseer_core.worker.draft_metrics import COUNTERS
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_draft.drafter import Drafter
 from openseer_worker.health import Health
 
 
 def exposition(**figures: float | str) -> str:
     health = Health()
-    health.serve(lambda: True, lambda: WorkerInfo("busy", {"slots": 8, **figures}))
+    health.serve(lambda: True, lambda: Heartbeat("busy", {"slots": 8, **figures}))
     return generate_latest(health.registry).decode()
 
 

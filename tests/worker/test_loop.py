@@ -19,7 +19,7 @@ from openseer_core.queue.placement import Lanes
 from openseer_core.queue.policy import policy
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import pack_tokens
-from openseer_core.worker.heartbeat import Directive, WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat, HeartbeatReply
 from openseer_store.memory import MemoryStore
 from openseer_worker.engine import Engine
 from openseer_worker.loop import NEWS_SECONDS, Worker
@@ -70,7 +70,7 @@ class Scene:
                 ordinal,
                 pack_tokens([1, 2, 3]),
                 longest,
-                tuple(chosen.rank(length) for length in lengths),
+                tuple(chosen.bias(length) for length in lengths),
                 lanes.bind(ordinal, len(lengths)),
                 chosen.priority(GroupView(GroupId(0, f"g{ordinal}"), 0, ordinal, len(lengths), longest, 0.0)),
                 0.0,
@@ -183,7 +183,7 @@ def test_a_worker_never_promises_more_blocks_than_the_engine_has() -> None:
         for index, engine in enumerate(engines):
             scene.start(index, engine)
         await scene.finish()
-        assert [engine.figures()["preemptions"] for engine in engines] == [0, 0]
+        assert [engine.metrics()["preemptions"] for engine in engines] == [0, 0]
 
     play(scenario)
 
@@ -297,9 +297,9 @@ class ListeningStore(MemoryStore):
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)
-        self.heard: list[tuple[float, WorkerInfo]] = []
+        self.heard: list[tuple[float, Heartbeat]] = []
 
-    async def heartbeat(self, worker: WorkerId, info: WorkerInfo) -> Directive:
+    async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
         self.heard.append((asyncio.get_running_loop().time(), info))
         return await super().heartbeat(worker, info)
 
@@ -339,12 +339,12 @@ def test_a_worker_tells_the_context_that_it_holds() -> None:
         await scene.submit()
         scene.start(0)
         await scene.finish()
-        told = [info.figures for _, info in store.heard if info.state == "busy"]
+        told = [info.metrics for _, info in store.heard if info.state == "busy"]
         assert all(3 * SIZE <= int(figures["held_tokens"]) <= 303 * SIZE for figures in told)
         assert max(int(figures["held_tokens"]) for figures in told) > 200 * SIZE
         await asyncio.sleep(1.5)
-        assert store.heard[-1][1].figures["held_tokens"] == 0
-        assert "node" not in store.heard[-1][1].figures
+        assert store.heard[-1][1].metrics["held_tokens"] == 0
+        assert "node" not in store.heard[-1][1].metrics
 
     play(scenario)
 
@@ -374,7 +374,7 @@ def test_a_scripted_engine_is_sick_while_the_named_file_is_there_and_then_drains
         (tmp_path / "sick").touch()
         with pytest.raises(GpuSickError, match="is there"):
             await scene.tasks[0]
-        assert (store.heard[-1][1].state, store.heard[-1][1].figures["sick"]) == (
+        assert (store.heard[-1][1].state, store.heard[-1][1].metrics["sick"]) == (
             "sick",
             f"{tmp_path / 'sick'} is there",
         )

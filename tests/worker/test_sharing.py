@@ -12,7 +12,7 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_core.manifest.sampling_json import dump_sampling
 from openseer_core.queue.group import GroupSpec, Priority
-from openseer_core.queue.siblings import SiblingAsk, Siblings
+from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.tokens import ITEM_BYTES, pack_tokens
 from openseer_store.memory import MemoryStore
 from openseer_worker.engine import DraftNews
@@ -108,7 +108,7 @@ class AskedStore(MemoryStore):
         self.asked = 0
         self.away = False
 
-    async def siblings(self, asks: list[SiblingAsk], limit_bytes: int) -> list[Siblings]:
+    async def siblings(self, asks: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
         self.asked += 1
         if self.away:
             raise StoreUnavailableError("away")
@@ -136,7 +136,7 @@ def test_each_engine_is_told_the_tokens_of_the_others_in_order_and_once() -> Non
             assert len(tokens) // ITEM_BYTES > LENGTH - 200
         await asyncio.sleep(1.5)
         for status in await scene.store.workers():
-            figures = status.info.figures
+            figures = status.heartbeat.metrics
             assert float(figures["shared_tokens"]) * ITEM_BYTES == figures["shared_bytes"]
             assert int(figures["shared_tokens"]) > 0
             assert 0 < float(figures["share_lag"]) <= 2 * scene.job.spec.rollout.checkpoint_seconds
@@ -169,7 +169,7 @@ def test_nothing_is_asked_for_when_the_engine_does_not_draft() -> None:
         scene.start(*engines)
         await scene.finish()
         assert scene.store.asked == 0
-        assert not any("shared_tokens" in status.info.figures for status in await scene.store.workers())
+        assert not any("shared_tokens" in status.heartbeat.metrics for status in await scene.store.workers())
 
     play(scenario)
 
@@ -220,7 +220,9 @@ def test_a_probe_counts_more_while_others_wait_and_then_what_has_most_left() -> 
         await scene.submit(lengths=(500, 100, 100, LENGTH))
         scene.start(DraftingEngine(scene.job))
         await scene.finish()
-        told = [(key.split(":")[0], weight) for news in scene.engines[0].news for key, weight in news.weights.items()]
+        told = [
+            (key.split(":")[0], weight) for news in scene.engines[0].news for key, weight in news.importance.items()
+        ]
         assert told[0] == ("0/g/0", PROBE_WEIGHT)
         assert told[-1][0] == "0/g/3"
         assert 1 < told[-1][1] <= LARGEST_WEIGHT

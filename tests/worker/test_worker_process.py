@@ -145,7 +145,7 @@ class Bench:
         chosen, lanes = policy(spec.rollout.policy), Lanes(spec.rollout.policy, 1)
         group, longest, size = GroupId(0, "g0"), spec.sampling.max_tokens, len(lengths)
         priority = chosen.priority(GroupView(group, 0, 0, size, longest, 0.0))
-        ranks = tuple(chosen.rank(length) for length in lengths)
+        ranks = tuple(chosen.bias(length) for length in lengths)
         sampling = dump_sampling(spec.sampling)
         await store.submit(
             [GroupSpec(group, "initial", 0, pack_tokens([5, 6, 7]), longest, ranks, lanes.bind(0, size), priority, 0.0,
@@ -189,12 +189,12 @@ async def test_a_worker_is_ready_while_it_works_and_not_before_nor_while_it_drai
 
     async def is_busy() -> bool:
         (worker,) = await store.workers()
-        return worker.info.state == "busy" and int(worker.info.figures["held_tokens"]) > SIZE * 3
+        return worker.heartbeat.state == "busy" and int(worker.heartbeat.metrics["held_tokens"]) > SIZE * 3
 
     await until(is_busy)
     (worker,) = await store.workers()
-    assert worker.info.figures["node"] == "node-7"
-    assert worker.info.figures["pod"] == "uid-7"
+    assert worker.heartbeat.metrics["node"] == "node-7"
+    assert worker.heartbeat.metrics["pod"] == "uid-7"
     metrics = rank.get("/metrics")[1]
     assert 'openseer_worker_state{state="busy"} 1.0' in metrics
     assert "openseer_worker_tokens_total " in metrics
@@ -269,7 +269,7 @@ async def test_a_worker_whose_engine_says_it_is_sick_says_so_and_hands_back_its_
     states: set[str] = set()
     (tmp_path / "sick").touch()
     while rank.process.poll() is None:
-        states |= {f"{one.info.state}: {one.info.figures.get('sick', '')}" for one in await store.workers()}
+        states |= {f"{one.heartbeat.state}: {one.heartbeat.metrics.get('sick', '')}" for one in await store.workers()}
     assert rank.end() == 8
     assert f"sick: {tmp_path / 'sick'} is there" in states
     assert (await store.progress(0)).closed == 0

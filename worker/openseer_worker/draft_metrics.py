@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from openseer_core.worker.draft_metrics import REFERENCES, SOURCES
+from openseer_core.worker.draft_metrics import CORPUS_SIZES, DRAFT_ORIGINS
 
 _COUNTERS = {
     "draft_steps": ("draft_row_steps", "Row-steps (one request in one step) that carried a draft."),
@@ -44,9 +44,9 @@ def draft_metrics(figures: Mapping[str, float | int | str]) -> Iterable[Metric]:
         if figure in figures:
             yield GaugeMetricFamily(f"openseer_worker_{name}", text, value=float(figures[figure]))
     for what, (name, text) in _BY_SOURCE.items():
-        yield from _family(figures, name, text, "source", {source: f"{what}_{source}" for source in SOURCES})
+        yield from _family(figures, name, text, "source", {source: f"{what}_{source}" for source in DRAFT_ORIGINS})
     for what, (name, text) in _BY_REFERENCES.items():
-        places = {str(count): f"{what}_refs_{count}" for count in REFERENCES}
+        places = {str(count): f"{what}_refs_{count}" for count in CORPUS_SIZES}
         yield from _family(figures, name, text, "references", places)
 
 

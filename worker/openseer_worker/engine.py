@@ -29,7 +29,7 @@ class EngineProfile:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class EngineRequest:
     """A response to go on with, to its very end: the engine is told to stop through `abort`, not by a length.
 
     `key` is unique among all work the engine was ever given. `tokens`: the response so far. `seed` is derived by the
@@ -48,7 +48,7 @@ class Work:
 
 
 @dataclass(slots=True)
-class Progress:
+class EngineOutput:
     """What an engine produced for one work since it was last asked: bytes as in openseer_core.tokens.
 
     `finish` is set exactly once, on the last progress of a work; after an abort it is ABORTED.
@@ -85,7 +85,7 @@ class DraftNews:
 
     rows: list[tuple[str, int, int, bytes]] = field(default_factory=list[tuple[str, int, int, bytes]])
     earlier: list[tuple[str, list[bytes]]] = field(default_factory=list[tuple[str, list[bytes]]])
-    weights: dict[str, float] = field(default_factory=dict[str, float])
+    importance: dict[str, float] = field(default_factory=dict[str, float])
     released: list[str] = field(default_factory=list[str])
 
 
@@ -107,7 +107,7 @@ class Engine(Protocol):
         """Begins to work; `wake` is called (from any thread) whenever a work ends or the engine fails."""
         ...
 
-    def add(self, work: Work) -> None:
+    def add(self, work: EngineRequest) -> None:
         """Takes a work. It fits: the worker counts blocks and slots."""
         ...
 
@@ -115,11 +115,11 @@ class Engine(Protocol):
         """Ends a work early; its last tokens still come, with finish ABORTED. Unknown keys are ignored."""
         ...
 
-    def collect(self) -> list[Progress]:
+    def collect(self) -> list[EngineOutput]:
         """Everything since the last call, at most one entry per work."""
         ...
 
-    def figures(self) -> dict[str, float | int | str]:
+    def metrics(self) -> dict[str, float | int | str]:
         """Counters for heartbeats: steps, tokens, preemptions, running, kv_used (0 to 1); `drafts`: "on", "off: why".
 
         `sick`, where it is among them, says why the engine should not be worked with any longer.

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openseer_core.manifest.job import RolloutJob, Spec, Speculation
-from openseer_core.worker.speculation_enabled import Device, why_no_drafts
+from openseer_core.worker.speculation_enabled import Device, speculation_refusal
 from openseer_worker.engine import Engine
-from openseer_worker.gang import Place
+from openseer_worker.gang import GangPlace
 from openseer_worker.scripted.engine import ScriptedEngine
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.vllm.environment import is_cpu_build
@@ -29,7 +29,7 @@ def warm_up(job: RolloutJob) -> bool:
     return is_cpu_build()
 
 
-def build_engine(settings: WorkerSettings, place: Place | None = None) -> Engine:
+def build_engine(settings: WorkerSettings, place: GangPlace | None = None) -> Engine:
     """The engine that the job names; in a gang the leader's, at `place`. Takes seconds to minutes."""
     spec = settings.job.spec
     if spec.model.engine == "scripted":
@@ -44,11 +44,11 @@ def build_engine(settings: WorkerSettings, place: Place | None = None) -> Engine
         cache_salt=settings.cache_salt,
         place=place,
         speculation=_speculation(spec),
-        no_drafts=why_no_drafts(spec, _device()),
+        no_drafts=speculation_refusal(spec, _device()),
     )
 
 
-def build_rank(settings: WorkerSettings, place: Place) -> "VllmRank | None":
+def build_rank(settings: WorkerSettings, place: GangPlace) -> "VllmRank | None":
     """A follower's share of the engine at `place`; a scripted engine has none outside its leader."""
     spec = settings.job.spec
     if spec.model.engine == "scripted":
@@ -59,7 +59,7 @@ def build_rank(settings: WorkerSettings, place: Place) -> "VllmRank | None":
 
 
 def _speculation(spec: Spec) -> Speculation | None:
-    return None if why_no_drafts(spec, _device()) else spec.speculation
+    return None if speculation_refusal(spec, _device()) else spec.speculation
 
 
 def _device() -> Device:

@@ -5,10 +5,10 @@ import logging
 from typing import TYPE_CHECKING
 
 from openseer_core.errors import EngineError
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_process.termination import report
 from openseer_worker.engine_factory import build_rank, warm_up
-from openseer_worker.gang import Follower, Place
+from openseer_worker.gang import GangFollower, GangPlace
 from openseer_worker.hardware.telemetry import Telemetry, sick
 from openseer_worker.health import Health
 from openseer_worker.loop import HEARTBEAT_SECONDS
@@ -27,7 +27,7 @@ async def follow(settings: WorkerSettings, health: Health, stop: asyncio.Event) 
     `stop` asks for a drain of the whole worker: the others cannot go on without this rank. When the leader is lost the
     process ends at once, for an engine that has lost a part hangs in whatever it does.
     """
-    link = Follower(settings)
+    link = GangFollower(settings)
     joining = asyncio.create_task(link.join())
     warming = asyncio.create_task(in_thread(lambda: warm_up(settings.job)))
     if not await all_or_stop(stop, joining, warming):
@@ -57,7 +57,7 @@ async def follow(settings: WorkerSettings, health: Health, stop: asyncio.Event) 
     log.info("%s rank %d drained", settings.worker, settings.rank)
 
 
-async def _ask_drain(stop: asyncio.Event, link: Follower) -> None:
+async def _ask_drain(stop: asyncio.Event, link: GangFollower) -> None:
     await stop.wait()
     link.ask_drain()
 
@@ -65,14 +65,14 @@ async def _ask_drain(stop: asyncio.Event, link: Follower) -> None:
 class _Share:
     """This rank's processes and GPUs."""
 
-    def __init__(self, settings: WorkerSettings, health: Health, link: Follower) -> None:
+    def __init__(self, settings: WorkerSettings, health: Health, link: GangFollower) -> None:
         self._settings = settings
         self._health = health
         self._link = link
         self._rank: VllmRank | None = None
-        self._told = WorkerInfo("starting")
+        self._told = Heartbeat("starting")
 
-    async def compute(self, place: Place) -> None:
+    async def compute(self, place: GangPlace) -> None:
         """Builds the share and raises EngineError when it ends; a scripted engine has none, and it never does."""
         rank = self._rank = await in_thread(lambda: build_rank(self._settings, place))
         log.info("%s rank %d ready on %s", self._settings.worker, self._settings.rank, place.host)
@@ -88,7 +88,7 @@ class _Share:
         telemetry, told_sick = Telemetry(), False
         while True:
             readings = telemetry()
-            self._told = WorkerInfo("following", readings)
+            self._told = Heartbeat("following", readings)
             illness = sick(readings)
             if illness and not told_sick:
                 log.error("the GPU is sick: %s", illness)

@@ -34,7 +34,7 @@ PR_SET_PDEATHSIG = 1
 READ_BYTES = 65536
 
 
-class Nursery:
+class ForkServer:
     """The parent's state: which worker runs under which process id."""
 
     def __init__(self, job: RolloutJob, store_url: str, logs: Path, *, out: int, pin: bool) -> None:
@@ -141,7 +141,7 @@ def _note_nothing(_number: int, _frame: FrameType | None) -> None:
     """A handler has to exist for the wake-up pipe to be written to."""
 
 
-def _serve(nursery: Nursery, children: int) -> None:
+def _serve(nursery: ForkServer, children: int) -> None:
     pending = ""
     with selectors.DefaultSelector() as selector:
         selector.register(0, selectors.EVENT_READ)
@@ -177,7 +177,7 @@ def main() -> None:
     os.set_blocking(writable, False)
     signal.signal(signal.SIGCHLD, _note_nothing)
     signal.set_wakeup_fd(writable)
-    nursery = Nursery(job, options.store, options.logs, out=out, pin=pin)
+    nursery = ForkServer(job, options.store, options.logs, out=out, pin=pin)
     os.write(out, (json.dumps({"warm": round(time.monotonic() - started, 1)}) + "\n").encode())
     try:
         _serve(nursery, readable)

@@ -36,7 +36,7 @@ SILENCE_SECONDS = IDLE_SECONDS + PROBE_SECONDS * PROBES
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class GangPlace:
     """Where a rank stands: `leader` and `host` are the addresses of rank 0 and of its own; `port` is torch's.
 
     `seed`: drawn by the leader, the same on all ranks, so that they sample alike.
@@ -50,7 +50,7 @@ class Place:
     seed: int
 
 
-class Leader:
+class GangLeader:
     """The leader's side: `assemble`, then `broken` says when it is over."""
 
     def __init__(self, settings: WorkerSettings, seed: int, on_drain: Callable[[], None]) -> None:
@@ -66,7 +66,7 @@ class Leader:
         self.sick = ""
         """Why one of the followers is sick, or ""."""
 
-    async def assemble(self, seconds: float = ASSEMBLE_SECONDS) -> Place:
+    async def assemble(self, seconds: float = ASSEMBLE_SECONDS) -> GangPlace:
         """Waits until every rank is there and lets all go on. Raises EngineError when one is missing."""
         port = self._settings.gang_port
         server = await asyncio.start_server(self._meet, port=port + 1, limit=LINE_BYTES)
@@ -85,7 +85,7 @@ class Leader:
         for follower in self._followers.values():
             _say(follower, {"go": {"seed": self._seed}})
         log.info("the gang of %d is complete", self._nodes)
-        return Place(self._nodes, 0, host, host, port, self._seed)
+        return GangPlace(self._nodes, 0, host, host, port, self._seed)
 
     async def end(self) -> None:
         """Tells all followers to end well, and lets go of them."""
@@ -136,14 +136,14 @@ class Leader:
             self._on_drain()
 
 
-class Follower:
+class GangFollower:
     """A follower's side: `join`, then `hold` until the leader ends it."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._link: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def join(self, seconds: float = ASSEMBLE_SECONDS) -> Place | None:
+    async def join(self, seconds: float = ASSEMBLE_SECONDS) -> GangPlace | None:
         """Finds the leader and waits until all are there; None when the leader ends it before.
 
         Raises EngineError when the leader is not found, refuses or breaks off.
@@ -160,7 +160,7 @@ class Follower:
             case {"go": {"seed": int(seed)}}:
                 nodes = settings.job.spec.workers.parallelism.nodes
                 leader, host = _address(writer, "peername"), _address(writer, "sockname")
-                return Place(nodes, settings.rank, leader, host, settings.gang_port, seed)
+                return GangPlace(nodes, settings.rank, leader, host, settings.gang_port, seed)
             case {"refused": str(why)}:
                 raise EngineError(f"the gang's leader at {self._where} refused: {why}")
             case {"end": True}:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_worker.draft_metrics import draft_metrics
 
 TICK_SECONDS = 1.0
@@ -45,12 +45,12 @@ class Health(Collector):
 
     def __init__(self) -> None:
         self._ready: Callable[[], bool] = lambda: False
-        self._told: Callable[[], WorkerInfo | None] = lambda: None
+        self._told: Callable[[], Heartbeat | None] = lambda: None
         self._ticked_at: float | None = None
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
-    def serve(self, ready: Callable[[], bool], told: Callable[[], WorkerInfo | None]) -> None:
+    def serve(self, ready: Callable[[], bool], told: Callable[[], Heartbeat | None]) -> None:
         """From now on the answers are those of `ready` and `told`; both return at once."""
         self._ready, self._told = ready, told
 
@@ -82,18 +82,18 @@ class Health(Collector):
         state.add_metric([told.state], 1)
         yield state
         for figure, (name, text) in _GAUGES.items():
-            if figure in told.figures:
-                yield GaugeMetricFamily(f"openseer_worker_{name}", text, value=float(told.figures[figure]))
+            if figure in told.metrics:
+                yield GaugeMetricFamily(f"openseer_worker_{name}", text, value=float(told.metrics[figure]))
         for figure, (name, text) in _COUNTERS.items():
-            if figure in told.figures:
-                yield CounterMetricFamily(f"openseer_worker_{name}", text, value=float(told.figures[figure]))
-        yield from draft_metrics(told.figures)
+            if figure in told.metrics:
+                yield CounterMetricFamily(f"openseer_worker_{name}", text, value=float(told.metrics[figure]))
+        yield from draft_metrics(told.metrics)
         yield from _gpu_metrics(told)
 
 
-def _gpu_metrics(told: WorkerInfo) -> Iterable[Metric]:
+def _gpu_metrics(told: Heartbeat) -> Iterable[Metric]:
     families: dict[str, GaugeMetricFamily] = {}
-    for figure, value in told.figures.items():
+    for figure, value in told.metrics.items():
         gpu, _, what = figure.partition("_")
         if not gpu.startswith("gpu") or what not in _GPU_GAUGES:
             continue

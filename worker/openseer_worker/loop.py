@@ -13,17 +13,17 @@ from typing import assert_never
 
 from openseer_core.errors import EngineError, GpuSickError, StoreUnavailableError
 from openseer_core.manifest.sampling_json import parse_sampling
-from openseer_core.queue.messages import Claim, ClaimAsk, Finish, Outcome, Reply
+from openseer_core.queue.messages import Claim, ClaimQuery, Finish, Reply, WriteOutcome
 from openseer_core.queue.policy import policy_of
 from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import unpack_tokens
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_store.port import WorkerStore
-from openseer_worker.engine import Engine, Work
+from openseer_worker.engine import Engine, EngineRequest
 from openseer_worker.hardware.telemetry import Figures, sick
 from openseer_worker.hardware.usage import Usage
 from openseer_worker.request_seeds import derive_seed
-from openseer_worker.running import Holdings, Response
+from openseer_worker.running import RunningRequest, RunningRequests
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.sharing import Sharing
 from openseer_worker.weights.served import ServedWeights
@@ -57,7 +57,7 @@ class Worker:
         self._store = store
         self._engine = engine
         self._telemetry = telemetry
-        self._held = Holdings(engine.profile, chosen, rollout, slots)
+        self._held = RunningRequests(engine.profile, chosen, rollout, slots)
         self._sharing = Sharing(
             store,
             engine,
@@ -75,10 +75,10 @@ class Worker:
         self._illness: str | None = None
         self._steps: tuple[float, float | int | str] = (0.0, -1)
         self._told_at = float("-inf")
-        self._told: WorkerInfo | None = None
+        self._told: Heartbeat | None = None
 
     @property
-    def told(self) -> WorkerInfo | None:
+    def told(self) -> Heartbeat | None:
         """What the last heartbeat said that the store has answered."""
         return self._told
 
@@ -137,7 +137,7 @@ class Worker:
             self._engine.abort(key)
 
     def _is_stalled(self, now: float) -> bool:
-        steps = self._engine.figures().get("steps", 0)
+        steps = self._engine.metrics().get("steps", 0)
         if steps != self._steps[1] or not self._held.running():
             self._steps = (now, steps)
         return now - self._steps[0] > STALL_SECONDS
@@ -203,7 +203,7 @@ class Worker:
                 self._is_settled(response, reply)  # after a gap it stays, and goes again with the missing tokens
         await self._complete([one for one in ended if one.finish is not FinishReason.ABORTED])
 
-    async def _complete(self, responses: list[Response]) -> None:
+    async def _complete(self, responses: list[RunningRequest]) -> None:
         for attempt in range(MAX_STALE_REPLIES + 1):
             if not responses:
                 return
@@ -212,23 +212,23 @@ class Worker:
             replies = await self._store.complete(self._settings.worker, finishes)
             responses = [one for one, reply in zip(responses, replies, strict=True) if not self._is_settled(one, reply)]
 
-    def _finish(self, response: Response, *, rescore: bool) -> Finish:
+    def _finish(self, response: RunningRequest, *, rescore: bool) -> Finish:
         assert response.finish is not None
         if response.finish is FinishReason.INFRA_FAILED:  # the engine refused this one request
             return Finish(response.delta(), Status.INFRA_FAILED, response.finish, response.stop_reason)
         place = self._held.rescore_finish(response) if rescore else None
         return Finish(response.delta(), Status.OK, response.finish, response.stop_reason, place)
 
-    def _is_settled(self, response: Response, reply: Reply) -> bool:
+    def _is_settled(self, response: RunningRequest, reply: Reply) -> bool:
         if reply.view is not None:
             self._held.relearn(reply.view)
         match reply.outcome:
-            case Outcome.STALE:
+            case WriteOutcome.STALE:
                 return False
-            case Outcome.GAP if reply.have >= response.claim.generated:
+            case WriteOutcome.GAP if reply.have >= response.claim.generated:
                 response.written = reply.have
                 return False
-            case Outcome.OK | Outcome.LOST | Outcome.GAP:
+            case WriteOutcome.OK | WriteOutcome.LOST | WriteOutcome.GAP:
                 self._held.drop(response.key)
                 return True
             case _ as never:
@@ -239,7 +239,7 @@ class Worker:
         held, profile = self._held, self._engine.profile
         if held.free_slots <= 0 or held.free_blocks <= 0:
             return True
-        ask = ClaimAsk(
+        ask = ClaimQuery(
             version=self._weights.version,
             lanes=self._settings.lanes,
             slots=held.free_slots,
@@ -257,12 +257,12 @@ class Worker:
             self._engine.add(self._work(held.admit(claim).key, claim))
         return bool(claims)
 
-    def _work(self, key: str, claim: Claim) -> Work:
+    def _work(self, key: str, claim: Claim) -> EngineRequest:
         sampling = parse_sampling(claim.sampling)
         group, index = str(claim.request.group), claim.request.index
         drawn = sampling.seed if claim.seed is None else claim.seed
         seed = None if drawn is None else derive_seed(drawn, group, index, claim.generated)
-        return Work(
+        return EngineRequest(
             key,
             group,
             index,
@@ -288,15 +288,15 @@ class Worker:
             version=self._weights.version,
             lanes=self._settings.lanes,
         )
-        self._held.pulse = reply.pulse
+        self._held.pulse = reply.fleet_load
         for view in reply.views:
             self._held.relearn(view)
         for response, answer in zip(running, reply.replies, strict=True):
             self._note(response, answer)
 
-    def _note(self, response: Response, answer: Reply) -> None:
+    def _note(self, response: RunningRequest, answer: Reply) -> None:
         resumable = answer.have >= response.claim.generated
-        if answer.outcome is Outcome.OK or (answer.outcome is Outcome.GAP and resumable):
+        if answer.outcome is WriteOutcome.OK or (answer.outcome is WriteOutcome.GAP and resumable):
             response.written = answer.have
             return
         log.warning("lease lost: %s", response.key)
@@ -318,7 +318,9 @@ class Worker:
         told = self._told
         if told is not None and told.state != self._state:
             return self._told_at + (0.0 if self._draining else NEWS_SECONDS)
-        hurries = self._weights.hurries(len(self._held)) or (told is not None and told.weights != self._weights.report)
+        hurries = self._weights.is_urgent(len(self._held)) or (
+            told is not None and told.weights != self._weights.report
+        )
         return self._told_at + (HURRY_SECONDS if hurries else HEARTBEAT_SECONDS)
 
     async def _beat(self, now: float) -> None:
@@ -331,12 +333,12 @@ class Worker:
             figures["sick"] = self._illness
         self._usage.note(now, held=len(self._held), asleep=self._weights.asleep)
         spent = (round(self._usage.idle, 3), round(self._usage.busy, 3))
-        info = WorkerInfo(self._state, figures, self._weights.report, *spent)
+        info = Heartbeat(self._state, figures, self._weights.report, *spent)
         self._told_at = now
         directive = await self._store.heartbeat(self._settings.worker, info)
         self._told = info
         if directive.revision > self._weights.revision:
-            self._weights.obey(await self._store.orders())
+            self._weights.follow(await self._store.fleet_spec())
         if directive.drain and not self._draining:
             log.info("asked to drain")
             self.drain()
@@ -350,7 +352,7 @@ class Worker:
             "held_tokens": held.tokens,
             "device": self._engine.profile.device,
             **self._settings.place,
-            **self._engine.figures(),
+            **self._engine.metrics(),
             **self._sharing.figures(),
             **self._telemetry(),
         }

@@ -19,7 +19,7 @@ from openseer_process.termination import report, start_log
 from openseer_store.port import Store
 from openseer_worker.engine import Engine
 from openseer_worker.follower import follow
-from openseer_worker.gang import Leader
+from openseer_worker.gang import GangLeader
 from openseer_worker.hardware.telemetry import Figures, Telemetry
 from openseer_worker.health import Health
 from openseer_worker.loop import Worker
@@ -97,7 +97,7 @@ async def _run(settings: WorkerSettings, health: Health) -> None:
     if settings.rank > 0:
         await follow(settings, health, stop)
     elif settings.is_gang:
-        gang = Leader(settings, secrets.randbits(31), stop.set)
+        gang = GangLeader(settings, secrets.randbits(31), stop.set)
         watching = asyncio.create_task(_end_when_broken(gang))
         try:
             await _lead(settings, health, stop, gang)
@@ -109,12 +109,12 @@ async def _run(settings: WorkerSettings, health: Health) -> None:
         await _lead(settings, health, stop, None)
 
 
-async def _end_when_broken(gang: Leader) -> None:
+async def _end_when_broken(gang: GangLeader) -> None:
     """Nothing is tidied up then: an engine that has lost a part hangs in whatever it does."""
     end_at_once(report(await gang.broken))
 
 
-async def _lead(settings: WorkerSettings, health: Health, stop: asyncio.Event, gang: Leader | None) -> None:
+async def _lead(settings: WorkerSettings, health: Health, stop: asyncio.Event, gang: GangLeader | None) -> None:
     begun = await Start(settings, stop, gang).run()
     if begun is None:
         log.info("%s ended before it was ready", settings.worker)
@@ -133,7 +133,7 @@ async def _work(
     stop: asyncio.Event,
     store: Store,
     engine: Engine,
-    gang: Leader | None,
+    gang: GangLeader | None,
 ) -> None:
     telemetry = Telemetry()
 

@@ -5,16 +5,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from openseer_core.ids import GroupId
-from openseer_core.manifest.job import Rollout
+from openseer_core.manifest.job import RolloutSpec
 from openseer_core.queue.group import GroupView
 from openseer_core.queue.kv_blocks import Footprint
 from openseer_core.queue.length_estimate import is_news
-from openseer_core.queue.messages import Claim, Delta, Pulse, Rescore
+from openseer_core.queue.messages import Claim, Delta, FleetLoad, Rescore
 from openseer_core.queue.policy import Policy
-from openseer_core.queue.quantum import Decision, Held, Room, decide
+from openseer_core.queue.quantum import Decision, QuantumState, Room, decide
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import ITEM_BYTES, count_items
-from openseer_worker.engine import EngineProfile, Progress
+from openseer_worker.engine import EngineOutput, EngineProfile
 
 TOKENS_PER_SECOND = 400
 """More than a response gains per second as a rule: sizes what may be generated before the next decision. A response
@@ -24,7 +24,7 @@ PROBE_INDEX = 0
 
 
 @dataclass(slots=True)
-class Response:
+class RunningRequest:
     """One leased request in the engine. `written`: tokens of the response that the store has."""
 
     claim: Claim
@@ -43,7 +43,7 @@ class Response:
         """Tokens of the response so far, those before this lease included."""
         return self.claim.generated + count_items(self.tokens)
 
-    def take(self, progress: Progress) -> None:
+    def take(self, progress: EngineOutput) -> None:
         """Adds what the engine produced."""
         self.tokens += progress.tokens
         self.logprobs += progress.logprobs
@@ -57,36 +57,36 @@ class Response:
         return Delta(self.claim.request, self.claim.fence, self.written, tokens, logprobs)
 
 
-class Holdings:
+class RunningRequests:
     """All responses of one worker. The engine never holds more than the blocks and slots that are counted here."""
 
-    def __init__(self, profile: EngineProfile, policy: Policy, rollout: Rollout, slots: int) -> None:
+    def __init__(self, profile: EngineProfile, policy: Policy, rollout: RolloutSpec, slots: int) -> None:
         self.room = Room(slots, profile.blocks)
         self.margin = int(2 * rollout.checkpoint_seconds * TOKENS_PER_SECOND)
         self.slack = max(1, slots // 16)
-        self.pulse: Pulse | None = None
+        self.pulse: FleetLoad | None = None
         """The latest news of the fleet; used for one decision that moves work, then waits for newer ones."""
         self._most_margin = max(self.margin, rollout.quantum_tokens)
         self._profile = profile
         self._policy = policy
         self._quantum = rollout.quantum_tokens
-        self._responses: dict[str, Response] = {}
+        self._responses: dict[str, RunningRequest] = {}
         self._views: dict[GroupId, GroupView] = {}
         self._members: Counter[GroupId] = Counter()
 
     def __len__(self) -> int:
         return len(self._responses)
 
-    def admit(self, claim: Claim) -> Response:
+    def admit(self, claim: Claim) -> RunningRequest:
         """Holds a newly claimed request."""
         key = f"{claim.request}:{claim.fence}"
-        response = Response(claim, key, claim.generated + self._quantum, claim.generated)
+        response = RunningRequest(claim, key, claim.generated + self._quantum, claim.generated)
         self._responses[key] = response
         self._members[claim.request.group] += 1
         self.learn(claim.view)
         return response
 
-    def take(self, progress: Progress) -> None:
+    def take(self, progress: EngineOutput) -> None:
         """Adds what the engine produced for a response, if it is still held."""
         response = self._responses.get(progress.key)
         if response is not None:
@@ -100,11 +100,11 @@ class Holdings:
         if not self._members[group]:
             del self._members[group], self._views[group]
 
-    def running(self) -> list[Response]:
+    def running(self) -> list[RunningRequest]:
         """Those the engine still works on."""
         return [one for one in self._responses.values() if one.finish is None]
 
-    def ended(self) -> list[Response]:
+    def ended(self) -> list[RunningRequest]:
         """Those the engine is done with and the store does not know yet."""
         return [one for one in self._responses.values() if one.finish is not None]
 
@@ -168,13 +168,13 @@ class Holdings:
         if known is None or view.revision >= known.revision:
             self._views[view.id] = view
 
-    def rescore_finish(self, response: Response) -> Rescore:
+    def rescore_finish(self, response: RunningRequest) -> Rescore:
         """The group's place once this response has finished; assumes that no other news comes first."""
         view = self._views[response.claim.request.group].with_finish(response.generated)
         self.learn(view)
         return Rescore(view, self._policy.priority(view))
 
-    def rescore_running(self, responses: Iterable[Response]) -> list[Rescore]:
+    def rescore_running(self, responses: Iterable[RunningRequest]) -> list[Rescore]:
         """News of groups whose running responses have outgrown the estimate by a step."""
         rescores: list[Rescore] = []
         for response in responses:
@@ -191,19 +191,19 @@ class Holdings:
 
     # ---- inside
 
-    def _blocks(self, response: Response, horizon: int) -> int:
+    def _blocks(self, response: RunningRequest, horizon: int) -> int:
         prompt = count_items(response.claim.prompt)
         longest = min(response.claim.max_tokens, self._profile.context_tokens - prompt)
         footprint = Footprint(prompt, response.generated, horizon, longest, self.margin)
         return footprint.blocks(self._profile.block_tokens)
 
-    def _held(self, response: Response) -> Held:
+    def _held(self, response: RunningRequest) -> QuantumState:
         claim = response.claim
         due = response.generated >= response.horizon
         view = self._views[claim.request.group]
         priority = self._policy.priority(view)
         is_probe = claim.request.index == PROBE_INDEX
-        score = priority.request_score(claim.rank, response.generated, is_probe=is_probe)
+        score = priority.request_score(claim.bias, response.generated, is_probe=is_probe)
         horizon = response.generated + self._quantum if due else response.horizon
         blocks, after = self._blocks(response, response.horizon), self._blocks(response, horizon)
-        return Held(response.key, score, due, response.generated, blocks, after)
+        return QuantumState(response.key, score, due, response.generated, blocks, after)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from openseer_core.errors import LoadError, StoreError
 from openseer_core.ids import GroupId
 from openseer_core.queue.length_estimate import estimate
-from openseer_core.queue.siblings import SiblingAsk, Siblings
+from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.tokens import ITEM_BYTES, count_items
 from openseer_store.port import WorkerStore
 from openseer_worker.engine import DraftNews, Engine
 from openseer_worker.hardware.telemetry import Figures
-from openseer_worker.running import PROBE_INDEX, Holdings
+from openseer_worker.running import PROBE_INDEX, RunningRequests
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,9 @@ class _Group:
 class Sharing:
     """One worker's news of its groups."""
 
-    def __init__(self, store: WorkerStore, engine: Engine, held: Holdings, *, seconds: float, earlier: bool) -> None:
+    def __init__(
+        self, store: WorkerStore, engine: Engine, held: RunningRequests, *, seconds: float, earlier: bool
+    ) -> None:
         self._store = store
         self._engine = engine
         self._held = held
@@ -81,12 +83,12 @@ class Sharing:
         released = self._look(began)
         asks = self._asks()
         found = await self._store.siblings(asks, FETCH_BYTES) if asks else []
-        news = DraftNews(weights=weights(self._held), released=[str(group) for group in released])
+        news = DraftNews(importance=importance(self._held), released=[str(group) for group in released])
         for told in found:
             self._note(told, news)
-        if news.rows or news.earlier or news.released or news.weights != self._weights:
+        if news.rows or news.earlier or news.released or news.importance != self._weights:
             await self._engine.feed(news)
-            self._weights = news.weights
+            self._weights = news.importance
         # Nothing that came now was there when the same group was asked for before.
         since = [group.asked_at for told in found if told.news and (group := self._groups[told.group]).asked_at]
         if since:
@@ -108,14 +110,14 @@ class Sharing:
             del self._groups[group]
         return gone
 
-    def _asks(self) -> list[SiblingAsk]:
+    def _asks(self) -> list[SiblingQuery]:
         """For every group that is held: all its responses that are not."""
-        asks: list[SiblingAsk] = []
+        asks: list[SiblingQuery] = []
         for group, generated in self._held.members().items():
             kept, size = self._groups[group], self._held.view(group).size
             known = tuple((index, kept.known.get(index, 0)) for index in range(size) if index not in generated)
             if known or kept.earlier:
-                asks.append(SiblingAsk(group, known, kept.earlier))
+                asks.append(SiblingQuery(group, known, kept.earlier))
         return asks
 
     def _note(self, told: Siblings, news: DraftNews) -> None:
@@ -132,7 +134,7 @@ class Sharing:
             self._tokens += count
 
 
-def weights(held: Holdings) -> dict[str, float]:
+def importance(held: RunningRequests) -> dict[str, float]:
     """How much each running response's speed counts, where that is not 1.
 
     While others wait, a probe counts more. When nothing waits any more, it is what a group's estimate leaves to do,

@@ -14,12 +14,12 @@ from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 from openseer_core.errors import StoreError, StoreUnavailableError
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat
 from openseer_store.connect import open_store
 from openseer_store.port import Store
 from openseer_worker.engine import Engine
 from openseer_worker.engine_factory import build_engine, warm_up
-from openseer_worker.gang import Leader
+from openseer_worker.gang import GangLeader
 from openseer_worker.loop import HEARTBEAT_SECONDS
 from openseer_worker.settings import WorkerSettings
 
@@ -104,7 +104,7 @@ async def all_or_stop(stop: asyncio.Event, *tasks: asyncio.Task[Any]) -> bool:
 class Start:
     """The begin of the worker that the store knows: a single process, or the leader of a gang."""
 
-    def __init__(self, settings: WorkerSettings, stop: asyncio.Event, gang: Leader | None) -> None:
+    def __init__(self, settings: WorkerSettings, stop: asyncio.Event, gang: GangLeader | None) -> None:
         self._settings = settings
         self._stop = stop
         self._gang = gang
@@ -136,7 +136,7 @@ class Start:
         """Finds the store and says there that the worker starts, until the engine is built."""
         store = self._store = await _reach_store(self._settings)
         while not building.done():
-            directive = await store.heartbeat(self._settings.worker, WorkerInfo("starting", self._settings.place))
+            directive = await store.heartbeat(self._settings.worker, Heartbeat("starting", self._settings.place))
             if directive.drain:
                 log.info("asked to drain")
                 self._stop.set()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openseer_api.cluster.client import Json, Kube, KubeError
-from openseer_api.cluster.ttl_cache import Answers
+from openseer_api.cluster.ttl_cache import TTLCache
 from openseer_api.http.auth import Access, AuthUnavailable, Forbidden, Unauthenticated
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
@@ -45,8 +45,8 @@ class KubernetesAuth:
     def __init__(self, kube: Kube, audiences: Sequence[str] = ()) -> None:
         self._kube = kube
         self._audiences = list(audiences)
-        self._subjects = Answers[bytes, Subject](lambda one: _good_for(bool(one.words)), MOST_ANSWERS)
-        self._rights = Answers[tuple[bytes, str, str, Access], bool](_good_for, MOST_ANSWERS)
+        self._subjects = TTLCache[bytes, Subject](lambda one: _good_for(bool(one.words)), MOST_ANSWERS)
+        self._rights = TTLCache[tuple[bytes, str, str, Access], bool](_good_for, MOST_ANSWERS)
 
     async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
         """Returns when it is allowed. Raises Unauthenticated, Forbidden or AuthUnavailable."""

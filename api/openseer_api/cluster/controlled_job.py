@@ -19,7 +19,7 @@ STIRRED_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
-class Kept:
+class ControlledJob:
     """Looks after a job from now on, until `end`."""
 
     def __init__(self, context: JobContext) -> None:

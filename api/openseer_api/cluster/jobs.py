@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from openseer_api.cluster.client import Json, Kube, KubeError
-from openseer_api.cluster.ttl_cache import Answers
+from openseer_api.cluster.ttl_cache import TTLCache
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob
 from openseer_core.manifest.parse import parse_job
@@ -46,7 +46,7 @@ class KubeJobs:
     def __init__(self, kube: Kube, watched: Sequence[str] = ()) -> None:
         self._kube = kube
         self._watched = frozenset(watched)
-        self._found = Answers[tuple[str, str], ServedJob | None](_good_for, MOST_JOBS)
+        self._found = TTLCache[tuple[str, str], ServedJob | None](_good_for, MOST_JOBS)
 
     async def find(self, namespace: str, name: str) -> ServedJob | None:
         """The job, None where none of that name serves trainers. Raises JobsUnavailable.

@@ -10,7 +10,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class Answers(Generic[K, V]):
+class TTLCache(Generic[K, V]):
     """Holds at most `most` answers, the longest unused goes first. `good_for`: seconds that an answer stays good.
 
     A failure is no answer: whoever waited for it hears of it, the next one asks anew.

@@ -25,19 +25,19 @@ MOST_ERRORS = 20
 """Wrong fields that one answer names."""
 
 
-class NotFoundError(OpenseerError):
+class NotFoundProblem(OpenseerError):
     """There is no such batch, group or request (or job)."""
 
 
-class ConflictError(OpenseerError):
+class ConflictProblem(OpenseerError):
     """It does not go together with how things stand."""
 
 
-class TooLargeError(OpenseerError):
+class TooLargeProblem(OpenseerError):
     """More than one call may carry."""
 
 
-class BusyError(OpenseerError):
+class BusyProblem(OpenseerError):
     """As much waits as may wait; what was accepted is safe, the rest is to be sent again later."""
 
     retryable = True
@@ -46,14 +46,14 @@ class BusyError(OpenseerError):
 STATUSES: dict[type[OpenseerError], tuple[int, str]] = {
     Unauthenticated: (401, "Unauthorized"),
     Forbidden: (403, "Forbidden"),
-    NotFoundError: (404, "Not Found"),
-    ConflictError: (409, "Conflict"),
+    NotFoundProblem: (404, "Not Found"),
+    ConflictProblem: (409, "Conflict"),
     BatchClosedError: (409, "Conflict"),
     RequestStateError: (409, "Conflict"),
     PublishRefusedError: (409, "Conflict"),
-    TooLargeError: (413, "Content Too Large"),
+    TooLargeProblem: (413, "Content Too Large"),
     InputError: (422, "Unprocessable Content"),
-    BusyError: (429, "Too Many Requests"),
+    BusyProblem: (429, "Too Many Requests"),
 }
 """Nearest class first; any other error that may pass is 503, one that will not 500."""
 

@@ -18,12 +18,12 @@ from openseer_core.wire.batches import (
     Target,
     VersionSpan,
 )
-from openseer_core.worker.draft_metrics import DraftCounts
+from openseer_core.worker.draft_metrics import DraftMetrics
 from openseer_text.rendering import TextCodec
 from openseer_text.stop_strings import visible_text
 
 
-def render_batch(record: BatchRecord, spec: BatchSpec, now: float, drafts: DraftCounts) -> Batch:
+def render_batch(record: BatchRecord, spec: BatchSpec, now: float, drafts: DraftMetrics) -> Batch:
     """A batch as it stands. `now`: seconds of the store's clock; `drafts`: what was drafted while it ran."""
     counts = record.progress
     open_ = counts.requests - counts.closed
@@ -87,7 +87,7 @@ def _eta(record: BatchRecord, open_: int, now: float) -> float | None:
     return 0.0 if not open_ else (now - record.started_at) / done * open_
 
 
-def _metrics(record: BatchRecord, now: float, drafts: DraftCounts) -> BatchMetrics:
+def _metrics(record: BatchRecord, now: float, drafts: DraftMetrics) -> BatchMetrics:
     counts = record.progress
     end = record.ended_at if counts.closed == counts.requests else now
     seconds = max(0.0, end - record.started_at) if record.started_at else 0.0

@@ -13,7 +13,7 @@ from openseer_core.ids import worker_name
 from openseer_core.manifest.job import RolloutJob, Sampling
 from openseer_core.queue.batch import BatchRecord
 from openseer_core.queue.placement import Placement
-from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.wire.batches import BatchSpec
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_store.port import Store
@@ -28,7 +28,7 @@ KNOWN_BATCHES = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class IntakeLimits:
     """What one job takes in. `queued`: requests that may wait; `upload_bytes`, `line_bytes`: of one call, one group."""
 
     queued: int = 200_000
@@ -42,7 +42,7 @@ class Glance:
     """The fleet as it was a moment ago."""
 
     at: float = float("-inf")
-    orders: Orders = field(default_factory=Orders)
+    orders: FleetSpec = field(default_factory=FleetSpec)
     workers: list[WorkerStatus] = field(default_factory=list[WorkerStatus])
     now: float = 0.0
 
@@ -50,10 +50,10 @@ class Glance:
 class JobContext:
     """What requests of one job work with."""
 
-    def __init__(self, job: RolloutJob, store: Store, limits: Limits | None = None) -> None:
+    def __init__(self, job: RolloutJob, store: Store, limits: IntakeLimits | None = None) -> None:
         self.job = job
         self.store = store
-        self.limits = limits or Limits()
+        self.limits = limits or IntakeLimits()
         self.placement = Placement.of(job.spec.rollout, job.spec.workers)
         self._codec: asyncio.Future[TextCodec | ModelError] | None = None
         self._specs: dict[int, BatchSpec] = {}
@@ -97,9 +97,9 @@ class JobContext:
         return spec.sampling or self.job.spec.sampling
 
     async def glance(self, *, fresh: bool = False) -> Glance:
-        """Orders and workers, at most GLANCE_SECONDS old (`fresh`: read now)."""
+        """FleetSpec and workers, at most GLANCE_SECONDS old (`fresh`: read now)."""
         if fresh or time.monotonic() - self._glance.at > GLANCE_SECONDS:
-            orders, workers, now = await asyncio.gather(self.store.orders(), self.store.workers(), self.store.now())
+            orders, workers, now = await asyncio.gather(self.store.fleet_spec(), self.store.workers(), self.store.now())
             self._glance = Glance(time.monotonic(), orders, workers, now)
         return self._glance
 

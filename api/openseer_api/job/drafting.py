@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from openseer_core.worker.draft_metrics import DraftCounts, summed
+from openseer_core.worker.draft_metrics import DraftMetrics, summed
 from openseer_core.worker.heartbeat import WorkerStatus
 
 KNOWN_BATCHES = 256
@@ -11,9 +11,9 @@ KNOWN_BATCHES = 256
 _Boot = tuple[str, str]
 
 
-def fleet_counts(workers: Sequence[WorkerStatus]) -> DraftCounts:
+def fleet_counts(workers: Sequence[WorkerStatus]) -> DraftMetrics:
     """All that the present workers have counted since their start."""
-    return summed(DraftCounts.of(one.info.figures) for one in workers)
+    return summed(DraftMetrics.of(one.heartbeat.metrics) for one in workers)
 
 
 class DraftsOfBatches:
@@ -23,19 +23,19 @@ class DraftsOfBatches:
     """
 
     def __init__(self) -> None:
-        self._begun: dict[int, dict[_Boot, DraftCounts]] = {}
-        self._ended: dict[int, DraftCounts] = {}
+        self._begun: dict[int, dict[_Boot, DraftMetrics]] = {}
+        self._ended: dict[int, DraftMetrics] = {}
 
-    def of(self, batch: int, workers: Sequence[WorkerStatus], *, ended: bool) -> DraftCounts:
+    def of(self, batch: int, workers: Sequence[WorkerStatus], *, ended: bool) -> DraftMetrics:
         """What was drafted while it ran; nothing of a batch that had ended when it was first looked at."""
         if batch in self._ended:
             return self._ended[batch]
-        now = {(one.name, one.boot): DraftCounts.of(one.info.figures) for one in workers}
+        now = {(one.name, one.boot): DraftMetrics.of(one.heartbeat.metrics) for one in workers}
         if batch not in self._begun:
             self._make_room()
             self._begun[batch] = now
         begun = self._begun[batch]
-        counts = summed(counts.since(begun.get(boot, DraftCounts())) for boot, counts in now.items())
+        counts = summed(counts.since(begun.get(boot, DraftMetrics())) for boot, counts in now.items())
         if ended:
             self._ended[batch] = counts
         return counts

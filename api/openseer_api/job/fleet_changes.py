@@ -2,25 +2,25 @@
 
 from collections.abc import Callable
 
-from openseer_api.http.problems import BusyError
+from openseer_api.http.problems import BusyProblem
 from openseer_api.job.context import Glance, JobContext
-from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.fleet_spec import FleetSpec
 
 SWAPS = 8
 """So often is a change tried again because somebody else was first."""
 
 
-async def change_orders(job: JobContext, change: Callable[[Glance], Orders]) -> tuple[Orders, bool]:
+async def change_orders(job: JobContext, change: Callable[[Glance], FleetSpec]) -> tuple[FleetSpec, bool]:
     """The orders that `change` makes of how things stand, and whether they are new.
 
     `change` is asked again for each try; where it gives the very orders that are there, nothing is written. Raises what
-    it raises, and BusyError.
+    it raises, and BusyProblem.
     """
     for _ in range(SWAPS):
         glance = await job.glance(fresh=True)
         orders = change(glance)
         if orders is glance.orders:
             return orders, False
-        if await job.store.swap_orders(orders):
+        if await job.store.swap_fleet_spec(orders):
             return orders, True
-    raise BusyError("others change what the fleet is told at this moment; try again")
+    raise BusyProblem("others change what the fleet is told at this moment; try again")

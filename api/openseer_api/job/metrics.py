@@ -39,7 +39,11 @@ async def exposition(job: JobContext) -> bytes:
     gauge("running", "Requests that are leased.", load.running)
     gauge("batches", "Batches whose data are there.", len(batches))
     gauge("workers", "Workers that have said something.", len(glance.workers))
-    gauge("weights_publishing", "1 while new weights are being published.", float(glance.orders.ongoing is not None))
+    gauge(
+        "weights_publishing",
+        "1 while new weights are being published.",
+        float(glance.orders.active_transaction is not None),
+    )
     gauge("weights_versions", "Versions published so far, the initial one included.", len(glance.orders.versions))
     gauge("tokens", "Tokens generated in the batches that are there.", sum(one.progress.tokens for one in batches))
     drafts = fleet_counts(glance.workers)

@@ -3,7 +3,7 @@
 from openseer_api.job.context import JobContext
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import Sampling
-from openseer_core.worker.speculation_enabled import MIN_P_IGNORED, why_no_drafts
+from openseer_core.worker.speculation_enabled import MIN_P_IGNORED, speculation_refusal
 
 
 async def check_sampling(job: JobContext, sampling: Sampling) -> None:
@@ -28,8 +28,8 @@ async def check_min_p(job: JobContext, sampling: Sampling, field: str) -> None:
 async def _drafts(job: JobContext) -> bool:
     """By the manifest or, as far as that leaves it to the device, by what workers say."""
     spec = job.job.spec
-    if why_no_drafts(spec, "cpu"):
+    if speculation_refusal(spec, "cpu"):
         return False
     if spec.speculation.enabled is True:
         return True
-    return any(one.info.figures.get("drafts") == "on" for one in (await job.glance()).workers)
+    return any(one.heartbeat.metrics.get("drafts") == "on" for one in (await job.glance()).workers)

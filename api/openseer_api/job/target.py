@@ -5,7 +5,7 @@ from openseer_api.job.context import JobContext
 from openseer_core.ids import PARKED_BATCH, GroupId
 from openseer_core.queue.batch import BatchRecord
 from openseer_core.queue.states import Event
-from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.transaction import stale_versions
 from openseer_core.wire.batches import BatchSpec
 
@@ -28,7 +28,7 @@ async def settle(job: JobContext, record: BatchRecord) -> bool:
     return True
 
 
-async def take_over(job: JobContext, batch: int, version: str, spec: BatchSpec, orders: Orders) -> None:
+async def take_over(job: JobContext, batch: int, version: str, spec: BatchSpec, orders: FleetSpec) -> None:
     """Moves groups that were carried over into a new batch; those with tokens of too old a version are dropped."""
     stale = stale_versions(orders.versions, version, spec.max_staleness)
     await job.store.carry(await _groups(job, PARKED_BATCH), batch, version, stale)

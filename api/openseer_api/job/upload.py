@@ -1,6 +1,6 @@
 """From a trainer's groups to queued ones: checked, rendered, placed by the policy, submitted in bounded pieces."""
 
-from openseer_api.http.problems import BusyError
+from openseer_api.http.problems import BusyProblem
 from openseer_api.job.context import JobContext
 from openseer_api.job.history import with_earlier
 from openseer_api.job.sampling import check_min_p
@@ -37,7 +37,7 @@ class Intake:
         self._dumped = dump_sampling(self._sampling)
 
     async def take(self, group: Group) -> None:
-        """One group more. Raises InputError, ModelError, BusyError, BatchClosedError."""
+        """One group more. Raises InputError, ModelError, BusyProblem, BatchClosedError."""
         self._waiting.append(await self._render(group))
         self._taken += 1
         if len(self._waiting) >= PIECE:
@@ -53,10 +53,10 @@ class Intake:
         job, piece = self._job, self._waiting
         load = await job.store.load()
         if sum(load.waiting.values()) + sum(spec.size for spec in piece) > job.limits.queued:
-            raise BusyError(f"{job.limits.queued} requests wait already; send the upload again when some have ended")
+            raise BusyProblem(f"{job.limits.queued} requests wait already; send the upload again when some have ended")
         orders = (await job.glance()).orders
         if not takes_groups(orders, self._record.version):
-            raise BusyError(f"new weights are coming: batch {self._record.number} takes groups again afterwards")
+            raise BusyProblem(f"new weights are coming: batch {self._record.number} takes groups again afterwards")
         self._waiting = []
         self._accepted += await job.store.submit(await with_earlier(job, piece))
 

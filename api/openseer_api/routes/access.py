@@ -8,22 +8,22 @@ from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from openseer_api.http.auth import Authenticator
-from openseer_api.http.problems import NotFoundError
+from openseer_api.http.problems import NotFoundProblem
 from openseer_api.job.context import JobContext, JobDirectory
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
 _bearer = HTTPBearer(auto_error=False, description="A token that may use this job.")
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+BearerCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 Label = Annotated[str, Path(pattern=DNS_LABEL_PATTERN, max_length=63)]
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-async def one_job(request: Request, credentials: Credentials) -> JobContext:
+async def one_job(request: Request, credentials: BearerCredentials) -> JobContext:
     """The job of a server that has one."""
     return await _job(request, credentials, "", "")
 
 
-async def named_job(request: Request, credentials: Credentials, namespace: Label, job: Label) -> JobContext:
+async def named_job(request: Request, credentials: BearerCredentials, namespace: Label, job: Label) -> JobContext:
     """The job that the path names."""
     return await _job(request, credentials, namespace, job)
 
@@ -38,7 +38,7 @@ async def _job(
     await auth.check(token, namespace, name, "read" if request.method in READING else "write")
     found = await directory.find(namespace, name)
     if found is None:
-        raise NotFoundError(f"there is no RolloutJob {namespace}/{name} of mode serve")
+        raise NotFoundProblem(f"there is no RolloutJob {namespace}/{name} of mode serve")
     request.state.job = found
     return found
 
@@ -55,10 +55,10 @@ def _password(request: Request) -> str | None:
 
 
 async def job_of(request: Request) -> JobContext:
-    """What `one_job` or `named_job` has found. Raises NotFoundError for names that no job can have."""
+    """What `one_job` or `named_job` has found. Raises NotFoundProblem for names that no job can have."""
     found: JobContext | None = getattr(request.state, "job", None)
     if found is None:
-        raise NotFoundError("the path names no job")
+        raise NotFoundProblem("the path names no job")
     return found
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Request, Response
 
-from openseer_api.http.problems import ConflictError, NotFoundError, documented
+from openseer_api.http.problems import ConflictProblem, NotFoundProblem, documented
 from openseer_api.http.rendering import is_complete, render_batch
 from openseer_api.job.context import Glance, JobContext
 from openseer_api.job.sampling import check_sampling
@@ -15,14 +15,14 @@ from openseer_core.ids import GroupId
 from openseer_core.json_model import INT53_MAX
 from openseer_core.queue.batch import BatchRecord, OpenBatch
 from openseer_core.queue.states import Event
-from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.transaction import takes_groups
 from openseer_core.wire.batches import Acknowledge, Batch, BatchList, BatchSpec, Cancel, Count, Verdicts
 
 router = APIRouter(tags=["batches"])
 
 BatchNumber = Annotated[int, Path(ge=1, le=INT53_MAX)]
-Key = Annotated[
+IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
@@ -35,10 +35,10 @@ Key = Annotated[
 
 
 async def batch_of(job: JobContext, number: int) -> BatchRecord:
-    """Raises NotFoundError."""
+    """Raises NotFoundProblem."""
     found = await job.store.batch(number)
     if found is None:
-        raise NotFoundError(f"there is no batch {number}")
+        raise NotFoundProblem(f"there is no batch {number}")
     return found
 
 
@@ -54,7 +54,7 @@ def _rendered(job: JobContext, record: BatchRecord, glance: Glance, now: float) 
 
 
 @router.post("/batches", status_code=201, response_model=Batch, responses={200: {"model": Batch}, **documented(409)})
-async def open_batch(spec: BatchSpec, job: Job, response: Response, key: Key = None) -> Batch:
+async def open_batch(spec: BatchSpec, job: Job, response: Response, key: IdempotencyKey = None) -> Batch:
     """Opens a batch; groups are uploaded to it afterwards. 200 when the key was used before."""
     if spec.sampling is not None:
         await check_sampling(job, spec.sampling)
@@ -68,18 +68,18 @@ async def open_batch(spec: BatchSpec, job: Job, response: Response, key: Key = N
     return await shown(job, await batch_of(job, record.number))
 
 
-def _version(spec: BatchSpec, orders: Orders) -> str:
+def _version(spec: BatchSpec, orders: FleetSpec) -> str:
     """The version that the batch belongs to: one that the fleet has, or will have."""
-    coming = orders.ongoing.publish.version if orders.ongoing is not None else None
+    coming = orders.active_transaction.publish.version if orders.active_transaction is not None else None
     if spec.weights_version is None:
         return orders.version
     if spec.weights_version not in (orders.version, coming):
-        raise ConflictError(
+        raise ConflictProblem(
             f"weights_version: found {spec.weights_version}; the fleet has {orders.version}"
             + (f", and {coming} is being published" if coming else "")
         )
     if not takes_groups(orders, spec.weights_version):
-        raise ConflictError(f"weights_version: the fleet is leaving {spec.weights_version} for {coming}")
+        raise ConflictProblem(f"weights_version: the fleet is leaving {spec.weights_version} for {coming}")
     return spec.weights_version
 
 
@@ -145,7 +145,7 @@ async def acknowledge(batch: BatchNumber, up_to: Acknowledge, job: Job) -> Batch
     """Everything up to the cursor is safe with the trainer; with the last one of a complete batch its data go."""
     record = await batch_of(job, batch)
     if up_to.cursor > record.progress.entries:
-        raise ConflictError(f"cursor: found {up_to.cursor}; the batch's last is {record.progress.entries}")
+        raise ConflictProblem(f"cursor: found {up_to.cursor}; the batch's last is {record.progress.entries}")
     if not record.forgotten:
         await job.store.acknowledge(batch, up_to.cursor)
         if is_complete(record) and up_to.cursor == record.progress.entries:
@@ -154,10 +154,10 @@ async def acknowledge(batch: BatchNumber, up_to: Acknowledge, job: Job) -> Batch
 
 
 async def _open(job: JobContext, number: int) -> BatchRecord:
-    """A batch whose data are there. Raises NotFoundError, ConflictError."""
+    """A batch whose data are there. Raises NotFoundProblem, ConflictProblem."""
     record = await batch_of(job, number)
     if record.forgotten:
-        raise ConflictError(f"batch {number} was acknowledged or deleted; its data are gone")
+        raise ConflictProblem(f"batch {number} was acknowledged or deleted; its data are gone")
     return record
 
 

@@ -13,8 +13,8 @@ from openseer_api.job.context import Glance, JobContext
 from openseer_api.job.fleet_changes import change_orders
 from openseer_api.job.metrics import exposition
 from openseer_api.routes.access import Job
-from openseer_core.queue.batch import BatchRecord, Load
-from openseer_core.weights.fleet_spec import Orders
+from openseer_core.queue.batch import BatchRecord, QueueLoad
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.transaction import FRESH_SECONDS, WORKING
 from openseer_core.wire.batches import MAX_WAIT_SECONDS
 from openseer_core.wire.fleet import Autoscaling, FleetState, FleetWord, JobStatus, Release, WorkerInfo, WorkerList
@@ -60,7 +60,7 @@ async def get_autoscaling(job: Job) -> Autoscaling:
     """Queue depth, backlog in tokens and wanted workers, for KEDA's metrics-api scaler and its kind."""
     glance, load, batches = await asyncio.gather(job.glance(), job.store.load(), job.store.batches())
     depth, workers = sum(load.waiting.values()), job.job.spec.workers
-    slots = max((int(one.info.figures.get("slots", 0)) for one in glance.workers), default=0) or SLOTS
+    slots = max((int(one.heartbeat.metrics.get("slots", 0)) for one in glance.workers), default=0) or SLOTS
     wanted = 0 if glance.orders.rest == "stop" else math.ceil((depth + load.running) / slots)
     most = workers.max if workers.max is not None else workers.replicas
     return Autoscaling(
@@ -84,17 +84,17 @@ def backlog(record: BatchRecord, job: JobContext) -> int:
 
 
 def _ready(worker: WorkerStatus, glance: Glance) -> bool:
-    return worker.info.state in WORKING and glance.now - worker.seen_at <= FRESH_SECONDS
+    return worker.heartbeat.state in WORKING and glance.now - worker.seen_at <= FRESH_SECONDS
 
 
 def _worker(worker: WorkerStatus, glance: Glance) -> WorkerInfo:
     return WorkerInfo(
         name=worker.name,
-        state=worker.info.state,
-        version=worker.info.weights.version if worker.info.weights is not None else "",
+        state=worker.heartbeat.state,
+        version=worker.heartbeat.weights.version if worker.heartbeat.weights is not None else "",
         seen_seconds_ago=max(0.0, glance.now - worker.seen_at),
         inflight=worker.inflight,
-        figures=worker.info.figures,
+        figures=worker.heartbeat.metrics,
     )
 
 
@@ -126,10 +126,10 @@ async def acquire(job: Job) -> FleetState:
 
 
 async def change_rest(job: JobContext, how: Release | None) -> FleetState:
-    """Tells the fleet to rest, or to work. Raises BusyError."""
+    """Tells the fleet to rest, or to work. Raises BusyProblem."""
     mode = how.mode if how is not None else None
 
-    def changed(glance: Glance) -> Orders:
+    def changed(glance: Glance) -> FleetSpec:
         orders = glance.orders
         if orders.rest == mode:
             return orders
@@ -139,10 +139,10 @@ async def change_rest(job: JobContext, how: Release | None) -> FleetState:
     return fleet_state(await job.glance(fresh=True), await job.store.load(), job)
 
 
-def fleet_state(glance: Glance, load: Load, job: JobContext) -> FleetState:
+def fleet_state(glance: Glance, load: QueueLoad, job: JobContext) -> FleetState:
     """Whether what was ordered has come true, and for whom it has not."""
     orders, there = glance.orders, [one for one in glance.workers if glance.now - one.seen_at <= FRESH_SECONDS]
-    asleep = {one.name for one in there if one.info.weights is not None and one.info.weights.asleep}
+    asleep = {one.name for one in there if one.heartbeat.weights is not None and one.heartbeat.weights.asleep}
     names = {one.name for one in there}
     ready = {one.name for one in there if _ready(one, glance)} - asleep
     expected = set(job.worker_names()) | names if orders.rest_since else set[str]()  # never lent: who starts, starts

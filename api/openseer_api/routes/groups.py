@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import ValidationError
 
-from openseer_api.http.problems import ConflictError, NotFoundError, TooLargeError, documented
+from openseer_api.http.problems import ConflictProblem, NotFoundProblem, TooLargeProblem, documented
 from openseer_api.http.rendering import render_request
 from openseer_api.job.context import JobContext
 from openseer_api.job.upload import Intake
@@ -67,15 +67,15 @@ async def upload(batch: BatchNumber, request: Request, job: Job, seal: bool = Fa
 
 
 async def _lines(request: Request, job: JobContext) -> AsyncIterator[tuple[int, bytes]]:
-    """Lines with their numbers, as they come. Raises TooLargeError."""
+    """Lines with their numbers, as they come. Raises TooLargeProblem."""
     rest, number, total = b"", 0, 0
     async for piece in request.stream():
         total += len(piece)
         if total > job.limits.upload_bytes:
-            raise TooLargeError(f"an upload may have {job.limits.upload_bytes} bytes; send the rest in another one")
+            raise TooLargeProblem(f"an upload may have {job.limits.upload_bytes} bytes; send the rest in another one")
         *lines, rest = (rest + piece).split(b"\n")
         if len(rest) > job.limits.line_bytes:
-            raise TooLargeError(f"line {number + len(lines) + 1}: a group may have {job.limits.line_bytes} bytes")
+            raise TooLargeProblem(f"line {number + len(lines) + 1}: a group may have {job.limits.line_bytes} bytes")
         for line in lines:
             number += 1
             if line.strip():
@@ -96,7 +96,7 @@ async def _whole(request: Request, job: JobContext) -> list[Group]:
     async for piece in request.stream():
         body += piece
         if len(body) > job.limits.body_bytes:
-            raise TooLargeError(f"a JSON body may have {job.limits.body_bytes} bytes; stream {NDJSON} instead")
+            raise TooLargeProblem(f"a JSON body may have {job.limits.body_bytes} bytes; stream {NDJSON} instead")
     try:
         return GroupsUpload.model_validate_json(body).groups
     except ValidationError as error:
@@ -131,7 +131,7 @@ async def get_group(batch: BatchNumber, group: GroupInPath, job: Job) -> GroupIn
     requests = [await job.store.record(RequestId(gid, index)) for index in range(view.size)]
     spec = await job.store.spec(gid)
     if spec is None:
-        raise NotFoundError(f"there is no group {gid}")
+        raise NotFoundProblem(f"there is no group {gid}")
     return GroupInfo(
         batch=batch,
         group=group,
@@ -159,7 +159,7 @@ async def go_on(batch: BatchNumber, group: GroupInPath, index: Index, turn: Cont
     turn: a sealed batch is complete when nothing runs."""
     record = await batch_of(job, batch)
     if record.progress.complete:
-        raise ConflictError(f"batch {batch} is complete; seal a batch only after its last turns have begun")
+        raise ConflictProblem(f"batch {batch} is complete; seal a batch only after its last turns have begun")
     request = RequestId(GroupId(batch, group), index)
     await job.store.go_on(request, turn.turn, pack_tokens(turn.token_ids))
     return render_request(await _record(job, request))

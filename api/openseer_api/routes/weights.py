@@ -11,7 +11,7 @@ from openseer_api.job.fleet_changes import change_orders
 from openseer_api.routes.access import Job
 from openseer_core.json_model import INT53_MAX
 from openseer_core.weights import transaction
-from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.publish import Publish
 from openseer_core.wire.batches import MAX_WAIT_SECONDS
 from openseer_core.wire.weights import Transaction, Weights, to_wire
@@ -21,10 +21,10 @@ router = APIRouter(tags=["weights"])
 POLL_SECONDS = 0.1
 
 
-async def publish_weights(job: JobContext, publish: Publish) -> tuple[Orders, bool]:
-    """Begins a transaction; the orders, and whether it is new. Raises PublishRefusedError, BusyError."""
+async def publish_weights(job: JobContext, publish: Publish) -> tuple[FleetSpec, bool]:
+    """Begins a transaction; the orders, and whether it is new. Raises PublishRefusedError, BusyProblem."""
 
-    def begun(glance: Glance) -> Orders:
+    def begun(glance: Glance) -> FleetSpec:
         there = transaction.participants(glance.workers, glance.now)
         return transaction.begin(glance.orders, publish, there, glance.now)
 
@@ -32,7 +32,7 @@ async def publish_weights(job: JobContext, publish: Publish) -> tuple[Orders, bo
 
 
 async def take_back(job: JobContext) -> None:
-    """Ends the transaction that is under way, if there is one. Raises BusyError."""
+    """Ends the transaction that is under way, if there is one. Raises BusyProblem."""
     await change_orders(job, lambda glance: transaction.cancel(glance.orders, glance.now))
 
 

@@ -12,7 +12,7 @@ DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
 
-class Part(BaseModel):
+class ManifestModel(BaseModel):
     """One map of the manifest. In files the names are camelCase; code may also use the attribute names."""
 
     model_config = ConfigDict(
@@ -68,26 +68,26 @@ Positive = Annotated[int, Field(ge=1, le=INT32_MAX)]
 NonNegative = Annotated[int, Field(ge=0, le=INT32_MAX)]
 
 
-class KeyRef(Part):
+class KeyRef(ManifestModel):
     """One key of a ConfigMap or Secret in the job's namespace."""
 
     name: ObjectName = Field(description="Name of the object, in the job's namespace.")
     key: Text = Field(description="Key within the object.")
 
 
-class LocalObjectReference(Part):
+class LocalObjectReference(ManifestModel):
     """An object in the job's namespace."""
 
     name: ObjectName = Field(description="Name of the object, in the job's namespace.")
 
 
-class Claim(Part):
+class VolumeClaim(ManifestModel):
     """A persistent volume."""
 
     claim_name: ObjectName = Field(description="Name of the PersistentVolumeClaim, in the job's namespace.")
 
 
-class ClaimPath(Claim):
+class VolumeClaimPath(VolumeClaim):
     """A path on a persistent volume."""
 
     path: Text = Field(description="Path on the volume, relative to its root.")

@@ -4,14 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from openseer_core.manifest.base import NonNegative, Part, Text
+from openseer_core.manifest.base import ManifestModel, NonNegative, Text
 
 FailureAction = Literal["FailJob", "Ignore", "Count"]
 CodeOperator = Literal["In", "NotIn"]
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 
-class ExitCodes(Part):
+class ExitCodes(ManifestModel):
     """A test of the exit code of the container that failed."""
 
     operator: CodeOperator = Field(description="Whether the exit code must be among values (In) or not (NotIn).")
@@ -20,14 +20,14 @@ class ExitCodes(Part):
     )
 
 
-class PodCondition(Part):
+class PodCondition(ManifestModel):
     """A condition that a pod must have."""
 
     type: Text = Field(description="Type of the pod's condition, DisruptionTarget for one.")
     status: ConditionStatus = Field(default="True", description='Status that it must have, in quotes: "True".')
 
 
-class FailureRule(Part):
+class FailureRule(ManifestModel):
     """What one way of failing means."""
 
     action: FailureAction = Field(
@@ -46,7 +46,7 @@ class FailureRule(Part):
     )
 
 
-class FailurePolicy(Part):
+class FailurePolicy(ManifestModel):
     """How much may go wrong."""
 
     worker_restarts: NonNegative = Field(default=3, description="Restarts of one worker before the job fails.")

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, StringConstraints
 
 from openseer_core.manifest.base import (
-    ClaimPath,
     KeyRef,
+    ManifestModel,
     NonNegative,
     ObjectName,
-    Part,
     Positive,
     Quantity,
     Text,
+    VolumeClaimPath,
     allowed,
 )
 
@@ -27,7 +27,7 @@ Medium = Literal["volume", "ephemeral"]
 PodTemplate = dict[str, JsonValue]
 
 
-class Rollout(Part):
+class RolloutSpec(ManifestModel):
     """How requests are divided and ordered."""
 
     policy: PolicyName = Field(
@@ -65,7 +65,7 @@ class Rollout(Part):
     )
 
 
-class Parallelism(Part):
+class Parallelism(ManifestModel):
     """How one engine instance is laid over GPUs."""
 
     tensor: Positive = Field(default=1, description="GPUs that share each layer (tensor parallelism).")
@@ -77,14 +77,14 @@ class Parallelism(Part):
     )
 
 
-class ResourceClaim(Part):
+class ResourceClaim(ManifestModel):
     """A claim of the pod that the container uses."""
 
     name: Text = Field(description="Name of an entry of the pod's resourceClaims.")
     request: Text | None = Field(default=None, description="Request within the claim; unset: the whole claim.")
 
 
-class Resources(Part):
+class Resources(ManifestModel):
     """Compute resources of a container."""
 
     limits: dict[str, Quantity] = Field(
@@ -98,7 +98,7 @@ class Resources(Part):
     )
 
 
-class Workers(Part):
+class Workers(ManifestModel):
     """The fleet."""
 
     replicas: NonNegative = Field(
@@ -140,7 +140,7 @@ class Workers(Part):
     )
 
 
-class Driver(Part):
+class DriverSpec(ManifestModel):
     """The pod that submits a batch job's prompts and writes its results."""
 
     resources: Resources = Field(
@@ -153,7 +153,7 @@ class Driver(Part):
     )
 
 
-class Persistence(Part):
+class Persistence(ManifestModel):
     """The volume of the Redis that openseer runs."""
 
     medium: Medium = Field(
@@ -168,7 +168,7 @@ class Persistence(Part):
     size: Quantity = Field(default="4Gi", description="Size of the volume.")
 
 
-class Store(Part):
+class StoreSpec(ManifestModel):
     """Where the queue and the tokens live while the job runs."""
 
     url: Annotated[str, StringConstraints(pattern=r"^(redis|rediss|unix)://.+$")] | None = Field(
@@ -199,14 +199,14 @@ class Store(Part):
     )
 
 
-class Output(Part):
+class Output(ManifestModel):
     """Where results go."""
 
     path: Text | None = Field(
         default=None,
         description="Folder for the results, relative to the working directory; unset: runs/ and the job's name.",
     )
-    pvc: ClaimPath | None = Field(default=None, description="A folder on a persistent volume; excludes path.")
+    pvc: VolumeClaimPath | None = Field(default=None, description="A folder on a persistent volume; excludes path.")
     size: Quantity = Field(
         default="1Gi",
         description="Size of the volume for results that openseer makes when pvc is unset; read only in Kubernetes.",

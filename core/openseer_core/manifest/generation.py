@@ -5,11 +5,21 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, StringConstraints
 
 from openseer_core.json_model import INT32_MAX, INT53_MAX
-from openseer_core.manifest.base import Claim, ClaimPath, KeyRef, NonNegative, Part, Positive, PullPolicy, Text, allowed
+from openseer_core.manifest.base import (
+    KeyRef,
+    ManifestModel,
+    NonNegative,
+    Positive,
+    PullPolicy,
+    Text,
+    VolumeClaim,
+    VolumeClaimPath,
+    allowed,
+)
 
-Mode = Literal["batch", "serve"]
+JobMode = Literal["batch", "serve"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-Engine = Literal["vllm", "scripted"]
+EngineName = Literal["vllm", "scripted"]
 EngineProcess = Literal["inProcess", "child"]
 Logprobs = Literal["sampled", "raw", "none"]
 
@@ -46,7 +56,7 @@ REFUSED_SAMPLING = {
 }
 
 
-class Scripted(Part):
+class Scripted(ManifestModel):
     """Step-time model and capacity of the scripted engine."""
 
     step_seconds: float = Field(default=0.02, gt=0, le=3600, description="Seconds that a step takes with no requests.")
@@ -62,7 +72,7 @@ class Scripted(Part):
     max_model_len: Positive = Field(default=32768, description="Longest prompt and response together, in tokens.")
 
 
-class ImageVolume(Part):
+class ImageVolume(ManifestModel):
     """The files of an OCI image or artifact."""
 
     reference: Text = Field(description="Name of the image or artifact that holds the model's files.")
@@ -71,10 +81,10 @@ class ImageVolume(Part):
     )
 
 
-class ModelVolume(Part):
+class ModelVolume(ManifestModel):
     """Where a model's files come from in Kubernetes."""
 
-    pvc: Claim | None = Field(default=None, description="A persistent volume; excludes image.")
+    pvc: VolumeClaim | None = Field(default=None, description="A persistent volume; excludes image.")
     image: ImageVolume | None = Field(
         default=None,
         description="An OCI image or artifact, which each node pulls once; excludes pvc. The nodes' container runtime "
@@ -82,15 +92,15 @@ class ModelVolume(Part):
     )
 
 
-class ModelCache(Part):
+class ModelCache(ManifestModel):
     """What keeps downloaded and compiled files."""
 
-    pvc: Claim = Field(
+    pvc: VolumeClaim = Field(
         description="A persistent volume; with more than one worker pod its access mode is ReadWriteMany."
     )
 
 
-class Model(Part):
+class Model(ManifestModel):
     """The model and the engine that runs it."""
 
     path: Text = Field(
@@ -106,7 +116,7 @@ class Model(Part):
     dtype: Dtype = Field(
         default="auto", description="Number format of weights and activations; auto: what the model's files state."
     )
-    engine: Engine = Field(
+    engine: EngineName = Field(
         default="vllm",
         description="What generates. vllm: the vLLM engine. scripted: plays the lengths that prompts state, with a "
         "step-time model and without a GPU, for studies and tests.",
@@ -150,11 +160,11 @@ class Model(Part):
         return self.tokenizer or self.path
 
 
-class Prompts(Part):
+class Prompts(ManifestModel):
     """Where a batch job's prompts come from."""
 
     path: Text | None = Field(default=None, description="A JSONL file, relative to the working directory.")
-    pvc: ClaimPath | None = Field(default=None, description="A JSONL file on a persistent volume.")
+    pvc: VolumeClaimPath | None = Field(default=None, description="A JSONL file on a persistent volume.")
     config_map: KeyRef | None = Field(default=None, description="A key of a ConfigMap that holds JSONL.")
     url: Annotated[str, StringConstraints(pattern=r"^https?://.+$")] | None = Field(
         default=None,
@@ -163,7 +173,7 @@ class Prompts(Part):
     )
 
 
-class Sampling(Part):
+class Sampling(ManifestModel):
     """How tokens are drawn."""
 
     temperature: float = Field(

@@ -7,19 +7,19 @@ from pydantic_core import PydanticCustomError
 
 from openseer_core.manifest.base import (
     DNS_LABEL_PATTERN,
-    Claim,
-    ClaimPath,
     KeyRef,
     LocalObjectReference,
-    Part,
+    ManifestModel,
     Positive,
     PullPolicy,
     Text,
+    VolumeClaim,
+    VolumeClaimPath,
     allowed,
 )
 from openseer_core.manifest.failures import ExitCodes, FailurePolicy, FailureRule, PodCondition
 from openseer_core.manifest.fleet import (
-    Driver,
+    DriverSpec,
     Fsync,
     Output,
     Parallelism,
@@ -27,17 +27,17 @@ from openseer_core.manifest.fleet import (
     PolicyName,
     ResourceClaim,
     Resources,
-    Rollout,
-    Store,
+    RolloutSpec,
+    StoreSpec,
     Workers,
 )
 from openseer_core.manifest.generation import (
     Dtype,
-    Engine,
+    EngineName,
     EngineProcess,
     ImageVolume,
+    JobMode,
     Logprobs,
-    Mode,
     Model,
     ModelCache,
     ModelVolume,
@@ -51,22 +51,20 @@ from openseer_core.manifest.speculation import Speculation
 __all__ = [
     "API_VERSION",
     "KIND",
-    "Claim",
-    "ClaimPath",
-    "Driver",
+    "DriverSpec",
     "Dtype",
-    "Engine",
+    "EngineName",
     "EngineProcess",
     "ExitCodes",
     "FailurePolicy",
     "FailureRule",
     "Fsync",
     "ImageVolume",
+    "JobMode",
     "KeyRef",
     "LocalObjectReference",
     "Logprobs",
     "Metadata",
-    "Mode",
     "Model",
     "ModelCache",
     "ModelVolume",
@@ -79,13 +77,15 @@ __all__ = [
     "PullPolicy",
     "ResourceClaim",
     "Resources",
-    "Rollout",
     "RolloutJob",
+    "RolloutSpec",
     "Sampling",
     "Scripted",
     "Spec",
     "Speculation",
-    "Store",
+    "StoreSpec",
+    "VolumeClaim",
+    "VolumeClaimPath",
     "Workers",
 ]
 
@@ -93,7 +93,7 @@ API_VERSION = "openseer.dev/v1alpha1"
 KIND = "RolloutJob"
 
 
-class Metadata(Part):
+class Metadata(ManifestModel):
     """What openseer reads of an object's metadata; the rest belongs to Kubernetes."""
 
     model_config = ConfigDict(extra="ignore")
@@ -111,10 +111,10 @@ class Metadata(Part):
     annotations: dict[str, str] = Field(default_factory=dict, description="Annotations of the job.")
 
 
-class Spec(Part):
+class Spec(ManifestModel):
     """What the job is to do."""
 
-    mode: Mode = Field(
+    mode: JobMode = Field(
         default="batch",
         description="batch: reads its prompts from a source, generates groupSize responses to each and ends. "
         "serve: takes groups from a trainer through the API until it is deleted.",
@@ -151,16 +151,19 @@ class Spec(Part):
         default_factory=Sampling,
         description="How tokens are drawn; in mode serve the defaults of a group that states none.",
     )
-    rollout: Rollout = Field(default_factory=Rollout, description="How requests are divided and ordered.")
+    rollout: RolloutSpec = Field(default_factory=RolloutSpec, description="How requests are divided and ordered.")
     speculation: Speculation = Field(
         default_factory=Speculation,
         description="How workers draft tokens ahead of the engine, which verifies them.",
     )
     workers: Workers = Field(default_factory=Workers, description="The fleet of workers.")
-    driver: Driver = Field(
-        default_factory=Driver, description="The pod that submits the prompts and writes the results; mode batch only."
+    driver: DriverSpec = Field(
+        default_factory=DriverSpec,
+        description="The pod that submits the prompts and writes the results; mode batch only.",
     )
-    store: Store = Field(default_factory=Store, description="Where the queue and the tokens live while the job runs.")
+    store: StoreSpec = Field(
+        default_factory=StoreSpec, description="Where the queue and the tokens live while the job runs."
+    )
     output: Output = Field(
         default_factory=Output,
         description="Where results go, at most one of path and pvc; read only in mode batch.",
@@ -190,7 +193,7 @@ class Spec(Part):
         return self.sampling.force_lengths or self.rollout.policy == "longest-first-oracle"
 
 
-class RolloutJob(Part):
+class RolloutJob(ManifestModel):
     """One rollout job."""
 
     api_version: Literal["openseer.dev/v1alpha1"] = Field(description="Version of this contract.")
@@ -219,7 +222,7 @@ def default_spec() -> dict[str, Any]:
     parts = {name: part for name, part in Spec.model_fields.items() if not part.is_required()}
     defaults = {part.alias or name: part.get_default(call_default_factory=True) for name, part in parts.items()}
     return {
-        name: value.model_dump(by_alias=True, exclude_none=True) if isinstance(value, Part) else value
+        name: value.model_dump(by_alias=True, exclude_none=True) if isinstance(value, ManifestModel) else value
         for name, value in defaults.items()
         if value is not None
     }

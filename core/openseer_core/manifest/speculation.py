@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from openseer_core.manifest.base import Part
+from openseer_core.manifest.base import ManifestModel
 
 
-class Speculation(Part):
+class Speculation(ManifestModel):
     """How workers draft tokens ahead of the engine, which verifies them."""
 
     enabled: bool | None = Field(

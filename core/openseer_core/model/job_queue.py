@@ -8,10 +8,10 @@ from openseer_core.ids import PARKED_BATCH, GroupId, RequestId
 from openseer_core.model.request_queue import ChunkQueue
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.model.state import QueuedBatch, QueuedGroup, QueuedRequest
-from openseer_core.queue.batch import BatchRecord, Entry, Load, OpenBatch
+from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import APPEND, BatchProgress, Chunk, JournalEntry, RequestRecord
-from openseer_core.queue.siblings import SiblingAsk, Siblings, shares
+from openseer_core.queue.siblings import SiblingQuery, Siblings, shares
 from openseer_core.queue.states import FINAL_STATES, Event, State, Status, after
 from openseer_core.tokens import ITEM_BYTES, count_items
 
@@ -90,7 +90,7 @@ class JobQueue(ChunkQueue):
         self._ledger.count(spec.id.batch, requests=spec.size - present)
         self._ledger.page(spec.id.batch).tail_at = 0.0
         for index in range(present, spec.size):
-            group.requests.append(QueuedRequest(spec.ranks[index], spec.lanes[index]))
+            group.requests.append(QueuedRequest(spec.biases[index], spec.lanes[index]))
             self._enqueue(group, index)
 
     def end(self, groups: Iterable[GroupId], event: Event, now: float, index: int | None = None) -> int:
@@ -224,13 +224,13 @@ class JobQueue(ChunkQueue):
         """Requests leased to the worker of that name."""
         return self._inflight.get(worker, 0)
 
-    def load(self) -> Load:
+    def load(self) -> QueueLoad:
         """How much waits, by version, and runs."""
         waiting: dict[str, int] = {}
         for (version, _), count in self._waiting.items():
             if count:
                 waiting[version] = waiting.get(version, 0) + count
-        return Load(waiting, sum(self._inflight.values()))
+        return QueueLoad(waiting, sum(self._inflight.values()))
 
     def progress(self, batch: int) -> BatchProgress:
         """Counts of a batch (all zero when it is unknown)."""
@@ -245,7 +245,7 @@ class JobQueue(ChunkQueue):
         """A group as it was submitted."""
         return self._groups[group].spec if group in self._groups else None
 
-    def siblings(self, asks: Sequence[SiblingAsk], limit_bytes: int, now: float) -> list[Siblings]:
+    def siblings(self, asks: Sequence[SiblingQuery], limit_bytes: int, now: float) -> list[Siblings]:
         """News of those groups that have any (see port.WorkerStore.siblings)."""
         known = [ask for ask in asks if ask.group in self._groups]
         earlier = self._earlier_of(known, limit_bytes // 2, now)
@@ -265,7 +265,7 @@ class JobQueue(ChunkQueue):
         told = [Siblings(ask.group, tuple(new), old) for ask, new, old in zip(known, news, earlier, strict=True)]
         return [one for one in told if one.news or one.earlier is not None]
 
-    def _earlier_of(self, asks: Sequence[SiblingAsk], room: int, now: float) -> list[tuple[bytes, ...] | None]:
+    def _earlier_of(self, asks: Sequence[SiblingQuery], room: int, now: float) -> list[tuple[bytes, ...] | None]:
         """The earlier responses of each group that asks for them, until they fill `room` bytes."""
         found: list[tuple[bytes, ...] | None] = []
         for ask in asks:

@@ -15,14 +15,14 @@ from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView, Priorit
 from openseer_core.queue.messages import (
     Chunk,
     Claim,
-    ClaimAsk,
+    ClaimQuery,
     Delta,
     ExtendReply,
     Finish,
-    Outcome,
-    Pulse,
+    FleetLoad,
     Reply,
     Rescore,
+    WriteOutcome,
 )
 from openseer_core.queue.states import ENDINGS, FINAL_STATES, Event, FinishReason, State, Status, after
 from openseer_core.tokens import ITEM_BYTES
@@ -81,7 +81,7 @@ class ChunkQueue:
         self._ledger.seal(batch)
 
     def _add(self, spec: GroupSpec) -> QueuedGroup:
-        requests = [QueuedRequest(rank, lane) for rank, lane in zip(spec.ranks, spec.lanes, strict=True)]
+        requests = [QueuedRequest(rank, lane) for rank, lane in zip(spec.biases, spec.lanes, strict=True)]
         group = self._groups[spec.id] = QueuedGroup(spec, spec.view(), spec.priority, requests, spec.version)
         batch = self._ledger.page(spec.id.batch)
         batch.names.append(spec.id.name)
@@ -91,7 +91,7 @@ class ChunkQueue:
 
     # ---- the worker's verbs
 
-    def claim(self, worker: WorkerId, ask: ClaimAsk, now: float) -> list[Claim]:
+    def claim(self, worker: WorkerId, ask: ClaimQuery, now: float) -> list[Claim]:
         """Leases the best waiting requests that fit the worker's free blocks and its fair share of the load."""
         self.reap(now, ask.max_losses)
         self._claiming[worker.name] = now
@@ -132,10 +132,10 @@ class ChunkQueue:
         replies: list[Reply] = []
         for delta in deltas:
             reply = self._check(delta)
-            if reply.outcome is Outcome.OK and self._request(delta.request).state is not State.LEASED:
-                reply = Reply(Outcome.LOST)
-            if reply.outcome is Outcome.OK:
-                reply = Reply(Outcome.OK, self._append(delta))
+            if reply.outcome is WriteOutcome.OK and self._request(delta.request).state is not State.LEASED:
+                reply = Reply(WriteOutcome.LOST)
+            if reply.outcome is WriteOutcome.OK:
+                reply = Reply(WriteOutcome.OK, self._append(delta))
                 self._deadlines.put(str(delta.request), now + lease_seconds)
             replies.append(reply)
         views: list[GroupView] = []
@@ -156,8 +156,8 @@ class ChunkQueue:
         replies: list[Reply] = []
         for delta in deltas:
             reply = self._check(delta)
-            if reply.outcome is Outcome.OK and self._request(delta.request).state is State.LEASED:
-                reply = Reply(Outcome.OK, self._append(delta))
+            if reply.outcome is WriteOutcome.OK and self._request(delta.request).state is State.LEASED:
+                reply = Reply(WriteOutcome.OK, self._append(delta))
                 self._end_lease(delta.request, Event.GIVE_BACK, now)
             replies.append(reply)
         return replies
@@ -193,12 +193,12 @@ class ChunkQueue:
 
     # ---- reading
 
-    def pulse(self, worker: WorkerId, version: str, lanes: tuple[str, ...]) -> Pulse:
+    def pulse(self, worker: WorkerId, version: str, lanes: tuple[str, ...]) -> FleetLoad:
         """Load and the best waiting score, as this worker sees them."""
         fronts = [self._heads[version, lane].at(0) for lane in lanes if (version, lane) in self._heads]
-        return Pulse(
+        return FleetLoad(
             waiting=sum(self._waiting.get((version, lane), 0) for lane in lanes),
-            best=min((front[0] for front in fronts if front), default=float("inf")),
+            best_waiting=min((front[0] for front in fronts if front), default=float("inf")),
             mine=self._inflight.get(worker.name, 0),
             inflight=sum(self._inflight.values()),
             workers=len(self._claiming),
@@ -217,7 +217,7 @@ class ChunkQueue:
         request = group.requests[index]
         waiting = group.waiting.setdefault(request.lane, SortedSet())
         probing = index == PROBE_INDEX and group.priority.probe is not None
-        score = float("-inf") if probing else request.rank + group.priority.slope * request.generated
+        score = float("-inf") if probing else request.bias + group.priority.slope * request.generated
         waiting.put(f"{index:04d}", score)
         lane = group.version, request.lane
         self._waiting[lane] = self._waiting.get(lane, 0) + 1
@@ -245,7 +245,7 @@ class ChunkQueue:
         for lane in group.waiting:
             self._refresh(group, lane)
 
-    def _pick(self, group: QueuedGroup, lane: str, worker: WorkerId, ask: ClaimAsk, blocks: int) -> int | None:
+    def _pick(self, group: QueuedGroup, lane: str, worker: WorkerId, ask: ClaimQuery, blocks: int) -> int | None:
         first: int | None = None
         for _, name in group.waiting[lane].first(SIBLING_WINDOW):
             index = int(name)
@@ -278,7 +278,7 @@ class ChunkQueue:
             spec.prompt,
             bytes(state.tokens),
             spec.max_tokens,
-            state.rank,
+            state.bias,
             true_length,
             spec.sampling,
             group.priority,
@@ -288,13 +288,13 @@ class ChunkQueue:
 
     def _check(self, delta: Delta) -> Reply:
         if delta.request.group not in self._groups:
-            return Reply(Outcome.LOST)
+            return Reply(WriteOutcome.LOST)
         state = self._request(delta.request)
         if state.fence != delta.fence or delta.fence == 0:
-            return Reply(Outcome.LOST)
+            return Reply(WriteOutcome.LOST)
         if delta.offset > state.generated:
-            return Reply(Outcome.GAP, state.generated)
-        return Reply(Outcome.OK, state.generated)
+            return Reply(WriteOutcome.GAP, state.generated)
+        return Reply(WriteOutcome.OK, state.generated)
 
     def _append(self, delta: Delta) -> int:
         state = self._request(delta.request)
@@ -308,15 +308,15 @@ class ChunkQueue:
     def _complete(self, finish: Finish, now: float) -> Reply:
         request = finish.delta.request
         reply = self._check(finish.delta)
-        if reply.outcome is not Outcome.OK:
+        if reply.outcome is not WriteOutcome.OK:
             return reply
         group, state = self._groups[request.group], self._request(request).state
         if state is State.QUEUED:
-            return Reply(Outcome.LOST)  # the lease was reaped, and nobody has claimed the request since
+            return Reply(WriteOutcome.LOST)  # the lease was reaped, and nobody has claimed the request since
         if state in FINAL_STATES:
-            return Reply(Outcome.OK, reply.have, group.view)  # a repeat of what is done already
+            return Reply(WriteOutcome.OK, reply.have, group.view)  # a repeat of what is done already
         if finish.rescore and finish.rescore.revision != group.view.revision:
-            return Reply(Outcome.STALE, reply.have, group.view)
+            return Reply(WriteOutcome.STALE, reply.have, group.view)
         have = self._append(finish.delta)
         if finish.status is Status.OK:
             priority = finish.rescore.priority if finish.rescore else group.priority
@@ -326,7 +326,7 @@ class ChunkQueue:
                 self._earlier.keep(group.spec.history, group.spec.history_size, tokens, now)
         event = OUTCOME_EVENTS[finish.status]
         self._close(request, event, finish.status, finish.reason, finish.stop_reason, now)
-        return Reply(Outcome.OK, have, group.view)
+        return Reply(WriteOutcome.OK, have, group.view)
 
     def _end_lease(self, request: RequestId, event: Event, now: float) -> None:
         self._release(request, event, now)

@@ -8,7 +8,7 @@ from openseer_core.model.sorted_set import SortedSet
 from openseer_core.queue.batch import BatchRecord, Entry
 from openseer_core.queue.group import GroupSpec, GroupView, Priority
 from openseer_core.queue.kv_blocks import blocks_for
-from openseer_core.queue.messages import BatchProgress, Chunk, ClaimAsk, JournalEntry, Result
+from openseer_core.queue.messages import BatchProgress, Chunk, ClaimQuery, JournalEntry, Result
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import count_items
 
@@ -17,7 +17,7 @@ from openseer_core.tokens import count_items
 class QueuedRequest:
     """One request: its place, its lease, and its tokens so far."""
 
-    rank: float
+    bias: float
     lane: str
     state: State = State.QUEUED
     leases: int = 0
@@ -92,7 +92,7 @@ class QueuedBatch:
         )
 
 
-def blocks_needed(group: QueuedGroup, index: int, ask: ClaimAsk) -> int:
+def blocks_needed(group: QueuedGroup, index: int, ask: ClaimQuery) -> int:
     """KV blocks that the next chunk of a waiting request takes."""
     generated = group.requests[index].generated
     chunk = min(ask.quantum, group.spec.max_tokens - generated)

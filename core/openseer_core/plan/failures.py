@@ -10,7 +10,17 @@ from dataclasses import dataclass, replace
 from openseer_core.errors import GpuSickError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.plan.actions import Announce
-from openseer_core.plan.observation import DRIVER, Ending, Failure, Memory, Observation, Outcome, Phase, Pod, SickNode
+from openseer_core.plan.observation import (
+    DRIVER,
+    Ending,
+    Failure,
+    JobOutcome,
+    Memory,
+    Observation,
+    Pod,
+    PodPhase,
+    SickNode,
+)
 from openseer_core.queue.messages import BatchProgress
 
 FIRST_BACKOFF_SECONDS = 0.5
@@ -47,7 +57,7 @@ def learn(o: Observation) -> Lesson:
         events += more + sick
     if ending is not None:
         memory = replace(memory, ending=ending)
-        events.append(Announce(ending.outcome is Outcome.FAILED, ending.reason, ending.message))
+        events.append(Announce(ending.outcome is JobOutcome.FAILED, ending.reason, ending.message))
     return Lesson(memory, tuple(events))
 
 
@@ -76,14 +86,16 @@ def _clock(o: Observation, memory: Memory) -> tuple[Memory, list[Announce]]:
 
 def _final(o: Observation) -> BatchProgress | None:
     """The counts in the last words of a driver that is done: its store may be gone by now."""
-    done = (pod for pod in o.pods if pod.member == DRIVER and pod.phase is Phase.SUCCEEDED)
+    done = (pod for pod in o.pods if pod.component == DRIVER and pod.phase is PodPhase.SUCCEEDED)
     return next(filter(None, (BatchProgress.from_json(pod.message) for pod in done)), None)
 
 
 def _completed(o: Observation, memory: Memory) -> Ending | None:
-    if any(pod.member == DRIVER and pod.phase is Phase.SUCCEEDED for pod in o.pods):
+    if any(pod.component == DRIVER and pod.phase is PodPhase.SUCCEEDED for pod in o.pods):
         counts = memory.progress
-        return Ending(Outcome.COMPLETE, "AllReported", f"{counts.closed} of {counts.requests} responses written", o.now)
+        return Ending(
+            JobOutcome.COMPLETE, "AllReported", f"{counts.closed} of {counts.requests} responses written", o.now
+        )
     return None
 
 
@@ -92,7 +104,10 @@ def _overdue(o: Observation, memory: Memory) -> Ending | None:
     if limit is None or memory.started_at is None or o.now < memory.started_at + limit:
         return None
     return Ending(
-        Outcome.FAILED, "DeadlineExceeded", f"spec.activeDeadlineSeconds: {limit} s have passed; see the results", o.now
+        JobOutcome.FAILED,
+        "DeadlineExceeded",
+        f"spec.activeDeadlineSeconds: {limit} s have passed; see the results",
+        o.now,
     )
 
 
@@ -112,7 +127,7 @@ def _ended_members(o: Observation, memory: Memory) -> tuple[Memory, Ending | Non
         if not fatal and now_known.count > budget:
             fatal, words = "RestartsExhausted", f"failed {now_known.count} times, {budget} are allowed; last: {words}"
         if fatal:
-            ending = Ending(Outcome.FAILED, fatal, f"{member}: {words}", o.now)
+            ending = Ending(JobOutcome.FAILED, fatal, f"{member}: {words}", o.now)
             return replace(memory, failures=failures), ending, events
         what = f"failure {now_known.count} of {budget} allowed" if counted else "not counted as a failure"
         events.append(Announce(bool(counted), "MemberEnded", f"{member}: {words} ({what})"))
@@ -123,9 +138,9 @@ def _incarnations(o: Observation, memory: Memory) -> Iterator[tuple[str, list[Po
     """Members whose present incarnation ended although nobody asked it to."""
     present: dict[str, list[Pod]] = {}
     for pod in o.pods:
-        attempts = memory.failures.get(pod.member, Failure()).attempts
+        attempts = memory.failures.get(pod.component, Failure()).attempts
         if pod.attempt >= attempts:
-            present.setdefault(pod.member, []).append(pod)
+            present.setdefault(pod.component, []).append(pod)
     for member, pods in present.items():
         if any(pod.ended and not pod.leaving for pod in pods):
             yield member, pods
@@ -133,7 +148,7 @@ def _incarnations(o: Observation, memory: Memory) -> Iterator[tuple[str, list[Po
 
 def _judge(job: RolloutJob, pods: Sequence[Pod], size: int) -> tuple[int, str, str]:
     """Whether it counts (0 or 1), in words why it ended, and the reason when the whole job has to fail for it."""
-    failed = [pod for pod in pods if pod.phase is Phase.FAILED and not pod.leaving]
+    failed = [pod for pod in pods if pod.phase is PodPhase.FAILED and not pod.leaving]
     if not failed:
         return 0, "left by itself", ""
     sick = next((pod for pod in failed if pod.exit_code == GpuSickError.exit_code), None)
@@ -169,7 +184,7 @@ def _is_infrastructure(pods: Sequence[Pod], size: int) -> bool:
     """Evicted, taken away, or never run: no process of ours is to blame. A gang that lost a rank so is not, either."""
     if len(pods) < size or any(pod.leaving or DISRUPTED in pod.conditions for pod in pods):
         return True
-    return all(pod.exit_code is None for pod in pods if pod.phase is Phase.FAILED)
+    return all(pod.exit_code is None for pod in pods if pod.phase is PodPhase.FAILED)
 
 
 def _words(pod: Pod) -> str:
@@ -193,8 +208,8 @@ def _sick(o: Observation, memory: Memory) -> tuple[Memory, list[Announce]]:
         node = next((one.node for one in gang if illness.startswith(f"{one.node} ")), pod.node)
         if not illness or not node or node in nodes:
             continue
-        nodes[node] = SickNode(node, pod.member, illness[:LONGEST_MESSAGE], o.now)
-        words = f"{pod.member} on node {node} reports {illness}; it is replaced on another node"
+        nodes[node] = SickNode(node, pod.component, illness[:LONGEST_MESSAGE], o.now)
+        words = f"{pod.component} on node {node} reports {illness}; it is replaced on another node"
         events.append(Announce(True, "GpuSick", words, node=node))
     newest = sorted(nodes.values(), key=lambda one: one.at)[-MOST_SICK_NODES:]
     return replace(memory, sick_nodes=tuple(newest)), events

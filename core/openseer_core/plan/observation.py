@@ -19,7 +19,7 @@ RELEASED = "released to the trainer"
 """Why no worker is wanted while the trainer has the GPUs; kept in the status as the reason of the last scaling."""
 
 
-class Phase(StrEnum):
+class PodPhase(StrEnum):
     """A pod's phase, as Kubernetes names it; a pod that nobody can see the state of counts as RUNNING."""
 
     PENDING = "Pending"
@@ -45,7 +45,7 @@ class Pod:
     rank: int = 0
     template: str = ""
     attempt: int = 0
-    phase: Phase = Phase.PENDING
+    phase: PodPhase = PodPhase.PENDING
     ready: bool = False
     gone_by: float | None = None
     node: str = ""
@@ -57,7 +57,7 @@ class Pod:
     stamp: bool | None = None
 
     @property
-    def member(self) -> str:
+    def component(self) -> str:
         """Whose pod this is: worker-3, driver."""
         return DRIVER if self.index is None else worker_name(self.index)
 
@@ -69,7 +69,7 @@ class Pod:
     @property
     def ended(self) -> bool:
         """Whether its processes are over."""
-        return self.phase in (Phase.SUCCEEDED, Phase.FAILED)
+        return self.phase in (PodPhase.SUCCEEDED, PodPhase.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class SickNode:
     at: float
 
 
-class Outcome(StrEnum):
+class JobOutcome(StrEnum):
     """How a job ended."""
 
     COMPLETE = "Complete"
@@ -134,7 +134,7 @@ class Outcome(StrEnum):
 class Ending:
     """The end of a job: how, why in one CamelCase word, why for a person, and when."""
 
-    outcome: Outcome
+    outcome: JobOutcome
     reason: str
     message: str
     at: float

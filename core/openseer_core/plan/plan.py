@@ -22,7 +22,7 @@ from openseer_core.plan.actions import (
     ScaleStore,
 )
 from openseer_core.plan.failures import backoff_until, learn
-from openseer_core.plan.observation import DRIVER, RELEASED, Memory, Observation, Outcome
+from openseer_core.plan.observation import DRIVER, RELEASED, JobOutcome, Memory, Observation
 from openseer_core.plan.scaling import desired_workers
 from openseer_core.plan.workers import forced, plan_fleet
 
@@ -81,7 +81,7 @@ def _store_at_rest(o: Observation, memory: Memory) -> list[Action]:
     """The managed store goes after everybody who might still write to it."""
     if not manages_store(o.job) or o.store_replicas is None or any(not pod.ended for pod in o.pods):
         return []
-    if memory.ending is not None and memory.ending.outcome is Outcome.COMPLETE:
+    if memory.ending is not None and memory.ending.outcome is JobOutcome.COMPLETE:
         return [DeleteStore()]
     return [ScaleStore(0)] if o.store_replicas else []
 
@@ -90,7 +90,7 @@ def _driver(o: Observation, memory: Memory, *, runs: bool) -> tuple[list[Action]
     """One driver while a batch runs. That of a finished job stays, for its log; one that ended badly is replaced."""
     if o.job.spec.mode != "batch":
         return [], None
-    pods = [pod for pod in o.pods if pod.member == DRIVER]
+    pods = [pod for pod in o.pods if pod.component == DRIVER]
     wanted = runs and not any(pod.ended for pod in pods)
     if not wanted and memory.ending is not None:
         return [DeletePod(pod.name, pod.uid, "the job is over") for pod in pods if not (pod.ended or pod.leaving)], None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from openseer_core.ids import worker_name
 from openseer_core.plan.actions import Action, CreatePod, DeletePod, Stamp
 from openseer_core.plan.failures import backoff_until
-from openseer_core.plan.observation import Memory, Observation, Phase, Pod
+from openseer_core.plan.observation import Memory, Observation, Pod, PodPhase
 from openseer_core.plan.scaling import max_unavailable, template_hash
 
 FORCE_SECONDS = 30.0
@@ -14,7 +14,7 @@ FORCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Worker:
+class WorkerPods:
     """One worker: its pod, or the pods of its gang by rank.
 
     `size`: pods it should have. `held_tokens`: context that would have to be computed again if it went; `busy`: what
@@ -50,7 +50,7 @@ class Worker:
         return self.busy, self.held_tokens, self.ready, self.crowd, -self.index
 
 
-def workers_of(o: Observation) -> list[Worker]:
+def workers_of(o: Observation) -> list[WorkerPods]:
     """The workers that have pods, by index."""
     pods: dict[int, list[Pod]] = {}
     crowds: dict[str, set[int]] = {}
@@ -62,9 +62,9 @@ def workers_of(o: Observation) -> list[Worker]:
     return [_worker(o, index, pods[index], size, crowds) for index in sorted(pods)]
 
 
-def _worker(o: Observation, index: int, pods: list[Pod], size: int, crowds: dict[str, set[int]]) -> Worker:
+def _worker(o: Observation, index: int, pods: list[Pod], size: int, crowds: dict[str, set[int]]) -> WorkerPods:
     reports = [report for report in map(o.report_of, pods) if report is not None]
-    return Worker(
+    return WorkerPods(
         index,
         tuple(sorted(pods, key=lambda pod: pod.rank)),
         size,
@@ -76,14 +76,14 @@ def _worker(o: Observation, index: int, pods: list[Pod], size: int, crowds: dict
 
 
 @dataclass(frozen=True, slots=True)
-class Fleet:
+class FleetPlan:
     """What is to be done to the workers, and when to look again (None: nothing is due)."""
 
     actions: tuple[Action, ...]
     wake_at: float | None = None
 
 
-def plan_fleet(o: Observation, memory: Memory, desired: int) -> Fleet:
+def plan_fleet(o: Observation, memory: Memory, desired: int) -> FleetPlan:
     """Towards `desired` workers of today's template."""
     workers = workers_of(o)
     actions = list(_cleared(workers))
@@ -104,7 +104,7 @@ def plan_fleet(o: Observation, memory: Memory, desired: int) -> Fleet:
     taken = len(gone) + len(sick) + len(drifted)
     created, wake_at = _created(o, memory, {worker.index for worker in workers}, desired - len(live) - taken)
     actions += [*_made_whole(memory, live), *created, *_stamps(o, workers)]
-    return Fleet(tuple(actions), wake_at)
+    return FleetPlan(tuple(actions), wake_at)
 
 
 def forced(o: Observation) -> tuple[list[Action], float | None]:
@@ -122,18 +122,18 @@ def forced(o: Observation) -> tuple[list[Action], float | None]:
     return actions, wake_at
 
 
-def _cleared(workers: Sequence[Worker]) -> Iterator[Action]:
+def _cleared(workers: Sequence[WorkerPods]) -> Iterator[Action]:
     """Whoever lost a rank, or ended, goes whole; the next incarnation takes its place."""
     for worker in workers:
         if worker.ended or worker.leaving:
             yield from _delete(worker, "it ended" if worker.ended else "another rank of its gang leaves")
 
 
-def _delete(worker: Worker, reason: str) -> list[Action]:
+def _delete(worker: WorkerPods, reason: str) -> list[Action]:
     return [DeletePod(pod.name, pod.uid, reason) for pod in worker.pods if not pod.leaving]
 
 
-def _drifted(o: Observation, live: Sequence[Worker], desired: int) -> Iterator[Worker]:
+def _drifted(o: Observation, live: Sequence[WorkerPods], desired: int) -> Iterator[WorkerPods]:
     """Workers of an older template that may be replaced now: those that do not work yet, then within the limit."""
     wanted = template_hash(o.job)
     old = sorted((one for one in live if one.pods[0].template != wanted), key=lambda worker: worker.loss)
@@ -147,11 +147,11 @@ def _drifted(o: Observation, live: Sequence[Worker], desired: int) -> Iterator[W
             yield worker
 
 
-def _made_whole(memory: Memory, live: Sequence[Worker]) -> Iterator[Action]:
+def _made_whole(memory: Memory, live: Sequence[WorkerPods]) -> Iterator[Action]:
     """A gang without one of its ranks: what runs of it has lost its link and goes; what has not begun is completed."""
     for worker in live:
         missing = sorted(set(range(worker.size)) - {pod.rank for pod in worker.pods})
-        if missing and any(pod.phase is Phase.RUNNING for pod in worker.pods):
+        if missing and any(pod.phase is PodPhase.RUNNING for pod in worker.pods):
             yield from _delete(worker, "a rank of its gang is gone")
         else:
             yield from (CreatePod(worker.index, rank, worker.pods[0].attempt, memory.avoid) for rank in missing)
@@ -177,7 +177,7 @@ def _created(o: Observation, memory: Memory, occupied: set[int], missing: int) -
     return actions, wake_at
 
 
-def _stamps(o: Observation, workers: Sequence[Worker]) -> Iterator[Action]:
+def _stamps(o: Observation, workers: Sequence[WorkerPods]) -> Iterator[Action]:
     """Autoscalers learn of every turn from idle to busy and back; a worker that leaves is not worth protecting."""
     if o.store is None:
         return

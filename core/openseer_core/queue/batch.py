@@ -59,7 +59,7 @@ Entry = Result | GroupEnd
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class QueueLoad:
     """`waiting`: queued requests by weights version; `running`: leased ones.
 
     `idle_seconds`, `busy_seconds`: of all workers of the job so far, those that are gone included.

@@ -21,11 +21,11 @@ class Priority:
     slope: float = 0.0
     probe: float | None = None
 
-    def request_score(self, rank: float, generated: int, *, is_probe: bool) -> float:
+    def request_score(self, bias: float, generated: int, *, is_probe: bool) -> float:
         """The score that a request alone would have in the queue, in the group's unit."""
         if is_probe and self.probe is not None:
             return self.probe + generated
-        return self.base + rank + self.slope * generated
+        return self.base + bias + self.slope * generated
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class GroupSpec:
     ordinal: int
     prompt: bytes
     max_tokens: int
-    ranks: tuple[float, ...]
+    biases: tuple[float, ...]
     lanes: tuple[str, ...]
     priority: Priority
     enqueued_at: float
@@ -94,13 +94,13 @@ class GroupSpec:
     longest_earlier: int = 0
 
     def __post_init__(self) -> None:
-        if not self.ranks or len(self.ranks) != len(self.lanes):
-            raise ValueError(f"group {self.id}: {len(self.ranks)} ranks and {len(self.lanes)} lanes")
+        if not self.biases or len(self.biases) != len(self.lanes):
+            raise ValueError(f"group {self.id}: {len(self.biases)} ranks and {len(self.lanes)} lanes")
 
     @property
     def size(self) -> int:
         """How many requests the group has."""
-        return len(self.ranks)
+        return len(self.biases)
 
     def view(self) -> GroupView:
         """What is known of the group before anything ran."""

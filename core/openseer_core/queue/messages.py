@@ -15,7 +15,7 @@ from openseer_core.tokens import count_items
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimAsk:
+class ClaimQuery:
     """How much work a worker has room for.
 
     `blocks` of `block_tokens` tokens are free; a chunk takes the blocks of its prompt, its tokens so far, one quantum
@@ -46,7 +46,7 @@ class Claim:
     prompt: bytes
     tokens: bytes
     max_tokens: int
-    rank: float
+    bias: float
     true_length: int
     sampling: str
     priority: Priority
@@ -100,10 +100,10 @@ class ExtendReply:
 
     replies: tuple["Reply", ...]
     views: tuple[GroupView, ...]
-    pulse: "Pulse"
+    fleet_load: "FleetLoad"
 
 
-class Outcome(StrEnum):
+class WriteOutcome(StrEnum):
     """What became of a write."""
 
     OK = "ok"
@@ -119,13 +119,13 @@ class Outcome(StrEnum):
 class Reply:
     """Answer to one delta or finish; `have`: tokens in the store; `view`: the group now, where it was asked for."""
 
-    outcome: Outcome
+    outcome: WriteOutcome
     have: int = 0
     view: GroupView | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class FleetLoad:
     """The fleet at a glance: what a worker needs to decide whether to go on or to hand over.
 
     `best`: the lowest score waiting in the worker's lanes; `waiting`: requests in them; `mine` and `inflight`: leased
@@ -133,7 +133,7 @@ class Pulse:
     """
 
     waiting: int = 0
-    best: float = float("inf")
+    best_waiting: float = float("inf")
     mine: int = 0
     inflight: int = 0
     workers: int = 1

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from openseer_core.ids import GroupId
-from openseer_core.manifest.fleet import LEAST_INFLIGHT, ROUND_ROBIN, Rollout, Workers
+from openseer_core.manifest.fleet import LEAST_INFLIGHT, ROUND_ROBIN, RolloutSpec, Workers
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
 from openseer_core.queue.policy import Policy, policy_of
 from openseer_core.queue.siblings import prompt_digest
@@ -58,7 +58,7 @@ class Placement:
     lanes: Lanes
 
     @staticmethod
-    def of(rollout: Rollout, workers: Workers) -> "Placement":
+    def of(rollout: RolloutSpec, workers: Workers) -> "Placement":
         """As the manifest says."""
         return Placement(policy_of(rollout), Lanes(rollout.policy, max(1, workers.replicas)))
 
@@ -90,7 +90,7 @@ class Placement:
             ordinal=ordinal,
             prompt=prompt,
             max_tokens=max_tokens,
-            ranks=tuple(self.policy.rank(length) for length in lengths) or (self.policy.rank(0),) * size,
+            biases=tuple(self.policy.bias(length) for length in lengths) or (self.policy.bias(0),) * size,
             lanes=self.lanes.bind(ordinal, size),
             priority=self.policy.priority(view),
             enqueued_at=enqueued_at,
@@ -105,7 +105,7 @@ class Placement:
         """The group with more requests, one for each of `seeds`."""
         return replace(
             group,
-            ranks=group.ranks + (self.policy.rank(0),) * len(seeds),
+            biases=group.biases + (self.policy.bias(0),) * len(seeds),
             lanes=group.lanes + self.lanes.bind(group.ordinal, len(seeds)),
             seeds=group.seeds + seeds,
         )

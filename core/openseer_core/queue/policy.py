@@ -7,7 +7,7 @@ group (once, at submission), and through `Lanes` which worker a request is bound
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from openseer_core.manifest.fleet import BINDING_POLICIES, LEAST_INFLIGHT, ROUND_ROBIN, Rollout
+from openseer_core.manifest.fleet import BINDING_POLICIES, LEAST_INFLIGHT, ROUND_ROBIN, RolloutSpec
 from openseer_core.queue.group import GroupView, Priority
 from openseer_core.queue.length_estimate import estimate
 
@@ -33,7 +33,7 @@ class Policy:
 
     name: str
     priority: Callable[[GroupView], Priority]
-    rank: Callable[[int], float]
+    bias: Callable[[int], float]
     """From a request's true length in tokens (0 = unknown) to its rank within the group, lowest first."""
 
     @property
@@ -69,7 +69,7 @@ def policy(name: str, *, probe: bool = True, ageing: float = 0.0) -> Policy:
     return policies[name]
 
 
-def policy_of(rollout: Rollout) -> Policy:
+def policy_of(rollout: RolloutSpec) -> Policy:
     """The policy of a manifest's spec.rollout."""
     return policy(rollout.policy, probe=rollout.probe, ageing=rollout.ageing_tokens_per_second)
 

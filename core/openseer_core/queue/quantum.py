@@ -6,14 +6,14 @@ Nothing is stopped to decide: a response runs on until it is told to leave. So g
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from openseer_core.queue.messages import Pulse
+from openseer_core.queue.messages import FleetLoad
 
 YIELD_SHARE = 8
 """At most one in so many slots changes hands at one decision: the rest see the queue as it is afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class QuantumState:
     """A running response. `score`: its place if it waited now; `due`: its quantum has ended.
 
     `blocks`: reserved for it now; `blocks_next`: needed to go on for another quantum (the same while it is not due).
@@ -44,7 +44,7 @@ class Decision:
 
 
 def decide(
-    held: Iterable[Held], room: Room, pulse: Pulse | None, *, slack: int, hysteresis: float, divided: bool
+    held: Iterable[QuantumState], room: Room, pulse: FleetLoad | None, *, slack: int, hysteresis: float, divided: bool
 ) -> Decision:
     """Which due responses go on and which running ones leave.
 
@@ -66,15 +66,15 @@ def decide(
     return Decision(frozenset(one.key for one in staying if one.due), frozenset(leave))
 
 
-def _better_waits(running: list[Held], room: Room, pulse: Pulse, hysteresis: float) -> set[str]:
+def _better_waits(running: list[QuantumState], room: Room, pulse: FleetLoad, hysteresis: float) -> set[str]:
     full = len(running) >= room.slots or sum(one.blocks_next for one in running) > room.blocks
     if not full or not pulse.waiting:
         return set()
-    worse = [one.key for one in reversed(running) if one.due and one.score > pulse.best + hysteresis]
+    worse = [one.key for one in reversed(running) if one.due and one.score > pulse.best_waiting + hysteresis]
     return set(worse[: min(pulse.waiting, max(1, room.slots // YIELD_SHARE))])
 
 
-def _overloaded(running: list[Held], pulse: Pulse, slack: int) -> set[str]:
+def _overloaded(running: list[QuantumState], pulse: FleetLoad, slack: int) -> set[str]:
     surplus = len(running) - pulse.fair_share - slack
     if pulse.waiting or surplus <= 0:
         return set()

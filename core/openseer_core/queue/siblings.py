@@ -18,7 +18,7 @@ DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
-class SiblingAsk:
+class SiblingQuery:
     """What a worker wants to know of a group.
 
     `known`: index and number of known tokens of each response that it does not run itself; it is told what follows.

@@ -9,11 +9,11 @@ from typing import Literal
 from pydantic import Field
 
 from openseer_core.ids import INITIAL_VERSION
-from openseer_core.json_model import Wire
-from openseer_core.weights.publish import Canary, Phase, Publish, Source
+from openseer_core.json_model import JsonModel
+from openseer_core.weights.publish import Canary, Publish, Source, TransactionPhase
 
 
-class Ongoing(Wire):
+class WeightsTransaction(JsonModel):
     """A weights transaction. Times are seconds of the store's clock.
 
     `participants`: workers that were there when it began; `replaced`: those it goes on without. `entered_at`: when
@@ -24,7 +24,7 @@ class Ongoing(Wire):
     publish: Publish
     previous: str
     previous_source: Source | None
-    phase: Phase
+    phase: TransactionPhase
     attempt: int = 0
     started_at: float
     entered_at: float
@@ -41,7 +41,7 @@ class Ongoing(Wire):
         return self.phase not in ("done", "failed")
 
 
-class Orders(Wire):
+class FleetSpec(JsonModel):
     """`version` is what the fleet serves, from `source` (None: the job's own model). `versions`: published so far.
 
     `publisher`: the transaction that brought `version` (0: none), so that a version which failed, and was published
@@ -55,13 +55,13 @@ class Orders(Wire):
     publisher: int = 0
     canary: Canary | None = None
     versions: tuple[str, ...] = (INITIAL_VERSION,)
-    transaction: Ongoing | None = None
+    transaction: WeightsTransaction | None = None
     transactions: int = 0
     rest: Literal["sleep", "stop"] | None = None
     rest_since: float = 0.0
     held: bool = False
 
     @property
-    def ongoing(self) -> Ongoing | None:
+    def active_transaction(self) -> WeightsTransaction | None:
         """The transaction while it is active."""
         return self.transaction if self.transaction is not None and self.transaction.active else None

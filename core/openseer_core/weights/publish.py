@@ -4,18 +4,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from openseer_core.json_model import TokenId, VersionName, Wire
+from openseer_core.json_model import JsonModel, TokenId, VersionName
 
-Mode = Literal["drain", "keep", "abort"]
+PublishMode = Literal["drain", "keep", "abort"]
 
 
-Phase = Literal["prefetch", "quiesce", "load", "commit", "rollback", "done", "failed"]
+TransactionPhase = Literal["prefetch", "quiesce", "load", "commit", "rollback", "done", "failed"]
 
 
 OnFailure = Literal["abort", "replace"]
 
 
-class Source(Wire):
+class Source(JsonModel):
     """Where new weights are; exactly one.
 
     path: a folder of safetensors that every worker sees. url: a folder over HTTP(S), fetched by each worker: it holds
@@ -34,7 +34,7 @@ class Source(Wire):
         return self
 
 
-class Canary(Wire):
+class Canary(JsonModel):
     """What every worker scores with the new weights, and what the publisher's own forward pass says of it.
 
     `logprobs`: of token_ids[1:], given what comes before each. `tolerance`: greatest allowed difference, of those below
@@ -52,7 +52,7 @@ class Canary(Wire):
         return self
 
 
-class Deadlines(Wire):
+class Deadlines(JsonModel):
     """Longest time of each phase, in seconds."""
 
     prefetch: float = Field(default=600.0, gt=0, le=86400)
@@ -60,7 +60,7 @@ class Deadlines(Wire):
     load: float = Field(default=600.0, gt=0, le=86400)
 
 
-class Publish(Wire):
+class Publish(JsonModel):
     """New weights for the whole fleet, in one transaction.
 
     `mode`: drain waits for open batches of the old version; keep hands running responses to the new version (their
@@ -71,7 +71,7 @@ class Publish(Wire):
 
     version: VersionName
     source: Source
-    mode: Mode = "drain"
+    mode: PublishMode = "drain"
     on_failure: OnFailure = "abort"
     retries: int = Field(default=1, ge=0, le=10)
     prefetch: bool = Field(default=True, description="Fetch and read the files while the old version still runs.")

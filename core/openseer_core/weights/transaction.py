@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from openseer_core.errors import PublishRefusedError
-from openseer_core.weights.fleet_spec import Ongoing, Orders
-from openseer_core.weights.publish import Phase, Publish
+from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
+from openseer_core.weights.publish import Publish, TransactionPhase
 from openseer_core.worker.heartbeat import WeightsReport, WorkerStatus
 
 FRESH_SECONDS = 10.0
@@ -39,21 +39,21 @@ class ChangeVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
+class DrainWorkers:
     """These workers leave; their successors load what the orders say."""
 
     workers: tuple[str, ...]
 
 
-Action = AbortBatches | ChangeVersion | Drain
+TransactionAction = AbortBatches | ChangeVersion | DrainWorkers
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
     """What to do, in this order, and then the orders to swap in (the same object: nothing has changed)."""
 
-    orders: Orders
-    actions: tuple[Action, ...] = ()
+    fleet_spec: FleetSpec
+    actions: tuple[TransactionAction, ...] = ()
 
 
 def participants(workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ def participants(workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]
     return tuple(sorted(one.name for one in workers if _works(one, now) and not _report(one).asleep))
 
 
-def begin(orders: Orders, publish: Publish, participants: Sequence[str], now: float) -> Orders:
+def begin(orders: FleetSpec, publish: Publish, participants: Sequence[str], now: float) -> FleetSpec:
     """The orders with a new transaction; the same object when it is under way or done already.
 
     Raises PublishRefusedError while another one is active, and for a name that other weights had.
@@ -69,8 +69,8 @@ def begin(orders: Orders, publish: Publish, participants: Sequence[str], now: fl
     last = orders.transaction
     if last is not None and _same(last.publish, publish) and last.phase not in ("rollback", "failed"):
         return orders
-    if orders.ongoing is not None:
-        active = orders.ongoing
+    if orders.active_transaction is not None:
+        active = orders.active_transaction
         raise PublishRefusedError(
             f"weights {active.publish.version} are being published (transaction {active.id}, in {active.phase}); "
             "wait until it is done, or abort it"
@@ -78,7 +78,7 @@ def begin(orders: Orders, publish: Publish, participants: Sequence[str], now: fl
     if publish.version in orders.versions:
         raise PublishRefusedError(f"there were weights {publish.version} before; new weights need a name of their own")
     fetches = publish.prefetch and publish.source.transfer is None
-    ongoing = Ongoing(
+    ongoing = WeightsTransaction(
         id=orders.transactions + 1,
         publish=publish,
         previous=orders.version,
@@ -92,24 +92,24 @@ def begin(orders: Orders, publish: Publish, participants: Sequence[str], now: fl
     return _put(orders.model_copy(update={"transactions": ongoing.id}), ongoing)
 
 
-def cancel(orders: Orders, now: float) -> Orders:
+def cancel(orders: FleetSpec, now: float) -> FleetSpec:
     """Takes back the active transaction; the same object when there is none, or it has been decided."""
-    ongoing = orders.ongoing
+    ongoing = orders.active_transaction
     if ongoing is None or ongoing.phase in ("commit", "rollback"):
         return orders
     return _put(orders, _give_up(ongoing, "aborted by request", now))
 
 
-def advance(orders: Orders, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> Advance:
+def advance(orders: FleetSpec, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> Advance:
     """What follows from what the workers report. `unfinished`: requests of the previous version's open batches."""
-    ongoing = orders.ongoing
+    ongoing = orders.active_transaction
     if ongoing is None:
         return Advance(orders)
     if ongoing.phase == "commit":
         return Advance(_put(orders, _enter(ongoing, "done", now)), _leftovers(orders, ongoing, unfinished))
     view = _view(ongoing, workers, unfinished, now)
     ongoing = _without_the_gone(ongoing, workers, view)
-    actions: tuple[Action, ...] = ()
+    actions: tuple[TransactionAction, ...] = ()
     phase = ""
     while ongoing.phase != phase and ongoing.phase in _PHASES:
         phase = ongoing.phase
@@ -118,9 +118,9 @@ def advance(orders: Orders, workers: Sequence[WorkerStatus], unfinished: int, no
     return Advance(orders if ongoing == orders.transaction else _put(orders, ongoing), actions)
 
 
-def takes_groups(orders: Orders, version: str) -> bool:
+def takes_groups(orders: FleetSpec, version: str) -> bool:
     """Whether work of this version may still be queued: in drain not once the fleet has left the version."""
-    ongoing = orders.ongoing
+    ongoing = orders.active_transaction
     if ongoing is None or ongoing.previous != version:
         return True
     left = {"drain": ("load", "commit"), "abort": ("quiesce", "load", "commit"), "keep": ("commit",)}
@@ -134,7 +134,7 @@ def stale_versions(versions: Sequence[str], version: str, max_staleness: int | N
     return tuple(versions[: max(0, list(versions).index(version) - max_staleness)])
 
 
-def deadline(ongoing: Ongoing) -> float | None:
+def deadline(ongoing: WeightsTransaction) -> float | None:
     """When the phase has to be over (store's clock); None where it waits for nobody."""
     deadlines = ongoing.publish.deadlines
     longest = {
@@ -146,7 +146,7 @@ def deadline(ongoing: Ongoing) -> float | None:
     return None if longest is None else ongoing.entered_at + longest
 
 
-def waiting_for(ongoing: Ongoing, workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]:
+def waiting_for(ongoing: WeightsTransaction, workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]:
     """Who has not confirmed the phase yet; in drain: who still has work of the previous version."""
     view = _view(ongoing, workers, 0, now)
     if ongoing.phase == "quiesce" and ongoing.publish.mode == "drain":
@@ -166,19 +166,19 @@ class _View:
     unfinished: int
     now: float
 
-    def unconfirmed(self, ongoing: Ongoing) -> tuple[str, ...]:
+    def unconfirmed(self, ongoing: WeightsTransaction) -> tuple[str, ...]:
         return tuple(name for name, report in self.reports.items() if not has_confirmed(report, ongoing))
 
-    def failing(self, ongoing: Ongoing) -> tuple[str, ...]:
+    def failing(self, ongoing: WeightsTransaction) -> tuple[str, ...]:
         """Those whose present attempt has failed."""
         return tuple(name for name, report in self.reports.items() if has_failed(report, ongoing))
 
-    def is_late(self, ongoing: Ongoing) -> bool:
+    def is_late(self, ongoing: WeightsTransaction) -> bool:
         at = deadline(ongoing)
         return at is not None and self.now >= at
 
 
-def has_confirmed(report: WeightsReport, ongoing: Ongoing) -> bool:
+def has_confirmed(report: WeightsReport, ongoing: WeightsTransaction) -> bool:
     """Whether a worker has done what the phase asks of it."""
     if report.transaction != ongoing.id or report.error:
         return False
@@ -191,20 +191,20 @@ def has_confirmed(report: WeightsReport, ongoing: Ongoing) -> bool:
     return CONFIRMED.index(report.phase) >= CONFIRMED.index(ongoing.phase)
 
 
-def has_failed(report: WeightsReport, ongoing: Ongoing) -> bool:
+def has_failed(report: WeightsReport, ongoing: WeightsTransaction) -> bool:
     """Whether a worker's present attempt has failed."""
     return bool(report.error) and (report.transaction, report.attempt) == (ongoing.id, ongoing.attempt)
 
 
 def _works(worker: WorkerStatus, now: float) -> bool:
-    return worker.info.state in WORKING and now - worker.seen_at <= FRESH_SECONDS
+    return worker.heartbeat.state in WORKING and now - worker.seen_at <= FRESH_SECONDS
 
 
 def _report(worker: WorkerStatus) -> WeightsReport:
-    return worker.info.weights or WeightsReport()
+    return worker.heartbeat.weights or WeightsReport()
 
 
-def _view(ongoing: Ongoing, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> _View:
+def _view(ongoing: WeightsTransaction, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> _View:
     wanted = set(ongoing.participants) - set(ongoing.replaced)
     there = sorted((one for one in workers if one.name in wanted and _works(one, now)), key=lambda one: one.name)
     awake = [one for one in there if not _report(one).asleep]
@@ -212,7 +212,7 @@ def _view(ongoing: Ongoing, workers: Sequence[WorkerStatus], unfinished: int, no
     return _View({one.name: _report(one) for one in awake}, holders, unfinished, now)
 
 
-def _without_the_gone(ongoing: Ongoing, workers: Sequence[WorkerStatus], view: _View) -> Ongoing:
+def _without_the_gone(ongoing: WeightsTransaction, workers: Sequence[WorkerStatus], view: _View) -> WeightsTransaction:
     """Participants that left, died or began anew are waited for no longer."""
     there = {one.name for one in workers if _works(one, view.now)}
     gone = tuple(name for name in ongoing.participants if name not in there and name not in ongoing.replaced)
@@ -224,7 +224,7 @@ def _without_the_gone(ongoing: Ongoing, workers: Sequence[WorkerStatus], view: _
 # ---- the phases
 
 
-def _await_all(ongoing: Ongoing, view: _View) -> tuple[Ongoing, tuple[Action, ...]]:
+def _await_all(ongoing: WeightsTransaction, view: _View) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
     """Prefetch and load: each worker confirms, within the deadline."""
     waiting = view.unconfirmed(ongoing)
     if not waiting:
@@ -235,7 +235,9 @@ def _await_all(ongoing: Ongoing, view: _View) -> tuple[Ongoing, tuple[Action, ..
     return _setback(ongoing, view, failing) if failing else (ongoing, ())
 
 
-def _setback(ongoing: Ongoing, view: _View, failed: tuple[str, ...]) -> tuple[Ongoing, tuple[Action, ...]]:
+def _setback(
+    ongoing: WeightsTransaction, view: _View, failed: tuple[str, ...]
+) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
     """These workers have failed, or are late: another try, or the end of it, or on without them."""
     why = "; ".join(f"{name}: {view.reports[name].error or _late(ongoing)}" for name in failed)
     if ongoing.attempt < ongoing.publish.retries:
@@ -245,10 +247,10 @@ def _setback(ongoing: Ongoing, view: _View, failed: tuple[str, ...]) -> tuple[On
     hopeless = len(failed) == len(view.reports) and bool(view.failing(ongoing))
     if ongoing.publish.on_failure == "abort" or hopeless:
         return _give_up(ongoing, why, view.now, failed), ()
-    return _replacing(ongoing, failed, why), (Drain(failed),)
+    return _replacing(ongoing, failed, why), (DrainWorkers(failed),)
 
 
-def _quiesce(ongoing: Ongoing, view: _View) -> tuple[Ongoing, tuple[Action, ...]]:
+def _quiesce(ongoing: WeightsTransaction, view: _View) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
     """Until nothing of the previous version runs any more: finished (drain), handed back (keep) or ended (abort)."""
     mode = ongoing.publish.mode
     waiting = view.holders if mode == "drain" else view.unconfirmed(ongoing)
@@ -262,7 +264,7 @@ def _quiesce(ongoing: Ongoing, view: _View) -> tuple[Ongoing, tuple[Action, ...]
     return _give_up(ongoing, f"{', '.join(waiting) or 'nobody'}: {why}", view.now, waiting), ()
 
 
-def _roll_back(ongoing: Ongoing, view: _View) -> tuple[Ongoing, tuple[Action, ...]]:
+def _roll_back(ongoing: WeightsTransaction, view: _View) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
     """Until every worker has the previous version again; who does not get there in time is replaced."""
     waiting = view.unconfirmed(ongoing)
     if waiting and not view.is_late(ongoing):
@@ -270,10 +272,10 @@ def _roll_back(ongoing: Ongoing, view: _View) -> tuple[Ongoing, tuple[Action, ..
     failed = _enter(ongoing, "failed", view.now)
     if not waiting:
         return failed, ()
-    return _replacing(failed, waiting, f"{', '.join(waiting)}: {_late(ongoing)}"), (Drain(waiting),)
+    return _replacing(failed, waiting, f"{', '.join(waiting)}: {_late(ongoing)}"), (DrainWorkers(waiting),)
 
 
-_PHASES: dict[str, Callable[[Ongoing, _View], tuple[Ongoing, tuple[Action, ...]]]] = {
+_PHASES: dict[str, Callable[[WeightsTransaction, _View], tuple[WeightsTransaction, tuple[TransactionAction, ...]]]] = {
     "prefetch": _await_all,
     "quiesce": _quiesce,
     "load": _await_all,
@@ -281,7 +283,7 @@ _PHASES: dict[str, Callable[[Ongoing, _View], tuple[Ongoing, tuple[Action, ...]]
 }
 
 
-def _leftovers(orders: Orders, ongoing: Ongoing, unfinished: int) -> tuple[Action, ...]:
+def _leftovers(orders: FleetSpec, ongoing: WeightsTransaction, unfinished: int) -> tuple[TransactionAction, ...]:
     """After the commit: batches of the previous version, also those opened meanwhile, go on with the new one."""
     publish, old = ongoing.publish, ongoing.previous
     kept = publish.mode == "keep"
@@ -294,34 +296,34 @@ def _same(one: Publish, other: Publish) -> bool:
     return (one.version, one.source, one.canary) == (other.version, other.source, other.canary)
 
 
-def _late(ongoing: Ongoing) -> str:
+def _late(ongoing: WeightsTransaction) -> str:
     return f"not done with {ongoing.phase} within {(deadline(ongoing) or 0.0) - ongoing.entered_at:g} s"
 
 
-def _replacing(ongoing: Ongoing, names: tuple[str, ...], why: str) -> Ongoing:
+def _replacing(ongoing: WeightsTransaction, names: tuple[str, ...], why: str) -> WeightsTransaction:
     message = f"{ongoing.message}; {why}" if ongoing.message else why
     return ongoing.model_copy(update={"replaced": (*ongoing.replaced, *names), "message": message})
 
 
-def _give_up(ongoing: Ongoing, why: str, now: float, waiting: tuple[str, ...] = ()) -> Ongoing:
+def _give_up(ongoing: WeightsTransaction, why: str, now: float, waiting: tuple[str, ...] = ()) -> WeightsTransaction:
     """Back to the previous version, which only a worker that was told to load can have lost."""
     told = ongoing.model_copy(update={"message": why, "waiting_for": waiting})
     return _enter(told, "rollback" if ongoing.phase == "load" else "failed", now)
 
 
-def _spend(ongoing: Ongoing, now: float) -> Ongoing:
+def _spend(ongoing: WeightsTransaction, now: float) -> WeightsTransaction:
     """Books the time since the phase, or its latest attempt, began."""
     spent = ongoing.seconds.get(ongoing.phase, 0.0) + now - ongoing.entered_at
     return ongoing.model_copy(update={"seconds": ongoing.seconds | {ongoing.phase: spent}, "entered_at": now})
 
 
-def _enter(ongoing: Ongoing, phase: Phase, now: float) -> Ongoing:
+def _enter(ongoing: WeightsTransaction, phase: TransactionPhase, now: float) -> WeightsTransaction:
     ended = {"finished_at": now} if phase in ("done", "failed") else {}
     told = {} if phase in ("rollback", "failed") else {"waiting_for": ()}
     return _spend(ongoing, now).model_copy(update={"phase": phase, **ended, **told})
 
 
-def _put(orders: Orders, ongoing: Ongoing) -> Orders:
+def _put(orders: FleetSpec, ongoing: WeightsTransaction) -> FleetSpec:
     """The orders with the transaction as it is now; with its commit the new version is what the fleet serves."""
     update: dict[str, object] = {"revision": orders.revision + 1, "transaction": ongoing}
     publish = ongoing.publish

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from openseer_core.json_model import GroupName, TokenId, VersionName, Wire
+from openseer_core.json_model import GroupName, JsonModel, TokenId, VersionName
 from openseer_core.manifest.generation import Sampling
 
 MAX_GROUP_SIZE = 1024
@@ -23,7 +23,7 @@ Purpose = Literal["train", "eval"]
 PriorityName = Literal["high", "normal", "low"]
 
 
-class Target(Wire):
+class Target(JsonModel):
     """When a batch has enough, and what becomes of the rest.
 
     Submit more groups than `groups` (over-submission) and stop early; with `count: valid` the trainer's verdicts count,
@@ -42,7 +42,7 @@ class Target(Wire):
     )
 
 
-class BatchSpec(Wire):
+class BatchSpec(JsonModel):
     """A batch as a trainer opens it. It belongs to one weights version."""
 
     weights_version: VersionName | None = Field(
@@ -66,7 +66,7 @@ class BatchSpec(Wire):
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Comes back with the batch.")
 
 
-class Group(Wire):
+class Group(JsonModel):
     """A prompt and how many responses it gets; exactly one of prompt_token_ids, prompt and messages."""
 
     id: GroupName = Field(description="Unique within the batch; a group that is there already is left as it is.")
@@ -86,20 +86,20 @@ class Group(Wire):
         return self
 
 
-class GroupsUpload(Wire):
+class GroupsUpload(JsonModel):
     """Groups to queue; also accepted as one Group a line (application/x-ndjson)."""
 
     groups: list[Group]
 
 
-class UploadReceipt(Wire):
+class UploadReceipt(JsonModel):
     """What became of an upload: every group is accepted or was there already."""
 
     accepted: int
     present: int
 
 
-class BatchMetrics(Wire):
+class BatchMetrics(JsonModel):
     """Counts and rates of one batch; `flat()` is what a trainer's logger takes.
 
     Of drafts the workers keep no account by batch: these are of the whole fleet, from the first look at the batch to
@@ -137,7 +137,7 @@ class BatchMetrics(Wire):
 BatchState = Literal["open", "sealed", "complete", "acknowledged"]
 
 
-class Batch(Wire):
+class Batch(JsonModel):
     """A batch as it stands.
 
     `state`: open takes groups; sealed does not; complete has all its results; acknowledged: its data are gone.
@@ -162,13 +162,13 @@ class Batch(Wire):
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class BatchList(Wire):
+class BatchList(JsonModel):
     """Batches by number, the latest last."""
 
     batches: list[Batch]
 
 
-class VersionSpan(Wire):
+class VersionSpan(JsonModel):
     """Tokens `start` up to `end` of a response were sampled with these weights."""
 
     version: str
@@ -176,7 +176,7 @@ class VersionSpan(Wire):
     end: int
 
 
-class ChunkInfo(Wire):
+class ChunkInfo(JsonModel):
     """Who generated tokens `start` up to `end`, when. Appended tokens are a chunk of event `append`."""
 
     worker: str
@@ -188,7 +188,7 @@ class ChunkInfo(Wire):
     version: str
 
 
-class ResultItem(Wire):
+class ResultItem(JsonModel):
     """A finished request: one of its turns.
 
     `logprobs`: of each token, None when the job records none; of appended tokens 0.0. `sampled`: spans [start, end) of
@@ -225,7 +225,7 @@ class ResultItem(Wire):
         return marks
 
 
-class GroupItem(Wire):
+class GroupItem(JsonModel):
     """All of a group's requests have ended. `whole`: every one is ok, so that it may be trained on."""
 
     kind: Literal["group"] = "group"
@@ -241,7 +241,7 @@ class GroupItem(Wire):
     finished_at: float
 
 
-class EndItem(Wire):
+class EndItem(JsonModel):
     """The last line of a stream: the batch is complete and everything up to `cursor` was sent."""
 
     kind: Literal["end"] = "end"
@@ -251,7 +251,7 @@ class EndItem(Wire):
 Item = Annotated[ResultItem | GroupItem | EndItem, Field(discriminator="kind")]
 
 
-class ResultPage(Wire):
+class ResultPage(JsonModel):
     """Results and group events after a cursor. `cursor`: where the next page begins; `complete`: no more will come."""
 
     items: list[Annotated[ResultItem | GroupItem, Field(discriminator="kind")]]
@@ -259,33 +259,33 @@ class ResultPage(Wire):
     complete: bool
 
 
-class Acknowledge(Wire):
+class Acknowledge(JsonModel):
     """Everything up to `cursor` is safe with the trainer. Of a complete batch's last cursor: its data go."""
 
     cursor: int = Field(ge=0)
 
 
-class Cancel(Wire):
+class Cancel(JsonModel):
     """What to end; nothing named: the whole batch."""
 
     groups: list[GroupName] | None = None
     index: int | None = Field(default=None, ge=0, description="With exactly one group: only this request.")
 
 
-class Count(Wire):
+class Count(JsonModel):
     """How many requests, groups or verdicts a call has changed."""
 
     count: int
 
 
-class Verdicts(Wire):
+class Verdicts(JsonModel):
     """Which finished groups are worth training on (an all-equal reward is not, say); a later verdict replaces it."""
 
     valid: list[GroupName] = Field(default_factory=list[GroupName])
     invalid: list[GroupName] = Field(default_factory=list[GroupName])
 
 
-class Continue(Wire):
+class Continue(JsonModel):
     """Goes on with a finished request after its environment's turn.
 
     `turn`: the turn that has finished (0 at first): a repeat of the same call changes nothing.
@@ -297,7 +297,7 @@ class Continue(Wire):
     )
 
 
-class RequestInfo(Wire):
+class RequestInfo(JsonModel):
     """A request as it stands, with its tokens so far."""
 
     batch: int
@@ -314,7 +314,7 @@ class RequestInfo(Wire):
     chunks: list[ChunkInfo]
 
 
-class GroupInfo(Wire):
+class GroupInfo(JsonModel):
     """A group as it stands. `estimate`: expected length of its responses, in tokens."""
 
     batch: int
@@ -329,7 +329,7 @@ class GroupInfo(Wire):
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class GroupNames(Wire):
+class GroupNames(JsonModel):
     """Names of a batch's groups in the order of submission, from `start` on."""
 
     start: int

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from openseer_core.json_model import Wire
+from openseer_core.json_model import JsonModel
 from openseer_core.wire.weights import Transaction
 
 FleetWord = Literal["awake", "releasing", "released", "acquiring"]
 
 
-class WorkerInfo(Wire):
+class WorkerInfo(JsonModel):
     """A worker by its last heartbeat. `figures`: what it says of itself (slots, kv_used, device, …)."""
 
     name: str
@@ -21,19 +21,19 @@ class WorkerInfo(Wire):
     figures: dict[str, float | int | str]
 
 
-class WorkerList(Wire):
+class WorkerList(JsonModel):
     """The fleet, by name."""
 
     workers: list[WorkerInfo]
 
 
-class Release(Wire):
+class Release(JsonModel):
     """Hands the GPUs to the trainer. sleep: engines free their memory, processes stay. stop: no worker is left."""
 
     mode: Literal["sleep", "stop"] = "sleep"
 
 
-class FleetState(Wire):
+class FleetState(JsonModel):
     """Whether the GPUs are openseer's. `idle_gpu_seconds`: GPU time, summed, in which awake workers ran nothing."""
 
     state: FleetWord
@@ -44,7 +44,7 @@ class FleetState(Wire):
     busy_gpu_seconds: float = 0.0
 
 
-class Autoscaling(Wire):
+class Autoscaling(JsonModel):
     """For KEDA and its kind. `backlog_tokens`: expected tokens of all that waits and runs, less those generated."""
 
     queue_depth: int
@@ -54,7 +54,7 @@ class Autoscaling(Wire):
     desired_workers: int
 
 
-class JobStatus(Wire):
+class JobStatus(JsonModel):
     """The job at a glance."""
 
     name: str

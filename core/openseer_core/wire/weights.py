@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from openseer_core.json_model import Wire
-from openseer_core.weights.fleet_spec import Ongoing, Orders
-from openseer_core.weights.publish import Mode, Phase
+from openseer_core.json_model import JsonModel
+from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
+from openseer_core.weights.publish import PublishMode, TransactionPhase
 from openseer_core.weights.transaction import deadline, waiting_for
 from openseer_core.worker.heartbeat import WeightsReport, WorkerStatus
 
 
-class WorkerWeights(Wire):
+class WorkerWeights(JsonModel):
     """One worker in a transaction. `phase`: the last one it has confirmed; `seconds`: what each phase took it."""
 
     worker: str
@@ -23,14 +23,14 @@ class WorkerWeights(Wire):
     seconds: dict[str, float] = Field(default_factory=dict)
 
 
-class Transaction(Wire):
+class Transaction(JsonModel):
     """A weights transaction as it stands. `waiting_for`: workers that have not confirmed the phase yet."""
 
     id: int
     version: str
     previous: str
-    mode: Mode
-    phase: Phase
+    mode: PublishMode
+    phase: TransactionPhase
     attempt: int
     started_at: float
     deadline: float | None = None
@@ -42,7 +42,7 @@ class Transaction(Wire):
     workers: list[WorkerWeights] = Field(default_factory=list[WorkerWeights])
 
 
-class Weights(Wire):
+class Weights(JsonModel):
     """The fleet's weights. `revision` grows with every change; `versions`: published so far, the latest last."""
 
     revision: int
@@ -51,7 +51,7 @@ class Weights(Wire):
     transaction: Transaction | None = None
 
 
-def to_wire(orders: Orders, workers: Sequence[WorkerStatus], now: float) -> Weights:
+def to_wire(orders: FleetSpec, workers: Sequence[WorkerStatus], now: float) -> Weights:
     """The weights, with the latest transaction and each of its workers as its last heartbeat said."""
     told = orders.transaction
     return Weights(
@@ -62,9 +62,9 @@ def to_wire(orders: Orders, workers: Sequence[WorkerStatus], now: float) -> Weig
     )
 
 
-def _transaction(told: Ongoing, workers: Sequence[WorkerStatus], now: float) -> Transaction:
+def _transaction(told: WeightsTransaction, workers: Sequence[WorkerStatus], now: float) -> Transaction:
     publish = told.publish
-    last = {one.name: one.info.weights for one in workers if one.info.weights is not None}
+    last = {one.name: one.heartbeat.weights for one in workers if one.heartbeat.weights is not None}
     waiting = waiting_for(told, workers, now) if told.active else told.waiting_for
     return Transaction(
         id=told.id,
@@ -84,7 +84,7 @@ def _transaction(told: Ongoing, workers: Sequence[WorkerStatus], now: float) -> 
     )
 
 
-def _worker(name: str, report: WeightsReport, told: Ongoing) -> WorkerWeights:
+def _worker(name: str, report: WeightsReport, told: WeightsTransaction) -> WorkerWeights:
     mine = report.transaction == told.id
     return WorkerWeights(
         worker=name,

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 Figures = Mapping[str, float | int | str]
 
-SOURCES = ("own", "siblings", "earlier", "prompt")
+DRAFT_ORIGINS = ("own", "siblings", "earlier", "prompt")
 """Where a draft comes from: the response itself, its siblings, responses of earlier batches, the prompt."""
-REFERENCES = (0, 1, 2, 4, 8, 16)
+CORPUS_SIZES = (0, 1, 2, 4, 8, 16)
 """Numbers of siblings' responses that a row could draft from; each stands for itself up to the next one."""
 COUNTERS = (
     "steps",
@@ -18,35 +18,35 @@ COUNTERS = (
     "draft_full",
     "shared_tokens",
     "shared_bytes",
-    *(f"{what}_{source}" for what in ("drafted", "accepted") for source in SOURCES),
-    *(f"{what}_refs_{count}" for what in ("steps", "tokens") for count in REFERENCES),
+    *(f"{what}_{source}" for what in ("drafted", "accepted") for source in DRAFT_ORIGINS),
+    *(f"{what}_refs_{count}" for what in ("steps", "tokens") for count in CORPUS_SIZES),
 )
 """They only grow while a worker lives. `steps` are the engine's; a row-step is the part of one request in one step.
 `draft_full`: how often a request had to go on without drafts for want of memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class DraftCounts:
+class DraftMetrics:
     """Counters of one worker, or sums over workers or differences over time."""
 
     values: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @staticmethod
-    def of(figures: Figures) -> "DraftCounts":
+    def of(figures: Figures) -> "DraftMetrics":
         """Of a heartbeat; nothing where the worker does not draft."""
         if not figures.get("draft_steps"):
-            return DraftCounts()
-        return DraftCounts({name: float(figures[name]) for name in COUNTERS if name in figures})
+            return DraftMetrics()
+        return DraftMetrics({name: float(figures[name]) for name in COUNTERS if name in figures})
 
-    def __add__(self, other: "DraftCounts") -> "DraftCounts":
+    def __add__(self, other: "DraftMetrics") -> "DraftMetrics":
         names = self.values.keys() | other.values.keys()
-        return DraftCounts({name: self[name] + other[name] for name in names})
+        return DraftMetrics({name: self[name] + other[name] for name in names})
 
-    def since(self, earlier: "DraftCounts") -> "DraftCounts":
+    def since(self, earlier: "DraftMetrics") -> "DraftMetrics":
         """What one worker has counted since `earlier`; all that it has, if it began anew meanwhile."""
         if any(value < earlier[name] for name, value in self.values.items()):
             return self
-        return DraftCounts({name: value - earlier[name] for name, value in self.values.items()})
+        return DraftMetrics({name: value - earlier[name] for name, value in self.values.items()})
 
     def __getitem__(self, name: str) -> float:
         return self.values.get(name, 0.0)
@@ -67,24 +67,24 @@ class DraftCounts:
         return _ratio(self["accepted_tokens"], self["drafted_tokens"])
 
     @property
-    def row_steps(self) -> int:
+    def request_steps(self) -> int:
         """Row-steps, those without a draft included."""
-        return round(sum(self[f"steps_refs_{count}"] for count in REFERENCES))
+        return round(sum(self[f"steps_refs_{count}"] for count in CORPUS_SIZES))
 
     @property
     def acceptance_length(self) -> float:
         """Mean tokens of a row-step, the engine's own one included; 0 of none."""
-        return _ratio(sum(self[f"tokens_refs_{count}"] for count in REFERENCES), self.row_steps)
+        return _ratio(sum(self[f"tokens_refs_{count}"] for count in CORPUS_SIZES), self.request_steps)
 
     @property
     def draft_share(self) -> float:
         """Share of the generated tokens that were drafted."""
-        return _ratio(self["accepted_tokens"], sum(self[f"tokens_refs_{count}"] for count in REFERENCES))
+        return _ratio(self["accepted_tokens"], sum(self[f"tokens_refs_{count}"] for count in CORPUS_SIZES))
 
     @property
     def draft_length(self) -> float:
         """Mean tokens drafted for a row-step."""
-        return _ratio(self["drafted_tokens"], self.row_steps)
+        return _ratio(self["drafted_tokens"], self.request_steps)
 
     @property
     def seconds_per_step(self) -> float:
@@ -92,9 +92,9 @@ class DraftCounts:
         return _ratio(self["draft_seconds"], self["steps"])
 
 
-def summed(counts: Iterable[DraftCounts]) -> DraftCounts:
+def summed(counts: Iterable[DraftMetrics]) -> DraftMetrics:
     """Of several workers, or of several stretches of time."""
-    return sum(counts, DraftCounts())
+    return sum(counts, DraftMetrics())
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
-from openseer_core.json_model import Wire
+from openseer_core.json_model import JsonModel
 
 
-class WeightsReport(Wire):
+class WeightsReport(JsonModel):
     """What a worker's heartbeat says of its weights.
 
     `version`: loaded now, "" while none is whole. `transaction`, `phase`: what it has confirmed last.
@@ -27,14 +27,14 @@ class WeightsReport(Wire):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerInfo:
+class Heartbeat:
     """What a worker says of itself: `state` is starting, idle, busy, draining or sick; the rest are its own figures.
 
     `idle_seconds`, `busy_seconds`: how long this boot, awake, has held nothing and something; the store sums them up.
     """
 
     state: str
-    figures: dict[str, float | int | str] = field(default_factory=dict[str, "float | int | str"])
+    metrics: dict[str, float | int | str] = field(default_factory=dict[str, "float | int | str"])
     weights: WeightsReport | None = None
     idle_seconds: float = 0.0
     busy_seconds: float = 0.0
@@ -48,11 +48,11 @@ class WorkerStatus:
     boot: str
     seen_at: float
     inflight: int
-    info: WorkerInfo
+    heartbeat: Heartbeat
 
 
 @dataclass(frozen=True, slots=True)
-class Directive:
+class HeartbeatReply:
     """What the store tells a worker in answer to its heartbeat. `revision`: of the orders; news when it has grown."""
 
     drain: bool = False

@@ -8,7 +8,7 @@ Device = Literal["cpu", "gpu"]
 MIN_P_IGNORED = "the engine ignores it when it verifies drafts"
 
 
-def why_no_drafts(spec: Spec, device: Device) -> str:
+def speculation_refusal(spec: Spec, device: Device) -> str:
     """Why a worker of this job on such a device does not draft; empty when it does."""
     if spec.speculation.enabled is False:
         return "spec.speculation.enabled is false"

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from openseer_core.worker.draft_metrics import REFERENCES, summed
+from openseer_core.worker.draft_metrics import CORPUS_SIZES, summed
 from openseer_driver.report.chart_style import (
     AMBER,
     BLUE,
@@ -45,7 +45,7 @@ SOURCE_NAMES = {
 def acceptance_lengths(drafting: DraftReport) -> str:
     """A bar per number of siblings to draft from, beside what the paper measured."""
     made, (axes,) = figure(2.7)
-    shown = REFERENCES[: 1 + max(REFERENCES.index(int(count)) for count in drafting.by_references)]
+    shown = CORPUS_SIZES[: 1 + max(CORPUS_SIZES.index(int(count)) for count in drafting.by_references)]
     lengths = [_length(drafting, count) for count in shown]
     places = range(len(shown))
     axes.bar(places, lengths, width=0.62, color=BLUE, linewidth=0, label="this run")
@@ -130,7 +130,7 @@ def _length(drafting: DraftReport, count: int) -> float:
 
 
 def _range_label(drafting: DraftReport, place: int) -> str:
-    low, high = [*pairwise([*REFERENCES, 0])][place]
+    low, high = [*pairwise([*CORPUS_SIZES, 0])][place]
     last = f"{low} to {high - 1}" if high else f"from {low}"
     span = f"{low}" if high == low + 1 else last
     found = drafting.by_references.get(str(low))

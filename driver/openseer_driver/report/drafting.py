@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from openseer_core.worker.draft_metrics import REFERENCES, SOURCES, DraftCounts, summed
+from openseer_core.worker.draft_metrics import CORPUS_SIZES, DRAFT_ORIGINS, DraftMetrics, summed
 from openseer_driver.run_lines import SampleLine
 
 LEAST_STEPS = 10
@@ -57,24 +57,24 @@ class DraftPoint:
     """What all workers together drafted up to `at` (seconds of the store's clock) since the point before."""
 
     at: float
-    counts: DraftCounts
+    counts: DraftMetrics
 
 
 def draft_points(samples: Sequence[SampleLine]) -> list[DraftPoint]:
     """What the run drafted, cut at samples into stretches of at least LEAST_STEPS steps of an engine."""
     points: list[DraftPoint] = []
-    known: dict[str, DraftCounts] = {}
-    gained = DraftCounts()
+    known: dict[str, DraftMetrics] = {}
+    gained = DraftMetrics()
     for sample in samples:
         for name, worker in sample.workers.items():
-            counts = DraftCounts(worker.drafts)
-            gained += counts.since(known.get(name, DraftCounts()))
+            counts = DraftMetrics(worker.drafts)
+            gained += counts.since(known.get(name, DraftMetrics()))
             known[name] = counts
-        if gained.row_steps and gained["steps"] >= LEAST_STEPS:
+        if gained.request_steps and gained["steps"] >= LEAST_STEPS:
             points.append(DraftPoint(sample.at, gained))
-            gained = DraftCounts()
-    if gained.row_steps:
-        before = points.pop() if points else DraftPoint(samples[-1].at, DraftCounts())
+            gained = DraftMetrics()
+    if gained.request_steps:
+        before = points.pop() if points else DraftPoint(samples[-1].at, DraftMetrics())
         points.append(DraftPoint(samples[-1].at, before.counts + gained))
     return points
 
@@ -99,22 +99,22 @@ def make_draft_report(points: Sequence[DraftPoint]) -> DraftReport | None:
         drafted_tokens=total.drafted,
         accepted_tokens=total.accepted,
         wasted_tokens=total.drafted - total.accepted,
-        row_steps=total.row_steps,
+        row_steps=total.request_steps,
         seconds=total["draft_seconds"],
         seconds_per_step=total.seconds_per_step,
         full=round(total["draft_full"]),
         shared_tokens=round(total["shared_tokens"]),
         shared_bytes=round(total["shared_bytes"]),
-        by_source={source: _source(total, source) for source in SOURCES},
-        by_references={str(count): _reference(total, count) for count in REFERENCES if total[f"steps_refs_{count}"]},
+        by_source={source: _source(total, source) for source in DRAFT_ORIGINS},
+        by_references={str(count): _reference(total, count) for count in CORPUS_SIZES if total[f"steps_refs_{count}"]},
     )
 
 
-def _source(total: DraftCounts, source: str) -> SourceReport:
+def _source(total: DraftMetrics, source: str) -> SourceReport:
     drafted, accepted = round(total[f"drafted_{source}"]), round(total[f"accepted_{source}"])
     return SourceReport(drafted, accepted, drafted - accepted)
 
 
-def _reference(total: DraftCounts, count: int) -> ReferenceReport:
+def _reference(total: DraftMetrics, count: int) -> ReferenceReport:
     steps = total[f"steps_refs_{count}"]
     return ReferenceReport(round(steps), total[f"tokens_refs_{count}"] / steps)

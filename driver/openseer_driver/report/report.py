@@ -9,7 +9,7 @@ from statistics import fmean, median, pvariance
 import msgspec
 
 from openseer_core.ids import GroupId
-from openseer_core.manifest.fleet import Rollout
+from openseer_core.manifest.fleet import RolloutSpec
 from openseer_core.manifest.generation import Sampling
 from openseer_core.queue.group import GroupView
 from openseer_core.queue.length_estimate import estimate
@@ -61,7 +61,7 @@ class EstimateError(msgspec.Struct, frozen=True):
     within_a_quarter: float = 0.0
 
 
-class WorkerReport(msgspec.Struct, frozen=True):
+class WorkerSummary(msgspec.Struct, frozen=True):
     """One worker's part. `busy`: it held at least one request; `slots_used_share`: of its slots, on average."""
 
     tokens: int
@@ -118,7 +118,7 @@ class Report(msgspec.Struct, frozen=True):
     idle_share: float
     lengths: Lengths
     estimates: EstimateError
-    workers: dict[str, WorkerReport]
+    workers: dict[str, WorkerSummary]
     drafts: str = ""
     drafting: DraftReport | None = None
 
@@ -156,7 +156,7 @@ def make_report(trace: Trace) -> Report:
         openseer=record.openseer,
         state=record.state,
         reason=record.reason,
-        policy=record.setting("rollout", "policy") or Rollout().policy,
+        policy=record.setting("rollout", "policy") or RolloutSpec().policy,
         started_at=trace.clock.origin,
         ended_at=max((fact.finished_at for fact in facts), default=0.0),
         sessions=len(record.sessions),
@@ -265,13 +265,13 @@ def _lengths(facts: Sequence[Fact]) -> Lengths:
     )
 
 
-def _worker(trace: Trace, name: str) -> WorkerReport:
+def _worker(trace: Trace, name: str) -> WorkerSummary:
     spans = trace.spans(name)
     times = [(start, end) for start, end, _, _ in spans]
     samples = [sample.workers[name] for sample in trace.samples if name in sample.workers]
     busy, held = covered(times), sum(end - start for start, end in times)
     slots = max((sample.slots for sample in samples), default=0)
-    return WorkerReport(
+    return WorkerSummary(
         tokens=sum(chunk.end - chunk.start for _, _, chunk, _ in spans),
         chunks=len(spans),
         busy_seconds=busy,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from openseer_core.errors import InputError
-from openseer_core.weights.publish import Mode, OnFailure
+from openseer_core.weights.publish import OnFailure, PublishMode
 from openseer_local.remote.connection import LONG_PATIENCE_SECONDS, PATIENCE_SECONDS, Token, TokenFile, Url, connected
 from openseer_local.terminal.console import ERR, OUT, AsJson
 
@@ -36,7 +36,9 @@ def add_to(app: typer.Typer) -> None:
 def publish(
     path: Annotated[str, typer.Argument(help="Folder of safetensors that every worker sees, or its http(s) URL.")],
     version: Annotated[str, typer.Option(help="Name of the new weights.")],
-    mode: Annotated[Mode, typer.Option(help="Responses that run: finish them, hand them on, or end them.")] = "drain",
+    mode: Annotated[
+        PublishMode, typer.Option(help="Responses that run: finish them, hand them on, or end them.")
+    ] = "drain",
     on_failure: Annotated[
         OnFailure, typer.Option(help="When a worker fails: back to the old weights, or on without it.")
     ] = "abort",

@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from openseer_core.worker.draft_metrics import DraftCounts
+from openseer_core.worker.draft_metrics import DraftMetrics
 from openseer_driver.report.pace import Pace
 from openseer_driver.run_lines import SampleLine
 from openseer_local.terminal.display import TICK_SECONDS, Display
@@ -17,7 +17,7 @@ from openseer_local.terminal.draft_cells import draft_cell, draft_notes
 from openseer_local.terminal.tables import STATE_STYLES
 
 
-class Progress(Display):
+class ProgressDisplay(Display):
     """The display of `openseer run`."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Progress(Display):
                 f"{worker.inflight}/{worker.slots}",
                 f"{worker.kv_used:.0%}",
                 f"{self._pace.worker_rate(name):,.0f}",
-                draft_cell(worker.drafting, DraftCounts(worker.drafts)),
+                draft_cell(worker.drafting, DraftMetrics(worker.drafts)),
                 f"{worker.preemptions}",
             )
         return table

@@ -13,10 +13,10 @@ from openseer_driver.driver import Driver
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import RunState
 from openseer_driver.sampler import sample_forever
-from openseer_driver.session import OpenRun, Plan
+from openseer_driver.session import OpenRun, RunPlan
 from openseer_driver.submission import BATCH, read_prompts, read_source
-from openseer_local.fleet import Fleet
-from openseer_local.run.progress import Progress
+from openseer_local.fleet import LocalFleet
+from openseer_local.run.progress import ProgressDisplay
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.port import Store
@@ -25,7 +25,7 @@ REACH_SECONDS = 5.0
 """A user's Redis that does not answer for so long at the start is taken for a wrong URL."""
 
 
-def plan_run(job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fresh: bool) -> Plan:
+def plan_run(job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fresh: bool) -> RunPlan:
     """Checks what does not need the model. Raises InputError and its kind, OutputError."""
     if job.spec.mode != "batch":
         raise InputError("spec.mode: found serve; `openseer run` runs batch jobs, `openseer serve` this one")
@@ -37,7 +37,7 @@ def plan_run(job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fr
         raise InputError("spec.store.secretRef: exists only in Kubernetes; on one machine give url, or neither")
     source, content = read_source(job)
     read_prompts(job, source, content)
-    plan = Plan(job, document, folder, source, content, fresh)
+    plan = RunPlan(job, document, folder, source, content, fresh)
     plan.check_resumable("Use --fresh to start over, or --output for another folder")
     if folder.exists() and not fresh and not folder.store_folder.is_dir() and job.spec.store.url is None:
         raise InputError(f"{folder.path}: its store/ is gone, so it cannot be resumed; use --fresh to start over")
@@ -47,7 +47,7 @@ def plan_run(job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fr
 class LocalRun:
     """One session of a run."""
 
-    def __init__(self, plan: Plan, progress: Progress) -> None:
+    def __init__(self, plan: RunPlan, progress: ProgressDisplay) -> None:
         self._plan = plan
         self._progress = progress
         self._stop = asyncio.Event()
@@ -88,11 +88,11 @@ class LocalRun:
         async with EmbeddedRedis(self._plan.folder.store_folder, spec.fsync) as url:
             yield url
 
-    async def _start_fleet(self, stack: AsyncExitStack, job_file: Path, url: str) -> Fleet:
+    async def _start_fleet(self, stack: AsyncExitStack, job_file: Path, url: str) -> LocalFleet:
         spec = self._plan.job.spec
         logs, replicas = self._plan.folder.logs_folder, spec.workers.replicas
         self._plan.folder.create(logs)
-        fleet = Fleet(job_file, url, logs, replicas, spec.failure_policy, self._progress.message)
+        fleet = LocalFleet(job_file, url, logs, replicas, spec.failure_policy, self._progress.message)
         stack.push_async_callback(fleet.stop, float(spec.workers.grace_period_seconds))
         await fleet.start()
         return fleet
@@ -111,7 +111,7 @@ class LocalRun:
             await store.reap(self._plan.job.spec.failure_policy.request_retries, everything=True)
             self._progress.message(f"resuming: {run.writer.count} of {known.requests} results are there already")
 
-    async def _until_done(self, store: Store, fleet: Fleet, driver: Driver) -> RunState:
+    async def _until_done(self, store: Store, fleet: LocalFleet, driver: Driver) -> RunState:
         spec = self._plan.job.spec
         self._progress.phase("waiting for the first worker")
         samples = sample_forever(store, self._plan.folder, self._progress.update)
@@ -150,7 +150,7 @@ class LocalRun:
         )
 
 
-def run_job(plan: Plan, progress: Progress) -> RunState:
+def run_job(plan: RunPlan, progress: ProgressDisplay) -> RunState:
     """Runs a plan in an event loop of its own. The first SIGINT or SIGTERM stops cleanly, a second one at once."""
 
     async def guarded() -> RunState:

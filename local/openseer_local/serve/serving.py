@@ -11,12 +11,12 @@ from typing import Any
 import uvicorn
 
 from openseer_api.app import create_app
-from openseer_api.batch_controller import keep
+from openseer_api.batch_controller import control
 from openseer_api.http.auth import BearerAuth
 from openseer_api.job.context import JobContext, OneJob
 from openseer_api.routes.batches import list_batches
 from openseer_api.routes.fleet import get_job, get_workers
-from openseer_local.fleet import Fleet
+from openseer_local.fleet import LocalFleet
 from openseer_local.serve.display import ServingDisplay, Standing
 from openseer_local.serve.plan import ServingPlan, ServingRecord
 from openseer_store.connect import open_store
@@ -33,14 +33,14 @@ FINISH_SECONDS = 2
 BACKLOG = 1024
 LOG_FORMAT = "%(asctime)s %(name)s: %(message)s"
 
-Announce = Callable[[str], None]
+OnListening = Callable[[str], None]
 """Told the URL once the API listens."""
 
 
 class Serving:
     """One session of a server."""
 
-    def __init__(self, plan: ServingPlan, display: ServingDisplay, announce: Announce) -> None:
+    def __init__(self, plan: ServingPlan, display: ServingDisplay, announce: OnListening) -> None:
         self._plan = plan
         self._display = display
         self._announce = announce
@@ -95,21 +95,23 @@ class Serving:
             ran = f"; {lost} responses go on from their last checkpoint" if lost else ""
             self._display.message(f"going on with {len(batches)} batches, {open_} of them unfinished{ran}")
 
-    async def _start_fleet(self, stack: AsyncExitStack, store: Store, url: str) -> Fleet:
+    async def _start_fleet(self, stack: AsyncExitStack, store: Store, url: str) -> LocalFleet:
         spec, folder = self._plan.job.spec, self._plan.folder
         wanted = await _wanted(store, spec.workers.replicas)
-        fleet = Fleet(folder.job_file, url, folder.logs_folder, wanted, spec.failure_policy, self._display.message)
+        fleet = LocalFleet(folder.job_file, url, folder.logs_folder, wanted, spec.failure_policy, self._display.message)
         stack.push_async_callback(fleet.stop, float(spec.workers.grace_period_seconds))
         await fleet.start()
         return fleet
 
-    async def _until_stopped(self, context: JobContext, fleet: Fleet, server: "_Server", bound: socket.socket) -> None:
+    async def _until_stopped(
+        self, context: JobContext, fleet: LocalFleet, server: "_Server", bound: socket.socket
+    ) -> None:
         tasks = {
             name: asyncio.create_task(work, name=name)
             for name, work in {
                 "fleet": fleet.watch(),
                 "api": server.serve(sockets=[bound]),
-                "keeper": keep(context),
+                "keeper": control(context),
                 "rest": self._follow_rest(context.store, fleet),
                 "display": self._show(context),
                 "text": _load_text(context),
@@ -135,7 +137,7 @@ class Serving:
         self._display.phase("waiting for the first worker")
         self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
-    async def _follow_rest(self, store: Store, fleet: Fleet) -> None:
+    async def _follow_rest(self, store: Store, fleet: LocalFleet) -> None:
         """Level-triggered: whoever lends the GPUs, or takes them back, writes it into the orders."""
         replicas = self._plan.job.spec.workers.replicas
         while True:
@@ -190,7 +192,7 @@ async def _end(server: _Server, task: asyncio.Task[Any]) -> None:
 
 async def _wanted(store: Store, replicas: int) -> int:
     """How many workers there should be now."""
-    return 0 if (await store.orders()).rest == "stop" else replicas
+    return 0 if (await store.fleet_spec()).rest == "stop" else replicas
 
 
 async def _load_text(context: JobContext) -> None:
@@ -207,7 +209,7 @@ def _note_end(record: ServingRecord) -> Callable[[Any, BaseException | None, Any
     return note
 
 
-def serve_job(plan: ServingPlan, display: ServingDisplay, announce: Announce, bound: socket.socket) -> None:
+def serve_job(plan: ServingPlan, display: ServingDisplay, announce: OnListening, bound: socket.socket) -> None:
     """Serves in an event loop of its own until SIGINT or SIGTERM; a second signal ends it at once."""
 
     async def guarded() -> None:

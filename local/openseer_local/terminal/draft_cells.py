@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 from rich.text import Text
 
-from openseer_core.worker.draft_metrics import DraftCounts
+from openseer_core.worker.draft_metrics import DraftMetrics
 
 
-def draft_cell(said: str, counts: DraftCounts) -> str:
+def draft_cell(said: str, counts: DraftMetrics) -> str:
     """Mean tokens that a request gains in a step; that it drafts, while nothing is known; that it does not."""
-    if counts.row_steps:
+    if counts.request_steps:
         return f"{counts.acceptance_length:.2f}"
     return said.split(":", 1)[0] or "–"
 

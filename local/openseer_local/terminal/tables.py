@@ -10,7 +10,7 @@ from rich.text import Text
 from openseer_core.wire.batches import Batch
 from openseer_core.wire.fleet import FleetState, JobStatus, WorkerInfo
 from openseer_core.wire.weights import Transaction
-from openseer_core.worker.draft_metrics import DraftCounts
+from openseer_core.worker.draft_metrics import DraftMetrics
 from openseer_driver.report.pace import duration
 from openseer_local.terminal.draft_cells import draft_cell
 
@@ -64,7 +64,7 @@ def workers_table(workers: Sequence[WorkerInfo], rates: Mapping[str, float] | No
             f"{worker.inflight}/{figures.get('slots', '–')}",
             f"{float(figures.get('kv_used', 0.0)):.0%}",
             f"{tokens:,.0f}",
-            draft_cell(str(figures.get("drafts", "")), DraftCounts.of(figures)),
+            draft_cell(str(figures.get("drafts", "")), DraftMetrics.of(figures)),
         )
     return table
 

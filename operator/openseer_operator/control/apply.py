@@ -26,17 +26,17 @@ from openseer_core.plan.actions import (
 )
 from openseer_operator.control.observe import STORE_SECRET
 from openseer_operator.control.stores import Stores
-from openseer_operator.kube.api import Api, ApiError, ConflictError, Json, NotThereError
+from openseer_operator.kube.api import Api, Json, KubeApiError, KubeConflictError, NotThereError
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.events import Events
-from openseer_operator.kube.rate_limiter import Turns
+from openseer_operator.kube.rate_limiter import RateLimiter
 from openseer_operator.objects.names import REPLICAS_ANNOTATION, stamp
 from openseer_operator.objects.pods import driver_pod, worker_pod
 from openseer_operator.objects.reading import JobRecord, owner_uid
 from openseer_operator.objects.shared import shared_objects, store_secret, store_set
 from openseer_operator.objects.status import wanted_workers
-from openseer_operator.settings import FINALIZER, Settings
+from openseer_operator.settings import FINALIZER, OperatorSettings
 
 CALLS_AT_ONCE = 16
 """Calls for one job that run at the same time."""
@@ -45,12 +45,12 @@ PASSWORD_BYTES = 24
 A = TypeVar("A")
 
 
-class NotOursError(ApiError):
+class NotOursError(KubeApiError):
     """The name of an object is taken by one that is not the job's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ApplyTarget:
     """The job that actions are for. `image`: of its workers and driver; `now`: seconds since the epoch."""
 
     record: JobRecord
@@ -67,7 +67,7 @@ class Applier:
     """All calls that change anything but a job's status. Raises the first failure of a stage, the whole stage tried."""
 
     def __init__(
-        self, api: Api, cache: Cache, census: Census, stores: Stores, events: Events, settings: Settings
+        self, api: Api, cache: Cache, census: Census, stores: Stores, events: Events, settings: OperatorSettings
     ) -> None:
         self._api = api
         self._cache = cache
@@ -75,9 +75,9 @@ class Applier:
         self._stores = stores
         self._events = events
         self._settings = settings
-        self._stamps = Turns(settings.stamps)
+        self._stamps = RateLimiter(settings.stamps)
 
-    async def apply(self, target: Target, actions: Sequence[Action]) -> float | None:
+    async def apply(self, target: ApplyTarget, actions: Sequence[Action]) -> float | None:
         """Stage after stage; what people are told comes last, whatever fails.
 
         Returns in how many seconds a stamp that had to wait is due.
@@ -101,7 +101,7 @@ class Applier:
 
     # ---- stages
 
-    async def _found(self, target: Target, actions: Sequence[Action]) -> None:
+    async def _found(self, target: ApplyTarget, actions: Sequence[Action]) -> None:
         """What pods stand on, the Redis last: its set wants its service account and Secret."""
         await self._stage(target, actions, AddFinalizer, self._add_finalizer)
         if any(isinstance(one, ApplyShared) for one in actions):
@@ -109,7 +109,7 @@ class Applier:
             await self._stage(target, actions, ApplyShared, partial(self._apply_shared, bodies))
         await self._stage(target, [one for one in actions if one == ScaleStore(1)], ScaleStore, self._scale_store)
 
-    async def _leave(self, target: Target, actions: Sequence[Action]) -> None:
+    async def _leave(self, target: ApplyTarget, actions: Sequence[Action]) -> None:
         """Each rests on those before."""
         await self._stage(target, [one for one in actions if one == ScaleStore(0)], ScaleStore, self._scale_store)
         await self._stage(target, actions, DeleteStore, self._delete_store)
@@ -118,7 +118,11 @@ class Applier:
         await self._stage(target, actions, DeleteJob, self._delete_job)
 
     async def _stage(
-        self, target: Target, actions: Iterable[Action], kind: type[A], do: Callable[[Target, A], Awaitable[None]]
+        self,
+        target: ApplyTarget,
+        actions: Iterable[Action],
+        kind: type[A],
+        do: Callable[[ApplyTarget, A], Awaitable[None]],
     ) -> None:
         """All actions of one kind at once."""
         gate = asyncio.Semaphore(CALLS_AT_ONCE)
@@ -134,7 +138,7 @@ class Applier:
 
     # ---- pods
 
-    async def _create_pod(self, target: Target, action: CreatePod) -> None:
+    async def _create_pod(self, target: ApplyTarget, action: CreatePod) -> None:
         job, uid, settings = target.job, target.record.uid, self._settings
         if action.index is None:
             body = driver_pod(job, uid, settings, target.image, attempt=action.attempt)
@@ -151,36 +155,36 @@ class Applier:
             )
         self._cache.put_pod(await self._create(target, "Pod", body))
 
-    async def _create(self, target: Target, kind: str, body: Json) -> Json:
+    async def _create(self, target: ApplyTarget, kind: str, body: Json) -> Json:
         """The object; one of that name that is the job's own already is as good."""
         try:
             return await self._api.create(kind, target.namespace, body)
-        except ConflictError:
+        except KubeConflictError:
             found = await self._api.get(kind, target.namespace, body["metadata"]["name"])
         if owner_uid(found["metadata"]) == target.record.uid:
             return found
         name = found["metadata"]["name"]
         raise NotOursError(f"{kind} {name} is not of this job; it is made once that one is deleted")
 
-    async def _delete_pod(self, target: Target, action: DeletePod) -> None:
+    async def _delete_pod(self, target: ApplyTarget, action: DeletePod) -> None:
         try:
             answer = await self._api.delete("Pod", target.namespace, action.name, action.uid, at_once=action.force)
-        except (NotThereError, ConflictError):  # gone, or another pod has its name
+        except (NotThereError, KubeConflictError):  # gone, or another pod has its name
             self._cache.drop_pod(target.record.key, action.name, action.uid)
             return
         if answer.get("kind") == "Pod":
             self._cache.put_pod(answer)
 
-    async def _stamp(self, target: Target, action: Stamp) -> None:
+    async def _stamp(self, target: ApplyTarget, action: Stamp) -> None:
         body: Json = {"metadata": {"uid": action.uid, "annotations": stamp(action.busy)}}
         try:
             self._cache.put_pod(await self._api.merge("Pod", target.namespace, action.name, body))
-        except (NotThereError, ConflictError):
+        except (NotThereError, KubeConflictError):
             self._cache.drop_pod(target.record.key, action.name, action.uid)
 
     # ---- shared objects
 
-    async def _apply_shared(self, bodies: Mapping[str, Json], target: Target, action: ApplyShared) -> None:
+    async def _apply_shared(self, bodies: Mapping[str, Json], target: ApplyTarget, action: ApplyShared) -> None:
         if action.key == STORE_SECRET:
             password = secrets.token_urlsafe(PASSWORD_BYTES)
             await self._create(target, "Secret", store_secret(target.job, target.record.uid, password))
@@ -188,12 +192,12 @@ class Applier:
         body = bodies[action.key]
         self._census.put(await self._api.apply(body["kind"], body), body["kind"])
 
-    async def _scale_store(self, target: Target, action: ScaleStore) -> None:
+    async def _scale_store(self, target: ApplyTarget, action: ScaleStore) -> None:
         body = store_set(target.job, target.record.uid, self._settings, action.replicas)
         body["metadata"]["annotations"][REPLICAS_ANNOTATION] = str(action.replicas)
         self._census.put(await self._api.apply("StatefulSet", body), "StatefulSet")
 
-    async def _delete_store(self, target: Target, action: DeleteStore) -> None:
+    async def _delete_store(self, target: ApplyTarget, action: DeleteStore) -> None:
         """Its volume goes with the set, by the set's own policy."""
         name = store_name(target.job)
         with suppress(NotThereError):
@@ -202,10 +206,10 @@ class Applier:
 
     # ---- the job
 
-    async def _add_finalizer(self, target: Target, action: AddFinalizer) -> None:
+    async def _add_finalizer(self, target: ApplyTarget, action: AddFinalizer) -> None:
         await self._set_finalizers(target.record, [*target.record.finalizers, FINALIZER])
 
-    async def _remove_finalizer(self, target: Target, action: RemoveFinalizer) -> None:
+    async def _remove_finalizer(self, target: ApplyTarget, action: RemoveFinalizer) -> None:
         await self.release(target.record)
 
     async def release(self, record: JobRecord) -> None:
@@ -221,9 +225,9 @@ class Applier:
         body: Json = {"metadata": {"uid": newest.uid, "resourceVersion": version, "finalizers": names}}
         self._cache.put_job(await self._api.merge("RolloutJob", *key, body))
 
-    async def _purge(self, target: Target, action: Purge) -> None:
+    async def _purge(self, target: ApplyTarget, action: Purge) -> None:
         await self._stores.purge(target.record.key)
 
-    async def _delete_job(self, target: Target, action: DeleteJob) -> None:
-        with suppress(NotThereError, ConflictError):
+    async def _delete_job(self, target: ApplyTarget, action: DeleteJob) -> None:
+        with suppress(NotThereError, KubeConflictError):
             await self._api.delete("RolloutJob", *target.record.key, target.record.uid)

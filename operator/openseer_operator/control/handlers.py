@@ -17,7 +17,7 @@ import kopf
 from openseer_operator.kube.cache import Cache
 from openseer_operator.objects.names import JOB_LABEL
 from openseer_operator.objects.reading import Key, job_key, read_pod
-from openseer_operator.settings import Settings
+from openseer_operator.settings import OperatorSettings
 
 PAGE_OBJECTS = 500
 """Objects in a page of kopf's own LIST."""
@@ -38,7 +38,9 @@ Changed = Callable[[Key], None]
 class Watch:
     """`changed`: a job of which something new is known. `relisted`: deletions may have been missed."""
 
-    def __init__(self, cache: Cache, settings: Settings, changed: Changed, relisted: Callable[[], None]) -> None:
+    def __init__(
+        self, cache: Cache, settings: OperatorSettings, changed: Changed, relisted: Callable[[], None]
+    ) -> None:
         self._cache = cache
         self._settings = settings
         self._changed = changed

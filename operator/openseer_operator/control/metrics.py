@@ -19,7 +19,7 @@ WAIT_BUCKETS = (*LOOK_BUCKETS, 60.0, 120.0, 300.0, 600.0, 1200.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class JobMetrics:
     """Of one job. `inflight`: requests that workers hold; `tokens`: generated so far, also in batches that are gone."""
 
     progress: BatchProgress
@@ -37,7 +37,7 @@ class Figures:
 class Board:
     """What is known right now, filled by those who know it. `lag` and `depth` are those of the loop."""
 
-    jobs: dict[Key, Figures] = field(default_factory=dict[Key, Figures])
+    jobs: dict[Key, JobMetrics] = field(default_factory=dict[Key, JobMetrics])
     calls: Counter[tuple[str, str, int]] = field(default_factory=Counter[tuple[str, str, int]])
     leads: Callable[[], bool] = lambda: False
     depth: Callable[[], float] = lambda: 0.0

@@ -15,7 +15,7 @@ from openseer_operator.objects.pods import driver_pod, worker_pod
 from openseer_operator.objects.reading import JobRecord, Key
 from openseer_operator.objects.shared import shared_objects, store_set
 from openseer_operator.objects.status import memory_of, wanted_workers
-from openseer_operator.settings import FINALIZER, Settings
+from openseer_operator.settings import FINALIZER, OperatorSettings
 
 STORE_SECRET = "storeSecret"
 """Key of the Secret of a managed Redis among the shared objects."""
@@ -36,7 +36,7 @@ class Wanted:
 class Observer:
     """Manifests are rendered once per generation of a job, to be compared by their hashes after that."""
 
-    def __init__(self, cache: Cache, census: Census, stores: Stores, settings: Settings) -> None:
+    def __init__(self, cache: Cache, census: Census, stores: Stores, settings: OperatorSettings) -> None:
         self._cache = cache
         self._census = census
         self._stores = stores

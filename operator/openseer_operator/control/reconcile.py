@@ -11,17 +11,17 @@ from openseer_core.plan.actions import Announce
 from openseer_core.plan.observation import Memory
 from openseer_core.plan.plan import plan
 from openseer_core.queue.messages import BatchProgress
-from openseer_operator.control.apply import Applier, Target
-from openseer_operator.control.metrics import Board, Figures
+from openseer_operator.control.apply import Applier, ApplyTarget
+from openseer_operator.control.metrics import Board, JobMetrics
 from openseer_operator.control.observe import Observer
 from openseer_operator.control.stores import Stores
 from openseer_operator.kube.api import Api, Json, NotThereError
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
-from openseer_operator.kube.rate_limiter import Turns
+from openseer_operator.kube.rate_limiter import RateLimiter
 from openseer_operator.objects.reading import JobRecord, Key
 from openseer_operator.objects.status import Facts, memory_of, refused, status_of, urgent
-from openseer_operator.settings import FINALIZER, Settings
+from openseer_operator.settings import FINALIZER, OperatorSettings
 
 AGAIN_SECONDS = 0.1
 """A job that asked for something is looked at again so soon, for what follows from it; then ever later …"""
@@ -49,7 +49,7 @@ class Reconciler:
         observer: Observer,
         applier: Applier,
         board: Board,
-        settings: Settings,
+        settings: OperatorSettings,
     ) -> None:
         self._api = api
         self._cache = cache
@@ -59,7 +59,7 @@ class Reconciler:
         self._applier = applier
         self._board = board
         self._settings = settings
-        self._turns = Turns(settings.status_writes)
+        self._turns = RateLimiter(settings.status_writes)
         self._written: dict[Key, float] = {}
         self._streaks: dict[Key, int] = {}
 
@@ -92,7 +92,7 @@ class Reconciler:
         image = job.spec.image or record.status.get("image") or self._settings.worker_image
         facts = Facts(record.generation, image, self._stores.tokens_per_second(record.key))
         status = status_of(seen, decided, facts, record.status)
-        self._board.jobs[record.key] = Figures(
+        self._board.jobs[record.key] = JobMetrics(
             seen.progress,
             status["workers"],
             self._stores.inflight(record.key),
@@ -100,7 +100,7 @@ class Reconciler:
             self._stores.tokens(record.key) if job.spec.mode == "serve" else seen.progress.tokens,
         )
         wait = None if record.deleting_since is not None else await self._write(record, status, now)
-        due = await self._applier.apply(Target(record, job, image, now), decided.actions)
+        due = await self._applier.apply(ApplyTarget(record, job, image, now), decided.actions)
         acted = any(not isinstance(action, Announce) for action in decided.actions)
         again = self._again(record.key, acted)
         refresh = self._interval if seen.store is not None else None

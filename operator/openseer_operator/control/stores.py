@@ -12,7 +12,7 @@ from openseer_core.manifest.store_url import url_in, url_reference
 from openseer_core.plan.actions import Announce
 from openseer_core.plan.observation import StoreView, WorkerReport
 from openseer_core.queue.messages import BatchProgress
-from openseer_core.weights.fleet_spec import Ongoing, Orders
+from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_operator.kube.api import Api
 from openseer_operator.objects.reading import JobRecord, Key
@@ -198,7 +198,7 @@ class Stores:
         job = one.record.job
         serves = job is not None and job.spec.mode == "serve"
         batches = await _open_batches(store) if serves else {BATCH: await store.progress(BATCH)}
-        orders = await store.orders() if serves else Orders()
+        orders = await store.fleet_spec() if serves else FleetSpec()
         await self._tell_weights(one, orders)
         workers = await store.workers()
         fresh = await store.now() - FRESH_SECONDS if workers else 0.0
@@ -211,7 +211,7 @@ class Stores:
         reports = reports_of(worker for worker in workers if worker.seen_at >= fresh)
         return StoreView(total(batches.values()), reports, orders.rest == "stop")
 
-    async def _tell_weights(self, one: Watched, orders: Orders) -> None:
+    async def _tell_weights(self, one: Watched, orders: FleetSpec) -> None:
         """An event for a transaction that has ended since the last reading; what ended before the first is old."""
         told = orders.transaction
         ended = told.id if told is not None and not told.active else 0
@@ -233,7 +233,7 @@ class Stores:
         return url_in((await self._api.get("Secret", job.namespace, reference.name)).get("data") or {}, reference)
 
 
-def weights_event(told: Ongoing) -> Announce:
+def weights_event(told: WeightsTransaction) -> Announce:
     """How a weights transaction ended, for people."""
     seconds = (told.finished_at or told.started_at) - told.started_at
     more = f": {told.message}" if told.message else ""
@@ -266,12 +266,12 @@ def reports_of(workers: Iterable[WorkerStatus]) -> dict[str, WorkerReport]:
     """What workers say, by the uid of the pod that says so; a worker that runs in no pod is left out."""
     reports: dict[str, WorkerReport] = {}
     for worker in workers:
-        figures = worker.info.figures
+        figures = worker.heartbeat.metrics
         pod, number = str(figures.get("pod", "")), worker.name.removeprefix("worker-")
         if pod and number.isdecimal():
             held, sick = figures.get("held_tokens", 0), str(figures.get("sick", ""))
             held_tokens = int(held) if isinstance(held, (int, float)) else 0
-            reports[pod] = WorkerReport(int(number), pod, worker.info.state, held_tokens, sick)
+            reports[pod] = WorkerReport(int(number), pod, worker.heartbeat.state, held_tokens, sick)
     return reports
 
 

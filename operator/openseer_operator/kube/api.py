@@ -39,7 +39,7 @@ _MERGE = "application/merge-patch+json"
 _STRATEGIC = "application/strategic-merge-patch+json"
 
 
-class ApiError(OpenseerError):
+class KubeApiError(OpenseerError):
     """The API server refused a call. `status`: the HTTP status, 0 when there was no answer."""
 
     retryable = True
@@ -49,11 +49,11 @@ class ApiError(OpenseerError):
         self.status = status
 
 
-class NotThereError(ApiError):
+class NotThereError(KubeApiError):
     """The object is not there, or no longer (404, 410)."""
 
 
-class ConflictError(ApiError):
+class KubeConflictError(KubeApiError):
     """It exists already, or is not the object or the version that was meant (409)."""
 
 
@@ -115,18 +115,18 @@ class Api:
     async def close(self) -> None:
         await self._client.close()
 
-    # ---- one object; each call raises ApiError or one of its kinds
+    # ---- one object; each call raises KubeApiError or one of its kinds
 
     async def get(self, kind: str, namespace: str | None, name: str) -> Json:
         return await self._call("GET", kind, RESOURCES[kind].path(namespace, name))
 
     async def create(self, kind: str, namespace: str | None, body: Json) -> Json:
-        """Raises ConflictError when the name is taken."""
+        """Raises KubeConflictError when the name is taken."""
         query = [("fieldManager", FIELD_MANAGER)]
         return await self._call("POST", kind, RESOURCES[kind].path(namespace), query=query, body=body)
 
     async def replace(self, kind: str, namespace: str | None, body: Json) -> Json:
-        """Raises ConflictError when the body's resourceVersion is not the newest."""
+        """Raises KubeConflictError when the body's resourceVersion is not the newest."""
         path = RESOURCES[kind].path(namespace, body["metadata"]["name"])
         return await self._call("PUT", kind, path, query=[("fieldManager", FIELD_MANAGER)], body=body)
 
@@ -203,7 +203,7 @@ class Api:
             data = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             words = str(error) or type(error).__name__
-            raise ApiError(f"{verb} {path}: the Kubernetes API did not answer: {words}") from None
+            raise KubeApiError(f"{verb} {path}: the Kubernetes API did not answer: {words}") from None
         finally:
             self.calls[verb, kind, status] += 1
         self.answered_at = time.monotonic()
@@ -212,7 +212,7 @@ class Api:
         return json.loads(data)
 
 
-def _refusal(status: int, what: str, data: bytes) -> ApiError:
+def _refusal(status: int, what: str, data: bytes) -> KubeApiError:
     try:
         words = str(json.loads(data).get("message", ""))
     except (ValueError, AttributeError):
@@ -220,4 +220,4 @@ def _refusal(status: int, what: str, data: bytes) -> ApiError:
     text = f"{what}: {status} {words[:LONGEST_ERROR]}"
     if status in (404, 410):
         return NotThereError(text, status)
-    return ConflictError(text, status) if status == 409 else ApiError(text, status)
+    return KubeConflictError(text, status) if status == 409 else KubeApiError(text, status)

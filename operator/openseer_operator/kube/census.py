@@ -43,7 +43,7 @@ Name = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class OwnedObject:
     """A shared object that is there. `owner`: uid of its job; `replicas`: of a Redis."""
 
     owner: str
@@ -59,7 +59,7 @@ class Census:
         self._cache = cache
         self._namespaces = namespaces
         self._changed = changed
-        self._held: dict[Key, dict[Name, Held]] = {}
+        self._held: dict[Key, dict[Name, OwnedObject]] = {}
         self._touched: set[Key] = set()
         self._hurry = asyncio.Event()
         self.stuck = ""
@@ -67,7 +67,7 @@ class Census:
 
     # ---- what is known
 
-    def held(self, job: JobRecord, kind: str, name: str) -> Held | None:
+    def held(self, job: JobRecord, kind: str, name: str) -> OwnedObject | None:
         """The job's own object; None also for one of an earlier job of that name."""
         found = self._held.get(job.key, {}).get((kind, name))
         return found if found is not None and found.owner == job.uid else None
@@ -126,7 +126,7 @@ class Census:
 
     async def _count_shared(self) -> None:
         self._touched.clear()
-        found: dict[Key, dict[Name, Held]] = {}
+        found: dict[Key, dict[Name, OwnedObject]] = {}
         for kind in KINDS:
             async for page in self._api.pages(kind, self._namespaces, MANAGED_SELECTOR, metadata_only=True):
                 for raw in page:
@@ -137,7 +137,7 @@ class Census:
             if key not in self._touched and self._held.get(key) != found.get(key):
                 self._replace(key, found.get(key))
 
-    def _replace(self, key: Key, found: dict[Name, Held] | None) -> None:
+    def _replace(self, key: Key, found: dict[Name, OwnedObject] | None) -> None:
         if found is None:
             self._held.pop(key, None)
         else:
@@ -182,7 +182,7 @@ class Census:
         }
 
 
-def _entry(raw: Mapping[str, Any], kind: str) -> tuple[Key, Name, Held] | None:
+def _entry(raw: Mapping[str, Any], kind: str) -> tuple[Key, Name, OwnedObject] | None:
     meta = raw["metadata"]
     annotations: Mapping[str, str] = meta.get("annotations") or {}
     labels: Mapping[str, str] = meta.get("labels") or {}
@@ -190,7 +190,7 @@ def _entry(raw: Mapping[str, Any], kind: str) -> tuple[Key, Name, Held] | None:
     if job is None or meta.get("deletionTimestamp"):
         return None
     replicas = annotations.get(REPLICAS_ANNOTATION, "")
-    held = Held(
+    held = OwnedObject(
         owner_uid(meta), annotations.get(TEMPLATE_ANNOTATION, ""), int(replicas) if replicas.isdecimal() else None
     )
     return (meta["namespace"], job), (kind, meta["name"]), held

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 from openseer_core.manifest.job import API_VERSION, KIND
 from openseer_core.plan.actions import Announce
-from openseer_operator.kube.api import Api, ApiError, ConflictError, Json
+from openseer_operator.kube.api import Api, Json, KubeApiError, KubeConflictError
 from openseer_operator.objects.names import MANAGER
 from openseer_operator.objects.reading import JobRecord
-from openseer_operator.settings import Settings
+from openseer_operator.settings import OperatorSettings
 
 LONGEST_MESSAGE = 1024
 """Characters; the API refuses more."""
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 class Events:
     """The same event again is counted, not repeated."""
 
-    def __init__(self, api: Api, settings: Settings) -> None:
+    def __init__(self, api: Api, settings: OperatorSettings) -> None:
         self._api = api
         self._settings = settings
 
@@ -59,11 +59,11 @@ class Events:
         try:
             try:
                 await self._api.create("Event", namespace, body)
-            except ConflictError:
+            except KubeConflictError:
                 known = await self._api.get("Event", namespace, name)
                 again = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": now}
                 await self._api.merge("Event", namespace, name, again)
-        except ApiError as error:
+        except KubeApiError as error:
             log.warning("event %s on %s %s is lost: %s", what.reason, about["kind"], about["name"], error)
 
     async def _mark(self, what: Announce) -> None:
@@ -82,7 +82,7 @@ class Events:
         }
         try:
             await self._api.set_condition("Node", what.node, condition)
-        except ApiError as error:
+        except KubeApiError as error:
             log.warning("condition %s of node %s is not set: %s", kind, what.node, error)
 
 

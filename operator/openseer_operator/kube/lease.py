@@ -9,7 +9,7 @@ import logging
 import random
 from datetime import UTC, datetime
 
-from openseer_operator.kube.api import Api, ApiError, ConflictError, Json, NotThereError
+from openseer_operator.kube.api import Api, Json, KubeApiError, KubeConflictError, NotThereError
 
 LEASE_SECONDS = 15.0
 """A lease that was not renewed for so long may be taken."""
@@ -66,7 +66,7 @@ class Elector:
         try:
             async with asyncio.timeout(RETRY_SECONDS):
                 await self._write(holder="", seconds=1)
-        except (ApiError, TimeoutError) as error:
+        except (KubeApiError, TimeoutError) as error:
             log.warning("the lease is not released, it runs out: %s", error)
 
     def late(self) -> str:
@@ -92,9 +92,9 @@ class Elector:
                 return False
             start = _now()
             await self._write(holder=self._identity, seconds=int(LEASE_SECONDS))
-        except ConflictError:  # another was faster
+        except KubeConflictError:  # another was faster
             return False
-        except ApiError as error:
+        except KubeApiError as error:
             log.warning("lease: %s", error)
             return False
         self._renewed_at = start

@@ -4,7 +4,7 @@ BURST_SECONDS = 1.0
 """Turns that nobody took are kept for so long."""
 
 
-class Turns:
+class RateLimiter:
     """At most `rate` turns a second over all who ask, in the order in which they first asked. Times in seconds."""
 
     def __init__(self, rate: float) -> None:

@@ -24,7 +24,7 @@ from openseer_operator.objects.names import (
     workers_name,
 )
 from openseer_operator.objects.overlay import overlaid
-from openseer_operator.settings import Settings
+from openseer_operator.settings import OperatorSettings
 
 HTTP_PORT = 8080
 """Of probes and metrics in workers and driver."""
@@ -71,7 +71,7 @@ class Mounts:
 def worker_pod(
     job: RolloutJob,
     uid: str,
-    settings: Settings,
+    settings: OperatorSettings,
     image: str,
     *,
     index: int,
@@ -123,7 +123,7 @@ def worker_pod(
     return {"apiVersion": "v1", "kind": "Pod", **pod}
 
 
-def driver_pod(job: RolloutJob, uid: str, settings: Settings, image: str, *, attempt: int) -> dict[str, Any]:
+def driver_pod(job: RolloutJob, uid: str, settings: OperatorSettings, image: str, *, attempt: int) -> dict[str, Any]:
     """The pod that submits the prompts and writes the results. Autoscalers may move it: it goes on where it was.
 
     Raises InputError for a template that overrides what the operator sets, and for a path that leaves its volume.
@@ -201,7 +201,7 @@ def _pod_spec(job: RolloutJob, container: dict[str, Any], mounts: Mounts) -> dic
 
 def _container(
     job: RolloutJob,
-    settings: Settings,
+    settings: OperatorSettings,
     name: str,
     image: str,
     command: list[str],

@@ -9,7 +9,7 @@ from typing import Any
 from openseer_core.errors import InputError, ManifestError
 from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob
 from openseer_core.manifest.parse import parse_job
-from openseer_core.plan.observation import Phase, Pod
+from openseer_core.plan.observation import Pod, PodPhase
 from openseer_operator.objects.names import (
     ATTEMPT_ANNOTATION,
     JOB_LABEL,
@@ -100,7 +100,7 @@ def _parsed(raw: Mapping[str, Any]) -> tuple[RolloutJob | None, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PodPlace:
     """What a pod is to its job, by its labels. `index`: of its worker, None for driver and Redis."""
 
     key: Key
@@ -109,7 +109,7 @@ class Place:
     rank: int
 
 
-def place_of(meta: Mapping[str, Any]) -> Place | None:
+def place_of(meta: Mapping[str, Any]) -> PodPlace | None:
     """None for a pod that is not of a job's worker, driver or Redis."""
     labels: Mapping[str, str] = meta.get("labels") or {}
     job, role = labels.get(JOB_LABEL), labels.get(ROLE_LABEL)
@@ -119,7 +119,9 @@ def place_of(meta: Mapping[str, Any]) -> Place | None:
     if role == WORKER_ROLE and not (number.isdecimal() and rank.isdecimal()):
         return None
     index = int(number) if role == WORKER_ROLE else None
-    return Place((intern(meta["namespace"]), intern(job)), intern(role), index, int(rank) if index is not None else 0)
+    return PodPlace(
+        (intern(meta["namespace"]), intern(job)), intern(role), index, int(rank) if index is not None else 0
+    )
 
 
 def read_pod(raw: Mapping[str, Any]) -> PodRecord | None:
@@ -130,7 +132,7 @@ def read_pod(raw: Mapping[str, Any]) -> PodRecord | None:
     return PodRecord(place.key, place.role, owner_uid(raw["metadata"]), version_of(raw), _pod(raw, place))
 
 
-def _pod(raw: Mapping[str, Any], place: Place) -> Pod:
+def _pod(raw: Mapping[str, Any], place: PodPlace) -> Pod:
     meta: Json = raw["metadata"]
     status: Json = raw.get("status") or {}
     annotations: Mapping[str, str] = meta.get("annotations") or {}
@@ -168,11 +170,11 @@ def seconds(text: str | None) -> float | None:
     return datetime.fromisoformat(text).timestamp() if text else None
 
 
-def _phase(text: str) -> Phase:
+def _phase(text: str) -> PodPhase:
     try:
-        return Phase(text or "Pending")
+        return PodPhase(text or "Pending")
     except ValueError:  # "Unknown": nobody hears of its node
-        return Phase.RUNNING
+        return PodPhase.RUNNING
 
 
 def _ended(status: Mapping[str, Any], role: str) -> Json:

@@ -27,7 +27,7 @@ from openseer_operator.objects.pods import (
     secret_key,
     shell_of,
 )
-from openseer_operator.settings import Settings
+from openseer_operator.settings import OperatorSettings
 
 REDIS = "redis"
 """Name of the container of the managed Redis."""
@@ -42,7 +42,9 @@ _REDIS_FOLDER, _DATA = "/etc/redis", "/data"
 _PING = ["sh", "-c", 'test "$(redis-cli ping)" = PONG']
 
 
-def shared_objects(job: RolloutJob, uid: str, settings: Settings, desired: int = 0) -> dict[str, dict[str, Any]]:
+def shared_objects(
+    job: RolloutJob, uid: str, settings: OperatorSettings, desired: int = 0
+) -> dict[str, dict[str, Any]]:
     """All of them by key, but for the managed Redis itself (`store_set`) and its password (`store_secret`).
 
     `desired`: workers wanted now, fewer than replicas in the tail of a batch; 0 when that is not known yet.
@@ -84,7 +86,7 @@ def store_secret(job: RolloutJob, uid: str, password: str) -> dict[str, Any]:
     }
 
 
-def store_set(job: RolloutJob, uid: str, settings: Settings, replicas: int) -> dict[str, Any]:
+def store_set(job: RolloutJob, uid: str, settings: OperatorSettings, replicas: int) -> dict[str, Any]:
     """The managed Redis: one pod, or none while the job is suspended; its volume stays until the set is deleted.
 
     Raises InputError for a template that overrides what the operator sets.
@@ -127,7 +129,7 @@ def store_set(job: RolloutJob, uid: str, settings: Settings, replicas: int) -> d
     )
 
 
-def _store_template(job: RolloutJob, settings: Settings, mounts: Mounts) -> dict[str, Any]:
+def _store_template(job: RolloutJob, settings: OperatorSettings, mounts: Mounts) -> dict[str, Any]:
     pod = {
         "metadata": {
             "labels": labels(job, "redis"),
@@ -257,7 +259,7 @@ def _disruption_budget(job: RolloutJob, uid: str, desired: int) -> dict[str, Any
     }
 
 
-def _network_policy(job: RolloutJob, uid: str, settings: Settings) -> dict[str, Any]:
+def _network_policy(job: RolloutJob, uid: str, settings: OperatorSettings) -> dict[str, Any]:
     operators = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}}}
     return {
         "apiVersion": "networking.k8s.io/v1",

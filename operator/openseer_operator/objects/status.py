@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from openseer_core.plan.observation import Ending, Failure, Memory, Observation, Outcome, Pod, SickNode
+from openseer_core.plan.observation import Ending, Failure, JobOutcome, Memory, Observation, Pod, SickNode
 from openseer_core.plan.plan import Plan
-from openseer_core.plan.workers import Worker, workers_of
+from openseer_core.plan.workers import WorkerPods, workers_of
 from openseer_core.queue.messages import BatchProgress
 from openseer_operator.objects.names import selector_text
 
@@ -154,7 +154,7 @@ _RELEASED = _Found("False", "Released", "the trainer has the GPUs; workers come 
 _KINDS = ("Suspended", "PodsScheduled", "Available", "Progressing", "Draining", "Complete", "Failed", "Ready")
 
 
-def _conditions(o: Observation, memory: Memory, workers: Iterable[Worker]) -> dict[str, _Found]:
+def _conditions(o: Observation, memory: Memory, workers: Iterable[WorkerPods]) -> dict[str, _Found]:
     workers = tuple(workers)
     available = _available(o, memory, workers)
     return {
@@ -163,8 +163,8 @@ def _conditions(o: Observation, memory: Memory, workers: Iterable[Worker]) -> di
         "Available": available,
         "Progressing": _progressing(o, memory, available),
         "Draining": _draining(o, memory, workers),
-        "Complete": _ended(memory, Outcome.COMPLETE),
-        "Failed": _ended(memory, Outcome.FAILED),
+        "Complete": _ended(memory, JobOutcome.COMPLETE),
+        "Failed": _ended(memory, JobOutcome.FAILED),
         "Ready": _ready(o, memory, available),
     }
 
@@ -189,7 +189,7 @@ def _scheduled(o: Observation) -> _Found:
     return _Found("Unknown", "Scheduling", "")
 
 
-def _available(o: Observation, memory: Memory, workers: Iterable[Worker]) -> _Found:
+def _available(o: Observation, memory: Memory, workers: Iterable[WorkerPods]) -> _Found:
     ready = sum(worker.ready for worker in workers)
     if memory.released and not ready:
         return _RELEASED
@@ -218,8 +218,8 @@ def _progressing(o: Observation, memory: Memory, available: _Found) -> _Found:
     return _Found("True", "Starting" if available.reason != "StoreUnreachable" else "WaitingForStore", "")
 
 
-def _draining(o: Observation, memory: Memory, workers: Iterable[Worker]) -> _Found:
-    names = [worker.pods[0].member for worker in workers if worker.leaving and not worker.ended]
+def _draining(o: Observation, memory: Memory, workers: Iterable[WorkerPods]) -> _Found:
+    names = [worker.pods[0].component for worker in workers if worker.leaving and not worker.ended]
     if not names:
         return _Found("False", "NotDraining", "")
     over = memory.ending is not None
@@ -227,10 +227,10 @@ def _draining(o: Observation, memory: Memory, workers: Iterable[Worker]) -> _Fou
     return _Found("True", reason, f"{', '.join(names)} hand back what they run"[:LONGEST_MESSAGE])
 
 
-def _ended(memory: Memory, outcome: Outcome) -> _Found:
+def _ended(memory: Memory, outcome: JobOutcome) -> _Found:
     ending = memory.ending
     if ending is None:
-        return _Found("False", "NotYet" if outcome is Outcome.COMPLETE else "NotFailed", "")
+        return _Found("False", "NotYet" if outcome is JobOutcome.COMPLETE else "NotFailed", "")
     if ending.outcome is outcome:
         return _Found("True", ending.reason, ending.message[:LONGEST_MESSAGE])
     return _Found("False", ending.outcome.value, "")
@@ -291,7 +291,7 @@ def _part(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _ending(status: Mapping[str, Any]) -> Ending | None:
-    for outcome in Outcome:
+    for outcome in JobOutcome:
         found = _condition(status, outcome.value)
         if found.get("status") == "True":
             at = _seconds(status.get("completionTime") or found.get("lastTransitionTime")) or 0.0

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from openseer_api.cluster.controlled_job import Kept
+from openseer_api.cluster.controlled_job import ControlledJob
 from openseer_api.job.context import JobContext
 from openseer_core.errors import StoreUnavailableError
 from openseer_core.queue.batch import BatchRecord
@@ -34,7 +34,7 @@ class WatchedStore(MemoryStore):
 
 async def test_a_job_is_looked_after_often_from_the_moment_on_in_which_somebody_uses_it() -> None:
     store = WatchedStore()
-    kept = Kept(JobContext(serving_job(), store))
+    kept = ControlledJob(JobContext(serving_job(), store))
     await asyncio.sleep(1.0)
     assert store.looks == 1
     kept.stir()
@@ -50,7 +50,7 @@ async def test_a_store_that_is_away_is_told_of_once_and_the_keeping_goes_on(capl
     caplog.set_level(logging.WARNING, "openseer_api.cluster.controlled_job")
     store = WatchedStore()
     store.away = True
-    kept = Kept(JobContext(serving_job(), store))
+    kept = ControlledJob(JobContext(serving_job(), store))
     kept.stir()
     await asyncio.sleep(2.5)
     assert store.looks == 2

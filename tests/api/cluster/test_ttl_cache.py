@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from openseer_api.cluster.ttl_cache import Answers
+from openseer_api.cluster.ttl_cache import TTLCache
 
 
 class Oracle:
@@ -24,7 +24,7 @@ class Oracle:
 
 
 async def test_of_many_who_ask_at_once_one_asks_for_all_even_if_it_goes_away() -> None:
-    oracle, answers = Oracle(), Answers[str, int](lambda _: 60.0, 8)
+    oracle, answers = Oracle(), TTLCache[str, int](lambda _: 60.0, 8)
     tasks = [asyncio.create_task(answers.get("a", oracle)) for _ in range(5)]
     await asyncio.sleep(0)
     tasks[0].cancel()
@@ -36,7 +36,7 @@ async def test_of_many_who_ask_at_once_one_asks_for_all_even_if_it_goes_away() -
 
 
 async def test_an_answer_is_asked_for_anew_when_it_is_no_longer_good() -> None:
-    oracle, answers = Oracle(), Answers[str, int](lambda _: 0.05, 8)
+    oracle, answers = Oracle(), TTLCache[str, int](lambda _: 0.05, 8)
     oracle.free.set()
     assert await answers.get("a", oracle) == 1
     await asyncio.sleep(0.06)
@@ -46,7 +46,7 @@ async def test_an_answer_is_asked_for_anew_when_it_is_no_longer_good() -> None:
 
 
 async def test_a_failure_is_heard_by_all_who_waited_and_not_kept() -> None:
-    oracle, answers = Oracle(), Answers[str, int](lambda _: 60.0, 8)
+    oracle, answers = Oracle(), TTLCache[str, int](lambda _: 60.0, 8)
     oracle.broken = True
     tasks = [asyncio.create_task(answers.get("a", oracle)) for _ in range(3)]
     await asyncio.sleep(0)
@@ -57,7 +57,7 @@ async def test_a_failure_is_heard_by_all_who_waited_and_not_kept() -> None:
 
 
 async def test_the_longest_unused_goes_when_there_are_too_many() -> None:
-    oracle, answers = Oracle(), Answers[int, int](lambda _: 60.0, 3)
+    oracle, answers = Oracle(), TTLCache[int, int](lambda _: 60.0, 3)
     oracle.free.set()
     for key in (0, 1, 2, 0, 3):
         await answers.get(key, oracle)
@@ -70,7 +70,7 @@ async def test_the_longest_unused_goes_when_there_are_too_many() -> None:
 
 
 async def test_nobody_left_to_hear_of_a_failure_is_no_trouble() -> None:
-    oracle, answers = Oracle(), Answers[str, int](lambda _: 60.0, 8)
+    oracle, answers = Oracle(), TTLCache[str, int](lambda _: 60.0, 8)
     oracle.broken = True
     task = asyncio.create_task(answers.get("a", oracle))
     await asyncio.sleep(0)

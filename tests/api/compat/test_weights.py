@@ -47,7 +47,7 @@ async def test_sglangs_update_from_disk_is_one_transaction_of_the_fleet(tmp_path
         batches = {record.version: record.number for record in await one.store.batches() if record.progress.groups}
         assert await groups(one, batches["1"]) == {"live-1": 1}
         assert await post(one, "/update_weights_from_disk", body)  # a repeat changes nothing
-        assert (await one.store.orders()).versions == ("initial", "1")
+        assert (await one.store.fleet_spec()).versions == ("initial", "1")
         renamed = await post(one, "/update_weight_version", {"new_version": "1"})
         assert renamed["success"] is True
         await post(one, "/update_weight_version", {"new_version": "2"}, status=400)
@@ -59,7 +59,7 @@ async def test_an_update_without_a_version_gets_a_name_of_its_own_each_time(tmp_
         path = folder(tmp_path, "latest")
         for _ in range(2):
             assert (await post(one, "/update_weights_from_disk", {"model_path": path}))["success"]
-        assert (await one.store.orders()).versions == ("initial", "latest", "latest.2")
+        assert (await one.store.fleet_spec()).versions == ("initial", "latest", "latest.2")
 
 
 async def test_an_update_that_fails_says_why_and_the_old_weights_stay(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ async def test_a_drained_update_lets_what_runs_finish_and_holds_what_comes(tmp_p
         )
 
         async def draining() -> bool:
-            ongoing = (await one.store.orders()).ongoing
+            ongoing = (await one.store.fleet_spec()).active_transaction
             return ongoing is not None and ongoing.phase == "quiesce"
 
         await until(draining)
@@ -175,7 +175,7 @@ async def test_a_transfer_is_gathered_and_published_at_its_end() -> None:
         await post(one, "/update_weights", {"update_info": {"names": ["b"]}}, status=400)
         told = await post(one, "/finish_weight_update", {"weight_version": "v1"}, status=500)
         assert "scripted engine has no weights" in told["error"]["message"]
-        orders = await one.store.orders()
+        orders = await one.store.fleet_spec()
         assert orders.transaction is not None
         assert orders.transaction.publish.source.transfer == {
             "init": {"master_address": "x"}, "update": {"names": ["a"]}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from openseer_core.ids import WorkerId
-from openseer_core.worker.heartbeat import WorkerInfo
+from openseer_core.worker.heartbeat import Heartbeat
 from tests.api.served import Served, prompts, serving_job
 
 VLLM = {"path": "none", "engine": "vllm"}
@@ -24,7 +24,7 @@ async def beat(one: Served, accepted: int, *, boot: str = "b", drafts: str = "on
         "steps_refs_1": accepted,
         "tokens_refs_1": 2 * accepted,
     }
-    await one.store.heartbeat(WorkerId("worker-0", boot), WorkerInfo("busy", figures))
+    await one.store.heartbeat(WorkerId("worker-0", boot), Heartbeat("busy", figures))
     await one.context.glance(fresh=True)
 
 

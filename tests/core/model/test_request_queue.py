@@ -8,13 +8,15 @@ from openseer_core.model.job_queue import JobQueue
 from openseer_core.model.request_queue import EPOCH_STRIDE, REAP_LIMIT
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
-from openseer_core.queue.messages import Claim, ClaimAsk, Delta, Finish, Outcome, Result
+from openseer_core.queue.messages import Claim, ClaimQuery, Delta, Finish, Result, WriteOutcome
 from openseer_core.queue.policy import policy
 from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_tokens
 
 ANN = WorkerId("ann", "1")
-ASK = ClaimAsk("v", (SHARED_LANE,), slots=100, blocks=10**6, block_tokens=16, quantum=64, context_tokens=999, slack=100)
+ASK = ClaimQuery(
+    "v", (SHARED_LANE,), slots=100, blocks=10**6, block_tokens=16, quantum=64, context_tokens=999, slack=100
+)
 
 
 def group(name: str, size: int, priority: Priority, max_tokens: int = 50) -> GroupSpec:
@@ -39,7 +41,7 @@ def test_claims_come_in_the_order_of_the_priority_formula(rows: list[tuple[int, 
     groups = [group(f"{place}", size, Priority(float(base))) for place, (base, size) in enumerate(rows)]
     claims = queue_of(*groups).claim(ANN, ASK, 0.0)
     assert len(claims) == sum(size for _, size in rows)
-    scores = [claim.priority.request_score(claim.rank, claim.generated, is_probe=False) for claim in claims]
+    scores = [claim.priority.request_score(claim.bias, claim.generated, is_probe=False) for claim in claims]
     assert scores == sorted(scores)
 
 
@@ -47,7 +49,7 @@ def test_a_probe_that_ended_leaves_its_group_to_its_estimate() -> None:
     chosen = policy("context-aware")
     specs = [group(name, 2, Priority(0.0)) for name in ("a", "b")]
     queue = queue_of(*(group(spec.id.name, 2, chosen.priority(spec.view())) for spec in specs))
-    probes = queue.claim(ANN, ClaimAsk("v", ("",), 2, 10**6, 16, 64, context_tokens=999, slack=100), 0.0)
+    probes = queue.claim(ANN, ClaimQuery("v", ("",), 2, 10**6, 16, 64, context_tokens=999, slack=100), 0.0)
     assert [claim.request.index for claim in probes] == [0, 0]
     queue.complete([end(probes[0], 10)], 1.0)
     assert queue.view(GroupId(0, "a")).longest_finished == 10
@@ -83,7 +85,7 @@ def test_a_result_is_given_once_however_often_its_end_is_told() -> None:
     queue = queue_of(group("a", 1, Priority(0.0)))
     [claim] = queue.claim(ANN, ASK, 0.0)
     replies = queue.complete([end(claim, 3), end(claim, 3)], 1.0)
-    assert [reply.outcome for reply in replies] == [Outcome.OK, Outcome.OK]
+    assert [reply.outcome for reply in replies] == [WriteOutcome.OK, WriteOutcome.OK]
     assert [entry.request for entry in queue.results(0, 0, 10) if isinstance(entry, Result)] == [
         RequestId(GroupId(0, "a"), 0)
     ]

@@ -22,7 +22,7 @@ from openseer_core.plan.actions import (
     ScaleStore,
     Stamp,
 )
-from openseer_core.plan.observation import Memory, Observation, Phase, Pod, StoreView, WorkerReport
+from openseer_core.plan.observation import Memory, Observation, Pod, PodPhase, StoreView, WorkerReport
 from openseer_core.plan.plan import Plan, plan
 from openseer_core.plan.scaling import template_hash
 from openseer_core.queue.messages import BatchProgress
@@ -90,9 +90,9 @@ class Cluster:
     def _reports(self) -> Iterable[tuple[str, WorkerReport]]:
         for pod in self.pods.values():
             if pod.index is not None and pod.rank == 0 and pod.ready:
-                tokens = self.busy.get(pod.member, 0)
-                state = "busy" if pod.member in self.busy else "idle"
-                yield pod.uid, WorkerReport(pod.index, pod.uid, state, tokens, self.sick.get(pod.member, ""))
+                tokens = self.busy.get(pod.component, 0)
+                state = "busy" if pod.component in self.busy else "idle"
+                yield pod.uid, WorkerReport(pod.index, pod.uid, state, tokens, self.sick.get(pod.component, ""))
 
     def step(self) -> Plan:
         """One look of the operator: plan, remember, apply. Then the cluster lives on for a tick."""
@@ -110,10 +110,10 @@ class Cluster:
                 continue
             if pod.leaving:
                 del self.pods[pod.name]
-                self.busy.pop(pod.member, None)
-                self.sick.pop(pod.member, None)
-            elif pod.phase is Phase.PENDING and not pod.unschedulable:
-                self.pods[pod.name] = replace(pod, phase=Phase.RUNNING, ready=True, node=self._place(pod))
+                self.busy.pop(pod.component, None)
+                self.sick.pop(pod.component, None)
+            elif pod.phase is PodPhase.PENDING and not pod.unschedulable:
+                self.pods[pod.name] = replace(pod, phase=PodPhase.RUNNING, ready=True, node=self._place(pod))
 
     def _place(self, pod: Pod) -> str:
         avoided = {one.node for one in self.memory.sick_nodes}
@@ -189,19 +189,19 @@ class Cluster:
         """A pod's process ends by itself, or (disrupted) with its node's doing."""
         self.pods[name] = replace(
             self.pods[name],
-            phase=Phase.FAILED if code else Phase.SUCCEEDED,
+            phase=PodPhase.FAILED if code else PodPhase.SUCCEEDED,
             ready=False,
             exit_code=code,
             message=message,
             conditions=frozenset({("DisruptionTarget", "True")} if disrupted else ()),
         )
-        self.busy.pop(self.pods[name].member, None)
+        self.busy.pop(self.pods[name].component, None)
 
     @property
     def moves(self) -> bool:
         """Whether a pod is about to start or to go by itself."""
         return any(
-            pod.leaving or (pod.phase is Phase.PENDING and not pod.unschedulable)
+            pod.leaving or (pod.phase is PodPhase.PENDING and not pod.unschedulable)
             for pod in self.pods.values()
             if pod.node not in self.dead_nodes
         )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openseer_core.plan.actions import DeletePod
-from openseer_core.plan.observation import RELEASED, Observation, Outcome, Phase
+from openseer_core.plan.observation import RELEASED, JobOutcome, Observation, PodPhase
 from openseer_core.plan.plan import Plan, plan
 from openseer_core.plan.scaling import desired_workers, template_hash
 from openseer_core.plan.workers import workers_of
@@ -35,7 +35,7 @@ def drift(word: str) -> Happening:
 
 def end(place: int, code: int, disrupted: bool) -> Happening:
     def happen(cluster: Cluster) -> None:
-        running = [name for name, pod in cluster.pods.items() if pod.phase is Phase.RUNNING and not pod.leaving]
+        running = [name for name, pod in cluster.pods.items() if pod.phase is PodPhase.RUNNING and not pod.leaving]
         if running and (running[place % len(running)] != "j-driver" or code):
             cluster.end(running[place % len(running)], code, disrupted=disrupted)
 
@@ -76,7 +76,7 @@ def sicken(place: int) -> Happening:
     def happen(cluster: Cluster) -> None:
         live = cluster.live_workers()
         if live:
-            cluster.sick[live[place % len(live)].member] = "gpu0: Xid 79"
+            cluster.sick[live[place % len(live)].component] = "gpu0: Xid 79"
 
     return happen
 
@@ -194,7 +194,7 @@ def test_what_a_repeat_cannot_mend_fails_the_job_at_once(code: int, reason: str)
     cluster.end("j-driver", code, "why")
     cluster.step()
     assert cluster.memory.ending is not None
-    assert (cluster.memory.ending.outcome, cluster.memory.ending.reason) == (Outcome.FAILED, reason)
+    assert (cluster.memory.ending.outcome, cluster.memory.ending.reason) == (JobOutcome.FAILED, reason)
 
 
 def test_a_worker_that_keeps_ending_is_started_ever_later() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from openseer_core.plan.actions import Action, Announce, ApplyShared, CreatePod, DeletePod, ScaleStore, Stamp
-from openseer_core.plan.observation import Phase
+from openseer_core.plan.observation import PodPhase
 from openseer_core.queue.messages import BatchProgress
 from tests.core.plan.cluster_model import TICK, Cluster, make_job, serving
 
@@ -41,7 +41,7 @@ class Story:
             decided = self.cluster.step()
             lines += [f"{self.cluster.now - 1000:5.0f}s  {text}" for text in spoken(decided.actions)]
             waits = any(
-                pod.leaving or (pod.phase is Phase.PENDING and not pod.unschedulable)
+                pod.leaving or (pod.phase is PodPhase.PENDING and not pod.unschedulable)
                 for pod in self.cluster.pods.values()
             )
             if not decided.actions and not (waits and not self.cluster.dead_nodes):
@@ -137,7 +137,7 @@ class Story:
     def do_full(self, name: str) -> None:
         """No node has room for the pod, which was not placed yet."""
         self.cluster.pods[f"j-{name}"] = replace(
-            self.cluster.pods[f"j-{name}"], phase=Phase.PENDING, ready=False, node="", unschedulable=True
+            self.cluster.pods[f"j-{name}"], phase=PodPhase.PENDING, ready=False, node="", unschedulable=True
         )
 
     def do_store(self, word: str) -> None:

@@ -60,7 +60,7 @@ def test_the_oracle_goes_by_what_is_left_longest_first() -> None:
     left = {"a": (900, 100), "b": (700, 0), "c": (900, 300)}
     chosen = oracle.priority(view())
     scores = {
-        name: chosen.request_score(oracle.rank(length), generated, is_probe=False)
+        name: chosen.request_score(oracle.bias(length), generated, is_probe=False)
         for name, (length, generated) in left.items()
     }
     assert sorted(scores, key=scores.__getitem__) == ["a", "b", "c"]

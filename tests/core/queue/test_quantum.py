@@ -3,20 +3,26 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openseer_core.queue.messages import Pulse
-from openseer_core.queue.quantum import Decision, Held, Room, decide
+from openseer_core.queue.messages import FleetLoad
+from openseer_core.queue.quantum import Decision, QuantumState, Room, decide
 
-QUIET = Pulse(waiting=0, inflight=4, workers=2, mine=2)
+QUIET = FleetLoad(waiting=0, inflight=4, workers=2, mine=2)
 
 
 def held(
     key: str, score: float = 0.0, *, due: bool = True, generated: int = 100, blocks: int = 1, grow: int = 1
-) -> Held:
-    return Held(key, score, due, generated, blocks, blocks + grow if due else blocks)
+) -> QuantumState:
+    return QuantumState(key, score, due, generated, blocks, blocks + grow if due else blocks)
 
 
 def decided(
-    running: list[Held], pulse: Pulse | None, *, slots: int = 2, blocks: int = 100, slack: int = 1, divided: bool = True
+    running: list[QuantumState],
+    pulse: FleetLoad | None,
+    *,
+    slots: int = 2,
+    blocks: int = 100,
+    slack: int = 1,
+    divided: bool = True,
 ) -> Decision:
     return decide(running, Room(slots, blocks), pulse, slack=slack, hysteresis=10.0, divided=divided)
 
@@ -26,34 +32,34 @@ def test_a_due_response_goes_on_in_place_when_nothing_waits() -> None:
 
 
 def test_a_full_worker_gives_back_a_due_response_for_something_better() -> None:
-    pulse = Pulse(waiting=1, best=-50.0, mine=2, inflight=4, workers=2)
+    pulse = FleetLoad(waiting=1, best_waiting=-50.0, mine=2, inflight=4, workers=2)
     decision = decided([held("a", 0.0), held("b", -100.0)], pulse)
     assert decision == Decision(frozenset({"b"}), frozenset({"a"}))
 
 
 def test_something_barely_better_moves_nothing() -> None:
-    pulse = Pulse(waiting=1, best=-5.0, mine=2, inflight=4, workers=2)
+    pulse = FleetLoad(waiting=1, best_waiting=-5.0, mine=2, inflight=4, workers=2)
     assert decided([held("a"), held("b")], pulse).leave == frozenset()
 
 
 def test_a_worker_with_a_free_slot_gives_nothing_back_for_what_waits() -> None:
-    pulse = Pulse(waiting=5, best=-1e9, mine=2, inflight=4, workers=2)
+    pulse = FleetLoad(waiting=5, best_waiting=-1e9, mine=2, inflight=4, workers=2)
     assert decided([held("a"), held("b")], pulse, slots=3).leave == frozenset()
 
 
 def test_a_response_in_mid_quantum_stays_though_something_better_waits() -> None:
-    pulse = Pulse(waiting=5, best=-1e9, mine=2, inflight=4, workers=2)
+    pulse = FleetLoad(waiting=5, best_waiting=-1e9, mine=2, inflight=4, workers=2)
     assert decided([held("a", due=False), held("b", due=False)], pulse).leave == frozenset()
 
 
 def test_an_overloaded_worker_gives_the_cheapest_to_move_to_others_when_nothing_waits() -> None:
     running = [held(str(number), generated=1000 - number) for number in range(6)]
-    pulse = Pulse(waiting=0, mine=6, inflight=6, workers=2)
+    pulse = FleetLoad(waiting=0, mine=6, inflight=6, workers=2)
     assert decided(running, pulse, slots=8).leave == frozenset({"4", "5"})
 
 
 def test_a_group_static_policy_gives_nothing_back_but_for_want_of_blocks() -> None:
-    pulse = Pulse(waiting=5, best=-1e9, mine=2, inflight=2, workers=2)
+    pulse = FleetLoad(waiting=5, best_waiting=-1e9, mine=2, inflight=2, workers=2)
     assert decided([held("a"), held("b")], pulse, divided=False).leave == frozenset()
     assert decided([held("a", 1.0), held("b")], pulse, blocks=3, divided=False).leave == frozenset({"a"})
 
@@ -65,7 +71,7 @@ def test_without_news_of_the_fleet_only_want_of_blocks_moves_work() -> None:
 
 def test_at_most_a_share_of_the_slots_changes_hands_at_once() -> None:
     running = [held(str(number)) for number in range(64)]
-    pulse = Pulse(waiting=1000, best=-1e9, mine=64, inflight=64, workers=1)
+    pulse = FleetLoad(waiting=1000, best_waiting=-1e9, mine=64, inflight=64, workers=1)
     assert len(decided(running, pulse, slots=64, blocks=10_000).leave) == 8
 
 
@@ -78,7 +84,7 @@ def test_whoever_stays_fits_the_blocks_and_at_least_one_stays(
     rows: list[tuple[float, bool, int, int]], blocks: int, waiting: int
 ) -> None:
     running = [held(str(n), score, due=due, blocks=b, grow=g) for n, (score, due, b, g) in enumerate(rows)]
-    pulse = Pulse(waiting=waiting, best=-1e9, mine=len(running), inflight=20, workers=2)
+    pulse = FleetLoad(waiting=waiting, best_waiting=-1e9, mine=len(running), inflight=20, workers=2)
     decision = decided(running, pulse, slots=4, blocks=blocks)
     staying = [one for one in running if one.key not in decision.leave]
     assert sum(one.blocks_next for one in staying) <= blocks or len(staying) <= 1

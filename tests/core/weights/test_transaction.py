@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from openseer_core.errors import PublishRefusedError
-from openseer_core.weights.fleet_spec import Ongoing, Orders
+from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import Deadlines, Publish, Source
 from openseer_core.weights.transaction import (
     AbortBatches,
-    Action,
     ChangeVersion,
-    Drain,
+    DrainWorkers,
+    TransactionAction,
     advance,
     begin,
     cancel,
@@ -20,7 +20,7 @@ from openseer_core.weights.transaction import (
     takes_groups,
 )
 from openseer_core.wire.weights import to_wire
-from openseer_core.worker.heartbeat import WeightsReport, WorkerInfo, WorkerStatus
+from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerStatus
 
 DEADLINES = Deadlines(prefetch=10, quiesce=20, load=30)
 
@@ -31,7 +31,7 @@ def publish(**more: Any) -> Publish:
 
 
 class Fleet:
-    """Orders, a clock, and workers that report what a test says."""
+    """FleetSpec, a clock, and workers that report what a test says."""
 
     def __init__(self, *names: str, **more: Any) -> None:
         self.now = 100.0
@@ -40,17 +40,17 @@ class Fleet:
         self.reports = {name: WeightsReport(version="initial") for name in names}
         self.seen = dict.fromkeys(names, self.now)
         self.inflight = dict.fromkeys(names, 0)
-        self.orders = begin(Orders(), publish(**more), names, self.now)
+        self.orders = begin(FleetSpec(), publish(**more), names, self.now)
 
     @property
-    def told(self) -> Ongoing:
+    def told(self) -> WeightsTransaction:
         assert self.orders.transaction is not None
         return self.orders.transaction
 
     @property
     def statuses(self) -> list[WorkerStatus]:
         return [
-            WorkerStatus(name, "boot", self.seen[name], self.inflight[name], WorkerInfo(state, {}, self.reports[name]))
+            WorkerStatus(name, "boot", self.seen[name], self.inflight[name], Heartbeat(state, {}, self.reports[name]))
             for name, state in self.states.items()
         ]
 
@@ -63,14 +63,14 @@ class Fleet:
             version=version, transaction=self.told.id, phase=phase, attempt=attempt, **more
         )
 
-    def look(self, seconds: float = 0.0, *, silent: tuple[str, ...] = ()) -> tuple[Action, ...]:
+    def look(self, seconds: float = 0.0, *, silent: tuple[str, ...] = ()) -> tuple[TransactionAction, ...]:
         """Lets time pass, in which all but the silent ones are heard of, and advances once."""
         self.now += seconds
         self.seen |= {name: self.now for name in self.states if name not in silent}
         before = self.orders
         step = advance(before, self.statuses, self.unfinished, self.now)
-        assert step.orders.revision == before.revision + (step.orders is not before)
-        self.orders = step.orders
+        assert step.fleet_spec.revision == before.revision + (step.fleet_spec is not before)
+        self.orders = step.fleet_spec
         return step.actions
 
     def reach_load(self, *names: str) -> None:
@@ -208,7 +208,7 @@ def test_a_rollback_that_takes_too_long_replaces_who_it_waits_for() -> None:
     fleet.say("b", error="broken")
     fleet.look()
     fleet.say("b", "rollback")
-    assert fleet.look(30) == (Drain(("a",)),)
+    assert fleet.look(30) == (DrainWorkers(("a",)),)
     assert (fleet.told.phase, fleet.told.replaced) == ("failed", ("a",))
     assert "a: not done with rollback within 30 s" in fleet.told.message
 
@@ -217,7 +217,7 @@ def test_replace_drains_the_late_and_goes_on_without_them() -> None:
     fleet = Fleet("a", "b", on_failure="replace")
     fleet.reach_load()
     fleet.say("a", "load")
-    assert fleet.look(30) == (Drain(("b",)),)
+    assert fleet.look(30) == (DrainWorkers(("b",)),)
     assert (fleet.told.phase, fleet.told.replaced) == ("load", ("b",))
     fleet.look()
     fleet.look()
@@ -228,7 +228,7 @@ def test_replace_drains_the_late_and_goes_on_without_them() -> None:
 def test_replace_of_all_that_hang_commits_for_successors_load_the_new_version() -> None:
     fleet = Fleet("a", on_failure="replace")
     fleet.reach_load()
-    assert fleet.look(30) == (Drain(("a",)),)
+    assert fleet.look(30) == (DrainWorkers(("a",)),)
     fleet.look()
     fleet.look()
     assert (fleet.told.phase, fleet.orders.version) == ("done", "v1")
@@ -238,7 +238,7 @@ def test_replace_never_commits_what_every_worker_refused() -> None:
     fleet = Fleet("a", "b", on_failure="replace")
     fleet.reach_load()
     fleet.say("a", error="canary differs by 3", mismatch=True)
-    assert fleet.look() == (Drain(("a",)),)
+    assert fleet.look() == (DrainWorkers(("a",)),)
     fleet.states["a"] = "draining"
     fleet.say("b", error="canary differs by 3", mismatch=True)
     assert fleet.look() == ()
@@ -311,7 +311,7 @@ def test_a_cancelled_load_is_rolled_back_and_a_commit_stands() -> None:
     assert cancel(fleet.orders, fleet.now).transaction.phase == "rollback"  # pyright: ignore
     fleet.look()
     assert cancel(fleet.orders, fleet.now) is fleet.orders
-    assert cancel(Orders(), 0.0).transaction is None
+    assert cancel(FleetSpec(), 0.0).transaction is None
 
 
 def test_work_of_a_version_is_taken_until_the_fleet_leaves_it() -> None:

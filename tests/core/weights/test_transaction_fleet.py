@@ -5,11 +5,19 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openseer_core.weights.fleet_spec import Orders
-from openseer_core.weights.publish import Deadlines, Mode, OnFailure, Publish, Source
-from openseer_core.weights.transaction import AbortBatches, ChangeVersion, Drain, advance, begin, cancel, participants
-from openseer_core.weights.worker_step import Have, Target, Todo, the_try, todo
-from openseer_core.worker.heartbeat import WeightsReport, WorkerInfo, WorkerStatus
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.weights.publish import Deadlines, OnFailure, Publish, PublishMode, Source
+from openseer_core.weights.transaction import (
+    AbortBatches,
+    ChangeVersion,
+    DrainWorkers,
+    advance,
+    begin,
+    cancel,
+    participants,
+)
+from openseer_core.weights.worker_step import WeightsState, WeightsTarget, WorkerStep, current_attempt, next_step
+from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerStatus
 
 NAMES = ("a", "b", "c")
 DEADLINES = Deadlines(prefetch=5, quiesce=8, load=6)
@@ -20,8 +28,8 @@ LONGEST_STEP = 4.0
 class Member:
     """One worker: what it has, and the orders as it read them last."""
 
-    orders: Orders = field(default_factory=Orders)
-    have: Have = field(default_factory=Have)
+    orders: FleetSpec = field(default_factory=FleetSpec)
+    have: WeightsState = field(default_factory=WeightsState)
     held: int = 0
     claimed_for: str = ""
     confirmed: tuple[int, str] = (0, "")
@@ -29,10 +37,10 @@ class Member:
     state: str = "idle"
     seen_at: float = 0.0
 
-    def look(self, orders: Orders, outcome: str) -> Todo:
+    def look(self, orders: FleetSpec, outcome: str) -> WorkerStep:
         """Reads the orders and takes one step; `outcome` is what becomes of it."""
         self.orders = orders
-        step = todo(orders, self.have, self.held)
+        step = next_step(orders, self.have, self.held)
         if step.leaves:
             self.state = "draining"
         if step.give_back:
@@ -41,12 +49,12 @@ class Member:
             return step
         if step.fetch or step.load:
             self.try_to(step, fails=outcome == "fails")
-        if step.confirms and orders.ongoing is not None:
-            self.confirmed, self.error = (orders.ongoing.id, step.confirms), (0, "")
+        if step.confirms and orders.active_transaction is not None:
+            self.confirmed, self.error = (orders.active_transaction.id, step.confirms), (0, "")
         return step
 
-    def try_to(self, step: Todo, *, fails: bool) -> None:
-        tried = the_try(self.orders)
+    def try_to(self, step: WorkerStep, *, fails: bool) -> None:
+        tried = current_attempt(self.orders)
         if fails:
             self.have = replace(self.have, failed=tried, version="" if step.load else self.have.version)
             self.error = (tried[1], "broken")
@@ -64,7 +72,7 @@ class Member:
             phase=self.confirmed[1],
             error=self.error[1],
         )
-        return WorkerStatus(name, "", self.seen_at, self.held, WorkerInfo(self.state, {}, report))
+        return WorkerStatus(name, "", self.seen_at, self.held, Heartbeat(self.state, {}, report))
 
 
 class World:
@@ -74,7 +82,7 @@ class World:
         self.now = 0.0
         self.members = {name: Member() for name in NAMES[:names]}
         self.waiting = {"initial": 3}
-        self.orders = begin(Orders(), publish, participants(self.statuses, 0.0), 0.0)
+        self.orders = begin(FleetSpec(), publish, participants(self.statuses, 0.0), 0.0)
 
     @property
     def statuses(self) -> list[WorkerStatus]:
@@ -102,23 +110,23 @@ class World:
             member.held = min(1, self.waiting.get(member.have.version, 0))
 
     def keep(self) -> None:
-        ongoing = self.orders.ongoing
+        ongoing = self.orders.active_transaction
         if ongoing is None:
             return
         step = advance(self.orders, self.statuses, self.waiting.get(ongoing.previous, 0), self.now)
         for action in step.actions:
             self.carry_out(action)
-        was, self.orders = self.orders, step.orders
+        was, self.orders = self.orders, step.fleet_spec
         if self.orders.version != was.version:
             self.check_commit()
 
-    def carry_out(self, action: AbortBatches | ChangeVersion | Drain) -> None:
+    def carry_out(self, action: AbortBatches | ChangeVersion | DrainWorkers) -> None:
         match action:
             case AbortBatches(version):
                 self.waiting[version] = 0
             case ChangeVersion(old, new):
                 self.waiting[new] = self.waiting.get(new, 0) + self.waiting.pop(old, 0)
-            case Drain(names):
+            case DrainWorkers(names):
                 for name in set(names) & set(self.members):
                     self.members[name].state = "draining"
 
@@ -129,9 +137,9 @@ class World:
         for status in self.statuses:
             member = self.members[status.name]
             if status.name in participants(self.statuses, self.now) and status.name not in told.replaced:
-                fits = member.have.has(Target(told.publish.version, told.id))
+                fits = member.have.has(WeightsTarget(told.publish.version, told.id))
                 assert fits or status.name not in told.participants
-            assert not todo(self.orders, member.have, member.held).claims
+            assert not next_step(self.orders, member.have, member.held).claims
 
 
 EVENTS = st.sampled_from(["works", "works", "works", "fails", "hangs", "dies", "boots", "finishes", "keeper", "cancel"])
@@ -148,7 +156,12 @@ MOVES = st.tuples(EVENTS, st.sampled_from(NAMES), st.floats(0, LONGEST_STEP))
     moves=st.lists(MOVES, max_size=60),
 )
 def test_a_transaction_ends_in_time_and_nobody_claims_for_weights_it_does_not_have(
-    mode: Mode, on_failure: OnFailure, retries: int, prefetch: bool, names: int, moves: list[tuple[str, str, float]]
+    mode: PublishMode,
+    on_failure: OnFailure,
+    retries: int,
+    prefetch: bool,
+    names: int,
+    moves: list[tuple[str, str, float]],
 ) -> None:
     publish = Publish(
         version="v1",
@@ -165,7 +178,7 @@ def test_a_transaction_ends_in_time_and_nobody_claims_for_weights_it_does_not_ha
         world.act(event, name)
         world.keep()
     quiet = world.now
-    while world.orders.ongoing is not None and world.now < quiet + 1000:
+    while world.orders.active_transaction is not None and world.now < quiet + 1000:
         world.now += 0.5
         world.keep()
     told = world.orders.transaction

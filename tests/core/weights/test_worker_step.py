@@ -5,84 +5,84 @@ from typing import Any
 import pytest
 
 from openseer_core.weights.canary import CANARY_TOLERANCE, canary_difference, canary_tolerance
-from openseer_core.weights.fleet_spec import Ongoing, Orders
+from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import Canary, Publish, Source
-from openseer_core.weights.worker_step import Have, Target, Todo, the_try, todo
+from openseer_core.weights.worker_step import WeightsState, WeightsTarget, WorkerStep, current_attempt, next_step
 
 OLD, NEW = Source(path="/old"), Source(path="/new")
-ON_OLD, ON_NEW = Have("v1", 1), Have("v2", 2)
-TO_OLD, TO_NEW = Target("v1", 1, OLD), Target("v2", 2, NEW)
-HANDS_BACK = Todo(give_back=True)
+ON_OLD, ON_NEW = WeightsState("v1", 1), WeightsState("v2", 2)
+TO_OLD, TO_NEW = WeightsTarget("v1", 1, OLD), WeightsTarget("v2", 2, NEW)
+HANDS_BACK = WorkerStep(give_back=True)
 
 
-def orders(phase: str = "", mode: str = "drain", **more: Any) -> Orders:
+def orders(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
     """A fleet on v1; with a phase, on its way to v2."""
     committed = phase == "commit"
     values: dict[str, Any] = {"version": "v2" if committed else "v1", "publisher": 2 if committed else 1}
     values["source"] = NEW if committed else OLD
     if phase:
         publish = Publish.model_validate({"version": "v2", "source": NEW, "mode": mode})
-        values["transaction"] = Ongoing.model_validate(
+        values["transaction"] = WeightsTransaction.model_validate(
             {"id": 2, "publish": publish, "previous": "v1", "previous_source": OLD, "phase": phase}
             | {"started_at": 0.0, "entered_at": 0.0}
         )
-    return Orders(**(values | more))
+    return FleetSpec(**(values | more))
 
 
 @pytest.mark.parametrize(
     ("told", "have", "held", "expected"),
     [
         # At rest, and what was missed.
-        (orders(), ON_OLD, 3, Todo(claims=True)),
-        (orders(), Have(), 3, HANDS_BACK),
-        (orders(), Have(), 0, Todo(load=TO_OLD)),
-        (orders(), Have(""), 0, Todo(load=TO_OLD)),
-        (orders(), Have("v1", 7), 0, Todo(load=TO_OLD)),
-        (orders(), Have(failed=(0, 0, "")), 0, Todo()),
+        (orders(), ON_OLD, 3, WorkerStep(claims=True)),
+        (orders(), WeightsState(), 3, HANDS_BACK),
+        (orders(), WeightsState(), 0, WorkerStep(load=TO_OLD)),
+        (orders(), WeightsState(""), 0, WorkerStep(load=TO_OLD)),
+        (orders(), WeightsState("v1", 7), 0, WorkerStep(load=TO_OLD)),
+        (orders(), WeightsState(failed=(0, 0, "")), 0, WorkerStep()),
         # Prefetch goes beside the work.
-        (orders("prefetch"), ON_OLD, 3, Todo(claims=True, fetch=NEW)),
-        (orders("prefetch"), Have("v1", 1, fetched=2), 3, Todo(claims=True, confirms="prefetch")),
-        (orders("prefetch"), Have("v1", 1, failed=(2, 0, "prefetch")), 3, Todo(claims=True)),
-        (orders("prefetch"), Have(), 0, Todo(load=TO_OLD, fetch=NEW)),
+        (orders("prefetch"), ON_OLD, 3, WorkerStep(claims=True, fetch=NEW)),
+        (orders("prefetch"), WeightsState("v1", 1, fetched=2), 3, WorkerStep(claims=True, confirms="prefetch")),
+        (orders("prefetch"), WeightsState("v1", 1, failed=(2, 0, "prefetch")), 3, WorkerStep(claims=True)),
+        (orders("prefetch"), WeightsState(), 0, WorkerStep(load=TO_OLD, fetch=NEW)),
         # Quiesce.
-        (orders("quiesce"), ON_OLD, 3, Todo(claims=True, confirms="quiesce")),
+        (orders("quiesce"), ON_OLD, 3, WorkerStep(claims=True, confirms="quiesce")),
         (orders("quiesce", "keep"), ON_OLD, 3, HANDS_BACK),
-        (orders("quiesce", "keep"), ON_OLD, 0, Todo(confirms="quiesce")),
-        (orders("quiesce", "abort"), Have(), 0, Todo(confirms="quiesce")),
+        (orders("quiesce", "keep"), ON_OLD, 0, WorkerStep(confirms="quiesce")),
+        (orders("quiesce", "abort"), WeightsState(), 0, WorkerStep(confirms="quiesce")),
         # Load.
         (orders("load"), ON_OLD, 1, HANDS_BACK),
-        (orders("load"), ON_OLD, 0, Todo(load=TO_NEW)),
-        (orders("load"), Have(), 0, Todo(load=TO_NEW)),
-        (orders("load"), ON_NEW, 0, Todo(confirms="load")),
-        (orders("load"), Have("", failed=(2, 0, "load")), 0, Todo()),
-        (orders("load"), Have("", failed=(2, 0, "prefetch")), 0, Todo(load=TO_NEW)),
+        (orders("load"), ON_OLD, 0, WorkerStep(load=TO_NEW)),
+        (orders("load"), WeightsState(), 0, WorkerStep(load=TO_NEW)),
+        (orders("load"), ON_NEW, 0, WorkerStep(confirms="load")),
+        (orders("load"), WeightsState("", failed=(2, 0, "load")), 0, WorkerStep()),
+        (orders("load"), WeightsState("", failed=(2, 0, "prefetch")), 0, WorkerStep(load=TO_NEW)),
         # Commit: nobody claims until it is done.
-        (orders("commit"), ON_NEW, 0, Todo()),
-        (orders("commit"), ON_OLD, 0, Todo(load=TO_NEW)),
+        (orders("commit"), ON_NEW, 0, WorkerStep()),
+        (orders("commit"), ON_OLD, 0, WorkerStep(load=TO_NEW)),
         # Rollback.
-        (orders("rollback"), ON_NEW, 0, Todo(load=TO_OLD)),
-        (orders("rollback"), ON_OLD, 0, Todo(confirms="rollback")),
-        (orders("rollback"), Have("", failed=(2, 0, "load")), 0, Todo(load=TO_OLD)),
-        (orders("rollback"), Have("", failed=(2, 0, "rollback")), 0, Todo(leaves=True)),
+        (orders("rollback"), ON_NEW, 0, WorkerStep(load=TO_OLD)),
+        (orders("rollback"), ON_OLD, 0, WorkerStep(confirms="rollback")),
+        (orders("rollback"), WeightsState("", failed=(2, 0, "load")), 0, WorkerStep(load=TO_OLD)),
+        (orders("rollback"), WeightsState("", failed=(2, 0, "rollback")), 0, WorkerStep(leaves=True)),
         # Rest.
         (orders(rest="sleep"), ON_OLD, 3, HANDS_BACK),
-        (orders(rest="sleep"), ON_OLD, 0, Todo(sleep=True)),
-        (orders(rest="sleep"), Have("v1", 1, asleep=True), 0, Todo()),
-        (orders(rest="sleep"), Have("v1", 1, failed=(0, 0, "")), 0, Todo()),
-        (orders(rest="stop"), ON_OLD, 0, Todo()),
-        (orders(), Have("v1", 1, asleep=True), 0, Todo(wake=True)),
-        (orders("load", rest="sleep"), ON_OLD, 0, Todo(sleep=True)),
+        (orders(rest="sleep"), ON_OLD, 0, WorkerStep(sleep=True)),
+        (orders(rest="sleep"), WeightsState("v1", 1, asleep=True), 0, WorkerStep()),
+        (orders(rest="sleep"), WeightsState("v1", 1, failed=(0, 0, "")), 0, WorkerStep()),
+        (orders(rest="stop"), ON_OLD, 0, WorkerStep()),
+        (orders(), WeightsState("v1", 1, asleep=True), 0, WorkerStep(wake=True)),
+        (orders("load", rest="sleep"), ON_OLD, 0, WorkerStep(sleep=True)),
     ],
 )
 def test_the_next_step_follows_from_the_orders_and_from_what_it_has(
-    told: Orders, have: Have, held: int, expected: Todo
+    told: FleetSpec, have: WeightsState, held: int, expected: WorkerStep
 ) -> None:
-    assert todo(told, have, held) == expected
+    assert next_step(told, have, held) == expected
 
 
 def test_a_failure_is_of_one_attempt_in_one_phase() -> None:
-    assert the_try(orders()) == (0, 0, "")
-    assert the_try(orders("load")) == (2, 0, "load")
+    assert current_attempt(orders()) == (0, 0, "")
+    assert current_attempt(orders("load")) == (2, 0, "load")
 
 
 CANARY = Canary(token_ids=[1, 2, 3], logprobs=[-1.0, -2.0])

@@ -1,6 +1,6 @@
 """Counters of drafting: what a heartbeat says, sums over workers, differences over time."""
 
-from openseer_core.worker.draft_metrics import DraftCounts, summed
+from openseer_core.worker.draft_metrics import DraftMetrics, summed
 
 HEARTBEAT: dict[str, float | int | str] = {
     "state": "busy",
@@ -21,32 +21,32 @@ HEARTBEAT: dict[str, float | int | str] = {
 
 
 def test_a_heartbeat_is_set_in_relation() -> None:
-    counts = DraftCounts.of(HEARTBEAT)
+    counts = DraftMetrics.of(HEARTBEAT)
 
     assert (counts.drafted, counts.accepted, counts.acceptance) == (60, 30, 0.5)
-    assert (counts.row_steps, counts.acceptance_length, counts.draft_length) == (30, 2.0, 2.0)
+    assert (counts.request_steps, counts.acceptance_length, counts.draft_length) == (30, 2.0, 2.0)
     assert (counts.draft_share, counts.seconds_per_step) == (0.5, 0.005)
     assert "draft_bytes" not in counts.values
 
 
 def test_a_worker_that_does_not_draft_counts_nothing() -> None:
-    none = DraftCounts.of({"steps": 10, "drafts": "off: spec.speculation.enabled is false", "drafted_tokens": 0})
+    none = DraftMetrics.of({"steps": 10, "drafts": "off: spec.speculation.enabled is false", "drafted_tokens": 0})
 
-    assert none == DraftCounts()
+    assert none == DraftMetrics()
     assert (none.acceptance_length, none.acceptance, none.seconds_per_step) == (0.0, 0.0, 0.0)
 
 
 def test_workers_are_summed_up_and_earlier_counts_taken_off() -> None:
-    one = DraftCounts.of(HEARTBEAT)
-    both = summed([one, one, DraftCounts()])
+    one = DraftMetrics.of(HEARTBEAT)
+    both = summed([one, one, DraftMetrics()])
 
     assert (both.drafted, both.acceptance_length) == (120, 2.0)
     assert both.since(one).values == one.values
-    assert both.since(DraftCounts()) == both
+    assert both.since(DraftMetrics()) == both
 
 
 def test_a_worker_with_a_counter_that_fell_has_begun_anew() -> None:
-    before = DraftCounts({"steps": 5.0, "drafted_tokens": 50.0})
-    after = DraftCounts({"steps": 9.0, "drafted_tokens": 20.0})
+    before = DraftMetrics({"steps": 5.0, "drafted_tokens": 50.0})
+    after = DraftMetrics({"steps": 9.0, "drafted_tokens": 20.0})
 
     assert after.since(before) == after

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from openseer_core.manifest.job import Spec
-from openseer_core.worker.speculation_enabled import Device, why_no_drafts
+from openseer_core.worker.speculation_enabled import Device, speculation_refusal
 
 
 def reason(device: Device, /, **parts: Any) -> str:
     spec = {"model": {"path": "m"}, "prompts": {"path": "p"}} | parts
-    return why_no_drafts(Spec.model_validate(spec), device)
+    return speculation_refusal(Spec.model_validate(spec), device)
 
 
 def test_a_job_that_says_nothing_drafts_on_a_cpu_and_not_on_a_gpu() -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from openseer_driver.run_lines import SampleLine, WorkerSample
-from openseer_local.run.progress import Progress
+from openseer_local.run.progress import ProgressDisplay
 
 
 class Clock:
@@ -34,9 +34,9 @@ def snapshot(closed: int, tokens: int, *, waiting: int = 100, inflight: int = 32
     return SampleLine(0.0, waiting, inflight, closed, 320, tokens, workers)
 
 
-def plain(clock: Callable[[], float]) -> tuple[Progress, io.StringIO]:
+def plain(clock: Callable[[], float]) -> tuple[ProgressDisplay, io.StringIO]:
     text = io.StringIO()
-    return Progress(Console(file=text, width=200), live=False, clock=clock, tick_seconds=None), text
+    return ProgressDisplay(Console(file=text, width=200), live=False, clock=clock, tick_seconds=None), text
 
 
 def test_without_a_terminal_a_line_comes_every_few_seconds(clock: Clock) -> None:
@@ -102,7 +102,7 @@ def test_a_resumed_run_does_not_count_old_results_into_its_speed(clock: Clock) -
 def test_messages_keep_their_brackets_and_lines_are_not_wrapped(clock: Clock) -> None:
     text = io.StringIO()
 
-    with Progress(Console(file=text, width=40), live=False, clock=clock, tick_seconds=None) as progress:
+    with ProgressDisplay(Console(file=text, width=40), live=False, clock=clock, tick_seconds=None) as progress:
         progress.message("worker-0 [red]died[/red] " + "x" * 60)
 
     assert text.getvalue() == "openseer: worker-0 [red]died[/red] " + "x" * 60 + "\n"
@@ -112,7 +112,7 @@ def test_a_terminal_shows_a_bar_and_a_table_of_workers(clock: Clock) -> None:
     text = io.StringIO()
     console = Console(file=text, width=120, height=30, force_terminal=True, color_system=None)
 
-    with Progress(console, live=True, clock=clock, tick_seconds=None) as progress:
+    with ProgressDisplay(console, live=True, clock=clock, tick_seconds=None) as progress:
         progress.phase("loading the engine")
         clock.now += 3
         progress.update(snapshot(0, 0))
@@ -138,7 +138,7 @@ def test_a_terminal_shows_what_drafts_bring_and_why_there_are_none(clock: Clock)
         "worker-1": WorkerSample("busy", 16, 16, drafting="off: sampling.minP"),
     }
 
-    with Progress(console, live=True, clock=clock, tick_seconds=None) as progress:
+    with ProgressDisplay(console, live=True, clock=clock, tick_seconds=None) as progress:
         progress.update(SampleLine(0.0, 100, 32, 8, 320, 900, workers))
 
     rows = [line.split() for line in text.getvalue().splitlines()]
@@ -186,7 +186,7 @@ def test_a_closed_file_ends_the_display_and_not_the_run(clock: Clock) -> None:
 def test_the_display_moves_on_by_itself() -> None:
     text = io.StringIO()
 
-    with Progress(Console(file=text), live=False, tick_seconds=0.001) as progress:
+    with ProgressDisplay(Console(file=text), live=False, tick_seconds=0.001) as progress:
         progress.phase("loading")
 
     assert text.getvalue() == "openseer: loading\n"

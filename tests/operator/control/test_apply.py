@@ -20,18 +20,18 @@ from openseer_core.plan.actions import (
     Stamp,
 )
 from openseer_core.plan.observation import Pod
-from openseer_operator.control.apply import Applier, NotOursError, Target
+from openseer_operator.control.apply import Applier, ApplyTarget, NotOursError
 from openseer_operator.control.observe import Observer
 from openseer_operator.control.stores import Stores
-from openseer_operator.kube.api import Api, ApiError, NotThereError
+from openseer_operator.kube.api import Api, KubeApiError, NotThereError
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.events import Events
 from openseer_operator.objects.reading import JobRecord
-from openseer_operator.settings import FINALIZER, Settings
+from openseer_operator.settings import FINALIZER, OperatorSettings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
-SETTINGS = Settings(namespace="default", worker_image="worker:1", store_image="operator:1", identity="test")
+SETTINGS = OperatorSettings(namespace="default", worker_image="worker:1", store_image="operator:1", identity="test")
 
 
 @dataclass
@@ -55,9 +55,9 @@ class Bench:
     def pods(self) -> tuple[Pod, ...]:
         return self.cache.pods_of(self.record)
 
-    def target(self) -> Target:
+    def target(self) -> ApplyTarget:
         assert self.record.job is not None
-        return Target(self.record, self.record.job, "worker:1", time.time())
+        return ApplyTarget(self.record, self.record.job, "worker:1", time.time())
 
     async def apply(self, *actions: Any) -> float | None:
         return await self.applier.apply(self.target(), actions)
@@ -66,7 +66,7 @@ class Bench:
         return await self.api.get("Pod", "default", name)
 
 
-async def bench(api: Api, settings: Settings = SETTINGS, **spec: Any) -> Bench:
+async def bench(api: Api, settings: OperatorSettings = SETTINGS, **spec: Any) -> Bench:
     name = f"job-{uuid.uuid4().hex[:8]}"
     body: dict[str, Any] = {
         "apiVersion": "openseer.dev/v1alpha1",
@@ -129,7 +129,7 @@ async def test_a_store_is_scaled_and_deleted_and_both_are_known_at_once(job: Ben
 async def test_a_pod_is_known_as_soon_as_it_is_made_and_made_once(job: Bench) -> None:
     for _ in range(2):
         await job.apply(CreatePod(None, 0, 2), CreatePod(1, 0, 0))
-    assert sorted((pod.member, pod.attempt) for pod in job.pods) == [("driver", 2), ("worker-1", 0)]
+    assert sorted((pod.component, pod.attempt) for pod in job.pods) == [("driver", 2), ("worker-1", 0)]
     assert job.api.calls["POST", "Pod", 409] == 2
 
 
@@ -139,7 +139,7 @@ async def test_a_pod_of_somebody_else_is_not_taken_for_ours_and_a_person_is_told
     await job.api.create("Pod", "default", body | {"spec": {"containers": [{"name": "c", "image": "i"}]}})
     with pytest.raises(NotOursError, match=name):
         await job.apply(CreatePod(0, 0, 0), CreatePod(1, 0, 0))
-    assert [pod.member for pod in job.pods] == ["worker-1"], "the others of the stage are made all the same"
+    assert [pod.component for pod in job.pods] == ["worker-1"], "the others of the stage are made all the same"
     assert "NameTaken" in await reasons(job)
 
 
@@ -162,7 +162,7 @@ async def test_deleting_a_pod_that_is_gone_is_done(job: Bench) -> None:
 
 
 async def test_stamps_are_written_in_turn_when_there_are_many(api: Api) -> None:
-    job = await bench(api, Settings("default", "w", "s", stamps=2.0))
+    job = await bench(api, OperatorSettings("default", "w", "s", stamps=2.0))
     await job.apply(*(CreatePod(index, 0, 0) for index in range(6)))
     wait = await job.apply(*(Stamp(pod.name, pod.uid, True) for pod in job.pods))
     stamped = [pod for pod in job.pods if pod.stamp]
@@ -197,7 +197,7 @@ async def test_people_are_told_even_if_a_call_fails_and_the_same_news_is_counted
     foreign = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{job.key[1]}-redis"}}
     await job.api.create("Secret", "default", foreign)
     for _ in range(2):
-        with pytest.raises(ApiError):
+        with pytest.raises(KubeApiError):
             await job.apply(ApplyShared("storeSecret"), CreatePod(0, 0, 0), Announce(False, "Started", "1 worker"))
     assert job.pods == (), "no pod before what it stands on"
     found = [one for one in await events(job) if one["reason"] == "Started"]

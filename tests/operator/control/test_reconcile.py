@@ -21,7 +21,7 @@ from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.events import Events
 from openseer_operator.objects.reading import Key
-from openseer_operator.settings import Settings
+from openseer_operator.settings import OperatorSettings
 from tests.operator.job_store import ANN, JobStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.redis, pytest.mark.timeout(120)]
@@ -31,7 +31,7 @@ class Bench:
     """Jobs of one namespace, and all that looks after them but the watch and the loop."""
 
     def __init__(self, api: Api, namespace: str, url: str, **settings: Any) -> None:
-        chosen = Settings("default", "worker:1", "operator:1", identity="test", **settings)
+        chosen = OperatorSettings("default", "worker:1", "operator:1", identity="test", **settings)
         self.api = api
         self.namespace = namespace
         self.url = url

@@ -18,8 +18,8 @@ from openseer_core.ids import WorkerId
 from openseer_core.plan.actions import Announce
 from openseer_core.plan.observation import StoreView, WorkerReport
 from openseer_core.queue.batch import OpenBatch
-from openseer_core.weights.fleet_spec import Ongoing, Orders
-from openseer_core.weights.publish import Phase, Publish, Source
+from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
+from openseer_core.weights.publish import Publish, Source, TransactionPhase
 from openseer_operator.control.stores import READS_AT_ONCE, READS_PER_SECOND, STALE_SECONDS, Stores, weights_event
 from openseer_operator.kube.api import Api
 from openseer_operator.objects.reading import JobRecord, Key, read_job
@@ -134,11 +134,11 @@ async def test_a_trainer_that_takes_the_gpus_is_heard_at_once(server: JobStore) 
     async with reading(record(server.url, serves=True)) as (stores, told):
         await until(lambda: told[KEY] == 1)
         assert not view(stores).released
-        assert await server.store.swap_orders(Orders(revision=1, rest="sleep"))
-        assert await server.store.swap_orders(Orders(revision=2, rest="stop"))
+        assert await server.store.swap_fleet_spec(FleetSpec(revision=1, rest="sleep"))
+        assert await server.store.swap_fleet_spec(FleetSpec(revision=2, rest="stop"))
         await until(lambda: view(stores).released)
         assert told[KEY] == 2
-        assert await server.store.swap_orders(Orders(revision=3))
+        assert await server.store.swap_fleet_spec(FleetSpec(revision=3))
         await until(lambda: not view(stores).released)
         assert told[KEY] == 3
 
@@ -291,8 +291,8 @@ async def test_a_store_whose_url_lies_in_a_secret_is_read_as_soon_as_the_secret_
         await until(lambda: stores.view(KEY) is not None)
 
 
-def _ended(number: int, phase: Phase, message: str = "") -> Ongoing:
-    return Ongoing(
+def _ended(number: int, phase: TransactionPhase, message: str = "") -> WeightsTransaction:
+    return WeightsTransaction(
         id=number,
         publish=Publish(version=f"v{number}", source=Source(path="/weights")),
         previous="initial",
@@ -318,14 +318,14 @@ async def test_weights_are_announced_once_and_not_those_of_before_the_first_read
     async def announce(_job: JobRecord, what: Announce) -> None:
         announced.append(what)
 
-    await server.store.swap_orders(Orders(revision=1, transaction=_ended(1, "done")))
+    await server.store.swap_fleet_spec(FleetSpec(revision=1, transaction=_ended(1, "done")))
     client = ApiClient(Configuration())
     stores = Stores(Api(client), lambda _key: None, announce)
     try:
         one = record(server.url, serves=True)
         stores.watch(one)
         await until(lambda: stores.view(one.key) is not None)
-        await server.store.swap_orders(Orders(revision=2, transaction=_ended(2, "failed", "why")))
+        await server.store.swap_fleet_spec(FleetSpec(revision=2, transaction=_ended(2, "failed", "why")))
         await until(lambda: bool(announced))
         await asyncio.sleep(2.5)
         assert [what.reason for what in announced] == ["WeightsFailed"]

@@ -1,10 +1,10 @@
 """Turns: a rate over all who ask, in the order in which they asked."""
 
-from openseer_operator.kube.rate_limiter import BURST_SECONDS, Turns
+from openseer_operator.kube.rate_limiter import BURST_SECONDS, RateLimiter
 
 
 def test_no_more_turns_are_given_than_the_rate_allows() -> None:
-    turns, given = Turns(10.0), 0
+    turns, given = RateLimiter(10.0), 0
     for step in range(1000):
         now = 100.0 + step / 100
         given += sum(turns.wait(f"job-{number}", now) == 0.0 for number in range(50))
@@ -12,7 +12,7 @@ def test_no_more_turns_are_given_than_the_rate_allows() -> None:
 
 
 def test_who_comes_when_told_gets_the_turn_and_none_is_passed_over() -> None:
-    turns = Turns(1.0)
+    turns = RateLimiter(1.0)
     now = 100.0
     while turns.wait("first", now) == 0.0:
         pass
@@ -25,7 +25,7 @@ def test_who_comes_when_told_gets_the_turn_and_none_is_passed_over() -> None:
 
 
 def test_asking_again_does_not_lose_the_place() -> None:
-    turns = Turns(1.0)
+    turns = RateLimiter(1.0)
     while turns.wait("one", 100.0) == 0.0:
         pass
     first = turns.wait("one", 100.0)

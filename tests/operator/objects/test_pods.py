@@ -10,9 +10,9 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_core.plan.scaling import template_hash
 from openseer_operator.objects.pods import driver_pod, worker_pod
-from openseer_operator.settings import Settings
+from openseer_operator.settings import OperatorSettings
 
-SETTINGS = Settings(namespace="openseer", worker_image="openseer-worker:1", store_image="openseer-operator:1")
+SETTINGS = OperatorSettings(namespace="openseer", worker_image="openseer-worker:1", store_image="openseer-operator:1")
 UID = "11111111-2222-3333-4444-555555555555"
 GANG = {"parallelism": {"tensor": 2, "nodes": 2}}
 
@@ -28,7 +28,7 @@ def job(labels: dict[str, str] | None = None, **spec: Any) -> RolloutJob:
 
 
 def worker(one: RolloutJob, *, rank: int = 0, avoid: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
-    chosen = Settings("openseer", "openseer-worker:1", "openseer-operator:1", **settings)
+    chosen = OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1", **settings)
     return worker_pod(one, UID, chosen, "openseer-worker:1", index=3, rank=rank, attempt=2, avoid=avoid)
 
 

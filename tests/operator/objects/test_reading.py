@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from openseer_core.plan.observation import Phase, Pod
+from openseer_core.plan.observation import Pod, PodPhase
 from openseer_operator.kube.cache import Cache
 from openseer_operator.objects.reading import read_job, read_pod
 
@@ -60,7 +60,7 @@ def test_a_fresh_pod_is_pending_and_nothing_stands_in_its_way() -> None:
     assert record is not None
     assert (record.key, record.role, record.owner, record.version) == (("team", "sums"), "worker", "u-job", 10)
     assert record.pod == Pod(
-        "sums-worker-3-1", "u-pod", 3, rank=1, template="abc", attempt=4, phase=Phase.PENDING, stamp=None
+        "sums-worker-3-1", "u-pod", 3, rank=1, template="abc", attempt=4, phase=PodPhase.PENDING, stamp=None
     )
 
 
@@ -70,7 +70,7 @@ def test_a_ready_pod_says_where_it_runs_and_how_it_is_stamped() -> None:
     for word, busy in (("false", True), ("true", False)):
         annotations = {"cluster-autoscaler.kubernetes.io/safe-to-evict": word}
         found = seen(pod(status, node="n7", annotations=annotations))
-        assert (found.phase, found.ready, found.node, found.stamp) == (Phase.RUNNING, True, "n7", busy)
+        assert (found.phase, found.ready, found.node, found.stamp) == (PodPhase.RUNNING, True, "n7", busy)
         assert found.conditions == {("PodScheduled", "True"), ("Ready", "True")}
 
 
@@ -109,7 +109,7 @@ def test_an_init_container_that_cannot_start_is_a_problem() -> None:
 def test_a_container_killed_for_memory_says_so_with_its_exit_code() -> None:
     ended = {"exitCode": 137, "reason": "OOMKilled", "startedAt": "2026-01-02T03:04:05Z"}
     found = seen(pod({"phase": "Failed", "containerStatuses": [container({"terminated": ended})]}, node="n1"))
-    assert (found.phase, found.exit_code) == (Phase.FAILED, 137)
+    assert (found.phase, found.exit_code) == (PodPhase.FAILED, 137)
     assert found.problem.startswith("OOMKilled")
 
 
@@ -122,7 +122,7 @@ def test_the_last_words_and_exit_code_are_those_of_our_container_not_of_a_sideca
         ],
     }
     found = seen(pod(status, role="driver"))
-    assert (found.index, found.member, found.exit_code) == (None, "driver", 2)
+    assert (found.index, found.component, found.exit_code) == (None, "driver", 2)
     assert found.message == "error: no such model\n"
 
 
@@ -134,7 +134,7 @@ def test_an_evicted_pod_is_known_as_disrupted_and_why() -> None:
         "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet"}],
     }
     found = seen(pod(status, node="n1"))
-    assert (found.phase, found.exit_code) == (Phase.FAILED, None)
+    assert (found.phase, found.exit_code) == (PodPhase.FAILED, None)
     assert (found.problem, found.message) == ("Evicted", "The node was low on resource: memory.")
     assert ("DisruptionTarget", "True") in found.conditions
 
@@ -146,7 +146,7 @@ def test_a_pod_that_was_asked_to_go_says_when_it_must_be_gone() -> None:
 
 
 def test_a_pod_that_nobody_hears_of_counts_as_running() -> None:
-    assert seen(pod({"phase": "Unknown", "reason": "NodeLost"})).phase is Phase.RUNNING
+    assert seen(pod({"phase": "Unknown", "reason": "NodeLost"})).phase is PodPhase.RUNNING
 
 
 def test_pods_that_are_not_of_a_job_are_left_alone() -> None:
@@ -199,7 +199,7 @@ def test_the_cache_never_replaces_newer_by_older() -> None:
     cache = Cache()
     assert cache.put_pod(pod({"phase": "Running"}, version=11)) == ("team", "sums")
     assert cache.put_pod(pod({"phase": "Pending"}, version=10)) is None
-    assert [one.pod.phase for one in cache.pods(("team", "sums"))] == [Phase.RUNNING]
+    assert [one.pod.phase for one in cache.pods(("team", "sums"))] == [PodPhase.RUNNING]
     assert cache.put_job(job(version=9)) == ("team", "sums")
     assert cache.put_job(job(version=9)) is None
     assert cache.put_job(job(version=10)) == ("team", "sums")

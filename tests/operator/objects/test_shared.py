@@ -9,9 +9,9 @@ from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_operator.objects.shared import shared_objects, store_secret, store_set
-from openseer_operator.settings import Settings
+from openseer_operator.settings import OperatorSettings
 
-SETTINGS = Settings(namespace="openseer", worker_image="openseer-worker:1", store_image="openseer-operator:1")
+SETTINGS = OperatorSettings(namespace="openseer", worker_image="openseer-worker:1", store_image="openseer-operator:1")
 UID = "11111111-2222-3333-4444-555555555555"
 ALWAYS = {"serviceAccount", "config", "workersService", "disruptionBudget"}
 
@@ -27,7 +27,9 @@ def job(**spec: Any) -> RolloutJob:
 
 
 def shared(one: RolloutJob, **settings: Any) -> dict[str, dict[str, Any]]:
-    return shared_objects(one, UID, Settings("openseer", "openseer-worker:1", "openseer-operator:1", **settings))
+    return shared_objects(
+        one, UID, OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1", **settings)
+    )
 
 
 def redis(one: RolloutJob) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def test_the_budget_lets_as_many_workers_go_as_may_be_unavailable(workers: dict[
 
 
 def test_the_disruption_budget_follows_the_workers_wanted_so_that_a_tail_can_be_drained() -> None:
-    settings = Settings("openseer", "openseer-worker:1", "openseer-operator:1")
+    settings = OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1")
     objects = shared_objects(job(workers={"replicas": 6}), UID, settings, 2)
     assert objects["disruptionBudget"]["spec"]["minAvailable"] == 1
 

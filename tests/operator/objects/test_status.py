@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openseer_core.plan.observation import Ending, Failure, Memory, Observation, Outcome, Phase, SickNode
+from openseer_core.plan.observation import Ending, Failure, JobOutcome, Memory, Observation, PodPhase, SickNode
 from openseer_core.plan.plan import Plan, plan
 from openseer_core.queue.messages import BatchProgress
 from openseer_operator.objects.status import Facts, memory_of, refused, status_of, urgent
@@ -40,7 +40,7 @@ MEMORIES = st.builds(
     Memory,
     started_at=st.none() | WHOLE_SECONDS,
     suspended=st.just(False),
-    ending=st.none() | st.builds(Ending, st.sampled_from(Outcome), WORDS, WORDS, WHOLE_SECONDS),
+    ending=st.none() | st.builds(Ending, st.sampled_from(JobOutcome), WORDS, WORDS, WHOLE_SECONDS),
     desired=st.integers(0, 100),
     scaled_at=st.none() | WHOLE_SECONDS,
     scale_reason=WORDS,
@@ -213,6 +213,6 @@ def test_a_running_pod_without_a_store_is_not_available() -> None:
     cluster.step()
     cluster.tick()
     cluster.store_answers = False
-    assert all(pod.phase is Phase.RUNNING for pod in cluster.pods.values())
+    assert all(pod.phase is PodPhase.RUNNING for pod in cluster.pods.values())
     seen = cluster.observe()
     assert conditions(status_of(seen, plan(seen), FACTS, {}))["Available"] == ("False", "StoreUnreachable")

@@ -11,7 +11,7 @@ from openseer_core.errors import EngineError
 from openseer_core.manifest.job import Sampling, Scripted
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
-from openseer_worker.engine import Work
+from openseer_worker.engine import EngineRequest
 from openseer_worker.scripted.engine import ScriptedEngine
 from openseer_worker.scripted.text import drawn_length, scripted_logprobs, scripted_tokens
 from openseer_worker.scripted.virtual_time import run_virtual
@@ -34,7 +34,7 @@ class Play:
     def add(self, key: str, length: int = 0, prompt: int = 4, done: int = 0, **more: Any) -> None:
         tokens = unpack_tokens(scripted_tokens("g", 0, 0, done))
         sampling = more.pop("sampling", Sampling())
-        self.engine.add(Work(key, "g", 0, [1] * prompt, tokens, 1000, sampling, true_length=length, **more))
+        self.engine.add(EngineRequest(key, "g", 0, [1] * prompt, tokens, 1000, sampling, true_length=length, **more))
 
     def collect(self) -> None:
         self.engine.check()
@@ -118,7 +118,7 @@ def test_a_response_that_comes_back_finds_its_tokens_cached() -> None:
         play.add("b", 50, prompt=8, done=21)
         await play.until(60)
 
-    assert played(STEPS, script).engine.figures()["cached_tokens"] == 28
+    assert played(STEPS, script).engine.metrics()["cached_tokens"] == 28
 
 
 @pytest.mark.parametrize("every", [0.25, 50.0])
@@ -131,7 +131,7 @@ def test_blocks_that_do_not_suffice_make_the_newest_work_give_way(every: float) 
         await play.until(300, every)
 
     play = played(STEPS, script)
-    figures = play.engine.figures()
+    figures = play.engine.metrics()
     assert (figures["preemptions"], figures["tokens"], figures["kv_used"]) == (1, 180, 0)
     assert all(play.tokens[key] == unpack_tokens(scripted_tokens("g", 0, 0, 60)) for key in "abc")
 
@@ -142,7 +142,7 @@ def test_works_that_fit_to_the_last_block_never_give_way() -> None:
             play.add(key, 77)
         await play.until(300, 60)
 
-    assert played(STEPS, script).engine.figures()["preemptions"] == 0
+    assert played(STEPS, script).engine.metrics()["preemptions"] == 0
 
 
 def test_slots_are_kept() -> None:
@@ -150,7 +150,7 @@ def test_slots_are_kept() -> None:
         for key in "abcde":
             play.add(key, 5)
         await play.until(3)
-        assert (play.engine.figures()["running"], play.engine.figures()["waiting"]) == (4, 1)
+        assert (play.engine.metrics()["running"], play.engine.metrics()["waiting"]) == (4, 1)
         await play.until(20)
 
     assert played(STEPS, script).ends["e"] == (10.0, FinishReason.STOP)
@@ -161,7 +161,7 @@ def test_why_a_response_ends() -> None:
         play.add("context", 500)
         play.add("forced", 9, sampling=Sampling(force_lengths=True))
         play.add("over", 9, done=9)
-        play.engine.add(Work("length", "g", 0, [1], [], 6, Sampling(ignore_eos=True, logprobs="none")))
+        play.engine.add(EngineRequest("length", "g", 0, [1], [], 6, Sampling(ignore_eos=True, logprobs="none")))
         await play.until(120)
 
     play = played(STEPS, script)
@@ -189,7 +189,7 @@ def test_the_worker_is_woken_when_a_work_ends_and_not_before() -> None:
         loop, woken = asyncio.get_running_loop(), list[float]()
         engine = ScriptedEngine(STEPS)
         engine.start(lambda: woken.append(loop.time()))
-        engine.add(Work("a", "g", 0, [1], [], 100, Sampling(), true_length=30))
+        engine.add(EngineRequest("a", "g", 0, [1], [], 100, Sampling(), true_length=30))
         await asyncio.sleep(50)
         await engine.close()
         return woken

@@ -35,9 +35,9 @@ def test_two_ranks_verify_the_drafts_of_the_first(player: Player) -> None:
     first = player.run(of(0, RAW))[0]
     assert len(first.tokens) == ROOM
     group = NAMES.new()
-    news = DraftNews(rows=[(group, 0, 0, pack_tokens(first.tokens))], weights={"nobody": 2.0}, released=["none"])
+    news = DraftNews(rows=[(group, 0, 0, pack_tokens(first.tokens))], importance={"nobody": 2.0}, released=["none"])
     assert asyncio.run(player.engine.feed(news)) == [ROOM]
-    accepted, steps = figure(player, "accepted_siblings"), int(player.engine.figures()["steps"])
+    accepted, steps = figure(player, "accepted_siblings"), int(player.engine.metrics()["steps"])
     again, goes_on = player.run(
         of(0, RAW, group=group, index=1), of(0, RAW, group=group, index=2, tokens=first.tokens[:50])
     )
@@ -45,7 +45,7 @@ def test_two_ranks_verify_the_drafts_of_the_first(player: Player) -> None:
     assert again.logprobs == pytest.approx(first.logprobs, abs=1e-4)
     assert goes_on.tokens == first.tokens[50:]
     assert figure(player, "accepted_siblings") > accepted + ROOM / 2
-    assert int(player.engine.figures()["steps"]) - steps < ROOM / 2
+    assert int(player.engine.metrics()["steps"]) - steps < ROOM / 2
 
 
 def test_raw_logprobs_of_drafts_are_the_models_own(player: Player, folder: Path) -> None:

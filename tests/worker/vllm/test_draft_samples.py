@@ -14,7 +14,7 @@ import pytest
 
 from openseer_core.manifest.job import Sampling
 from openseer_draft.drafter import Drafter, Drafts
-from openseer_worker.engine import Work
+from openseer_worker.engine import EngineRequest
 from openseer_worker.vllm.environment import is_cpu_build
 from tests.worker.drafting import NAMES, PROMPTS, drafting_player
 from tests.worker.player import PROMPT, Player
@@ -113,7 +113,9 @@ def surprise(player: Player, chances: dict[tuple[int, ...], float], sampling: Sa
     """How many standard deviations the samples' chi-square is from its mean."""
     group = NAMES.new()
     works = [
-        Work(f"{group}-{number}", group, number % 64, PROMPTS[0], [], LONG, sampling, number if number % 2 else None)
+        EngineRequest(
+            f"{group}-{number}", group, number % 64, PROMPTS[0], [], LONG, sampling, number if number % 2 else None
+        )
         for number in range(SAMPLES)
     ]
     seen = Counter(tuple(response.tokens) for response in player.run(*works))
@@ -144,7 +146,7 @@ def test_samples_with_drafts_have_the_models_distribution(
     drafted = stubborn.drafted
     assert abs(surprise(player, chances, sampling)) < FAR
     assert stubborn.drafted > drafted + SAMPLES
-    assert player.engine.figures()["drafts"] == "on"
+    assert player.engine.metrics()["drafts"] == "on"
 
 
 def test_an_acceptance_that_favours_drafts_would_be_noticed(

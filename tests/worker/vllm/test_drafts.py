@@ -36,7 +36,7 @@ def plain(folder: Path) -> list[Response]:
     engine = VllmEngine(model(folder), Parallelism(), Sampling(), cache_salt="plain")
     try:
         assert not engine.drafts
-        assert engine.figures()["drafts"] == "off: it was not asked for"
+        assert engine.metrics()["drafts"] == "off: it was not asked for"
         player = Player(engine)
         return [player.run(of(number, GREEDY))[0] for number in range(len(PROMPTS))]
     finally:
@@ -100,14 +100,14 @@ def test_a_response_drafted_from_itself_is_the_same_up_to_the_contexts_end(
 def test_siblings_make_it_faster_and_change_nothing(player: Player, plain: list[Response]) -> None:
     group = NAMES.new()
     told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))], weights={"nobody": 2.0})
-    steps, accepted = int(player.engine.figures()["steps"]), figure(player, "accepted_siblings")
+    steps, accepted = int(player.engine.metrics()["steps"]), figure(player, "accepted_siblings")
     responses = player.run(*(of(0, GREEDY, group=group, index=1 + index) for index in range(3)))
     for response in responses:
         assert len(response.tokens) == ROOM
         expect(response, plain[0])
     assert figure(player, "accepted_siblings") > accepted + ROOM
-    assert int(player.engine.figures()["steps"]) - steps < ROOM / 2
-    assert player.engine.figures()["drafts"] == "on"
+    assert int(player.engine.metrics()["steps"]) - steps < ROOM / 2
+    assert player.engine.metrics()["drafts"] == "on"
 
 
 def test_a_batch_of_long_short_wrong_and_no_drafts_changes_nothing(player: Player, plain: list[Response]) -> None:
@@ -171,14 +171,14 @@ def test_an_aborted_response_goes_on_where_it_was(player: Player, plain: list[Re
 
 
 def test_responses_that_give_way_to_others_and_come_back_are_the_same(player: Player, plain: list[Response]) -> None:
-    before = int(player.engine.figures()["preemptions"])
+    before = int(player.engine.metrics()["preemptions"])
     group = NAMES.new()
     told(player, rows=[(group, 0, 0, pack_tokens(plain[6].tokens))])
     works = [of(6, GREEDY, group=group, index=1), *(of(number, GREEDY) for number in range(6))]
     for number, response in zip([6, *range(6)], player.run(*works), strict=True):
         expect(response, plain[number])
         assert len(response.tokens) == ROOM
-    assert int(player.engine.figures()["preemptions"]) > before
+    assert int(player.engine.metrics()["preemptions"]) > before
 
 
 def test_drafts_take_no_block_that_a_response_of_its_length_would_not_have(
@@ -187,9 +187,9 @@ def test_drafts_take_no_block_that_a_response_of_its_length_would_not_have(
     """Three responses fill the cache to the last block, with drafts too."""
     group = NAMES.new()
     told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
-    before = int(player.engine.figures()["preemptions"])
+    before = int(player.engine.metrics()["preemptions"])
     player.run(*(of(0, GREEDY, group=group, index=1 + index) for index in range(3)))
-    assert int(player.engine.figures()["preemptions"]) == before
+    assert int(player.engine.metrics()["preemptions"]) == before
 
 
 def test_whatever_ends_a_response_cuts_it_within_a_draft(player: Player, plain: list[Response]) -> None:
@@ -298,7 +298,7 @@ def test_a_canary_is_scored_beside_drafts(player: Player, plain: list[Response])
 def test_figures_add_up(player: Player) -> None:
     player.run(of(0, GREEDY, 20))
     time.sleep(0.1)
-    figures = {name: value for name, value in player.engine.figures().items() if isinstance(value, float | int)}
+    figures = {name: value for name, value in player.engine.metrics().items() if isinstance(value, float | int)}
     sources = ("own", "siblings", "earlier", "prompt")
     assert figures["drafted_tokens"] == sum(figures[f"drafted_{source}"] for source in sources)
     assert figures["accepted_tokens"] == sum(figures[f"accepted_{source}"] for source in sources)
@@ -314,7 +314,7 @@ def test_a_drafter_that_fails_ends_drafting_and_nothing_else(player: Player, pla
     def step(*_: Any) -> None:
         raise RuntimeError("no memory")
 
-    assert player.engine.figures()["drafts"] == "on"
+    assert player.engine.metrics()["drafts"] == "on"
     inside = proposer(player)
     inside._drafter.step = step
     responses = player.run(of(1, GREEDY), of(2, GREEDY))
@@ -322,4 +322,4 @@ def test_a_drafter_that_fails_ends_drafting_and_nothing_else(player: Player, pla
         expect(response, whole)
     time.sleep(0.1)
     assert not player.engine.drafts
-    assert player.engine.figures()["drafts"] == "off: the drafter failed: no memory"
+    assert player.engine.metrics()["drafts"] == "off: the drafter failed: no memory"

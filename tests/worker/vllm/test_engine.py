@@ -15,7 +15,7 @@ from openseer_core.errors import EngineError
 from openseer_core.manifest.job import Parallelism, Sampling
 from openseer_core.queue.states import FinishReason
 from openseer_text.stop_strings import Decode, visible_text
-from openseer_worker.engine import Work
+from openseer_worker.engine import EngineRequest
 from openseer_worker.request_seeds import derive_seed
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build
@@ -236,32 +236,32 @@ def test_without_a_seed_every_draw_is_new_and_with_one_it_repeats(player: Player
 
 def test_the_workers_count_of_blocks_is_the_engines(player: Player) -> None:
     """Three responses fill the cache to the last block; a fourth is one too many."""
-    before = player.engine.figures()["preemptions"]
+    before = player.engine.metrics()["preemptions"]
     player.run(*(work(Sampling(ignore_eos=True), CONTEXT) for _ in range(3)))
-    assert player.engine.figures()["preemptions"] == before == 0
+    assert player.engine.metrics()["preemptions"] == before == 0
     crowd = player.run(*(work(Sampling(ignore_eos=True), CONTEXT) for _ in range(5)))
     assert {len(response.tokens) for response in crowd} == {CONTEXT - len(PROMPT)}
-    assert int(player.engine.figures()["preemptions"]) > 0
+    assert int(player.engine.metrics()["preemptions"]) > 0
 
 
 def test_figures_tell_what_runs(player: Player) -> None:
-    steps = int(player.engine.figures()["steps"])
+    steps = int(player.engine.metrics()["steps"])
     responses = [player.add(work(GREEDY, 200)) for _ in range(2)]
     seen: list[dict[str, Any]] = []
     while not all(response.finish for response in responses):
-        seen.append(player.engine.figures())
+        seen.append(player.engine.metrics())
         player.poll()
         time.sleep(0.005)
     assert max(figures["running"] for figures in seen) == 2
     assert 0 < max(figures["kv_used"] for figures in seen) <= 2 * 8 / BLOCKS
-    after = player.engine.figures()
+    after = player.engine.metrics()
     assert int(after["steps"]) >= steps + 200
     assert (after["running"], after["waiting"], after["kv_used"]) == (0, 0, 0.0)
     assert int(after["cached_tokens"]) > 0
 
 
 def test_a_work_that_vllm_refuses_ends_alone(player: Player) -> None:
-    strange = Work("strange", "g", 0, [10**6], [], 5, GREEDY)
+    strange = EngineRequest("strange", "g", 0, [10**6], [], 5, GREEDY)
     refused, fine = player.run(strange, work(GREEDY, 5))
     assert (refused.finish, fine.finish) == (FinishReason.INFRA_FAILED, FinishReason.LENGTH)
     assert "1000000" in refused.stop_reason

@@ -16,7 +16,7 @@ from openseer_core.manifest.job import Model, Parallelism, Sampling
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
 from openseer_core.weights.canary import CANARY_TOLERANCE
-from openseer_worker.engine import NewWeights, Work
+from openseer_worker.engine import EngineRequest, NewWeights
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build, prepare
 from tests.repository import ROOT
@@ -68,7 +68,7 @@ def forward(folder: Path, tokens: list[int]) -> list[float]:
 
 async def generate(engine: VllmEngine, key: str) -> tuple[list[int], list[float]]:
     """A greedy response to the usual prompt."""
-    engine.add(Work(key, "g", 0, PROMPT, [], MAX_TOKENS, GREEDY))
+    engine.add(EngineRequest(key, "g", 0, PROMPT, [], MAX_TOKENS, GREEDY))
     tokens: list[int] = []
     logprobs: list[float] = []
     while True:
@@ -115,17 +115,17 @@ def test_after_a_load_the_engine_is_as_one_that_began_with_those_weights(others:
         assert close(await engine.score(TOKENS), forward(OWN, TOKENS))
         await engine.load_weights(NewWeights("job@v1#1", first))
         assert close(await engine.score(TOKENS), forward(first, TOKENS))
-        cached = int(engine.figures()["cached_tokens"])
+        cached = int(engine.metrics()["cached_tokens"])
         await engine.load_weights(NewWeights("job@v2#2", second))
         assert close(await engine.score(TOKENS), forward(second, TOKENS))
         assert not close(await engine.score(TOKENS), forward(first, TOKENS))
         new = await generate(engine, "b")
-        assert int(engine.figures()["cached_tokens"]) == cached
+        assert int(engine.metrics()["cached_tokens"]) == cached
         assert new[0] == fresh["second"][0] != old[0]
         assert new[1] == pytest.approx(fresh["second"][1], abs=1e-4)
         # What the prompt's cached blocks are worth is the new model's too.
         again = await generate(engine, "c")
-        assert int(engine.figures()["cached_tokens"]) > cached
+        assert int(engine.metrics()["cached_tokens"]) > cached
         assert again[0] == new[0]
         everything = forward(second, PROMPT + again[0])[len(PROMPT) - 1 :]
         assert again[1] == pytest.approx(everything, abs=2e-4)
@@ -173,7 +173,7 @@ def test_weights_that_do_not_fit_are_refused_and_the_engine_goes_on(others: tupl
                 await engine.load_weights(NewWeights("x", folder))
         with pytest.raises(LoadError, match="runs on a CPU"):
             await engine.load_weights(NewWeights("x", transfer={"update": {}}))
-        engine.add(Work("long", "g", 0, PROMPT, [], 150, GREEDY))
+        engine.add(EngineRequest("long", "g", 0, PROMPT, [], 150, GREEDY))
         with pytest.raises(LoadError, match="1 responses are still running"):
             await engine.load_weights(NewWeights("x", others[0]))
         engine.abort("long")

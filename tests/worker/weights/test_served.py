@@ -9,7 +9,7 @@ from openseer_core.errors import EngineError
 from openseer_core.queue.messages import Result
 from openseer_core.queue.states import Status
 from openseer_core.weights.publish import Canary, Source
-from openseer_core.weights.transaction import Drain, cancel
+from openseer_core.weights.transaction import DrainWorkers, cancel
 from openseer_worker.scripted.text import scripted_scores
 from openseer_worker.weights.files import digest
 from tests.worker.fleet import Fleet, play
@@ -171,7 +171,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
         assert told.replaced == ("worker-1",)
         assert told.message == "worker-1: not done with load within 5 s"
         await fleet.tasks["worker-1"]
-        assert fleet.actions[0] == Drain(("worker-1",))
+        assert fleet.actions[0] == DrainWorkers(("worker-1",))
         fleet.start(1)
         await fleet.results(0)
         assert fleet.engines["worker-1"].loaded == "v1"
@@ -212,13 +212,13 @@ def test_a_canary_that_agrees_is_reported_also_by_who_loads_later(tmp_path: Path
         await fleet.until("done")
         fleet.start(2)
         await asyncio.sleep(2)
-        told = [one.info.weights for one in await fleet.store.workers()]
+        told = [one.heartbeat.weights for one in await fleet.store.workers()]
         assert [(report.version, report.difference) for report in told if report is not None] == [("v1", 0.0)] * 3
         (tmp_path / "v1" / "content").write_text("written over")
         fleet.start(3)
         await fleet.results(0)
         await asyncio.sleep(5)
-        last = (await fleet.store.workers())[-1].info.weights
+        last = (await fleet.store.workers())[-1].heartbeat.weights
         assert last is not None
         assert (last.version, last.mismatch) == ("", True)
         assert not fleet.tasks["worker-3"].done()
@@ -231,8 +231,8 @@ def test_a_cancelled_load_goes_back(tmp_path: Path) -> None:
         fleet.engines["worker-1"].hangs = True
         await fleet.publish(mode="keep")
         await fleet.until("load")
-        orders = cancel(await fleet.store.orders(), fleet.now())
-        assert await fleet.store.swap_orders(orders)
+        orders = cancel(await fleet.store.fleet_spec(), fleet.now())
+        assert await fleet.store.swap_fleet_spec(orders)
         fleet.kill("worker-1")
         told = await fleet.until("failed")
         assert told.message.startswith("aborted by request")
@@ -242,16 +242,18 @@ def test_a_cancelled_load_goes_back(tmp_path: Path) -> None:
 
 
 async def rest(fleet: Fleet, how: str | None) -> None:
-    orders = await fleet.store.orders()
+    orders = await fleet.store.fleet_spec()
     update = {"rest": how, "revision": orders.revision + 1, "rest_since": fleet.now()}
-    assert await fleet.store.swap_orders(orders.model_copy(update=update))
+    assert await fleet.store.swap_fleet_spec(orders.model_copy(update=update))
 
 
 def test_a_worker_sleeps_with_nothing_in_hand_and_wakes_with_what_was_published_meanwhile(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await rest(fleet, "sleep")
         await asyncio.sleep(1.5)
-        sleepers = [one for one in await fleet.store.workers() if one.info.weights and one.info.weights.asleep]
+        sleepers = [
+            one for one in await fleet.store.workers() if one.heartbeat.weights and one.heartbeat.weights.asleep
+        ]
         assert [(one.name, one.inflight) for one in sleepers] == [("worker-0", 0), ("worker-1", 0)]
         claims = len(fleet.store.claimed)
         await fleet.publish(mode="keep")
@@ -261,7 +263,7 @@ def test_a_worker_sleeps_with_nothing_in_hand_and_wakes_with_what_was_published_
         assert len(fleet.store.claimed) == claims
         await rest(fleet, None)
         assert versions(await fleet.results(0)) == {("initial", "v1")}
-        told = [one.info.weights for one in await fleet.store.workers()]
+        told = [one.heartbeat.weights for one in await fleet.store.workers()]
         assert not [report for report in told if report is None or report.asleep]
 
     play(tmp_path, story)

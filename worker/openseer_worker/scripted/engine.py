@@ -15,7 +15,7 @@ from openseer_core.errors import EngineError, LoadError
 from openseer_core.manifest.job import Scripted
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import ITEM_BYTES, unpack_tokens
-from openseer_worker.engine import DraftNews, EngineProfile, NewWeights, Progress, Work
+from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewWeights
 from openseer_worker.scripted.text import planned_end, scripted_logprobs, scripted_scores, scripted_tokens
 from openseer_worker.weights.files import check_files, digest
 
@@ -32,7 +32,7 @@ _PROMPT = -1
 class _Play:
     """A work being played. While it runs it has `before + (steps - since)` new tokens."""
 
-    work: Work
+    work: EngineRequest
     target: int
     reason: FinishReason
     before: int = 0
@@ -114,7 +114,7 @@ class ScriptedEngine:
             self._loop.call_soon(wake)
         self._go_on()
 
-    def add(self, work: Work) -> None:
+    def add(self, work: EngineRequest) -> None:
         self._settle()
         target, reason = planned_end(work, self.profile.context_tokens)
         play = _Play(work, target - len(work.tokens), reason)
@@ -134,7 +134,7 @@ class ScriptedEngine:
             self._end(self._stop(self._running[key], grown=True), FinishReason.ABORTED)
         self._go_on()
 
-    def collect(self) -> list[Progress]:
+    def collect(self) -> list[EngineOutput]:
         self._settle()
         ended, self._ended = self._ended, []
         plays = [*self._running.values(), *self._waiting, *ended]
@@ -142,7 +142,7 @@ class ScriptedEngine:
         self._go_on()
         return progress
 
-    def figures(self) -> dict[str, float | int | str]:
+    def metrics(self) -> dict[str, float | int | str]:
         self._settle()
         return {
             "steps": self._steps,
@@ -194,14 +194,14 @@ class ScriptedEngine:
     def _new_tokens(self, play: _Play) -> int:
         return play.before + (self._steps - play.since if play.key in self._running else 0)
 
-    def _progress(self, play: _Play) -> Progress:
+    def _progress(self, play: _Play) -> EngineOutput:
         work, begin, new_tokens = play.work, len(play.work.tokens), self._new_tokens(play)
         span = (work.group, work.index, begin + play.collected, begin + new_tokens)
         play.collected = new_tokens
         tokens = scripted_tokens(*span)
         logprobs = scripted_logprobs(*span) if work.sampling.logprobs != "none" else b""
         last = unpack_tokens(tokens[-ITEM_BYTES:]) if play.finish == FinishReason.STOP else []
-        return Progress(play.key, tokens, logprobs, play.finish, str(last[0]) if last else "")
+        return EngineOutput(play.key, tokens, logprobs, play.finish, str(last[0]) if last else "")
 
     def _end(self, play: _Play, reason: FinishReason) -> None:
         play.finish = reason

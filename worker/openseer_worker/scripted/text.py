@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import ITEM_BYTES, count_items, pack_logprobs, pack_tokens
-from openseer_worker.engine import Work
+from openseer_worker.engine import EngineRequest
 
 VOCABULARY = 50021
 """Token ids are below this prime, and no two of as many neighbours are equal: a lost or doubled token shows."""
@@ -37,7 +37,7 @@ def scripted_scores(content: str, tokens: list[int]) -> list[float]:
     return [-(int.from_bytes(blake2b(one, digest_size=4).digest(), "big") + 1) / 2**28 for one in prefixes]
 
 
-def planned_end(work: Work, context_tokens: int) -> tuple[int, FinishReason]:
+def planned_end(work: EngineRequest, context_tokens: int) -> tuple[int, FinishReason]:
     """The length of the whole response, and why it ends there."""
     forced = work.true_length > 0 and work.sampling.force_lengths
     if forced:
@@ -50,7 +50,7 @@ def planned_end(work: Work, context_tokens: int) -> tuple[int, FinishReason]:
     return (room, FinishReason.CONTEXT_FULL) if room < length else (length, reason)
 
 
-def _own_length(work: Work) -> int:
+def _own_length(work: EngineRequest) -> int:
     if work.true_length > 0:
         return work.true_length
     if work.sampling.ignore_eos:

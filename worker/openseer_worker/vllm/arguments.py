@@ -19,8 +19,8 @@ from vllm.exceptions import VLLMValidationError
 
 from openseer_core.errors import ModelError, OpenseerError
 from openseer_core.manifest.job import Logprobs, Model, Parallelism, Speculation
-from openseer_worker.engine import Work
-from openseer_worker.gang import Place
+from openseer_worker.engine import EngineRequest
+from openseer_worker.gang import GangPlace
 
 _LOGPROBS_MODES = {"sampled": "processed_logprobs", "raw": "raw_logprobs", "none": "processed_logprobs"}
 _CPU_KV_BYTES = 256 * 2**20
@@ -40,7 +40,7 @@ def engine_arguments(
     logprobs: Logprobs,
     *,
     on_cpu: bool,
-    place: Place | None = None,
+    place: GangPlace | None = None,
     speculation: Speculation | None = None,
 ) -> EngineArgs:
     """The arguments of the engine, in a gang those of the rank at `place`. `speculation`: None when it does not draft.
@@ -86,7 +86,7 @@ def engine_arguments(
         return EngineArgs(**values)
 
 
-def sampling_params(work: Work, remaining: int, *, log_probabilities: bool) -> SamplingParams:
+def sampling_params(work: EngineRequest, remaining: int, *, log_probabilities: bool) -> SamplingParams:
     """What vLLM is asked for: at most `remaining` tokens more. Stop strings are not among it: we check those."""
     sampling = work.sampling
     forced = is_forced(work)
@@ -106,12 +106,12 @@ def sampling_params(work: Work, remaining: int, *, log_probabilities: bool) -> S
     )
 
 
-def is_forced(work: Work) -> bool:
+def is_forced(work: EngineRequest) -> bool:
     """True when the length of the response is given, so that nothing else ends it."""
     return work.sampling.force_lengths and work.true_length > 0
 
 
-def token_limit(work: Work) -> int:
+def token_limit(work: EngineRequest) -> int:
     """The length of the whole response at which it ends."""
     return work.true_length if is_forced(work) else work.max_tokens
 
@@ -159,7 +159,7 @@ def _draft_values(speculation: Speculation, own: Any) -> dict[str, Any]:
     }
 
 
-def _gang_values(place: Place) -> dict[str, Any]:
+def _gang_values(place: GangPlace) -> dict[str, Any]:
     """What makes an engine one rank of several nodes: vLLM's own multi-node executor, without Ray."""
     return {
         "distributed_executor_backend": "mp",

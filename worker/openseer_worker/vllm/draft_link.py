@@ -51,7 +51,7 @@ class DraftLink:
 
     def feed(self, news: DraftNews) -> list[int]:
         """Hands news over; tokens known then of each row's response."""
-        return self._ask("feed", news.rows, news.earlier, news.weights, news.released) or []
+        return self._ask("feed", news.rows, news.earlier, news.importance, news.released) or []
 
     def read(self, *, at_rest: bool) -> None:
         """Takes the drafter's figures anew, if they are old enough or nothing runs any more."""

@@ -24,11 +24,11 @@ from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import pack_tokens
 from openseer_core.worker.speculation_enabled import MIN_P_IGNORED
 from openseer_text.stop_strings import Decode, StopChecker
-from openseer_worker.engine import DraftNews, NewWeights, Progress, Work
-from openseer_worker.gang import Place
+from openseer_worker.engine import DraftNews, EngineOutput, EngineRequest, NewWeights
+from openseer_worker.gang import GangPlace
 from openseer_worker.vllm import environment, weight_loading
 from openseer_worker.vllm.draft_link import DraftLink
-from openseer_worker.vllm.engine_calls import Call
+from openseer_worker.vllm.engine_calls import EngineCall
 from openseer_worker.vllm.outputs import Running, Yield, read
 from openseer_worker.vllm.profile import profile_of
 
@@ -82,7 +82,7 @@ class VllmEngine:
         sampling: Sampling | None = None,
         *,
         cache_salt: str,
-        place: Place | None = None,
+        place: GangPlace | None = None,
         speculation: Speculation | None = None,
         no_drafts: str = "it was not asked for",
     ) -> None:
@@ -109,8 +109,8 @@ class VllmEngine:
         if speculation is not None:
             self._drafts.start(self._inputs, self.profile, sampling or Sampling(), speculation.max_tokens)
         self._lock = threading.Condition()
-        self._commands: list[Work | str] = []
-        self._calls: list[Call] = []
+        self._commands: list[EngineRequest | str] = []
+        self._calls: list[EngineCall] = []
         self._gathered: dict[str, _Gathered] = {}
         self._closing = False
         self._failure: EngineError | None = None
@@ -150,7 +150,7 @@ class VllmEngine:
         self._thread = threading.Thread(target=self._run, name="openseer-engine", daemon=True)
         self._thread.start()
 
-    def add(self, work: Work) -> None:
+    def add(self, work: EngineRequest) -> None:
         self._command(work)
 
     def abort(self, key: str) -> None:
@@ -186,7 +186,7 @@ class VllmEngine:
 
     async def _call(self, act: Callable[[], _Result]) -> _Result:
         """Has the engine's thread do something between two steps."""
-        call = Call(act)
+        call = EngineCall(act)
         with self._lock:
             if self._closing:
                 raise LoadError("the engine has ended")
@@ -194,20 +194,20 @@ class VllmEngine:
             self._lock.notify()
         return await asyncio.wrap_future(call.outcome)
 
-    def _command(self, command: Work | str) -> None:
+    def _command(self, command: EngineRequest | str) -> None:
         with self._lock:
             self._commands.append(command)
             self._lock.notify()
 
-    def collect(self) -> list[Progress]:
+    def collect(self) -> list[EngineOutput]:
         with self._lock:
             gathered, self._gathered = self._gathered, {}
         return [
-            Progress(key, pack_tokens(part.tokens), bytes(part.logprobs), part.finish, part.stop_reason)
+            EngineOutput(key, pack_tokens(part.tokens), bytes(part.logprobs), part.finish, part.stop_reason)
             for key, part in gathered.items()
         ]
 
-    def figures(self) -> dict[str, float | int | str]:
+    def metrics(self) -> dict[str, float | int | str]:
         stats = self._stats if self._running else None
         return {
             "steps": self._steps,
@@ -269,7 +269,7 @@ class VllmEngine:
         if self._running:
             raise LoadError(f"{len(self._running)} responses are still running")
 
-    def _next_commands(self) -> list[Work | str] | None:
+    def _next_commands(self) -> list[EngineRequest | str] | None:
         """The commands since the last step; waits for one while nothing runs. None when the engine is to end."""
         with self._lock:
             while not (self._commands or self._calls or self._running or self._closing):
@@ -277,12 +277,12 @@ class VllmEngine:
             commands, self._commands = self._commands, []
             return None if self._closing else commands
 
-    def _apply(self, commands: list[Work | str]) -> bool:
+    def _apply(self, commands: list[EngineRequest | str]) -> bool:
         """Hands works to vLLM and takes back aborted ones; True when a work has ended."""
         ended: dict[str, tuple[FinishReason, str]] = {}
         aborted: list[str] = []
         for command in commands:
-            if isinstance(command, Work):
+            if isinstance(command, EngineRequest):
                 refused = self._admit(command)
                 if refused is not None:
                     ended[command.key] = refused
@@ -297,7 +297,7 @@ class VllmEngine:
                 part.finish, part.stop_reason = finish, reason
         return bool(ended)
 
-    def _admit(self, work: Work) -> tuple[FinishReason, str] | None:
+    def _admit(self, work: EngineRequest) -> tuple[FinishReason, str] | None:
         """Gives a work to vLLM; instead, the reason why it has ended already or cannot run."""
         limit = self._arguments.token_limit(work)
         if len(work.tokens) >= limit:
@@ -316,7 +316,7 @@ class VllmEngine:
             return FinishReason.INFRA_FAILED, str(error)
         return None
 
-    def _submit(self, work: Work, limit: int, log_probabilities: bool) -> None:
+    def _submit(self, work: EngineRequest, limit: int, log_probabilities: bool) -> None:
         from vllm.inputs.engine import tokens_input
 
         params = self._arguments.sampling_params(work, limit - len(work.tokens), log_probabilities=log_probabilities)
@@ -327,7 +327,7 @@ class VllmEngine:
         self._core.add_request(request)
         self._running[work.key] = Running(len(work.tokens), limit, log_probabilities, checker)
 
-    def _checker(self, work: Work) -> StopChecker | None:
+    def _checker(self, work: EngineRequest) -> StopChecker | None:
         sampling = work.sampling
         if not sampling.stop or self._arguments.is_forced(work):
             return None

@@ -11,7 +11,7 @@ _LOG = logging.getLogger(__name__)
 _REASON_CHARS = 500
 
 
-class Call:
+class EngineCall:
     """One such thing. Whatever goes wrong is a LoadError: an engine that broke by it shows at its next step."""
 
     def __init__(self, act: Callable[[], Any]) -> None:

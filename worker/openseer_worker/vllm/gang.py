@@ -11,7 +11,7 @@ machines, and with pipeline stages, it has not been run yet.
 from typing import Any
 
 from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
-from openseer_worker.gang import Place
+from openseer_worker.gang import GangPlace
 from openseer_worker.vllm import environment
 from openseer_worker.vllm.engine import preload
 
@@ -27,7 +27,7 @@ class VllmRank:
         model: Model,
         parallelism: Parallelism,
         sampling: Sampling,
-        place: Place,
+        place: GangPlace,
         speculation: Speculation | None = None,
     ) -> None:
         preload(model.path)

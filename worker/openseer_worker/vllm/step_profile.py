@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openseer_core.manifest.job import Sampling
-from openseer_worker.engine import EngineProfile, Work
+from openseer_worker.engine import EngineProfile, EngineRequest
 
 PROFILE_SECONDS = 3.0
 """Most time that the profile takes; what a slow model has not shown by then, it shows at work."""
@@ -30,7 +30,7 @@ _GROUP = "step-profile"
 _SPARE_TOKENS = 2 * max(LENGTHS)
 _SEED = 1
 
-Costs = dict[tuple[int, int], float]
+StepCosts = dict[tuple[int, int], float]
 """(rows, drafts per row) → seconds of a step."""
 
 
@@ -59,14 +59,14 @@ class Probe:
         return [(length, median(found)) for length, found in self._seconds.items() if found]
 
 
-def measure(core: Any, inputs: Any, profile: EngineProfile, sampling: Sampling, most: int) -> Costs:
+def measure(core: Any, inputs: Any, profile: EngineProfile, sampling: Sampling, most: int) -> StepCosts:
     """Profiles an engine that has not begun to work; at most `most` drafts per row. Leaves nothing in its cache."""
     lengths = [length for length in LENGTHS if length <= most]
     tokens = ROUNDS * len(lengths) + _SPARE_TOKENS
     each = -(-(PROMPT_TOKENS + tokens) // profile.block_tokens)
     full = min(profile.slots, profile.blocks // each)
     deadline = time.monotonic() + PROFILE_SECONDS
-    costs: Costs = {}
+    costs: StepCosts = {}
     if PROMPT_TOKENS + tokens >= profile.context_tokens:
         return costs
     # The extremes first: they decide whether drafts pay at all.
@@ -83,7 +83,7 @@ def measure(core: Any, inputs: Any, profile: EngineProfile, sampling: Sampling, 
     return costs
 
 
-def best_gain(costs: Costs) -> float:
+def best_gain(costs: StepCosts) -> float:
     """How many times as fast the engine would be at best, were all drafts accepted; infinite when not measured."""
     gains = [
         (1 + length) * costs[rows, 0] / seconds
@@ -104,7 +104,7 @@ def _play(core: Any, inputs: Any, sampling: Sampling, rows: int, tokens: int, de
     prompts = drawn.integers(0, inputs.model_config.get_vocab_size(), (rows, PROMPT_TOKENS)).tolist()
     running: set[str] = set()
     for index, prompt in enumerate(prompts):
-        work = Work(f"{_GROUP}-{rows}-{index}", _GROUP, index, prompt, [], tokens, plain)
+        work = EngineRequest(f"{_GROUP}-{rows}-{index}", _GROUP, index, prompt, [], tokens, plain)
         params = vllm_arguments.sampling_params(work, tokens, log_probabilities=sampling.logprobs != "none")
         request = inputs.process_inputs(work.key, tokens_input(prompt, cache_salt=_GROUP), params, ("generate",))
         request.external_req_id = work.key

@@ -9,9 +9,16 @@ from typing import Any
 from openseer_core.errors import LoadError
 from openseer_core.ids import INITIAL_VERSION
 from openseer_core.weights.canary import canary_difference, canary_tolerance
-from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.publish import Canary, Source
-from openseer_core.weights.worker_step import Have, Target, Todo, Try, the_try, todo
+from openseer_core.weights.worker_step import (
+    Attempt,
+    WeightsState,
+    WeightsTarget,
+    WorkerStep,
+    current_attempt,
+    next_step,
+)
 from openseer_core.worker.heartbeat import WeightsReport
 from openseer_worker.engine import Engine, NewWeights
 from openseer_worker.weights.files import WeightFiles
@@ -30,9 +37,9 @@ class ServedWeights:
         self._salt = salt
         self._wake = wake
         self._files = WeightFiles()
-        self._have = Have()
+        self._have = WeightsState()
         self._report = WeightsReport(version=INITIAL_VERSION)
-        self._orders = Orders()
+        self._orders = FleetSpec()
         self._act: asyncio.Task[None] | None = None
         self._fetch: asyncio.Task[None] | None = None
         self._retry_at = 0.0
@@ -58,34 +65,34 @@ class ServedWeights:
         """Whether the engine has given the GPU's memory back."""
         return self._have.asleep
 
-    def hurries(self, held: int) -> bool:
+    def is_urgent(self, held: int) -> bool:
         """Whether the next orders are near: the fleet waits for this worker, or it waits for the fleet."""
-        ongoing = self._orders.ongoing
+        ongoing = self._orders.active_transaction
         if ongoing is None:
             return self._act is not None or self._orders.rest is not None
         drains = ongoing.phase == "quiesce" and ongoing.publish.mode == "drain"
         return not (drains and held)
 
-    def obey(self, orders: Orders) -> None:
+    def follow(self, orders: FleetSpec) -> None:
         """Takes newer orders."""
         self._orders = orders
-        ongoing = orders.ongoing
+        ongoing = orders.active_transaction
         self._files.keep([orders.source, *([ongoing.publish.source] if ongoing is not None else [])])
 
-    def look(self, held: int) -> Todo:
+    def look(self, held: int) -> WorkerStep:
         """What comes next for a worker that holds `held` responses; begins what is to be done beside it."""
         self._reap()
         if self._act is not None:  # it is not asked what follows before that has ended
-            return Todo()
-        step = todo(self._orders, self._have_now(), held)
+            return WorkerStep()
+        step = next_step(self._orders, self._have_now(), held)
         if step.confirms:
             self._confirm(step.confirms)
         if step.fetch is not None and self._fetch is None:
-            self._fetch = self._begin(self._read_ahead(step.fetch, the_try(self._orders)))
+            self._fetch = self._begin(self._read_ahead(step.fetch, current_attempt(self._orders)))
         if step.load is not None:
-            self._act = self._begin(self._load(step.load, the_try(self._orders)))
+            self._act = self._begin(self._load(step.load, current_attempt(self._orders)))
         elif step.sleep or step.wake:
-            self._act = self._begin(self._rest(the_try(self._orders), asleep=step.sleep))
+            self._act = self._begin(self._rest(current_attempt(self._orders), asleep=step.sleep))
         return step if self._act is None else replace(step, claims=False)
 
     async def close(self) -> None:
@@ -112,7 +119,7 @@ class ServedWeights:
             done, self._fetch = self._fetch, None
             done.result()
 
-    async def _read_ahead(self, source: Source, tried: Try) -> None:
+    async def _read_ahead(self, source: Source, tried: Attempt) -> None:
         begun = _now()
         try:
             await self._files.read_ahead(source)
@@ -122,7 +129,7 @@ class ServedWeights:
         self._have = replace(self._have, fetched=tried[0], failed=None)
         self._succeed(tried, prefetch=_now() - begun)
 
-    async def _load(self, target: Target, tried: Try) -> None:
+    async def _load(self, target: WeightsTarget, tried: Attempt) -> None:
         log.info("loading weights %s", target.version)
         begun = _now()
         try:
@@ -151,7 +158,7 @@ class ServedWeights:
             raise LoadError(f"the canary's log-probabilities differ by {difference:.3g}, allowed: {allowed:g}")
         return difference
 
-    async def _rest(self, tried: Try, *, asleep: bool) -> None:
+    async def _rest(self, tried: Attempt, *, asleep: bool) -> None:
         try:
             await (self._engine.sleep() if asleep else self._engine.wake())
         except LoadError as error:
@@ -167,7 +174,7 @@ class ServedWeights:
         self._have = replace(self._have, version="", publisher=0)
         self._report = self._report.model_copy(update={"version": "", "difference": None, "mismatch": False})
 
-    def _fail(self, tried: Try, error: Exception) -> None:
+    def _fail(self, tried: Attempt, error: Exception) -> None:
         log.error("weights: %s", error)
         self._have = replace(self._have, failed=tried)
         self._retry_at = _now() + self._pause
@@ -175,13 +182,13 @@ class ServedWeights:
         told = {"attempt": tried[1], "error": str(error) or type(error).__name__}
         self._report = self._of_transaction(tried[0]).model_copy(update=told)
 
-    def _succeed(self, tried: Try, **seconds: float) -> None:
+    def _succeed(self, tried: Attempt, **seconds: float) -> None:
         report = self._of_transaction(tried[0])
         update = {"error": "", "mismatch": False, "seconds": report.seconds | seconds}
         self._report = report.model_copy(update=update)
 
     def _confirm(self, phase: str) -> None:
-        ongoing = self._orders.ongoing
+        ongoing = self._orders.active_transaction
         assert ongoing is not None
         report = self._of_transaction(ongoing.id)
         if (report.transaction, report.phase, report.error) != (ongoing.id, phase, ""):
@@ -194,13 +201,13 @@ class ServedWeights:
             return self._report
         return self._report.model_copy(update={"transaction": number, "phase": "", "attempt": 0, "seconds": {}})
 
-    def _have_now(self) -> Have:
+    def _have_now(self) -> WeightsState:
         """What there is; outside a transaction a failure is forgotten after a pause, so that it is tried again."""
         if self._have.failed == (0, 0, "") and _now() >= self._retry_at:
             self._have = replace(self._have, failed=None)
         return self._have
 
-    def _salt_of(self, target: Target) -> str:
+    def _salt_of(self, target: WeightsTarget) -> str:
         """Never the same for two contents, also where a version failed and came again under its name."""
         return f"{self._salt}@{target.version}" + (f"#{target.publisher}" if target.publisher else "")
 

@@ -26,7 +26,9 @@ async def health(job: Job) -> Response:
 async def health_generate(job: Job) -> Response:
     """Some worker generates, or would if it had work."""
     glance = await job.glance()
-    ready = [one for one in glance.workers if one.info.state in WORKING and glance.now - one.seen_at <= FRESH_SECONDS]
+    ready = [
+        one for one in glance.workers if one.heartbeat.state in WORKING and glance.now - one.seen_at <= FRESH_SECONDS
+    ]
     return Response(status_code=200) if ready else error_response(503, "no worker is ready yet")
 
 

@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict
 
 from openseer_api.compat.live.refusals import ProtocolRoute, error_response
 from openseer_api.compat.live.requests import live_of
-from openseer_api.http.problems import BusyError
+from openseer_api.http.problems import BusyProblem
 from openseer_api.job.context import Glance, JobContext
 from openseer_api.job.fleet_changes import change_orders
 from openseer_api.routes.access import Job
 from openseer_api.routes.fleet import change_rest, fleet_state
 from openseer_core.errors import InputError
-from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.wire.fleet import Release
 
 router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
@@ -35,9 +35,9 @@ REST_SECONDS = 120.0
 
 
 async def hold(job: JobContext, held: bool) -> None:
-    """Holds new requests back, or lets them in. Raises BusyError."""
+    """Holds new requests back, or lets them in. Raises BusyProblem."""
 
-    def changed(glance: Glance) -> Orders:
+    def changed(glance: Glance) -> FleetSpec:
         orders = glance.orders
         if orders.held == held:
             return orders
@@ -49,7 +49,7 @@ async def hold(job: JobContext, held: bool) -> None:
 
 
 async def settle(job: JobContext, mode: PauseMode) -> None:
-    """Sees what runs to its end (wait), ends it (abort), or leaves it (keep). Raises BusyError when it takes long."""
+    """Sees what runs to its end (wait), ends it (abort), or leaves it (keep). Raises BusyProblem when it takes long."""
     if mode == "keep":
         return
     loop, live = asyncio.get_running_loop(), live_of(job)
@@ -61,7 +61,7 @@ async def settle(job: JobContext, mode: PauseMode) -> None:
         if not left:
             return
         if loop.time() > end:
-            raise BusyError(f"{left} requests have not ended yet; try again")
+            raise BusyProblem(f"{left} requests have not ended yet; try again")
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -86,7 +86,7 @@ async def is_paused(job: Job) -> dict[str, Any]:
     return {"is_paused": (await job.glance(fresh=True)).orders.held}
 
 
-class Pause(BaseModel):
+class PauseBody(BaseModel):
     """SGLang's modes: abort ends what runs; in_place and retract leave it."""
 
     model_config = ConfigDict(extra="ignore")
@@ -95,7 +95,7 @@ class Pause(BaseModel):
 
 
 @router.post("/pause_generation")
-async def pause_generation(job: Job, body: Annotated[Pause | None, Body()] = None) -> dict[str, Any]:
+async def pause_generation(job: Job, body: Annotated[PauseBody | None, Body()] = None) -> dict[str, Any]:
     """SGLang's."""
     await hold(job, True)
     await settle(job, "abort" if body is None or body.mode == "abort" else "keep")

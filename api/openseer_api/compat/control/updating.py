@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from openseer_api.job.context import JobContext
 from openseer_api.routes.weights import publish_weights, take_back
 from openseer_core.errors import InputError
-from openseer_core.weights.fleet_spec import Ongoing, Orders
-from openseer_core.weights.publish import Mode, Publish, Source
+from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
+from openseer_core.weights.publish import Publish, PublishMode, Source
 
 UPDATE_SECONDS = 3600.0
 """Longest a call waits; then the transaction is taken back, so that what the caller is told is what is."""
@@ -26,13 +26,13 @@ class Update:
     message: str
 
 
-async def update(job: JobContext, source: Source, version: str | None, mode: Mode, *, hint: str) -> Update:
+async def update(job: JobContext, source: Source, version: str | None, mode: PublishMode, *, hint: str) -> Update:
     """Moves the fleet to new weights and waits for it. `hint`: what they are called where the caller gave no version.
 
-    A transaction from the same source that is under way is joined. Raises PublishRefusedError, BusyError.
+    A transaction from the same source that is under way is joined. Raises PublishRefusedError, BusyProblem.
     """
     orders = (await job.glance(fresh=True)).orders
-    ongoing = orders.ongoing
+    ongoing = orders.active_transaction
     if ongoing is None or ongoing.publish.source != source or version not in (None, ongoing.publish.version):
         named = _checked(version) if version else _fresh(orders, hint)
         orders, _ = await publish_weights(job, Publish(version=named, source=source, mode=mode))
@@ -41,11 +41,11 @@ async def update(job: JobContext, source: Source, version: str | None, mode: Mod
     return await _follow(job, ongoing)
 
 
-async def _follow(job: JobContext, ongoing: Ongoing) -> Update:
+async def _follow(job: JobContext, ongoing: WeightsTransaction) -> Update:
     loop, version = asyncio.get_running_loop(), ongoing.publish.version
     end = loop.time() + UPDATE_SECONDS
     while True:
-        orders = await job.store.orders()
+        orders = await job.store.fleet_spec()
         now = orders.transaction
         if now is None or now.id != ongoing.id:
             done = version in orders.versions
@@ -64,7 +64,7 @@ def _checked(version: str) -> str:
     return version
 
 
-def _fresh(orders: Orders, hint: str) -> str:
+def _fresh(orders: FleetSpec, hint: str) -> str:
     """A name that no weights had: the hint, with a number where it is taken."""
     base = _NOT_IN_VERSIONS.sub("-", hint)[:_MOST_CHARACTERS].lstrip("._:@+-") or "update"
     tried = orders.transaction.publish.version if orders.transaction is not None else ""

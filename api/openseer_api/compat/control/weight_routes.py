@@ -13,7 +13,7 @@ from openseer_api.compat.live.requests import live_of
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
 from openseer_core.errors import InputError, OpenseerError
-from openseer_core.weights.publish import Mode, Source
+from openseer_core.weights.publish import PublishMode, Source
 
 router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
 
@@ -35,7 +35,7 @@ async def update_from_disk(body: FromDisk, job: Job) -> Response:
     paused: then it goes on with the new weights."""
     held = (await job.glance(fresh=True)).orders.held
     paused = await live_of(job).unfinished() if held else 0
-    mode: Mode = "abort" if body.abort_all_requests else "keep" if held else "drain"
+    mode: PublishMode = "abort" if body.abort_all_requests else "keep" if held else "drain"
     try:
         source = Source(path=body.model_path)
         told = await update(job, source, body.weight_version, mode, hint=PurePosixPath(body.model_path).name)

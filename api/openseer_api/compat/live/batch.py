@@ -5,7 +5,7 @@ import logging
 import time
 
 from openseer_api.compat.live.groups import YOUNG_SECONDS, LiveGroup, Names, first_spec, grown_spec
-from openseer_api.compat.live.members import Member, tell
+from openseer_api.compat.live.members import LiveRequest, tell
 from openseer_api.compat.live.refusals import LostError
 from openseer_api.job.context import JobContext
 from openseer_api.job.history import with_earlier
@@ -40,7 +40,7 @@ class LiveBatch:
         self.opened = self._used = time.monotonic()
         self.retired: float | None = None
         self.sealed = self.gone = False
-        self.waiting: dict[RequestId, Member] = {}
+        self.waiting: dict[RequestId, LiveRequest] = {}
         self._job = job
         self._groups: dict[_Likeness, LiveGroup] = {}
         self._names = Names()
@@ -49,12 +49,12 @@ class LiveBatch:
 
     # ---- writing, by one task alone
 
-    def group_for(self, members: list[Member]) -> LiveGroup | None:
+    def group_for(self, members: list[LiveRequest]) -> LiveGroup | None:
         """The group that takes these members, which are all alike."""
         group = self._groups.get(members[0].likeness)
         return group if group is not None and group.takes(time.monotonic(), len(members)) else None
 
-    async def put(self, groups: list[list[Member]]) -> None:
+    async def put(self, groups: list[list[LiveRequest]]) -> None:
         """Queues members; each list is one group, or joins one. Raises OpenseerError; then nobody waits here."""
         self._used = time.monotonic()
         try:
@@ -65,7 +65,7 @@ class LiveBatch:
         for members in groups:
             await self._end_dropped(members)
 
-    async def _write(self, groups: list[list[Member]]) -> None:
+    async def _write(self, groups: list[list[LiveRequest]]) -> None:
         now = await self._job.store.now()
         fresh: list[LiveGroup] = []
         for members in groups:
@@ -80,7 +80,7 @@ class LiveBatch:
                 group.spec = spec
             await self._job.store.submit(specs)
 
-    def _withdraw(self, groups: list[list[Member]]) -> None:
+    def _withdraw(self, groups: list[list[LiveRequest]]) -> None:
         """How far a write came that failed is not known: such a group gets no further members."""
         for members in groups:
             self._groups.pop(members[0].likeness, None)
@@ -88,7 +88,7 @@ class LiveBatch:
                 if member.request is not None:
                     self.waiting.pop(member.request, None)
 
-    def _begin(self, members: list[Member], now: float) -> LiveGroup:
+    def _begin(self, members: list[LiveRequest], now: float) -> LiveGroup:
         first = members[0]
         gid = GroupId(self.number, self._names.fresh(first.name))
         spec = first_spec(self._job, gid, self.version, self._count, members, now)
@@ -97,13 +97,13 @@ class LiveBatch:
         self._expect(group, members, 0)
         return group
 
-    async def _grow(self, group: LiveGroup, members: list[Member]) -> None:
+    async def _grow(self, group: LiveGroup, members: list[LiveRequest]) -> None:
         present = group.spec.size
         group.spec = grown_spec(self._job, group.spec, members)
         self._expect(group, members, present)
         await self._job.store.grow(group.spec, present)
 
-    def _expect(self, group: LiveGroup, members: list[Member], present: int) -> None:
+    def _expect(self, group: LiveGroup, members: list[LiveRequest], present: int) -> None:
         for index, member in enumerate(members, present):
             member.request = RequestId(group.spec.id, index)
             self.waiting[member.request] = member
@@ -116,7 +116,7 @@ class LiveBatch:
         counts["compatible_grouped"] += told + recognised
         counts["compatible_recognised"] += recognised
 
-    async def _end_dropped(self, members: list[Member]) -> None:
+    async def _end_dropped(self, members: list[LiveRequest]) -> None:
         """Those whose client left while they were being queued."""
         for member in members:
             if member.dropped and member.request is not None:
@@ -185,9 +185,9 @@ class LiveBatch:
         self.waiting.clear()
 
 
-def alike(members: list[Member]) -> list[list[Member]]:
+def alike(members: list[LiveRequest]) -> list[list[LiveRequest]]:
     """Members by group, none too large for one."""
-    found: dict[_Likeness, list[Member]] = {}
+    found: dict[_Likeness, list[LiveRequest]] = {}
     for member in members:
         found.setdefault(member.likeness, []).append(member)
     return [

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from openseer_api.compat.live.members import Member
+from openseer_api.compat.live.members import LiveRequest
 from openseer_api.job.context import JobContext
 from openseer_core.ids import GroupId
 from openseer_core.queue.group import GroupSpec
@@ -55,7 +55,7 @@ class Names:
 
 
 def first_spec(
-    job: JobContext, gid: GroupId, version: str, ordinal: int, members: list[Member], now: float
+    job: JobContext, gid: GroupId, version: str, ordinal: int, members: list[LiveRequest], now: float
 ) -> GroupSpec:
     """A group as it is submitted, with the members that are there. `now`: seconds of the store's clock."""
     first = members[0]
@@ -74,6 +74,6 @@ def first_spec(
     )
 
 
-def grown_spec(job: JobContext, spec: GroupSpec, members: list[Member]) -> GroupSpec:
+def grown_spec(job: JobContext, spec: GroupSpec, members: list[LiveRequest]) -> GroupSpec:
     """The group with these members more."""
     return job.placement.grown(spec, tuple(member.seed for member in members))

@@ -20,7 +20,7 @@ _REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReas
 
 
 @dataclass(slots=True, eq=False)
-class Member:
+class LiveRequest:
     """A response that is wanted. `sampling`: JSON, without a seed. `name`: of its group, "" where none was given.
 
     `told`: its group is what the caller says (a name, or n responses of one call). `keeps_stop`: its text holds the
@@ -45,7 +45,7 @@ class Member:
         return self.name, self.prompt, self.sampling
 
 
-def tell(member: Member, outcome: "Result | OpenseerError | None") -> None:
+def tell(member: LiveRequest, outcome: "Result | OpenseerError | None") -> None:
     """Tells whoever waits how it ended; the first word counts."""
     if member.ended.done():
         return
@@ -57,7 +57,7 @@ def tell(member: Member, outcome: "Result | OpenseerError | None") -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class FinishedResponse:
     """A response that has ended. `finish`: stop, length or abort. `versions`: spans of weights versions."""
 
     tokens: list[int]
@@ -73,10 +73,10 @@ class Response:
         return self.versions[-1]["version"] if self.versions else None
 
 
-def response_of(result: Result | None, codec: TextCodec | None, *, keeps_stop: bool) -> Response:
+def response_of(result: Result | None, codec: TextCodec | None, *, keeps_stop: bool) -> FinishedResponse:
     """What a client is told. Raises LostError when the fleet has failed: that is no sample of the model."""
     if result is None:
-        return Response([], [], "abort", None, "", [])
+        return FinishedResponse([], [], "abort", None, "", [])
     if result.status is Status.INFRA_FAILED:
         raise LostError(f"request {result.request} lost its workers too often; send it again")
     tokens = unpack_tokens(result.tokens)
@@ -85,7 +85,7 @@ def response_of(result: Result | None, codec: TextCodec | None, *, keeps_stop: b
     text = ""
     if read is not None:
         text = read(tokens) if keeps_stop else visible_text(read, tokens, result.stop_reason, sampling.stop)
-    return Response(
+    return FinishedResponse(
         tokens=tokens,
         logprobs=unpack_logprobs(result.logprobs) if len(result.logprobs) == len(result.tokens) else [],
         finish=_REASONS.get(result.reason, "abort"),

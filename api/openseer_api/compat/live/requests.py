@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from openseer_api.compat.live.batch import LiveBatch, alike
-from openseer_api.compat.live.members import Member, tell
-from openseer_api.http.problems import BusyError
+from openseer_api.compat.live.members import LiveRequest, tell
+from openseer_api.http.problems import BusyProblem
 from openseer_api.job.context import JobContext
 from openseer_core.errors import OpenseerError
 from openseer_core.queue.batch import BatchRecord, OpenBatch
 from openseer_core.queue.states import Event
-from openseer_core.weights.fleet_spec import Orders
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.transaction import takes_groups
 from openseer_core.wire.batches import BatchSpec
 
@@ -42,9 +42,9 @@ class Live:
 
     def __init__(self, job: JobContext) -> None:
         self.boot = uuid.uuid4().hex[:12]
-        self.calls: dict[str, list[Member]] = {}
+        self.calls: dict[str, list[LiveRequest]] = {}
         self._job = job
-        self._pending: list[Member] = []
+        self._pending: list[LiveRequest] = []
         self._batches: list[LiveBatch] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -53,7 +53,7 @@ class Live:
 
     # ---- for the routes
 
-    def ask(self, members: list[Member], named: Mapping[str, list[Member]]) -> None:
+    def ask(self, members: list[LiveRequest], named: Mapping[str, list[LiveRequest]]) -> None:
         """Takes members in; each one's `ended` tells how it ended. `named`: those that an abort of that name ends."""
         self._job.counts["compatible_requests"] += len(members)
         for name, of in named.items():
@@ -63,7 +63,7 @@ class Live:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._serve())
 
-    def forget(self, named: Mapping[str, list[Member]]) -> None:
+    def forget(self, named: Mapping[str, list[LiveRequest]]) -> None:
         """The call is answered; an abort no longer finds it."""
         for name, members in named.items():
             gone = set(map(id, members))
@@ -73,7 +73,7 @@ class Live:
             else:
                 self.calls.pop(name, None)
 
-    async def drop(self, members: Sequence[Member]) -> int:
+    async def drop(self, members: Sequence[LiveRequest]) -> int:
         """Ends members that have not ended, partial tokens kept. Returns how many."""
         count = 0
         for member in members:
@@ -120,14 +120,14 @@ class Live:
         self._batches.clear()
 
     async def check_room(self, count: int) -> None:
-        """Raises BusyError while so many more may not wait."""
+        """Raises BusyProblem while so many more may not wait."""
         now = time.monotonic()
         if now - self._load[0] > LOAD_SECONDS:
             load = await self._job.store.load()
             self._load = (now, sum(load.waiting.values()))
         queued, limit = self._load[1] + len(self._pending), self._job.limits.queued
         if queued + count > limit:
-            raise BusyError(f"{limit} requests wait already; send this again when some have ended")
+            raise BusyProblem(f"{limit} requests wait already; send this again when some have ended")
 
     # ---- the task that queues
 
@@ -155,25 +155,25 @@ class Live:
             await batch.tend(orders.version)
         self._batches = [batch for batch in self._batches if not batch.gone]
 
-    async def _place(self, members: list[Member], orders: Orders) -> None:
-        places: dict[int, tuple[LiveBatch, list[list[Member]]]] = {}
+    async def _place(self, members: list[LiveRequest], orders: FleetSpec) -> None:
+        places: dict[int, tuple[LiveBatch, list[list[LiveRequest]]]] = {}
         for together in alike(members):
             batch = self._joined(together, orders) or await self._current(orders)
             places.setdefault(batch.number, (batch, []))[1].append(together)
         for batch, groups in places.values():
             await batch.put(groups)
         # New weights may have come just before: then these go on with them, like all that was queued earlier.
-        after = await self._job.store.orders()
+        after = await self._job.store.fleet_spec()
         if after.version != orders.version:
             for batch, _ in places.values():
                 await self._job.store.change_version(batch.number, after.version)
 
-    def _joined(self, members: list[Member], orders: Orders) -> LiveBatch | None:
+    def _joined(self, members: list[LiveRequest], orders: FleetSpec) -> LiveBatch | None:
         """The batch that has their group."""
         fit = (one for one in self._batches if one.version == orders.version and not (one.sealed or one.gone))
         return next((one for one in fit if one.group_for(members) is not None), None)
 
-    async def _current(self, orders: Orders) -> LiveBatch:
+    async def _current(self, orders: FleetSpec) -> LiveBatch:
         """The batch that takes new groups of the fleet's version."""
         for batch in self._batches:
             await batch.tend(orders.version)
@@ -186,9 +186,9 @@ class Live:
         return batch
 
 
-def admits(orders: Orders) -> bool:
+def admits(orders: FleetSpec) -> bool:
     """Whether requests are queued now. While the fleet drains for new weights it would never be done otherwise."""
-    ongoing = orders.ongoing
+    ongoing = orders.active_transaction
     drains = ongoing is not None and ongoing.publish.mode == "drain" and ongoing.phase != "prefetch"
     return not (orders.held or drains) and takes_groups(orders, orders.version)
 

@@ -10,7 +10,7 @@ import msgspec
 from fastapi import Request
 from fastapi import Response as HTTPResponse
 
-from openseer_api.compat.live.members import Member, Response, response_of
+from openseer_api.compat.live.members import FinishedResponse, LiveRequest, response_of
 from openseer_api.compat.live.refusals import GoneError
 from openseer_api.compat.live.requests import Live, live_of
 from openseer_api.compat.live.sampling import Drawing, sampling_of
@@ -35,14 +35,14 @@ Prompt = list[int] | str | list[dict[str, str]]
 
 
 @dataclass(slots=True)
-class Call:
+class CompletionCall:
     """One HTTP request. `members`: in the order of its prompts, `drawing.count` of each. `named`: by the names that an
     abort may use."""
 
     drawing: Drawing
-    members: list[Member]
+    members: list[LiveRequest]
     prompts: list[list[int]]
-    named: dict[str, list[Member]]
+    named: dict[str, list[LiveRequest]]
     codec: TextCodec | None
 
     @property
@@ -63,7 +63,7 @@ class Piece:
     tokens: list[int]
     logprobs: list[float]
     text: str
-    end: Response | None = None
+    end: FinishedResponse | None = None
 
 
 async def open_call(
@@ -75,8 +75,8 @@ async def open_call(
     group: str | None = None,
     names: Iterable[str] = (),
     logprobs: bool = False,
-) -> Call:
-    """A call, checked and rendered; nothing is queued yet. Raises InputError, BusyError."""
+) -> CompletionCall:
+    """A call, checked and rendered; nothing is queued yet. Raises InputError, BusyProblem."""
     if not 0 < len(prompts) * drawing.count <= MOST_MEMBERS:
         raise InputError(f"found {len(prompts)} prompts of {drawing.count} responses, allowed: 1 to {MOST_MEMBERS}")
     await live_of(job).check_room(len(prompts) * drawing.count)
@@ -85,7 +85,7 @@ async def open_call(
     codec = await _codec(job, prompts)
     name = group or request.headers.get(GROUP_HEADER, "")
     loop, dumped = asyncio.get_running_loop(), dump_sampling(sampling)
-    members: list[Member] = []
+    members: list[LiveRequest] = []
     rendered: list[list[int]] = []
     for prompt in prompts:
         ids = _render(prompt, codec)
@@ -97,9 +97,11 @@ async def open_call(
         for number in range(drawing.count):
             seed = None if noise is None else noise + number
             members.append(
-                Member(packed, dumped, sampling.max_tokens, seed, name, told, drawing.keeps_stop, loop.create_future())
+                LiveRequest(
+                    packed, dumped, sampling.max_tokens, seed, name, told, drawing.keeps_stop, loop.create_future()
+                )
             )
-    return Call(drawing, members, rendered, dict.fromkeys(names, members), codec)
+    return CompletionCall(drawing, members, rendered, dict.fromkeys(names, members), codec)
 
 
 async def _codec(job: JobContext, prompts: Sequence[Prompt]) -> TextCodec | None:
@@ -126,7 +128,7 @@ def _render(prompt: Prompt, codec: TextCodec | None) -> list[int]:
     return codec.render(PromptLine("messages", 0, None, messages)).token_ids
 
 
-async def responses(job: JobContext, request: Request, call: Call) -> list[Response]:
+async def responses(job: JobContext, request: Request, call: CompletionCall) -> list[FinishedResponse]:
     """All responses of a call. Raises GoneError when the client hangs up; LostError."""
     async with _running(job, call):
         gone = asyncio.create_task(_hung_up(request))
@@ -141,7 +143,7 @@ async def responses(job: JobContext, request: Request, call: Call) -> list[Respo
     return [response_of(one.ended.result(), call.codec, keeps_stop=one.keeps_stop) for one in call.members]
 
 
-async def pieces(job: JobContext, call: Call) -> AsyncIterator[Piece]:
+async def pieces(job: JobContext, call: CompletionCall) -> AsyncIterator[Piece]:
     """The responses of a call as they grow. Closing it cancels what has not ended. Raises LostError."""
     async with _running(job, call):
         streams = [_Stream(job, call, index) for index in range(len(call.members))]
@@ -158,7 +160,7 @@ async def pieces(job: JobContext, call: Call) -> AsyncIterator[Piece]:
 class _Stream:
     """How much of one response has been sent."""
 
-    def __init__(self, job: JobContext, call: Call, index: int) -> None:
+    def __init__(self, job: JobContext, call: CompletionCall, index: int) -> None:
         member = call.members[index]
         self.ended = member.ended
         self._job, self._call, self._index, self._member = job, call, index, member
@@ -190,7 +192,7 @@ class _Stream:
         text = codec.read(tokens).rstrip("\ufffd")
         return text[: len(text) - self._held] if self._held else text
 
-    def _piece(self, tokens: list[int], logprobs: list[float], text: str, end: Response | None) -> Piece:
+    def _piece(self, tokens: list[int], logprobs: list[float], text: str, end: FinishedResponse | None) -> Piece:
         start, begin = self._sent, self._characters
         self._sent, self._characters = len(tokens), max(begin, len(text))
         return Piece(self._index, tokens[start:], logprobs[start:], text[begin:], end)
@@ -202,7 +204,7 @@ def answer(content: Any) -> HTTPResponse:
 
 
 @asynccontextmanager
-async def _running(job: JobContext, call: Call) -> AsyncGenerator[Live]:
+async def _running(job: JobContext, call: CompletionCall) -> AsyncGenerator[Live]:
     """The call is known to aborts meanwhile; what has not ended afterwards is cancelled."""
     live = live_of(job)
     live.ask(call.members, call.named)

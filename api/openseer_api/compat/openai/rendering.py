@@ -4,8 +4,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from openseer_api.compat.live.members import Response
-from openseer_api.compat.live.serving import Call, Piece
+from openseer_api.compat.live.members import FinishedResponse
+from openseer_api.compat.live.serving import CompletionCall, Piece
 from openseer_api.compat.openai.wire import ChatRequest, CompletionRequest, OpenAIRequest
 
 
@@ -14,13 +14,15 @@ def envelope(key: str, kind: str, model: str, choices: list[dict[str, Any]]) -> 
     return {"id": key, "object": kind, "created": int(time.time()), "model": model, "choices": choices}
 
 
-def usage(call: Call, tokens: int) -> dict[str, Any]:
+def usage(call: CompletionCall, tokens: int) -> dict[str, Any]:
     """Counts of a call."""
     prompt = call.prompt_tokens
     return {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
 
 
-def completion_choice(index: int, response: Response, body: CompletionRequest, call: Call) -> dict[str, Any]:
+def completion_choice(
+    index: int, response: FinishedResponse, body: CompletionRequest, call: CompletionCall
+) -> dict[str, Any]:
     """One choice of a completion."""
     return {
         "index": index,
@@ -32,7 +34,7 @@ def completion_choice(index: int, response: Response, body: CompletionRequest, c
     }
 
 
-def completion_piece(piece: Piece, body: CompletionRequest, call: Call) -> dict[str, Any]:
+def completion_piece(piece: Piece, body: CompletionRequest, call: CompletionCall) -> dict[str, Any]:
     """One choice of a completion's stream."""
     return {
         "index": piece.index,
@@ -43,7 +45,7 @@ def completion_piece(piece: Piece, body: CompletionRequest, call: Call) -> dict[
     }
 
 
-def chat_choice(index: int, response: Response, body: ChatRequest, call: Call) -> dict[str, Any]:
+def chat_choice(index: int, response: FinishedResponse, body: ChatRequest, call: CompletionCall) -> dict[str, Any]:
     """One choice of a chat completion."""
     return {
         "index": index,
@@ -54,7 +56,7 @@ def chat_choice(index: int, response: Response, body: ChatRequest, call: Call) -
     }
 
 
-def chat_piece(piece: Piece, body: ChatRequest, call: Call, *, first: bool) -> dict[str, Any]:
+def chat_piece(piece: Piece, body: ChatRequest, call: CompletionCall, *, first: bool) -> dict[str, Any]:
     """One choice of a chat completion's stream."""
     return {
         "index": piece.index,
@@ -65,7 +67,7 @@ def chat_piece(piece: Piece, body: ChatRequest, call: Call, *, first: bool) -> d
     }
 
 
-def _ending(response: Response | None) -> dict[str, Any]:
+def _ending(response: FinishedResponse | None) -> dict[str, Any]:
     if response is None:
         return {"finish_reason": None}
     return {
@@ -75,7 +77,9 @@ def _ending(response: Response | None) -> dict[str, Any]:
     }
 
 
-def _lists(tokens: Sequence[int], logprobs: Sequence[float], body: OpenAIRequest, call: Call) -> dict[str, Any]:
+def _lists(
+    tokens: Sequence[int], logprobs: Sequence[float], body: OpenAIRequest, call: CompletionCall
+) -> dict[str, Any]:
     words = token_words(tokens, call, ids=bool(body.return_tokens_as_token_ids))
     return {
         "tokens": words,
@@ -85,12 +89,14 @@ def _lists(tokens: Sequence[int], logprobs: Sequence[float], body: OpenAIRequest
     }
 
 
-def _contents(tokens: Sequence[int], logprobs: Sequence[float], body: ChatRequest, call: Call) -> dict[str, Any]:
+def _contents(
+    tokens: Sequence[int], logprobs: Sequence[float], body: ChatRequest, call: CompletionCall
+) -> dict[str, Any]:
     return contents(tokens, logprobs, call, top=bool(body.top_logprobs), ids=bool(body.return_tokens_as_token_ids))
 
 
 def contents(
-    tokens: Sequence[int], logprobs: Sequence[float], call: Call, *, top: bool = False, ids: bool = False
+    tokens: Sequence[int], logprobs: Sequence[float], call: CompletionCall, *, top: bool = False, ids: bool = False
 ) -> dict[str, Any]:
     """Log-probabilities as chat completions have them."""
     words = token_words(tokens, call, ids=ids)
@@ -101,7 +107,7 @@ def contents(
     return {"content": [one | {"top_logprobs": [dict(one)] if top else []} for one in content]}
 
 
-def token_words(tokens: Sequence[int], call: Call, *, ids: bool) -> list[str]:
+def token_words(tokens: Sequence[int], call: CompletionCall, *, ids: bool) -> list[str]:
     """Tokens as text, or as vLLM writes ids where there is no text."""
     read = call.codec.read if call.codec is not None else None
     if read is None or ids:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from openseer_api.compat.live.refusals import ProtocolRoute, status_of
-from openseer_api.compat.live.serving import Call, Piece, answer, encode, open_call, pieces, responses
+from openseer_api.compat.live.serving import CompletionCall, Piece, answer, encode, open_call, pieces, responses
 from openseer_api.compat.openai import rendering
 from openseer_api.compat.openai.wire import ChatRequest, CompletionRequest, OpenAIRequest
 from openseer_api.job.context import JobContext
@@ -76,13 +76,21 @@ async def chat(body: ChatRequest, request: Request, job: Job) -> Response:
 
 
 def _streamed(
-    job: JobContext, call: Call, body: OpenAIRequest, head: tuple[str, str, str], choice: Callable[[Piece], Any]
+    job: JobContext,
+    call: CompletionCall,
+    body: OpenAIRequest,
+    head: tuple[str, str, str],
+    choice: Callable[[Piece], Any],
 ) -> Response:
     return StreamingResponse(_events(job, call, body, head, choice), media_type=SSE, headers=STREAM_HEADERS)
 
 
 async def _events(
-    job: JobContext, call: Call, body: OpenAIRequest, head: tuple[str, str, str], choice: Callable[[Piece], Any]
+    job: JobContext,
+    call: CompletionCall,
+    body: OpenAIRequest,
+    head: tuple[str, str, str],
+    choice: Callable[[Piece], Any],
 ) -> AsyncIterator[bytes]:
     """Chunks as server-sent events; an error in the middle is an event too, for the status has been sent."""
     tokens = 0

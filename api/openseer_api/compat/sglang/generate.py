@@ -7,12 +7,12 @@ from fastapi import APIRouter, Request
 from fastapi import Response as HTTPResponse
 from fastapi.responses import StreamingResponse
 
-from openseer_api.compat.live.members import Response
+from openseer_api.compat.live.members import FinishedResponse
 from openseer_api.compat.live.refusals import ProtocolRoute, status_of
 from openseer_api.compat.live.requests import live_of
-from openseer_api.compat.live.serving import Call, Piece, answer, open_call, pieces, responses
+from openseer_api.compat.live.serving import CompletionCall, Piece, answer, open_call, pieces, responses
 from openseer_api.compat.openai.routes import SSE, STREAM_HEADERS, event
-from openseer_api.compat.sglang.wire import AbortRequest, GenerateRequest
+from openseer_api.compat.sglang.wire import AbortRequest, SglangGenerateRequest
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
 from openseer_core.errors import InputError, OpenseerError
@@ -21,7 +21,7 @@ router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
 
 
 @router.api_route("/generate", methods=["POST", "PUT"])
-async def generate(body: GenerateRequest, request: Request, job: Job) -> HTTPResponse:
+async def generate(body: SglangGenerateRequest, request: Request, job: Job) -> HTTPResponse:
     """One response, or a list of them where the prompts are a list or n is more than one."""
     body.check()
     prompts = body.prompts
@@ -42,11 +42,11 @@ async def generate(body: GenerateRequest, request: Request, job: Job) -> HTTPRes
     return answer(answers if body.is_batch or len(answers) > 1 else answers[0])
 
 
-async def _all(job: JobContext, request: Request, calls: Sequence[Call]) -> list[list[Response]]:
+async def _all(job: JobContext, request: Request, calls: Sequence[CompletionCall]) -> list[list[FinishedResponse]]:
     """Prompts of one call are awaited as one, so that a client that hangs up ends all."""
     if len(calls) == 1:
         return [await responses(job, request, calls[0])]
-    joined = Call(
+    joined = CompletionCall(
         calls[0].drawing,
         [member for call in calls for member in call.members],
         [call.prompts[0] for call in calls],
@@ -57,7 +57,9 @@ async def _all(job: JobContext, request: Request, calls: Sequence[Call]) -> list
     return [[next(found) for _ in call.members] for call in calls]
 
 
-def _answer(one: Response, rid: str, call: Call, body: GenerateRequest, version: str) -> dict[str, Any]:
+def _answer(
+    one: FinishedResponse, rid: str, call: CompletionCall, body: SglangGenerateRequest, version: str
+) -> dict[str, Any]:
     meta: dict[str, Any] = {
         "id": rid,
         "finish_reason": finish_of(one),
@@ -75,7 +77,7 @@ def _answer(one: Response, rid: str, call: Call, body: GenerateRequest, version:
     return {"text": one.text, "output_ids": one.tokens, "meta_info": meta}
 
 
-def finish_of(one: Response) -> dict[str, Any]:
+def finish_of(one: FinishedResponse) -> dict[str, Any]:
     """Why it ended, in SGLang's words."""
     if one.finish == "stop":
         return {"type": "stop", "matched": one.stop}
@@ -84,15 +86,15 @@ def finish_of(one: Response) -> dict[str, Any]:
     return {"type": "abort", "message": "Aborted", "status_code": None, "err_type": None}
 
 
-def _word(token: int, call: Call, body: GenerateRequest) -> str | None:
+def _word(token: int, call: CompletionCall, body: SglangGenerateRequest) -> str | None:
     read = call.codec.read if call.codec is not None else None
     return read([token]) if body.return_text_in_logprobs and read is not None else None
 
 
-async def _events(job: JobContext, call: Call, body: GenerateRequest, rid: str) -> AsyncIterator[bytes]:
+async def _events(job: JobContext, call: CompletionCall, body: SglangGenerateRequest, rid: str) -> AsyncIterator[bytes]:
     """As SGLang streams: each event holds the whole response so far."""
     version = (await job.glance()).orders.version
-    so_far = [Response([], [], "", None, "", []) for _ in call.members]
+    so_far = [FinishedResponse([], [], "", None, "", []) for _ in call.members]
     try:
         async for piece in pieces(job, call):
             one = so_far[piece.index] = _longer(so_far[piece.index], piece)
@@ -105,10 +107,10 @@ async def _events(job: JobContext, call: Call, body: GenerateRequest, rid: str) 
     yield b"data: [DONE]\n\n"
 
 
-def _longer(before: Response, piece: Piece) -> Response:
+def _longer(before: FinishedResponse, piece: Piece) -> FinishedResponse:
     if piece.end is not None:
         return piece.end
-    return Response(
+    return FinishedResponse(
         before.tokens + piece.tokens, before.logprobs + piece.logprobs, "", None, before.text + piece.text, []
     )
 

@@ -18,20 +18,20 @@ REFUSED = (
 _Entry = TypeVar("_Entry")
 
 
-class Params(Drawing):
+class SglangSamplingParams(Drawing):
     """SGLang's sampling parameters."""
 
     custom_params: dict[str, Any] | None = None
 
 
-class GenerateRequest(BaseModel):
+class SglangGenerateRequest(BaseModel):
     """A single prompt, or lists: then whatever else is a list has one entry a prompt."""
 
     model_config = ConfigDict(extra="ignore")
 
     text: str | list[str] | None = None
     input_ids: list[int] | list[list[int]] | None = None
-    sampling_params: Params | list[Params] | None = None
+    sampling_params: SglangSamplingParams | list[SglangSamplingParams] | None = None
     rid: str | list[str] | None = None
     return_logprob: bool | list[bool] | None = None
     logprob_start_len: int | list[int] | None = None
@@ -82,10 +82,14 @@ class GenerateRequest(BaseModel):
         """Whether any entry does; then all get them."""
         return any(self.return_logprob) if isinstance(self.return_logprob, list) else bool(self.return_logprob)
 
-    def params(self, count: int) -> list[Params]:
+    def params(self, count: int) -> list[SglangSamplingParams]:
         """Sampling parameters of each prompt. Raises InputError."""
         given = self.sampling_params
-        return _each("sampling_params", given, count) if isinstance(given, list) else [given or Params()] * count
+        return (
+            _each("sampling_params", given, count)
+            if isinstance(given, list)
+            else [given or SglangSamplingParams()] * count
+        )
 
     def rids(self, count: int) -> list[str]:
         """An id for each prompt; one given for a list is a prefix. Raises InputError."""
@@ -94,7 +98,7 @@ class GenerateRequest(BaseModel):
         base = self.rid or uuid.uuid4().hex
         return [f"{base}_{index}" for index in range(count)] if self.is_batch else [base]
 
-    def groups(self, params: list[Params]) -> list[str | None]:
+    def groups(self, params: list[SglangSamplingParams]) -> list[str | None]:
         """The group that the caller names, for each prompt. Raises InputError."""
         if isinstance(self.group_id, list):
             return [*_each("group_id", self.group_id, len(params))]

@@ -13,7 +13,7 @@ from openseer_api.compat.live import members
 from openseer_api.compat.live.refusals import ProtocolRoute, status_of
 from openseer_api.compat.live.requests import live_of
 from openseer_api.compat.live.sampling import Drawing
-from openseer_api.compat.live.serving import Call, Piece, answer, open_call, pieces, responses
+from openseer_api.compat.live.serving import CompletionCall, Piece, answer, open_call, pieces, responses
 from openseer_api.compat.openai import rendering
 from openseer_api.compat.openai.routes import SSE, STREAM_HEADERS, event
 from openseer_api.compat.openai.wire import StreamOptions
@@ -26,21 +26,21 @@ PREFIX = "generate-tokens-"
 """What vLLM puts before the id that a caller gives its request."""
 
 
-class Params(Drawing):
+class VllmSamplingParams(Drawing):
     """vLLM's SamplingParams, as far as they travel in JSON."""
 
     logprobs: int | None = Field(default=None, ge=0, le=1)
     extra_args: dict[str, Any] | None = None
 
 
-class GenerateRequest(BaseModel):
+class VllmGenerateRequest(BaseModel):
     """One prompt. Fields about images, KV transfer and salts of caches are vLLM's own affair and are not read."""
 
     model_config = ConfigDict(extra="ignore")
 
     request_id: str | None = None
     token_ids: list[int] = Field(min_length=1)
-    sampling_params: Params = Field(default_factory=Params)
+    sampling_params: VllmSamplingParams = Field(default_factory=VllmSamplingParams)
     model: str | None = None
     features: None = None
     content_parts: None = None
@@ -66,7 +66,7 @@ class AbortRequests(BaseModel):
 
 
 @router.post("/inference/v1/generate")
-async def generate(body: GenerateRequest, request: Request, job: Job) -> Response:
+async def generate(body: VllmGenerateRequest, request: Request, job: Job) -> Response:
     """Responses to one prompt, in token ids."""
     given = body.request_id or request.headers.get("X-Request-Id") or uuid.uuid4().hex
     key, wanted = f"{PREFIX}{given}", body.sampling_params.logprobs is not None
@@ -90,7 +90,7 @@ async def generate(body: GenerateRequest, request: Request, job: Job) -> Respons
     )
 
 
-async def _events(job: JobContext, call: Call, body: GenerateRequest, key: str) -> AsyncIterator[bytes]:
+async def _events(job: JobContext, call: CompletionCall, body: VllmGenerateRequest, key: str) -> AsyncIterator[bytes]:
     tokens = 0
     try:
         async for piece in pieces(job, call):
@@ -105,18 +105,20 @@ async def _events(job: JobContext, call: Call, body: GenerateRequest, key: str) 
     yield b"data: [DONE]\n\n"
 
 
-def _envelope(key: str, body: GenerateRequest, call: Call, choices: list[dict[str, Any]]) -> dict[str, Any]:
+def _envelope(
+    key: str, body: VllmGenerateRequest, call: CompletionCall, choices: list[dict[str, Any]]
+) -> dict[str, Any]:
     prompt = {"prompt_token_ids": call.prompts[0]} if body.return_token_ids else {}
     return {"request_id": key, "output_mode": body.output_mode, "choices": choices, **prompt}
 
 
-def _piece(piece: Piece, body: GenerateRequest, call: Call) -> dict[str, Any]:
+def _piece(piece: Piece, body: VllmGenerateRequest, call: CompletionCall) -> dict[str, Any]:
     content = _content(piece.tokens, piece.logprobs, piece.text, body, call)
     return {"index": piece.index, **content, **(_ending(piece.end) if piece.end is not None else {})}
 
 
 def _content(
-    tokens: Sequence[int], logprobs: Sequence[float], text: str, body: GenerateRequest, call: Call
+    tokens: Sequence[int], logprobs: Sequence[float], text: str, body: VllmGenerateRequest, call: CompletionCall
 ) -> dict[str, Any]:
     content: dict[str, Any] = {"token_ids": list(tokens)}
     if body.sampling_params.logprobs is not None:
@@ -131,7 +133,7 @@ def _content(
     return content
 
 
-def _ending(response: members.Response) -> dict[str, Any]:
+def _ending(response: members.FinishedResponse) -> dict[str, Any]:
     return {
         "finish_reason": response.finish,
         "stop_reason": response.stop,
