@@ -53,12 +53,12 @@ def _type_places(module: ast.Module) -> Iterator[ast.AST]:
                 pass
 
 
-def keys_of_figures(*packages: str) -> list[str]:
-    """The names in every dictionary that a function called `figures` gives."""
+def keys_of_metrics(*packages: str) -> list[str]:
+    """The names in every dictionary that a function called `metrics` gives."""
     found: set[str] = set()
     for module in sources(*packages):
         for function in ast.walk(module):
-            if isinstance(function, ast.FunctionDef) and function.name == "figures":
+            if isinstance(function, ast.FunctionDef) and function.name in ("metrics", "figures"):
                 dicts = [node for node in ast.walk(function) if isinstance(node, ast.Dict)]
                 keys = [key for one in dicts for key in one.keys]
                 found |= {str(key.value) for key in keys if isinstance(key, ast.Constant)}

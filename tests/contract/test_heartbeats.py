@@ -14,7 +14,7 @@ from openseer_store.port import CLAIMING_STATES
 from openseer_worker.health import Health
 from tests.contract import beats
 from tests.contract.recorded import compare
-from tests.contract.scanning import keys_of_figures
+from tests.contract.scanning import keys_of_metrics
 
 
 def told(collector: Collector) -> dict[str, list[str]]:
@@ -39,7 +39,7 @@ def test_workers_say_what_they_said(tmp_path: Path) -> None:
         "sick": beats.types_of(sick.metrics),
         "what the weights report says": sorted(report.model_dump(exclude_defaults=True)),
         "phases": sorted(report.seconds),
-        "figures of all engines": keys_of_figures("worker"),
+        "figures of all engines": keys_of_metrics("worker"),
         "counters of drafting": sorted(COUNTERS),
         "states that claim": sorted(CLAIMING_STATES),
         "states of a fleet": sorted(WORKER_STATES),
