@@ -1,4 +1,4 @@
-"""What each part brings to a whole rollout on two real engines: division, order, drafts; as the Seer paper tells it.
+"""What each part brings to a whole rollout on two real engines: division, order, drafts; the steps of the Seer paper.
 
     python benchmarks/ablation.py
 
@@ -7,26 +7,19 @@ tiny model answers at temperature 1 as long as it likes, for drafts need real te
 in what they sample; beside the makespan stand the tokens per second. Time is counted from the first claim.
 """
 
-import sys
-
-# This folder last: its queue.py would stand in for the standard library's.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]] + [__file__.rpartition("/")[0]]
-
 import argparse
 import asyncio
 import json
-import os
-import platform
-import shlex
 import statistics
+import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from tiny_rollouts import MODEL, prompts
+from support.stamp import Stamp
+from support.tiny_rollouts import MODEL, prompts
 
 from openseer_core.manifest.parse import parse_job
 from openseer_driver.report.html import write_report
@@ -55,8 +48,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer arms")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
+    stamp = Stamp()
     settings = QUICK if options.quick else SETTINGS
     arms: dict[str, list[dict[str, Any]]] = {name: [] for name in (QUICK_ARMS if options.quick else ARMS)}
     console = Console(width=130)
@@ -70,10 +64,10 @@ def main() -> None:
                 f"drafts {report['drafts'] or '–'}",
                 highlight=False,
             )
-    figures = summary(arms, settings)
-    console.print(table(figures))
+    measurements = summary(arms, settings) | stamp.fields()
+    console.print(table(measurements))
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+        options.json.write_text(json.dumps(measurements, indent=1))
 
 
 def one_run(folder: Path, arm: str, seed: int, settings: dict[str, int]) -> dict[str, Any]:
@@ -109,7 +103,7 @@ def manifest(source: Path, arm: str, settings: dict[str, int]) -> dict[str, Any]
 
 
 def summary(arms: dict[str, list[dict[str, Any]]], settings: dict[str, int]) -> dict[str, Any]:
-    """Per arm the list over seeds of each figure."""
+    """Per arm the list over seeds of each measurement."""
     names = ("makespan_seconds", "tail_seconds", "tokens_per_second", "tokens_total", "requeues", "drafts")
     return {
         "settings": settings,
@@ -123,9 +117,6 @@ def summary(arms: dict[str, list[dict[str, Any]]], settings: dict[str, int]) -> 
             }
             for arm, reports in arms.items()
         },
-        "command": shlex.join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     }
 
 
@@ -133,17 +124,22 @@ def _drafting(report: dict[str, Any], name: str, without: float | None) -> Any:
     return report["drafting"][name] if report["drafting"] else without
 
 
-def table(figures: dict[str, Any]) -> Table:
+def table(measurements: dict[str, Any]) -> Table:
     """Medians over the seeds; ratios are within a seed."""
-    result = Table(title=f"two vLLM engines: {figures['settings']}")
+    result = Table(title=f"two vLLM engines: {measurements['settings']}")
     columns = ("", "makespan s", "spread s", "× shorter", "tok/s", "× tok/s", "tail s", "tail cut", "tokens a step")
     for column in columns:
         result.add_column(column, justify="right" if column else "left")
-    base = figures["arms"][BASE]
-    for arm, row in figures["arms"].items():
+    base = measurements["arms"][BASE]
+    for arm, row in measurements["arms"].items():
         makespans = row["makespan_seconds"]
-        shorter = [one / own for one, own in zip(base["makespan_seconds"], makespans, strict=True)]
-        faster = [own / one for one, own in zip(base["tokens_per_second"], row["tokens_per_second"], strict=True)]
+        shorter = [
+            base_seconds / seconds for base_seconds, seconds in zip(base["makespan_seconds"], makespans, strict=True)
+        ]
+        faster = [
+            rate / base_rate
+            for base_rate, rate in zip(base["tokens_per_second"], row["tokens_per_second"], strict=True)
+        ]
         tail = statistics.median(row["tail_seconds"])
         result.add_row(
             arm,

@@ -3,23 +3,16 @@
     python benchmarks/api.py
 
 The server is a process of its own over a real Redis, as `openseer serve` runs it, and so are the players, who finish
-responses of a given length without an engine, so that neither is part of what is timed. Three figures: how long 10,000
-groups take to be queued by one client; results a second that one client reads (parsed and typed) while another asks
-for the batch's status 20 times a second; memory of server and Redis over many batches, each acknowledged.
+responses of a given length without an engine, so that neither is part of what is timed. Three measurements: how long
+10,000 groups take to be queued by one client; results a second that one client reads (parsed and typed) while another
+asks for the batch's status 20 times a second; memory of server and Redis over many batches, each acknowledged.
 """
-
-import sys
-
-# Not this folder: its queue.py would stand in for the standard library's.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
 
 import argparse
 import asyncio
 import json
 import multiprocessing as mp
 import os
-import platform
-import shlex
 import socket
 import statistics
 import tempfile
@@ -29,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from support.stamp import Stamp
 
 from openseer_api.app import create_app
 from openseer_api.batch_controller import control
@@ -50,7 +44,7 @@ TOKEN = "benchmark"
 GROUP_SIZE = 8
 PROMPT_TOKENS = 128
 PLAYERS = 1
-HELD = 256
+CLAIMED_AT_ONCE = 256
 
 
 def job() -> RolloutJob:
@@ -75,26 +69,26 @@ def serve(url: str, port: int) -> None:
     async def run() -> None:
         context = JobContext(job(), await open_store(url, "load"))
         app = create_app(OneJob(context), BearerAuth(TOKEN))
-        keeping = asyncio.create_task(control(context))
+        controlling = asyncio.create_task(control(context))
         await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off")).serve()
-        keeping.cancel()
+        controlling.cancel()
 
     asyncio.run(run())
 
 
 def play(url: str, number: int, length: int) -> None:
-    """Finishes whatever waits, with responses of `length` tokens, until it is killed."""
-    tokens, logprobs = pack_tokens(range(length)), pack_logprobs([-0.5 - place / 977 for place in range(length)])
+    """Finishes all requests that wait, with responses of `length` tokens, until it is killed."""
+    tokens, logprobs = pack_tokens(range(length)), pack_logprobs([-0.5 - position / 977 for position in range(length)])
     worker = WorkerId(f"worker-{number}", "0")
-    ask = ClaimQuery(INITIAL_VERSION, (SHARED_LANE,), HELD, 10**9, 16, 1024, 10**6, slack=HELD)
+    query = ClaimQuery(INITIAL_VERSION, (SHARED_LANE,), CLAIMED_AT_ONCE, 10**9, 16, 1024, 10**6, slack=CLAIMED_AT_ONCE)
 
     async def run() -> None:
         store = await open_store(url, "load")
         while True:
-            claims = await store.claim(worker, ask)
+            claims = await store.claim(worker, query)
             ends = [
-                Finish(Delta(one.request, one.fence, 0, tokens, logprobs), Status.OK, FinishReason.STOP)
-                for one in claims
+                Finish(Delta(claim.request, claim.fence, 0, tokens, logprobs), Status.OK, FinishReason.STOP)
+                for claim in claims
             ]
             if ends:
                 await store.complete(worker, ends)
@@ -104,15 +98,15 @@ def play(url: str, number: int, length: int) -> None:
     asyncio.run(run())
 
 
-def ask(url: str, number: int, told: Any, done: Any) -> None:
-    """Asks for a batch's status 20 times a second; tells how long each answer took. A process of its own: what the
-    reader's takes is not the server's doing."""
+def poll_status(url: str, number: int, reports: Any, done: Any) -> None:
+    """Polls a batch's status 20 times a second and reports how long each response took; a process of its own, so that
+    the reader's work does not count as the server's."""
 
     async def run() -> list[float]:
         waits: list[float] = []
         async with AsyncClient(url, token=TOKEN) as client:
             await client.batch(number).status()
-            told.put("begun")
+            reports.put("begun")
             while not done.is_set():
                 begun = time.monotonic()
                 await client.batch(number).status()
@@ -120,13 +114,13 @@ def ask(url: str, number: int, told: Any, done: Any) -> None:
                 await asyncio.sleep(max(0.0, 0.05 - waits[-1]))
         return waits
 
-    told.put(asyncio.run(run()))
+    reports.put(asyncio.run(run()))
 
 
 def groups(count: int) -> Iterator[Group]:
     """Groups with prompts of PROMPT_TOKENS tokens."""
     for number in range(count):
-        ids = [(number * 31 + place * 7) % 50_000 for place in range(PROMPT_TOKENS)]
+        ids = [(number * 31 + position * 7) % 50_000 for position in range(PROMPT_TOKENS)]
         yield Group(id=f"g{number}", prompt_token_ids=ids)
 
 
@@ -134,7 +128,7 @@ def groups(count: int) -> Iterator[Group]:
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All figures, one after the other."""
+    """All measurements, one after the other."""
     context = mp.get_context("spawn")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -183,15 +177,15 @@ async def submitting(client: AsyncClient, count: int) -> dict[str, Any]:
 
 
 async def read_results(client: AsyncClient, url: str, number: int, requests: int) -> dict[str, Any]:
-    """One reader, and one who asks for the status meanwhile; the batch is far ahead of the reader."""
+    """One reader, and one process that polls the status meanwhile; the batch is far ahead of the reader."""
     batch = client.batch(number)
     while (await batch.status()).metrics.requests_ok < requests:
         await asyncio.sleep(0.2)
     context = mp.get_context("spawn")
-    told, done = context.SimpleQueue(), context.Event()
-    asking = context.Process(target=ask, args=(url, number, told, done), daemon=True)
-    asking.start()
-    told.get()  # it has begun
+    reports, done = context.SimpleQueue(), context.Event()
+    polling = context.Process(target=poll_status, args=(url, number, reports, done), daemon=True)
+    polling.start()
+    reports.get()  # it has begun
 
     read, tokens, started = 0, 0, time.monotonic()
     async for item in batch.results():
@@ -202,8 +196,8 @@ async def read_results(client: AsyncClient, url: str, number: int, requests: int
             break
     seconds = time.monotonic() - started
     done.set()
-    waits: list[float] = told.get()
-    asking.join()
+    waits: list[float] = reports.get()
+    polling.join()
     await batch.forget()
     p99 = sorted(waits)[int(0.99 * (len(waits) - 1))] * 1000 if waits else float("nan")
     print(
@@ -267,18 +261,15 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=200, help="tokens per response")
     parser.add_argument("--batches", type=int, default=60)
     parser.add_argument("--quick", action="store_true", help="a tenth of it")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
+    stamp = Stamp()
     if options.quick:
         options.groups, options.requests, options.batches = 1000, 2000, 6
-    figures = asyncio.run(measure(options))
-    figures |= {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-    }
+    measurements = asyncio.run(measure(options))
+    measurements |= stamp.fields()
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+        options.json.write_text(json.dumps(measurements, indent=1))
 
 
 if __name__ == "__main__":

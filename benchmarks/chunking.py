@@ -6,24 +6,17 @@ The same prompts whole on one real engine, and in chunks that move between two. 
 that another batch composition decides the other way; from there on the response is another one.
 """
 
-import sys
-
-# Not this folder: its queue.py would stand in for the standard library's.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
-
 import argparse
 import asyncio
 import json
-import os
-import platform
-import shlex
+import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from support.stamp import Stamp
 
 from openseer_core.manifest.parse import parse_job
 from openseer_driver.run_folder import RunFolder
@@ -48,30 +41,27 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=512, help="longest response")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter responses")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
+    stamp = Stamp()
     if options.quick:
         options.groups, options.tokens = 4, 128
-    figures: dict[str, Any] = {}
+    measurements: dict[str, Any] = {}
     for dtype in ("float32", "bfloat16"):
         whole = responses(dtype, WHOLE, options.groups, options.tokens)
         chunked = responses(dtype, CHUNKED, options.groups, options.tokens)
-        figures[dtype] = compared(whole, chunked)
+        measurements[dtype] = compared(whole, chunked)
     table = Table("format", "responses", "moved", "chunks", "identical", "first difference at token")
-    for dtype, row in figures.items():
+    for dtype, row in measurements.items():
         first = ", ".join(map(str, row["first_differences"])) or "–"
         table.add_row(dtype, *(str(row[name]) for name in ("responses", "moved", "chunks", "identical")), first)
     Console(width=110).print(table)
-    figures |= {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-    }
+    measurements |= stamp.fields()
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+        options.json.write_text(json.dumps(measurements, indent=1))
 
 
-def responses(dtype: str, how: dict[str, Any], groups: int, tokens: int) -> dict[Any, ResultLine]:
+def responses(dtype: str, division: dict[str, Any], groups: int, tokens: int) -> dict[Any, ResultLine]:
     """All responses of one run, by request."""
     with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
         prompts = Path(path) / "prompts.jsonl"
@@ -85,7 +75,7 @@ def responses(dtype: str, how: dict[str, Any], groups: int, tokens: int) -> dict
                 "prompts": {"path": str(prompts)},
                 "groupSize": GROUP_SIZE,
                 "sampling": {"temperature": 0.0, "maxTokens": tokens, "ignoreEos": True},
-                **how,
+                **division,
             },
         }
         job, folder = parse_job(document, "benchmark"), RunFolder(Path(path) / "run")
@@ -99,9 +89,9 @@ def compared(whole: dict[Any, ResultLine], chunked: dict[Any, ResultLine]) -> di
     """How many responses are the same, and where the others part."""
     pairs = [(line.token_ids, chunked[key].token_ids) for key, line in whole.items()]
     differences = [
-        next(place for place, (left, right) in enumerate(zip(one, other, strict=True)) if left != right)
-        for one, other in pairs
-        if one != other
+        next(position for position, (left, right) in enumerate(zip(ids, others, strict=True)) if left != right)
+        for ids, others in pairs
+        if ids != others
     ]
     return {
         "responses": len(pairs),

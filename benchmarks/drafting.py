@@ -5,38 +5,32 @@
 Responses that are known already are replayed: sampled ones of the tiny model (benchmarks/data) and made-up ones, long
 and as alike as the paper's. Costs, acceptance by the number of siblings, then policies of draft lengths under one
 step-time model: a step takes 10 ms and 0.05 ms for each token that it computes. docs/benchmarks.md says how to install
-arctic-inference; without it only the product's own figures are measured.
+arctic-inference; without it only the product's own drafter is measured.
 """
-
-import sys
-
-# This folder last: its queue.py would stand in for the standard library's.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]] + [__file__.rpartition("/")[0]]
 
 import argparse
 import itertools
 import json
 import math
 import os
-import platform
-import shlex
 import subprocess
+import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from draft_costs import measure_costs
-from mba import MOST_TOKENS, MarginalBenefit
-from peer_missing import ARCTIC_MISSING, has_arctic
-from replay import Arctic, Ours, Outcome, Peer, Row, Static, StepTime, replay
 from rich.console import Console
 from rich.table import Table
-from synthetic_groups import synthetic_group
-from tiny_rollouts import SampledGroup, sampled_groups
+from support.arctic import ARCTIC_MISSING, has_arctic
+from support.draft_costs import measure_costs
+from support.mba import MOST_TOKENS, MarginalBenefit
+from support.replay import Arctic, Ours, Outcome, Peer, Row, Static, StepTime, replay
+from support.stamp import Stamp
+from support.synthetic_groups import synthetic_group
+from support.tiny_rollouts import SampledGroup, sampled_groups
 
-REFERENCES = (0, 1, 5, 15)
+SIBLINGS = (0, 1, 5, 15)
 PAPER = {0: 1.70, 1: 2.04, 5: 2.32, 15: 2.53}
 SLOTS = 64
 GRID = [
@@ -54,8 +48,8 @@ drafter = Drafter(slots=1, max_tokens=8, memory_bytes=2**24)
 drafter.append("g", 1, 0, np.arange(64, dtype=np.int32).tobytes())
 text = np.arange(32, dtype=np.int32)
 slot = drafter.open("g", 0, text[:16], 8)
-one = np.array([slot], np.int32)
-drafter.step(one, text[None], np.zeros(1, np.int32), np.array([20], np.int32), 0.01)
+slots = np.array([slot], np.int32)
+drafter.step(slots, text[None], np.zeros(1, np.int32), np.array([20], np.int32), 0.01)
 drafter.close(slot)
 print(imported - started, time.perf_counter() - imported)
 """
@@ -66,25 +60,24 @@ def main() -> None:
     """Measures everything and prints it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="shorter responses, fewer settings")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
+    stamp = Stamp()
     console = Console(width=130)
     if not has_arctic():
         console.print(ARCTIC_MISSING)
     sampled, synthetic = sampled_groups()[: 6 if options.quick else None], made_up(options.quick)
     grid = QUICK_GRID if options.quick else GRID
-    figures: dict[str, Any] = {
+    measurements: dict[str, Any] = {
         "start": start_up(),
         "costs": measure_costs(quick=options.quick),
         "acceptance": {"sampled": acceptance(sampled, grid), "made-up": acceptance(synthetic[:4], grid)},
         "policies": {"sampled": policies(sampled, grid), "made-up": policies(ragged(synthetic), grid)},
-        "command": shlex.join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        **stamp.fields(),
     }
-    report(figures, console)
+    report(measurements, console)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+        options.json.write_text(json.dumps(measurements, indent=1))
 
 
 # ---- what is replayed
@@ -134,22 +127,22 @@ def start_up() -> dict[str, float]:
 
 
 def acceptance(groups: Groups, grid: list[Static]) -> dict[str, Any]:
-    """For each number of references: ours, vLLM's default settings, and the grid's best at ours' drafted length."""
+    """For each number of known siblings: ours, vLLM's default settings, and the grid's best at ours' drafted length."""
     result: dict[str, Any] = {}
-    for count in REFERENCES:
+    for count in SIBLINGS:
         longest = max(len(group.prompt) + len(response) for group in groups for response in group.responses)
-        row: dict[str, Any] = {"paper": PAPER[count], "ours": with_references(Ours(1, 8, longest, None), groups, count)}
+        row: dict[str, Any] = {"paper": PAPER[count], "ours": with_siblings(Ours(1, 8, longest, None), groups, count)}
         if has_arctic():
-            row["default"] = with_references(Arctic(Static(8), depth=24), groups, count)
+            row["default"] = with_siblings(Arctic(Static(8), depth=24), groups, count)
             nothing = {"drafted_per_step": 0.0, "tokens_per_step": 1.0}
-            points = [nothing, *(with_references(Arctic(static), groups, count) for static in grid)]
+            points = [nothing, *(with_siblings(Arctic(setting), groups, count) for setting in grid)]
             row["arctic_at_equal_length"] = at_equal_length(points, row["ours"]["drafted_per_step"])
             row["tree_gain"] = tree_gain(groups, count)
         result[str(count)] = row
     return result
 
 
-def with_references(peer: Peer, groups: Groups, count: int) -> dict[str, float]:
+def with_siblings(peer: Peer, groups: Groups, count: int) -> dict[str, float]:
     """The last response of each group, one after another, each with so many whole siblings."""
     outcome = Outcome()
     for number, group in enumerate(groups):
@@ -157,7 +150,7 @@ def with_references(peer: Peer, groups: Groups, count: int) -> dict[str, float]:
             peer.know(number, index, group.prompt, group.responses[index])
         last = len(group.responses) - 1
         outcome.add(replay(peer, [Row.of(number, last, group.prompt, group.responses[last])], 1, StepTime()))
-    return outcome.figures()
+    return outcome.rates()
 
 
 def at_equal_length(points: list[dict[str, float]], drafted: float) -> float | None:
@@ -176,7 +169,7 @@ def tree_gain(groups: Groups, count: int) -> float:
     """Tokens a step that the best tree of at most 8 tokens brings over the best path of at most 8."""
     path, tree = (
         max(
-            with_references(Arctic(Static(8, factor, probability, kind)), groups, count)["tokens_per_step"]
+            with_siblings(Arctic(Static(8, factor, probability, kind)), groups, count)["tokens_per_step"]
             for factor, probability in ((1.0, 0.1), (4.0, 0.1), (4.0, 0.02))
         )
         for kind in (False, True)
@@ -199,10 +192,10 @@ def policies(groups: Groups, grid: list[Static]) -> dict[str, Any]:
         return result
     result["vLLM's suffix"] = rollout(Arctic(Static(24), depth=24, apart=False), groups, model)
     static = {
-        f"at most {one.most_tokens}, factor {one.factor:g}, probability {one.probability:g}": rollout(
-            Arctic(one), groups, model
+        f"at most {setting.most_tokens}, factor {setting.factor:g}, probability {setting.probability:g}": rollout(
+            Arctic(setting), groups, model
         )
-        for one in grid
+        for setting in grid
     }
     best = max(static, key=lambda name: static[name]["tokens_per_model_second"])
     result["best static"] = static[best] | {"setting": best}
@@ -228,27 +221,27 @@ def rollout(peer: Peer, groups: Groups, model: StepTime) -> dict[str, Any]:
         for number, group in enumerate(groups)
         for index, response in enumerate(group.responses)
     ]
-    return replay(peer, rows, SLOTS, model).figures()
+    return replay(peer, rows, SLOTS, model).rates()
 
 
 # ---- for people
 
 
-def report(figures: dict[str, Any], console: Console) -> None:
+def report(measurements: dict[str, Any], console: Console) -> None:
     """Everything as tables."""
-    start = figures["start"]
+    start = measurements["start"]
     console.print(
         f"first step: {start['first_ever_seconds']:.1f} s where nothing is compiled yet, then "
         f"{start['cached_seconds']:.2f} s; import {start['import_seconds']:.2f} s",
         highlight=False,
     )
-    costs = Table("costs", *figures["costs"], title="costs")
-    for name in next(iter(figures["costs"].values())):
-        costs.add_row(name, *(_number(column.get(name)) for column in figures["costs"].values()))
+    costs = Table("costs", *measurements["costs"], title="costs")
+    for name in next(iter(measurements["costs"].values())):
+        costs.add_row(name, *(_number(column.get(name)) for column in measurements["costs"].values()))
     console.print(costs)
-    for name, rows in figures["acceptance"].items():
+    for name, rows in measurements["acceptance"].items():
         console.print(_acceptance_table(name, rows))
-    for name, rows in figures["policies"].items():
+    for name, rows in measurements["policies"].items():
         table = Table("policy", "accepted / drafted", "accepted a step", "drafted a step", "tokens / s", title=name)
         for policy, row in rows.items():
             label = f"{policy} ({row['setting']})" if "setting" in row else policy

@@ -5,25 +5,19 @@
 Each way runs in a process of its own; a fixed number of responses at once, from `add` to the last `collect`.
 """
 
-import sys
-
-# Not this folder: its queue.py would stand in for the standard library's.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
-
 import argparse
 import asyncio
 import json
 import multiprocessing as mp
 import os
-import platform
 import random
-import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from support.stamp import Stamp
 
 from openseer_core.manifest.job import Model, Sampling
 from openseer_worker.engine import EngineRequest
@@ -41,29 +35,26 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=300, help="per response")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round of short responses")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
+    stamp = Stamp()
     if options.quick:
         options.tokens, options.rounds = 100, 1
     context = mp.get_context("spawn")
-    figures: dict[str, Any] = {}
+    measurements: dict[str, Any] = {}
     for way in WAYS:
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, way, options.tokens, options.rounds))
         process.start()
-        figures[way] = ours.recv()
+        measurements[way] = ours.recv()
         process.join()
     table = Table("core", *(f"{count} at once" for count in COUNTS), title="tokens per second on one core")
-    for way, rows in figures.items():
+    for way, rows in measurements.items():
         table.add_row(way, *(", ".join(f"{rate:,.0f}" for rate in rows[str(count)]) for count in COUNTS))
     Console(width=110).print(table)
-    figures |= {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-    }
+    measurements |= stamp.fields()
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+        options.json.write_text(json.dumps(measurements, indent=1))
 
 
 def serve(pipe: Any, way: str, tokens: int, rounds: int) -> None:

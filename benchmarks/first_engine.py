@@ -4,22 +4,16 @@
 
 Needs a cluster in which the operator is installed and the worker image is on the nodes: KUBECONFIG's, else the one that
 cluster/cluster.sh runs. Redis, driver and worker are all made anew for every repeat; the image is not pulled. Moments
-are those at which a watch tells of them, and those of the worker's process and log, on one clock.
+are those at which a watch reports them, and those of the worker's process and log, on one clock.
 """
-
-import sys
-
-# Not this folder: its queue.py would stand in for the standard library's.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
 
 import argparse
 import json
 import os
-import platform
-import shlex
 import signal
 import statistics
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -28,6 +22,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from support.stamp import Stamp
 
 CLUSTER = Path(__file__).resolve().parent.parent / "cluster/cluster.sh"
 TARGET_SECONDS = 3.0
@@ -50,13 +46,13 @@ MOMENTS = {
 }
 """What is measured, in seconds since before `kubectl apply`; the first running engine is `engine`."""
 PROCESS_START = (
-    "import os, time; words = open('/proc/1/stat').read().rpartition(')')[2].split(); "
-    "print(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + int(words[19]) / os.sysconf('SC_CLK_TCK'))"
+    "import os, time; fields = open('/proc/1/stat').read().rpartition(')')[2].split(); "
+    "print(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + int(fields[19]) / os.sysconf('SC_CLK_TCK'))"
 )
 
 
 class NotPossibleError(Exception):
-    """There is no cluster, or it lacks something; says what to do."""
+    """There is no cluster, or it lacks something; the message says what to do."""
 
 
 def main() -> None:
@@ -64,31 +60,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="1 repeat; without a cluster: says so and is done")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
+    stamp = Stamp()
     if options.quick:
         options.repeats = 1
     try:
-        figures = measure(options.repeats)
+        measurements = measure(options.repeats) | stamp.fields()
     except (NotPossibleError, subprocess.SubprocessError) as error:
         print(f"not measured: {error} {getattr(error, 'stderr', None) or ''}".strip())
         sys.exit(0 if options.quick else 1)
-    show(figures)
+    show(measurements)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        options.json.write_text(json.dumps(measurements, indent=2) + "\n")
 
 
 # ---- the cluster
 
 
-def command(*words: str) -> list[str]:
+def command(*arguments: str) -> list[str]:
     """kubectl where it reaches the cluster."""
-    return [*([] if os.environ.get("KUBECONFIG") else [str(CLUSTER), "exec"]), "kubectl", *words]
+    return [*([] if os.environ.get("KUBECONFIG") else [str(CLUSTER), "exec"]), "kubectl", *arguments]
 
 
-def kubectl(*words: str, text: str | None = None) -> str:
+def kubectl(*arguments: str, text: str | None = None) -> str:
     """What it prints. Raises CalledProcessError."""
-    done = subprocess.run(command(*words), input=text, capture_output=True, text=True, check=True, timeout=CALL_SECONDS)
+    done = subprocess.run(
+        command(*arguments), input=text, capture_output=True, text=True, check=True, timeout=CALL_SECONDS
+    )
     return done.stdout
 
 
@@ -98,7 +97,7 @@ def check() -> None:
         found = kubectl("get", "deployments", "-A", "-l", "app.kubernetes.io/name=openseer", "-o", "json")
     except (OSError, subprocess.SubprocessError):
         raise NotPossibleError("no cluster: set KUBECONFIG, or start one: make cluster") from None
-    if not any(one["status"].get("availableReplicas") for one in json.loads(found)["items"]):
+    if not any(item["status"].get("availableReplicas") for item in json.loads(found)["items"]):
         raise NotPossibleError("the operator does not run in the cluster; install it: docs/kubernetes.md")
 
 
@@ -119,8 +118,8 @@ def namespace() -> Generator[str]:
 def measure(repeats: int) -> dict[str, Any]:
     """All repeats, one after the other."""
     check()
-    with namespace() as place:
-        runs = [one_run(place, f"job-{number}") for number in range(repeats)]
+    with namespace() as namespace_name:
+        runs = [one_run(namespace_name, f"job-{number}") for number in range(repeats)]
     engine = [run["engine"] for run in runs]
     return {
         "first_engine_seconds": round(statistics.median(engine), 3),
@@ -129,47 +128,48 @@ def measure(repeats: int) -> dict[str, Any]:
         "median": {name: round(statistics.median(run[name] for run in runs), 3) for name in MOMENTS},
         "max": {name: round(max(run[name] for run in runs), 3) for name in MOMENTS},
         "runs": runs,
-        "machine": f"{os.cpu_count()} × {platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f}",
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "command": shlex.join(["python", "benchmarks/first_engine.py", *sys.argv[1:]]),
     }
 
 
-def one_run(place: str, name: str) -> dict[str, float]:
+def one_run(namespace_name: str, name: str) -> dict[str, float]:
     """The moments of one job, in seconds since before `kubectl apply`."""
     moments: dict[str, float] = {}
-    pods = Watch(place, "pods", lambda raw, now: note_pod(raw, name, moments, now))
-    jobs = Watch(place, "rolloutjobs", lambda raw, now: note_job(raw, name, moments, now))
+    pods = Watch(namespace_name, "pods", lambda raw, now: note_pod(raw, name, moments, now))
+    jobs = Watch(namespace_name, "rolloutjobs", lambda raw, now: note_job(raw, name, moments, now))
     time.sleep(1.0)  # both watches are up
     try:
         start = time.time()
-        kubectl("apply", "--namespace", place, "-f", "-", text="\n---\n".join(map(json.dumps, manifests(name))))
+        kubectl(
+            "apply", "--namespace", namespace_name, "-f", "-", text="\n---\n".join(map(json.dumps, manifests(name)))
+        )
         moments["applied"] = time.time()
         await_moments(moments, set(MOMENTS) - {"process", "engine"})
     finally:
         pods.stop()
         jobs.stop()
-    moments["process"] = float(kubectl("exec", "-n", place, f"{name}-worker-0", "--", "python", "-c", PROCESS_START))
-    moments["engine"] = engine_ran(kubectl("logs", "-n", place, f"{name}-worker-0", "--timestamps"))
-    kubectl("delete", "rolloutjob", name, "-n", place, f"--timeout={CALL_SECONDS:.0f}s")
-    kubectl("wait", "pod", "--all", "-n", place, "--for=delete", f"--timeout={CALL_SECONDS - 5:.0f}s")
-    return {what: round(moments[what] - start, 3) for what in MOMENTS}
+    moments["process"] = float(
+        kubectl("exec", "-n", namespace_name, f"{name}-worker-0", "--", "python", "-c", PROCESS_START)
+    )
+    moments["engine"] = engine_ran(kubectl("logs", "-n", namespace_name, f"{name}-worker-0", "--timestamps"))
+    kubectl("delete", "rolloutjob", name, "-n", namespace_name, f"--timeout={CALL_SECONDS:.0f}s")
+    kubectl("wait", "pod", "--all", "-n", namespace_name, "--for=delete", f"--timeout={CALL_SECONDS - 5:.0f}s")
+    return {moment: round(moments[moment] - start, 3) for moment in MOMENTS}
 
 
-def await_moments(moments: Mapping[str, float], wanted: set[str]) -> None:
+def await_moments(moments: Mapping[str, float], expected: set[str]) -> None:
     """Returns when all of them have come."""
     end = time.monotonic() + PATIENCE_SECONDS
-    while missing := wanted - moments.keys():
+    while missing := expected - moments.keys():
         if time.monotonic() > end:
             raise NotPossibleError(f"after {PATIENCE_SECONDS:.0f} s still not: {', '.join(sorted(missing))}")
         time.sleep(0.05)
 
 
 def engine_ran(log: str) -> float:
-    """When the worker said that it is ready."""
+    """When the worker logged that it is ready."""
     for line in log.splitlines():
-        at, _, words = line.partition(" ")
-        if " ready: " in words:
+        at, _, message = line.partition(" ")
+        if " ready: " in message:
             return datetime.fromisoformat(at[:26].rstrip("Z") + "+00:00").timestamp()
     raise NotPossibleError(f"the worker's log does not say that it is ready:\n{log}")
 
@@ -177,9 +177,9 @@ def engine_ran(log: str) -> float:
 class Watch:
     """Calls `note` with each version of each object of a kind and the time at which it came."""
 
-    def __init__(self, place: str, kind: str, note: Callable[[dict[str, Any], float], None]) -> None:
-        words = command("get", kind, "-n", place, "--watch", "-o", "json")
-        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    def __init__(self, namespace_name: str, kind: str, note: Callable[[dict[str, Any], float], None]) -> None:
+        watch = command("get", kind, "-n", namespace_name, "--watch", "-o", "json")
+        self._process = subprocess.Popen(watch, stdout=subprocess.PIPE, text=True, start_new_session=True)
         self._note = note
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -203,10 +203,11 @@ class Watch:
 def note_pod(raw: Mapping[str, Any], name: str, moments: dict[str, float], now: float) -> None:
     """Of the job's worker and Redis."""
     status, pod = raw.get("status", {}), raw["metadata"]["name"]
-    running = any("running" in one["state"] for one in status.get("containerStatuses", ()))
+    running = any("running" in container["state"] for container in status.get("containerStatuses", ()))
     placed = bool(raw["spec"].get("nodeName"))
-    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions", ()))
-    true = {
+    conditions = status.get("conditions", ())
+    ready = any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+    states = {
         f"{name}-redis-0": {
             "redis_created": True,
             "redis_scheduled": placed,
@@ -215,9 +216,9 @@ def note_pod(raw: Mapping[str, Any], name: str, moments: dict[str, float], now: 
         },
         f"{name}-worker-0": {"created": True, "scheduled": placed, "worker_started": running, "ready": ready},
     }
-    for what, holds in true.get(pod, {}).items():
-        if holds:
-            moments.setdefault(what, now)
+    for moment, reached in states.get(pod, {}).items():
+        if reached:
+            moments.setdefault(moment, now)
 
 
 def note_job(raw: Mapping[str, Any], name: str, moments: dict[str, float], now: float) -> None:
@@ -251,12 +252,12 @@ def manifests(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def show(figures: dict[str, Any]) -> None:
+def show(measurements: dict[str, Any]) -> None:
     """The table, in the order in which things happened."""
     print(f"{'seconds since kubectl apply began':48}{'median':>8}{'max':>8}")
-    for name in sorted(MOMENTS, key=lambda name: figures["median"][name]):
-        print(f"{MOMENTS[name]:48}{figures['median'][name]:>8.2f}{figures['max'][name]:>8.2f}")
-    print(f"first running engine: {figures['first_engine_seconds']:.2f} s; target: {TARGET_SECONDS:.0f} s")
+    for name in sorted(MOMENTS, key=lambda name: measurements["median"][name]):
+        print(f"{MOMENTS[name]:48}{measurements['median'][name]:>8.2f}{measurements['max'][name]:>8.2f}")
+    print(f"first running engine: {measurements['first_engine_seconds']:.2f} s; target: {TARGET_SECONDS:.0f} s")
 
 
 if __name__ == "__main__":

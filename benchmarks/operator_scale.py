@@ -8,24 +8,17 @@ Real: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, one Redis f
 operator, a process. Played: nodes and pods by kwok; by this benchmark the workers' heartbeats, claims and results in
 each job's store. Every job is a batch as users write it: driver pod, workers with a GPU each, a volume for results.
 
-In turn: the ramp (all jobs applied at once, until every pod is Ready and every job says so), the settling (each pod is
-stamped busy, at the operator's limit of writes), the rest (jobs run and progress, nothing else happens), and a restart
-of the operator. A look (reconcile) is one look at one job; how long a job waited for it is counted apart.
+In turn: the ramp (all jobs applied at once, until every pod is Ready and every job reports it), the settling (each pod
+is stamped busy, at the operator's limit of writes), the rest (jobs run and progress, nothing else happens), and a
+restart of the operator. A look is one reconcile step of one job; how long a job waited for it is counted apart.
 """
-
-import sys
-
-# This folder last: its queue.py would stand in for the standard library's.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]] + [__file__.rpartition("/")[0]]
 
 import argparse
 import asyncio
 import contextlib
 import json
-import os
-import platform
-import shlex
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -33,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from control_plane import Client, ControlPlane, Json, MissingProgramsError, client_of, free_port
-from operator_figures import Reading, read, window
-from played_workers import BEAT_SECONDS, Key, PlayedWorkers
+from support.control_plane import Client, ControlPlane, Json, MissingProgramsError, client_of, free_port
+from support.operator_metrics import Reading, read, window
+from support.played_workers import BEAT_SECONDS, Key, PlayedWorkers
+from support.stamp import Stamp
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMESPACES = 10
@@ -57,7 +51,7 @@ JOBS_PATH = "/apis/openseer.dev/v1alpha1/rolloutjobs"
 TARGETS = {"looks_within_1_s": 0.99, "writes_per_job_per_minute": 1.0, "writes_per_second": 20.0}
 
 
-# ---- what it is measured with
+# ---- the objects of the workload
 
 
 def nodes(count: int) -> Iterator[Json]:
@@ -101,27 +95,27 @@ def job(key: Key, workers: int, store: str) -> Json:
 
 
 def ready(raw: Json, workers: int) -> bool:
-    """Whether a job says that it and all its workers are ready."""
+    """Whether a job's status reports it and all its workers ready."""
     status: Json = raw.get("status") or {}
     conditions: list[Json] = status.get("conditions") or []
-    says = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-    return says and status.get("workers", {}).get("ready") == workers
+    reported = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    return reported and status.get("workers", {}).get("ready") == workers
 
 
-class Teller:
-    """One line that says how far it is: rewritten on a terminal, elsewhere a new one every ten seconds."""
+class ProgressLine:
+    """One line that shows the progress: rewritten on a terminal, elsewhere a new one every ten seconds."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
-        self._told = 0.0
+        self._printed = 0.0
 
-    def __call__(self, words: str) -> None:
+    def __call__(self, text: str) -> None:
         now = time.monotonic()
-        line = f"{now - self._start:5.0f} s  {words}"
+        line = f"{now - self._start:5.0f} s  {text}"
         if sys.stderr.isatty():
             print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
-        elif now - self._told >= 10.0:
-            self._told = now
+        elif now - self._printed >= 10.0:
+            self._printed = now
             print(line, file=sys.stderr, flush=True)
 
     def end(self) -> None:
@@ -136,7 +130,7 @@ class Scale:
         self._plane = plane
         self._client = client
         self._session = session
-        self._tell = Teller()
+        self._progress = ProgressLine()
         self._workers: int = options.workers
         self._rest_seconds: float = options.rest
         self._keys = [(f"team-{n % NAMESPACES}", f"job-{n:04}") for n in range(options.jobs)]
@@ -146,9 +140,9 @@ class Scale:
         self.played = PlayedWorkers(client, plane.redis, self._keys, options.workers)
 
     async def run(self) -> Json:
-        """All phases; the figures."""
-        self._tell("the control plane is up")
-        await self._furnish()
+        """All phases; the measurements."""
+        self._progress("the control plane is up")
+        await self._create_surroundings()
         self._start_operator()
         await self._until(STARTED_SECONDS, "the operator leads", self._leading)
         playing = asyncio.create_task(self.played.run())
@@ -161,14 +155,14 @@ class Scale:
             playing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await playing
-            self._tell.end()
+            self._progress.end()
         return {"ramp": ramp, "settling": settling, "rest": rest, "restart": restart}
 
     # ---- phases
 
-    async def _furnish(self) -> None:
+    async def _create_surroundings(self) -> None:
         """All that is there before the jobs."""
-        self._tell("nodes, volumes, namespaces")
+        self._progress("nodes, volumes, namespaces")
         definition = (ROOT / "crds/rolloutjobs.yaml").read_text()
         await self._client.create_yaml("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
         names = [NAMESPACE, *(f"team-{number}" for number in range(NAMESPACES))]
@@ -223,7 +217,7 @@ class Scale:
 
     async def _restart(self) -> Json:
         """Ended in order, as an upgrade does; then a new process, which knows nothing."""
-        self._tell("restart of the operator")
+        self._progress("restart of the operator")
         ended = await asyncio.to_thread(self._plane.end, "operator")
         start = time.monotonic()
         self._start_operator()
@@ -236,7 +230,7 @@ class Scale:
         times = {"ended_seconds": ended, "leads_seconds": leading, "looked_at_all_seconds": looked}
         return {name: round(value, 2) for name, value in times.items()} | window(nothing, after, len(self._keys))
 
-    # ---- what is asked meanwhile: what is missing, "" when nothing is
+    # ---- conditions to wait for: what is missing, "" when nothing is
 
     async def _leading(self) -> str:
         with contextlib.suppress(aiohttp.ClientError):
@@ -257,7 +251,7 @@ class Scale:
         count = sum(ready(raw, self._workers) for raw in await self._client.items(JOBS_PATH))
         return f"{count} of {len(self._keys)} jobs say Ready" if count < len(self._keys) else ""
 
-    # ---- means
+    # ---- helpers
 
     def _start_operator(self) -> None:
         self._generation += 1
@@ -272,27 +266,27 @@ class Scale:
         self._plane.start("operator", sys.executable, "-m", "openseer_operator.main", environment=environment)
 
     async def _reading(self) -> Reading:
-        async with self._session.get(f"http://127.0.0.1:{self._port}/metrics") as answer:
-            return read(await answer.text())
+        async with self._session.get(f"http://127.0.0.1:{self._port}/metrics") as response:
+            return read(await response.text())
 
     def _cores(self, before: dict[str, float], seconds: float) -> dict[str, float]:
         """Processors that each process kept busy."""
         return {name: round((cpu - before[name]) / seconds, 2) for name, cpu in self._plane.cpu_seconds().items()}
 
     async def _until(
-        self, limit: float, what: str, missing: Callable[[], Awaitable[str]], every: float = POLL_SECONDS
+        self, limit: float, event: str, missing: Callable[[], Awaitable[str]], every: float = POLL_SECONDS
     ) -> None:
         end = time.monotonic() + limit
-        while words := await missing():
+        while lacking := await missing():
             if time.monotonic() > end:
-                raise RuntimeError(f"{what}: not within {limit:.0f} s: {words}\n{self._plane.last_words('operator')}")
-            await self._pause(every, words)
+                raise RuntimeError(f"{event}: not within {limit:.0f} s: {lacking}\n{self._plane.log_tail('operator')}")
+            await self._pause(every, lacking)
 
-    async def _pause(self, seconds: float, words: str) -> None:
+    async def _pause(self, seconds: float, text: str) -> None:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._plane.check()
-            self._tell(words)
+            self._progress(text)
             await asyncio.sleep(min(left, 1.0))
 
 
@@ -300,19 +294,18 @@ class Scale:
 
 
 async def measure(options: argparse.Namespace) -> Json:
-    """All figures, from a control plane of its own."""
+    """All measurements, from a control plane of its own."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    started = os.getloadavg()[0]
     with ControlPlane() as plane:
         async with client_of(plane) as client, aiohttp.ClientSession() as session:
             scale = Scale(plane, client, session, options)
-            figures = await scale.run()
+            measurements = await scale.run()
     played = scale.played
     return {
-        **figures,
+        **measurements,
         "jobs": options.jobs,
         "workers_per_job": options.workers,
         "mode": "batch",
@@ -323,16 +316,16 @@ async def measure(options: argparse.Namespace) -> Json:
             "latest_seconds": round(played.late_seconds, 1),
         },
         "targets": TARGETS,
-        "machine": f"{os.cpu_count()} × {platform.processor() or platform.machine()}, load {started:.1f} before",
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "command": shlex.join(["python", "benchmarks/operator_scale.py", *sys.argv[1:]]),
     }
 
 
-def show(figures: Json) -> None:
+def show(measurements: Json) -> None:
     """The table."""
-    print(f"{figures['jobs']} jobs, {figures['jobs'] * figures['workers_per_job']} workers; {figures['machine']}")
-    ramp, rest, restart = figures["ramp"], figures["rest"], figures["restart"]
+    jobs, load = measurements["jobs"], measurements["load"]["start"]
+    print(
+        f"{jobs} jobs, {jobs * measurements['workers_per_job']} workers; {measurements['machine']}, load {load} before"
+    )
+    ramp, rest, restart = measurements["ramp"], measurements["rest"], measurements["restart"]
     print(
         f"ramp: applied after {ramp['applied_seconds']} s, all pods Ready after {ramp['pods_ready_seconds']} s, "
         f"all jobs Ready after {ramp['steady_seconds']} s"
@@ -343,9 +336,9 @@ def show(figures: Json) -> None:
     )
     print(f"operator: {ramp['memory_mb_peak']} MB at most in the ramp, {rest['memory_mb']} MB at rest")
     head = ("", "s", "looks", "p50 ms", "p99 ms", "max s ≤", "≤ 1 s", "wait p50", "wait p99", "writes/s", "per job/min")
-    print("".join(f"{word:>12}" for word in head))
+    print("".join(f"{title:>12}" for title in head))
     for name in ("ramp", "settling", "rest", "restart"):
-        row = figures[name]
+        row = measurements[name]
         looks, waits = row["looks"], row["waits"]
         cells = (
             name,
@@ -370,12 +363,13 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=5, help="of each job, one GPU each")
     parser.add_argument("--rest", type=float, default=240.0, help="seconds that the jobs at rest are watched")
     parser.add_argument("--quick", action="store_true", help="50 jobs, 20 s at rest; skipped without the programs")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
+    stamp = Stamp()
     if options.quick:
         options.jobs, options.rest = 50, 20.0
     try:
-        figures = asyncio.run(measure(options))
+        measurements = asyncio.run(measure(options)) | stamp.fields()
     except MissingProgramsError as error:
         print(f"skipped: {error}" if options.quick else f"error: {error}", file=sys.stderr)
         return 0 if options.quick else 3
@@ -385,9 +379,9 @@ def main() -> int:
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("stopped; nothing is left behind", file=sys.stderr)
         return 130
-    show(figures)
+    show(measurements)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        options.json.write_text(json.dumps(measurements, indent=2) + "\n")
     return 0
 
 

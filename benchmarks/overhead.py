@@ -3,15 +3,10 @@
     python benchmarks/overhead.py [--through api]
 
 Direct: vLLM's own `LLM.generate` with everything submitted at once. openseer: the worker loop, a real Redis, and a
-driver that writes results; or the trainers' API over HTTP, its keeper, and its client that reads them. Pairs are
-interleaved, for machines are noisy; the 95 % interval is over the pairs.
+driver that writes results; or the trainers' API over HTTP, its batch controller, and its client that reads them.
+Pairs are interleaved, for machines are noisy; the 95 % interval is over the pairs.
 All lengths are equal, so that scheduling cannot make up for overhead.
 """
-
-import sys
-
-# Not this folder: its queue.py would stand in for the standard library's.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
 
 import argparse
 import asyncio
@@ -19,9 +14,7 @@ import json
 import math
 import multiprocessing as mp
 import os
-import platform
 import random
-import shlex
 import statistics
 import tempfile
 import time
@@ -32,6 +25,7 @@ from typing import Any
 
 import uvicorn
 from scipy import stats
+from support.stamp import Stamp
 
 from openseer_api.app import create_app
 from openseer_api.batch_controller import control
@@ -63,25 +57,26 @@ KV_BYTES = 256 * 2**20
 def main() -> None:
     """Runs the pairs and prints the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--through", choices=("driver", "api"), default="driver", help="how openseer is asked")
+    parser.add_argument("--through", choices=("driver", "api"), default="driver", help="how openseer is driven")
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--requests", type=int, default=64, help="per engine")
     parser.add_argument("--length", type=int, default=256, help="tokens per response")
     parser.add_argument("--quick", action="store_true", help="2 pairs of a quarter of the work")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
+    stamp = Stamp()
     if options.quick:
         options.pairs, options.requests = 2, max(SLOTS, options.requests // 4)
     preload(str(MODEL))
     direct = [_child(serve_direct, index) for index in range(WORKERS)]
     # An engine process serves one run: vLLM keeps global state. All are forked now, while this is a single thread.
     ours = [[_child(serve_openseer, index) for index in range(WORKERS)] for _ in range(options.pairs + 1)]
-    figures = measure(direct, ours, options)
+    measurements = measure(direct, ours, options) | stamp.fields()
     for pipe in direct:
         pipe.send(None)
-    report(figures)
+    report(measurements)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+        options.json.write_text(json.dumps(measurements, indent=1))
 
 
 def _child(target: Callable[[Connection, int], None], index: int) -> Connection:
@@ -120,19 +115,16 @@ def measure(
         "cpu_seconds_outside_engine_per_1000_tokens": statistics.median(outside),
         "work": work,
         "through": options.through,
-        "command": shlex.join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     }
 
 
-def report(figures: dict[str, Any]) -> None:
+def report(measurements: dict[str, Any]) -> None:
     """One readable paragraph."""
-    low, high = figures["ratio_ci95"]
+    low, high = measurements["ratio_ci95"]
     print(
-        f"openseer / direct: {figures['ratio_mean']:.3f} (95 % interval {low:.3f} to {high:.3f}, "
-        f"{len(figures['openseer_tokens_per_second'])} pairs); CPU outside the engine: "
-        f"{figures['cpu_seconds_outside_engine_per_1000_tokens'] * 1000:.1f} ms per 1,000 tokens"
+        f"openseer / direct: {measurements['ratio_mean']:.3f} (95 % interval {low:.3f} to {high:.3f}, "
+        f"{len(measurements['openseer_tokens_per_second'])} pairs); CPU outside the engine: "
+        f"{measurements['cpu_seconds_outside_engine_per_1000_tokens'] * 1000:.1f} ms per 1,000 tokens"
     )
 
 
@@ -174,14 +166,14 @@ async def one_openseer(pipes: list[Connection], work: dict[str, int]) -> tuple[f
             own = time.process_time() - before
             for index in range(WORKERS):
                 await store.request_drain(worker_name(index))
-            answers = [await asyncio.to_thread(pipe.recv) for pipe in pipes]
+            reports = [await asyncio.to_thread(pipe.recv) for pipe in pipes]
             redis = await redis_cpu(url)
             await store.close()
         lines = list(folder.results())
     tokens = sum(len(line.token_ids) for line in lines)
     begin = min(line.timings.started_at or line.timings.finished_at for line in lines)
     end = max(line.timings.finished_at for line in lines)
-    cpu = own + redis + sum(answer["cpu"] for answer in answers)
+    cpu = own + redis + sum(report["cpu"] for report in reports)
     return tokens / (end - begin), cpu / tokens * 1000
 
 
@@ -209,7 +201,7 @@ async def one_api(pipes: list[Connection], work: dict[str, int]) -> tuple[float,
             own = time.process_time() - before
             for index in range(WORKERS):
                 await store.request_drain(worker_name(index))
-            answers = [await asyncio.to_thread(pipe.recv) for pipe in pipes]
+            reports = [await asyncio.to_thread(pipe.recv) for pipe in pipes]
             redis = await redis_cpu(url)
             server.should_exit = True
             tasks[1].cancel()
@@ -218,7 +210,7 @@ async def one_api(pipes: list[Connection], work: dict[str, int]) -> tuple[float,
     tokens = sum(len(item.token_ids) for item in items)
     begin = min(chunk.claimed_at for item in items for chunk in item.chunks)
     end = max(item.finished_at for item in items)
-    cpu = own + redis + sum(answer["cpu"] for answer in answers)
+    cpu = own + redis + sum(report["cpu"] for report in reports)
     return tokens / (end - begin), cpu / tokens * 1000
 
 
@@ -317,9 +309,9 @@ def run_direct(llm: Any, work: dict[str, int], seed: int) -> dict[str, Any]:
     return {"tokens": sum(len(output.outputs[0].token_ids) for output in outputs)}
 
 
-async def run_openseer(pipe: Connection, what: dict[str, Any], index: int) -> dict[str, Any]:
+async def run_openseer(pipe: Connection, assignment: dict[str, Any], index: int) -> dict[str, Any]:
     """The product's worker until it is asked to drain; CPU seconds of its event loop's thread."""
-    settings = WorkerSettings(parse_job(what["document"], "benchmark"), what["url"], index)
+    settings = WorkerSettings(parse_job(assignment["document"], "benchmark"), assignment["url"], index)
     store = await open_store(settings.store_url, settings.job.name)
     worker = Worker(settings, store, build_engine(settings))
     pipe.send("ready")

@@ -8,26 +8,19 @@ the whole product: driver, store, worker loop, engine. Time is counted from the 
 not count. `round-robin` and `least-inflight` are what trainers do today; the headline is over the better of the two.
 """
 
-import sys
-
-# Not this folder: its queue.py would stand in for the standard library's.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
-
 import argparse
 import asyncio
 import json
-import os
-import platform
 import random
-import shlex
 import statistics
+import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from support.stamp import Stamp
 
 from openseer_core.manifest.parse import parse_job
 from openseer_driver.report.html import write_report
@@ -63,8 +56,9 @@ def main() -> None:
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer policies")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
+    stamp = Stamp()
     settings = (QUICK if options.quick else SETTINGS)[options.engine]
     seeds = range(1 if options.quick else options.seeds)
     policies = options.policies
@@ -78,10 +72,10 @@ def main() -> None:
                 report = one_run(Path(folder), options.engine, name, seed, settings)
             runs[name].append(report)
             console.print(f"seed {seed} {name}: {report['makespan_seconds']:.1f} s", highlight=False)
-    figures = summary(runs, settings, options.engine)
-    console.print(table(figures))
+    measurements = summary(runs, settings, options.engine) | stamp.fields()
+    console.print(table(measurements))
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+        options.json.write_text(json.dumps(measurements, indent=1))
 
 
 def one_run(folder: Path, engine: str, policy: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
@@ -129,7 +123,7 @@ def manifest(prompts: Path, engine: str, policy: str, settings: dict[str, Any]) 
 
 
 def summary(runs: dict[str, list[dict[str, Any]]], settings: dict[str, Any], engine: str) -> dict[str, Any]:
-    """Per policy the list over seeds of each figure."""
+    """Per policy the list over seeds of each measurement."""
     oracle = [run["makespan_seconds"] for run in runs.get(ORACLE, [])]
     policies: dict[str, Any] = {}
     for name, reports in runs.items():
@@ -146,15 +140,12 @@ def summary(runs: dict[str, list[dict[str, Any]]], settings: dict[str, Any], eng
         "engine": engine,
         "settings": settings,
         "policies": policies,
-        "command": shlex.join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     }
 
 
-def table(figures: dict[str, Any]) -> Table:
+def table(measurements: dict[str, Any]) -> Table:
     """Median over the seeds, with the spread of the makespan."""
-    result = Table(title=f"{figures['engine']}: {figures['settings']}")
+    result = Table(title=f"{measurements['engine']}: {measurements['settings']}")
     columns = (
         "policy",
         "makespan s",
@@ -168,7 +159,7 @@ def table(figures: dict[str, Any]) -> Table:
     )
     for column in columns:
         result.add_column(column, justify="left" if column == "policy" else "right")
-    policies = figures["policies"]
+    policies = measurements["policies"]
     baselines = [name for name in BASELINES if name in policies]
     best = min(baselines, key=lambda name: statistics.median(policies[name]["makespan_seconds"]), default=None)
     for name, row in policies.items():

@@ -8,21 +8,12 @@ until the last one has begun. Ways take turns with the same prompts; ratios are 
 arctic-inference; docs/benchmarks.md says how to install it, without it that way is left out.
 """
 
-# vLLM carries few types, and what it is asked here goes around the product's own words:
-# pyright: reportPrivateUsage=false
-import sys
-
-# This folder last: its queue.py would stand in for the standard library's.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]] + [__file__.rpartition("/")[0]]
-
 import argparse
 import asyncio
 import json
 import multiprocessing as mp
 import os
-import platform
 import random
-import shlex
 import statistics
 import time
 from dataclasses import dataclass
@@ -30,10 +21,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from peer_missing import ARCTIC_MISSING, has_arctic
 from rich.console import Console
 from rich.table import Table
-from tiny_rollouts import MODEL, prompts
+from support.arctic import ARCTIC_MISSING, has_arctic
+from support.stamp import Stamp
+from support.tiny_rollouts import MODEL, prompts
 
 from openseer_core.manifest.job import Model, Sampling, Speculation
 from openseer_worker.engine import EngineRequest
@@ -51,7 +43,7 @@ PEERS: dict[str, dict[str, Any]] = {
     "suffix": {"method": "suffix"},
     "ngram": {"method": "ngram", "num_speculative_tokens": 8, "prompt_lookup_min": 2, "prompt_lookup_max": 5},
 }
-"""vLLM's words for its own ways; `suffix` drafts up to 24 tokens by its defaults."""
+"""vLLM's settings of its own ways; `suffix` drafts up to 24 tokens by its defaults."""
 
 
 def main() -> None:
@@ -62,8 +54,9 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, nargs="+", choices=list(GROUPS), default=list(GROUPS))
     parser.add_argument("--ways", nargs="+", choices=(OWN, *PEERS), default=[OWN, *PEERS])
     parser.add_argument("--quick", action="store_true", help="one round of two numbers of requests")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
+    stamp = Stamp()
     if options.quick:
         options.rounds, options.tokens, options.at_once = 1, 128, [4, 16]
     if "suffix" in options.ways and not has_arctic():
@@ -74,16 +67,14 @@ def main() -> None:
     measured = measure(pipes, options)
     for pipe in pipes.values():
         pipe.send(None)
-    figures = {
+    measurements = {
         "at_once": measured,
         "drafts": {way: pipe.recv() for way, pipe in pipes.items()},
-        "command": shlex.join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        **stamp.fields(),
     }
-    Console(width=130).print(table(figures))
+    Console(width=130).print(table(measurements))
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+        options.json.write_text(json.dumps(measurements, indent=1))
 
 
 def _child(way: str) -> Connection:
@@ -97,7 +88,7 @@ def _child(way: str) -> Connection:
 
 
 def measure(pipes: dict[str, Connection], options: argparse.Namespace) -> dict[str, Any]:
-    """By number of requests, by way: the figures of each round, after a short one that does not count."""
+    """By number of requests, by way: the measurements of each round, after a short one that does not count."""
     result: dict[str, Any] = {str(count): {way: [] for way in pipes} for count in options.at_once}
     for pipe in pipes.values():
         pipe.send({"at_once": 4, "tokens": 64, "prompts": _prompts(4, -1), "name": "warm"})
@@ -125,29 +116,29 @@ def _prompts(count: int, number: int) -> list[list[int]]:
 
 
 class MeasuredEngine(VllmEngine):
-    """The product's engine, which counts what its steps yield, with drafts as vLLM's own words ask for."""
+    """The product's engine, which counts what its steps yield, with drafts as vLLM's own settings ask for."""
 
     def __init__(self, way: str) -> None:
-        self.row_steps = self.drafted = self.accepted = 0
-        self._words = PEERS.get(way)
+        self.request_steps = self.drafted = self.accepted = 0
+        self._vllm_method = PEERS.get(way)
         model = Model.model_validate({"path": str(MODEL), "engineArgs": {"max_num_seqs": MOST_AT_ONCE}})
         own = Speculation() if way == OWN else None
         super().__init__(model, cache_salt="benchmark", speculation=own)
 
     def _build(self, arguments: Any, in_process: bool) -> None:
-        if self._words is None:
+        if self._vllm_method is None:
             super()._build(arguments, in_process)
             return
-        arguments.speculative_config = self._words
+        arguments.speculative_config = self._vllm_method
         super()._build(arguments, in_process)
         # On CPUs vLLM's own ways would verify their drafts with other temperatures than the requests'. It imports
         # numba, which on CPUs vLLM must not find imported when it begins.
-        from openseer_worker.vllm.drafts import _mend_sampling  # noqa: PLC0415
+        from openseer_worker.vllm.drafts import _mend_sampling  # noqa: PLC0415  # pyright: ignore[reportPrivateUsage]
 
         _mend_sampling()
 
     def _gather(self, outputs: Any) -> bool:
-        self.row_steps += len(outputs.outputs)
+        self.request_steps += len(outputs.outputs)
         stats = outputs.scheduler_stats and outputs.scheduler_stats.spec_decoding_stats
         if stats:
             self.drafted += stats.num_draft_tokens
@@ -160,7 +151,7 @@ class _Counts:
     """What an engine has counted at one moment."""
 
     tokens: float
-    row_steps: int
+    request_steps: int
     drafted: int
     accepted: int
     at: float
@@ -168,7 +159,7 @@ class _Counts:
     @classmethod
     def of(cls, engine: MeasuredEngine) -> "_Counts":
         tokens = float(engine.metrics()["tokens"])
-        return cls(tokens, engine.row_steps, engine.drafted, engine.accepted, time.monotonic())
+        return cls(tokens, engine.request_steps, engine.drafted, engine.accepted, time.monotonic())
 
 
 def serve(pipe: Connection, way: str) -> None:
@@ -220,7 +211,7 @@ async def one_round(engine: MeasuredEngine, ended: asyncio.Event, work: dict[str
         running -= {progress.key for progress in engine.collect() if progress.finish is not None}
         await asyncio.sleep(0.01)
     ended.clear()
-    steps = after.row_steps - before.row_steps
+    steps = after.request_steps - before.request_steps
     return {
         "tokens_per_second": (after.tokens - before.tokens) / (after.at - before.at),
         "tokens_per_step": (after.tokens - before.tokens) / steps,
@@ -241,14 +232,14 @@ def ratio(rows: dict[str, Any], way: str, base: str = PLAIN) -> tuple[float, flo
     return statistics.median(ratios), drawn[49], drawn[1949]
 
 
-def table(figures: dict[str, Any]) -> Table:
+def table(measurements: dict[str, Any]) -> Table:
     """A row for each number of requests: no drafts' rate, then each way's ratio to it and its tokens a step."""
-    ways = [way for way in figures["drafts"] if way != PLAIN]
+    ways = [way for way in measurements["drafts"] if way != PLAIN]
     result = Table("at once", "none tok/s", title="tokens per second over those without drafts")
     for way in ways:
         result.add_column(f"{way} ×")
         result.add_column("tokens a step")
-    for count, rows in figures["at_once"].items():
+    for count, rows in measurements["at_once"].items():
         cells = [count, f"{statistics.median(row['tokens_per_second'] for row in rows[PLAIN]):,.0f}"]
         for way in ways:
             middle, low, high = ratio(rows, way)

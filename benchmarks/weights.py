@@ -8,19 +8,11 @@ and commits. Then the protocol alone: scripted workers, whose load takes no time
 """
 
 # transformers and torch have few types.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
-import sys
-
-# Not this folder: its queue.py would stand in for the standard library's.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
-
 import argparse
 import asyncio
 import json
 import multiprocessing as mp
 import os
-import platform
-import shlex
 import shutil
 import statistics
 import tempfile
@@ -30,6 +22,8 @@ from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from support.stamp import Stamp
 
 from openseer_api.batch_controller import control
 from openseer_api.job.context import JobContext
@@ -90,29 +84,29 @@ def work(pipe: Connection, index: int) -> None:
     """One real worker, once."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[index % len(cores)]})
-    what = pipe.recv()
+    assignment = pipe.recv()
 
     async def run() -> None:
-        settings = WorkerSettings(parse_job(what["document"], "benchmark"), what["url"], index)
+        settings = WorkerSettings(parse_job(assignment["document"], "benchmark"), assignment["url"], index)
         store = await open_store(settings.store_url, settings.job.name)
         await Worker(settings, store, build_engine(settings)).run()
         await store.close()
 
-    if what is not None:
+    if assignment is not None:
         asyncio.run(run())
 
 
 @asynccontextmanager
 async def job_at(path: Path, model: Path, workers: int, engine: str) -> AsyncGenerator[tuple[JobContext, str]]:
-    """A job's context with its keeper, and the URL of its store."""
+    """A job's context with its batch controller, and the URL of its store."""
     job = parse_job(document(model, workers, engine), "benchmark")
     async with EmbeddedRedis(path) as url:
         store = await open_store(url, job.name)
         context = JobContext(job, store)
-        keeping = asyncio.create_task(control(context))
+        controlling = asyncio.create_task(control(context))
         yield context, url
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        controlling.cancel()
+        await asyncio.gather(controlling, return_exceptions=True)
         await store.close()
 
 
@@ -120,7 +114,7 @@ async def transactions(context: JobContext, workers: int, folders: list[Path]) -
     """Publishes each folder while a batch runs; seconds by phase, and in all."""
     store = context.store
     until = time.monotonic() + PATIENCE_SECONDS
-    while sum(one.heartbeat.state in ("idle", "busy") for one in await store.workers()) < workers:
+    while sum(worker.heartbeat.state in ("idle", "busy") for worker in await store.workers()) < workers:
         assert time.monotonic() < until, "the workers did not start"
         await asyncio.sleep(0.1)
     batch, _ = await store.open_batch(OpenBatch(INITIAL_VERSION, "{}"))
@@ -140,18 +134,18 @@ async def transactions(context: JobContext, workers: int, folders: list[Path]) -
 
 async def ending(store: Store, until: float) -> WeightsTransaction:
     """The transaction, once it is over."""
-    while (told := (await store.fleet_spec()).transaction) is None or told.active:
-        assert time.monotonic() < until, f"still in {told.phase if told else 'nothing'}"
+    while (transaction := (await store.fleet_spec()).transaction) is None or transaction.active:
+        assert time.monotonic() < until, f"still in {transaction.phase if transaction else 'nothing'}"
         await asyncio.sleep(0.02)
-    return told
+    return transaction
 
 
 def group(batch: int, number: int, now: float) -> GroupSpec:
     """Four long responses."""
     sampling = json.dumps({"maxTokens": 2000, "minTokens": 2000, "ignoreEos": True})
     gid, prompt = GroupId(batch, f"g{number}"), pack_tokens(range(5, 25))
-    ranks, lanes = (0.0,) * 4, (SHARED_LANE,) * 4
-    return GroupSpec(gid, INITIAL_VERSION, number, prompt, 2000, ranks, lanes, Priority(0.0), now, sampling=sampling)
+    biases, lanes = (0.0,) * 4, (SHARED_LANE,) * 4
+    return GroupSpec(gid, INITIAL_VERSION, number, prompt, 2000, biases, lanes, Priority(0.0), now, sampling=sampling)
 
 
 async def real(pipes: list[Connection], model: Path, versions: int) -> list[dict[str, float]]:
@@ -179,10 +173,10 @@ async def scripted(workers: int, versions: int) -> list[dict[str, float]]:
             folder.mkdir()
         async with job_at(Path(path) / "store", TINY, workers, "scripted") as (context, url):
             fleet = [WorkerSettings(context.job, url, index) for index in range(workers)]
-            crew = [Worker(one, context.store, build_engine(one)) for one in fleet]
-            tasks = [asyncio.create_task(worker.run()) for worker in crew]
+            workers_running = [Worker(settings, context.store, build_engine(settings)) for settings in fleet]
+            tasks = [asyncio.create_task(worker.run()) for worker in workers_running]
             seconds = await transactions(context, workers, folders)
-            for worker in crew:
+            for worker in workers_running:
                 worker.drain()
             await asyncio.gather(*tasks)
     return seconds
@@ -190,7 +184,7 @@ async def scripted(workers: int, versions: int) -> list[dict[str, float]]:
 
 def summary(name: str, workers: int, seconds: list[dict[str, float]]) -> dict[str, Any]:
     """Medians over the transactions, printed as a row."""
-    phases = {phase: statistics.median(one.get(phase, 0.0) for one in seconds) for phase in seconds[0]}
+    phases = {phase: statistics.median(row.get(phase, 0.0) for row in seconds) for phase in seconds[0]}
     print(f"{name:>9} × {workers:2} workers: " + ", ".join(f"{phase} {value:.2f} s" for phase, value in phases.items()))
     return {"model": name, "workers": workers, "seconds": phases, "transactions": len(seconds)}
 
@@ -200,8 +194,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--versions", type=int, default=5, help="transactions for each row")
     parser.add_argument("--quick", action="store_true", help="the smallest model, two transactions")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
+    stamp = Stamp()
     shapes = dict(list(SHAPES.items())[:1]) if options.quick else SHAPES
     versions = 2 if options.quick else options.versions
     preload(str(TINY))
@@ -223,14 +218,12 @@ def main() -> None:
             maker.join()
             rows.append(summary(name, len(pipes), asyncio.run(real(pipes, model, versions))))
     rows += [summary("scripted", count, asyncio.run(scripted(count, versions))) for count in SCRIPTED]
-    figures = {
+    measurements = {
         "rows": rows,
-        "command": shlex.join(["python", *sys.argv]),
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        **stamp.fields(),
     }
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=1))
+        options.json.write_text(json.dumps(measurements, indent=1))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
@@ -22,6 +23,15 @@ PREFIX = "/jobs/{namespace}/{job}"
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The document, with the models to which the body of an upload refers."""
+        document = super().openapi()
+        schemas = document["components"]["schemas"]
+        schemas.update({name: schema for name, schema in groups.BODY_MODELS.items() if name not in schemas})
+        return document
+
+
 @asynccontextmanager
 async def _nothing(_app: FastAPI) -> AsyncGenerator[None]:
     yield
@@ -36,7 +46,7 @@ def create_app(
     lifespan: Lifespan = _nothing,
 ) -> FastAPI:
     """`many`: jobs are named in the path. `ready`: whether requests should be sent here."""
-    app = FastAPI(
+    app = _Application(
         title="openseer",
         version=version("openseer"),
         description="Rollouts for LLM reinforcement learning: batches, results, weights.",

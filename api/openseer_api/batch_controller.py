@@ -1,7 +1,8 @@
-"""What goes on by itself for a job: batches that have enough are closed, weights transactions advance.
+"""The batch controller of a job: it closes batches that met their target and advances weights transactions.
 
-Level-triggered: each round looks at how things stand and does what follows. Every step may be repeated or done by two,
-and orders are swapped only by who has seen the latest, so several replicas may keep one job, and any may die.
+Level-triggered: each round reads the present state and does what follows from it. Every step may be repeated or done
+by two processes, and the fleet spec is written by compare-and-swap, so several replicas may run a controller for one
+job, and any of them may die.
 """
 
 import asyncio
@@ -19,16 +20,16 @@ from openseer_core.weights.transaction import AbortBatches, ChangeVersion, Drain
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 0.2
-"""Between two looks; while new weights are published, half of it."""
+"""Between two reconcile steps; while new weights are published, half of it."""
 TROUBLE_SECONDS = 2.0
-"""After a look that failed."""
+"""After a reconcile step that failed."""
 
 
 async def control(job: JobContext) -> None:
-    """Looks after a job until it is cancelled."""
+    """Runs the batch controller of a job until it is cancelled."""
     while True:
         try:
-            busy = await look(job)
+            busy = await reconcile(job)
         except OpenseerError as error:
             log.warning("%s/%s: %s", job.job.namespace, job.job.name, error)
             await asyncio.sleep(TROUBLE_SECONDS)
@@ -36,49 +37,51 @@ async def control(job: JobContext) -> None:
             await asyncio.sleep(ROUND_SECONDS / 2 if busy else ROUND_SECONDS)
 
 
-async def look(job: JobContext) -> bool:
-    """One look; True while a weights transaction is under way."""
+async def reconcile(job: JobContext) -> bool:
+    """One reconcile step; True while a weights transaction is active."""
     batches = await job.store.batches()
     for record in batches:
         await settle(job, record)
     await delete_orphans(job, batches)
-    orders = await job.store.fleet_spec()
-    if orders.active_transaction is None:
-        await _move_strays(job, orders, batches)
+    fleet_spec = await job.store.fleet_spec()
+    if fleet_spec.active_transaction is None:
+        await _move_strays(job, fleet_spec, batches)
         return False
-    await _advance(job, orders, batches)
+    await _advance(job, fleet_spec, batches)
     return True
 
 
-async def _move_strays(job: JobContext, orders: FleetSpec, batches: list[BatchRecord]) -> None:
-    """Batches of a version that no worker has any more: opened while it was replaced, they go on with its successor;
-    opened for one that then failed, they end."""
-    for one in batches:
-        if one.version == orders.version or one.progress.complete:
+async def _move_strays(job: JobContext, fleet_spec: FleetSpec, batches: list[BatchRecord]) -> None:
+    """Handles unfinished batches of a version that the fleet does not serve: one that was served before is continued
+    with the present version, one that was never published ends."""
+    for record in batches:
+        if record.version == fleet_spec.version or record.progress.complete:
             continue
-        if one.version in orders.versions:
-            await job.store.change_version(one.number, orders.version)
-        elif one.progress.requests > one.progress.closed:
-            await job.store.end(one.number, Event.ABORT)
+        if record.version in fleet_spec.versions:
+            await job.store.change_version(record.number, fleet_spec.version)
+        elif record.progress.requests > record.progress.closed:
+            await job.store.end(record.number, Event.ABORT)
 
 
-async def _advance(job: JobContext, orders: FleetSpec, batches: list[BatchRecord]) -> None:
-    assert orders.active_transaction is not None
-    previous = orders.active_transaction.previous
+async def _advance(job: JobContext, fleet_spec: FleetSpec, batches: list[BatchRecord]) -> None:
+    assert fleet_spec.active_transaction is not None
+    previous = fleet_spec.active_transaction.previous
     unfinished = sum(
-        one.progress.requests - one.progress.closed for one in batches if one.version == previous and not one.forgotten
+        record.progress.requests - record.progress.closed
+        for record in batches
+        if record.version == previous and not record.forgotten
     )
     workers, now = await job.store.workers(), await job.store.now()
-    step = advance(orders, workers, unfinished, now)
+    step = advance(fleet_spec, workers, unfinished, now)
     for action in step.actions:
         await _carry_out(job, action, batches)
-    if step.fleet_spec is not orders and await job.store.swap_fleet_spec(step.fleet_spec):
+    if step.fleet_spec is not fleet_spec and await job.store.swap_fleet_spec(step.fleet_spec):
         after = step.fleet_spec.transaction
-        if after is not None and after.phase != orders.active_transaction.phase:
+        if after is not None and after.phase != fleet_spec.active_transaction.phase:
             log.info(
                 "weights %s: %s → %s %s",
                 after.publish.version,
-                orders.active_transaction.phase,
+                fleet_spec.active_transaction.phase,
                 after.phase,
                 after.message,
             )
@@ -99,4 +102,4 @@ async def _carry_out(job: JobContext, action: TransactionAction, batches: list[B
 
 def _numbers(batches: list[BatchRecord], version: str) -> list[int]:
     """Batches of a version that are not complete."""
-    return [one.number for one in batches if one.version == version and not one.progress.complete]
+    return [record.number for record in batches if record.version == version and not record.progress.complete]

@@ -24,12 +24,12 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_store.connect import open_store
 
 STORE_SECONDS = 5.0
-"""How long a call to a job's store is tried again before the caller is told to come back."""
+"""How long a call to a job's store is retried before it is answered 503."""
 FINISH_SECONDS = 15
-"""Answers under way when the process is asked to end have so long; streams are taken up elsewhere."""
+"""How long responses in progress may take after a signal to stop; clients resume streams at another replica."""
 
 KEEP_ALIVE_SECONDS = 75
-"""A connection that nobody uses is kept so long: longer than a trainer's step, mostly."""
+"""A connection that nobody uses is controlled so long: longer than a trainer's step, mostly."""
 
 log = logging.getLogger("openseer_api")
 
@@ -46,41 +46,41 @@ class GatewaySettings:
     def read(environment: Mapping[str, str] = os.environ) -> "GatewaySettings":
         """From OPENSEER_* variables. Raises InputError that names the one that is wrong."""
 
-        def words(name: str) -> tuple[str, ...]:
+        def names(name: str) -> tuple[str, ...]:
             return tuple(filter(None, environment.get(name, "").split(",")))
 
         port = environment.get("OPENSEER_HTTP_PORT", "8080")
         if not port.isdecimal():
             raise InputError(f"OPENSEER_HTTP_PORT: found {port!r}, allowed: a number")
-        return GatewaySettings(words("OPENSEER_WATCH_NAMESPACES"), words("OPENSEER_API_AUDIENCES"), int(port))
+        return GatewaySettings(names("OPENSEER_WATCH_NAMESPACES"), names("OPENSEER_API_AUDIENCES"), int(port))
 
 
 class ServedJobs:
-    """The directory of the gateway: a job that is asked for counts as used."""
+    """The directory of the gateway: a job that is requested counts as used."""
 
     def __init__(self, jobs: KubeJobs) -> None:
-        self.open = KubeDirectory(jobs, _opened, ControlledJob.end, _renewed)
+        self.open = KubeDirectory(jobs, _open_job, ControlledJob.end, _renew_job)
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
         """The job's context; None where no such job serves."""
-        kept = await self.open.find(namespace, name)
-        if kept is None:
+        controlled = await self.open.find(namespace, name)
+        if controlled is None:
             return None
-        kept.stir()
-        return kept.context
+        controlled.mark_used()
+        return controlled.context
 
 
-async def _opened(job: RolloutJob, url: str) -> ControlledJob:
-    """Raises StoreUnavailableError while the job's store does not answer."""
+async def _open_job(job: RolloutJob, url: str) -> ControlledJob:
+    """Connects to the job's store. Raises StoreUnavailableError while it does not answer."""
     return ControlledJob(JobContext(job, await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS)))
 
 
-def _renewed(kept: ControlledJob, job: RolloutJob) -> None:
-    kept.context.renew(job)
+def _renew_job(controlled: ControlledJob, job: RolloutJob) -> None:
+    controlled.context.renew(job)
 
 
 class _Server(uvicorn.Server):
-    """Signals are the process's own."""
+    """Leaves the handling of signals to `serve`."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -88,12 +88,12 @@ class _Server(uvicorn.Server):
 
 
 def gateway(kube: Kube, settings: GatewaySettings) -> FastAPI:
-    """The application, with the tending of its jobs."""
+    """The application, with the task that watches for jobs."""
     directory = ServedJobs(KubeJobs(kube, settings.watched))
 
     @asynccontextmanager
-    async def tended(_app: FastAPI) -> AsyncGenerator[None]:
-        task = asyncio.create_task(directory.open.tend(), name="tend")
+    async def watching(_app: FastAPI) -> AsyncGenerator[None]:
+        task = asyncio.create_task(directory.open.watch(), name="watch jobs")
         try:
             yield
         finally:
@@ -103,11 +103,11 @@ def gateway(kube: Kube, settings: GatewaySettings) -> FastAPI:
             await directory.open.close()
 
     auth = KubernetesAuth(kube, settings.audiences)
-    return create_app(directory, auth, many=True, ready=lambda: directory.open.tended, lifespan=tended)
+    return create_app(directory, auth, many=True, ready=lambda: directory.open.synced, lifespan=watching)
 
 
 async def serve(settings: GatewaySettings) -> int:
-    """Serves until the process is asked to end; its exit code."""
+    """Serves until SIGTERM or SIGINT; returns the exit code."""
     kube = await Kube.connect()
     try:
         config = uvicorn.Config(
@@ -130,7 +130,7 @@ async def serve(settings: GatewaySettings) -> int:
 
 
 def main() -> int:
-    """The entry point; errors that a person can mend are one line."""
+    """The entry point; an OpenseerError is logged as one line."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         return asyncio.run(serve(GatewaySettings.read()))

@@ -1,6 +1,8 @@
 """What a trainer imports: clients of the API, sync and async, and adapters for trainers that exist.
 
 Importing this loads httpx and pydantic, nothing heavier; `torch_grpo`, `trl` and `verl` are imported by name.
+
+Read `client`, `reading` (results), `checkpoint`, `http`; then the adapters. Tests: tests/client.
 """
 
 from openseer_client.async_client import AsyncBatchHandle, AsyncClient

@@ -1,4 +1,4 @@
-"""Where a reader of results stands, kept in a file, so that a restarted trainer goes on from there."""
+"""The position of a reader of results, kept in a file, so that a restarted trainer continues from it."""
 
 import json
 import os
@@ -57,7 +57,7 @@ class Checkpoint:
 
     def save(self, batch: int, position: Position, *, durable: bool = False) -> None:
         """Replaces the file. `durable`: waits until the disk has it, so that it survives a loss of power too."""
-        words = {
+        content = {
             "batch": batch,
             "cursor": position.cursor,
             "complete": position.complete,
@@ -67,7 +67,7 @@ class Checkpoint:
         new = self.path.with_name(f"{self.path.name}.new")
         try:
             with new.open("w", encoding="utf-8") as file:
-                json.dump(words, file)
+                json.dump(content, file)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())

@@ -66,7 +66,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Gives up the connections."""
+        """Closes the connections."""
         self._http.close()
 
     def open_batch(self, spec: BatchSpec | None = None, *, key: str | None = None) -> "BatchHandle":
@@ -84,7 +84,7 @@ class Client:
     def publish(
         self, what: Publish, *, wait: bool = True, progress: Callable[[Transaction], None] | None = None
     ) -> Transaction:
-        """Gives the fleet new weights; `wait`: until every worker has them. `progress` is told how it stands.
+        """Gives the fleet new weights; `wait`: until every worker has them. `progress` is called with each state.
 
         Raises WeightsError, which names who did not confirm.
         """
@@ -162,15 +162,15 @@ class Client:
             stream.close()
 
     def _step(self, flow: Any, step: Call[Any] | Pause) -> Any:
-        """Does what the flow asks for and gives its next step."""
+        """Makes the call or the pause that the flow yielded and returns its next step."""
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return advance(flow)
         try:
-            answer = self.do(step)
+            response = self.do(step)
         except OpenseerError as error:
             return advance(flow, error=error)
-        return advance(flow, answer)
+        return advance(flow, response)
 
 
 class BatchHandle:
@@ -199,7 +199,7 @@ class BatchHandle:
 
         It goes on over lost connections and restarts of the API. An item counts as taken when the next one is asked
         for: `checkpoint` notes it then, and goes on from there later; `acknowledge` tells the API page by page, which
-        lets go of the data at the end. `after`: a cursor to begin after, whatever the checkpoint says.
+        deletes the data at the end. `after`: a cursor to begin after, whatever the checkpoint says.
         """
         return self.client.iterate(reading.results(self.id, after, checkpoint, acknowledge=acknowledge))
 

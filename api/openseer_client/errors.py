@@ -1,4 +1,4 @@
-"""What can go wrong between a trainer and the API: one error per kind of answer, each with what to do."""
+"""Errors of the client: one per kind of response, each with advice."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from openseer_core.wire.weights import Transaction
 
 
 class ApiError(OpenseerError):
-    """The API refused a call, or could not be reached. `problem`: its own words; `call`: what was asked."""
+    """The API refused a call, or could not be reached. `problem`: the API's report; `call`: method and path."""
 
     advice = ""
 
@@ -24,7 +24,7 @@ class ApiError(OpenseerError):
 
 
 class BadRequestError(ApiError):
-    """What was sent is wrong (400, 405, 406, 415, 422)."""
+    """The request is wrong (400, 405, 406, 415, 422 and any other 4xx without an error of its own)."""
 
     exit_code = 2
 
@@ -60,7 +60,7 @@ class TooLargeError(ApiError):
 
 
 class BusyError(ApiError):
-    """The API asked for patience for longer than this client has (429)."""
+    """The API was busy for longer than this client retries (429)."""
 
     retryable = True
     advice = "Too much is queued: read results, or submit later."
@@ -75,7 +75,7 @@ class UnavailableError(ApiError):
 
 
 class AnswerError(ApiError):
-    """The API failed (500), or its answer is none that this version of the client knows."""
+    """The API failed (500), or this version of the client cannot read its response."""
 
     exit_code = 4
 
@@ -105,7 +105,7 @@ class FleetError(OpenseerError):
 
 
 class GroupsLostError(OpenseerError):
-    """Groups did not come whole, however often they were sampled. `ends`: what became of their members."""
+    """Groups were not whole after all tries. `ends`: how the requests of each ended."""
 
     def __init__(self, ends: Sequence[GroupItem], tries: int) -> None:
         self.ends = tuple(ends)
@@ -118,7 +118,7 @@ class GroupsLostError(OpenseerError):
 
 
 class StaleResultError(OpenseerError):
-    """A response holds tokens of other weights than it was ordered from."""
+    """A response has tokens of other weights than its batch asked for."""
 
     def __init__(self, item: ResultItem, version: str) -> None:
         self.item = item

@@ -1,4 +1,4 @@
-"""Results become groups again: what a trainer computes advantages over. No I/O."""
+"""Collects results into groups, over which a trainer computes advantages. No I/O."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from openseer_core.wire.batches import GroupItem, ResultItem
 class FinishedGroup:
     """A group all of whose requests have ended, with its results by index (of each its last turn).
 
-    Only a `whole` one may be trained on: another has lost members, and `end` says how many to what.
+    Only a `whole` one may be trained on: another has lost requests, and `end` says how many to what.
     """
 
     end: GroupItem
@@ -50,7 +50,7 @@ class Collector:
         return True
 
     def goes_on(self, item: ResultItem) -> None:
-        """The request of this result has another turn: its group has not ended, whatever was said before."""
+        """The request of this result has another turn: its group has not ended, whatever was reported before."""
         self._open[item.group].going_on.add(item.index)
 
     def end(self, item: GroupItem) -> FinishedGroup | None:
@@ -63,5 +63,5 @@ class Collector:
         return FinishedGroup(item, tuple(results[index] for index in sorted(results)))
 
     def safe(self, cursor: int) -> int:
-        """The greatest cursor, up to `cursor`, before which nothing is held that a restart would lose."""
+        """The greatest cursor, up to `cursor`, from which a restart loses no result of an unfinished group."""
         return min((group.first - 1 for group in self._open.values()), default=cursor)

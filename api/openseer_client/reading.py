@@ -1,4 +1,4 @@
-"""How results are read: from a cursor on, each once, until the batch is complete."""
+"""Reading results: from a cursor on, each once, until the batch is complete."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
@@ -98,8 +98,8 @@ def fill(
 
     def keep(group: FinishedGroup) -> Flow[bool]:
         valid = group.whole and judge(group)
-        said = Verdicts(valid=[group.name]) if valid else Verdicts(invalid=[group.name])
-        yield from flows.top_up((yield from ask(calls.verdicts(batch, said))), source)
+        verdicts = Verdicts(valid=[group.name]) if valid else Verdicts(invalid=[group.name])
+        yield from flows.top_up((yield from ask(calls.verdicts(batch, verdicts))), source)
         return valid
 
     yield from flows.top_up((yield from ask(calls.status(batch))), source)

@@ -1,4 +1,4 @@
-"""Where the API is and what proves who calls: arguments, else the environment."""
+"""The API's address and the caller's token: from arguments, else from the environment."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ def base_url(given: str | None) -> str:
     if not url.startswith(("http://", "https://")):
         found = f"found {url!r}" if url else "none was given"
         raise InputError(
-            f"address of the API: {found}; needed: base_url= or {URL}, such as http://127.0.0.1:8000, or "
+            f"address of the API: {found}; needed: url= or {URL}, such as http://127.0.0.1:8000, or "
             "http://gateway:8000/jobs/NAMESPACE/NAME in a cluster"
         )
     return url
@@ -38,7 +38,7 @@ class Credentials:
         return self._file is not None
 
     def headers(self, *, again: bool = False) -> dict[str, str]:
-        """What to send. `again`: the token was refused, so the file is read even if it looks unchanged.
+        """The headers to send. `again`: the token was refused, so the file is read even if it looks unchanged.
 
         Raises InputError when the file cannot be read.
         """

@@ -28,7 +28,8 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a loss was made of. `tokens`: that count; `clipped`: share of them; `difference`: greatest |new - old|."""
+    """Metrics of a loss. `tokens`: those that count; `ratio`: mean of new / old probability; `clipped`: share of tokens
+    with a clipped ratio; `difference`, `mean_difference`: greatest and mean |new - old| log-probability."""
 
     tokens: int
     ratio: float
@@ -77,8 +78,8 @@ def log_probabilities(model: Any, batch: Sequence[Sample], *, temperature: float
     chosen = logits.gather(-1, ids[:, 1:].unsqueeze(-1)).squeeze(-1)
     every = chosen - logits.logsumexp(-1)
     parts = [
-        every[place, len(sample.prompt) - 1 : len(sample.prompt) - 1 + len(sample.response)]
-        for place, sample in enumerate(batch)
+        every[position, len(sample.prompt) - 1 : len(sample.prompt) - 1 + len(sample.response)]
+        for position, sample in enumerate(batch)
     ]
     return pad_sequence(parts, batch_first=True)
 
@@ -107,14 +108,14 @@ def loss(
     tokens = mask.sum().clamp(min=1)
     value = -(torch.minimum(ratio * weight, clipped * weight) * mask).sum() / tokens
     with torch.no_grad():
-        figures = Figures(
+        metrics = Figures(
             tokens=int(mask.sum()),
             ratio=float((ratio * mask).sum() / tokens),
             clipped=float(((ratio != clipped) * mask).sum() / tokens),
             difference=float(((new - old).abs() * mask).max()),
             mean_difference=float(((new - old).abs() * mask).sum() / tokens),
         )
-    return value, figures
+    return value, metrics
 
 
 def _padded(rows: list[Tensor], like: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ class WeightsFolder:
 
 
 def canary(model: Any, token_ids: Sequence[int] | None = None, *, tolerance: float | None = None) -> Canary:
-    """What the model itself says of a sequence: every worker must say the same once it has the weights.
+    """The model's own log-probabilities of a sequence: every worker must agree with them once it has the weights.
 
     `token_ids`: unset, a fixed mix of small ids; a prompt with its response proves more. Temperature plays no part.
     """
@@ -135,7 +135,7 @@ def publish(
 def _mixed_ids(vocabulary: int, length: int = 32) -> list[int]:
     # Ids below 256 are there in every tokenizer.
     size = min(vocabulary, 256)
-    return [(11 + 37 * place + 5 * place * place) % size for place in range(length)]
+    return [(11 + 37 * position + 5 * position * position) % size for position in range(length)]
 
 
 class Shards:
@@ -163,8 +163,8 @@ class Shards:
         if self._count == 1:
             (self._folder / _shard_name(1)).rename(self._folder / _WHOLE)
             return
-        words = json.dumps({"metadata": {}, "weight_map": self._placed})
-        (self._folder / f"{_WHOLE}.index.json").write_text(words, encoding="utf-8")
+        index = json.dumps({"metadata": {}, "weight_map": self._placed})
+        (self._folder / f"{_WHOLE}.index.json").write_text(index, encoding="utf-8")
 
     def _save(self) -> None:
         self._count += 1
@@ -178,7 +178,7 @@ def _shard_name(number: int) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Waits until the files are with the file system: another node reads them as soon as it is told of them."""
+    """Waits until the files are durable: other nodes read them as soon as the version is published."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -2,7 +2,6 @@
 
 # TRL and torch carry few types: what comes from them is Any here.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
 
 import uuid
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from openseer_core.wire.batches import BatchSpec, Group, ResultItem
 from openseer_core.wire.weights import Transaction
 
 TRIES = 2
-"""How often a group that lost members (to dying workers, say) is sampled, before the step fails."""
+"""How often a group that lost requests (to failed workers, say) is sampled, before the step fails."""
 
 
 class Rollout:
@@ -114,12 +113,12 @@ class Rollout:
         # Both gather what is spread over processes, so all take part.
         proof = canary(trainer.model)
         state = accelerator.get_state_dict(trainer.model)
-        said: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]
         if accelerator.is_main_process:
             version = f"{self.run}-{self._life}-{step}"
-            said = self._publish(accelerator.unwrap_model(trainer.model), version, proof, state)
-        broadcast_object_list(said)
-        version, error = said
+            outcome = self._publish(accelerator.unwrap_model(trainer.model), version, proof, state)
+        broadcast_object_list(outcome)
+        version, error = outcome
         if error is not None:
             raise error
         self.version, self._step = version, step

@@ -56,7 +56,7 @@ class Generated(_Words):
 
     @property
     def stop_reason(self) -> str:
-        """In verl's words: completed, or aborted (verl goes on from the tokens so far)."""
+        """verl's name for the end: completed, or aborted (verl goes on from the tokens so far)."""
         finish = self.meta_info.finish_reason
         return "aborted" if finish is None or finish.type == "abort" else "completed"
 

@@ -70,20 +70,20 @@ class Rollout(BaseRollout):
             or more.get("peft_config") is not None
         ):
             raise InputError("weights: whole tensors are needed (with LoRA set model.lora.merge=True)")
-        said: list[Any] = [None]
+        errors: list[Any] = [None]
         if self.is_leader_rank:
             try:
                 await self._publish(weights, global_steps)
             except OpenseerError as error:
-                said = [error]
+                errors = [error]
         else:
             async for _ in ensure_async_iterator(weights):
                 pass
         # Who fails alone leaves the others waiting, so its error is everybody's.
         if torch.distributed.is_initialized():
-            await asyncio.to_thread(torch.distributed.broadcast_object_list, said, src=0)
-        if said[0] is not None:
-            raise said[0]
+            await asyncio.to_thread(torch.distributed.broadcast_object_list, errors, src=0)
+        if errors[0] is not None:
+            raise errors[0]
 
     async def _publish(self, weights: Any, global_steps: int | None) -> None:
         # A version's weights never change, so each publication has a name of its own.

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 INITIAL_VERSION = "initial"
 """The weights version that a job's own model is; a batch job's weights never change."""
 
+BATCH_JOB_BATCH = 0
+"""The only batch of a batch job; a trainer's batches count from 1."""
+
 PARKED_BATCH = -1
 """Where groups wait that were carried over, until a later batch takes them."""
 

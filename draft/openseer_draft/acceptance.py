@@ -1,15 +1,11 @@
 """How likely a proposed token is to be the next one, learned from what came.
 
 The automaton's relative frequency alone is a poor probability: one occurrence out of one after a match of two tokens
-says less than forty out of fifty after a match of twenty. So a table counts, by match length, frequency, source and
+says less than forty out of fifty after a match of twenty. So a table counts, by match length, frequency, origin and
 how the request's proposals did of late, how often the proposed token was the one that was sampled. It learns from every
 candidate, also from those that were too unlikely to be verified: what the engine sampled shows whether they would have
 been accepted.
 """
-
-# Compiled functions carry no types (see compiled).
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
 
 from typing import NamedTuple
 
@@ -19,24 +15,24 @@ from numpy.typing import NDArray
 from openseer_draft.arena import EARLIER, PROMPT
 from openseer_draft.compiled import compiled
 
-SOURCES = ("own", "siblings", "earlier", "prompt")
-OWN, SIBLINGS, EARLIER_SOURCE, PROMPT_SOURCE = range(4)
+ORIGINS = ("own", "siblings", "earlier", "prompt")
+OWN, SIBLINGS, EARLIER_ORIGIN, PROMPT_ORIGIN = range(4)
 
 _MATCH_EDGES = (1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 65)
 MATCHES = len(_MATCH_EDGES)
 LONGEST_MATCH = 65
 FREQUENCIES = 16
 RECENTS = 4
-CELLS = RECENTS * len(SOURCES) * MATCHES * FREQUENCIES
+CELLS = RECENTS * len(ORIGINS) * MATCHES * FREQUENCIES
 
-PRIOR_WEIGHT = 4.0
-"""A cell's first guess counts as much as so many trials."""
+PRIOR_TRIALS = 4.0
+"""A cell's first guess counts like so many trials."""
 FORGET_AT = 1024.0
 """A cell that has so many trials halves them: what a model repeats changes with its weights."""
 PATHS = 32
-PATH_WEIGHT = 20.0
+PRIOR_PATH_TRIALS = 20.0
 PATHS_FORGET_AT = 2048.0
-"""The same for the chances of whole paths, told apart in so many steps."""
+"""The same for the chances of whole paths, sorted into so many intervals."""
 DOUBT = 0.5
 """Added to the number of occurrences when a frequency is taken: one of one is less than ten of ten."""
 
@@ -61,38 +57,38 @@ def new_acceptance() -> Acceptance:
     frequency = (np.arange(FREQUENCIES) + 0.5) / FREQUENCIES
     match = np.array(_MATCH_EDGES, float)
     guess = (match / (match + 1.0))[:, None] * frequency[None, :]
-    chance = np.broadcast_to(guess, (RECENTS, len(SOURCES), MATCHES, FREQUENCIES)).reshape(CELLS).copy()
-    told = np.full(PATHS, PATH_WEIGHT)
+    chance = np.broadcast_to(guess, (RECENTS, len(ORIGINS), MATCHES, FREQUENCIES)).reshape(CELLS).copy()
+    trials = np.full(PATHS, PRIOR_PATH_TRIALS)
     return Acceptance(
-        np.full(CELLS, PRIOR_WEIGHT),
-        PRIOR_WEIGHT * chance,
+        np.full(CELLS, PRIOR_TRIALS),
+        PRIOR_TRIALS * chance,
         chance,
         np.maximum(buckets, 0).astype(np.int32),
-        np.array([told, told * (np.arange(PATHS) + 0.5) / PATHS]).T.copy(),
+        np.array([trials, trials * (np.arange(PATHS) + 0.5) / PATHS]).T.copy(),
     )
 
 
 @compiled
-def cell_of(table, recent, source, match, occurrences, among):
-    """The cell of a token that followed in `occurrences` of `among` places where the last `match` tokens stood.
+def cell_of(table, recent, origin, match, occurrences, among):
+    """The cell of a token that followed in `occurrences` of `among` positions where the last `match` tokens stood.
 
     `recent`: the share of the request's latest proposals whose first token came true.
     """
     frequency = min(int(occurrences * FREQUENCIES / (among + DOUBT)), FREQUENCIES - 1)
     row = table.buckets[min(match, LONGEST_MATCH)]
-    column = min(int(recent * RECENTS), RECENTS - 1) * len(SOURCES) + source
+    column = min(int(recent * RECENTS), RECENTS - 1) * len(ORIGINS) + origin
     return (column * MATCHES + row) * FREQUENCIES + frequency
 
 
 @compiled
-def source_of(owner, request):
-    """Which source a state of that owner is to a request."""
+def origin_of(owner, request):
+    """The origin of a draft token for a request, when its state has that owner."""
     if owner == request:
         return OWN
     if owner == EARLIER:
-        return EARLIER_SOURCE
+        return EARLIER_ORIGIN
     if owner == PROMPT:
-        return PROMPT_SOURCE
+        return PROMPT_ORIGIN
     return SIBLINGS
 
 
@@ -110,7 +106,7 @@ def learn(table, cell, hit):
 
 @compiled
 def path_of(chance):
-    """The place in `paths` of a chance."""
+    """The index in `paths` of a chance."""
     return min(int(chance * PATHS), PATHS - 1)
 
 

@@ -5,10 +5,6 @@ memory only where they are written. A freed group is a chain of states hung onto
 its edges are taken apart when they are needed again, so freeing costs nothing in the step in which it happens.
 """
 
-# Compiled functions carry no types (see compiled).
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
-
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +15,12 @@ from openseer_draft.compiled import compiled
 # Columns of a state (32 bytes). TOKEN and TARGET are its most frequent edge, the others hang on EDGES; 0 is "none".
 LENGTH, LINK, COUNT, TOKEN, TARGET, EDGES, OWNER, NEXT = range(8)
 STATE_COLUMNS = 8
-# Columns of an edge (20 bytes): of a state's second edge and on.
-SOURCE, LABEL, GOAL, SIBLING, BUCKET_NEXT = range(5)
+# Columns of an edge (20 bytes), for all edges of a state but its most frequent one.
+FROM_STATE, LABEL, GOAL, SIBLING, BUCKET_NEXT = range(5)
 # Counters of an arena.
 STATES_USED, EDGES_USED, DEAD, FREE_STATE, FREE_EDGE, STATES_FREE, EDGES_FREE, STATES_LIVE, EDGES_LIVE = range(9)
-# Columns of a group. REFERENCES: responses of which at least a token is known.
-ROOT, HEAD, REFERENCES, STATES, EDGES_HELD = range(5)
+# Columns of a group. CORPUS_SIZE: responses of which at least a token is known.
+ROOT, HEAD, CORPUS_SIZE, STATES, EDGES_HELD = range(5)
 GROUP_COLUMNS = 5
 
 STATE_BYTES, EDGE_BYTES, BUCKET_BYTES = 32, 20, 4
@@ -72,10 +68,10 @@ def bucket_of(arena, state, token):
 def unlink(arena, edge):
     """Takes an edge out of the table."""
     edges, buckets = arena.edges, arena.buckets
-    place = bucket_of(arena, edges[edge, SOURCE], edges[edge, LABEL])
-    at = buckets[place]
+    bucket = bucket_of(arena, edges[edge, FROM_STATE], edges[edge, LABEL])
+    at = buckets[bucket]
     if at == edge:
-        buckets[place] = edges[edge, BUCKET_NEXT]
+        buckets[bucket] = edges[edge, BUCKET_NEXT]
         return
     while edges[at, BUCKET_NEXT] != edge:
         at = edges[at, BUCKET_NEXT]
@@ -84,14 +80,14 @@ def unlink(arena, edge):
 
 @compiled
 def enter(arena, edge):
-    """Puts an edge, whose source and label are set, into the table."""
-    place = bucket_of(arena, arena.edges[edge, SOURCE], arena.edges[edge, LABEL])
-    arena.edges[edge, BUCKET_NEXT] = arena.buckets[place]
-    arena.buckets[place] = edge
+    """Puts an edge, whose state and label are set, into the table."""
+    bucket = bucket_of(arena, arena.edges[edge, FROM_STATE], arena.edges[edge, LABEL])
+    arena.edges[edge, BUCKET_NEXT] = arena.buckets[bucket]
+    arena.buckets[bucket] = edge
 
 
 @compiled
-def bury(arena):
+def reclaim(arena):
     """Takes one dead state apart: it and its edges can be used again."""
     states, edges, counters = arena.states, arena.edges, arena.counters
     state = counters[DEAD]
@@ -120,7 +116,7 @@ def has_room(arena, edges_needed):
             return True
         if counters[DEAD] == 0:
             return False
-        bury(arena)
+        reclaim(arena)
 
 
 @compiled
@@ -128,7 +124,7 @@ def take_state(arena, groups, group):
     """A blank state, in the chain of its group. There is one: see `has_room`."""
     states, counters = arena.states, arena.counters
     if counters[FREE_STATE] == 0 and counters[DEAD] != 0:
-        bury(arena)
+        reclaim(arena)
     state = counters[FREE_STATE]
     if state != 0:
         counters[FREE_STATE] = states[state, NEXT]

@@ -1,13 +1,9 @@
 """A suffix automaton over a group's prompt and responses, with exact counts and the most frequent next token.
 
 Blumer et al., "The smallest automaton recognizing the subwords of a text" (1985), extended online to several texts. A
-state stands for all substrings that occur at the same places; its suffix link leads to the longest suffix that occurs
-elsewhere too. So the state of a text's end already is its longest match: a step re-reads nothing.
+state stands for all substrings that occur at the same positions; its suffix link leads to the longest suffix that
+occurs elsewhere too. So the state of a text's end already is its longest match: a step re-reads nothing.
 """
-
-# Compiled functions carry no types (see compiled).
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
 
 import numpy as np
 
@@ -15,6 +11,7 @@ from openseer_draft.arena import (
     BUCKET_NEXT,
     COUNT,
     EDGES,
+    FROM_STATE,
     GOAL,
     LABEL,
     LENGTH,
@@ -23,7 +20,6 @@ from openseer_draft.arena import (
     OWNER,
     ROOT,
     SIBLING,
-    SOURCE,
     TARGET,
     TOKEN,
     bucket_of,
@@ -45,7 +41,7 @@ def find(arena, state, token):
     """The edge of `state` with `token` among those in the table, or 0."""
     edges = arena.edges
     edge = arena.buckets[bucket_of(arena, state, token)]
-    while edge != 0 and not (edges[edge, SOURCE] == state and edges[edge, LABEL] == token):
+    while edge != 0 and not (edges[edge, FROM_STATE] == state and edges[edge, LABEL] == token):
         edge = edges[edge, BUCKET_NEXT]
     return edge
 
@@ -71,7 +67,7 @@ def add_edge(arena, groups, group, state, token, goal):
         states[state, TARGET] = goal
         return
     edge = take_edge(arena, groups, group)
-    edges[edge, SOURCE] = state
+    edges[edge, FROM_STATE] = state
     edges[edge, LABEL] = token
     edges[edge, GOAL] = goal
     edges[edge, SIBLING] = states[state, EDGES]
@@ -201,23 +197,23 @@ def count(arena, last, token, fresh, owner):
 
 @compiled
 def append(arena, groups, group, owner, last, tokens, start, stop):
-    """Puts tokens[start:stop] behind the text that ends in state `last`; (new last state, place it came to).
+    """Puts tokens[start:stop] behind the text that ends in state `last`; (new last state, position it came to).
 
-    The place is less than `stop` when there is no more memory.
+    The position is less than `stop` when there is no more memory.
     """
     states = arena.states
     last = np.int32(last)
-    for place in range(start, stop):
-        token = tokens[place]
+    for position in range(start, stop):
+        token = tokens[position]
         following = target(arena, last, token)
         if following == 0:
             following = grow(arena, groups, group, last, token)
         elif states[following, LENGTH] != states[last, LENGTH] + 1:
             if not has_room(arena, degree(arena, following)):
-                return last, place
+                return last, position
             following = split(arena, groups, group, following, last, token)
         if following == 0:
-            return last, place
+            return last, position
         count(arena, last, token, following, owner)
         last = following
     return last, stop
@@ -225,12 +221,12 @@ def append(arena, groups, group, owner, last, tokens, start, stop):
 
 @compiled
 def follow(arena, last, tokens, start, stop):
-    """Goes along a text that may be there already, without counting it; (state, place) where it ceases to be."""
+    """Goes along a text that may be there already, without counting it; (state, position) where it ceases to be."""
     states = arena.states
     last = np.int32(last)
-    for place in range(start, stop):
-        following = target(arena, last, tokens[place])
+    for position in range(start, stop):
+        following = target(arena, last, tokens[position])
         if following == 0 or states[following, LENGTH] != states[last, LENGTH] + 1:
-            return last, place
+            return last, position
         last = following
     return last, stop

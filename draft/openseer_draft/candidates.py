@@ -5,16 +5,12 @@ engine verifies one path per request and no trees, so the paths compete (Seer's 
 bring at most 0.08 tokens per step at the same number of verified tokens).
 """
 
-# Compiled functions carry no types (see compiled).
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
-
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openseer_draft.acceptance import cell_of, learn, learn_path, path_of, source_of
+from openseer_draft.acceptance import cell_of, learn, learn_path, origin_of, path_of
 from openseer_draft.arena import COUNT, LENGTH, LINK, OWNER, TARGET, TOKEN
 from openseer_draft.compiled import compiled
 
@@ -42,7 +38,7 @@ class Candidates(NamedTuple):
     chances: NDArray[np.float64]
     lengths: NDArray[np.int32]
     drafted: NDArray[np.int32]
-    sources: NDArray[np.int32]
+    origins: NDArray[np.int32]
     recent: NDArray[np.float64]
 
 
@@ -72,11 +68,11 @@ def trace(arena, table, found, row, state, match, request, recent):
         following = states[state, TARGET]
         if following == 0:
             break
-        source = source_of(states[following, OWNER], request)
+        origin = origin_of(states[following, OWNER], request)
         if length == 0:
-            found.sources[row] = source
+            found.origins[row] = origin
         cell = cell_of(
-            table, recent, source, match + length, states[following, COUNT], max(among, states[following, COUNT])
+            table, recent, origin, match + length, states[following, COUNT], max(among, states[following, COUNT])
         )
         chance *= table.chance[cell]
         if chance < LEAST_CHANCE:
@@ -115,16 +111,16 @@ def propose(arena, table, found, slot, last, request):
 
 
 @compiled
-def copy(found, one, other):
+def copy(found, from_row, to_row):
     """Copies a path from one row to another."""
-    length = found.lengths[one]
-    found.lengths[other] = length
-    found.sources[other] = found.sources[one]
-    for place in range(length):
-        found.tokens[other, place] = found.tokens[one, place]
-        found.cells[other, place] = found.cells[one, place]
-        found.paths[other, place] = found.paths[one, place]
-        found.chances[other, place] = found.chances[one, place]
+    length = found.lengths[from_row]
+    found.lengths[to_row] = length
+    found.origins[to_row] = found.origins[from_row]
+    for step in range(length):
+        found.tokens[to_row, step] = found.tokens[from_row, step]
+        found.cells[to_row, step] = found.cells[from_row, step]
+        found.paths[to_row, step] = found.paths[from_row, step]
+        found.chances[to_row, step] = found.chances[from_row, step]
 
 
 @compiled
@@ -134,13 +130,13 @@ def observe(table, found, slot, tokens, start, stop):
     if found.lengths[slot] > 0:
         hit = found.tokens[slot, 0] == tokens[start]
         found.recent[slot] += RECENT_RATE * ((1.0 if hit else 0.0) - found.recent[slot])
-    for place in range(min(found.lengths[slot], stop - start)):
-        hit = found.tokens[slot, place] == tokens[start + place]
-        learn(table, found.cells[slot, place], hit)
+    for step in range(min(found.lengths[slot], stop - start)):
+        hit = found.tokens[slot, step] == tokens[start + step]
+        learn(table, found.cells[slot, step], hit)
         if not hit:
             break
         came_true += 1
     failed = came_true < stop - start
-    for place in range(found.lengths[slot] if failed else came_true):
-        learn_path(table, found.paths[slot, place], place < came_true)
+    for step in range(found.lengths[slot] if failed else came_true):
+        learn_path(table, found.paths[slot, step], step < came_true)
     return came_true

@@ -1,8 +1,5 @@
 """How the inner loops are compiled: by numba, to machine code that is kept on disk, without holding Python's lock."""
 
-# numba carries no types: what it compiles is Any, and named types begin at the Drafter.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-
 from collections.abc import Callable
 from typing import Any
 

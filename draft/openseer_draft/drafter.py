@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openseer_draft import arena as memory
-from openseer_draft.acceptance import SOURCES, new_acceptance
-from openseer_draft.arena import EARLIER, GROUP_COLUMNS, PROMPT, REFERENCES, ROOT
+from openseer_draft.acceptance import ORIGINS, new_acceptance
+from openseer_draft.arena import CORPUS_SIZE, EARLIER, GROUP_COLUMNS, PROMPT, ROOT
 from openseer_draft.automaton import append, follow
 from openseer_draft.candidates import FIRST_RECENT, new_candidates
 from openseer_draft.lengths import BINS, Costs, fill, measure, new_costs, seconds_of
@@ -18,19 +18,19 @@ from openseer_draft.step import (
     ADAPTIVE,
     ASLEEP,
     BEGIN,
-    BY_REFERENCES,
-    BY_SOURCE,
+    BY_CORPUS_SIZE,
+    BY_ORIGIN,
+    CORPUS_SIZES,
     COUNTED,
     DRAFT_STEPS,
     DRAFTED,
-    FIGURES,
     FULL,
     GROUP,
     LAST,
     LIKELY,
     LIVE_COLUMNS,
+    METRICS,
     NOTHING,
-    REFERENCE_COUNTS,
     REQUEST,
     SEEN,
     Tables,
@@ -56,7 +56,7 @@ ASLEEP_STEPS = 64
 
 @dataclass(slots=True)
 class _Response:
-    """One response in an automaton: how many tokens are there, where they end, whether it counts as a reference."""
+    """One response in an automaton: how many tokens are there, where they end, whether the group's corpus counts it."""
 
     known: int = 0
     last: int = 0
@@ -64,8 +64,8 @@ class _Response:
 
 
 @dataclass(slots=True)
-class _Group:
-    """An automaton. `begin`: the state behind the prompt, 0 before the prompt is known."""
+class _Automaton:
+    """An automaton of a group. `begin`: the state behind the prompt, 0 before the prompt is known."""
 
     row: int
     begin: int = 0
@@ -107,7 +107,7 @@ class Drafter:
     def __init__(self, *, slots: int, max_tokens: int, memory_bytes: int, adaptive: bool = True) -> None:
         self.costs = StepCosts()
         self._adaptive = adaptive
-        self._groups: dict[str, _Group] = {}
+        self._groups: dict[str, _Automaton] = {}
         self._idle: OrderedDict[str, None] = OrderedDict()
         self._rows = list(range(FIRST_GROUPS - 1, NO_GROUP, -1))
         self._slots: list[tuple[str, int] | None] = [None] * slots
@@ -125,7 +125,7 @@ class Drafter:
             new_acceptance(),
             self.costs.tables,
             new_candidates(slots, max_tokens),
-            np.zeros(FIGURES),
+            np.zeros(METRICS),
             np.zeros((2, BINS)),
         )
 
@@ -134,42 +134,42 @@ class Drafter:
     def append(self, group: str, index: int, position: int, tokens: bytes) -> int:
         """Another worker's tokens (int32 bytes) of response `index`, from its token `position` on.
 
-        What is known already is cut. Behind a gap the response goes on as a text of its own. Returns how many tokens
-        of the response are known; fewer than given when the memory is full. A response that is live here only grows
-        by its own steps.
+        What is known already is cut. Behind a gap the response goes on as a text of its own. Returns how many tokens of
+        the response are known; fewer than given when the memory is full. A response that is live here only grows by
+        its own steps.
         """
-        own = self._group(group)
-        if own is None:
+        automaton = self._group(group)
+        if automaton is None:
             return 0
-        response = own.responses.setdefault(index, _Response())
+        response = automaton.responses.setdefault(index, _Response())
         new = _read(tokens)[max(0, response.known - position) :]
         start = max(position, response.known)
         if not len(new) or self._is_live(group, index):
             return response.known
         if start > response.known or not response.last:
-            response.last = (own.begin or self._root(own)) if start == 0 else self._root(own)
-        response.last, done = self._append(own, index + 1, response.last, new)
+            response.last = (automaton.begin or self._root(automaton)) if start == 0 else self._root(automaton)
+        response.last, done = self._append(automaton, index + 1, response.last, new)
         response.known = start + done
-        self._count(own, response)
+        self._count(automaton, response)
         return response.known
 
     def seed(self, group: str, responses: list[bytes]) -> None:
         """Responses of earlier iterations to the same prompt, int32 bytes each, newest first."""
-        own = self._group(group)
-        if own is None:
+        automaton = self._group(group)
+        if automaton is None:
             return
         for tokens in reversed(responses):  # the newest last: of equally frequent tokens the latest one is preferred
-            self._append(own, EARLIER, own.begin or self._root(own), _read(tokens))
+            self._append(automaton, EARLIER, automaton.begin or self._root(automaton), _read(tokens))
 
     def known(self, group: str) -> dict[int, int]:
         """How many tokens of each response are known, by its index."""
-        own = self._groups.get(group)
-        return {index: response.known for index, response in own.responses.items()} if own else {}
+        automaton = self._groups.get(group)
+        return {index: response.known for index, response in automaton.responses.items()} if automaton else {}
 
     def release(self, group: str) -> None:
         """Nobody here needs the group any more; it stays until memory is short."""
-        own = self._groups.get(group)
-        if own is not None and not own.live:
+        automaton = self._groups.get(group)
+        if automaton is not None and not automaton.live:
             self._idle[group] = None
 
     # ---- live requests
@@ -184,48 +184,48 @@ class Drafter:
         slot = self._free.pop()
         self._slots[slot] = (group, index)
         self._live.add((group, index))
-        own = self._group(group)
+        automaton = self._group(group)
         live = self._tables.live
         live[slot] = 0
         live[slot, (SEEN, REQUEST, BEGIN)] = len(context), index + 1, response_start
-        self._tables.weights[slot] = 1.0
+        self._tables.importance[slot] = 1.0
         self._tables.found.recent[slot] = FIRST_RECENT
         self._tables.found.lengths[slot] = self._tables.found.drafted[slot] = 0
-        if own is None:
+        if automaton is None:
             return slot
-        own.live += 1
+        automaton.live += 1
         self._idle.pop(group, None)
-        response = own.responses.setdefault(index, _Response())
-        last, done = self._locate(own, index, response, context, response_start)
+        response = automaton.responses.setdefault(index, _Response())
+        last, done = self._locate(automaton, index, response, context, response_start)
         response.known, response.last = len(context) - response_start, last
-        self._count(own, response)
-        live[slot, GROUP] = own.row
+        self._count(automaton, response)
+        live[slot, GROUP] = automaton.row
         live[slot, LAST] = last if done == len(context) else 0
         live[slot, COUNTED] = response.counted
         return slot
 
     def close(self, slot: int) -> None:
         """The request of this slot is not live here any more."""
-        held = self._slots[slot]
-        if held is None:
+        request = self._slots[slot]
+        if request is None:
             return
         self._slots[slot] = None
-        self._live.discard(held)
+        self._live.discard(request)
         self._free.append(slot)
         row = self._tables.live[slot]
         if row[GROUP] == NO_GROUP:
             return
-        own = self._groups[held[0]]
-        response = own.responses[held[1]]
+        automaton = self._groups[request[0]]
+        response = automaton.responses[request[1]]
         response.known, response.last = int(row[SEEN] - row[BEGIN]), int(row[LAST])
         response.counted = bool(row[COUNTED])
-        own.live -= 1
-        if not own.live:
-            self._idle[held[0]] = None
+        automaton.live -= 1
+        if not automaton.live:
+            self._idle[request[0]] = None
 
-    def weigh(self, slot: int, weight: float) -> None:
-        """How much a token of this request is worth, 1 as a rule."""
-        self._tables.weights[slot] = weight
+    def set_importance(self, slot: int, importance: float) -> None:
+        """How much a token of this request counts, 1 as a rule."""
+        self._tables.importance[slot] = importance
 
     def step(self, slots: Tokens, token_ids: Tokens, rows: Tokens, ends: Tokens, seconds: float = 0.0) -> Drafts:
         """Proposes for all live requests of a step, from what each has gained by the last one.
@@ -239,21 +239,21 @@ class Drafter:
         self._steps += 1
         if self._steps % MEASURE_EVERY in (1, 3):
             seconds = 0.0
-        way = self._way()
+        mode = self._mode()
         out = np.empty((len(slots), self._tables.found.tokens.shape[1]), np.int32)
-        step(self._tables, slots, token_ids, rows, ends, seconds, way, self._step_seconds, out)
+        step(self._tables, slots, token_ids, rows, ends, seconds, mode, self._step_seconds, out)
         lengths = self._tables.found.drafted[slots]
-        self._rest(way, paid=bool(lengths.any()))
+        self._count_fruitless(mode, paid=bool(lengths.any()))
         spent = time.perf_counter() - began
         self._seconds += spent
-        if way == ADAPTIVE and self._steps > 1:  # the first one may compile
+        if mode == ADAPTIVE and self._steps > 1:  # the first one may compile
             self._step_seconds += (spent - self._step_seconds) / FOLLOWED_STEPS
         return Drafts(out, lengths)
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Counters since the start, and levels (draft_bytes, draft_groups)."""
-        values = self._tables.figures
-        told = {
+        values = self._tables.metrics
+        metrics = {
             "drafted_tokens": values[DRAFTED],
             "accepted_tokens": values[ACCEPTED],
             "draft_steps": values[DRAFT_STEPS],
@@ -262,15 +262,15 @@ class Drafter:
             "draft_bytes": memory.used_bytes(self._tables.arena),
             "draft_groups": len(self._groups),
         }
-        for number, source in enumerate(SOURCES):
-            told[f"drafted_{source}"], told[f"accepted_{source}"] = values[BY_SOURCE + 2 * number :][:2]
-        for number, count in enumerate(REFERENCE_COUNTS):
-            told[f"steps_refs_{count}"], told[f"tokens_refs_{count}"] = values[BY_REFERENCES + 2 * number :][:2]
-        return {name: float(value) for name, value in told.items()}
+        for number, origin in enumerate(ORIGINS):
+            metrics[f"drafted_{origin}"], metrics[f"accepted_{origin}"] = values[BY_ORIGIN + 2 * number :][:2]
+        for number, size in enumerate(CORPUS_SIZES):
+            metrics[f"steps_refs_{size}"], metrics[f"tokens_refs_{size}"] = values[BY_CORPUS_SIZE + 2 * number :][:2]
+        return {name: float(value) for name, value in metrics.items()}
 
     # ---- inside
 
-    def _way(self) -> int:
+    def _mode(self) -> int:
         if not self._adaptive:
             return LIKELY
         if self._fruitless >= FRUITLESS_STEPS:
@@ -279,29 +279,29 @@ class Drafter:
             return ADAPTIVE
         return LIKELY if self._fruitless else NOTHING
 
-    def _rest(self, way: int, *, paid: bool) -> None:
+    def _count_fruitless(self, mode: int, *, paid: bool) -> None:
         """Counts steps in which nothing paid; after ASLEEP_STEPS of sleep a few may try again."""
-        if way == ASLEEP and self._fruitless >= FRUITLESS_STEPS + ASLEEP_STEPS:
+        if mode == ASLEEP and self._fruitless >= FRUITLESS_STEPS + ASLEEP_STEPS:
             self._fruitless = FRUITLESS_STEPS // 2
-        elif way == ASLEEP or (way == ADAPTIVE and not paid):
+        elif mode == ASLEEP or (mode == ADAPTIVE and not paid):
             self._fruitless += 1
-        elif way == ADAPTIVE:
+        elif mode == ADAPTIVE:
             self._fruitless = 0
 
-    def _group(self, name: str) -> _Group | None:
+    def _group(self, name: str) -> _Automaton | None:
         """The group of that name, made if need be; None without memory."""
-        own = self._groups.get(name)
-        if own is not None:
-            return own
+        automaton = self._groups.get(name)
+        if automaton is not None:
+            return automaton
         self._make_room()
         if not self._rows:
             self._more_rows()
-        own = _Group(self._rows[-1])
-        if not memory.new_group(self._tables.arena, self._tables.groups, own.row):
+        automaton = _Automaton(self._rows[-1])
+        if not memory.new_group(self._tables.arena, self._tables.groups, automaton.row):
             return None
         self._rows.pop()
-        self._groups[name] = own
-        return own
+        self._groups[name] = automaton
+        return automaton
 
     def _more_rows(self) -> None:
         groups = self._tables.groups
@@ -309,43 +309,45 @@ class Drafter:
         self._tables = self._tables._replace(groups=np.concatenate([groups, np.zeros_like(groups)]))
 
     def _make_room(self) -> None:
-        """Lets the groups go that have been idle longest, while memory is short."""
+        """Frees the groups that have been idle longest, while memory is short."""
         arena = self._tables.arena
         while self._idle and (
             arena.counters[memory.STATES_LIVE] * HEADROOM > len(arena.states) * (HEADROOM - 1)
             or arena.counters[memory.EDGES_LIVE] * HEADROOM > len(arena.edges) * (HEADROOM - 1)
         ):
             name, _ = self._idle.popitem(last=False)
-            own = self._groups.pop(name)
-            memory.free_group(arena, self._tables.groups, own.row)
-            self._rows.append(own.row)
+            automaton = self._groups.pop(name)
+            memory.free_group(arena, self._tables.groups, automaton.row)
+            self._rows.append(automaton.row)
 
-    def _locate(self, own: _Group, index: int, response: _Response, context: Tokens, start: int) -> tuple[int, int]:
+    def _locate(
+        self, automaton: _Automaton, index: int, response: _Response, context: Tokens, start: int
+    ) -> tuple[int, int]:
         """Where the text of a request ends in its automaton; what is not there yet is appended: (state, tokens)."""
-        if not own.begin:
-            own.begin, done = self._append(own, PROMPT, self._root(own), context[:start])
+        if not automaton.begin:
+            automaton.begin, done = self._append(automaton, PROMPT, self._root(automaton), context[:start])
             if done < start:
-                return own.begin, done
+                return automaton.begin, done
         there = start + min(response.known, len(context) - start)
-        last, place = follow(self._tables.arena, own.begin, context, start, there)
-        last, done = self._append(own, index + 1, int(last), context[place:])
-        return last, int(place) + done
+        last, followed = follow(self._tables.arena, automaton.begin, context, start, there)
+        last, done = self._append(automaton, index + 1, int(last), context[followed:])
+        return last, int(followed) + done
 
-    def _append(self, own: _Group, owner: int, last: int, tokens: Tokens) -> tuple[int, int]:
+    def _append(self, automaton: _Automaton, owner: int, last: int, tokens: Tokens) -> tuple[int, int]:
         """(New last state, tokens appended); idle groups go when there is no room."""
         self._make_room()
         state, done = append(
-            self._tables.arena, self._tables.groups, own.row, owner, np.int32(last), tokens, 0, len(tokens)
+            self._tables.arena, self._tables.groups, automaton.row, owner, np.int32(last), tokens, 0, len(tokens)
         )
         return int(state), int(done)
 
-    def _root(self, own: _Group) -> int:
-        return int(self._tables.groups[own.row, ROOT])
+    def _root(self, automaton: _Automaton) -> int:
+        return int(self._tables.groups[automaton.row, ROOT])
 
-    def _count(self, own: _Group, response: _Response) -> None:
+    def _count(self, automaton: _Automaton, response: _Response) -> None:
         if response.known and not response.counted:
             response.counted = True
-            self._tables.groups[own.row, REFERENCES] += 1
+            self._tables.groups[automaton.row, CORPUS_SIZE] += 1
 
     def _is_live(self, group: str, index: int) -> bool:
         return (group, index) in self._live

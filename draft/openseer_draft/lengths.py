@@ -6,10 +6,6 @@ load sets, instead of one length for all. In the notation of Seer (section 3.3):
 token, but with each request's own γ and its own acceptance.
 """
 
-# Compiled functions carry no types (see compiled).
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUnknownParameterType=false, reportMissingParameterType=false
-
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +32,7 @@ OCTAVES = 8
 BINS = BINS_PER_OCTAVE * OCTAVES
 """Chances are sorted into bins; within one they differ by less than a tenth."""
 LARGEST_VALUE = 4.0
-"""The top of the bins: a certain token of a request that weighs four."""
+"""The top of the bins: a certain token of a request of importance four."""
 
 
 class Costs(NamedTuple):
@@ -75,8 +71,8 @@ def fill(costs: Costs) -> None:
 
 
 @compiled
-def place(rows):
-    """(the batch size below, share of the one above) of a batch."""
+def nodes_of(rows):
+    """(the node below, share of the node above) of a batch size."""
     at = min(np.log2(max(rows, 1)), ROW_NODES - 1.0)
     row = min(int(at), ROW_NODES - 2)
     return row, at - row
@@ -91,7 +87,7 @@ def at_node(costs, row, share):
 @compiled
 def seconds_of(costs, rows, drafted):
     """T: seconds of a step of `rows` requests that verifies `drafted` tokens."""
-    row, up = place(rows)
+    row, up = nodes_of(rows)
     share = drafted / max(rows, 1)
     low = costs.speed[row] * at_node(costs, row, share)
     return low * (1 - up) + costs.speed[row + 1] * at_node(costs, row + 1, share) * up
@@ -108,11 +104,11 @@ def fit(costs, row, weight, share, seconds):
     sums[3] = sums[3] * keep + weight * seconds
     sums[4] = sums[4] * keep + weight * share * seconds
     n, x, xx, t, xt = sums[0], sums[1], sums[2], sums[3], sums[4]
-    held = min(1.0, 0.1 * n)
+    pull = min(1.0, 0.1 * n)
     for anchor in ANCHORS:
         there = line[0] + line[1] * anchor
-        n, x, xx = n + held, x + held * anchor, xx + held * anchor * anchor
-        t, xt = t + held * there, xt + held * anchor * there
+        n, x, xx = n + pull, x + pull * anchor, xx + pull * anchor * anchor
+        t, xt = t + pull * there, xt + pull * anchor * there
     line[1] = max(0.0, (n * xt - x * t) / (n * xx - x * x))
     line[0] = max(0.0, (t - line[1] * x) / n)
 
@@ -139,7 +135,7 @@ def move(costs, row, weight, share, gain):
 @compiled
 def measure(costs, rows, drafted, seconds):
     """Takes the time of one step into T."""
-    row, up = place(rows)
+    row, up = nodes_of(rows)
     share = drafted / max(rows, 1)
     gain = seconds / seconds_of(costs, rows, drafted)
     if up < 1.0:
@@ -155,7 +151,7 @@ def bin_of(value):
 
 
 @compiled
-def choose(costs, found, slots, weights, totals, own):
+def choose(costs, found, slots, importance, totals, own):
     """Sets found.drafted of the slots: how much of each candidate is drafted.
 
     `own`: seconds that drafting itself takes, which are saved where it does not pay for long. `totals`: scratch,
@@ -166,9 +162,9 @@ def choose(costs, found, slots, weights, totals, own):
         totals[1, into] = 0.0
     base = 0.0
     for slot in slots:
-        base += weights[slot]
+        base += importance[slot]
         for step in range(found.lengths[slot]):
-            value = weights[slot] * found.chances[slot, step]
+            value = importance[slot] * found.chances[slot, step]
             into = bin_of(value)
             totals[0, into] += 1.0
             totals[1, into] += value
@@ -182,15 +178,15 @@ def choose(costs, found, slots, weights, totals, own):
             rate = value / (seconds_of(costs, rows, tokens) + own)
             if rate > best:
                 best, threshold = rate, into
-    cut(found, slots, weights, threshold)
+    cut(found, slots, importance, threshold)
 
 
 @compiled
-def cut(found, slots, weights, threshold):
+def cut(found, slots, importance, threshold):
     """Drafts of each candidate what lies in the bins up to `threshold`; -1: nothing."""
     for slot in slots:
         length = 0
-        while length < found.lengths[slot] and bin_of(weights[slot] * found.chances[slot, length]) <= threshold:
+        while length < found.lengths[slot] and bin_of(importance[slot] * found.chances[slot, length]) <= threshold:
             length += 1
         found.drafted[slot] = length
 

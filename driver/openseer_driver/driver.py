@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Sequence
 
+from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.manifest.job import Sampling
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.group import GroupSpec
@@ -16,7 +17,6 @@ from openseer_core.queue.messages import Result
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
 from openseer_driver.run_folder import ResultsWriter
 from openseer_driver.run_lines import ChunkLine, ResultLine, Timings
-from openseer_driver.submission import BATCH
 from openseer_store.port import FIRST_CURSOR, DriverStore
 from openseer_text.rendering import TextCodec
 from openseer_text.stop_strings import visible_text
@@ -29,12 +29,12 @@ GATHER_SECONDS = 0.1
 
 
 class Driver:
-    """Feeds one batch and writes what comes of it."""
+    """Submits one batch and writes its results."""
 
     def __init__(
         self, store: DriverStore, groups: Sequence[GroupSpec], writer: ResultsWriter, codec: TextCodec, boot: str = ""
     ) -> None:
-        """`boot`: who takes over; unset: a new one. One that holds the job already goes on holding it."""
+        """`boot`: id of this life of the driver; unset: a new one. The boot that has the job already keeps it."""
         self._store = store
         self._groups = groups
         self._writer = writer
@@ -46,20 +46,20 @@ class Driver:
         """Takes over the job and queues all its groups; those an earlier driver queued stay as they are."""
         self._fence = await self._store.acquire_driver(self._boot)
         await self._store.submit(list(self._groups))
-        await self._store.seal(BATCH)
+        await self._store.seal(BATCH_JOB_BATCH)
 
     async def collect(self) -> None:
         """Writes results until the batch is complete. Raises OutputError, DriverFencedError, StoreError."""
         cursor = FIRST_CURSOR
         while True:
             # Read before the results: what is complete now has all its results in the next pages.
-            complete = (await self._store.progress(BATCH)).complete
-            page = await self._store.results(BATCH, cursor, PAGE, 0.0 if complete else WAIT_SECONDS)
+            complete = (await self._store.progress(BATCH_JOB_BATCH)).complete
+            page = await self._store.results(BATCH_JOB_BATCH, cursor, PAGE, 0.0 if complete else WAIT_SECONDS)
             if page:
                 await self._write_whole([entry for entry in page if isinstance(entry, Result)])
                 cursor = page[-1].cursor
-            # Without news too: that is how a driver learns that another one has taken over.
-            await self._store.acknowledge(BATCH, cursor, self._fence)
+            # Also after an empty page: that is how a driver learns that another one has taken over.
+            await self._store.acknowledge(BATCH_JOB_BATCH, cursor, self._fence)
             if complete and not page:
                 return
             if len(page) < PAGE and not complete:
@@ -76,7 +76,7 @@ class Driver:
 
     def _write(self, page: Sequence[Result]) -> None:
         present = self._writer.present
-        fresh = [one for one in page if (BATCH, one.request.group.name, one.request.index) not in present]
+        fresh = [one for one in page if (BATCH_JOB_BATCH, one.request.group.name, one.request.index) not in present]
         self._writer.write([result_line(result, self._codec) for result in fresh])
         self._writer.flush()
 
@@ -108,10 +108,10 @@ def result_line(result: Result, codec: TextCodec) -> ResultLine:
         text=visible_text(codec.read, token_ids, result.stop_reason, sampling.stop) if codec.read else None,
         metadata=context["metadata"],
         chunks=[
-            ChunkLine(one.worker, one.fence, one.start, one.end, one.claimed_at, one.ended_at, one.event)
-            for one in result.chunks
+            ChunkLine(chunk.worker, chunk.fence, chunk.start, chunk.end, chunk.claimed_at, chunk.ended_at, chunk.event)
+            for chunk in result.chunks
         ],
-        workers=list(dict.fromkeys(one.worker.split("#", 1)[0] for one in result.chunks)),
+        workers=list(dict.fromkeys(chunk.worker.split("#", 1)[0] for chunk in result.chunks)),
         timings=_timings(result),
         cursor=result.cursor,
     )

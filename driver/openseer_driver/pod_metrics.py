@@ -1,4 +1,4 @@
-"""What a driver pod tells while its run goes on: a log line now and then, and figures for Prometheus."""
+"""What a driver pod reports while its run goes on: a log line now and then, and metrics for Prometheus."""
 
 import logging
 import time
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from openseer_core.worker.heartbeat import WorkerState
 from openseer_driver.report.pace import Pace
 from openseer_driver.run_lines import SampleLine
 
@@ -15,22 +16,28 @@ log = logging.getLogger("openseer.driver")
 
 LINE_SECONDS = 10.0
 """Time between two log lines."""
-WORKER_STATES = ("starting", "idle", "busy", "draining", "sick")
+COUNTED_STATES = (
+    WorkerState.STARTING,
+    WorkerState.IDLE,
+    WorkerState.BUSY,
+    WorkerState.DRAINING,
+    WorkerState.SICK,
+)
 
 
-class PodFigures(Collector):
+class PodMetrics(Collector):
     """Takes the samples of the run. Prometheus asks for the latest one from threads of its own."""
 
     def __init__(self) -> None:
         self._pace = Pace()
-        self._told_at = float("-inf")
+        self._logged_at = float("-inf")
 
     def take(self, sample: SampleLine) -> None:
         """The run as it stands now."""
         now = time.monotonic()
         self._pace.take(sample, now)
-        if now - self._told_at >= LINE_SECONDS:
-            self._told_at = now
+        if now - self._logged_at >= LINE_SECONDS:
+            self._logged_at = now
             log.info("%s", ", ".join(self._pace.facts(now, workers=True)))
 
     def collect(self) -> Iterable[Metric]:
@@ -45,6 +52,6 @@ class PodFigures(Collector):
         yield CounterMetricFamily("openseer_tokens", "Tokens generated so far.", value=sample.tokens)
         workers = GaugeMetricFamily("openseer_workers", "Workers of the job by state.", labels=["state"])
         found = Counter(worker.state for worker in sample.workers.values())
-        for state in WORKER_STATES:
+        for state in COUNTED_STATES:
             workers.add_metric([state], found[state])
         yield workers

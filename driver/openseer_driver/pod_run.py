@@ -1,6 +1,6 @@
-"""A batch job's driver in a pod: the store and the workers are others' to start, the folder is on a volume.
+"""A batch job's driver in a pod: the operator starts the store and the workers, the folder is on a volume.
 
-The pod may be killed and made anew at any moment: what is in the folder stays, what is in the store is not submitted
+The pod may be killed and replaced at any moment: what is in the folder stays, what is in the store is not submitted
 again, and a driver that is still alive somewhere is fenced off before this one touches the folder.
 """
 
@@ -16,18 +16,19 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from openseer_core.errors import InputError, JobFailedError, ManifestError, OpenseerError, OutputError
+from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.manifest.parse import parse_job
 from openseer_core.queue.messages import BatchProgress
 from openseer_driver.audit.audit import AuditReport
 from openseer_driver.audit.run import audit_ended
 from openseer_driver.driver import Driver, new_boot
-from openseer_driver.pod_metrics import PodFigures
+from openseer_driver.pod_metrics import PodMetrics
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.sampler import sample_forever
 from openseer_driver.session import OpenRun, RunPlan
-from openseer_driver.submission import BATCH, read_prompts, read_source
+from openseer_driver.submission import read_prompts, read_source
 from openseer_process.pod_http import PodHttp
-from openseer_process.termination import leave_words
+from openseer_process.termination import write_termination_message
 from openseer_store.connect import open_store
 from openseer_store.port import Store
 
@@ -36,16 +37,16 @@ log = logging.getLogger("openseer.driver")
 STORE_SECONDS = 600.0
 """Longest wait for the store, at the start (it starts at the same time) and later (its pod may move)."""
 HOLD_SECONDS = 120.0
-"""Longest wait for an earlier driver, fenced by now, to let go of the folder."""
+"""Longest wait for an earlier driver, fenced by now, to release its lock on the folder."""
 HOLD_POLL_SECONDS = 0.5
 BEAT_SECONDS = 1.0
 DEAD_SECONDS = 60.0
-"""An event loop that did not come round for so long is taken for dead."""
+"""An event loop that was blocked for so long is taken for dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodSettings:
-    """What a driver pod is told. `prompts`: where they are mounted; None: where the job's path or url says."""
+    """Settings of a driver pod. `prompts`: where they are mounted; None: where the job's path or url says."""
 
     job_file: Path
     output: Path
@@ -59,9 +60,9 @@ class PodRun:
 
     def __init__(self, settings: PodSettings) -> None:
         self._settings = settings
-        self._figures = PodFigures()
+        self._metrics = PodMetrics()
         self._registry = CollectorRegistry()
-        self._registry.register(self._figures)
+        self._registry.register(self._metrics)
         self._ready = False
         self._beat_at = time.monotonic()
 
@@ -86,15 +87,15 @@ class PodRun:
             store = await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS)
             stack.push_async_callback(store.close)
             boot = await _take_over(plan, store)
-            run = await _hold(plan, stack)
+            run = await _open_run(plan, stack)
             audit = await self._drive(run, store, boot)
-            counts = await store.progress(BATCH)
+            counts = await store.progress(BATCH_JOB_BATCH)
             run.state = "complete"
-        await _tell_end(plan.folder, audit)
-        leave_words(counts.to_json())
+        await _log_end(plan.folder, audit)
+        write_termination_message(counts.to_json())
 
     async def _drive(self, run: OpenRun, store: Store, boot: str) -> AuditReport:
-        known = await store.progress(BATCH)
+        known = await store.progress(BATCH_JOB_BATCH)
         _check_same_store(run, known)
         if run.resumed:
             log.info("resuming: %d of %d results are there already", run.writer.count, known.requests)
@@ -111,7 +112,7 @@ class PodRun:
     async def _collect(self, driver: Driver, store: Store, folder: RunFolder) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-                samples = tasks.create_task(sample_forever(store, folder, self._figures.take))
+                samples = tasks.create_task(sample_forever(store, folder, self._metrics.take))
                 await driver.collect()
                 samples.cancel()
         except* OpenseerError as group:
@@ -145,7 +146,7 @@ def make_plan(settings: PodSettings) -> RunPlan:
 
 async def _take_over(plan: RunPlan, store: Store) -> str:
     """Fences off an earlier driver of this job; gives this one's boot. Raises InputError for a store in other use."""
-    if not plan.folder.exists() and (await store.progress(BATCH)).requests:
+    if not plan.folder.exists() and (await store.progress(BATCH_JOB_BATCH)).requests:
         raise InputError(
             f"the store holds a job {plan.job.namespace}/{plan.job.name} already, and {plan.folder.path} holds no run "
             "of it; give the job another name, or the store or output folder that belongs to it"
@@ -155,8 +156,8 @@ async def _take_over(plan: RunPlan, store: Store) -> str:
     return boot
 
 
-async def _hold(plan: RunPlan, stack: AsyncExitStack) -> OpenRun:
-    """Opens the folder, once an earlier driver has let go of it, until the stack ends."""
+async def _open_run(plan: RunPlan, stack: AsyncExitStack) -> OpenRun:
+    """Opens the folder, once an earlier driver has released its lock, until the stack ends."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + HOLD_SECONDS
     while True:
@@ -178,14 +179,14 @@ def _check_same_store(run: OpenRun, known: BatchProgress) -> None:
         )
 
 
-async def _tell_end(folder: RunFolder, audit: AuditReport) -> None:
-    log.info("%s", await asyncio.to_thread(_report, folder))
+async def _log_end(folder: RunFolder, audit: AuditReport) -> None:
+    log.info("%s", await asyncio.to_thread(_write_report, folder))
     log.info("audit: %s", audit.lines()[0])
     log.info("results %s, report %s", folder.results_file, folder.report_page)
     audit.require()
 
 
-def _report(folder: RunFolder) -> str:
+def _write_report(folder: RunFolder) -> str:
     # Imported now: it takes seconds, and a driver that starts again is to be at work soon.
     from openseer_driver.report.html import write_report  # noqa: PLC0415
 

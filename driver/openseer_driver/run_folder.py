@@ -187,7 +187,7 @@ class ResultsWriter:
         self._unsynced.clear()
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file and releases its lock."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -100,7 +100,7 @@ class FactLine(msgspec.Struct, frozen=True):
 class WorkerSample(msgspec.Struct, frozen=True):
     """One worker in one sample. `preemptions`, `tokens` and the counters in `drafts` count up from each of its boots.
 
-    `drafting`: "on", or "off" with the reason; empty: it has not said.
+    `drafting`: "on", or "off" with the reason; empty: not reported yet.
     """
 
     state: str = ""
@@ -147,7 +147,7 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class RunRecord(msgspec.Struct, frozen=True):
-    """run.json: what was run, and what became of it."""
+    """run.json: what was run, and how it ended."""
 
     name: str
     manifest_hash: str

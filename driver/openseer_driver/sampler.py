@@ -1,30 +1,29 @@
-"""Once a second a picture of the fleet: a line of samples.jsonl, and news for whoever shows it."""
+"""Once a second a sample of the fleet: a line of samples.jsonl, and a call for the display."""
 
 import asyncio
 from collections.abc import Callable
 
 import msgspec
 
+from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.model.request_queue import WORKER_TTL_SECONDS
 from openseer_core.queue.messages import BatchProgress
-from openseer_core.worker.draft_metrics import DraftMetrics
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import SampleLine, WorkerSample
-from openseer_driver.submission import BATCH
 from openseer_store.port import DriverStore
 
 SAMPLE_SECONDS = 1.0
 
 
-async def sample_forever(store: DriverStore, folder: RunFolder, tell: Callable[[SampleLine], None]) -> None:
+async def sample_forever(store: DriverStore, folder: RunFolder, on_sample: Callable[[SampleLine], None]) -> None:
     """Samples until cancelled. Telemetry: a line that cannot be written is left out, results report a full disk."""
     while True:
-        now, counts, statuses = await asyncio.gather(store.now(), store.progress(BATCH), store.workers())
-        fresh = [one for one in statuses if now - one.seen_at < WORKER_TTL_SECONDS]
+        now, counts, statuses = await asyncio.gather(store.now(), store.progress(BATCH_JOB_BATCH), store.workers())
+        fresh = [status for status in statuses if now - status.seen_at < WORKER_TTL_SECONDS]
         sample = make_sample(now, counts, fresh)
         await asyncio.to_thread(_append, folder, msgspec.json.encode(sample) + b"\n")
-        tell(sample)
+        on_sample(sample)
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
@@ -43,20 +42,19 @@ def make_sample(now: float, counts: BatchProgress, statuses: list[WorkerStatus])
 
 
 def _worker_sample(status: WorkerStatus) -> WorkerSample:
-    figures = status.heartbeat.metrics
-    gpu = {name: value for name, value in figures.items() if name.startswith("gpu")}
+    metrics = status.heartbeat.metrics
     return WorkerSample(
         state=status.heartbeat.state,
         inflight=status.inflight,
-        slots=int(figures.get("slots", 0)),
-        kv_used=float(figures.get("kv_used", 0.0)),
-        kv_reserved=float(figures.get("kv_reserved", 0.0)),
-        preemptions=int(figures.get("preemptions", 0)),
-        tokens=int(figures.get("tokens", 0)),
-        running=int(figures.get("running", 0)),
-        gpu=gpu or None,
-        drafting=str(figures.get("drafts", "")),
-        drafts=dict(DraftMetrics.of(figures).values),
+        slots=metrics.slots,
+        kv_used=metrics.kv_used,
+        kv_reserved=metrics.kv_reserved,
+        preemptions=metrics.preemptions,
+        tokens=metrics.tokens,
+        running=metrics.running,
+        gpu=metrics.gpus or None,
+        drafting=metrics.speculation,
+        drafts=dict(metrics.drafts.values),
     )
 
 

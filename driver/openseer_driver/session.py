@@ -64,7 +64,8 @@ class OpenRun:
     """`with OpenRun(plan) as run`: the folder is this session's, its results are open, run.json says that it runs.
 
     At the end run.json gets `state`, or why the session failed. A session whose driver was replaced writes nothing
-    more: the folder is the other one's. Raises FolderHeldError while another session has the folder, else OutputError.
+    more: the folder belongs to the new driver. Raises FolderHeldError while another session has the folder, else
+    OutputError.
     """
 
     writer: ResultsWriter

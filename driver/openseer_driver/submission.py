@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from openseer_core.errors import InputError, PromptsError
-from openseer_core.ids import INITIAL_VERSION, GroupId
+from openseer_core.ids import BATCH_JOB_BATCH, INITIAL_VERSION, GroupId
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.prompts import PromptLine, parse_prompts
 from openseer_core.manifest.sampling_json import dump_sampling
@@ -14,9 +14,6 @@ from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.placement import Placement, group_metadata
 from openseer_core.tokens import pack_tokens
 from openseer_text.rendering import TextCodec, misfit
-
-BATCH = 0
-"""A batch job is one batch."""
 
 FETCH_SECONDS = 60.0
 MOST_REPORTED = 20
@@ -94,7 +91,7 @@ def render_groups(
             problems.append(f"{source} line {prompt.line}: {problem}")
             continue
         group = placement.group(
-            GroupId(BATCH, prompt.id),
+            GroupId(BATCH_JOB_BATCH, prompt.id),
             INITIAL_VERSION,
             ordinal,
             pack_tokens(rendered.token_ids),

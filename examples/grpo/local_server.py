@@ -29,8 +29,8 @@ def serving(job: Path, output: Path) -> Generator[tuple[str, Path]]:
         line = process.stdout.readline()
         if not line:
             raise RuntimeError(f"openseer serve ended with code {process.wait()}; its reason is above")
-        said = json.loads(line)
-        yield said["url"], Path(said["token_file"])
+        address = json.loads(line)
+        yield address["url"], Path(address["token_file"])
     finally:
         process.terminate()
         try:

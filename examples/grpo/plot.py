@@ -3,9 +3,6 @@
 `python examples/grpo/plot.py FOLDER` draws that of a training that runs or has ended.
 """
 
-# matplotlib has no types in part:
-# pyright: reportUnknownMemberType=false
-
 import argparse
 import json
 from pathlib import Path

@@ -1,9 +1,5 @@
 """The problems of the tiny model that the training is about: prompts as groups, and what a response is worth."""
 
-# transformers has no types in part, and the tiny model's files are found at run time:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingImports=false
-
 import itertools
 import random
 import sys

@@ -4,10 +4,6 @@ Each iteration publishes the weights to the whole fleet, has it sample groups un
 proves that every token came from these very weights, and takes one step.
 """
 
-# torch and transformers have no types in part:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportPrivateImportUsage=false
-
 import argparse
 import os
 import time
@@ -51,7 +47,7 @@ class Training:
         self.phases, self.log = Phases(), Log(options.out / "metrics.jsonl")
 
     def train(self) -> None:
-        """So many iterations, and one look at held-out prompts after the last."""
+        """So many iterations, and one evaluation on held-out prompts after the last."""
         while not self.client.job().workers_ready:
             time.sleep(0.5)
         last = self.options.iterations
@@ -65,9 +61,9 @@ class Training:
                     row |= self.evaluate(version)
             if iteration < last:
                 with self.phases("rollout"):
-                    groups, figures = self.roll_out(version)
+                    groups, metrics = self.roll_out(version)
                 with self.phases("train"):
-                    row |= figures | self.learn(groups)
+                    row |= metrics | self.learn(groups)
             row |= {"seconds": self.phases.take(), "load_average": os.getloadavg()[0]}
             self.log.write(row)
             print(_line(row), flush=True)
@@ -83,9 +79,9 @@ class Training:
 
     def roll_out(self, version: str) -> tuple[list[FinishedGroup], dict[str, float]]:
         """Groups with right and wrong responses; more are asked for than needed, and others if these do not suffice."""
-        wanted = Target(groups=self.options.groups, count="valid")
+        target = Target(groups=self.options.groups, count="valid")
         spec = BatchSpec(
-            weights_version=version, sampling=self.sampling, group_size=self.options.group_size, target=wanted
+            weights_version=version, sampling=self.sampling, group_size=self.options.group_size, target=target
         )
         batch = self.client.open_batch(spec)
         batch.submit(islice(self.supply, self.options.groups + self.options.spare_groups))
@@ -98,10 +94,10 @@ class Training:
             return len(set(found)) > 1
 
         groups = list(batch.fill(self.supply, teaches))
-        figures = batch.metrics()
+        metrics = batch.metrics()
         batch.acknowledge(batch.status().last_cursor)
         self.prove(groups, version)
-        return groups, figures | {"reward": sum(rewards) / len(rewards)}
+        return groups, metrics | {"reward": sum(rewards) / len(rewards)}
 
     def prove(self, groups: Iterable[FinishedGroup], version: str) -> None:
         """Every token was drawn with the weights of this version."""
@@ -110,17 +106,17 @@ class Training:
                 raise StaleResultError(item, version)
 
     def learn(self, groups: list[FinishedGroup]) -> dict[str, float]:
-        """One step on all groups. Tells by how much the fleet's log-probabilities differ from those computed here."""
+        """One step on all groups. Reports by how much the fleet's log-probabilities differ from those computed here."""
         batch = [sample for group in groups for sample in samples(group, self.problems.rewards(group))]
         batch.sort(key=lambda sample: len(sample.prompt) + len(sample.response))
         tokens = sum(sum(sample.mask) for sample in batch)
         worst = total = 0.0
         for start in range(0, len(batch), self.options.micro_batch):
             part = batch[start : start + self.options.micro_batch]
-            value, figures = loss(self.model, part, temperature=self.options.temperature)
-            (value * (figures.tokens / tokens)).backward()
-            worst = max(worst, figures.difference)
-            total += figures.mean_difference * figures.tokens
+            value, measured = loss(self.model, part, temperature=self.options.temperature)
+            (value * (measured.tokens / tokens)).backward()
+            worst = max(worst, measured.difference)
+            total += measured.mean_difference * measured.tokens
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -157,7 +153,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
-    """What the command line says."""
+    """The command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_argument_group("the API, otherwise started here (`openseer serve`) and ended with the training")
     where.add_argument("--url", help="its address; OPENSEER_TOKEN or OPENSEER_TOKEN_FILE hold the token")

@@ -1,9 +1,5 @@
 """The same training with TRL's own GRPOTrainer: openseer takes the place of its generation, nothing else changes."""
 
-# TRL, torch and transformers have no types in part:
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
-
 import argparse
 import os
 from contextlib import nullcontext
@@ -56,7 +52,7 @@ def train(client: Client, options: argparse.Namespace) -> None:
         model=AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32),
         reward_funcs=right,
         args=config,
-        train_dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": one}] for one in prompts]}),
+        train_dataset=Dataset.from_dict({"prompt": [[{"role": "user", "content": prompt}] for prompt in prompts]}),
         processing_class=AutoTokenizer.from_pretrained(MODEL),
         rollout_func=Rollout(client, WeightsFolder(options.weights or options.out / "weights"), run="grpo-trl"),
     )
@@ -64,7 +60,7 @@ def train(client: Client, options: argparse.Namespace) -> None:
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
-    """What the command line says."""
+    """The command line's options."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", help="address of the API; unset: it is started here, as in train.py")
     parser.add_argument("--job", type=Path, default=HERE / "job.yaml", help="what is served, without --url")

@@ -3,9 +3,6 @@
 Writes `results.json` (the numbers the README quotes) and `lengths.json` (the sampled lengths themselves).
 """
 
-# vllm has no types in part:
-# pyright: reportUnknownMemberType=false
-
 from __future__ import annotations
 
 import argparse
@@ -65,9 +62,9 @@ def sample(model: Path, problems: list[Problem], samples: int, max_tokens: int, 
         Group(
             problem=problem,
             prompt_tokens=len(output.prompt_token_ids or []),
-            texts=[one.text for one in output.outputs],
-            lengths=[len(one.token_ids) for one in output.outputs],
-            truncated=[one.finish_reason == "length" for one in output.outputs],
+            texts=[response.text for response in output.outputs],
+            lengths=[len(response.token_ids) for response in output.outputs],
+            truncated=[response.finish_reason == "length" for response in output.outputs],
         )
         for problem, output in zip(problems, outputs, strict=True)
     ]

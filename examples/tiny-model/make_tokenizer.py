@@ -1,8 +1,5 @@
 """Builds the model's own tokenizer: one token per character, 64 in all, saved in Hugging Face format."""
 
-# transformers has no types in part:
-# pyright: reportUnknownMemberType=false
-
 from __future__ import annotations
 
 import argparse
@@ -44,7 +41,7 @@ def build() -> PreTrainedTokenizerFast:
 
 
 def save(out: Path) -> None:
-    """Writes the tokenizer's files; its configuration in the words that transformers 4 and 5 both read."""
+    """Writes the tokenizer's files; its configuration with the names that transformers 4 and 5 both read."""
     build().save_pretrained(out)
     path = out / "tokenizer_config.json"
     config: dict[str, object] = json.loads(path.read_text())

@@ -5,9 +5,6 @@ are trained with Muon, the rest with AdamW; the learning rate is warmed up, held
 part of the given minutes. The loss counts the response only: the prompt's random digits cannot be predicted.
 """
 
-# torch and transformers have no types in part:
-# pyright: reportUnknownMemberType=false
-
 from __future__ import annotations
 
 import argparse
@@ -111,7 +108,7 @@ class Batches:
 
     def _tensors(self, length: int) -> tuple[Tensor, Tensor]:
         rows, self._open[length] = self._open[length], []
-        # Fill what room is left with those that wait; the others keep their turn.
+        # Fill what room is left with those that wait; the others keep their order.
         self._waiting = deque(example for example in self._waiting if not _place(example, rows, length))
         tokens = torch.full((len(rows), length), SPECIAL_IDS["pad_token_id"])
         labels = torch.full((len(rows), length), IGNORED)

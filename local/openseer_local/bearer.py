@@ -1,4 +1,4 @@
-"""Bearer tokens as a command line gives them: in words or in a file."""
+"""Bearer tokens as a command line gives them: as text or in a file."""
 
 import re
 from pathlib import Path

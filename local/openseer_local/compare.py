@@ -1,4 +1,4 @@
-"""Several runs side by side: the figures that decide between policies, each relative to the first run."""
+"""Several runs side by side: the metrics that decide between policies, each relative to the first run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,13 +36,13 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class ComparedRun:
-    """One run's figures by name; `relative`: to the first run's, where that makes sense and is not zero."""
+    """One run's metrics by name; `relative`: to the first run's, where that makes sense and is not zero."""
 
     name: str
     policy: str
     state: str
     workers: int
-    figures: dict[str, float]
+    metrics: dict[str, float]
     relative: dict[str, float]
 
 
@@ -61,7 +61,7 @@ class Comparison:
                 "policy": run.policy,
                 "state": run.state,
                 "workers": run.workers,
-                **run.figures,
+                **run.metrics,
                 "relative": run.relative,
             }
             for run in self.runs
@@ -75,8 +75,8 @@ class Comparison:
         table.add_column("policy")
         for column in _COLUMNS:
             table.add_column(column.title, justify="right")
-        for place, run in enumerate(self.runs):
-            cells = [_cell(run, column, show_relative=place > 0) for column in _COLUMNS]
+        for position, run in enumerate(self.runs):
+            cells = [_cell(run, column, show_relative=position > 0) for column in _COLUMNS]
             name = run.name if run.state == "complete" else f"{run.name} ({run.state})"
             table.add_row(Text(name), Text(run.policy), *cells)
         return table
@@ -91,17 +91,17 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
 
 
 def _compared(name: str, report: Report, first: Report) -> ComparedRun:
-    figures = {column.key: column.value(report) for column in _COLUMNS}
+    metrics = {column.key: column.value(report) for column in _COLUMNS}
     relative = {
         column.key: column.value(report) / column.value(first)
         for column in _COLUMNS
         if column.relative and column.value(first)
     }
-    return ComparedRun(name, report.policy, report.state, len(report.workers), figures, relative)
+    return ComparedRun(name, report.policy, report.state, len(report.workers), metrics, relative)
 
 
 def _cell(run: ComparedRun, column: _Column, *, show_relative: bool) -> Text:
-    text = Text(format(run.figures[column.key], column.form))
+    text = Text(format(run.metrics[column.key], column.form))
     if show_relative and column.key in run.relative:
         text.append(f"  ×{run.relative[column.key]:.2f}", style="dim")
     return text

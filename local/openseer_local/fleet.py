@@ -1,4 +1,4 @@
-"""Local workers: as many as are asked for, restarted within the failure policy, drained; through the warm parent."""
+"""Local workers: as many as are requested, restarted within the failure policy, drained; through the fork server."""
 
 import asyncio
 import json
@@ -13,27 +13,33 @@ from openseer_core.ids import worker_name
 from openseer_core.manifest.job import FailurePolicy
 
 LOG_LINES = 5
-"""Of a dead worker's log, so many last lines go into the message."""
+"""Last lines of a dead worker's log that go into the message."""
 FIRST_BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 30.0
 KILL_SECONDS = 5.0
-"""After the grace period, so long until whoever is left is given up."""
+"""Time after the grace period until the remaining processes are killed."""
 
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 class LocalFleet:
     """`replicas` workers of one job on this machine; `scale` changes how many."""
 
     def __init__(
-        self, job_file: Path, store_url: str, logs: Path, replicas: int, failure_policy: FailurePolicy, say: Say
+        self,
+        job_file: Path,
+        store_url: str,
+        logs: Path,
+        replicas: int,
+        failure_policy: FailurePolicy,
+        on_message: OnMessage,
     ) -> None:
         self._job_file = job_file
         self._store_url = store_url
         self._logs = logs
         self._replicas = replicas
         self._failure_policy = failure_policy
-        self._say = say
+        self._on_message = on_message
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[None] | None = None
@@ -41,7 +47,7 @@ class LocalFleet:
         self._deaths: dict[int, int] = {}
         self._warm = False
         self._spawned: set[int] = set()
-        self._leaving: set[int] = set()
+        self._draining: set[int] = set()
         self._stopping = False
         self._empty = asyncio.Event()
         self._restarts: set[asyncio.Task[None]] = set()
@@ -53,23 +59,23 @@ class LocalFleet:
 
     @property
     def replicas(self) -> int:
-        """How many workers are wanted."""
+        """How many workers are requested."""
         return self._replicas
 
     def scale(self, replicas: int) -> None:
-        """Wants workers 0 to `replicas` - 1: those that do not run are started, the others drain and leave."""
+        """Requests workers 0 to `replicas` - 1: those that do not run are started, the others drain and exit."""
         self._replicas = replicas
         if not self._warm or self._stopping:
             return
         for index in sorted(self._spawned):
-            if index >= replicas and index not in self._leaving:
-                self._leaving.add(index)
-                self._order("stop", index)
+            if index >= replicas and index not in self._draining:
+                self._draining.add(index)
+                self._send("stop", index)
         for index in range(replicas):
             self._spawn(index)
 
     async def start(self) -> None:
-        """Starts the warm parent; it dies with this process."""
+        """Starts the fork server; it dies with this process."""
         log = os.open(self._logs / "nursery.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         command = [
             *(sys.executable, "-m", "openseer_worker.fork_server", "--parent", str(os.getpid())),
@@ -85,7 +91,7 @@ class LocalFleet:
         self._reader = asyncio.create_task(self._read(self._failure))
 
     async def watch(self) -> None:
-        """Returns never. Raises JobFailedError, or InputError for a model that no worker can use."""
+        """Never returns. Raises JobFailedError, or InputError for a model that no worker can use."""
         assert self._failure is not None
         await self._failure
 
@@ -93,7 +99,7 @@ class LocalFleet:
         assert self._process is not None and self._process.stdout is not None
         async for line in self._process.stdout:
             try:
-                self._obey(json.loads(line))
+                self._handle(json.loads(line))
             except OpenseerError as error:
                 _fail(failure, error)
             if self._stopping and not self._running:
@@ -103,18 +109,18 @@ class LocalFleet:
         if not self._stopping:
             _fail(failure, JobFailedError(f"the workers' parent ended with code {code}: {self._log_end('nursery')}"))
 
-    def _obey(self, report: object) -> None:
+    def _handle(self, report: object) -> None:
         match report:
             case {"warm": float(seconds)}:
                 self._warm = True
-                self._say(f"engine imported in {seconds:.0f} s; {_starting(self._replicas)}")
+                self._on_message(f"engine imported in {seconds:.0f} s; {_starting(self._replicas)}")
                 self.scale(self._replicas)
             case {"started": int(index), "pid": int(pid)}:
                 self._running[index] = pid
             case {"ended": int(index), "code": int(code)}:
                 self._running.pop(index, None)
                 self._spawned.discard(index)
-                self._ended(index, code)
+                self._worker_ended(index, code)
             case other:
                 raise JobFailedError(f"the workers' parent said {other!r}")
 
@@ -126,13 +132,13 @@ class LocalFleet:
         for restart in self._restarts:
             restart.cancel()
         for index in self._running:
-            self._order("stop", index)
+            self._send("stop", index)
         try:
             async with asyncio.timeout(grace_seconds):
                 if self._running:
                     await self._empty.wait()
         except TimeoutError:
-            self._say(f"workers did not drain within {grace_seconds:.0f} s; killing them")
+            self._on_message(f"workers did not drain within {grace_seconds:.0f} s; killing them")
         await self._end_parent(self._process)
 
     async def _end_parent(self, process: asyncio.subprocess.Process) -> None:
@@ -145,30 +151,30 @@ class LocalFleet:
             os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
-    def _order(self, verb: str, index: int) -> None:
+    def _send(self, verb: str, index: int) -> None:
         assert self._process is not None and self._process.stdin is not None
         self._process.stdin.write((json.dumps({verb: index}) + "\n").encode())
 
     def _spawn(self, index: int) -> None:
-        """Starts a worker that is wanted and does not run."""
+        """Starts a worker that is requested and does not run."""
         if index < self._replicas and index not in self._spawned:
             self._spawned.add(index)
-            self._order("spawn", index)
+            self._send("spawn", index)
 
-    def _ended(self, index: int, code: int) -> None:
+    def _worker_ended(self, index: int, code: int) -> None:
         if self._stopping:
             return
         name = worker_name(index)
-        if index in self._leaving:
-            self._leaving.remove(index)
-            self._spawn(index)  # where it is wanted again by now
+        if index in self._draining:
+            self._draining.remove(index)
+            self._spawn(index)  # it may be requested again by now
         elif code == 0:
-            self._say(f"{name} drained; starting it again")
+            self._on_message(f"{name} drained; starting it again")
             self._restart_in(index, FIRST_BACKOFF_SECONDS)
         else:
-            self._died(index, name, code)
+            self._worker_died(index, name, code)
 
-    def _died(self, index: int, name: str, code: int) -> None:
+    def _worker_died(self, index: int, name: str, code: int) -> None:
         cause = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
         if code == InputError.exit_code:
             raise InputError(f"{name} cannot start: {self._log_end(name)}")
@@ -178,7 +184,7 @@ class LocalFleet:
                 f"{name} died {deaths} times, last by {cause}; spec.failurePolicy.workerRestarts allows "
                 f"{self._failure_policy.worker_restarts} restarts. {self._log_end(name)}"
             )
-        self._say(f"{name} died by {cause}; restart {deaths} of {self._failure_policy.worker_restarts}")
+        self._on_message(f"{name} died by {cause}; restart {deaths} of {self._failure_policy.worker_restarts}")
         self._restart_in(index, min(FIRST_BACKOFF_SECONDS * 2 ** (deaths - 1), MOST_BACKOFF_SECONDS))
 
     def _restart_in(self, index: int, seconds: float) -> None:

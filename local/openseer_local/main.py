@@ -106,7 +106,7 @@ def serve(
     plan.check()
     bound = plan.address.bind()
     from openseer_local.serve.display import ServingDisplay  # noqa: PLC0415
-    from openseer_local.serve.serving import (  # noqa: PLC0415 - the API takes a moment; mistakes are told before
+    from openseer_local.serve.serving import (  # noqa: PLC0415 - the API takes a moment; mistakes are reported before
         serve_job,
     )
 
@@ -116,10 +116,10 @@ def serve(
             token_at = None if plan.given_token else str(plan.token_file)
             if as_json:
                 typer.echo(json.dumps({"url": url, "token_file": token_at, "output": str(folder.path)}))
-            words = f"serving {url}; for clients:\n  export OPENSEER_URL={url}"
-            display.message(words + (f"\n  export OPENSEER_TOKEN_FILE={token_at}" if token_at else ""))
+            message = f"serving {url}; for clients:\n  export OPENSEER_URL={url}"
+            display.message(message + (f"\n  export OPENSEER_TOKEN_FILE={token_at}" if token_at else ""))
 
-        serve_job(plan, display, announce, bound)  # returns when it is asked to stop
+        serve_job(plan, display, announce, bound)  # returns after a signal
     ERR.print(f"stopped; the same command goes on from here ({folder.path})", highlight=False)
     raise typer.Exit(INTERRUPTED)
 

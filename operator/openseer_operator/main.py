@@ -1,4 +1,4 @@
-"""The operator's process: `python -m openseer_operator.main`. Puts the pieces together and takes them down in order."""
+"""The operator's process: `python -m openseer_operator.main`. Assembles its parts and stops them in order."""
 
 import asyncio
 import logging
@@ -9,13 +9,13 @@ from typing import Any
 
 from openseer_core.errors import OpenseerError
 from openseer_operator.control.apply import Applier
-from openseer_operator.control.handlers import Watch, take_signals
-from openseer_operator.control.health import checks_of, served
+from openseer_operator.control.health import health_checks, serve_http
 from openseer_operator.control.loop import Loop
-from openseer_operator.control.metrics import Board, Metrics
+from openseer_operator.control.metrics import Metrics, OperatorState
 from openseer_operator.control.observe import Observer
 from openseer_operator.control.reconcile import Reconciler
-from openseer_operator.control.stores import Stores
+from openseer_operator.control.store_poller import StorePoller
+from openseer_operator.control.watch import Watch, install_signal_handlers
 from openseer_operator.kube.api import Api
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
@@ -23,8 +23,8 @@ from openseer_operator.kube.events import Events
 from openseer_operator.kube.lease import Elector
 from openseer_operator.settings import OperatorSettings
 
-FINISH_SECONDS = 15.0
-"""Looks that run when the process is asked to end have so long to finish."""
+LOOP_STOP_SECONDS = 15.0
+"""Reconcile steps that run when the process is asked to end have so long to finish."""
 WATCH_STOP_SECONDS = 10.0
 """What kopf has to close its watches."""
 
@@ -38,20 +38,20 @@ class Operator:
         self._settings = settings
         self._stopping = asyncio.Event()
         self._cache = Cache()
-        self._board = Board(calls=api.calls)
-        self._metrics = Metrics(self._board)
+        self._state = OperatorState(calls=api.calls)
+        self._metrics = Metrics(self._state)
         self._elector = Elector(api, settings.namespace, settings.lease, settings.identity)
         events = Events(api, settings)
-        self._stores = Stores(api, self._changed, events.announce)
+        self._poller = StorePoller(api, self._changed, events.announce)
         self._census = Census(api, self._cache, settings.watched, self._changed)
-        observer = Observer(self._cache, self._census, self._stores, settings)
-        applier = Applier(api, self._cache, self._census, self._stores, events, settings)
-        reconciler = Reconciler(api, self._cache, self._census, self._stores, observer, applier, self._board, settings)
-        self._loop = Loop(reconciler.look, self._metrics.looked, reconciler.is_new)
-        self._watch = Watch(self._cache, settings, self._changed, self._census.hurry)
-        self._checks = checks_of(api, self._elector, self._loop, self._census)
-        self._board.leads = lambda: self._elector.leads
-        self._board.depth, self._board.lag = (lambda: self._loop.depth), (lambda: self._loop.lag)
+        observer = Observer(self._cache, self._census, self._poller, settings)
+        applier = Applier(api, self._cache, self._census, self._poller, events, settings)
+        reconciler = Reconciler(api, self._cache, self._census, self._poller, observer, applier, self._state, settings)
+        self._loop = Loop(reconciler.reconcile, self._metrics.reconciled, reconciler.is_new)
+        self._watch = Watch(self._cache, settings, self._changed, self._census.recount_soon)
+        self._checks = health_checks(api, self._elector, self._loop, self._census)
+        self._state.leads = lambda: self._elector.leads
+        self._state.depth, self._state.lag = (lambda: self._loop.depth), (lambda: self._loop.lag)
 
     def stop(self) -> None:
         """Asks the replica to end in order."""
@@ -59,8 +59,8 @@ class Operator:
 
     async def run(self) -> bool:
         """Until `stop` (True) or until the lease is lost (False). Raises what broke."""
-        async with served(self._settings.http_port, self._checks, self._ready, self._metrics.registry):
-            if not await self._or_stopped(self._elector.acquire()):
+        async with serve_http(self._settings.http_port, self._checks, self._ready, self._metrics.registry):
+            if not await self._finished_before_stop(self._elector.acquire()):
                 return True
             try:
                 return await self._lead()
@@ -68,33 +68,33 @@ class Operator:
                 await self._elector.release()
 
     async def _lead(self) -> bool:
-        """Every part runs until the first ends; then looks are finished, then watches closed."""
-        looks = asyncio.create_task(self._loop.run(), name="looks")
-        held = asyncio.create_task(self._elector.hold(), name="lease")
+        """Every part runs until the first ends; then reconcile steps are finished, then watches closed."""
+        loop = asyncio.create_task(self._loop.run(), name="loop")
+        lease = asyncio.create_task(self._elector.hold(), name="lease")
         stopped = asyncio.create_task(self._stopping.wait(), name="stop")
         work = asyncio.create_task(self._work(), name="work")
-        parts: set[asyncio.Task[Any]] = {looks, held, stopped, work}
+        tasks: set[asyncio.Task[Any]] = {loop, lease, stopped, work}
         try:
-            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-            for part in done:
-                part.result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
             return stopped in done
         finally:
             self._loop.stop()
             if self._elector.leads:
-                await asyncio.wait([looks], timeout=FINISH_SECONDS)
-            looks.cancel()  # without the lease nothing is written any more, another replica may lead by now
+                await asyncio.wait([loop], timeout=LOOP_STOP_SECONDS)
+            loop.cancel()  # without the lease nothing is written any more, another replica may lead by now
             # kopf takes every task that is younger than itself for its own, and waits for it.
-            await self._stores.close()
+            await self._poller.close()
             self._watch.stop()
             await asyncio.wait([work], timeout=WATCH_STOP_SECONDS)
-            for part in parts:
-                part.cancel()
-            await asyncio.wait(parts)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     async def _work(self) -> None:
-        """The cache first, so that nothing is decided on half of what there is."""
-        await self._census.prime()
+        """The cache first, so that nothing is decided on incomplete state."""
+        await self._census.fill()
         for key in list(self._cache.keys()):
             self._loop.add(key)
         log.info("%d jobs", len(self._cache))
@@ -113,14 +113,14 @@ class Operator:
         """A replica that waits is ready: it can take over."""
         return "" if self._watch.started or not self._elector.leads else "starting"
 
-    async def _or_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+    async def _finished_before_stop(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether the work was finished before the process was asked to end."""
         task = asyncio.create_task(work)
         stopped = asyncio.create_task(self._stopping.wait())
         done, rest = await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        for one in rest:
-            one.cancel()
-            await asyncio.wait([one])
+        for pending in rest:
+            pending.cancel()
+            await asyncio.wait([pending])
         if task in done:
             task.result()
         return task in done
@@ -131,14 +131,14 @@ async def serve(settings: OperatorSettings) -> int:
     api = await Api.connect()
     try:
         operator = Operator(api, settings)
-        take_signals(operator.stop)
+        install_signal_handlers(operator.stop)
         return 0 if await operator.run() else 1
     finally:
         await api.close()
 
 
 def main() -> int:
-    """The entry point; errors that a person can mend are one line."""
+    """The entry point; errors that a person can fix are one line."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:

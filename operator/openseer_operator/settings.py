@@ -1,4 +1,4 @@
-"""What the operator is told by its environment; the chart sets it."""
+"""The settings of the operator, from its environment; the chart sets them."""
 
 import os
 from collections.abc import Mapping

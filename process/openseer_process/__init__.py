@@ -1,4 +1,4 @@
-"""What the processes of a pod share: how they answer probes and scrapes, and how they say why they end.
+"""What the processes of a pod share: how they answer probes and scrapes, and how they report why they end.
 
 Read `termination`, `pod_http`. Tests: tests/process.
 """

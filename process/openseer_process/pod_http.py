@@ -1,4 +1,4 @@
-"""The small web server of a pod: probes for the kubelet, figures for Prometheus. Answers from threads of its own.
+"""The small web server of a pod: probes for the kubelet, metrics for Prometheus. Answers from threads of its own.
 
 `/healthz` and `/readyz` are 200 or 503, `/metrics` is Prometheus' text, everything else is 404.
 """
@@ -24,7 +24,7 @@ REQUEST_SECONDS = 5.0
 MAX_REQUESTS = 16
 """Requests answered at once; a connection beyond them is closed without an answer."""
 POLL_SECONDS = 0.1
-"""How soon the server's thread notices that it shall end."""
+"""How soon the server's thread notices a stop."""
 
 
 class PodHttp:
@@ -110,17 +110,17 @@ class _Answer(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         probe = self.probes.get(path)
         if probe is not None:
-            well = probe()
-            self._say(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, b"ok\n" if well else b"no\n")
+            passed = probe()
+            self._respond(HTTPStatus.OK if passed else HTTPStatus.SERVICE_UNAVAILABLE, b"ok\n" if passed else b"no\n")
         elif path == "/metrics" and self.registry is not None:
-            self._say(HTTPStatus.OK, generate_latest(self.registry), CONTENT_TYPE_LATEST)
+            self._respond(HTTPStatus.OK, generate_latest(self.registry), CONTENT_TYPE_LATEST)
         else:
-            self._say(HTTPStatus.NOT_FOUND, b"not found\n")
+            self._respond(HTTPStatus.NOT_FOUND, b"not found\n")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: probes come every few seconds."""
 
-    def _say(self, status: HTTPStatus, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
+    def _respond(self, status: HTTPStatus, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))

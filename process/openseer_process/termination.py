@@ -1,4 +1,4 @@
-"""How a process of a pod says why it ends: one line in its log, the same in the pod's termination message."""
+"""How a process of a pod reports why it ends: one line in its log, the same in the pod's termination message."""
 
 import logging
 import os
@@ -23,19 +23,19 @@ def report(error: OpenseerError) -> int:
     """Writes `error: …`, which a runner looks for in the log and the operator in the pod; gives the exit code."""
     line = f"error: {one_line(str(error))}"
     log.error("%s", line)
-    leave_words(line)
+    write_termination_message(line)
     return error.exit_code
 
 
-def leave_words(text: str) -> None:
+def write_termination_message(text: str) -> None:
     """The pod's termination message; nothing outside of pods."""
     file = os.environ.get(TERMINATION_LOG)
     if file:
         message = text.encode()[:MESSAGE_BYTES].decode(errors="ignore")
         try:
             Path(file).write_text(message, encoding="utf-8")
-        except OSError as trouble:
-            log.warning("cannot write %s: %s", file, trouble.strerror)
+        except OSError as failure:
+            log.warning("cannot write %s: %s", file, failure.strerror)
 
 
 def one_line(text: str) -> str:

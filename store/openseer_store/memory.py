@@ -26,8 +26,7 @@ from openseer_core.queue.messages import (
 from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.queue.states import Event
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.worker.heartbeat import Heartbeat, HeartbeatReply, WorkerStatus
-from openseer_store.port import CLAIMING_STATES
+from openseer_core.worker.heartbeat import WORKING_STATES, Heartbeat, HeartbeatReply, WorkerState, WorkerStatus
 
 
 class MemoryStore:
@@ -41,20 +40,20 @@ class MemoryStore:
         self._drains: set[str] = set()
         self._drivers = 0
         self._driver: tuple[str, int] = ("", 0)
-        self._orders = FleetSpec()
+        self._fleet_spec = FleetSpec()
         self._idle_seconds = self._busy_seconds = 0.0
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
-    def _tell(self) -> None:
-        """Wakes whoever waits for results."""
-        self._news.set()
-        self._news = asyncio.Event()
+    def _notify(self) -> None:
+        """Wakes all calls that wait for results."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     # ---- the worker's verbs
 
-    async def claim(self, worker: WorkerId, ask: ClaimQuery) -> list[Claim]:
-        claims = self._queue.claim(worker, ask, self._clock())
-        self._tell()
+    async def claim(self, worker: WorkerId, query: ClaimQuery) -> list[Claim]:
+        claims = self._queue.claim(worker, query, self._clock())
+        self._notify()
         return claims
 
     async def extend(
@@ -74,30 +73,30 @@ class MemoryStore:
 
     async def complete(self, worker: WorkerId, finishes: list[Finish]) -> list[Reply]:
         replies = self._queue.complete(finishes, self._clock())
-        self._tell()
+        self._notify()
         return replies
 
     async def give_back(self, worker: WorkerId, deltas: list[Delta]) -> list[Reply]:
         return self._queue.give_back(deltas, self._clock())
 
-    async def siblings(self, asks: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
-        return self._queue.siblings(asks, limit_bytes, self._clock())
+    async def siblings(self, queries: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
+        return self._queue.siblings(queries, limit_bytes, self._clock())
 
     async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
         now = self._clock()
-        boot, _, before = self._workers.get(worker.name, ("", 0.0, Heartbeat("")))
-        before = before if boot == worker.boot else Heartbeat("")
+        boot, _, before = self._workers.get(worker.name, ("", 0.0, Heartbeat(WorkerState.STARTING)))
+        before = before if boot == worker.boot else Heartbeat(WorkerState.STARTING)
         self._idle_seconds += max(0.0, info.idle_seconds - before.idle_seconds)
         self._busy_seconds += max(0.0, info.busy_seconds - before.busy_seconds)
         self._workers[worker.name] = (worker.boot, now, info)
-        if info.state in CLAIMING_STATES:
+        if info.state in WORKING_STATES:
             self._queue.count_in(worker, now)
         else:
             self._queue.count_out(worker)
-        return HeartbeatReply(drain=worker.name in self._drains, revision=self._orders.revision)
+        return HeartbeatReply(drain=worker.name in self._drains, revision=self._fleet_spec.revision)
 
     async def fleet_spec(self) -> FleetSpec:
-        return self._orders
+        return self._fleet_spec
 
     async def deregister(self, worker: WorkerId) -> None:
         known = self._workers.get(worker.name)
@@ -135,7 +134,7 @@ class MemoryStore:
         end = loop.time() + wait_seconds
         while not (found := self._queue.results(batch, cursor, limit)) and (left := end - loop.time()) > 0:
             try:
-                await asyncio.wait_for(self._news.wait(), left)
+                await asyncio.wait_for(self._changed.wait(), left)
             except TimeoutError:
                 return []
         return found
@@ -161,12 +160,12 @@ class MemoryStore:
             total += count
             if not everything or count < REAP_LIMIT:
                 break
-        self._tell()
+        self._notify()
         return total
 
     async def end(self, batch: int, event: Event = Event.ABORT) -> int:
         count = self._queue.end_batch(batch, event, self._clock())
-        self._tell()
+        self._notify()
         return count
 
     async def purge(self, *, forget: bool = False) -> None:
@@ -174,7 +173,7 @@ class MemoryStore:
         self._queue = JobQueue(self._epoch)
         self._workers.clear()
         self._drains.clear()
-        self._driver, self._orders = ("", 0), FleetSpec()
+        self._driver, self._fleet_spec = ("", 0), FleetSpec()
         self._idle_seconds = self._busy_seconds = 0.0
 
     # ---- reading
@@ -210,17 +209,17 @@ class MemoryStore:
 
     async def end_groups(self, groups: list[GroupId], event: Event, index: int | None = None) -> int:
         count = self._queue.end(groups, event, self._clock(), index)
-        self._tell()
+        self._notify()
         return count
 
     async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
         moved = self._queue.carry(groups, batch, version, stale, self._clock())
-        self._tell()
+        self._notify()
         return moved
 
     async def change_version(self, batch: int, version: str, stale: tuple[str, ...] = ()) -> None:
         self._queue.change_version(batch, version, stale, self._clock())
-        self._tell()
+        self._notify()
 
     async def spec(self, group: GroupId) -> GroupSpec | None:
         return self._queue.spec(group)
@@ -236,16 +235,16 @@ class MemoryStore:
 
     async def forget(self, batch: int) -> None:
         self._queue.forget(batch, self._clock())
-        self._tell()
+        self._notify()
 
     async def load(self) -> QueueLoad:
         return replace(self._queue.load(), idle_seconds=self._idle_seconds, busy_seconds=self._busy_seconds)
 
-    async def swap_fleet_spec(self, orders: FleetSpec) -> bool:
-        if orders.revision != self._orders.revision + 1:
+    async def swap_fleet_spec(self, fleet_spec: FleetSpec) -> bool:
+        if fleet_spec.revision != self._fleet_spec.revision + 1:
             return False
-        self._orders = orders
-        self._tell()
+        self._fleet_spec = fleet_spec
+        self._notify()
         return True
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What the rest of openseer asks of a store: the verbs of core's chunk queue, asynchronous and batched per call.
+"""What the rest of openseer needs of a store: the verbs of core's ChunkQueue, asynchronous and batched per call.
 
 Two stores keep this contract: `memory.MemoryStore` (the reference model itself) and `redis_store.RedisStore`.
 Both raise `StoreUnavailableError` when a call got no answer within its named limits; every verb may then be repeated,
@@ -27,8 +27,6 @@ from openseer_core.queue.states import Event
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import Heartbeat, HeartbeatReply, WorkerStatus
 
-CLAIMING_STATES = frozenset({"idle", "busy"})
-"""States of a worker (WorkerInfo.state) in which it counts when load is shared out."""
 FIRST_CURSOR = 0
 """The cursor before the first entry of a batch's results stream."""
 
@@ -36,7 +34,7 @@ FIRST_CURSOR = 0
 class WorkerStore(Protocol):
     """What a worker needs."""
 
-    async def claim(self, worker: WorkerId, ask: ClaimQuery) -> list[Claim]:
+    async def claim(self, worker: WorkerId, query: ClaimQuery) -> list[Claim]:
         """Leases waiting requests, best first (see ChunkQueue.claim); takes back expired leases on the way."""
         ...
 
@@ -50,7 +48,7 @@ class WorkerStore(Protocol):
         version: str,
         lanes: tuple[str, ...],
     ) -> ExtendReply:
-        """Appends tokens, renews leases (also with an empty delta), tells new facts of groups, reads the pulse."""
+        """Appends tokens, renews leases (also with an empty delta), writes new facts of groups, reads the load."""
         ...
 
     async def complete(self, worker: WorkerId, finishes: list[Finish]) -> list[Reply]:
@@ -61,7 +59,7 @@ class WorkerStore(Protocol):
         """Returns requests to the queue with their tokens kept."""
         ...
 
-    async def siblings(self, asks: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
+    async def siblings(self, queries: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
         """What other responses of groups have generated since, and what is kept of earlier batches.
 
         Groups without news, unknown ones included, are left out. The answer holds at most `limit_bytes` beside the
@@ -71,11 +69,11 @@ class WorkerStore(Protocol):
         ...
 
     async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
-        """Says how the worker is; all but draining and sick ones count when load is shared out."""
+        """Records the worker's state and metrics; in WORKING_STATES it counts when load is shared out."""
         ...
 
     async def fleet_spec(self) -> FleetSpec:
-        """What the fleet is told (FleetSpec() before anybody said anything)."""
+        """What the fleet follows (FleetSpec() before the first write)."""
         ...
 
     async def deregister(self, worker: WorkerId) -> None:
@@ -129,7 +127,7 @@ class DriverStore(Protocol):
         ...
 
     async def request_drain(self, worker: str) -> None:
-        """Asks the worker of that name to give back what it runs and leave."""
+        """Asks the worker of that name to give back what it runs and exit."""
         ...
 
     async def reap(self, max_losses: int, *, everything: bool = False) -> int:
@@ -156,7 +154,7 @@ class DriverStore(Protocol):
         ...
 
     async def record(self, request: RequestId) -> RequestRecord:
-        """All that is held of one request."""
+        """All that is stored of one request."""
         ...
 
     async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
@@ -164,7 +162,7 @@ class DriverStore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Gives up connections."""
+        """Closes all connections."""
         ...
 
 
@@ -244,8 +242,8 @@ class TrainerStore(DriverStore, Protocol):
         """How much waits and runs in the whole job."""
         ...
 
-    async def swap_fleet_spec(self, orders: FleetSpec) -> bool:
-        """Replaces the orders if `orders.revision` follows the present one; False when somebody else was first."""
+    async def swap_fleet_spec(self, fleet_spec: FleetSpec) -> bool:
+        """Replaces the fleet spec if its revision follows the present one; False when another writer was first."""
         ...
 
 

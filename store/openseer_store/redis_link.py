@@ -1,4 +1,4 @@
-"""The line to Redis: connections, retries within named limits, and errors that a person can act on."""
+"""The link to Redis: connections, retries within named limits, and errors that a person can act on."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -84,10 +84,10 @@ class RedisLink:
         self._options = {
             "socket_connect_timeout": CONNECT_SECONDS,
             **options,
-            "socket_timeout": None,  # the time of a whole call is limited in `_ask`
+            "socket_timeout": None,  # the time of a whole call is limited in `_call`
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
-            "redis_connect_func": self._greet,
+            "redis_connect_func": self._check_server,
         }
 
     async def run(self, verb: str, arguments: object, *blobs: bytes, at: str = "") -> Any:
@@ -96,12 +96,12 @@ class RedisLink:
         tail = (1, self._prefix, at, pack(arguments), *blobs)
         return await self._retrying(lambda: self._evaluate(text, sha, tail))
 
-    async def command(self, *words: str | int | bytes, patience: float = 0.0) -> Any:
+    async def command(self, *parts: str | int | bytes, patience: float = 0.0) -> Any:
         """Runs one plain command. `patience`: seconds that the command itself may wait."""
-        return await self._retrying(lambda: self._ask(words, REPLY_SECONDS + patience))
+        return await self._retrying(lambda: self._call(parts, REPLY_SECONDS + patience))
 
     async def close(self) -> None:
-        """Gives up all connections."""
+        """Closes all connections."""
         self._closed = True
         idle, self._idle = self._idle, []
         for connection in idle:
@@ -111,17 +111,17 @@ class RedisLink:
 
     async def _evaluate(self, text: str, sha: str, tail: Sequence[Any]) -> Any:
         try:
-            return await self._ask(("EVALSHA", sha, *tail))
+            return await self._call(("EVALSHA", sha, *tail))
         except redis.exceptions.NoScriptError:
-            await self._ask(("SCRIPT", "LOAD", text))
-            return await self._ask(("EVALSHA", sha, *tail))
+            await self._call(("SCRIPT", "LOAD", text))
+            return await self._call(("EVALSHA", sha, *tail))
 
-    async def _ask(self, words: Sequence[Any], seconds: float = REPLY_SECONDS) -> Any:
+    async def _call(self, parts: Sequence[Any], seconds: float = REPLY_SECONDS) -> Any:
         connection = self._idle.pop() if self._idle else self._make(**self._options)
         in_order = False
         try:
             async with asyncio.timeout(seconds):
-                await connection.send_command(*words, check_health=False)
+                await connection.send_command(*parts, check_health=False)
                 reply = await connection.read_response(disable_decoding=True)
             in_order = True
         except redis.exceptions.ResponseError:
@@ -130,16 +130,16 @@ class RedisLink:
         finally:
             if in_order and not self._closed:
                 self._idle.append(connection)
-            else:  # an answer may still come; nobody must take it for theirs
+            else:  # an answer may still come; no later call must read it
                 await connection.disconnect(nowait=True)
         return reply
 
-    async def _greet(self, connection: AbstractConnection) -> None:
-        """First words on a new connection: version, and the epoch of the server's process."""
+    async def _check_server(self, connection: AbstractConnection) -> None:
+        """Runs first on a new connection: checks the version, and the epoch of the server's process."""
         await connection.on_connect()
         await connection.send_command("INFO", "server", check_health=False)
-        said: Any = await connection.read_response(disable_decoding=True)
-        info = _read_info(said)
+        reply: Any = await connection.read_response(disable_decoding=True)
+        info = _read_info(reply)
         version = info.get("redis_version", "unknown")
         numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
         if numbers < OLDEST:
@@ -160,7 +160,7 @@ class RedisLink:
             try:
                 return await call()
             except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
-                why = self._why(error)
+                why = self._advice(error)
             if loop.time() + pause > give_up_at:
                 raise StoreUnavailableError(
                     f"redis at {self.shown_url} gave no answer for {self._retry_seconds:g} s: {why}"
@@ -168,7 +168,7 @@ class RedisLink:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    def _why(self, error: Exception) -> str:
+    def _advice(self, error: Exception) -> str:
         """What to do about a failure that may pass. Raises StoreError for one that will not."""
         if isinstance(error, TooOldError):
             raise StoreError(f"redis at {self.shown_url} {error}") from None

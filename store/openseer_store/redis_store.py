@@ -24,10 +24,9 @@ from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.queue.states import Event
 from openseer_core.tokens import ITEM_BYTES
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.worker.heartbeat import Heartbeat, HeartbeatReply, WorkerStatus
+from openseer_core.worker.heartbeat import WORKING_STATES, Heartbeat, HeartbeatReply, WorkerStatus
 from openseer_store import codec
 from openseer_store.keys import STORE, prefix
-from openseer_store.port import CLAIMING_STATES
 from openseer_store.redis_link import RETRY_SECONDS, RedisLink
 
 SUBMIT_GROUPS = 64
@@ -75,21 +74,21 @@ class RedisStore:
 
     # ---- the worker's verbs
 
-    async def claim(self, worker: WorkerId, ask: ClaimQuery) -> list[Claim]:
+    async def claim(self, worker: WorkerId, query: ClaimQuery) -> list[Claim]:
         arguments = (
             worker.name,
             str(worker),
-            ask.version,
-            ask.lanes,
-            ask.slots,
-            ask.blocks,
-            ask.block_tokens,
-            ask.quantum,
-            ask.context_tokens,
-            ask.margin,
-            ask.slack,
-            ask.lease_seconds,
-            ask.max_losses,
+            query.version,
+            query.lanes,
+            query.slots,
+            query.blocks,
+            query.block_tokens,
+            query.quantum,
+            query.context_tokens,
+            query.margin,
+            query.slack,
+            query.lease_seconds,
+            query.max_losses,
         )
         return codec.read_claims(await self._link.run("claim", arguments, at=self._at()))
 
@@ -104,8 +103,8 @@ class RedisStore:
         lanes: tuple[str, ...],
     ) -> ExtendReply:
         rows = [codec.delta_row(delta) for delta in deltas]
-        news = [codec.rescore_row(rescore) for rescore in rescores]
-        arguments = (worker.name, version, lanes, lease_seconds, rows, news)
+        rescore_rows = [codec.rescore_row(rescore) for rescore in rescores]
+        arguments = (worker.name, version, lanes, lease_seconds, rows, rescore_rows)
         reply = await self._link.run("extend", arguments, *codec.delta_bytes(deltas), at=self._at())
         return codec.read_extend(reply)
 
@@ -119,19 +118,19 @@ class RedisStore:
         reply = await self._link.run("give_back", rows, *codec.delta_bytes(deltas), at=self._at())
         return [codec.read_reply(row) for row in reply]
 
-    async def siblings(self, asks: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
-        rows = [codec.ask_row(ask) for ask in asks]
+    async def siblings(self, queries: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
+        rows = [codec.query_row(query) for query in queries]
         return codec.read_siblings(await self._link.run("siblings", (rows, limit_bytes)))
 
     async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
         spent = (float(info.idle_seconds), float(info.busy_seconds))
-        arguments = (worker.name, worker.boot, info.state in CLAIMING_STATES, *spent)
+        arguments = (worker.name, worker.boot, info.state in WORKING_STATES, *spent)
         drain, revision = await self._link.run("heartbeat", arguments, codec.pack_info(info), at=self._at())
         return HeartbeatReply(drain=bool(drain), revision=revision)
 
     async def fleet_spec(self) -> FleetSpec:
-        told = await self._link.command("HGET", f"{self._prefix}:orders", "orders")
-        return FleetSpec.model_validate_json(told) if told else FleetSpec()
+        data = await self._link.command("HGET", f"{self._prefix}:orders", "orders")
+        return FleetSpec.model_validate_json(data) if data else FleetSpec()
 
     async def deregister(self, worker: WorkerId) -> None:
         await self._link.run("deregister", (worker.name, worker.boot), at=self._at())
@@ -185,8 +184,10 @@ class RedisStore:
         end = loop.time() + seconds
         while (left := end - loop.time()) > 0:
             block = min(left, BLOCK_SECONDS)
-            words = ("XREAD", "COUNT", 1, "BLOCK", max(1, round(block * 1000)), "STREAMS")
-            if await self._link.command(*words, f"{self._prefix}:batch:{batch}:results", f"{cursor}-0", patience=block):
+            command = ("XREAD", "COUNT", 1, "BLOCK", max(1, round(block * 1000)), "STREAMS")
+            if await self._link.command(
+                *command, f"{self._prefix}:batch:{batch}:results", f"{cursor}-0", patience=block
+            ):
                 return
 
     async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:
@@ -253,8 +254,8 @@ class RedisStore:
         return codec.read_record(request, row)
 
     async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
-        words = ("XRANGE", f"{self._prefix}:batch:{batch}:journal", f"{start + 1}-0", "+", "COUNT", limit)
-        return [codec.read_entry(fields[1]) for _, fields in await self._link.command(*words)]
+        command = ("XRANGE", f"{self._prefix}:batch:{batch}:journal", f"{start + 1}-0", "+", "COUNT", limit)
+        return [codec.read_entry(fields[1]) for _, fields in await self._link.command(*command)]
 
     # ---- the trainer's verbs
 
@@ -272,8 +273,8 @@ class RedisStore:
         return found[0] if found else None
 
     async def group_names(self, batch: int, start: int, limit: int) -> list[str]:
-        words = ("LRANGE", f"{self._prefix}:batch:{batch}:groups", start, start + limit - 1)
-        return [GroupId.parse(gid.decode()).name for gid in await self._link.command(*words)]
+        command = ("LRANGE", f"{self._prefix}:batch:{batch}:groups", start, start + limit - 1)
+        return [GroupId.parse(gid.decode()).name for gid in await self._link.command(*command)]
 
     async def grow(self, spec: GroupSpec, present: int) -> None:
         await self._link.run("grow", (str(spec.id), present, spec.size), codec.pack_spec(spec))
@@ -306,21 +307,21 @@ class RedisStore:
                 return
 
     async def spec(self, group: GroupId) -> GroupSpec | None:
-        told = await self._link.command("GET", f"{self._prefix}:spec:{group}")
-        return codec.read_specs([str(group).encode(), told])[str(group).encode()] if told else None
+        data = await self._link.command("GET", f"{self._prefix}:spec:{group}")
+        return codec.read_specs([str(group).encode(), data])[str(group).encode()] if data else None
 
     async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
         arguments = (str(request.group), request.index, turn)
         answer = await self._link.run("go_on", arguments, tokens, at=self._at())
-        word = answer[0].decode()
-        if word == "unknown":
+        outcome = answer[0].decode()
+        if outcome == "unknown":
             raise KeyError(request)
-        _, state, now, have, most = answer
-        if word == "state":
-            raise RequestStateError(f"{request} is {state.decode()} in turn {now}: turn {turn} has not ended")
-        if word == "room":
+        _, state, current, length, limit = answer
+        if outcome == "state":
+            raise RequestStateError(f"{request} is {state.decode()} in turn {current}: turn {turn} has not ended")
+        if outcome == "room":
             added = len(tokens) // ITEM_BYTES
-            raise RequestStateError(f"{request} has no room: {have} + {added} of {int(most)}")
+            raise RequestStateError(f"{request} has no room: {length} + {added} of {int(limit)}")
         return True
 
     async def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
@@ -330,8 +331,8 @@ class RedisStore:
         return known
 
     async def verdict(self, group: GroupId) -> bool | None:
-        told = await self._link.command("HGET", f"{self._prefix}:batch:{group.batch}:verdicts", group.name)
-        return None if told is None else told == b"1"
+        data = await self._link.command("HGET", f"{self._prefix}:batch:{group.batch}:verdicts", group.name)
+        return None if data is None else data == b"1"
 
     async def forget(self, batch: int) -> None:
         while await self._link.run("forget", (batch, STEP_GROUPS, REMEMBER_SECONDS), at=self._at()):
@@ -340,6 +341,6 @@ class RedisStore:
     async def load(self) -> QueueLoad:
         return codec.read_load(await self._link.run("load", ()))
 
-    async def swap_fleet_spec(self, orders: FleetSpec) -> bool:
-        told = orders.model_dump_json(exclude_defaults=True).encode()
-        return bool(await self._link.run("swap_fleet_spec", (orders.revision,), told))
+    async def swap_fleet_spec(self, fleet_spec: FleetSpec) -> bool:
+        data = fleet_spec.model_dump_json(exclude_defaults=True).encode()
+        return bool(await self._link.run("swap_fleet_spec", (fleet_spec.revision,), data))

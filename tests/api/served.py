@@ -139,10 +139,20 @@ def prompts(count: int, first: int = 0, **fields: Any) -> list[dict[str, Any]]:
     return [{"id": f"g{number}", "prompt_token_ids": [5, 6, number + 7], **fields} for number in range(first, count)]
 
 
+def results(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The finished turns among entries of a results stream."""
+    return [item for item in items if item["kind"] == "result"]
+
+
+def ends(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The ends of groups among entries of a results stream."""
+    return [item for item in items if item["kind"] == "group"]
+
+
 @contextlib.asynccontextmanager
 async def served(**options: Any) -> AsyncGenerator[Served]:
     """A server with its workers running."""
-    async with Served(**options) as one:
-        for index in range(one.job.spec.workers.replicas):
-            one.start_worker(index)
-        yield one
+    async with Served(**options) as server:
+        for index in range(server.job.spec.workers.replicas):
+            server.start_worker(index)
+        yield server

@@ -4,6 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportAttributeAccessIssue=false
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -32,11 +33,11 @@ AUTH = {"Authorization": f"Bearer {TOKEN}"}
 @pytest.fixture(scope="module")
 def server() -> Iterator[ThreadedServer]:
     """A server with workers, and a batch for calls to find."""
-    with ThreadedServer(serving_job("fuzzed")) as one:
-        with httpx.Client(base_url=one.url, headers=AUTH) as client:
+    with ThreadedServer(serving_job("fuzzed")) as threaded:
+        with httpx.Client(base_url=threaded.url, headers=AUTH) as client:
             assert client.post("/v1/batches", json={}).json()["id"] == 1
             assert client.post("/v1/batches/1/groups", json={"groups": prompts(3)}).status_code == 200
-        yield one
+        yield threaded
 
 
 @schemathesis.serializer("application/x-ndjson")
@@ -52,12 +53,35 @@ OPERATIONS = {operation.label: operation for operation in (found.ok() for found 
 
 
 def test_the_document_is_openapi_3_1_and_names_every_route(server: ThreadedServer) -> None:
-    told = httpx.get(f"{server.url}/v1/openapi.json", headers=AUTH).json()
-    assert told["openapi"].startswith("3.1")
-    assert len(told["paths"]) > 20
-    for path, methods in told["paths"].items():
+    document = httpx.get(f"{server.url}/v1/openapi.json", headers=AUTH).json()
+    assert document["openapi"].startswith("3.1")
+    assert len(document["paths"]) > 20
+    for path, methods in document["paths"].items():
         for name, operation in methods.items():
             assert operation["responses"], (path, name)
+
+
+def references(node: Any) -> Iterator[str]:
+    """All values of `$ref` below a node of the document."""
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"]
+        for child in node.values():
+            yield from references(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from references(child)
+
+
+def test_every_reference_of_the_document_resolves() -> None:
+    document = APP.openapi()
+    found = set(references(document))
+    assert "#/components/schemas/Group" in found
+    for reference in found:
+        node: Any = document
+        for part in reference.removeprefix("#/").split("/"):
+            assert part in node, reference
+            node = node[part]
 
 
 @pytest.mark.slow

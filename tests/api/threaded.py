@@ -21,10 +21,10 @@ class ThreadedServer:
 
     async def _run(self) -> None:
         self._stop, self._loop = asyncio.Event(), asyncio.get_running_loop()
-        async with Served(self._job) as one:
+        async with Served(self._job) as server:
             for index in range(self._job.spec.workers.replicas):
-                one.start_worker(index)
-            self.url = one.url
+                server.start_worker(index)
+            self.url = server.url
             self._ready.set()
             await self._stop.wait()
 

@@ -17,16 +17,16 @@ pytestmark = pytest.mark.skipif(HELM is None, reason="no helm: neither on the pa
 def objects_of(variant: str) -> tuple[dict[str, Any], ...]:
     done = template(VARIANTS[variant])
     assert done.returncode == 0, done.stderr
-    return tuple(one for one in yaml.safe_load_all(done.stdout) if one)
+    return tuple(entry for entry in yaml.safe_load_all(done.stdout) if entry)
 
 
 def of_kind(variant: str, *kinds: str) -> list[dict[str, Any]]:
-    return [one for one in objects_of(variant) if one["kind"] in kinds]
+    return [entry for entry in objects_of(variant) if entry["kind"] in kinds]
 
 
 def pods(variant: str) -> dict[str, dict[str, Any]]:
     """The specs of the pods by the name of their Deployment."""
-    return {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in of_kind(variant, "Deployment")}
+    return {entry["metadata"]["name"]: entry["spec"]["template"]["spec"] for entry in of_kind(variant, "Deployment")}
 
 
 def pod(variant: str) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def rules(variant: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def settings(variant: str) -> OperatorSettings:
-    variables = {one["name"]: one.get("value", "from a field") for one in pod(variant)["containers"][0]["env"]}
+    variables = {entry["name"]: entry.get("value", "from a field") for entry in pod(variant)["containers"][0]["env"]}
     return OperatorSettings.read(variables)
 
 
@@ -62,23 +62,25 @@ def test_the_linter_finds_nothing() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_object_has_a_place_and_says_whose_it_is(variant: str) -> None:
-    for one in objects_of(variant):
-        if one["kind"] != "CustomResourceDefinition":
-            assert one["metadata"]["labels"]["app.kubernetes.io/instance"] == "rel"
-        if not one["kind"].startswith(("Cluster", "Custom")):
-            assert one["metadata"]["namespace"]
-    names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in objects_of(variant)]
+    for entry in objects_of(variant):
+        if entry["kind"] != "CustomResourceDefinition":
+            assert entry["metadata"]["labels"]["app.kubernetes.io/instance"] == "rel"
+        if not entry["kind"].startswith(("Cluster", "Custom")):
+            assert entry["metadata"]["namespace"]
+    names = [
+        (entry["kind"], entry["metadata"].get("namespace"), entry["metadata"]["name"]) for entry in objects_of(variant)
+    ]
     assert len(names) == len(set(names))
 
 
 def test_what_is_switched_off_is_not_there() -> None:
-    assert {one["kind"] for one in objects_of("everything off")} == {"Deployment"}
+    assert {entry["kind"] for entry in objects_of("everything off")} == {"Deployment"}
 
 
 def test_what_is_switched_on_is_there() -> None:
-    kinds = {one["kind"] for one in objects_of("everything on")}
+    kinds = {entry["kind"] for entry in objects_of("everything on")}
     assert {"ServiceMonitor", "Service", "NetworkPolicy", "PodDisruptionBudget"} <= kinds
-    assert "ServiceMonitor" not in {one["kind"] for one in objects_of("as it is")}
+    assert "ServiceMonitor" not in {entry["kind"] for entry in objects_of("as it is")}
 
 
 def test_the_crd_is_the_projects_own_and_stays_when_the_chart_goes() -> None:
@@ -153,11 +155,11 @@ def test_a_namespaced_operator_has_no_rights_beyond_its_namespaces_and_the_api_o
 @pytest.mark.parametrize("variant", ["as it is", "namespaced", "everything on"])
 def test_every_role_is_bound_to_the_account_that_it_is_for(variant: str) -> None:
     bindings = of_kind(variant, "RoleBinding", "ClusterRoleBinding")
-    for one in bindings:
-        spec = api(variant) if "-api" in one["roleRef"]["name"] else pod(variant)
-        (subject,) = one["subjects"]
+    for entry in bindings:
+        spec = api(variant) if "-api" in entry["roleRef"]["name"] else pod(variant)
+        (subject,) = entry["subjects"]
         assert (subject["name"], subject["namespace"]) == (spec["serviceAccountName"], "system")
-    bound = {(one["metadata"].get("namespace", ""), one["roleRef"]["name"]) for one in bindings}
+    bound = {(entry["metadata"].get("namespace", ""), entry["roleRef"]["name"]) for entry in bindings}
     users = ("rel-openseer-view", "rel-openseer-edit")
     assert bound == {(namespace, name) for namespace, name, _ in rules(variant) if name not in users}
 
@@ -188,21 +190,21 @@ def test_the_api_runs_from_the_operators_image_with_what_it_is_told() -> None:
     (plain,), (full,) = api("as it is")["containers"], api("everything on")["containers"]
     assert plain["image"] == pod("as it is")["containers"][0]["image"]
     assert plain["command"] == ["python", "-m", "openseer_api.main"]
-    told = {one["name"]: one["value"] for one in full["env"]}
-    assert (told["OPENSEER_API_AUDIENCES"], told["HF_HUB_OFFLINE"]) == ("openseer,other", "1")
-    assert [one["mountPath"] for one in full["volumeMounts"]] == ["/tmp", "/models"]
+    variables = {entry["name"]: entry["value"] for entry in full["env"]}
+    assert (variables["OPENSEER_API_AUDIENCES"], variables["HF_HUB_OFFLINE"]) == ("openseer,other", "1")
+    assert [entry["mountPath"] for entry in full["volumeMounts"]] == ["/tmp", "/models"]
     (named,) = api("namespaced")["containers"]
     assert {"name": "OPENSEER_WATCH_NAMESPACES", "value": "lab,prod"} in named["env"]
 
 
 def test_the_api_is_found_under_a_name_and_reached_by_whom_the_policy_lets_in() -> None:
     def of_the_api(variant: str, kind: str) -> list[dict[str, Any]]:
-        return [one for one in of_kind(variant, kind) if one["metadata"]["name"] == "rel-openseer-api"]
+        return [entry for entry in of_kind(variant, kind) if entry["metadata"]["name"] == "rel-openseer-api"]
 
     (plain,), (full,) = of_the_api("as it is", "Service"), of_the_api("everything on", "Service")
     assert (plain["spec"]["type"], plain["spec"]["ports"][0]["port"]) == ("ClusterIP", 80)
     assert (full["spec"]["type"], full["spec"]["ports"][0]["port"]) == ("LoadBalancer", 8000)
-    labels = next(one for one in of_the_api("as it is", "Deployment"))["spec"]["template"]["metadata"]["labels"]
+    labels = next(entry for entry in of_the_api("as it is", "Deployment"))["spec"]["template"]["metadata"]["labels"]
     assert plain["spec"]["selector"].items() <= labels.items()
     (budget,) = of_the_api("as it is", "PodDisruptionBudget")
     assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()

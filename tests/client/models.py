@@ -1,7 +1,5 @@
 """A very small model with random weights, for tests of what trainers do with one."""
 
-# pyright: reportUnknownMemberType=false
-
 from typing import Any
 
 import torch

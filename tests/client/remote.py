@@ -139,7 +139,7 @@ class Remote:
 
     def paths(self) -> list[str]:
         """What was asked so far, without the job's prefix."""
-        return [f"{one.method} {one.url.path.removeprefix('/jobs/team/math')}" for one in self.seen]
+        return [f"{request.method} {request.url.path.removeprefix('/jobs/team/math')}" for request in self.seen]
 
     def handle(self, request: httpx.Request) -> httpx.Response:
         self.seen.append(request)

@@ -19,7 +19,7 @@ def methods(kind: type) -> dict[str, list[tuple[str, str, object]]]:
     for name, method in inspect.getmembers(kind, inspect.isfunction):
         if not name.startswith("_") or name == "__init__":
             parameters = inspect.signature(method).parameters.values()
-            found[name] = [(one.name, one.kind.name, one.default) for one in parameters]
+            found[name] = [(parameter.name, parameter.kind.name, parameter.default) for parameter in parameters]
     return found
 
 
@@ -61,7 +61,7 @@ async def test_readers_of_several_batches_share_one_client() -> None:
     async with AsyncClient(URL, limits=QUICK, transport=remote.transport()) as client:
         handles = [await client.open_batch(key=str(number)) for number in range(3)]
         for number, handle in enumerate(handles):
-            remote.batches[handle.id].add(*(result(f"g{one}") for one in range(number + 1)))
+            remote.batches[handle.id].add(*(result(f"g{index}") for index in range(number + 1)))
             remote.batches[handle.id].complete = True
 
         async def read(handle: AsyncBatchHandle) -> int:

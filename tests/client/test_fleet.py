@@ -28,9 +28,9 @@ def test_a_publication_is_followed_to_its_end() -> None:
         "POST weights": deque([transaction("prefetch", "w0", "w1")]),
         "GET weights": deque([weights(1, "prefetch", "w1"), weights(2, "load", "w0"), weights(3, "done")]),
     }
-    told: list[Transaction] = []
-    assert remote.client().publish(WHAT, progress=told.append).phase == "done"
-    assert [(one.phase, one.waiting_for) for one in told] == [
+    reported: list[Transaction] = []
+    assert remote.client().publish(WHAT, progress=reported.append).phase == "done"
+    assert [(transaction.phase, transaction.waiting_for) for transaction in reported] == [
         ("prefetch", ["w0", "w1"]),
         ("prefetch", ["w1"]),
         ("load", ["w0"]),

@@ -202,7 +202,7 @@ def test_a_batch_is_filled_until_enough_groups_are_valid() -> None:
 
 def test_a_supply_that_ends_seals_the_batch() -> None:
     remote = Remote()
-    remote.on_upload = lambda batch, new: batch.add(*(one for g in new for one in (result(g.id), end(g.id))))
+    remote.on_upload = lambda batch, new: batch.add(*(item for g in new for item in (result(g.id), end(g.id))))
     handle = remote.client().open_batch(BatchSpec(target=Target(groups=9, count="valid")))
 
     def judge(group: FinishedGroup) -> bool:

@@ -1,7 +1,5 @@
 """GRPO in plain torch: advantages, log-probabilities as sampled, a loss that learns, weights that arrive whole."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-
 import json
 from collections import deque
 from pathlib import Path
@@ -53,7 +51,7 @@ def test_log_probabilities_are_those_that_were_sampled_with(temperature: float) 
 
 def test_only_whole_groups_become_samples() -> None:
     pair = (result("g", 0), result("g", 1))
-    assert [one.advantage for one in samples(FinishedGroup(end("g", 2), pair), [1.0, 0.0])] == [1.0, -1.0]
+    assert [sample.advantage for sample in samples(FinishedGroup(end("g", 2), pair), [1.0, 0.0])] == [1.0, -1.0]
     with pytest.raises(ValueError, match="found 1 whole of 2 responses"):
         samples(FinishedGroup(end("g", 2, aborted=1), pair), [1.0, 0.0])
     with pytest.raises(ValueError, match="group g"):
@@ -103,7 +101,7 @@ def test_a_version_is_saved_whole_and_loads_as_the_same_model(tmp_path: Path) ->
     again = LlamaForCausalLM.from_pretrained(path)
     ids = torch.tensor([[1, 2, 3]])
     assert torch.allclose(model(input_ids=ids).logits, again(input_ids=ids).logits, atol=1e-6)
-    assert sorted(one.name for one in folder.path.iterdir()) == ["run-1"]
+    assert sorted(path.name for path in folder.path.iterdir()) == ["run-1"]
     # The same name again: of a trainer that died before it published.
     assert folder.save(model, "run-1") == path
 
@@ -114,7 +112,7 @@ def test_the_latest_versions_stay_and_folders_of_others_too(tmp_path: Path) -> N
     (tmp_path / "notes").mkdir()
     for step in range(4):
         folder.save(model, f"run-{step}")
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["notes", "run-2", "run-3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "run-2", "run-3"]
     with pytest.raises(InputError, match="at least 2"):
         WeightsFolder(tmp_path, keep=1)
 

@@ -23,12 +23,12 @@ def test_every_snippet_is_whole(code: str) -> None:
 @pytest.mark.slow
 async def test_snippets_run_one_after_another_against_the_real_api() -> None:
     assert len(PLAYED) == 4
-    async with served() as one:
+    async with served() as server:
         for code in PLAYED:
             done = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-c", code),
                 cwd=ROOT,
-                env={"OPENSEER_URL": one.url, "OPENSEER_TOKEN": TOKEN, "PATH": "/usr/bin:/bin"},
+                env={"OPENSEER_URL": server.url, "OPENSEER_TOKEN": TOKEN, "PATH": "/usr/bin:/bin"},
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
             )

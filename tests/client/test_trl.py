@@ -1,8 +1,5 @@
 """TRL's own GRPOTrainer trains with the rollout function: weights go out, groups come back, rewards rise."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportMissingTypeStubs=false
-
 import json
 from collections import deque
 from dataclasses import dataclass

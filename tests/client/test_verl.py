@@ -1,8 +1,7 @@
 """verl's interfaces are kept: as recorded from verl 0.9.1, and against verl itself where it is installed."""
 
 # verl, Ray and OmegaConf are no dependencies: they are Any here.
-# pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUnknownMemberType=false
-# pyright: reportUnknownArgumentType=false, reportMissingTypeStubs=false
+# pyright: reportMissingImports=false
 
 import importlib
 import importlib.util
@@ -49,7 +48,9 @@ def answer(finish: str = "stop") -> dict[str, Any]:
 
 
 def parameters(method: Any) -> list[tuple[str, str]]:
-    return [(one.name, one.kind.name) for one in list(inspect.signature(method).parameters.values())[1:]]
+    return [
+        (parameter.name, parameter.kind.name) for parameter in list(inspect.signature(method).parameters.values())[1:]
+    ]
 
 
 def test_the_router_has_the_methods_and_parameters_of_verls_load_balancer() -> None:
@@ -110,7 +111,7 @@ async def test_a_response_comes_back_in_verls_words_though_the_api_was_away() ->
         assert (await server.generate.remote(**call)).stop_reason == "aborted"
         with pytest.raises(InputError, match="token ids only"):
             await server.generate.remote(**call, image_data=[object()])
-    assert [one["path"] for one in seen] == ["/generate"] * 3
+    assert [body["path"] for body in seen] == ["/generate"] * 3
     assert seen[0] == seen[1]
 
 

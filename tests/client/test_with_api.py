@@ -37,11 +37,11 @@ QUICK = Limits(unreachable=20.0, busy=20.0, first_delay=0.01, longest_delay=0.2)
 
 
 def groups(number: int, size: int | None = None) -> list[Group]:
-    return [Group(id=f"g{one}", prompt_token_ids=[1, one + 2], n=size) for one in range(number)]
+    return [Group(id=f"g{index}", prompt_token_ids=[1, index + 2], n=size) for index in range(number)]
 
 
-def connected(one: Served) -> AsyncClient:
-    return AsyncClient(one.url, token=TOKEN, limits=QUICK)
+def connected(server: Served) -> AsyncClient:
+    return AsyncClient(server.url, token=TOKEN, limits=QUICK)
 
 
 async def test_a_sync_client_runs_a_batch_from_its_opening_to_its_acknowledgement() -> None:
@@ -56,8 +56,8 @@ async def test_a_sync_client_runs_a_batch_from_its_opening_to_its_acknowledgemen
             assert client.autoscaling().queue_depth == 0
             return found, batch.metrics(), batch.status().state
 
-    async with served() as one:
-        found, metrics, state = await asyncio.to_thread(train, one.url)
+    async with served() as server:
+        found, metrics, state = await asyncio.to_thread(train, server.url)
     assert sorted(group.name for group in found) == sorted(f"g{number}" for number in range(40))
     assert all(group.whole and len(group.results) == 3 for group in found)
     assert metrics["rollout/groups_whole"] == 40
@@ -91,17 +91,17 @@ async def collected(client: AsyncClient, batch: int) -> list[tuple[str, int]]:
 @pytest.mark.slow
 async def test_a_trainer_that_is_killed_again_and_again_gets_every_group(tmp_path: Path) -> None:
     job = serving_job(sampling={"maxTokens": 300})
-    async with served(job=job) as one:
+    async with served(job=job) as server:
         script = str(Path(__file__).with_name("killed_trainer.py"))
         for _ in range(3):
-            trainer = await asyncio.create_subprocess_exec(sys.executable, script, one.url, TOKEN, str(tmp_path))
+            trainer = await asyncio.create_subprocess_exec(sys.executable, script, server.url, TOKEN, str(tmp_path))
             before = taken_lines(tmp_path)
             while trainer.returncode is None and len(taken_lines(tmp_path)) < len(before) + 8:
                 await asyncio.sleep(0.02)
             if trainer.returncode is None:
                 trainer.send_signal(signal.SIGKILL)
             await trainer.wait()
-        trainer = await asyncio.create_subprocess_exec(sys.executable, script, one.url, TOKEN, str(tmp_path))
+        trainer = await asyncio.create_subprocess_exec(sys.executable, script, server.url, TOKEN, str(tmp_path))
         assert await trainer.wait() == 0
     taken = Counter(line.split()[0] for line in taken_lines(tmp_path))
     assert set(taken) == {f"g{number}" for number in range(60)}
@@ -116,7 +116,7 @@ def taken_lines(folder: Path) -> list[str]:
 
 
 async def test_a_batch_is_filled_until_enough_groups_are_valid() -> None:
-    async with served() as one, connected(one) as client:
+    async with served() as server, connected(server) as client:
         batch = await client.open_batch(BatchSpec(target=Target(groups=6, count="valid")))
         supply = (Group(id=f"g{number}", prompt_token_ids=[1, number + 2]) for number in count())
         good = [
@@ -132,7 +132,7 @@ async def test_turns_are_answered_and_every_token_says_who_made_it() -> None:
     def tool(item: ResultItem) -> list[int] | None:
         return [9, 9, 9] if item.turn == 0 and item.index == 0 else None
 
-    async with served() as one, connected(one) as client:
+    async with served() as server, connected(server) as client:
         batch = await client.open_batch(BatchSpec(group_size=2, sampling=Sampling(max_tokens=200)))
         await batch.submit(groups(3))
         found = [group async for group in batch.groups(environment=tool, seal_after=3)]
@@ -148,7 +148,7 @@ async def test_turns_are_answered_and_every_token_says_who_made_it() -> None:
 
 
 async def test_back_pressure_slows_an_upload_down_and_loses_nothing() -> None:
-    async with served(limits=ApiLimits(queued=64)) as one, connected(one) as client:
+    async with served(limits=ApiLimits(queued=64)) as server, connected(server) as client:
         batch = await client.open_batch(BatchSpec(sampling=Sampling(max_tokens=8)))
         receipt = await batch.submit(groups(300, 1))
         assert receipt.accepted + receipt.present == 300
@@ -157,7 +157,7 @@ async def test_back_pressure_slows_an_upload_down_and_loses_nothing() -> None:
 
 
 async def test_weights_are_published_and_a_wrong_canary_brings_the_old_ones_back(tmp_path: Path) -> None:
-    async with served() as one, connected(one) as client:
+    async with served() as server, connected(server) as client:
         source = Source(path=str(tmp_path))
         phases: list[str] = []
         done = await client.publish(
@@ -176,13 +176,13 @@ async def test_weights_are_published_and_a_wrong_canary_brings_the_old_ones_back
 
 
 async def test_gpus_are_handed_over_and_back() -> None:
-    async with served() as one, connected(one) as client:
+    async with served() as server, connected(server) as client:
         assert (await client.release(patience=20.0)).state == "released"
         assert (await client.acquire(patience=20.0)).state == "awake"
 
 
 async def test_groups_and_requests_can_be_looked_at_and_ended() -> None:
-    async with served(job=serving_job(sampling={"maxTokens": 20_000})) as one, connected(one) as client:
+    async with served(job=serving_job(sampling={"maxTokens": 20_000})) as server, connected(server) as client:
         batch = await client.open_batch()
         await batch.submit(groups(3))
         await batch.seal()
@@ -201,16 +201,16 @@ async def test_groups_and_requests_can_be_looked_at_and_ended() -> None:
 
 
 async def test_a_wrong_token_is_told_apart_from_a_missing_one(tmp_path: Path) -> None:
-    async with Served() as one:
+    async with Served() as server:
         for token in (None, "wrong"):
-            async with AsyncClient(one.url, token=token) as client:
+            async with AsyncClient(server.url, token=token) as client:
                 with pytest.raises(UnauthorizedError, match="needed" if token is None else "not this job"):
                     await client.job()
 
 
 async def test_a_checkpoint_of_a_complete_batch_needs_no_api(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state.json")
-    async with served() as one, connected(one) as client:
+    async with served() as server, connected(server) as client:
         batch = await client.open_batch()
         await batch.submit(groups(2))
         await batch.seal()
@@ -221,11 +221,11 @@ async def test_a_checkpoint_of_a_complete_batch_needs_no_api(tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("token_output")
 async def test_verls_server_speaks_with_the_real_route() -> None:
-    async with served() as one:
-        _, server = Router({}, {"url": one.url, "token": TOKEN, "response_length": 12}).acquire_server("r")
+    async with served() as server:
+        _, engine = Router({}, {"url": server.url, "token": TOKEN, "response_length": 12}).acquire_server("r")
         sampling = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}
         calls = [
-            server.generate.remote(prompt_ids=[1, 2, 3], sampling_params=sampling, request_id=f"r{number}")
+            engine.generate.remote(prompt_ids=[1, 2, 3], sampling_params=sampling, request_id=f"r{number}")
             for number in range(8)
         ]
         found = await asyncio.gather(*calls)

@@ -11,7 +11,7 @@ from tests.repository import ROOT
 
 CLUSTER = ROOT / "cluster" / "cluster.sh"
 POLL_SECONDS = 0.25
-"""Between two looks of `wait_until`."""
+"""Between two checks of `wait_until`."""
 CALL_SECONDS = 60
 """The longest that one kubectl may take."""
 

@@ -35,10 +35,10 @@ _MONITOR: Schema = {
 def write_schemas(folder: Path, openapi: Mapping[str, Any], crds: list[Mapping[str, Any]]) -> None:
     """A file for each kind: the server's own (`openapi`: its /openapi/v2), those of `crds` as these say themselves, and
     the ServiceMonitor of the Prometheus operator."""
-    definitions: dict[str, Schema] = {name: _strict(one) for name, one in openapi["definitions"].items()}
+    definitions: dict[str, Schema] = {name: _strict(definition) for name, definition in openapi["definitions"].items()}
     definitions |= _SCALARS
-    for name, one in openapi["definitions"].items():
-        for kind in one.get("x-kubernetes-group-version-kind", ()):
+    for name, definition in openapi["definitions"].items():
+        for kind in definition.get("x-kubernetes-group-version-kind", ()):
             _write(folder, kind["group"], kind["version"], kind["kind"], {"$ref": _REFERENCE + name}, definitions)
     for crd in crds:
         for version in crd["spec"]["versions"]:
@@ -87,7 +87,7 @@ def _speaks(word: str) -> bool:
 
 def _part(name: str, value: Any) -> Any:
     if name == "properties":
-        return {one: _strict(schema) for one, schema in value.items()}
+        return {definition: _strict(schema) for definition, schema in value.items()}
     if name in ("items", "additionalProperties") and isinstance(value, dict):
         return _strict(cast("Schema", value))
     return value

@@ -40,7 +40,9 @@ class Stage:
     def __init__(self, kube: Kube, stories: list[Story]) -> None:
         self._kube = kube
         self._pool = ThreadPoolExecutor(SIDE_BY_SIDE)
-        self._ends: dict[str, Future[None]] = {one.__name__: self._pool.submit(self._play, one) for one in stories}
+        self._ends: dict[str, Future[None]] = {
+            story.__name__: self._pool.submit(self._play, story) for story in stories
+        }
 
     def _play(self, story: Story) -> None:
         with restricted_namespace(self._kube) as namespace:

@@ -73,7 +73,7 @@ def test_draining_a_node_hands_everything_over(job: Workload) -> None:
     finally:
         job.kubectl("uncordon", node)
     job.assert_completes(240)
-    assert all(one["count"] == 0 for one in job.status().get("failures", []))
+    assert all(entry["count"] == 0 for entry in job.status().get("failures", []))
 
 
 def test_an_operator_that_is_killed_is_followed_by_the_other_replica(job: Workload, kube: Kube, operator: str) -> None:
@@ -128,7 +128,9 @@ def fill(kube: Kube, namespace: str, node: dict[str, Any], *, but: int) -> None:
     """Takes a node's processors but for some thousandths of one."""
     name = node["metadata"]["name"]
     pods = [pod for pod in kube.get_list("pods", "") if node_of(pod) == name and pod["status"]["phase"] == "Running"]
-    asked = [one.get("resources", {}).get("requests", {}).get("cpu", "0") for pod in pods for one in containers(pod)]
+    asked = [
+        entry.get("resources", {}).get("requests", {}).get("cpu", "0") for pod in pods for entry in containers(pod)
+    ]
     free = milli(node["status"]["allocatable"]["cpu"]) - sum(map(milli, asked)) - but
     kube.apply([hog(f"hog-{name}", free, nodeSelector={"kubernetes.io/hostname": name})], namespace)
     kube.kubectl("wait", "-n", namespace, "--for=condition=Ready", f"pod/hog-{name}", "--timeout=60s")

@@ -22,13 +22,13 @@ SMALL = "--iterations 2 --groups 2 --group-size 4 --spare-groups 1 --eval-every 
 def manifests() -> list[dict[str, Any]]:
     """Those of the example, with the image of these tests and a short training."""
     documents: list[dict[str, Any]] = list(yaml.safe_load_all((ROOT / "examples/grpo/cluster.yaml").read_text()))
-    for one in documents:
-        if one["kind"] == "RolloutJob":
-            one["spec"]["image"] = CPU_IMAGE
-            one["spec"]["store"] = {"persistence": {"medium": "ephemeral"}}
-            one["spec"]["workers"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": NODE}
-        elif one["kind"] == "Job":
-            pod = one["spec"]["template"]["spec"]
+    for document in documents:
+        if document["kind"] == "RolloutJob":
+            document["spec"]["image"] = CPU_IMAGE
+            document["spec"]["store"] = {"persistence": {"medium": "ephemeral"}}
+            document["spec"]["workers"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": NODE}
+        elif document["kind"] == "Job":
+            pod = document["spec"]["template"]["spec"]
             pod["nodeSelector"] = {"kubernetes.io/hostname": NODE}
             pod["containers"][0]["image"] = CPU_IMAGE
             # What it has written goes with the pod: it is printed for this test.

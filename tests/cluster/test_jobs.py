@@ -30,7 +30,7 @@ def test_a_job_runs_from_apply_to_complete_and_leaves_its_results(kube: Kube, na
     assert "audit" in job.kubectl("logs", "job-driver")
     job.until(lambda: not job.pods() and not job.pods("redis"), "workers and Redis are gone")
     assert not kube.get_list("statefulsets", namespace)
-    assert [one["metadata"]["name"] for one in kube.get_list("persistentvolumeclaims", namespace)] == ["job-output"]
+    assert [entry["metadata"]["name"] for entry in kube.get_list("persistentvolumeclaims", namespace)] == ["job-output"]
     job.assert_leaves_nothing()
 
 
@@ -101,12 +101,14 @@ def test_autoscalers_are_told_who_is_busy(kube: Kube, namespace: str) -> None:
     def stamps() -> list[tuple[str | None, str | None]]:
         notes: list[dict[str, str]] = [pod["metadata"]["annotations"] for pod in job.live().values()]
         return [
-            (one.get("cluster-autoscaler.kubernetes.io/safe-to-evict"), one.get("karpenter.sh/do-not-disrupt"))
-            for one in notes
+            (entry.get("cluster-autoscaler.kubernetes.io/safe-to-evict"), entry.get("karpenter.sh/do-not-disrupt"))
+            for entry in notes
         ]
 
-    job.until(lambda: [one[0] for one in stamps()] == ["false", "false"], "both are stamped busy")
-    assert all(one[1] not in (None, "true") for one in stamps()), "bounded, so that a drain is never held up for ever"
+    job.until(lambda: [entry[0] for entry in stamps()] == ["false", "false"], "both are stamped busy")
+    assert all(entry[1] not in (None, "true") for entry in stamps()), (
+        "bounded, so that a drain is never held up for ever"
+    )
     job.kubectl("delete", "rolloutjob", "job")
 
 
@@ -152,13 +154,15 @@ def test_a_sick_gpu_moves_its_worker_to_another_node(kube: Kube, namespace: str)
     (name, pod), *_ = job.live().items()
     job.kubectl("exec", name, "--", "python", "-c", "open('/tmp/sick', 'w').write('gpu0: Xid 79')")
     job.until(
-        lambda: any(one["spec"].get("nodeName") not in (None, pod["spec"]["nodeName"]) for one in job.live().values()),
+        lambda: any(
+            entry["spec"].get("nodeName") not in (None, pod["spec"]["nodeName"]) for entry in job.live().values()
+        ),
         "a worker runs on another node",
     )
     assert "GpuSick" in job.events()
-    assert [one["node"] for one in job.status()["sickNodes"]] == [pod["spec"]["nodeName"]]
+    assert [entry["node"] for entry in job.status()["sickNodes"]] == [pod["spec"]["nodeName"]]
     on_nodes = kube.get_list("events", "default")
-    assert any(one["reason"] == "GpuSick" and one["involvedObject"]["kind"] == "Node" for one in on_nodes)
+    assert any(entry["reason"] == "GpuSick" and entry["involvedObject"]["kind"] == "Node" for entry in on_nodes)
     job.assert_completes()
 
 

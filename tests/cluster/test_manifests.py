@@ -15,8 +15,9 @@ import yaml
 
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
+from openseer_operator.objects.managed_redis import store_secret, store_stateful_set
 from openseer_operator.objects.pods import driver_pod, worker_pod
-from openseer_operator.objects.shared import shared_objects, store_secret, store_set
+from openseer_operator.objects.shared import shared_objects
 from openseer_operator.settings import OperatorSettings
 from tests.charts.rendering import CHART, HELM, ROOT, VARIANTS, program, template
 from tests.cluster.kube import Kube
@@ -84,7 +85,7 @@ def objects_of(job: RolloutJob) -> Iterator[dict[str, Any]]:
     yield driver_pod(job, UID, SETTINGS, "openseer-worker:1", attempt=0)
     if job.spec.store.url is None:
         yield store_secret(job, UID, "sesame")
-        redis = store_set(job, UID, SETTINGS, 1)
+        redis = store_stateful_set(job, UID, SETTINGS, 1)
         yield redis
         yield pod_of(redis)
 
@@ -93,7 +94,7 @@ def pod_of(redis: dict[str, Any]) -> dict[str, Any]:
     """The pod that the StatefulSet will make: Pod Security refuses pods, not what makes them."""
     template, head = redis["spec"]["template"], redis["metadata"]
     claims: list[dict[str, Any]] = redis["spec"].get("volumeClaimTemplates", [])
-    claimed: list[dict[str, Any]] = [{"name": one["metadata"]["name"], "emptyDir": {}} for one in claims]
+    claimed: list[dict[str, Any]] = [{"name": entry["metadata"]["name"], "emptyDir": {}} for entry in claims]
     spec = {**template["spec"], "volumes": [*template["spec"]["volumes"], *claimed]}
     name = {"name": f"{head['name']}-0", "namespace": head["namespace"]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], **name}, "spec": spec}
@@ -107,8 +108,8 @@ def test_every_object_of_a_job_is_valid_and_admitted(kube: Kube, namespace: str,
     account = shared_objects(job, UID, SETTINGS)["serviceAccount"]
     account["metadata"].pop("ownerReferences")
     kube.apply([account])
-    said = tried(kube, "\n---\n".join(json.dumps(one) for one in objects))
-    assert len(said.splitlines()) == len(objects)
+    refusal = tried(kube, "\n---\n".join(json.dumps(entry) for entry in objects))
+    assert len(refusal.splitlines()) == len(objects)
 
 
 @pytest.mark.parametrize("everywhere", [True, False], ids=["everywhere", "in one namespace"])
@@ -118,9 +119,9 @@ def test_everything_that_the_chart_renders_is_valid(kube: Kube, namespace: str, 
         *("helm", "template", "rel", str(CHART), "--namespace", namespace, "--kube-version", "1.36.3"),
         *("--set-json", f"watchNamespaces={watched}", "--set", "nodeRepair.condition=GpuReady"),
     )
-    said = tried(kube, text)
-    assert len(said.splitlines()) == text.count("# Source: ")
-    assert "deployment.apps/rel-openseer serverside-applied (server dry run)" in said
+    refusal = tried(kube, text)
+    assert len(refusal.splitlines()) == text.count("# Source: ")
+    assert "deployment.apps/rel-openseer serverside-applied (server dry run)" in refusal
 
 
 def tried(kube: Kube, text: str) -> str:
@@ -177,7 +178,7 @@ def test_the_objects_of_a_job_name_no_field_that_does_not_exist(schemas: Path, n
 @pytest.mark.parametrize("path", EXAMPLES, ids=str)
 def test_an_example_and_its_objects_name_no_field_that_does_not_exist(schemas: Path, path: Path) -> None:
     documents = list(yaml.safe_load_all((ROOT / path).read_text(encoding="utf-8")))
-    (job,) = (one for one in documents if one["kind"] == "RolloutJob")
+    (job,) = (entry for entry in documents if entry["kind"] == "RolloutJob")
     assert_conforms(schemas, [*documents, *objects_of(parse_job(job, str(path)))])
 
 
@@ -200,7 +201,7 @@ def test_a_field_that_does_not_exist_is_found_wherever_it_stands(
     document = document_of("claims")
     chart = filter(None, yaml.safe_load_all(template(VARIANTS["everything on"]).stdout))
     objects = [document, *objects_of(parse_job(document, "job.yaml")), *chart]
-    broken = deepcopy(next(one for one in objects if one["kind"] == kind))
+    broken = deepcopy(next(entry for entry in objects if entry["kind"] == kind))
     part: Any = broken
     for step in place:
         part = part[step]

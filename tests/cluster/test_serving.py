@@ -20,12 +20,12 @@ batch = client.open_batch(BatchSpec(group_size=4), key="iteration-1")
 batch.submit(Group(id=f"g{n}", prompt_token_ids=[5, 6, 7, n]) for n in range(GROUPS))
 batch.seal()
 items = list(batch.results(acknowledge=True))
-results = [one for one in items if isinstance(one, ResultItem)]
+results = [item for item in items if isinstance(item, ResultItem)]
 print(json.dumps({
-    "keys": [f"{one.group}/{one.index}" for one in results],
-    "status": sorted({one.status for one in results}),
-    "lengths": sorted(len(one.token_ids) for one in results),
-    "whole": sum(one.whole for one in items if isinstance(one, GroupItem)),
+    "keys": [f"{result.group}/{result.index}" for result in results],
+    "status": sorted({result.status for result in results}),
+    "lengths": sorted(len(result.token_ids) for result in results),
+    "whole": sum(item.whole for item in items if isinstance(item, GroupItem)),
     "state": batch.status().state,
     "left": len(client.batches()),
 }))
@@ -52,12 +52,12 @@ done = client.publish(Publish(version="v2", source=source, on_failure="replace")
 batch = client.open_batch(BatchSpec(group_size=4))
 batch.submit(Group(id=f"g{n}", prompt_token_ids=[5, 6, 7, n]) for n in range(4))
 batch.seal()
-results = [one for one in batch.results(acknowledge=True) if isinstance(one, ResultItem)]
+results = [item for item in batch.results(acknowledge=True) if isinstance(item, ResultItem)]
 print(json.dumps({
     "phase": done.phase,
     "version": client.weights().version,
     "results": len(results),
-    "versions": sorted({span.version for one in results for span in one.versions}),
+    "versions": sorted({span.version for result in results for span in result.versions}),
 }))
 """
 PROBE = """

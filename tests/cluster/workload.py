@@ -119,7 +119,7 @@ class Workload:
     def condition(self, kind: str) -> dict[str, Any]:
         """One condition, {} before there is one."""
         nothing: dict[str, Any] = {}
-        return next((one for one in self.status().get("conditions", []) if one["type"] == kind), nothing)
+        return next((entry for entry in self.status().get("conditions", []) if entry["type"] == kind), nothing)
 
     def holds(self, kind: str, reason: str = "") -> bool:
         """Whether a condition is True (for this reason)."""
@@ -173,7 +173,7 @@ class Workload:
     def events(self) -> set[str]:
         """Reasons of the events on the job."""
         items = self.kube.get_list("events", self.namespace)
-        return {one["reason"] for one in items if one["involvedObject"].get("name") == self.name}
+        return {entry["reason"] for entry in items if entry["involvedObject"].get("name") == self.name}
 
     # ---- the end
 
@@ -213,7 +213,8 @@ class Workload:
         kinds += "networkpolicies,serviceaccounts"
         selector = f"openseer.dev/job={self.name}"
         left: Callable[[], list[str]] = lambda: [  # noqa: E731 - read twice
-            f"{one['kind']}/{one['metadata']['name']}" for one in self.kube.get_list(kinds, self.namespace, selector)
+            f"{entry['kind']}/{entry['metadata']['name']}"
+            for entry in self.kube.get_list(kinds, self.namespace, selector)
         ]
         self.until(lambda: not left(), "everything of the job is gone", seconds)
 

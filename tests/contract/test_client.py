@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 import openseer_client
 from openseer_client import Checkpoint, Position, settings
-from tests.contract.adapters import Described, defined, described
-from tests.contract.recorded import compare, load
+from tests.contract.forms.adapters import Described, defined, described
+from tests.contract.forms.recorded import compare, load
 
 ADAPTERS = ("torch_grpo", "torch_weights", "trl", "verl", "verl_rollout")
 """Imported by name."""
@@ -42,16 +42,18 @@ def parameters(call: Any) -> list[str]:
     except ValueError:
         return []
     return [
-        f"{one.kind.name.lower()} {one.name}{'=' * (one.default is not one.empty)}"
-        for one in signature.parameters.values()
+        f"{parameter.kind.name.lower()} {parameter.name}{'=' * (parameter.default is not parameter.empty)}"
+        for parameter in signature.parameters.values()
     ]
 
 
 def told(name: str) -> dict[str, Any]:
     kind = getattr(openseer_client, name)
     names = public(kind)
-    methods = {one: parameters(getattr(kind, one)) for one in names if inspect.isfunction(getattr(kind, one, None))}
-    words = {one: getattr(kind, one) for one in ("exit_code", "retryable") if hasattr(kind, one)}
+    methods = {
+        method: parameters(getattr(kind, method)) for method in names if inspect.isfunction(getattr(kind, method, None))
+    }
+    words = {field: getattr(kind, field) for field in ("exit_code", "retryable") if hasattr(kind, field)}
     # The order of a model's parameters is that of its fields, which are given by name.
     made = parameters(kind) if not issubclass(kind, BaseModel) else sorted(parameters(kind))
     return {"made with": made, "names": names, "methods": methods, **words}

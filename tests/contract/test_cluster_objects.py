@@ -11,12 +11,13 @@ from openseer_core.plan.scaling import template_hash
 from openseer_core.queue.messages import BatchProgress
 from openseer_operator import settings
 from openseer_operator.objects import names
+from openseer_operator.objects.managed_redis import store_secret, store_stateful_set
 from openseer_operator.objects.pods import driver_pod, worker_pod
-from openseer_operator.objects.shared import shared_objects, store_secret, store_set
-from openseer_operator.objects.status import Facts, memory_of, refused, status_of
+from openseer_operator.objects.shared import shared_objects
+from openseer_operator.objects.status import StatusDetails, memory_of, refused_status, status_of
 from openseer_operator.settings import OperatorSettings
-from tests.contract.recorded import compare
-from tests.contract.scanning import texts
+from tests.contract.forms.recorded import compare
+from tests.contract.forms.scanning import texts
 from tests.core.plan.cluster_model import make_job
 
 UID = "11111111-2222-3333-4444-555555555555"
@@ -56,22 +57,27 @@ def job(**spec: Any) -> RolloutJob:
     return parse_job(document, "job.yaml")
 
 
-def objects(one: RolloutJob, rank: int = 0) -> dict[str, Any]:
+def objects(rollout_job: RolloutJob, rank: int = 0) -> dict[str, Any]:
     """All that the operator makes for a job."""
     found = {
-        "worker": worker_pod(one, UID, SETTINGS, "openseer-worker:1", index=3, rank=rank, attempt=2, avoid=("node-7",)),
-        "template hash": template_hash(one),
-        "shared": shared_objects(one, UID, SETTINGS, 2),
-        "store": store_set(one, UID, SETTINGS, 1),
-        "store secret": store_secret(one, UID, "word"),
+        "worker": worker_pod(
+            rollout_job, UID, SETTINGS, "openseer-worker:1", index=3, rank=rank, attempt=2, avoid=("node-7",)
+        ),
+        "template hash": template_hash(rollout_job),
+        "shared": shared_objects(rollout_job, UID, SETTINGS, 2),
+        "store": store_stateful_set(rollout_job, UID, SETTINGS, 1),
+        "store secret": store_secret(rollout_job, UID, "word"),
     }
-    if one.spec.mode == "batch":
-        found["driver"] = driver_pod(one, UID, SETTINGS, "openseer-worker:1", attempt=1)
+    if rollout_job.spec.mode == "batch":
+        found["driver"] = driver_pod(rollout_job, UID, SETTINGS, "openseer-worker:1", attempt=1)
     return found
 
 
 def test_labels_annotations_and_finalizers_are_the_same() -> None:
-    compare("cluster_words", WORDS | {"stamp": {"busy": names.stamp(True), "idle": names.stamp(False)}})
+    compare(
+        "cluster_words",
+        WORDS | {"stamp": {"busy": names.stamp_annotations(True), "idle": names.stamp_annotations(False)}},
+    )
 
 
 def test_objects_of_a_plain_job_are_the_same() -> None:
@@ -81,13 +87,13 @@ def test_objects_of_a_plain_job_are_the_same() -> None:
 def test_objects_of_a_serving_gang_are_the_same() -> None:
     limits = {"nvidia.com/gpu": "4"}
     workers = {"replicas": 4, "parallelism": {"tensor": 8, "nodes": 2}, "resources": {"limits": limits}}
-    one = job(mode="serve", prompts=None, workers=workers, store={"persistence": {"medium": "ephemeral"}})
-    compare("objects_gang", objects(one, rank=1))
+    rollout_job = job(mode="serve", prompts=None, workers=workers, store={"persistence": {"medium": "ephemeral"}})
+    compare("objects_gang", objects(rollout_job, rank=1))
 
 
 def status(memory: Memory, **changes: Any) -> dict[str, Any]:
     seen = replace(Observation(now=NOW, job=make_job(), memory=memory), **changes)
-    facts = Facts(generation=3, image="worker:1", tokens_per_second=123.4)
+    facts = StatusDetails(generation=3, image="worker:1", tokens_per_second=123.4)
     return status_of(seen, Plan((), memory), facts, {})
 
 
@@ -110,7 +116,7 @@ def test_the_status_of_a_job_is_written_as_it_was() -> None:
         "failed": status(replace(FULL, ending=ends[1])),
         "suspended": status(FULL, job=make_job(suspend=True)),
         "released": status(replace(FULL, desired=0, scale_reason=RELEASED)),
-        "refused": refused("spec.model: missing", 4, status(FULL), NOW),
+        "refused": refused_status("spec.model: missing", 4, status(FULL), NOW),
     }
     compare("job_status", found)
     assert memory_of(found["runs"]) == FULL

@@ -5,30 +5,30 @@ from typing import Any
 import typer.main
 
 from openseer_local.main import INTERRUPTED, UNEXPECTED, app
-from tests.contract.recorded import compare
-from tests.contract.scanning import quoted
+from tests.contract.forms.recorded import compare
+from tests.contract.forms.scanning import quoted
 
 
 def described(command: Any) -> dict[str, Any]:
     """A command with all below it."""
-    found: dict[str, Any] = {"parameters": [parameter(one) for one in command.params]}
+    found: dict[str, Any] = {"parameters": [parameter(option) for option in command.params]}
     if hasattr(command, "commands"):
-        found["commands"] = {name: described(one) for name, one in sorted(command.commands.items())}
+        found["commands"] = {name: described(subcommand) for name, subcommand in sorted(command.commands.items())}
     return found
 
 
-def parameter(one: Any) -> dict[str, Any]:
+def parameter(option: Any) -> dict[str, Any]:
     """An argument or an option; arguments are told by their place."""
-    is_option, kind = one.param_type_name == "option", one.type_descriptor.annotation
+    is_option, kind = option.param_type_name == "option", option.type_descriptor.annotation
     return {
-        "kind": one.param_type_name,
-        "names": sorted([*one.opts, *one.secondary_opts]) if is_option else [],
+        "kind": option.param_type_name,
+        "names": sorted([*option.opts, *option.secondary_opts]) if is_option else [],
         "type": kind.__name__ if isinstance(kind, type) else str(kind).replace("pathlib._local.", "pathlib."),
-        "required": one.required,
-        "default": None if callable(one.default) else one.default,
-        "many": one.nargs != 1 or bool(getattr(one, "multiple", False)),
-        "flag": bool(getattr(one, "is_flag", False)),
-        "environment": one.envvar,
+        "required": option.required,
+        "default": None if callable(option.default) else option.default,
+        "many": option.nargs != 1 or bool(getattr(option, "multiple", False)),
+        "flag": bool(getattr(option, "is_flag", False)),
+        "environment": option.envvar,
     }
 
 

@@ -6,15 +6,15 @@ from prometheus_client.registry import Collector
 
 from openseer_core.queue.messages import BatchProgress
 from openseer_core.worker.draft_metrics import COUNTERS
-from openseer_core.worker.heartbeat import Heartbeat
-from openseer_driver.pod_metrics import WORKER_STATES, PodFigures
+from openseer_core.worker.heartbeat import WORKING_STATES, Heartbeat, WorkerState
+from openseer_core.worker.metrics import WorkerMetrics
+from openseer_driver.pod_metrics import COUNTED_STATES, PodMetrics
 from openseer_driver.run_lines import SampleLine, WorkerSample
-from openseer_operator.control.metrics import Board, JobMetrics, Metrics
-from openseer_store.port import CLAIMING_STATES
+from openseer_operator.control.metrics import JobMetrics, Metrics, OperatorState
 from openseer_worker.health import Health
-from tests.contract import beats
-from tests.contract.recorded import compare
-from tests.contract.scanning import keys_of_metrics
+from tests.contract.forms import beats
+from tests.contract.forms.recorded import compare
+from tests.contract.forms.scanning import keys_of_metrics
 
 
 def told(collector: Collector) -> dict[str, list[str]]:
@@ -41,8 +41,8 @@ def test_workers_say_what_they_said(tmp_path: Path) -> None:
         "phases": sorted(report.seconds),
         "figures of all engines": keys_of_metrics("worker"),
         "counters of drafting": sorted(COUNTERS),
-        "states that claim": sorted(CLAIMING_STATES),
-        "states of a fleet": sorted(WORKER_STATES),
+        "states that claim": sorted(WORKING_STATES),
+        "states of a fleet": sorted(COUNTED_STATES),
     }
     compare("heartbeats", found)
 
@@ -52,21 +52,21 @@ def test_prometheus_reads_what_it_read_of_a_worker(tmp_path: Path) -> None:
     health = Health()
     health.serve(lambda: True, lambda: full)
     off = Health()
-    off.serve(lambda: True, lambda: Heartbeat("idle", {"drafts": "off: why"}))
+    off.serve(lambda: True, lambda: Heartbeat(WorkerState.IDLE, WorkerMetrics({"drafts": "off: why"})))
     compare("metrics_worker", {"drafts": told(health), "does not": told(off)})
 
 
 def test_prometheus_reads_what_it_read_of_a_driver() -> None:
-    figures = PodFigures()
-    figures.take(SampleLine(1.0, 1, 2, 3, 4, 5, {"worker-0": WorkerSample("busy")}))
-    compare("metrics_driver", told(figures))
+    metrics = PodMetrics()
+    metrics.take(SampleLine(1.0, 1, 2, 3, 4, 5, {"worker-0": WorkerSample("busy")}))
+    compare("metrics_driver", told(metrics))
 
 
 def test_prometheus_reads_what_it_read_of_the_operator() -> None:
-    board = Board()
+    board = OperatorState()
     workers: dict[str, int | str] = {"desired": 1, "current": 1, "ready": 1, "busy": 1}
     board.jobs[("lab", "job")] = JobMetrics(BatchProgress(requests=4, ok=2), workers, 1, 12.5, 99)
     board.calls["GET", "Pod", 200] += 1
     metrics = Metrics(board)
-    metrics.looked(0.1, 0.1, failed=True)
+    metrics.reconciled(0.1, 0.1, failed=True)
     compare("metrics_operator", told(metrics.registry))

@@ -12,7 +12,7 @@ from openseer_core.queue.siblings import EARLIER_SECONDS, EARLIER_TOKENS, prompt
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_store.keys import KEY_SPACE, STORE, prefix
 from openseer_worker.request_seeds import derive_seed
-from tests.contract.recorded import compare
+from tests.contract.forms.recorded import compare
 
 
 def test_keys_of_a_job_are_where_they_were() -> None:

@@ -14,9 +14,9 @@ from openseer_core.queue.siblings import SiblingQuery
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_store.keys import prefix
 from openseer_store.redis_store import RedisStore
-from tests.contract import old_store
-from tests.contract.dump import dump, restore
-from tests.contract.old_store import (
+from tests.contract.forms import old_store
+from tests.contract.forms.dump import dump, restore
+from tests.contract.forms.old_store import (
     ANN,
     BOB,
     CY,
@@ -31,8 +31,8 @@ from tests.contract.old_store import (
     ask,
     tokens,
 )
-from tests.contract.reading import read_all
-from tests.contract.recorded import compare, load
+from tests.contract.forms.reading import read_all
+from tests.contract.forms.recorded import compare, load
 
 pytestmark = pytest.mark.redis
 
@@ -72,7 +72,7 @@ def store(empty: RedisStore, server_url: str, namespace: str, clock: old_store.C
 
 async def extend(store: RedisStore, deltas: list[Delta]) -> list[WriteOutcome]:
     reply = await store.extend(ANN, deltas, [], lease_seconds=10.0, version=VERSION, lanes=("",))
-    return [one.outcome for one in reply.replies]
+    return [item.outcome for item in reply.replies]
 
 
 def more(request: RequestId, fence: int, start: int, count: int) -> Delta:
@@ -86,7 +86,7 @@ def rest(claim: Claim, length: int) -> Finish:
 
 
 def names(claims: list[Claim]) -> list[str]:
-    return [str(one.request) for one in claims]
+    return [str(claim.request) for claim in claims]
 
 
 async def record(store: RedisStore, name: str) -> Any:
@@ -106,7 +106,7 @@ async def test_everything_in_an_old_store_is_read(store: RedisStore) -> None:
 
 async def test_results_of_an_old_store_go_on_after_a_cursor(store: RedisStore) -> None:
     whole = await store.results(FIRST, 0, 100)
-    assert [one.cursor for one in whole] == list(range(1, len(whole) + 1))
+    assert [entry.cursor for entry in whole] == list(range(1, len(whole) + 1))
     assert await store.results(FIRST, 4, 2) == whole[4:6]
     assert await store.results(FIRST, whole[-1].cursor, 10) == []
 
@@ -136,7 +136,7 @@ async def test_a_worker_of_before_goes_on_with_its_lease(store: RedisStore) -> N
 async def test_a_lease_of_before_expires_and_its_tokens_stay(store: RedisStore, clock: old_store.Clock) -> None:
     clock.seconds += old_store.LEASE_SECONDS
     assert await store.reap(3) == 1
-    [claim] = [one for one in await store.claim(BOB, ask(100)) if one.request == HELD]
+    [claim] = [claim for claim in await store.claim(BOB, ask(100)) if claim.request == HELD]
     assert claim.tokens == tokens(0, 5)
     assert claim.fence > FENCE
     assert await extend(store, [more(HELD, FENCE, 5, 1)]) == [WriteOutcome.LOST]
@@ -151,21 +151,21 @@ async def test_what_waits_in_an_old_store_is_claimed_in_order(store: RedisStore)
         f"{FIRST}/turned/0",
         f"{DRIVERS}/p1/0",
     ]
-    found = {str(one.request): one for one in claims}
+    found = {str(claim.request): claim for claim in claims}
     assert found[f"{FIRST}/mixed/2"].tokens == tokens(0, 3)
     turned = found[f"{FIRST}/turned/0"]
     assert (turned.tokens, turned.fence > FENCE) == (tokens(0, 6), True)
     assert (found[f"{DRIVERS}/p1/0"].true_length, turned.max_tokens, turned.view.revision) == (12, 64, 1)
     bound = await store.claim(CY, ask(100, lanes=("cy", "")))
     assert names(bound) == [f"{SECOND}/bound/1", f"{SECOND}/bound/0"]
-    assert [(one.bias, one.seed, one.true_length) for one in bound] == [(-9.0, None, 9), (-3.0, 7, 3)]
+    assert [(claim.bias, claim.seed, claim.true_length) for claim in bound] == [(-9.0, None, 9), (-3.0, 7, 3)]
     assert bound[0].sampling == '{"temperature":0.5,"maxTokens":64}'
 
 
 async def test_an_old_batch_is_completed_acknowledged_and_forgotten(store: RedisStore) -> None:
     read = (await store.results(FIRST, 0, 100))[-1].cursor
     claims = await store.claim(BOB, ask(100))
-    await store.complete(BOB, [rest(one, 12) for one in claims])
+    await store.complete(BOB, [rest(claim, 12) for claim in claims])
     await store.complete(ANN, [Finish(more(HELD, FENCE, 5, 2), Status.OK, FinishReason.STOP)])
     await store.seal(FIRST)
     progress = await store.progress(FIRST)
@@ -173,13 +173,13 @@ async def test_an_old_batch_is_completed_acknowledged_and_forgotten(store: Redis
     assert (progress.ok, progress.aborted, progress.infra_failed, progress.carried_over) == (9, 2, 1, 2)
     assert (progress.groups_ended, progress.groups_whole, progress.groups_carried) == (6, 3, 1)
     entries = await store.results(FIRST, read, 100)
-    ends = {one.group.name: one for one in entries if isinstance(one, GroupEnd)}
-    assert {name: one.whole for name, one in ends.items()} == {"mixed": True, "turned": True}
-    turns = [one.turn for one in entries if isinstance(one, Result) and one.request.group.name == "turned"]
+    ends = {entry.group.name: entry for entry in entries if isinstance(entry, GroupEnd)}
+    assert {name: entry.whole for name, entry in ends.items()} == {"mixed": True, "turned": True}
+    turns = [entry.turn for entry in entries if isinstance(entry, Result) and entry.request.group.name == "turned"]
     assert turns == [1]
     await store.acknowledge(FIRST, entries[-1].cursor)
     await store.forget(FIRST)
-    assert [one.number for one in await store.batches()] == [SECOND]
+    assert [batch.number for batch in await store.batches()] == [SECOND]
     gone = await store.batch(FIRST)
     assert gone is not None
     assert (gone.forgotten, gone.progress.ok) == (True, 9)
@@ -190,13 +190,13 @@ async def test_parked_groups_of_before_go_on_in_a_new_batch(store: RedisStore) -
     parked = [GroupId(PARKED_BATCH, name) for name in await store.group_names(PARKED_BATCH, 0, 10)]
     assert await store.carry(parked, fresh.number, "v7") == 1
     claims = await store.claim(BOB, ask(9, version="v7"))
-    assert {str(one.request): one.tokens for one in claims} == {
+    assert {str(claim.request): claim.tokens for claim in claims} == {
         f"{fresh.number}/carried/1": tokens(0, 7),
         f"{fresh.number}/carried/2": b"",
     }
-    await store.complete(BOB, [rest(one, 9) for one in claims])
+    await store.complete(BOB, [rest(claim, 9) for claim in claims])
     *results, end = await store.results(fresh.number, 0, 10)
-    assert [one.tokens for one in results if isinstance(one, Result)] == [tokens(0, n) for n in (5, 9, 9)]
+    assert [entry.tokens for entry in results if isinstance(entry, Result)] == [tokens(0, n) for n in (5, 9, 9)]
     assert isinstance(end, GroupEnd)
     assert end.whole
 
@@ -211,18 +211,20 @@ async def test_the_driver_of_before_is_fenced_off_by_a_new_one(store: RedisStore
 
 
 async def test_orders_of_before_are_followed_by_the_next_ones(store: RedisStore) -> None:
-    orders = await store.fleet_spec()
-    assert orders.active_transaction is not None
-    done = orders.active_transaction.model_copy(update={"phase": "done"})
-    news = orders.model_copy(update={"revision": orders.revision + 1, "version": "v7", "transaction": done})
-    assert await store.swap_fleet_spec(news)
+    fleet_spec = await store.fleet_spec()
+    assert fleet_spec.active_transaction is not None
+    done = fleet_spec.active_transaction.model_copy(update={"phase": "done"})
+    successor = fleet_spec.model_copy(
+        update={"revision": fleet_spec.revision + 1, "version": "v7", "transaction": done}
+    )
+    assert await store.swap_fleet_spec(successor)
     assert (await store.fleet_spec()).version == "v7"
 
 
 async def test_a_drain_that_was_asked_for_before_reaches_its_worker(store: RedisStore) -> None:
-    [status] = [one for one in await store.workers() if one.name == CY.name]
-    directive = await store.heartbeat(CY, status.heartbeat)
-    assert (directive.drain, directive.revision) == (True, 2)
+    [status] = [status for status in await store.workers() if status.name == CY.name]
+    reply = await store.heartbeat(CY, status.heartbeat)
+    assert (reply.drain, reply.revision) == (True, 2)
 
 
 async def test_responses_of_before_are_told_to_those_who_draft(store: RedisStore) -> None:

@@ -10,13 +10,13 @@ from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.wire.batches import BatchSpec
 from openseer_core.worker.heartbeat import WeightsReport
 from openseer_store import codec
-from tests.contract import filled, replies
-from tests.contract.recorded import compare, load
+from tests.contract.forms import filled, replies
+from tests.contract.forms.recorded import compare, load
 
 GID = str(filled.GROUP).encode()
 
 
-@pytest.mark.parametrize("instance", [*filled.FULL, *replies.FULL], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("instance", [*filled.FULL, *replies.FULL], ids=lambda instance: type(instance).__name__)
 def test_the_samples_leave_no_field_at_its_default(instance: Any) -> None:
     assert filled.unfilled(instance) == []
 
@@ -32,7 +32,7 @@ def test_what_goes_to_redis_has_the_same_bytes() -> None:
         "rescore": codec.pack(codec.rescore_row(filled.RESCORE)),
         "finish": codec.pack(codec.finish_row(filled.FINISH)),
         "plain finish": codec.pack(codec.finish_row(filled.PLAIN_FINISH)),
-        "ask": codec.pack(codec.ask_row(filled.ASK)),
+        "ask": codec.pack(codec.query_row(filled.ASK)),
         "info": codec.pack_info(filled.INFO),
         "plain info": codec.pack_info(filled.PLAIN_INFO),
     }

@@ -12,9 +12,9 @@ from openseer_api.job.metrics import exposition
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_store.memory import MemoryStore
 from tests.api.served import TOKEN, serving_job
-from tests.contract.filled import ONGOING
-from tests.contract.recorded import compare
-from tests.contract.schemas import bare
+from tests.contract.forms.filled import ONGOING
+from tests.contract.forms.recorded import compare
+from tests.contract.forms.schemas import bare
 
 
 def app(*, many: bool = False) -> Any:
@@ -32,18 +32,18 @@ def test_the_document_says_what_it_said() -> None:
     parts = {f"#/components/schemas/{name}": part for name, part in document["components"]["schemas"].items()}
     every: dict[str, Any] = {}
     for path, methods in document["paths"].items():
-        every[path] = {method: operation(one, parts) for method, one in methods.items()}
+        every[path] = {method: operation(call, parts) for method, call in methods.items()}
     compare("openapi", {"paths": every, "security": document["components"].get("securitySchemes")})
 
 
-def operation(one: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
+def operation(call: dict[str, Any], parts: dict[str, Any]) -> dict[str, Any]:
     """One call: parameters, body and answers. Of bodies and answers that are models only the fields are told."""
-    body = one.get("requestBody", {})
-    parameters = [bare(part, parts) for part in one.get("parameters", [])]
+    body = call.get("requestBody", {})
+    parameters = [bare(part, parts) for part in call.get("parameters", [])]
     return {
         "parameters": sorted(parameters, key=lambda part: (part["in"], part["name"])),
         "body": {"required": body.get("required"), "content": contents(body, parts)},
-        "answers": {status: contents(answer, parts) for status, answer in one["responses"].items()},
+        "answers": {status: contents(answer, parts) for status, answer in call["responses"].items()},
     }
 
 

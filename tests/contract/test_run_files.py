@@ -14,7 +14,7 @@ from openseer_driver.audit.rules import Violation
 from openseer_driver.report.report import make_report
 from openseer_driver.report.trace import read_trace
 from openseer_driver.run_folder import RunFolder
-from tests.contract.recorded import compare, load
+from tests.contract.forms.recorded import compare, load
 from tests.driver.sample_runs import SMALL, write_run
 
 SHAPE = replace(SMALL, groups=4, size=4, mean=40.0, workers=2, drafts=True)

@@ -1,9 +1,9 @@
 """What crosses HTTP, stands in Redis as JSON or in a manifest keeps its fields, defaults and limits."""
 
 from openseer_core.manifest.job import API_VERSION, KIND, default_spec
-from tests.contract.forms import ERRORS, MODELS, words
-from tests.contract.recorded import compare
-from tests.contract.schemas import bare_schema
+from tests.contract.forms.models import ERRORS, MODELS, words
+from tests.contract.forms.recorded import compare
+from tests.contract.forms.schemas import bare_schema
 
 
 def test_models_take_what_they_took() -> None:

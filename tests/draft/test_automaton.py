@@ -86,7 +86,7 @@ def test_memory_of_freed_groups_is_used_again_without_a_trace(batches: list[list
     assert automaton.used_bytes() == 0
 
 
-def test_a_full_memory_is_told_and_what_is_there_stays_exact() -> None:
+def test_a_full_memory_is_reported_and_what_is_there_stays_exact() -> None:
     automaton = Automaton(memory_bytes=60_000)
     chance = np.random.default_rng(1)
     text = [int(token) for token in chance.integers(0, 3, 5_000)]

@@ -1,4 +1,4 @@
-"""What the drafter proposes, from what it was told."""
+"""What the drafter proposes, from what it was fed."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.draft.desk import PROMPT, Desk, pack
 
 TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=30)
-SOURCES = ("own", "siblings", "earlier", "prompt")
+ORIGINS = ("own", "siblings", "earlier", "prompt")
 RESPONSE = [int(token) for token in np.random.default_rng(5).integers(0, 50, 400)]
 OTHER = [int(token) for token in np.random.default_rng(6).integers(50, 90, 400)]
 
@@ -22,33 +22,33 @@ def test_a_response_like_its_siblings_is_drafted_from_it_whoever_generated_that(
             desk.play(desk.open("g", 1), RESPONSE)
         slot = desk.open("g", 0)
         assert desk.play(slot, RESPONSE) < len(RESPONSE) / 5
-        figures = desk.drafter.figures()
-        assert figures["accepted_siblings"] > 0.9 * len(RESPONSE) * 0.8
-        assert figures["tokens_refs_1"] / figures["steps_refs_1"] > 5
+        metrics = desk.drafter.metrics()
+        assert metrics["accepted_siblings"] > 0.9 * len(RESPONSE) * 0.8
+        assert metrics["tokens_refs_1"] / metrics["steps_refs_1"] > 5
 
 
 def test_a_response_that_repeats_itself_is_drafted_from_itself() -> None:
     desk = Desk()
     assert desk.play(desk.open("g", 0), RESPONSE[:50] * 6) < 150
-    figures = desk.drafter.figures()
-    assert figures["accepted_own"] > 100
-    assert figures["drafted_siblings"] == 0
+    metrics = desk.drafter.metrics()
+    assert metrics["accepted_own"] > 100
+    assert metrics["drafted_siblings"] == 0
 
 
 def test_a_response_that_copies_its_prompt_is_drafted_from_that() -> None:
     desk = Desk()
     slot = desk.open("g", 0, prompt=RESPONSE)
     assert desk.play(slot, RESPONSE[100:200]) < 40
-    assert desk.drafter.figures()["accepted_prompt"] > 60
+    assert desk.drafter.metrics()["accepted_prompt"] > 60
 
 
-def test_responses_of_earlier_iterations_are_a_source_of_their_own() -> None:
+def test_responses_of_earlier_iterations_are_an_origin_of_their_own() -> None:
     desk = Desk()
     desk.drafter.seed("g", [pack(OTHER), pack(RESPONSE)])
     assert desk.play(desk.open("g", 0), RESPONSE) < len(RESPONSE) / 5
-    figures = desk.drafter.figures()
-    assert figures["accepted_earlier"] > 250
-    assert figures["tokens_refs_0"] == len(RESPONSE)  # an earlier response is no sibling
+    metrics = desk.drafter.metrics()
+    assert metrics["accepted_earlier"] > 250
+    assert metrics["tokens_refs_0"] == len(RESPONSE)  # an earlier response is no sibling
 
 
 def test_one_groups_tokens_are_never_proposed_to_another() -> None:
@@ -83,9 +83,9 @@ def test_deltas_that_come_twice_or_out_of_order_change_nothing(pieces: list[tupl
         position = min(position, known[index])
         reached = max(known[index], min(position + length, len(log)))
         plain.drafter.append("g", index, known[index], pack(log[known[index] : reached]))
-        told = twice.drafter.append("g", index, position, pack(log[position : position + length]))
+        reached_twice = twice.drafter.append("g", index, position, pack(log[position : position + length]))
         twice.drafter.append("g", index, 0, pack(log[:position]))
-        assert told == reached
+        assert reached_twice == reached
         known[index] = reached
     assert plain.drafter.known("g") == twice.drafter.known("g")
     for index, log in logs.items():
@@ -107,14 +107,14 @@ def test_behind_a_gap_a_response_goes_on_as_a_text_of_its_own() -> None:
 def test_a_request_that_comes_with_tokens_known_already_is_not_counted_twice() -> None:
     desk = Desk()
     desk.drafter.append("g", 0, 0, pack(RESPONSE))
-    before = desk.drafter.figures()["draft_bytes"]
+    before = desk.drafter.metrics()["draft_bytes"]
     slot = desk.open("g", 0, RESPONSE)
-    assert desk.drafter.figures()["draft_bytes"] <= before + 64 * (len(PROMPT) + len(RESPONSE))
+    assert desk.drafter.metrics()["draft_bytes"] <= before + 64 * (len(PROMPT) + len(RESPONSE))
     desk.step({slot: [1, 2, 3]})
     desk.close(slot)
-    bytes_once = desk.drafter.figures()["draft_bytes"]
+    bytes_once = desk.drafter.metrics()["draft_bytes"]
     again = desk.open("g", 0, [*RESPONSE, 1, 2, 3])
-    assert desk.drafter.figures()["draft_bytes"] == bytes_once
+    assert desk.drafter.metrics()["draft_bytes"] == bytes_once
     assert desk.drafter.known("g") == {0: len(RESPONSE) + 3}
     desk.close(again)
 
@@ -165,7 +165,7 @@ def test_idle_groups_go_when_memory_is_short_and_live_ones_stay() -> None:
     for number in range(60):
         desk.drafter.append(f"g{number}", 0, 0, chance.integers(0, 90, 400).astype("<i4").tobytes())
         desk.drafter.release(f"g{number}")
-    assert desk.drafter.figures()["draft_bytes"] <= 400_000
+    assert desk.drafter.metrics()["draft_bytes"] <= 400_000
     assert desk.drafter.known("g0") == {}
     assert desk.drafter.known("g59") == {0: 400}
     assert desk.play(slot, RESPONSE) < len(RESPONSE) / 5
@@ -177,7 +177,7 @@ def test_a_request_that_finds_no_memory_goes_on_without_drafts() -> None:
     chance = np.random.default_rng(2)
     for _ in range(40):
         desk.step({slot: [int(token) for token in chance.integers(0, 90, 100)]})
-    assert desk.drafter.figures()["draft_full"] == 1
+    assert desk.drafter.metrics()["draft_full"] == 1
     assert desk.step({slot: [1]})[slot] == []
     desk.close(slot)
 
@@ -186,7 +186,7 @@ def test_a_request_whose_group_finds_no_memory_at_all_disturbs_no_other_when_it_
     desk = Desk(memory_bytes=60_000)
     first = desk.open("full", 0)
     chance = np.random.default_rng(2)
-    while not desk.drafter.figures()["draft_full"]:
+    while not desk.drafter.metrics()["draft_full"]:
         # Every token twice in turn: this takes up even the last states.
         desk.step({first: [int(chance.integers(0, 90))]})
     poor = desk.open("poor", 0)
@@ -197,22 +197,22 @@ def test_a_request_whose_group_finds_no_memory_at_all_disturbs_no_other_when_it_
     desk.close(poor)
     again = desk.open("poor", 0)
     assert desk.play(again, RESPONSE) < len(RESPONSE) / 3
-    figures = desk.drafter.figures()
-    assert figures["tokens_refs_1"] >= len(RESPONSE)
+    metrics = desk.drafter.metrics()
+    assert metrics["tokens_refs_1"] >= len(RESPONSE)
 
 
-def test_the_figures_add_up() -> None:
+def test_the_metrics_add_up() -> None:
     desk = Desk()
     desk.drafter.append("g", 1, 0, pack(RESPONSE))
     desk.drafter.append("g", 2, 0, pack(OTHER))
     steps = desk.play(desk.open("g", 0), RESPONSE[:200] + OTHER[:200])
-    figures = desk.drafter.figures()
+    metrics = desk.drafter.metrics()
     for kind in ("drafted", "accepted"):
-        assert figures[f"{kind}_tokens"] == sum(
-            figures[f"{kind}_{s}"] for s in ("own", "siblings", "earlier", "prompt")
+        assert metrics[f"{kind}_tokens"] == sum(
+            metrics[f"{kind}_{origin}"] for origin in ("own", "siblings", "earlier", "prompt")
         )
-    assert 0 < figures["accepted_tokens"] <= figures["drafted_tokens"]
-    assert figures["steps_refs_2"] == steps
-    assert figures["tokens_refs_2"] == 400
-    assert 0 < figures["draft_steps"] <= steps
-    assert figures["draft_seconds"] > 0
+    assert 0 < metrics["accepted_tokens"] <= metrics["drafted_tokens"]
+    assert metrics["steps_refs_2"] == steps
+    assert metrics["tokens_refs_2"] == 400
+    assert 0 < metrics["draft_steps"] <= steps
+    assert metrics["draft_seconds"] > 0

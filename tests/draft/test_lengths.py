@@ -35,7 +35,7 @@ def test_drafts_are_long_where_they_cost_nothing_and_none_where_they_cost_a_step
     assert drafted(dear) < 0.1
 
 
-def test_a_source_that_is_always_wrong_is_not_drafted_from_for_long() -> None:
+def test_an_origin_that_is_always_wrong_is_not_drafted_from_for_long() -> None:
     desk = taught(Desk(adaptive=True), 0.1)
     chance = np.random.default_rng(9)
     desk.drafter.append("g", 1, 0, pack(list(range(40)) * 20))
@@ -44,16 +44,16 @@ def test_a_source_that_is_always_wrong_is_not_drafted_from_for_long() -> None:
     assert sum(lengths[-100:]) < 0.3 * sum(lengths[:100])
 
 
-def test_what_weighs_more_is_drafted_longer() -> None:
+def test_what_is_more_important_is_drafted_longer() -> None:
     desk = taught(Desk(adaptive=True), 0.35)
     desk.drafter.append("g", 9, 0, pack(RESPONSE))
-    heavy, light = desk.open("g", 0), desk.open("g", 1)
-    desk.drafter.weigh(heavy, 4.0)
-    lengths = {heavy: 0, light: 0}
+    important, plain = desk.open("g", 0), desk.open("g", 1)
+    desk.drafter.set_importance(important, 4.0)
+    lengths = {important: 0, plain: 0}
     for token in RESPONSE[:100]:
-        for slot, draft in desk.step({heavy: [token], light: [token]}).items():
+        for slot, draft in desk.step({important: [token], plain: [token]}).items():
             lengths[slot] += len(draft)
-    assert lengths[heavy] > 1.2 * lengths[light]
+    assert lengths[important] > 1.2 * lengths[plain]
 
 
 def test_costs_that_change_while_it_runs_change_the_drafts() -> None:

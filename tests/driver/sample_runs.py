@@ -143,7 +143,7 @@ class Simulation:
         used = sum(self._blocks(running) for running in worker.running)
         if room > 0:
             free = self.shape.blocks - used
-            ask = ClaimQuery(
+            query = ClaimQuery(
                 version=VERSION,
                 lanes=(SHARED_LANE,),
                 slots=room,
@@ -152,7 +152,7 @@ class Simulation:
                 quantum=self.shape.quantum,
                 context_tokens=8192,
             )
-            claims = self.queue.claim(worker.id, ask, self.now)
+            claims = self.queue.claim(worker.id, query, self.now)
             worker.running += [Running(claim, claim.generated, claim.generated) for claim in claims]
         self._generate(worker)
 
@@ -210,8 +210,8 @@ class Simulation:
 
     def _must_go(self, worker: Worker, running: Running) -> bool:
         over = running.length - running.start >= self.shape.quantum
-        pulse = self.queue.pulse(worker.id, VERSION, (SHARED_LANE,))
-        return over and pulse.waiting > 0 and self.random.random() < 0.08
+        fleet_load = self.queue.fleet_load(worker.id, VERSION, (SHARED_LANE,))
+        return over and fleet_load.waiting > 0 and self.random.random() < 0.08
 
     def _delta(self, running: Running, new: int) -> Delta:
         tokens = pack_tokens(self.random.randrange(32_000) for _ in range(new))
@@ -255,9 +255,18 @@ class Simulation:
                 drafting="on" if drafts else "",
                 drafts=drafts,
             )
-        pulse, progress = self.queue.pulse(self.workers[0].id, VERSION, (SHARED_LANE,)), self.queue.progress(0)
+        fleet_load, progress = (
+            self.queue.fleet_load(self.workers[0].id, VERSION, (SHARED_LANE,)),
+            self.queue.progress(0),
+        )
         return SampleLine(
-            self.now, pulse.waiting, pulse.inflight, progress.closed, progress.requests, progress.tokens, workers
+            self.now,
+            fleet_load.waiting,
+            fleet_load.inflight,
+            progress.closed,
+            progress.requests,
+            progress.tokens,
+            workers,
         )
 
 

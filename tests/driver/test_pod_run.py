@@ -184,10 +184,10 @@ def test_probes_and_figures_are_served(pods: PodBench) -> None:
     driver = pods.driver()
     pods.bench.until(lambda: "0/96 requests" in driver.log, "the first line of progress")
     assert driver.get("/readyz") == (200, "ok\n")
-    status, figures = driver.get("/metrics")
+    status, metrics = driver.get("/metrics")
     assert status == 200
-    assert 'openseer_requests{state="waiting"} 96.0' in figures
-    assert 'openseer_workers{state="busy"} 0.0' in figures
+    assert 'openseer_requests{state="waiting"} 96.0' in metrics
+    assert 'openseer_workers{state="busy"} 0.0' in metrics
 
     pods.worker()
     pods.until_results(5)
@@ -216,11 +216,11 @@ def test_wrong_prompts_are_told_in_one_line_before_anything_starts(away: PodBenc
     driver = away.driver()
 
     assert driver.wait() == 2
-    told = driver.termination_file.read_text()
-    assert told.startswith("error: prompts.jsonl: 3 problems: prompts.jsonl line 1: lengths: missing")
-    assert "; prompts.jsonl line 2: not valid JSON" in told
-    assert "\n" not in told
-    assert told in driver.log
+    message = driver.termination_file.read_text()
+    assert message.startswith("error: prompts.jsonl: 3 problems: prompts.jsonl line 1: lengths: missing")
+    assert "; prompts.jsonl line 2: not valid JSON" in message
+    assert "\n" not in message
+    assert message in driver.log
     assert not away.bench.run.path.exists()
 
 

@@ -55,14 +55,14 @@ class Server:
         """Starts the command and returns when the API listens; from the second time on at the same address."""
         process = self.bench.start("serve", "job.yaml", "--json", "--port", str(self.port))
         assert process.stdout is not None
-        said: list[str] = []
+        lines: list[str] = []
         for line in process.stdout:
-            said.append(line)
+            lines.append(line)
             if line.startswith("{"):
                 self.port = int(json.loads(line)["url"].rsplit(":", 1)[1])
                 self.process = process
                 return
-        raise AssertionError("".join(said))
+        raise AssertionError("".join(lines))
 
     @property
     def url(self) -> str:

@@ -15,6 +15,9 @@ FOLDERS = (*SOURCE_ROOTS, "tests", "benchmarks", "examples", "docs", "crds", "ch
 CODE = (".py", ".lua", ".sh")
 TEXT = (*CODE, ".md", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".css", ".js", ".j2", "")
 MOST_LINES = 400
+MOST_MODULES = 16
+MIRRORED = {"Rollout"}
+"""Names that two protocols have: TRL and verl each call what generates a rollout."""
 
 
 def files() -> Iterator[Path]:
@@ -33,6 +36,7 @@ def named(path: Path) -> str:
 
 CODE_FILES = sorted(path for path in files() if path.suffix in CODE)
 PYTHON_FILES = [path for path in CODE_FILES if path.suffix == ".py"]
+PACKAGES = [path for path in PYTHON_FILES if path.name == "__init__.py" and path.parts[-3] != "benchmarks"]
 TEXT_FILES = sorted(path for path in files() if path.suffix in TEXT and path.name != "LICENSE")
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
@@ -45,6 +49,43 @@ def test_a_code_file_has_at_most_400_lines(path: Path) -> None:
 @pytest.mark.parametrize("path", PYTHON_FILES, ids=named)
 def test_a_module_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in PYTHON_FILES}), ids=named)
+def test_a_folder_holds_at_most_sixteen_modules(folder: Path) -> None:
+    assert len([path for path in PYTHON_FILES if path.parent == folder and path.name != "__init__.py"]) <= MOST_MODULES
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=named)
+def test_a_package_says_what_to_read_and_where_its_tests_are(path: Path) -> None:
+    text = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split())
+    assert "Read " in text
+    for folder in re.findall(r"tests/[\w./]+\w", text.partition("Tests:")[2]) or ["no tests named"]:
+        assert (ROOT / folder).exists(), folder
+
+
+def test_a_public_class_name_stands_for_one_class() -> None:
+    places: dict[str, list[str]] = {}
+    for path in PYTHON_FILES:
+        if path.relative_to(ROOT).parts[0] in SOURCE_ROOTS:
+            for name in public_types(ast.parse(path.read_text(encoding="utf-8"))):
+                places.setdefault(name, []).append(named(path))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1 and name not in MIRRORED} == {}
+
+
+def public_types(module: ast.Module) -> Iterator[str]:
+    """Classes, and aliases of types (CamelCase names that are assigned to)."""
+    for node in module.body:
+        match node:
+            case (
+                ast.ClassDef(name=name)
+                | ast.Assign(targets=[ast.Name(id=name)])
+                | ast.AnnAssign(target=ast.Name(id=name))
+            ):
+                if name[0].isupper() and not name.isupper() and "_" not in name:
+                    yield name
+            case _:
+                pass
 
 
 def test_tests_are_no_packages_and_operator_hides_no_standard_module() -> None:

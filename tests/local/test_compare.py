@@ -41,9 +41,9 @@ def test_every_run_is_set_against_the_first(comparison: Comparison) -> None:
 
     assert [run.policy for run in comparison.runs] == ["context-aware", "fifo"]
     assert set(seer.relative.values()) == {1.0}
-    ratio = first_come.figures["makespan_seconds"] / seer.figures["makespan_seconds"]
+    ratio = first_come.metrics["makespan_seconds"] / seer.metrics["makespan_seconds"]
     assert first_come.relative["makespan_seconds"] == pytest.approx(ratio)
-    assert first_come.figures["acceptance_length"] == 1.0
+    assert first_come.metrics["acceptance_length"] == 1.0
     assert comparison.notes == ()
 
 

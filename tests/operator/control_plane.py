@@ -23,7 +23,7 @@ def programs() -> Path | None:
     cache = Path(os.environ.get("OPENSEER_CACHE", Path.home() / ".cache/openseer"))
     named = os.environ.get("KUBEBUILDER_ASSETS")
     folders = [Path(named)] if named else sorted((cache / "programs").glob("*"))
-    found = [one for one in folders if all((one / name).exists() for name in ("etcd", "kube-apiserver"))]
+    found = [folder for folder in folders if all((folder / name).exists() for name in ("etcd", "kube-apiserver"))]
     return found[-1] if found else None
 
 
@@ -79,11 +79,11 @@ class ControlPlane:
         process.kill()
         process.wait()
 
-    def hold(self) -> None:
+    def freeze(self) -> None:
         """The API server keeps its connections and answers nothing …"""
         self._running["api"].send_signal(signal.SIGSTOP)
 
-    def go_on(self) -> None:
+    def unfreeze(self) -> None:
         """… until now."""
         self._running["api"].send_signal(signal.SIGCONT)
 

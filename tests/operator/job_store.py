@@ -8,14 +8,15 @@ from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
 from openseer_core.queue.messages import Claim, ClaimQuery, Delta
 from openseer_core.tokens import pack_logprobs, pack_tokens
-from openseer_core.worker.heartbeat import Heartbeat
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
+from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.port import Store
 from openseer_store.redis_link import RedisLink
 
 ANN, BOB = WorkerId("worker-0", "ann"), WorkerId("worker-1", "bob")
-_ASK = ClaimQuery("v1", (SHARED_LANE,), 8, 10**6, 16, quantum=512, context_tokens=8192, slack=8)
+_QUERY = ClaimQuery("v1", (SHARED_LANE,), 8, 10**6, 16, quantum=512, context_tokens=8192, slack=8)
 
 
 class JobStore:
@@ -37,9 +38,9 @@ class JobStore:
         await self.store.close()
         await self._redis.__aexit__(None, None, None)
 
-    async def say(self, worker: WorkerId, state: str, **figures: float | int | str) -> None:
+    async def heartbeat(self, worker: WorkerId, state: str, **metrics: float | int | str) -> None:
         """A heartbeat."""
-        await self.store.heartbeat(worker, Heartbeat(state, figures))
+        await self.store.heartbeat(worker, Heartbeat(WorkerState(state), WorkerMetrics(metrics)))
 
     async def submit(self, name: str, batch: int = 0) -> list[Claim]:
         """A group of two requests, which ANN takes at once."""
@@ -55,22 +56,22 @@ class JobStore:
             enqueued_at=0.0,
         )
         await self.store.submit([spec])
-        return await self.store.claim(ANN, _ASK)
+        return await self.store.claim(ANN, _QUERY)
 
     async def extend(self, claim: Claim, count: int) -> None:
         """ANN has generated the first `count` tokens of a request."""
         delta = Delta(claim.request, claim.fence, 0, pack_tokens(range(count)), pack_logprobs([0.0] * count))
         await self.store.extend(ANN, [delta], [], lease_seconds=60.0, version="v1", lanes=(SHARED_LANE,))
 
-    async def command(self, *words: str) -> Any:
+    async def command(self, *arguments: str) -> Any:
         """As somebody who keeps no connection."""
         link = RedisLink(self.url, "{beside}")
         try:
-            return await link.command(*words)
+            return await link.command(*arguments)
         finally:
             await link.close()
 
-    def send(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """A signal to the server."""
         assert self._redis.pid is not None
         kill(self._redis.pid, number)

@@ -13,7 +13,7 @@ from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_operator.kube.api import Api, NotThereError
 from openseer_store.connect import open_store
 from tests.operator.job_store import JobStore
-from tests.operator.whole_process import members, operator, submit, until
+from tests.operator.whole_process import components, operator, submit, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -26,7 +26,7 @@ async def get(url: str) -> tuple[int, str]:
 async def test_a_job_gets_its_pods_rests_without_writes_scales_suspends_and_goes(api: Api, kubeconfig: Path) -> None:
     async with operator(kubeconfig, 18180) as process:
         job = await submit(api, workers={"replicas": 2})
-        await until(lambda: _equal(members(api, job), {"driver", "worker-0", "worker-1"}))
+        await until(lambda: _equal(components(api, job), {"driver", "worker-0", "worker-1"}))
         await until(lambda: _current(api, job, 2))
         await asyncio.sleep(1.0)
         before = (await api.get("RolloutJob", "default", job))["metadata"]["resourceVersion"]
@@ -34,11 +34,11 @@ async def test_a_job_gets_its_pods_rests_without_writes_scales_suspends_and_goes
         assert (await api.get("RolloutJob", "default", job))["metadata"]["resourceVersion"] == before
 
         await api.delete("Pod", "default", f"{job}-worker-0", at_once=True)
-        await until(lambda: _equal(members(api, job), {"driver", "worker-0", "worker-1"}))
+        await until(lambda: _equal(components(api, job), {"driver", "worker-0", "worker-1"}))
         await api.merge("RolloutJob", "default", job, {"spec": {"workers": {"replicas": 1}}})
-        await until(lambda: _equal(members(api, job), {"driver", "worker-0"}))
+        await until(lambda: _equal(components(api, job), {"driver", "worker-0"}))
         await api.merge("RolloutJob", "default", job, {"spec": {"suspend": True}})
-        await until(lambda: _equal(members(api, job), set()))
+        await until(lambda: _equal(components(api, job), set()))
         redis = await api.get("StatefulSet", "default", f"{job}-redis")
         assert redis["spec"]["replicas"] == 0
 
@@ -59,9 +59,9 @@ async def test_a_job_gets_its_pods_rests_without_writes_scales_suspends_and_goes
 async def test_a_job_in_a_store_that_is_down_is_let_go_only_in_time(api: Api, kubeconfig: Path) -> None:
     async with operator(kubeconfig, 18181):
         job = await submit(api, store={"url": "redis://127.0.0.1:1/0"}, workers={"replicas": 1})
-        await until(lambda: _equal(members(api, job), {"driver", "worker-0"}))
+        await until(lambda: _equal(components(api, job), {"driver", "worker-0"}))
         await api.delete("RolloutJob", "default", job)
-        await until(lambda: _equal(members(api, job), set()))
+        await until(lambda: _equal(components(api, job), set()))
         assert (await api.get("RolloutJob", "default", job))["metadata"]["finalizers"] == ["openseer.dev/store"]
 
 
@@ -71,14 +71,14 @@ async def test_a_serving_job_has_no_driver_and_no_worker_while_its_trainer_has_t
 ) -> None:
     async with operator(kubeconfig, 18182):
         job = await submit(api, mode="serve", store={"url": server.url}, workers={"replicas": 2})
-        await until(lambda: _equal(members(api, job), {"worker-0", "worker-1"}))
+        await until(lambda: _equal(components(api, job), {"worker-0", "worker-1"}))
         store = await open_store(server.url, job)
         try:
             assert await store.swap_fleet_spec(FleetSpec(revision=1, rest="stop"))
-            await until(lambda: _equal(members(api, job), set()))
+            await until(lambda: _equal(components(api, job), set()))
             await until(lambda: _reason(api, job, "Released"))
             assert await store.swap_fleet_spec(FleetSpec(revision=2))
-            await until(lambda: _equal(members(api, job), {"worker-0", "worker-1"}))
+            await until(lambda: _equal(components(api, job), {"worker-0", "worker-1"}))
             await store.open_batch(OpenBatch("initial", "{}"))
         finally:
             await store.close()

@@ -38,12 +38,12 @@ async def operator(kubeconfig: Path, port: int, **settings: str) -> AsyncGenerat
             await process.wait()
 
 
-async def until(true: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_SECONDS) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float = PATIENCE_SECONDS) -> None:
     """Waits for something that must come true; what cannot be asked yet has not."""
     async with asyncio.timeout(seconds):
         while True:
             try:
-                if await true():
+                if await condition():
                     return
             except (KubeApiError, aiohttp.ClientError, OSError, KeyError):
                 pass  # not yet
@@ -64,7 +64,7 @@ async def submit(api: Api, namespace: str = "default", **spec: Any) -> str:
     return name
 
 
-async def members(api: Api, job: str, namespace: str = "default") -> set[str]:
+async def components(api: Api, job: str, namespace: str = "default") -> set[str]:
     """Of the pods that the job has: driver, worker-0, …"""
     found: set[str] = set()
     async for page in api.pages("Pod", (namespace,), f"openseer.dev/job={job}"):

@@ -66,8 +66,8 @@ def test_clients_that_say_nothing_take_no_more_than_the_bounded_number_of_thread
     time.sleep(0.3)
     with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
         get(pod.port, "/healthz")
-    for one in silent:
-        one.close()
+    for connection in silent:
+        connection.close()
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:

@@ -1,6 +1,7 @@
-"""Short ways to say what store tests need: groups, asks, deltas and finishes."""
+"""Short ways to say what store tests need: a clock, groups, claim queries, deltas and finishes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
@@ -15,6 +16,16 @@ ANN = WorkerId("ann", "1")
 BOB = WorkerId("bob", "1")
 NO_PROBE = Priority(base=0.0)
 PROBE = Priority(base=0.0, probe=PROBES_FIRST)
+
+
+@dataclass
+class Clock:
+    """Time that stands still until a test moves it."""
+
+    seconds: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
 
 
 def group(
@@ -51,7 +62,7 @@ def group(
     )
 
 
-def ask(
+def query(
     slots: int = 100,
     *,
     blocks: int = 10_000,

@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,9 @@ from openseer_store.embedded import EmbeddedRedis
 from openseer_store.memory import MemoryStore
 from openseer_store.port import Store
 from openseer_store.redis_store import RedisStore
+from tests.store.builders import Clock
 
 _jobs = itertools.count()
-
-
-@dataclass
-class Clock:
-    """Time that stands still until a test moves it."""
-
-    seconds: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,9 @@ from openseer_core.queue.batch import GroupEnd, OpenBatch
 from openseer_core.queue.messages import APPEND, WriteOutcome
 from openseer_core.queue.states import Event, State, Status
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.worker.heartbeat import Heartbeat
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_store.port import Store
-from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
-from tests.store.conftest import Clock
+from tests.store.builders import ANN, BOB, Clock, delta, extend, finish, group, names, query, request, results, tokens
 
 
 async def opened(store: Store, version: str = "v1", key: str = "") -> int:
@@ -41,7 +40,7 @@ async def test_a_sealed_batch_takes_no_new_group_and_knows_its_old_ones(store: S
 async def test_the_end_of_a_group_is_told_with_what_became_of_its_requests(store: Store, clock: Clock) -> None:
     batch = await opened(store)
     await store.submit([group("a", 3, batch=batch)])
-    claims = await store.claim(ANN, ask())
+    claims = await store.claim(ANN, query())
     await store.complete(ANN, [finish(claims[0], 5), finish(claims[1], 2, status=Status.INFRA_FAILED)])
     clock.seconds += 3
     await store.end_groups([GroupId(batch, "a")], Event.CANCEL)
@@ -55,27 +54,27 @@ async def test_the_end_of_a_group_is_told_with_what_became_of_its_requests(store
 
 async def test_cancelling_one_request_leaves_its_siblings_alone(store: Store) -> None:
     await store.submit([group("a", 3)])
-    [claim] = await store.claim(ANN, ask(1))
+    [claim] = await store.claim(ANN, query(1))
     assert await store.end_groups([GroupId(0, "a"), GroupId(0, "nobody")], Event.CANCEL, 0) == 1
     assert (await extend(store, ANN, [delta(claim, 1)])).replies[0].outcome is WriteOutcome.LOST
-    assert names(await store.claim(ANN, ask())) == ["a/1", "a/2"]
+    assert names(await store.claim(ANN, query())) == ["a/1", "a/2"]
     [ended] = await results(store)
     assert (ended.request, ended.reason.value) == (request("a/0"), "cancelled")
 
 
 async def test_a_finished_request_goes_on_with_what_was_appended(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     await store.complete(ANN, [finish(claim, 4)])
     clock.seconds += 60
     assert await store.go_on(request("a/0"), 0, tokens(4, 2))
     assert await store.go_on(request("a/0"), 0, tokens(4, 2))
-    [again] = await store.claim(ANN, ask())
+    [again] = await store.claim(ANN, query())
     assert (again.tokens, again.fence > claim.fence) == (tokens(0, 6), True)
     await store.complete(ANN, [finish(again, 3)])
     first, second = await results(store)
     assert (first.turn, first.tokens, second.turn, second.tokens) == (0, tokens(0, 4), 1, tokens(0, 9))
-    assert [(one.event, one.start, one.end) for one in second.chunks] == [
+    assert [(chunk.event, chunk.start, chunk.end) for chunk in second.chunks] == [
         ("complete", 0, 4),
         (APPEND, 4, 6),
         ("complete", 6, 9),
@@ -91,7 +90,7 @@ async def test_a_finished_request_goes_on_with_what_was_appended(store: Store, c
 
 async def test_no_lease_is_held_while_an_environment_works(store: Store) -> None:
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     await store.complete(ANN, [finish(claim, 4)])
     assert (await store.load()).running == 0
     assert (await store.record(request("a/0"))).state is State.DONE
@@ -100,7 +99,7 @@ async def test_no_lease_is_held_while_an_environment_works(store: Store) -> None
 async def test_carried_groups_wait_and_go_on_in_the_batch_that_takes_them(store: Store) -> None:
     one, two = await opened(store), await opened(store, "v2")
     await store.submit([group("a", 2, batch=one), group("b", 1, batch=one)])
-    done, half, whole = await store.claim(ANN, ask())
+    done, half, whole = await store.claim(ANN, query())
     await store.complete(ANN, [finish(done, 5), finish(whole, 1)])
     await extend(store, ANN, [delta(half, 3)])
     everything = [GroupId(one, "a"), GroupId(one, "b"), GroupId(one, "nobody")]
@@ -108,12 +107,12 @@ async def test_carried_groups_wait_and_go_on_in_the_batch_that_takes_them(store:
     assert await store.carry(everything, PARKED_BATCH, "v1") == 0
     assert [result.status.value for result in await results(store, one)] == ["ok", "ok", "carried_over"]
     assert (await store.progress(one)).groups_carried == 1
-    assert await store.claim(BOB, ask(version="v2")) == []
+    assert await store.claim(BOB, query(version="v2")) == []
     await store.forget(one)
     parked = [GroupId(PARKED_BATCH, name) for name in await store.group_names(PARKED_BATCH, 0, 10)]
     assert await store.carry(parked, two, "v2") == 1
     assert await store.group_names(PARKED_BATCH, 0, 10) == []
-    [claim] = await store.claim(BOB, ask(version="v2"))
+    [claim] = await store.claim(BOB, query(version="v2"))
     assert (str(claim.request), claim.tokens) == (f"{two}/a/1", tokens(0, 3))
     await store.complete(BOB, [finish(claim, 2)])
     kept, grown = await results(store, two)
@@ -124,7 +123,7 @@ async def test_carried_groups_wait_and_go_on_in_the_batch_that_takes_them(store:
 async def test_groups_that_are_too_old_are_not_taken_over(store: Store) -> None:
     one, two = await opened(store), await opened(store, "v3")
     await store.submit([group("a-old", 1, batch=one), group("b-new", 1, batch=one)])
-    [claim] = await store.claim(ANN, ask(1))
+    [claim] = await store.claim(ANN, query(1))
     await store.give_back(ANN, [delta(claim, 3)])
     await store.carry([GroupId(one, "a-old"), GroupId(one, "b-new")], PARKED_BATCH, "v1")
     parked = [GroupId(PARKED_BATCH, name) for name in await store.group_names(PARKED_BATCH, 0, 10)]
@@ -137,12 +136,12 @@ async def test_groups_that_are_too_old_are_not_taken_over(store: Store) -> None:
 async def test_unfinished_work_goes_on_with_other_weights_and_its_leases_are_void(store: Store) -> None:
     batch = await opened(store)
     await store.submit([group("a", 2, batch=batch)])
-    running, _ = await store.claim(ANN, ask())
+    running, _ = await store.claim(ANN, query())
     await extend(store, ANN, [delta(running, 3)])
     await store.change_version(batch, "v2")
     assert (await extend(store, ANN, [delta(running, 1)])).replies[0].outcome is WriteOutcome.LOST
-    assert await store.claim(ANN, ask()) == []
-    assert len(await store.claim(BOB, ask(version="v2"))) == 2
+    assert await store.claim(ANN, query()) == []
+    assert len(await store.claim(BOB, query(version="v2"))) == 2
     record = await store.batch(batch)
     assert record is not None
     assert record.version == "v2"
@@ -152,8 +151,8 @@ async def test_groups_submitted_after_a_change_are_for_the_batchs_own_version(st
     batch = await opened(store)
     await store.change_version(batch, "v2")
     await store.submit([group("late", 1, batch=batch, version="v1")])
-    assert await store.claim(ANN, ask(version="v1")) == []
-    [claim] = await store.claim(ANN, ask(version="v2"))
+    assert await store.claim(ANN, query(version="v1")) == []
+    [claim] = await store.claim(ANN, query(version="v2"))
     await store.complete(ANN, [finish(claim, 2)])
     [result] = await results(store, batch)
     assert (result.version, result.chunks[0].version) == ("v2", "v2")
@@ -173,7 +172,7 @@ async def test_the_latest_verdict_on_a_group_counts(store: Store) -> None:
 async def test_a_forgotten_batch_leaves_its_counts_and_nothing_else(store: Store) -> None:
     batch = await opened(store, key="k")
     await store.submit([group(f"g{number}", 2, batch=batch) for number in range(40)])
-    claims = await store.claim(ANN, ask(10))
+    claims = await store.claim(ANN, query(10))
     await store.complete(ANN, [finish(claim, 3) for claim in claims[:5]])
     await store.forget(batch)
     assert await store.batches() == []
@@ -192,12 +191,12 @@ async def test_a_forgotten_batch_leaves_its_counts_and_nothing_else(store: Store
 async def test_a_group_grows_by_whoever_owns_its_batch(store: Store) -> None:
     batch = await opened(store)
     await store.submit([group("a", 1, batch=batch)])
-    assert len(await store.claim(ANN, ask())) == 1
+    assert len(await store.claim(ANN, query())) == 1
     grown = group("a", 3, batch=batch)
     await store.grow(grown, 1)
     await store.grow(grown, 1)
     assert (await store.progress(batch)).requests == 3
-    assert names(await store.claim(ANN, ask())) == ["a/1", "a/2"]
+    assert names(await store.claim(ANN, query())) == ["a/1", "a/2"]
 
 
 async def test_orders_are_swapped_only_by_who_has_seen_the_latest(store: Store) -> None:
@@ -211,17 +210,17 @@ async def test_orders_are_swapped_only_by_who_has_seen_the_latest(store: Store) 
 
 async def test_what_waits_is_told_by_version(store: Store) -> None:
     await store.submit([group("a", 3, version="v1"), group("b", 2, version="v2:x")])
-    await store.claim(ANN, ask(1))
+    await store.claim(ANN, query(1))
     load = await store.load()
     assert (load.waiting, load.running) == ({"v1": 2, "v2:x": 2}, 1)
 
 
 async def test_time_that_workers_were_idle_and_busy_is_summed_over_boots_and_departures(store: Store) -> None:
-    await store.heartbeat(ANN, Heartbeat("idle", idle_seconds=2.0))
-    await store.heartbeat(ANN, Heartbeat("busy", idle_seconds=3.5, busy_seconds=1.0))
-    await store.heartbeat(ANN, Heartbeat("busy", idle_seconds=3.5, busy_seconds=1.0))
+    await store.heartbeat(ANN, Heartbeat(WorkerState.IDLE, idle_seconds=2.0))
+    await store.heartbeat(ANN, Heartbeat(WorkerState.BUSY, idle_seconds=3.5, busy_seconds=1.0))
+    await store.heartbeat(ANN, Heartbeat(WorkerState.BUSY, idle_seconds=3.5, busy_seconds=1.0))
     await store.deregister(ANN)
-    await store.heartbeat(WorkerId("ann", "2"), Heartbeat("idle", idle_seconds=0.5))
-    await store.heartbeat(BOB, Heartbeat("busy", busy_seconds=4.0))
+    await store.heartbeat(WorkerId("ann", "2"), Heartbeat(WorkerState.IDLE, idle_seconds=0.5))
+    await store.heartbeat(BOB, Heartbeat(WorkerState.BUSY, busy_seconds=4.0))
     load = await store.load()
     assert (load.idle_seconds, load.busy_seconds) == (4.0, 5.0)

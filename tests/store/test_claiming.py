@@ -5,140 +5,139 @@ import pytest
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.group import Priority
 from openseer_core.queue.messages import Rescore, WriteOutcome
-from openseer_core.worker.heartbeat import Heartbeat
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_store.port import Store
-from tests.store.builders import ANN, BOB, PROBE, ask, delta, extend, finish, group, names
-from tests.store.conftest import Clock
+from tests.store.builders import ANN, BOB, PROBE, Clock, delta, extend, finish, group, names, query
 
 
 async def test_the_group_with_the_lowest_score_goes_first(store: Store) -> None:
     await store.submit([group("late", priority=Priority(2.0)), group("early", priority=Priority(1.0))])
-    assert names(await store.claim(ANN, ask(3))) == ["early/0", "early/1", "late/0"]
+    assert names(await store.claim(ANN, query(3))) == ["early/0", "early/1", "late/0"]
 
 
 async def test_groups_of_one_score_go_by_name(store: Store) -> None:
     await store.submit([group("b", 1), group("a", 1)])
-    assert names(await store.claim(ANN, ask())) == ["a/0", "b/0"]
+    assert names(await store.claim(ANN, query())) == ["a/0", "b/0"]
 
 
 async def test_probes_go_before_all_others(store: Store) -> None:
     await store.submit([group("a", 2, PROBE), group("b", 2, PROBE)])
-    assert names(await store.claim(ANN, ask())) == ["a/0", "b/0", "a/1", "b/1"]
+    assert names(await store.claim(ANN, query())) == ["a/0", "b/0", "a/1", "b/1"]
 
 
 async def test_a_probe_given_back_goes_on_before_others_but_after_shorter_probes(store: Store) -> None:
     await store.submit([group("a", 2, PROBE), group("b", 2, PROBE)])
-    [probe] = await store.claim(ANN, ask(1))
+    [probe] = await store.claim(ANN, query(1))
     await store.give_back(ANN, [delta(probe, 5)])
-    assert names(await store.claim(ANN, ask())) == ["b/0", "a/0", "a/1", "b/1"]
+    assert names(await store.claim(ANN, query())) == ["b/0", "a/0", "a/1", "b/1"]
 
 
 async def test_ranks_order_requests_within_their_group(store: Store) -> None:
     await store.submit([group("a", ranks=(3.0, 1.0, 2.0))])
-    assert names(await store.claim(ANN, ask())) == ["a/1", "a/2", "a/0"]
+    assert names(await store.claim(ANN, query())) == ["a/1", "a/2", "a/0"]
 
 
 async def test_slope_moves_a_request_by_what_it_has_generated(store: Store) -> None:
     await store.submit([group("a", priority=Priority(0.0, slope=1.0)), group("b", 1, Priority(4.0))])
-    first, second = await store.claim(ANN, ask(2))
+    first, second = await store.claim(ANN, query(2))
     await store.give_back(ANN, [delta(first, 5), delta(second, 3)])
-    assert names(await store.claim(ANN, ask())) == ["a/1", "b/0", "a/0"]
+    assert names(await store.claim(ANN, query())) == ["a/1", "b/0", "a/0"]
 
 
 async def test_a_worker_claims_only_its_version(store: Store) -> None:
     await store.submit([group("new", 1, version="v2"), group("old", 1)])
-    assert names(await store.claim(ANN, ask(version="v2"))) == ["new/0"]
+    assert names(await store.claim(ANN, query(version="v2"))) == ["new/0"]
 
 
 async def test_a_lane_of_its_own_is_served_by_its_worker_only_and_without_fair_share(store: Store) -> None:
     await store.submit([group("a", lanes=("", "0", "0", "1"), size=4)])
     for worker in (ANN, BOB):
-        await store.heartbeat(worker, Heartbeat("idle"))
-    claims = await store.claim(ANN, ask(lanes=("0",), slack=0))
+        await store.heartbeat(worker, Heartbeat(WorkerState.IDLE))
+    claims = await store.claim(ANN, query(lanes=("0",), slack=0))
     assert names(claims) == ["a/1", "a/2"]
-    assert names(await store.claim(ANN, ask(lanes=("1", "")))) == ["a/3", "a/0"]
+    assert names(await store.claim(ANN, query(lanes=("1", "")))) == ["a/3", "a/0"]
 
 
 async def test_a_worker_gets_its_fair_share_and_slack(store: Store) -> None:
     await store.submit([group("a", 10)])
-    await store.heartbeat(BOB, Heartbeat("busy"))
-    assert len(await store.claim(ANN, ask(slack=1))) == 6
-    assert not await store.claim(ANN, ask(slack=1))
-    assert len(await store.claim(BOB, ask(slack=1))) == 4
+    await store.heartbeat(BOB, Heartbeat(WorkerState.BUSY))
+    assert len(await store.claim(ANN, query(slack=1))) == 6
+    assert not await store.claim(ANN, query(slack=1))
+    assert len(await store.claim(BOB, query(slack=1))) == 4
 
 
 async def test_draining_and_silent_workers_do_not_count_in_the_share(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 8)])
     for name in ("drains", "silent"):
-        await store.heartbeat(WorkerId(name, "1"), Heartbeat("idle"))
-    await store.heartbeat(WorkerId("drains", "1"), Heartbeat("draining"))
-    assert len(await store.claim(ANN, ask(slack=0))) == 4
+        await store.heartbeat(WorkerId(name, "1"), Heartbeat(WorkerState.IDLE))
+    await store.heartbeat(WorkerId("drains", "1"), Heartbeat(WorkerState.DRAINING))
+    assert len(await store.claim(ANN, query(slack=0))) == 4
     clock.seconds += 11
-    await store.claim(BOB, ask(0))
+    await store.claim(BOB, query(0))
     assert (await extend(store, BOB, [])).fleet_load.workers == 1
 
 
 async def test_a_worker_prefers_what_it_has_cached_among_the_first_of_a_group(store: Store) -> None:
     await store.submit([group("a", 6)])
-    claims = await store.claim(ANN, ask(4))
+    claims = await store.claim(ANN, query(4))
     await store.give_back(ANN, [delta(claim, 1) for claim in claims[2:]])
-    others = await store.claim(BOB, ask(1))
+    others = await store.claim(BOB, query(1))
     assert names(others) == ["a/2"]
     await store.give_back(BOB, [delta(others[0], 1)])
-    assert names(await store.claim(ANN, ask(1))) == ["a/3"]
+    assert names(await store.claim(ANN, query(1))) == ["a/3"]
     again = WorkerId(ANN.name, "2")
-    assert names(await store.claim(again, ask(1))) == ["a/2"]  # another boot has an empty cache
+    assert names(await store.claim(again, query(1))) == ["a/2"]  # another boot has an empty cache
 
 
 @pytest.mark.parametrize(("cached", "claimed"), [(3, "a/3"), (4, "a/0")])
 async def test_only_a_groups_first_four_waiting_requests_are_looked_at(store: Store, cached: int, claimed: str) -> None:
     await store.submit([group("a", 6)])
-    claims = await store.claim(ANN, ask(cached + 1))
+    claims = await store.claim(ANN, query(cached + 1))
     await store.give_back(ANN, [delta(claims[cached], 1)])
     await store.give_back(ANN, [delta(claim, 1) for claim in claims[:cached]])
-    others = await store.claim(BOB, ask(cached))  # prefers nothing, so takes the first ones
+    others = await store.claim(BOB, query(cached))  # prefers nothing, so takes the first ones
     await store.give_back(BOB, [delta(claim, 1) for claim in others])
-    assert names(await store.claim(ANN, ask(1))) == [claimed]
+    assert names(await store.claim(ANN, query(1))) == [claimed]
 
 
 async def test_a_worker_counts_until_it_was_silent_for_more_than_ten_seconds(store: Store, clock: Clock) -> None:
-    await store.heartbeat(ANN, Heartbeat("idle"))
+    await store.heartbeat(ANN, Heartbeat(WorkerState.IDLE))
     for seconds, workers in ((10.0, 2), (0.25, 1)):
         clock.seconds += seconds
-        await store.claim(BOB, ask(0))
+        await store.claim(BOB, query(0))
         assert (await extend(store, BOB, [])).fleet_load.workers == workers
 
 
 async def test_a_request_that_does_not_fit_does_not_block_a_smaller_one_behind_it(store: Store) -> None:
     large = group("a", 1, prompt_tokens=160)
     await store.submit([large, group("b", 1, prompt_tokens=16)])
-    assert names(await store.claim(ANN, ask(blocks=10))) == ["b/0"]
-    assert names(await store.claim(ANN, ask(blocks=11))) == ["a/0"]
+    assert names(await store.claim(ANN, query(blocks=10))) == ["b/0"]
+    assert names(await store.claim(ANN, query(blocks=11))) == ["a/0"]
 
 
 async def test_blocks_count_prompt_tokens_quantum_and_margin_up_to_the_end(store: Store) -> None:
     await store.submit([group("a", 4, prompt_tokens=16, max_tokens=24)])
-    assert not await store.claim(ANN, ask(blocks=1, quantum=1))
-    assert len(await store.claim(ANN, ask(blocks=2, quantum=16))) == 1
-    assert not await store.claim(ANN, ask(blocks=2, quantum=16, margin=1))
-    assert len(await store.claim(ANN, ask(blocks=3, quantum=100, margin=100))) == 1
-    assert len(await store.claim(ANN, ask(blocks=2, quantum=100, context_tokens=32))) == 1
+    assert not await store.claim(ANN, query(blocks=1, quantum=1))
+    assert len(await store.claim(ANN, query(blocks=2, quantum=16))) == 1
+    assert not await store.claim(ANN, query(blocks=2, quantum=16, margin=1))
+    assert len(await store.claim(ANN, query(blocks=3, quantum=100, margin=100))) == 1
+    assert len(await store.claim(ANN, query(blocks=2, quantum=100, context_tokens=32))) == 1
 
 
 async def test_a_claim_looks_only_at_the_first_sixteen_groups(store: Store) -> None:
     large = [group(f"{place:02}", 1, prompt_tokens=160) for place in range(16)]
     await store.submit([*large, group("small", 1)])
-    assert not await store.claim(ANN, ask(blocks=5))
-    await store.claim(BOB, ask(1))
-    assert names(await store.claim(ANN, ask(blocks=5))) == ["small/0"]
+    assert not await store.claim(ANN, query(blocks=5))
+    await store.claim(BOB, query(1))
+    assert names(await store.claim(ANN, query(blocks=5))) == ["small/0"]
 
 
 async def test_a_claim_tells_all_that_is_needed_to_go_on(store: Store) -> None:
     spec = group("a", 2, Priority(-7.5, 0.25, -3.0), ranks=(0.5, 1.5))
     await store.submit([spec])
-    [claim] = await store.claim(ANN, ask(1))
+    [claim] = await store.claim(ANN, query(1))
     await store.give_back(ANN, [delta(claim, 3)])
-    [again] = await store.claim(BOB, ask(1))
+    [again] = await store.claim(BOB, query(1))
     assert (again.request, again.prompt, again.generated) == (claim.request, spec.prompt, 3)
     assert (again.max_tokens, again.bias, again.sampling) == (spec.max_tokens, 0.5, "{}")
     assert (again.priority, again.view) == (spec.priority, spec.view())
@@ -147,17 +146,17 @@ async def test_a_claim_tells_all_that_is_needed_to_go_on(store: Store) -> None:
 
 async def test_a_finish_moves_all_waiting_siblings_at_once(store: Store) -> None:
     await store.submit([group("a", 3, Priority(0.0)), group("b", 3, Priority(5.0))])
-    [claim] = await store.claim(ANN, ask(1))
+    [claim] = await store.claim(ANN, query(1))
     rescore = Rescore(claim.view.with_finish(4), Priority(9.0))
     [reply] = await store.complete(ANN, [finish(claim, 4, rescore=rescore)])
     assert reply.outcome is WriteOutcome.OK
     assert reply.view == claim.view.with_finish(4)
-    assert names(await store.claim(ANN, ask(4))) == ["b/0", "b/1", "b/2", "a/1"]
+    assert names(await store.claim(ANN, query(4))) == ["b/0", "b/1", "b/2", "a/1"]
 
 
 async def test_a_stale_rescore_writes_nothing_and_brings_the_present_view(store: Store) -> None:
     await store.submit([group("a", 3)])
-    first, second, _ = await store.claim(ANN, ask())
+    first, second, _ = await store.claim(ANN, query())
     await store.complete(ANN, [finish(first, 4, rescore=Rescore(first.view.with_finish(4), Priority(1.0)))])
     late = Rescore(second.view.with_finish(6), Priority(2.0))
     [reply] = await store.complete(ANN, [finish(second, 6, rescore=late)])
@@ -173,7 +172,7 @@ async def test_a_stale_rescore_writes_nothing_and_brings_the_present_view(store:
 
 async def test_a_running_siblings_news_moves_its_group(store: Store) -> None:
     await store.submit([group("a", 2, Priority(0.0)), group("b", 2, Priority(5.0))])
-    [claim] = await store.claim(ANN, ask(1))
+    [claim] = await store.claim(ANN, query(1))
     news = Rescore(claim.view.with_running(80), Priority(8.0))
     reply = await extend(store, ANN, [delta(claim, 2)], [news])
     assert (reply.views, reply.fleet_load.best_waiting) == ((), 5.0)
@@ -183,9 +182,9 @@ async def test_a_running_siblings_news_moves_its_group(store: Store) -> None:
 
 async def test_the_pulse_tells_load_and_the_best_that_waits(store: Store) -> None:
     await store.submit([group("a", 3, Priority(2.0))])
-    await store.claim(ANN, ask(1))
-    await store.claim(BOB, ask(1))
-    pulse = (await extend(store, ANN, [])).fleet_load
-    assert (pulse.waiting, pulse.best_waiting, pulse.mine, pulse.inflight, pulse.workers) == (1, 2.0, 1, 2, 2)
-    await store.claim(ANN, ask(1))
+    await store.claim(ANN, query(1))
+    await store.claim(BOB, query(1))
+    load = (await extend(store, ANN, [])).fleet_load
+    assert (load.waiting, load.best_waiting, load.mine, load.inflight, load.workers) == (1, 2.0, 1, 2, 2)
+    await store.claim(ANN, query(1))
     assert (await extend(store, ANN, [])).fleet_load.best_waiting == float("inf")

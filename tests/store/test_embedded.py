@@ -16,7 +16,7 @@ from openseer_store import embedded
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.redis_link import RedisLink
-from tests.store.builders import ANN, ask, delta, extend, group, tokens
+from tests.store.builders import ANN, delta, extend, group, query, tokens
 
 pytestmark = pytest.mark.redis
 
@@ -72,13 +72,13 @@ async def test_a_folder_in_use_is_refused_with_its_holder(tmp_path: Path) -> Non
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ties a process to its parent")
 async def test_the_server_ends_when_its_parent_is_killed_and_loses_nothing(tmp_path: Path) -> None:
-    words = (sys.executable, "-c", PARENT, str(tmp_path))
-    parent = await asyncio.create_subprocess_exec(*words, stdout=subprocess.PIPE)
+    command = (sys.executable, "-c", PARENT, str(tmp_path))
+    parent = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     assert parent.stdout is not None
     url, pid = (await parent.stdout.readline()).decode().split()
     store = await open_store(url, "job")
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     await extend(store, ANN, [delta(claim, 5)])
     await store.close()
     parent.kill()

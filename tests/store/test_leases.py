@@ -7,16 +7,15 @@ from openseer_core.queue.group import GroupView, Priority
 from openseer_core.queue.messages import Delta, Rescore, WriteOutcome
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_store.port import Store
-from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
-from tests.store.conftest import Clock
+from tests.store.builders import ANN, BOB, Clock, delta, extend, finish, group, names, query, request, results, tokens
 
 
 async def test_extended_tokens_are_kept_and_the_lease_renewed(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     clock.seconds += 9
     reply = await extend(store, ANN, [delta(claim, 3)])
-    assert [(one.outcome, one.have) for one in reply.replies] == [(WriteOutcome.OK, 3)]
+    assert [(item.outcome, item.have) for item in reply.replies] == [(WriteOutcome.OK, 3)]
     clock.seconds += 9
     assert await store.reap(3) == 0
     assert (await store.record(claim.request)).tokens == tokens(0, 3)
@@ -25,7 +24,7 @@ async def test_extended_tokens_are_kept_and_the_lease_renewed(store: Store, cloc
 
 async def test_a_repeated_or_overlapping_delta_adds_only_what_is_new(store: Store) -> None:
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     for count in (3, 3, 5, 2):
         await extend(store, ANN, [delta(claim, count)])
     record = await store.record(claim.request)
@@ -35,9 +34,9 @@ async def test_a_repeated_or_overlapping_delta_adds_only_what_is_new(store: Stor
 
 async def test_a_gap_is_refused_and_tells_what_is_there(store: Store) -> None:
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     reply = await extend(store, ANN, [delta(claim, 2), delta(claim, 2, offset=4)])
-    assert [(one.outcome, one.have) for one in reply.replies] == [(WriteOutcome.OK, 2), (WriteOutcome.GAP, 2)]
+    assert [(item.outcome, item.have) for item in reply.replies] == [(WriteOutcome.OK, 2), (WriteOutcome.GAP, 2)]
     [back] = await store.give_back(ANN, [delta(claim, 1, offset=9)])
     [end] = await store.complete(ANN, [finish(claim, 1, offset=9)])
     assert (back.outcome, end.outcome) == (WriteOutcome.GAP, WriteOutcome.GAP)
@@ -46,18 +45,18 @@ async def test_a_gap_is_refused_and_tells_what_is_there(store: Store) -> None:
 
 async def test_a_reaped_lease_goes_to_another_worker_with_its_tokens(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     await extend(store, ANN, [delta(claim, 3)])
     clock.seconds += 11
-    [again] = await store.claim(BOB, ask())
+    [again] = await store.claim(BOB, query())
     assert (again.tokens, again.fence > claim.fence) == (tokens(0, 3), True)
 
 
 async def test_a_stale_worker_cannot_write(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     clock.seconds += 11
-    await store.claim(BOB, ask())
+    await store.claim(BOB, query())
     reply = await extend(store, ANN, [delta(claim, 3)])
     [back] = await store.give_back(ANN, [delta(claim, 3)])
     [end] = await store.complete(ANN, [finish(claim, 3)])
@@ -68,7 +67,7 @@ async def test_a_stale_worker_cannot_write(store: Store, clock: Clock) -> None:
 
 async def test_after_a_reap_and_before_the_next_claim_the_old_holder_has_lost_too(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     clock.seconds += 11
     assert await store.reap(3) == 1
     reply = await extend(store, ANN, [delta(claim, 3)])
@@ -85,18 +84,18 @@ async def test_a_write_to_a_group_that_is_not_there_is_lost(store: Store) -> Non
 
 async def test_giving_back_twice_changes_nothing_more(store: Store) -> None:
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     for _ in range(2):
         [reply] = await store.give_back(ANN, [delta(claim, 3)])
         assert (reply.outcome, reply.have) == (WriteOutcome.OK, 3)
     record = await store.record(claim.request)
     assert (record.state, [chunk.event for chunk in record.chunks]) == (State.QUEUED, ["give_back"])
-    assert names(await store.claim(BOB, ask())) == ["a/0"]
+    assert names(await store.claim(BOB, query())) == ["a/0"]
 
 
 async def test_completing_twice_gives_one_result(store: Store) -> None:
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     for _ in range(2):
         [reply] = await store.complete(ANN, [finish(claim, 3)])
         assert (reply.outcome, reply.have) == (WriteOutcome.OK, 3)
@@ -106,10 +105,10 @@ async def test_completing_twice_gives_one_result(store: Store) -> None:
 async def test_a_request_that_lost_too_many_leases_is_reported_as_failed(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     for _ in range(3):
-        [claim] = await store.claim(ANN, ask(max_losses=2))
+        [claim] = await store.claim(ANN, query(max_losses=2))
         await extend(store, ANN, [delta(claim, 2)])
         clock.seconds += 11
-    assert not await store.claim(ANN, ask(max_losses=2))
+    assert not await store.claim(ANN, query(max_losses=2))
     [result] = await results(store)
     assert (result.status, result.reason) == (Status.INFRA_FAILED, FinishReason.INFRA_FAILED)
     assert result.tokens == tokens(0, 6)
@@ -119,16 +118,16 @@ async def test_a_request_that_lost_too_many_leases_is_reported_as_failed(store: 
 
 async def test_taking_everything_back_counts_no_loss_however_many_there_are(store: Store) -> None:
     await store.submit([group("a", 150)])
-    assert len(await store.claim(ANN, ask(200))) == 150
+    assert len(await store.claim(ANN, query(200))) == 150
     assert await store.reap(0, everything=True) == 150
     assert (await extend(store, ANN, [])).fleet_load.inflight == 0
-    assert len(await store.claim(BOB, ask(200))) == 150
+    assert len(await store.claim(BOB, query(200))) == 150
 
 
 async def test_an_aborted_batch_ends_every_request_once_with_its_partial_tokens(store: Store) -> None:
     await store.submit([group(f"{place:02}", 2) for place in range(20)])
     await store.submit([group("other", 1, batch=1)])
-    done, running = await store.claim(ANN, ask(2))
+    done, running = await store.claim(ANN, query(2))
     await store.complete(ANN, [finish(done, 3)])
     await extend(store, ANN, [delta(running, 2)])
     assert await store.end(0) == 39
@@ -139,13 +138,13 @@ async def test_an_aborted_batch_ends_every_request_once_with_its_partial_tokens(
     assert len({result.request for result in ended}) == 40
     assert {result.tokens for result in ended if result.request == running.request} == {tokens(0, 2)}
     assert (await extend(store, ANN, [delta(running, 4)])).replies[0].outcome is WriteOutcome.LOST
-    assert names(await store.claim(ANN, ask())) == ["other/0"]
+    assert names(await store.claim(ANN, query())) == ["other/0"]
 
 
 @pytest.mark.parametrize("status", [Status.ABORTED, Status.INFRA_FAILED])
 async def test_a_worker_can_end_a_request_without_a_whole_response(store: Store, status: Status) -> None:
     await store.submit([group("a", 2)])
-    [claim] = await store.claim(ANN, ask(1))
+    [claim] = await store.claim(ANN, query(1))
     [reply] = await store.complete(ANN, [finish(claim, 3, status=status)])
     assert reply.view == claim.view  # says nothing of how long the group's responses are
     [result] = await results(store)

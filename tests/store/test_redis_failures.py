@@ -15,7 +15,7 @@ from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.redis_link import RedisLink
 from openseer_store.redis_store import FORGET_SECONDS
-from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, results, tokens
+from tests.store.builders import ANN, BOB, delta, extend, finish, group, query, results, tokens
 
 INFO = b"# Server\r\nredis_version:%s\r\nrun_id:abc\r\n"
 OK = b"+OK\r\n"
@@ -47,8 +47,8 @@ async def fake_server(answers: dict[bytes, bytes]) -> AsyncGenerator[str]:
 
 
 async def test_a_server_that_is_too_old_is_refused_at_once() -> None:
-    said = INFO % b"5.0.3"
-    async with fake_server({b"INFO": b"$%d\r\n%s\r\n" % (len(said), said)}) as url:
+    info = INFO % b"5.0.3"
+    async with fake_server({b"INFO": b"$%d\r\n%s\r\n" % (len(info), info)}) as url:
         with pytest.raises(
             StoreError, match=r"^redis at redis://127\.0\.0\.1:\d+/0 is version 5\.0\.3; openseer needs"
         ):
@@ -98,7 +98,7 @@ async def test_scripts_that_the_server_forgot_are_loaded_again(redis_url: str, j
     await store.submit([group("a", 1)])
     link = RedisLink(redis_url, "{other}")
     await link.command("SCRIPT", "FLUSH")
-    assert len(await store.claim(ANN, ask())) == 1
+    assert len(await store.claim(ANN, query())) == 1
     await link.close()
     await store.close()
 
@@ -153,7 +153,7 @@ async def test_a_restarted_server_issues_no_fence_twice(tmp_path: Path) -> None:
         async with EmbeddedRedis(tmp_path) as url:
             store = await open_store(url, "job")
             await store.submit([group("a", 1)])
-            [claim] = await store.claim(ANN, ask())
+            [claim] = await store.claim(ANN, query())
             fences.append(claim.fence)
             link = RedisLink(url, "{other}")
             keys = await link.command("KEYS", "{openseer:default/job}:*")
@@ -174,7 +174,7 @@ async def test_a_server_killed_in_the_middle_of_a_run_loses_nothing_that_was_acc
         stable = f"unix://{link}/redis.sock"
         store = await open_store(stable, "job", retry_seconds=30.0)
         await store.submit([group("a", 4)])
-        claims = await store.claim(ANN, ask())
+        claims = await store.claim(ANN, query())
         await store.complete(ANN, [finish(claims[0], 3)])
         await extend(store, ANN, [delta(claims[1], 2)])
         assert first.pid is not None
@@ -189,7 +189,7 @@ async def test_a_server_killed_in_the_middle_of_a_run_loses_nothing_that_was_acc
         assert (reply.replies[0].outcome, reply.replies[0].have) == (WriteOutcome.OK, 5)
         await store.complete(ANN, [finish(claim, 1) for claim in claims[2:]])
         await store.give_back(ANN, [delta(claims[1], 5, offset=0)])
-        [again] = await store.claim(BOB, ask())
+        [again] = await store.claim(BOB, query())
         assert (again.tokens, again.fence > claims[1].fence) == (tokens(0, 5), True)
         assert len(await results(store)) == 3
         await store.close()

@@ -11,10 +11,10 @@ from openseer_core.queue.batch import GroupEnd, OpenBatch
 from openseer_core.queue.group import Priority
 from openseer_core.queue.messages import Result, WriteOutcome
 from openseer_core.queue.states import FinishReason, State, Status
-from openseer_core.worker.heartbeat import Heartbeat, WorkerStatus
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState, WorkerStatus
+from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.port import FIRST_CURSOR, Store
-from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, names, request, results, tokens
-from tests.store.conftest import Clock
+from tests.store.builders import ANN, BOB, Clock, delta, extend, finish, group, names, query, request, results, tokens
 
 
 async def test_submitting_a_group_twice_queues_it_once(store: Store) -> None:
@@ -22,7 +22,7 @@ async def test_submitting_a_group_twice_queues_it_once(store: Store) -> None:
     assert await store.submit([group("a", 3), group("b", 1)]) == 1
     progress = await store.progress(0)
     assert (progress.groups, progress.requests) == (2, 4)
-    assert len(await store.claim(ANN, ask())) == 4
+    assert len(await store.claim(ANN, query())) == 4
 
 
 async def test_groups_come_back_as_they_were_submitted_and_in_their_order(store: Store) -> None:
@@ -39,7 +39,7 @@ async def test_groups_come_back_as_they_were_submitted_and_in_their_order(store:
 
 async def test_a_batch_is_complete_once_it_is_sealed_and_all_results_are_there(store: Store) -> None:
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     await store.complete(ANN, [finish(claim, 1)])
     assert not (await store.progress(0)).complete
     await store.seal(0)
@@ -49,11 +49,11 @@ async def test_a_batch_is_complete_once_it_is_sealed_and_all_results_are_there(s
 async def test_a_result_tells_everything_of_its_request(store: Store, clock: Clock) -> None:
     spec = group("a", 1)
     await store.submit([spec])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     clock.seconds += 1
     await store.give_back(ANN, [delta(claim, 2)])
     clock.seconds += 1.25
-    [again] = await store.claim(BOB, ask())
+    [again] = await store.claim(BOB, query())
     clock.seconds += 1.5
     await store.complete(BOB, [finish(again, 3)])
     [result] = await results(store)
@@ -62,7 +62,9 @@ async def test_a_result_tells_everything_of_its_request(store: Store, clock: Clo
     assert (result.tokens, len(result.logprobs)) == (tokens(0, 5), 20)
     assert (result.metadata, result.sampling) == (spec.metadata, spec.sampling)
     assert (result.enqueued_at, result.finished_at) == (1000.0, 1003.75)
-    chunks = [(one.worker, one.start, one.end, one.claimed_at, one.ended_at, one.event) for one in result.chunks]
+    chunks = [
+        (chunk.worker, chunk.start, chunk.end, chunk.claimed_at, chunk.ended_at, chunk.event) for chunk in result.chunks
+    ]
     assert chunks == [
         ("ann#1", 0, 2, 1000.0, 1001.0, "give_back"),
         ("bob#1", 2, 5, 1002.25, 1003.75, "complete"),
@@ -71,18 +73,18 @@ async def test_a_result_tells_everything_of_its_request(store: Store, clock: Clo
 
 async def test_results_come_in_order_after_a_cursor(store: Store) -> None:
     await store.submit([group("a", 5)])
-    claims = await store.claim(ANN, ask())
+    claims = await store.claim(ANN, query())
     await store.complete(ANN, [finish(claim, 1) for claim in reversed(claims)])
     first = await results(store, limit=2)
     rest = await store.results(0, first[-1].cursor, 10)
-    assert [one.request.index for one in (*first, *rest[:-1]) if isinstance(one, Result)] == [4, 3, 2, 1, 0]
+    assert [entry.request.index for entry in (*first, *rest[:-1]) if isinstance(entry, Result)] == [4, 3, 2, 1, 0]
     assert isinstance(rest[-1], GroupEnd)
     assert await store.results(0, rest[-1].cursor, 10) == []
 
 
 async def test_waiting_for_results_ends_with_the_first_one(store: Store) -> None:
     await store.submit([group("a", 1)])
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     waiting = asyncio.create_task(store.results(0, FIRST_CURSOR, 10, wait_seconds=20.0))
     await asyncio.sleep(0.05)
     assert not waiting.done()
@@ -120,13 +122,13 @@ async def test_only_the_latest_driver_may_acknowledge(store: Store) -> None:
 
 async def test_heartbeats_are_kept_until_a_worker_deregisters(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 2)])
-    await store.claim(BOB, ask())
-    busy = Heartbeat("busy", {"tokens_per_second": 12.5, "slots": 4, "device": "cpu"})
+    await store.claim(BOB, query())
+    busy = Heartbeat(WorkerState.BUSY, WorkerMetrics({"tokens_per_second": 12.5, "slots": 4, "device": "cpu"}))
     await store.heartbeat(BOB, busy)
     clock.seconds += 2
-    await store.heartbeat(ANN, Heartbeat("starting"))
+    await store.heartbeat(ANN, Heartbeat(WorkerState.STARTING))
     assert await store.workers() == [
-        WorkerStatus("ann", "1", 1002.0, 0, Heartbeat("starting")),
+        WorkerStatus("ann", "1", 1002.0, 0, Heartbeat(WorkerState.STARTING)),
         WorkerStatus("bob", "1", 1000.0, 2, busy),
     ]
     await store.deregister(ANN)
@@ -134,23 +136,23 @@ async def test_heartbeats_are_kept_until_a_worker_deregisters(store: Store, cloc
 
 
 async def test_an_earlier_boot_does_not_deregister_a_later_one(store: Store) -> None:
-    await store.heartbeat(WorkerId("ann", "2"), Heartbeat("idle"))
+    await store.heartbeat(WorkerId("ann", "2"), Heartbeat(WorkerState.IDLE))
     await store.deregister(ANN)
     assert [status.boot for status in await store.workers()] == ["2"]
 
 
 async def test_a_drain_request_reaches_its_worker_and_goes_with_it(store: Store) -> None:
-    assert not (await store.heartbeat(ANN, Heartbeat("idle"))).drain
+    assert not (await store.heartbeat(ANN, Heartbeat(WorkerState.IDLE))).drain
     await store.request_drain(ANN.name)
-    assert (await store.heartbeat(ANN, Heartbeat("idle"))).drain
-    assert not (await store.heartbeat(BOB, Heartbeat("idle"))).drain
+    assert (await store.heartbeat(ANN, Heartbeat(WorkerState.IDLE))).drain
+    assert not (await store.heartbeat(BOB, Heartbeat(WorkerState.IDLE))).drain
     await store.deregister(ANN)
-    assert not (await store.heartbeat(WorkerId(ANN.name, "2"), Heartbeat("idle"))).drain
+    assert not (await store.heartbeat(WorkerId(ANN.name, "2"), Heartbeat(WorkerState.IDLE))).drain
 
 
 async def test_the_journal_tells_every_event_in_order(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 2)])
-    first, _ = await store.claim(ANN, ask())
+    first, _ = await store.claim(ANN, query())
     await store.give_back(ANN, [delta(first, 3)])
     clock.seconds += 11
     await store.reap(3)
@@ -172,7 +174,7 @@ async def test_a_record_tells_the_state_of_a_request(store: Store) -> None:
     await store.submit([group("a", 1)])
     record = await store.record(request("a/0"))
     assert (record.state, record.fence, record.tokens, record.chunks) == (State.QUEUED, 0, b"", ())
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     record = await store.record(request("a/0"))
     assert (record.state, record.fence) == (State.LEASED, claim.fence)
 
@@ -186,14 +188,14 @@ async def test_an_unknown_group_is_a_key_error(store: Store) -> None:
 
 async def test_a_purged_job_is_empty_and_its_old_fences_are_void(store: Store) -> None:
     await store.submit([group("a", 1)])
-    [old] = await store.claim(ANN, ask())
-    await store.heartbeat(ANN, Heartbeat("busy"))
+    [old] = await store.claim(ANN, query())
+    await store.heartbeat(ANN, Heartbeat(WorkerState.BUSY))
     await store.purge()
     assert (await store.progress(0)).requests == 0
     assert await store.workers() == []
     assert await results(store) == await store.journal(0, 0, 1) == []
     await store.submit([group("a", 1)])
-    assert names(await store.claim(BOB, ask())) == ["a/0"]
+    assert names(await store.claim(BOB, query())) == ["a/0"]
     assert (await extend(store, ANN, [delta(old, 1)])).replies[0].outcome is WriteOutcome.LOST
 
 

@@ -18,12 +18,12 @@ from openseer_core.queue.messages import Claim, Delta, FleetLoad, RequestRecord,
 from openseer_core.queue.siblings import SiblingQuery
 from openseer_core.queue.states import Event, State, Status
 from openseer_core.tokens import count_items
-from openseer_core.worker.heartbeat import Heartbeat
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
+from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.memory import MemoryStore
 from openseer_store.port import FIRST_CURSOR, Store
 from openseer_store.redis_store import RedisStore
 from tests.store import builders
-from tests.store.conftest import Clock
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class BothStores(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = Clock()
+        self.clock = builders.Clock()
         self.runner = asyncio.Runner()
         self.memory = MemoryStore(self.clock)
         self.redis = RedisStore(self.url, f"both-{next(_jobs)}", clock=self.clock, retry_seconds=5.0)
@@ -70,7 +70,9 @@ class BothStores(RuleBasedStateMachine):
         for batch in BATCHES:
             results = self.results(batch)
             turns = {(record.request, record.turn) for record in self.runner.run(self.look(self.memory))}
-            assert {result.request for result in results} == {one for one, _ in turns if one.group.batch == batch}
+            assert {result.request for result in results} == {
+                request for request, _ in turns if request.group.batch == batch
+            }
             assert self.runner.run(self.memory.progress(batch)).complete
         self.runner.run(self.redis.close())
         self.runner.close()
@@ -134,7 +136,7 @@ class BothStores(RuleBasedStateMachine):
         version=versions,
     )  # fmt: skip
     def claim(self, worker: WorkerId, slots: int, blocks: int, own: tuple[str, ...], slack: int, version: str) -> None:
-        room = builders.ask(
+        room = builders.query(
             slots, blocks=blocks, lanes=own, slack=slack, lease_seconds=5.0, max_losses=1, version=version
         )
         for claim in self.both(lambda store: store.claim(worker, room)):
@@ -192,7 +194,7 @@ class BothStores(RuleBasedStateMachine):
 
     @rule(worker=workers, state=st.sampled_from(["starting", "idle", "busy", "draining"]))
     def heartbeat(self, worker: WorkerId, state: str) -> None:
-        self.both(lambda store: store.heartbeat(worker, Heartbeat(state, {"slots": 4})))
+        self.both(lambda store: store.heartbeat(worker, Heartbeat(WorkerState(state), WorkerMetrics({"slots": 4}))))
 
     @rule(worker=workers)
     def deregister(self, worker: WorkerId) -> None:
@@ -242,11 +244,11 @@ class BothStores(RuleBasedStateMachine):
     def siblings(self, numbers: list[int], limit: int, earlier: list[bool], known: list[tuple[int, int]]) -> None:
         groups = [*self.gids(numbers), GroupId(0, "nobody")]
         asks = [SiblingQuery(gid, tuple(known), also) for gid, also in zip(groups, earlier, strict=False)]
-        told = self.both(lambda store: store.siblings(asks, 4 * limit))
-        assert sum(len(data) for one in told for *_, data in one.news) <= 4 * limit
-        for one in told:
-            for index, position, data in one.news:
-                record = self.runner.run(self.memory.record(RequestId(one.group, index)))
+        news = self.both(lambda store: store.siblings(asks, 4 * limit))
+        assert sum(len(data) for siblings in news for *_, data in siblings.news) <= 4 * limit
+        for siblings in news:
+            for index, position, data in siblings.news:
+                record = self.runner.run(self.memory.record(RequestId(siblings.group, index)))
                 assert data == record.tokens[4 * position :][: len(data)]
 
     @rule(numbers=picks, valid=st.booleans())

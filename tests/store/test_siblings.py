@@ -6,13 +6,20 @@ from openseer_core.ids import GroupId
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.queue.length_estimate import estimate
 from openseer_core.queue.messages import Claim, WriteOutcome
-from openseer_core.queue.siblings import EARLIER_SECONDS, EARLIER_TOKENS, SiblingQuery, Siblings, prompt_digest
+from openseer_core.queue.siblings import (
+    EARLIER_SECONDS,
+    EARLIER_TOKENS,
+    SiblingQuery,
+    Siblings,
+    SiblingTokens,
+    prompt_digest,
+)
 from openseer_core.queue.states import Status
 from openseer_core.tokens import ITEM_BYTES
 from openseer_store.keys import prefix
 from openseer_store.port import Store
 from openseer_store.redis_link import RedisLink
-from tests.store.builders import ANN, BOB, ask, delta, extend, finish, group, request, tokens
+from tests.store.builders import ANN, BOB, delta, extend, finish, group, query, request, tokens
 from tests.store.conftest import Clock
 
 A = GroupId(0, "a")
@@ -22,27 +29,27 @@ PROMPT = prompt_digest(tokens(0, 16))
 
 async def claimed(store: Store, *names: str, size: int = 3, slots: int = 100) -> list[Claim]:
     await store.submit([group(name, size) for name in names])
-    return await store.claim(ANN, ask(slots))
+    return await store.claim(ANN, query(slots))
 
 
 async def news(store: Store, *known: tuple[int, int], limit: int = ROOM) -> tuple[tuple[int, int, bytes], ...]:
     """What is told of group "a"."""
-    told = await store.siblings([SiblingQuery(A, known)], limit)
-    return told[0].news if told else ()
+    answers = await store.siblings([SiblingQuery(A, known)], limit)
+    return answers[0].news if answers else ()
 
 
 async def respond(store: Store, batch: int, count: int, size: int = 2, prompt: str = PROMPT, name: str = "a") -> None:
     """A batch in which a group of one request answers the prompt with `count` tokens."""
     await store.submit([group(name, 1, batch=batch, history=prompt, history_size=size, max_tokens=100_000)])
-    [claim] = await store.claim(ANN, ask(context_tokens=200_000))
+    [claim] = await store.claim(ANN, query(context_tokens=200_000))
     await store.complete(ANN, [finish(claim, count)])
 
 
 async def earlier(store: Store, name: str = "now", prompt: str = PROMPT, limit: int = ROOM) -> tuple[bytes, ...] | None:
     """What a worker is told that asks for responses of earlier batches."""
     await store.submit([group(name, 1, batch=99, history=prompt, history_size=2, version="v9")])
-    [told] = await store.siblings([SiblingQuery(GroupId(99, name), earlier=True)], limit)
-    return told.earlier
+    [answers] = await store.siblings([SiblingQuery(GroupId(99, name), earlier=True)], limit)
+    return answers.earlier
 
 
 async def test_a_worker_is_told_what_siblings_elsewhere_have_generated_since(store: Store) -> None:
@@ -71,9 +78,11 @@ async def test_asking_again_from_the_same_place_tells_the_same_again(store: Stor
 async def test_one_call_asks_for_many_groups_and_unknown_ones_are_left_out(store: Store) -> None:
     claims = await claimed(store, "a", "b", size=1)
     await extend(store, ANN, [delta(claim, 2) for claim in claims])
-    asks = [SiblingQuery(GroupId(0, name), ((0, 0), (5, 0)), earlier=name == "ghost") for name in ("b", "ghost", "a")]
-    told = await store.siblings(asks, ROOM)
-    assert told == [Siblings(GroupId(0, name), ((0, 0, tokens(0, 2)),)) for name in ("b", "a")]
+    queries = [
+        SiblingQuery(GroupId(0, name), ((0, 0), (5, 0)), earlier=name == "ghost") for name in ("b", "ghost", "a")
+    ]
+    answers = await store.siblings(queries, ROOM)
+    assert answers == [Siblings(GroupId(0, name), (SiblingTokens(0, 0, tokens(0, 2)),)) for name in ("b", "a")]
     assert await store.siblings([], ROOM) == []
 
 
@@ -81,7 +90,7 @@ async def test_tokens_of_a_lost_lease_are_told_as_far_as_they_were_recorded(stor
     [lost] = await claimed(store, "a", size=1)
     await extend(store, ANN, [delta(lost, 4)])
     clock.seconds += 11
-    [taken] = await store.claim(BOB, ask())
+    [taken] = await store.claim(BOB, query())
     assert (await extend(store, ANN, [delta(lost, 6, 4)])).replies[0].outcome is WriteOutcome.LOST
     assert await news(store, (0, 0)) == ((0, 0, tokens(0, 4)),)
     await extend(store, BOB, [delta(taken, 1)])
@@ -101,12 +110,12 @@ async def test_a_full_answer_gives_short_logs_whole_and_long_ones_equal_parts_an
     lengths = [40, 3, 50, 1]
     await extend(store, ANN, [delta(claim, length) for claim, length in zip(claims, lengths, strict=True)])
     known = dict.fromkeys(range(4), 0)
-    told = await news(store, *known.items(), limit=24 * ITEM_BYTES)
-    assert {index: len(data) // ITEM_BYTES for index, _, data in told} == {0: 10, 1: 3, 2: 10, 3: 1}
+    answers = await news(store, *known.items(), limit=24 * ITEM_BYTES)
+    assert {index: len(data) // ITEM_BYTES for index, _, data in answers} == {0: 10, 1: 3, 2: 10, 3: 1}
     calls = 0
-    while told := await news(store, *known.items(), limit=24 * ITEM_BYTES):
-        assert sum(len(data) for *_, data in told) <= 24 * ITEM_BYTES
-        for index, position, data in told:
+    while answers := await news(store, *known.items(), limit=24 * ITEM_BYTES):
+        assert sum(len(data) for *_, data in answers) <= 24 * ITEM_BYTES
+        for index, position, data in answers:
             assert (position, data) == (known[index], tokens(position, len(data) // ITEM_BYTES))
             known[index] += len(data) // ITEM_BYTES
         calls += 1
@@ -145,7 +154,7 @@ async def test_only_whole_responses_of_groups_that_say_so_are_kept_and_each_once
     await respond(store, 1, 5, prompt="")
     await respond(store, 2, 0)
     await store.submit([group("a", 3, batch=3, history=PROMPT, history_size=8)])
-    aborted, kept, cancelled = await store.claim(ANN, ask())
+    aborted, kept, cancelled = await store.claim(ANN, query())
     await store.complete(ANN, [finish(aborted, 4, status=Status.ABORTED), finish(kept, 3), finish(kept, 3)])
     await extend(store, ANN, [delta(cancelled, 8)])
     await store.end(3)
@@ -154,11 +163,11 @@ async def test_only_whole_responses_of_groups_that_say_so_are_kept_and_each_once
 
 async def test_a_carried_response_is_kept_once(store: Store) -> None:
     await store.submit([group("a", 2, batch=1, history=PROMPT, history_size=8)])
-    done, half = await store.claim(ANN, ask())
+    done, half = await store.claim(ANN, query())
     await store.complete(ANN, [finish(done, 3)])
     await store.give_back(ANN, [delta(half, 2)])
     await store.carry([GroupId(1, "a")], 2, "v1")
-    [claim] = await store.claim(ANN, ask())
+    [claim] = await store.claim(ANN, query())
     await store.complete(ANN, [finish(claim, 4)])
     assert await earlier(store) == (tokens(0, 6), tokens(0, 3))
 
@@ -170,7 +179,7 @@ async def test_of_a_response_of_several_turns_only_the_whole_is_kept(store: Stor
     assert await store.go_on(request("a/0", 1), 0, tokens(5, 2))
     assert await earlier(store, "between") == (tokens(0, 7),)
     assert await store.longest_earlier([PROMPT]) == [7]
-    [again] = await store.claim(ANN, ask())
+    [again] = await store.claim(ANN, query())
     await store.complete(ANN, [finish(again, 3)])
     assert await earlier(store) == (tokens(0, 10), tokens(0, 7))
 
@@ -203,7 +212,7 @@ async def test_the_longest_earlier_response_is_what_a_new_group_is_expected_to_b
     await store.submit([group("a", 2, longest_earlier=40), group("b", 2)])
     views = [await store.group_view(GroupId(0, name)) for name in ("a", "b")]
     assert [estimate(view) for view in views] == [40, 100]
-    [claim] = await store.claim(ANN, ask(1))
+    [claim] = await store.claim(ANN, query(1))
     assert claim.view.longest_earlier == 40
     await store.complete(ANN, [finish(claim, 10)])
     assert estimate(await store.group_view(A)) == 10
@@ -217,12 +226,12 @@ async def test_earlier_responses_and_news_share_an_answer_and_what_has_no_room_i
     for number in range(3):
         await respond(store, 1, 40, prompt=f"p{number}", name=f"g{number}")
     await store.submit([group(f"g{number}", 1, batch=2, history=f"p{number}", history_size=2) for number in range(3)])
-    claims = await store.claim(ANN, ask())
+    claims = await store.claim(ANN, query())
     await extend(store, ANN, [delta(claim, 90) for claim in claims])
-    asks = [SiblingQuery(claim.request.group, ((0, 0),), earlier=True) for claim in claims]
-    told = await store.siblings(asks, 120 * ITEM_BYTES)
-    assert [one.earlier for one in told] == [(tokens(0, 40),), (tokens(0, 40),), None]
-    assert [len(one.news[0][2]) // ITEM_BYTES for one in told] == [20, 20, 20]
+    queries = [SiblingQuery(claim.request.group, ((0, 0),), earlier=True) for claim in claims]
+    answers = await store.siblings(queries, 120 * ITEM_BYTES)
+    assert [one.earlier for one in answers] == [(tokens(0, 40),), (tokens(0, 40),), None]
+    assert [len(one.news[0][2]) // ITEM_BYTES for one in answers] == [20, 20, 20]
     [rest] = await store.siblings([SiblingQuery(claims[2].request.group, earlier=True)], 120 * ITEM_BYTES)
     assert rest == Siblings(claims[2].request.group, (), (tokens(0, 40),))
 

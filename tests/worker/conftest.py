@@ -1,6 +1,6 @@
 """A small random model that tests of the engine make for themselves."""
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from pathlib import Path
 

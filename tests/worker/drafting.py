@@ -14,7 +14,7 @@ from tests.worker.player import CONTEXT, PROMPT, Player, model
 
 MOST = 6
 ROOM = CONTEXT - len(PROMPT)
-PROMPTS = [[(7 * place + number) % 90 + 4 for place in range(len(PROMPT))] for number in range(8)]
+PROMPTS = [[(7 * position + number) % 90 + 4 for position in range(len(PROMPT))] for number in range(8)]
 VOCABULARY = 97
 
 
@@ -54,11 +54,12 @@ def drafting_player(
         asyncio.run(engine.close())
 
 
-def told(player: Player, **news: Any) -> None:
+def feed(player: Player, **news: Any) -> None:
+    """Feeds the engine news with these fields of a DraftNews."""
     asyncio.run(player.engine.feed(DraftNews(**news)))
 
 
-def figure(player: Player, name: str) -> int:
+def metric(player: Player, name: str) -> int:
     """A counter of the drafter, once the engine's thread has read it: it does so when nothing runs any more."""
     time.sleep(0.05)
     return int(player.engine.metrics()[name])

@@ -1,4 +1,4 @@
-"""Workers with scripted engines on the reference store, in virtual time, and a keeper of the fleet's orders."""
+"""Workers with scripted engines on the reference store, in virtual time, and a controller of the fleet spec."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -55,7 +55,7 @@ def job() -> RolloutJob:
 
 
 class LoadingEngine(ScriptedEngine):
-    """Knows what it has loaded, and fails as often as it is told to."""
+    """Knows what it has loaded, and fails as often as it is set to."""
 
     loaded = "initial"
     failures = 0
@@ -81,17 +81,17 @@ class StrictStore(MemoryStore):
         self.claimed: list[str] = []
         self.delay = 0.0
 
-    async def claim(self, worker: WorkerId, ask: ClaimQuery) -> list[Claim]:
+    async def claim(self, worker: WorkerId, query: ClaimQuery) -> list[Claim]:
         """The answer comes after `delay` seconds."""
-        assert ask.version == self.engines[worker].loaded
-        claims = await super().claim(worker, ask)
-        self.claimed += [ask.version] * len(claims)
+        assert query.version == self.engines[worker].loaded
+        claims = await super().claim(worker, query)
+        self.claimed += [query.version] * len(claims)
         await asyncio.sleep(self.delay)
         return claims
 
 
 class Fleet:
-    """A store, workers, and a keeper of the orders."""
+    """A store, workers, and a controller of the fleet spec."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.job = job()
@@ -102,18 +102,18 @@ class Fleet:
         self.engines: dict[str, LoadingEngine] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.actions: list[TransactionAction] = []
-        self.keeper = asyncio.create_task(self.keep())
+        self.controller = asyncio.create_task(self.control())
         self.batches: dict[int, str] = {}
 
     def start(self, index: int, **engine: Any) -> str:
         """Starts a worker; a boot of its own each time."""
         settings = WorkerSettings(self.job, "", index)
-        one = LoadingEngine(self.job.spec.model.scripted)
+        loading = LoadingEngine(self.job.spec.model.scripted)
         for name, value in engine.items():
-            setattr(one, name, value)
-        worker = Worker(settings, self.store, one)
+            setattr(loading, name, value)
+        worker = Worker(settings, self.store, loading)
         name = settings.worker.name
-        self.store.engines[settings.worker] = self.engines[name] = one
+        self.store.engines[settings.worker] = self.engines[name] = loading
         self.workers[name] = worker
         self.tasks[name] = asyncio.create_task(worker.run())
         return name
@@ -140,48 +140,48 @@ class Fleet:
 
     async def publish(self, version: str = "v1", **more: Any) -> None:
         values: dict[str, Any] = {"version": version, "source": self.weights(version), "retries": 0} | more
-        orders = await self.store.fleet_spec()
+        fleet_spec = await self.store.fleet_spec()
         names = participants(await self.store.workers(), self.now())
-        assert await self.store.swap_fleet_spec(begin(orders, Publish.model_validate(values), names, self.now()))
+        assert await self.store.swap_fleet_spec(begin(fleet_spec, Publish.model_validate(values), names, self.now()))
 
-    async def told(self) -> WeightsTransaction:
-        told = (await self.store.fleet_spec()).transaction
-        assert told is not None
-        return told
+    async def transaction(self) -> WeightsTransaction:
+        transaction = (await self.store.fleet_spec()).transaction
+        assert transaction is not None
+        return transaction
 
     async def until(self, phase: str, seconds: float = 60.0) -> WeightsTransaction:
         end = self.now() + seconds
-        while (told := await self.told()).phase != phase:
-            assert self.now() < end, f"{told.phase}, not {phase}: {told.message}"
+        while (transaction := await self.transaction()).phase != phase:
+            assert self.now() < end, f"{transaction.phase}, not {phase}: {transaction.message}"
             await asyncio.sleep(0.02)
-        return told
+        return transaction
 
-    async def keep(self) -> None:
+    async def control(self) -> None:
         while True:
             await asyncio.sleep(0.05)
-            orders = await self.store.fleet_spec()
-            if orders.active_transaction is None:
+            fleet_spec = await self.store.fleet_spec()
+            if fleet_spec.active_transaction is None:
                 continue
             unfinished = 0
             for batch, version in self.batches.items():
                 progress = await self.store.progress(batch)
                 unfinished += (
-                    progress.requests - progress.closed if version == orders.active_transaction.previous else 0
+                    progress.requests - progress.closed if version == fleet_spec.active_transaction.previous else 0
                 )
-            step = advance(orders, await self.store.workers(), unfinished, self.now())
+            step = advance(fleet_spec, await self.store.workers(), unfinished, self.now())
             for action in step.actions:
                 await self.carry_out(action)
-            if step.fleet_spec is not orders:
+            if step.fleet_spec is not fleet_spec:
                 await self.store.swap_fleet_spec(step.fleet_spec)
 
     async def carry_out(self, action: TransactionAction) -> None:
         self.actions.append(action)
         match action:
             case AbortBatches(version):
-                for batch in [batch for batch, its in self.batches.items() if its == version]:
+                for batch in [batch for batch, current in self.batches.items() if current == version]:
                     await self.store.end(batch)
             case ChangeVersion(old, new, stale):
-                for batch in [batch for batch, its in self.batches.items() if its == old]:
+                for batch in [batch for batch, current in self.batches.items() if current == old]:
                     await self.store.change_version(batch, new, stale)
                     self.batches[batch] = new
             case DrainWorkers(names):
@@ -194,17 +194,17 @@ class Fleet:
         while not (progress := await self.store.progress(batch)).complete:
             assert self.now() < end, f"batch {batch} does not end: {progress}, {await self.store.workers()}"
             await asyncio.sleep(0.1)
-        found = [one for one in await self.store.results(batch, 0, 1000) if isinstance(one, Result)]
-        for one in found:
-            if one.status is Status.OK:
-                assert one.tokens == scripted_tokens(str(one.request.group), one.request.index, 0, LENGTH)
+        found = [entry for entry in await self.store.results(batch, 0, 1000) if isinstance(entry, Result)]
+        for result in found:
+            if result.status is Status.OK:
+                assert result.tokens == scripted_tokens(str(result.request.group), result.request.index, 0, LENGTH)
         return found
 
     async def close(self) -> None:
-        self.keeper.cancel()
+        self.controller.cancel()
         for worker in self.workers.values():
             worker.drain()
-        await asyncio.gather(*self.tasks.values(), self.keeper, return_exceptions=True)
+        await asyncio.gather(*self.tasks.values(), self.controller, return_exceptions=True)
 
 
 def play(tmp_path: Path, story: Callable[[Fleet], Coroutine[Any, Any, None]]) -> None:

@@ -1,7 +1,6 @@
 """What tests of the real engine share: works on one prompt, and who runs them to their ends."""
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import itertools
 import time
@@ -46,23 +45,23 @@ class Player:
         self.responses: dict[str, Response] = {}
         engine.start(lambda: None)
 
-    def add(self, one: EngineRequest) -> Response:
-        response = self.responses[one.key] = Response()
-        self.engine.add(one)
+    def add(self, request: EngineRequest) -> Response:
+        response = self.responses[request.key] = Response()
+        self.engine.add(request)
         return response
 
     def poll(self) -> None:
         self.engine.check()
-        for progress in self.engine.collect():
-            response = self.responses[progress.key]
-            response.tokens += unpack_tokens(progress.tokens)
-            response.logprobs += unpack_logprobs(progress.logprobs)
-            if progress.finish is not None:
-                response.finish, response.stop_reason = progress.finish, progress.stop_reason
+        for output in self.engine.collect():
+            response = self.responses[output.key]
+            response.tokens += unpack_tokens(output.tokens)
+            response.logprobs += unpack_logprobs(output.logprobs)
+            if output.finish is not None:
+                response.finish, response.stop_reason = output.finish, output.stop_reason
                 response.finishes += 1
 
-    def run(self, *works: EngineRequest) -> list[Response]:
-        responses = [self.add(one) for one in works]
+    def run(self, *requests: EngineRequest) -> list[Response]:
+        responses = [self.add(request) for request in requests]
         while not all(response.finish for response in responses):
             self.poll()
             time.sleep(0.005)
@@ -84,8 +83,8 @@ def sampled_logprobs(logits: Any, sampling: Sampling, tokens: list[int]) -> list
     scaled = logits / sampling.temperature
     if sampling.top_k:
         scaled[scaled < scaled.topk(sampling.top_k).values[:, -1:]] = -torch.inf
-    ordered, places = scaled.softmax(-1).sort(-1)
+    ordered, indices = scaled.softmax(-1).sort(-1)
     dropped = ordered.cumsum(-1) <= 1 - sampling.top_p
     dropped[:, -1] = False
-    scaled[dropped.scatter(1, places, dropped)] = -torch.inf
+    scaled[dropped.scatter(1, indices, dropped)] = -torch.inf
     return scaled.log_softmax(-1)[range(len(tokens)), tokens].tolist()

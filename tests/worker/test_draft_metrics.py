@@ -3,18 +3,19 @@
 from prometheus_client import generate_latest
 
 from openseer_core.worker.draft_metrics import COUNTERS
-from openseer_core.worker.heartbeat import Heartbeat
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
+from openseer_core.worker.metrics import WorkerMetrics
 from openseer_draft.drafter import Drafter
 from openseer_worker.health import Health
 
 
-def exposition(**figures: float | str) -> str:
+def exposition(**metrics: float | str) -> str:
     health = Health()
-    health.serve(lambda: True, lambda: Heartbeat("busy", {"slots": 8, **figures}))
+    health.serve(lambda: True, lambda: Heartbeat(WorkerState.BUSY, WorkerMetrics({"slots": 8, **metrics})))
     return generate_latest(health.registry).decode()
 
 
-def test_drafts_are_told_by_source_and_by_references() -> None:
+def test_drafts_are_reported_by_origin_and_by_corpus_size() -> None:
     text = exposition(
         drafts="on",
         drafted_siblings=40,
@@ -46,7 +47,7 @@ def test_drafts_are_told_by_source_and_by_references() -> None:
         assert f"{line}\n" in text
 
 
-def test_a_worker_that_does_not_draft_tells_why_and_no_counts() -> None:
+def test_a_worker_that_does_not_draft_reports_why_and_no_counts() -> None:
     text = exposition(drafts="off: spec.speculation.enabled is false")
 
     assert 'openseer_worker_drafting{reason="spec.speculation.enabled is false"} 0.0\n' in text
@@ -54,7 +55,7 @@ def test_a_worker_that_does_not_draft_tells_why_and_no_counts() -> None:
     assert "row_steps" not in text
 
 
-def test_an_engine_that_knows_no_drafts_tells_nothing_of_them() -> None:
+def test_an_engine_that_cannot_draft_reports_nothing_of_drafts() -> None:
     text = exposition()
 
     assert "draft" not in text
@@ -62,8 +63,8 @@ def test_an_engine_that_knows_no_drafts_tells_nothing_of_them() -> None:
 
 
 def test_whatever_a_drafter_counts_is_known_by_name() -> None:
-    figures = Drafter(slots=1, max_tokens=4, memory_bytes=1 << 20).figures()
+    metrics = Drafter(slots=1, max_tokens=4, memory_bytes=1 << 20).metrics()
 
     worker_adds = {"steps", "shared_tokens", "shared_bytes"}
     levels = {"draft_bytes", "draft_groups"}
-    assert figures.keys() - levels == set(COUNTERS) - worker_adds
+    assert metrics.keys() - levels == set(COUNTERS) - worker_adds

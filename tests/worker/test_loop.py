@@ -202,7 +202,7 @@ def test_in_the_tail_a_worker_with_more_than_its_share_gives_work_to_an_idle_one
     play(scenario)
 
 
-def test_a_drain_asked_for_through_the_store_is_heeded() -> None:
+def test_a_drain_asked_for_through_the_store_is_followed() -> None:
     async def scenario() -> None:
         scene = Scene(job(), [[300] * SIZE])
         await scene.submit()
@@ -243,11 +243,11 @@ class RefusingEngine(ScriptedEngine):
             self._refused = work.key
 
     def collect(self) -> Any:
-        progress = super().collect()
-        for one in progress:
-            if one.key == getattr(self, "_refused", None) and one.finish is not None:
-                one.finish, one.stop_reason = FinishReason.INFRA_FAILED, "not a token"
-        return progress
+        outputs = super().collect()
+        for output in outputs:
+            if output.key == getattr(self, "_refused", None) and output.finish is not None:
+                output.finish, output.stop_reason = FinishReason.INFRA_FAILED, "not a token"
+        return outputs
 
 
 def test_a_request_that_the_engine_refuses_is_reported_as_failed_with_the_reason() -> None:
@@ -258,7 +258,7 @@ def test_a_request_that_the_engine_refuses_is_reported_as_failed_with_the_reason
         while not (await scene.store.progress(0)).complete:
             await asyncio.sleep(0.1)
         failed = [result for result in await scene.results() if result.status is not Status.OK]
-        assert [(one.request.index, one.status, one.stop_reason) for one in failed] == [
+        assert [(result.request.index, result.status, result.stop_reason) for result in failed] == [
             (2, Status.INFRA_FAILED, "not a token")
         ]
 
@@ -292,59 +292,59 @@ def test_a_finish_that_comes_after_a_siblings_news_is_sent_again() -> None:
     play(scenario)
 
 
-class ListeningStore(MemoryStore):
-    """Notes when which state was told."""
+class RecordingStore(MemoryStore):
+    """Records when which heartbeat came."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)
-        self.heard: list[tuple[float, Heartbeat]] = []
+        self.heartbeats: list[tuple[float, Heartbeat]] = []
 
     async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
-        self.heard.append((asyncio.get_running_loop().time(), info))
+        self.heartbeats.append((asyncio.get_running_loop().time(), info))
         return await super().heartbeat(worker, info)
 
     def first(self, state: str, after: float = 0.0) -> float:
-        return next(at for at, info in self.heard if info.state == state and at >= after)
+        return next(at for at, info in self.heartbeats if info.state == state and at >= after)
 
 
-def test_a_change_of_state_is_told_at_once_but_never_more_often_than_five_times_a_second() -> None:
+def test_a_change_of_state_is_reported_at_once_but_never_more_often_than_five_times_a_second() -> None:
     async def scenario() -> None:
         scene = Scene(job(), [])
         now = asyncio.get_running_loop().time
-        store = scene.store = ListeningStore(now)
+        store = scene.store = RecordingStore(now)
         worker = scene.start(0)
         await asyncio.sleep(1.5)
-        assert store.heard[0][1].state == "idle"
+        assert store.heartbeats[0][1].state == "idle"
         submitted = now()
         for count in range(1, 40):
             scene.lengths = [[5] * SIZE] * count
             await scene.submit(seal=False)
             await asyncio.sleep(0.25)
         assert store.first("busy") - submitted < 0.5
-        assert len(store.heard) > 20
+        assert len(store.heartbeats) > 20
         drained = now()
         worker.drain()
         await scene.tasks[0]
         assert store.first("draining") - drained < 0.02
-        times = [at for at, info in store.heard if info.state != "draining"]
+        times = [at for at, info in store.heartbeats if info.state != "draining"]
         assert min(after - before for before, after in itertools.pairwise(times)) >= NEWS_SECONDS - 1e-9
 
     play(scenario)
 
 
-def test_a_worker_tells_the_context_that_it_holds() -> None:
+def test_a_worker_reports_the_context_that_it_holds() -> None:
     async def scenario() -> None:
         scene = Scene(job(), [[300] * SIZE])
-        store = scene.store = ListeningStore(asyncio.get_running_loop().time)
+        store = scene.store = RecordingStore(asyncio.get_running_loop().time)
         await scene.submit()
         scene.start(0)
         await scene.finish()
-        told = [info.metrics for _, info in store.heard if info.state == "busy"]
-        assert all(3 * SIZE <= int(figures["held_tokens"]) <= 303 * SIZE for figures in told)
-        assert max(int(figures["held_tokens"]) for figures in told) > 200 * SIZE
+        metrics = [info.metrics for _, info in store.heartbeats if info.state == "busy"]
+        assert all(3 * SIZE <= int(values["held_tokens"]) <= 303 * SIZE for values in metrics)
+        assert max(int(values["held_tokens"]) for values in metrics) > 200 * SIZE
         await asyncio.sleep(1.5)
-        assert store.heard[-1][1].metrics["held_tokens"] == 0
-        assert "node" not in store.heard[-1][1].metrics
+        assert store.heartbeats[-1][1].metrics["held_tokens"] == 0
+        assert "node" not in store.heartbeats[-1][1].metrics
 
     play(scenario)
 
@@ -366,15 +366,15 @@ def test_a_worker_is_ready_from_the_first_answer_of_the_store_until_it_drains() 
 def test_a_scripted_engine_is_sick_while_the_named_file_is_there_and_then_drains(tmp_path: Path) -> None:
     async def scenario() -> None:
         scene = Scene(job(), [[300] * SIZE])
-        store = scene.store = ListeningStore(asyncio.get_running_loop().time)
+        store = scene.store = RecordingStore(asyncio.get_running_loop().time)
         await scene.submit()
         scene.start(0, ScriptedEngine(scene.job.spec.model.scripted, tmp_path / "sick"))
         await asyncio.sleep(1.2)
-        assert {info.state for _, info in store.heard} == {"idle", "busy"}
+        assert {info.state for _, info in store.heartbeats} == {"idle", "busy"}
         (tmp_path / "sick").touch()
         with pytest.raises(GpuSickError, match="is there"):
             await scene.tasks[0]
-        assert (store.heard[-1][1].state, store.heard[-1][1].metrics["sick"]) == (
+        assert (store.heartbeats[-1][1].state, store.heartbeats[-1][1].metrics["sick"]) == (
             "sick",
             f"{tmp_path / 'sick'} is there",
         )

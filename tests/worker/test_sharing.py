@@ -21,14 +21,14 @@ from openseer_worker.scripted.engine import ScriptedEngine
 from openseer_worker.scripted.text import scripted_tokens
 from openseer_worker.scripted.virtual_time import run_virtual
 from openseer_worker.settings import WorkerSettings
-from openseer_worker.sharing import KEEP_SECONDS, LARGEST_WEIGHT, PROBE_WEIGHT
+from openseer_worker.sharing import KEEP_SECONDS, LARGEST_IMPORTANCE, PROBE_IMPORTANCE
 
 SIZE = 4
 LENGTH = 600
 
 
 class DraftingEngine(ScriptedEngine):
-    """Says that it drafts, and keeps what it is told."""
+    """An engine that drafts, and keeps the news it is fed."""
 
     drafts = True
 
@@ -40,11 +40,11 @@ class DraftingEngine(ScriptedEngine):
         self.news.append(news)
         return await super().feed(news)
 
-    def heard(self) -> dict[tuple[str, int], bytes]:
+    def fed(self) -> dict[tuple[str, int], bytes]:
         """All tokens of each response; each news must go on where the one before ended."""
         found: dict[tuple[str, int], bytes] = {}
         for news in self.news:
-            for group, index, position, tokens in news.rows:
+            for group, index, position, tokens in news.tokens:
                 before = found.get((group, index), scripted_tokens(group, index, 0, position))
                 assert len(before) == position * ITEM_BYTES
                 found[group, index] = before + tokens
@@ -69,7 +69,7 @@ class Scene:
             },
         }
         self.job = parse_job(document, "test")
-        self.store = AskedStore(asyncio.get_running_loop().time)
+        self.store = QueriedStore(asyncio.get_running_loop().time)
         self.engines: list[DraftingEngine] = []
         self.workers: list[Worker] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -100,19 +100,19 @@ class Scene:
         await asyncio.gather(*self.tasks)
 
 
-class AskedStore(MemoryStore):
-    """Counts how often it is asked for siblings, and can be away for that."""
+class QueriedStore(MemoryStore):
+    """Counts queries for siblings, and can be away for them."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)
-        self.asked = 0
+        self.queried = 0
         self.away = False
 
-    async def siblings(self, asks: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
-        self.asked += 1
+    async def siblings(self, queries: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
+        self.queried += 1
         if self.away:
             raise StoreUnavailableError("away")
-        return await super().siblings(asks, limit_bytes)
+        return await super().siblings(queries, limit_bytes)
 
 
 def play(scenario: Callable[[Scene], Coroutine[Any, Any, None]], **speculation: int) -> None:
@@ -124,22 +124,22 @@ def play(scenario: Callable[[Scene], Coroutine[Any, Any, None]], **speculation: 
     run_virtual(main())
 
 
-def test_each_engine_is_told_the_tokens_of_the_others_in_order_and_once() -> None:
+def test_each_engine_is_fed_the_tokens_of_the_others_in_order_and_once() -> None:
     async def scenario(scene: Scene) -> None:
         await scene.submit()
         scene.start(DraftingEngine(scene.job), DraftingEngine(scene.job))
         await scene.finish()
-        first, second = (engine.heard() for engine in scene.engines)
+        first, second = (engine.fed() for engine in scene.engines)
         assert {index for _, index in first} | {index for _, index in second} == set(range(SIZE))
         for (group, index), tokens in [*first.items(), *second.items()]:
             assert tokens == scripted_tokens(group, index, 0, len(tokens) // ITEM_BYTES)
             assert len(tokens) // ITEM_BYTES > LENGTH - 200
         await asyncio.sleep(1.5)
         for status in await scene.store.workers():
-            figures = status.heartbeat.metrics
-            assert float(figures["shared_tokens"]) * ITEM_BYTES == figures["shared_bytes"]
-            assert int(figures["shared_tokens"]) > 0
-            assert 0 < float(figures["share_lag"]) <= 2 * scene.job.spec.rollout.checkpoint_seconds
+            metrics = status.heartbeat.metrics
+            assert float(metrics["shared_tokens"]) * ITEM_BYTES == metrics["shared_bytes"]
+            assert int(metrics["shared_tokens"]) > 0
+            assert 0 < float(metrics["share_lag"]) <= 2 * scene.job.spec.rollout.checkpoint_seconds
 
     play(scenario)
 
@@ -150,17 +150,17 @@ def test_a_store_that_is_away_costs_no_work_and_news_go_on_once_it_is_back() -> 
         await scene.submit()
         scene.start(DraftingEngine(scene.job), DraftingEngine(scene.job))
         await asyncio.sleep(3.0)
-        assert scene.store.asked > 2
-        assert not any(engine.heard() for engine in scene.engines)
+        assert scene.store.queried > 2
+        assert not any(engine.fed() for engine in scene.engines)
         scene.store.away = False
         await asyncio.sleep(1.5)
-        assert all(engine.heard() for engine in scene.engines)
+        assert all(engine.fed() for engine in scene.engines)
         await scene.finish()
 
     play(scenario)
 
 
-def test_nothing_is_asked_for_when_the_engine_does_not_draft() -> None:
+def test_nothing_is_queried_when_the_engine_does_not_draft() -> None:
     async def scenario(scene: Scene) -> None:
         engines = [DraftingEngine(scene.job), DraftingEngine(scene.job)]
         for engine in engines:
@@ -168,20 +168,20 @@ def test_nothing_is_asked_for_when_the_engine_does_not_draft() -> None:
         await scene.submit()
         scene.start(*engines)
         await scene.finish()
-        assert scene.store.asked == 0
+        assert scene.store.queried == 0
         assert not any("shared_tokens" in status.heartbeat.metrics for status in await scene.store.workers())
 
     play(scenario)
 
 
 def test_an_engine_that_cannot_take_news_goes_on_working() -> None:
-    class Deaf(DraftingEngine):
+    class Failing(DraftingEngine):
         async def feed(self, news: DraftNews) -> list[int]:
             raise LoadError("no")
 
     async def scenario(scene: Scene) -> None:
         await scene.submit()
-        scene.start(Deaf(scene.job), Deaf(scene.job))
+        scene.start(Failing(scene.job), Failing(scene.job))
         await scene.finish()
 
     play(scenario)
@@ -195,9 +195,9 @@ def test_responses_of_earlier_batches_come_once_where_the_job_wants_them(earlier
         await scene.finish()
         await scene.submit("new", batch=1)
         await scene.finish(1)
-        told = [one for news in scene.engines[0].news for one in news.earlier]
+        fed = [earlier_news for news in scene.engines[0].news for earlier_news in news.earlier]
         expected = [("1/new", [scripted_tokens("0/old", 1, 0, 60), scripted_tokens("0/old", 0, 0, 50)])]
-        assert told == (expected if earlier else [])
+        assert fed == (expected if earlier else [])
 
     play(scenario, earlierResponses=earlier)
 
@@ -220,11 +220,13 @@ def test_a_probe_counts_more_while_others_wait_and_then_what_has_most_left() -> 
         await scene.submit(lengths=(500, 100, 100, LENGTH))
         scene.start(DraftingEngine(scene.job))
         await scene.finish()
-        told = [
-            (key.split(":")[0], weight) for news in scene.engines[0].news for key, weight in news.importance.items()
+        fed = [
+            (key.split(":")[0], importance)
+            for news in scene.engines[0].news
+            for key, importance in news.importance.items()
         ]
-        assert told[0] == ("0/g/0", PROBE_WEIGHT)
-        assert told[-1][0] == "0/g/3"
-        assert 1 < told[-1][1] <= LARGEST_WEIGHT
+        assert fed[0] == ("0/g/0", PROBE_IMPORTANCE)
+        assert fed[-1][0] == "0/g/3"
+        assert 1 < fed[-1][1] <= LARGEST_IMPORTANCE
 
     play(scenario)

@@ -1,4 +1,4 @@
-"""What a worker's web server tells of its drafting, from the figures of the last heartbeat."""
+"""Prometheus metrics of a worker's drafting, from the metrics of the last heartbeat."""
 
 from collections.abc import Iterable, Mapping
 
@@ -18,44 +18,44 @@ _GAUGES = {
     "draft_bytes": ("draft_memory_bytes", "Memory of what it drafts from."),
     "draft_groups": ("draft_groups", "Groups that it can draft from."),
 }
-_BY_SOURCE = {
+_BY_ORIGIN = {
     "drafted": ("drafted_tokens", "Tokens drafted, by where the drafts came from."),
     "accepted": ("accepted_tokens", "Of these, tokens that came true."),
 }
-_BY_REFERENCES = {
+_BY_CORPUS_SIZE = {
     "steps": ("row_steps", "Row-steps, by the number of siblings that could be drafted from, up to the next one."),
     "tokens": ("row_tokens", "Tokens that they gained, the engine's own ones included."),
 }
 
 
-def draft_metrics(figures: Mapping[str, float | int | str]) -> Iterable[Metric]:
-    """Nothing of an engine that knows no drafts; of one that makes none, only that and why."""
-    said = str(figures.get("drafts", ""))
-    if not said:
+def draft_metrics(metrics: Mapping[str, float | int | str]) -> Iterable[Metric]:
+    """None of an engine that cannot draft; of one that does not draft, only that and why."""
+    drafts = str(metrics.get("drafts", ""))
+    if not drafts:
         return
-    state, _, reason = said.partition(": ")
+    state, _, reason = drafts.partition(": ")
     on = GaugeMetricFamily("openseer_worker_drafting", "1 while it drafts; else the reason.", labels=["reason"])
     on.add_metric([reason], float(state == "on"))
     yield on
-    for figure, (name, text) in _COUNTERS.items():
-        if figure in figures:
-            yield CounterMetricFamily(f"openseer_worker_{name}", text, value=float(figures[figure]))
-    for figure, (name, text) in _GAUGES.items():
-        if figure in figures:
-            yield GaugeMetricFamily(f"openseer_worker_{name}", text, value=float(figures[figure]))
-    for what, (name, text) in _BY_SOURCE.items():
-        yield from _family(figures, name, text, "source", {source: f"{what}_{source}" for source in DRAFT_ORIGINS})
-    for what, (name, text) in _BY_REFERENCES.items():
-        places = {str(count): f"{what}_refs_{count}" for count in CORPUS_SIZES}
-        yield from _family(figures, name, text, "references", places)
+    for key, (name, text) in _COUNTERS.items():
+        if key in metrics:
+            yield CounterMetricFamily(f"openseer_worker_{name}", text, value=float(metrics[key]))
+    for key, (name, text) in _GAUGES.items():
+        if key in metrics:
+            yield GaugeMetricFamily(f"openseer_worker_{name}", text, value=float(metrics[key]))
+    for what, (name, text) in _BY_ORIGIN.items():
+        yield from _family(metrics, name, text, "source", {origin: f"{what}_{origin}" for origin in DRAFT_ORIGINS})
+    for what, (name, text) in _BY_CORPUS_SIZE.items():
+        keys = {str(size): f"{what}_refs_{size}" for size in CORPUS_SIZES}
+        yield from _family(metrics, name, text, "references", keys)
 
 
 def _family(
-    figures: Mapping[str, float | int | str], name: str, text: str, label: str, places: Mapping[str, str]
+    metrics: Mapping[str, float | int | str], name: str, text: str, label: str, keys: Mapping[str, str]
 ) -> Iterable[Metric]:
     family = CounterMetricFamily(f"openseer_worker_{name}", text, labels=[label])
-    for value, figure in places.items():
-        if figure in figures:
-            family.add_metric([value], float(figures[figure]))
+    for value, key in keys.items():
+        if key in metrics:
+            family.add_metric([value], float(metrics[key]))
     if family.samples:
         yield family

@@ -1,9 +1,9 @@
-"""What the worker asks of an engine. `vllm_engine` is the real one, `scripted_engine` plays given lengths."""
+"""The interface between the worker and an engine. `vllm` is the real one, `scripted` plays given lengths."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import JsonValue
 
@@ -30,10 +30,10 @@ class EngineProfile:
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """A response to go on with, to its very end: the engine is told to stop through `abort`, not by a length.
+    """A response to go on with, to its very end: `abort` stops the engine, not a length.
 
-    `key` is unique among all work the engine was ever given. `tokens`: the response so far. `seed` is derived by the
-    caller from the request's seed and the position, so it never replays noise. `true_length`: 0 or the forced length.
+    `key` is unique among all requests of the engine. `tokens`: the response so far. `seed` is derived by the caller
+    from the request's seed and the position, so no draw repeats after a move. `true_length`: 0 or the forced length.
     """
 
     key: str
@@ -49,16 +49,23 @@ class EngineRequest:
 
 @dataclass(slots=True)
 class EngineOutput:
-    """What an engine produced for one work since it was last asked: bytes as in openseer_core.tokens.
+    """What an engine produced for one request, in a step or since the last `collect`: bytes as in openseer_core.tokens.
 
-    `finish` is set exactly once, on the last progress of a work; after an abort it is ABORTED.
+    `finish` is set exactly once, on the last output of a request; after an abort it is ABORTED.
     """
 
     key: str
-    tokens: bytes
-    logprobs: bytes
+    tokens: bytes = b""
+    logprobs: bytes = b""
     finish: FinishReason | None = None
     stop_reason: str = ""
+
+    def add(self, later: "EngineOutput") -> None:
+        """Appends what the engine produced for the same request after this."""
+        self.tokens += later.tokens
+        self.logprobs += later.logprobs
+        if later.finish is not None:
+            self.finish, self.stop_reason = later.finish, later.stop_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +80,25 @@ class NewWeights:
     transfer: dict[str, JsonValue] | None = None
 
 
+class DraftTokens(NamedTuple):
+    """Tokens of a group's response that is generated elsewhere, from token `position` on: int32 bytes to draft from."""
+
+    group: str
+    response_index: int
+    position: int
+    tokens: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class DraftNews:
-    """What an engine that drafts is told of the groups it works for; tokens are bytes as in openseer_core.tokens.
+    """What changed for an engine that drafts, in the groups it works for; tokens are bytes as in openseer_core.tokens.
 
-    `rows`: (group, index, position, tokens), of responses generated elsewhere: their tokens from that position on.
-    `earlier`: (group, responses of earlier batches to the same prompt, the newest first). `weights`: by the key of a
-    work, how much its speed counts, 1 where nothing is said; each news replaces all that were told before.
-    `released`: groups that no work is left of.
+    `tokens`: of responses generated elsewhere. `earlier`: (group, responses of earlier batches to the same prompt, the
+    newest first). `importance`: by the key of a request, how much its speed counts, 1 where it has no entry; it
+    replaces the importance of all news before. `released`: groups that the worker runs nothing of any more.
     """
 
-    rows: list[tuple[str, int, int, bytes]] = field(default_factory=list[tuple[str, int, int, bytes]])
+    tokens: list[DraftTokens] = field(default_factory=list[DraftTokens])
     earlier: list[tuple[str, list[bytes]]] = field(default_factory=list[tuple[str, list[bytes]]])
     importance: dict[str, float] = field(default_factory=dict[str, float])
     released: list[str] = field(default_factory=list[str])
@@ -116,7 +131,7 @@ class Engine(Protocol):
         ...
 
     def collect(self) -> list[EngineOutput]:
-        """Everything since the last call, at most one entry per work."""
+        """Everything since the last call, at most one entry per request."""
         ...
 
     def metrics(self) -> dict[str, float | int | str]:
@@ -131,7 +146,7 @@ class Engine(Protocol):
         ...
 
     async def feed(self, news: DraftNews) -> list[int]:
-        """Takes news between two steps; answers how many tokens it knows then of each row's response."""
+        """Takes news between two steps; returns how many tokens it then knows of the response of each `tokens`."""
         ...
 
     async def load_weights(self, weights: NewWeights) -> None:

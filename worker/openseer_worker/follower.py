@@ -1,11 +1,11 @@
-"""What a follower of a gang does: joins its leader, runs its share of the engine, and lives exactly as long as both."""
+"""A follower of a gang: joins its leader, runs its share of the engine, and lives exactly as long as both."""
 
 import asyncio
 import logging
 from typing import TYPE_CHECKING
 
 from openseer_core.errors import EngineError
-from openseer_core.worker.heartbeat import Heartbeat
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_process.termination import report
 from openseer_worker.engine_factory import build_rank, warm_up
 from openseer_worker.gang import GangFollower, GangPlace
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 async def follow(settings: WorkerSettings, health: Health, stop: asyncio.Event) -> None:
-    """One follower, until the leader says that it is the end. Raises EngineError, InputError.
+    """One follower, until the leader ends it. Raises EngineError, InputError.
 
     `stop` asks for a drain of the whole worker: the others cannot go on without this rank. When the leader is lost the
     process ends at once, for an engine that has lost a part hangs in whatever it does.
@@ -70,13 +70,13 @@ class _Share:
         self._health = health
         self._link = link
         self._rank: VllmRank | None = None
-        self._told = Heartbeat("starting")
+        self._heartbeat = Heartbeat(WorkerState.STARTING)
 
     async def compute(self, place: GangPlace) -> None:
         """Builds the share and raises EngineError when it ends; a scripted engine has none, and it never does."""
         rank = self._rank = await in_thread(lambda: build_rank(self._settings, place))
         log.info("%s rank %d ready on %s", self._settings.worker, self._settings.rank, place.host)
-        self._health.serve(lambda: True, lambda: self._told)
+        self._health.serve(lambda: True, lambda: self._heartbeat)
         if rank is None:
             await asyncio.Event().wait()
             return
@@ -84,16 +84,16 @@ class _Share:
         raise EngineError(f"the engine's process on rank {self._settings.rank} ended; look into this pod's log")
 
     async def watch(self) -> None:
-        """Reads the GPUs, and tells the leader once they are sick."""
-        telemetry, told_sick = Telemetry(), False
+        """Reads the GPUs, and reports to the leader once they are sick."""
+        telemetry, reported = Telemetry(), False
         while True:
             readings = telemetry()
-            self._told = Heartbeat("following", readings)
+            self._heartbeat = Heartbeat(WorkerState.FOLLOWING, readings)
             illness = sick(readings)
-            if illness and not told_sick:
+            if illness and not reported:
                 log.error("the GPU is sick: %s", illness)
-                self._link.tell_sick(f"{self._settings.node} {illness}".strip())
-                told_sick = True
+                self._link.report_sick(f"{self._settings.node} {illness}".strip())
+                reported = True
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def close(self) -> None:

@@ -45,7 +45,7 @@ class ForkServer:
         self._pin = pin
         self._pids: dict[int, int] = {}
 
-    def obey(self, line: str) -> None:
+    def handle(self, line: str) -> None:
         """Carries out one line of input."""
         match json.loads(line):
             case {"spawn": int(index)}:
@@ -55,46 +55,46 @@ class ForkServer:
             case other:
                 raise ValueError(f"unknown order {other!r}")
 
-    def bury(self) -> None:
+    def reap(self) -> None:
         """Reports every worker that has ended, and ends what is left of its process group."""
         for index, pid in list(self._pids.items()):
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 _kill_group(pid)  # while its id is still ours
                 _, status = os.waitpid(pid, 0)
                 del self._pids[index]
-                self._say({"ended": index, "pid": pid, "code": os.waitstatus_to_exitcode(status)})
+                self._send({"ended": index, "pid": pid, "code": os.waitstatus_to_exitcode(status)})
 
     def kill(self) -> None:
-        """Kills all workers: whoever gave the orders is gone."""
+        """Kills all workers: the process that sent the commands is gone."""
         for pid in self._pids.values():
             _kill_group(pid)
 
-    def _say(self, message: dict[str, object]) -> None:
+    def _send(self, message: dict[str, object]) -> None:
         os.write(self._out, (json.dumps(message) + "\n").encode())
 
     def _spawn(self, index: int) -> None:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._be_worker(index, parent)
+            self._run_worker(index, parent)
         self._pids[index] = pid
-        self._say({"started": index, "pid": pid})
+        self._send({"started": index, "pid": pid})
 
     def _signal(self, index: int, number: int) -> None:
         if index in self._pids:
             os.kill(self._pids[index], number)
 
-    def _place(self, index: int) -> None:
-        """A core of its own on a CPU, GPUs of its own where there are any."""
+    def _assign_devices(self, index: int) -> None:
+        """Gives this process a core of its own on a CPU, GPUs of its own where there are any."""
         present = [device.name.removeprefix("nvidia") for device in sorted(Path("/dev").glob("nvidia[0-9]*"))]
         if self._pin:
             os.sched_setaffinity(0, {core_of(index, sorted(os.sched_getaffinity(0)))})
         elif present and self._job.spec.model.engine == "vllm":
             parallelism = self._job.spec.workers.parallelism
-            each = parallelism.tensor * parallelism.pipeline
-            os.environ[VISIBLE] = gpus_of(index, each, present, os.environ)
+            count = parallelism.tensor * parallelism.pipeline
+            os.environ[VISIBLE] = gpus_of(index, count, present, os.environ)
 
-    def _be_worker(self, index: int, parent: int) -> NoReturn:
+    def _run_worker(self, index: int, parent: int) -> NoReturn:
         code = 1
         try:
             os.setsid()
@@ -104,7 +104,7 @@ class ForkServer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             _redirect(self._logs / f"{worker_name(index)}.log")
             start_log()
-            self._place(index)
+            self._assign_devices(index)
             code = run_worker(WorkerSettings(self._job, self._store_url, index))
         except OpenseerError as error:
             code = report(error)
@@ -137,11 +137,11 @@ def _redirect(path: Path) -> None:
     os.dup2(handle, 2)
 
 
-def _note_nothing(_number: int, _frame: FrameType | None) -> None:
+def _ignore_signal(_number: int, _frame: FrameType | None) -> None:
     """A handler has to exist for the wake-up pipe to be written to."""
 
 
-def _serve(nursery: ForkServer, children: int) -> None:
+def _serve(server: ForkServer, children: int) -> None:
     pending = ""
     with selectors.DefaultSelector() as selector:
         selector.register(0, selectors.EVENT_READ)
@@ -150,13 +150,13 @@ def _serve(nursery: ForkServer, children: int) -> None:
             for key, _ in selector.select():
                 data = os.read(key.fd, READ_BYTES)
                 if key.fd == children:
-                    nursery.bury()
+                    server.reap()
                 elif not data:
                     return
                 else:
                     *lines, pending = (pending + data.decode()).split("\n")
                     for line in lines:
-                        nursery.obey(line)
+                        server.handle(line)
 
 
 def main() -> None:
@@ -170,19 +170,19 @@ def main() -> None:
     die_with_parent(options.parent)
     started = time.monotonic()
     out = os.dup(1)
-    os.dup2(2, 1)  # libraries print to standard output; that is for orders and reports alone
+    os.dup2(2, 1)  # libraries print to standard output; that is for commands and reports alone
     job = parse_job(json.loads(options.job.read_text()), str(options.job))
     pin = warm_up(job)
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
-    signal.signal(signal.SIGCHLD, _note_nothing)
+    signal.signal(signal.SIGCHLD, _ignore_signal)
     signal.set_wakeup_fd(writable)
-    nursery = ForkServer(job, options.store, options.logs, out=out, pin=pin)
+    server = ForkServer(job, options.store, options.logs, out=out, pin=pin)
     os.write(out, (json.dumps({"warm": round(time.monotonic() - started, 1)}) + "\n").encode())
     try:
-        _serve(nursery, readable)
+        _serve(server, readable)
     finally:
-        nursery.kill()
+        server.kill()
 
 
 if __name__ == "__main__":

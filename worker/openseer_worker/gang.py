@@ -37,7 +37,7 @@ SILENCE_SECONDS = IDLE_SECONDS + PROBE_SECONDS * PROBES
 
 @dataclass(frozen=True, slots=True)
 class GangPlace:
-    """Where a rank stands: `leader` and `host` are the addresses of rank 0 and of its own; `port` is torch's.
+    """The position of a rank: `leader` and `host` are the addresses of rank 0 and of its own; `port` is torch's.
 
     `seed`: drawn by the leader, the same on all ranks, so that they sample alike.
     """
@@ -51,7 +51,7 @@ class GangPlace:
 
 
 class GangLeader:
-    """The leader's side: `assemble`, then `broken` says when it is over."""
+    """The leader's side: `assemble`, then `broken` is set when a rank is lost."""
 
     def __init__(self, settings: WorkerSettings, seed: int, on_drain: Callable[[], None]) -> None:
         self._settings = settings
@@ -69,7 +69,7 @@ class GangLeader:
     async def assemble(self, seconds: float = ASSEMBLE_SECONDS) -> GangPlace:
         """Waits until every rank is there and lets all go on. Raises EngineError when one is missing."""
         port = self._settings.gang_port
-        server = await asyncio.start_server(self._meet, port=port + 1, limit=LINE_BYTES)
+        server = await asyncio.start_server(self._serve, port=port + 1, limit=LINE_BYTES)
         try:
             async with asyncio.timeout(seconds):
                 await self._complete.wait()
@@ -83,42 +83,42 @@ class GangLeader:
             server.close()
         host = _address(self._followers[1], "sockname")
         for follower in self._followers.values():
-            _say(follower, {"go": {"seed": self._seed}})
+            _send(follower, {"go": {"seed": self._seed}})
         log.info("the gang of %d is complete", self._nodes)
         return GangPlace(self._nodes, 0, host, host, port, self._seed)
 
     async def end(self) -> None:
-        """Tells all followers to end well, and lets go of them."""
+        """Sends all followers the end, and closes their connections."""
         self._ending = True
         for follower in self._followers.values():
-            _say(follower, {"end": True})
-            await _let_go(follower)
+            _send(follower, {"end": True})
+            await _close(follower)
 
-    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, from its hello to its end."""
         _keep_alive(writer)
-        rank = self._rank_of(await _hear(reader, HELLO_SECONDS))
+        rank = self._rank_of(await _receive(reader, HELLO_SECONDS))
         if isinstance(rank, str):
             log.warning("refused %s: %s", _address(writer, "peername"), rank)
-            _say(writer, {"refused": rank})
-            await _let_go(writer)
+            _send(writer, {"refused": rank})
+            await _close(writer)
             return
         self._followers[rank] = writer
         log.info("rank %d is there, from %s", rank, _address(writer, "peername"))
         if len(self._followers) == self._nodes - 1:
             self._complete.set()
         drains = False
-        while (word := await _hear(reader)) is not None:
-            drains = drains or "drain" in word
-            self._heed(rank, word)
+        while (message := await _receive(reader)) is not None:
+            drains = drains or "drain" in message
+            self._handle(rank, message)
         # Until all are there, a rank that was asked to end has nothing to wait for.
         excused = self._ending or (drains and not self._complete.is_set())
         if not excused and not self.broken.done():
             self.broken.set_result(EngineError(f"rank {rank} of the gang has gone; look at its pod"))
 
-    def _rank_of(self, word: dict[str, Any] | None) -> int | str:
+    def _rank_of(self, message: dict[str, Any] | None) -> int | str:
         """The rank that says hello, or why it is refused."""
-        match word:
+        match message:
             case {"hello": {"worker": str(worker), "rank": int(rank)}} if worker == _identity(self._settings):
                 if rank in self._followers:
                     return f"rank {rank} is there already"
@@ -128,10 +128,10 @@ class GangLeader:
             case _:
                 return "not a hello"
 
-    def _heed(self, rank: int, word: dict[str, Any]) -> None:
-        if "sick" in word:
-            self.sick = f"rank {rank}: {word['sick']}"
-        elif "drain" in word:
+    def _handle(self, rank: int, message: dict[str, Any]) -> None:
+        if "sick" in message:
+            self.sick = f"rank {rank}: {message['sick']}"
+        elif "drain" in message:
             log.info("rank %d asks to drain", rank)
             self._on_drain()
 
@@ -152,11 +152,11 @@ class GangFollower:
         try:
             async with asyncio.timeout(seconds):
                 reader, writer = self._link = await self._reach()
-                _say(writer, {"hello": {"worker": _identity(settings), "rank": settings.rank}})
-                word = await _hear(reader)
+                _send(writer, {"hello": {"worker": _identity(settings), "rank": settings.rank}})
+                message = await _receive(reader)
         except TimeoutError:
             raise EngineError(f"the gang's leader at {self._where} was not complete within {seconds:g} s") from None
-        match word:
+        match message:
             case {"go": {"seed": int(seed)}}:
                 nodes = settings.job.spec.workers.parallelism.nodes
                 leader, host = _address(writer, "peername"), _address(writer, "sockname")
@@ -169,23 +169,23 @@ class GangFollower:
                 raise self._gone()
 
     async def hold(self) -> None:
-        """Returns when the leader says that it is the end. Raises EngineError when the link breaks before."""
+        """Returns when the leader ends the gang. Raises EngineError when the link breaks before."""
         assert self._link is not None
         reader, writer = self._link
-        word = await _hear(reader)
+        message = await _receive(reader)
         writer.close()
-        if word is None or "end" not in word:
+        if message is None or "end" not in message:
             raise self._gone()
 
     def ask_drain(self) -> None:
         """Asks the leader to drain the worker, for this rank is asked to end."""
         if self._link is not None:
-            _say(self._link[1], {"drain": True})
+            _send(self._link[1], {"drain": True})
 
-    def tell_sick(self, reason: str) -> None:
-        """Says that this rank's GPUs are sick."""
+    def report_sick(self, reason: str) -> None:
+        """Reports that this rank's GPUs are sick."""
         if self._link is not None:
-            _say(self._link[1], {"sick": reason})
+            _send(self._link[1], {"sick": reason})
 
     @property
     def _where(self) -> str:
@@ -224,22 +224,22 @@ def _address(writer: asyncio.StreamWriter, end: str) -> str:
     return str(writer.get_extra_info(end)[0])
 
 
-def _say(writer: asyncio.StreamWriter, word: dict[str, Any]) -> None:
-    writer.write(json.dumps(word).encode() + b"\n")
+def _send(writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:
+    writer.write(json.dumps(message).encode() + b"\n")
 
 
-async def _hear(reader: asyncio.StreamReader, seconds: float | None = None) -> dict[str, Any] | None:
+async def _receive(reader: asyncio.StreamReader, seconds: float | None = None) -> dict[str, Any] | None:
     """The next line; None at the end of the link, however it came, and for what is no such line."""
     try:
         async with asyncio.timeout(seconds):
-            word: Any = json.loads(await reader.readline())
+            message: Any = json.loads(await reader.readline())
     except (OSError, TimeoutError, ValueError):
         return None
-    return cast("dict[str, Any]", word) if isinstance(word, dict) else None
+    return cast("dict[str, Any]", message) if isinstance(message, dict) else None
 
 
-async def _let_go(writer: asyncio.StreamWriter) -> None:
-    """Closes a link once what was said has left."""
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Closes a link once what was written has left."""
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()

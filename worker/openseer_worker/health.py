@@ -1,4 +1,4 @@
-"""What the web server of a worker's pod tells: written by the event loop, read by the server's threads."""
+"""Probes and metrics of a worker's pod: written by the event loop, read by the web server's threads."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from openseer_worker.draft_metrics import draft_metrics
 
 TICK_SECONDS = 1.0
 STUCK_SECONDS = 30.0
-"""An event loop that has not come round for so long is not alive any more."""
+"""An event loop that has not run its tick for so long counts as dead."""
 
 _GAUGES = {
     "inflight": ("inflight", "Responses held."),
@@ -41,22 +41,22 @@ _GPU_GAUGES = {
 
 
 class Health(Collector):
-    """The worker's probes and metrics. Until something says otherwise it is alive and not ready."""
+    """The worker's probes and metrics. Before `serve` and `tick` it is alive and not ready."""
 
     def __init__(self) -> None:
         self._ready: Callable[[], bool] = lambda: False
-        self._told: Callable[[], Heartbeat | None] = lambda: None
+        self._heartbeat: Callable[[], Heartbeat | None] = lambda: None
         self._ticked_at: float | None = None
         self.registry = CollectorRegistry()
         self.registry.register(self)
 
-    def serve(self, ready: Callable[[], bool], told: Callable[[], Heartbeat | None]) -> None:
-        """From now on the answers are those of `ready` and `told`; both return at once."""
-        self._ready, self._told = ready, told
+    def serve(self, ready: Callable[[], bool], heartbeat: Callable[[], Heartbeat | None]) -> None:
+        """From now on reports what `ready` and `heartbeat` return; both return at once."""
+        self._ready, self._heartbeat = ready, heartbeat
 
     async def tick(self) -> None:
-        """Shows that the event loop comes round, until it is cancelled. To be begun when the engine is there: while
-        one is imported and built, hardly anything else runs."""
+        """Shows that the event loop runs, until it is cancelled. To be begun when the engine is there: while one is
+        imported and built, hardly anything else runs."""
         while True:
             self._ticked_at = time.monotonic()
             await asyncio.sleep(TICK_SECONDS)
@@ -75,29 +75,29 @@ class Health(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The metrics of the last heartbeat."""
-        told = self._told()
-        if told is None:
+        heartbeat = self._heartbeat()
+        if heartbeat is None:
             return
         state = GaugeMetricFamily("openseer_worker_state", "1 for the state that it is in.", labels=["state"])
-        state.add_metric([told.state], 1)
+        state.add_metric([heartbeat.state], 1)
         yield state
-        for figure, (name, text) in _GAUGES.items():
-            if figure in told.metrics:
-                yield GaugeMetricFamily(f"openseer_worker_{name}", text, value=float(told.metrics[figure]))
-        for figure, (name, text) in _COUNTERS.items():
-            if figure in told.metrics:
-                yield CounterMetricFamily(f"openseer_worker_{name}", text, value=float(told.metrics[figure]))
-        yield from draft_metrics(told.metrics)
-        yield from _gpu_metrics(told)
+        for key, (name, text) in _GAUGES.items():
+            if key in heartbeat.metrics:
+                yield GaugeMetricFamily(f"openseer_worker_{name}", text, value=float(heartbeat.metrics[key]))
+        for key, (name, text) in _COUNTERS.items():
+            if key in heartbeat.metrics:
+                yield CounterMetricFamily(f"openseer_worker_{name}", text, value=float(heartbeat.metrics[key]))
+        yield from draft_metrics(heartbeat.metrics)
+        yield from _gpu_metrics(heartbeat)
 
 
-def _gpu_metrics(told: Heartbeat) -> Iterable[Metric]:
+def _gpu_metrics(heartbeat: Heartbeat) -> Iterable[Metric]:
     families: dict[str, GaugeMetricFamily] = {}
-    for figure, value in told.metrics.items():
-        gpu, _, what = figure.partition("_")
-        if not gpu.startswith("gpu") or what not in _GPU_GAUGES:
+    for key, value in heartbeat.metrics.items():
+        gpu, _, reading = key.partition("_")
+        if not gpu.startswith("gpu") or reading not in _GPU_GAUGES:
             continue
-        name, text, scale = _GPU_GAUGES[what]
-        family = families.setdefault(what, GaugeMetricFamily(f"openseer_worker_{name}", text, labels=["gpu"]))
+        name, text, scale = _GPU_GAUGES[reading]
+        family = families.setdefault(reading, GaugeMetricFamily(f"openseer_worker_{name}", text, labels=["gpu"]))
         family.add_metric([gpu.removeprefix("gpu")], float(value) * scale)
     return families.values()

@@ -14,13 +14,14 @@ from pathlib import Path
 
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.parse import parse_job
+from openseer_core.worker.metrics import WorkerMetrics
 from openseer_process.pod_http import PodHttp
 from openseer_process.termination import report, start_log
 from openseer_store.port import Store
 from openseer_worker.engine import Engine
 from openseer_worker.follower import follow
 from openseer_worker.gang import GangLeader
-from openseer_worker.hardware.telemetry import Figures, Telemetry
+from openseer_worker.hardware.telemetry import Telemetry
 from openseer_worker.health import Health
 from openseer_worker.loop import Worker
 from openseer_worker.settings import GANG_PORT, WorkerSettings
@@ -110,16 +111,16 @@ async def _run(settings: WorkerSettings, health: Health) -> None:
 
 
 async def _end_when_broken(gang: GangLeader) -> None:
-    """Nothing is tidied up then: an engine that has lost a part hangs in whatever it does."""
+    """Without any cleanup: an engine that has lost a part hangs in whatever it does."""
     end_at_once(report(await gang.broken))
 
 
 async def _lead(settings: WorkerSettings, health: Health, stop: asyncio.Event, gang: GangLeader | None) -> None:
-    begun = await Start(settings, stop, gang).run()
-    if begun is None:
+    started = await Start(settings, stop, gang).run()
+    if started is None:
         log.info("%s ended before it was ready", settings.worker)
         return
-    store, engine = begun
+    store, engine = started
     try:
         await _work(settings, health, stop, store, engine, gang)
     finally:
@@ -137,8 +138,8 @@ async def _work(
 ) -> None:
     telemetry = Telemetry()
 
-    def readings() -> Figures:
-        return telemetry() | ({"sick": gang.sick} if gang is not None and gang.sick else {})
+    def readings() -> WorkerMetrics:
+        return WorkerMetrics(telemetry() | ({"sick": gang.sick} if gang is not None and gang.sick else {}))
 
     worker = Worker(settings, store, engine, readings)
 
@@ -146,7 +147,7 @@ async def _work(
         await stop.wait()
         worker.drain()
 
-    health.serve(lambda: worker.is_ready, lambda: worker.told)
+    health.serve(lambda: worker.is_ready, lambda: worker.heartbeat)
     log.info("%s ready: %s on %s", settings.worker, engine.profile.engine, engine.profile.device)
     tasks = [asyncio.create_task(health.tick()), asyncio.create_task(drain())]
     try:

@@ -1,4 +1,4 @@
-"""The responses a worker holds: their tokens, what the store knows of them, and the blocks promised to them."""
+"""The requests that a worker runs: their tokens, what the store has of them, and the blocks reserved for them."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -43,12 +43,12 @@ class RunningRequest:
         """Tokens of the response so far, those before this lease included."""
         return self.claim.generated + count_items(self.tokens)
 
-    def take(self, progress: EngineOutput) -> None:
+    def take(self, output: EngineOutput) -> None:
         """Adds what the engine produced."""
-        self.tokens += progress.tokens
-        self.logprobs += progress.logprobs
-        if progress.finish is not None:
-            self.finish, self.stop_reason = progress.finish, progress.stop_reason
+        self.tokens += output.tokens
+        self.logprobs += output.logprobs
+        if output.finish is not None:
+            self.finish, self.stop_reason = output.finish, output.stop_reason
 
     def delta(self) -> Delta:
         """What the store does not have yet."""
@@ -58,14 +58,14 @@ class RunningRequest:
 
 
 class RunningRequests:
-    """All responses of one worker. The engine never holds more than the blocks and slots that are counted here."""
+    """All requests of one worker. The engine never takes more than the blocks and slots that are counted here."""
 
     def __init__(self, profile: EngineProfile, policy: Policy, rollout: RolloutSpec, slots: int) -> None:
         self.room = Room(slots, profile.blocks)
         self.margin = int(2 * rollout.checkpoint_seconds * TOKENS_PER_SECOND)
         self.slack = max(1, slots // 16)
-        self.pulse: FleetLoad | None = None
-        """The latest news of the fleet; used for one decision that moves work, then waits for newer ones."""
+        self.fleet_load: FleetLoad | None = None
+        """The latest load of the fleet; used for one decision that moves work, then None until the next one comes."""
         self._most_margin = max(self.margin, rollout.quantum_tokens)
         self._profile = profile
         self._policy = policy
@@ -78,7 +78,7 @@ class RunningRequests:
         return len(self._responses)
 
     def admit(self, claim: Claim) -> RunningRequest:
-        """Holds a newly claimed request."""
+        """Adds a newly claimed request."""
         key = f"{claim.request}:{claim.fence}"
         response = RunningRequest(claim, key, claim.generated + self._quantum, claim.generated)
         self._responses[key] = response
@@ -86,12 +86,12 @@ class RunningRequests:
         self.learn(claim.view)
         return response
 
-    def take(self, progress: EngineOutput) -> None:
-        """Adds what the engine produced for a response, if it is still held."""
-        response = self._responses.get(progress.key)
+    def take(self, output: EngineOutput) -> None:
+        """Adds what the engine produced for a response, if it is still here."""
+        response = self._responses.get(output.key)
         if response is not None:
-            response.take(progress)
-            self.margin = max(self.margin, min(2 * count_items(progress.tokens), self._most_margin))
+            response.take(output)
+            self.margin = max(self.margin, min(2 * count_items(output.tokens), self._most_margin))
 
     def drop(self, key: str) -> None:
         """Forgets a response that ended, was given back or was lost."""
@@ -101,22 +101,23 @@ class RunningRequests:
             del self._members[group], self._views[group]
 
     def running(self) -> list[RunningRequest]:
-        """Those the engine still works on."""
-        return [one for one in self._responses.values() if one.finish is None]
+        """Responses that the engine still works on."""
+        return [response for response in self._responses.values() if response.finish is None]
 
     def ended(self) -> list[RunningRequest]:
-        """Those the engine is done with and the store does not know yet."""
-        return [one for one in self._responses.values() if one.finish is not None]
+        """Responses that the engine is done with and the store does not know yet."""
+        return [response for response in self._responses.values() if response.finish is not None]
 
     def members(self) -> dict[GroupId, dict[int, int]]:
-        """The groups of all that is held: index → tokens generated of each response."""
+        """The groups of all responses here: index → tokens generated of each response."""
         found: dict[GroupId, dict[int, int]] = {}
-        for one in self._responses.values():
-            found.setdefault(one.claim.request.group, {})[one.claim.request.index] = one.generated
+        for response in self._responses.values():
+            request = response.claim.request
+            found.setdefault(request.group, {})[request.index] = response.generated
         return found
 
     def view(self, group: GroupId) -> GroupView:
-        """The newest view of a group of which something is held."""
+        """The newest view of a group of which a response is here."""
         return self._views[group]
 
     @property
@@ -126,28 +127,32 @@ class RunningRequests:
 
     @property
     def tokens(self) -> int:
-        """Tokens of context in all that is held, prompts included: what another worker would have to compute again."""
-        return sum(count_items(one.claim.prompt) + one.generated for one in self._responses.values())
+        """Tokens of context of all responses, prompts included: what another worker would have to compute again."""
+        return sum(count_items(response.claim.prompt) + response.generated for response in self._responses.values())
 
     @property
     def reserved_blocks(self) -> int:
-        """Blocks promised to all that is held."""
-        return sum(self._blocks(one, one.horizon) for one in self._responses.values())
+        """Blocks reserved for all responses."""
+        return sum(self._blocks(response, response.horizon) for response in self._responses.values())
 
     @property
     def free_blocks(self) -> int:
-        """Blocks promised to nobody."""
+        """Blocks that are not reserved."""
         return self.room.blocks - self.reserved_blocks
 
     def decide(self) -> Decision:
         """Whose quantum is extended and who has to leave (see openseer_core.queue.quantum)."""
-        held = [self._held(one) for one in self._responses.values() if one.finish is None and not one.leaving]
-        occupied = self.reserved_blocks - sum(one.blocks for one in held)
+        states = [
+            self._state(response)
+            for response in self._responses.values()
+            if response.finish is None and not response.leaving
+        ]
+        occupied = self.reserved_blocks - sum(state.blocks for state in states)
         room = Room(self.room.slots, self.room.blocks - occupied)
         decision = decide(
-            held,
+            states,
             room,
-            self.pulse,
+            self.fleet_load,
             slack=2 * self.slack,
             hysteresis=self._quantum,
             divided=self._policy.divided,
@@ -157,7 +162,7 @@ class RunningRequests:
             response.horizon = response.generated + self._quantum
         for key in decision.leave:
             self._responses[key].leaving = True
-            self.pulse = None
+            self.fleet_load = None
         return decision
 
     # ---- what groups are known to be
@@ -169,7 +174,7 @@ class RunningRequests:
             self._views[view.id] = view
 
     def rescore_finish(self, response: RunningRequest) -> Rescore:
-        """The group's place once this response has finished; assumes that no other news comes first."""
+        """The group's priority once this response has finished; assumes that no other news comes first."""
         view = self._views[response.claim.request.group].with_finish(response.generated)
         self.learn(view)
         return Rescore(view, self._policy.priority(view))
@@ -197,7 +202,7 @@ class RunningRequests:
         footprint = Footprint(prompt, response.generated, horizon, longest, self.margin)
         return footprint.blocks(self._profile.block_tokens)
 
-    def _held(self, response: RunningRequest) -> QuantumState:
+    def _state(self, response: RunningRequest) -> QuantumState:
         claim = response.claim
         due = response.generated >= response.horizon
         view = self._views[claim.request.group]

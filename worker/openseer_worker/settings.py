@@ -1,4 +1,4 @@
-"""What a worker process is told: the job, its own name and number, and where the store is."""
+"""The settings of a worker process: the job, its own name and number, and where the store is."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from openseer_core.ids import INITIAL_VERSION, WorkerId, worker_name
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.queue.group import SHARED_LANE
+from openseer_core.worker.metrics import WorkerMetrics
 
 GANG_PORT = 29500
 """Where torch's processes of a gang meet, on the leader; the gang's own link takes the port after it."""
@@ -45,9 +46,9 @@ class WorkerSettings:
         return bool(self.leader) and self.job.spec.workers.parallelism.nodes > 1
 
     @property
-    def place(self) -> dict[str, float | int | str]:
-        """Where it runs, as its heartbeats tell; empty outside a cluster."""
-        return {name: value for name, value in (("node", self.node), ("pod", self.pod)) if value}
+    def place(self) -> WorkerMetrics:
+        """Where it runs, for its heartbeats; empty outside a cluster."""
+        return WorkerMetrics({name: value for name, value in (("node", self.node), ("pod", self.pod)) if value})
 
     @property
     def lanes(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What groups' other responses generate elsewhere, fetched from the store and handed to the engine to draft from.
+"""Fetches what groups' other responses generate elsewhere from the store, for the engine to draft from.
 
 A task beside the worker's loop, off every path that a token takes. Drafts are optional: when the store is away, the
 engine goes on with what it knows.
@@ -13,9 +13,9 @@ from openseer_core.ids import GroupId
 from openseer_core.queue.length_estimate import estimate
 from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.tokens import ITEM_BYTES, count_items
+from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.port import WorkerStore
-from openseer_worker.engine import DraftNews, Engine
-from openseer_worker.hardware.telemetry import Figures
+from openseer_worker.engine import DraftNews, DraftTokens, Engine
 from openseer_worker.running import PROBE_INDEX, RunningRequests
 
 log = logging.getLogger(__name__)
@@ -23,39 +23,39 @@ log = logging.getLogger(__name__)
 FETCH_BYTES = 2**18
 """Most that one fetch brings: the engine takes it in within some milliseconds, between two steps."""
 KEEP_SECONDS = 30.0
-"""A group is still kept up for so long after its last request left: the next one of it often comes soon."""
-PROBE_WEIGHT = 2.0
-"""A probe's speed counts so much: what it shows orders all that waits."""
-LARGEST_WEIGHT = 4.0
+"""A group is still followed for so long after its last request left: the next one of it often comes soon."""
+PROBE_IMPORTANCE = 2.0
+"""A probe's speed counts so much: its length orders all that waits."""
+LARGEST_IMPORTANCE = 4.0
 """When nothing waits, a request whose rest is expected to be long counts up to so much: the batch waits for it."""
 
 
 @dataclass(slots=True)
-class _Group:
-    """A group that is kept up. `known`: tokens known of each response; `asked_at`: of the fetch before, 0 for none."""
+class _FollowedGroup:
+    """`known`: tokens known of each response; `queried_at`: time of the query before, 0 for none."""
 
-    held_at: float
+    running_at: float
     earlier: bool
-    asked_at: float = 0.0
+    queried_at: float = 0.0
     known: dict[int, int] = field(default_factory=dict[int, int])
 
 
 class Sharing:
-    """One worker's news of its groups."""
+    """Passes news of one worker's groups from the store to its engine."""
 
     def __init__(
-        self, store: WorkerStore, engine: Engine, held: RunningRequests, *, seconds: float, earlier: bool
+        self, store: WorkerStore, engine: Engine, running: RunningRequests, *, seconds: float, earlier: bool
     ) -> None:
         self._store = store
         self._engine = engine
-        self._held = held
+        self._running = running
         self._seconds = seconds
         self._earlier = earlier
-        self._groups: dict[GroupId, _Group] = {}
-        self._weights: dict[str, float] = {}
+        self._groups: dict[GroupId, _FollowedGroup] = {}
+        self._importance: dict[str, float] = {}
         self._tokens = 0
         self._lag = 0.0
-        self._trouble = False
+        self._failing = False
 
     async def run(self) -> None:
         """Fetches every checkpoint interval until cancelled; ends at once for an engine that does not draft."""
@@ -64,85 +64,93 @@ class Sharing:
             try:
                 await self._share()
             except (StoreError, LoadError) as error:
-                if not self._trouble:
+                if not self._failing:
                     log.warning("no news of siblings for now: %s", error)
-                self._trouble = True
+                self._failing = True
             else:
-                self._trouble = False
+                self._failing = False
 
-    def figures(self) -> Figures:
+    def metrics(self) -> WorkerMetrics:
         """shared_tokens and shared_bytes so far, share_lag: the age in seconds of the latest; empty without drafts."""
         if not self._engine.drafts:
-            return {}
+            return WorkerMetrics()
         shared_bytes = self._tokens * ITEM_BYTES
-        return {"shared_tokens": self._tokens, "shared_bytes": shared_bytes, "share_lag": round(self._lag, 3)}
+        lag = round(self._lag, 3)
+        return WorkerMetrics({"shared_tokens": self._tokens, "shared_bytes": shared_bytes, "share_lag": lag})
 
     async def _share(self) -> None:
         now = asyncio.get_running_loop().time
         began = now()
-        released = self._look(began)
-        asks = self._asks()
-        found = await self._store.siblings(asks, FETCH_BYTES) if asks else []
-        news = DraftNews(importance=importance(self._held), released=[str(group) for group in released])
-        for told in found:
-            self._note(told, news)
-        if news.rows or news.earlier or news.released or news.importance != self._weights:
+        released = self._follow_groups(began)
+        queries = self._queries()
+        found = await self._store.siblings(queries, FETCH_BYTES) if queries else []
+        news = DraftNews(importance=importance(self._running), released=[str(group) for group in released])
+        for siblings in found:
+            self._add(siblings, news)
+        if news.tokens or news.earlier or news.released or news.importance != self._importance:
             await self._engine.feed(news)
-            self._weights = news.importance
-        # Nothing that came now was there when the same group was asked for before.
-        since = [group.asked_at for told in found if told.news and (group := self._groups[told.group]).asked_at]
+            self._importance = news.importance
+        # Nothing that came now was there at the query before for the same group.
+        since = [
+            group.queried_at
+            for siblings in found
+            if siblings.news and (group := self._groups[siblings.group]).queried_at
+        ]
         if since:
             self._lag = now() - min(since)
-        for ask in asks:
-            self._groups[ask.group].asked_at = began
+        for query in queries:
+            self._groups[query.group].queried_at = began
 
-    def _look(self, now: float) -> list[GroupId]:
-        """Takes in what is held; the groups that are not to be kept up any longer."""
-        for group, generated in self._held.members().items():
-            kept = self._groups.get(group)
-            if kept is None:
-                kept = self._groups[group] = _Group(now, self._earlier)
-            kept.held_at = now
+    def _follow_groups(self, now: float) -> list[GroupId]:
+        """Takes in what runs; returns the groups that are not followed any longer."""
+        for group, generated in self._running.members().items():
+            followed = self._groups.get(group)
+            if followed is None:
+                followed = self._groups[group] = _FollowedGroup(now, self._earlier)
+            followed.running_at = now
             for index, tokens in generated.items():
-                kept.known[index] = max(tokens, kept.known.get(index, 0))
-        gone = [group for group, kept in self._groups.items() if now - kept.held_at > KEEP_SECONDS]
-        for group in gone:
+                followed.known[index] = max(tokens, followed.known.get(index, 0))
+        released = [group for group, followed in self._groups.items() if now - followed.running_at > KEEP_SECONDS]
+        for group in released:
             del self._groups[group]
-        return gone
+        return released
 
-    def _asks(self) -> list[SiblingQuery]:
-        """For every group that is held: all its responses that are not."""
-        asks: list[SiblingQuery] = []
-        for group, generated in self._held.members().items():
-            kept, size = self._groups[group], self._held.view(group).size
-            known = tuple((index, kept.known.get(index, 0)) for index in range(size) if index not in generated)
-            if known or kept.earlier:
-                asks.append(SiblingQuery(group, known, kept.earlier))
-        return asks
+    def _queries(self) -> list[SiblingQuery]:
+        """For every group of which something runs: all its responses that do not run here."""
+        queries: list[SiblingQuery] = []
+        for group, generated in self._running.members().items():
+            followed, size = self._groups[group], self._running.view(group).size
+            known = tuple((index, followed.known.get(index, 0)) for index in range(size) if index not in generated)
+            if known or followed.earlier:
+                queries.append(SiblingQuery(group, known, followed.earlier))
+        return queries
 
-    def _note(self, told: Siblings, news: DraftNews) -> None:
-        """Adds to the news what the store told, and remembers from where to ask on."""
-        kept, name = self._groups[told.group], str(told.group)
-        if told.earlier is not None:
-            kept.earlier = False
-            if told.earlier:
-                news.earlier.append((name, list(told.earlier)))
-        for index, position, tokens in told.news:
-            count = count_items(tokens)
-            news.rows.append((name, index, position, tokens))
-            kept.known[index] = position + count
+    def _add(self, siblings: Siblings, news: DraftNews) -> None:
+        """Adds the store's reply to the news, and remembers from where the next query goes on."""
+        followed, name = self._groups[siblings.group], str(siblings.group)
+        if siblings.earlier is not None:
+            followed.earlier = False
+            if siblings.earlier:
+                news.earlier.append((name, list(siblings.earlier)))
+        for new in siblings.news:
+            count = count_items(new.tokens)
+            news.tokens.append(DraftTokens(name, *new))
+            followed.known[new.response_index] = new.position + count
             self._tokens += count
 
 
-def importance(held: RunningRequests) -> dict[str, float]:
+def importance(running: RunningRequests) -> dict[str, float]:
     """How much each running response's speed counts, where that is not 1.
 
     While others wait, a probe counts more. When nothing waits any more, it is what a group's estimate leaves to do,
     beside the mean of all.
     """
-    running = held.running()
-    if held.pulse is None or held.pulse.waiting:
-        return {one.key: PROBE_WEIGHT for one in running if one.claim.request.index == PROBE_INDEX}
-    rests = {one.key: max(0, estimate(held.view(one.claim.request.group)) - one.generated) for one in running}
+    requests = running.running()
+    if running.fleet_load is None or running.fleet_load.waiting:
+        return {request.key: PROBE_IMPORTANCE for request in requests if request.claim.request.index == PROBE_INDEX}
+    rests = {
+        request.key: max(0, estimate(running.view(request.claim.request.group)) - request.generated)
+        for request in requests
+    }
     mean = sum(rests.values()) / max(1, len(rests))
-    return {key: min(LARGEST_WEIGHT, rest / mean) for key, rest in rests.items() if rest > mean}
+    return {key: min(LARGEST_IMPORTANCE, rest / mean) for key, rest in rests.items() if rest > mean}

@@ -1,4 +1,4 @@
-"""How a worker begins: engine and store at the same time, both with patience, and gone at once when it is asked to end.
+"""How a worker starts: engine and store at the same time, and how it ends at once when it is asked to while it starts.
 
 Engines are imported and built in threads, so that signals, probes and heartbeats go on meanwhile.
 """
@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
 from openseer_core.errors import StoreError, StoreUnavailableError
-from openseer_core.worker.heartbeat import Heartbeat
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_store.connect import open_store
 from openseer_store.port import Store
 from openseer_worker.engine import Engine
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 STORE_PATIENCE_SECONDS = 600.0
 """Longest wait for the store at the start: its pod may need a node, an image and a volume first."""
-STORE_ASK_SECONDS = 1.0
+STORE_TRY_SECONDS = 1.0
 """How long one of the tries within that patience lasts: short, so that pauses between its own tries stay short."""
 LEAVE_SECONDS = 2.0
 """Longest wait for the store to forget a worker that ends before it was ready."""
@@ -116,10 +116,10 @@ class Start:
         Raises InputError, StoreError or EngineError. Unless it gives the store it has closed it.
         """
         building = asyncio.create_task(self._build())
-        greeting = asyncio.create_task(self._greet(building))
+        reaching = asyncio.create_task(self._reach_store(building))
         try:
-            if await all_or_stop(self._stop, building, greeting):
-                return greeting.result(), building.result()
+            if await all_or_stop(self._stop, building, reaching):
+                return reaching.result(), building.result()
         except BaseException:
             await self._leave()
             raise
@@ -132,12 +132,12 @@ class Start:
             _, place = await asyncio.gather(in_thread(lambda: warm_up(settings.job)), self._gang.assemble())
         return await in_thread(lambda: build_engine(settings, place))
 
-    async def _greet(self, building: asyncio.Task[Engine]) -> Store:
-        """Finds the store and says there that the worker starts, until the engine is built."""
-        store = self._store = await _reach_store(self._settings)
+    async def _reach_store(self, building: asyncio.Task[Engine]) -> Store:
+        """Finds the store and sends heartbeats of a starting worker to it, until the engine is built."""
+        store = self._store = await _wait_for_store(self._settings)
         while not building.done():
-            directive = await store.heartbeat(self._settings.worker, Heartbeat("starting", self._settings.place))
-            if directive.drain:
+            reply = await store.heartbeat(self._settings.worker, Heartbeat(WorkerState.STARTING, self._settings.place))
+            if reply.drain:
                 log.info("asked to drain")
                 self._stop.set()
             await asyncio.wait({building}, timeout=HEARTBEAT_SECONDS)
@@ -151,21 +151,21 @@ class Start:
             await self._store.close()
 
 
-async def _reach_store(settings: WorkerSettings) -> Store:
+async def _wait_for_store(settings: WorkerSettings) -> Store:
     """The job's store, waited for. Raises StoreUnavailableError after STORE_PATIENCE_SECONDS."""
     now = asyncio.get_running_loop().time
-    give_up_at = now() + STORE_PATIENCE_SECONDS
-    place = (settings.store_url, settings.job.name, settings.job.namespace)
+    deadline = now() + STORE_PATIENCE_SECONDS
+    address = (settings.store_url, settings.job.name, settings.job.namespace)
     waiting = False
     while True:
         try:
-            found = await open_store(*place, retry_seconds=STORE_ASK_SECONDS)
+            found = await open_store(*address, retry_seconds=STORE_TRY_SECONDS)
         except StoreUnavailableError as error:
-            if now() > give_up_at:
+            if now() > deadline:
                 raise StoreUnavailableError(f"waited {STORE_PATIENCE_SECONDS:.0f} s for the store: {error}") from None
             if not waiting:
                 log.info("waiting for the store: %s", error)
             waiting = True
         else:
             await found.close()
-            return await open_store(*place)  # once more, with the patience of a worker that runs
+            return await open_store(*address)  # once more, with the patience of a worker that runs

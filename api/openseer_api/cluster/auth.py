@@ -1,6 +1,6 @@
-"""Who may call, as the cluster says: TokenReview knows whose a token is, SubjectAccessReview what that one may do.
+"""Authorization by the cluster: TokenReview names the subject of a token, SubjectAccessReview says what it may do.
 
-What is asked for is the subresource `batches` of one RolloutJob: `get` to read, `update` to change anything.
+What is checked is the subresource `batches` of one RolloutJob: `get` to read, `update` to change anything.
 Kubernetes serves no such resource; roles may name it all the same.
 """
 
@@ -16,9 +16,9 @@ from openseer_api.http.auth import Access, AuthUnavailable, Forbidden, Unauthent
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
 ALLOWED_SECONDS = 10.0
-"""What was allowed, and whose a token is, is not asked again for so long; as long lasts a right that was taken away."""
+"""How long a right and the subject of a token are cached; a right that was revoked still holds for so long."""
 REFUSED_SECONDS = 2.0
-"""A refusal is asked again sooner: the right may just have been given."""
+"""A refusal is cached for less: the right may just have been granted."""
 MOST_ANSWERS = 4096
 """Answers kept of each kind."""
 LONGEST_TOKEN = 16 * 2**10
@@ -31,13 +31,13 @@ _ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose a token is, in the words of a SubjectAccessReview; `words` is empty for nobody's."""
+    """The subject of a token. `fields`: as a SubjectAccessReview has them; empty for a token that is not valid."""
 
-    words: Mapping[str, Any]
+    fields: Mapping[str, Any]
 
 
 class KubernetesAuth:
-    """Asks the API server, and remembers its answers for a moment. Tokens themselves are not kept, only their hashes.
+    """Asks the API server and caches its answers for a moment. Tokens themselves are not kept, only their hashes.
 
     `audiences`: a token must be made for one of them; empty: for the API server itself.
     """
@@ -45,7 +45,7 @@ class KubernetesAuth:
     def __init__(self, kube: Kube, audiences: Sequence[str] = ()) -> None:
         self._kube = kube
         self._audiences = list(audiences)
-        self._subjects = TTLCache[bytes, Subject](lambda one: _good_for(bool(one.words)), MOST_ANSWERS)
+        self._subjects = TTLCache[bytes, Subject](lambda subject: _good_for(bool(subject.fields)), MOST_ANSWERS)
         self._rights = TTLCache[tuple[bytes, str, str, Access], bool](_good_for, MOST_ANSWERS)
 
     async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
@@ -55,29 +55,29 @@ class KubernetesAuth:
         if len(token) > LONGEST_TOKEN:
             raise Unauthenticated("the token is not valid in this cluster")
         key = hashlib.sha256(token.encode()).digest()
-        subject = await self._subjects.get(key, lambda: self._whose(token))
-        if not subject.words:
+        subject = await self._subjects.get(key, lambda: self._subject_of(token))
+        if not subject.fields:
             raise Unauthenticated("the token is not valid in this cluster, or no longer")
         # An empty name would ask for all jobs, and a name that cannot be is nobody's.
         possible = all(re.fullmatch(DNS_LABEL_PATTERN, name) for name in (namespace, job))
         right = (key, namespace, job, access)
-        if not possible or not await self._rights.get(right, lambda: self._may(subject, namespace, job, access)):
-            user = subject.words["user"]
+        if not possible or not await self._rights.get(right, lambda: self._is_allowed(subject, namespace, job, access)):
+            user = subject.fields["user"]
             raise Forbidden(f"{user} may not {VERBS[access]} rolloutjobs/batches of {namespace}/{job}")
 
-    async def _whose(self, token: str) -> Subject:
+    async def _subject_of(self, token: str) -> Subject:
         spec: Json = {"token": token, **({"audiences": self._audiences} if self._audiences else {})}
         status = await self._review(_REVIEWS, "authentication.k8s.io/v1", "TokenReview", spec)
-        meant = not self._audiences or bool(set(self._audiences) & set(status.get("audiences") or ()))
+        intended = not self._audiences or bool(set(self._audiences) & set(status.get("audiences") or ()))
         user: Json = status.get("user") or {}
-        if not (status.get("authenticated") is True and meant and user.get("username")):
+        if not (status.get("authenticated") is True and intended and user.get("username")):
             return Subject({})
-        told = {name: user.get(name) for name in ("uid", "groups", "extra")}
-        words = {"user": user["username"], **told}
-        return Subject({name: value for name, value in words.items() if value})
+        optional = {name: user.get(name) for name in ("uid", "groups", "extra")}
+        fields = {"user": user["username"], **optional}
+        return Subject({name: value for name, value in fields.items() if value})
 
-    async def _may(self, subject: Subject, namespace: str, job: str, access: Access) -> bool:
-        asked = {
+    async def _is_allowed(self, subject: Subject, namespace: str, job: str, access: Access) -> bool:
+        attributes = {
             "group": "openseer.dev",
             "resource": "rolloutjobs",
             "subresource": "batches",
@@ -85,7 +85,7 @@ class KubernetesAuth:
             "namespace": namespace,
             "name": job,
         }
-        spec = {**subject.words, "resourceAttributes": asked}
+        spec = {**subject.fields, "resourceAttributes": attributes}
         status = await self._review(_ACCESS_REVIEWS, "authorization.k8s.io/v1", "SubjectAccessReview", spec)
         return status.get("allowed") is True and status.get("denied") is not True
 

@@ -1,7 +1,5 @@
-"""The few calls that the gateway makes to the Kubernetes API: it reads by name, lists jobs and asks for reviews."""
+"""The few calls that the gateway makes to the Kubernetes API: it reads by name, lists jobs and creates reviews."""
 
-# The client's generated code is typed in part.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 import json
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -17,7 +15,7 @@ from openseer_core.errors import InputError, OpenseerError
 Json = dict[str, Any]
 
 CONNECT_SECONDS = 2.0
-"""Longest wait for a connection to the API server; somebody waits for the answer."""
+"""Longest wait for a connection to the API server; a caller waits for the answer."""
 CALL_SECONDS = 10.0
 """Longest wait for the answer to one call."""
 PAGE_OBJECTS = 500
@@ -37,7 +35,7 @@ class KubeError(OpenseerError):
 
 
 class Kube:
-    """One client for all calls. Paths are taken as they are: who makes them of names has looked at the names."""
+    """One client for all calls. Paths are sent as they are: the caller validates the names in them."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
@@ -79,7 +77,7 @@ class Kube:
                 break
 
     async def review(self, path: str, body: Json) -> Json:
-        """What the server says to a question that is asked by creating an object. Raises KubeError."""
+        """Creates a review object and returns the server's answer. Raises KubeError."""
         return await self._call("POST", path, body=body)
 
     async def _call(
@@ -94,14 +92,14 @@ class Kube:
             response = await self._client.call_api(*request, _request_timeout=limit)
             status, data = response.status, await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            words = str(error) or type(error).__name__
-            raise KubeError(f"{method} {path}: the Kubernetes API did not answer: {words}") from None
+            reason = str(error) or type(error).__name__
+            raise KubeError(f"{method} {path}: the Kubernetes API did not answer: {reason}") from None
         if status >= 400:
-            raise KubeError(f"{method} {path}: {status} {_words(data)[:LONGEST_ERROR]}", status)
+            raise KubeError(f"{method} {path}: {status} {_message_of(data)[:LONGEST_ERROR]}", status)
         return json.loads(data)
 
 
-def _words(data: bytes) -> str:
+def _message_of(data: bytes) -> str:
     try:
         return str(json.loads(data).get("message", ""))
     except (ValueError, AttributeError):

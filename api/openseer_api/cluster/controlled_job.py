@@ -1,47 +1,49 @@
-"""A job that the gateway keeps: looked after often while somebody uses it, seldom while nobody does.
+"""The batch controller of one job in the gateway: it runs often while the job is used, seldom while it is idle.
 
-A cluster may have hundreds of jobs that serve, most of them idle: these must not cost a look every moment.
+A cluster may have hundreds of serving jobs, most of them idle: these must not cost a reconcile step every moment.
 """
 
 import asyncio
 import logging
 from contextlib import suppress
 
-from openseer_api.batch_controller import ROUND_SECONDS, TROUBLE_SECONDS, look
+from openseer_api.batch_controller import ROUND_SECONDS, TROUBLE_SECONDS, reconcile
 from openseer_api.job.context import JobContext
 from openseer_core.errors import OpenseerError
 
 IDLE_SECONDS = 5.0
-"""Between two looks at a job that nobody uses, in which nothing waits or runs."""
-STIRRED_SECONDS = 60.0
-"""After a request a job counts as used for so long."""
+"""Between two reconcile steps of a job that nobody uses, in which nothing waits or runs."""
+USED_SECONDS = 60.0
+"""A job counts as used for so long after a request."""
 
 log = logging.getLogger(__name__)
 
 
 class ControlledJob:
-    """Looks after a job from now on, until `end`."""
+    """A job's context with its batch controller, which runs from now on, until `end`."""
 
     def __init__(self, context: JobContext) -> None:
         self.context = context
-        self._stirred = asyncio.Event()
+        self._woken = asyncio.Event()
         self._used_at = float("-inf")
         self._troubled = False
-        self._task = asyncio.create_task(self._keep(), name=f"keeper of {context.job.namespace}/{context.job.name}")
+        self._task = asyncio.create_task(
+            self._run(), name=f"batch controller of {context.job.namespace}/{context.job.name}"
+        )
 
-    def stir(self) -> None:
-        """Somebody uses the job."""
+    def mark_used(self) -> None:
+        """A request uses the job: the controller runs often for a while."""
         self._used_at = asyncio.get_running_loop().time()
-        self._stirred.set()
+        self._woken.set()
 
     async def end(self) -> None:
-        """Looks after it no longer, and lets go of it."""
+        """Stops the controller and closes the context."""
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
         await self.context.close()
 
-    async def _keep(self) -> None:
+    async def _run(self) -> None:
         while True:
             pause = await self._round()
             if pause < IDLE_SECONDS:
@@ -49,16 +51,17 @@ class ControlledJob:
             else:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
-                        await self._stirred.wait()
-            self._stirred.clear()
+                        await self._woken.wait()
+            self._woken.clear()
 
     async def _round(self) -> float:
-        """One look; how long to rest after it. Trouble is told when it begins: a suspended job has no store."""
+        """One reconcile step; returns the seconds until the next one. Of failures in a row only the first is logged: a
+        suspended job has no store."""
         job = self.context.job
         try:
-            publishes = await look(self.context)
+            publishes = await reconcile(self.context)
             load = await self.context.store.load()
-        except Exception as error:  # a batch that cannot be handled must not end the keeping of all
+        except Exception as error:  # a batch that cannot be handled must not stop the controller
             if not self._troubled:
                 known = isinstance(error, OpenseerError)
                 log.warning("%s/%s: %s", job.namespace, job.name, error, exc_info=not known)
@@ -67,5 +70,5 @@ class ControlledJob:
         self._troubled = False
         if publishes:
             return ROUND_SECONDS / 2
-        used = asyncio.get_running_loop().time() - self._used_at < STIRRED_SECONDS
+        used = asyncio.get_running_loop().time() - self._used_at < USED_SECONDS
         return ROUND_SECONDS if used or load.running or load.waiting else IDLE_SECONDS

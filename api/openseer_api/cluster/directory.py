@@ -1,4 +1,4 @@
-"""The gateway's open jobs: each is opened when it is first asked for, or found to serve, and closed when it is gone."""
+"""The gateway's open jobs: each is opened when it is first requested or listed, and closed when it no longer serves."""
 
 import asyncio
 import logging
@@ -10,10 +10,10 @@ from openseer_api.cluster.jobs import KubeJobs, ServedJob
 from openseer_core.errors import OpenseerError
 from openseer_core.manifest.job import RolloutJob
 
-TEND_SECONDS = 15.0
-"""Between two looks for jobs that came or went."""
+SYNC_SECONDS = 15.0
+"""Between two listings of the jobs."""
 OPENED_AT_ONCE = 16
-"""Jobs that one such look opens at the same time; stores that do not answer take their time."""
+"""Jobs that one sync opens at the same time; a store that does not answer blocks its slot until the timeout."""
 
 log = logging.getLogger(__name__)
 
@@ -30,24 +30,24 @@ class _Open(Generic[C]):
 
 
 class KubeDirectory(Generic[C]):
-    """`opened` makes of a job and its store's URL what requests work with; `closed` takes it down; `renewed` hears of a
-    manifest that changed."""
+    """`open_job` makes the context that requests work with, from a job and its store's URL; `close_job` closes it;
+    `renew_job` passes it a manifest that changed."""
 
     def __init__(
         self,
         jobs: KubeJobs,
-        opened: Callable[[RolloutJob, str], Awaitable[C]],
-        closed: Callable[[C], Awaitable[None]],
-        renewed: Callable[[C, RolloutJob], None] = lambda _context, _job: None,
+        open_job: Callable[[RolloutJob, str], Awaitable[C]],
+        close_job: Callable[[C], Awaitable[None]],
+        renew_job: Callable[[C, RolloutJob], None] = lambda _context, _job: None,
     ) -> None:
         self._jobs = jobs
-        self._opened = opened
-        self._closed = closed
-        self._renewed = renewed
+        self._open_job = open_job
+        self._close_job = close_job
+        self._renew_job = renew_job
         self._open: dict[Key, _Open[C]] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self.tended = False
-        """Whether jobs could be looked for once."""
+        self.synced = False
+        """Whether the jobs have been listed successfully at least once."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -60,22 +60,23 @@ class KubeDirectory(Generic[C]):
             return None
         return await self._context(served)
 
-    async def tend(self) -> None:
-        """For ever: opens jobs that serve, so that what a trainer began goes on without it, and closes those gone."""
+    async def watch(self) -> None:
+        """Runs until cancelled: opens jobs that serve, so that work goes on while no trainer is connected, and closes
+        jobs that no longer serve."""
         while True:
             try:
-                await self.tend_once()
+                await self.sync()
             except OpenseerError as error:
                 log.warning("%s", error)
-            await asyncio.sleep(TEND_SECONDS)
+            await asyncio.sleep(SYNC_SECONDS)
 
-    async def tend_once(self) -> None:
-        """One look. Raises JobsUnavailable; a job that cannot be opened is left for the next look."""
+    async def sync(self) -> None:
+        """Lists the jobs once. Raises JobsUnavailable; a job that cannot be opened is left for the next sync."""
         found = [served async for served in self._jobs.all()]
-        self.tended = True
+        self.synced = True
         uids = {served.key: served.uid for served in found}
-        for key, one in list(self._open.items()):
-            if uids.get(key) != one.uid:
+        for key, opened in list(self._open.items()):
+            if uids.get(key) != opened.uid:
                 self._drop(key)
         gate = asyncio.Semaphore(OPENED_AT_ONCE)
         await asyncio.gather(*(self._try(served, gate) for served in found if not served.job.spec.suspend))
@@ -92,7 +93,7 @@ class KubeDirectory(Generic[C]):
                 await self._context(served)
             except OpenseerError as error:
                 log.info("%s/%s: %s", *served.key, error)
-            except Exception:  # one job that cannot be opened must not take the others along
+            except Exception:  # one job that cannot be opened must not keep the others from it
                 log.exception("%s/%s: cannot be opened", *served.key)
 
     async def _context(self, served: ServedJob) -> C:
@@ -102,31 +103,31 @@ class KubeDirectory(Generic[C]):
             known = None
         if known is None:
             known = self._open[served.key] = _Open(served.uid, asyncio.create_task(self._begin(served)))
-        # One of those who wait may go away; the others still want it.
+        # One waiting caller may be cancelled; the others still need the result.
         context = await asyncio.shield(known.task)
-        self._renewed(context, served.job)
+        self._renew_job(context, served.job)
         return context
 
     async def _begin(self, served: ServedJob) -> C:
         try:
-            return await self._opened(served.job, await self._jobs.store_url(served))
+            return await self._open_job(served.job, await self._jobs.store_url(served))
         except BaseException:
-            held = self._open.get(served.key)
-            if held is not None and held.task is asyncio.current_task():
+            entry = self._open.get(served.key)
+            if entry is not None and entry.task is asyncio.current_task():
                 del self._open[served.key]
             raise
 
     def _drop(self, key: Key) -> None:
-        """Requests under way see their store closed."""
-        one = self._open.pop(key, None)
-        if one is not None:
-            task = asyncio.create_task(self._end(one))
+        """Requests in progress see their store closed."""
+        opened = self._open.pop(key, None)
+        if opened is not None:
+            task = asyncio.create_task(self._end(opened))
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    async def _end(self, one: _Open[C]) -> None:
+    async def _end(self, opened: _Open[C]) -> None:
         try:
-            context = await one.task
+            context = await opened.task
         except (OpenseerError, asyncio.CancelledError):
             return
-        await self._closed(context)
+        await self._close_job(context)

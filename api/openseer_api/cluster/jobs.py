@@ -1,4 +1,4 @@
-"""The jobs that the gateway serves, as the cluster has them: looked up by name, and kept for a moment."""
+"""The jobs that the gateway serves, as the cluster has them: looked up by name, and cached for a moment."""
 
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class JobsUnavailable(OpenseerError):
-    """Kubernetes does not say just now what jobs there are, or where a job's store is (HTTP 503)."""
+    """Jobs, or a job's store, cannot be looked up in Kubernetes at the moment (HTTP 503)."""
 
     retryable = True
 
@@ -51,7 +51,7 @@ class KubeJobs:
     async def find(self, namespace: str, name: str) -> ServedJob | None:
         """The job, None where none of that name serves trainers. Raises JobsUnavailable.
 
-        Both names have been looked at before: they become part of a path.
+        The caller has validated both names: they become part of a path.
         """
         if self._watched and namespace not in self._watched:
             return None

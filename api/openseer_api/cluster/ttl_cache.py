@@ -1,4 +1,4 @@
-"""Answers that stay good for a moment: of many who ask the same at once, one asks for all."""
+"""A cache whose values expire; concurrent calls for the same key share one load."""
 
 import asyncio
 import time
@@ -11,50 +11,50 @@ V = TypeVar("V")
 
 
 class TTLCache(Generic[K, V]):
-    """Holds at most `most` answers, the longest unused goes first. `good_for`: seconds that an answer stays good.
+    """Holds at most `most` values; the least recently used is evicted first. `good_for`: seconds until a value expires.
 
-    A failure is no answer: whoever waited for it hears of it, the next one asks anew.
+    A failure is not cached: it is raised to every caller that waited for it, and the next call loads again.
     """
 
     def __init__(self, good_for: Callable[[V], float], most: int) -> None:
         self._good_for = good_for
         self._most = most
-        self._held: OrderedDict[K, tuple[float, V]] = OrderedDict()
-        self._asked: dict[K, asyncio.Task[V]] = {}
+        self._entries: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._pending: dict[K, asyncio.Task[V]] = {}
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._entries)
 
-    async def get(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
-        """The answer that is held, else what `ask` says. Raises what `ask` raises."""
-        held = self._held.get(key)
-        if held is not None and time.monotonic() < held[0]:
-            self._held.move_to_end(key)
-            return held[1]
-        task = self._asked.get(key)
+    async def get(self, key: K, load: Callable[[], Awaitable[V]]) -> V:
+        """The cached value, else what `load` returns. Raises what `load` raises."""
+        entry = self._entries.get(key)
+        if entry is not None and time.monotonic() < entry[0]:
+            self._entries.move_to_end(key)
+            return entry[1]
+        task = self._pending.get(key)
         if task is None:
-            task = self._asked[key] = asyncio.create_task(self._ask(key, ask))
-            task.add_done_callback(_seen)
-        # One of those who wait may go away; the others still want to know.
+            task = self._pending[key] = asyncio.create_task(self._load(key, load))
+            task.add_done_callback(_mark_seen)
+        # One waiting caller may be cancelled; the others still need the result.
         return await asyncio.shield(task)
 
     def put(self, key: K, value: V) -> None:
-        """An answer that came by another way."""
-        self._held[key] = time.monotonic() + self._good_for(value), value
-        self._held.move_to_end(key)
-        while len(self._held) > self._most:
-            self._held.popitem(last=False)
+        """Stores a value that was not loaded through `get`."""
+        self._entries[key] = time.monotonic() + self._good_for(value), value
+        self._entries.move_to_end(key)
+        while len(self._entries) > self._most:
+            self._entries.popitem(last=False)
 
-    async def _ask(self, key: K, ask: Callable[[], Awaitable[V]]) -> V:
+    async def _load(self, key: K, load: Callable[[], Awaitable[V]]) -> V:
         try:
-            value = await ask()
+            value = await load()
             self.put(key, value)
             return value
         finally:
-            del self._asked[key]
+            del self._pending[key]
 
 
-def _seen(task: "asyncio.Task[V]") -> None:
-    """Nobody may be left to hear of a failure."""
+def _mark_seen(task: "asyncio.Task[V]") -> None:
+    """Reads the exception, since every waiting caller may have been cancelled."""
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,8 @@
-"""Routes that trainers speak already, as a thin layer over batches: vLLM's, OpenAI's and SGLang's."""
+"""Routes of other servers that trainers already use, as a thin layer over batches: vLLM's, OpenAI's and SGLang's.
+
+Read `live` (what the routes share), then a folder per protocol: `openai`, `vllm`, `sglang`; `control` is for both
+servers. Tests: tests/api/compat.
+"""
 
 from fastapi import APIRouter
 

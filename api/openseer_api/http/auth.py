@@ -1,4 +1,4 @@
-"""Who may call: a token is checked for one job before anything is said of that job, its existence included."""
+"""Who may call: a token is checked for one job before anything about that job is revealed, its existence included."""
 
 import hmac
 from typing import Literal, Protocol
@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 from openseer_core.errors import OpenseerError
 
 Access = Literal["read", "write"]
-"""read: batches, results, figures. write: whatever changes them, weights and the lending of GPUs included."""
+"""read: batches, results, metrics. write: whatever changes them, weights and the lending of GPUs included."""
 
 
 class Unauthenticated(OpenseerError):
@@ -14,11 +14,11 @@ class Unauthenticated(OpenseerError):
 
 
 class Forbidden(OpenseerError):
-    """The token is valid, and not allowed to do this with this job; whether the job exists is not said (HTTP 403)."""
+    """The token is valid, but not allowed to do this with this job, whether or not the job exists (HTTP 403)."""
 
 
 class AuthUnavailable(OpenseerError):
-    """Whoever knows what is allowed does not answer just now; nothing is allowed meanwhile (HTTP 503)."""
+    """The service that decides does not answer at the moment; nothing is allowed meanwhile (HTTP 503)."""
 
     retryable = True
 

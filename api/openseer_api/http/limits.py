@@ -1,11 +1,11 @@
-"""A limit for what a call may carry, held before anything of it is parsed."""
+"""The limit of a request's body, enforced before anything of it is parsed."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openseer_api.http.problems import problem_response
 
 MOST_BYTES = 4 * 2**20
-"""Of every call but uploads of groups, which stream and hold their own limits."""
+"""Of every call but uploads of groups, which stream and have limits of their own."""
 
 
 class _TooMuchError(Exception):
@@ -33,7 +33,7 @@ class BodyLimit:
             return message
 
         async def watched(message: Message) -> None:
-            """The application takes what `counted` raises for a body that it cannot read; here it gets its name."""
+            """Replaces the application's response, which takes `_TooMuchError` for an unreadable body, with 413."""
             nonlocal answered
             if total <= MOST_BYTES:
                 await send(message)

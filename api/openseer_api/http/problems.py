@@ -20,9 +20,9 @@ from openseer_core.wire.problem import Problem
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 1
-"""What Retry-After says of a failure that may pass."""
+"""The Retry-After of errors that may pass."""
 MOST_ERRORS = 20
-"""Wrong fields that one answer names."""
+"""Most wrong fields that one problem names."""
 
 
 class NotFoundProblem(OpenseerError):
@@ -30,15 +30,15 @@ class NotFoundProblem(OpenseerError):
 
 
 class ConflictProblem(OpenseerError):
-    """It does not go together with how things stand."""
+    """Conflicts with the resource's current state."""
 
 
 class TooLargeProblem(OpenseerError):
-    """More than one call may carry."""
+    """The body is larger than the limit of one call."""
 
 
 class BusyProblem(OpenseerError):
-    """As much waits as may wait; what was accepted is safe, the rest is to be sent again later."""
+    """The queue is full, or the fleet is changing; what was accepted is kept, the rest has to be sent again later."""
 
     retryable = True
 
@@ -61,7 +61,7 @@ _TITLES = {401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed", 422
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Answers that a route may give beside its own, for the OpenAPI document."""
+    """Error responses of a route, for the OpenAPI document."""
     always = (401, 403, 404, 422, 503)
     return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in sorted({*always, *statuses})}
 
@@ -69,13 +69,13 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def problem_response(
     status: int, title: str, detail: str, headers: Mapping[str, str] | None = None, errors: Sequence[Any] = ()
 ) -> JSONResponse:
-    """One problem."""
+    """A response with one problem."""
     body = Problem(title=title, status=status, detail=detail, errors=list(errors) or None)
     return JSONResponse(body.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
-    """Makes every error of the application a problem."""
+    """Answers every error of the application with a problem."""
     app.add_exception_handler(OpenseerError, _ours)
     app.add_exception_handler(RequestValidationError, _wrong_request)
     app.add_exception_handler(HTTPException, _http)
@@ -95,7 +95,7 @@ async def _ours(_request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unknown(_request: Request, error: Exception) -> JSONResponse:
-    """The store's way to say that it knows no such group or request."""
+    """The store raises KeyError for a group or request that does not exist."""
     return problem_response(404, "Not Found", f"there is no {error.args[0]}" if error.args else "there is none")
 
 
@@ -107,6 +107,6 @@ async def _http(_request: Request, error: Exception) -> JSONResponse:
 
 async def _wrong_request(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    found = [{"where": ".".join(map(str, one["loc"])), "what": one["msg"]} for one in error.errors()]
-    said = "; ".join(f"{one['where']}: {one['what']}" for one in found[:MOST_ERRORS])
-    return problem_response(422, "Unprocessable Content", said, errors=found[:MOST_ERRORS])
+    errors = [{"where": ".".join(map(str, entry["loc"])), "what": entry["msg"]} for entry in error.errors()]
+    detail = "; ".join(f"{entry['where']}: {entry['what']}" for entry in errors[:MOST_ERRORS])
+    return problem_response(422, "Unprocessable Content", detail, errors=errors[:MOST_ERRORS])

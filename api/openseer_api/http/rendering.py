@@ -122,7 +122,7 @@ def _metrics(record: BatchRecord, now: float, drafts: DraftMetrics) -> BatchMetr
 
 def render_entries(entries: Iterable[Entry], codec: TextCodec | None) -> list[dict[str, Any]]:
     """Entries of a results stream as wire.ResultItem and wire.GroupItem say."""
-    return [render_result(one, codec) if isinstance(one, Result) else _group_item(one) for one in entries]
+    return [render_result(entry, codec) if isinstance(entry, Result) else _group_item(entry) for entry in entries]
 
 
 def render_result(result: Result, codec: TextCodec | None) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def render_result(result: Result, codec: TextCodec | None) -> dict[str, Any]:
         "logprobs_of": sampling.logprobs if has_logprobs else None,
         "sampled": sampled_spans(result.chunks),
         "text": visible_text(read, tokens, result.stop_reason, sampling.stop) if read is not None else None,
-        "chunks": [_chunk(one) for one in result.chunks],
+        "chunks": [_chunk(chunk) for chunk in result.chunks],
         "metadata": _metadata(result.metadata),
         "enqueued_at": result.enqueued_at,
         "finished_at": result.finished_at,

@@ -1,4 +1,4 @@
-"""Who waits for an answer while this process stops is told to ask again, instead of the web server's own 500."""
+"""A call that waits while this process stops is answered 503 with Retry-After, instead of the web server's own 500."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ AGAIN_SECONDS = "1"
 
 
 class AskAgain:
-    """A long poll that a stop cuts off is answered 503; a stream that has begun is broken off, as any lost one."""
+    """A long poll that the shutdown cancels is answered 503; a stream that has begun is broken off."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -29,7 +29,8 @@ KNOWN_BATCHES = 256
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """What one job takes in. `queued`: requests that may wait; `upload_bytes`, `line_bytes`: of one call, one group."""
+    """What one job accepts. `queued`: requests that may wait; `upload_bytes`, `line_bytes`: of one call, one group;
+    `body_bytes`: of a JSON body with groups."""
 
     queued: int = 200_000
     upload_bytes: int = 256 * 2**20
@@ -42,7 +43,7 @@ class Glance:
     """The fleet as it was a moment ago."""
 
     at: float = float("-inf")
-    orders: FleetSpec = field(default_factory=FleetSpec)
+    fleet_spec: FleetSpec = field(default_factory=FleetSpec)
     workers: list[WorkerStatus] = field(default_factory=list[WorkerStatus])
     now: float = 0.0
 
@@ -60,11 +61,11 @@ class JobContext:
         self._glance = Glance()
         self.drafts = DraftsOfBatches()
         self.closing: list[Callable[[], Awaitable[None]]] = []
-        """What others keep for this job and have to end while its store is still there."""
+        """Called by `close` before the store is closed: what others keep for this job ends here."""
         self.counts = dict.fromkeys(("compatible_requests", "compatible_grouped", "compatible_recognised"), 0)
 
     def renew(self, job: RolloutJob) -> None:
-        """The manifest has changed: another number of workers, say."""
+        """Takes a manifest that has changed, in its number of workers for instance."""
         self.job = job
 
     async def codec(self) -> TextCodec:
@@ -84,7 +85,7 @@ class JobContext:
         return found if not isinstance(found, ModelError) else None
 
     def spec_of(self, record: BatchRecord) -> BatchSpec:
-        """What the trainer said of a batch when it opened it."""
+        """The spec with which the trainer opened a batch."""
         known = self._specs.get(record.number)
         if known is None:
             if len(self._specs) >= KNOWN_BATCHES:
@@ -97,21 +98,23 @@ class JobContext:
         return spec.sampling or self.job.spec.sampling
 
     async def glance(self, *, fresh: bool = False) -> Glance:
-        """FleetSpec and workers, at most GLANCE_SECONDS old (`fresh`: read now)."""
+        """Fleet spec and workers, at most GLANCE_SECONDS old (`fresh`: read now)."""
         if fresh or time.monotonic() - self._glance.at > GLANCE_SECONDS:
-            orders, workers, now = await asyncio.gather(self.store.fleet_spec(), self.store.workers(), self.store.now())
-            self._glance = Glance(time.monotonic(), orders, workers, now)
+            fleet_spec, workers, now = await asyncio.gather(
+                self.store.fleet_spec(), self.store.workers(), self.store.now()
+            )
+            self._glance = Glance(time.monotonic(), fleet_spec, workers, now)
         return self._glance
 
     async def close(self) -> None:
-        """Lets go of what waits here, and of the store."""
+        """Runs the callbacks of `closing` and closes the store."""
         for close in self.closing:
             await close()
         await self.store.close()
 
     @property
     def gpus_per_worker(self) -> int:
-        """Processors of a worker, for GPU time."""
+        """GPUs of one worker, for GPU time."""
         parallelism = self.job.spec.workers.parallelism
         return parallelism.tensor * parallelism.pipeline
 

@@ -1,4 +1,4 @@
-"""What the fleet drafted: since its workers started, and while a batch ran."""
+"""Draft metrics of the fleet: since its workers started, and while a batch ran."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ _Boot = tuple[str, str]
 
 def fleet_counts(workers: Sequence[WorkerStatus]) -> DraftMetrics:
     """All that the present workers have counted since their start."""
-    return summed(DraftMetrics.of(one.heartbeat.metrics) for one in workers)
+    return summed(worker.heartbeat.metrics.drafts for worker in workers)
 
 
 class DraftsOfBatches:
-    """What the fleet drafted from the first look at a batch to its end; batches that run at once share it.
+    """What the fleet drafted from the first call of `of` for a batch to its end; batches that run at once share it.
 
     Heartbeats come once a second: what a worker did in the last second of a batch may count for the next one.
     """
@@ -27,10 +27,10 @@ class DraftsOfBatches:
         self._ended: dict[int, DraftMetrics] = {}
 
     def of(self, batch: int, workers: Sequence[WorkerStatus], *, ended: bool) -> DraftMetrics:
-        """What was drafted while it ran; nothing of a batch that had ended when it was first looked at."""
+        """What was drafted while it ran; zero for a batch that had ended by the first call."""
         if batch in self._ended:
             return self._ended[batch]
-        now = {(one.name, one.boot): DraftMetrics.of(one.heartbeat.metrics) for one in workers}
+        now = {(worker.name, worker.boot): worker.heartbeat.metrics.drafts for worker in workers}
         if batch not in self._begun:
             self._make_room()
             self._begun[batch] = now

@@ -1,4 +1,4 @@
-"""How what the fleet is told is changed by a call: by compare-and-swap, tried again when somebody else was first."""
+"""How a call changes the fleet spec: by compare-and-swap, tried again when another writer was first."""
 
 from collections.abc import Callable
 
@@ -7,20 +7,20 @@ from openseer_api.job.context import Glance, JobContext
 from openseer_core.weights.fleet_spec import FleetSpec
 
 SWAPS = 8
-"""So often is a change tried again because somebody else was first."""
+"""Most tries of one change."""
 
 
-async def change_orders(job: JobContext, change: Callable[[Glance], FleetSpec]) -> tuple[FleetSpec, bool]:
-    """The orders that `change` makes of how things stand, and whether they are new.
+async def change_fleet_spec(job: JobContext, change: Callable[[Glance], FleetSpec]) -> tuple[FleetSpec, bool]:
+    """The fleet spec that `change` makes of the present one, and whether it is new.
 
-    `change` is asked again for each try; where it gives the very orders that are there, nothing is written. Raises what
-    it raises, and BusyProblem.
+    `change` is called again for each try; where it returns the present fleet spec itself, nothing is written. Raises
+    what it raises, and BusyProblem.
     """
     for _ in range(SWAPS):
         glance = await job.glance(fresh=True)
-        orders = change(glance)
-        if orders is glance.orders:
-            return orders, False
-        if await job.store.swap_fleet_spec(orders):
-            return orders, True
+        fleet_spec = change(glance)
+        if fleet_spec is glance.fleet_spec:
+            return fleet_spec, False
+        if await job.store.swap_fleet_spec(fleet_spec):
+            return fleet_spec, True
     raise BusyProblem("others change what the fleet is told at this moment; try again")

@@ -1,4 +1,4 @@
-"""What earlier batches say of a new group: where its responses are kept, and how long the ones before were."""
+"""Earlier batches of the same prompt: where a new group's responses are kept, and how long earlier ones were."""
 
 from openseer_api.job.context import JobContext
 from openseer_core.queue.group import GroupSpec

@@ -42,10 +42,12 @@ async def exposition(job: JobContext) -> bytes:
     gauge(
         "weights_publishing",
         "1 while new weights are being published.",
-        float(glance.orders.active_transaction is not None),
+        float(glance.fleet_spec.active_transaction is not None),
     )
-    gauge("weights_versions", "Versions published so far, the initial one included.", len(glance.orders.versions))
-    gauge("tokens", "Tokens generated in the batches that are there.", sum(one.progress.tokens for one in batches))
+    gauge("weights_versions", "Versions published so far, the initial one included.", len(glance.fleet_spec.versions))
+    gauge(
+        "tokens", "Tokens generated in the batches that are there.", sum(record.progress.tokens for record in batches)
+    )
     drafts = fleet_counts(glance.workers)
     gauge("drafted_tokens", "Tokens that the present workers have drafted.", drafts.drafted)
     gauge("accepted_tokens", "Of these, tokens that came true.", drafts.accepted)
@@ -62,23 +64,23 @@ async def exposition(job: JobContext) -> bytes:
 
 def _weights(glance: Glance, place: list[str]) -> list[Metric]:
     """The latest transaction: what became of it, what its phases took, who has not confirmed the present one."""
-    told = to_wire(glance.orders, glance.workers, glance.now).transaction
-    if told is None:
+    transaction = to_wire(glance.fleet_spec, glance.workers, glance.now).transaction
+    if transaction is None:
         return []
     labels = (*LABELS, "version")
     phase = GaugeMetricFamily(
         "openseer_api_weights_transaction", "1 for the phase of the latest transaction.", labels=(*labels, "phase")
     )
-    phase.add_metric([*place, told.version, told.phase], 1)
+    phase.add_metric([*place, transaction.version, transaction.phase], 1)
     seconds = GaugeMetricFamily(
         "openseer_api_weights_phase_seconds", "Time of each phase that is over.", labels=(*labels, "phase")
     )
-    for name, value in told.seconds.items():
-        seconds.add_metric([*place, told.version, name], value)
+    for name, value in transaction.seconds.items():
+        seconds.add_metric([*place, transaction.version, name], value)
     waiting = GaugeMetricFamily("openseer_api_weights_waiting", "Workers that are waited for.", labels=labels)
-    waiting.add_metric([*place, told.version], len(told.waiting_for))
+    waiting.add_metric([*place, transaction.version], len(transaction.waiting_for))
     replaced = GaugeMetricFamily("openseer_api_weights_replaced", "Workers it goes on without.", labels=labels)
-    replaced.add_metric([*place, told.version], len(told.replaced))
+    replaced.add_metric([*place, transaction.version], len(transaction.replaced))
     return [phase, seconds, waiting, replaced]
 
 

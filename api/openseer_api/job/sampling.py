@@ -1,4 +1,4 @@
-"""What a trainer's own sampling parameters must keep to in a job."""
+"""Checks of a trainer's own sampling parameters against the job."""
 
 from openseer_api.job.context import JobContext
 from openseer_core.errors import InputError
@@ -7,7 +7,7 @@ from openseer_core.worker.speculation_enabled import MIN_P_IGNORED, speculation_
 
 
 async def check_sampling(job: JobContext, sampling: Sampling) -> None:
-    """Of a batch. Raises InputError."""
+    """Checks those of a batch. Raises InputError."""
     if sampling.force_lengths:
         raise InputError("sampling.forceLengths: not allowed here; lengths are given by prompt lines of batch jobs")
     kind = job.job.spec.sampling.logprobs
@@ -17,7 +17,7 @@ async def check_sampling(job: JobContext, sampling: Sampling) -> None:
 
 
 async def check_min_p(job: JobContext, sampling: Sampling, field: str) -> None:
-    """Raises InputError for a cut that would be ignored, for workers of this job draft. `field`: the caller's word."""
+    """Raises InputError for a min_p that the engine would ignore since this job drafts. `field`: the caller's name."""
     if sampling.min_p > 0 and await _drafts(job):
         raise InputError(
             f"{field}: found {sampling.min_p:g}; this job drafts, and {MIN_P_IGNORED}. Leave it out, or use a job that "
@@ -26,10 +26,10 @@ async def check_min_p(job: JobContext, sampling: Sampling, field: str) -> None:
 
 
 async def _drafts(job: JobContext) -> bool:
-    """By the manifest or, as far as that leaves it to the device, by what workers say."""
+    """By the manifest or, where that leaves it open, by the workers' heartbeats."""
     spec = job.job.spec
     if speculation_refusal(spec, "cpu"):
         return False
     if spec.speculation.enabled is True:
         return True
-    return any(one.heartbeat.metrics.get("drafts") == "on" for one in (await job.glance()).workers)
+    return any(worker.heartbeat.metrics.speculation == "on" for worker in (await job.glance()).workers)

@@ -1,4 +1,4 @@
-"""When a batch has enough: the rest is cancelled, or carried over until a later batch takes it."""
+"""When a batch has met its target: the rest is cancelled, or carried over until a later batch takes it."""
 
 from openseer_api.http.rendering import is_met
 from openseer_api.job.context import JobContext
@@ -14,7 +14,7 @@ PAGE = 1024
 
 
 async def settle(job: JobContext, record: BatchRecord) -> bool:
-    """Closes a batch that has met its target; True when there was something to do. May be repeated, or done by two."""
+    """Closes a batch that has met its target; True when something was done. Idempotent, also among processes."""
     spec = job.spec_of(record)
     if record.forgotten or spec.target is None or not is_met(record, spec.target):
         return False
@@ -28,9 +28,9 @@ async def settle(job: JobContext, record: BatchRecord) -> bool:
     return True
 
 
-async def take_over(job: JobContext, batch: int, version: str, spec: BatchSpec, orders: FleetSpec) -> None:
+async def take_over(job: JobContext, batch: int, version: str, spec: BatchSpec, fleet_spec: FleetSpec) -> None:
     """Moves groups that were carried over into a new batch; those with tokens of too old a version are dropped."""
-    stale = stale_versions(orders.versions, version, spec.max_staleness)
+    stale = stale_versions(fleet_spec.versions, version, spec.max_staleness)
     await job.store.carry(await _groups(job, PARKED_BATCH), batch, version, stale)
 
 

@@ -21,8 +21,8 @@ PIECE = 64
 """Groups submitted at once."""
 
 
-class Intake:
-    """One upload to one batch."""
+class Upload:
+    """One upload of groups to one batch."""
 
     def __init__(self, job: JobContext, record: BatchRecord) -> None:
         self._job = job
@@ -37,14 +37,14 @@ class Intake:
         self._dumped = dump_sampling(self._sampling)
 
     async def take(self, group: Group) -> None:
-        """One group more. Raises InputError, ModelError, BusyProblem, BatchClosedError."""
+        """Takes one more group. Raises InputError, ModelError, BusyProblem, BatchClosedError."""
         self._waiting.append(await self._render(group))
         self._taken += 1
         if len(self._waiting) >= PIECE:
             await self._submit()
 
     async def finish(self) -> UploadReceipt:
-        """Submits what is left and says what became of all."""
+        """Submits what is left and counts all groups, accepted and present."""
         if self._waiting:
             await self._submit()
         return UploadReceipt(accepted=self._accepted, present=self._taken - self._accepted)
@@ -54,8 +54,8 @@ class Intake:
         load = await job.store.load()
         if sum(load.waiting.values()) + sum(spec.size for spec in piece) > job.limits.queued:
             raise BusyProblem(f"{job.limits.queued} requests wait already; send the upload again when some have ended")
-        orders = (await job.glance()).orders
-        if not takes_groups(orders, self._record.version):
+        fleet_spec = (await job.glance()).fleet_spec
+        if not takes_groups(fleet_spec, self._record.version):
             raise BusyProblem(f"new weights are coming: batch {self._record.number} takes groups again afterwards")
         self._waiting = []
         self._accepted += await job.store.submit(await with_earlier(job, piece))

@@ -1,4 +1,4 @@
-"""Who asks, and for which job: the dependency that every route but health stands on."""
+"""Who calls, and for which job: the dependency of every route but health."""
 
 import base64
 import binascii
@@ -31,7 +31,7 @@ async def named_job(request: Request, credentials: BearerCredentials, namespace:
 async def _job(
     request: Request, credentials: HTTPAuthorizationCredentials | None, namespace: str, name: str
 ) -> JobContext:
-    """Asked before anything is looked up, so that nobody learns of a job that is not theirs."""
+    """Checks the token before anything is looked up, so that nobody learns of a job that is not theirs."""
     auth: Authenticator = request.app.state.auth
     directory: JobDirectory = request.app.state.directory
     token = credentials.credentials if credentials is not None else _password(request)

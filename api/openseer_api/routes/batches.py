@@ -58,27 +58,27 @@ async def open_batch(spec: BatchSpec, job: Job, response: Response, key: Idempot
     """Opens a batch; groups are uploaded to it afterwards. 200 when the key was used before."""
     if spec.sampling is not None:
         await check_sampling(job, spec.sampling)
-    orders = (await job.glance(fresh=True)).orders
-    version = _version(spec, orders)
+    fleet_spec = (await job.glance(fresh=True)).fleet_spec
+    version = _version(spec, fleet_spec)
     record, new = await job.store.open_batch(OpenBatch(version, spec.model_dump_json(exclude_defaults=True), key or ""))
     if spec.carry and not record.progress.groups:  # also of a repeat, if the first call broke off here
-        await take_over(job, record.number, version, spec, orders)
+        await take_over(job, record.number, version, spec, fleet_spec)
     if not new:
         response.status_code = 200
     return await shown(job, await batch_of(job, record.number))
 
 
-def _version(spec: BatchSpec, orders: FleetSpec) -> str:
+def _version(spec: BatchSpec, fleet_spec: FleetSpec) -> str:
     """The version that the batch belongs to: one that the fleet has, or will have."""
-    coming = orders.active_transaction.publish.version if orders.active_transaction is not None else None
+    coming = fleet_spec.active_transaction.publish.version if fleet_spec.active_transaction is not None else None
     if spec.weights_version is None:
-        return orders.version
-    if spec.weights_version not in (orders.version, coming):
+        return fleet_spec.version
+    if spec.weights_version not in (fleet_spec.version, coming):
         raise ConflictProblem(
-            f"weights_version: found {spec.weights_version}; the fleet has {orders.version}"
+            f"weights_version: found {spec.weights_version}; the fleet has {fleet_spec.version}"
             + (f", and {coming} is being published" if coming else "")
         )
-    if not takes_groups(orders, spec.weights_version):
+    if not takes_groups(fleet_spec, spec.weights_version):
         raise ConflictProblem(f"weights_version: the fleet is leaving {spec.weights_version} for {coming}")
     return spec.weights_version
 
@@ -87,7 +87,7 @@ def _version(spec: BatchSpec, orders: FleetSpec) -> str:
 async def list_batches(job: Job) -> BatchList:
     """Batches whose data are there."""
     glance, now = await job.glance(), await job.store.now()
-    return BatchList(batches=[_rendered(job, one, glance, now) for one in await job.store.batches()])
+    return BatchList(batches=[_rendered(job, record, glance, now) for record in await job.store.batches()])
 
 
 @router.get("/batches/{batch}", responses=documented())

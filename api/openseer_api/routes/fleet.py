@@ -1,4 +1,4 @@
-"""Routes of the job and its fleet: status, workers, figures for autoscalers, GPUs lent to the trainer, metrics."""
+"""Routes of the job and its fleet: status, workers, metrics for autoscalers, GPUs lent to the trainer, Prometheus."""
 
 import asyncio
 import math
@@ -10,22 +10,22 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from openseer_api.http.problems import documented
 from openseer_api.job.context import Glance, JobContext
-from openseer_api.job.fleet_changes import change_orders
+from openseer_api.job.fleet_changes import change_fleet_spec
 from openseer_api.job.metrics import exposition
 from openseer_api.routes.access import Job
 from openseer_core.queue.batch import BatchRecord, QueueLoad
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.weights.transaction import FRESH_SECONDS, WORKING
+from openseer_core.weights.transaction import FRESH_SECONDS
 from openseer_core.wire.batches import MAX_WAIT_SECONDS
 from openseer_core.wire.fleet import Autoscaling, FleetState, FleetWord, JobStatus, Release, WorkerInfo, WorkerList
 from openseer_core.wire.weights import to_wire
-from openseer_core.worker.heartbeat import WorkerStatus
+from openseer_core.worker.heartbeat import WORKING_STATES, WorkerStatus
 
 router = APIRouter(tags=["fleet"])
 plain = APIRouter(tags=["fleet"])
 
 SLOTS = 32
-"""Taken for what a worker holds at once while none has said."""
+"""Assumed slots of a worker while no heartbeat has reported them."""
 POLL_SECONDS = 0.1
 
 
@@ -36,15 +36,15 @@ async def get_job(job: Job) -> JobStatus:
     return JobStatus(
         name=job.job.name,
         namespace=job.job.namespace,
-        weights_version=glance.orders.version,
+        weights_version=glance.fleet_spec.version,
         workers=len(glance.workers),
-        workers_ready=sum(_ready(one, glance) for one in glance.workers),
-        open_batches=[one.number for one in batches],
+        workers_ready=sum(_ready(worker, glance) for worker in glance.workers),
+        open_batches=[record.number for record in batches],
         queue_depth=sum(load.waiting.values()),
         running=load.running,
-        tokens=sum(one.progress.tokens for one in batches),
+        tokens=sum(record.progress.tokens for record in batches),
         fleet=fleet_state(glance, load, job),
-        transaction=to_wire(glance.orders, glance.workers, glance.now).transaction,
+        transaction=to_wire(glance.fleet_spec, glance.workers, glance.now).transaction,
     )
 
 
@@ -52,7 +52,7 @@ async def get_job(job: Job) -> JobStatus:
 async def get_workers(job: Job) -> WorkerList:
     """The fleet by its last heartbeats."""
     glance = await job.glance()
-    return WorkerList(workers=[_worker(one, glance) for one in glance.workers])
+    return WorkerList(workers=[_worker(worker, glance) for worker in glance.workers])
 
 
 @router.get("/autoscaling", responses=documented())
@@ -60,13 +60,13 @@ async def get_autoscaling(job: Job) -> Autoscaling:
     """Queue depth, backlog in tokens and wanted workers, for KEDA's metrics-api scaler and its kind."""
     glance, load, batches = await asyncio.gather(job.glance(), job.store.load(), job.store.batches())
     depth, workers = sum(load.waiting.values()), job.job.spec.workers
-    slots = max((int(one.heartbeat.metrics.get("slots", 0)) for one in glance.workers), default=0) or SLOTS
-    wanted = 0 if glance.orders.rest == "stop" else math.ceil((depth + load.running) / slots)
+    slots = max((worker.heartbeat.metrics.slots for worker in glance.workers), default=0) or SLOTS
+    wanted = 0 if glance.fleet_spec.rest == "stop" else math.ceil((depth + load.running) / slots)
     most = workers.max if workers.max is not None else workers.replicas
     return Autoscaling(
         queue_depth=depth,
         running=load.running,
-        backlog_tokens=sum(backlog(one, job) for one in batches),
+        backlog_tokens=sum(backlog(record, job) for record in batches),
         workers=len(glance.workers),
         desired_workers=max(workers.min or 0, min(wanted, most)),
     )
@@ -84,7 +84,7 @@ def backlog(record: BatchRecord, job: JobContext) -> int:
 
 
 def _ready(worker: WorkerStatus, glance: Glance) -> bool:
-    return worker.heartbeat.state in WORKING and glance.now - worker.seen_at <= FRESH_SECONDS
+    return worker.heartbeat.state in WORKING_STATES and glance.now - worker.seen_at <= FRESH_SECONDS
 
 
 def _worker(worker: WorkerStatus, glance: Glance) -> WorkerInfo:
@@ -126,33 +126,42 @@ async def acquire(job: Job) -> FleetState:
 
 
 async def change_rest(job: JobContext, how: Release | None) -> FleetState:
-    """Tells the fleet to rest, or to work. Raises BusyProblem."""
+    """Puts the fleet to rest, or back to work, through its fleet spec. Raises BusyProblem."""
     mode = how.mode if how is not None else None
 
     def changed(glance: Glance) -> FleetSpec:
-        orders = glance.orders
-        if orders.rest == mode:
-            return orders
-        return orders.model_copy(update={"revision": orders.revision + 1, "rest": mode, "rest_since": glance.now})
+        fleet_spec = glance.fleet_spec
+        if fleet_spec.rest == mode:
+            return fleet_spec
+        return fleet_spec.model_copy(
+            update={"revision": fleet_spec.revision + 1, "rest": mode, "rest_since": glance.now}
+        )
 
-    await change_orders(job, changed)
+    await change_fleet_spec(job, changed)
     return fleet_state(await job.glance(fresh=True), await job.store.load(), job)
 
 
 def fleet_state(glance: Glance, load: QueueLoad, job: JobContext) -> FleetState:
-    """Whether what was ordered has come true, and for whom it has not."""
-    orders, there = glance.orders, [one for one in glance.workers if glance.now - one.seen_at <= FRESH_SECONDS]
-    asleep = {one.name for one in there if one.heartbeat.weights is not None and one.heartbeat.weights.asleep}
-    names = {one.name for one in there}
-    ready = {one.name for one in there if _ready(one, glance)} - asleep
-    expected = set(job.worker_names()) | names if orders.rest_since else set[str]()  # never lent: who starts, starts
-    waiting = {"sleep": names - asleep, "stop": names}.get(orders.rest or "", expected - ready)
+    """Whether the workers have reached the rest that the fleet spec asks for, and which have not."""
+    fleet_spec = glance.fleet_spec
+    live_workers = [worker for worker in glance.workers if glance.now - worker.seen_at <= FRESH_SECONDS]
+    asleep = {
+        worker.name
+        for worker in live_workers
+        if worker.heartbeat.weights is not None and worker.heartbeat.weights.asleep
+    }
+    names = {worker.name for worker in live_workers}
+    ready = {worker.name for worker in live_workers if _ready(worker, glance)} - asleep
+    expected = (
+        set(job.worker_names()) | names if fleet_spec.rest_since else set[str]()
+    )  # never lent: who starts, starts
+    waiting = {"sleep": names - asleep, "stop": names}.get(fleet_spec.rest or "", expected - ready)
     lent: tuple[FleetWord, FleetWord] = ("releasing", "released")
-    words: tuple[FleetWord, FleetWord] = lent if orders.rest else ("acquiring", "awake")
+    states: tuple[FleetWord, FleetWord] = lent if fleet_spec.rest else ("acquiring", "awake")
     return FleetState(
-        state=words[0] if waiting else words[1],
-        mode=orders.rest,
-        since=orders.rest_since,
+        state=states[0] if waiting else states[1],
+        mode=fleet_spec.rest,
+        since=fleet_spec.rest_since,
         waiting_for=sorted(waiting),
         idle_gpu_seconds=job.gpus_per_worker * load.idle_seconds,
         busy_gpu_seconds=job.gpus_per_worker * load.busy_seconds,

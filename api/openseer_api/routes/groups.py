@@ -1,8 +1,8 @@
-"""Routes of groups and requests: upload, look, continue."""
+"""Routes of groups and requests: upload, read, continue."""
 
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import ValidationError
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from openseer_api.http.problems import ConflictProblem, NotFoundProblem, TooLargeProblem, documented
 from openseer_api.http.rendering import render_request
 from openseer_api.job.context import JobContext
-from openseer_api.job.upload import Intake
+from openseer_api.job.upload import Upload
 from openseer_api.routes.access import Job
 from openseer_api.routes.batches import BatchNumber, batch_of, living_batch
 from openseer_core.errors import InputError
@@ -34,11 +34,14 @@ router = APIRouter(tags=["groups"])
 NDJSON = "application/x-ndjson"
 GroupInPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$", max_length=200)]
 Index = Annotated[int, Path(ge=0, lt=MAX_GROUP_SIZE)]
+_BODY = GroupsUpload.model_json_schema(ref_template="#/components/schemas/{model}")
+BODY_MODELS: dict[str, Any] = _BODY.pop("$defs")
+"""Schemas that the body of an upload refers to; FastAPI does not know them, since the route reads its body itself."""
 _UPLOAD = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": GroupsUpload.model_json_schema(ref_template="#/components/schemas/{model}")},
+            "application/json": {"schema": _BODY},
             NDJSON: {"schema": {"type": "string", "description": "One Group a line."}},
         },
     }
@@ -50,17 +53,17 @@ async def upload(batch: BatchNumber, request: Request, job: Job, seal: bool = Fa
     """Queues groups, as a JSON object or streamed, one Group a line. Groups that are there already change nothing, so
     whatever went wrong, the whole upload may be sent again. `seal`: these are the last."""
     record = await living_batch(request, batch, job)
-    intake = Intake(job, record)
+    receiver = Upload(job, record)
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     if kind == NDJSON:
         async for number, line in _lines(request, job):
-            await intake.take(_group(line, number))
+            await receiver.take(_group(line, number))
     elif kind == "application/json":
         for group in await _whole(request, job):
-            await intake.take(group)
+            await receiver.take(group)
     else:
         raise InputError(f"Content-Type: found {kind or 'none'}, allowed: application/json, {NDJSON}")
-    receipt = await intake.finish()
+    receipt = await receiver.finish()
     if seal:
         await job.store.seal(batch)
     return receipt
@@ -88,7 +91,7 @@ def _group(line: bytes, number: int) -> Group:
     try:
         return Group.model_validate_json(line)
     except ValidationError as error:
-        raise InputError(f"line {number}: {_told(error)}") from None
+        raise InputError(f"line {number}: {_message_of(error)}") from None
 
 
 async def _whole(request: Request, job: JobContext) -> list[Group]:
@@ -100,10 +103,10 @@ async def _whole(request: Request, job: JobContext) -> list[Group]:
     try:
         return GroupsUpload.model_validate_json(body).groups
     except ValidationError as error:
-        raise InputError(_told(error)) from None
+        raise InputError(_message_of(error)) from None
 
 
-def _told(error: ValidationError) -> str:
+def _message_of(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg']}" if where else first["msg"]
@@ -141,7 +144,7 @@ async def get_group(batch: BatchNumber, group: GroupInPath, job: Job) -> GroupIn
         estimate=estimate(view),
         valid=await job.store.verdict(gid),
         prompt_token_ids=unpack_tokens(spec.prompt),
-        requests=[render_request(one) for one in requests],
+        requests=[render_request(request) for request in requests],
         metadata=json.loads(spec.metadata).get("metadata", {}),
     )
 
@@ -154,7 +157,7 @@ async def get_request(batch: BatchNumber, group: GroupInPath, index: Index, job:
 
 @router.post("/batches/{batch}/groups/{group}/requests/{index}/continue", responses=documented(409))
 async def go_on(batch: BatchNumber, group: GroupInPath, index: Index, turn: Continue, job: Job) -> RequestInfo:
-    """Appends what the environment has said to a finished response, which then goes on; no lease was held meanwhile.
+    """Appends the environment's tokens to a finished response, which then goes on; no lease was held meanwhile.
     It keeps its group, its version and, where its worker still has it, its KV cache. Seal the batch after the last
     turn: a sealed batch is complete when nothing runs."""
     record = await batch_of(job, batch)

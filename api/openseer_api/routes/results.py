@@ -25,7 +25,7 @@ STREAM_PAGE = 64
 STEP = 32
 """Entries read and rendered without a pause."""
 BEAT_SECONDS = 10.0
-"""A stream without news says so often that it lives."""
+"""A stream without new entries sends a sign of life so often."""
 _encode = msgspec.json.Encoder().encode
 
 Cursor = Annotated[int, Query(ge=0, le=INT53_MAX, description="Of the last entry that the caller has.")]
@@ -54,7 +54,7 @@ async def read_results(
 ) -> Response:
     """Results and ends of groups after a cursor. Reading again from an older cursor gives the same entries again,
     until they are acknowledged; each is unique by batch, group, index and turn."""
-    # Who has everything of a batch whose data are gone is told so: the acknowledgement may have met its last entry.
+    # A caller that has all entries gets the end, not a conflict: its last acknowledgement may have deleted the data.
     if cursor < (await batch_of(job, batch)).progress.entries:
         await living_batch(request, batch, job)
     if SSE in accept:
@@ -78,7 +78,7 @@ async def page(
     items: list[dict[str, Any]] = []
     wait = 0.0 if ended else wait_seconds
     while len(items) < limit:
-        # A page of long responses takes a while to be read and rendered: in steps, others are answered in between.
+        # A page of long responses takes a while to read and render: in steps, other calls are answered in between.
         entries = await job.store.results(batch, cursor, min(STEP, limit - len(items)), 0.0 if items else wait)
         if not entries:
             break

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from openseer_api.http.problems import documented
 from openseer_api.job.context import Glance, JobContext
-from openseer_api.job.fleet_changes import change_orders
+from openseer_api.job.fleet_changes import change_fleet_spec
 from openseer_api.routes.access import Job
 from openseer_core.json_model import INT53_MAX
 from openseer_core.weights import transaction
@@ -22,18 +22,18 @@ POLL_SECONDS = 0.1
 
 
 async def publish_weights(job: JobContext, publish: Publish) -> tuple[FleetSpec, bool]:
-    """Begins a transaction; the orders, and whether it is new. Raises PublishRefusedError, BusyProblem."""
+    """Begins a transaction; the fleet spec, and whether it is new. Raises PublishRefusedError, BusyProblem."""
 
     def begun(glance: Glance) -> FleetSpec:
         there = transaction.participants(glance.workers, glance.now)
-        return transaction.begin(glance.orders, publish, there, glance.now)
+        return transaction.begin(glance.fleet_spec, publish, there, glance.now)
 
-    return await change_orders(job, begun)
+    return await change_fleet_spec(job, begun)
 
 
 async def take_back(job: JobContext) -> None:
-    """Ends the transaction that is under way, if there is one. Raises BusyProblem."""
-    await change_orders(job, lambda glance: transaction.cancel(glance.orders, glance.now))
+    """Cancels the active transaction, if there is one. Raises BusyProblem."""
+    await change_fleet_spec(job, lambda glance: transaction.cancel(glance.fleet_spec, glance.now))
 
 
 _BEGUN: dict[int | str, dict[str, Any]] = {200: {"model": Transaction}, **documented(409, 429)}
@@ -73,4 +73,4 @@ async def abort(job: Job) -> Weights:
 
 async def _shown(job: JobContext) -> Weights:
     glance = await job.glance(fresh=True)
-    return to_wire(glance.orders, glance.workers, glance.now)
+    return to_wire(glance.fleet_spec, glance.workers, glance.now)

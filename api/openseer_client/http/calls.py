@@ -1,4 +1,4 @@
-"""Every call of the API as a value: what to send and how to read the answer. No I/O."""
+"""Every call of the API as a value: what to send and how to read the response. No I/O."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +57,7 @@ class Call(Generic[T]):
         return f"{self.method} {self.path}"
 
     def answer(self, status: int, content: bytes) -> T:
-        """What the answer says. Raises ApiError for any but a success, and for one that cannot be read."""
+        """Reads the response. Raises ApiError for any but a success, and for one that cannot be read."""
         if not 200 <= status < 300:
             raise error_of(problem_of(status, content), str(self))
         try:
@@ -73,7 +73,7 @@ def ask(call: Call[T]) -> Generator[Call[T], T, T]:
 
 
 def problem_of(status: int, content: bytes) -> Problem:
-    """The problem in an answer, also in one that others (a proxy) wrote."""
+    """The problem in a response, also in one that something else (a proxy) wrote."""
     try:
         return Problem.model_validate_json(content)
     except ValidationError:
@@ -82,7 +82,7 @@ def problem_of(status: int, content: bytes) -> Problem:
 
 
 def unreachable(call: Call[Any], why: str) -> ApiError:
-    """The error for a call that nobody answered."""
+    """The error for a call without a response."""
     return error_of(Problem(title="No answer", status=503, detail=why), str(call))
 
 

@@ -23,7 +23,7 @@ CONNECT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A request to make; its response, or a httpx.TransportError, is the answer."""
+    """A request to send; the driver sends back its response, or throws a httpx.TransportError."""
 
     request: httpx.Request
 

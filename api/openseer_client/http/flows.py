@@ -1,7 +1,7 @@
-"""What takes more than one call, as generators that say which call comes next; the two clients drive them.
+"""Procedures of more than one call, as generators that yield the next call; the two clients drive them.
 
-A flow yields calls and pauses, is sent the answers, and returns its outcome. A stream yields Emit as well. So each
-procedure exists once, for the sync and the async client, and can be followed without a network.
+A flow yields calls and pauses, is sent the responses, and returns its outcome. A stream yields Emit as well. So each
+procedure exists once, for the sync and the async client, and can be tested without a network.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -39,14 +39,14 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Emit(Generic[T]):
-    """Something for whoever reads the stream."""
+    """A value for the reader of the stream."""
 
     value: T
 
 
 @dataclass(frozen=True, slots=True)
 class End(Generic[T]):
-    """The outcome of what has been followed to its end."""
+    """The outcome of a generator that has ended."""
 
     value: T
 
@@ -160,7 +160,7 @@ def _longest(what: Publish) -> float:
 
 
 def release(what: Release, clock: Clock, patience: float) -> Flow[FleetState]:
-    """Asks for the GPUs and waits until all workers have let go. Raises FleetError when that takes too long."""
+    """Requests the GPUs and waits until all workers have released them. Raises FleetError when that takes too long."""
     state = yield from ask(calls.release(what))
     return (yield from _until(state, "released", clock, patience))
 

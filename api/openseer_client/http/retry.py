@@ -1,6 +1,6 @@
-"""When a failed call is made again: pure decisions, no clock and no chance of their own.
+"""When a failed call is retried: pure decisions, without a clock or randomness.
 
-Every call of the API may be repeated without a second effect, so only time limits repetition.
+Every call of the API may be repeated without a second effect, so only time limits retries.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Trouble(StrEnum):
     UNREACHABLE = "unreachable"
     """No connection, a broken one, or a gateway's 502, 503 or 504: a restarting API, say."""
     BUSY = "busy"
-    """429: the API asks for patience."""
+    """429: the API is busy."""
 
 
 @dataclass(frozen=True, slots=True)

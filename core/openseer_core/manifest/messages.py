@@ -46,7 +46,7 @@ def problem_line(error: ErrorDetails) -> str:
     schema = schema_at(place)
     if error["type"] == "missing":
         return f"{path}: missing; {_first_sentence(schema.get('description', 'required'))}"
-    return f"{path}: found {shown(error['input'])}, allowed: {allowed_words(schema, error['input'])}"
+    return f"{path}: found {shown(error['input'])}, allowed: {allowed_text(schema, error['input'])}"
 
 
 def _dotted(place: Sequence[str | int]) -> str:
@@ -64,7 +64,7 @@ def _root() -> Schema:
 
 
 def _resolved(schema: Schema) -> Schema:
-    """The schema without indirection and without the alternative null; words beside a reference win."""
+    """The schema without indirection and without the alternative null; keys beside a reference win."""
     options = [option for option in schema.get("anyOf", ()) if option.get("type") != "null"]
     if len(options) == 1:
         schema = {**options[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
@@ -87,8 +87,8 @@ def schema_at(place: Sequence[str | int]) -> Schema:
     return schema
 
 
-def allowed_words(schema: Schema, found: object) -> str:
-    """What a field takes, in a few words."""
+def allowed_text(schema: Schema, found: object) -> str:
+    """The values that a field takes, as text for a person."""
     if "x-allowed" in schema:
         return schema["x-allowed"]
     if "const" in schema:
@@ -114,7 +114,7 @@ def _right_kind(schema: Schema, found: object) -> bool:
 def _bounds(schema: Schema) -> Iterator[str]:
     if schema.get("minLength") == 1:
         yield "not empty"
-    for key, words in (
+    for key, text in (
         ("minimum", "at least {}"),
         ("exclusiveMinimum", "greater than {}"),
         ("maximum", "at most {}"),
@@ -123,7 +123,7 @@ def _bounds(schema: Schema) -> Iterator[str]:
         ("maxItems", "at most {} entries"),
     ):
         if key in schema:
-            yield words.format(f"{schema[key]:g}" if isinstance(schema[key], float) else schema[key])
+            yield text.format(f"{schema[key]:g}" if isinstance(schema[key], float) else schema[key])
 
 
 def _unknown(place: Sequence[str | int]) -> str:

@@ -11,7 +11,7 @@ from openseer_core.model.state import QueuedBatch, QueuedGroup, QueuedRequest
 from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import APPEND, BatchProgress, Chunk, JournalEntry, RequestRecord
-from openseer_core.queue.siblings import SiblingQuery, Siblings, shares
+from openseer_core.queue.siblings import SiblingQuery, Siblings, SiblingTokens, shares
 from openseer_core.queue.states import FINAL_STATES, Event, State, Status, after
 from openseer_core.tokens import ITEM_BYTES, count_items
 
@@ -39,7 +39,9 @@ class JobQueue(ChunkQueue):
 
     def batches(self) -> list[BatchRecord]:
         """All opened batches whose data are there, by number."""
-        return [one.record() for number, one in sorted(self._ledger.pages.items()) if number > 0 and not one.forgotten]
+        return [
+            page.record() for number, page in sorted(self._ledger.pages.items()) if number > 0 and not page.forgotten
+        ]
 
     def batch(self, number: int) -> BatchRecord | None:
         """One opened batch."""
@@ -197,7 +199,7 @@ class JobQueue(ChunkQueue):
             group = self._groups[gid]
             if group.version == version:
                 continue
-            open_ = [index for index, one in enumerate(group.requests) if one.state not in FINAL_STATES]
+            open_ = [index for index, request in enumerate(group.requests) if request.state not in FINAL_STATES]
             if open_ and self._is_stale(group, stale):
                 self.end([gid], Event.ABORT, now)
                 continue
@@ -213,7 +215,7 @@ class JobQueue(ChunkQueue):
         self._ledger.page(batch).version = version
 
     def _is_stale(self, group: QueuedGroup, stale: tuple[str, ...]) -> bool:
-        return any(one.chunks and one.chunks[0].version in stale for one in group.requests)
+        return any(request.chunks and request.chunks[0].version in stale for request in group.requests)
 
     def _ids(self, batch: int) -> list[GroupId]:
         return [GroupId(batch, name) for name in self._ledger.page(batch).names]
@@ -245,32 +247,32 @@ class JobQueue(ChunkQueue):
         """A group as it was submitted."""
         return self._groups[group].spec if group in self._groups else None
 
-    def siblings(self, asks: Sequence[SiblingQuery], limit_bytes: int, now: float) -> list[Siblings]:
+    def siblings(self, queries: Sequence[SiblingQuery], limit_bytes: int, now: float) -> list[Siblings]:
         """News of those groups that have any (see port.WorkerStore.siblings)."""
-        known = [ask for ask in asks if ask.group in self._groups]
+        known = [query for query in queries if query.group in self._groups]
         earlier = self._earlier_of(known, limit_bytes // 2, now)
         used = sum(len(tokens) for one in earlier for tokens in one or ())
         fresh = [
             (place, index, position, tokens)
-            for place, ask in enumerate(known)
-            for index, position in ask.known
-            if (tokens := self._since(ask.group, index, position))
+            for place, query in enumerate(known)
+            for index, position in query.known
+            if (tokens := self._since(query.group, index, position))
         ]
         room = max(limit_bytes - used, limit_bytes // 2) // ITEM_BYTES
-        news: list[list[tuple[int, int, bytes]]] = [[] for _ in known]
+        news: list[list[SiblingTokens]] = [[] for _ in known]
         given = shares([count_items(tokens) for *_, tokens in fresh], room)
         for (place, index, position, tokens), count in zip(fresh, given, strict=True):
             if count:
-                news[place].append((index, position, tokens[: count * ITEM_BYTES]))
-        told = [Siblings(ask.group, tuple(new), old) for ask, new, old in zip(known, news, earlier, strict=True)]
+                news[place].append(SiblingTokens(index, position, tokens[: count * ITEM_BYTES]))
+        told = [Siblings(query.group, tuple(new), old) for query, new, old in zip(known, news, earlier, strict=True)]
         return [one for one in told if one.news or one.earlier is not None]
 
-    def _earlier_of(self, asks: Sequence[SiblingQuery], room: int, now: float) -> list[tuple[bytes, ...] | None]:
+    def _earlier_of(self, queries: Sequence[SiblingQuery], room: int, now: float) -> list[tuple[bytes, ...] | None]:
         """The earlier responses of each group that asks for them, until they fill `room` bytes."""
         found: list[tuple[bytes, ...] | None] = []
-        for ask in asks:
-            wanted = ask.earlier and room > 0
-            found.append(self._earlier.responses(self._groups[ask.group].spec.history, now) if wanted else None)
+        for query in queries:
+            wanted = query.earlier and room > 0
+            found.append(self._earlier.responses(self._groups[query.group].spec.history, now) if wanted else None)
             room -= sum(map(len, found[-1] or ()))
         return found
 

@@ -81,7 +81,7 @@ class ChunkQueue:
         self._ledger.seal(batch)
 
     def _add(self, spec: GroupSpec) -> QueuedGroup:
-        requests = [QueuedRequest(rank, lane) for rank, lane in zip(spec.biases, spec.lanes, strict=True)]
+        requests = [QueuedRequest(bias, lane) for bias, lane in zip(spec.biases, spec.lanes, strict=True)]
         group = self._groups[spec.id] = QueuedGroup(spec, spec.view(), spec.priority, requests, spec.version)
         batch = self._ledger.page(spec.id.batch)
         batch.names.append(spec.id.name)
@@ -91,29 +91,29 @@ class ChunkQueue:
 
     # ---- the worker's verbs
 
-    def claim(self, worker: WorkerId, ask: ClaimQuery, now: float) -> list[Claim]:
+    def claim(self, worker: WorkerId, query: ClaimQuery, now: float) -> list[Claim]:
         """Leases the best waiting requests that fit the worker's free blocks and its fair share of the load."""
-        self.reap(now, ask.max_losses)
+        self.reap(now, query.max_losses)
         self._claiming[worker.name] = now
         claims: list[Claim] = []
-        blocks = ask.blocks
-        for lane in ask.lanes:
-            allowed = ask.slots - len(claims)
+        blocks = query.blocks
+        for lane in query.lanes:
+            allowed = query.slots - len(claims)
             if lane == SHARED_LANE:
-                pulse = self.pulse(worker, ask.version, (lane,))
-                allowed = min(allowed, pulse.fair_share + ask.slack - pulse.mine)
+                fleet_load = self.fleet_load(worker, query.version, (lane,))
+                allowed = min(allowed, fleet_load.fair_share + query.slack - fleet_load.mine)
             place = 0
             while allowed > 0 and place < HEAD_WINDOW:
-                head = self._heads.get((ask.version, lane), SortedSet()).at(place)
+                head = self._heads.get((query.version, lane), SortedSet()).at(place)
                 if head is None:
                     break
                 group = self._groups[GroupId.parse(head[1])]
-                index = self._pick(group, lane, worker, ask, blocks)
+                index = self._pick(group, lane, worker, query, blocks)
                 if index is None:
                     place += 1
                     continue
-                blocks -= blocks_needed(group, index, ask)
-                claims.append(self._lease(group, index, worker, now + ask.lease_seconds, now))
+                blocks -= blocks_needed(group, index, query)
+                claims.append(self._lease(group, index, worker, now + query.lease_seconds, now))
                 allowed -= 1
         return claims
 
@@ -145,7 +145,7 @@ class ChunkQueue:
                 self._place(group, group.view.with_running(rescore.view.longest_running), rescore.priority)
             elif group is not None:
                 views.append(group.view)
-        return ExtendReply(tuple(replies), tuple(views), self.pulse(worker, version, lanes))
+        return ExtendReply(tuple(replies), tuple(views), self.fleet_load(worker, version, lanes))
 
     def complete(self, finishes: list[Finish], now: float) -> list[Reply]:
         """Ends requests: last tokens, result, the group's estimate and its siblings' place, all in one step."""
@@ -193,7 +193,7 @@ class ChunkQueue:
 
     # ---- reading
 
-    def pulse(self, worker: WorkerId, version: str, lanes: tuple[str, ...]) -> FleetLoad:
+    def fleet_load(self, worker: WorkerId, version: str, lanes: tuple[str, ...]) -> FleetLoad:
         """Load and the best waiting score, as this worker sees them."""
         fronts = [self._heads[version, lane].at(0) for lane in lanes if (version, lane) in self._heads]
         return FleetLoad(
@@ -245,11 +245,11 @@ class ChunkQueue:
         for lane in group.waiting:
             self._refresh(group, lane)
 
-    def _pick(self, group: QueuedGroup, lane: str, worker: WorkerId, ask: ClaimQuery, blocks: int) -> int | None:
+    def _pick(self, group: QueuedGroup, lane: str, worker: WorkerId, query: ClaimQuery, blocks: int) -> int | None:
         first: int | None = None
         for _, name in group.waiting[lane].first(SIBLING_WINDOW):
             index = int(name)
-            if blocks_needed(group, index, ask) > blocks:
+            if blocks_needed(group, index, query) > blocks:
                 continue
             if group.requests[index].holder == str(worker):
                 return index
@@ -317,16 +317,16 @@ class ChunkQueue:
             return Reply(WriteOutcome.OK, reply.have, group.view)  # a repeat of what is done already
         if finish.rescore and finish.rescore.revision != group.view.revision:
             return Reply(WriteOutcome.STALE, reply.have, group.view)
-        have = self._append(finish.delta)
+        length = self._append(finish.delta)
         if finish.status is Status.OK:
             priority = finish.rescore.priority if finish.rescore else group.priority
-            self._place(group, group.view.with_finish(have), priority)
-            if group.spec.history and have:
+            self._place(group, group.view.with_finish(length), priority)
+            if group.spec.history and length:
                 tokens = bytes(self._request(request).tokens)
                 self._earlier.keep(group.spec.history, group.spec.history_size, tokens, now)
         event = OUTCOME_EVENTS[finish.status]
         self._close(request, event, finish.status, finish.reason, finish.stop_reason, now)
-        return Reply(WriteOutcome.OK, have, group.view)
+        return Reply(WriteOutcome.OK, length, group.view)
 
     def _end_lease(self, request: RequestId, event: Event, now: float) -> None:
         self._release(request, event, now)

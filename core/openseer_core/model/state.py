@@ -77,7 +77,7 @@ class QueuedBatch:
     verdicts: dict[str, bool] = field(default_factory=dict[str, bool])
 
     def record(self) -> BatchRecord:
-        """What a trainer is told of it."""
+        """The batch as a trainer sees it."""
         return BatchRecord(
             self.number,
             self.version,
@@ -92,13 +92,13 @@ class QueuedBatch:
         )
 
 
-def blocks_needed(group: QueuedGroup, index: int, ask: ClaimQuery) -> int:
+def blocks_needed(group: QueuedGroup, index: int, query: ClaimQuery) -> int:
     """KV blocks that the next chunk of a waiting request takes."""
     generated = group.requests[index].generated
-    chunk = min(ask.quantum, group.spec.max_tokens - generated)
+    chunk = min(query.quantum, group.spec.max_tokens - generated)
     prompt = count_items(group.spec.prompt)
-    tokens = prompt + min(generated + chunk + ask.margin, group.spec.max_tokens)
-    return blocks_for(min(tokens, ask.context_tokens), ask.block_tokens)
+    tokens = prompt + min(generated + chunk + query.margin, group.spec.max_tokens)
+    return blocks_for(min(tokens, query.context_tokens), query.block_tokens)
 
 
 def result_of(

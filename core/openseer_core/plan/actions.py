@@ -24,7 +24,7 @@ class ScaleStore:
 
 @dataclass(frozen=True, slots=True)
 class CreatePod:
-    """Makes one pod of a member: `index` None is the driver. `avoid`: nodes that it must not land on."""
+    """Makes one pod of a component: `index` None is the driver. `avoid`: nodes that it must not land on."""
 
     index: int | None
     rank: int
@@ -36,7 +36,7 @@ class CreatePod:
 class DeletePod:
     """Asks a pod to end: its worker hands back what it runs and leaves, within its grace period.
 
-    `force`: at once and without its node's word. That is safe: what such a pod still writes is fenced off.
+    `force`: at once, without waiting for its node. That is safe: what such a pod still writes is fenced off.
     """
 
     name: str
@@ -61,7 +61,7 @@ class AddFinalizer:
 
 @dataclass(frozen=True, slots=True)
 class RemoveFinalizer:
-    """Lets the job go."""
+    """Allows the job to be deleted."""
 
 
 @dataclass(frozen=True, slots=True)

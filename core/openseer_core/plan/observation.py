@@ -1,4 +1,4 @@
-"""What the operator sees of one job at one moment, and what it remembers of it: the input of `plan`.
+"""The state of one job at one moment, and the memory of it: the input of `plan`.
 
 Everything is a plain value: whoever observes turns Kubernetes' and the store's objects into these.
 """
@@ -10,9 +10,10 @@ from enum import StrEnum
 from openseer_core.ids import worker_name
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.queue.messages import BatchProgress
+from openseer_core.worker.heartbeat import WorkerState
 
 DRIVER = "driver"
-"""The member that feeds prompts and writes results."""
+"""The component that submits prompts and writes results."""
 
 
 RELEASED = "released to the trainer"
@@ -20,7 +21,7 @@ RELEASED = "released to the trainer"
 
 
 class PodPhase(StrEnum):
-    """A pod's phase, as Kubernetes names it; a pod that nobody can see the state of counts as RUNNING."""
+    """A pod's phase, as Kubernetes names it; a pod whose state is unknown counts as RUNNING."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -33,10 +34,10 @@ class Pod:
     """One pod of a worker or the driver.
 
     `index`: of its worker (None: the driver); `rank`: within the gang; `template`: hash of the spec it was made
-    from; `attempt`: which incarnation of its member it belongs to; `gone_by`: when it must be gone at the latest
+    from; `attempt`: which incarnation of its component it belongs to; `gone_by`: when it must be gone at the latest
     (seconds since the epoch), None while nobody asked it to go; `conditions`: (type, status) pairs; `problem`: why it
-    does not start, "" when nothing is known to stand in its way; `message`: its last words; `stamp`: busy as
-    autoscalers were told, None before they were told anything.
+    does not start, "" when no reason is known; `message`: its termination message; `stamp`: whether its annotations
+    tell autoscalers that it is busy, None when it has none.
     """
 
     name: str
@@ -74,22 +75,22 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a worker last said of itself through the store.
+    """What a worker last reported through the store.
 
-    `pod`: uid of the pod that said so (a name recurs, a uid does not); `held_tokens`: context tokens of what it runs,
+    `pod`: uid of the pod that sent it (a name recurs, a uid does not); `held_tokens`: context tokens of what it runs,
     which another worker would have to compute again; `sick`: why its GPU should not be used, "" when it is well.
     """
 
     index: int
     pod: str
-    state: str
+    state: WorkerState
     held_tokens: int = 0
     sick: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreView:
-    """What the job's store said: counts of the batch, in mode serve those of all batches whose data are there, and the
+    """What the job's store holds: counts of the batch, in mode serve those of all batches whose data are there, and the
     fresh reports of workers by pod uid. `released`: the trainer asked for the GPUs, and that no worker be left."""
 
     progress: BatchProgress
@@ -99,7 +100,7 @@ class StoreView:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How often a member ended before its time.
+    """How often a component ended before its time.
 
     `count`: failures that the restart budget counts; `attempts`: all ends, infrastructure's included; it is also the
     number of the next incarnation; `streak`: ends in quick succession, which the back-off grows with; `at`: of the
@@ -144,7 +145,7 @@ class Ending:
 class Memory:
     """What must outlive the operator; kept in the job's status and written there before it is acted upon.
 
-    `desired`: workers wanted when it was last looked at; `scaled_at`: when that last changed, and why;
+    `desired`: workers wanted at the last reconcile step; `scaled_at`: when that last changed, and why;
     `progress`: the counts last seen.
     """
 
@@ -161,7 +162,7 @@ class Memory:
     @property
     def avoid(self) -> tuple[str, ...]:
         """Nodes that no new pod of a worker should land on."""
-        return tuple(one.node for one in self.sick_nodes)
+        return tuple(sick.node for sick in self.sick_nodes)
 
     @property
     def released(self) -> bool:
@@ -196,9 +197,9 @@ class Observation:
 
     @property
     def released(self) -> bool:
-        """Whether the trainer has the GPUs; while the store is silent, what it said last."""
+        """Whether the trainer has the GPUs; while the store does not answer, what it held last."""
         return self.store.released if self.store is not None else self.memory.released
 
     def report_of(self, pod: Pod) -> WorkerReport | None:
-        """What the worker in this very pod last said."""
+        """The last report of the worker in this very pod."""
         return self.store.reports.get(pod.uid) if self.store is not None else None

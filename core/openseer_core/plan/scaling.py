@@ -1,4 +1,4 @@
-"""How many workers a job wants, and which ones go when there are too many."""
+"""How many workers a job needs, and which template they are made from."""
 
 import hashlib
 import json
@@ -13,18 +13,18 @@ LARGE_FLEET = 8
 
 
 def desired_workers(job: RolloutJob, progress: BatchProgress, *, released: bool = False) -> tuple[int, str]:
-    """Workers wanted, and why in a few words. `released`: a trainer has the GPUs and wants no worker left.
+    """Workers wanted, and the reason. `released`: a trainer has the GPUs, and no worker may be left.
 
-    In the tail of a batch no more than one per unfinished request can be of use: the others are released, so that the
+    In the tail of a batch no more than one per unfinished request can be of use: the others are removed, so that the
     node pool shrinks before the batch ends. As requests only ever finish, this never flaps. In mode serve the next
-    batch is never far: there only the trainer's word takes workers away.
+    batch is never far: there only a release by the trainer takes workers away.
     """
     if released and job.spec.mode == "serve":
         return 0, RELEASED
     replicas = job.spec.workers.replicas
     unfinished = progress.requests - progress.closed
-    releases = job.spec.workers.tail_release and job.spec.rollout.policy not in BINDING_POLICIES
-    if releases and job.spec.mode == "batch" and progress.sealed and unfinished < replicas:
+    scales_down = job.spec.workers.tail_release and job.spec.rollout.policy not in BINDING_POLICIES
+    if scales_down and job.spec.mode == "batch" and progress.sealed and unfinished < replicas:
         return unfinished, f"tail: {unfinished} unfinished requests need no more"
     return replicas, "spec.workers.replicas"
 
@@ -42,12 +42,12 @@ def template_hash(job: RolloutJob) -> str:
     """
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
     workers = ("parallelism", "maxInflight", "resources", "template", "gracePeriodSeconds")
-    read = {
+    relevant = {
         **{part: spec.get(part) for part in ("model", "sampling", "rollout", "speculation", *_POD_PARTS)},
         "workers": {name: spec["workers"].get(name) for name in workers},
         "requestRetries": spec["failurePolicy"]["requestRetries"],
     }
-    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]
 
 
 _POD_PARTS = ("image", "imagePullPolicy", "imagePullSecrets")

@@ -37,7 +37,7 @@ class BatchRecord:
 
 @dataclass(frozen=True, slots=True)
 class GroupEnd:
-    """All requests of a group have ended; it may come again, after one of them went on."""
+    """All requests of a group have ended; it may come again, after a request went on."""
 
     cursor: int
     group: GroupId

@@ -13,7 +13,7 @@ class Priority:
     """What a policy says of a group; the queue turns it into the group's score (lowest first).
 
     While the group's probe waits and `probe` is set: `probe` + tokens the probe has generated.
-    Otherwise: `base` + the least, over its waiting requests, of rank + `slope` × tokens generated.
+    Otherwise: `base` + the least, over its waiting requests, of bias + `slope` × tokens generated.
     So the store can place a request that is given back without asking the policy again.
     """
 
@@ -34,7 +34,7 @@ class GroupView:
 
     `longest_*` are token counts; 0 where nothing is known; `longest_earlier`: of responses of earlier batches to the
     same prompt. `enqueued_at` in seconds of the store's clock. `tier`: of its batch's priority, lowest first (see
-    schedule.py).
+    policy.py).
     """
 
     id: GroupId
@@ -67,7 +67,7 @@ class GroupView:
 class GroupSpec:
     """A group as it is submitted: everything that a worker needs to generate its responses.
 
-    `prompt`: int32 token ids. `ranks` and `lanes`: one per request (see schedule.py).
+    `prompt`: int32 token ids. `biases` (see policy.py) and `lanes`: one per request.
     `enqueued_at`: seconds of the store's clock, the ones `priority` was computed from.
     `lengths`: true lengths, where a study gives them, else empty. `sampling` and `metadata`: JSON. `seeds`: one per
     request, in place of the sampling parameters' own, or empty.
@@ -95,7 +95,7 @@ class GroupSpec:
 
     def __post_init__(self) -> None:
         if not self.biases or len(self.biases) != len(self.lanes):
-            raise ValueError(f"group {self.id}: {len(self.biases)} ranks and {len(self.lanes)} lanes")
+            raise ValueError(f"group {self.id}: {len(self.biases)} biases and {len(self.lanes)} lanes")
 
     @property
     def size(self) -> int:

@@ -1,4 +1,4 @@
-"""What crosses the border between a worker and the store: asks, leases, deltas and replies.
+"""What crosses the border between a worker and the store: queries, leases, deltas and replies.
 
 A *chunk* is one lease on one request. Its `fence` belongs to the request and only grows; whoever writes must show it,
 so a worker that lost its lease cannot write. Every write names the offset it starts at, so a repeat changes nothing.
@@ -126,10 +126,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class FleetLoad:
-    """The fleet at a glance: what a worker needs to decide whether to go on or to hand over.
+    """The load of the fleet: what a worker needs to decide whether to go on or to hand over.
 
-    `best`: the lowest score waiting in the worker's lanes; `waiting`: requests in them; `mine` and `inflight`: leased
-    requests of this worker and of all; `workers`: how many claim.
+    `best_waiting`: the lowest score waiting in the worker's lanes; `waiting`: requests in them; `mine` and `inflight`:
+    leased requests of this worker and of all; `workers`: how many claim.
     """
 
     waiting: int = 0
@@ -234,12 +234,12 @@ class BatchProgress:
         return self.sealed and self.closed == self.requests
 
     def to_json(self) -> str:
-        """The last words of a driver that is done: whoever reads them needs no store any more."""
+        """The termination message of a driver that has finished: its reader needs no store."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> "BatchProgress | None":
-        """The counts in a driver's last words; None when these are others."""
+        """The counts in a driver's termination message; None when it holds something else."""
         try:
             return BatchProgress(**json.loads(text))
         except (ValueError, TypeError):

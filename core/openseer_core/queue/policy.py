@@ -1,6 +1,6 @@
 """Policies: pure functions from what is known of a group to its place in the queue.
 
-A policy says three things: `priority` of a group (again whenever its view changes), `rank` of a request within its
+A policy says three things: `priority` of a group (again whenever its view changes), `bias` of a request within its
 group (once, at submission), and through `Lanes` which worker a request is bound to, if any. The store only sorts.
 """
 
@@ -34,7 +34,7 @@ class Policy:
     name: str
     priority: Callable[[GroupView], Priority]
     bias: Callable[[int], float]
-    """From a request's true length in tokens (0 = unknown) to its rank within the group, lowest first."""
+    """From a request's true length in tokens (0 = unknown) to its bias: its own term of the score, lowest first."""
 
     @property
     def divided(self) -> bool:

@@ -1,6 +1,6 @@
-"""The decision at the end of a quantum: which responses go on in place, and which are handed over.
+"""The decision at the end of a quantum: which responses go on in place, and which are given back.
 
-Nothing is stopped to decide: a response runs on until it is told to leave. So going on costs nothing.
+Nothing is stopped to decide: a response runs on until it is aborted. So going on costs nothing.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ YIELD_SHARE = 8
 
 @dataclass(frozen=True, slots=True)
 class QuantumState:
-    """A running response. `score`: its place if it waited now; `due`: its quantum has ended.
+    """A running response. `score`: the score it would have if it waited now; `due`: its quantum has ended.
 
     `blocks`: reserved for it now; `blocks_next`: needed to go on for another quantum (the same while it is not due).
     """
@@ -44,39 +44,47 @@ class Decision:
 
 
 def decide(
-    held: Iterable[QuantumState], room: Room, pulse: FleetLoad | None, *, slack: int, hysteresis: float, divided: bool
+    states: Iterable[QuantumState],
+    room: Room,
+    fleet_load: FleetLoad | None,
+    *,
+    slack: int,
+    hysteresis: float,
+    divided: bool,
 ) -> Decision:
     """Which due responses go on and which running ones leave.
 
     A due response leaves when the worker is full and something better (by more than `hysteresis`) waits, or when
-    nothing waits and the worker holds more than its fair share plus `slack`: then others have room for it. Whoever
+    nothing waits and the worker runs more than its fair share plus `slack`: then others have room for it. Whoever
     goes on needs blocks for its next quantum; while they do not suffice, the worst-placed responses leave.
-    `divided` false, or no news of the fleet: responses leave only for want of blocks.
+    `divided` false, or no load of the fleet known: responses leave only for want of blocks.
     """
-    running = sorted(held, key=lambda one: one.score)
+    running = sorted(states, key=lambda state: state.score)
     leave: set[str] = set()
-    if divided and pulse is not None:
-        leave = _better_waits(running, room, pulse, hysteresis) | _overloaded(running, pulse, slack)
-    staying = [one for one in running if one.key not in leave]
-    needed = sum(one.blocks_next for one in staying)
+    if divided and fleet_load is not None:
+        leave = _better_waits(running, room, fleet_load, hysteresis) | _overloaded(running, fleet_load, slack)
+    staying = [state for state in running if state.key not in leave]
+    needed = sum(state.blocks_next for state in staying)
     while needed > room.blocks and len(staying) > 1:
         worst = staying.pop()
         needed -= worst.blocks_next
         leave.add(worst.key)
-    return Decision(frozenset(one.key for one in staying if one.due), frozenset(leave))
+    return Decision(frozenset(state.key for state in staying if state.due), frozenset(leave))
 
 
-def _better_waits(running: list[QuantumState], room: Room, pulse: FleetLoad, hysteresis: float) -> set[str]:
-    full = len(running) >= room.slots or sum(one.blocks_next for one in running) > room.blocks
-    if not full or not pulse.waiting:
+def _better_waits(running: list[QuantumState], room: Room, fleet_load: FleetLoad, hysteresis: float) -> set[str]:
+    full = len(running) >= room.slots or sum(state.blocks_next for state in running) > room.blocks
+    if not full or not fleet_load.waiting:
         return set()
-    worse = [one.key for one in reversed(running) if one.due and one.score > pulse.best_waiting + hysteresis]
-    return set(worse[: min(pulse.waiting, max(1, room.slots // YIELD_SHARE))])
+    worse = [
+        state.key for state in reversed(running) if state.due and state.score > fleet_load.best_waiting + hysteresis
+    ]
+    return set(worse[: min(fleet_load.waiting, max(1, room.slots // YIELD_SHARE))])
 
 
-def _overloaded(running: list[QuantumState], pulse: FleetLoad, slack: int) -> set[str]:
-    surplus = len(running) - pulse.fair_share - slack
-    if pulse.waiting or surplus <= 0:
+def _overloaded(running: list[QuantumState], fleet_load: FleetLoad, slack: int) -> set[str]:
+    surplus = len(running) - fleet_load.fair_share - slack
+    if fleet_load.waiting or surplus <= 0:
         return set()
-    cheapest = sorted((one for one in running if one.due), key=lambda one: one.generated)
-    return {one.key for one in cheapest[:surplus]}
+    cheapest = sorted((state for state in running if state.due), key=lambda state: state.generated)
+    return {state.key for state in cheapest[:surplus]}

@@ -1,4 +1,4 @@
-"""What a group's responses tell one another: the tokens of those that run elsewhere, and responses of earlier batches.
+"""What a group's responses share: the tokens of those that run elsewhere, and responses of earlier batches.
 
 The tokens come from the same logs that `extend` writes, read by position: nothing is written for it, nothing can be
 lost or come twice, and whoever joins late starts from 0. Earlier responses are kept per prompt, the newest first.
@@ -7,6 +7,7 @@ lost or come twice, and whoever joins late starts from 0. Earlier responses are 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
 from openseer_core.ids import GroupId
 
@@ -19,9 +20,9 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class SiblingQuery:
-    """What a worker wants to know of a group.
+    """A worker's query for the tokens that a group's responses have elsewhere.
 
-    `known`: index and number of known tokens of each response that it does not run itself; it is told what follows.
+    `known`: index and number of known tokens of each response that it does not run itself; the reply has what follows.
     `earlier`: also the responses of earlier batches to the same prompt.
     """
 
@@ -30,16 +31,24 @@ class SiblingQuery:
     earlier: bool = False
 
 
+class SiblingTokens(NamedTuple):
+    """New int32 tokens of one response of a group, from token `position` on; `response_index`: within the group."""
+
+    response_index: int
+    position: int
+    tokens: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Siblings:
-    """News of a group. `news`: index, position and int32 tokens from there on, of each response that has any.
+    """The reply to a query. `news`: the new tokens of each response that has any.
 
-    `earlier`: responses of earlier batches, int32 tokens, newest first; None where nobody asked, or where the answer
-    had no room for them: ask again.
+    `earlier`: responses of earlier batches, int32 tokens, newest first; None where the query did not ask for them, or
+    where the reply had no room for them: query again.
     """
 
     group: GroupId
-    news: tuple[tuple[int, int, bytes], ...] = ()
+    news: tuple[SiblingTokens, ...] = ()
     earlier: tuple[bytes, ...] | None = None
 
 
@@ -54,7 +63,7 @@ def shares(needs: Sequence[int], room: int) -> list[int]:
     All of it where there is room; otherwise short ones give all, and long ones equally much.
     """
     given = [0] * len(needs)
-    for done, place in enumerate(sorted(range(len(needs)), key=needs.__getitem__)):
-        given[place] = min(needs[place], room // (len(needs) - done))
-        room -= given[place]
+    for done, log in enumerate(sorted(range(len(needs)), key=needs.__getitem__)):
+        given[log] = min(needs[log], room // (len(needs) - done))
+        room -= given[log]
     return given

@@ -14,15 +14,15 @@ random tokens, whose log-probabilities go down to -42.
 
 
 def canary_difference(canary: Canary, scored: Sequence[float]) -> float:
-    """The greatest difference, infinite when it cannot be told; of a log-probability below -1 in proportion to it.
+    """The greatest difference, infinite when it is unknown; of a log-probability below -1 in proportion to it.
 
     A number format has relative errors: an improbable token's log-probability is as exact as its size allows.
     """
     if len(scored) != len(canary.logprobs):
         return float("inf")
     pairs = zip(scored, canary.logprobs, strict=True)
-    differences = [abs(one - other) / max(1.0, abs(other)) for one, other in pairs]
-    return max(differences) if all(isfinite(one) for one in differences) else float("inf")
+    differences = [abs(scored_value - published) / max(1.0, abs(published)) for scored_value, published in pairs]
+    return max(differences) if all(isfinite(difference) for difference in differences) else float("inf")
 
 
 def canary_tolerance(canary: Canary, dtype: str) -> float:

@@ -1,4 +1,4 @@
-"""What the whole fleet is told: which weights to serve, whether a transaction is on, whether to sleep.
+"""What the whole fleet follows: which weights to serve, whether a transaction is on, whether to sleep.
 
 One record per job, replaced as a whole and only by who has seen its latest revision. Workers and coordinators both act
 on what it says now (level-triggered), so either may die and be replaced at any moment.

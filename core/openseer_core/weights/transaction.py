@@ -1,9 +1,10 @@
 """A weights transaction: how the whole fleet moves to new weights, or back, one phase after the other.
 
-prefetch → quiesce → load → commit → done; when it fails, rollback → failed. Pure: whoever keeps the orders calls
-`advance` again and again, carries out its actions and swaps the orders in; all of that may be repeated, or done by two.
+prefetch → quiesce → load → commit → done; when it fails, rollback → failed. Pure: the batch controller
+calls `advance` repeatedly, carries out its actions and swaps the new fleet spec in; each step may be repeated, or done
+by two replicas.
 Only participants are waited for: workers that worked when it began, until they leave, die or fall asleep. Nobody else
-has to be, for a worker serves the one version that it has loaded, and loads what the orders say before it claims.
+has to be, for a worker serves the one version that it has loaded, and loads what the fleet spec says before it claims.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,12 +13,10 @@ from dataclasses import dataclass
 from openseer_core.errors import PublishRefusedError
 from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import Publish, TransactionPhase
-from openseer_core.worker.heartbeat import WeightsReport, WorkerStatus
+from openseer_core.worker.heartbeat import WORKING_STATES, WeightsReport, WorkerStatus
 
 FRESH_SECONDS = 10.0
 """A worker whose last heartbeat is older is gone."""
-WORKING = frozenset({"idle", "busy"})
-"""States of a worker in which it takes part."""
 CONFIRMED = ("prefetch", "quiesce", "load")
 """What a worker confirms, in this order; a later one includes those before."""
 
@@ -40,7 +39,7 @@ class ChangeVersion:
 
 @dataclass(frozen=True, slots=True)
 class DrainWorkers:
-    """These workers leave; their successors load what the orders say."""
+    """These workers leave; their successors load what the fleet spec says."""
 
     workers: tuple[str, ...]
 
@@ -50,7 +49,7 @@ TransactionAction = AbortBatches | ChangeVersion | DrainWorkers
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """What to do, in this order, and then the orders to swap in (the same object: nothing has changed)."""
+    """What to do, in this order, and then the fleet spec to swap in (the same object: nothing has changed)."""
 
     fleet_spec: FleetSpec
     actions: tuple[TransactionAction, ...] = ()
@@ -58,73 +57,75 @@ class Advance:
 
 def participants(workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]:
     """Who takes part in a transaction that begins now."""
-    return tuple(sorted(one.name for one in workers if _works(one, now) and not _report(one).asleep))
+    return tuple(sorted(worker.name for worker in workers if _works(worker, now) and not _report(worker).asleep))
 
 
-def begin(orders: FleetSpec, publish: Publish, participants: Sequence[str], now: float) -> FleetSpec:
-    """The orders with a new transaction; the same object when it is under way or done already.
+def begin(fleet_spec: FleetSpec, publish: Publish, participants: Sequence[str], now: float) -> FleetSpec:
+    """The fleet spec with a new transaction; the same object when it is under way or done already.
 
     Raises PublishRefusedError while another one is active, and for a name that other weights had.
     """
-    last = orders.transaction
+    last = fleet_spec.transaction
     if last is not None and _same(last.publish, publish) and last.phase not in ("rollback", "failed"):
-        return orders
-    if orders.active_transaction is not None:
-        active = orders.active_transaction
+        return fleet_spec
+    if fleet_spec.active_transaction is not None:
+        active = fleet_spec.active_transaction
         raise PublishRefusedError(
             f"weights {active.publish.version} are being published (transaction {active.id}, in {active.phase}); "
             "wait until it is done, or abort it"
         )
-    if publish.version in orders.versions:
+    if publish.version in fleet_spec.versions:
         raise PublishRefusedError(f"there were weights {publish.version} before; new weights need a name of their own")
     fetches = publish.prefetch and publish.source.transfer is None
-    ongoing = WeightsTransaction(
-        id=orders.transactions + 1,
+    transaction = WeightsTransaction(
+        id=fleet_spec.transactions + 1,
         publish=publish,
-        previous=orders.version,
-        previous_source=orders.source,
+        previous=fleet_spec.version,
+        previous_source=fleet_spec.source,
         phase="prefetch" if fetches else "quiesce",
         started_at=now,
         entered_at=now,
         participants=tuple(participants),
         waiting_for=tuple(participants),
     )
-    return _put(orders.model_copy(update={"transactions": ongoing.id}), ongoing)
+    return _put(fleet_spec.model_copy(update={"transactions": transaction.id}), transaction)
 
 
-def cancel(orders: FleetSpec, now: float) -> FleetSpec:
+def cancel(fleet_spec: FleetSpec, now: float) -> FleetSpec:
     """Takes back the active transaction; the same object when there is none, or it has been decided."""
-    ongoing = orders.active_transaction
-    if ongoing is None or ongoing.phase in ("commit", "rollback"):
-        return orders
-    return _put(orders, _give_up(ongoing, "aborted by request", now))
+    transaction = fleet_spec.active_transaction
+    if transaction is None or transaction.phase in ("commit", "rollback"):
+        return fleet_spec
+    return _put(fleet_spec, _give_up(transaction, "aborted by request", now))
 
 
-def advance(orders: FleetSpec, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> Advance:
+def advance(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> Advance:
     """What follows from what the workers report. `unfinished`: requests of the previous version's open batches."""
-    ongoing = orders.active_transaction
-    if ongoing is None:
-        return Advance(orders)
-    if ongoing.phase == "commit":
-        return Advance(_put(orders, _enter(ongoing, "done", now)), _leftovers(orders, ongoing, unfinished))
-    view = _view(ongoing, workers, unfinished, now)
-    ongoing = _without_the_gone(ongoing, workers, view)
+    transaction = fleet_spec.active_transaction
+    if transaction is None:
+        return Advance(fleet_spec)
+    if transaction.phase == "commit":
+        return Advance(
+            _put(fleet_spec, _enter(transaction, "done", now)), _leftovers(fleet_spec, transaction, unfinished)
+        )
+    view = _view(transaction, workers, unfinished, now)
+    transaction = _without_the_gone(transaction, workers, view)
     actions: tuple[TransactionAction, ...] = ()
     phase = ""
-    while ongoing.phase != phase and ongoing.phase in _PHASES:
-        phase = ongoing.phase
-        ongoing, more = _PHASES[phase](ongoing, view)
+    while transaction.phase != phase and transaction.phase in _PHASES:
+        phase = transaction.phase
+        transaction, more = _PHASES[phase](transaction, view)
         actions += more
-    return Advance(orders if ongoing == orders.transaction else _put(orders, ongoing), actions)
+    return Advance(fleet_spec if transaction == fleet_spec.transaction else _put(fleet_spec, transaction), actions)
 
 
-def takes_groups(orders: FleetSpec, version: str) -> bool:
+def takes_groups(fleet_spec: FleetSpec, version: str) -> bool:
     """Whether work of this version may still be queued: in drain not once the fleet has left the version."""
-    ongoing = orders.active_transaction
-    if ongoing is None or ongoing.previous != version:
+    transaction = fleet_spec.active_transaction
+    if transaction is None or transaction.previous != version:
         return True
     left = {"drain": ("load", "commit"), "abort": ("quiesce", "load", "commit"), "keep": ("commit",)}
-    return ongoing.phase not in left[ongoing.publish.mode]
+    return transaction.phase not in left[transaction.publish.mode]
 
 
 def stale_versions(versions: Sequence[str], version: str, max_staleness: int | None) -> tuple[str, ...]:
@@ -134,24 +135,24 @@ def stale_versions(versions: Sequence[str], version: str, max_staleness: int | N
     return tuple(versions[: max(0, list(versions).index(version) - max_staleness)])
 
 
-def deadline(ongoing: WeightsTransaction) -> float | None:
+def deadline(transaction: WeightsTransaction) -> float | None:
     """When the phase has to be over (store's clock); None where it waits for nobody."""
-    deadlines = ongoing.publish.deadlines
+    deadlines = transaction.publish.deadlines
     longest = {
         "prefetch": deadlines.prefetch,
         "quiesce": deadlines.quiesce,
         "load": deadlines.load,
         "rollback": deadlines.load,
-    }.get(ongoing.phase)
-    return None if longest is None else ongoing.entered_at + longest
+    }.get(transaction.phase)
+    return None if longest is None else transaction.entered_at + longest
 
 
-def waiting_for(ongoing: WeightsTransaction, workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]:
+def waiting_for(transaction: WeightsTransaction, workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]:
     """Who has not confirmed the phase yet; in drain: who still has work of the previous version."""
-    view = _view(ongoing, workers, 0, now)
-    if ongoing.phase == "quiesce" and ongoing.publish.mode == "drain":
+    view = _view(transaction, workers, 0, now)
+    if transaction.phase == "quiesce" and transaction.publish.mode == "drain":
         return view.holders
-    return view.unconfirmed(ongoing) if ongoing.phase in _PHASES else ()
+    return view.unconfirmed(transaction) if transaction.phase in _PHASES else ()
 
 
 # ---- what is seen
@@ -166,113 +167,121 @@ class _View:
     unfinished: int
     now: float
 
-    def unconfirmed(self, ongoing: WeightsTransaction) -> tuple[str, ...]:
-        return tuple(name for name, report in self.reports.items() if not has_confirmed(report, ongoing))
+    def unconfirmed(self, transaction: WeightsTransaction) -> tuple[str, ...]:
+        return tuple(name for name, report in self.reports.items() if not has_confirmed(report, transaction))
 
-    def failing(self, ongoing: WeightsTransaction) -> tuple[str, ...]:
+    def failing(self, transaction: WeightsTransaction) -> tuple[str, ...]:
         """Those whose present attempt has failed."""
-        return tuple(name for name, report in self.reports.items() if has_failed(report, ongoing))
+        return tuple(name for name, report in self.reports.items() if has_failed(report, transaction))
 
-    def is_late(self, ongoing: WeightsTransaction) -> bool:
-        at = deadline(ongoing)
+    def is_late(self, transaction: WeightsTransaction) -> bool:
+        at = deadline(transaction)
         return at is not None and self.now >= at
 
 
-def has_confirmed(report: WeightsReport, ongoing: WeightsTransaction) -> bool:
+def has_confirmed(report: WeightsReport, transaction: WeightsTransaction) -> bool:
     """Whether a worker has done what the phase asks of it."""
-    if report.transaction != ongoing.id or report.error:
+    if report.transaction != transaction.id or report.error:
         return False
-    if ongoing.phase == "rollback":
-        return report.phase == "rollback" and report.version == ongoing.previous
-    if ongoing.phase == "load" and report.version != ongoing.publish.version:
+    if transaction.phase == "rollback":
+        return report.phase == "rollback" and report.version == transaction.previous
+    if transaction.phase == "load" and report.version != transaction.publish.version:
         return False
-    if report.phase not in CONFIRMED or ongoing.phase not in CONFIRMED:
+    if report.phase not in CONFIRMED or transaction.phase not in CONFIRMED:
         return False
-    return CONFIRMED.index(report.phase) >= CONFIRMED.index(ongoing.phase)
+    return CONFIRMED.index(report.phase) >= CONFIRMED.index(transaction.phase)
 
 
-def has_failed(report: WeightsReport, ongoing: WeightsTransaction) -> bool:
+def has_failed(report: WeightsReport, transaction: WeightsTransaction) -> bool:
     """Whether a worker's present attempt has failed."""
-    return bool(report.error) and (report.transaction, report.attempt) == (ongoing.id, ongoing.attempt)
+    return bool(report.error) and (report.transaction, report.attempt) == (transaction.id, transaction.attempt)
 
 
 def _works(worker: WorkerStatus, now: float) -> bool:
-    return worker.heartbeat.state in WORKING and now - worker.seen_at <= FRESH_SECONDS
+    return worker.heartbeat.state in WORKING_STATES and now - worker.seen_at <= FRESH_SECONDS
 
 
 def _report(worker: WorkerStatus) -> WeightsReport:
     return worker.heartbeat.weights or WeightsReport()
 
 
-def _view(ongoing: WeightsTransaction, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> _View:
-    wanted = set(ongoing.participants) - set(ongoing.replaced)
-    there = sorted((one for one in workers if one.name in wanted and _works(one, now)), key=lambda one: one.name)
-    awake = [one for one in there if not _report(one).asleep]
-    holders = tuple(one.name for one in awake if one.inflight)
-    return _View({one.name: _report(one) for one in awake}, holders, unfinished, now)
+def _view(transaction: WeightsTransaction, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> _View:
+    wanted = set(transaction.participants) - set(transaction.replaced)
+    there = sorted(
+        (worker for worker in workers if worker.name in wanted and _works(worker, now)), key=lambda worker: worker.name
+    )
+    awake = [worker for worker in there if not _report(worker).asleep]
+    holders = tuple(worker.name for worker in awake if worker.inflight)
+    return _View({worker.name: _report(worker) for worker in awake}, holders, unfinished, now)
 
 
-def _without_the_gone(ongoing: WeightsTransaction, workers: Sequence[WorkerStatus], view: _View) -> WeightsTransaction:
+def _without_the_gone(
+    transaction: WeightsTransaction, workers: Sequence[WorkerStatus], view: _View
+) -> WeightsTransaction:
     """Participants that left, died or began anew are waited for no longer."""
-    there = {one.name for one in workers if _works(one, view.now)}
-    gone = tuple(name for name in ongoing.participants if name not in there and name not in ongoing.replaced)
+    there = {worker.name for worker in workers if _works(worker, view.now)}
+    gone = tuple(name for name in transaction.participants if name not in there and name not in transaction.replaced)
     if not gone:
-        return ongoing
-    return _replacing(ongoing, gone, f"{', '.join(gone)} left during {ongoing.phase}")
+        return transaction
+    return _replacing(transaction, gone, f"{', '.join(gone)} left during {transaction.phase}")
 
 
 # ---- the phases
 
 
-def _await_all(ongoing: WeightsTransaction, view: _View) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
+def _await_all(
+    transaction: WeightsTransaction, view: _View
+) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
     """Prefetch and load: each worker confirms, within the deadline."""
-    waiting = view.unconfirmed(ongoing)
+    waiting = view.unconfirmed(transaction)
     if not waiting:
-        return _enter(ongoing, "quiesce" if ongoing.phase == "prefetch" else "commit", view.now), ()
-    failing = view.failing(ongoing)
-    if view.is_late(ongoing):
-        return _setback(ongoing, view, waiting)
-    return _setback(ongoing, view, failing) if failing else (ongoing, ())
+        return _enter(transaction, "quiesce" if transaction.phase == "prefetch" else "commit", view.now), ()
+    failing = view.failing(transaction)
+    if view.is_late(transaction):
+        return _setback(transaction, view, waiting)
+    return _setback(transaction, view, failing) if failing else (transaction, ())
 
 
 def _setback(
-    ongoing: WeightsTransaction, view: _View, failed: tuple[str, ...]
+    transaction: WeightsTransaction, view: _View, failed: tuple[str, ...]
 ) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
     """These workers have failed, or are late: another try, or the end of it, or on without them."""
-    why = "; ".join(f"{name}: {view.reports[name].error or _late(ongoing)}" for name in failed)
-    if ongoing.attempt < ongoing.publish.retries:
-        again = _spend(ongoing, view.now).model_copy(update={"attempt": ongoing.attempt + 1, "message": why})
+    why = "; ".join(f"{name}: {view.reports[name].error or _late(transaction)}" for name in failed)
+    if transaction.attempt < transaction.publish.retries:
+        again = _spend(transaction, view.now).model_copy(update={"attempt": transaction.attempt + 1, "message": why})
         return again, ()
     # Where the last ones fail with an error it is the publisher's file, and no successor would fare better.
-    hopeless = len(failed) == len(view.reports) and bool(view.failing(ongoing))
-    if ongoing.publish.on_failure == "abort" or hopeless:
-        return _give_up(ongoing, why, view.now, failed), ()
-    return _replacing(ongoing, failed, why), (DrainWorkers(failed),)
+    hopeless = len(failed) == len(view.reports) and bool(view.failing(transaction))
+    if transaction.publish.on_failure == "abort" or hopeless:
+        return _give_up(transaction, why, view.now, failed), ()
+    return _replacing(transaction, failed, why), (DrainWorkers(failed),)
 
 
-def _quiesce(ongoing: WeightsTransaction, view: _View) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
+def _quiesce(transaction: WeightsTransaction, view: _View) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
     """Until nothing of the previous version runs any more: finished (drain), handed back (keep) or ended (abort)."""
-    mode = ongoing.publish.mode
-    waiting = view.holders if mode == "drain" else view.unconfirmed(ongoing)
+    mode = transaction.publish.mode
+    waiting = view.holders if mode == "drain" else view.unconfirmed(transaction)
     left = 0 if mode == "keep" else view.unfinished
-    ended = (AbortBatches(ongoing.previous),) if mode == "abort" and left else ()
+    ended = (AbortBatches(transaction.previous),) if mode == "abort" and left else ()
     if not left and (mode == "drain" or not waiting):
-        return _enter(ongoing, "load", view.now), ()
-    if not view.is_late(ongoing):
-        return ongoing, ended
-    why = f"{_late(ongoing)}: {left} unfinished requests of {ongoing.previous}" if left else _late(ongoing)
-    return _give_up(ongoing, f"{', '.join(waiting) or 'nobody'}: {why}", view.now, waiting), ()
+        return _enter(transaction, "load", view.now), ()
+    if not view.is_late(transaction):
+        return transaction, ended
+    why = f"{_late(transaction)}: {left} unfinished requests of {transaction.previous}" if left else _late(transaction)
+    return _give_up(transaction, f"{', '.join(waiting) or 'nobody'}: {why}", view.now, waiting), ()
 
 
-def _roll_back(ongoing: WeightsTransaction, view: _View) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
+def _roll_back(
+    transaction: WeightsTransaction, view: _View
+) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
     """Until every worker has the previous version again; who does not get there in time is replaced."""
-    waiting = view.unconfirmed(ongoing)
-    if waiting and not view.is_late(ongoing):
-        return ongoing, ()
-    failed = _enter(ongoing, "failed", view.now)
+    waiting = view.unconfirmed(transaction)
+    if waiting and not view.is_late(transaction):
+        return transaction, ()
+    failed = _enter(transaction, "failed", view.now)
     if not waiting:
         return failed, ()
-    return _replacing(failed, waiting, f"{', '.join(waiting)}: {_late(ongoing)}"), (DrainWorkers(waiting),)
+    return _replacing(failed, waiting, f"{', '.join(waiting)}: {_late(transaction)}"), (DrainWorkers(waiting),)
 
 
 _PHASES: dict[str, Callable[[WeightsTransaction, _View], tuple[WeightsTransaction, tuple[TransactionAction, ...]]]] = {
@@ -283,56 +292,62 @@ _PHASES: dict[str, Callable[[WeightsTransaction, _View], tuple[WeightsTransactio
 }
 
 
-def _leftovers(orders: FleetSpec, ongoing: WeightsTransaction, unfinished: int) -> tuple[TransactionAction, ...]:
+def _leftovers(
+    fleet_spec: FleetSpec, transaction: WeightsTransaction, unfinished: int
+) -> tuple[TransactionAction, ...]:
     """After the commit: batches of the previous version, also those opened meanwhile, go on with the new one."""
-    publish, old = ongoing.publish, ongoing.previous
+    publish, old = transaction.publish, transaction.previous
     kept = publish.mode == "keep"
-    stale = stale_versions(orders.versions, publish.version, publish.max_staleness) if kept else ()
+    stale = stale_versions(fleet_spec.versions, publish.version, publish.max_staleness) if kept else ()
     ended = (AbortBatches(old),) if publish.mode == "abort" and unfinished else ()
     return (*ended, ChangeVersion(old, publish.version, stale))
 
 
-def _same(one: Publish, other: Publish) -> bool:
-    return (one.version, one.source, one.canary) == (other.version, other.source, other.canary)
+def _same(publish: Publish, other: Publish) -> bool:
+    return (publish.version, publish.source, publish.canary) == (other.version, other.source, other.canary)
 
 
-def _late(ongoing: WeightsTransaction) -> str:
-    return f"not done with {ongoing.phase} within {(deadline(ongoing) or 0.0) - ongoing.entered_at:g} s"
+def _late(transaction: WeightsTransaction) -> str:
+    return f"not done with {transaction.phase} within {(deadline(transaction) or 0.0) - transaction.entered_at:g} s"
 
 
-def _replacing(ongoing: WeightsTransaction, names: tuple[str, ...], why: str) -> WeightsTransaction:
-    message = f"{ongoing.message}; {why}" if ongoing.message else why
-    return ongoing.model_copy(update={"replaced": (*ongoing.replaced, *names), "message": message})
+def _replacing(transaction: WeightsTransaction, names: tuple[str, ...], why: str) -> WeightsTransaction:
+    message = f"{transaction.message}; {why}" if transaction.message else why
+    return transaction.model_copy(update={"replaced": (*transaction.replaced, *names), "message": message})
 
 
-def _give_up(ongoing: WeightsTransaction, why: str, now: float, waiting: tuple[str, ...] = ()) -> WeightsTransaction:
-    """Back to the previous version, which only a worker that was told to load can have lost."""
-    told = ongoing.model_copy(update={"message": why, "waiting_for": waiting})
-    return _enter(told, "rollback" if ongoing.phase == "load" else "failed", now)
+def _give_up(
+    transaction: WeightsTransaction, why: str, now: float, waiting: tuple[str, ...] = ()
+) -> WeightsTransaction:
+    """Back to the previous version, which only a worker that began to load can have lost."""
+    failed = transaction.model_copy(update={"message": why, "waiting_for": waiting})
+    return _enter(failed, "rollback" if transaction.phase == "load" else "failed", now)
 
 
-def _spend(ongoing: WeightsTransaction, now: float) -> WeightsTransaction:
+def _spend(transaction: WeightsTransaction, now: float) -> WeightsTransaction:
     """Books the time since the phase, or its latest attempt, began."""
-    spent = ongoing.seconds.get(ongoing.phase, 0.0) + now - ongoing.entered_at
-    return ongoing.model_copy(update={"seconds": ongoing.seconds | {ongoing.phase: spent}, "entered_at": now})
+    spent = transaction.seconds.get(transaction.phase, 0.0) + now - transaction.entered_at
+    return transaction.model_copy(
+        update={"seconds": transaction.seconds | {transaction.phase: spent}, "entered_at": now}
+    )
 
 
-def _enter(ongoing: WeightsTransaction, phase: TransactionPhase, now: float) -> WeightsTransaction:
+def _enter(transaction: WeightsTransaction, phase: TransactionPhase, now: float) -> WeightsTransaction:
     ended = {"finished_at": now} if phase in ("done", "failed") else {}
-    told = {} if phase in ("rollback", "failed") else {"waiting_for": ()}
-    return _spend(ongoing, now).model_copy(update={"phase": phase, **ended, **told})
+    waiting = {} if phase in ("rollback", "failed") else {"waiting_for": ()}
+    return _spend(transaction, now).model_copy(update={"phase": phase, **ended, **waiting})
 
 
-def _put(orders: FleetSpec, ongoing: WeightsTransaction) -> FleetSpec:
-    """The orders with the transaction as it is now; with its commit the new version is what the fleet serves."""
-    update: dict[str, object] = {"revision": orders.revision + 1, "transaction": ongoing}
-    publish = ongoing.publish
-    if ongoing.phase == "commit" and orders.publisher != ongoing.id:
+def _put(fleet_spec: FleetSpec, transaction: WeightsTransaction) -> FleetSpec:
+    """The fleet spec with the transaction as it is now; with its commit the new version is what the fleet serves."""
+    update: dict[str, object] = {"revision": fleet_spec.revision + 1, "transaction": transaction}
+    publish = transaction.publish
+    if transaction.phase == "commit" and fleet_spec.publisher != transaction.id:
         update |= {
             "version": publish.version,
             "source": publish.source,
-            "publisher": ongoing.id,
+            "publisher": transaction.id,
             "canary": publish.canary,
-            "versions": (*orders.versions, publish.version),
+            "versions": (*fleet_spec.versions, publish.version),
         }
-    return orders.model_copy(update=update)
+    return fleet_spec.model_copy(update=update)

@@ -1,7 +1,7 @@
-"""What a worker does next about its weights: a function of the orders and of what it has, whenever it looks.
+"""What a worker does next about its weights: a function of the fleet spec and of what it has, whenever it looks.
 
 So a worker that boots in mid-transaction, or missed half of one, does the right thing: it claims nothing before it has
-loaded what the orders say, and only ever for the version that it has loaded.
+loaded what the fleet spec says, and only ever for the version that it has loaded.
 """
 
 from dataclasses import dataclass, replace
@@ -60,64 +60,66 @@ class WorkerStep:
     leaves: bool = False
 
 
-def current_attempt(orders: FleetSpec) -> Attempt:
+def current_attempt(fleet_spec: FleetSpec) -> Attempt:
     """What a failure at this moment would be of."""
-    ongoing = orders.active_transaction
-    return (0, 0, "") if ongoing is None else (ongoing.id, ongoing.attempt, ongoing.phase)
+    transaction = fleet_spec.active_transaction
+    return (0, 0, "") if transaction is None else (transaction.id, transaction.attempt, transaction.phase)
 
 
-def next_step(orders: FleetSpec, have: WeightsState, held: int) -> WorkerStep:
-    """The next step of a worker that holds `held` responses."""
-    blocked = have.failed == current_attempt(orders)
-    if orders.rest is not None:
-        falls_asleep = orders.rest == "sleep" and not have.asleep and not blocked
-        return WorkerStep(give_back=True) if held else WorkerStep(sleep=falls_asleep)
-    if have.asleep:
+def next_step(fleet_spec: FleetSpec, state: WeightsState, running: int) -> WorkerStep:
+    """The next step of a worker that holds `running` requests."""
+    blocked = state.failed == current_attempt(fleet_spec)
+    if fleet_spec.rest is not None:
+        falls_asleep = fleet_spec.rest == "sleep" and not state.asleep and not blocked
+        return WorkerStep(give_back=True) if running else WorkerStep(sleep=falls_asleep)
+    if state.asleep:
         return WorkerStep(wake=not blocked)
-    ongoing = orders.active_transaction
-    if ongoing is None:
-        return _serve(orders, have, held, blocked=blocked)
-    return _take_part(orders, ongoing, have, held, blocked=blocked)
+    transaction = fleet_spec.active_transaction
+    if transaction is None:
+        return _serve(fleet_spec, state, running, blocked=blocked)
+    return _take_part(fleet_spec, transaction, state, running, blocked=blocked)
 
 
 def _take_part(
-    orders: FleetSpec, ongoing: WeightsTransaction, have: WeightsState, held: int, *, blocked: bool
+    fleet_spec: FleetSpec, transaction: WeightsTransaction, state: WeightsState, running: int, *, blocked: bool
 ) -> WorkerStep:
-    served = _target(orders)
-    match ongoing.phase:
+    served = _target(fleet_spec)
+    match transaction.phase:
         case "prefetch":
-            working = _serve(orders, have, held, blocked=blocked)
-            if have.fetched == ongoing.id:
+            working = _serve(fleet_spec, state, running, blocked=blocked)
+            if state.fetched == transaction.id:
                 return replace(working, confirms="prefetch")
-            return working if blocked else replace(working, fetch=ongoing.publish.source)
-        case "quiesce" if ongoing.publish.mode == "drain":
-            return replace(_serve(orders, have, held, blocked=blocked), confirms="quiesce")
+            return working if blocked else replace(working, fetch=transaction.publish.source)
+        case "quiesce" if transaction.publish.mode == "drain":
+            return replace(_serve(fleet_spec, state, running, blocked=blocked), confirms="quiesce")
         case "quiesce":
-            return WorkerStep(give_back=True) if held else WorkerStep(confirms="quiesce")
+            return WorkerStep(give_back=True) if running else WorkerStep(confirms="quiesce")
         case "load":
-            publish = ongoing.publish
-            new = WeightsTarget(publish.version, ongoing.id, publish.source, publish.canary)
-            return _reach(new, have, held, confirms="load", blocked=blocked)
+            publish = transaction.publish
+            new = WeightsTarget(publish.version, transaction.id, publish.source, publish.canary)
+            return _reach(new, state, running, confirms="load", blocked=blocked)
         case "rollback":
-            step = _reach(served, have, held, confirms="rollback", blocked=blocked)
+            step = _reach(served, state, running, confirms="rollback", blocked=blocked)
             return replace(step, leaves=blocked)
         case _:  # commit: the new version is served, but old work may still be on its way over
-            return _reach(served, have, held, confirms="", blocked=blocked)
+            return _reach(served, state, running, confirms="", blocked=blocked)
 
 
-def _serve(orders: FleetSpec, have: WeightsState, held: int, *, blocked: bool) -> WorkerStep:
-    target = _target(orders)
-    return WorkerStep(claims=True) if have.has(target) else _reach(target, have, held, confirms="", blocked=blocked)
+def _serve(fleet_spec: FleetSpec, state: WeightsState, running: int, *, blocked: bool) -> WorkerStep:
+    target = _target(fleet_spec)
+    return (
+        WorkerStep(claims=True) if state.has(target) else _reach(target, state, running, confirms="", blocked=blocked)
+    )
 
 
-def _reach(target: WeightsTarget, have: WeightsState, held: int, *, confirms: str, blocked: bool) -> WorkerStep:
+def _reach(target: WeightsTarget, state: WeightsState, running: int, *, confirms: str, blocked: bool) -> WorkerStep:
     """Without claiming: hands back what it holds, then loads, then says so."""
-    if held:
+    if running:
         return WorkerStep(give_back=True)
-    if have.has(target):
+    if state.has(target):
         return WorkerStep(confirms=confirms)
     return WorkerStep() if blocked else WorkerStep(load=target)
 
 
-def _target(orders: FleetSpec) -> WeightsTarget:
-    return WeightsTarget(orders.version, orders.publisher, orders.source, orders.canary)
+def _target(fleet_spec: FleetSpec) -> WeightsTarget:
+    return WeightsTarget(fleet_spec.version, fleet_spec.publisher, fleet_spec.source, fleet_spec.canary)

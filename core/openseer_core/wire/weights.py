@@ -51,41 +51,41 @@ class Weights(JsonModel):
     transaction: Transaction | None = None
 
 
-def to_wire(orders: FleetSpec, workers: Sequence[WorkerStatus], now: float) -> Weights:
+def to_wire(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], now: float) -> Weights:
     """The weights, with the latest transaction and each of its workers as its last heartbeat said."""
-    told = orders.transaction
+    transaction = fleet_spec.transaction
     return Weights(
-        revision=orders.revision,
-        version=orders.version,
-        versions=list(orders.versions),
-        transaction=None if told is None else _transaction(told, workers, now),
+        revision=fleet_spec.revision,
+        version=fleet_spec.version,
+        versions=list(fleet_spec.versions),
+        transaction=None if transaction is None else _transaction(transaction, workers, now),
     )
 
 
-def _transaction(told: WeightsTransaction, workers: Sequence[WorkerStatus], now: float) -> Transaction:
-    publish = told.publish
-    last = {one.name: one.heartbeat.weights for one in workers if one.heartbeat.weights is not None}
-    waiting = waiting_for(told, workers, now) if told.active else told.waiting_for
+def _transaction(transaction: WeightsTransaction, workers: Sequence[WorkerStatus], now: float) -> Transaction:
+    publish = transaction.publish
+    last = {worker.name: worker.heartbeat.weights for worker in workers if worker.heartbeat.weights is not None}
+    waiting = waiting_for(transaction, workers, now) if transaction.active else transaction.waiting_for
     return Transaction(
-        id=told.id,
+        id=transaction.id,
         version=publish.version,
-        previous=told.previous,
+        previous=transaction.previous,
         mode=publish.mode,
-        phase=told.phase,
-        attempt=told.attempt,
-        started_at=told.started_at,
-        deadline=deadline(told),
-        finished_at=told.finished_at,
+        phase=transaction.phase,
+        attempt=transaction.attempt,
+        started_at=transaction.started_at,
+        deadline=deadline(transaction),
+        finished_at=transaction.finished_at,
         waiting_for=list(waiting),
-        replaced=list(told.replaced),
-        message=told.message,
-        seconds=told.seconds,
-        workers=[_worker(name, last[name], told) for name in told.participants if name in last],
+        replaced=list(transaction.replaced),
+        message=transaction.message,
+        seconds=transaction.seconds,
+        workers=[_worker(name, last[name], transaction) for name in transaction.participants if name in last],
     )
 
 
-def _worker(name: str, report: WeightsReport, told: WeightsTransaction) -> WorkerWeights:
-    mine = report.transaction == told.id
+def _worker(name: str, report: WeightsReport, transaction: WeightsTransaction) -> WorkerWeights:
+    mine = report.transaction == transaction.id
     return WorkerWeights(
         worker=name,
         version=report.version,

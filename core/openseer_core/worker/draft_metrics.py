@@ -1,14 +1,12 @@
-"""What workers count of their drafting, under the names of their heartbeats: picked out, summed up, set in relation."""
+"""The counters of drafting, by the names that heartbeats carry them under: per worker, summed, and as ratios."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-Figures = Mapping[str, float | int | str]
-
 DRAFT_ORIGINS = ("own", "siblings", "earlier", "prompt")
 """Where a draft comes from: the response itself, its siblings, responses of earlier batches, the prompt."""
 CORPUS_SIZES = (0, 1, 2, 4, 8, 16)
-"""Numbers of siblings' responses that a row could draft from; each stands for itself up to the next one."""
+"""Numbers of responses in the corpus that a request drafts from; each stands for itself up to the next number."""
 COUNTERS = (
     "steps",
     "drafted_tokens",
@@ -18,10 +16,10 @@ COUNTERS = (
     "draft_full",
     "shared_tokens",
     "shared_bytes",
-    *(f"{what}_{source}" for what in ("drafted", "accepted") for source in DRAFT_ORIGINS),
+    *(f"{what}_{origin}" for what in ("drafted", "accepted") for origin in DRAFT_ORIGINS),
     *(f"{what}_refs_{count}" for what in ("steps", "tokens") for count in CORPUS_SIZES),
 )
-"""They only grow while a worker lives. `steps` are the engine's; a row-step is the part of one request in one step.
+"""They only grow while a worker lives. `steps` are the engine's; a request-step is the part of one request in one step.
 `draft_full`: how often a request had to go on without drafts for want of memory."""
 
 
@@ -32,11 +30,11 @@ class DraftMetrics:
     values: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @staticmethod
-    def of(figures: Figures) -> "DraftMetrics":
+    def of(metrics: Mapping[str, float | int | str]) -> "DraftMetrics":
         """Of a heartbeat; nothing where the worker does not draft."""
-        if not figures.get("draft_steps"):
+        if not metrics.get("draft_steps"):
             return DraftMetrics()
-        return DraftMetrics({name: float(figures[name]) for name in COUNTERS if name in figures})
+        return DraftMetrics({name: float(metrics[name]) for name in COUNTERS if name in metrics})
 
     def __add__(self, other: "DraftMetrics") -> "DraftMetrics":
         names = self.values.keys() | other.values.keys()
@@ -68,12 +66,12 @@ class DraftMetrics:
 
     @property
     def request_steps(self) -> int:
-        """Row-steps, those without a draft included."""
+        """Request-steps, those without a draft included."""
         return round(sum(self[f"steps_refs_{count}"] for count in CORPUS_SIZES))
 
     @property
     def acceptance_length(self) -> float:
-        """Mean tokens of a row-step, the engine's own one included; 0 of none."""
+        """Mean tokens of a request-step, the engine's own one included; 0 of none."""
         return _ratio(sum(self[f"tokens_refs_{count}"] for count in CORPUS_SIZES), self.request_steps)
 
     @property
@@ -83,7 +81,7 @@ class DraftMetrics:
 
     @property
     def draft_length(self) -> float:
-        """Mean tokens drafted for a row-step."""
+        """Mean tokens drafted for a request-step."""
         return _ratio(self["drafted_tokens"], self.request_steps)
 
     @property

@@ -1,10 +1,33 @@
 """What a worker says of itself once a second, and what the store answers."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from pydantic import Field
 
 from openseer_core.json_model import JsonModel
+from openseer_core.worker.metrics import WorkerMetrics
+
+
+class WorkerState(StrEnum):
+    """What a worker is doing. A state that this version does not know is UNKNOWN."""
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    DRAINING = "draining"
+    SICK = "sick"
+    FOLLOWING = "following"
+    """A rank of a gang other than 0: its leader sends the heartbeats."""
+    UNKNOWN = "unknown"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "WorkerState":
+        return cls.UNKNOWN
+
+
+WORKING_STATES = frozenset({WorkerState.IDLE, WorkerState.BUSY})
+"""States in which a worker claims requests, and takes part in a weights transaction."""
 
 
 class WeightsReport(JsonModel):
@@ -28,13 +51,13 @@ class WeightsReport(JsonModel):
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """What a worker says of itself: `state` is starting, idle, busy, draining or sick; the rest are its own figures.
+    """What a worker reports of itself.
 
     `idle_seconds`, `busy_seconds`: how long this boot, awake, has held nothing and something; the store sums them up.
     """
 
-    state: str
-    metrics: dict[str, float | int | str] = field(default_factory=dict[str, "float | int | str"])
+    state: WorkerState
+    metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
     weights: WeightsReport | None = None
     idle_seconds: float = 0.0
     busy_seconds: float = 0.0
@@ -53,7 +76,7 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """What the store tells a worker in answer to its heartbeat. `revision`: of the orders; news when it has grown."""
+    """The answer of the store to a heartbeat. `revision`: of the fleet spec; news when it has grown."""
 
     drain: bool = False
     revision: int = 0

@@ -11,7 +11,7 @@ from openseer_core.ids import GroupId, RequestId
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import JournalEntry
 from openseer_core.queue.states import FINAL_STATES
-from openseer_driver.audit.rules import Asked, JournalCheck, Life, Violation, asked_of, check_result
+from openseer_driver.audit.rules import JournalCheck, Life, SubmittedGroup, Violation, check_result, submitted_group
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ResultLine
 from openseer_store.port import DriverStore
@@ -81,37 +81,37 @@ async def audit(
     `finished`: whether every request must have a result. None: as run.json says; for plain results, yes.
     """
     report = AuditReport()
-    asked = await _submitted(store, batches, report)
-    journal = await _journal(store, batches, asked, report)
+    submitted = await _submitted(store, batches, report)
+    journal = await _journal(store, batches, submitted, report)
     if finished is None:
         finished = run.read_run().state == "complete" if isinstance(run, RunFolder) else True
     results = run.results() if isinstance(run, RunFolder) else run
-    seen = await _results(store, results, asked, journal, report)
-    _missing(asked, journal, seen, report, finished=finished)
+    seen = await _results(store, results, submitted, journal, report)
+    _missing(submitted, journal, seen, report, finished=finished)
     for batch in batches:
-        await _counts(store, batch, asked, seen, report, finished=finished)
+        await _counts(store, batch, submitted, seen, report, finished=finished)
     return report
 
 
-async def _submitted(store: DriverStore, batches: Sequence[int], report: AuditReport) -> dict[GroupId, Asked]:
-    asked: dict[GroupId, Asked] = {}
+async def _submitted(store: DriverStore, batches: Sequence[int], report: AuditReport) -> dict[GroupId, SubmittedGroup]:
+    submitted: dict[GroupId, SubmittedGroup] = {}
     for batch in batches:
         async for spec in _groups(store, batch):
-            if spec.id in asked:
+            if spec.id in submitted:
                 report.add(Violation("doubled", str(spec.id), "a group submitted twice", "once"))
-            asked[spec.id] = asked_of(spec)
-    report.groups = len(asked)
-    report.requests = sum(group.size for group in asked.values())
-    return asked
+            submitted[spec.id] = submitted_group(spec)
+    report.groups = len(submitted)
+    report.requests = sum(group.size for group in submitted.values())
+    return submitted
 
 
 async def _journal(
-    store: DriverStore, batches: Sequence[int], asked: dict[GroupId, Asked], report: AuditReport
+    store: DriverStore, batches: Sequence[int], submitted: dict[GroupId, SubmittedGroup], report: AuditReport
 ) -> JournalCheck:
     check = JournalCheck()
     async for entry in _entries(store, batches):
         request = RequestId.parse(entry.request)
-        if not _is_asked(request, asked):
+        if not _is_submitted(request, submitted):
             report.add(Violation("unknown", entry.request, f"a journal event {entry.event}", "no such request"))
             continue
         for violation in check.take(entry):
@@ -123,7 +123,7 @@ async def _journal(
 async def _results(
     store: DriverStore,
     results: Iterable[ResultLine],
-    asked: dict[GroupId, Asked],
+    submitted: dict[GroupId, SubmittedGroup],
     journal: JournalCheck,
     report: AuditReport,
 ) -> set[RequestId]:
@@ -131,7 +131,7 @@ async def _results(
     for line in results:
         request = line.request
         report.results += 1
-        if not _is_asked(request, asked):
+        if not _is_submitted(request, submitted):
             report.add(Violation("unknown", str(request), "a result", "no such request was submitted"))
             continue
         if request in seen:
@@ -139,15 +139,20 @@ async def _results(
             continue
         seen.add(request)
         record = await store.record(request)
-        for violation in check_result(line, asked[request.group], record, journal.lives.get(str(request), Life())):
+        for violation in check_result(line, submitted[request.group], record, journal.lives.get(str(request), Life())):
             report.add(violation)
     return seen
 
 
 def _missing(
-    asked: dict[GroupId, Asked], journal: JournalCheck, seen: set[RequestId], report: AuditReport, *, finished: bool
+    submitted: dict[GroupId, SubmittedGroup],
+    journal: JournalCheck,
+    seen: set[RequestId],
+    report: AuditReport,
+    *,
+    finished: bool,
 ) -> None:
-    for group, spec in asked.items():
+    for group, spec in submitted.items():
         for request in (RequestId(group, index) for index in range(spec.size)):
             if request in seen:
                 continue
@@ -161,14 +166,14 @@ def _missing(
 async def _counts(
     store: DriverStore,
     batch: int,
-    asked: dict[GroupId, Asked],
+    submitted: dict[GroupId, SubmittedGroup],
     seen: set[RequestId],
     report: AuditReport,
     *,
     finished: bool,
 ) -> None:
     progress = await store.progress(batch)
-    requests = sum(group.size for name, group in asked.items() if name.batch == batch)
+    requests = sum(group.size for name, group in submitted.items() if name.batch == batch)
     results = sum(request.group.batch == batch for request in seen)
     if progress.requests != requests:
         report.add(Violation("count", f"batch {batch}", f"{progress.requests} requests counted", str(requests)))
@@ -176,8 +181,8 @@ async def _counts(
         report.add(Violation("count", f"batch {batch}", f"{progress.closed} results counted", str(results)))
 
 
-def _is_asked(request: RequestId, asked: dict[GroupId, Asked]) -> bool:
-    group = asked.get(request.group)
+def _is_submitted(request: RequestId, submitted: dict[GroupId, SubmittedGroup]) -> bool:
+    group = submitted.get(request.group)
     return group is not None and 0 <= request.index < group.size
 
 

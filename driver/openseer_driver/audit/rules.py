@@ -1,4 +1,4 @@
-"""What an audit demands, as pure checks: of the journal's events, and of one result against the store's record."""
+"""The rules of an audit, as pure checks: of the journal's events, and of one result against the store's record."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What was submitted of a group, as far as a result can be held against it."""
+class SubmittedGroup:
+    """What of a submitted group is compared with its results."""
 
     size: int
     version: str
@@ -50,16 +50,16 @@ class Asked:
     """Per request the length at which it ends at the latest: max_tokens, or the length that a study forces."""
 
 
-def asked_of(spec: GroupSpec) -> Asked:
-    """What a submitted group asks for."""
+def submitted_group(spec: GroupSpec) -> SubmittedGroup:
+    """The part of a submitted group that an audit needs."""
     forced = bool(spec.lengths) and parse_sampling(spec.sampling).force_lengths
     limits = spec.lengths if forced else (spec.max_tokens,) * spec.size
-    return Asked(spec.size, spec.version, spec.prompt, limits)
+    return SubmittedGroup(spec.size, spec.version, spec.prompt, limits)
 
 
 @dataclass(slots=True)
 class Life:
-    """A request as the journal tells it so far: its state, its last claim, and its length at the last event."""
+    """A request by the journal so far: its state, its last claim, and its length at the last event."""
 
     state: State = State.QUEUED
     fence: int = 0
@@ -83,7 +83,7 @@ class JournalCheck:
             yield from _claim(life, entry)
             life.fence, life.worker = entry.fence, entry.worker
         elif life.fence:
-            yield from _held(life, entry)
+            yield from _check_holder(life, entry)
         life.length = entry.length
         after = _after(life.state, entry.event)
         if after is None:
@@ -93,18 +93,21 @@ class JournalCheck:
             life.state = after
 
 
-def check_result(line: ResultLine, asked: Asked, record: RequestRecord, life: Life) -> Iterator[Violation]:
-    """Holds one result against what was asked, what the store keeps, and what the journal tells."""
+def check_result(line: ResultLine, submitted: SubmittedGroup, record: RequestRecord, life: Life) -> Iterator[Violation]:
+    """Compares one result with what was submitted, what the store keeps, and what the journal says."""
     name = str(line.request)
-    if line.weights_version != asked.version:
-        yield Violation("version", name, repr(line.weights_version), repr(asked.version))
-    if pack_tokens(line.prompt_token_ids) != asked.prompt:
-        found, expected = f"{len(line.prompt_token_ids)} prompt tokens", f"the {count_items(asked.prompt)} submitted"
+    if line.weights_version != submitted.version:
+        yield Violation("version", name, repr(line.weights_version), repr(submitted.version))
+    if pack_tokens(line.prompt_token_ids) != submitted.prompt:
+        found, expected = (
+            f"{len(line.prompt_token_ids)} prompt tokens",
+            f"the {count_items(submitted.prompt)} submitted",
+        )
         yield Violation("prompt", name, found, expected)
     yield from _tokens(name, line, record)
     yield from _logprobs(name, line, record)
     yield from _chunks(name, line, record)
-    yield from _finish(name, line, asked, record, life)
+    yield from _finish(name, line, submitted, record, life)
     yield from _holder(name, line, record, life)
 
 
@@ -120,7 +123,7 @@ def _claim(life: Life, entry: JournalEntry) -> Iterator[Violation]:
         yield Violation("fence", entry.request, f"fence {entry.fence} at a claim", f"more than {life.fence}")
 
 
-def _held(life: Life, entry: JournalEntry) -> Iterator[Violation]:
+def _check_holder(life: Life, entry: JournalEntry) -> Iterator[Violation]:
     if (entry.worker, entry.fence) != (life.worker, life.fence):
         found = f"{entry.event} by {entry.worker} with fence {entry.fence}"
         yield Violation("holder", entry.request, found, f"{life.worker} with fence {life.fence}, the last claim")
@@ -141,13 +144,13 @@ def _lengths(life: Life, entry: JournalEntry) -> Iterator[Violation]:
 
 def _tokens(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Violation]:
     if pack_tokens(line.token_ids) != record.tokens:
-        kept = unpack_tokens(record.tokens)
-        place = next(
-            (place for place, (a, b) in enumerate(zip(line.token_ids, kept, strict=False)) if a != b),
-            min(len(kept), len(line.token_ids)),
+        stored = unpack_tokens(record.tokens)
+        position = next(
+            (position for position, (a, b) in enumerate(zip(line.token_ids, stored, strict=False)) if a != b),
+            min(len(stored), len(line.token_ids)),
         )
-        found = f"{len(line.token_ids)} tokens that differ from position {place} on"
-        yield Violation("tokens", name, found, f"the {len(kept)} of the store")
+        found = f"{len(line.token_ids)} tokens that differ from position {position} on"
+        yield Violation("tokens", name, found, f"the {len(stored)} of the store")
 
 
 def _logprobs(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Violation]:
@@ -172,18 +175,20 @@ def _chunks(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Viol
     for chunk in line.chunks:
         if chunk.end < chunk.start or chunk.ended_at < chunk.claimed_at:
             yield Violation(
-                "chunks", name, f"a chunk that runs backwards: {_told(chunk)}", "forward in tokens and time"
+                "chunks", name, f"a chunk that runs backwards: {_describe(chunk)}", "forward in tokens and time"
             )
     for before, after in pairwise(line.chunks):
         if after.fence <= before.fence:
             yield Violation("fence", name, f"chunk fence {after.fence}", f"more than {before.fence}, the one before")
-    told = [(chunk.worker, chunk.fence, chunk.start, chunk.end, chunk.event) for chunk in line.chunks]
-    kept = [(chunk.worker, chunk.fence, chunk.start, chunk.end, chunk.event) for chunk in record.chunks]
-    if told != kept:
-        yield Violation("chunks", name, f"{len(told)} chunks that differ", f"the {len(kept)} of the store")
+    reported = [(chunk.worker, chunk.fence, chunk.start, chunk.end, chunk.event) for chunk in line.chunks]
+    stored = [(chunk.worker, chunk.fence, chunk.start, chunk.end, chunk.event) for chunk in record.chunks]
+    if reported != stored:
+        yield Violation("chunks", name, f"{len(reported)} chunks that differ", f"the {len(stored)} of the store")
 
 
-def _finish(name: str, line: ResultLine, asked: Asked, record: RequestRecord, life: Life) -> Iterator[Violation]:
+def _finish(
+    name: str, line: ResultLine, submitted: SubmittedGroup, record: RequestRecord, life: Life
+) -> Iterator[Violation]:
     reasons = next((reasons for status, reasons in REASONS.items() if status == line.status), frozenset[FinishReason]())
     if not any(reason == line.finish_reason for reason in reasons):
         expected = " or ".join(sorted(reasons)) or "status ok, aborted, infra_failed or carried_over"
@@ -191,7 +196,7 @@ def _finish(name: str, line: ResultLine, asked: Asked, record: RequestRecord, li
     length = len(line.token_ids)
     if line.status == Status.OK and length == 0:
         yield Violation("finish", name, "status ok without a token", "at least one")
-    limit = asked.limits[line.index]
+    limit = submitted.limits[line.index]
     if length > limit or (line.finish_reason == FinishReason.LENGTH and length != limit):
         yield Violation("finish", name, f"{length} tokens, reason {line.finish_reason}", f"limit {limit}")
     states = next((states for status, states in STATES.items() if status == line.status), frozenset[State]())
@@ -211,5 +216,5 @@ def _holder(name: str, line: ResultLine, record: RequestRecord, life: Life) -> I
         yield Violation("fence", name, f"fence {record.fence} in the store", f"{life.fence}, as in the journal")
 
 
-def _told(chunk: ChunkLine) -> str:
+def _describe(chunk: ChunkLine) -> str:
     return f"tokens {chunk.start} to {chunk.end} by {chunk.worker}"

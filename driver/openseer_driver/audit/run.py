@@ -5,10 +5,10 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from openseer_core.errors import InputError
+from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.manifest.job import RolloutJob
 from openseer_driver.audit.audit import AuditReport, audit
 from openseer_driver.run_folder import RunFolder
-from openseer_driver.submission import BATCH
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.port import DriverStore
@@ -24,12 +24,12 @@ async def audit_run(folder: RunFolder, job: RolloutJob) -> AuditReport:
             url = await stack.enter_async_context(EmbeddedRedis(folder.store_folder))
         store = await open_store(url, job.name, job.namespace)
         stack.push_async_callback(store.close)
-        return await audit(store, folder, [BATCH])
+        return await audit(store, folder, [BATCH_JOB_BATCH])
 
 
 async def audit_ended(folder: RunFolder, store: DriverStore) -> AuditReport:
     """Audits a run whose batch is complete while its store is still up, and keeps the outcome as audit.json."""
-    report = await audit(store, folder, [BATCH], finished=True)
+    report = await audit(store, folder, [BATCH_JOB_BATCH], finished=True)
     folder.write_whole(folder.audit_file, msgspec.json.format(msgspec.json.encode(report.as_dict())) + b"\n")
     return report
 

@@ -1,8 +1,5 @@
 """How the report's charts look, and how a figure becomes SVG that follows the page's light or dark colours."""
 
-# matplotlib's types are partial: what it returns is checked where it is used, not here.
-# pyright: reportUnknownMemberType=false
-
 import io
 import re
 from collections.abc import Callable, Sequence

@@ -1,8 +1,5 @@
 """The report's charts over time: completion, the workers' chunks, requests in flight, queue and cache, requeues."""
 
-# matplotlib's types are partial: what it returns is checked where it is used, not here.
-# pyright: reportUnknownMemberType=false
-
 import heapq
 from collections.abc import Callable, Sequence
 from math import nan
@@ -79,13 +76,13 @@ def completion(trace: Trace, report: Report) -> str:
 
 @styled
 def timeline(trace: Trace) -> str:
-    """Every chunk where and when it ran: a band per worker, in it a lane per request held at once."""
+    """Every chunk where and when it ran: a band per worker, in it a lane per request that ran at the same time."""
     names = trace.worker_names
     made, (axes,) = figure(max(1.6, 0.75 + min(7.5, len(names) * (1.5 if len(names) <= FEW_WORKERS else 0.55))))
     count = sum(len(fact.chunks) for fact in trace.facts)
     used: set[str] = set()
-    for place, name in enumerate(names):
-        boxes, ends = _boxes(trace.spans(name), place)
+    for position, name in enumerate(names):
+        boxes, ends = _boxes(trace.spans(name), position)
         used.update(ends)
         bars = PolyCollection(
             boxes,
@@ -97,7 +94,7 @@ def timeline(trace: Trace) -> str:
         axes.add_collection(bars, autolim=False)
     shade_tail(axes, at_percent(trace.finish_times(), 90), trace.end)
     axes.set_ylim(len(names), 0)
-    axes.set_yticks([place + 0.5 for place in range(len(names))], names)
+    axes.set_yticks([position + 0.5 for position in range(len(names))], names)
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
     time_axis(axes, trace.end)
@@ -109,7 +106,7 @@ def timeline(trace: Trace) -> str:
 
 @styled
 def inflight(trace: Trace, report: Report) -> str:
-    """How many requests each worker held, the tail shaded: where a row falls early, a worker stood idle."""
+    """How many requests each worker ran, the tail shaded: where a row falls early, a worker was idle."""
     names = trace.worker_names
     height = 0.95 if len(names) <= FEW_WORKERS else 0.42
     made, rows = figure(0.6 + height * len(names), len(names), [1.0] * len(names))
@@ -177,14 +174,14 @@ def requeues(trace: Trace) -> str:
 
 
 def _boxes(
-    spans: Sequence[tuple[float, float, ChunkLine, Fact]], place: int
+    spans: Sequence[tuple[float, float, ChunkLine, Fact]], position: int
 ) -> tuple[list[list[tuple[float, float]]], list[str]]:
     lanes = _lanes([(start, end) for start, end, _, _ in spans])
     count = max(lanes, default=0) + 1
     boxes: list[list[tuple[float, float]]] = []
     ends: list[str] = []
     for (start, end, chunk, fact), lane in zip(spans, lanes, strict=True):
-        low = place + 0.06 + 0.88 * lane / count
+        low = position + 0.06 + 0.88 * lane / count
         high = low + 0.88 / count * 0.94
         boxes.append([(start, low), (end, low), (end, high), (start, high)])
         probe = chunk.event == "complete" and fact.index == 0

@@ -1,7 +1,4 @@
-"""The report's charts of drafting: by siblings to draft from, by source, and over time."""
-
-# matplotlib's types are partial: what it returns is checked where it is used, not here.
-# pyright: reportUnknownMemberType=false
+"""The report's charts of drafting: by siblings to draft from, by origin, and over time."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -30,10 +27,10 @@ from openseer_driver.report.report import at_percent
 from openseer_driver.report.trace import Trace
 
 PAPER_LENGTHS = {0: 1.70, 1: 2.04, 4: 2.32, 8: 2.53}
-"""Acceptance lengths of the Seer paper at 0, 1, 5 and 15 references with one draft path, by the range they lie in."""
+"""Acceptance lengths of the Seer paper at 0, 1, 5 and 15 responses to draft from (one draft path), by their range."""
 MOST_POINTS = 160
 """More points over time are joined: a line of the page's width shows no more."""
-SOURCE_NAMES = {
+ORIGIN_NAMES = {
     "own": "the response itself",
     "siblings": "its siblings",
     "earlier": "earlier batches",
@@ -47,12 +44,12 @@ def acceptance_lengths(drafting: DraftReport) -> str:
     made, (axes,) = figure(2.7)
     shown = CORPUS_SIZES[: 1 + max(CORPUS_SIZES.index(int(count)) for count in drafting.by_references)]
     lengths = [_length(drafting, count) for count in shown]
-    places = range(len(shown))
-    axes.bar(places, lengths, width=0.62, color=BLUE, linewidth=0, label="this run")
-    for place, length in enumerate(lengths):
+    positions = range(len(shown))
+    axes.bar(positions, lengths, width=0.62, color=BLUE, linewidth=0, label="this run")
+    for position, length in enumerate(lengths):
         text = f"{length:.2f}" if length else ""
-        axes.annotate(text, (place, 0), (0, 5), textcoords="offset points", ha="center", color=PAPER)
-    paper = [(place, PAPER_LENGTHS[count]) for place, count in enumerate(shown) if count in PAPER_LENGTHS]
+        axes.annotate(text, (position, 0), (0, 5), textcoords="offset points", ha="center", color=PAPER)
+    paper = [(position, PAPER_LENGTHS[count]) for position, count in enumerate(shown) if count in PAPER_LENGTHS]
     axes.plot(
         *zip(*paper, strict=True),
         "o-",
@@ -64,7 +61,7 @@ def acceptance_lengths(drafting: DraftReport) -> str:
         label="the Seer paper, at 0, 1, 5 and 15",
     )
     axes.axhline(1, color=MUTED, linewidth=0.7, linestyle=(0, (2, 3)), label="without drafts")
-    axes.set_xticks(places, [_range_label(drafting, place) for place in places])
+    axes.set_xticks(positions, [_range_label(drafting, position) for position in positions])
     axes.set_xlabel("siblings' responses to draft from, and row-steps with so many")
     axes.set_ylabel("tokens per row-step")
     axes.set_ylim(0, max([*lengths, *(length for _, length in paper)]) * 1.1)
@@ -76,19 +73,19 @@ def acceptance_lengths(drafting: DraftReport) -> str:
 
 
 @styled
-def sources(drafting: DraftReport) -> str:
-    """A bar per source: tokens drafted from it, cut into those that came true and those that did not."""
-    used = [name for name, source in drafting.by_source.items() if source.drafted]
+def origins(drafting: DraftReport) -> str:
+    """A bar per origin: tokens drafted from it, cut into accepted and wasted ones."""
+    used = [name for name, origin in drafting.by_source.items() if origin.drafted]
     made, (axes,) = figure(0.85 + 0.38 * len(used))
     parts = [drafting.by_source[name] for name in used]
     accepted = [part.accepted for part in parts]
-    places = range(len(used))
-    axes.barh(places, accepted, height=0.62, color=GREEN, linewidth=0, label="accepted")
-    axes.barh(places, [part.wasted for part in parts], 0.62, accepted, color=GREY, alpha=0.45, label="wasted")
-    for place, part in enumerate(parts):
+    positions = range(len(used))
+    axes.barh(positions, accepted, height=0.62, color=GREEN, linewidth=0, label="accepted")
+    axes.barh(positions, [part.wasted for part in parts], 0.62, accepted, color=GREY, alpha=0.45, label="wasted")
+    for position, part in enumerate(parts):
         text = f"{part.accepted:,} of {part.drafted:,}, {100 * part.accepted / part.drafted:.0f} %"
-        axes.annotate(text, (part.drafted, place), (5, 0), textcoords="offset points", va="center", color=INK)
-    axes.set_yticks(places, [SOURCE_NAMES.get(name, name) for name in used])
+        axes.annotate(text, (part.drafted, position), (5, 0), textcoords="offset points", va="center", color=INK)
+    axes.set_yticks(positions, [ORIGIN_NAMES.get(name, name) for name in used])
     axes.set_ylim(len(used) - 0.5, -0.5)
     axes.set_xlim(0, max(part.drafted for part in parts) * 1.22)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -101,7 +98,7 @@ def sources(drafting: DraftReport) -> str:
 
 @styled
 def over_time(trace: Trace, points: Sequence[DraftPoint]) -> str:
-    """Above: tokens drafted for each row in a step, and how many came true. Below: time in drafting per step."""
+    """Above: tokens drafted for each request in a step, and how many were accepted. Below: drafting time per step."""
     made, (above, below) = figure(3.9, 2, (1.5, 1.0))
     joined = _joined(points)
     times = [0.0, *(min(trace.clock.at(point.at), trace.end) for point in joined)]
@@ -129,8 +126,8 @@ def _length(drafting: DraftReport, count: int) -> float:
     return found.acceptance_length if found is not None else 0.0
 
 
-def _range_label(drafting: DraftReport, place: int) -> str:
-    low, high = [*pairwise([*CORPUS_SIZES, 0])][place]
+def _range_label(drafting: DraftReport, position: int) -> str:
+    low, high = [*pairwise([*CORPUS_SIZES, 0])][position]
     last = f"{low} to {high - 1}" if high else f"from {low}"
     span = f"{low}" if high == low + 1 else last
     found = drafting.by_references.get(str(low))

@@ -1,8 +1,5 @@
 """The report's charts of response lengths: by group, and as they were expected."""
 
-# matplotlib's types are partial: what it returns is checked where it is used, not here.
-# pyright: reportUnknownMemberType=false
-
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
@@ -39,12 +36,12 @@ def lengths_by_group(trace: Trace) -> str:
             groups[fact.group_key].append(fact)
     ordered = sorted(groups.values(), key=lambda group: fmean(fact.length for fact in group))
     made, (axes,) = figure(3.3)
-    dots = [(place, fact) for place, group in enumerate(ordered, start=1) for fact in group]
+    dots = [(position, fact) for position, group in enumerate(ordered, start=1) for fact in group]
     many = len(dots) > RASTER_FROM
     for index0, colour, name in ((False, BLUE, "response"), (True, PURPLE, "probe, which ran first")):
-        chosen = [(place, fact.length) for place, fact in dots if (fact.index == 0) is index0]
+        chosen = [(position, fact.length) for position, fact in dots if (fact.index == 0) is index0]
         axes.scatter(
-            [place for place, _ in chosen],
+            [position for position, _ in chosen],
             [length for _, length in chosen],
             s=5 if many else 15,
             color=colour,

@@ -1,4 +1,4 @@
-"""How a run drafted, as figures: what was drafted and came true, from where, and how that went over time."""
+"""Drafting of a run, measured: tokens drafted and accepted, by origin, by size of the corpus, and over time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ LEAST_STEPS = 10
 """Counters of one heartbeat may be a few steps apart: over fewer steps than this their ratios would say little."""
 
 
-class SourceReport(msgspec.Struct, frozen=True):
-    """Tokens drafted from one source; the wasted ones were verified in vain."""
+class OriginReport(msgspec.Struct, frozen=True):
+    """Tokens drafted from one origin; the wasted ones were verified in vain."""
 
     drafted: int
     accepted: int
     wasted: int
 
 
-class ReferenceReport(msgspec.Struct, frozen=True):
-    """Row-steps with so many siblings to draft from; their acceptance length includes the engine's own token."""
+class CorpusReport(msgspec.Struct, frozen=True):
+    """Request-steps with a corpus of so many siblings; their acceptance length includes the engine's own token."""
 
     row_steps: int
     acceptance_length: float
@@ -30,9 +30,9 @@ class ReferenceReport(msgspec.Struct, frozen=True):
 class DraftReport(msgspec.Struct, frozen=True):
     """All drafting of a run. `by_references`: by the lower end of each range of siblings.
 
-    A row-step is the part of one request in one step of the engine. `draft_share`: of all generated tokens.
-    `full`: how often a request went on without drafts for want of memory. `shared_tokens`, `shared_bytes`: what workers
-    read of siblings that ran elsewhere.
+    `row_steps`: request-steps, each the part of one request in one step of the engine. `draft_share`: of all
+    generated tokens. `full`: how often a request went on without drafts for want of memory. `shared_tokens`,
+    `shared_bytes`: what workers read of siblings that ran elsewhere.
     """
 
     acceptance_length: float
@@ -48,8 +48,8 @@ class DraftReport(msgspec.Struct, frozen=True):
     full: int
     shared_tokens: int
     shared_bytes: int
-    by_source: dict[str, SourceReport]
-    by_references: dict[str, ReferenceReport]
+    by_source: dict[str, OriginReport]
+    by_references: dict[str, CorpusReport]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +79,15 @@ def draft_points(samples: Sequence[SampleLine]) -> list[DraftPoint]:
     return points
 
 
-def said_of_drafts(samples: Sequence[SampleLine]) -> str:
-    """What the workers say of their drafting: on, or off with the reason; the different ones among them."""
-    said = [worker.drafting for sample in samples[-1:] for worker in sample.workers.values()]
-    said = said or [worker.drafting for sample in samples for worker in sample.workers.values()]
-    return "; ".join(sorted({one for one in said if one}))
+def drafting_states(samples: Sequence[SampleLine]) -> str:
+    """The workers' states of drafting, each once: on, or off with the reason."""
+    states = [worker.drafting for sample in samples[-1:] for worker in sample.workers.values()]
+    states = states or [worker.drafting for sample in samples for worker in sample.workers.values()]
+    return "; ".join(sorted({state for state in states if state}))
 
 
 def make_draft_report(points: Sequence[DraftPoint]) -> DraftReport | None:
-    """All of them together; None where nothing was drafted."""
+    """All points together; None where nothing was drafted."""
     total = summed(point.counts for point in points)
     if not total.drafted:
         return None
@@ -105,16 +105,18 @@ def make_draft_report(points: Sequence[DraftPoint]) -> DraftReport | None:
         full=round(total["draft_full"]),
         shared_tokens=round(total["shared_tokens"]),
         shared_bytes=round(total["shared_bytes"]),
-        by_source={source: _source(total, source) for source in DRAFT_ORIGINS},
-        by_references={str(count): _reference(total, count) for count in CORPUS_SIZES if total[f"steps_refs_{count}"]},
+        by_source={origin: _origin_report(total, origin) for origin in DRAFT_ORIGINS},
+        by_references={
+            str(count): _corpus_report(total, count) for count in CORPUS_SIZES if total[f"steps_refs_{count}"]
+        },
     )
 
 
-def _source(total: DraftMetrics, source: str) -> SourceReport:
-    drafted, accepted = round(total[f"drafted_{source}"]), round(total[f"accepted_{source}"])
-    return SourceReport(drafted, accepted, drafted - accepted)
+def _origin_report(total: DraftMetrics, origin: str) -> OriginReport:
+    drafted, accepted = round(total[f"drafted_{origin}"]), round(total[f"accepted_{origin}"])
+    return OriginReport(drafted, accepted, drafted - accepted)
 
 
-def _reference(total: DraftMetrics, count: int) -> ReferenceReport:
+def _corpus_report(total: DraftMetrics, count: int) -> CorpusReport:
     steps = total[f"steps_refs_{count}"]
-    return ReferenceReport(round(steps), total[f"tokens_refs_{count}"] / steps)
+    return CorpusReport(round(steps), total[f"tokens_refs_{count}"] / steps)

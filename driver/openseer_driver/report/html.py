@@ -1,4 +1,4 @@
-"""The page of a run: figures, charts and tables in one file that needs nothing else, in light and dark."""
+"""The page of a run: metrics, charts and tables in one file that needs nothing else, in light and dark."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """One of the page's large figures."""
+    """One of the page's large metrics."""
 
     label: str
     value: str
@@ -154,7 +154,7 @@ def _draft_sections(trace: Trace, drafting: DraftReport) -> list[Section]:
             f"{drafting.accepted_tokens:,} of {drafting.drafted_tokens:,} drafted tokens came true "
             f"({_percent(drafting.acceptance)}); {drafting.wasted_tokens:,} were verified in vain. Workers read "
             f"{drafting.shared_tokens:,} tokens of siblings that ran elsewhere.{full}",
-            charts_drafting.sources(drafting),
+            charts_drafting.origins(drafting),
         ),
         Section(
             "Draft lengths over time",

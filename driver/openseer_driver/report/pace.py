@@ -1,4 +1,4 @@
-"""How a run stands and how fast it goes: the figures of a progress display and of a log line."""
+"""Progress and speed of a run: the metrics of a progress display and of a log line."""
 
 from collections import deque
 
@@ -34,7 +34,7 @@ class Pace:
             self._recent.popleft()
 
     def facts(self, now: float, *, workers: bool = False) -> list[str]:
-        """The figures in words, once a sample was taken. `workers`: their number, in place of the tokens so far."""
+        """The metrics as text, once a sample was taken. `workers`: their number, in place of the tokens so far."""
         sample = self._recent[-1][1]
         share = int(100 * sample.closed / sample.requests) if sample.requests else 0
         facts = [f"{sample.closed}/{sample.requests} requests", f"{share} %", f"{self._rate():,.0f} tok/s"]
@@ -51,7 +51,7 @@ class Pace:
     def worker_rate(self, name: str) -> float:
         """Tokens per second of one worker."""
         (then, before), (now, after) = self._recent[0], self._recent[-1]
-        old, new = (one.workers[name].tokens if name in one.workers else 0 for one in (before, after))
+        old, new = (sample.workers[name].tokens if name in sample.workers else 0 for sample in (before, after))
         return max(0.0, (new - old) / (now - then)) if now > then else 0.0
 
     def _rate(self) -> float:

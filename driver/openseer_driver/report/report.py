@@ -1,4 +1,4 @@
-"""What a run achieved, as figures: pure calculation over a trace. `report.json` is the whole of it."""
+"""The metrics of a run: pure calculation over a trace. `report.json` is the whole of it."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from openseer_core.manifest.fleet import RolloutSpec
 from openseer_core.manifest.generation import Sampling
 from openseer_core.queue.group import GroupView
 from openseer_core.queue.length_estimate import estimate
-from openseer_driver.report.drafting import DraftReport, draft_points, make_draft_report, said_of_drafts
+from openseer_driver.report.drafting import DraftReport, draft_points, drafting_states, make_draft_report
 from openseer_driver.report.trace import Fact, Trace, covered, step_changes
 
 PERCENTS = (50, 90, 99, 100)
@@ -62,7 +62,7 @@ class EstimateError(msgspec.Struct, frozen=True):
 
 
 class WorkerSummary(msgspec.Struct, frozen=True):
-    """One worker's part. `busy`: it held at least one request; `slots_used_share`: of its slots, on average."""
+    """One worker's part. `busy`: it ran at least one request; `slots_used_share`: of its slots, on average."""
 
     tokens: int
     chunks: int
@@ -82,9 +82,9 @@ class ChunkCounts(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Every figure of a run; seconds are active seconds (see `makespan_is`).
+    """Every metric of a run; seconds are active seconds (see `makespan_is`).
 
-    `drafts`: what the workers say of their drafting; `drafting`: None where nothing was drafted.
+    `drafts`: the workers' states of drafting; `drafting`: None where nothing was drafted.
     """
 
     name: str
@@ -184,7 +184,7 @@ def make_report(trace: Trace) -> Report:
         lengths=_lengths(facts),
         estimates=_estimate_error(estimate_points(trace)),
         workers=workers,
-        drafts=said_of_drafts(trace.samples),
+        drafts=drafting_states(trace.samples),
         drafting=make_draft_report(draft_points(trace.samples)),
     )
 
@@ -269,7 +269,7 @@ def _worker(trace: Trace, name: str) -> WorkerSummary:
     spans = trace.spans(name)
     times = [(start, end) for start, end, _, _ in spans]
     samples = [sample.workers[name] for sample in trace.samples if name in sample.workers]
-    busy, held = covered(times), sum(end - start for start, end in times)
+    busy, request_seconds = covered(times), sum(end - start for start, end in times)
     slots = max((sample.slots for sample in samples), default=0)
     return WorkerSummary(
         tokens=sum(chunk.end - chunk.start for _, _, chunk, _ in spans),
@@ -278,7 +278,7 @@ def _worker(trace: Trace, name: str) -> WorkerSummary:
         idle_share=max(0.0, 1.0 - _ratio(busy, trace.end)) if trace.end else 0.0,
         peak_inflight=max(step_changes(times)[1]),
         slots=slots,
-        slots_used_share=_ratio(held, slots * trace.end),
+        slots_used_share=_ratio(request_seconds, slots * trace.end),
         preemptions=[0, *count_up(sample.preemptions for sample in samples)][-1],
     )
 

@@ -80,9 +80,9 @@ class Trace:
 
     @property
     def worker_names(self) -> list[str]:
-        """Every worker that held a chunk or was sampled."""
-        held = {chunk.worker_name for fact in self.facts for chunk in fact.chunks}
-        return sorted(held.union(*(sample.workers for sample in self.samples)), key=natural)
+        """Every worker that ran a chunk or was sampled."""
+        with_chunks = {chunk.worker_name for fact in self.facts for chunk in fact.chunks}
+        return sorted(with_chunks.union(*(sample.workers for sample in self.samples)), key=natural)
 
     def finish_times(self) -> list[float]:
         """Active seconds of all finishes, in order."""

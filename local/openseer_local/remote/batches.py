@@ -11,6 +11,7 @@ import typer
 
 from openseer_core.errors import InputError
 from openseer_core.wire.batches import PriorityName, Purpose
+from openseer_core.worker.metrics import WorkerMetrics
 from openseer_local.remote.connection import LONG_PATIENCE_SECONDS, PATIENCE_SECONDS, Token, TokenFile, Url, connected
 from openseer_local.terminal.console import ERR, OUT, AsJson
 
@@ -135,9 +136,9 @@ def results(
             BatchDisplay(ERR, live=is_live(as_json=as_json)) if follow and not as_json else nullcontext() as display,
         ):
             state = _write_results(client.batch(batch), file, display, follow=follow, acknowledge=acknowledge)
-        said = {"batch": batch, "results": file.results, "cursor": file.cursor, "state": state.state}
+        summary = {"batch": batch, "results": file.results, "cursor": file.cursor, "state": state.state}
     if as_json:
-        typer.echo(json.dumps(said))
+        typer.echo(json.dumps(summary))
     else:
         OUT.print(f"{output}: {file.results:,} results of batch {batch}, which is {state.state}", highlight=False)
 
@@ -207,12 +208,12 @@ def status(
         job, workers, batches = client.job(), client.workers(), client.batches()
     if as_json:
         shown = {"workers": workers, "batches": batches}
-        told = {name: [one.model_dump() for one in parts] for name, parts in shown.items()}
-        typer.echo(json.dumps({"job": job.model_dump(), **told}))
+        lists = {name: [item.model_dump() for item in parts] for name, parts in shown.items()}
+        typer.echo(json.dumps({"job": job.model_dump(), **lists}))
         return
     OUT.print(job_line(job), highlight=False, soft_wrap=True)
     if workers:
-        notes = draft_notes(str(worker.figures.get("drafts", "")) for worker in workers)
+        notes = draft_notes(WorkerMetrics(worker.figures).speculation for worker in workers)
         OUT.print(workers_table(workers), *notes, sep="\n")
     if batches:
         OUT.print(batches_table(batches))

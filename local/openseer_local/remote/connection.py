@@ -48,9 +48,9 @@ def connected(
     if not url:
         raise InputError("--url: none given, and OPENSEER_URL is not set; `openseer serve` prints its address")
     limits = Limits(unreachable=patience)  # a full queue is waited for, as a trainer does
-    # A token on the command line counts for more than a file that the environment names.
-    said = check_token(token, "--token") if token else None
-    with Client(url, token=said, token_file=None if said else token_file, limits=limits) as client:
+    # A token on the command line takes precedence over a file that the environment names.
+    given = check_token(token, "--token") if token else None
+    with Client(url, token=given, token_file=None if given else token_file, limits=limits) as client:
         try:
             yield client
         except ValidationError as error:  # of what the command line asks for; answers are the client's own business

@@ -52,12 +52,13 @@ class BatchDisplay(Display):
         return parts
 
     def line(self) -> str:
-        said = f"{self._count:,}/{self._total:,} {self._what}" if self._what else ""
+        text = f"{self._count:,}/{self._total:,} {self._what}" if self._what else ""
         if self._batch is not None:
-            of = self._batch
-            left = f"  ETA {eta(of)}" if of.state != "complete" else ""
-            said += ("  " if said else "") + f"batch {of.id}: {closed_of(of):,}/{of.metrics.requests:,} responses{left}"
-        return f"openseer: {said}" if said else ""
+            batch = self._batch
+            left = f"  ETA {eta(batch)}" if batch.state != "complete" else ""
+            closed = f"{closed_of(batch):,}/{batch.metrics.requests:,}"
+            text += ("  " if text else "") + f"batch {batch.id}: {closed} responses{left}"
+        return f"openseer: {text}" if text else ""
 
 
 class WeightsDisplay(Display):
@@ -65,22 +66,23 @@ class WeightsDisplay(Display):
 
     def __init__(self, console: Console, live: bool) -> None:
         super().__init__(console, live)
-        self._told: Transaction | None = None
+        self._transaction: Transaction | None = None
         self._now: float | None = None
 
-    def show(self, told: Transaction, now: float | None) -> None:
+    def show(self, transaction: Transaction, now: float | None) -> None:
         """The transaction as it stands. `now`: seconds of the store's clock, as far as it is known."""
-        news = self._told is None or (self._told.phase, self._told.attempt) != (told.phase, told.attempt)
-        self._told, self._now = told, now
-        if news:
+        before, self._transaction, self._now = self._transaction, transaction, now
+        changed = before is None or (before.phase, before.attempt) != (transaction.phase, transaction.attempt)
+        if changed:
             self._printed_at = float("-inf")
         self.tick()
 
     def body(self) -> list[RenderableType]:
-        return [transaction_line(self._told, self._now), transaction_table(self._told)] if self._told else []
+        transaction = self._transaction
+        return [transaction_line(transaction, self._now), transaction_table(transaction)] if transaction else []
 
     def line(self) -> str:
-        return f"openseer: {transaction_line(self._told, self._now).plain}" if self._told else ""
+        return f"openseer: {transaction_line(self._transaction, self._now).plain}" if self._transaction else ""
 
 
 def is_live(*, as_json: bool) -> bool:

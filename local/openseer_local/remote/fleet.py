@@ -58,15 +58,15 @@ def publish(
     patience = LONG_PATIENCE_SECONDS if wait else PATIENCE_SECONDS
     with connected(url, token, token_file, patience=patience) as client:
         what = Publish(version=version, source=_source(path), mode=mode, on_failure=on_failure)
-        told = client.publish(what, wait=False)
+        transaction = client.publish(what, wait=False)
         if wait:
             with WeightsDisplay(ERR if as_json else OUT, live=is_live(as_json=as_json)) as display:
-                told = _follow(client, told, display)
-        if told.phase == "failed":
-            raise WeightsError(told, "not published")
+                transaction = _follow(client, transaction, display)
+        if transaction.phase == "failed":
+            raise WeightsError(transaction, "not published")
     if as_json:
-        typer.echo(told.model_dump_json())
-    elif told.phase == "done":
+        typer.echo(transaction.model_dump_json())
+    elif transaction.phase == "done":
         OUT.print(f"the fleet serves weights {version}", highlight=False)
     else:
         OUT.print("publishing; `openseer weights status` shows how it goes on", highlight=False)
@@ -84,19 +84,19 @@ def _source(path: str) -> "Source":
     return Source(path=str(folder.absolute()))
 
 
-def _follow(client: "Client", told: "Transaction", display: "WeightsDisplay") -> "Transaction":
+def _follow(client: "Client", transaction: "Transaction", display: "WeightsDisplay") -> "Transaction":
     """Shows the transaction until it has ended, or another one has come after it."""
-    begun, offset = time.monotonic(), told.started_at
+    begun, offset = time.monotonic(), transaction.started_at
     while True:
-        display.show(told, offset + time.monotonic() - begun)
-        if told.phase in ("done", "failed"):
-            return told
+        display.show(transaction, offset + time.monotonic() - begun)
+        if transaction.phase in ("done", "failed"):
+            return transaction
         time.sleep(POLL_SECONDS)
         now = client.weights()
-        if now.transaction is None or now.transaction.id != told.id:
-            phase = "done" if told.version in now.versions else "failed"
-            return told.model_copy(update={"phase": phase, "waiting_for": []})
-        told = now.transaction
+        if now.transaction is None or now.transaction.id != transaction.id:
+            phase = "done" if transaction.version in now.versions else "failed"
+            return transaction.model_copy(update={"phase": phase, "waiting_for": []})
+        transaction = now.transaction
 
 
 @weights.command("status")

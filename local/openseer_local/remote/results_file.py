@@ -1,4 +1,4 @@
-"""A file of results that reading goes on from: whole lines only, each safe before it is acknowledged."""
+"""A file of results, which a later command continues: whole lines only, each safe before it is acknowledged."""
 
 import fcntl
 import os
@@ -13,8 +13,8 @@ from openseer_core.errors import InputError, OutputError
 from openseer_core.wire.batches import GroupItem, ResultItem
 
 
-class _Place(msgspec.Struct):
-    """Of a line, what reading goes on from."""
+class _Position(msgspec.Struct):
+    """The part of a line that says where reading continues."""
 
     kind: str
     batch: int
@@ -86,19 +86,19 @@ class ResultsFile:
             raise OutputError(f"{self.path}: another command is writing here") from error
 
     def _read(self, batch: int) -> None:
-        decoder = msgspec.json.Decoder(_Place)
+        decoder = msgspec.json.Decoder(_Position)
         whole = 0
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     break
                 try:
-                    place = decoder.decode(line)
+                    position = decoder.decode(line)
                 except msgspec.DecodeError as error:
                     raise InputError(f"{self.path} line {number}: no result of a batch; name another file") from error
-                if place.batch != batch:
-                    raise InputError(f"{self.path}: holds results of batch {place.batch}; name another file")
+                if position.batch != batch:
+                    raise InputError(f"{self.path}: holds results of batch {position.batch}; name another file")
                 whole += len(line)
-                self.cursor = max(self.cursor, place.cursor)
-                self.results += place.kind == "result"
+                self.cursor = max(self.cursor, position.cursor)
+                self.results += position.kind == "result"
         os.ftruncate(self._file.fileno(), whole)

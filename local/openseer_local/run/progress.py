@@ -1,4 +1,4 @@
-"""How a batch job goes on: a bar and a table of workers, or a line of figures."""
+"""Progress of a batch job: a bar and a table of workers, or a line of metrics."""
 
 import time
 from collections.abc import Callable
@@ -30,23 +30,23 @@ class ProgressDisplay(Display):
     ) -> None:
         super().__init__(console, live, clock=clock, tick_seconds=tick_seconds)
         self._pace = Pace()
-        self._told_tail = False
+        self._tail_shown = False
 
     def update(self, sample: SampleLine) -> None:
-        """How the run stands now; the first one with a request in flight ends the start-up."""
+        """The latest sample; the first one with a request in flight ends the start-up."""
         with self._lock:
             if sample.has_begun and not self._pace.has_begun:
                 self._end_phase()
             self._pace.take(sample, self._clock())
-            entered_tail = sample.in_tail and not self._told_tail
-            self._told_tail = self._told_tail or entered_tail
+            entered_tail = sample.in_tail and not self._tail_shown
+            self._tail_shown = self._tail_shown or entered_tail
             if entered_tail:
                 self._printed_at = float("-inf")
             self._draw()
             self._plain_if_due()
 
     def body(self) -> list[RenderableType]:
-        """A bar with figures, a row per worker, and why there are no drafts."""
+        """A bar with metrics, a row per worker, and why there are no drafts."""
         sample = self._pace.latest
         if sample is None:
             return []
@@ -54,7 +54,7 @@ class ProgressDisplay(Display):
         return [self._bar(sample), self._workers(sample), *notes]
 
     def line(self) -> str:
-        """The figures."""
+        """The metrics in one line."""
         if not self._pace.latest:
             return ""
         return "openseer: " + "  ".join(self._pace.facts(self._clock(), workers=True))

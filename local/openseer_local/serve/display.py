@@ -1,4 +1,4 @@
-"""How a serving job stands: its fleet, its open batches and the weights that are being published."""
+"""The display of a serving job: its fleet, its open batches and the weights that are being published."""
 
 import time
 from collections import deque
@@ -10,6 +10,8 @@ from rich.text import Text
 
 from openseer_core.wire.batches import Batch
 from openseer_core.wire.fleet import JobStatus, WorkerInfo
+from openseer_core.wire.weights import Transaction
+from openseer_core.worker.metrics import WorkerMetrics
 from openseer_local.terminal.display import TICK_SECONDS, Display
 from openseer_local.terminal.draft_cells import draft_notes
 from openseer_local.terminal.tables import (
@@ -22,16 +24,16 @@ from openseer_local.terminal.tables import (
 )
 
 QUIET_EVERY_SECONDS = 30.0
-"""A server runs for days: without a terminal its lines come seldom."""
+"""A server runs for days: without a terminal it prints seldom."""
 RATE_SECONDS = 10.0
 SHOWN_BATCHES = 6
 """The latest ones are shown."""
-NEWS_SECONDS = 10.0
+PAST_SECONDS = 10.0
 """A transaction that has ended is shown for so long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JobSnapshot:
     """The job at one moment. `at`: seconds of the store's clock."""
 
     at: float
@@ -53,24 +55,24 @@ class ServingDisplay(Display):
     ) -> None:
         super().__init__(console, live, clock=clock, tick_seconds=tick_seconds)
         self._plain_every = QUIET_EVERY_SECONDS
-        self._recent: deque[Standing] = deque()
-        self._said = ""
+        self._recent: deque[JobSnapshot] = deque()
+        self._last_line = ""
         self._has_begun = False
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._recent.clear()  # nothing of it is true any more
+            self._recent.clear()  # out of date now
         super().__exit__(*_)
 
-    def show(self, standing: Standing) -> None:
+    def show(self, snapshot: JobSnapshot) -> None:
         """How the job stands now; the first worker that is ready ends the start-up."""
         with self._lock:
-            if standing.job.workers_ready and not self._has_begun:
+            if snapshot.job.workers_ready and not self._has_begun:
                 self._has_begun = True
                 self._end_phase()
                 self._printed_at = float("-inf")
-            self._recent.append(standing)
-            while len(self._recent) > 2 and self._recent[1].at <= standing.at - RATE_SECONDS:
+            self._recent.append(snapshot)
+            while len(self._recent) > 2 and self._recent[1].at <= snapshot.at - RATE_SECONDS:
                 self._recent.popleft()
             self._draw()
             self._plain_if_due()
@@ -82,39 +84,45 @@ class ServingDisplay(Display):
         now = self._recent[-1]
         parts: list[RenderableType] = [Text(job_line(now.job), style="bold")]
         if now.workers:
-            notes = draft_notes(str(worker.figures.get("drafts", "")) for worker in now.workers)
+            notes = draft_notes(WorkerMetrics(worker.figures).speculation for worker in now.workers)
             parts += [workers_table(now.workers, self._rates()), *notes]
         if now.batches:
             parts += [batches_table(now.batches[-SHOWN_BATCHES:])]
         if len(now.batches) > SHOWN_BATCHES:
             parts += [Text(f"and {len(now.batches) - SHOWN_BATCHES} earlier batches", style="dim")]
-        told = now.job.transaction
-        if told is not None and (told.finished_at is None or now.at - told.finished_at < NEWS_SECONDS):
-            parts += [transaction_line(told, now.at), transaction_table(told)]
+        transaction = now.job.transaction
+        if transaction is not None and not _is_past(transaction, now.at):
+            parts += [transaction_line(transaction, now.at), transaction_table(transaction)]
         return parts
 
     def line(self) -> str:
-        """The job in a line, with its open batches; empty where that has been said."""
+        """The job in a line, with its open batches; empty where it is the same as the last one."""
         if not self._recent:
             return ""
         now = self._recent[-1]
-        open_ = [one for one in now.batches if one.state in ("open", "sealed")]
-        batches = [f"batch {one.id}: {closed_of(one)}/{one.metrics.requests}" for one in open_[-SHOWN_BATCHES:]]
-        said = "openseer: " + "  ".join([job_line(now.job), *batches])
-        if said == self._said:
+        open_ = [batch for batch in now.batches if batch.state in ("open", "sealed")]
+        batches = [f"batch {batch.id}: {closed_of(batch)}/{batch.metrics.requests}" for batch in open_[-SHOWN_BATCHES:]]
+        text = "openseer: " + "  ".join([job_line(now.job), *batches])
+        if text == self._last_line:
             return ""
-        self._said = said
-        return said
+        self._last_line = text
+        return text
 
     def _rates(self) -> dict[str, float]:
         """Tokens per second of each worker."""
         before, after = self._recent[0], self._recent[-1]
         seconds = after.at - before.at
-        old = {one.name: _tokens(one) for one in before.workers}
+        old = {worker.name: _tokens(worker) for worker in before.workers}
         if seconds <= 0:
             return {}
-        return {one.name: max(0.0, _tokens(one) - old.get(one.name, 0.0)) / seconds for one in after.workers}
+        return {
+            worker.name: max(0.0, _tokens(worker) - old.get(worker.name, 0.0)) / seconds for worker in after.workers
+        }
+
+
+def _is_past(transaction: Transaction, now: float) -> bool:
+    return transaction.finished_at is not None and now - transaction.finished_at >= PAST_SECONDS
 
 
 def _tokens(worker: WorkerInfo) -> float:
-    return float(worker.figures.get("tokens", 0))
+    return float(WorkerMetrics(worker.figures).tokens)

@@ -21,6 +21,7 @@ from openseer_driver import VERSION
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import RunRecord, RunState, Session
 from openseer_local.bearer import read_token
+from openseer_local.job_checks import check_local_job
 
 TOKEN_FILE = "token"
 TOKEN_BYTES = 32
@@ -44,7 +45,7 @@ class Address:
     def bind(self) -> socket.socket:
         """The address, held from now on; port 0 becomes a free one. Raises InputError."""
         try:
-            family, kind, number, _, place = socket.getaddrinfo(
+            family, kind, number, _, socket_address = socket.getaddrinfo(
                 self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
         except socket.gaierror as error:
@@ -52,7 +53,7 @@ class Address:
         bound = socket.socket(family, kind, number)
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(place)
+            bound.bind(socket_address)
         except OSError as error:
             bound.close()
             raise InputError(_why_not(self, error)) from error
@@ -88,15 +89,7 @@ class ServingPlan:
 
     def check(self) -> None:
         """Raises InputError for what cannot be served, or not here."""
-        spec = self.job.spec
-        if spec.mode != "serve":
-            raise InputError("spec.mode: found batch; `openseer serve` serves jobs of mode serve (without prompts)")
-        if spec.suspend:
-            raise InputError("spec.suspend: found true; set it to false to serve the job")
-        if spec.workers.replicas < 1:
-            raise InputError("spec.workers.replicas: found 0, needed: at least 1 worker to serve the job")
-        if spec.store.secret_ref is not None:
-            raise InputError("spec.store.secretRef: exists only in Kubernetes; on one machine give url, or neither")
+        check_local_job(self.job, "serve")
         if not self.address.is_loopback and not self.given_token:
             raise InputError(
                 f"--host: found {self.address.host}, which other machines reach; give --token-file with a token of "

@@ -1,11 +1,10 @@
-"""A serving job on this machine: store, workers, API and display in one event loop; taken down in reverse."""
+"""A serving job on this machine: store, workers, API and display in one event loop; stopped in reverse order."""
 
 import asyncio
 import logging
-import signal
 import socket
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import uvicorn
@@ -17,24 +16,22 @@ from openseer_api.job.context import JobContext, OneJob
 from openseer_api.routes.batches import list_batches
 from openseer_api.routes.fleet import get_job, get_workers
 from openseer_local.fleet import LocalFleet
-from openseer_local.serve.display import ServingDisplay, Standing
+from openseer_local.serve.display import JobSnapshot, ServingDisplay
 from openseer_local.serve.plan import ServingPlan, ServingRecord
+from openseer_local.session import LocalSession, stop_on_signals
 from openseer_store.connect import open_store
-from openseer_store.embedded import EmbeddedRedis
 from openseer_store.port import Store
 
-REACH_SECONDS = 5.0
-"""A user's Redis that does not answer for so long at the start is taken for a wrong URL."""
-REST_SECONDS = 0.5
-"""How soon the fleet follows when the trainer takes the GPUs, or gives them back."""
+FLEET_SPEC_SECONDS = 0.5
+"""Time between two reads of the fleet spec: how soon the fleet follows when the trainer takes or returns the GPUs."""
 SHOW_SECONDS = 1.0
 FINISH_SECONDS = 2
-"""Answers under way have so long when the server stops; clients take up later what is cut off."""
+"""Time for responses under way when the server stops; a client repeats what is cut off."""
 BACKLOG = 1024
 LOG_FORMAT = "%(asctime)s %(name)s: %(message)s"
 
 OnListening = Callable[[str], None]
-"""Told the URL once the API listens."""
+"""Called with the URL once the API listens."""
 
 
 class Serving:
@@ -44,11 +41,11 @@ class Serving:
         self._plan = plan
         self._display = display
         self._announce = announce
-        self._stop = asyncio.Event()
+        self._session = LocalSession(plan.job, plan.folder, display)
 
     def stop(self) -> None:
         """Asks for a clean stop: workers hand back what they run, the store goes last."""
-        self._stop.set()
+        self._session.stop()
 
     async def execute(self, bound: socket.socket) -> None:
         """Serves until `stop`. Raises what made that impossible."""
@@ -59,7 +56,7 @@ class Serving:
         )
         record = ServingRecord(self._plan)
         async with AsyncExitStack() as stack:
-            url = await stack.enter_async_context(self._store_url())
+            url = await stack.enter_async_context(self._session.store_url())
             record.note("running")
             stack.push(_note_end(record))
             job = self._plan.job
@@ -69,20 +66,10 @@ class Serving:
             if self._plan.fresh:
                 await store.purge()
             await self._take_over(store, record)
-            fleet = await self._start_fleet(stack, store, url)
+            desired = await _desired_replicas(store, job.spec.workers.replicas)
+            fleet = await self._session.start_fleet(stack, url, desired)
             server = _Server(create_app(OneJob(context), BearerAuth(token)), lambda: self._started(bound))
             await self._until_stopped(context, fleet, server, bound)
-
-    @asynccontextmanager
-    async def _store_url(self) -> AsyncGenerator[str]:
-        job = self._plan.job
-        if job.spec.store.url is not None:
-            await (await open_store(job.spec.store.url, job.name, job.namespace, retry_seconds=REACH_SECONDS)).close()
-            yield job.spec.store.url
-            return
-        self._display.phase("starting the store")
-        async with EmbeddedRedis(self._plan.folder.store_folder, job.spec.store.fsync) as url:
-            yield url
 
     async def _take_over(self, store: Store, record: ServingRecord) -> None:
         """Leases of an earlier session have no holder any more: what ran goes on from its last checkpoint."""
@@ -90,46 +77,30 @@ class Serving:
             return
         lost = await store.reap(self._plan.job.spec.failure_policy.request_retries, everything=True)
         batches = await store.batches()
-        open_ = sum(not one.progress.complete for one in batches)
+        open_ = sum(not batch.progress.complete for batch in batches)
         if batches:
             ran = f"; {lost} responses go on from their last checkpoint" if lost else ""
             self._display.message(f"going on with {len(batches)} batches, {open_} of them unfinished{ran}")
 
-    async def _start_fleet(self, stack: AsyncExitStack, store: Store, url: str) -> LocalFleet:
-        spec, folder = self._plan.job.spec, self._plan.folder
-        wanted = await _wanted(store, spec.workers.replicas)
-        fleet = LocalFleet(folder.job_file, url, folder.logs_folder, wanted, spec.failure_policy, self._display.message)
-        stack.push_async_callback(fleet.stop, float(spec.workers.grace_period_seconds))
-        await fleet.start()
-        return fleet
-
     async def _until_stopped(
         self, context: JobContext, fleet: LocalFleet, server: "_Server", bound: socket.socket
     ) -> None:
-        tasks = {
-            name: asyncio.create_task(work, name=name)
-            for name, work in {
-                "fleet": fleet.watch(),
-                "api": server.serve(sockets=[bound]),
-                "keeper": control(context),
-                "rest": self._follow_rest(context.store, fleet),
-                "display": self._show(context),
-                "text": _load_text(context),
-                "stop": self._stop.wait(),
-            }.items()
+        work = {
+            "fleet": fleet.watch(),
+            "api": server.serve(sockets=[bound]),
+            "batch controller": control(context),
+            "gpus": self._follow_fleet_spec(context.store, fleet),
+            "display": self._show(context),
+            "text": _load_text(context),
         }
         try:
-            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
-            for name, task in tasks.items():
-                if task.done() and name != "stop":
-                    task.result()
-            self._display.phase("stopping: workers hand back what they run")
+            await self._session.run(
+                fleet,
+                work,
+                end_phase=lambda _: "stopping: workers hand back what they run",
+                close=lambda tasks: _close_server(server, tasks["api"]),
+            )
         finally:
-            await _end(server, tasks["api"])
-            await fleet.stop(float(self._plan.job.spec.workers.grace_period_seconds))
-            for task in tasks.values():
-                task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
             self._display.phase("")
 
     def _started(self, bound: socket.socket) -> None:
@@ -137,22 +108,22 @@ class Serving:
         self._display.phase("waiting for the first worker")
         self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
-    async def _follow_rest(self, store: Store, fleet: LocalFleet) -> None:
-        """Level-triggered: whoever lends the GPUs, or takes them back, writes it into the orders."""
+    async def _follow_fleet_spec(self, store: Store, fleet: LocalFleet) -> None:
+        """Level-triggered: whoever lends the GPUs, or takes them back, writes it into the fleet spec."""
         replicas = self._plan.job.spec.workers.replicas
         while True:
-            wanted = await _wanted(store, replicas)
-            if wanted != fleet.replicas:
-                self._display.message("GPUs lent to the trainer: workers leave" if not wanted else "workers come back")
-                fleet.scale(wanted)
-            await asyncio.sleep(REST_SECONDS)
+            desired = await _desired_replicas(store, replicas)
+            if desired != fleet.replicas:
+                self._display.message("GPUs lent to the trainer: workers leave" if not desired else "workers come back")
+                fleet.scale(desired)
+            await asyncio.sleep(FLEET_SPEC_SECONDS)
 
     async def _show(self, context: JobContext) -> None:
         while True:
             now, job, workers, batches = await asyncio.gather(
                 context.store.now(), get_job(context), get_workers(context), list_batches(context)
             )
-            self._display.show(Standing(now, job, workers.workers, batches.batches))
+            self._display.show(JobSnapshot(now, job, workers.workers, batches.batches))
             await asyncio.sleep(SHOW_SECONDS)
 
 
@@ -184,14 +155,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _end(server: _Server, task: asyncio.Task[Any]) -> None:
-    """Lets answers under way finish, for a moment."""
+async def _close_server(server: _Server, task: asyncio.Task[Any]) -> None:
+    """Gives responses under way a moment to finish."""
     server.should_exit = True
     await asyncio.wait({task}, timeout=2 * FINISH_SECONDS)
 
 
-async def _wanted(store: Store, replicas: int) -> int:
-    """How many workers there should be now."""
+async def _desired_replicas(store: Store, replicas: int) -> int:
+    """How many workers the fleet spec asks for."""
     return 0 if (await store.fleet_spec()).rest == "stop" else replicas
 
 
@@ -214,14 +185,7 @@ def serve_job(plan: ServingPlan, display: ServingDisplay, announce: OnListening,
 
     async def guarded() -> None:
         serving = Serving(plan, display, announce)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _stop_once, serving, loop, number)
+        stop_on_signals(serving.stop)
         await serving.execute(bound)
 
     asyncio.run(guarded())
-
-
-def _stop_once(serving: Serving, loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
-    loop.remove_signal_handler(number)
-    serving.stop()

@@ -1,4 +1,4 @@
-"""What a person sees while a command works: a picture redrawn in a terminal, plain lines everywhere else.
+"""What a person sees while a command works: redrawn in place in a terminal, plain lines everywhere else.
 
 Nothing here may ever harm the work: a closed pipe or a broken terminal only ends the display.
 """
@@ -17,7 +17,7 @@ PLAIN_EVERY_SECONDS = 5.0
 
 
 class Display:
-    """Shows phases, messages and what `body` and `line` of its kinds say of the work itself.
+    """Shows phases, messages and, by `body` and `line` of its subclasses, the work itself.
 
     `live`: redraw in place (a terminal), else a line every few seconds. `tick_seconds` None: nothing is drawn but by
     calls (tests do that).
@@ -63,17 +63,17 @@ class Display:
             elif line := self.line():
                 self._plain(line)
 
-    # ---- what the work is, said by each kind of display
+    # ---- the work, as each subclass shows it
 
     def body(self) -> list[RenderableType]:
-        """The picture; empty while there is nothing to show."""
+        """The content; empty while there is nothing to show."""
         return []
 
     def line(self) -> str:
-        """The same in one line; empty while there is nothing to say."""
+        """The same in one line; empty while there is nothing to show."""
         return ""
 
-    # ---- what the work tells
+    # ---- called by the work
 
     def phase(self, text: str) -> None:
         """A step of the start-up or the end begins; how long it takes is shown beside it. Empty: the work goes on."""
@@ -99,7 +99,7 @@ class Display:
             self._draw()
             self._plain_if_due()
 
-    # ---- drawing; whoever calls holds the lock
+    # ---- drawing; the caller holds the lock
 
     def _tick_on(self) -> None:
         while not self._stop.wait(self._tick_seconds) and not self._broken:
@@ -140,7 +140,7 @@ class Display:
         try:
             act()
         except (OSError, ValueError, SystemExit):
-            # A closed pipe or file: there is nobody left to tell. (rich ends the program on a closed pipe.)
+            # A closed pipe or file: nobody reads any more. (rich ends the program on a closed pipe.)
             self._broken = True
 
     def _picture(self) -> RenderableType:

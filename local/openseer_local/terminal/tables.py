@@ -1,4 +1,4 @@
-"""How a serving job looks in a terminal: its workers, its batches, its weights. Shared by `serve` and the commands."""
+"""Tables of a serving job: its workers, its batches, its weights. Shared by `serve` and the commands."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from rich.text import Text
 from openseer_core.wire.batches import Batch
 from openseer_core.wire.fleet import FleetState, JobStatus, WorkerInfo
 from openseer_core.wire.weights import Transaction
-from openseer_core.worker.draft_metrics import DraftMetrics
+from openseer_core.worker.metrics import WorkerMetrics
 from openseer_driver.report.pace import duration
 from openseer_local.terminal.draft_cells import draft_cell
 
@@ -43,7 +43,7 @@ def job_line(job: JobStatus) -> str:
 
 
 def _fleet(state: FleetState) -> list[str]:
-    """Said only where the GPUs are not openseer's."""
+    """Empty while openseer has the GPUs."""
     if state.state == "awake":
         return []
     waiting = f", waiting for {', '.join(state.waiting_for)}" if state.waiting_for else ""
@@ -51,20 +51,20 @@ def _fleet(state: FleetState) -> list[str]:
 
 
 def workers_table(workers: Sequence[WorkerInfo], rates: Mapping[str, float] | None = None) -> Table:
-    """A row per worker. `rates`: tokens per second, by name. tok/step: what a request gains in a step, with drafts."""
+    """A row per worker. `rates`: tokens per second, by name. tok/step: tokens of a request in a step, with drafts."""
     amount = "tok/s" if rates is not None else "tokens"
     table = _table("worker", "state", "weights", right=("running", "KV", amount, "tok/step"))
     for worker in workers:
-        figures = worker.figures
-        tokens = rates.get(worker.name, 0.0) if rates is not None else int(figures.get("tokens", 0))
+        metrics = WorkerMetrics(worker.figures)
+        tokens = rates.get(worker.name, 0.0) if rates is not None else metrics.tokens
         table.add_row(
             escape(worker.name),
             Text(worker.state, style=STATE_STYLES.get(worker.state, "")),
             escape(worker.version or "–"),
-            f"{worker.inflight}/{figures.get('slots', '–')}",
-            f"{float(figures.get('kv_used', 0.0)):.0%}",
+            f"{worker.inflight}/{metrics.get('slots', '–')}",
+            f"{metrics.kv_used:.0%}",
             f"{tokens:,.0f}",
-            draft_cell(str(figures.get("drafts", "")), DraftMetrics.of(figures)),
+            draft_cell(metrics.speculation, metrics.drafts),
         )
     return table
 
@@ -135,26 +135,26 @@ def batch_facts(batch: Batch) -> Table:
     return table
 
 
-def transaction_line(told: Transaction, now: float | None = None) -> Text:
+def transaction_line(transaction: Transaction, now: float | None = None) -> Text:
     """A transaction in one line. `now`: seconds of the store's clock, to say how long it has gone on."""
-    end = told.finished_at if told.finished_at is not None else now
+    end = transaction.finished_at if transaction.finished_at is not None else now
     parts = [
-        f"weights {told.previous} → {told.version} ({told.mode}): ",
-        (told.phase, STATE_STYLES.get(told.phase, "bold")),
+        f"weights {transaction.previous} → {transaction.version} ({transaction.mode}): ",
+        (transaction.phase, STATE_STYLES.get(transaction.phase, "bold")),
     ]
     if end is not None:
-        parts.append(f", {max(0.0, end - told.started_at):.1f} s")
-    if told.waiting_for and told.phase != "failed":
-        parts.append(f", waiting for {', '.join(told.waiting_for)}")
-    if told.message:
-        parts.append(f", {told.message}")
+        parts.append(f", {max(0.0, end - transaction.started_at):.1f} s")
+    if transaction.waiting_for and transaction.phase != "failed":
+        parts.append(f", waiting for {', '.join(transaction.waiting_for)}")
+    if transaction.message:
+        parts.append(f", {transaction.message}")
     return Text.assemble(*parts)
 
 
-def transaction_table(told: Transaction) -> Table:
+def transaction_table(transaction: Transaction) -> Table:
     """What each worker has confirmed of a transaction."""
     table = _table("worker", "serves", "confirmed", right=("attempt", "prefetch", "load", "canary"))
-    for worker in told.workers:
+    for worker in transaction.workers:
         seconds = worker.seconds
         table.add_row(
             escape(worker.worker),

@@ -25,20 +25,21 @@ from openseer_core.plan.actions import (
     Stamp,
 )
 from openseer_operator.control.observe import STORE_SECRET
-from openseer_operator.control.stores import Stores
-from openseer_operator.kube.api import Api, Json, KubeApiError, KubeConflictError, NotThereError
+from openseer_operator.control.store_poller import StorePoller
+from openseer_operator.kube.api import Api, KubeApiError, KubeConflictError, NotThereError
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.events import Events
 from openseer_operator.kube.rate_limiter import RateLimiter
-from openseer_operator.objects.names import REPLICAS_ANNOTATION, stamp
+from openseer_operator.objects.managed_redis import store_secret, store_stateful_set
+from openseer_operator.objects.names import REPLICAS_ANNOTATION, stamp_annotations
 from openseer_operator.objects.pods import driver_pod, worker_pod
-from openseer_operator.objects.reading import JobRecord, owner_uid
-from openseer_operator.objects.shared import shared_objects, store_secret, store_set
-from openseer_operator.objects.status import wanted_workers
+from openseer_operator.objects.reading import JobRecord, JsonObject, owner_uid
+from openseer_operator.objects.shared import shared_objects
+from openseer_operator.objects.status import last_desired_workers
 from openseer_operator.settings import FINALIZER, OperatorSettings
 
-CALLS_AT_ONCE = 16
+CONCURRENT_CALLS = 16
 """Calls for one job that run at the same time."""
 PASSWORD_BYTES = 24
 
@@ -67,51 +68,57 @@ class Applier:
     """All calls that change anything but a job's status. Raises the first failure of a stage, the whole stage tried."""
 
     def __init__(
-        self, api: Api, cache: Cache, census: Census, stores: Stores, events: Events, settings: OperatorSettings
+        self, api: Api, cache: Cache, census: Census, poller: StorePoller, events: Events, settings: OperatorSettings
     ) -> None:
         self._api = api
         self._cache = cache
         self._census = census
-        self._stores = stores
+        self._poller = poller
         self._events = events
         self._settings = settings
-        self._stamps = RateLimiter(settings.stamps)
+        self._stamp_limiter = RateLimiter(settings.stamps)
 
     async def apply(self, target: ApplyTarget, actions: Sequence[Action]) -> float | None:
-        """Stage after stage; what people are told comes last, whatever fails.
+        """Stage after stage; the events come last, whatever fails.
 
         Returns in how many seconds a stamp that had to wait is due.
         """
         try:
-            await self._found(target, actions)
-            stamps = [one for one in actions if isinstance(one, Stamp)]
-            waits = {one.uid: self._stamps.wait(one.uid, target.now) for one in stamps}
+            await self._apply_prerequisites(target, actions)
+            stamps = [action for action in actions if isinstance(action, Stamp)]
+            waits = {action.uid: self._stamp_limiter.wait(action.uid, target.now) for action in stamps}
             await self._stage(target, actions, CreatePod, self._create_pod)
             await self._stage(target, actions, DeletePod, self._delete_pod)
-            await self._stage(target, [one for one in stamps if not waits[one.uid]], Stamp, self._stamp)
-            await self._leave(target, actions)
+            await self._stage(target, [action for action in stamps if not waits[action.uid]], Stamp, self._stamp)
+            await self._apply_removals(target, actions)
         except NotOursError as error:
             await self._events.announce(target.record, Announce(True, "NameTaken", str(error)))
             raise
         finally:
-            for one in actions:
-                if isinstance(one, Announce):
-                    await self._events.announce(target.record, one)
+            for action in actions:
+                if isinstance(action, Announce):
+                    await self._events.announce(target.record, action)
         return min(filter(None, waits.values()), default=None)
 
     # ---- stages
 
-    async def _found(self, target: ApplyTarget, actions: Sequence[Action]) -> None:
-        """What pods stand on, the Redis last: its set wants its service account and Secret."""
+    async def _apply_prerequisites(self, target: ApplyTarget, actions: Sequence[Action]) -> None:
+        """What pods need, the Redis last: its StatefulSet needs its service account and Secret."""
         await self._stage(target, actions, AddFinalizer, self._add_finalizer)
-        if any(isinstance(one, ApplyShared) for one in actions):
-            bodies = shared_objects(target.job, target.record.uid, self._settings, wanted_workers(target.record.status))
+        if any(isinstance(action, ApplyShared) for action in actions):
+            bodies = shared_objects(
+                target.job, target.record.uid, self._settings, last_desired_workers(target.record.status)
+            )
             await self._stage(target, actions, ApplyShared, partial(self._apply_shared, bodies))
-        await self._stage(target, [one for one in actions if one == ScaleStore(1)], ScaleStore, self._scale_store)
+        await self._stage(
+            target, [action for action in actions if action == ScaleStore(1)], ScaleStore, self._scale_store
+        )
 
-    async def _leave(self, target: ApplyTarget, actions: Sequence[Action]) -> None:
-        """Each rests on those before."""
-        await self._stage(target, [one for one in actions if one == ScaleStore(0)], ScaleStore, self._scale_store)
+    async def _apply_removals(self, target: ApplyTarget, actions: Sequence[Action]) -> None:
+        """Each stage needs those before it."""
+        await self._stage(
+            target, [action for action in actions if action == ScaleStore(0)], ScaleStore, self._scale_store
+        )
         await self._stage(target, actions, DeleteStore, self._delete_store)
         await self._stage(target, actions, Purge, self._purge)
         await self._stage(target, actions, RemoveFinalizer, self._remove_finalizer)
@@ -122,17 +129,17 @@ class Applier:
         target: ApplyTarget,
         actions: Iterable[Action],
         kind: type[A],
-        do: Callable[[ApplyTarget, A], Awaitable[None]],
+        apply_action: Callable[[ApplyTarget, A], Awaitable[None]],
     ) -> None:
-        """All actions of one kind at once."""
-        gate = asyncio.Semaphore(CALLS_AT_ONCE)
+        """All actions of one kind, concurrently."""
+        gate = asyncio.Semaphore(CONCURRENT_CALLS)
 
-        async def one(action: A) -> None:
+        async def run(action: A) -> None:
             async with gate:
-                await do(target, action)
+                await apply_action(target, action)
 
-        wanted = [action for action in actions if isinstance(action, kind)]
-        for outcome in await asyncio.gather(*map(one, wanted), return_exceptions=True):
+        selected = [action for action in actions if isinstance(action, kind)]
+        for outcome in await asyncio.gather(*map(run, selected), return_exceptions=True):
             if outcome is not None:
                 raise outcome
 
@@ -155,7 +162,7 @@ class Applier:
             )
         self._cache.put_pod(await self._create(target, "Pod", body))
 
-    async def _create(self, target: ApplyTarget, kind: str, body: Json) -> Json:
+    async def _create(self, target: ApplyTarget, kind: str, body: JsonObject) -> JsonObject:
         """The object; one of that name that is the job's own already is as good."""
         try:
             return await self._api.create(kind, target.namespace, body)
@@ -176,7 +183,7 @@ class Applier:
             self._cache.put_pod(answer)
 
     async def _stamp(self, target: ApplyTarget, action: Stamp) -> None:
-        body: Json = {"metadata": {"uid": action.uid, "annotations": stamp(action.busy)}}
+        body: JsonObject = {"metadata": {"uid": action.uid, "annotations": stamp_annotations(action.busy)}}
         try:
             self._cache.put_pod(await self._api.merge("Pod", target.namespace, action.name, body))
         except (NotThereError, KubeConflictError):
@@ -184,7 +191,7 @@ class Applier:
 
     # ---- shared objects
 
-    async def _apply_shared(self, bodies: Mapping[str, Json], target: ApplyTarget, action: ApplyShared) -> None:
+    async def _apply_shared(self, bodies: Mapping[str, JsonObject], target: ApplyTarget, action: ApplyShared) -> None:
         if action.key == STORE_SECRET:
             password = secrets.token_urlsafe(PASSWORD_BYTES)
             await self._create(target, "Secret", store_secret(target.job, target.record.uid, password))
@@ -193,7 +200,7 @@ class Applier:
         self._census.put(await self._api.apply(body["kind"], body), body["kind"])
 
     async def _scale_store(self, target: ApplyTarget, action: ScaleStore) -> None:
-        body = store_set(target.job, target.record.uid, self._settings, action.replicas)
+        body = store_stateful_set(target.job, target.record.uid, self._settings, action.replicas)
         body["metadata"]["annotations"][REPLICAS_ANNOTATION] = str(action.replicas)
         self._census.put(await self._api.apply("StatefulSet", body), "StatefulSet")
 
@@ -210,9 +217,9 @@ class Applier:
         await self._set_finalizers(target.record, [*target.record.finalizers, FINALIZER])
 
     async def _remove_finalizer(self, target: ApplyTarget, action: RemoveFinalizer) -> None:
-        await self.release(target.record)
+        await self.remove_finalizer(target.record)
 
-    async def release(self, record: JobRecord) -> None:
+    async def remove_finalizer(self, record: JobRecord) -> None:
         """Takes our finalizer off the job."""
         with suppress(NotThereError):
             await self._set_finalizers(record, [name for name in record.finalizers if name != FINALIZER])
@@ -222,11 +229,11 @@ class Applier:
         key = record.key
         newest = self._cache.job(key) or record
         version = str(newest.version)
-        body: Json = {"metadata": {"uid": newest.uid, "resourceVersion": version, "finalizers": names}}
+        body: JsonObject = {"metadata": {"uid": newest.uid, "resourceVersion": version, "finalizers": names}}
         self._cache.put_job(await self._api.merge("RolloutJob", *key, body))
 
     async def _purge(self, target: ApplyTarget, action: Purge) -> None:
-        await self._stores.purge(target.record.key)
+        await self._poller.purge(target.record.key)
 
     async def _delete_job(self, target: ApplyTarget, action: DeleteJob) -> None:
         with suppress(NotThereError, KubeConflictError):

@@ -16,39 +16,41 @@ from openseer_operator.kube.census import Census
 from openseer_operator.kube.lease import Elector
 
 MOST_LAG_SECONDS = 300.0
-"""A job that waits longer for a look: the loop is stuck, not busy."""
+"""A job that waits longer for its reconcile step: the loop is stuck, not busy."""
 MOST_SILENCE_SECONDS = 120.0
 """An API server that answered nothing for so long: a new process, with new connections, may do better."""
 
-Check = Callable[[], str]
+HealthCheck = Callable[[], str]
 """What is wrong, "" when nothing is."""
 
 
-def checks_of(api: Api, elector: Elector, loop: Loop, census: Census) -> list[Check]:
-    """Of a replica that leads; one that only waits for its turn is well as long as it answers."""
+def health_checks(api: Api, elector: Elector, loop: Loop, census: Census) -> list[HealthCheck]:
+    """Of a replica that leads; one that waits for the lease is healthy as long as it answers."""
 
-    def answered() -> str:
+    def api_answers() -> str:
         silence = time.monotonic() - api.answered_at
         return f"the Kubernetes API has not answered for {silence:.0f} s" if silence > MOST_SILENCE_SECONDS else ""
 
-    def keeps_up() -> str:
+    def loop_keeps_up() -> str:
         return f"a job has waited for {loop.lag:.0f} s" if elector.leads and loop.lag > MOST_LAG_SECONDS else ""
 
-    def hears() -> str:
+    def watch_is_complete() -> str:
         return census.stuck if elector.leads else ""
 
-    return [answered, elector.late, keeps_up, hears]
+    return [api_answers, elector.late, loop_keeps_up, watch_is_complete]
 
 
 @asynccontextmanager
-async def served(port: int, checks: list[Check], ready: Check, registry: CollectorRegistry) -> AsyncGenerator[None]:
+async def serve_http(
+    port: int, checks: list[HealthCheck], ready: HealthCheck, registry: CollectorRegistry
+) -> AsyncGenerator[None]:
     """/healthz: 200 while no check finds anything wrong. /readyz: 200 while `ready` does not. /metrics: Prometheus."""
 
     async def healthz(_: web.Request) -> web.Response:
-        return _answer("; ".join(filter(None, (check() for check in checks))))
+        return _response("; ".join(filter(None, (check() for check in checks))))
 
     async def readyz(_: web.Request) -> web.Response:
-        return _answer(ready())
+        return _response(ready())
 
     async def metrics(_: web.Request) -> web.Response:
         text = await asyncio.to_thread(generate_latest, registry)
@@ -65,5 +67,5 @@ async def served(port: int, checks: list[Check], ready: Check, registry: Collect
         await runner.cleanup()
 
 
-def _answer(problem: str) -> web.Response:
+def _response(problem: str) -> web.Response:
     return web.Response(text=problem or "ok", status=503 if problem else 200)

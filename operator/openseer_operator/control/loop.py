@@ -1,4 +1,4 @@
-"""When each job is looked at: a queue without duplicates, one look per job at a time, back-off, and a timer each."""
+"""When each job is reconciled: a queue without duplicates, one step per job at a time, back-off, and timers."""
 
 import asyncio
 import heapq
@@ -8,15 +8,15 @@ import time
 from collections.abc import Awaitable, Callable
 
 from openseer_core.errors import OpenseerError
-from openseer_operator.objects.reading import Key
+from openseer_operator.objects.reading import JobKey
 
-LOOKS_AT_ONCE = 16
-"""Jobs that are looked at at the same time; a look waits for the API server most of its time."""
-NEW_AT_ONCE = 4
-"""Of these, new jobs. Each wants all its objects made, many at a time: with more jobs at once the API server makes no
+CONCURRENT_RECONCILES = 16
+"""Jobs that are reconciled at the same time; a step waits for the API server most of its time."""
+CONCURRENT_NEW = 4
+"""Of these, new jobs. Each needs all its objects made, many at a time: with more jobs at once the API server makes no
 more objects, but each job waits longer for its own."""
-LOOK_SECONDS = 120.0
-"""A look that takes longer is given up and repeated."""
+RECONCILE_SECONDS = 120.0
+"""A reconcile step that takes longer is cancelled and repeated."""
 FIRST_BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 60.0
 SLACK = 64
@@ -24,58 +24,58 @@ SLACK = 64
 
 log = logging.getLogger(__name__)
 
-Look = Callable[[Key], Awaitable[float | None]]
-"""Looks at one job; returns in how many seconds to look again even if nothing happens, None: not at all."""
-Told = Callable[[float, float, bool], None]
-"""Hears of every look: the seconds that the job waited for it, its own seconds, and whether it failed."""
+Reconcile = Callable[[JobKey], Awaitable[float | None]]
+"""Reconciles one job; returns in how many seconds to do so again even if nothing happens, None: not at all."""
+ReportReconcile = Callable[[float, float, bool], None]
+"""Called after every reconcile step: the seconds that the job waited for it, its own seconds, and whether it failed."""
 
-IsNew = Callable[[Key], bool]
+IsNew = Callable[[JobKey], bool]
 """Whether nothing was done for the job yet."""
 
 
 class Loop:
     """Nothing that happens to one job costs time that grows with the number of jobs."""
 
-    def __init__(self, look: Look, told: Told, is_new: IsNew = lambda _: False) -> None:
-        self._look = look
-        self._told = told
+    def __init__(self, reconcile: Reconcile, report: ReportReconcile, is_new: IsNew = lambda _: False) -> None:
+        self._reconcile = reconcile
+        self._report = report
         self._is_new = is_new
-        self._waiting: dict[Key, float] = {}  # in order of arrival, and since when
-        self._new: dict[Key, float] = {}  # the same, of new jobs
-        self._new_running: set[Key] = set()
-        self._running: dict[Key, float] = {}
-        self._again: dict[Key, float] = {}  # asked for while a look runs
-        self._failures: dict[Key, int] = {}
-        self._due: dict[Key, float] = {}
-        self._timers: list[tuple[float, Key]] = []
+        self._waiting: dict[JobKey, float] = {}  # in order of arrival, and since when
+        self._new: dict[JobKey, float] = {}  # the same, of new jobs
+        self._new_running: set[JobKey] = set()
+        self._running: dict[JobKey, float] = {}
+        self._requested: dict[JobKey, float] = {}  # requested while a step runs
+        self._failures: dict[JobKey, int] = {}
+        self._due: dict[JobKey, float] = {}
+        self._timers: list[tuple[float, JobKey]] = []
         self._arrived = asyncio.Event()
         self._sooner = asyncio.Event()  # another timer became the earliest
         self._stopping = False
 
-    # ---- what others ask
+    # ---- requests
 
-    def add(self, key: Key) -> None:
-        """Asks for a look as soon as may be."""
+    def add(self, key: JobKey) -> None:
+        """Requests a reconcile step as soon as possible."""
         if key in self._running:
-            self._again.setdefault(key, time.monotonic())
+            self._requested.setdefault(key, time.monotonic())
         else:
             self._queue(key).setdefault(key, time.monotonic())
             self._arrived.set()
 
-    def forget(self, key: Key) -> None:
-        """The job is gone; only what is asked for from now on counts."""
-        for asked in (self._waiting, self._new, self._again, self._due):
-            asked.pop(key, None)
+    def forget(self, key: JobKey) -> None:
+        """The job is gone; only what is requested from now on counts."""
+        for times in (self._waiting, self._new, self._requested, self._due):
+            times.pop(key, None)
         self._failures.pop(key, None)
 
     @property
     def depth(self) -> int:
-        """Jobs that wait for a look."""
+        """Jobs that wait for a reconcile step."""
         return len(self._waiting) + len(self._new)
 
     @property
     def lag(self) -> float:
-        """Seconds that the oldest wait, or the longest look, has lasted."""
+        """Seconds that the oldest wait, or the longest step, has lasted."""
         now = time.monotonic()
         oldest = (next(iter(queue.values()), now) for queue in (self._waiting, self._new))
         return now - min(*oldest, *list(self._running.values()), now)
@@ -88,21 +88,21 @@ class Loop:
     # ---- running
 
     async def run(self) -> None:
-        """Until `stop`: looks and timers."""
+        """Until `stop`: reconcile steps and timers."""
         async with asyncio.TaskGroup() as group:
-            timers = group.create_task(self._ring())
-            lookers = [group.create_task(self._work()) for _ in range(LOOKS_AT_ONCE)]
-            await asyncio.wait(lookers)
+            timers = group.create_task(self._run_timers())
+            workers = [group.create_task(self._run_worker()) for _ in range(CONCURRENT_RECONCILES)]
+            await asyncio.wait(workers)
             timers.cancel()
 
     def stop(self) -> None:
-        """No look begins any more; `run` returns when those that run are over."""
+        """No step begins any more; `run` returns when those that run are over."""
         self._stopping = True
         self._arrived.set()
 
-    async def _work(self) -> None:
+    async def _run_worker(self) -> None:
         while not self._stopping:
-            queue = self._waiting or (self._new if len(self._new_running) < NEW_AT_ONCE else None)
+            queue = self._waiting or (self._new if len(self._new_running) < CONCURRENT_NEW else None)
             if not queue:
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -110,48 +110,48 @@ class Loop:
             key = next(iter(queue))
             if queue is self._new:
                 self._new_running.add(key)
-            await self._one(key, queue.pop(key))
+            await self._run_job(key, queue.pop(key))
             if key in self._new_running:
                 self._new_running.discard(key)
                 self._arrived.set()
 
-    def _queue(self, key: Key) -> dict[Key, float]:
+    def _queue(self, key: JobKey) -> dict[JobKey, float]:
         """Jobs that run come before those that are still to begin, however many of these come at once."""
         return self._new if self._is_new(key) else self._waiting
 
-    async def _one(self, key: Key, asked_at: float) -> None:
+    async def _run_job(self, key: JobKey, requested_at: float) -> None:
         self._running[key] = start = time.monotonic()
         self._due.pop(key, None)
         failed = True
         try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                delay = await self._look(key)
+            async with asyncio.timeout(RECONCILE_SECONDS):
+                delay = await self._reconcile(key)
             failed = False
             self._failures.pop(key, None)
         except (OpenseerError, TimeoutError) as error:
             delay = self._backoff(key)
             log.warning("%s/%s: %s; again in %.1f s", *key, str(error) or "no answer in time", delay)
-        except Exception:  # one job that cannot be handled must not take the others along
+        except Exception:  # one job that cannot be handled must not stop the others
             delay = self._backoff(key)
             log.exception("%s/%s: this look failed; again in %.1f s", *key, delay)
         finally:
             del self._running[key]
-            self._told(start - asked_at, time.monotonic() - start, failed)
-        asked = self._again.pop(key, None)
-        if asked is not None and not failed:
-            self._queue(key)[key] = asked
+            self._report(start - requested_at, time.monotonic() - start, failed)
+        requested = self._requested.pop(key, None)
+        if requested is not None and not failed:
+            self._queue(key)[key] = requested
             self._arrived.set()
         elif delay is not None:
-            self._set(key, delay)
+            self._set_timer(key, delay)
 
-    def _backoff(self, key: Key) -> float:
+    def _backoff(self, key: JobKey) -> float:
         count = self._failures[key] = self._failures.get(key, 0) + 1
         most = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(count - 1, 30), MOST_BACKOFF_SECONDS)
         return most * random.uniform(0.5, 1.0)
 
     # ---- timers
 
-    def _set(self, key: Key, delay: float) -> None:
+    def _set_timer(self, key: JobKey, delay: float) -> None:
         at = self._due[key] = time.monotonic() + max(0.0, delay)
         heapq.heappush(self._timers, (at, key))
         if len(self._timers) > 2 * len(self._due) + SLACK:
@@ -160,10 +160,10 @@ class Loop:
         if self._timers[0] == (at, key):
             self._sooner.set()
 
-    async def _ring(self) -> None:
+    async def _run_timers(self) -> None:
         while True:
             self._sooner.clear()
-            while self._timers and (self._timers[0][0] <= time.monotonic() or self._outdated()):
+            while self._timers and (self._timers[0][0] <= time.monotonic() or self._first_is_outdated()):
                 at, key = heapq.heappop(self._timers)
                 if self._due.get(key) == at:
                     del self._due[key]
@@ -175,6 +175,6 @@ class Loop:
             except TimeoutError:
                 continue
 
-    def _outdated(self) -> bool:
+    def _first_is_outdated(self) -> bool:
         at, key = self._timers[0]
         return self._due.get(key) != at

@@ -1,26 +1,26 @@
-"""What Prometheus reads. Figures of jobs are made when they are asked for, and go with the job."""
+"""What Prometheus reads. The metrics of jobs are made when they are collected, and go with the job."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client import Counter as Count
+from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from openseer_core.queue.messages import BatchProgress
-from openseer_operator.objects.reading import Key
+from openseer_operator.objects.reading import JobKey
 
-LOOK_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+RECONCILE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds."""
-WAIT_BUCKETS = (*LOOK_BUCKETS, 60.0, 120.0, 300.0, 600.0, 1200.0)
+WAIT_BUCKETS = (*RECONCILE_BUCKETS, 60.0, 120.0, 300.0, 600.0, 1200.0)
 """Seconds. Of many jobs that come at once, the last waits long."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobMetrics:
-    """Of one job. `inflight`: requests that workers hold; `tokens`: generated so far, also in batches that are gone."""
+    """Of one job. `inflight`: requests that workers run; `tokens`: generated so far, also in batches that are gone."""
 
     progress: BatchProgress
     workers: Mapping[str, int | str]
@@ -34,10 +34,10 @@ class JobMetrics:
 
 
 @dataclass(slots=True)
-class Board:
-    """What is known right now, filled by those who know it. `lag` and `depth` are those of the loop."""
+class OperatorState:
+    """What the metrics are made from, filled by the operator's other parts. `lag` and `depth` are those of the loop."""
 
-    jobs: dict[Key, JobMetrics] = field(default_factory=dict[Key, JobMetrics])
+    jobs: dict[JobKey, JobMetrics] = field(default_factory=dict[JobKey, JobMetrics])
     calls: Counter[tuple[str, str, int]] = field(default_factory=Counter[tuple[str, str, int]])
     leads: Callable[[], bool] = lambda: False
     depth: Callable[[], float] = lambda: 0.0
@@ -45,12 +45,15 @@ class Board:
 
 
 class Metrics:
-    """The registry, and what the loop tells it."""
+    """The registry, and what the loop reports to it."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, state: OperatorState) -> None:
         self.registry = CollectorRegistry()
         self._seconds = Histogram(
-            "openseer_reconcile_seconds", "Duration of a look at one job", buckets=LOOK_BUCKETS, registry=self.registry
+            "openseer_reconcile_seconds",
+            "Duration of a look at one job",
+            buckets=RECONCILE_BUCKETS,
+            registry=self.registry,
         )
         self._waits = Histogram(
             "openseer_reconcile_wait_seconds",
@@ -58,24 +61,24 @@ class Metrics:
             buckets=WAIT_BUCKETS,
             registry=self.registry,
         )
-        self._failures = Count(
+        self._failures = PrometheusCounter(
             "openseer_reconcile_errors", "Looks that failed and are repeated", registry=self.registry
         )
-        self.registry.register(_Reader(board))
+        self.registry.register(_JobCollector(state))
 
-    def looked(self, waited: float, seconds: float, failed: bool) -> None:
-        """After every look."""
-        self._waits.observe(waited)
+    def reconciled(self, wait: float, seconds: float, failed: bool) -> None:
+        """After every reconcile step."""
+        self._waits.observe(wait)
         self._seconds.observe(seconds)
         if failed:
             self._failures.inc()
 
 
-class _Reader(Collector):
+class _JobCollector(Collector):
     """Runs in a thread of its own: what it reads, it copies first."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, state: OperatorState) -> None:
+        self._state = state
 
     def collect(self) -> Iterable[Metric]:
         yield from self._operator()
@@ -84,33 +87,33 @@ class _Reader(Collector):
         yield self._workers()
 
     def _operator(self) -> Iterable[Metric]:
-        board = self._board
-        yield GaugeMetricFamily("openseer_operator_leader", "1 while this replica leads", value=float(board.leads()))
-        yield GaugeMetricFamily("openseer_operator_queue", "Jobs that wait for a look", value=board.depth())
-        yield GaugeMetricFamily("openseer_operator_lag_seconds", "Age of the oldest wait or look", value=board.lag())
-        yield GaugeMetricFamily("openseer_operator_jobs", "Jobs that are looked after", value=len(board.jobs))
+        state = self._state
+        yield GaugeMetricFamily("openseer_operator_leader", "1 while this replica leads", value=float(state.leads()))
+        yield GaugeMetricFamily("openseer_operator_queue", "Jobs that wait for a look", value=state.depth())
+        yield GaugeMetricFamily("openseer_operator_lag_seconds", "Age of the oldest wait or look", value=state.lag())
+        yield GaugeMetricFamily("openseer_operator_jobs", "Jobs that are looked after", value=len(state.jobs))
         calls = CounterMetricFamily(
             "openseer_operator_api_calls",
             "Calls to the Kubernetes API, beside watches; code 0: no answer",
             labels=("verb", "kind", "code"),
         )
-        for (verb, kind, code), count in list(board.calls.items()):
+        for (verb, kind, code), count in list(state.calls.items()):
             calls.add_metric((verb, kind, str(code)), count)
         yield calls
 
     def _requests(self) -> Iterable[Metric]:
         requests = _gauge("requests", "Requests of the batch, by what became of them", "state")
         queued = _gauge("queue_depth", "Requests that wait for a worker")
-        for key, figures in list(self._board.jobs.items()):
-            counts = figures.progress
+        for key, metrics in list(self._state.jobs.items()):
+            counts = metrics.progress
             for state, count in (
                 ("ok", counts.ok),
                 ("aborted", counts.aborted),
                 ("failed", counts.infra_failed),
-                ("unfinished", figures.unfinished),
+                ("unfinished", metrics.unfinished),
             ):
                 requests.add_metric((*key, state), count)
-            queued.add_metric(key, max(0, figures.unfinished - figures.inflight))
+            queued.add_metric(key, max(0, metrics.unfinished - metrics.inflight))
         yield requests
         yield queued
 
@@ -118,22 +121,22 @@ class _Reader(Collector):
         tokens = CounterMetricFamily("openseer_job_tokens", "Tokens generated so far", labels=("namespace", "job"))
         speed = _gauge("tokens_per_second", "Tokens generated per second of late")
         backlog = _gauge("backlog_tokens", "Estimate of tokens to come: unfinished requests at the mean length so far")
-        for key, figures in list(self._board.jobs.items()):
-            counts = figures.progress
-            tokens.add_metric(key, figures.tokens)
-            if figures.tokens_per_second is not None:
-                speed.add_metric(key, figures.tokens_per_second)
+        for key, metrics in list(self._state.jobs.items()):
+            counts = metrics.progress
+            tokens.add_metric(key, metrics.tokens)
+            if metrics.tokens_per_second is not None:
+                speed.add_metric(key, metrics.tokens_per_second)
             if counts.closed:
-                backlog.add_metric(key, figures.unfinished * counts.tokens / counts.closed)
+                backlog.add_metric(key, metrics.unfinished * counts.tokens / counts.closed)
         yield tokens
         yield speed
         yield backlog
 
     def _workers(self) -> Metric:
         workers = _gauge("workers", "Workers, by state", "state")
-        for key, figures in list(self._board.jobs.items()):
+        for key, metrics in list(self._state.jobs.items()):
             for state in ("desired", "current", "ready", "busy"):
-                workers.add_metric((*key, state), float(figures.workers[state]))
+                workers.add_metric((*key, state), float(metrics.workers[state]))
         return workers
 
 

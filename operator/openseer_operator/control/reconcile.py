@@ -1,4 +1,4 @@
-"""One look at one job: observe, plan, write down what must not be forgotten, act."""
+"""One reconcile step of one job: observe, plan, write the memory, act."""
 
 import time
 from collections.abc import Mapping
@@ -12,64 +12,64 @@ from openseer_core.plan.observation import Memory
 from openseer_core.plan.plan import plan
 from openseer_core.queue.messages import BatchProgress
 from openseer_operator.control.apply import Applier, ApplyTarget
-from openseer_operator.control.metrics import Board, JobMetrics
+from openseer_operator.control.metrics import JobMetrics, OperatorState
 from openseer_operator.control.observe import Observer
-from openseer_operator.control.stores import Stores
-from openseer_operator.kube.api import Api, Json, NotThereError
+from openseer_operator.control.store_poller import StorePoller
+from openseer_operator.kube.api import Api, NotThereError
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.rate_limiter import RateLimiter
-from openseer_operator.objects.reading import JobRecord, Key
-from openseer_operator.objects.status import Facts, memory_of, refused, status_of, urgent
+from openseer_operator.objects.reading import JobKey, JobRecord, JsonObject
+from openseer_operator.objects.status import StatusDetails, is_urgent, memory_of, refused_status, status_of
 from openseer_operator.settings import FINALIZER, OperatorSettings
 
-AGAIN_SECONDS = 0.1
-"""A job that asked for something is looked at again so soon, for what follows from it; then ever later …"""
-MOST_AGAIN_SECONDS = 30.0
-"""… up to this, while each look asks for something."""
+REQUEUE_SECONDS = 0.1
+"""A job whose plan had actions is reconciled again so soon, for what follows from them; then ever later …"""
+MOST_REQUEUE_SECONDS = 30.0
+"""… up to this, while each plan has actions."""
 SETTLING_SECONDS = 1.0
-"""Until a store that was not asked yet has had time to answer, nothing is said of it."""
+"""Until a store that was not asked yet has had time to answer, nothing is reported of it."""
 PROGRESS_SECONDS = 10.0
 """Between two writes of one job's progress."""
-STILL_SECONDS = 60.0
+ESTIMATES_SECONDS = 60.0
 """The same, while nothing but estimates changes."""
 PROGRESS_SHARE = 0.5
 """Of all status writes, so much may go to progress."""
 
 
 class Reconciler:
-    """`look` is what the loop calls; nobody else changes anything in the cluster."""
+    """`reconcile` is what the loop calls; nothing else changes anything in the cluster."""
 
     def __init__(
         self,
         api: Api,
         cache: Cache,
         census: Census,
-        stores: Stores,
+        poller: StorePoller,
         observer: Observer,
         applier: Applier,
-        board: Board,
+        state: OperatorState,
         settings: OperatorSettings,
     ) -> None:
         self._api = api
         self._cache = cache
         self._census = census
-        self._stores = stores
+        self._poller = poller
         self._observer = observer
         self._applier = applier
-        self._board = board
+        self._state = state
         self._settings = settings
-        self._turns = RateLimiter(settings.status_writes)
-        self._written: dict[Key, float] = {}
-        self._streaks: dict[Key, int] = {}
+        self._status_limiter = RateLimiter(settings.status_writes)
+        self._written_at: dict[JobKey, float] = {}
+        self._streaks: dict[JobKey, int] = {}
 
-    def is_new(self, key: Key) -> bool:
+    def is_new(self, key: JobKey) -> bool:
         """Whether nothing was done for the job yet."""
         record = self._cache.job(key)
         return record is not None and not record.status
 
-    async def look(self, key: Key) -> float | None:
-        """In how many seconds to look again even if nothing happens. Raises OpenseerError for what may pass."""
+    async def reconcile(self, key: JobKey) -> float | None:
+        """In how many seconds to reconcile again even if nothing happens. Raises OpenseerError for what may pass."""
         record = self._cache.job(key)
         if record is None:
             self._forget(key)
@@ -78,42 +78,42 @@ class Reconciler:
             problems = self._observer.problems(record)
             if problems or record.job is None:
                 return await self._refuse(record, problems)
-            return await self._pursue(record, record.job)
+            return await self._reconcile_job(record, record.job)
         except NotThereError:
             if self._cache.job(key) is None:  # deleted meanwhile: nothing is left to be done
-                return AGAIN_SECONDS
+                return REQUEUE_SECONDS
             raise
 
-    async def _pursue(self, record: JobRecord, job: RolloutJob) -> float | None:
+    async def _reconcile_job(self, record: JobRecord, job: RolloutJob) -> float | None:
         self._follow_store(record, job)
         now = time.time()
-        seen = self._observer.observe(record, now)
-        decided = plan(seen)
+        observation = self._observer.observe(record, now)
+        decided = plan(observation)
         image = job.spec.image or record.status.get("image") or self._settings.worker_image
-        facts = Facts(record.generation, image, self._stores.tokens_per_second(record.key))
-        status = status_of(seen, decided, facts, record.status)
-        self._board.jobs[record.key] = JobMetrics(
-            seen.progress,
+        details = StatusDetails(record.generation, image, self._poller.tokens_per_second(record.key))
+        status = status_of(observation, decided, details, record.status)
+        self._state.jobs[record.key] = JobMetrics(
+            observation.progress,
             status["workers"],
-            self._stores.inflight(record.key),
-            facts.tokens_per_second,
-            self._stores.tokens(record.key) if job.spec.mode == "serve" else seen.progress.tokens,
+            self._poller.inflight(record.key),
+            details.tokens_per_second,
+            self._poller.tokens(record.key) if job.spec.mode == "serve" else observation.progress.tokens,
         )
         wait = None if record.deleting_since is not None else await self._write(record, status, now)
         due = await self._applier.apply(ApplyTarget(record, job, image, now), decided.actions)
         acted = any(not isinstance(action, Announce) for action in decided.actions)
-        again = self._again(record.key, acted)
-        refresh = self._interval if seen.store is not None else None
+        requeue = self._requeue_delay(record.key, acted)
+        refresh = self._interval if observation.store is not None else None
         wake = decided.wake_at - now if decided.wake_at is not None else None
-        return min((one for one in (wait, due, again, wake, refresh) if one is not None), default=None)
+        return min((delay for delay in (wait, due, requeue, wake, refresh) if delay is not None), default=None)
 
-    def _again(self, key: Key, acted: bool) -> float | None:
-        """What was done may call for more, but a plan that asks for the same for ever must not keep us busy."""
+    def _requeue_delay(self, key: JobKey, acted: bool) -> float | None:
+        """What was done may call for more, but a plan that never comes to rest must not keep the operator busy."""
         if not acted:
             self._streaks.pop(key, None)
             return None
         streak = self._streaks[key] = self._streaks.get(key, 0) + 1
-        return min(AGAIN_SECONDS * 2.0 ** min(streak - 1, 20), MOST_AGAIN_SECONDS)
+        return min(REQUEUE_SECONDS * 2.0 ** min(streak - 1, 20), MOST_REQUEUE_SECONDS)
 
     def _follow_store(self, record: JobRecord, job: RolloutJob) -> None:
         """Reads the store of a job that is not over; a managed one only once its pod takes connections."""
@@ -123,75 +123,75 @@ class Reconciler:
         if needed and manages_store(job):
             needed = any(pod.ready for pod in self._cache.store_pods(record.key))
         if needed:
-            self._stores.watch(record)
+            self._poller.watch(record)
         else:
-            self._stores.leave(record.key)
+            self._poller.unwatch(record.key)
 
     # ---- status
 
-    async def _write(self, record: JobRecord, status: Json, now: float) -> float | None:
-        """What actions rest on is written at once, what people read in turn. Returns seconds until its turn."""
+    async def _write(self, record: JobRecord, status: JsonObject, now: float) -> float | None:
+        """What actions rely on is written at once, what people read is rate-limited. Returns the seconds to wait."""
         if status == record.status:
             return None
-        if _kept(status) != _kept(record.status):
-            await self._put(record, status, now)
+        if _essential(status) != _essential(record.status):
+            await self._apply_status(record, status, now)
             return None
-        if self._stores.settling(record.key):
+        if self._poller.settling(record.key):
             return SETTLING_SECONDS
-        if not urgent(status, record.status):
+        if not is_urgent(status, record.status):
             still = _counts(status) == _counts(record.status)
-            pause = max(self._interval, STILL_SECONDS) if still else self._interval
-            left = self._written.setdefault(record.key, now) + pause - now
+            pause = max(self._interval, ESTIMATES_SECONDS) if still else self._interval
+            left = self._written_at.setdefault(record.key, now) + pause - now
             if left > 0:
                 return left
-        wait = self._turns.wait(record.uid, now)
+        wait = self._status_limiter.wait(record.uid, now)
         if not wait:
-            await self._put(record, status, now)
+            await self._apply_status(record, status, now)
             return None
         return wait
 
     @property
     def _interval(self) -> float:
         """Seconds between two writes of one job's progress: the longer the more jobs there are."""
-        return max(PROGRESS_SECONDS, len(self._stores) / (PROGRESS_SHARE * self._settings.status_writes))
+        return max(PROGRESS_SECONDS, len(self._poller) / (PROGRESS_SHARE * self._settings.status_writes))
 
-    async def _put(self, record: JobRecord, status: Json, now: float) -> None:
+    async def _apply_status(self, record: JobRecord, status: JsonObject, now: float) -> None:
         namespace, name = record.key
-        body: Json = {
+        body: JsonObject = {
             "apiVersion": API_VERSION,
             "kind": KIND,
             "metadata": {"namespace": namespace, "name": name, "uid": record.uid},
             "status": status,
         }
         self._cache.put_job(await self._api.apply("RolloutJob", body, "status"))
-        self._written[record.key] = now
+        self._written_at[record.key] = now
 
     async def _refuse(self, record: JobRecord, problems: str) -> float | None:
-        """Says why nothing is done; what runs goes on. A deleted job is let go: its store is no longer known."""
+        """Says why nothing is done; what runs goes on. A deleted job loses its finalizer: its store is unknown."""
         if record.deleting_since is not None:
             if FINALIZER in record.finalizers:
-                await self._applier.release(record)
+                await self._applier.remove_finalizer(record)
             return None
         now = time.time()
-        status = refused(problems, record.generation, record.status, now)
+        status = refused_status(problems, record.generation, record.status, now)
         if status == record.status:
             return None
-        wait = self._turns.wait(record.uid, now)
+        wait = self._status_limiter.wait(record.uid, now)
         if wait:
             return wait
-        await self._put(record, status, now)
+        await self._apply_status(record, status, now)
         return None
 
-    def _forget(self, key: Key) -> None:
-        self._stores.leave(key)
+    def _forget(self, key: JobKey) -> None:
+        self._poller.unwatch(key)
         self._observer.forget(key)
         self._census.forget(key)
-        self._board.jobs.pop(key, None)
-        self._written.pop(key, None)
+        self._state.jobs.pop(key, None)
+        self._written_at.pop(key, None)
         self._streaks.pop(key, None)
 
 
-def _kept(status: Mapping[str, Any]) -> tuple[Memory, str]:
+def _essential(status: Mapping[str, Any]) -> tuple[Memory, str]:
     """What of a status the operator relies on, all but counts that can be read again."""
     return replace(memory_of(status), progress=BatchProgress()), status.get("image", "")
 

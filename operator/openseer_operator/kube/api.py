@@ -1,7 +1,5 @@
 """Calls to the Kubernetes API: few verbs, a table of kinds, errors that say whether a repeat may help."""
 
-# The client's generated code is typed in part.
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 import json
 import os
 import time
@@ -16,9 +14,8 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from openseer_core.errors import InputError, OpenseerError
+from openseer_operator.objects.reading import JsonObject
 from openseer_operator.settings import FIELD_MANAGER
-
-Json = dict[str, Any]
 
 CONNECT_SECONDS = 5.0
 """Longest wait for a connection to the API server."""
@@ -31,7 +28,7 @@ PAGE_OBJECTS = 500
 CONNECTIONS = 64
 """Most connections to the API server, beside those that watch."""
 LONGEST_ERROR = 500
-"""Characters of a server's refusal that are shown."""
+"""Characters of a server's error message that are shown."""
 
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _APPLY = "application/apply-patch+yaml"
@@ -117,40 +114,40 @@ class Api:
 
     # ---- one object; each call raises KubeApiError or one of its kinds
 
-    async def get(self, kind: str, namespace: str | None, name: str) -> Json:
+    async def get(self, kind: str, namespace: str | None, name: str) -> JsonObject:
         return await self._call("GET", kind, RESOURCES[kind].path(namespace, name))
 
-    async def create(self, kind: str, namespace: str | None, body: Json) -> Json:
+    async def create(self, kind: str, namespace: str | None, body: JsonObject) -> JsonObject:
         """Raises KubeConflictError when the name is taken."""
         query = [("fieldManager", FIELD_MANAGER)]
         return await self._call("POST", kind, RESOURCES[kind].path(namespace), query=query, body=body)
 
-    async def replace(self, kind: str, namespace: str | None, body: Json) -> Json:
+    async def replace(self, kind: str, namespace: str | None, body: JsonObject) -> JsonObject:
         """Raises KubeConflictError when the body's resourceVersion is not the newest."""
         path = RESOURCES[kind].path(namespace, body["metadata"]["name"])
         return await self._call("PUT", kind, path, query=[("fieldManager", FIELD_MANAGER)], body=body)
 
-    async def apply(self, kind: str, body: Json, sub: str = "") -> Json:
+    async def apply(self, kind: str, body: JsonObject, sub: str = "") -> JsonObject:
         """Server-side apply: our fields become what `body` says, those it no longer names are given up."""
         meta = body["metadata"]
         path = RESOURCES[kind].path(meta.get("namespace"), meta["name"], sub)
         query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
         return await self._call("PATCH", kind, path, query=query, body=body, content=_APPLY)
 
-    async def merge(self, kind: str, namespace: str | None, name: str, body: Json) -> Json:
+    async def merge(self, kind: str, namespace: str | None, name: str, body: JsonObject) -> JsonObject:
         """A merge patch: maps are merged, null takes away, lists are replaced."""
         path = RESOURCES[kind].path(namespace, name)
         query = [("fieldManager", FIELD_MANAGER)]
         return await self._call("PATCH", kind, path, query=query, body=body, content=_MERGE)
 
-    async def set_condition(self, kind: str, name: str, condition: Json) -> Json:
+    async def set_condition(self, kind: str, name: str, condition: JsonObject) -> JsonObject:
         """One condition of a cluster-wide object's status, the others left alone."""
         path = RESOURCES[kind].path(None, name, "status")
         return await self._call("PATCH", kind, path, body={"status": {"conditions": [condition]}}, content=_STRATEGIC)
 
-    async def delete(self, kind: str, namespace: str, name: str, uid: str = "", *, at_once: bool = False) -> Json:
-        """`uid`: only this very object. `at_once`: without the grace period and without the node's word."""
-        body: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+    async def delete(self, kind: str, namespace: str, name: str, uid: str = "", *, at_once: bool = False) -> JsonObject:
+        """`uid`: only this very object. `at_once`: without the grace period and without waiting for the node."""
+        body: JsonObject = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         if uid:
             body["preconditions"] = {"uid": uid}
         if at_once:
@@ -161,19 +158,19 @@ class Api:
 
     async def pages(
         self, kind: str, namespaces: Sequence[str], selector: str = "", *, metadata_only: bool = False
-    ) -> AsyncIterator[list[Json]]:
+    ) -> AsyncIterator[list[JsonObject]]:
         """All objects of a kind, page by page; `namespaces` empty: of the whole cluster."""
         for namespace in namespaces or (None,):
             query = [("limit", str(PAGE_OBJECTS)), *([("labelSelector", selector)] if selector else [])]
-            proceed = ""
+            continue_token = ""
             while True:
-                more = [("continue", proceed)] if proceed else []
+                more = [("continue", continue_token)] if continue_token else []
                 accept = _METADATA_ONLY if metadata_only else "application/json"
                 path = RESOURCES[kind].path(namespace)
                 page = await self._call("LIST", kind, path, query=[*query, *more], accept=accept, seconds=PAGE_SECONDS)
                 yield page.get("items") or []
-                proceed = page["metadata"].get("continue", "")
-                if not proceed:
+                continue_token = page["metadata"].get("continue", "")
+                if not continue_token:
                     break
 
     # ---- the call itself
@@ -185,11 +182,11 @@ class Api:
         path: str,
         *,
         query: Sequence[tuple[str, str]] = (),
-        body: Json | None = None,
+        body: JsonObject | None = None,
         content: str = "application/json",
         accept: str = "application/json",
         seconds: float = CALL_SECONDS,
-    ) -> Json:
+    ) -> JsonObject:
         method = "GET" if verb == "LIST" else verb
         headers = {"Accept": accept, "Content-Type": content}
         status = 0
@@ -202,22 +199,22 @@ class Api:
             status = response.status
             data = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            words = str(error) or type(error).__name__
-            raise KubeApiError(f"{verb} {path}: the Kubernetes API did not answer: {words}") from None
+            reason = str(error) or type(error).__name__
+            raise KubeApiError(f"{verb} {path}: the Kubernetes API did not answer: {reason}") from None
         finally:
             self.calls[verb, kind, status] += 1
         self.answered_at = time.monotonic()
         if status >= 400:
-            raise _refusal(status, f"{verb} {path}", data)
+            raise _error_of(status, f"{verb} {path}", data)
         return json.loads(data)
 
 
-def _refusal(status: int, what: str, data: bytes) -> KubeApiError:
+def _error_of(status: int, call: str, data: bytes) -> KubeApiError:
     try:
-        words = str(json.loads(data).get("message", ""))
+        message = str(json.loads(data).get("message", ""))
     except (ValueError, AttributeError):
-        words = data.decode(errors="replace")
-    text = f"{what}: {status} {words[:LONGEST_ERROR]}"
+        message = data.decode(errors="replace")
+    text = f"{call}: {status} {message[:LONGEST_ERROR]}"
     if status in (404, 410):
         return NotThereError(text, status)
     return KubeConflictError(text, status) if status == 409 else KubeApiError(text, status)

@@ -7,8 +7,8 @@ from typing import Any
 from openseer_core.plan.observation import Pod
 from openseer_operator.objects.reading import (
     STORE_ROLE,
+    JobKey,
     JobRecord,
-    Key,
     PodRecord,
     job_key,
     read_job,
@@ -16,7 +16,7 @@ from openseer_operator.objects.reading import (
     version_of,
 )
 
-MOST_BURIED = 8192
+MOST_DELETED_UIDS = 8192
 """uids remembered of objects that are gone, so that a late answer does not bring them back."""
 
 
@@ -24,51 +24,51 @@ class Cache:
     """Never replaces newer by older. `put_…` and `drop_…` return the job's key when they changed what is known."""
 
     def __init__(self) -> None:
-        self._jobs: dict[Key, JobRecord] = {}
-        self._pods: dict[Key, dict[str, PodRecord]] = {}
-        self._buried: OrderedDict[str, None] = OrderedDict()
+        self._jobs: dict[JobKey, JobRecord] = {}
+        self._pods: dict[JobKey, dict[str, PodRecord]] = {}
+        self._deleted_uids: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def job(self, key: Key) -> JobRecord | None:
+    def job(self, key: JobKey) -> JobRecord | None:
         return self._jobs.get(key)
 
-    def keys(self) -> Collection[Key]:
+    def keys(self) -> Collection[JobKey]:
         """Of the jobs there are."""
         return self._jobs.keys()
 
-    def pods(self, key: Key) -> Iterator[PodRecord]:
+    def pods(self, key: JobKey) -> Iterator[PodRecord]:
         """All pods with the job's label, those of an earlier job of the same name included."""
         yield from self._pods.get(key, {}).values()
 
     def pods_of(self, job: JobRecord) -> tuple[Pod, ...]:
         """The job's own workers and driver."""
-        return tuple(one.pod for one in self.pods(job.key) if one.owner == job.uid)
+        return tuple(record.pod for record in self.pods(job.key) if record.owner == job.uid)
 
-    def store_pods(self, key: Key) -> list[Pod]:
+    def store_pods(self, key: JobKey) -> list[Pod]:
         """Of the job's managed Redis."""
-        return [one.pod for one in self.pods(key) if one.role == STORE_ROLE]
+        return [record.pod for record in self.pods(key) if record.role == STORE_ROLE]
 
-    def put_job(self, raw: Mapping[str, Any]) -> Key | None:
+    def put_job(self, raw: Mapping[str, Any]) -> JobKey | None:
         known = self._jobs.get(job_key(raw))
-        if raw["metadata"]["uid"] in self._buried or (known is not None and known.version >= version_of(raw)):
+        if raw["metadata"]["uid"] in self._deleted_uids or (known is not None and known.version >= version_of(raw)):
             return None
         record = read_job(raw, known)
         self._jobs[record.key] = record
         return record.key
 
-    def drop_job(self, key: Key, uid: str) -> Key | None:
-        self._bury(uid)
+    def drop_job(self, key: JobKey, uid: str) -> JobKey | None:
+        self._mark_deleted(uid)
         known = self._jobs.get(key)
         if known is None or known.uid != uid:
             return None
         del self._jobs[key]
         return key
 
-    def put_pod(self, raw: Mapping[str, Any]) -> Key | None:
+    def put_pod(self, raw: Mapping[str, Any]) -> JobKey | None:
         record = read_pod(raw)
-        if record is None or record.pod.uid in self._buried:
+        if record is None or record.pod.uid in self._deleted_uids:
             return None
         pods = self._pods.setdefault(record.key, {})
         known = pods.get(record.pod.name)
@@ -77,8 +77,8 @@ class Cache:
         pods[record.pod.name] = record
         return record.key
 
-    def drop_pod(self, key: Key, name: str, uid: str) -> Key | None:
-        self._bury(uid)
+    def drop_pod(self, key: JobKey, name: str, uid: str) -> JobKey | None:
+        self._mark_deleted(uid)
         pods = self._pods.get(key, {})
         known = pods.get(name)
         if known is None or known.pod.uid != uid:
@@ -88,17 +88,21 @@ class Cache:
             del self._pods[key]
         return key
 
-    def uids(self) -> tuple[dict[str, tuple[Key, int]], dict[str, tuple[Key, str, int]]]:
+    def uids(self) -> tuple[dict[str, tuple[JobKey, int]], dict[str, tuple[JobKey, str, int]]]:
         """By uid: key and version of every job; key, name and version of every pod."""
-        jobs = {one.uid: (key, one.version) for key, one in self._jobs.items()}
-        pods = {one.pod.uid: (key, name, one.version) for key, some in self._pods.items() for name, one in some.items()}
+        jobs = {record.uid: (key, record.version) for key, record in self._jobs.items()}
+        pods = {
+            record.pod.uid: (key, name, record.version)
+            for key, records in self._pods.items()
+            for name, record in records.items()
+        }
         return jobs, pods
 
-    def buried(self, uid: str) -> bool:
+    def is_deleted(self, uid: str) -> bool:
         """Whether the object is known to be gone."""
-        return uid in self._buried
+        return uid in self._deleted_uids
 
-    def _bury(self, uid: str) -> None:
-        self._buried[uid] = None
-        if len(self._buried) > MOST_BURIED:
-            self._buried.popitem(last=False)
+    def _mark_deleted(self, uid: str) -> None:
+        self._deleted_uids[uid] = None
+        if len(self._deleted_uids) > MOST_DELETED_UIDS:
+            self._deleted_uids.popitem(last=False)

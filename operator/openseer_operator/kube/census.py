@@ -1,7 +1,7 @@
-"""What there is beside what the watch tells: shared objects, and whether the watch has missed anything.
+"""What the watch does not report: shared objects, and whether the watch has missed anything.
 
 A LIST of metadata at start and every few minutes, brought up to date by the answers to our own writes: so a job at rest
-costs nothing, and whatever somebody deleted is made anew in the end. The watch does not tell of what was deleted while
+costs nothing, and whatever somebody deleted is made anew in the end. The watch does not report what was deleted while
 it was down; the census finds that too.
 """
 
@@ -15,12 +15,12 @@ from openseer_core.errors import OpenseerError
 from openseer_operator.kube.api import Api
 from openseer_operator.kube.cache import Cache
 from openseer_operator.objects.names import JOB_LABEL, MANAGED_SELECTOR, REPLICAS_ANNOTATION, TEMPLATE_ANNOTATION
-from openseer_operator.objects.reading import JobRecord, Key, owner_uid, place_of, version_of
+from openseer_operator.objects.reading import JobKey, JobRecord, owner_uid, pod_identity, version_of
 
 CENSUS_SECONDS = 300.0
 """Between two counts."""
-HURRY_SECONDS = 5.0
-"""A count that is asked for follows so soon; those asked for meanwhile are the same one."""
+RECOUNT_SECONDS = 5.0
+"""A count that is requested follows so soon; those requested meanwhile are the same one."""
 LATE_SECONDS = 30.0
 """What a count found must have come by the watch after so long; else the watch is stuck."""
 RETRY_SECONDS = 10.0
@@ -38,7 +38,7 @@ KINDS = (
 
 log = logging.getLogger(__name__)
 
-Name = tuple[str, str]
+ObjectKey = tuple[str, str]
 """Kind and name."""
 
 
@@ -52,50 +52,50 @@ class OwnedObject:
 
 
 class Census:
-    """`changed`: called with the key of a job when something of it is not as was thought."""
+    """`changed`: called with the key of a job when something of it differs from what was known."""
 
-    def __init__(self, api: Api, cache: Cache, namespaces: Sequence[str], changed: Callable[[Key], None]) -> None:
+    def __init__(self, api: Api, cache: Cache, namespaces: Sequence[str], changed: Callable[[JobKey], None]) -> None:
         self._api = api
         self._cache = cache
         self._namespaces = namespaces
         self._changed = changed
-        self._held: dict[Key, dict[Name, OwnedObject]] = {}
-        self._touched: set[Key] = set()
-        self._hurry = asyncio.Event()
+        self._objects: dict[JobKey, dict[ObjectKey, OwnedObject]] = {}
+        self._touched: set[JobKey] = set()
+        self._recount = asyncio.Event()
         self.stuck = ""
-        """What the watch should have told and did not; "" while it does."""
+        """What the watch should have reported and did not; "" while it is complete."""
 
     # ---- what is known
 
-    def held(self, job: JobRecord, kind: str, name: str) -> OwnedObject | None:
+    def find(self, job: JobRecord, kind: str, name: str) -> OwnedObject | None:
         """The job's own object; None also for one of an earlier job of that name."""
-        found = self._held.get(job.key, {}).get((kind, name))
+        found = self._objects.get(job.key, {}).get((kind, name))
         return found if found is not None and found.owner == job.uid else None
 
     def put(self, raw: Mapping[str, Any], kind: str) -> None:
         """An object as the API server answered to our own write."""
         entry = _entry(raw, kind)
         if entry is not None:
-            key, name, held = entry
+            key, name, owned = entry
             self._touched.add(key)
-            self._held.setdefault(key, {})[name] = held
+            self._objects.setdefault(key, {})[name] = owned
 
-    def drop(self, key: Key, kind: str, name: str) -> None:
+    def drop(self, key: JobKey, kind: str, name: str) -> None:
         """An object that was deleted."""
         self._touched.add(key)
-        self._held.get(key, {}).pop((kind, name), None)
+        self._objects.get(key, {}).pop((kind, name), None)
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: JobKey) -> None:
         """The job is gone."""
-        self._held.pop(key, None)
+        self._objects.pop(key, None)
 
-    def hurry(self) -> None:
+    def recount_soon(self) -> None:
         """Counts soon: something may have been missed."""
-        self._hurry.set()
+        self._recount.set()
 
     # ---- counting
 
-    async def prime(self) -> None:
+    async def fill(self) -> None:
         """Fills the cache with every job and pod, before anything is decided; then counts the rest."""
         async for page in self._api.pages("RolloutJob", self._namespaces):
             for raw in page:
@@ -111,11 +111,11 @@ class Census:
         while True:
             try:
                 async with asyncio.timeout(pause):
-                    await self._hurry.wait()
-                await asyncio.sleep(HURRY_SECONDS)
+                    await self._recount.wait()
+                await asyncio.sleep(RECOUNT_SECONDS)
             except TimeoutError:
                 pass
-            self._hurry.clear()
+            self._recount.clear()
             try:
                 await self._count_watched()
                 await self._count_shared()
@@ -126,22 +126,22 @@ class Census:
 
     async def _count_shared(self) -> None:
         self._touched.clear()
-        found: dict[Key, dict[Name, OwnedObject]] = {}
+        found: dict[JobKey, dict[ObjectKey, OwnedObject]] = {}
         for kind in KINDS:
             async for page in self._api.pages(kind, self._namespaces, MANAGED_SELECTOR, metadata_only=True):
                 for raw in page:
                     entry = _entry(raw, kind)
                     if entry is not None:
                         found.setdefault(entry[0], {})[entry[1]] = entry[2]
-        for key in self._held.keys() | found.keys():
-            if key not in self._touched and self._held.get(key) != found.get(key):
+        for key in self._objects.keys() | found.keys():
+            if key not in self._touched and self._objects.get(key) != found.get(key):
                 self._replace(key, found.get(key))
 
-    def _replace(self, key: Key, found: dict[Name, OwnedObject] | None) -> None:
+    def _replace(self, key: JobKey, found: dict[ObjectKey, OwnedObject] | None) -> None:
         if found is None:
-            self._held.pop(key, None)
+            self._objects.pop(key, None)
         else:
-            self._held[key] = found
+            self._objects[key] = found
         self._changed(key)
 
     async def _count_watched(self) -> None:
@@ -165,7 +165,7 @@ class Census:
         async for page in self._api.pages(kind, self._namespaces, selector, metadata_only=True):
             for raw in page:
                 meta = raw["metadata"]
-                if kind == "Pod" and place_of(meta) is None:
+                if kind == "Pod" and pod_identity(meta) is None:
                     continue
                 found[meta["uid"]] = (f"{kind} {meta['namespace']}/{meta['name']}", version_of(raw))
         return found
@@ -178,11 +178,11 @@ class Census:
         return {
             name
             for uid, (name, version) in listed.items()
-            if known.get(uid, 0) < version and not self._cache.buried(uid)
+            if known.get(uid, 0) < version and not self._cache.is_deleted(uid)
         }
 
 
-def _entry(raw: Mapping[str, Any], kind: str) -> tuple[Key, Name, OwnedObject] | None:
+def _entry(raw: Mapping[str, Any], kind: str) -> tuple[JobKey, ObjectKey, OwnedObject] | None:
     meta = raw["metadata"]
     annotations: Mapping[str, str] = meta.get("annotations") or {}
     labels: Mapping[str, str] = meta.get("labels") or {}
@@ -190,7 +190,7 @@ def _entry(raw: Mapping[str, Any], kind: str) -> tuple[Key, Name, OwnedObject] |
     if job is None or meta.get("deletionTimestamp"):
         return None
     replicas = annotations.get(REPLICAS_ANNOTATION, "")
-    held = OwnedObject(
+    owned = OwnedObject(
         owner_uid(meta), annotations.get(TEMPLATE_ANNOTATION, ""), int(replicas) if replicas.isdecimal() else None
     )
-    return (meta["namespace"], job), (kind, meta["name"]), held
+    return (meta["namespace"], job), (kind, meta["name"]), owned

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 from openseer_core.manifest.job import API_VERSION, KIND
 from openseer_core.plan.actions import Announce
-from openseer_operator.kube.api import Api, Json, KubeApiError, KubeConflictError
+from openseer_operator.kube.api import Api, KubeApiError, KubeConflictError
 from openseer_operator.objects.names import MANAGER
-from openseer_operator.objects.reading import JobRecord
+from openseer_operator.objects.reading import JobRecord, JsonObject
 from openseer_operator.settings import OperatorSettings
 
 LONGEST_MESSAGE = 1024
@@ -26,29 +26,37 @@ class Events:
         self._api = api
         self._settings = settings
 
-    async def announce(self, job: JobRecord, what: Announce) -> None:
+    async def announce(self, job: JobRecord, event: Announce) -> None:
         """On the job, and on the node where one is named."""
         namespace, name = job.key
-        log.log(logging.WARNING if what.warning else logging.INFO, "%s/%s: %s: %s", *job.key, what.reason, what.message)
-        about = {"apiVersion": API_VERSION, "kind": KIND, "namespace": namespace, "name": name, "uid": job.uid}
-        await self._post(namespace, about, what)
-        if what.node:
-            node = {"apiVersion": "v1", "kind": "Node", "name": what.node, "uid": what.node}
-            await self._post(NODE_EVENTS_NAMESPACE, node, what)
-            await self._mark(what)
+        log.log(
+            logging.WARNING if event.warning else logging.INFO, "%s/%s: %s: %s", *job.key, event.reason, event.message
+        )
+        involved_object = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "namespace": namespace,
+            "name": name,
+            "uid": job.uid,
+        }
+        await self._post(namespace, involved_object, event)
+        if event.node:
+            node = {"apiVersion": "v1", "kind": "Node", "name": event.node, "uid": event.node}
+            await self._post(NODE_EVENTS_NAMESPACE, node, event)
+            await self._set_node_condition(event)
 
-    async def _post(self, namespace: str, about: dict[str, str], what: Announce) -> None:
-        words = "\n".join((about["uid"], what.reason, what.message))
-        name = f"{about['name']}.{hashlib.sha256(words.encode()).hexdigest()[:16]}"
+    async def _post(self, namespace: str, involved_object: dict[str, str], event: Announce) -> None:
+        identity = "\n".join((involved_object["uid"], event.reason, event.message))
+        name = f"{involved_object['name']}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         now = _time()
-        body: Json = {
+        body: JsonObject = {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"name": name, "namespace": namespace},
-            "involvedObject": about,
-            "type": "Warning" if what.warning else "Normal",
-            "reason": what.reason,
-            "message": what.message[:LONGEST_MESSAGE],
+            "involvedObject": involved_object,
+            "type": "Warning" if event.warning else "Normal",
+            "reason": event.reason,
+            "message": event.message[:LONGEST_MESSAGE],
             "source": {"component": MANAGER},
             "reportingComponent": MANAGER,
             "reportingInstance": self._settings.identity,
@@ -61,12 +69,14 @@ class Events:
                 await self._api.create("Event", namespace, body)
             except KubeConflictError:
                 known = await self._api.get("Event", namespace, name)
-                again = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": now}
-                await self._api.merge("Event", namespace, name, again)
+                update = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": now}
+                await self._api.merge("Event", namespace, name, update)
         except KubeApiError as error:
-            log.warning("event %s on %s %s is lost: %s", what.reason, about["kind"], about["name"], error)
+            log.warning(
+                "event %s on %s %s is lost: %s", event.reason, involved_object["kind"], involved_object["name"], error
+            )
 
-    async def _mark(self, what: Announce) -> None:
+    async def _set_node_condition(self, event: Announce) -> None:
         """The node's own condition, where the cluster's operator wants one."""
         kind = self._settings.node_condition
         if not kind:
@@ -75,15 +85,15 @@ class Events:
         condition = {
             "type": kind,
             "status": "False",
-            "reason": what.reason,
-            "message": what.message[:LONGEST_MESSAGE],
+            "reason": event.reason,
+            "message": event.message[:LONGEST_MESSAGE],
             "lastHeartbeatTime": now,
             "lastTransitionTime": now,
         }
         try:
-            await self._api.set_condition("Node", what.node, condition)
+            await self._api.set_condition("Node", event.node, condition)
         except KubeApiError as error:
-            log.warning("condition %s of node %s is not set: %s", kind, what.node, error)
+            log.warning("condition %s of node %s is not set: %s", kind, event.node, error)
 
 
 def _time() -> str:

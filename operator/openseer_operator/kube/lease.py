@@ -9,7 +9,8 @@ import logging
 import random
 from datetime import UTC, datetime
 
-from openseer_operator.kube.api import Api, Json, KubeApiError, KubeConflictError, NotThereError
+from openseer_operator.kube.api import Api, KubeApiError, KubeConflictError, NotThereError
+from openseer_operator.objects.reading import JsonObject
 
 LEASE_SECONDS = 15.0
 """A lease that was not renewed for so long may be taken."""
@@ -31,7 +32,7 @@ class Elector:
         self._namespace = namespace
         self._name = name
         self._identity = identity
-        self._seen: Json = {}
+        self._seen: JsonObject = {}
         self._seen_at = 0.0
         self._renewed_at = 0.0
         self.leads = False
@@ -39,7 +40,7 @@ class Elector:
     async def acquire(self) -> None:
         """Returns when this candidate leads."""
         log.info("waiting for lease %s/%s as %s", self._namespace, self._name, self._identity)
-        while not await self._try():  # noqa: ASYNC110 - what it waits for happens elsewhere
+        while not await self._try_once():  # noqa: ASYNC110 - what it waits for happens elsewhere
             await asyncio.sleep(RETRY_SECONDS * random.uniform(1.0, 1.2))
         self.leads = True
         log.info("leading as %s", self._identity)
@@ -51,7 +52,7 @@ class Elector:
             left = self._renewed_at + RENEW_DEADLINE_SECONDS - _now()
             try:
                 async with asyncio.timeout(max(0.0, left)):
-                    if not await self._try() and self._holder != self._identity:
+                    if not await self._try_once() and self._holder != self._identity:
                         break
             except TimeoutError:
                 break
@@ -77,17 +78,17 @@ class Elector:
     # ---- one try
 
     @property
-    def _spec(self) -> Json:
+    def _spec(self) -> JsonObject:
         return self._seen.get("spec") or {}
 
     @property
     def _holder(self) -> str:
         return self._spec.get("holderIdentity") or ""
 
-    async def _try(self) -> bool:
+    async def _try_once(self) -> bool:
         """Takes or renews the lease. False when another holds it, or the API server does not answer."""
         try:
-            await self._look()
+            await self._fetch()
             if self._holder not in ("", self._identity) and _now() < self._seen_at + self._duration:
                 return False
             start = _now()
@@ -104,7 +105,7 @@ class Elector:
     def _duration(self) -> float:
         return float(self._spec.get("leaseDurationSeconds") or LEASE_SECONDS)
 
-    async def _look(self) -> None:
+    async def _fetch(self) -> None:
         try:
             found = await self._api.get("Lease", self._namespace, self._name)
         except NotThereError:
@@ -117,15 +118,15 @@ class Elector:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         old = self._spec
         same = old.get("holderIdentity") == holder
-        spec: Json = {
+        spec: JsonObject = {
             "holderIdentity": holder,
             "leaseDurationSeconds": seconds,
             "acquireTime": old.get("acquireTime") if same else now,
             "renewTime": now,
             "leaseTransitions": int(old.get("leaseTransitions") or 0) + (0 if same or not holder else 1),
         }
-        meta: Json = {"name": self._name, "namespace": self._namespace}
-        body: Json = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
+        meta: JsonObject = {"name": self._name, "namespace": self._namespace}
+        body: JsonObject = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
         if self._seen:
             meta["resourceVersion"] = self._seen["metadata"]["resourceVersion"]
             self._seen = await self._api.replace("Lease", self._namespace, body)

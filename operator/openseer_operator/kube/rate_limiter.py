@@ -1,25 +1,25 @@
-"""Who may write now when all together may write only so often: each asks, and is told how long to wait."""
+"""Limits how often all jobs together write: each asks, and gets how long it has to wait."""
 
 BURST_SECONDS = 1.0
-"""Turns that nobody took are kept for so long."""
+"""Slots that nobody took are kept for so long."""
 
 
 class RateLimiter:
-    """At most `rate` turns a second over all who ask, in the order in which they first asked. Times in seconds."""
+    """At most `rate` slots a second over all names, in the order of their first calls. Times in seconds."""
 
     def __init__(self, rate: float) -> None:
         self._interval = 1.0 / rate
         self._next = 0.0
         self._slots: dict[str, float] = {}
 
-    def wait(self, who: str, now: float) -> float:
-        """0: the turn is `who`'s, and taken. More: to be asked again after so long."""
-        slot = self._slots.get(who)
+    def wait(self, name: str, now: float) -> float:
+        """0: the slot is `name`'s, and taken. More: to be called again after so long."""
+        slot = self._slots.get(name)
         if slot is None:
             slot = max(self._next, now - BURST_SECONDS)
             self._next = slot + self._interval
         if slot <= now:
-            self._slots.pop(who, None)
+            self._slots.pop(name, None)
             return 0.0
-        self._slots[who] = slot
+        self._slots[name] = slot
         return slot - now

@@ -22,16 +22,16 @@ RANK_LABEL = "openseer.dev/rank"
 TEMPLATE_ANNOTATION = "openseer.dev/template"
 """Hash of what an object was made from; another hash means that the object is out of date."""
 ATTEMPT_ANNOTATION = "openseer.dev/attempt"
-"""Which incarnation of its member a pod belongs to."""
+"""Which incarnation of its component a pod belongs to."""
 REPLICAS_ANNOTATION = "openseer.dev/replicas"
-"""On the StatefulSet of a Redis: what metadata alone would not tell."""
+"""On the StatefulSet of a Redis: a number that its metadata would lack otherwise."""
 SAFE_TO_EVICT_ANNOTATION = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 DO_NOT_DISRUPT_ANNOTATION = "karpenter.sh/do-not-disrupt"
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 BUSY_COST = 1000
 """Deletion cost of a worker with work in flight; an idle one's is 0."""
 BUSY_DURATION = "4h"
-"""Karpenter leaves a busy worker in peace so long from its pod's start; later a drain costs no more than a move."""
+"""Karpenter does not disrupt a busy worker for so long from its pod's start; later a drain costs only a move."""
 
 MANAGED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER}"
 """Finds every object that the operator made."""
@@ -82,7 +82,7 @@ def selector_text(job: RolloutJob, role: str = "") -> str:
     return ",".join(f"{name}={value}" for name, value in selector(job, role).items())
 
 
-def stamp(busy: bool) -> dict[str, str | None]:
+def stamp_annotations(busy: bool) -> dict[str, str | None]:
     """Annotations that tell node autoscalers whether evicting a worker costs work; None takes one off."""
     return {
         SAFE_TO_EVICT_ANNOTATION: "false" if busy else "true",
@@ -91,7 +91,7 @@ def stamp(busy: bool) -> dict[str, str | None]:
     }
 
 
-def owner(job: RolloutJob, uid: str) -> list[dict[str, Any]]:
+def owner_references(job: RolloutJob, uid: str) -> list[dict[str, Any]]:
     """The owner references of a job's objects: they go with it."""
     return [
         {
@@ -112,11 +112,11 @@ def metadata(job: RolloutJob, uid: str, name: str, role: str) -> dict[str, Any]:
         "namespace": job.namespace,
         "labels": labels(job, role),
         "annotations": {},
-        "ownerReferences": owner(job, uid),
+        "ownerReferences": owner_references(job, uid),
     }
 
 
-def sealed(manifest: dict[str, Any]) -> dict[str, Any]:
+def with_template_hash(manifest: dict[str, Any]) -> dict[str, Any]:
     """The manifest, annotated with the hash of itself; equal manifests have equal hashes."""
     manifest["metadata"]["annotations"][TEMPLATE_ANNOTATION] = digest(manifest)
     return manifest

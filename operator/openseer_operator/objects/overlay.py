@@ -1,4 +1,4 @@
-"""A user's pod template over ours, by the habits of `kubectl patch`.
+"""A user's pod template over ours, by the rules of `kubectl patch`.
 
 Maps are merged field by field; a null says nothing, for the API server drops it from a job. Containers of the same
 name are merged. Of other lists with a key (volumes, env, mounts, tolerations, …) an entry of the same key replaces ours
@@ -49,7 +49,7 @@ OWNED_CONTAINER_FIELDS = {
 """Of openseer's own container."""
 
 
-def overlaid(
+def overlay_template(
     ours: Mapping[str, Any],
     template: Mapping[str, Any],
     *,
@@ -71,8 +71,8 @@ def overlaid(
     spec = _map(template.get("spec"), f"{path}.spec")
     _refuse_others(metadata, ("labels", "annotations"), f"{path}.metadata")
     for kind in ("labels", "annotations"):
-        words = _map(metadata.get(kind), f"{path}.metadata.{kind}")
-        _refuse_words(words, _map(ours["metadata"].get(kind), kind), f"{path}.metadata.{kind}")
+        entries = _map(metadata.get(kind), f"{path}.metadata.{kind}")
+        _refuse_reserved(entries, _map(ours["metadata"].get(kind), kind), f"{path}.metadata.{kind}")
     _refuse(spec, pod_fields, f"{path}.spec")
     for index, container in enumerate(_list(spec.get("containers"), f"{path}.spec.containers")):
         if container.get("name") == main:
@@ -128,8 +128,8 @@ def _refuse_others(found: Mapping[str, Any], known: tuple[str, ...], path: str) 
             raise InputError(f"{path}.{name}: cannot be set here, allowed: {' and '.join(known)}")
 
 
-def _refuse_words(words: Mapping[str, Any], ours: Mapping[str, Any], path: str) -> None:
-    for name in words:
+def _refuse_reserved(entries: Mapping[str, Any], ours: Mapping[str, Any], path: str) -> None:
+    for name in entries:
         if name in ours or name.startswith(PREFIX):
             raise InputError(f"{path}.{name}: cannot be set here; {_OPERATOR}")
 

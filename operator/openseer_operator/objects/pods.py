@@ -1,12 +1,11 @@
-"""The pods of a job's workers and of its driver, as Kubernetes wants to be told."""
+"""The manifests of the pods of a job's workers and of its driver."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from openseer_core.errors import InputError
-from openseer_core.manifest.job import KeyRef, Resources, RolloutJob
+from openseer_core.manifest.job import Resources, RolloutJob
 from openseer_core.manifest.store_url import url_reference
 from openseer_core.plan.scaling import template_hash
 from openseer_operator.objects.names import (
@@ -19,19 +18,24 @@ from openseer_operator.objects.names import (
     driver_pod_name,
     metadata,
     output_name,
-    stamp,
+    stamp_annotations,
     worker_pod_name,
     workers_name,
 )
-from openseer_operator.objects.overlay import overlaid
+from openseer_operator.objects.overlay import overlay_template
+from openseer_operator.objects.pod_parts import (
+    Mounts,
+    base_pod_spec,
+    container_security,
+    resource_requirements,
+    secret_variable,
+)
 from openseer_operator.settings import OperatorSettings
 
 HTTP_PORT = 8080
 """Of probes and metrics in workers and driver."""
 GANG_PORT = 29500
 """Where the processes of a gang meet, on rank 0."""
-USER_ID = 65532
-"""User and group of every process; the images are made for it."""
 GPU = "nvidia.com/gpu"
 WORKER, DRIVER = "worker", "driver"
 """Names of openseer's own containers."""
@@ -40,8 +44,6 @@ EXIT_SECONDS = 5
 """What a process has to exit, after the time that it has for its work."""
 DRIVER_GRACE_SECONDS = 30
 """What the driver has to write and acknowledge what it holds."""
-NODE_LOST_SECONDS = 30
-"""A pod on a node that does not answer is given up so soon (Kubernetes' own default is 300)."""
 START_SECONDS = 3600
 """Longest start of a process: loading a large model takes long."""
 LIVENESS_PERIOD_SECONDS, LIVENESS_FAILURES = 10, 6
@@ -52,20 +54,6 @@ _JOB_FOLDER, _CACHE, _MODELS, _PROMPTS, _OUTPUT = "/etc/openseer", "/cache", "/m
 _DRIVER_RESOURCES = {"requests": {"cpu": "250m", "memory": "512Mi"}}
 _IMAGE_OWNED = {"image": "set spec.image", "imagePullPolicy": "set spec.imagePullPolicy"}
 _GRACE_OWNED = {"terminationGracePeriodSeconds": "set spec.workers.gracePeriodSeconds"}
-
-
-@dataclass(slots=True)
-class Mounts:
-    """Volumes of a pod, and where its container sees them."""
-
-    volumes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    mounts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-
-    def add(self, name: str, path: str, source: dict[str, Any] | None, *, read_only: bool = False) -> None:
-        """`source` None: the volume comes from elsewhere."""
-        if source is not None:
-            self.volumes.append({"name": name, **source})
-        self.mounts.append({"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})})
 
 
 def worker_pod(
@@ -108,9 +96,9 @@ def worker_pod(
     pod["metadata"]["annotations"] |= {
         TEMPLATE_ANNOTATION: template_hash(job),
         ATTEMPT_ANNOTATION: str(attempt),
-        **{name: value for name, value in stamp(busy=False).items() if value is not None},
+        **{name: value for name, value in stamp_annotations(busy=False).items() if value is not None},
     }
-    pod = overlaid(
+    pod = overlay_template(
         pod,
         workers.template,
         path="spec.workers.template",
@@ -119,7 +107,7 @@ def worker_pod(
         owned_container_fields=_IMAGE_OWNED,
     )
     if avoid:
-        _keep_off(pod["spec"], avoid)
+        _avoid_nodes(pod["spec"], avoid)
     return {"apiVersion": "v1", "kind": "Pod", **pod}
 
 
@@ -142,7 +130,7 @@ def driver_pod(job: RolloutJob, uid: str, settings: OperatorSettings, image: str
         },
     }
     pod["metadata"]["annotations"] |= {ATTEMPT_ANNOTATION: str(attempt), SAFE_TO_EVICT_ANNOTATION: "true"}
-    pod = overlaid(
+    pod = overlay_template(
         pod,
         job.spec.driver.template,
         path="spec.driver.template",
@@ -152,51 +140,8 @@ def driver_pod(job: RolloutJob, uid: str, settings: OperatorSettings, image: str
     return {"apiVersion": "v1", "kind": "Pod", **pod}
 
 
-def shell_of(job: RolloutJob) -> dict[str, Any]:
-    """What every pod of a job has in common, its Redis included: restricted, without credentials, soon given up."""
-    secrets = [{"name": secret.name} for secret in job.spec.image_pull_secrets]
-    return {
-        "serviceAccountName": job.name,
-        "automountServiceAccountToken": False,
-        # Variables made from services would be taken for settings (VLLM_PORT, REDIS_URL).
-        "enableServiceLinks": False,
-        **({"imagePullSecrets": secrets} if secrets else {}),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "tolerations": [
-            {
-                "key": f"node.kubernetes.io/{trouble}",
-                "operator": "Exists",
-                "effect": "NoExecute",
-                "tolerationSeconds": NODE_LOST_SECONDS,
-            }
-            for trouble in ("not-ready", "unreachable")
-        ],
-    }
-
-
-def container_security() -> dict[str, Any]:
-    """The securityContext of every container."""
-    return {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-
-
-def resources_of(resources: Resources) -> dict[str, Any]:
-    """As Kubernetes wants them; empty when nothing is asked for."""
-    return resources.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-
-
 def _pod_spec(job: RolloutJob, container: dict[str, Any], mounts: Mounts) -> dict[str, Any]:
-    return {**shell_of(job), "restartPolicy": "Never", "containers": [container], "volumes": mounts.volumes}
+    return {**base_pod_spec(job), "restartPolicy": "Never", "containers": [container], "volumes": mounts.volumes}
 
 
 def _container(
@@ -210,7 +155,7 @@ def _container(
 ) -> dict[str, Any]:
     """The container of a worker or driver."""
     pull_policy = job.spec.image_pull_policy or ("" if job.spec.image else settings.pull_policy)
-    asked = resources_of(resources)
+    requirements = resource_requirements(resources)
     return {
         "name": name,
         "image": image,
@@ -221,7 +166,7 @@ def _container(
         "startupProbe": _probe("/readyz", period=1, failures=START_SECONDS),
         "readinessProbe": _probe("/readyz", period=READINESS_PERIOD_SECONDS, failures=1),
         "livenessProbe": _probe("/healthz", period=LIVENESS_PERIOD_SECONDS, failures=LIVENESS_FAILURES),
-        **({"resources": asked} if asked else {}),
+        **({"resources": requirements} if requirements else {}),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts.mounts,
@@ -258,19 +203,14 @@ def _environment(job: RolloutJob) -> list[dict[str, Any]]:
         *({"name": name, "value": value} for name, value in plain.items()),
     ]
     if model.hub_token_secret is not None:
-        variables.append({"name": "HF_TOKEN", "valueFrom": secret_key(model.hub_token_secret)})
+        variables.append({"name": "HF_TOKEN", "valueFrom": secret_variable(model.hub_token_secret)})
     return variables
 
 
 def _store_variable(job: RolloutJob) -> dict[str, Any]:
     reference = url_reference(job)
-    value = {"value": job.spec.store.url} if reference is None else {"valueFrom": secret_key(reference)}
+    value = {"value": job.spec.store.url} if reference is None else {"valueFrom": secret_variable(reference)}
     return {"name": "OPENSEER_STORE_URL", **value}
-
-
-def secret_key(reference: KeyRef) -> dict[str, Any]:
-    """The value of a variable that is read from a Secret."""
-    return {"secretKeyRef": {"name": reference.name, "key": reference.key}}
 
 
 def _mounts(job: RolloutJob) -> Mounts:
@@ -305,7 +245,7 @@ def _add_output(job: RolloutJob, mounts: Mounts) -> str:
 
 
 def _add_prompts(job: RolloutJob, mounts: Mounts) -> list[str]:
-    """Mounts the prompts and says where; nothing for prompts in the image or behind a URL."""
+    """Mounts the prompts; the options that name their file, nothing for prompts in the image or behind a URL."""
     prompts = job.spec.prompts
     if prompts is not None and prompts.config_map is not None:
         source = prompts.config_map
@@ -328,7 +268,7 @@ def _inside(root: str, path: str, field_name: str) -> str:
     return str(PurePosixPath(root, *parts))
 
 
-def _keep_off(spec: dict[str, Any], nodes: Sequence[str]) -> None:
+def _avoid_nodes(spec: dict[str, Any], nodes: Sequence[str]) -> None:
     """Adds to the pod's node affinity that it must not land on `nodes`; terms are alternatives, so it joins each."""
     rule = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": sorted(set(nodes))}
     affinity = dict(spec.get("affinity") or {})

@@ -20,22 +20,23 @@ from openseer_operator.objects.names import (
     WORKER_LABEL,
 )
 
-Json = dict[str, Any]
-Key = tuple[str, str]
+JsonObject = dict[str, Any]
+"""An object of the API, or a part of one, as it is sent and received."""
+JobKey = tuple[str, str]
 """Namespace and name of a job."""
 
 WORKER_ROLE, DRIVER_ROLE, STORE_ROLE = "worker", "driver", "redis"
 LONGEST_TEXT = 1024
 """Characters kept of a pod's message."""
 _STARTING = frozenset({"ContainerCreating", "PodInitializing"})
-"""Reasons of a waiting container that are no trouble."""
+"""Reasons of a waiting container that are normal."""
 
 
 @dataclass(frozen=True, slots=True)
 class PodRecord:
     """A pod of a job. `owner`: uid of its controller; `version`: its resourceVersion."""
 
-    key: Key
+    key: JobKey
     role: str
     owner: str
     version: int
@@ -46,18 +47,18 @@ class PodRecord:
 class JobRecord:
     """A job. `job` is None when `problems` says why the operator cannot do what its manifest asks for."""
 
-    key: Key
+    key: JobKey
     uid: str
     version: int
     generation: int
     finalizers: tuple[str, ...]
     deleting_since: float | None
-    status: Json
+    status: JsonObject
     job: RolloutJob | None
     problems: str = ""
 
 
-def job_key(raw: Mapping[str, Any]) -> Key:
+def job_key(raw: Mapping[str, Any]) -> JobKey:
     """Of a RolloutJob."""
     return raw["metadata"]["namespace"], raw["metadata"]["name"]
 
@@ -74,7 +75,7 @@ def read_job(raw: Mapping[str, Any], known: JobRecord | None = None) -> JobRecor
     if known is not None and (known.uid, known.generation) == (uid, generation):
         job, problems = known.job, known.problems
     else:
-        job, problems = _parsed(raw)
+        job, problems = _parse(raw)
     return JobRecord(
         key=job_key(raw),
         uid=uid,
@@ -88,7 +89,7 @@ def read_job(raw: Mapping[str, Any], known: JobRecord | None = None) -> JobRecor
     )
 
 
-def _parsed(raw: Mapping[str, Any]) -> tuple[RolloutJob | None, str]:
+def _parse(raw: Mapping[str, Any]) -> tuple[RolloutJob | None, str]:
     """Labels and annotations are taken as they are when the spec changes; no generation counts them."""
     document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": raw["metadata"], "spec": raw.get("spec")}
     try:
@@ -100,16 +101,16 @@ def _parsed(raw: Mapping[str, Any]) -> tuple[RolloutJob | None, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class PodPlace:
-    """What a pod is to its job, by its labels. `index`: of its worker, None for driver and Redis."""
+class PodIdentity:
+    """Which pod of its job a pod is, by its labels. `index`: of its worker, None for driver and Redis."""
 
-    key: Key
+    key: JobKey
     role: str
     index: int | None
     rank: int
 
 
-def place_of(meta: Mapping[str, Any]) -> PodPlace | None:
+def pod_identity(meta: Mapping[str, Any]) -> PodIdentity | None:
     """None for a pod that is not of a job's worker, driver or Redis."""
     labels: Mapping[str, str] = meta.get("labels") or {}
     job, role = labels.get(JOB_LABEL), labels.get(ROLE_LABEL)
@@ -119,49 +120,49 @@ def place_of(meta: Mapping[str, Any]) -> PodPlace | None:
     if role == WORKER_ROLE and not (number.isdecimal() and rank.isdecimal()):
         return None
     index = int(number) if role == WORKER_ROLE else None
-    return PodPlace(
+    return PodIdentity(
         (intern(meta["namespace"]), intern(job)), intern(role), index, int(rank) if index is not None else 0
     )
 
 
 def read_pod(raw: Mapping[str, Any]) -> PodRecord | None:
-    """None for a pod that is none of ours (see `place_of`)."""
-    place = place_of(raw["metadata"])
-    if place is None:
+    """None for a pod that is none of ours (see `pod_identity`)."""
+    identity = pod_identity(raw["metadata"])
+    if identity is None:
         return None
-    return PodRecord(place.key, place.role, owner_uid(raw["metadata"]), version_of(raw), _pod(raw, place))
+    return PodRecord(identity.key, identity.role, owner_uid(raw["metadata"]), version_of(raw), _pod(raw, identity))
 
 
-def _pod(raw: Mapping[str, Any], place: PodPlace) -> Pod:
-    meta: Json = raw["metadata"]
-    status: Json = raw.get("status") or {}
+def _pod(raw: Mapping[str, Any], identity: PodIdentity) -> Pod:
+    meta: JsonObject = raw["metadata"]
+    status: JsonObject = raw.get("status") or {}
     annotations: Mapping[str, str] = meta.get("annotations") or {}
-    conditions: list[Json] = status.get("conditions") or []
-    ended = _ended(status, place.role)
+    conditions: list[JsonObject] = status.get("conditions") or []
+    termination = _termination(status, identity.role)
     unschedulable = _unschedulable(conditions)
     return Pod(
         name=meta["name"],
         uid=meta["uid"],
-        index=place.index,
-        rank=place.rank,
+        index=identity.index,
+        rank=identity.rank,
         template=intern(annotations.get(TEMPLATE_ANNOTATION, "")),
         attempt=_number(annotations.get(ATTEMPT_ANNOTATION)),
         phase=_phase(status.get("phase", "")),
-        ready=any(one["type"] == "Ready" and one["status"] == "True" for one in conditions),
+        ready=any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions),
         gone_by=seconds(meta.get("deletionTimestamp")),
         node=intern(raw["spec"].get("nodeName") or ""),
         unschedulable=unschedulable is not None,
-        problem=(unschedulable if unschedulable is not None else _problem(status, ended))[:LONGEST_TEXT],
-        exit_code=ended.get("exitCode"),
-        message=str(ended.get("message") or status.get("message") or "")[:LONGEST_TEXT],
-        conditions=frozenset((intern(one["type"]), intern(one["status"])) for one in conditions),
+        problem=(unschedulable if unschedulable is not None else _problem(status, termination))[:LONGEST_TEXT],
+        exit_code=termination.get("exitCode"),
+        message=str(termination.get("message") or status.get("message") or "")[:LONGEST_TEXT],
+        conditions=frozenset((intern(condition["type"]), intern(condition["status"])) for condition in conditions),
         stamp=_stamp(annotations.get(SAFE_TO_EVICT_ANNOTATION)),
     )
 
 
 def owner_uid(meta: Mapping[str, Any]) -> str:
     """The uid of the object's controller, "" when it has none."""
-    owners: list[Json] = meta.get("ownerReferences") or []
+    owners: list[JsonObject] = meta.get("ownerReferences") or []
     return next((owner["uid"] for owner in owners if owner.get("controller")), "")
 
 
@@ -173,37 +174,44 @@ def seconds(text: str | None) -> float | None:
 def _phase(text: str) -> PodPhase:
     try:
         return PodPhase(text or "Pending")
-    except ValueError:  # "Unknown": nobody hears of its node
+    except ValueError:  # "Unknown": its node does not answer
         return PodPhase.RUNNING
 
 
-def _ended(status: Mapping[str, Any], role: str) -> Json:
+def _termination(status: Mapping[str, Any], role: str) -> JsonObject:
     """How openseer's own container ended, {} while it has not."""
-    containers: list[Json] = status.get("containerStatuses") or []
-    for one in containers:
-        if one.get("name") == role:
-            state: Json = one.get("state") or {}
+    containers: list[JsonObject] = status.get("containerStatuses") or []
+    for container in containers:
+        if container.get("name") == role:
+            state: JsonObject = container.get("state") or {}
             return state.get("terminated") or {}
     return {}
 
 
 def _unschedulable(conditions: Iterable[Mapping[str, Any]]) -> str | None:
     """Why no node takes the pod, None when that is not known."""
-    for one in conditions:
-        if one["type"] == "PodScheduled" and one["status"] == "False" and one.get("reason") == "Unschedulable":
-            return one.get("message") or "no node takes it"
+    for condition in conditions:
+        if (
+            condition["type"] == "PodScheduled"
+            and condition["status"] == "False"
+            and condition.get("reason") == "Unschedulable"
+        ):
+            return condition.get("message") or "no node takes it"
     return None
 
 
-def _problem(status: Mapping[str, Any], ended: Mapping[str, Any]) -> str:
-    """What stands in the pod's way, or took it down, beside an exit code; "" when nothing is known."""
-    if ended.get("reason") == "OOMKilled":
+def _problem(status: Mapping[str, Any], termination: Mapping[str, Any]) -> str:
+    """Why the pod does not start, or what ended it, beside an exit code; "" when nothing is known."""
+    if termination.get("reason") == "OOMKilled":
         return "OOMKilled: it needed more memory than its limit"
     if status.get("reason"):  # Evicted, NodeLost, DeadlineExceeded, …
         return status["reason"]
-    containers: list[Json] = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-    for one in containers:
-        state: Json = one.get("state") or {}
+    containers: list[JsonObject] = [
+        *(status.get("initContainerStatuses") or ()),
+        *(status.get("containerStatuses") or ()),
+    ]
+    for container in containers:
+        state: JsonObject = container.get("state") or {}
         waiting: Mapping[str, str] = state.get("waiting") or {}
         reason = waiting.get("reason") or ""
         if reason and reason not in _STARTING:

@@ -1,4 +1,4 @@
-"""The job's status: what a person and the next look of the operator read. Pure: dictionaries in, dictionaries out.
+"""The job's status: what a person and the operator's next reconcile step read. Pure: dictionaries in, dictionaries out.
 
 Conditions follow metav1.Condition: all of them are always there, `lastTransitionTime` moves only when the status flips.
 """
@@ -13,8 +13,8 @@ from openseer_core.plan.plan import Plan
 from openseer_core.plan.workers import WorkerPods, workers_of
 from openseer_core.queue.messages import BatchProgress
 from openseer_operator.objects.names import selector_text
+from openseer_operator.objects.reading import JsonObject
 
-Json = dict[str, Any]
 LONGEST_MESSAGE = 2048
 """Characters of a condition's message."""
 _SLOW = ("progress", "busy")
@@ -22,7 +22,7 @@ _SLOW = ("progress", "busy")
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class StatusDetails:
     """What the status says beside the plan: the job's generation, its pinned image, tokens per second of late."""
 
     generation: int
@@ -31,7 +31,7 @@ class Facts:
 
 
 def memory_of(status: Mapping[str, Any]) -> Memory:
-    """What the operator wrote down when it last looked; of an empty status, nothing."""
+    """The memory that the operator wrote at its last reconcile step; empty for an empty status."""
     workers, progress = _part(status, "workers"), _part(status, "progress")
     closed = int(progress.get("requestsDone", 0))
     failed = int(progress.get("requestsFailed", 0))
@@ -67,26 +67,26 @@ def memory_of(status: Mapping[str, Any]) -> Memory:
     )
 
 
-def wanted_workers(status: Mapping[str, Any]) -> int:
-    """Workers wanted when the job was last looked at; 0 before that, and while it does not run."""
+def last_desired_workers(status: Mapping[str, Any]) -> int:
+    """Workers wanted at the last reconcile step; 0 before that, and while it does not run."""
     return _part(status, "workers").get("desired") or 0
 
 
-def status_of(o: Observation, plan: Plan, facts: Facts, previous: Mapping[str, Any]) -> Json:
-    """The whole status after this look."""
-    memory, workers = plan.memory, workers_of(o)
+def status_of(observation: Observation, plan: Plan, details: StatusDetails, previous: Mapping[str, Any]) -> JsonObject:
+    """The whole status after this reconcile step."""
+    memory, workers = plan.memory, workers_of(observation)
     ready = sum(worker.ready for worker in workers)
     desired = memory.desired or 0
-    found = _conditions(o, memory, workers)
-    status: Json = {
-        "observedGeneration": facts.generation,
-        "conditions": _stamped(found, previous, facts.generation, o.now),
-        "reason": _telling(found),
+    conditions = _conditions(observation, memory, workers)
+    status: JsonObject = {
+        "observedGeneration": details.generation,
+        "conditions": _rendered_conditions(conditions, previous, details.generation, observation.now),
+        "reason": _summary_reason(conditions),
         "startTime": _time(memory.started_at),
         "completionTime": _time(memory.ending.at if memory.ending is not None else None),
-        "image": facts.image,
-        "selector": selector_text(o.job, "worker"),
-        "progress": _progress(o, memory, facts),
+        "image": details.image,
+        "selector": selector_text(observation.job, "worker"),
+        "progress": _progress(observation, memory, details),
         "workers": {
             "desired": desired,
             "current": sum(not worker.leaving and not worker.ended for worker in workers),
@@ -98,188 +98,196 @@ def status_of(o: Observation, plan: Plan, facts: Facts, previous: Mapping[str, A
         "lastScaleReason": memory.scale_reason,
         "failures": [
             {
-                "member": member,
-                "count": one.count,
-                "attempts": one.attempts,
-                "streak": one.streak,
-                "lastReason": one.reason,
-                "at": _time(one.at),
+                "member": component,
+                "count": failure.count,
+                "attempts": failure.attempts,
+                "streak": failure.streak,
+                "lastReason": failure.reason,
+                "at": _time(failure.at),
             }
-            for member, one in sorted(memory.failures.items())
+            for component, failure in sorted(memory.failures.items())
         ],
         "sickNodes": [
-            {"node": one.node, "worker": one.worker, "reason": one.reason, "at": _time(one.at)}
-            for one in memory.sick_nodes
+            {"node": sick.node, "worker": sick.worker, "reason": sick.reason, "at": _time(sick.at)}
+            for sick in memory.sick_nodes
         ],
     }
     return {name: value for name, value in status.items() if value not in (None, "", [])}
 
 
-def refused(problems: str, generation: int, previous: Mapping[str, Any], now: float) -> Json:
-    """The status of a job whose manifest the operator cannot read; what it remembers of the job stays."""
-    found = {kind: _Found("Unknown", "InvalidManifest", "") for kind in _KINDS} | {
-        "Ready": _Found("False", "InvalidManifest", problems[:LONGEST_MESSAGE])
+def refused_status(problems: str, generation: int, previous: Mapping[str, Any], now: float) -> JsonObject:
+    """The status of a job whose manifest the operator cannot read; the memory of the job stays."""
+    conditions = {kind: _Condition("Unknown", "InvalidManifest", "") for kind in _KINDS} | {
+        "Ready": _Condition("False", "InvalidManifest", problems[:LONGEST_MESSAGE])
     }
     kept = {name: value for name, value in previous.items() if name not in ("conditions", "reason")}
     return kept | {
         "observedGeneration": generation,
         "reason": "InvalidManifest",
-        "conditions": _stamped(found, previous, generation, now),
+        "conditions": _rendered_conditions(conditions, previous, generation, now),
     }
 
 
-def urgent(status: Mapping[str, Any], previous: Mapping[str, Any]) -> bool:
+def is_urgent(status: Mapping[str, Any], previous: Mapping[str, Any]) -> bool:
     """Whether the two differ in more than what changes all the time."""
-    return _steady(status) != _steady(previous)
+    return _without_slow_parts(status) != _without_slow_parts(previous)
 
 
-def _steady(value: object) -> object:
+def _without_slow_parts(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
     parts = cast("Mapping[str, object]", value)
-    return {name: _steady(part) for name, part in parts.items() if name not in _SLOW}
+    return {name: _without_slow_parts(part) for name, part in parts.items() if name not in _SLOW}
 
 
 # ---- conditions
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Condition:
     status: str
     reason: str
     message: str
 
 
-_RELEASED = _Found("False", "Released", "the trainer has the GPUs; workers come back when it acquires them")
+_RELEASED = _Condition("False", "Released", "the trainer has the GPUs; workers come back when it acquires them")
 _KINDS = ("Suspended", "PodsScheduled", "Available", "Progressing", "Draining", "Complete", "Failed", "Ready")
 
 
-def _conditions(o: Observation, memory: Memory, workers: Iterable[WorkerPods]) -> dict[str, _Found]:
+def _conditions(observation: Observation, memory: Memory, workers: Iterable[WorkerPods]) -> dict[str, _Condition]:
     workers = tuple(workers)
-    available = _available(o, memory, workers)
+    available = _available(observation, memory, workers)
     return {
-        "Suspended": _suspended(o),
-        "PodsScheduled": _scheduled(o),
+        "Suspended": _suspended(observation),
+        "PodsScheduled": _scheduled(observation),
         "Available": available,
-        "Progressing": _progressing(o, memory, available),
-        "Draining": _draining(o, memory, workers),
+        "Progressing": _progressing(observation, memory, available),
+        "Draining": _draining(observation, memory, workers),
         "Complete": _ended(memory, JobOutcome.COMPLETE),
         "Failed": _ended(memory, JobOutcome.FAILED),
-        "Ready": _ready(o, memory, available),
+        "Ready": _ready(observation, memory, available),
     }
 
 
-def _suspended(o: Observation) -> _Found:
-    if not o.job.spec.suspend:
-        return _Found("False", "NotSuspended", "")
-    left = sum(not pod.ended for pod in o.pods) + o.store_pods
-    return _Found("True", "Suspended", "no pod is left" if not left else "pods hand back what they run and leave")
+def _suspended(observation: Observation) -> _Condition:
+    if not observation.job.spec.suspend:
+        return _Condition("False", "NotSuspended", "")
+    left = sum(not pod.ended for pod in observation.pods) + observation.store_pods
+    return _Condition("True", "Suspended", "no pod is left" if not left else "pods hand back what they run and leave")
 
 
-def _scheduled(o: Observation) -> _Found:
-    pods = [pod for pod in o.pods if not pod.leaving and not pod.ended]
+def _scheduled(observation: Observation) -> _Condition:
+    pods = [pod for pod in observation.pods if not pod.leaving and not pod.ended]
     if not pods:
-        return _Found("Unknown", "NoPods", "")
+        return _Condition("Unknown", "NoPods", "")
     stuck = [pod for pod in pods if pod.unschedulable]
     if stuck:
         rest = f" (and {len(stuck) - 1} more)" if len(stuck) > 1 else ""
-        return _Found("False", "Unschedulable", f"{stuck[0].name}: {stuck[0].problem}{rest}"[:LONGEST_MESSAGE])
+        return _Condition("False", "Unschedulable", f"{stuck[0].name}: {stuck[0].problem}{rest}"[:LONGEST_MESSAGE])
     if all(pod.node for pod in pods):
-        return _Found("True", "Scheduled", "")
-    return _Found("Unknown", "Scheduling", "")
+        return _Condition("True", "Scheduled", "")
+    return _Condition("Unknown", "Scheduling", "")
 
 
-def _available(o: Observation, memory: Memory, workers: Iterable[WorkerPods]) -> _Found:
+def _available(observation: Observation, memory: Memory, workers: Iterable[WorkerPods]) -> _Condition:
     ready = sum(worker.ready for worker in workers)
     if memory.released and not ready:
         return _RELEASED
     if not ready:
-        trouble = _trouble(o.pods)
-        if trouble is not None:
-            return _Found("False", "PodsNotStarting", trouble)
-        return _Found("False", "NoWorkerReady", "the store does not answer yet" if o.store is None else "engines start")
-    if o.store is None:
-        return _Found("False", "StoreUnreachable", "the store does not answer; workers keep what they have and retry")
-    return _Found("True", "WorkersReady", f"{ready} of {memory.desired or 0} workers take requests")
+        problem = _starting_problem(observation.pods)
+        if problem is not None:
+            return _Condition("False", "PodsNotStarting", problem)
+        return _Condition(
+            "False", "NoWorkerReady", "the store does not answer yet" if observation.store is None else "engines start"
+        )
+    if observation.store is None:
+        return _Condition(
+            "False", "StoreUnreachable", "the store does not answer; workers keep what they have and retry"
+        )
+    return _Condition("True", "WorkersReady", f"{ready} of {memory.desired or 0} workers take requests")
 
 
-def _trouble(pods: Iterable[Pod]) -> str | None:
+def _starting_problem(pods: Iterable[Pod]) -> str | None:
     """What keeps a pod from starting, when anything is known to."""
     stuck = [pod for pod in pods if pod.problem and not pod.ended and not pod.leaving]
     return f"{stuck[0].name}: {stuck[0].problem}"[:LONGEST_MESSAGE] if stuck else None
 
 
-def _progressing(o: Observation, memory: Memory, available: _Found) -> _Found:
-    resting = _resting(o, memory)
-    if resting is not None:
-        return resting
+def _progressing(observation: Observation, memory: Memory, available: _Condition) -> _Condition:
+    not_running = _not_running(observation, memory)
+    if not_running is not None:
+        return not_running
     if available.status == "True":
-        return _Found("True", "Running", "")
-    return _Found("True", "Starting" if available.reason != "StoreUnreachable" else "WaitingForStore", "")
+        return _Condition("True", "Running", "")
+    return _Condition("True", "Starting" if available.reason != "StoreUnreachable" else "WaitingForStore", "")
 
 
-def _draining(o: Observation, memory: Memory, workers: Iterable[WorkerPods]) -> _Found:
+def _draining(observation: Observation, memory: Memory, workers: Iterable[WorkerPods]) -> _Condition:
     names = [worker.pods[0].component for worker in workers if worker.leaving and not worker.ended]
     if not names:
-        return _Found("False", "NotDraining", "")
+        return _Condition("False", "NotDraining", "")
     over = memory.ending is not None
-    reason = "Finished" if over else "Suspending" if o.job.spec.suspend else "Handover"
-    return _Found("True", reason, f"{', '.join(names)} hand back what they run"[:LONGEST_MESSAGE])
+    reason = "Finished" if over else "Suspending" if observation.job.spec.suspend else "Handover"
+    return _Condition("True", reason, f"{', '.join(names)} hand back what they run"[:LONGEST_MESSAGE])
 
 
-def _ended(memory: Memory, outcome: JobOutcome) -> _Found:
+def _ended(memory: Memory, outcome: JobOutcome) -> _Condition:
     ending = memory.ending
     if ending is None:
-        return _Found("False", "NotYet" if outcome is JobOutcome.COMPLETE else "NotFailed", "")
+        return _Condition("False", "NotYet" if outcome is JobOutcome.COMPLETE else "NotFailed", "")
     if ending.outcome is outcome:
-        return _Found("True", ending.reason, ending.message[:LONGEST_MESSAGE])
-    return _Found("False", ending.outcome.value, "")
+        return _Condition("True", ending.reason, ending.message[:LONGEST_MESSAGE])
+    return _Condition("False", ending.outcome.value, "")
 
 
-def _ready(o: Observation, memory: Memory, available: _Found) -> _Found:
-    return _resting(o, memory) or available
+def _ready(observation: Observation, memory: Memory, available: _Condition) -> _Condition:
+    return _not_running(observation, memory) or available
 
 
-def _resting(o: Observation, memory: Memory) -> _Found | None:
+def _not_running(observation: Observation, memory: Memory) -> _Condition | None:
     """Why a job neither progresses nor is ready, when it is not meant to."""
     if memory.ending is not None:
-        return _Found("False", memory.ending.outcome.value, "")
-    if o.job.spec.suspend:
-        return _Found("False", "Suspended", "")
+        return _Condition("False", memory.ending.outcome.value, "")
+    if observation.job.spec.suspend:
+        return _Condition("False", "Suspended", "")
     return _RELEASED if memory.released else None
 
 
-def _telling(found: Mapping[str, _Found]) -> str:
-    """The reason that says most of the job as a whole."""
+def _summary_reason(conditions: Mapping[str, _Condition]) -> str:
+    """The reason that describes the job as a whole best."""
     for kind in ("Failed", "Complete", "Suspended"):
-        if found[kind].status == "True":
-            return kind if kind != "Failed" else found[kind].reason
-    if found["PodsScheduled"].status == "False" and found["Available"].status != "True":
-        return found["PodsScheduled"].reason
-    return found["Available"].reason if found["Available"].status != "True" else found["Progressing"].reason
+        if conditions[kind].status == "True":
+            return kind if kind != "Failed" else conditions[kind].reason
+    if conditions["PodsScheduled"].status == "False" and conditions["Available"].status != "True":
+        return conditions["PodsScheduled"].reason
+    return (
+        conditions["Available"].reason if conditions["Available"].status != "True" else conditions["Progressing"].reason
+    )
 
 
-def _stamped(found: Mapping[str, _Found], previous: Mapping[str, Any], generation: int, now: float) -> list[Json]:
-    stamped: list[Json] = []
-    for kind, one in found.items():
+def _rendered_conditions(
+    current: Mapping[str, _Condition], previous: Mapping[str, Any], generation: int, now: float
+) -> list[JsonObject]:
+    conditions: list[JsonObject] = []
+    for kind, condition in current.items():
         old = _condition(previous, kind)
-        flipped = old.get("status") != one.status
-        stamped.append(
+        flipped = old.get("status") != condition.status
+        conditions.append(
             {
                 "type": kind,
-                "status": one.status,
+                "status": condition.status,
                 "observedGeneration": generation,
                 "lastTransitionTime": _time(now) if flipped else old["lastTransitionTime"],
-                "reason": one.reason,
-                "message": one.message,
+                "reason": condition.reason,
+                "message": condition.message,
             }
         )
-    return stamped
+    return conditions
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     nothing: Mapping[str, Any] = {}
-    return next((one for one in _entries(status, "conditions") if one.get("type") == kind), nothing)
+    return next((entry for entry in _entries(status, "conditions") if entry.get("type") == kind), nothing)
 
 
 def _entries(status: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -292,19 +300,19 @@ def _part(status: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _ending(status: Mapping[str, Any]) -> Ending | None:
     for outcome in JobOutcome:
-        found = _condition(status, outcome.value)
-        if found.get("status") == "True":
-            at = _seconds(status.get("completionTime") or found.get("lastTransitionTime")) or 0.0
-            return Ending(outcome, found.get("reason", ""), found.get("message", ""), at)
+        condition = _condition(status, outcome.value)
+        if condition.get("status") == "True":
+            at = _seconds(status.get("completionTime") or condition.get("lastTransitionTime")) or 0.0
+            return Ending(outcome, condition.get("reason", ""), condition.get("message", ""), at)
     return None
 
 
 # ---- numbers and times
 
 
-def _progress(o: Observation, memory: Memory, facts: Facts) -> Json:
+def _progress(observation: Observation, memory: Memory, details: StatusDetails) -> JsonObject:
     counts = memory.progress
-    progress: Json = {
+    progress: JsonObject = {
         "groups": counts.groups,
         "requestsTotal": counts.requests,
         "requestsDone": counts.closed,
@@ -313,13 +321,13 @@ def _progress(o: Observation, memory: Memory, facts: Facts) -> Json:
         "percent": 100 * counts.closed // counts.requests if counts.requests else 0,
         "tokens": counts.tokens,
     }
-    runs = memory.ending is None and not o.job.spec.suspend
-    if runs and facts.tokens_per_second is not None:
-        progress["tokensPerSecond"] = round(facts.tokens_per_second)
-    # A serving job has no end; that of each of its batches is the API's to tell.
-    if runs and counts.closed and memory.started_at is not None and o.job.spec.mode == "batch":
+    runs = memory.ending is None and not observation.job.spec.suspend
+    if runs and details.tokens_per_second is not None:
+        progress["tokensPerSecond"] = round(details.tokens_per_second)
+    # A serving job has no end; that of each of its batches is shown by the API.
+    if runs and counts.closed and memory.started_at is not None and observation.job.spec.mode == "batch":
         left = counts.requests - counts.closed
-        progress["etaSeconds"] = round((o.now - memory.started_at) * left / counts.closed)
+        progress["etaSeconds"] = round((observation.now - memory.started_at) * left / counts.closed)
     return progress
 
 

@@ -1,5 +1,5 @@
 -- How requests end, put after _shared.lua and in front of every verb. Each step mirrors the method of the same name in
--- openseer_core/chunk_queue.py or ledger.py.
+-- openseer_core/model/request_queue.py or accounting.py.
 
 local STATES = {complete = 'done', abort = 'aborted', fail = 'failed', cancel = 'cancelled', carry = 'carried'}
 local ENDINGS = {abort = {'aborted', 'aborted'}, cancel = {'aborted', 'cancelled'},
@@ -127,7 +127,7 @@ local function reap(max_losses, everything)
     local request = request_of(rid)
     if not everything then
       request.losses = request.losses + 1
-      call('ZREM', P .. ':claiming', string.match(request.holder, '^[^#]*')) -- dead, as far as anybody can tell
+      call('ZREM', P .. ':claiming', string.match(request.holder, '^[^#]*')) -- it counts as dead
     end
     if request.losses > max_losses then
       close(request, 'fail', ENDINGS.fail[1], ENDINGS.fail[2], '')

@@ -1,5 +1,5 @@
 -- The queue's inner steps, put in front of every verb. Each mirrors the method of the same name in
--- openseer_core/chunk_queue.py; keys.py says what every key holds.
+-- openseer_core/model/request_queue.py; keys.py lists what every key holds.
 -- KEYS[1]  the job's prefix "{openseer:<namespace>/<job>}"; all other keys are made from it, on the same slot.
 -- ARGV[1]  time in seconds, or "" for the server's own clock.
 -- ARGV[2]  the verb's arguments, msgpack. Binary ones follow from ARGV[3] on.
@@ -92,7 +92,7 @@ end
 
 -- ---- groups and requests
 
-local GROUP = {'version', 'ordinal', 'size', 'max_tokens', 'enqueued_at', 'prompt_tokens', 'lanes', 'ranks',
+local GROUP = {'version', 'ordinal', 'size', 'max_tokens', 'enqueued_at', 'prompt_tokens', 'lanes', 'biases',
   'revision', 'finished', 'longest_finished', 'longest_running', 'base', 'slope', 'probe', 'parked', 'tier',
   'ok', 'aborted', 'failed', 'carried', 'history', 'history_size', 'longest_earlier'}
 local groups = {}
@@ -238,7 +238,7 @@ local function waiting_score(group, index, generated)
   if index == 0 and group.probe then
     return '-inf'
   end
-  return (group.ranks and group.ranks[index + 1] or 0) + group.slope * generated
+  return (group.biases and group.biases[index + 1] or 0) + group.slope * generated
 end
 
 local function enqueue(group, request)
@@ -312,8 +312,8 @@ end
 
 -- ---- reading
 
--- {waiting, best, mine, inflight, workers}: core's Pulse.
-local function pulse(worker, version, lanes)
+-- {waiting, best, mine, inflight, workers}: core's FleetLoad.
+local function fleet_load(worker, version, lanes)
   local fields, best = {'worker:' .. worker, 'inflight'}, 'inf'
   for _, lane in ipairs(lanes) do
     fields[#fields + 1] = 'waiting:' .. lane_name(version, lane)

@@ -6,10 +6,10 @@
 -- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view};
 --            specs: group, spec, group, spec, … (each group once).
 
-local ask = unpack_row(ARGV[2])
-local worker, holder, version, lanes, slots, blocks = ask[1], ask[2], ask[3], ask[4], ask[5], ask[6]
-local block_tokens, quantum, context_tokens, margin = ask[7], ask[8], ask[9], ask[10]
-local slack, lease_seconds = ask[11], ask[12]
+local query = unpack_row(ARGV[2])
+local worker, holder, version, lanes, slots, blocks = query[1], query[2], query[3], query[4], query[5], query[6]
+local block_tokens, quantum, context_tokens, margin = query[7], query[8], query[9], query[10]
+local slack, lease_seconds = query[11], query[12]
 local claims, specs, sent, epoch = {}, {}, {}, nil
 
 local function blocks_needed(group, generated)
@@ -55,7 +55,7 @@ local function pick(group, window)
       if not first then
         first, first_blocks = place, needed
         if group.parked == 0 then
-          break  -- nobody has held any of them
+          break  -- no worker has had any of them
         end
       end
     end
@@ -116,7 +116,7 @@ local function room_in(lane)
   if lane ~= '' then
     return room
   end
-  local load = pulse(worker, version, {lane})
+  local load = fleet_load(worker, version, {lane})
   local fair_share = math.max(1, math.ceil((load[4] + load[1]) / math.max(1, load[5])))
   return math.min(room, fair_share + slack - load[3])
 end
@@ -146,15 +146,15 @@ local function claim_from(lane)
       place, head = place + 1, nil
     end
   end
-  for gid, one in pairs(windows) do
-    if one.taken[1] then
-      call('ZREM', waiting_key(lane, gid), unpack(one.taken))
+  for gid, window in pairs(windows) do
+    if window.taken[1] then
+      call('ZREM', waiting_key(lane, gid), unpack(window.taken))
     end
   end
   flush()
 end
 
-reap(ask[13], false)
+reap(query[13], false)
 call('ZADD', P .. ':claiming', now, worker)
 for _, lane in ipairs(lanes) do
   claim_from(lane)

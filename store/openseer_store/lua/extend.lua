@@ -1,10 +1,10 @@
--- Purpose    Appends new tokens, renews the leases, tells new facts of groups, reads the pulse of the fleet.
+-- Purpose    Appends new tokens, renews the leases, writes new facts of groups, reads the fleet load.
 -- Guarantee  Only the holder's fence writes; a repeat changes nothing but the deadline.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, version, lanes, lease_seconds, deltas, rescores}; a delta: {request, fence, offset};
 --            a rescore: {group, revision it follows, longest_running, base, slope, probe or false}
 -- ARGV[3…]   tokens and log-probabilities of each delta, in turn
--- Returns    {replies, views, pulse}; a reply: {outcome, have}; views of groups whose rescore came too late.
+-- Returns    {replies, views, fleet load}; a reply: {outcome, have}; views of groups whose rescore came too late.
 
 local args = unpack_row(ARGV[2])
 local lease_seconds, replies, views = args[4], {}, {}
@@ -39,4 +39,4 @@ for _, rescore in ipairs(args[6]) do
 end
 
 flush()
-return {replies, views, pulse(args[1], args[2], args[3])}
+return {replies, views, fleet_load(args[1], args[2], args[3])}

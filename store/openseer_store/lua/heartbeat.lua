@@ -1,9 +1,9 @@
--- Purpose    Says how a worker is, and tells it whether to drain.
+-- Purpose    Records a heartbeat, and replies whether the worker is to drain.
 -- Guarantee  The last heartbeat of a name wins; a repeat changes nothing but the time.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, boot, whether it claims, seconds that this boot was idle, and busy}
--- ARGV[3]    what the worker says of itself, which only clients read
--- Returns    {1 when it is to drain, else 0; revision of the orders}
+-- ARGV[3]    the heartbeat, which only clients read
+-- Returns    {1 when it is to drain, else 0; revision of the fleet spec}
 
 local args = unpack_row(ARGV[2])
 local row = call('HMGET', P .. ':worker:' .. args[1], 'boot', 'idle', 'busy')

@@ -1,8 +1,8 @@
--- Purpose    Replaces what the fleet is told.
--- Guarantee  Only by what follows the present revision, so that of two writers one learns that it was late.
+-- Purpose    Replaces the fleet spec.
+-- Guarantee  Only by the next revision, so that of two writers one learns that it was late.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {revision of the new orders}
--- ARGV[3]    the orders (JSON)
+-- ARGV[2]    {revision of the new fleet spec}
+-- ARGV[3]    the fleet spec (JSON)
 -- Returns    1, or 0 when another revision is there
 
 local revision = unpack_row(ARGV[2])[1]

@@ -48,14 +48,14 @@ async def until_allowed(kube: Kube, tenant: Tenant, access: Access = "read") -> 
 async def test_a_token_opens_its_own_job_and_no_other(plane: ControlPlane, kube: Kube, namespace: str) -> None:
     ann, bob = Tenant(plane, namespace, "ann", "get", "update"), Tenant(plane, namespace, "bob", "get", "update")
     auth = KubernetesAuth(kube)
-    for one, other in ((ann, bob), (bob, ann)):
-        await until_allowed(kube, one, "write")
+    for tenant, other in ((ann, bob), (bob, ann)):
+        await until_allowed(kube, tenant, "write")
         for access in ("read", "write"):
-            await auth.check(one.token(), namespace, one.job, access)
-            with pytest.raises(Forbidden, match=f"system:serviceaccount:{namespace}:{one.job} may not"):
-                await auth.check(one.token(), namespace, other.job, access)
+            await auth.check(tenant.token(), namespace, tenant.job, access)
+            with pytest.raises(Forbidden, match=f"system:serviceaccount:{namespace}:{tenant.job} may not"):
+                await auth.check(tenant.token(), namespace, other.job, access)
             with pytest.raises(Forbidden):
-                await auth.check(one.token(), "default", one.job, access)
+                await auth.check(tenant.token(), "default", tenant.job, access)
 
 
 async def test_who_may_read_may_not_write(plane: ControlPlane, kube: Kube, namespace: str) -> None:
@@ -69,12 +69,12 @@ async def test_a_job_that_does_not_exist_looks_like_one_of_somebody_else(
     plane: ControlPlane, kube: Kube, namespace: str
 ) -> None:
     make_job(plane, namespace, "there")
-    auth, words = KubernetesAuth(kube), list[str]()
+    auth, messages = KubernetesAuth(kube), list[str]()
     for job in ("there", "nowhere"):
         with pytest.raises(Forbidden) as refusal:
             await auth.check(Tenant(plane, namespace, f"{job}-visitor", "get").token(), namespace, job, "read")
-        words.append(str(refusal.value).replace(f"{job}-visitor", "visitor").replace(job, "job"))
-    assert words[0] == words[1]
+        messages.append(str(refusal.value).replace(f"{job}-visitor", "visitor").replace(job, "job"))
+    assert messages[0] == messages[1]
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "Job", "a b", "a\n", "*"])

@@ -34,13 +34,13 @@ class WatchedStore(MemoryStore):
 
 async def test_a_job_is_looked_after_often_from_the_moment_on_in_which_somebody_uses_it() -> None:
     store = WatchedStore()
-    kept = ControlledJob(JobContext(serving_job(), store))
+    controlled = ControlledJob(JobContext(serving_job(), store))
     await asyncio.sleep(1.0)
     assert store.looks == 1
-    kept.stir()
+    controlled.mark_used()
     await asyncio.sleep(1.0)
     assert 4 <= store.looks <= 8
-    await kept.end()
+    await controlled.end()
     looks = store.looks
     await asyncio.sleep(0.5)
     assert (store.looks, store.closed) == (looks, True)
@@ -50,12 +50,12 @@ async def test_a_store_that_is_away_is_told_of_once_and_the_keeping_goes_on(capl
     caplog.set_level(logging.WARNING, "openseer_api.cluster.controlled_job")
     store = WatchedStore()
     store.away = True
-    kept = ControlledJob(JobContext(serving_job(), store))
-    kept.stir()
+    controlled = ControlledJob(JobContext(serving_job(), store))
+    controlled.mark_used()
     await asyncio.sleep(2.5)
     assert store.looks == 2
     assert [record.getMessage() for record in caplog.records] == ["default/served: away"]
     store.away = False
     await asyncio.sleep(3.0)
     assert store.looks > 5
-    await kept.end()
+    await controlled.end()

@@ -55,10 +55,10 @@ async def until(true: Callable[[], bool], seconds: float = 2 * FOUND_SECONDS) ->
 
 async def test_of_many_who_ask_one_opens_for_all(plane: ControlPlane, desk: Desk, namespace: str) -> None:
     make_job(plane, namespace, "job", store=STORE)
-    asking = [asyncio.create_task(desk.directory.find(namespace, "job")) for _ in range(5)]
+    calls = [asyncio.create_task(desk.directory.find(namespace, "job")) for _ in range(5)]
     await asyncio.sleep(0.02)
-    asking[0].cancel()
-    assert await asyncio.gather(*asking[1:]) == ["job 1"] * 4
+    calls[0].cancel()
+    assert await asyncio.gather(*calls[1:]) == ["job 1"] * 4
     assert await desk.directory.find(namespace, "nowhere") is None
     await desk.directory.close()
     assert (desk.opened, desk.closed) == (["job"], ["job 1"])
@@ -84,7 +84,7 @@ async def test_what_serves_is_opened_unasked_and_one_silent_store_keeps_no_other
         make_job(plane, namespace, name, store=STORE)
     make_job(plane, namespace, "asleep", store=STORE, suspend=True)
     desk.silent = {"b"}
-    await desk.directory.tend_once()
+    await desk.directory.sync()
     assert sorted(desk.opened) == ["a", "c"]
 
 
@@ -95,7 +95,7 @@ async def test_a_job_that_is_gone_is_closed_and_one_made_anew_is_another(
     assert await desk.directory.find(namespace, "job") == "job 1"
     delete_job(plane, namespace, "job")
     make_job(plane, namespace, "job", store=STORE)
-    await desk.directory.tend_once()
+    await desk.directory.sync()
     await until(lambda: desk.closed == ["job 1"])
     assert await desk.directory.find(namespace, "job") == "job 2"
     delete_job(plane, namespace, "job")

@@ -36,8 +36,8 @@ async def test_only_jobs_that_serve_and_are_looked_after_are_found(
     assert await KubeJobs(kube).find(namespace, "batch") is None
     assert await KubeJobs(kube, ["elsewhere"]).find(namespace, "serve") is None
     assert await KubeJobs(kube, [namespace]).find(namespace, "serve") is not None
-    assert [one.key async for one in KubeJobs(kube, [namespace]).all()] == [(namespace, "serve")]
-    assert (namespace, "serve") in [one.key async for one in KubeJobs(kube).all()]
+    assert [served.key async for served in KubeJobs(kube, [namespace]).all()] == [(namespace, "serve")]
+    assert (namespace, "serve") in [served.key async for served in KubeJobs(kube).all()]
 
 
 async def test_the_store_is_where_the_operator_put_it(plane: ControlPlane, kube: Kube, namespace: str) -> None:

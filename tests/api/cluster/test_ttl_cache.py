@@ -24,55 +24,55 @@ class Oracle:
 
 
 async def test_of_many_who_ask_at_once_one_asks_for_all_even_if_it_goes_away() -> None:
-    oracle, answers = Oracle(), TTLCache[str, int](lambda _: 60.0, 8)
-    tasks = [asyncio.create_task(answers.get("a", oracle)) for _ in range(5)]
+    oracle, cache = Oracle(), TTLCache[str, int](lambda _: 60.0, 8)
+    tasks = [asyncio.create_task(cache.get("a", oracle)) for _ in range(5)]
     await asyncio.sleep(0)
     tasks[0].cancel()
     await asyncio.sleep(0)
     oracle.free.set()
     assert await asyncio.gather(*tasks[1:]) == [1] * 4
-    assert await answers.get("a", oracle) == 1
+    assert await cache.get("a", oracle) == 1
     assert oracle.asked == 1
 
 
 async def test_an_answer_is_asked_for_anew_when_it_is_no_longer_good() -> None:
-    oracle, answers = Oracle(), TTLCache[str, int](lambda _: 0.05, 8)
+    oracle, cache = Oracle(), TTLCache[str, int](lambda _: 0.05, 8)
     oracle.free.set()
-    assert await answers.get("a", oracle) == 1
+    assert await cache.get("a", oracle) == 1
     await asyncio.sleep(0.06)
-    assert await answers.get("a", oracle) == 2
-    answers.put("a", 7)
-    assert await answers.get("a", oracle) == 7
+    assert await cache.get("a", oracle) == 2
+    cache.put("a", 7)
+    assert await cache.get("a", oracle) == 7
 
 
 async def test_a_failure_is_heard_by_all_who_waited_and_not_kept() -> None:
-    oracle, answers = Oracle(), TTLCache[str, int](lambda _: 60.0, 8)
+    oracle, cache = Oracle(), TTLCache[str, int](lambda _: 60.0, 8)
     oracle.broken = True
-    tasks = [asyncio.create_task(answers.get("a", oracle)) for _ in range(3)]
+    tasks = [asyncio.create_task(cache.get("a", oracle)) for _ in range(3)]
     await asyncio.sleep(0)
     oracle.free.set()
-    assert [type(one) for one in await asyncio.gather(*tasks, return_exceptions=True)] == [OSError] * 3
+    assert [type(outcome) for outcome in await asyncio.gather(*tasks, return_exceptions=True)] == [OSError] * 3
     oracle.broken = False
-    assert await answers.get("a", oracle) == 2
+    assert await cache.get("a", oracle) == 2
 
 
 async def test_the_longest_unused_goes_when_there_are_too_many() -> None:
-    oracle, answers = Oracle(), TTLCache[int, int](lambda _: 60.0, 3)
+    oracle, cache = Oracle(), TTLCache[int, int](lambda _: 60.0, 3)
     oracle.free.set()
     for key in (0, 1, 2, 0, 3):
-        await answers.get(key, oracle)
-    assert len(answers) == 3
+        await cache.get(key, oracle)
+    assert len(cache) == 3
     before = oracle.asked
-    await answers.get(0, oracle)
+    await cache.get(0, oracle)
     assert oracle.asked == before
-    await answers.get(1, oracle)
+    await cache.get(1, oracle)
     assert oracle.asked == before + 1
 
 
 async def test_nobody_left_to_hear_of_a_failure_is_no_trouble() -> None:
-    oracle, answers = Oracle(), TTLCache[str, int](lambda _: 60.0, 8)
+    oracle, cache = Oracle(), TTLCache[str, int](lambda _: 60.0, 8)
     oracle.broken = True
-    task = asyncio.create_task(answers.get("a", oracle))
+    task = asyncio.create_task(cache.get("a", oracle))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -22,9 +22,9 @@ def long_job(length: int = 5000) -> RolloutJob:
 
 
 @asynccontextmanager
-async def client_of(one: Served) -> AsyncGenerator[openai.AsyncOpenAI]:
+async def client_of(server: Served) -> AsyncGenerator[openai.AsyncOpenAI]:
     """The stock client."""
-    client = openai.AsyncOpenAI(base_url=f"{one.url}/v1", api_key=TOKEN, max_retries=0)
+    client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=TOKEN, max_retries=0)
     try:
         yield client
     finally:
@@ -37,46 +37,46 @@ def whole(group: str, index: int, tokens: list[int]) -> None:
     assert pack_tokens(tokens) == scripted_tokens(group, index, 0, len(tokens))
 
 
-async def groups(one: Served, batch: int = 1) -> dict[str, int]:
+async def groups(server: Served, batch: int = 1) -> dict[str, int]:
     """Names and sizes of a batch's groups."""
-    found = await one.store.group_names(batch, 0, 100)
-    return {name: (await one.store.group_view(GroupId(batch, name))).size for name in found}
+    found = await server.store.group_names(batch, 0, 100)
+    return {name: (await server.store.group_view(GroupId(batch, name))).size for name in found}
 
 
-async def post(one: Served, path: str, body: Any = None, *, status: int = 200, **options: Any) -> Any:
+async def post(server: Served, path: str, body: Any = None, *, status: int = 200, **options: Any) -> Any:
     """One call at the root; its answer as JSON."""
-    answer = await one.http.post(path, json=body, **options)
+    answer = await server.http.post(path, json=body, **options)
     assert answer.status_code == status, f"{path}: {answer.status_code} {answer.text}"
     return answer.json() if answer.content else None
 
 
-async def get(one: Served, path: str, *, status: int = 200) -> Any:
+async def get(server: Served, path: str, *, status: int = 200) -> Any:
     """One call at the root; its answer as JSON, or text."""
-    answer = await one.http.get(path)
+    answer = await server.http.get(path)
     assert answer.status_code == status, f"{path}: {answer.status_code} {answer.text}"
     return answer.json() if "json" in answer.headers.get("content-type", "") else answer.text
 
 
-async def unfinished(one: Served) -> int:
+async def unfinished(server: Served) -> int:
     """Requests of all batches that have not ended."""
-    return sum(record.progress.requests - record.progress.closed for record in await one.store.batches())
+    return sum(record.progress.requests - record.progress.closed for record in await server.store.batches())
 
 
-async def running(one: Served, count: int = 1) -> None:
+async def running(server: Served, count: int = 1) -> None:
     """Waits until so many requests are leased, and have tokens."""
 
     async def some() -> bool:
-        tokens = sum(record.progress.tokens for record in await one.store.batches())
-        return (await one.store.load()).running >= count and tokens > 0
+        tokens = sum(record.progress.tokens for record in await server.store.batches())
+        return (await server.store.load()).running >= count and tokens > 0
 
     await until(some)
 
 
-async def all_ended(one: Served) -> None:
+async def all_ended(server: Served) -> None:
     """Waits until nothing is unfinished."""
 
     async def none() -> bool:
-        return not await unfinished(one)
+        return not await unfinished(server)
 
     await until(none)
 

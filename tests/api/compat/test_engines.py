@@ -12,14 +12,14 @@ from tests.api.served import Served, served
 
 
 async def test_vllms_route_gives_token_ids_with_versions() -> None:
-    async with served() as one:
+    async with served() as server:
         params = {"n": 2, "max_tokens": 20, "logprobs": 0, "temperature": 0.7, "top_k": -1, "seed": 3,
                   "extra_args": {"group_id": "q"}, "detokenize": False, "output_kind": 2}  # fmt: skip
         body = {"request_id": "mine", "token_ids": PROMPT, "sampling_params": params, "cache_salt": "v1", "priority": 0}
-        answer = await post(one, "/inference/v1/generate", body)
+        answer = await post(server, "/inference/v1/generate", body)
         assert answer["request_id"] == "generate-tokens-mine"
         assert answer["usage"]["prompt_tokens"] == 3
-        assert await groups(one) == {"q": 2}
+        assert await groups(server) == {"q": 2}
         for index, choice in enumerate(answer["choices"]):
             whole("1/q", index, choice["token_ids"])
             assert choice["finish_reason"] in ("stop", "length")
@@ -27,15 +27,15 @@ async def test_vllms_route_gives_token_ids_with_versions() -> None:
             content = choice["logprobs"]["content"]
             assert [entry["token_id"] for entry in content] == choice["token_ids"]
             assert all(entry["logprob"] < 0 for entry in content)
-        spec = await one.store.spec(GroupId(1, "q"))
+        spec = await server.store.spec(GroupId(1, "q"))
         assert spec is not None
         assert spec.seeds == (3, 4)
 
 
 async def test_vllms_route_streams() -> None:
-    async with served(job=long_job(300)) as one:
+    async with served(job=long_job(300)) as server:
         body = {"token_ids": PROMPT, "sampling_params": {"logprobs": 0}, "stream": True}
-        chunks = await events(one, "/inference/v1/generate", body)
+        chunks = await events(server, "/inference/v1/generate", body)
         tokens = [token for chunk in chunks for token in chunk["choices"][0]["token_ids"]]
         whole("1/live-1", 0, tokens)
         assert len(tokens) == 300
@@ -52,10 +52,10 @@ async def test_vllms_own_models_read_our_answers() -> None:
     from vllm.entrypoints.openai.completion.protocol import CompletionResponse  # noqa: PLC0415 - heavy
     from vllm.entrypoints.scale_out.token_in_token_out import protocol  # noqa: PLC0415 - heavy
 
-    async with served() as one:
+    async with served() as server:
         for params in ({}, {"logprobs": 1}):
             body = {"token_ids": PROMPT, "sampling_params": params | {"max_tokens": 9}, "return_token_ids": True}
-            answer = await post(one, "/inference/v1/generate", body)
+            answer = await post(server, "/inference/v1/generate", body)
             read = TypeAdapter(protocol.GenerateResponse).validate_python(answer)
             assert isinstance(read, protocol.GenerateTokensResponse)
             assert read.choices[0].token_ids == answer["choices"][0]["token_ids"]
@@ -63,23 +63,23 @@ async def test_vllms_own_models_read_our_answers() -> None:
             assert versions is not None
             assert versions[0].version == "initial"
             assert (read.choices[0].logprobs is not None) == bool(params)
-            for chunk in await events(one, "/inference/v1/generate", body | {"stream": True}):
+            for chunk in await events(server, "/inference/v1/generate", body | {"stream": True}):
                 TypeAdapter(protocol.GenerateStreamResponse).validate_python(chunk)
-            text = await post(one, "/inference/v1/generate", body | {"output_mode": "text"})
+            text = await post(server, "/inference/v1/generate", body | {"output_mode": "text"})
             TypeAdapter(protocol.GenerateResponse).validate_python(text)
         body = {"prompt": PROMPT, "max_tokens": 5, "logprobs": 1, "return_token_ids": True}
-        CompletionResponse.model_validate(await post(one, "/v1/completions", body))
+        CompletionResponse.model_validate(await post(server, "/v1/completions", body))
         body = {"messages": [{"role": "user", "content": "hi"}], "logprobs": True, "top_logprobs": 1}
-        ChatCompletionResponse.model_validate(await post(one, "/v1/chat/completions", body))
+        ChatCompletionResponse.model_validate(await post(server, "/v1/chat/completions", body))
 
 
 async def test_sglangs_route_gives_tokens_with_log_probabilities() -> None:
-    async with served() as one:
+    async with served() as server:
         params = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "max_new_tokens": 25, "stop": None,
                   "stop_token_ids": [3], "skip_special_tokens": False, "no_stop_trim": True,
                   "spaces_between_special_tokens": False, "sampling_seed": 9}  # fmt: skip
         body = {"rid": "r1", "input_ids": PROMPT, "sampling_params": params, "return_logprob": True, "stream": False}
-        answer = await post(one, "/generate", body)
+        answer = await post(server, "/generate", body)
         meta = answer["meta_info"]
         whole("1/live-1", 0, answer["output_ids"])
         assert [entry[1] for entry in meta["output_token_logprobs"]] == answer["output_ids"]
@@ -90,21 +90,21 @@ async def test_sglangs_route_gives_tokens_with_log_probabilities() -> None:
 
 
 async def test_a_list_of_prompts_gives_a_list_of_answers() -> None:
-    async with served() as one:
+    async with served() as server:
         body = {
             "input_ids": [[1], [2], [1]],
             "sampling_params": {"max_new_tokens": 5, "custom_params": {"group_id": "g"}},
         }
-        answers = await post(one, "/generate", body)
+        answers = await post(server, "/generate", body)
         assert len(answers) == 3
-        assert await groups(one) == {"g": 2, "g-2": 1}
-        several = await post(one, "/generate", {"text": "ab", "sampling_params": {"n": 2, "max_new_tokens": 5}})
+        assert await groups(server) == {"g": 2, "g-2": 1}
+        several = await post(server, "/generate", {"text": "ab", "sampling_params": {"n": 2, "max_new_tokens": 5}})
         assert len(several) == 2
 
 
 async def test_sglangs_stream_holds_the_whole_response_each_time() -> None:
-    async with served(job=long_job(300)) as one:
-        chunks = await events(one, "/generate", {"input_ids": PROMPT, "stream": True, "return_logprob": True})
+    async with served(job=long_job(300)) as server:
+        chunks = await events(server, "/generate", {"input_ids": PROMPT, "stream": True, "return_logprob": True})
         lengths = [len(chunk["output_ids"]) for chunk in chunks]
         assert lengths == sorted(lengths)
         assert lengths[-1] == 300 == len(chunks[-1]["meta_info"]["output_token_logprobs"])
@@ -130,74 +130,78 @@ async def test_sglangs_stream_holds_the_whole_response_each_time() -> None:
     ],
 )
 async def test_what_sglangs_route_cannot_do_is_refused(wrong: dict[str, Any]) -> None:
-    async with Served() as one:
-        assert (await post(one, "/generate", wrong, status=400))["error"]["message"]
+    async with Served() as server:
+        assert (await post(server, "/generate", wrong, status=400))["error"]["message"]
 
 
 @pytest.mark.parametrize("all_of_them", [False, True])
 async def test_an_aborted_request_gives_what_it_has(all_of_them: bool) -> None:
-    async with served(job=long_job()) as one:
-        asking = [
-            asyncio.create_task(post(one, "/generate", {"rid": rid, "input_ids": PROMPT, "return_logprob": True}))
+    async with served(job=long_job()) as server:
+        calls = [
+            asyncio.create_task(post(server, "/generate", {"rid": rid, "input_ids": PROMPT, "return_logprob": True}))
             for rid in ("a", "b")
         ]
-        await running(one, 2)
-        assert await get(one, "/flush_cache", status=400)
-        await post(one, "/abort_request", {"abort_all": True} if all_of_them else {"rid": "a"})
-        first = await asking[0]
+        await running(server, 2)
+        assert await get(server, "/flush_cache", status=400)
+        await post(server, "/abort_request", {"abort_all": True} if all_of_them else {"rid": "a"})
+        first = await calls[0]
         assert first["meta_info"]["finish_reason"]["type"] == "abort"
         assert len(first["output_ids"]) == len(first["meta_info"]["output_token_logprobs"])
         if not all_of_them:
-            loads = await get(one, "/v1/loads?include=core")
+            loads = await get(server, "/v1/loads?include=core")
             assert loads["loads"][0]["num_total_reqs"] == 1
-            await post(one, "/abort_request", {"rid": "b"})
-        assert (await asking[1])["meta_info"]["finish_reason"]["type"] == "abort"
-        assert "flushed" in await get(one, "/flush_cache")
+            await post(server, "/abort_request", {"rid": "b"})
+        assert (await calls[1])["meta_info"]["finish_reason"]["type"] == "abort"
+        assert "flushed" in await get(server, "/flush_cache")
 
 
 async def test_vllms_aborts_find_requests_by_either_id() -> None:
-    async with served(job=long_job()) as one, client_of(one) as client:
-        asking = [
-            asyncio.create_task(post(one, "/inference/v1/generate", {"request_id": rid, "token_ids": PROMPT}))
+    async with served(job=long_job()) as server, client_of(server) as client:
+        calls = [
+            asyncio.create_task(post(server, "/inference/v1/generate", {"request_id": rid, "token_ids": PROMPT}))
             for rid in ("a", "b")
         ]
         stock = asyncio.create_task(
             client.completions.create(model="none", prompt=[9], extra_headers={"X-Request-Id": "c"})
         )
-        await running(one, 3)
-        ended = await post(one, "/inference/v1/abort_requests", {"request_ids": ["generate-tokens-a", "nobody"]})
+        await running(server, 3)
+        ended = await post(server, "/inference/v1/abort_requests", {"request_ids": ["generate-tokens-a", "nobody"]})
         assert ended["aborted"] == 1
-        choice = (await asking[0])["choices"][0]
+        choice = (await calls[0])["choices"][0]
         assert choice["finish_reason"] == "abort"
         whole("1/live-1", 0, choice["token_ids"])
-        await post(one, "/abort_requests", {"request_ids": ["b", "cmpl-c"]})
-        assert (await asking[1])["choices"][0]["finish_reason"] == "abort"
+        await post(server, "/abort_requests", {"request_ids": ["b", "cmpl-c"]})
+        assert (await calls[1])["choices"][0]["finish_reason"] == "abort"
         assert (await stock).choices[0].finish_reason == "abort"
-        await all_ended(one)
-        assert await post(one, "/inference/v1/abort_requests", {}, status=400)
+        await all_ended(server)
+        assert await post(server, "/inference/v1/abort_requests", {}, status=400)
 
 
 async def test_the_server_says_how_it_is() -> None:
-    async with Served() as one:
-        assert await get(one, "/health") == ""
-        assert (await get(one, "/health_generate", status=503))["error"]["code"] == 503
-        one.start_worker()
-        while (await one.http.get("/health_generate")).status_code != 200:
+    async with Served() as server:
+        assert await get(server, "/health") == ""
+        assert (await get(server, "/health_generate", status=503))["error"]["code"] == 503
+        server.start_worker()
+        while (await server.http.get("/health_generate")).status_code != 200:
             await asyncio.sleep(0.02)
         for path in ("/model_info", "/get_model_info", "/server_info", "/get_server_info"):
-            told = await get(one, path)
-            assert (told["model_path"], told["weight_version"], told["is_generation"]) == ("none", "initial", True)
-        assert await get(one, "/get_weight_version") == {"weight_version": "initial"}
-        assert await get(one, "/weight_info") == {"weight_version": "initial"}
-        assert await get(one, "/get_world_size") == {"world_size": 2}
-        assert (await get(one, "/workers"))["workers"][0]["url"] == one.url
-        assert await get(one, "/list_workers") == {"urls": [one.url]}
-        assert await post(one, "/reset_prefix_cache") == {"success": True}
+            answer = await get(server, path)
+            assert (answer["model_path"], answer["weight_version"], answer["is_generation"]) == (
+                "none",
+                "initial",
+                True,
+            )
+        assert await get(server, "/get_weight_version") == {"weight_version": "initial"}
+        assert await get(server, "/weight_info") == {"weight_version": "initial"}
+        assert await get(server, "/get_world_size") == {"world_size": 2}
+        assert (await get(server, "/workers"))["workers"][0]["url"] == server.url
+        assert await get(server, "/list_workers") == {"urls": [server.url]}
+        assert await post(server, "/reset_prefix_cache") == {"success": True}
 
 
 async def test_nothing_is_said_without_a_token() -> None:
-    async with Served() as one, one.client(None) as stranger:
-        for route in one.app.routes:
+    async with Served() as server, server.client(None) as stranger:
+        for route in server.app.routes:
             path, methods = str(getattr(route, "path", "")), getattr(route, "methods", None) or {"GET"}
             if path in ("/healthz", "/readyz") or "{" in path:
                 continue
@@ -205,9 +209,9 @@ async def test_nothing_is_said_without_a_token() -> None:
             assert answer.status_code == 401, path
 
 
-async def events(one: Served, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+async def events(server: Served, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     """The events of a stream, up to its end mark."""
-    async with one.http.stream("POST", path, json=body) as answer:
+    async with server.http.stream("POST", path, json=body) as answer:
         assert answer.status_code == 200
         lines = [line.removeprefix("data: ") async for line in answer.aiter_lines() if line]
     assert lines[-1] == "[DONE]"

@@ -33,9 +33,9 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def on_redis(url: str, name: str, **options: Any) -> AsyncGenerator[Served]:
     store = RedisStore(url, name)
     try:
-        async with served(store=store, **options) as one:
-            yield one
-            await one.context.close()
+        async with served(store=store, **options) as server:
+            yield server
+            await server.context.close()
     finally:
         await store.close()
 
@@ -47,71 +47,73 @@ def short() -> dict[str, Any]:
 @pytest.mark.redis
 def test_redis_keeps_groups_that_grow_while_they_run(redis_url: str) -> None:
     async def story() -> None:
-        async with on_redis(redis_url, "grow", job=long_job(400)) as one:
+        async with on_redis(redis_url, "grow", job=long_job(400)) as server:
 
-            async def ask(number: int) -> dict[str, Any]:
+            async def generate(number: int) -> dict[str, Any]:
                 await asyncio.sleep(number * 0.08)
-                return await post(one, "/generate", {"input_ids": PROMPT, "sampling_params": {"sampling_seed": number}})
+                return await post(
+                    server, "/generate", {"input_ids": PROMPT, "sampling_params": {"sampling_seed": number}}
+                )
 
-            answers = await asyncio.gather(*map(ask, range(6)))
-            assert await groups(one) == {"live-1": 6}
-            spec = await one.store.spec(GroupId(1, "live-1"))
+            answers = await asyncio.gather(*map(generate, range(6)))
+            assert await groups(server) == {"live-1": 6}
+            spec = await server.store.spec(GroupId(1, "live-1"))
             assert spec is not None
             assert spec.seeds == tuple(range(6))
             for index, answer in enumerate(answers):
                 whole("1/live-1", index, answer["output_ids"])
                 assert len(answer["output_ids"]) == 400
-            asking = asyncio.create_task(post(one, "/generate", {"rid": "x", "input_ids": [1]}))
-            await running(one)
-            await post(one, "/abort_request", {"rid": "x"})
-            assert (await asking)["meta_info"]["finish_reason"]["type"] == "abort"
-            assert await post(one, "/pause") == {"status": "paused"}
-            assert await get(one, "/is_paused") == {"is_paused": True}
+            call = asyncio.create_task(post(server, "/generate", {"rid": "x", "input_ids": [1]}))
+            await running(server)
+            await post(server, "/abort_request", {"rid": "x"})
+            assert (await call)["meta_info"]["finish_reason"]["type"] == "abort"
+            assert await post(server, "/pause") == {"status": "paused"}
+            assert await get(server, "/is_paused") == {"is_paused": True}
 
     asyncio.run(story())
 
 
 async def test_a_full_live_batch_is_followed_by_another_and_goes() -> None:
-    async with served(job=serving_job(sampling={"maxTokens": 3})) as one:
+    async with served(job=serving_job(sampling={"maxTokens": 3})) as server:
         count = GROUPS + 40
         bodies = [{"input_ids": [number, 1], "sampling_params": short()} for number in range(count)]
         for start in range(0, count, 50):
-            await asyncio.gather(*(post(one, "/generate", body) for body in bodies[start : start + 50]))
-        sizes = [record.progress.groups for record in await one.store.batches()]
+            await asyncio.gather(*(post(server, "/generate", body) for body in bodies[start : start + 50]))
+        sizes = [record.progress.groups for record in await server.store.batches()]
         assert sum(sizes) <= count
         assert max(sizes) < count
 
         async def first_is_gone() -> bool:
-            return min(record.number for record in await one.store.batches()) > 1
+            return min(record.number for record in await server.store.batches()) > 1
 
         await until(first_is_gone)
-        assert one.context.counts["compatible_requests"] == count
-        assert one.context.counts["compatible_grouped"] == 0
+        assert server.context.counts["compatible_requests"] == count
+        assert server.context.counts["compatible_grouped"] == 0
 
 
 async def test_too_much_that_waits_is_refused_until_later() -> None:
-    async with Served(limits=IntakeLimits(queued=4)) as one:
-        answer = await one.http.post("/v1/completions", json={"prompt": PROMPT, "n": 5})
+    async with Served(limits=IntakeLimits(queued=4)) as server:
+        answer = await server.http.post("/v1/completions", json={"prompt": PROMPT, "n": 5})
         assert answer.status_code == 429
         assert answer.headers["Retry-After"] == "1"
         assert answer.json()["error"]["type"] == "rate_limit_error"
 
 
 async def test_a_request_whose_batch_is_deleted_is_lost_and_says_so() -> None:
-    async with served(job=long_job()) as one:
-        asking = asyncio.create_task(post(one, "/generate", {"input_ids": PROMPT}, status=503))
-        await running(one)
-        await one.call("DELETE", "/batches/1", status=204)
-        assert "send it again" in (await asking)["error"]["message"]
+    async with served(job=long_job()) as server:
+        call = asyncio.create_task(post(server, "/generate", {"input_ids": PROMPT}, status=503))
+        await running(server)
+        await server.call("DELETE", "/batches/1", status=204)
+        assert "send it again" in (await call)["error"]["message"]
 
 
 async def test_a_server_that_closes_leaves_nothing_behind() -> None:
-    async with served(job=long_job()) as one:
-        asking = asyncio.create_task(post(one, "/generate", {"input_ids": PROMPT}, status=503))
-        await running(one)
-        await one.context.close()
-        assert "closing" in (await asking)["error"]["message"]
-        assert await one.store.batches() == []
+    async with served(job=long_job()) as server:
+        call = asyncio.create_task(post(server, "/generate", {"input_ids": PROMPT}, status=503))
+        await running(server)
+        await server.context.close()
+        assert "closing" in (await call)["error"]["message"]
+        assert await server.store.batches() == []
 
 
 async def test_what_a_dead_process_has_left_is_deleted_and_what_a_living_one_has_stays() -> None:
@@ -136,8 +138,8 @@ async def test_what_a_dead_process_has_left_is_deleted_and_what_a_living_one_has
 
 async def test_a_job_with_a_closed_lane_for_each_worker_serves_groups_that_grow() -> None:
     job = serving_job(rollout={"policy": "round-robin", "quantumTokens": 16, "checkpointSeconds": 0.05})
-    async with served(job=job) as one:
-        calls = [post(one, "/generate", {"input_ids": PROMPT, "sampling_params": short()}) for _ in range(6)]
+    async with served(job=job) as server:
+        calls = [post(server, "/generate", {"input_ids": PROMPT, "sampling_params": short()}) for _ in range(6)]
         assert all(answer["output_ids"] for answer in await asyncio.gather(*calls))
-        await post(one, "/generate", {"input_ids": PROMPT, "sampling_params": short()})
-        assert await groups(one) == {"live-1": 7}
+        await post(server, "/generate", {"input_ids": PROMPT, "sampling_params": short()})
+        assert await groups(server) == {"live-1": 7}

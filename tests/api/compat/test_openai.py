@@ -14,7 +14,7 @@ from tests.api.served import Served, served, serving_job
 
 
 async def test_a_completion_has_tokens_and_their_log_probabilities() -> None:
-    async with served() as one, client_of(one) as client:
+    async with served() as server, client_of(server) as client:
         answer = await client.completions.create(
             model="none", prompt=PROMPT, max_tokens=12, logprobs=1, extra_body={"return_token_ids": True}
         )
@@ -31,36 +31,36 @@ async def test_a_completion_has_tokens_and_their_log_probabilities() -> None:
 
 
 async def test_n_responses_of_one_call_are_one_group() -> None:
-    async with served() as one, client_of(one) as client:
+    async with served() as server, client_of(server) as client:
         answer = await client.completions.create(
             model="none", prompt=PROMPT, n=4, max_tokens=30, seed=1, extra_body={"return_token_ids": True}
         )
-        assert await groups(one) == {"live-1": 4}
+        assert await groups(server) == {"live-1": 4}
         for index, choice in enumerate(answer.choices):
             assert choice.index == index
             whole("1/live-1", index, choice.token_ids)  # type: ignore[attr-defined]
-        spec = await one.store.spec(GroupId(1, "live-1"))
+        spec = await server.store.spec(GroupId(1, "live-1"))
         assert spec is not None
         assert spec.seeds == (1, 2, 3, 4)
-        assert one.context.counts == {
+        assert server.context.counts == {
             "compatible_requests": 4, "compatible_grouped": 4, "compatible_recognised": 0
         }  # fmt: skip
 
 
 async def test_several_prompts_are_several_groups() -> None:
-    async with served() as one, client_of(one) as client:
+    async with served() as server, client_of(server) as client:
         answer = await client.completions.create(
             model="none", prompt=[[1, 2], [3, 4]], n=2, max_tokens=5, extra_body={"return_token_ids": True}
         )
         assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
         assert [choice.prompt_token_ids for choice in answer.choices] == [[1, 2], [1, 2], [3, 4], [3, 4]]  # type: ignore[attr-defined]
-        assert await groups(one) == {"live-1": 2, "live-2": 2}
+        assert await groups(server) == {"live-1": 2, "live-2": 2}
 
 
 async def test_a_text_prompt_and_a_chat_are_rendered_by_the_model() -> None:
-    async with served() as one, client_of(one) as client:
+    async with served() as server, client_of(server) as client:
         await client.completions.create(model="none", prompt="ab", max_tokens=3)
-        spec = await one.store.spec(GroupId(1, "live-1"))
+        spec = await server.store.spec(GroupId(1, "live-1"))
         assert spec is not None
         assert spec.prompt == pack_tokens([97, 98])
         answer = await client.chat.completions.create(
@@ -69,14 +69,14 @@ async def test_a_text_prompt_and_a_chat_are_rendered_by_the_model() -> None:
         assert answer.choices[0].message.role == "assistant"
         assert answer.choices[0].logprobs is not None
         assert len(answer.choices[0].logprobs.content or []) == answer.usage.completion_tokens  # type: ignore[union-attr]
-        spec = await one.store.spec(GroupId(1, "live-2"))
+        spec = await server.store.spec(GroupId(1, "live-2"))
         assert spec is not None
         assert spec.prompt == pack_tokens([99, 100])
 
 
 async def test_a_stream_gives_the_tokens_as_they_come_and_ends_with_counts() -> None:
     job = serving_job(sampling={"maxTokens": 400, "minTokens": 300})
-    async with served(job=job) as one, client_of(one) as client:
+    async with served(job=job) as server, client_of(server) as client:
         stream = await client.completions.create(
             model="none", prompt=PROMPT, n=2, stream=True, stream_options={"include_usage": True},
             logprobs=0, extra_body={"return_token_ids": True},
@@ -102,7 +102,7 @@ async def test_a_stream_gives_the_tokens_as_they_come_and_ends_with_counts() -> 
 
 
 async def test_a_chat_streams_too() -> None:
-    async with served() as one, client_of(one) as client:
+    async with served() as server, client_of(server) as client:
         stream = await client.chat.completions.create(
             model="none", messages=[{"role": "user", "content": "hi"}], max_tokens=8, stream=True
         )
@@ -112,67 +112,67 @@ async def test_a_chat_streams_too() -> None:
 
 
 async def test_requests_of_one_prompt_that_come_together_form_one_group() -> None:
-    async with served() as one, client_of(one) as client:
+    async with served() as server, client_of(server) as client:
 
-        async def ask(**more: Any) -> list[int]:
+        async def complete(**more: Any) -> list[int]:
             body = {"return_token_ids": True} | more
             answer: Any = await client.completions.create(model="none", prompt=PROMPT, max_tokens=30, extra_body=body)
             return answer.choices[0].token_ids
 
-        found = await asyncio.gather(*(ask(seed=number) for number in range(8)), ask(temperature=0.5))
-        assert await groups(one) == {"live-1": 8, "live-2": 1}
+        found = await asyncio.gather(*(complete(seed=number) for number in range(8)), complete(temperature=0.5))
+        assert await groups(server) == {"live-1": 8, "live-2": 1}
         expected = [scripted_tokens("1/live-1", index, 0, 30) for index in range(8)]
         for tokens in found[:8]:
-            assert any(one.startswith(pack_tokens(tokens)) for one in expected)
-        spec = await one.store.spec(GroupId(1, "live-1"))
+            assert any(text.startswith(pack_tokens(tokens)) for text in expected)
+        spec = await server.store.spec(GroupId(1, "live-1"))
         assert spec is not None
         assert sorted(spec.seeds) == list(range(8))  # type: ignore[type-var]
-        assert one.context.counts == {
+        assert server.context.counts == {
             "compatible_requests": 9, "compatible_grouped": 8, "compatible_recognised": 8
         }  # fmt: skip
-        text = (await one.http.get("/metrics")).text
+        text = (await server.http.get("/metrics")).text
         assert 'openseer_api_compatible_recognised_total{job="served",namespace="default"} 8.0' in text
 
 
 async def test_a_named_group_takes_what_names_it_and_nothing_else() -> None:
-    async with served() as one, client_of(one) as client:
+    async with served() as server, client_of(server) as client:
 
-        async def ask(prompt: list[int], **options: Any) -> None:
+        async def complete(prompt: list[int], **options: Any) -> None:
             await client.completions.create(model="none", prompt=prompt, max_tokens=5, **options)
 
         await asyncio.gather(
-            ask([1], extra_body={"group_id": "q-1"}),
-            ask([1], extra_body={"vllm_xargs": {"group_id": "q-1"}}),
-            ask([1], extra_headers={"X-Openseer-Group": "q-1"}),
-            ask([1]),
-            ask([2], extra_body={"group_id": "q-1"}),
+            complete([1], extra_body={"group_id": "q-1"}),
+            complete([1], extra_body={"vllm_xargs": {"group_id": "q-1"}}),
+            complete([1], extra_headers={"X-Openseer-Group": "q-1"}),
+            complete([1]),
+            complete([2], extra_body={"group_id": "q-1"}),
         )
-        assert await groups(one) == {"q-1": 3, "live-1": 1, "q-1-2": 1}
-        assert one.context.counts["compatible_recognised"] == 0
-        assert one.context.counts["compatible_grouped"] == 4
+        assert await groups(server) == {"q-1": 3, "live-1": 1, "q-1-2": 1}
+        assert server.context.counts["compatible_recognised"] == 0
+        assert server.context.counts["compatible_grouped"] == 4
 
 
 async def test_a_client_that_hangs_up_frees_its_place() -> None:
-    async with served(job=long_job()) as one, client_of(one) as client:
-        asking = asyncio.create_task(client.completions.create(model="none", prompt=PROMPT, n=3))
-        await running(one)
-        asking.cancel()
-        await all_ended(one)
-        progress = (await one.store.batches())[0].progress
+    async with served(job=long_job()) as server, client_of(server) as client:
+        call = asyncio.create_task(client.completions.create(model="none", prompt=PROMPT, n=3))
+        await running(server)
+        call.cancel()
+        await all_ended(server)
+        progress = (await server.store.batches())[0].progress
         assert progress.aborted == 3
 
 
 async def test_a_stream_that_is_closed_frees_its_place() -> None:
-    async with served(job=long_job()) as one, client_of(one) as client:
+    async with served(job=long_job()) as server, client_of(server) as client:
         stream = await client.completions.create(model="none", prompt=PROMPT, stream=True)
         async for _ in stream:
             break
         await stream.close()
-        await all_ended(one)
+        await all_ended(server)
 
 
 async def test_what_cannot_be_continued_is_refused_and_what_means_nothing_passes() -> None:
-    async with served() as one, client_of(one) as client:
+    async with served() as server, client_of(server) as client:
         await client.completions.create(
             model="none", prompt=PROMPT, max_tokens=3, presence_penalty=0.0, frequency_penalty=0, logit_bias={},
             best_of=1, extra_body={"repetition_penalty": 1.0, "top_k": -1, "min_p": 0.0, "skip_special_tokens": False},
@@ -191,8 +191,8 @@ async def test_what_cannot_be_continued_is_refused_and_what_means_nothing_passes
 
 
 async def test_a_wrong_key_is_refused_in_the_protocols_words() -> None:
-    async with Served() as one:
-        client = openai.AsyncOpenAI(base_url=f"{one.url}/v1", api_key="wrong", max_retries=0)
+    async with Served() as server:
+        client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0)
         with pytest.raises(openai.AuthenticationError) as caught:
             await client.models.list()
         assert caught.value.body["code"] == 401  # type: ignore[index]
@@ -200,5 +200,5 @@ async def test_a_wrong_key_is_refused_in_the_protocols_words() -> None:
 
 
 async def test_the_model_is_listed() -> None:
-    async with Served() as one, client_of(one) as client:
+    async with Served() as server, client_of(server) as client:
         assert [model.id async for model in client.models.list()] == ["none"]

@@ -21,167 +21,167 @@ def folder(path: Path, name: str) -> str:
     return str(made)
 
 
-async def generate(one: Served, **body: Any) -> Any:
-    return await post(one, "/generate", {"input_ids": PROMPT} | body)
+async def generate(server: Served, **body: Any) -> Any:
+    return await post(server, "/generate", {"input_ids": PROMPT} | body)
 
 
-async def ready(one: Served) -> None:
-    while (await one.http.get("/health_generate")).status_code != 200:
+async def ready(server: Served) -> None:
+    while (await server.http.get("/health_generate")).status_code != 200:
         await asyncio.sleep(0.02)
 
 
 async def test_sglangs_update_from_disk_is_one_transaction_of_the_fleet(tmp_path: Path) -> None:
-    async with served() as one:
-        await ready(one)
-        first = await generate(one, sampling_params={"max_new_tokens": 8})
+    async with served() as server:
+        await ready(server)
+        first = await generate(server, sampling_params={"max_new_tokens": 8})
         assert first["meta_info"]["weight_version"] == "initial"
         body = {"model_path": folder(tmp_path, "step-1"), "weight_version": 1, "flush_cache": True}
-        told = await post(one, "/update_weights_from_disk", body)
-        assert told == {"success": True, "message": "Weights 1 are loaded.", "num_paused_requests": 0}
-        assert await get(one, "/get_weight_version") == {"weight_version": "1"}
-        assert (await get(one, "/model_info"))["model_path"] == body["model_path"]
-        second = await generate(one, sampling_params={"max_new_tokens": 8})
+        answer = await post(server, "/update_weights_from_disk", body)
+        assert answer == {"success": True, "message": "Weights 1 are loaded.", "num_paused_requests": 0}
+        assert await get(server, "/get_weight_version") == {"weight_version": "1"}
+        assert (await get(server, "/model_info"))["model_path"] == body["model_path"]
+        second = await generate(server, sampling_params={"max_new_tokens": 8})
         assert second["meta_info"]["weight_version"] == "1"
         assert second["meta_info"]["weight_versions"][0]["version"] == "1"
         # The same prompt under other weights is another group, in another batch.
-        batches = {record.version: record.number for record in await one.store.batches() if record.progress.groups}
-        assert await groups(one, batches["1"]) == {"live-1": 1}
-        assert await post(one, "/update_weights_from_disk", body)  # a repeat changes nothing
-        assert (await one.store.fleet_spec()).versions == ("initial", "1")
-        renamed = await post(one, "/update_weight_version", {"new_version": "1"})
+        batches = {record.version: record.number for record in await server.store.batches() if record.progress.groups}
+        assert await groups(server, batches["1"]) == {"live-1": 1}
+        assert await post(server, "/update_weights_from_disk", body)  # a repeat changes nothing
+        assert (await server.store.fleet_spec()).versions == ("initial", "1")
+        renamed = await post(server, "/update_weight_version", {"new_version": "1"})
         assert renamed["success"] is True
-        await post(one, "/update_weight_version", {"new_version": "2"}, status=400)
+        await post(server, "/update_weight_version", {"new_version": "2"}, status=400)
 
 
 async def test_an_update_without_a_version_gets_a_name_of_its_own_each_time(tmp_path: Path) -> None:
-    async with served() as one:
-        await ready(one)
+    async with served() as server:
+        await ready(server)
         path = folder(tmp_path, "latest")
         for _ in range(2):
-            assert (await post(one, "/update_weights_from_disk", {"model_path": path}))["success"]
-        assert (await one.store.fleet_spec()).versions == ("initial", "latest", "latest.2")
+            assert (await post(server, "/update_weights_from_disk", {"model_path": path}))["success"]
+        assert (await server.store.fleet_spec()).versions == ("initial", "latest", "latest.2")
 
 
 async def test_an_update_that_fails_says_why_and_the_old_weights_stay(tmp_path: Path) -> None:
-    async with served() as one:
-        await ready(one)
-        told = await post(one, "/update_weights_from_disk", {"model_path": str(tmp_path / "none")}, status=400)
-        assert told["success"] is False
-        assert "none" in told["message"]
-        assert await get(one, "/get_weight_version") == {"weight_version": "initial"}
-        assert (await generate(one, sampling_params={"max_new_tokens": 4}))["output_ids"]
+    async with served() as server:
+        await ready(server)
+        answer = await post(server, "/update_weights_from_disk", {"model_path": str(tmp_path / "none")}, status=400)
+        assert answer["success"] is False
+        assert "none" in answer["message"]
+        assert await get(server, "/get_weight_version") == {"weight_version": "initial"}
+        assert (await generate(server, sampling_params={"max_new_tokens": 4}))["output_ids"]
 
 
 async def test_a_drained_update_lets_what_runs_finish_and_holds_what_comes(tmp_path: Path) -> None:
-    async with served(job=long_job(600)) as one:
-        old = asyncio.create_task(generate(one))
-        await running(one)
+    async with served(job=long_job(600)) as server:
+        old = asyncio.create_task(generate(server))
+        await running(server)
         updating = asyncio.create_task(
-            post(one, "/update_weights_from_disk", {"model_path": folder(tmp_path, "v1"), "weight_version": "v1"})
+            post(server, "/update_weights_from_disk", {"model_path": folder(tmp_path, "v1"), "weight_version": "v1"})
         )
 
         async def draining() -> bool:
-            ongoing = (await one.store.fleet_spec()).active_transaction
-            return ongoing is not None and ongoing.phase == "quiesce"
+            transaction = (await server.store.fleet_spec()).active_transaction
+            return transaction is not None and transaction.phase == "quiesce"
 
         await until(draining)
-        new = asyncio.create_task(generate(one))
+        new = asyncio.create_task(generate(server))
         assert (await updating)["success"]
         assert [span["version"] for span in (await old)["meta_info"]["weight_versions"]] == ["initial"]
         assert [span["version"] for span in (await new)["meta_info"]["weight_versions"]] == ["v1"]
 
 
 async def test_prime_rls_update_moves_what_runs_to_the_new_weights(tmp_path: Path) -> None:
-    async with served(job=long_job(1500)) as one:
-        asking = asyncio.create_task(generate(one))
-        await running(one)
-        await post(one, "/pause", params={"mode": "keep", "clear_cache": "false"})
-        assert await get(one, "/is_paused") == {"is_paused": True}
-        held = asyncio.create_task(generate(one, rid="held"))
-        told = await post(one, "/update_weights", {"weight_dir": folder(tmp_path, "step_1")})
-        assert told["weight_version"] == "step_1"
+    async with served(job=long_job(1500)) as server:
+        running_call = asyncio.create_task(generate(server))
+        await running(server)
+        await post(server, "/pause", params={"mode": "keep", "clear_cache": "false"})
+        assert await get(server, "/is_paused") == {"is_paused": True}
+        held = asyncio.create_task(generate(server, rid="held"))
+        answer = await post(server, "/update_weights", {"weight_dir": folder(tmp_path, "step_1")})
+        assert answer["weight_version"] == "step_1"
         assert not held.done()
-        await post(one, "/resume")
-        spans = (await asking)["meta_info"]["weight_versions"]
+        await post(server, "/resume")
+        spans = (await running_call)["meta_info"]["weight_versions"]
         assert [span["version"] for span in spans] == ["initial", "step_1"]
         assert [span["version"] for span in (await held)["meta_info"]["weight_versions"]] == ["step_1"]
 
 
 async def test_an_update_may_end_what_runs(tmp_path: Path) -> None:
-    async with served(job=long_job()) as one:
-        asking = asyncio.create_task(generate(one))
-        await running(one)
+    async with served(job=long_job()) as server:
+        running_call = asyncio.create_task(generate(server))
+        await running(server)
         body = {"model_path": folder(tmp_path, "v1"), "weight_version": "v1", "abort_all_requests": True}
-        assert (await post(one, "/update_weights_from_disk", body))["success"]
-        meta = (await asking)["meta_info"]
+        assert (await post(server, "/update_weights_from_disk", body))["success"]
+        meta = (await running_call)["meta_info"]
         assert meta["finish_reason"]["type"] == "abort"
         assert [span["version"] for span in meta["weight_versions"]] == ["initial"]
 
 
 async def test_a_pause_ends_what_runs_and_holds_what_comes() -> None:
-    async with served(job=long_job()) as one:
-        asking = asyncio.create_task(generate(one))
-        await running(one)
-        assert await post(one, "/pause") == {"status": "paused"}
-        assert (await asking)["meta_info"]["finish_reason"]["type"] == "abort"
+    async with served(job=long_job()) as server:
+        running_call = asyncio.create_task(generate(server))
+        await running(server)
+        assert await post(server, "/pause") == {"status": "paused"}
+        assert (await running_call)["meta_info"]["finish_reason"]["type"] == "abort"
         held = asyncio.create_task(
-            generate(one, rid="held", sampling_params={"max_new_tokens": 5, "min_new_tokens": 0})
+            generate(server, rid="held", sampling_params={"max_new_tokens": 5, "min_new_tokens": 0})
         )
         await asyncio.sleep(0.5)
         assert not held.done()
         # What waits can be aborted, and has no tokens then.
-        waiting = asyncio.create_task(generate(one, rid="x"))
+        waiting = asyncio.create_task(generate(server, rid="x"))
         await asyncio.sleep(0.1)
-        await post(one, "/abort_request", {"rid": "x"})
+        await post(server, "/abort_request", {"rid": "x"})
         assert (await waiting)["output_ids"] == []
-        assert await post(one, "/resume") == {"status": "resumed"}
+        assert await post(server, "/resume") == {"status": "resumed"}
         assert len((await held)["output_ids"]) <= 5
 
 
 async def test_a_pause_may_wait_for_what_runs() -> None:
-    async with served(job=long_job(300)) as one:
-        asking = asyncio.create_task(generate(one))
-        await running(one)
-        await post(one, "/pause", params={"mode": "wait"})
-        assert len((await asking)["output_ids"]) == 300
-        await post(one, "/continue_generation", {})
-        paused = await post(one, "/pause_generation", {})
+    async with served(job=long_job(300)) as server:
+        running_call = asyncio.create_task(generate(server))
+        await running(server)
+        await post(server, "/pause", params={"mode": "wait"})
+        assert len((await running_call)["output_ids"]) == 300
+        await post(server, "/continue_generation", {})
+        paused = await post(server, "/pause_generation", {})
         assert paused["status"] == "ok"
-        assert await get(one, "/is_paused") == {"is_paused": True}
+        assert await get(server, "/is_paused") == {"is_paused": True}
 
 
 async def test_the_gpus_are_lent_and_come_back() -> None:
-    async with served(job=long_job(600)) as one:
-        asking = asyncio.create_task(generate(one))
-        await running(one)
-        assert await post(one, "/sleep", params={"level": 1, "mode": "keep"}) == {"status": "sleeping", "level": 1}
-        assert await get(one, "/is_sleeping") == {"is_sleeping": True}
-        assert not asking.done()
-        assert (await post(one, "/wake_up", params={"tags": "weights"}))["status"] == "awake"
-        assert len((await asking)["output_ids"]) == 600
-        await post(one, "/release_memory_occupation", {"tags": ["weights"]})
-        await post(one, "/resume_memory_occupation", {"tags": ["weights"]})
-        assert await get(one, "/is_sleeping") == {"is_sleeping": False}
-        await post(one, "/sleep", params={"level": 0}, status=400)
+    async with served(job=long_job(600)) as server:
+        running_call = asyncio.create_task(generate(server))
+        await running(server)
+        assert await post(server, "/sleep", params={"level": 1, "mode": "keep"}) == {"status": "sleeping", "level": 1}
+        assert await get(server, "/is_sleeping") == {"is_sleeping": True}
+        assert not running_call.done()
+        assert (await post(server, "/wake_up", params={"tags": "weights"}))["status"] == "awake"
+        assert len((await running_call)["output_ids"]) == 600
+        await post(server, "/release_memory_occupation", {"tags": ["weights"]})
+        await post(server, "/resume_memory_occupation", {"tags": ["weights"]})
+        assert await get(server, "/is_sleeping") == {"is_sleeping": False}
+        await post(server, "/sleep", params={"level": 0}, status=400)
 
 
 async def test_a_transfer_is_gathered_and_published_at_its_end() -> None:
-    async with served() as one:
-        await ready(one)
-        await post(one, "/finish_weight_update", {}, status=400)
-        await post(one, "/init_weight_transfer_engine", {"init_info": {"master_address": "x"}})
-        await post(one, "/start_weight_update")
-        await post(one, "/update_weights", {"update_info": {"names": ["a"]}})
-        await post(one, "/update_weights", {"update_info": {"names": ["b"]}}, status=400)
-        told = await post(one, "/finish_weight_update", {"weight_version": "v1"}, status=500)
-        assert "scripted engine has no weights" in told["error"]["message"]
-        orders = await one.store.fleet_spec()
-        assert orders.transaction is not None
-        assert orders.transaction.publish.source.transfer == {
+    async with served() as server:
+        await ready(server)
+        await post(server, "/finish_weight_update", {}, status=400)
+        await post(server, "/init_weight_transfer_engine", {"init_info": {"master_address": "x"}})
+        await post(server, "/start_weight_update")
+        await post(server, "/update_weights", {"update_info": {"names": ["a"]}})
+        await post(server, "/update_weights", {"update_info": {"names": ["b"]}}, status=400)
+        answer = await post(server, "/finish_weight_update", {"weight_version": "v1"}, status=500)
+        assert "scripted engine has no weights" in answer["error"]["message"]
+        fleet_spec = await server.store.fleet_spec()
+        assert fleet_spec.transaction is not None
+        assert fleet_spec.transaction.publish.source.transfer == {
             "init": {"master_address": "x"}, "update": {"names": ["a"]}
         }  # fmt: skip
-        assert orders.version == "initial"
-        refused = await post(one, "/update_weights_from_tensor", {}, status=400)
+        assert fleet_spec.version == "initial"
+        refused = await post(server, "/update_weights_from_tensor", {}, status=400)
         assert "update_weights_from_disk" in refused["message"]
 
 
@@ -190,14 +190,14 @@ def quick_job() -> RolloutJob:
 
 
 async def test_nothing_is_left_of_what_was_delivered() -> None:
-    async with served(job=quick_job()) as one:
-        await asyncio.gather(*(post(one, "/generate", {"input_ids": [number]}) for number in range(20)))
-        await all_ended(one)
-        assert len(await one.store.batches()) == 1
+    async with served(job=quick_job()) as server:
+        await asyncio.gather(*(post(server, "/generate", {"input_ids": [number]}) for number in range(20)))
+        await all_ended(server)
+        assert len(await server.store.batches()) == 1
         # Other weights, or some seconds without a request, close a live batch; then its data go.
         for _ in range(400):
-            if not await one.store.batches():
+            if not await server.store.batches():
                 break
             await asyncio.sleep(0.05)
-        assert await one.store.batches() == []
-        assert (await generate(one))["output_ids"]
+        assert await server.store.batches() == []
+        assert (await generate(server))["output_ids"]

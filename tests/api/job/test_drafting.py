@@ -6,16 +6,17 @@ from typing import Any
 import pytest
 
 from openseer_core.ids import WorkerId
-from openseer_core.worker.heartbeat import Heartbeat
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
+from openseer_core.worker.metrics import WorkerMetrics
 from tests.api.served import Served, prompts, serving_job
 
 VLLM = {"path": "none", "engine": "vllm"}
 MIN_P = {"maxTokens": 40, "minP": 0.1}
 
 
-async def beat(one: Served, accepted: int, *, boot: str = "b", drafts: str = "on") -> None:
-    """A worker's heartbeat: ten tokens drafted for each row-step, each row-step gains its own token besides."""
-    figures: dict[str, float | int | str] = {
+async def beat(server: Served, accepted: int, *, boot: str = "b", drafts: str = "on") -> None:
+    """A worker's heartbeat: for each request-step ten tokens drafted, and one sampled besides."""
+    metrics: dict[str, float | int | str] = {
         "drafts": drafts,
         "steps": accepted,
         "draft_steps": accepted,
@@ -24,18 +25,18 @@ async def beat(one: Served, accepted: int, *, boot: str = "b", drafts: str = "on
         "steps_refs_1": accepted,
         "tokens_refs_1": 2 * accepted,
     }
-    await one.store.heartbeat(WorkerId("worker-0", boot), Heartbeat("busy", figures))
-    await one.context.glance(fresh=True)
+    await server.store.heartbeat(WorkerId("worker-0", boot), Heartbeat(WorkerState.BUSY, WorkerMetrics(metrics)))
+    await server.context.glance(fresh=True)
 
 
 async def test_metrics_of_a_batch_tell_what_the_fleet_drafted_since_it_was_opened() -> None:
-    async with Served(serving_job(model=VLLM)) as one:
-        await beat(one, 100)
-        batch = await one.open()
-        before = await one.call("GET", f"/batches/{batch}/metrics")
-        await beat(one, 130)
-        await beat(one, 5, boot="again")
-        after = await one.call("GET", f"/batches/{batch}/metrics")
+    async with Served(serving_job(model=VLLM)) as server:
+        await beat(server, 100)
+        batch = await server.open()
+        before = await server.call("GET", f"/batches/{batch}/metrics")
+        await beat(server, 130)
+        await beat(server, 5, boot="again")
+        after = await server.call("GET", f"/batches/{batch}/metrics")
 
     assert (before["rollout/accepted_tokens"], before["rollout/acceptance_length"]) == (0.0, 1.0)
     assert after["rollout/accepted_tokens"] == 5.0
@@ -44,23 +45,23 @@ async def test_metrics_of_a_batch_tell_what_the_fleet_drafted_since_it_was_opene
 
 
 async def test_what_comes_after_a_batch_has_ended_is_not_its_own() -> None:
-    async with Served(serving_job(model=VLLM)) as one:
-        await beat(one, 100)
-        batch = await one.open()
-        await beat(one, 130)
-        await one.upload(batch, prompts(1), seal=True)
-        await one.call("POST", f"/batches/{batch}/cancel", {})
-        ended = await one.call("GET", f"/batches/{batch}/metrics")
-        await beat(one, 500)
-        later = await one.call("GET", f"/batches/{batch}/metrics")
+    async with Served(serving_job(model=VLLM)) as server:
+        await beat(server, 100)
+        batch = await server.open()
+        await beat(server, 130)
+        await server.upload(batch, prompts(1), seal=True)
+        await server.call("POST", f"/batches/{batch}/cancel", {})
+        ended = await server.call("GET", f"/batches/{batch}/metrics")
+        await beat(server, 500)
+        later = await server.call("GET", f"/batches/{batch}/metrics")
 
     assert ended["rollout/accepted_tokens"] == later["rollout/accepted_tokens"] == 30.0
 
 
 async def test_prometheus_reads_what_the_fleet_drafted() -> None:
-    async with Served(serving_job(model=VLLM)) as one:
-        await beat(one, 100)
-        text = (await one.http.get("/metrics")).text
+    async with Served(serving_job(model=VLLM)) as server:
+        await beat(server, 100)
+        text = (await server.http.get("/metrics")).text
 
     found = dict(re.findall(r"openseer_api_(\w+)\{[^}]*\} (\S+)", text))
     assert (found["drafted_tokens"], found["accepted_tokens"], found["acceptance_length"]) == ("1000.0", "100.0", "2.0")
@@ -70,14 +71,14 @@ async def test_prometheus_reads_what_the_fleet_drafted() -> None:
     ("enabled", "drafts"), [(True, "off: it could not pay"), (None, "on")], ids=["by the manifest", "by the worker"]
 )
 async def test_a_cut_that_drafts_would_ignore_is_refused_with_what_to_do(enabled: bool | None, drafts: str) -> None:
-    async with Served(serving_job(model=VLLM, speculation={"enabled": enabled})) as one:
-        await beat(one, 1, drafts=drafts)
-        refused = await one.call("POST", "/batches", {"sampling": MIN_P}, status=422)
-        batch = await one.open()
+    async with Served(serving_job(model=VLLM, speculation={"enabled": enabled})) as server:
+        await beat(server, 1, drafts=drafts)
+        refused = await server.call("POST", "/batches", {"sampling": MIN_P}, status=422)
+        batch = await server.open()
         path, groups = f"/batches/{batch}/groups", prompts(1, sampling=MIN_P)
-        group = await one.http.post(f"/v1{path}", json={"groups": groups})
+        group = await server.http.post(f"/v1{path}", json={"groups": groups})
         body: dict[str, Any] = {"model": "none", "prompt": [5, 6, 7], "min_p": 0.1, "max_tokens": 4}
-        compatible = await one.http.post("/v1/completions", json=body)
+        compatible = await server.http.post("/v1/completions", json=body)
 
     assert refused["detail"].startswith("sampling.minP: found 0.1; this job drafts, and the engine ignores it")
     assert "spec.speculation.enabled: false" in refused["detail"]
@@ -97,7 +98,7 @@ async def test_a_cut_that_drafts_would_ignore_is_refused_with_what_to_do(enabled
     ids=["told not to draft", "cut by the manifest", "no worker drafts"],
 )
 async def test_a_job_that_does_not_draft_takes_the_cut(spec: dict[str, Any]) -> None:
-    async with Served(serving_job(model=VLLM, **spec)) as one:
-        await beat(one, 1, drafts="off: spec.speculation.enabled is false")
-        batch = await one.open(sampling=MIN_P)
-        assert await one.upload(batch, prompts(1, sampling=MIN_P)) == {"accepted": 1, "present": 0}
+    async with Served(serving_job(model=VLLM, **spec)) as server:
+        await beat(server, 1, drafts="off: spec.speculation.enabled is false")
+        batch = await server.open(sampling=MIN_P)
+        assert await server.upload(batch, prompts(1, sampling=MIN_P)) == {"accepted": 1, "present": 0}

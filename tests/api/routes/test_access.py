@@ -51,8 +51,8 @@ def calls(app: FastAPI) -> Iterator[tuple[str, str]]:
 
 
 async def test_every_route_but_health_wants_a_token() -> None:
-    async with Served() as one, one.client(None) as nobody, one.client("wrong") as stranger:
-        for method, path in calls(one.app):
+    async with Served() as server, server.client(None) as nobody, server.client("wrong") as stranger:
+        for method, path in calls(server.app):
             answer = await nobody.request(method, path)
             assert answer.status_code == (200 if path in OPEN else 401), (method, path, answer.text)
             if path not in OPEN:
@@ -82,8 +82,8 @@ async def test_the_gateway_serves_each_job_to_its_own_token() -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
         for name in ("a", "b"):
             headers = {"Authorization": f"Bearer team-{name}/{name}"}
-            told = await client.get(f"/jobs/team-{name}/{name}/v1/job", headers=headers)
-            assert told.json()["name"] == name
+            answer = await client.get(f"/jobs/team-{name}/{name}/v1/job", headers=headers)
+            assert answer.json()["name"] == name
         gone = await client.get("/jobs/team-c/c/v1/job", headers={"Authorization": "Bearer team-c/c"})
         assert gone.status_code == 404
         odd = await client.get("/jobs/Team%20C/c/v1/job", headers={"Authorization": "Bearer Team C/c"})
@@ -97,13 +97,13 @@ async def test_only_the_whole_token_counts(token: str) -> None:
 
 
 async def test_an_address_may_carry_the_token_for_clients_that_send_no_header() -> None:
-    async with Served() as one:
-        address = one.url.replace("http://", f"http://trainer:{TOKEN}@")
+    async with Served() as server:
+        address = server.url.replace("http://", f"http://trainer:{TOKEN}@")
         async with httpx.AsyncClient(base_url=address) as client:
             assert (await client.get("/v1/job")).status_code == 200
         for wrong in (f"trainer:{TOKEN}x", f"{TOKEN}:", "no colon"):
             coded = base64.b64encode(wrong.encode()).decode()
-            answer = await one.http.get("/v1/job", headers={"Authorization": f"Basic {coded}"})
+            answer = await server.http.get("/v1/job", headers={"Authorization": f"Basic {coded}"})
             assert answer.status_code == 401
-        garbage = await one.http.get("/v1/job", headers={"Authorization": "Basic ###"})
+        garbage = await server.http.get("/v1/job", headers={"Authorization": "Basic ###"})
         assert garbage.status_code == 401

@@ -4,22 +4,17 @@ import asyncio
 from typing import Any
 
 from openseer_api.job.context import IntakeLimits
-from tests.api.served import Served, prompts, served, serving_job
-
-
-def results(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [item for item in items if item["kind"] == "result"]
-
-
-def ends(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [item for item in items if item["kind"] == "group"]
+from tests.api.served import Served, ends, prompts, results, served, serving_job
 
 
 async def test_a_batch_runs_to_its_end_and_is_acknowledged() -> None:
-    async with served() as one:
-        batch = await one.open(metadata={"step": 3})
-        assert await one.upload(batch, prompts(5, metadata={"answer": "é"}), seal=True) == {"accepted": 5, "present": 0}
-        items = await one.until_complete(batch)
+    async with served() as server:
+        batch = await server.open(metadata={"step": 3})
+        assert await server.upload(batch, prompts(5, metadata={"answer": "é"}), seal=True) == {
+            "accepted": 5,
+            "present": 0,
+        }
+        items = await server.until_complete(batch)
         assert len(results(items)) == 20
         assert [item["cursor"] for item in items] == list(range(1, 26))
         first = results(items)[0]
@@ -29,44 +24,44 @@ async def test_a_batch_runs_to_its_end_and_is_acknowledged() -> None:
         assert first["versions"] == [{"version": "initial", "start": 0, "end": len(first["token_ids"])}]
         assert first["sampled"] == [[0, len(first["token_ids"])]]
         assert {item["group"] for item in ends(items) if item["whole"]} == {f"g{number}" for number in range(5)}
-        shown = await one.call("GET", f"/batches/{batch}")
+        shown = await server.call("GET", f"/batches/{batch}")
         assert (shown["state"], shown["progress"], shown["last_cursor"]) == ("complete", 1.0, 25)
         assert shown["metadata"] == {"step": 3}
-        flat = await one.call("GET", f"/batches/{batch}/metrics")
+        flat = await server.call("GET", f"/batches/{batch}/metrics")
         assert flat["rollout/requests_ok"] == 20
         assert flat["rollout/tokens"] == sum(len(item["token_ids"]) for item in results(items))
-        gone = await one.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 25})
+        gone = await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 25})
         assert gone["state"] == "acknowledged"
-        assert await one.call("GET", "/batches") == {"batches": []}
-        await one.call("GET", f"/batches/{batch}/results", status=409)
-        assert (await one.call("GET", f"/batches/{batch}"))["metrics"]["requests_ok"] == 20
+        assert await server.call("GET", "/batches") == {"batches": []}
+        await server.call("GET", f"/batches/{batch}/results", status=409)
+        assert (await server.call("GET", f"/batches/{batch}"))["metrics"]["requests_ok"] == 20
 
 
 async def test_the_same_key_opens_one_batch_and_the_same_groups_are_queued_once() -> None:
-    async with Served() as one:
+    async with Served() as server:
         headers = {"Idempotency-Key": "step-1"}
-        first = await one.call("POST", "/batches", {}, status=201, headers=headers)
-        again = await one.call("POST", "/batches", {}, status=200, headers=headers)
+        first = await server.call("POST", "/batches", {}, status=201, headers=headers)
+        again = await server.call("POST", "/batches", {}, status=200, headers=headers)
         assert first["id"] == again["id"]
-        assert await one.upload(first["id"], prompts(3)) == {"accepted": 3, "present": 0}
-        assert await one.upload(first["id"], prompts(4)) == {"accepted": 1, "present": 3}
-        await one.call("POST", f"/batches/{first['id']}/seal")
-        refused = await one.call("POST", f"/batches/{first['id']}/groups", {"groups": prompts(5)}, status=409)
+        assert await server.upload(first["id"], prompts(3)) == {"accepted": 3, "present": 0}
+        assert await server.upload(first["id"], prompts(4)) == {"accepted": 1, "present": 3}
+        await server.call("POST", f"/batches/{first['id']}/seal")
+        refused = await server.call("POST", f"/batches/{first['id']}/groups", {"groups": prompts(5)}, status=409)
         assert "takes no more groups" in refused["detail"]
-        whole = await one.call("POST", f"/batches/{first['id']}/groups", {"groups": prompts(4)})
+        whole = await server.call("POST", f"/batches/{first['id']}/groups", {"groups": prompts(4)})
         assert whole == {"accepted": 0, "present": 4}
 
 
 async def test_cancelled_requests_come_back_with_what_they_have() -> None:
     job = serving_job(sampling={"maxTokens": 30_000})
-    async with served(job=job) as one:
-        batch = await one.open()
-        await one.upload(batch, prompts(6), seal=True)
+    async with served(job=job) as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(6), seal=True)
         await asyncio.sleep(0.5)
-        assert await one.call("POST", f"/batches/{batch}/cancel", {"groups": ["g0"], "index": 1}) == {"count": 1}
-        assert (await one.call("POST", f"/batches/{batch}/cancel", {"groups": ["g0", "nobody"]}))["count"] == 3
-        assert (await one.call("POST", f"/batches/{batch}/cancel", {}))["count"] == 20
-        items = await one.until_complete(batch)
+        assert await server.call("POST", f"/batches/{batch}/cancel", {"groups": ["g0"], "index": 1}) == {"count": 1}
+        assert (await server.call("POST", f"/batches/{batch}/cancel", {"groups": ["g0", "nobody"]}))["count"] == 3
+        assert (await server.call("POST", f"/batches/{batch}/cancel", {}))["count"] == 20
+        items = await server.until_complete(batch)
         assert {item["status"] for item in results(items)} == {"aborted"}
         assert {item["finish_reason"] for item in results(items)} == {"cancelled"}
         assert any(item["token_ids"] for item in results(items))
@@ -75,11 +70,11 @@ async def test_cancelled_requests_come_back_with_what_they_have() -> None:
 
 
 async def test_a_batch_with_enough_groups_cancels_the_rest() -> None:
-    async with served(job=serving_job(sampling={"maxTokens": 2000})) as one:
-        batch = await one.open(target={"groups": 3})
-        await one.upload(batch, prompts(12))
-        items = await one.until_complete(batch)
-        shown = await one.call("GET", f"/batches/{batch}")
+    async with served(job=serving_job(sampling={"maxTokens": 2000})) as server:
+        batch = await server.open(target={"groups": 3})
+        await server.upload(batch, prompts(12))
+        items = await server.until_complete(batch)
+        shown = await server.call("GET", f"/batches/{batch}")
         assert shown["target_met"]
         assert sum(item["whole"] for item in ends(items)) >= 3
         assert len(ends(items)) == 12
@@ -87,38 +82,38 @@ async def test_a_batch_with_enough_groups_cancels_the_rest() -> None:
 
 
 async def test_a_trainer_refills_until_enough_groups_are_valid() -> None:
-    async with served() as one:
-        batch = await one.open(target={"groups": 3, "count": "valid"})
-        await one.upload(batch, prompts(3))
-        shown = await one.call("GET", f"/batches/{batch}")
+    async with served() as server:
+        batch = await server.open(target={"groups": 3, "count": "valid"})
+        await server.upload(batch, prompts(3))
+        shown = await server.call("GET", f"/batches/{batch}")
         while shown["metrics"]["groups_whole"] < 3:
             await asyncio.sleep(0.05)
-            shown = await one.call("GET", f"/batches/{batch}")
+            shown = await server.call("GET", f"/batches/{batch}")
         assert shown["wanted"] == 0
-        shown = await one.call("POST", f"/batches/{batch}/verdicts", {"valid": ["g0"], "invalid": ["g1", "g2"]})
+        shown = await server.call("POST", f"/batches/{batch}/verdicts", {"valid": ["g0"], "invalid": ["g1", "g2"]})
         assert shown["wanted"] == 2
-        shown = await one.call("POST", f"/batches/{batch}/verdicts", {"valid": ["g2"]})
+        shown = await server.call("POST", f"/batches/{batch}/verdicts", {"valid": ["g2"]})
         assert (shown["wanted"], shown["metrics"]["groups_valid"], shown["metrics"]["groups_invalid"]) == (1, 2, 1)
-        await one.upload(batch, prompts(5, first=3))
-        while (await one.call("GET", f"/batches/{batch}"))["metrics"]["groups_whole"] < 5:
+        await server.upload(batch, prompts(5, first=3))
+        while (await server.call("GET", f"/batches/{batch}"))["metrics"]["groups_whole"] < 5:
             await asyncio.sleep(0.05)
-        await one.call("POST", f"/batches/{batch}/verdicts", {"valid": ["g3"]})
-        await one.until_complete(batch)
-        assert (await one.call("GET", f"/batches/{batch}"))["target_met"]
+        await server.call("POST", f"/batches/{batch}/verdicts", {"valid": ["g3"]})
+        await server.until_complete(batch)
+        assert (await server.call("GET", f"/batches/{batch}"))["target_met"]
 
 
 async def test_carried_groups_are_finished_in_a_later_batch_with_all_their_tokens() -> None:
-    async with served(job=serving_job(sampling={"maxTokens": 3000})) as one:
-        batch = await one.open(target={"groups": 2, "rest": "carry"})
-        await one.upload(batch, prompts(10))
-        items = await one.until_complete(batch)
+    async with served(job=serving_job(sampling={"maxTokens": 3000})) as server:
+        batch = await server.open(target={"groups": 2, "rest": "carry"})
+        await server.upload(batch, prompts(10))
+        items = await server.until_complete(batch)
         carried = {item["group"] for item in ends(items) if item["carried_over"]}
         assert carried
         assert {item["status"] for item in results(items)} == {"ok", "carried_over"}
-        later = await one.open(carry=True)
-        shown = await one.call("POST", f"/batches/{later}/seal")
+        later = await server.open(carry=True)
+        shown = await server.call("POST", f"/batches/{later}/seal")
         assert shown["metrics"]["groups"] == len(carried)
-        more = await one.until_complete(later)
+        more = await server.until_complete(later)
         assert {item["group"] for item in ends(more) if item["whole"]} == carried
         before = {(item["group"], item["index"]): item["token_ids"] for item in results(items)}
         for item in results(more):
@@ -128,101 +123,101 @@ async def test_carried_groups_are_finished_in_a_later_batch_with_all_their_token
 
 
 async def test_an_evaluation_of_high_priority_overtakes_a_long_training_batch() -> None:
-    async with served(job=serving_job(workers=1, sampling={"maxTokens": 400})) as one:
-        train = await one.open()
-        await one.upload(train, prompts(40), seal=True)
-        ahead = await one.open(purpose="eval", priority="high", sampling={"maxTokens": 5, "temperature": 0.0})
-        await one.upload(ahead, prompts(2, n=2), seal=True)
-        items = await one.until_complete(ahead)
+    async with served(job=serving_job(workers=1, sampling={"maxTokens": 400})) as server:
+        train = await server.open()
+        await server.upload(train, prompts(40), seal=True)
+        ahead = await server.open(purpose="eval", priority="high", sampling={"maxTokens": 5, "temperature": 0.0})
+        await server.upload(ahead, prompts(2, n=2), seal=True)
+        items = await server.until_complete(ahead)
         assert len(results(items)) == 4
-        assert (await one.call("GET", f"/batches/{train}"))["progress"] < 0.9
+        assert (await server.call("GET", f"/batches/{train}"))["progress"] < 0.9
 
 
 async def test_a_full_queue_answers_with_429_and_loses_nothing() -> None:
-    async with Served(limits=IntakeLimits(queued=300)) as one:
-        batch = await one.open()
-        answer = await one.http.post(f"/v1/batches/{batch}/groups", json={"groups": prompts(100)})
+    async with Served(limits=IntakeLimits(queued=300)) as server:
+        batch = await server.open()
+        answer = await server.http.post(f"/v1/batches/{batch}/groups", json={"groups": prompts(100)})
         assert answer.status_code == 429
         assert answer.headers["Retry-After"]
         assert answer.headers["Content-Type"] == "application/problem+json"
-        assert (await one.call("GET", f"/batches/{batch}"))["metrics"]["groups"] == 64
-        one.start_worker()
+        assert (await server.call("GET", f"/batches/{batch}"))["metrics"]["groups"] == 64
+        server.start_worker()
         while answer.status_code == 429:
             await asyncio.sleep(0.1)
-            answer = await one.http.post(f"/v1/batches/{batch}/groups", json={"groups": prompts(100)})
+            answer = await server.http.post(f"/v1/batches/{batch}/groups", json={"groups": prompts(100)})
         assert answer.json() == {"accepted": 36, "present": 64}
 
 
 async def test_more_than_a_call_may_carry_is_refused() -> None:
-    async with Served(limits=IntakeLimits(line_bytes=2000, upload_bytes=5000, body_bytes=3000)) as one:
-        batch = await one.open()
+    async with Served(limits=IntakeLimits(line_bytes=2000, upload_bytes=5000, body_bytes=3000)) as server:
+        batch = await server.open()
         path, lines = f"/v1/batches/{batch}/groups", {"Content-Type": "application/x-ndjson"}
-        assert (await one.http.post(path, content="x" * 2500, headers=lines)).status_code == 413
-        assert (await one.http.post(path, content="\n" * 6000, headers=lines)).status_code == 413
-        assert (await one.http.post(path, json={"groups": prompts(200)})).status_code == 413
-        assert (await one.http.post("/v1/batches", content=b" " * 5_000_000)).status_code == 413
+        assert (await server.http.post(path, content="x" * 2500, headers=lines)).status_code == 413
+        assert (await server.http.post(path, content="\n" * 6000, headers=lines)).status_code == 413
+        assert (await server.http.post(path, json={"groups": prompts(200)})).status_code == 413
+        assert (await server.http.post("/v1/batches", content=b" " * 5_000_000)).status_code == 413
 
 
 async def test_wrong_input_says_what_where_and_what_to_do() -> None:
-    async with Served() as one:
-        batch = await one.open()
+    async with Served() as server:
+        batch = await server.open()
         path = f"/v1/batches/{batch}/groups"
         lines = {"Content-Type": "application/x-ndjson"}
-        bad = await one.http.post(path, content='{"id": "a", "prompt_token_ids": [1]}\n{"id": "b"}', headers=lines)
+        bad = await server.http.post(path, content='{"id": "a", "prompt_token_ids": [1]}\n{"id": "b"}', headers=lines)
         assert bad.status_code == 422
         assert "line 2" in bad.json()["detail"]
         assert "exactly one of" in bad.json()["detail"]
-        wrong = await one.call("POST", "/batches", {"target": {"groups": 0}}, status=422)
+        wrong = await server.call("POST", "/batches", {"target": {"groups": 0}}, status=422)
         assert "target.groups" in wrong["detail"]
-        misspelt = await one.call("POST", "/batches", {"weight_version": "v1"}, status=422)
+        misspelt = await server.call("POST", "/batches", {"weight_version": "v1"}, status=422)
         assert "weight_version" in misspelt["detail"]
-        unknown = await one.call("POST", "/batches", {"weights_version": "v9"}, status=409)
+        unknown = await server.call("POST", "/batches", {"weights_version": "v9"}, status=409)
         assert "the fleet has initial" in unknown["detail"]
-        assert "there is no batch 77" in (await one.call("GET", "/batches/77", status=404))["detail"]
-        await one.call("GET", f"/batches/{batch}/groups/nobody", status=404)
-        kind = await one.http.post(path, content="x", headers={"Content-Type": "text/csv"})
+        assert "there is no batch 77" in (await server.call("GET", "/batches/77", status=404))["detail"]
+        await server.call("GET", f"/batches/{batch}/groups/nobody", status=404)
+        kind = await server.http.post(path, content="x", headers={"Content-Type": "text/csv"})
         assert "application/x-ndjson" in kind.json()["detail"]
 
 
 async def test_a_deleted_batch_is_gone_with_what_it_ran() -> None:
-    async with served(job=serving_job(sampling={"maxTokens": 30_000})) as one:
-        batch = await one.open()
-        await one.upload(batch, prompts(4))
+    async with served(job=serving_job(sampling={"maxTokens": 30_000})) as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(4))
         await asyncio.sleep(0.2)
-        await one.call("DELETE", f"/batches/{batch}", status=204)
-        assert await one.call("GET", "/batches") == {"batches": []}
-        await one.call("POST", f"/batches/{batch}/groups", {"groups": prompts(1)}, status=409)
-        while (await one.call("GET", "/job"))["running"]:
+        await server.call("DELETE", f"/batches/{batch}", status=204)
+        assert await server.call("GET", "/batches") == {"batches": []}
+        await server.call("POST", f"/batches/{batch}/groups", {"groups": prompts(1)}, status=409)
+        while (await server.call("GET", "/job"))["running"]:
             await asyncio.sleep(0.05)
 
 
 async def test_group_and_request_show_partial_tokens_while_they_run() -> None:
-    async with served(job=serving_job(sampling={"maxTokens": 30_000})) as one:
-        batch = await one.open()
-        await one.upload(batch, prompts(1, n=2))
+    async with served(job=serving_job(sampling={"maxTokens": 30_000})) as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(1, n=2))
         request: dict[str, Any] = {}
         while len(request.get("token_ids", ())) < 20:
             await asyncio.sleep(0.05)
-            request = await one.call("GET", f"/batches/{batch}/groups/g0/requests/0")
+            request = await server.call("GET", f"/batches/{batch}/groups/g0/requests/0")
         assert (request["state"], request["worker"]) == ("leased", "worker-0") or request["worker"] == "worker-1"
-        group = await one.call("GET", f"/batches/{batch}/groups/g0")
+        group = await server.call("GET", f"/batches/{batch}/groups/g0")
         assert (group["size"], group["finished"], len(group["requests"])) == (2, 0, 2)
-        await one.call("GET", f"/batches/{batch}/groups/g0/requests/2", status=404)
+        await server.call("GET", f"/batches/{batch}/groups/g0/requests/2", status=404)
 
 
 async def test_a_finished_response_goes_on_after_its_environment_has_spoken() -> None:
-    async with served(job=serving_job(sampling={"maxTokens": 3000})) as one:
-        batch = await one.open(sampling={"maxTokens": 3000})
-        await one.upload(batch, prompts(1, n=1))
-        page = await one.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 20})
+    async with served(job=serving_job(sampling={"maxTokens": 3000})) as server:
+        batch = await server.open(sampling={"maxTokens": 3000})
+        await server.upload(batch, prompts(1, n=1))
+        page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 20})
         [first] = results(page["items"])
         path = f"/batches/{batch}/groups/g0/requests/0/continue"
-        await one.call("POST", path, {"turn": 5, "token_ids": [1]}, status=409)
-        await one.call("POST", path, {"turn": 0, "token_ids": [101, 102, 103]})
-        await one.call("POST", path, {"turn": 0, "token_ids": [101, 102, 103]})
+        await server.call("POST", path, {"turn": 5, "token_ids": [1]}, status=409)
+        await server.call("POST", path, {"turn": 0, "token_ids": [101, 102, 103]})
+        await server.call("POST", path, {"turn": 0, "token_ids": [101, 102, 103]})
         cursor = page["items"][-1]["cursor"]
         while True:
-            page = await one.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 20, "cursor": cursor})
+            page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 20, "cursor": cursor})
             if results(page["items"]):
                 break
             cursor = page["cursor"]
@@ -232,7 +227,7 @@ async def test_a_finished_response_goes_on_after_its_environment_has_spoken() ->
         assert second["token_ids"][: length + 3] == [*first["token_ids"], 101, 102, 103]
         assert second["sampled"] == [[0, length], [length + 3, len(second["token_ids"])]]
         assert second["logprobs"][length : length + 3] == [0.0, 0.0, 0.0]
-        again = await one.call("GET", f"/batches/{batch}/results", params={"limit": 1})
+        again = await server.call("GET", f"/batches/{batch}/results", params={"limit": 1})
         assert again["items"][0]["token_ids"] == first["token_ids"]
-        await one.call("POST", f"/batches/{batch}/seal")
-        await one.call("POST", path, {"turn": 1}, status=409)
+        await server.call("POST", f"/batches/{batch}/seal")
+        await server.call("POST", path, {"turn": 1}, status=409)

@@ -20,155 +20,155 @@ def weights(tmp_path: Path) -> str:
     return str(folder)
 
 
-async def published(one: Served, body: dict[str, Any]) -> dict[str, Any]:
+async def published(server: Served, body: dict[str, Any]) -> dict[str, Any]:
     """The transaction, once it is over."""
-    await one.call("POST", "/weights", body, status=202)
-    shown = await one.call("GET", "/weights")
+    await server.call("POST", "/weights", body, status=202)
+    shown = await server.call("GET", "/weights")
     while shown["transaction"]["phase"] not in ("done", "failed"):
         params = {"revision": shown["revision"], "wait_seconds": 10}
-        shown = await one.call("GET", "/weights", params=params)
+        shown = await server.call("GET", "/weights", params=params)
     return dict(shown["transaction"])
 
 
-async def ready(one: Served, workers: int = 2) -> None:
-    while (await one.call("GET", "/job"))["workers_ready"] < workers:
+async def ready(server: Served, workers: int = 2) -> None:
+    while (await server.call("GET", "/job"))["workers_ready"] < workers:
         await asyncio.sleep(0.05)
 
 
 async def test_new_weights_reach_every_worker_and_a_batch_belongs_to_them(weights: str) -> None:
-    async with served() as one:
-        await ready(one)
+    async with served() as server:
+        await ready(server)
         body = {"version": "v1", "source": {"path": weights}}
-        told = await published(one, body)
-        assert (told["phase"], told["waiting_for"], told["replaced"]) == ("done", [], [])
-        assert {worker["version"] for worker in told["workers"]} == {"v1"}
-        assert set(told["seconds"]) >= {"prefetch", "quiesce", "load"}
-        again = await one.call("POST", "/weights", body, status=200)
-        assert again["id"] == told["id"]
-        await one.call("POST", "/weights", body | {"source": {"path": "/elsewhere"}}, status=409)
-        batch = await one.open()
-        await one.upload(batch, prompts(3), seal=True)
-        items = await one.until_complete(batch)
+        reported = await published(server, body)
+        assert (reported["phase"], reported["waiting_for"], reported["replaced"]) == ("done", [], [])
+        assert {worker["version"] for worker in reported["workers"]} == {"v1"}
+        assert set(reported["seconds"]) >= {"prefetch", "quiesce", "load"}
+        again = await server.call("POST", "/weights", body, status=200)
+        assert again["id"] == reported["id"]
+        await server.call("POST", "/weights", body | {"source": {"path": "/elsewhere"}}, status=409)
+        batch = await server.open()
+        await server.upload(batch, prompts(3), seal=True)
+        items = await server.until_complete(batch)
         versions = {span["version"] for item in items if item["kind"] == "result" for span in item["versions"]}
         assert versions == {"v1"}
-        await one.call("POST", "/batches", {"weights_version": "initial"}, status=409)
-        text = (await one.http.get("/metrics")).text
+        await server.call("POST", "/batches", {"weights_version": "initial"}, status=409)
+        text = (await server.http.get("/metrics")).text
         assert (
             'openseer_api_weights_transaction{job="served",namespace="default",phase="done",version="v1"} 1.0' in text
         )
 
 
 async def test_kept_responses_tell_which_weights_drew_which_tokens(weights: str) -> None:
-    async with served(job=serving_job(sampling=LONG)) as one:
-        batch = await one.open()
-        await one.upload(batch, prompts(2, n=2), seal=True)
+    async with served(job=serving_job(sampling=LONG)) as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(2, n=2), seal=True)
         request: dict[str, Any] = {}
         while len(request.get("token_ids", ())) < 30:
             await asyncio.sleep(0.05)
-            request = await one.call("GET", f"/batches/{batch}/groups/g0/requests/0")
-        told = await published(one, {"version": "v1", "source": {"path": weights}, "mode": "keep"})
-        assert told["phase"] == "done"
+            request = await server.call("GET", f"/batches/{batch}/groups/g0/requests/0")
+        reported = await published(server, {"version": "v1", "source": {"path": weights}, "mode": "keep"})
+        assert reported["phase"] == "done"
         while len({span["version"] for span in request["versions"]}) < 2:
             await asyncio.sleep(0.1)
-            await one.call("POST", f"/batches/{batch}/cancel", {"groups": ["g0"], "index": 0})
-            request = await one.call("GET", f"/batches/{batch}/groups/g0/requests/0")
+            await server.call("POST", f"/batches/{batch}/cancel", {"groups": ["g0"], "index": 0})
+            request = await server.call("GET", f"/batches/{batch}/groups/g0/requests/0")
         assert [span["version"] for span in request["versions"]] == ["initial", "v1"]
-        assert (await one.call("GET", f"/batches/{batch}"))["weights_version"] == "v1"
+        assert (await server.call("GET", f"/batches/{batch}"))["weights_version"] == "v1"
 
 
 async def test_aborted_responses_are_reported_with_what_they_have(weights: str) -> None:
-    async with served(job=serving_job(sampling=LONG)) as one:
-        batch = await one.open()
-        await one.upload(batch, prompts(3, n=2), seal=True)
+    async with served(job=serving_job(sampling=LONG)) as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(3, n=2), seal=True)
         await asyncio.sleep(0.5)
-        told = await published(one, {"version": "v1", "source": {"path": weights}, "mode": "abort"})
-        assert told["phase"] == "done"
-        items = await one.until_complete(batch)
+        reported = await published(server, {"version": "v1", "source": {"path": weights}, "mode": "abort"})
+        assert reported["phase"] == "done"
+        items = await server.until_complete(batch)
         results = [item for item in items if item["kind"] == "result"]
         assert {item["finish_reason"] for item in results} == {"aborted"}
         assert {span["version"] for item in results for span in item["versions"]} == {"initial"}
 
 
 async def test_weights_that_nobody_can_load_leave_the_fleet_as_it_was(tmp_path: Path) -> None:
-    async with served() as one:
-        await ready(one)
+    async with served() as server:
+        await ready(server)
         source = {"path": str(tmp_path / "nothing")}
-        told = await published(one, {"version": "v1", "source": source, "retries": 0})
-        assert told["phase"] == "failed"
-        assert "worker-0" in told["message"]
-        assert str(tmp_path / "nothing") in told["message"]
-        assert (await one.call("GET", "/weights"))["version"] == "initial"
-        batch = await one.open()
-        await one.upload(batch, prompts(2), seal=True)
-        await one.until_complete(batch)
+        reported = await published(server, {"version": "v1", "source": source, "retries": 0})
+        assert reported["phase"] == "failed"
+        assert "worker-0" in reported["message"]
+        assert str(tmp_path / "nothing") in reported["message"]
+        assert (await server.call("GET", "/weights"))["version"] == "initial"
+        batch = await server.open()
+        await server.upload(batch, prompts(2), seal=True)
+        await server.until_complete(batch)
 
 
 async def test_a_publication_can_be_taken_back_while_it_waits(weights: str) -> None:
-    async with served(job=serving_job(sampling=LONG)) as one:
-        batch = await one.open()
-        await one.upload(batch, prompts(2))
+    async with served(job=serving_job(sampling=LONG)) as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(2))
         await asyncio.sleep(0.3)
-        await one.call("POST", "/weights", {"version": "v1", "source": {"path": weights}}, status=202)
-        shown = await one.call("GET", "/weights")
+        await server.call("POST", "/weights", {"version": "v1", "source": {"path": weights}}, status=202)
+        shown = await server.call("GET", "/weights")
         while shown["transaction"]["phase"] != "quiesce":
             await asyncio.sleep(0.05)
-            shown = await one.call("GET", "/weights")
+            shown = await server.call("GET", "/weights")
         assert shown["transaction"]["waiting_for"]
-        taken = await one.call("POST", "/weights/abort")
+        taken = await server.call("POST", "/weights/abort")
         assert taken["transaction"]["phase"] == "failed"
-        assert (await one.call("GET", "/job"))["weights_version"] == "initial"
+        assert (await server.call("GET", "/job"))["weights_version"] == "initial"
 
 
 async def test_lent_gpus_come_back_and_their_idle_time_is_told() -> None:
-    async with served(job=serving_job(sampling=LONG)) as one:
-        batch = await one.open()
-        await one.upload(batch, prompts(2))
-        await ready(one)
-        await one.call("POST", "/release", {"mode": "sleep"})
-        lent = await one.call("GET", "/fleet", params={"wait_seconds": 20})
+    async with served(job=serving_job(sampling=LONG)) as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(2))
+        await ready(server)
+        await server.call("POST", "/release", {"mode": "sleep"})
+        lent = await server.call("GET", "/fleet", params={"wait_seconds": 20})
         assert (lent["state"], lent["mode"], lent["waiting_for"]) == ("released", "sleep", [])
-        assert (await one.call("GET", "/job"))["running"] == 0
-        await one.call("POST", "/acquire")
-        back = await one.call("GET", "/fleet", params={"wait_seconds": 20})
+        assert (await server.call("GET", "/job"))["running"] == 0
+        await server.call("POST", "/acquire")
+        back = await server.call("GET", "/fleet", params={"wait_seconds": 20})
         assert back["state"] == "awake"
         assert back["busy_gpu_seconds"] > 0
-        while not (await one.call("GET", "/job"))["running"]:
+        while not (await server.call("GET", "/job"))["running"]:
             await asyncio.sleep(0.05)
 
 
 async def test_autoscalers_are_told_what_waits_and_how_many_workers_it_would_take() -> None:
     job = serving_job(workers=1)
-    async with Served(job) as one:
-        told = await one.call("GET", "/autoscaling")
-        assert (told["queue_depth"], told["backlog_tokens"], told["desired_workers"]) == (0, 0, 0)
-        batch = await one.open()
-        await one.upload(batch, prompts(10))
-        told = await one.call("GET", "/autoscaling")
-        assert (told["queue_depth"], told["backlog_tokens"], told["desired_workers"]) == (40, 800, 1)
+    async with Served(job) as server:
+        reported = await server.call("GET", "/autoscaling")
+        assert (reported["queue_depth"], reported["backlog_tokens"], reported["desired_workers"]) == (0, 0, 0)
+        batch = await server.open()
+        await server.upload(batch, prompts(10))
+        reported = await server.call("GET", "/autoscaling")
+        assert (reported["queue_depth"], reported["backlog_tokens"], reported["desired_workers"]) == (40, 800, 1)
 
 
 async def test_a_batch_for_weights_that_failed_ends_and_says_so(weights: str) -> None:
-    async with served(job=serving_job(sampling=LONG)) as one:
-        old = await one.open()
-        await one.upload(old, prompts(1))
-        await ready(one)
-        await one.call("POST", "/weights", {"version": "v1", "source": {"path": weights}}, status=202)
-        early = await one.open(weights_version="v1")
-        await one.upload(early, prompts(2), seal=True)
-        await one.call("POST", "/weights/abort")
-        items = await one.until_complete(early)
+    async with served(job=serving_job(sampling=LONG)) as server:
+        old = await server.open()
+        await server.upload(old, prompts(1))
+        await ready(server)
+        await server.call("POST", "/weights", {"version": "v1", "source": {"path": weights}}, status=202)
+        early = await server.open(weights_version="v1")
+        await server.upload(early, prompts(2), seal=True)
+        await server.call("POST", "/weights/abort")
+        items = await server.until_complete(early)
         assert {item["finish_reason"] for item in items if item["kind"] == "result"} == {"aborted"}
-        assert (await one.call("GET", f"/batches/{old}"))["state"] == "open"
+        assert (await server.call("GET", f"/batches/{old}"))["state"] == "open"
 
 
 async def test_a_batch_opened_while_its_weights_were_replaced_goes_on_with_the_new_ones(weights: str) -> None:
-    async with served() as one:
-        await ready(one)
-        record, _ = await one.store.open_batch(OpenBatch("initial", "{}"))
-        await published(one, {"version": "v1", "source": {"path": weights}})
-        late, _ = await one.store.open_batch(OpenBatch("initial", "{}"))
+    async with served() as server:
+        await ready(server)
+        record, _ = await server.store.open_batch(OpenBatch("initial", "{}"))
+        await published(server, {"version": "v1", "source": {"path": weights}})
+        late, _ = await server.store.open_batch(OpenBatch("initial", "{}"))
         for number in (record.number, late.number):
-            await one.upload(number, prompts(1), seal=True)
-            items = await one.until_complete(number)
+            await server.upload(number, prompts(1), seal=True)
+            items = await server.until_complete(number)
             versions = {span["version"] for item in items if item["kind"] == "result" for span in item["versions"]}
             assert versions == {"v1"}

@@ -12,11 +12,11 @@ LINES = {"Accept": "application/x-ndjson"}
 EVENTS = {"Accept": "text/event-stream"}
 
 
-async def read_lines(one: Served, batch: int, cursor: int = 0, most: int = 10**9) -> list[dict[str, Any]]:
+async def read_lines(server: Served, batch: int, cursor: int = 0, most: int = 10**9) -> list[dict[str, Any]]:
     """Items of a stream; the line is cut after `most`."""
     items: list[dict[str, Any]] = []
     params = {"cursor": cursor}
-    async with one.http.stream("GET", f"/v1/batches/{batch}/results", params=params, headers=LINES) as answer:
+    async with server.http.stream("GET", f"/v1/batches/{batch}/results", params=params, headers=LINES) as answer:
         async for line in answer.aiter_lines():
             if line:
                 items.append(json.loads(line))
@@ -26,94 +26,94 @@ async def read_lines(one: Served, batch: int, cursor: int = 0, most: int = 10**9
 
 
 async def test_a_stream_of_lines_gives_results_as_they_come_and_an_end() -> None:
-    async with served() as one:
-        batch = await one.open()
-        reading = asyncio.create_task(read_lines(one, batch))
-        await one.upload(batch, prompts(8))
+    async with served() as server:
+        batch = await server.open()
+        reading = asyncio.create_task(read_lines(server, batch))
+        await server.upload(batch, prompts(8))
         await asyncio.sleep(0.3)
         assert not reading.done()
-        await one.upload(batch, prompts(12, first=8), seal=True)
+        await server.upload(batch, prompts(12, first=8), seal=True)
         items = await asyncio.wait_for(reading, 30)
         assert items[-1] == {"kind": "end", "cursor": 60}
         assert [item["cursor"] for item in items[:-1]] == list(range(1, 61))
 
 
 async def test_a_stream_that_broke_is_taken_up_without_loss_or_doubles() -> None:
-    async with served() as one:
-        batch = await one.open()
-        await one.upload(batch, prompts(10), seal=True)
+    async with served() as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(10), seal=True)
         items: list[dict[str, Any]] = []
         while not items or items[-1]["kind"] != "end":
-            items += await read_lines(one, batch, items[-1]["cursor"] if items else 0, most=7)
+            items += await read_lines(server, batch, items[-1]["cursor"] if items else 0, most=7)
         assert [item["cursor"] for item in items[:-1]] == list(range(1, 51))
 
 
 async def test_server_sent_events_resume_from_the_last_one_seen() -> None:
-    async with served() as one:
-        batch = await one.open()
-        await one.upload(batch, prompts(3), seal=True)
-        await one.until_complete(batch)
+    async with served() as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(3), seal=True)
+        await server.until_complete(batch)
         headers = EVENTS | {"Last-Event-ID": "4"}
-        answer = await one.http.get(f"/v1/batches/{batch}/results", headers=headers)
+        answer = await server.http.get(f"/v1/batches/{batch}/results", headers=headers)
         events = [event.split("\n") for event in answer.text.strip().split("\n\n")]
         assert [event[0] for event in events] == [*(f"id: {number}" for number in range(5, 16)), "id: 15"]
         assert events[-1][1:] == ["event: end", 'data: {"kind":"end","cursor":15}']
 
 
 async def test_a_long_poll_ends_with_the_first_entry_or_with_its_time() -> None:
-    async with Served() as one:
-        batch = await one.open()
+    async with Served() as server:
+        batch = await server.open()
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        page = await one.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 0.3})
+        page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 0.3})
         assert page == {"items": [], "cursor": 0, "complete": False}
         assert 0.25 < loop.time() - begun < 5.0
         waiting = asyncio.create_task(
-            one.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 30, "limit": 1})
+            server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 30, "limit": 1})
         )
-        await one.upload(batch, prompts(1, n=1))
-        one.start_worker()
+        await server.upload(batch, prompts(1, n=1))
+        server.start_worker()
         assert len((await asyncio.wait_for(waiting, 20))["items"]) == 1
 
 
 async def test_a_page_of_an_older_cursor_gives_the_same_again() -> None:
-    async with served() as one:
-        batch = await one.open()
-        await one.upload(batch, prompts(4), seal=True)
-        items = await one.until_complete(batch)
-        await one.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 9})
-        again = await one.call("GET", f"/batches/{batch}/results", params={"cursor": 5, "limit": 6})
+    async with served() as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(4), seal=True)
+        items = await server.until_complete(batch)
+        await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 9})
+        again = await server.call("GET", f"/batches/{batch}/results", params={"cursor": 5, "limit": 6})
         assert again["items"] == items[5:11]
         assert not again["complete"]
-        await one.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 21}, status=409)
+        await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 21}, status=409)
 
 
 async def test_a_reader_that_goes_away_in_mid_stream_leaves_nothing_behind() -> None:
-    async with served(job=serving_job(sampling={"maxTokens": 30_000})) as one:
-        batch = await one.open()
-        await one.upload(batch, prompts(2))
+    async with served(job=serving_job(sampling={"maxTokens": 30_000})) as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(2))
         for _ in range(10):
             try:
-                await one.http.get(f"/v1/batches/{batch}/results", headers=LINES, timeout=0.05)
+                await server.http.get(f"/v1/batches/{batch}/results", headers=LINES, timeout=0.05)
             except httpx.TimeoutException:
                 continue
-        assert (await one.call("GET", f"/batches/{batch}"))["state"] == "open"
+        assert (await server.call("GET", f"/batches/{batch}"))["state"] == "open"
 
 
 async def test_a_batch_without_groups_is_complete_once_it_is_sealed() -> None:
-    async with Served() as one:
-        batch = await one.open()
-        await one.call("POST", f"/batches/{batch}/seal")
-        assert await read_lines(one, batch) == [{"kind": "end", "cursor": 0}]
+    async with Served() as server:
+        batch = await server.open()
+        await server.call("POST", f"/batches/{batch}/seal")
+        assert await read_lines(server, batch) == [{"kind": "end", "cursor": 0}]
 
 
 async def test_who_acknowledged_the_last_entry_before_hearing_of_the_end_still_hears_of_it() -> None:
-    async with served() as one:
-        batch = await one.open()
-        await one.upload(batch, prompts(2), seal=True)
-        await one.until_complete(batch)
-        await one.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 10})
-        page = await one.call("GET", f"/batches/{batch}/results", params={"cursor": 10, "wait_seconds": 5})
+    async with served() as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(2), seal=True)
+        await server.until_complete(batch)
+        await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 10})
+        page = await server.call("GET", f"/batches/{batch}/results", params={"cursor": 10, "wait_seconds": 5})
         assert page == {"items": [], "cursor": 10, "complete": True}
-        assert await read_lines(one, batch, 10) == [{"kind": "end", "cursor": 10}]
-        await one.call("GET", f"/batches/{batch}/results", params={"cursor": 9}, status=409)
+        assert await read_lines(server, batch, 10) == [{"kind": "end", "cursor": 10}]
+        await server.call("GET", f"/batches/{batch}/results", params={"cursor": 9}, status=409)

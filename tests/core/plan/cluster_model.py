@@ -26,6 +26,7 @@ from openseer_core.plan.observation import Memory, Observation, Pod, PodPhase, S
 from openseer_core.plan.plan import Plan, plan
 from openseer_core.plan.scaling import template_hash
 from openseer_core.queue.messages import BatchProgress
+from openseer_core.worker.heartbeat import WorkerState
 
 TICK = 5.0
 SHARED = ("serviceAccount", "config", "storeSecret")
@@ -91,15 +92,15 @@ class Cluster:
         for pod in self.pods.values():
             if pod.index is not None and pod.rank == 0 and pod.ready:
                 tokens = self.busy.get(pod.component, 0)
-                state = "busy" if pod.component in self.busy else "idle"
+                state = WorkerState.BUSY if pod.component in self.busy else WorkerState.IDLE
                 yield pod.uid, WorkerReport(pod.index, pod.uid, state, tokens, self.sick.get(pod.component, ""))
 
     def step(self) -> Plan:
-        """One look of the operator: plan, remember, apply. Then the cluster lives on for a tick."""
+        """One reconcile step of the operator: plan, remember, apply. Then the cluster lives on for a tick."""
         decided = plan(self.observe())
         self.memory = decided.memory
         for action in decided.actions:
-            self.obey(action)
+            self.apply(action)
         return decided
 
     def tick(self) -> None:
@@ -113,14 +114,14 @@ class Cluster:
                 self.busy.pop(pod.component, None)
                 self.sick.pop(pod.component, None)
             elif pod.phase is PodPhase.PENDING and not pod.unschedulable:
-                self.pods[pod.name] = replace(pod, phase=PodPhase.RUNNING, ready=True, node=self._place(pod))
+                self.pods[pod.name] = replace(pod, phase=PodPhase.RUNNING, ready=True, node=self._assign_node(pod))
 
-    def _place(self, pod: Pod) -> str:
-        avoided = {one.node for one in self.memory.sick_nodes}
+    def _assign_node(self, pod: Pod) -> str:
+        avoided = {sick.node for sick in self.memory.sick_nodes}
         allowed = [node for node in self.nodes if node not in self.dead_nodes | avoided] or ["n9"]
         return allowed[((pod.index or 0) + pod.rank) % len(allowed)]
 
-    def obey(self, action: Action) -> None:
+    def apply(self, action: Action) -> None:
         """Applies one action as the API server would."""
         match action:
             case CreatePod():
@@ -136,9 +137,9 @@ class Cluster:
             case DeleteStore():
                 self.store_replicas = None
             case _:
-                self._obey_for_the_job(action)
+                self._apply_to_job(action)
 
-    def _obey_for_the_job(self, action: Action) -> None:
+    def _apply_to_job(self, action: Action) -> None:
         match action:
             case AddFinalizer():
                 self.finalizer = True

@@ -15,8 +15,8 @@ from openseer_core.plan.workers import workers_of
 from openseer_core.queue.messages import BatchProgress
 from tests.core.plan.cluster_model import TICK, Cluster, make_job, serving
 
-MOST_LOOKS = 80
-"""Looks until rest: back-off of the last failures and a rolling replacement of six workers, one by one, included."""
+MOST_STEPS = 80
+"""Steps until rest: back-off of the last failures and a rolling replacement of six workers, one by one, included."""
 
 Happening = Callable[[Cluster], None]
 
@@ -33,19 +33,19 @@ def drift(word: str) -> Happening:
     return lambda cluster: cluster.change(workers={"template": {"metadata": {"labels": {"word": word}}}})
 
 
-def end(place: int, code: int, disrupted: bool) -> Happening:
+def end(position: int, code: int, disrupted: bool) -> Happening:
     def happen(cluster: Cluster) -> None:
         running = [name for name, pod in cluster.pods.items() if pod.phase is PodPhase.RUNNING and not pod.leaving]
-        if running and (running[place % len(running)] != "j-driver" or code):
-            cluster.end(running[place % len(running)], code, disrupted=disrupted)
+        if running and (running[position % len(running)] != "j-driver" or code):
+            cluster.end(running[position % len(running)], code, disrupted=disrupted)
 
     return happen
 
 
-def vanish(place: int) -> Happening:
+def vanish(position: int) -> Happening:
     def happen(cluster: Cluster) -> None:
         if cluster.pods:
-            del cluster.pods[list(cluster.pods)[place % len(cluster.pods)]]
+            del cluster.pods[list(cluster.pods)[position % len(cluster.pods)]]
 
     return happen
 
@@ -72,11 +72,11 @@ def answers(value: bool) -> Happening:
     return happen
 
 
-def sicken(place: int) -> Happening:
+def sicken(position: int) -> Happening:
     def happen(cluster: Cluster) -> None:
         live = cluster.live_workers()
         if live:
-            cluster.sick[live[place % len(live)].component] = "gpu0: Xid 79"
+            cluster.sick[live[position % len(live)].component] = "gpu0: Xid 79"
 
     return happen
 
@@ -95,18 +95,18 @@ HAPPENINGS = st.one_of(
 )
 
 
-def is_needed(o: Observation, decided: Plan) -> bool:
+def is_needed(observation: Observation, decided: Plan) -> bool:
     """Whether each busy worker that is asked to go has a reason of its own, or loses least of those that could go."""
-    wanted = template_hash(o.job)
+    wanted = template_hash(observation.job)
     asked = {action.uid for action in decided.actions if isinstance(action, DeletePod)}
-    workers = [worker for worker in workers_of(o) if not worker.ended and not worker.leaving]
+    workers = [worker for worker in workers_of(observation) if not worker.ended and not worker.leaving]
     kept = [worker for worker in workers if not any(pod.uid in asked for pod in worker.pods)]
-    over = decided.memory.ending is not None or o.job.spec.suspend
+    over = decided.memory.ending is not None or observation.job.spec.suspend
     for worker in workers:
         if not worker.busy or worker in kept:
             continue
         own_reason = over or worker.sick or len(worker.pods) < worker.size or worker.pods[0].template != wanted
-        if not own_reason and any(one.loss < worker.loss for one in kept):
+        if not own_reason and any(other.removal_cost < worker.removal_cost for other in kept):
             return False
     return True
 
@@ -118,16 +118,16 @@ def test_from_any_state_it_comes_to_rest_and_asks_no_busy_worker_to_go_that_need
 ) -> None:
     workers = {"replicas": 3, "parallelism": {"nodes": nodes, "tensor": nodes}}
     cluster = Cluster(make_job(workers=workers, failurePolicy={"workerRestarts": 5}))
-    for happen, looks in happenings:
+    for happen, steps in happenings:
         happen(cluster)
-        for _ in range(looks):
-            look(cluster)
+        for _ in range(steps):
+            reconcile(cluster)
             cluster.tick()
     assert rests(cluster)
     assert_as_wanted(cluster)
 
 
-def look(cluster: Cluster) -> Plan:
+def reconcile(cluster: Cluster) -> Plan:
     seen = cluster.observe()
     decided = cluster.step()
     assert is_needed(seen, decided)
@@ -135,8 +135,8 @@ def look(cluster: Cluster) -> Plan:
 
 
 def rests(cluster: Cluster) -> bool:
-    for _ in range(MOST_LOOKS):
-        decided = look(cluster)
+    for _ in range(MOST_STEPS):
+        decided = reconcile(cluster)
         if not decided.actions and not cluster.moves:
             if decided.wake_at is None:
                 return True

@@ -1,7 +1,7 @@
 """Golden transcripts of `plan`: what is observed, what is done, until rest. One file per story.
 
-A line that begins with `>` is what happens to the cluster; below it stands, per look of the operator, what it does.
-`OPENSEER_REWRITE=1 pytest tests/core/test_plan_transcripts.py` writes them anew; read the difference before it is kept.
+A line that begins with `>` is what happens to the cluster; below it stands, per reconcile step, what the operator does.
+`OPENSEER_REWRITE=1 pytest tests/core/plan/test_transcripts.py` writes them anew; read the difference before it is kept.
 """
 
 import os
@@ -18,7 +18,7 @@ from openseer_core.queue.messages import BatchProgress
 from tests.core.plan.cluster_model import TICK, Cluster, make_job, serving
 
 FOLDER = Path(__file__).parent / "transcripts"
-MOST_LOOKS = 12
+MOST_STEPS = 12
 OWN_STORE = {"url": "redis://redis.example:6379"}
 
 
@@ -37,9 +37,9 @@ class Story:
 
     def _settle(self) -> list[str]:
         lines: list[str] = []
-        for _ in range(MOST_LOOKS):
+        for _ in range(MOST_STEPS):
             decided = self.cluster.step()
-            lines += [f"{self.cluster.now - 1000:5.0f}s  {text}" for text in spoken(decided.actions)]
+            lines += [f"{self.cluster.now - 1000:5.0f}s  {text}" for text in described(decided.actions)]
             waits = any(
                 pod.leaving or (pod.phase is PodPhase.PENDING and not pod.unschedulable)
                 for pod in self.cluster.pods.values()
@@ -52,7 +52,7 @@ class Story:
             self.cluster.tick()
         return [*lines, "       NOT AT REST"]
 
-    # ---- the words of the stories
+    # ---- the verbs of the stories
 
     def do_job(self, *words: str) -> None:
         """A new job: replicas=N nodes=N own-store max-unavailable=N deadline=N ttl=N restarts=N."""
@@ -102,14 +102,14 @@ class Story:
 
     def do_busy(self, *words: str) -> None:
         """busy worker-0=500: holds so many tokens."""
-        self.cluster.busy = {member: int(tokens) for member, tokens in (word.split("=") for word in words)}
+        self.cluster.busy = {component: int(tokens) for component, tokens in (word.split("=") for word in words)}
 
     def do_progress(self, done: str, total: str) -> None:
         """So many of all requests are finished; all groups are submitted."""
         self.cluster.progress = BatchProgress(groups=1, requests=int(total), ok=int(done), sealed=True)
 
     def do_end(self, name: str, code: str, message: str = "") -> None:
-        """A process ends with a code and last words."""
+        """A process ends with a code and a termination message."""
         self.cluster.end(f"j-{name}", int(code), message)
 
     def do_evict(self, name: str) -> None:
@@ -120,9 +120,9 @@ class Story:
         """Somebody deleted the pod."""
         del self.cluster.pods[f"j-{name}"]
 
-    def do_sick(self, member: str, reason: str) -> None:
+    def do_sick(self, component: str, reason: str) -> None:
         """The worker reports a sick GPU."""
-        self.cluster.sick[member] = reason
+        self.cluster.sick[component] = reason
 
     def do_node(self, node: str, word: str) -> None:
         """node n1 dies | lives; when it dies its pods are asked to go and never say that they went."""
@@ -155,16 +155,16 @@ class Story:
         self.cluster.gone = not self.cluster.finalizer
 
 
-def spoken(actions: Sequence[Action]) -> list[str]:
-    """Actions as a person would say them, of a kind on one line."""
+def described(actions: Sequence[Action]) -> list[str]:
+    """Actions in plain English, those of a kind on one line."""
     applied = [action.key for action in actions if isinstance(action, ApplyShared)]
-    created = [_member(action) for action in actions if isinstance(action, CreatePod)]
-    lines = [_said(action) for action in actions if not isinstance(action, ApplyShared | CreatePod)]
+    created = [_created_pod(action) for action in actions if isinstance(action, CreatePod)]
+    lines = [_described(action) for action in actions if not isinstance(action, ApplyShared | CreatePod)]
     lines += ["apply " + ", ".join(applied)] if applied else []
     return lines + (["create " + ", ".join(created)] if created else [])
 
 
-def _said(action: Action) -> str:
+def _described(action: Action) -> str:
     match action:
         case Announce(warning, reason, message, node):
             return f"{'WARN' if warning else 'say'} {reason}: {message}" + (f" [{node}]" if node else "")
@@ -178,7 +178,7 @@ def _said(action: Action) -> str:
             return type(action).__name__
 
 
-def _member(action: CreatePod) -> str:
+def _created_pod(action: CreatePod) -> str:
     name = "driver" if action.index is None else f"worker-{action.index}"
     rank = f"/{action.rank}" if action.rank else ""
     attempt = f" (attempt {action.attempt + 1})" if action.attempt else ""

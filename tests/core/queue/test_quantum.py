@@ -9,7 +9,7 @@ from openseer_core.queue.quantum import Decision, QuantumState, Room, decide
 QUIET = FleetLoad(waiting=0, inflight=4, workers=2, mine=2)
 
 
-def held(
+def running_state(
     key: str, score: float = 0.0, *, due: bool = True, generated: int = 100, blocks: int = 1, grow: int = 1
 ) -> QuantumState:
     return QuantumState(key, score, due, generated, blocks, blocks + grow if due else blocks)
@@ -17,62 +17,66 @@ def held(
 
 def decided(
     running: list[QuantumState],
-    pulse: FleetLoad | None,
+    fleet_load: FleetLoad | None,
     *,
     slots: int = 2,
     blocks: int = 100,
     slack: int = 1,
     divided: bool = True,
 ) -> Decision:
-    return decide(running, Room(slots, blocks), pulse, slack=slack, hysteresis=10.0, divided=divided)
+    return decide(running, Room(slots, blocks), fleet_load, slack=slack, hysteresis=10.0, divided=divided)
 
 
 def test_a_due_response_goes_on_in_place_when_nothing_waits() -> None:
-    assert decided([held("a"), held("b", due=False)], QUIET) == Decision(frozenset({"a"}), frozenset())
+    assert decided([running_state("a"), running_state("b", due=False)], QUIET) == Decision(
+        frozenset({"a"}), frozenset()
+    )
 
 
 def test_a_full_worker_gives_back_a_due_response_for_something_better() -> None:
-    pulse = FleetLoad(waiting=1, best_waiting=-50.0, mine=2, inflight=4, workers=2)
-    decision = decided([held("a", 0.0), held("b", -100.0)], pulse)
+    fleet_load = FleetLoad(waiting=1, best_waiting=-50.0, mine=2, inflight=4, workers=2)
+    decision = decided([running_state("a", 0.0), running_state("b", -100.0)], fleet_load)
     assert decision == Decision(frozenset({"b"}), frozenset({"a"}))
 
 
 def test_something_barely_better_moves_nothing() -> None:
-    pulse = FleetLoad(waiting=1, best_waiting=-5.0, mine=2, inflight=4, workers=2)
-    assert decided([held("a"), held("b")], pulse).leave == frozenset()
+    fleet_load = FleetLoad(waiting=1, best_waiting=-5.0, mine=2, inflight=4, workers=2)
+    assert decided([running_state("a"), running_state("b")], fleet_load).leave == frozenset()
 
 
 def test_a_worker_with_a_free_slot_gives_nothing_back_for_what_waits() -> None:
-    pulse = FleetLoad(waiting=5, best_waiting=-1e9, mine=2, inflight=4, workers=2)
-    assert decided([held("a"), held("b")], pulse, slots=3).leave == frozenset()
+    fleet_load = FleetLoad(waiting=5, best_waiting=-1e9, mine=2, inflight=4, workers=2)
+    assert decided([running_state("a"), running_state("b")], fleet_load, slots=3).leave == frozenset()
 
 
 def test_a_response_in_mid_quantum_stays_though_something_better_waits() -> None:
-    pulse = FleetLoad(waiting=5, best_waiting=-1e9, mine=2, inflight=4, workers=2)
-    assert decided([held("a", due=False), held("b", due=False)], pulse).leave == frozenset()
+    fleet_load = FleetLoad(waiting=5, best_waiting=-1e9, mine=2, inflight=4, workers=2)
+    assert decided([running_state("a", due=False), running_state("b", due=False)], fleet_load).leave == frozenset()
 
 
 def test_an_overloaded_worker_gives_the_cheapest_to_move_to_others_when_nothing_waits() -> None:
-    running = [held(str(number), generated=1000 - number) for number in range(6)]
-    pulse = FleetLoad(waiting=0, mine=6, inflight=6, workers=2)
-    assert decided(running, pulse, slots=8).leave == frozenset({"4", "5"})
+    running = [running_state(str(number), generated=1000 - number) for number in range(6)]
+    fleet_load = FleetLoad(waiting=0, mine=6, inflight=6, workers=2)
+    assert decided(running, fleet_load, slots=8).leave == frozenset({"4", "5"})
 
 
 def test_a_group_static_policy_gives_nothing_back_but_for_want_of_blocks() -> None:
-    pulse = FleetLoad(waiting=5, best_waiting=-1e9, mine=2, inflight=2, workers=2)
-    assert decided([held("a"), held("b")], pulse, divided=False).leave == frozenset()
-    assert decided([held("a", 1.0), held("b")], pulse, blocks=3, divided=False).leave == frozenset({"a"})
+    fleet_load = FleetLoad(waiting=5, best_waiting=-1e9, mine=2, inflight=2, workers=2)
+    assert decided([running_state("a"), running_state("b")], fleet_load, divided=False).leave == frozenset()
+    assert decided(
+        [running_state("a", 1.0), running_state("b")], fleet_load, blocks=3, divided=False
+    ).leave == frozenset({"a"})
 
 
 def test_without_news_of_the_fleet_only_want_of_blocks_moves_work() -> None:
-    assert decided([held("a"), held("b")], None).leave == frozenset()
-    assert decided([held("a", 1.0), held("b")], None, blocks=3).leave == frozenset({"a"})
+    assert decided([running_state("a"), running_state("b")], None).leave == frozenset()
+    assert decided([running_state("a", 1.0), running_state("b")], None, blocks=3).leave == frozenset({"a"})
 
 
 def test_at_most_a_share_of_the_slots_changes_hands_at_once() -> None:
-    running = [held(str(number)) for number in range(64)]
-    pulse = FleetLoad(waiting=1000, best_waiting=-1e9, mine=64, inflight=64, workers=1)
-    assert len(decided(running, pulse, slots=64, blocks=10_000).leave) == 8
+    running = [running_state(str(number)) for number in range(64)]
+    fleet_load = FleetLoad(waiting=1000, best_waiting=-1e9, mine=64, inflight=64, workers=1)
+    assert len(decided(running, fleet_load, slots=64, blocks=10_000).leave) == 8
 
 
 @given(
@@ -83,10 +87,10 @@ def test_at_most_a_share_of_the_slots_changes_hands_at_once() -> None:
 def test_whoever_stays_fits_the_blocks_and_at_least_one_stays(
     rows: list[tuple[float, bool, int, int]], blocks: int, waiting: int
 ) -> None:
-    running = [held(str(n), score, due=due, blocks=b, grow=g) for n, (score, due, b, g) in enumerate(rows)]
-    pulse = FleetLoad(waiting=waiting, best_waiting=-1e9, mine=len(running), inflight=20, workers=2)
-    decision = decided(running, pulse, slots=4, blocks=blocks)
-    staying = [one for one in running if one.key not in decision.leave]
-    assert sum(one.blocks_next for one in staying) <= blocks or len(staying) <= 1
-    assert decision.go_on == {one.key for one in staying if one.due}
+    running = [running_state(str(n), score, due=due, blocks=b, grow=g) for n, (score, due, b, g) in enumerate(rows)]
+    fleet_load = FleetLoad(waiting=waiting, best_waiting=-1e9, mine=len(running), inflight=20, workers=2)
+    decision = decided(running, fleet_load, slots=4, blocks=blocks)
+    staying = [state for state in running if state.key not in decision.leave]
+    assert sum(state.blocks_next for state in staying) <= blocks or len(staying) <= 1
+    assert decision.go_on == {state.key for state in staying if state.due}
     assert not decision.go_on & decision.leave

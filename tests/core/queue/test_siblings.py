@@ -29,6 +29,6 @@ def test_short_logs_are_given_whole() -> None:
 
 
 def test_equal_tokens_have_equal_digests_and_others_have_not() -> None:
-    one, other = pack_tokens([1, 2, 3]), pack_tokens([1, 2, 3, 0])
-    assert prompt_digest(one) == prompt_digest(bytes(one)) != prompt_digest(other)
+    tokens, others = pack_tokens([1, 2, 3]), pack_tokens([1, 2, 3, 0])
+    assert prompt_digest(tokens) == prompt_digest(bytes(tokens)) != prompt_digest(others)
     assert len(prompt_digest(b"")) == 32

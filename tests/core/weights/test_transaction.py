@@ -20,7 +20,8 @@ from openseer_core.weights.transaction import (
     takes_groups,
 )
 from openseer_core.wire.weights import to_wire
-from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerStatus
+from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState, WorkerStatus
+from openseer_core.worker.metrics import WorkerMetrics
 
 DEADLINES = Deadlines(prefetch=10, quiesce=20, load=30)
 
@@ -40,17 +41,23 @@ class Fleet:
         self.reports = {name: WeightsReport(version="initial") for name in names}
         self.seen = dict.fromkeys(names, self.now)
         self.inflight = dict.fromkeys(names, 0)
-        self.orders = begin(FleetSpec(), publish(**more), names, self.now)
+        self.fleet_spec = begin(FleetSpec(), publish(**more), names, self.now)
 
     @property
     def told(self) -> WeightsTransaction:
-        assert self.orders.transaction is not None
-        return self.orders.transaction
+        assert self.fleet_spec.transaction is not None
+        return self.fleet_spec.transaction
 
     @property
     def statuses(self) -> list[WorkerStatus]:
         return [
-            WorkerStatus(name, "boot", self.seen[name], self.inflight[name], Heartbeat(state, {}, self.reports[name]))
+            WorkerStatus(
+                name,
+                "boot",
+                self.seen[name],
+                self.inflight[name],
+                Heartbeat(WorkerState(state), WorkerMetrics({}), self.reports[name]),
+            )
             for name, state in self.states.items()
         ]
 
@@ -67,10 +74,10 @@ class Fleet:
         """Lets time pass, in which all but the silent ones are heard of, and advances once."""
         self.now += seconds
         self.seen |= {name: self.now for name in self.states if name not in silent}
-        before = self.orders
+        before = self.fleet_spec
         step = advance(before, self.statuses, self.unfinished, self.now)
         assert step.fleet_spec.revision == before.revision + (step.fleet_spec is not before)
-        self.orders = step.fleet_spec
+        self.fleet_spec = step.fleet_spec
         return step.actions
 
     def reach_load(self, *names: str) -> None:
@@ -93,26 +100,26 @@ def test_everybody_confirms_each_phase_and_then_the_fleet_serves_the_new_version
     assert fleet.told.phase == "quiesce"
     fleet.unfinished = 0
     fleet.look(5)
-    assert (fleet.told.phase, fleet.orders.version) == ("load", "initial")
+    assert (fleet.told.phase, fleet.fleet_spec.version) == ("load", "initial")
     fleet.say("a", "load")
     fleet.look(2)
     fleet.say("b", "load")
     assert fleet.look(1) == ()
-    assert (fleet.told.phase, fleet.orders.version, fleet.orders.publisher) == ("commit", "v1", 1)
+    assert (fleet.told.phase, fleet.fleet_spec.version, fleet.fleet_spec.publisher) == ("commit", "v1", 1)
     assert fleet.look(0.1) == (ChangeVersion("initial", "v1"),)
     assert fleet.told.phase == "done"
-    assert fleet.orders.versions == ("initial", "v1")
+    assert fleet.fleet_spec.versions == ("initial", "v1")
     assert fleet.told.seconds == pytest.approx({"prefetch": 2, "quiesce": 5, "load": 3, "commit": 0.1})
     assert fleet.look(100) == ()
 
 
 def test_nothing_changes_while_nothing_is_news() -> None:
     fleet = Fleet("a", "b")
-    before = fleet.orders
+    before = fleet.fleet_spec
     fleet.look(1)
     fleet.say("a", "prefetch")
     fleet.look(1)
-    assert fleet.orders is before
+    assert fleet.fleet_spec is before
 
 
 def test_without_workers_it_commits_at_once() -> None:
@@ -120,20 +127,20 @@ def test_without_workers_it_commits_at_once() -> None:
     fleet.look()
     assert fleet.told.phase == "commit"
     fleet.look()
-    assert (fleet.told.phase, fleet.orders.version) == ("done", "v1")
+    assert (fleet.told.phase, fleet.fleet_spec.version) == ("done", "v1")
 
 
 def test_drain_waits_for_the_old_work_and_says_of_whom() -> None:
     fleet = Fleet("a", "b", prefetch=False)
     fleet.unfinished, fleet.inflight["b"] = 7, 3
     fleet.look(1)
-    wire = to_wire(fleet.orders, fleet.statuses, fleet.now).transaction
+    wire = to_wire(fleet.fleet_spec, fleet.statuses, fleet.now).transaction
     assert wire is not None
     assert (wire.phase, wire.waiting_for, wire.deadline) == ("quiesce", ["b"], 120.0)
     fleet.look(19)
     assert fleet.told.phase == "failed"
     assert fleet.told.message == "b: not done with quiesce within 20 s: 7 unfinished requests of initial"
-    assert (fleet.orders.version, fleet.told.waiting_for) == ("initial", ("b",))
+    assert (fleet.fleet_spec.version, fleet.told.waiting_for) == ("initial", ("b",))
 
 
 def test_keep_waits_until_all_is_handed_back_and_moves_it_to_the_new_version_after_the_commit() -> None:
@@ -189,7 +196,7 @@ def test_after_the_last_try_abort_goes_back_to_the_previous_version() -> None:
     fleet.say("a", "load")
     fleet.say("b", "quiesce", error="no such tensor")
     fleet.look(1)
-    assert (fleet.told.phase, fleet.orders.version) == ("rollback", "initial")
+    assert (fleet.told.phase, fleet.fleet_spec.version) == ("rollback", "initial")
     fleet.say("b", "rollback")
     fleet.look(1)
     assert fleet.told.phase == "rollback"
@@ -198,7 +205,11 @@ def test_after_the_last_try_abort_goes_back_to_the_previous_version() -> None:
     assert fleet.told.phase == "rollback"
     fleet.say("a", "rollback")
     fleet.look(1)
-    assert (fleet.told.phase, fleet.orders.version, fleet.told.message) == ("failed", "initial", "b: no such tensor")
+    assert (fleet.told.phase, fleet.fleet_spec.version, fleet.told.message) == (
+        "failed",
+        "initial",
+        "b: no such tensor",
+    )
     assert fleet.told.waiting_for == ("b",)
 
 
@@ -221,7 +232,7 @@ def test_replace_drains_the_late_and_goes_on_without_them() -> None:
     assert (fleet.told.phase, fleet.told.replaced) == ("load", ("b",))
     fleet.look()
     fleet.look()
-    assert (fleet.told.phase, fleet.orders.version) == ("done", "v1")
+    assert (fleet.told.phase, fleet.fleet_spec.version) == ("done", "v1")
     assert fleet.told.message == "b: not done with load within 30 s"
 
 
@@ -231,7 +242,7 @@ def test_replace_of_all_that_hang_commits_for_successors_load_the_new_version() 
     assert fleet.look(30) == (DrainWorkers(("a",)),)
     fleet.look()
     fleet.look()
-    assert (fleet.told.phase, fleet.orders.version) == ("done", "v1")
+    assert (fleet.told.phase, fleet.fleet_spec.version) == ("done", "v1")
 
 
 def test_replace_never_commits_what_every_worker_refused() -> None:
@@ -245,7 +256,7 @@ def test_replace_never_commits_what_every_worker_refused() -> None:
     assert fleet.told.phase == "rollback"
     fleet.say("b", "rollback")
     fleet.look()
-    assert (fleet.told.phase, fleet.orders.version) == ("failed", "initial")
+    assert (fleet.told.phase, fleet.fleet_spec.version) == ("failed", "initial")
     assert fleet.told.message == "b: canary differs by 3"
 
 
@@ -277,19 +288,19 @@ def test_sleepers_and_newcomers_are_not_waited_for() -> None:
 def test_a_repeat_changes_nothing_and_everything_else_is_refused() -> None:
     fleet = Fleet("a")
     again = publish(deadlines=Deadlines())
-    assert begin(fleet.orders, again, (), 0.0) is fleet.orders
+    assert begin(fleet.fleet_spec, again, (), 0.0) is fleet.fleet_spec
     with pytest.raises(PublishRefusedError, match=r"weights v1 are being published \(transaction 1, in prefetch\)"):
-        begin(fleet.orders, publish(version="v2"), (), 0.0)
+        begin(fleet.fleet_spec, publish(version="v2"), (), 0.0)
     with pytest.raises(PublishRefusedError, match="being published"):
-        begin(fleet.orders, publish(source=Source(path="/other")), (), 0.0)
+        begin(fleet.fleet_spec, publish(source=Source(path="/other")), (), 0.0)
     fleet.say("a", "load")
     fleet.look()
     fleet.look()
-    assert begin(fleet.orders, again, (), 0.0) is fleet.orders
+    assert begin(fleet.fleet_spec, again, (), 0.0) is fleet.fleet_spec
     for name in ("v1", "initial"):
         with pytest.raises(PublishRefusedError, match="a name of their own"):
-            begin(fleet.orders, publish(version=name, source=Source(path="/other")), (), 0.0)
-    second = begin(fleet.orders, publish(version="v2"), (), 0.0)
+            begin(fleet.fleet_spec, publish(version=name, source=Source(path="/other")), (), 0.0)
+    second = begin(fleet.fleet_spec, publish(version="v2"), (), 0.0)
     assert second.transaction is not None
     assert (second.transaction.id, second.transaction.previous) == (2, "v1")
     assert second.transaction.previous_source == Source(path="/v1")
@@ -297,9 +308,9 @@ def test_a_repeat_changes_nothing_and_everything_else_is_refused() -> None:
 
 def test_what_failed_may_be_published_again() -> None:
     fleet = Fleet("a")
-    fleet.orders = cancel(fleet.orders, fleet.now)
+    fleet.fleet_spec = cancel(fleet.fleet_spec, fleet.now)
     assert (fleet.told.phase, fleet.told.message) == ("failed", "aborted by request")
-    again = begin(fleet.orders, publish(), ("a",), fleet.now)
+    again = begin(fleet.fleet_spec, publish(), ("a",), fleet.now)
     assert again.transaction is not None
     assert again.transaction.id == 2
 
@@ -308,21 +319,21 @@ def test_a_cancelled_load_is_rolled_back_and_a_commit_stands() -> None:
     fleet = Fleet("a")
     fleet.reach_load()
     fleet.say("a", "load")
-    assert cancel(fleet.orders, fleet.now).transaction.phase == "rollback"  # pyright: ignore
+    assert cancel(fleet.fleet_spec, fleet.now).transaction.phase == "rollback"  # pyright: ignore
     fleet.look()
-    assert cancel(fleet.orders, fleet.now) is fleet.orders
+    assert cancel(fleet.fleet_spec, fleet.now) is fleet.fleet_spec
     assert cancel(FleetSpec(), 0.0).transaction is None
 
 
 def test_work_of_a_version_is_taken_until_the_fleet_leaves_it() -> None:
     fleet = Fleet("a")
-    assert takes_groups(fleet.orders, "initial")
+    assert takes_groups(fleet.fleet_spec, "initial")
     fleet.reach_load()
-    assert not takes_groups(fleet.orders, "initial")
-    assert takes_groups(fleet.orders, "v1")
+    assert not takes_groups(fleet.fleet_spec, "initial")
+    assert takes_groups(fleet.fleet_spec, "v1")
     kept = Fleet("a", mode="keep")
     kept.reach_load()
-    assert takes_groups(kept.orders, "initial")
+    assert takes_groups(kept.fleet_spec, "initial")
 
 
 def test_staleness_counts_published_versions() -> None:
@@ -336,7 +347,7 @@ def test_the_wire_tells_each_workers_part() -> None:
     fleet = Fleet("a", "b")
     fleet.say("a", "prefetch", seconds={"prefetch": 1.5})
     fleet.say("b", error="no such folder")
-    told = to_wire(fleet.orders, fleet.statuses, fleet.now).transaction
+    told = to_wire(fleet.fleet_spec, fleet.statuses, fleet.now).transaction
     assert told is not None
     assert told.waiting_for == ["b"]
     assert [(one.worker, one.phase, one.error, one.seconds) for one in told.workers] == [

@@ -17,7 +17,8 @@ from openseer_core.weights.transaction import (
     participants,
 )
 from openseer_core.weights.worker_step import WeightsState, WeightsTarget, WorkerStep, current_attempt, next_step
-from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerStatus
+from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState, WorkerStatus
+from openseer_core.worker.metrics import WorkerMetrics
 
 NAMES = ("a", "b", "c")
 DEADLINES = Deadlines(prefetch=5, quiesce=8, load=6)
@@ -26,9 +27,9 @@ LONGEST_STEP = 4.0
 
 @dataclass
 class Member:
-    """One worker: what it has, and the orders as it read them last."""
+    """One worker: what it has, and the fleet spec as it read them last."""
 
-    orders: FleetSpec = field(default_factory=FleetSpec)
+    fleet_spec: FleetSpec = field(default_factory=FleetSpec)
     have: WeightsState = field(default_factory=WeightsState)
     held: int = 0
     claimed_for: str = ""
@@ -37,10 +38,10 @@ class Member:
     state: str = "idle"
     seen_at: float = 0.0
 
-    def look(self, orders: FleetSpec, outcome: str) -> WorkerStep:
-        """Reads the orders and takes one step; `outcome` is what becomes of it."""
-        self.orders = orders
-        step = next_step(orders, self.have, self.held)
+    def look(self, fleet_spec: FleetSpec, outcome: str) -> WorkerStep:
+        """Reads the fleet spec and takes one step; `outcome` is what becomes of it."""
+        self.fleet_spec = fleet_spec
+        step = next_step(fleet_spec, self.have, self.held)
         if step.leaves:
             self.state = "draining"
         if step.give_back:
@@ -49,12 +50,12 @@ class Member:
             return step
         if step.fetch or step.load:
             self.try_to(step, fails=outcome == "fails")
-        if step.confirms and orders.active_transaction is not None:
-            self.confirmed, self.error = (orders.active_transaction.id, step.confirms), (0, "")
+        if step.confirms and fleet_spec.active_transaction is not None:
+            self.confirmed, self.error = (fleet_spec.active_transaction.id, step.confirms), (0, "")
         return step
 
     def try_to(self, step: WorkerStep, *, fails: bool) -> None:
-        tried = current_attempt(self.orders)
+        tried = current_attempt(self.fleet_spec)
         if fails:
             self.have = replace(self.have, failed=tried, version="" if step.load else self.have.version)
             self.error = (tried[1], "broken")
@@ -64,15 +65,17 @@ class Member:
             self.have = replace(self.have, fetched=tried[0], failed=None)
 
     def status(self, name: str) -> WorkerStatus:
-        ongoing = self.orders.transaction
+        transaction = self.fleet_spec.transaction
         report = WeightsReport(
             version=self.have.version,
-            transaction=ongoing.id if ongoing and (self.error[1] or self.confirmed[0]) else 0,
+            transaction=transaction.id if transaction and (self.error[1] or self.confirmed[0]) else 0,
             attempt=self.error[0],
             phase=self.confirmed[1],
             error=self.error[1],
         )
-        return WorkerStatus(name, "", self.seen_at, self.held, Heartbeat(self.state, {}, report))
+        return WorkerStatus(
+            name, "", self.seen_at, self.held, Heartbeat(WorkerState(self.state), WorkerMetrics({}), report)
+        )
 
 
 class World:
@@ -82,7 +85,7 @@ class World:
         self.now = 0.0
         self.members = {name: Member() for name in NAMES[:names]}
         self.waiting = {"initial": 3}
-        self.orders = begin(FleetSpec(), publish, participants(self.statuses, 0.0), 0.0)
+        self.fleet_spec = begin(FleetSpec(), publish, participants(self.statuses, 0.0), 0.0)
 
     @property
     def statuses(self) -> list[WorkerStatus]:
@@ -94,7 +97,7 @@ class World:
         elif event == "boots":
             self.members[name] = Member(seen_at=self.now)
         elif event == "cancel":
-            self.orders = cancel(self.orders, self.now)
+            self.fleet_spec = cancel(self.fleet_spec, self.now)
         elif event == "finishes":
             self.waiting = dict.fromkeys(self.waiting, 0)
         elif name in self.members and event != "keeper":
@@ -102,22 +105,22 @@ class World:
 
     def work(self, member: Member, outcome: str) -> None:
         member.seen_at = self.now
-        step = member.look(self.orders, outcome)
+        step = member.look(self.fleet_spec, outcome)
         if step.claims:
-            assert member.have.version == self.orders.version
-            assert member.have.publisher == self.orders.publisher
+            assert member.have.version == self.fleet_spec.version
+            assert member.have.publisher == self.fleet_spec.publisher
             member.claimed_for = member.have.version
             member.held = min(1, self.waiting.get(member.have.version, 0))
 
     def keep(self) -> None:
-        ongoing = self.orders.active_transaction
-        if ongoing is None:
+        transaction = self.fleet_spec.active_transaction
+        if transaction is None:
             return
-        step = advance(self.orders, self.statuses, self.waiting.get(ongoing.previous, 0), self.now)
+        step = advance(self.fleet_spec, self.statuses, self.waiting.get(transaction.previous, 0), self.now)
         for action in step.actions:
             self.carry_out(action)
-        was, self.orders = self.orders, step.fleet_spec
-        if self.orders.version != was.version:
+        was, self.fleet_spec = self.fleet_spec, step.fleet_spec
+        if self.fleet_spec.version != was.version:
             self.check_commit()
 
     def carry_out(self, action: AbortBatches | ChangeVersion | DrainWorkers) -> None:
@@ -132,14 +135,14 @@ class World:
 
     def check_commit(self) -> None:
         """Who takes part at the commit has the new weights, and nobody may claim for others."""
-        told = self.orders.transaction
+        told = self.fleet_spec.transaction
         assert told is not None
         for status in self.statuses:
             member = self.members[status.name]
             if status.name in participants(self.statuses, self.now) and status.name not in told.replaced:
                 fits = member.have.has(WeightsTarget(told.publish.version, told.id))
                 assert fits or status.name not in told.participants
-            assert not next_step(self.orders, member.have, member.held).claims
+            assert not next_step(self.fleet_spec, member.have, member.held).claims
 
 
 EVENTS = st.sampled_from(["works", "works", "works", "fails", "hangs", "dies", "boots", "finishes", "keeper", "cancel"])
@@ -178,19 +181,19 @@ def test_a_transaction_ends_in_time_and_nobody_claims_for_weights_it_does_not_ha
         world.act(event, name)
         world.keep()
     quiet = world.now
-    while world.orders.active_transaction is not None and world.now < quiet + 1000:
+    while world.fleet_spec.active_transaction is not None and world.now < quiet + 1000:
         world.now += 0.5
         world.keep()
-    told = world.orders.transaction
+    told = world.fleet_spec.transaction
     assert told is not None
     assert told.finished_at is not None
     tries = retries + 1
     longest = tries * DEADLINES.prefetch + DEADLINES.quiesce + (tries + 1) * DEADLINES.load
     phases = tries + 6
     assert told.finished_at <= longest + phases * LONGEST_STEP
-    assert (told.phase == "done") == (world.orders.version == "v1")
+    assert (told.phase == "done") == (world.fleet_spec.version == "v1")
     for name in NAMES:
         world.act("boots", name)
         for _ in range(3):
             world.act("works", name)
-        assert world.members[name].have.version == world.orders.version
+        assert world.members[name].have.version == world.fleet_spec.version

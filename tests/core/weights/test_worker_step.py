@@ -15,7 +15,7 @@ TO_OLD, TO_NEW = WeightsTarget("v1", 1, OLD), WeightsTarget("v2", 2, NEW)
 HANDS_BACK = WorkerStep(give_back=True)
 
 
-def orders(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
+def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
     """A fleet on v1; with a phase, on its way to v2."""
     committed = phase == "commit"
     values: dict[str, Any] = {"version": "v2" if committed else "v1", "publisher": 2 if committed else 1}
@@ -33,45 +33,45 @@ def orders(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
     ("told", "have", "held", "expected"),
     [
         # At rest, and what was missed.
-        (orders(), ON_OLD, 3, WorkerStep(claims=True)),
-        (orders(), WeightsState(), 3, HANDS_BACK),
-        (orders(), WeightsState(), 0, WorkerStep(load=TO_OLD)),
-        (orders(), WeightsState(""), 0, WorkerStep(load=TO_OLD)),
-        (orders(), WeightsState("v1", 7), 0, WorkerStep(load=TO_OLD)),
-        (orders(), WeightsState(failed=(0, 0, "")), 0, WorkerStep()),
+        (fleet_spec(), ON_OLD, 3, WorkerStep(claims=True)),
+        (fleet_spec(), WeightsState(), 3, HANDS_BACK),
+        (fleet_spec(), WeightsState(), 0, WorkerStep(load=TO_OLD)),
+        (fleet_spec(), WeightsState(""), 0, WorkerStep(load=TO_OLD)),
+        (fleet_spec(), WeightsState("v1", 7), 0, WorkerStep(load=TO_OLD)),
+        (fleet_spec(), WeightsState(failed=(0, 0, "")), 0, WorkerStep()),
         # Prefetch goes beside the work.
-        (orders("prefetch"), ON_OLD, 3, WorkerStep(claims=True, fetch=NEW)),
-        (orders("prefetch"), WeightsState("v1", 1, fetched=2), 3, WorkerStep(claims=True, confirms="prefetch")),
-        (orders("prefetch"), WeightsState("v1", 1, failed=(2, 0, "prefetch")), 3, WorkerStep(claims=True)),
-        (orders("prefetch"), WeightsState(), 0, WorkerStep(load=TO_OLD, fetch=NEW)),
+        (fleet_spec("prefetch"), ON_OLD, 3, WorkerStep(claims=True, fetch=NEW)),
+        (fleet_spec("prefetch"), WeightsState("v1", 1, fetched=2), 3, WorkerStep(claims=True, confirms="prefetch")),
+        (fleet_spec("prefetch"), WeightsState("v1", 1, failed=(2, 0, "prefetch")), 3, WorkerStep(claims=True)),
+        (fleet_spec("prefetch"), WeightsState(), 0, WorkerStep(load=TO_OLD, fetch=NEW)),
         # Quiesce.
-        (orders("quiesce"), ON_OLD, 3, WorkerStep(claims=True, confirms="quiesce")),
-        (orders("quiesce", "keep"), ON_OLD, 3, HANDS_BACK),
-        (orders("quiesce", "keep"), ON_OLD, 0, WorkerStep(confirms="quiesce")),
-        (orders("quiesce", "abort"), WeightsState(), 0, WorkerStep(confirms="quiesce")),
+        (fleet_spec("quiesce"), ON_OLD, 3, WorkerStep(claims=True, confirms="quiesce")),
+        (fleet_spec("quiesce", "keep"), ON_OLD, 3, HANDS_BACK),
+        (fleet_spec("quiesce", "keep"), ON_OLD, 0, WorkerStep(confirms="quiesce")),
+        (fleet_spec("quiesce", "abort"), WeightsState(), 0, WorkerStep(confirms="quiesce")),
         # Load.
-        (orders("load"), ON_OLD, 1, HANDS_BACK),
-        (orders("load"), ON_OLD, 0, WorkerStep(load=TO_NEW)),
-        (orders("load"), WeightsState(), 0, WorkerStep(load=TO_NEW)),
-        (orders("load"), ON_NEW, 0, WorkerStep(confirms="load")),
-        (orders("load"), WeightsState("", failed=(2, 0, "load")), 0, WorkerStep()),
-        (orders("load"), WeightsState("", failed=(2, 0, "prefetch")), 0, WorkerStep(load=TO_NEW)),
+        (fleet_spec("load"), ON_OLD, 1, HANDS_BACK),
+        (fleet_spec("load"), ON_OLD, 0, WorkerStep(load=TO_NEW)),
+        (fleet_spec("load"), WeightsState(), 0, WorkerStep(load=TO_NEW)),
+        (fleet_spec("load"), ON_NEW, 0, WorkerStep(confirms="load")),
+        (fleet_spec("load"), WeightsState("", failed=(2, 0, "load")), 0, WorkerStep()),
+        (fleet_spec("load"), WeightsState("", failed=(2, 0, "prefetch")), 0, WorkerStep(load=TO_NEW)),
         # Commit: nobody claims until it is done.
-        (orders("commit"), ON_NEW, 0, WorkerStep()),
-        (orders("commit"), ON_OLD, 0, WorkerStep(load=TO_NEW)),
+        (fleet_spec("commit"), ON_NEW, 0, WorkerStep()),
+        (fleet_spec("commit"), ON_OLD, 0, WorkerStep(load=TO_NEW)),
         # Rollback.
-        (orders("rollback"), ON_NEW, 0, WorkerStep(load=TO_OLD)),
-        (orders("rollback"), ON_OLD, 0, WorkerStep(confirms="rollback")),
-        (orders("rollback"), WeightsState("", failed=(2, 0, "load")), 0, WorkerStep(load=TO_OLD)),
-        (orders("rollback"), WeightsState("", failed=(2, 0, "rollback")), 0, WorkerStep(leaves=True)),
+        (fleet_spec("rollback"), ON_NEW, 0, WorkerStep(load=TO_OLD)),
+        (fleet_spec("rollback"), ON_OLD, 0, WorkerStep(confirms="rollback")),
+        (fleet_spec("rollback"), WeightsState("", failed=(2, 0, "load")), 0, WorkerStep(load=TO_OLD)),
+        (fleet_spec("rollback"), WeightsState("", failed=(2, 0, "rollback")), 0, WorkerStep(leaves=True)),
         # Rest.
-        (orders(rest="sleep"), ON_OLD, 3, HANDS_BACK),
-        (orders(rest="sleep"), ON_OLD, 0, WorkerStep(sleep=True)),
-        (orders(rest="sleep"), WeightsState("v1", 1, asleep=True), 0, WorkerStep()),
-        (orders(rest="sleep"), WeightsState("v1", 1, failed=(0, 0, "")), 0, WorkerStep()),
-        (orders(rest="stop"), ON_OLD, 0, WorkerStep()),
-        (orders(), WeightsState("v1", 1, asleep=True), 0, WorkerStep(wake=True)),
-        (orders("load", rest="sleep"), ON_OLD, 0, WorkerStep(sleep=True)),
+        (fleet_spec(rest="sleep"), ON_OLD, 3, HANDS_BACK),
+        (fleet_spec(rest="sleep"), ON_OLD, 0, WorkerStep(sleep=True)),
+        (fleet_spec(rest="sleep"), WeightsState("v1", 1, asleep=True), 0, WorkerStep()),
+        (fleet_spec(rest="sleep"), WeightsState("v1", 1, failed=(0, 0, "")), 0, WorkerStep()),
+        (fleet_spec(rest="stop"), ON_OLD, 0, WorkerStep()),
+        (fleet_spec(), WeightsState("v1", 1, asleep=True), 0, WorkerStep(wake=True)),
+        (fleet_spec("load", rest="sleep"), ON_OLD, 0, WorkerStep(sleep=True)),
     ],
 )
 def test_the_next_step_follows_from_the_orders_and_from_what_it_has(
@@ -81,8 +81,8 @@ def test_the_next_step_follows_from_the_orders_and_from_what_it_has(
 
 
 def test_a_failure_is_of_one_attempt_in_one_phase() -> None:
-    assert current_attempt(orders()) == (0, 0, "")
-    assert current_attempt(orders("load")) == (2, 0, "load")
+    assert current_attempt(fleet_spec()) == (0, 0, "")
+    assert current_attempt(fleet_spec("load")) == (2, 0, "load")
 
 
 CANARY = Canary(token_ids=[1, 2, 3], logprobs=[-1.0, -2.0])

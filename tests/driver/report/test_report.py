@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from openseer_driver.report.drafting import ReferenceReport, SourceReport
+from openseer_driver.report.drafting import CorpusReport, OriginReport
 from openseer_driver.report.html import page, write_report
 from openseer_driver.report.report import count_up, estimate_points, make_report
 from openseer_driver.report.trace import Fact, Trace, make_trace, read_trace, step_changes
@@ -36,7 +36,7 @@ def fact(group: str, index: int, *chunks: ChunkLine, status: str = "ok", enqueue
 
 
 def trace(facts: Sequence[Fact], samples: Sequence[SampleLine] = (), record: RunRecord = RECORD) -> Trace:
-    ordered = sorted(facts, key=lambda one: one.finished_at)
+    ordered = sorted(facts, key=lambda fact: fact.finished_at)
     return make_trace(record, tuple(ordered), tuple(samples))
 
 
@@ -232,9 +232,9 @@ def test_drafts_are_added_up_over_workers_sources_and_restarts() -> None:
     assert found.draft_share == pytest.approx(60 / 90)
     assert (found.seconds, found.seconds_per_step) == (pytest.approx(0.02), pytest.approx(0.001))
     assert found.full == 3
-    assert found.by_source["own"] == SourceReport(70, 30, 40)
-    assert found.by_source["earlier"] == SourceReport(0, 0, 0)
-    assert found.by_references == {"0": ReferenceReport(20, 2.5), "4": ReferenceReport(10, 4.0)}
+    assert found.by_source["own"] == OriginReport(70, 30, 40)
+    assert found.by_source["earlier"] == OriginReport(0, 0, 0)
+    assert found.by_references == {"0": CorpusReport(20, 2.5), "4": CorpusReport(10, 4.0)}
     assert report.drafts == "on"
     assert report.summary.endswith("3.00 tokens a step with drafts")
 

@@ -152,11 +152,11 @@ def test_a_closed_pipe_ends_the_display_and_not_the_run(live: bool) -> None:
     program = f"""
 import sys
 from openseer_driver.run_lines import SampleLine
-from openseer_local.run.progress import Progress
+from openseer_local.run.progress import ProgressDisplay
 from rich.console import Console
 
 sys.stdin.read()
-with Progress(Console(force_terminal={live}), live={live}) as progress:
+with ProgressDisplay(Console(force_terminal={live}), live={live}) as progress:
     progress.phase("loading")
     progress.update(SampleLine(0.0, inflight=1, closed=1, requests=2, tokens=3))
     progress.message("still here")

@@ -8,7 +8,7 @@ from rich.console import Console
 from openseer_core.wire.batches import Batch, BatchMetrics
 from openseer_core.wire.fleet import FleetState, JobStatus, WorkerInfo
 from openseer_core.wire.weights import Transaction, WorkerWeights
-from openseer_local.serve.display import QUIET_EVERY_SECONDS, ServingDisplay, Standing
+from openseer_local.serve.display import QUIET_EVERY_SECONDS, JobSnapshot, ServingDisplay
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
         return self.now
 
 
-def standing(at: float, *, ready: int = 2, done: int = 0, drafts: str = "on", **job: Any) -> Standing:
+def standing(at: float, *, ready: int = 2, done: int = 0, drafts: str = "on", **job: Any) -> JobSnapshot:
     fleet = job.pop("fleet", FleetState(state="awake", since=0.0))
     status = JobStatus(
         name="served",
@@ -51,7 +51,7 @@ def standing(at: float, *, ready: int = 2, done: int = 0, drafts: str = "on", **
         eta_seconds=75.0,
         metrics=counts,
     )
-    return Standing(at, status, [worker], [batch])
+    return JobSnapshot(at, status, [worker], [batch])
 
 
 def test_without_a_terminal_a_line_comes_when_something_has_changed() -> None:

@@ -22,7 +22,7 @@ from openseer_core.plan.actions import (
 from openseer_core.plan.observation import Pod
 from openseer_operator.control.apply import Applier, ApplyTarget, NotOursError
 from openseer_operator.control.observe import Observer
-from openseer_operator.control.stores import Stores
+from openseer_operator.control.store_poller import StorePoller
 from openseer_operator.kube.api import Api, KubeApiError, NotThereError
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
@@ -75,7 +75,7 @@ async def bench(api: Api, settings: OperatorSettings = SETTINGS, **spec: Any) ->
         "spec": {"model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, **spec},
     }
     cache = Cache()
-    stores = Stores(api, lambda key: None)
+    stores = StorePoller(api, lambda key: None)
     census = Census(api, cache, ("default",), lambda key: None)
     cache.put_job(await api.create("RolloutJob", "default", body))
     applier = Applier(api, cache, census, stores, Events(api, settings), settings)
@@ -102,8 +102,8 @@ async def test_a_census_finds_the_same_as_the_answers_to_our_own_writes(job: Ben
     keys = job.observer.observe(job.record, 0.0).shared
     await job.apply(*(ApplyShared(key) for key in keys), ScaleStore(1))
     census = Census(api, job.cache, ("default",), lambda key: None)
-    await census.prime()
-    fresh = Observer(job.cache, census, Stores(api, lambda key: None), SETTINGS)
+    await census.fill()
+    fresh = Observer(job.cache, census, StorePoller(api, lambda key: None), SETTINGS)
     assert fresh.observe(job.record, 0.0) == job.observer.observe(job.record, 0.0)
 
 
@@ -200,16 +200,16 @@ async def test_people_are_told_even_if_a_call_fails_and_the_same_news_is_counted
         with pytest.raises(KubeApiError):
             await job.apply(ApplyShared("storeSecret"), CreatePod(0, 0, 0), Announce(False, "Started", "1 worker"))
     assert job.pods == (), "no pod before what it stands on"
-    found = [one for one in await events(job) if one["reason"] == "Started"]
-    assert [(one["count"], one["type"], one["message"]) for one in found] == [(2, "Normal", "1 worker")]
+    found = [event for event in await events(job) if event["reason"] == "Started"]
+    assert [(event["count"], event["type"], event["message"]) for event in found] == [(2, "Normal", "1 worker")]
 
 
 async def events(job: Bench) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     async for page in job.api.pages("Event", ("default",)):
-        found += [one for one in page if one["involvedObject"].get("uid") == job.record.uid]
+        found += [event for event in page if event["involvedObject"].get("uid") == job.record.uid]
     return found
 
 
 async def reasons(job: Bench) -> set[str]:
-    return {one["reason"] for one in await events(job)}
+    return {event["reason"] for event in await events(job)}

@@ -10,7 +10,7 @@ import pytest
 from openseer_operator.kube.api import Api
 from openseer_operator.kube.lease import LEASE_SECONDS, RENEW_DEADLINE_SECONDS
 from tests.operator.control_plane import ControlPlane
-from tests.operator.whole_process import members, operator, submit, until
+from tests.operator.whole_process import components, operator, submit, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(180)]
 CATCH_UP_SECONDS = 30.0
@@ -34,7 +34,7 @@ async def own_api(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Async
 
 async def until_pods(api: Api, job: str, *wanted: str, seconds: float = 60.0) -> None:
     async def there() -> bool:
-        return await members(api, job) == set(wanted)
+        return await components(api, job) == set(wanted)
 
     await until(there, seconds)
 
@@ -45,11 +45,11 @@ async def test_an_operator_of_one_namespace_acts_only_there(api: Api, kubeconfig
         job = await submit(api, namespace, workers={"replicas": 1})
 
         async def there() -> bool:
-            return await members(api, job, namespace) == {"driver", "worker-0"}
+            return await components(api, job, namespace) == {"driver", "worker-0"}
 
         await until(there)
         await asyncio.sleep(1.0)
-        assert await members(api, elsewhere) == set()
+        assert await components(api, elsewhere) == set()
         assert "status" not in await api.get("RolloutJob", "default", elsewhere)
 
 
@@ -65,9 +65,9 @@ async def test_an_api_server_that_is_away_for_less_than_the_lease_costs_nothing(
             await asyncio.sleep(3.0)
             plane.start()
         else:
-            plane.hold()
+            plane.freeze()
             await asyncio.sleep(RENEW_DEADLINE_SECONDS / 2)
-            plane.go_on()
+            plane.unfreeze()
         await own_api.merge("RolloutJob", "default", job, {"spec": {"workers": {"replicas": 3}}})
         await own_api.delete("Pod", "default", f"{job}-driver", at_once=True)
         await until_pods(own_api, job, "driver", "worker-0", "worker-1", "worker-2", seconds=CATCH_UP_SECONDS)
@@ -82,11 +82,11 @@ async def test_an_operator_that_cannot_renew_its_lease_ends_in_time_and_the_next
         job = await submit(own_api, workers={"replicas": 1})
         await until_pods(own_api, job, "driver", "worker-0")
         begin = time.monotonic()
-        (plane.stop if fault == "crash" else plane.hold)()
+        (plane.stop if fault == "crash" else plane.freeze)()
         assert await asyncio.wait_for(process.wait(), 60.0) == 1
         # It no longer leads when another may: what remains until its end only closes connections.
         assert time.monotonic() - begin < RENEW_DEADLINE_SECONDS + 2 * LEASE_SECONDS
-    (plane.start if fault == "crash" else plane.go_on)()
+    (plane.start if fault == "crash" else plane.unfreeze)()
     await own_api.merge("RolloutJob", "default", job, {"spec": {"workers": {"replicas": 2}}})
     async with operator(plane.kubeconfig, 18193):
         await until_pods(own_api, job, "driver", "worker-0", "worker-1")
@@ -98,11 +98,11 @@ async def test_without_the_lease_what_was_begun_is_not_gone_on_with(own_api: Api
         job = await submit(own_api, workers={"replicas": many})
 
         async def begun() -> bool:
-            return len(await members(own_api, job)) > 10
+            return len(await components(own_api, job)) > 10
 
         await until(begun)
-        plane.hold()
+        plane.freeze()
         await asyncio.sleep(RENEW_DEADLINE_SECONDS + 1.0)
-        plane.go_on()
+        plane.unfreeze()
         assert await asyncio.wait_for(process.wait(), 60.0) == 1
-        assert len(await members(own_api, job)) < many
+        assert len(await components(own_api, job)) < many

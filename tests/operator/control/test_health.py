@@ -13,13 +13,13 @@ from kubernetes.aio.client.configuration import Configuration
 from prometheus_client import CollectorRegistry, Gauge
 
 from openseer_operator.control import health
-from openseer_operator.control.health import MOST_SILENCE_SECONDS, Check, checks_of, served
+from openseer_operator.control.health import MOST_SILENCE_SECONDS, HealthCheck, health_checks, serve_http
 from openseer_operator.control.loop import Loop
 from openseer_operator.kube.api import Api
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.lease import Elector
-from openseer_operator.objects.reading import Key
+from openseer_operator.objects.reading import JobKey
 
 
 class Parts:
@@ -31,9 +31,9 @@ class Parts:
         self.hold = asyncio.Event()
         self.loop = Loop(self._look, lambda waited, seconds, failed: None)
         self.census = Census(api, Cache(), (), lambda key: None)
-        self.checks = checks_of(api, self.elector, self.loop, self.census)
+        self.checks = health_checks(api, self.elector, self.loop, self.census)
 
-    async def _look(self, key: Key) -> None:
+    async def _look(self, key: JobKey) -> None:
         await self.hold.wait()
 
     def found(self) -> list[str]:
@@ -91,13 +91,13 @@ async def test_a_look_that_hangs_is_told_of_by_the_replica_that_leads(
 
 
 @asynccontextmanager
-async def replica(checks: list[Check], ready: Check) -> AsyncGenerator[str]:
+async def replica(checks: list[HealthCheck], ready: HealthCheck) -> AsyncGenerator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     registry = CollectorRegistry()
     Gauge("openseer_test", "A figure", registry=registry).set(7)
-    async with served(port, checks, ready, registry):
+    async with serve_http(port, checks, ready, registry):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -108,7 +108,7 @@ async def get(url: str) -> tuple[int, str]:
 
 async def test_probes_answer_503_with_all_that_is_wrong_and_200_again_when_it_is_over() -> None:
     wrong = {"one": "the lease is late", "two": "the watch is stuck", "ready": "starting"}
-    checks: list[Check] = [lambda: wrong["one"], lambda: wrong["two"]]
+    checks: list[HealthCheck] = [lambda: wrong["one"], lambda: wrong["two"]]
     async with replica(checks, lambda: wrong["ready"]) as url:
         assert await get(url + "/healthz") == (503, "the lease is late; the watch is stuck")
         assert await get(url + "/readyz") == (503, "starting")

@@ -1,4 +1,4 @@
-"""A look at a job, against a real API server and a real store: what is written when, and what is remembered.
+"""A reconcile step of a job, against a real API server and a real store: what is written when, and what is remembered.
 
 There are no nodes and no watch here: `Bench.see` tells what they would.
 """
@@ -12,15 +12,15 @@ import pytest
 
 from openseer_operator.control import reconcile
 from openseer_operator.control.apply import Applier
-from openseer_operator.control.metrics import Board
+from openseer_operator.control.metrics import OperatorState
 from openseer_operator.control.observe import Observer
 from openseer_operator.control.reconcile import Reconciler
-from openseer_operator.control.stores import Stores
+from openseer_operator.control.store_poller import StorePoller
 from openseer_operator.kube.api import Api
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.events import Events
-from openseer_operator.objects.reading import Key
+from openseer_operator.objects.reading import JobKey
 from openseer_operator.settings import OperatorSettings
 from tests.operator.job_store import ANN, JobStore
 
@@ -36,14 +36,14 @@ class Bench:
         self.namespace = namespace
         self.url = url
         self.cache = Cache()
-        self.board = Board()
-        self.stores = Stores(api, lambda key: None)
+        self.board = OperatorState()
+        self.stores = StorePoller(api, lambda key: None)
         census = Census(api, self.cache, (namespace,), lambda key: None)
         observer = Observer(self.cache, census, self.stores, chosen)
         applier = Applier(api, self.cache, census, self.stores, Events(api, chosen), chosen)
         self.reconciler = Reconciler(api, self.cache, census, self.stores, observer, applier, self.board, chosen)
 
-    async def submit(self, name: str = "job", **spec: Any) -> Key:
+    async def submit(self, name: str = "job", **spec: Any) -> JobKey:
         body = {
             "apiVersion": "openseer.dev/v1alpha1",
             "kind": "RolloutJob",
@@ -53,27 +53,27 @@ class Bench:
         self.cache.put_job(await self.api.create("RolloutJob", self.namespace, body))
         return self.namespace, name
 
-    async def look(self, key: Key) -> tuple[float | None, bool]:
-        """The delay that a look asks for, and whether it wrote the status."""
+    async def reconcile(self, key: JobKey) -> tuple[float | None, bool]:
+        """The delay that a reconcile step asks for, and whether it wrote the status."""
         before = await self.job(key)
-        delay = await self.reconciler.look(key)
+        delay = await self.reconciler.reconcile(key)
         return delay, (await self.job(key)).get("status") != before.get("status")
 
-    async def job(self, key: Key) -> dict[str, Any]:
+    async def job(self, key: JobKey) -> dict[str, Any]:
         return await self.api.get("RolloutJob", *key)
 
-    async def settle(self, key: Key) -> None:
-        """Looks until the store has a view and nothing is done or written any more."""
+    async def settle(self, key: JobKey) -> None:
+        """Reconciles until the store has a view and nothing is done or written any more."""
         async with asyncio.timeout(30.0):
             calm = 0
             while calm < 3 or self.stores.view(key) is None:
-                _, wrote = await self.look(key)
+                _, wrote = await self.reconcile(key)
                 calm = 0 if wrote else calm + 1
                 await asyncio.sleep(0.1)
 
-    async def see(self, key: Key, member: str, **status: Any) -> str:
-        """A node says this of the member's pod; the pod's uid."""
-        raw = await self.api.get("Pod", self.namespace, f"{key[1]}-{member}")
+    async def report_pod_status(self, key: JobKey, component: str, **status: Any) -> str:
+        """A node reports this status of the component's pod; the pod's uid."""
+        raw = await self.api.get("Pod", self.namespace, f"{key[1]}-{component}")
         raw["status"] |= status
         raw["spec"]["nodeName"] = "n1"
         # Newer than anything that the server has said.
@@ -81,8 +81,10 @@ class Bench:
         self.cache.put_pod(raw)
         return raw["metadata"]["uid"]
 
-    async def see_ready(self, key: Key, member: str) -> str:
-        return await self.see(key, member, phase="Running", conditions=[{"type": "Ready", "status": "True"}])
+    async def see_ready(self, key: JobKey, component: str) -> str:
+        return await self.report_pod_status(
+            key, component, phase="Running", conditions=[{"type": "Ready", "status": "True"}]
+        )
 
 
 @pytest.fixture
@@ -102,7 +104,7 @@ async def test_nothing_is_written_while_nothing_changes(bench: Bench) -> None:
     key = await bench.submit()
     await bench.settle(key)
     before = dict(bench.api.calls)
-    delay = await bench.reconciler.look(key)
+    delay = await bench.reconciler.reconcile(key)
     assert bench.api.calls == before
     assert delay is not None
     assert delay > 1.0
@@ -113,11 +115,11 @@ async def test_a_failure_is_written_down_before_its_pod_is_deleted_and_though_no
 ) -> None:
     bench = Bench(api, namespace, server.url, status_writes=0.001)
     key = await bench.submit(workers={"replicas": 1})
-    await bench.look(key)
-    await bench.look(key)
+    await bench.reconcile(key)
+    await bench.reconcile(key)
     ended = {"name": "worker", "state": {"terminated": {"exitCode": 7}}}
-    await bench.see(key, "worker-0", phase="Failed", containerStatuses=[ended])
-    _, wrote = await bench.look(key)
+    await bench.report_pod_status(key, "worker-0", phase="Failed", containerStatuses=[ended])
+    _, wrote = await bench.reconcile(key)
     assert wrote
     (failure,) = (await bench.job(key))["status"]["failures"]
     assert (failure["member"], failure["count"]) == ("worker-0", 1)
@@ -128,7 +130,7 @@ async def test_a_status_that_cannot_be_written_stops_the_look_before_it_acts(ben
     key = await bench.submit(workers={"replicas": 1})
     await bench.api.delete("RolloutJob", *key)
     with pytest.raises(reconcile.NotThereError):
-        await bench.reconciler.look(key)
+        await bench.reconciler.reconcile(key)
     assert bench.api.calls["POST", "Pod", 201] == 0
 
 
@@ -142,15 +144,15 @@ async def test_what_people_read_is_written_in_turn(api: Api, namespace: str, ser
         await asyncio.sleep(1.0)
     for key in keys:
         await bench.see_ready(key, "worker-0")
-    looks = [await bench.look(key) for key in keys]
-    at_once = [wrote for _, wrote in looks].index(False)
+    passes = [await bench.reconcile(key) for key in keys]
+    at_once = [wrote for _, wrote in passes].index(False)
     assert 2 <= at_once <= 4
-    assert not any(wrote for _, wrote in looks[at_once:])
-    waits = [delay or 0.0 for delay, _ in looks[at_once:]]
+    assert not any(wrote for _, wrote in passes[at_once:])
+    waits = [delay or 0.0 for delay, _ in passes[at_once:]]
     assert 0.0 < waits[0] < waits[-1] <= 2.0
     assert waits == sorted(waits)
     await asyncio.sleep(waits[0])
-    assert (await bench.look(keys[at_once]))[1]
+    assert (await bench.reconcile(keys[at_once]))[1]
     await bench.stores.close()
 
 
@@ -165,18 +167,18 @@ async def test_progress_alone_waits_for_its_interval_and_readiness_does_not(
     await bench.settle(key)
     await server.extend(claims[0], 100)
     await asyncio.sleep(2.2)
-    _, wrote = await bench.look(key)
+    _, wrote = await bench.reconcile(key)
     assert wrote
     assert (await bench.job(key))["status"]["progress"]["tokens"] == 100
 
     await server.extend(claims[1], 50)
     await asyncio.sleep(1.2)  # the store is read every second
-    delay, wrote = await bench.look(key)
+    delay, wrote = await bench.reconcile(key)
     assert not wrote
     assert delay is not None
     assert delay < 1.0
     await bench.see_ready(key, "worker-0")
-    _, wrote = await bench.look(key)
+    _, wrote = await bench.reconcile(key)
     assert wrote
     status = (await bench.job(key))["status"]
     assert (status["workers"]["summary"], status["progress"]["tokens"]) == ("1/1", 150)
@@ -192,10 +194,10 @@ async def test_a_sick_gpu_is_told_of_on_its_node_and_the_worker_goes(
     key = await bench.submit(workers={"replicas": 1})
     await bench.settle(key)
     uid = await bench.see_ready(key, "worker-0")
-    await server.say(ANN, "sick", pod=uid, sick="Xid 79")
+    await server.heartbeat(ANN, "sick", pod=uid, sick="Xid 79")
     await asyncio.sleep(1.5)
-    await bench.look(key)
-    found = {one["type"]: one for one in (await api.get("Node", None, "n1"))["status"]["conditions"]}
+    await bench.reconcile(key)
+    found = {condition["type"]: condition for condition in (await api.get("Node", None, "n1"))["status"]["conditions"]}
     assert found["Ready"]["reason"] == "KubeletReady"
     assert found["GpuReady"]["status"] == "False"
     assert "worker-0 on node n1 reports Xid 79" in found["GpuReady"]["message"]
@@ -207,14 +209,14 @@ async def test_a_sick_gpu_is_told_of_on_its_node_and_the_worker_goes(
 
 async def test_a_job_that_the_operator_cannot_make_is_refused_once_and_what_is_wrong_is_named(bench: Bench) -> None:
     key = await bench.submit(workers={"template": {"spec": {"containers": [{"name": "worker", "env": 5}]}}})
-    delay, wrote = await bench.look(key)
+    delay, wrote = await bench.reconcile(key)
     assert (delay, wrote) == (None, True)
     status = (await bench.job(key))["status"]
-    ready = next(one for one in status["conditions"] if one["type"] == "Ready")
+    ready = next(condition for condition in status["conditions"] if condition["type"] == "Ready")
     assert (status["reason"], ready["status"]) == ("InvalidManifest", "False")
     assert "spec.workers.template" in ready["message"]
     before = dict(bench.api.calls)
-    assert await bench.reconciler.look(key) is None
+    assert await bench.reconciler.reconcile(key) is None
     assert bench.api.calls == before
 
 
@@ -226,18 +228,18 @@ async def test_nothing_is_kept_of_a_job_that_is_gone(bench: Bench) -> None:
     record = bench.cache.job(key)
     assert record is not None
     bench.cache.drop_job(key, record.uid)
-    assert await bench.reconciler.look(key) is None
+    assert await bench.reconciler.reconcile(key) is None
     assert key not in bench.board.jobs
     assert len(bench.stores) == 0
 
 
 async def test_a_managed_store_is_read_once_its_pod_takes_connections(bench: Bench) -> None:
     key = await bench.submit(store={})
-    await bench.look(key)
+    await bench.reconcile(key)
     assert len(bench.stores) == 0
     labels = {"openseer.dev/job": key[1], "openseer.dev/role": "redis"}
     head = {"name": "job-redis-0", "namespace": bench.namespace, "labels": labels, "uid": "r", "resourceVersion": "1"}
     ready = {"conditions": [{"type": "Ready", "status": "True"}]}
     bench.cache.put_pod({"metadata": head, "spec": {}, "status": ready})
-    await bench.look(key)
+    await bench.reconcile(key)
     assert len(bench.stores) == 1

@@ -12,7 +12,7 @@ from openseer_operator.kube.api import Api
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.objects.names import JOB_LABEL, MANAGED_BY_LABEL, MANAGER, ROLE_LABEL, TEMPLATE_ANNOTATION
-from openseer_operator.objects.reading import JobRecord, Key
+from openseer_operator.objects.reading import JobKey, JobRecord
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pauses are minutes long; their order of length stays."""
-    monkeypatch.setattr(census, "HURRY_SECONDS", 0.05)
+    monkeypatch.setattr(census, "RECOUNT_SECONDS", 0.05)
     monkeypatch.setattr(census, "LATE_SECONDS", 0.3)
 
 
@@ -31,7 +31,7 @@ class Counting:
         self.api = api
         self.namespace = namespace
         self.cache = Cache()
-        self.told: list[Key] = []
+        self.told: list[JobKey] = []
         self.census = Census(api, self.cache, (namespace,), self.told.append)
 
     async def job(self, name: str = "job") -> dict[str, Any]:
@@ -85,24 +85,24 @@ async def lists(counting: Counting, at_least: int) -> None:
     goal = counting.api.calls["LIST", "StatefulSet", 200] + at_least
     async with asyncio.timeout(20.0):
         while counting.api.calls["LIST", "StatefulSet", 200] < goal:
-            counting.census.hurry()
+            counting.census.recount_soon()
             await asyncio.sleep(0.05)
 
 
 async def test_at_the_start_every_job_and_pod_is_known(counting: Counting) -> None:
     await counting.job()
     pod = await counting.pod()
-    await counting.census.prime()
-    assert [one.pod.uid for one in counting.cache.pods((counting.namespace, "job"))] == [pod["metadata"]["uid"]]
+    await counting.census.fill()
+    assert [kept.pod.uid for kept in counting.cache.pods((counting.namespace, "job"))] == [pod["metadata"]["uid"]]
     assert counting.record().job is not None
 
 
 async def test_what_somebody_deleted_is_missed_and_its_job_is_told_of(counting: Counting) -> None:
     await counting.job()
-    await counting.census.prime()
+    await counting.census.fill()
     job = counting.record()
     counting.census.put(await counting.service(job), "Service")
-    held = counting.census.held(job, "Service", "job-workers")
+    held = counting.census.find(job, "Service", "job-workers")
     assert held is not None
     assert held.template == "one"
     async with running(counting.census):
@@ -110,23 +110,23 @@ async def test_what_somebody_deleted_is_missed_and_its_job_is_told_of(counting: 
         assert counting.told == []
         await counting.api.delete("Service", counting.namespace, "job-workers")
         await lists(counting, 2)
-    assert counting.census.held(job, "Service", "job-workers") is None
+    assert counting.census.find(job, "Service", "job-workers") is None
     assert counting.told == [(counting.namespace, "job")]
 
 
 async def test_what_another_job_of_that_name_had_is_not_the_jobs_own(counting: Counting) -> None:
     await counting.job()
-    await counting.census.prime()
+    await counting.census.fill()
     counting.census.put(await counting.service(counting.record()), "Service")
     await counting.api.delete("RolloutJob", counting.namespace, "job")
     counting.cache.put_job(await counting.job())
-    assert counting.census.held(counting.record(), "Service", "job-workers") is None
+    assert counting.census.find(counting.record(), "Service", "job-workers") is None
 
 
 async def test_pods_and_jobs_that_went_unseen_are_dropped_and_their_job_is_told_of(counting: Counting) -> None:
     await counting.job()
     await counting.pod()
-    await counting.census.prime()
+    await counting.census.fill()
     await counting.api.delete("Pod", counting.namespace, "job-worker", at_once=True)
     await counting.api.delete("RolloutJob", counting.namespace, "job")
     async with running(counting.census):
@@ -138,7 +138,7 @@ async def test_pods_and_jobs_that_went_unseen_are_dropped_and_their_job_is_told_
 
 
 async def test_a_watch_that_does_not_tell_is_stuck_until_it_does(counting: Counting) -> None:
-    await counting.census.prime()
+    await counting.census.fill()
     raw = await counting.job()
     async with running(counting.census):
         await lists(counting, 1)
@@ -149,10 +149,10 @@ async def test_a_watch_that_does_not_tell_is_stuck_until_it_does(counting: Count
 
 
 async def test_a_watch_that_is_a_little_late_is_not_stuck(counting: Counting) -> None:
-    await counting.census.prime()
+    await counting.census.fill()
     raw = await counting.job()
     async with running(counting.census):
-        counting.census.hurry()
+        counting.census.recount_soon()
         await asyncio.sleep(0.2)
         counting.cache.put_job(raw)
         await lists(counting, 1)
@@ -161,7 +161,7 @@ async def test_a_watch_that_is_a_little_late_is_not_stuck(counting: Counting) ->
 
 async def test_pods_that_are_nobodys_are_not_waited_for(counting: Counting) -> None:
     await counting.pod("stranger")
-    await counting.census.prime()
+    await counting.census.fill()
     async with running(counting.census):
         await lists(counting, 2)
         assert counting.census.stuck == ""

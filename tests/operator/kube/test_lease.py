@@ -27,48 +27,48 @@ async def held(elector: Elector, seconds: float) -> bool:
 
 
 async def test_one_of_two_that_ask_at_once_leads(api: Api) -> None:
-    one, two = electors(api)
-    leads = await asyncio.gather(held(one, 3.0), held(two, 3.0))
+    first, second = electors(api)
+    leads = await asyncio.gather(held(first, 3.0), held(second, 3.0))
     assert sorted(leads) == [False, True]
 
 
 async def test_a_released_lease_is_taken_over_at_once(api: Api) -> None:
-    one, two = electors(api)
-    await one.acquire()
-    waiting = asyncio.create_task(held(two, 10.0))
+    first, second = electors(api)
+    await first.acquire()
+    waiting = asyncio.create_task(held(second, 10.0))
     await asyncio.sleep(RETRY_SECONDS / 2)
-    await one.release()
+    await first.release()
     start = asyncio.get_running_loop().time()
     assert await waiting
     assert asyncio.get_running_loop().time() - start < 2 * RETRY_SECONDS
-    assert (one.leads, two.leads) == (False, True)
+    assert (first.leads, second.leads) == (False, True)
 
 
 @pytest.mark.slow
 async def test_the_lease_of_a_holder_that_died_is_taken_when_it_has_run_out_and_not_before(api: Api) -> None:
-    one, two = electors(api)
-    await one.acquire()
+    first, second = electors(api)
+    await first.acquire()
     start = asyncio.get_running_loop().time()
-    assert await held(two, 2 * LEASE_SECONDS)
+    assert await held(second, 2 * LEASE_SECONDS)
     assert asyncio.get_running_loop().time() - start >= LEASE_SECONDS
 
 
 @pytest.mark.slow
 async def test_a_holder_that_renews_keeps_the_lease(api: Api) -> None:
-    one, two = electors(api)
-    await one.acquire()
-    holding = asyncio.create_task(one.hold())
-    assert not await held(two, LEASE_SECONDS + 3 * RETRY_SECONDS)
-    assert one.leads
-    assert one.late() == ""
+    first, second = electors(api)
+    await first.acquire()
+    holding = asyncio.create_task(first.hold())
+    assert not await held(second, LEASE_SECONDS + 3 * RETRY_SECONDS)
+    assert first.leads
+    assert first.late() == ""
     holding.cancel()
 
 
 async def test_a_holder_whose_lease_was_taken_stops_leading(api: Api) -> None:
-    one, two = electors(api)
-    await one.acquire()
-    holding = asyncio.create_task(one.hold())
-    await one.release()
-    assert await held(two, 3.0)
+    first, second = electors(api)
+    await first.acquire()
+    holding = asyncio.create_task(first.hold())
+    await first.release()
+    assert await held(second, 3.0)
     await asyncio.wait_for(holding, 3 * RETRY_SECONDS)
-    assert (one.leads, two.leads) == (False, True)
+    assert (first.leads, second.leads) == (False, True)

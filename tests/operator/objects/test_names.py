@@ -7,7 +7,7 @@ import pytest
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
-from openseer_operator.objects.names import sealed, selector_text, stamp, worker_pod_name
+from openseer_operator.objects.names import selector_text, stamp_annotations, with_template_hash, worker_pod_name
 
 
 def job(name: str = "arithmetic", nodes: int = 1) -> RolloutJob:
@@ -40,7 +40,7 @@ def test_the_workers_of_a_job_are_selected_by_its_name_and_their_role() -> None:
 
 
 def test_the_stamp_of_a_busy_worker_keeps_its_node_and_that_of_an_idle_one_frees_it() -> None:
-    busy, idle = stamp(busy=True), stamp(busy=False)
+    busy, idle = stamp_annotations(busy=True), stamp_annotations(busy=False)
     assert (busy["cluster-autoscaler.kubernetes.io/safe-to-evict"], busy["karpenter.sh/do-not-disrupt"]) == (
         "false",
         "4h",
@@ -54,7 +54,7 @@ def test_the_stamp_of_a_busy_worker_keeps_its_node_and_that_of_an_idle_one_frees
 
 def test_equal_objects_have_equal_hashes_and_others_have_not() -> None:
     def seal(value: str) -> str:
-        manifest = sealed({"metadata": {"annotations": {}}, "data": {"key": value}})
+        manifest = with_template_hash({"metadata": {"annotations": {}}, "data": {"key": value}})
         return manifest["metadata"]["annotations"]["openseer.dev/template"]
 
     assert seal("a") == seal("a") != seal("b")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from openseer_core.errors import InputError
-from openseer_operator.objects.overlay import overlaid
+from openseer_operator.objects.overlay import overlay_template
 
 OURS: dict[str, Any] = {
     "metadata": {"name": "j-worker-0", "labels": {"openseer.dev/job": "j"}, "annotations": {"drain": "yes"}},
@@ -29,7 +29,7 @@ OURS: dict[str, Any] = {
 
 
 def over(template: dict[str, Any], **owned: dict[str, str]) -> dict[str, Any]:
-    return overlaid(OURS, template, path="spec.workers.template", main="worker", **owned)
+    return overlay_template(OURS, template, path="spec.workers.template", main="worker", **owned)
 
 
 def spec_over(**spec: Any) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def test_openseers_container_is_merged_by_its_name_and_others_stand_beside_it() 
     sidecar = {"name": "logs", "image": "fluent-bit:3"}
     container = {"name": "worker", "resources": {"requests": {"cpu": "2"}}, "lifecycle": {}}
     found = spec_over(containers=[sidecar, container])["containers"]
-    assert [one["name"] for one in found] == ["worker", "logs"]
+    assert [entry["name"] for entry in found] == ["worker", "logs"]
     assert found[0]["image"] == "openseer-worker:1"
     assert found[0]["resources"] == {"limits": {"nvidia.com/gpu": "1"}, "requests": {"cpu": "2"}}
     assert found[1] == sidecar
@@ -85,7 +85,7 @@ def test_variables_volumes_and_mounts_of_the_same_key_replace_ours_and_others_ar
         {"name": "scratch", "emptyDir": {}},
     ]
     assert container["env"] == [variable, {"name": "USER", "value": "openseer"}, {"name": "A", "value": "b"}]
-    assert [one["mountPath"] for one in container["volumeMounts"]] == ["/dev/shm", "/scratch"]
+    assert [entry["mountPath"] for entry in container["volumeMounts"]] == ["/dev/shm", "/scratch"]
 
 
 def test_a_toleration_of_the_same_taint_replaces_ours() -> None:

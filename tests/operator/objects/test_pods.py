@@ -27,13 +27,13 @@ def job(labels: dict[str, str] | None = None, **spec: Any) -> RolloutJob:
     return parse_job(document, "job.yaml")
 
 
-def worker(one: RolloutJob, *, rank: int = 0, avoid: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
+def worker(rollout_job: RolloutJob, *, rank: int = 0, avoid: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
     chosen = OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1", **settings)
-    return worker_pod(one, UID, chosen, "openseer-worker:1", index=3, rank=rank, attempt=2, avoid=avoid)
+    return worker_pod(rollout_job, UID, chosen, "openseer-worker:1", index=3, rank=rank, attempt=2, avoid=avoid)
 
 
-def driver(one: RolloutJob) -> dict[str, Any]:
-    return driver_pod(one, UID, SETTINGS, "openseer-worker:1", attempt=1)
+def driver(rollout_job: RolloutJob) -> dict[str, Any]:
+    return driver_pod(rollout_job, UID, SETTINGS, "openseer-worker:1", attempt=1)
 
 
 def main(pod: dict[str, Any]) -> dict[str, Any]:
@@ -41,13 +41,13 @@ def main(pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def environment(pod: dict[str, Any]) -> dict[str, Any]:
-    return {one["name"]: one.get("value", one.get("valueFrom")) for one in main(pod)["env"]}
+    return {variable["name"]: variable.get("value", variable.get("valueFrom")) for variable in main(pod)["env"]}
 
 
 def volume(pod: dict[str, Any], path: str) -> dict[str, Any]:
     """The volume that the main container sees at `path`, and whether it may only read."""
-    mount = next(one for one in main(pod)["volumeMounts"] if one["mountPath"] == path)
-    source = next(one for one in pod["spec"]["volumes"] if one["name"] == mount["name"])
+    mount = next(entry for entry in main(pod)["volumeMounts"] if entry["mountPath"] == path)
+    source = next(entry for entry in pod["spec"]["volumes"] if entry["name"] == mount["name"])
     return {**{name: value for name, value in source.items() if name != "name"}, "ro": mount.get("readOnly", False)}
 
 
@@ -139,7 +139,9 @@ def test_a_worker_without_wishes_asks_for_nothing_and_one_with_a_gpu_tolerates_i
 
 
 def test_a_pod_on_a_lost_node_is_given_up_after_half_a_minute() -> None:
-    taints = {one["key"]: one.get("tolerationSeconds") for one in worker(job())["spec"]["tolerations"]}
+    taints = {
+        toleration["key"]: toleration.get("tolerationSeconds") for toleration in worker(job())["spec"]["tolerations"]
+    }
     assert taints == {"node.kubernetes.io/not-ready": 30, "node.kubernetes.io/unreachable": 30}
 
 
@@ -147,14 +149,14 @@ def test_nodes_to_avoid_join_every_alternative_of_the_users_node_affinity() -> N
     terms = [{"matchExpressions": [{"key": "zone", "operator": "In", "values": [zone]}]} for zone in "ab"]
     node_affinity = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
     template = {"spec": {"affinity": {"nodeAffinity": node_affinity, "podAffinity": {}}}}
-    one = job(workers={"template": template})
-    before = copy.deepcopy(one.spec.workers.template)
-    affinity = worker(one, avoid=("n2", "n1"))["spec"]["affinity"]
+    rollout_job = job(workers={"template": template})
+    before = copy.deepcopy(rollout_job.spec.workers.template)
+    affinity = worker(rollout_job, avoid=("n2", "n1"))["spec"]["affinity"]
     rule = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["n1", "n2"]}
     found = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     assert [term["matchExpressions"] for term in found] == [[*term["matchExpressions"], rule] for term in terms]
     assert affinity["podAffinity"] == {}
-    assert one.spec.workers.template == before
+    assert rollout_job.spec.workers.template == before
 
 
 def test_a_worker_without_an_affinity_keeps_off_bad_nodes_too() -> None:
@@ -218,19 +220,19 @@ def test_labels_of_the_job_stay_with_the_job_and_those_of_the_template_come_alon
 )
 def test_a_template_cannot_override_what_has_a_field_or_an_owner(container: dict[str, Any], advice: str) -> None:
     (field,) = container
-    one = job(workers={"template": {"spec": {"containers": [{"name": "worker", **container}]}}})
+    rollout_job = job(workers={"template": {"spec": {"containers": [{"name": "worker", **container}]}}})
     with pytest.raises(InputError) as caught:
-        worker(one)
+        worker(rollout_job)
     path = f"spec.workers.template.spec.containers[0].{field}"
     assert str(caught.value) == f"{path}: cannot be set here; {advice}"
 
 
 def test_the_grace_period_has_its_own_field() -> None:
-    one = job(workers={"template": {"spec": {"terminationGracePeriodSeconds": 1}}})
+    rollout_job = job(workers={"template": {"spec": {"terminationGracePeriodSeconds": 1}}})
     with pytest.raises(
         InputError, match=r"template\.spec\.terminationGracePeriodSeconds: .* set spec.workers.gracePeriodSeconds"
     ):
-        worker(one)
+        worker(rollout_job)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def test_prompts_are_mounted_read_only(prompts: dict[str, Any], expected: str, s
 def test_prompts_in_the_image_or_behind_a_url_need_no_volume(prompts: dict[str, Any]) -> None:
     pod = driver(job(prompts=prompts))
     assert flag(pod, "--prompts") is None
-    assert "prompts" not in {one["name"] for one in pod["spec"]["volumes"]}
+    assert "prompts" not in {entry["name"] for entry in pod["spec"]["volumes"]}
 
 
 @pytest.mark.parametrize(
@@ -296,6 +298,6 @@ def test_the_driver_has_modest_resources_until_others_are_asked_for() -> None:
 
 
 def test_the_driver_is_built_on_its_own_template() -> None:
-    one = job(driver={"template": {"spec": {"priorityClassName": "high"}}})
-    assert driver(one)["spec"]["priorityClassName"] == "high"
-    assert "priorityClassName" not in worker(one)["spec"]
+    rollout_job = job(driver={"template": {"spec": {"priorityClassName": "high"}}})
+    assert driver(rollout_job)["spec"]["priorityClassName"] == "high"
+    assert "priorityClassName" not in worker(rollout_job)["spec"]

@@ -4,20 +4,18 @@ from typing import Any
 
 from openseer_core.plan.observation import Pod, PodPhase
 from openseer_operator.kube.cache import Cache
-from openseer_operator.objects.reading import read_job, read_pod
-
-Json = dict[str, Any]
+from openseer_operator.objects.reading import JsonObject, read_job, read_pod
 
 
 def pod(
-    status: Json | None = None,
+    status: JsonObject | None = None,
     *,
     role: str = "worker",
-    meta: Json | None = None,
+    meta: JsonObject | None = None,
     annotations: dict[str, str] | None = None,
     node: str = "",
     version: int = 10,
-) -> Json:
+) -> JsonObject:
     """A pod as a LIST or a watch gives it."""
     labels = {"openseer.dev/job": "sums", "openseer.dev/role": role}
     if role == "worker":
@@ -43,13 +41,13 @@ def pod(
     }
 
 
-def seen(raw: Json) -> Pod:
+def seen(raw: JsonObject) -> Pod:
     record = read_pod(raw)
     assert record is not None
     return record.pod
 
 
-def container(state: Json, name: str = "worker") -> Json:
+def container(state: JsonObject, name: str = "worker") -> JsonObject:
     return {"name": name, "ready": False, "restartCount": 0, "image": "i", "state": state}
 
 
@@ -159,7 +157,7 @@ def test_pods_that_are_not_of_a_job_are_left_alone() -> None:
     assert read_pod(pod(role="helper")) is None
 
 
-def job(version: int = 5, generation: int = 1, **spec: Any) -> Json:
+def job(version: int = 5, generation: int = 1, **spec: Any) -> JsonObject:
     return {
         "apiVersion": "openseer.dev/v1alpha1",
         "kind": "RolloutJob",
@@ -199,7 +197,7 @@ def test_the_cache_never_replaces_newer_by_older() -> None:
     cache = Cache()
     assert cache.put_pod(pod({"phase": "Running"}, version=11)) == ("team", "sums")
     assert cache.put_pod(pod({"phase": "Pending"}, version=10)) is None
-    assert [one.pod.phase for one in cache.pods(("team", "sums"))] == [PodPhase.RUNNING]
+    assert [kept.pod.phase for kept in cache.pods(("team", "sums"))] == [PodPhase.RUNNING]
     assert cache.put_job(job(version=9)) == ("team", "sums")
     assert cache.put_job(job(version=9)) is None
     assert cache.put_job(job(version=10)) == ("team", "sums")

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from openseer_core.plan.observation import Ending, Failure, JobOutcome, Memory, Observation, PodPhase, SickNode
 from openseer_core.plan.plan import Plan, plan
 from openseer_core.queue.messages import BatchProgress
-from openseer_operator.objects.status import Facts, memory_of, refused, status_of, urgent
+from openseer_operator.objects.status import StatusDetails, is_urgent, memory_of, refused_status, status_of
 from tests.core.plan.cluster_model import Cluster, make_job, serving
 from tests.repository import ROOT
 
-FACTS = Facts(generation=3, image="worker:1", tokens_per_second=123.4)
+FACTS = StatusDetails(generation=3, image="worker:1", tokens_per_second=123.4)
 CRD = yaml.safe_load((ROOT / "crds/rolloutjobs.yaml").read_text(encoding="utf-8"))
 STATUS_SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
 NOW = 1_790_000_000.0
@@ -31,7 +31,7 @@ def status_after(memory: Memory, previous: Mapping[str, Any] | None = None, **ch
 
 
 def conditions(status: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    return {one["type"]: (one["status"], one["reason"]) for one in status["conditions"]}
+    return {condition["type"]: (condition["status"], condition["reason"]) for condition in status["conditions"]}
 
 
 WHOLE_SECONDS = st.integers(1, 2_000_000_000).map(float)
@@ -119,7 +119,7 @@ def test_a_job_goes_from_starting_over_running_to_complete() -> None:
     cluster = Cluster(make_job())
     reasons: list[str] = []
 
-    def look() -> None:
+    def reconciled() -> None:
         seen = cluster.observe()
         status = status_of(seen, plan(seen), FACTS, {})
         if not reasons or reasons[-1] != status["reason"]:
@@ -127,35 +127,35 @@ def test_a_job_goes_from_starting_over_running_to_complete() -> None:
         cluster.step()
         cluster.tick()
 
-    look()
-    look()
-    look()
+    reconciled()
+    reconciled()
+    reconciled()
     cluster.end("j-driver", 0)
-    look()
+    reconciled()
     assert reasons == ["NoWorkerReady", "Running", "Complete"]
 
 
 def test_a_serving_job_says_when_the_trainer_has_its_gpus_and_promises_no_end() -> None:
     cluster = Cluster(serving(make_job()), progress=BatchProgress(groups=1, requests=8, ok=4))
 
-    def look() -> dict[str, Any]:
+    def reconciled() -> dict[str, Any]:
         for _ in range(2):
             cluster.step()
             cluster.tick()
         seen = cluster.observe()
         return status_of(seen, plan(seen), FACTS, {})
 
-    running = look()
+    running = reconciled()
     assert running["reason"] == "Running"
     assert running["progress"]["percent"] == 50
     assert "etaSeconds" not in running["progress"]
     cluster.released = True
-    released = look()
+    released = reconciled()
     assert (released["reason"], released["workers"]["summary"]) == ("Released", "0/0")
     assert conditions(released)["Ready"] == ("False", "Released")
     assert conditions(released)["Progressing"] == ("False", "Released")
     cluster.released = False
-    assert look()["reason"] == "Running"
+    assert reconciled()["reason"] == "Running"
 
 
 def test_pods_that_no_node_takes_are_a_condition_and_not_a_failure() -> None:
@@ -167,7 +167,7 @@ def test_pods_that_no_node_takes_are_a_condition_and_not_a_failure() -> None:
     cluster.tick()
     seen = cluster.observe()
     status = status_of(seen, plan(seen), FACTS, {})
-    found = {one["type"]: one for one in status["conditions"]}
+    found = {condition["type"]: condition for condition in status["conditions"]}
     assert found["PodsScheduled"]["status"] == "False"
     assert words in found["PodsScheduled"]["message"]
     assert found["Available"]["status"] == "True"
@@ -181,7 +181,7 @@ def test_a_pod_that_cannot_start_says_why() -> None:
     for name in ("j-worker-0", "j-worker-1"):
         cluster.pods[name] = replace(cluster.pods[name], problem="ImagePullBackOff: no such image")
     seen = cluster.observe()
-    found = {one["type"]: one for one in status_of(seen, plan(seen), FACTS, {})["conditions"]}
+    found = {condition["type"]: condition for condition in status_of(seen, plan(seen), FACTS, {})["conditions"]}
     assert found["Ready"]["reason"] == "PodsNotStarting"
     assert "no such image" in found["Ready"]["message"]
 
@@ -190,13 +190,13 @@ def test_only_what_changes_all_the_time_can_wait() -> None:
     quiet = status_after(Memory(progress=BatchProgress(requests=10, ok=1)))
     moved = status_after(Memory(progress=BatchProgress(requests=10, ok=2, tokens=99)), quiet)
     assert moved != quiet
-    assert not urgent(moved, quiet)
-    assert urgent(status_after(Memory(desired=3), quiet), quiet)
+    assert not is_urgent(moved, quiet)
+    assert is_urgent(status_after(Memory(desired=3), quiet), quiet)
 
 
 def test_a_manifest_that_cannot_be_read_keeps_what_is_remembered() -> None:
     before = status_after(Memory(desired=2, failures={"worker-0": Failure(1, 1, 1, "why", NOW)}))
-    status = refused("spec.workers: wrong", 4, before, NOW)
+    status = refused_status("spec.workers: wrong", 4, before, NOW)
     assert status["reason"] == "InvalidManifest"
     assert conditions(status)["Ready"] == ("False", "InvalidManifest")
     assert memory_of(status).failures == memory_of(before).failures

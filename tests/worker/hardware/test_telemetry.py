@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from openseer_core.worker.metrics import WorkerMetrics
 from openseer_worker.hardware.telemetry import Telemetry, sick
 
 
@@ -91,7 +92,7 @@ def test_without_a_gpu_there_are_no_figures_and_no_thread(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("figures", "reason"),
+    ("metrics", "reason"),
     [
         ({}, None),
         ({"gpu0_xid": 13, "gpu0_ecc_uncorrected": 0, "gpu0_sm_mhz": 200}, None),
@@ -102,6 +103,6 @@ def test_without_a_gpu_there_are_no_figures_and_no_thread(monkeypatch: pytest.Mo
     ],
 )
 def test_a_gpu_is_sick_only_by_its_own_errors_or_by_what_an_engine_says(
-    figures: dict[str, float | int | str], reason: str | None
+    metrics: dict[str, float | int | str], reason: str | None
 ) -> None:
-    assert sick(figures) == reason
+    assert sick(WorkerMetrics(metrics)) == reason

@@ -1,7 +1,5 @@
 """Drafts over several processes: the core in a child, the model on two ranks, the model's own log-probabilities."""
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +8,9 @@ import pytest
 
 from openseer_core.manifest.job import Parallelism, Sampling
 from openseer_core.tokens import pack_tokens
-from openseer_worker.engine import DraftNews
+from openseer_worker.engine import DraftNews, DraftTokens
 from openseer_worker.vllm.environment import is_cpu_build
-from tests.worker.drafting import NAMES, PROMPTS, ROOM, drafting_player, figure, of
+from tests.worker.drafting import NAMES, PROMPTS, ROOM, drafting_player, metric, of
 from tests.worker.player import Player
 
 pytestmark = [
@@ -35,16 +33,18 @@ def test_two_ranks_verify_the_drafts_of_the_first(player: Player) -> None:
     first = player.run(of(0, RAW))[0]
     assert len(first.tokens) == ROOM
     group = NAMES.new()
-    news = DraftNews(rows=[(group, 0, 0, pack_tokens(first.tokens))], importance={"nobody": 2.0}, released=["none"])
+    news = DraftNews(
+        tokens=[DraftTokens(group, 0, 0, pack_tokens(first.tokens))], importance={"nobody": 2.0}, released=["none"]
+    )
     assert asyncio.run(player.engine.feed(news)) == [ROOM]
-    accepted, steps = figure(player, "accepted_siblings"), int(player.engine.metrics()["steps"])
+    accepted, steps = metric(player, "accepted_siblings"), int(player.engine.metrics()["steps"])
     again, goes_on = player.run(
         of(0, RAW, group=group, index=1), of(0, RAW, group=group, index=2, tokens=first.tokens[:50])
     )
     assert again.tokens == first.tokens
     assert again.logprobs == pytest.approx(first.logprobs, abs=1e-4)
     assert goes_on.tokens == first.tokens[50:]
-    assert figure(player, "accepted_siblings") > accepted + ROOM / 2
+    assert metric(player, "accepted_siblings") > accepted + ROOM / 2
     assert int(player.engine.metrics()["steps"]) - steps < ROOM / 2
 
 
@@ -54,9 +54,9 @@ def test_raw_logprobs_of_drafts_are_the_models_own(player: Player, folder: Path)
 
     group = NAMES.new()
     hot = Sampling(temperature=0.4, top_k=5, ignore_eos=True, logprobs="raw")
-    accepted = figure(player, "accepted_tokens")
+    accepted = metric(player, "accepted_tokens")
     responses = player.run(*(of(0, hot, group=group, index=index) for index in range(8)))
-    assert figure(player, "accepted_tokens") > accepted
+    assert metric(player, "accepted_tokens") > accepted
     reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for response in responses:
         with torch.no_grad():

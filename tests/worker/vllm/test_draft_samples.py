@@ -1,7 +1,6 @@
 """Samples from the real engine with drafts: their distribution is the model's."""
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportPrivateUsage=false
 
 import math
 from collections import Counter
@@ -95,10 +94,10 @@ def distribution(logits_of: Any, sampling: Sampling) -> dict[tuple[int, ...], fl
         scaled = logits_of([PROMPTS[0] + list(text) for text in texts]) / sampling.temperature
         if sampling.top_k:
             scaled[scaled < scaled.topk(sampling.top_k).values[:, -1:]] = -torch.inf
-        ordered, places = scaled.softmax(-1).sort(-1)
+        ordered, indices = scaled.softmax(-1).sort(-1)
         dropped = ordered.cumsum(-1) <= 1 - sampling.top_p
         dropped[:, -1] = False
-        scaled[torch.zeros_like(dropped).scatter(1, places, dropped)] = -torch.inf
+        scaled[torch.zeros_like(dropped).scatter(1, indices, dropped)] = -torch.inf
         following = scaled.softmax(-1).tolist()
         chances = {
             (*text, token): chances[text] * chance

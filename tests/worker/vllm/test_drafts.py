@@ -1,7 +1,6 @@
 """The real engine with drafts yields what it yields without: greedily, not a token differs."""
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportPrivateUsage=false
 
 import asyncio
 import inspect
@@ -15,9 +14,11 @@ import pytest
 from openseer_core.manifest.job import Parallelism, Sampling
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import pack_tokens
+from openseer_worker.engine import DraftTokens
+from openseer_worker.vllm.draft_calls import DraftCalls
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import engine_version, is_cpu_build
-from tests.worker.drafting import MOST, NAMES, PROMPTS, ROOM, VOCABULARY, drafting_player, figure, of, told
+from tests.worker.drafting import MOST, NAMES, PROMPTS, ROOM, VOCABULARY, drafting_player, feed, metric, of
 from tests.worker.player import GREEDY, Player, Response, model
 
 pytestmark = [
@@ -99,28 +100,28 @@ def test_a_response_drafted_from_itself_is_the_same_up_to_the_contexts_end(
 
 def test_siblings_make_it_faster_and_change_nothing(player: Player, plain: list[Response]) -> None:
     group = NAMES.new()
-    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))], weights={"nobody": 2.0})
-    steps, accepted = int(player.engine.metrics()["steps"]), figure(player, "accepted_siblings")
+    feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[0].tokens))], importance={"nobody": 2.0})
+    steps, accepted = int(player.engine.metrics()["steps"]), metric(player, "accepted_siblings")
     responses = player.run(*(of(0, GREEDY, group=group, index=1 + index) for index in range(3)))
     for response in responses:
         assert len(response.tokens) == ROOM
         expect(response, plain[0])
-    assert figure(player, "accepted_siblings") > accepted + ROOM
+    assert metric(player, "accepted_siblings") > accepted + ROOM
     assert int(player.engine.metrics()["steps"]) - steps < ROOM / 2
     assert player.engine.metrics()["drafts"] == "on"
 
 
 def test_a_batch_of_long_short_wrong_and_no_drafts_changes_nothing(player: Player, plain: list[Response]) -> None:
     good, half, wrong = NAMES.new(), NAMES.new(), NAMES.new()
-    mixed = [token if place % 5 else (token + 1) % VOCABULARY for place, token in enumerate(plain[1].tokens)]
-    rows = [
-        (good, 0, 0, pack_tokens(plain[0].tokens)),
-        (half, 0, 0, pack_tokens(mixed)),
-        (wrong, 0, 0, pack_tokens(plain[2].tokens[::-1])),
+    mixed = [token if position % 5 else (token + 1) % VOCABULARY for position, token in enumerate(plain[1].tokens)]
+    tokens = [
+        DraftTokens(good, 0, 0, pack_tokens(plain[0].tokens)),
+        DraftTokens(half, 0, 0, pack_tokens(mixed)),
+        DraftTokens(wrong, 0, 0, pack_tokens(plain[2].tokens[::-1])),
         # A response of which the beginning never came.
-        (good, 5, 90, pack_tokens(plain[3].tokens)),
+        DraftTokens(good, 5, 90, pack_tokens(plain[3].tokens)),
     ]
-    told(player, rows=rows)
+    feed(player, tokens=tokens)
     groups = [good, half, wrong, "", good, "", "", half]
     works = [of(number, GREEDY, group=group, index=1 + number) for number, group in enumerate(groups)]
     for number, response in enumerate(player.run(*works)):
@@ -129,12 +130,10 @@ def test_a_batch_of_long_short_wrong_and_no_drafts_changes_nothing(player: Playe
 
 
 def test_drafts_at_random_change_nothing(player: Player, plain: list[Response]) -> None:
-    def ask(*words: Any) -> None:
-        asyncio.run(player.engine._call(lambda: player.engine._core.collective_rpc("ask_drafter", args=words)))
-
-    ask("probe", 4, [0, MOST, 1, 3], 20)
+    calls = DraftCalls(player.engine._core)
+    asyncio.run(player.engine._call(lambda: calls.probe(4, [0, MOST, 1, 3], 20)))
     responses = player.run(*(of(number, GREEDY) for number in range(4)))
-    ask("end_probe")
+    assert asyncio.run(player.engine._call(calls.end_probe))
     for number, response in enumerate(responses):
         assert len(response.tokens) == ROOM
         expect(response, plain[number])
@@ -145,7 +144,7 @@ def test_a_response_goes_on_from_any_token_with_drafts_from_all_its_group(
     player: Player, plain: list[Response], split: int
 ) -> None:
     group = NAMES.new()
-    told(player, rows=[(group, 1, 0, pack_tokens(plain[4].tokens[: split + 40]))])
+    feed(player, tokens=[DraftTokens(group, 1, 0, pack_tokens(plain[4].tokens[: split + 40]))])
     response = player.run(of(4, GREEDY, group=group, tokens=plain[4].tokens[:split]))[0]
     assert split + len(response.tokens) == ROOM
     expect(response, plain[4], split)
@@ -165,15 +164,15 @@ def test_an_aborted_response_goes_on_where_it_was(player: Player, plain: list[Re
         time.sleep(0.001)
     rest = player.run(of(5, GREEDY, group=group, tokens=begun.tokens))[0]
     assert begun.tokens + rest.tokens == plain[5].tokens
-    while not all(one.finish for one in others):
+    while not all(response.finish for response in others):
         player.poll()
-    assert [one.tokens for one in others] == [plain[0].tokens, plain[1].tokens]
+    assert [response.tokens for response in others] == [plain[0].tokens, plain[1].tokens]
 
 
 def test_responses_that_give_way_to_others_and_come_back_are_the_same(player: Player, plain: list[Response]) -> None:
     before = int(player.engine.metrics()["preemptions"])
     group = NAMES.new()
-    told(player, rows=[(group, 0, 0, pack_tokens(plain[6].tokens))])
+    feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[6].tokens))])
     works = [of(6, GREEDY, group=group, index=1), *(of(number, GREEDY) for number in range(6))]
     for number, response in zip([6, *range(6)], player.run(*works), strict=True):
         expect(response, plain[number])
@@ -186,7 +185,7 @@ def test_drafts_take_no_block_that_a_response_of_its_length_would_not_have(
 ) -> None:
     """Three responses fill the cache to the last block, with drafts too."""
     group = NAMES.new()
-    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[0].tokens))])
     before = int(player.engine.metrics()["preemptions"])
     player.run(*(of(0, GREEDY, group=group, index=1 + index) for index in range(3)))
     assert int(player.engine.metrics()["preemptions"]) == before
@@ -195,7 +194,7 @@ def test_drafts_take_no_block_that_a_response_of_its_length_would_not_have(
 def test_whatever_ends_a_response_cuts_it_within_a_draft(player: Player, plain: list[Response]) -> None:
     whole = plain[7].tokens
     group = NAMES.new()
-    told(player, rows=[(group, 0, 0, pack_tokens(whole))])
+    feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(whole))])
     stop = whole[40]
     length = whole.index(stop) + 1
     stopped = Sampling(temperature=0, ignore_eos=True, stop_token_ids=(stop,))
@@ -211,7 +210,7 @@ def test_whatever_ends_a_response_cuts_it_within_a_draft(player: Player, plain: 
 
 def test_greedy_responses_among_sampled_ones_stay_the_same(player: Player, plain: list[Response]) -> None:
     group = NAMES.new()
-    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[0].tokens))])
     hot = Sampling(temperature=1.5, top_k=9, top_p=0.8, ignore_eos=True)
     greedy, _, other, *_ = player.run(
         of(0, GREEDY, group=group, index=1), of(0, hot, 200, group, 2), of(1, GREEDY), of(1, hot, 200)
@@ -222,7 +221,7 @@ def test_greedy_responses_among_sampled_ones_stay_the_same(player: Player, plain
 
 def test_who_wants_no_logprobs_gets_none_with_drafts_too(player: Player, plain: list[Response]) -> None:
     group = NAMES.new()
-    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[0].tokens))])
     silent = Sampling(temperature=0, ignore_eos=True, logprobs="none")
     alone = player.run(of(0, silent, group=group, index=1))[0]
     assert (alone.tokens, alone.logprobs) == (plain[0].tokens, [])
@@ -235,8 +234,8 @@ def test_steps_without_drafts_are_sampled_as_if_there_were_none(player: Player, 
     inside = proposer(player)
     verified: list[int] = []
 
-    def count(_: Any, words: Any) -> None:
-        verified.append(sum(words[0].num_draft_tokens))
+    def count(_: Any, args: Any) -> None:
+        verified.append(sum(args[0].num_draft_tokens))
 
     hook = inside._runner.rejection_sampler.register_forward_pre_hook(count)
     inside.switch_off("to compare")
@@ -244,7 +243,7 @@ def test_steps_without_drafts_are_sampled_as_if_there_were_none(player: Player, 
     assert verified == []
     inside.switch_off("")
     group = NAMES.new()
-    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[0].tokens))])
     expect(player.run(of(0, GREEDY, group=group, index=1))[0], plain[0])
     hook.remove()
     assert verified
@@ -254,31 +253,31 @@ def test_steps_without_drafts_are_sampled_as_if_there_were_none(player: Player, 
 def test_min_tokens_ends_at_its_token_wherever_a_draft_does(player: Player, plain: list[Response]) -> None:
     """vLLM would hold back a stop token behind a draft that begins before the least length and ends behind it."""
     group = NAMES.new()
-    told(player, rows=[(group, 0, 0, pack_tokens(plain[0].tokens))])
+    feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[0].tokens))])
     whole = plain[0].tokens
     end = whole.index(2)  # the model's own end is held back too
-    places = [place for place in range(8, end) if whole.index(whole[place]) == place]
-    assert len(places) > 8
+    positions = [position for position in range(8, end) if whole.index(whole[position]) == position]
+    assert len(positions) > 8
     works = [
         of(
             0,
-            Sampling(temperature=0, ignore_eos=True, stop_token_ids=(whole[place],), min_tokens=place),
+            Sampling(temperature=0, ignore_eos=True, stop_token_ids=(whole[position],), min_tokens=position),
             group=group,
             index=1 + at,
         )
-        for at, place in enumerate(places)
+        for at, position in enumerate(positions)
     ]
-    for place, response in zip(places, player.run(*works), strict=True):
-        assert (response.tokens, response.finish) == (whole[: place + 1], FinishReason.STOP)
+    for position, response in zip(positions, player.run(*works), strict=True):
+        assert (response.tokens, response.finish) == (whole[: position + 1], FinishReason.STOP)
 
 
-def test_a_released_group_may_be_told_of_and_worked_for_again(player: Player, plain: list[Response]) -> None:
+def test_a_released_group_may_be_fed_and_worked_for_again(player: Player, plain: list[Response]) -> None:
     group = NAMES.new()
     for _ in range(2):
-        told(player, earlier=[(group, [pack_tokens(plain[2].tokens)])])
+        feed(player, earlier=[(group, [pack_tokens(plain[2].tokens)])])
         expect(player.run(of(2, GREEDY, group=group))[0], plain[2])
-        told(player, released=[group])
-        told(player, rows=[(group, 3, 0, pack_tokens(plain[3].tokens))])
+        feed(player, released=[group])
+        feed(player, tokens=[DraftTokens(group, 3, 0, pack_tokens(plain[3].tokens))])
         expect(player.run(of(2, GREEDY, group=group, index=1))[0], plain[2])
 
 
@@ -295,17 +294,17 @@ def test_a_canary_is_scored_beside_drafts(player: Player, plain: list[Response])
     expect(player.run(of(3, GREEDY))[0], plain[3])
 
 
-def test_figures_add_up(player: Player) -> None:
+def test_metrics_add_up(player: Player) -> None:
     player.run(of(0, GREEDY, 20))
     time.sleep(0.1)
-    figures = {name: value for name, value in player.engine.metrics().items() if isinstance(value, float | int)}
-    sources = ("own", "siblings", "earlier", "prompt")
-    assert figures["drafted_tokens"] == sum(figures[f"drafted_{source}"] for source in sources)
-    assert figures["accepted_tokens"] == sum(figures[f"accepted_{source}"] for source in sources)
-    rows = sum(figures[f"steps_refs_{count}"] for count in (0, 1, 2, 4, 8, 16))
-    tokens = sum(figures[f"tokens_refs_{count}"] for count in (0, 1, 2, 4, 8, 16))
-    assert rows < tokens <= figures["tokens"]
-    assert figures["draft_seconds"] > 0
+    metrics = {name: value for name, value in player.engine.metrics().items() if isinstance(value, float | int)}
+    origins = ("own", "siblings", "earlier", "prompt")
+    assert metrics["drafted_tokens"] == sum(metrics[f"drafted_{origin}"] for origin in origins)
+    assert metrics["accepted_tokens"] == sum(metrics[f"accepted_{origin}"] for origin in origins)
+    rows = sum(metrics[f"steps_refs_{count}"] for count in (0, 1, 2, 4, 8, 16))
+    tokens = sum(metrics[f"tokens_refs_{count}"] for count in (0, 1, 2, 4, 8, 16))
+    assert rows < tokens <= metrics["tokens"]
+    assert metrics["draft_seconds"] > 0
 
 
 def test_a_drafter_that_fails_ends_drafting_and_nothing_else(player: Player, plain: list[Response]) -> None:

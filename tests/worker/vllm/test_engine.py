@@ -1,7 +1,6 @@
 """The real engine on a small random model in fp32, where no two tokens are nearly as likely."""
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportPrivateUsage=false
 
 import asyncio
 import time
@@ -203,7 +202,7 @@ def test_a_stop_string_ends_a_response_at_the_token_that_completes_it(
     assert visible == text_of(whole.tokens)[: text_of(whole.tokens).index(stop)]
 
 
-def test_context_full_is_told_apart_from_length(player: Player) -> None:
+def test_context_full_is_distinct_from_length(player: Player) -> None:
     room = CONTEXT - len(PROMPT)
     full, exact, none_left, done = player.run(
         work(GREEDY, room + 1),
@@ -244,7 +243,7 @@ def test_the_workers_count_of_blocks_is_the_engines(player: Player) -> None:
     assert int(player.engine.metrics()["preemptions"]) > 0
 
 
-def test_figures_tell_what_runs(player: Player) -> None:
+def test_metrics_report_what_runs(player: Player) -> None:
     steps = int(player.engine.metrics()["steps"])
     responses = [player.add(work(GREEDY, 200)) for _ in range(2)]
     seen: list[dict[str, Any]] = []
@@ -252,8 +251,8 @@ def test_figures_tell_what_runs(player: Player) -> None:
         seen.append(player.engine.metrics())
         player.poll()
         time.sleep(0.005)
-    assert max(figures["running"] for figures in seen) == 2
-    assert 0 < max(figures["kv_used"] for figures in seen) <= 2 * 8 / BLOCKS
+    assert max(metrics["running"] for metrics in seen) == 2
+    assert 0 < max(metrics["kv_used"] for metrics in seen) <= 2 * 8 / BLOCKS
     after = player.engine.metrics()
     assert int(after["steps"]) >= steps + 200
     assert (after["running"], after["waiting"], after["kv_used"]) == (0, 0, 0.0)

@@ -1,7 +1,5 @@
 """The profile of what verifying costs, on a core that is played."""
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-
 import math
 import time
 from collections.abc import Callable
@@ -14,9 +12,12 @@ import pytest
 
 from openseer_core.manifest.job import Sampling
 from openseer_worker.engine import EngineProfile
+from openseer_worker.vllm.draft_calls import DraftCalls
 from openseer_worker.vllm.draft_link import DraftLink
 from openseer_worker.vllm.environment import engine_version
-from openseer_worker.vllm.step_profile import LENGTHS, PROFILE_SECONDS, Probe, best_gain, measure
+from openseer_worker.vllm.extension import WorkerExtension
+from openseer_worker.vllm.step_probe import Probe
+from openseer_worker.vllm.step_profile import LENGTHS, PROFILE_SECONDS, best_gain, measure
 
 PROFILE = EngineProfile(blocks=400, block_tokens=32, slots=64, context_tokens=1024, device="cpu", engine="played")
 
@@ -51,7 +52,7 @@ def test_the_best_gain_is_that_of_the_batch_that_profits_most() -> None:
 
 
 class PlayedCore:
-    """vLLM's core as far as the profile uses it; a step that verifies n tokens takes `seconds(n)`, in figures only."""
+    """vLLM's core as far as the profile uses it; a step that verifies n tokens takes `seconds(n)`, in numbers only."""
 
     def __init__(self, seconds: Callable[[int], float], pause: float = 0.0) -> None:
         self._seconds = seconds
@@ -60,7 +61,7 @@ class PlayedCore:
         self._rows = 0
         self._probed: list[int] = []
         self.begun: list[int] = []
-        self.asked: list[tuple[Any, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
         self.aborted = 0
         self.resets = 0
 
@@ -80,15 +81,17 @@ class PlayedCore:
         self._running = [] if ended else self._running
         return SimpleNamespace(outputs=[SimpleNamespace(request_id=key, finish_reason="length") for key in ended])
 
-    def collective_rpc(self, method: str, args: tuple[Any, ...] = ()) -> list[Any]:
-        self.asked.append(args)
-        if args and args[0] == "probe":
-            self._rows, self._probed = args[1], args[2]
+    def collective_rpc(self, method: str, args: tuple[Any, ...] = (), kwargs: Any = None) -> list[Any]:
+        assert hasattr(WorkerExtension, method)
+        assert not kwargs
+        self.calls.append((method, *args))
+        if method == "probe_steps":
+            self._rows, self._probed = args[0], args[1]
             self.begun.append(self._rows)
-        if args and args[0] == "end_probe":
+        if method == "end_step_probe":
             return [None, [(length, self._seconds(self._rows * (1 + length))) for length in self._probed]]
-        if args and args[0] == "figures":
-            off = [words[1] for words in self.asked if words and words[0] == "switch_off"]
+        if method == "draft_metrics":
+            off = [args[0] for method, *args in self.calls if method == "switch_off_drafts"]
             return [None, (off[0] if off else "", {})]
         return [None, None]
 
@@ -112,7 +115,7 @@ def core_of() -> Make:
 
 
 def on_vllm(test: Any) -> Any:
-    """Marks a test that vLLM's words for a request are used in."""
+    """Marks a test that needs vLLM's own types of a request."""
     for mark in (
         pytest.mark.engine,
         pytest.mark.filterwarnings("default"),
@@ -129,11 +132,11 @@ def test_an_engine_that_drafts_cannot_help_does_not_draft(core_of: Make, overhea
     link = DraftLink(core, "")
     link.start(PlayedInputs(), PROFILE, Sampling(), 8)
     assert link.on is pays
-    assert link.figures()["drafts"] == (
+    assert link.metrics()["drafts"] == (
         "on" if pays else "off: even drafts that are all accepted would make this engine only 1.00 times as fast"
     )
     assert core.begun == [1, 64, 4, 16]
-    learned = [words[1:] for words in core.asked if words and words[0] == "learn"]
+    learned = [tuple(args) for method, *args in core.calls if method == "learn_step"]
     assert len(learned) == len(core.begun) * len(LENGTHS)
     assert (16, 16 * 3, pytest.approx(overhead + 0.064)) in learned
     assert (core.aborted, core.resets) == (0, 1)
@@ -143,7 +146,7 @@ def test_an_engine_that_drafts_cannot_help_does_not_draft(core_of: Make, overhea
 def test_the_profile_of_a_slow_engine_ends_in_time(core_of: Make) -> None:
     core = core_of(lambda tokens: 0.3 * tokens, pause=0.3)
     began = time.monotonic()
-    assert np.isfinite(best_gain(measure(core, PlayedInputs(), PROFILE, Sampling(), 8)))
+    assert np.isfinite(best_gain(measure(core, DraftCalls(core), PlayedInputs(), PROFILE, Sampling(), 8)))
     assert time.monotonic() - began < PROFILE_SECONDS + 1.5
     assert (core.begun, core.aborted, core.resets) == ([1], 1, 1)
 
@@ -152,7 +155,7 @@ def test_the_profile_of_a_slow_engine_ends_in_time(core_of: Make) -> None:
 def test_a_small_engine_is_measured_as_far_as_it_reaches(core_of: Make) -> None:
     core = core_of(lambda tokens: 0.01)
     small = EngineProfile(blocks=24, block_tokens=32, slots=8, context_tokens=256, device="cpu", engine="played")
-    assert {length for _, length in measure(core, PlayedInputs(), small, Sampling(), 2)} == {0, 1}
+    assert {length for _, length in measure(core, DraftCalls(core), PlayedInputs(), small, Sampling(), 2)} == {0, 1}
     assert core.begun == [1, 8, 4]
     tiny = EngineProfile(blocks=2, block_tokens=32, slots=8, context_tokens=48, device="cpu", engine="played")
-    assert measure(core, PlayedInputs(), tiny, Sampling(), 8) == {}
+    assert measure(core, DraftCalls(core), PlayedInputs(), tiny, Sampling(), 8) == {}

@@ -1,8 +1,5 @@
 """The real engine with other weights than it began with: loaded in place, proven by scores, nothing of the old left."""
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-
 import asyncio
 import shutil
 from collections.abc import Callable, Coroutine

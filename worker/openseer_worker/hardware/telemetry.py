@@ -1,17 +1,13 @@
-"""What NVIDIA's management library says of the GPUs, and when a GPU counts as sick. Absent without GPUs."""
-
-# nvidia-ml-py carries no types: its answers are Any until they are figures.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
+"""Readings of the GPUs through NVIDIA's management library, and when a GPU counts as sick. Empty without GPUs."""
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-Figures = dict[str, float | int | str]
+from openseer_core.worker.metrics import WorkerMetrics
 
 _LOG = logging.getLogger(__name__)
 # Xid errors after which NVIDIA asks to reset or replace the GPU; the others come from programs, or pass.
@@ -31,14 +27,14 @@ class Telemetry:
         if self._library is not None:
             try:
                 self._open()
-            except Exception as error:  # noqa: BLE001 - no driver, no GPU, no right: a worker runs without figures
+            except Exception as error:  # noqa: BLE001 - no driver, no GPU, no right: a worker runs without metrics
                 _LOG.debug("no GPU telemetry: %s", error)
                 self._gpus = []
 
-    def __call__(self) -> Figures:
+    def __call__(self) -> WorkerMetrics:
         """Per GPU `gpu<i>_…`: memory_used and memory_total (bytes), utilisation (0 to 1), sm_mhz, ecc_uncorrected
-        (since the driver was loaded), xid (the last one seen); each only where the GPU tells."""
-        values: Figures = {}
+        (since the driver was loaded), xid (the last one seen); each only where the GPU reports it."""
+        values = WorkerMetrics()
         for index, gpu in enumerate(self._gpus):
             for name, read in self._readings(gpu).items():
                 with suppress(Exception):
@@ -48,7 +44,7 @@ class Telemetry:
         return values
 
     def close(self) -> None:
-        """Ends the thread that listens for Xid events and lets go of the library."""
+        """Ends the thread that listens for Xid events and closes the library."""
         self._closing.set()
         if self._watcher is not None:
             self._watcher.join(2 * _XID_WAIT_MS / 1000)
@@ -100,16 +96,16 @@ class Telemetry:
             library.nvmlEventSetFree(events)
 
 
-def sick(figures: Mapping[str, float | int | str]) -> str | None:
-    """Why what `figures` are of should not be worked with any longer: what an engine says itself under `sick`, or
-    what the readings of a GPU mean. None when all is well."""
-    for name, value in figures.items():
+def sick(metrics: WorkerMetrics) -> str | None:
+    """Why the worker of these metrics should not go on: what an engine reports as `sick`, or what the readings of a
+    GPU mean. None when all is well."""
+    for name, value in metrics.items():
         if name == "sick":
             return str(value)
-        gpu, _, what = name.partition("_")
-        if what == "ecc_uncorrected" and int(value) > 0:
+        gpu, _, reading = name.partition("_")
+        if reading == "ecc_uncorrected" and int(value) > 0:
             return f"{gpu}: {value} uncorrected memory errors"
-        if what == "xid" and int(value) in _SICK_XIDS:
+        if reading == "xid" and int(value) in _SICK_XIDS:
             return f"{gpu}: Xid {value}"
     return None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from openseer_core.errors import EngineError, LoadError
 from openseer_core.manifest.job import Scripted
 from openseer_core.queue.states import FinishReason
-from openseer_core.tokens import ITEM_BYTES, unpack_tokens
+from openseer_core.tokens import ITEM_BYTES, count_items, unpack_tokens
 from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewWeights
 from openseer_worker.scripted.text import planned_end, scripted_logprobs, scripted_scores, scripted_tokens
 from openseer_worker.weights.files import check_files, digest
@@ -45,7 +45,7 @@ class _Play:
     def key(self) -> str:
         return self.work.key
 
-    def held(self, new_tokens: int) -> int:
+    def context(self, new_tokens: int) -> int:
         """Tokens of prompt and response when the response has grown by `new_tokens`."""
         return len(self.work.prompt) + len(self.work.tokens) + new_tokens
 
@@ -72,7 +72,7 @@ class _PrefixCache:
 
 
 class ScriptedEngine:
-    """Plays works on the event loop that `start` is called in; `figures` counts preemptions as vLLM would.
+    """Plays works on the event loop that `start` is called in; `metrics` counts preemptions as vLLM would.
 
     It plays a sick GPU too: from the moment at which the file `sick_file` exists.
     """
@@ -138,7 +138,7 @@ class ScriptedEngine:
         self._settle()
         ended, self._ended = self._ended, []
         plays = [*self._running.values(), *self._waiting, *ended]
-        progress = [self._progress(play) for play in plays if play.finish or self._new_tokens(play) > play.collected]
+        progress = [self._output(play) for play in plays if play.finish or self._new_tokens(play) > play.collected]
         self._go_on()
         return progress
 
@@ -160,7 +160,7 @@ class ScriptedEngine:
             raise self._failure
 
     async def feed(self, news: DraftNews) -> list[int]:
-        return [position + len(tokens) // ITEM_BYTES for *_, position, tokens in news.rows]
+        return [new.position + count_items(new.tokens) for new in news.tokens]
 
     async def load_weights(self, weights: NewWeights) -> None:
         if weights.transfer is not None:
@@ -194,7 +194,7 @@ class ScriptedEngine:
     def _new_tokens(self, play: _Play) -> int:
         return play.before + (self._steps - play.since if play.key in self._running else 0)
 
-    def _progress(self, play: _Play) -> EngineOutput:
+    def _output(self, play: _Play) -> EngineOutput:
         work, begin, new_tokens = play.work, len(play.work.tokens), self._new_tokens(play)
         span = (work.group, work.index, begin + play.collected, begin + new_tokens)
         play.collected = new_tokens
@@ -212,13 +212,13 @@ class ScriptedEngine:
     def _stop(self, play: _Play, *, grown: bool) -> _Play:
         """Takes a work off its slot; its full blocks stay cached. `grown`: it has its blocks for this step."""
         new_tokens = self._new_tokens(play)
-        held = play.held(new_tokens)
+        context = play.context(new_tokens)
         del self._running[play.key]
         play.before = new_tokens
         self._crossings[play.phase] -= 1
-        self._used -= self._blocks(held if grown else held - 1)
+        self._used -= self._blocks(context if grown else context - 1)
         # The newest token is computed only by the step after it.
-        self._cache.keep((play.work.group, play.work.index), (held - 1) // self.profile.block_tokens)
+        self._cache.keep((play.work.group, play.work.index), (context - 1) // self.profile.block_tokens)
         self._cache.shrink_to(self.profile.blocks - self._used)
         return play
 
@@ -280,7 +280,7 @@ class ScriptedEngine:
         count = min(int((now - self._ends_at) / step) + 1, self._next_end() - self._steps) - 1
         cycles, rest = divmod(count, len(self._crossings))
         need = cycles * len(self._running)
-        need += sum(self._crossings[(self._steps + 1 + turn) % len(self._crossings)] for turn in range(rest))
+        need += sum(self._crossings[(self._steps + 1 + step) % len(self._crossings)] for step in range(rest))
         if count <= 0 or self._used + need > self.profile.blocks:
             return
         self._used += need
@@ -308,35 +308,35 @@ class ScriptedEngine:
     def _grow(self) -> bool:
         """Blocks for the next token of every running work; the newest give way when they do not suffice."""
         preempted = False
-        turn = self._steps % len(self._crossings)
-        while self._used + self._crossings[turn] > self.profile.blocks:
+        phase = self._steps % len(self._crossings)
+        while self._used + self._crossings[phase] > self.profile.blocks:
             play = self._stop(next(reversed(self._running.values())), grown=False)
             self._waiting.appendleft(play)
             self._preemptions += 1
             preempted = True
-        self._used += self._crossings[turn]
+        self._used += self._crossings[phase]
         return preempted
 
     def _fits(self, play: _Play) -> bool:
         room = self.profile.blocks - self._used
-        return len(self._running) < self.profile.slots and self._blocks(play.held(play.before)) <= room
+        return len(self._running) < self.profile.slots and self._blocks(play.context(play.before)) <= room
 
     def _admit(self, play: _Play) -> int:
         """Gives a work a slot and blocks; returns the tokens that its prefill computes."""
-        held, size = play.held(play.before), self.profile.block_tokens
-        self._used += self._blocks(held)
+        context, size = play.context(play.before), self.profile.block_tokens
+        self._used += self._blocks(context)
         play.since = self._steps
-        play.phase = (self._steps - held + 1) % size
+        play.phase = (self._steps - context + 1) % size
         self._crossings[play.phase] += 1
         self._running[play.key] = play
         heapq.heappush(self._ends, (self._steps + play.target - play.before, play.key))
         self._cache.shrink_to(self.profile.blocks - self._used)
         work = play.work
         known = max(self._cache.blocks((work.group, work.index)), self._cache.blocks((work.group, _PROMPT)))
-        hit = min(known, (held - 1) // size) * size
+        hit = min(known, (context - 1) // size) * size
         self._cached += hit
         self._cache.keep((work.group, _PROMPT), len(work.prompt) // size)
-        return held - hit
+        return context - hit
 
     def _fail(self, reason: str) -> None:
         self._failure = EngineError(f"the engine failed: {reason}")

@@ -23,18 +23,18 @@ _NORMAL = NormalDist()
 
 def scripted_tokens(group: str, index: int, start: int, stop: int) -> bytes:
     """Tokens `start` to `stop` of a response, as bytes."""
-    return _turn(_token_ring(), _hash(group, index) + start, stop - start)
+    return _ring_slice(_token_ring(), _hash(group, index) + start, stop - start)
 
 
 def scripted_logprobs(group: str, index: int, start: int, stop: int) -> bytes:
-    """Their log-probabilities, as bytes: negative, and different from place to place."""
-    return _turn(_logprob_ring(), _hash(group, index) + start, stop - start)
+    """Their log-probabilities, as bytes: negative, and different from position to position."""
+    return _ring_slice(_logprob_ring(), _hash(group, index) + start, stop - start)
 
 
 def scripted_scores(content: str, tokens: list[int]) -> list[float]:
-    """Log-probabilities of `tokens[1:]` by weights of that content (see weight_files.digest): any other differs."""
+    """Log-probabilities of `tokens[1:]` by weights of that content (see files.digest): any other differs."""
     prefixes = (f"{content}\x1f{tokens[: end + 1]}".encode() for end in range(1, len(tokens)))
-    return [-(int.from_bytes(blake2b(one, digest_size=4).digest(), "big") + 1) / 2**28 for one in prefixes]
+    return [-(int.from_bytes(blake2b(prefix, digest_size=4).digest(), "big") + 1) / 2**28 for prefix in prefixes]
 
 
 def planned_end(work: EngineRequest, context_tokens: int) -> tuple[int, FinishReason]:
@@ -56,7 +56,7 @@ def _own_length(work: EngineRequest) -> int:
     if work.sampling.ignore_eos:
         return work.max_tokens
     drawn = drawn_length(work.group, work.index, work.max_tokens)
-    # What is longer already goes on after its environment's turn: with a turn of the same length.
+    # A longer response goes on after a turn of its environment: with a turn of the same length.
     return drawn if len(work.tokens) < drawn else len(work.tokens) + drawn
 
 
@@ -87,7 +87,7 @@ def _logprob_ring() -> bytes:
     return pack_logprobs(-(value + 1) / 256 for value in range(_LOGPROB_LEVELS))
 
 
-def _turn(ring: bytes, start: int, count: int) -> bytes:
+def _ring_slice(ring: bytes, start: int, count: int) -> bytes:
     """`count` items of a ring from `start` on: copied as a whole, whatever their number."""
     begin = start % count_items(ring)
     rounds = -(-(begin + count) // count_items(ring))

@@ -1,6 +1,7 @@
 """The vLLM engine: the only folder that imports vllm and torch.
 
 Read `environment` (what must be set before vLLM is imported), `arguments`, `engine`, `outputs`, `profile`; for drafts
-`draft_link`, `drafts`, `step_profile`; `weight_loading`, `gang`; `extension` and `cpu` run inside vLLM's own workers.
+`draft_link`, `draft_calls`, `drafts`, `step_profile`, `step_probe`; `weight_loading`, `gang`; `extension` and `cpu` run
+inside vLLM's own workers.
 Tests: tests/worker/vllm.
 """

@@ -1,8 +1,4 @@
-"""The manifest's words → vLLM's: engine arguments, sampling parameters, and readable errors."""
-
-# vLLM and what it builds on carry few types: what comes from them is Any here, and named types begin at our own edge.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
+"""The manifest's terms → vLLM's: engine arguments, sampling parameters, and readable errors."""
 
 import os
 import secrets
@@ -75,7 +71,7 @@ def engine_arguments(
         "logprobs_mode": _LOGPROBS_MODES[logprobs],
         "enable_prefix_caching": True,
         "disable_log_stats": False,
-        # vLLM's own default is 0: then all workers would draw the same noise for the requests that bring no seed.
+        # vLLM's own default is 0: then all workers would sample alike for the requests that bring no seed.
         "seed": secrets.randbits(31),
     }
     if speculation is not None:

@@ -8,8 +8,7 @@ When an engine is built, vLLM searches all modules for kernels to replace, and f
 is there once numba is. So its search passes llvmlite over.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportPrivateUsage=false
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false
 
 import sys
 from types import ModuleType

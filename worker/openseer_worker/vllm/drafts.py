@@ -1,13 +1,9 @@
-"""Drafts within vLLM: the proposer it calls after each step, and what lets a step without drafts cost nothing.
+"""Drafts inside vLLM: the proposer it calls after each step, and what lets a step without drafts cost nothing.
 
-The one file that touches vLLM's inside for drafting; checked against CHECKED_VERSION. vLLM makes the proposer, the
+The one file that changes vLLM's internals for drafting; checked against CHECKED_VERSION. vLLM makes the proposer, the
 worker's extension hands it the model runner. From then on a step that verifies nothing is sampled as if there were no
 drafts, and drafting goes on up to the last token of the context.
 """
-
-# vLLM carries few types: what comes from it is Any here.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 
 import logging
 import sys
@@ -19,8 +15,9 @@ from numpy.typing import NDArray
 
 from openseer_draft.drafter import Drafter
 from openseer_draft.warm import warm_up
+from openseer_worker.engine import DraftNews
 from openseer_worker.vllm.environment import is_cpu_build
-from openseer_worker.vllm.step_profile import Probe
+from openseer_worker.vllm.step_probe import Probe
 
 _LOG = logging.getLogger(__name__)
 CHECKED_VERSION = "0.32.0"
@@ -31,9 +28,9 @@ UNKNOWN = 0.0
 """Stands for the seconds of a step that was more than a verification."""
 
 
-class _Place(NamedTuple):
-    """Where a request's drafts come from. `least`, `limit`: tokens of prompt and response before which no stop token
-    may come, and that it can have at most."""
+class _DraftedRequest(NamedTuple):
+    """A request that is drafted for. `least`, `limit`: tokens of prompt and response before which no stop token may
+    come, and that it can have at most."""
 
     slot: int
     group: str
@@ -57,7 +54,7 @@ class GroupProposer:
         self._budget = int(vllm_config.scheduler_config.max_num_batched_tokens)
         self._context = int(vllm_config.model_config.max_model_len)
         self._vocabulary = int(vllm_config.model_config.get_vocab_size())
-        # Requests that gave way to others keep their places; few do.
+        # Preempted requests keep their slots; there are few.
         self._capacity = 2 * int(vllm_config.scheduler_config.max_num_seqs)
         self._runner: Any = None
         self._drafter: Drafter | None = None
@@ -65,14 +62,14 @@ class GroupProposer:
         self._off = ""
         self._drafts = False
         self._ended_at = 0.0
-        self._places: dict[str, _Place] = {}
-        self._weights: dict[str, float] = {}
-        # The batch of the last step: its requests, and the rows and places of those that can be drafted for.
+        self._requests: dict[str, _DraftedRequest] = {}
+        self._importance: dict[str, float] = {}
+        # The batch of the last step: its requests, and the rows and slots of those that can be drafted for.
         self._ids: list[str] = []
         self._rows = self._slots = self._least = self._limits = np.zeros(0, np.int32)
 
     def load_model(self, *_: Any, **__: Any) -> None:
-        """Asked for by vLLM; there is no draft model."""
+        """vLLM requires it; there is no draft model."""
 
     def attach(self, runner: Any) -> None:
         """Takes the model runner this proposer works for, and begins to draft where the drafts count."""
@@ -88,36 +85,30 @@ class GroupProposer:
             warm_up()  # which would cost the first step half a second
             self._drafter = Drafter(slots=self._capacity, max_tokens=self._most, memory_bytes=self._memory)
 
-    # Asked through the worker's extension, between two steps.
+    # Called by the worker's extension, between two steps.
 
-    def feed(
-        self,
-        rows: list[tuple[str, int, int, bytes]],
-        earlier: list[tuple[str, list[bytes]]],
-        weights: dict[str, float],
-        released: list[str],
-    ) -> list[int]:
-        """Takes news of groups (see engine.DraftNews); returns how many tokens are known of each row's response."""
+    def feed(self, news: DraftNews) -> list[int]:
+        """Takes news of groups; returns how many tokens are known then of the response of each `tokens`."""
         drafter = self._drafter
         if drafter is None:
             return []
         self._ended_at = UNKNOWN
-        for group, responses in earlier:
+        for group, responses in news.earlier:
             drafter.seed(group, responses)
-        known = [drafter.append(group, index, position, tokens) for group, index, position, tokens in rows]
-        self._weights = weights
-        for key, place in self._places.items():
-            drafter.weigh(place.slot, weights.get(key, 1.0))
-        if released:
-            gone = frozenset(released)
-            self._close([key for key, place in self._places.items() if place.group in gone])
-            for group in released:
+        known = [drafter.append(*new) for new in news.tokens]
+        self._importance = news.importance
+        for key, request in self._requests.items():
+            drafter.set_importance(request.slot, news.importance.get(key, 1.0))
+        if news.released:
+            released = frozenset(news.released)
+            self._close([key for key, request in self._requests.items() if request.group in released])
+            for group in news.released:
                 drafter.release(group)
         return known
 
-    def figures(self) -> tuple[str, dict[str, float]] | None:
-        """Why no more is drafted, or "", and the drafter's counters; None on the other ranks."""
-        return None if self._drafter is None else (self._off, self._drafter.figures())
+    def metrics(self) -> tuple[str, dict[str, float]] | None:
+        """Why nothing is drafted any more, or "", and the drafter's metrics; None on the other ranks."""
+        return None if self._drafter is None else (self._off, self._drafter.metrics())
 
     def probe(self, rows: int, lengths: list[int], rounds: int) -> None:
         """From now on drafts at random, once there are so many rows: each of these lengths in turn, so many times."""
@@ -211,46 +202,46 @@ class GroupProposer:
     def _match(
         self, ids: list[str], sampled: list[list[int]], ends: NDArray[np.int32], tokens: NDArray[np.int32]
     ) -> bool:
-        """Finds the rows' places. True when all rows got tokens and are those of the step before."""
+        """Finds the rows' slots. True when all rows got tokens and are those of the step before."""
         whole = all(sampled)
         if whole and ids == self._ids:
             return True
-        self._close([key for key in self._places if key not in self._runner.requests])
-        if len(self._places) + len(ids) > self._capacity:
+        self._close([key for key in self._requests if key not in self._runner.requests])
+        if len(self._requests) + len(ids) > self._capacity:
             present = frozenset(ids)
-            self._close([key for key in self._places if key not in present])
+            self._close([key for key in self._requests if key not in present])
         found: list[tuple[int, int, int, int]] = []
         for row, new in enumerate(sampled):
-            place = self._place(ids[row], tokens[row, : ends[row]]) if new else None
-            if place is not None:
-                found.append((row, place.slot, place.least, place.limit))
+            request = self._request(ids[row], tokens[row, : ends[row]]) if new else None
+            if request is not None:
+                found.append((row, request.slot, request.least, request.limit))
         columns = np.array(found, np.int32).reshape(-1, 4).T
         self._rows, self._slots, self._least, self._limits = map(np.ascontiguousarray, columns)
         self._ids = ids.copy() if whole else []
         return False
 
-    def _place(self, key: str, context: NDArray[np.int32]) -> _Place | None:
-        """Where a request's drafts come from; None for one that is not of a group."""
-        place = self._places.get(key)
-        if place is not None:
-            return place
+    def _request(self, key: str, context: NDArray[np.int32]) -> _DraftedRequest | None:
+        """The request of that key, opened if need be; None for one that belongs to no group."""
+        request = self._requests.get(key)
+        if request is not None:
+            return request
         state = self._runner.requests[key]
-        words = state.sampling_params.extra_args or {}
-        if "group" not in words or self._drafter is None:
+        extra = state.sampling_params.extra_args or {}
+        if "group" not in extra or self._drafter is None:
             return None
-        slot = self._drafter.open(words["group"], words["index"], context, words["response_start"])
+        slot = self._drafter.open(extra["group"], extra["index"], context, extra["response_start"])
         least = state.num_prompt_tokens + state.sampling_params.min_tokens
         limit = min(self._context, state.num_prompt_tokens + state.sampling_params.max_tokens)
-        self._drafter.weigh(slot, self._weights.get(key, 1.0))
-        place = self._places[key] = _Place(slot, words["group"], least, limit)
-        return place
+        self._drafter.set_importance(slot, self._importance.get(key, 1.0))
+        request = self._requests[key] = _DraftedRequest(slot, extra["group"], least, limit)
+        return request
 
     def _close(self, keys: list[str]) -> None:
         if self._drafter is None or not keys:
             return
         self._ids = []
         for key in keys:
-            self._drafter.close(self._places.pop(key).slot)
+            self._drafter.close(self._requests.pop(key).slot)
 
 
 def _skip_without_drafts(runner: Any) -> None:

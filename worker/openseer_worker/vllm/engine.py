@@ -5,23 +5,18 @@ and gathers what each step yields. It speaks to vLLM's core directly: vLLM's own
 token for text and streams that nobody reads here.
 """
 
-# vLLM and what it builds on carry few types: what comes from them is Any here, and named types begin at our own edge.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
-
 import asyncio
 import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, TypeVar, cast
 
 from openseer_core.errors import EngineError, LoadError
 from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
 from openseer_core.queue.states import FinishReason
-from openseer_core.tokens import pack_tokens
+from openseer_core.tokens import ITEM_BYTES
 from openseer_core.worker.speculation_enabled import MIN_P_IGNORED
 from openseer_text.stop_strings import Decode, StopChecker
 from openseer_worker.engine import DraftNews, EngineOutput, EngineRequest, NewWeights
@@ -29,7 +24,7 @@ from openseer_worker.gang import GangPlace
 from openseer_worker.vllm import environment, weight_loading
 from openseer_worker.vllm.draft_link import DraftLink
 from openseer_worker.vllm.engine_calls import EngineCall
-from openseer_worker.vllm.outputs import Running, Yield, read
+from openseer_worker.vllm.outputs import ResponseState, preemptions, read
 from openseer_worker.vllm.profile import profile_of
 
 _Result = TypeVar("_Result")
@@ -54,16 +49,6 @@ def preload(model_path: str = "") -> None:
     environment.prepare(model_path)
     for module in _HEAVY + (_HEAVY_CPU if environment.is_cpu_build() else ()):
         import_module(module)
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """What a work has yielded since the last `collect`."""
-
-    tokens: list[int] = field(default_factory=list[int])
-    logprobs: bytearray = field(default_factory=bytearray)
-    finish: FinishReason | None = None
-    stop_reason: str = ""
 
 
 class VllmEngine:
@@ -111,10 +96,10 @@ class VllmEngine:
         self._lock = threading.Condition()
         self._commands: list[EngineRequest | str] = []
         self._calls: list[EngineCall] = []
-        self._gathered: dict[str, _Gathered] = {}
+        self._outputs: dict[str, EngineOutput] = {}
         self._closing = False
         self._failure: EngineError | None = None
-        self._running: dict[str, Running] = {}
+        self._running: dict[str, ResponseState] = {}
         self._steps = self._tokens = self._preemptions = self._cached = 0
         self._stats: Any = None
         self._thread: threading.Thread | None = None
@@ -160,33 +145,33 @@ class VllmEngine:
         return await self._call(lambda: self._drafts.feed(news))
 
     async def load_weights(self, weights: NewWeights) -> None:
-        def act() -> None:
+        def action() -> None:
             self._check_idle()
             self._cache_salt = weights.salt
             weight_loading.load(self._core, weights, self._own_model)
 
-        await self._call(act)
+        await self._call(action)
 
     async def score(self, tokens: list[int]) -> list[float]:
-        def act() -> list[float]:
+        def action() -> list[float]:
             self._check_idle()
             return weight_loading.score(self._core, self._inputs, tokens, self.profile.context_tokens)
 
-        return await self._call(act)
+        return await self._call(action)
 
     async def sleep(self) -> None:
-        def act() -> None:
+        def action() -> None:
             self._check_idle()
             weight_loading.sleep(self._core, self._config)
 
-        await self._call(act)
+        await self._call(action)
 
     async def wake(self) -> None:
         await self._call(lambda: weight_loading.wake(self._core))
 
-    async def _call(self, act: Callable[[], _Result]) -> _Result:
+    async def _call(self, action: Callable[[], _Result]) -> _Result:
         """Has the engine's thread do something between two steps."""
-        call = EngineCall(act)
+        call = EngineCall(action)
         with self._lock:
             if self._closing:
                 raise LoadError("the engine has ended")
@@ -201,11 +186,8 @@ class VllmEngine:
 
     def collect(self) -> list[EngineOutput]:
         with self._lock:
-            gathered, self._gathered = self._gathered, {}
-        return [
-            EngineOutput(key, pack_tokens(part.tokens), bytes(part.logprobs), part.finish, part.stop_reason)
-            for key, part in gathered.items()
-        ]
+            outputs, self._outputs = self._outputs, {}
+        return list(outputs.values())
 
     def metrics(self) -> dict[str, float | int | str]:
         stats = self._stats if self._running else None
@@ -217,7 +199,7 @@ class VllmEngine:
             "waiting": stats.num_waiting_reqs + stats.num_skipped_waiting_reqs if stats else 0,
             "kv_used": stats.kv_cache_usage if stats else 0.0,
             "cached_tokens": self._cached,
-            **self._drafts.figures(),
+            **self._drafts.metrics(),
         }
 
     def check(self) -> None:
@@ -293,8 +275,8 @@ class VllmEngine:
             self._core.abort_requests(aborted)
         with self._lock:
             for key, (finish, reason) in ended.items():
-                part = self._gathered.setdefault(key, _Gathered())
-                part.finish, part.stop_reason = finish, reason
+                output = self._outputs.setdefault(key, EngineOutput(key))
+                output.finish, output.stop_reason = finish, reason
         return bool(ended)
 
     def _admit(self, work: EngineRequest) -> tuple[FinishReason, str] | None:
@@ -325,7 +307,7 @@ class VllmEngine:
         request.external_req_id = work.key
         checker = self._checker(work)
         self._core.add_request(request)
-        self._running[work.key] = Running(len(work.tokens), limit, log_probabilities, checker)
+        self._running[work.key] = ResponseState(len(work.tokens), limit, log_probabilities, checker)
 
     def _checker(self, work: EngineRequest) -> StopChecker | None:
         sampling = work.sampling
@@ -334,37 +316,45 @@ class VllmEngine:
         return StopChecker(_decoder(self._inputs.tokenizer), sampling.stop, work.tokens, sampling.min_tokens)
 
     def _gather(self, outputs: Any) -> bool:
-        """Takes what one step has yielded; True when a work has ended by it."""
+        """Takes what one step has produced; True when a response has ended by it."""
         self._steps += 1
         if outputs.scheduler_stats is not None:
             self._stats = outputs.scheduler_stats
             self._cached += self._stats.prefix_cache_stats.hits
-        yields = [
-            read(output, running)
+        produced = [
+            read(output, state)
             for output in outputs.outputs
-            if (running := self._running.get(output.request_id)) is not None
+            if (state := self._running.get(output.request_id)) is not None
         ]
-        self._tokens += sum(len(part.tokens) for part in yields)
-        self._preemptions += sum(part.preempted for part in yields)
+        self._tokens += sum(len(output.tokens) for output in produced) // ITEM_BYTES
+        eventful = [output for output in outputs.outputs if output.events]
+        self._preemptions += sum(preemptions(output) for output in eventful if output.request_id in self._running)
         with self._lock:
-            for part in yields:
-                self._book(part)
-        ended = [part for part in yields if part.finish is not None]
-        for part in ended:
-            del self._running[part.key]
-        surplus = [part.key for part in ended if part.goes_on]
-        if surplus:
-            self._core.abort_requests(surplus)
+            for output in produced:
+                self._add_output(output)
+        ended = {output.key for output in produced if output.finish is not None}
+        if ended:
+            self._end(ended, outputs)
         return bool(ended)
 
-    def _book(self, part: Yield) -> None:
-        gathered = self._gathered.get(part.key)
-        if gathered is None:
-            gathered = self._gathered[part.key] = _Gathered()
-        gathered.tokens += part.tokens
-        gathered.logprobs += part.logprobs
-        if part.finish is not None:
-            gathered.finish, gathered.stop_reason = part.finish, part.stop_reason
+    def _add_output(self, output: EngineOutput) -> None:
+        before = self._outputs.get(output.key)
+        if before is None:
+            self._outputs[output.key] = output
+        else:
+            before.add(output)
+
+    def _end(self, keys: set[str], outputs: Any) -> None:
+        """Forgets responses that have ended, and aborts those that vLLM would continue."""
+        for key in keys:
+            del self._running[key]
+        surplus = [
+            output.request_id
+            for output in outputs.outputs
+            if output.request_id in keys and output.finish_reason is None
+        ]
+        if surplus:
+            self._core.abort_requests(surplus)
 
 
 def _decoder(tokenizer: Any) -> Decode:

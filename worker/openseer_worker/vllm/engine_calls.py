@@ -14,8 +14,8 @@ _REASON_CHARS = 500
 class EngineCall:
     """One such thing. Whatever goes wrong is a LoadError: an engine that broke by it shows at its next step."""
 
-    def __init__(self, act: Callable[[], Any]) -> None:
-        self._act = act
+    def __init__(self, action: Callable[[], Any]) -> None:
+        self._action = action
         self.outcome: Future[Any] = Future()
 
     def run(self) -> None:
@@ -23,7 +23,7 @@ class EngineCall:
         if not self.outcome.set_running_or_notify_cancel():
             return
         try:
-            self.outcome.set_result(self._act())
+            self.outcome.set_result(self._action())
         except LoadError as error:
             self.outcome.set_exception(error)
         except Exception as error:  # noqa: BLE001 - whatever the engine raises must reach the event loop

@@ -59,9 +59,9 @@ def _place_compiled() -> None:
     """Copies what the image compiled to where numba can write, for it reads from nowhere else."""
     kept = os.environ.get(_COMPILED)
     if kept and "NUMBA_CACHE_DIR" not in os.environ:
-        place = Path(tempfile.gettempdir()) / "openseer-compiled"
-        shutil.copytree(kept, place, dirs_exist_ok=True)
-        os.environ["NUMBA_CACHE_DIR"] = str(place)
+        folder = Path(tempfile.gettempdir()) / "openseer-compiled"
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        os.environ["NUMBA_CACHE_DIR"] = str(folder)
 
 
 def _installed(distribution: str) -> str | None:

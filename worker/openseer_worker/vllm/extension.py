@@ -1,13 +1,17 @@
-"""Loaded by vLLM into each of its processes: takes back a load of weights that broke off in the middle, and reaches
-the proposer of drafts.
+"""Loaded by vLLM into each of its processes: undoes a load of weights that broke off, and reaches the proposer.
 
 After a broken load vLLM leaves layers without memory, half in the new format, and every later load fails.
+
+Methods are called by name through vLLM's collective_rpc, which may serialise arguments and results: here, and nowhere
+else, drafts are plain tuples. The methods for drafts return None on the ranks that do not draft (see draft_calls).
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportPrivateUsage=false
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from openseer_worker.vllm.drafts import GroupProposer
 
 
 class WorkerExtension:
@@ -27,12 +31,55 @@ class WorkerExtension:
 
     def start_drafting(self) -> None:
         """Gives the proposer its model runner; the proposer is in the processes of the last pipeline stage."""
-        worker: Any = self
-        if hasattr(worker.model_runner, "drafter"):
-            worker.model_runner.drafter.attach(worker.model_runner)
+        proposer = _proposer(self)
+        if proposer is not None:
+            worker: Any = self
+            proposer.attach(worker.model_runner)
 
-    def ask_drafter(self, method: str, *values: Any) -> Any:
-        """Calls a method of the proposer, with its answer; None where there is none."""
-        worker: Any = self
-        proposer = getattr(worker.model_runner, "drafter", None)
-        return None if proposer is None else getattr(proposer, method)(*values)
+    def feed_drafts(
+        self,
+        tokens: list[tuple[str, int, int, bytes]],
+        earlier: list[tuple[str, list[bytes]]],
+        importance: dict[str, float],
+        released: list[str],
+    ) -> list[int] | None:
+        """GroupProposer.feed, with the fields of a DraftNews."""
+        proposer = _proposer(self)
+        if proposer is None:
+            return None
+        from openseer_worker.engine import DraftNews, DraftTokens
+
+        return proposer.feed(DraftNews([DraftTokens(*new) for new in tokens], earlier, importance, released))
+
+    def draft_metrics(self) -> tuple[str, dict[str, float]] | None:
+        """GroupProposer.metrics."""
+        proposer = _proposer(self)
+        return None if proposer is None else proposer.metrics()
+
+    def probe_steps(self, rows: int, lengths: list[int], rounds: int) -> None:
+        """GroupProposer.probe."""
+        proposer = _proposer(self)
+        if proposer is not None:
+            proposer.probe(rows, lengths, rounds)
+
+    def end_step_probe(self) -> list[tuple[int, float]] | None:
+        """GroupProposer.end_probe."""
+        proposer = _proposer(self)
+        return None if proposer is None else proposer.end_probe()
+
+    def learn_step(self, rows: int, drafted: int, seconds: float) -> None:
+        """GroupProposer.learn."""
+        proposer = _proposer(self)
+        if proposer is not None:
+            proposer.learn(rows, drafted, seconds)
+
+    def switch_off_drafts(self, reason: str) -> None:
+        """GroupProposer.switch_off."""
+        proposer = _proposer(self)
+        if proposer is not None:
+            proposer.switch_off(reason)
+
+
+def _proposer(worker: Any) -> "GroupProposer | None":
+    """The proposer of a vLLM worker; None in a process that has none."""
+    return getattr(worker.model_runner, "drafter", None)

@@ -5,9 +5,6 @@ vLLM's; here it is only built, watched and ended. Run on CPUs (two nodes, tensor
 machines, and with pipeline stages, it has not been run yet.
 """
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false
-
 from typing import Any
 
 from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation

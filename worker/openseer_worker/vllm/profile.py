@@ -1,7 +1,5 @@
 """What a vLLM engine can hold, read from its configuration."""
 
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-
 from typing import Any
 
 from openseer_worker.engine import EngineProfile

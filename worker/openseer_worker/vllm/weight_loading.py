@@ -1,9 +1,5 @@
 """What vLLM is asked for beside tokens: other weights, the score of a sequence, sleep. All of it between two steps."""
 
-# vLLM and what it builds on carry few types: what comes from them is Any here, and named types begin at our own edge.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
-
 import itertools
 from pathlib import Path
 from typing import Any, cast

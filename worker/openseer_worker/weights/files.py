@@ -1,4 +1,4 @@
-"""Files of weights: whether they are whole, read ahead of their load, fetched over HTTP, and gone when they are old."""
+"""Files of weights: checked, read ahead of their load, fetched over HTTP, and removed when they are old."""
 
 import asyncio
 import json
@@ -18,21 +18,21 @@ from openseer_core.errors import LoadError
 from openseer_core.weights.publish import Source
 
 READ_BYTES = 8 * 2**20
-"""How much is read at once."""
+"""Bytes of one read."""
 MAX_HEADER_BYTES = 100 * 2**20
 """Longest header of a safetensors file, by its specification."""
 MAX_FETCH_BYTES = 4 * 2**40
 """Most that is fetched for one version."""
 FETCH_SECONDS = 3600.0
 """Longest time for fetching one version."""
-SILENCE_SECONDS = 30.0
-"""Longest silence of a server."""
+READ_TIMEOUT_SECONDS = 30.0
+"""Longest wait for a server's next bytes."""
 _TIED = frozenset({"lm_head.weight"})
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 Shapes = dict[str, tuple[int, ...]]
-"""What tensors there are, by name."""
+"""Shapes of tensors by name."""
 
 
 def check_files(folder: Path, own: Path | None = None) -> int:
@@ -104,20 +104,20 @@ def _read_header(path: Path, shapes: Shapes) -> int:
     return size
 
 
-def _named(index: bytes, where: str) -> set[str]:
-    """The files that an index names."""
+def _named(index: bytes, path: str) -> set[str]:
+    """The file names in an index."""
     try:
         names = {str(name) for name in json.loads(index)["weight_map"].values()}
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise LoadError(f"{where}: it cannot be read as an index of safetensors") from None
+        raise LoadError(f"{path}: it cannot be read as an index of safetensors") from None
     strange = sorted(name for name in names if PurePosixPath(name).name != name or not name.endswith(".safetensors"))
     if strange:
-        raise LoadError(f"{where} names {strange[0]}, which is no safetensors file beside it")
+        raise LoadError(f"{path} names {strange[0]}, which is no safetensors file beside it")
     return names
 
 
 def digest(folder: Path) -> str:
-    """What a folder holds, in short."""
+    """A digest of a folder's files."""
     content = blake2b(digest_size=8)
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         content.update(path.name.encode())
@@ -162,7 +162,7 @@ class WeightFiles:
             shutil.rmtree(self._fetched.pop(url), ignore_errors=True)
 
     def close(self) -> None:
-        """Ends what is being read and removes everything that was fetched."""
+        """Stops reading and removes everything that was fetched."""
         self._stop.set()
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
@@ -193,7 +193,7 @@ def fetch(url: str, folder: Path, stopped: Callable[[], bool] = lambda: False) -
     Raises LoadError when the server refuses, takes longer than FETCH_SECONDS or sends more than MAX_FETCH_BYTES.
     """
     try:
-        with httpx.Client(timeout=SILENCE_SECONDS, follow_redirects=True) as client:
+        with httpx.Client(timeout=READ_TIMEOUT_SECONDS, follow_redirects=True) as client:
             download = _Download(client, url.rstrip("/"), folder, stopped)
             names = {SINGLE}
             if download.get(INDEX, optional=True):
@@ -214,17 +214,17 @@ class _Download:
         self._url = url
         self._folder = folder
         self._stopped = stopped
-        self._give_up_at = time.monotonic() + FETCH_SECONDS
+        self._deadline = time.monotonic() + FETCH_SECONDS
         self._left = MAX_FETCH_BYTES
 
     def get(self, name: str, *, optional: bool = False) -> bool:
         """Fetches one file; False when an optional one is not there."""
-        with self._client.stream("GET", f"{self._url}/{name}") as answer:
-            if optional and answer.status_code == 404:
+        with self._client.stream("GET", f"{self._url}/{name}") as response:
+            if optional and response.status_code == 404:
                 return False
-            answer.raise_for_status()
+            response.raise_for_status()
             with (self._folder / name).open("wb") as file:
-                for piece in answer.iter_bytes(READ_BYTES):
+                for piece in response.iter_bytes(READ_BYTES):
                     self._check(len(piece))
                     file.write(piece)
         return True
@@ -233,5 +233,5 @@ class _Download:
         self._left -= count
         if self._stopped():
             raise LoadError(f"{self._url}: the worker ends")
-        if self._left < 0 or time.monotonic() > self._give_up_at:
+        if self._left < 0 or time.monotonic() > self._deadline:
             raise LoadError(f"{self._url}: more than {MAX_FETCH_BYTES} bytes, or longer than {FETCH_SECONDS:.0f} s")

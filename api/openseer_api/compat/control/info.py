@@ -1,4 +1,4 @@
-"""Routes that say how the server is, in the words of vLLM, of SGLang and of SGLang's router."""
+"""Routes for the server's state, as vLLM, SGLang and SGLang's router have them."""
 
 from importlib.metadata import version
 from typing import Any
@@ -9,7 +9,8 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from openseer_api.compat.live.refusals import ProtocolRoute, error_response
 from openseer_api.compat.live.requests import live_of
 from openseer_api.routes.access import Job
-from openseer_core.weights.transaction import FRESH_SECONDS, WORKING
+from openseer_core.weights.transaction import FRESH_SECONDS
+from openseer_core.worker.heartbeat import WORKING_STATES
 
 router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
 
@@ -27,7 +28,9 @@ async def health_generate(job: Job) -> Response:
     """Some worker generates, or would if it had work."""
     glance = await job.glance()
     ready = [
-        one for one in glance.workers if one.heartbeat.state in WORKING and glance.now - one.seen_at <= FRESH_SECONDS
+        worker
+        for worker in glance.workers
+        if worker.heartbeat.state in WORKING_STATES and glance.now - worker.seen_at <= FRESH_SECONDS
     ]
     return Response(status_code=200) if ready else error_response(503, "no worker is ready yet")
 
@@ -42,15 +45,15 @@ async def get_version(job: Job) -> dict[str, Any]:
 @router.get("/get_model_info")
 async def model_info(job: Job) -> dict[str, Any]:
     """The model and its weights."""
-    model, orders = job.job.spec.model, (await job.glance(fresh=True)).orders
-    path = orders.source.path if orders.source is not None else None
+    model, fleet_spec = job.job.spec.model, (await job.glance(fresh=True)).fleet_spec
+    path = fleet_spec.source.path if fleet_spec.source is not None else None
     return {
         "model_path": path or model.path,
         "served_model_name": model.path,
         "tokenizer_path": model.tokenizer_path,
         "is_generation": True,
         "preferred_sampling_params": None,
-        "weight_version": orders.version,
+        "weight_version": fleet_spec.version,
     }
 
 
@@ -70,7 +73,7 @@ async def server_info(job: Job) -> dict[str, Any]:
 
 @router.get("/get_world_size")
 async def world_size(job: Job) -> dict[str, Any]:
-    """Processors of all workers that the manifest asks for."""
+    """GPUs of all workers that the manifest asks for."""
     return {"world_size": job.gpus_per_worker * job.job.spec.workers.replicas}
 
 
@@ -85,7 +88,7 @@ async def loads(job: Job) -> dict[str, Any]:
 @router.get("/workers")
 @router.get("/list_workers")
 async def workers(request: Request, job: Job) -> Response:
-    """As a router of SGLang tells its engines: this server is the only one."""
+    """The engines as SGLang's router lists them: this server is the only one."""
     url = str(request.url.replace(query="")).rpartition("/")[0]
     if request.url.path.endswith("/list_workers"):
         return JSONResponse({"urls": [url]})

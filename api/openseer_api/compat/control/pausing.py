@@ -1,7 +1,7 @@
 """Routes that pause generation, and those that lend the GPUs to the trainer.
 
-A pause holds new requests of the compatible routes back, in every process that serves the job. What runs goes on,
-unless the mode says otherwise; batches of `/v1` are never held.
+A pause holds new requests of the compatible routes back, in every process that serves the job. Running requests are
+aborted, awaited or left alone, as the mode says; batches of `/v1` are never held.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from openseer_api.compat.live.refusals import ProtocolRoute, error_response
 from openseer_api.compat.live.requests import live_of
 from openseer_api.http.problems import BusyProblem
 from openseer_api.job.context import Glance, JobContext
-from openseer_api.job.fleet_changes import change_orders
+from openseer_api.job.fleet_changes import change_fleet_spec
 from openseer_api.routes.access import Job
 from openseer_api.routes.fleet import change_rest, fleet_state
 from openseer_core.errors import InputError
@@ -27,36 +27,36 @@ router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
 PauseMode = Literal["abort", "wait", "keep"]
 POLL_SECONDS = 0.05
 ABORT_SECONDS = 60.0
-"""How long it may take until everything that was ended has ended."""
+"""How long a pause with `abort` waits until everything has ended."""
 QUIET_SECONDS = 3600.0
-"""How long a pause waits for what runs."""
+"""How long a pause with `wait` waits for running requests."""
 REST_SECONDS = 120.0
-"""How long a call waits until the engines sleep, or are awake."""
+"""How long a call waits until the engines are asleep, or awake."""
 
 
-async def hold(job: JobContext, held: bool) -> None:
-    """Holds new requests back, or lets them in. Raises BusyProblem."""
+async def set_paused(job: JobContext, paused: bool) -> None:
+    """Holds new requests back, or admits them again. Raises BusyProblem."""
 
     def changed(glance: Glance) -> FleetSpec:
-        orders = glance.orders
-        if orders.held == held:
-            return orders
-        return orders.model_copy(update={"revision": orders.revision + 1, "held": held})
+        fleet_spec = glance.fleet_spec
+        if fleet_spec.held == paused:
+            return fleet_spec
+        return fleet_spec.model_copy(update={"revision": fleet_spec.revision + 1, "held": paused})
 
-    _, new = await change_orders(job, changed)
+    _, new = await change_fleet_spec(job, changed)
     if new:
         await job.glance(fresh=True)
 
 
 async def settle(job: JobContext, mode: PauseMode) -> None:
-    """Sees what runs to its end (wait), ends it (abort), or leaves it (keep). Raises BusyProblem when it takes long."""
+    """Awaits running requests (wait), aborts them (abort) or leaves them (keep). Raises BusyProblem after a timeout."""
     if mode == "keep":
         return
     loop, live = asyncio.get_running_loop(), live_of(job)
     end = loop.time() + (ABORT_SECONDS if mode == "abort" else QUIET_SECONDS)
     while True:
         if mode == "abort":
-            await live.drop_all()
+            await live.cancel_all()
         left = await live.unfinished()
         if not left:
             return
@@ -68,7 +68,7 @@ async def settle(job: JobContext, mode: PauseMode) -> None:
 @router.post("/pause")
 async def pause(job: Job, mode: Annotated[PauseMode, Query()] = "abort") -> dict[str, Any]:
     """vLLM's: holds new requests; what runs is ended, awaited, or goes on."""
-    await hold(job, True)
+    await set_paused(job, True)
     await settle(job, mode)
     return {"status": "paused"}
 
@@ -76,14 +76,14 @@ async def pause(job: Job, mode: Annotated[PauseMode, Query()] = "abort") -> dict
 @router.post("/resume")
 async def resume(job: Job) -> dict[str, Any]:
     """Lets requests in again."""
-    await hold(job, False)
+    await set_paused(job, False)
     return {"status": "resumed"}
 
 
 @router.get("/is_paused")
 async def is_paused(job: Job) -> dict[str, Any]:
     """Whether new requests are held."""
-    return {"is_paused": (await job.glance(fresh=True)).orders.held}
+    return {"is_paused": (await job.glance(fresh=True)).fleet_spec.held}
 
 
 class PauseBody(BaseModel):
@@ -97,7 +97,7 @@ class PauseBody(BaseModel):
 @router.post("/pause_generation")
 async def pause_generation(job: Job, body: Annotated[PauseBody | None, Body()] = None) -> dict[str, Any]:
     """SGLang's."""
-    await hold(job, True)
+    await set_paused(job, True)
     await settle(job, "abort" if body is None or body.mode == "abort" else "keep")
     return {"message": "Generation paused successfully.", "status": "ok"}
 
@@ -105,7 +105,7 @@ async def pause_generation(job: Job, body: Annotated[PauseBody | None, Body()] =
 @router.post("/continue_generation")
 async def continue_generation(job: Job) -> dict[str, Any]:
     """SGLang's."""
-    await hold(job, False)
+    await set_paused(job, False)
     return {"message": "Generation continued successfully.", "status": "ok"}
 
 
@@ -147,8 +147,8 @@ async def wake_up(request: Request, job: Job) -> Response:
 
 @router.get("/is_sleeping")
 async def is_sleeping(job: Job) -> dict[str, Any]:
-    """Whether the engines have been told to sleep."""
-    return {"is_sleeping": (await job.glance(fresh=True)).orders.rest is not None}
+    """Whether the fleet spec has the engines asleep."""
+    return {"is_sleeping": (await job.glance(fresh=True)).fleet_spec.rest is not None}
 
 
 @router.post("/release_memory_occupation")

@@ -1,4 +1,4 @@
-"""One weights transaction from a call of another protocol: named, begun, followed to its end."""
+"""One weights transaction from a call of another protocol: it is named, begun and followed to its end."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import Publish, PublishMode, Source
 
 UPDATE_SECONDS = 3600.0
-"""Longest a call waits; then the transaction is taken back, so that what the caller is told is what is."""
+"""Longest a call waits; then the transaction is cancelled, so that the call's failure is the fleet's state."""
 POLL_SECONDS = 0.05
 _NOT_IN_VERSIONS = re.compile(r"[^A-Za-z0-9._:@+-]")
 _MOST_CHARACTERS = 100
@@ -19,7 +19,7 @@ _MOST_CHARACTERS = 100
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """How it ended. `version`: what the weights are called."""
+    """How the transaction ended. `version`: the name of the weights."""
 
     done: bool
     version: str
@@ -27,28 +27,32 @@ class Update:
 
 
 async def update(job: JobContext, source: Source, version: str | None, mode: PublishMode, *, hint: str) -> Update:
-    """Moves the fleet to new weights and waits for it. `hint`: what they are called where the caller gave no version.
+    """Moves the fleet to new weights and waits for it. `hint`: the base of their name where the caller gave no version.
 
-    A transaction from the same source that is under way is joined. Raises PublishRefusedError, BusyProblem.
+    An active transaction from the same source is joined. Raises PublishRefusedError, BusyProblem.
     """
-    orders = (await job.glance(fresh=True)).orders
-    ongoing = orders.active_transaction
-    if ongoing is None or ongoing.publish.source != source or version not in (None, ongoing.publish.version):
-        named = _checked(version) if version else _fresh(orders, hint)
-        orders, _ = await publish_weights(job, Publish(version=named, source=source, mode=mode))
-        ongoing = orders.transaction
-        assert ongoing is not None
-    return await _follow(job, ongoing)
+    fleet_spec = (await job.glance(fresh=True)).fleet_spec
+    transaction = fleet_spec.active_transaction
+    if (
+        transaction is None
+        or transaction.publish.source != source
+        or version not in (None, transaction.publish.version)
+    ):
+        named = _checked(version) if version else _fresh(fleet_spec, hint)
+        fleet_spec, _ = await publish_weights(job, Publish(version=named, source=source, mode=mode))
+        transaction = fleet_spec.transaction
+        assert transaction is not None
+    return await _follow(job, transaction)
 
 
-async def _follow(job: JobContext, ongoing: WeightsTransaction) -> Update:
-    loop, version = asyncio.get_running_loop(), ongoing.publish.version
+async def _follow(job: JobContext, transaction: WeightsTransaction) -> Update:
+    loop, version = asyncio.get_running_loop(), transaction.publish.version
     end = loop.time() + UPDATE_SECONDS
     while True:
-        orders = await job.store.fleet_spec()
-        now = orders.transaction
-        if now is None or now.id != ongoing.id:
-            done = version in orders.versions
+        fleet_spec = await job.store.fleet_spec()
+        now = fleet_spec.transaction
+        if now is None or now.id != transaction.id:
+            done = version in fleet_spec.versions
             return Update(done, version, "" if done else "another transaction has followed it")
         if not now.active:
             return Update(now.phase == "done", version, now.message)
@@ -64,11 +68,11 @@ def _checked(version: str) -> str:
     return version
 
 
-def _fresh(orders: FleetSpec, hint: str) -> str:
-    """A name that no weights had: the hint, with a number where it is taken."""
+def _fresh(fleet_spec: FleetSpec, hint: str) -> str:
+    """A version that was not used yet: the hint, with a number where that is taken."""
     base = _NOT_IN_VERSIONS.sub("-", hint)[:_MOST_CHARACTERS].lstrip("._:@+-") or "update"
-    tried = orders.transaction.publish.version if orders.transaction is not None else ""
-    taken = {*orders.versions, tried}
+    tried = fleet_spec.transaction.publish.version if fleet_spec.transaction is not None else ""
+    taken = {*fleet_spec.versions, tried}
     name, number = base, 1
     while name in taken:
         number += 1

@@ -33,17 +33,19 @@ class FromDisk(BaseModel):
 async def update_from_disk(body: FromDisk, job: Job) -> Response:
     """SGLang's: new weights from a folder. Without abort_all_requests what runs is finished first, unless generation is
     paused: then it goes on with the new weights."""
-    held = (await job.glance(fresh=True)).orders.held
-    paused = await live_of(job).unfinished() if held else 0
-    mode: PublishMode = "abort" if body.abort_all_requests else "keep" if held else "drain"
+    paused = (await job.glance(fresh=True)).fleet_spec.held
+    unfinished = await live_of(job).unfinished() if paused else 0
+    mode: PublishMode = "abort" if body.abort_all_requests else "keep" if paused else "drain"
     try:
         source = Source(path=body.model_path)
-        told = await update(job, source, body.weight_version, mode, hint=PurePosixPath(body.model_path).name)
+        outcome = await update(job, source, body.weight_version, mode, hint=PurePosixPath(body.model_path).name)
     except OpenseerError as error:
-        return JSONResponse({"success": False, "message": str(error), "num_paused_requests": paused}, status_of(error))
-    message = f"Weights {told.version} are loaded." if told.done else told.message
-    content = {"success": told.done, "message": message, "num_paused_requests": paused}
-    return JSONResponse(content, 200 if told.done else 400)
+        return JSONResponse(
+            {"success": False, "message": str(error), "num_paused_requests": unfinished}, status_of(error)
+        )
+    message = f"Weights {outcome.version} are loaded." if outcome.done else outcome.message
+    content = {"success": outcome.done, "message": message, "num_paused_requests": unfinished}
+    return JSONResponse(content, 200 if outcome.done else 400)
 
 
 class UpdateWeights(BaseModel):
@@ -91,14 +93,14 @@ async def finish_update(job: Job, weight_version: Annotated[str | None, Body(emb
     if "update" not in live.transfer:
         raise InputError("nothing to finish: /update_weights comes first")
     transfer, live.transfer = live.transfer, {}
-    told = await update(job, Source(transfer=transfer), weight_version, "keep", hint="transfer")
-    return _answered(told)
+    outcome = await update(job, Source(transfer=transfer), weight_version, "keep", hint="transfer")
+    return _answered(outcome)
 
 
-def _answered(told: Update) -> Response:
-    if not told.done:
-        return error_response(500, told.message)
-    return JSONResponse({"status": "ok", "message": "Weight update finished", "weight_version": told.version})
+def _answered(outcome: Update) -> Response:
+    if not outcome.done:
+        return error_response(500, outcome.message)
+    return JSONResponse({"status": "ok", "message": "Weight update finished", "weight_version": outcome.version})
 
 
 @router.post("/update_weight_version")
@@ -118,7 +120,7 @@ async def weight_version(job: Job) -> dict[str, Any]:
 
 
 async def _version(job: JobContext) -> str:
-    return (await job.glance(fresh=True)).orders.version
+    return (await job.glance(fresh=True)).fleet_spec.version
 
 
 @router.post("/init_weights_update_group")

@@ -1,9 +1,9 @@
-"""Which responses form a group, and how a group is put to the store or grown there."""
+"""Which live requests form a group, and the specs with which a group is submitted or grown."""
 
 import re
 from dataclasses import dataclass, field
 
-from openseer_api.compat.live.members import LiveRequest
+from openseer_api.compat.live.live_request import LiveRequest
 from openseer_api.job.context import JobContext
 from openseer_core.ids import GroupId
 from openseer_core.queue.group import GroupSpec
@@ -11,17 +11,17 @@ from openseer_core.queue.placement import group_metadata
 from openseer_core.queue.policy import TIERS
 from openseer_core.wire.batches import MAX_GROUP_SIZE
 
-YOUNG_SECONDS = 30.0
-"""So long after its first request does a group without a name take further ones."""
-RECOGNISED_MEMBERS = 256
-"""Most members of a group without a name."""
+JOIN_SECONDS = 30.0
+"""A group without a name takes further requests for so long after its first one."""
+RECOGNISED_REQUESTS = 256
+"""Most requests in a group without a name."""
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._:@-]")
 _MOST_CHARACTERS = 160
 
 
 @dataclass(slots=True, eq=False)
 class LiveGroup:
-    """A group that still takes members. `lone`: its only member so far, which nobody has counted as grouped."""
+    """A group that may still grow. `lone`: it has one request, which is not yet counted as grouped."""
 
     spec: GroupSpec
     born: float
@@ -32,17 +32,17 @@ class LiveGroup:
         """Whether it takes so many more."""
         if self.named:
             return self.spec.size + count <= MAX_GROUP_SIZE
-        return now - self.born <= YOUNG_SECONDS and self.spec.size + count <= RECOGNISED_MEMBERS
+        return now - self.born <= JOIN_SECONDS and self.spec.size + count <= RECOGNISED_REQUESTS
 
 
 @dataclass(slots=True)
 class Names:
-    """Names of a batch's groups: the one that was asked for where it is free, else with a number."""
+    """Names of a batch's groups: the given one where it is free, else with a number."""
 
     taken: set[str] = field(default_factory=set[str])
 
     def fresh(self, asked: str) -> str:
-        """A name of its own."""
+        """A name that is not taken yet."""
         base = _NOT_IN_NAMES.sub("-", asked)[:_MOST_CHARACTERS] if asked else "live"
         if not base[0].isalnum():
             base = f"g{base}"
@@ -55,25 +55,25 @@ class Names:
 
 
 def first_spec(
-    job: JobContext, gid: GroupId, version: str, ordinal: int, members: list[LiveRequest], now: float
+    job: JobContext, gid: GroupId, version: str, ordinal: int, requests: list[LiveRequest], now: float
 ) -> GroupSpec:
-    """A group as it is submitted, with the members that are there. `now`: seconds of the store's clock."""
-    first = members[0]
+    """A group as it is submitted, with its first requests. `now`: seconds of the store's clock."""
+    first = requests[0]
     return job.placement.group(
         gid,
         version,
         ordinal,
         first.prompt,
         first.max_tokens,
-        len(members),
+        len(requests),
         now,
         sampling=first.sampling,
         metadata=group_metadata({}),
         tier=TIERS["normal"],
-        seeds=tuple(member.seed for member in members),
+        seeds=tuple(live_request.seed for live_request in requests),
     )
 
 
-def grown_spec(job: JobContext, spec: GroupSpec, members: list[LiveRequest]) -> GroupSpec:
-    """The group with these members more."""
-    return job.placement.grown(spec, tuple(member.seed for member in members))
+def grown_spec(job: JobContext, spec: GroupSpec, requests: list[LiveRequest]) -> GroupSpec:
+    """The group's spec with these requests added."""
+    return job.placement.grown(spec, tuple(live_request.seed for live_request in requests))

@@ -1,4 +1,4 @@
-"""Live batches of processes that are gone: whoever waited for them has lost the connection, so they are deleted."""
+"""Deletes live batches of processes that are gone: their callers have lost the connection."""
 
 import logging
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from openseer_core.queue.batch import BatchRecord
 log = logging.getLogger(__name__)
 
 ORPHAN_SECONDS = 300.0
-"""A process that has live batches opens a fresh one every minute (live_batch.BATCH_SECONDS); after so long without
-one it is gone, or cut off from the store, and then it tells its callers that their requests are lost."""
+"""A process that has live batches opens a new one every minute (batch.BATCH_SECONDS); after so long without one it is
+gone, or cut off from the store, and then it fails its callers' requests with LostError."""
 
 
 async def delete_orphans(job: JobContext, batches: Sequence[BatchRecord]) -> int:
@@ -24,8 +24,8 @@ async def delete_orphans(job: JobContext, batches: Sequence[BatchRecord]) -> int
     if not owned:
         return 0
     now = await job.store.now()
-    dead = [of for of in owned.values() if now - max(one.opened_at for one in of) > ORPHAN_SECONDS]
-    for record in (one for of in dead for one in of):
+    dead = [of for of in owned.values() if now - max(record.opened_at for record in of) > ORPHAN_SECONDS]
+    for record in (record for of in dead for record in of):
         log.info("batch %s is of an api process that is gone", record.number)
         await job.store.forget(record.number)
     return sum(map(len, dead))

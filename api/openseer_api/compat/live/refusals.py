@@ -22,19 +22,19 @@ _TYPES = {
     429: "rate_limit_error",
 }
 MOST_WRONG = 5
-"""Wrong fields that one answer names."""
+"""Most wrong fields that one error names."""
 GONE = 499
-"""The status that nobody reads any more: the client has hung up."""
+"""The status for a client that has closed the connection; nobody reads it."""
 
 
 class LostError(OpenseerError):
-    """A response that lost its workers too often, or its batch: never an empty sample."""
+    """A response lost its workers too often, or its batch; it is never reported as an empty sample."""
 
     retryable = True
 
 
 class GoneError(OpenseerError):
-    """The client has hung up; its requests are cancelled."""
+    """The client has closed the connection; its requests are cancelled."""
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -49,7 +49,7 @@ class ProtocolRoute(APIRoute):
     """A route whose errors, those of its dependencies included, have that shape."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler with its errors answered."""
+        """The handler, with errors as responses."""
         handle = super().get_route_handler()
 
         async def answered(request: Request) -> Response:
@@ -68,7 +68,7 @@ class ProtocolRoute(APIRoute):
 
 
 def _wrong(error: RequestValidationError) -> str:
-    found = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+    found = [f"{'.'.join(map(str, entry['loc'][1:]))}: {entry['msg']}" for entry in error.errors()]
     return "; ".join(found[:MOST_WRONG])
 
 

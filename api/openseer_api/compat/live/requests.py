@@ -1,7 +1,7 @@
-"""The live side of a job: what requests of the compatible routes wait in, and the one task that queues them.
+"""The live requests of a job: those of the compatible routes that wait, and the one task that queues them.
 
-A request becomes a member of a group in a live batch, in pieces as they come: while one write is under way the next
-members gather, so a burst of requests is one write. Whoever waits is told by the task that reads the batch.
+A live request joins a group in a live batch. While one write is in progress the next live requests gather, so a burst
+of them is one write. The task that reads the batch resolves each when its result arrives.
 """
 
 import asyncio
@@ -11,8 +11,8 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from openseer_api.compat.live.batch import LiveBatch, alike
-from openseer_api.compat.live.members import LiveRequest, tell
+from openseer_api.compat.live.batch import LiveBatch, by_group
+from openseer_api.compat.live.live_request import LiveRequest, resolve
 from openseer_api.http.problems import BusyProblem
 from openseer_api.job.context import JobContext
 from openseer_core.errors import OpenseerError
@@ -27,17 +27,17 @@ log = logging.getLogger(__name__)
 LIVE = "live"
 """The key in a batch's metadata that tells whose live batch it is."""
 ROUND_SECONDS = 0.25
-"""Between two looks at held members and at batches that may be closed."""
+"""Between two rounds, which queue what waits and close batches that are done."""
 LOAD_SECONDS = 0.25
-"""How old what is known of the queue's length may be."""
+"""How old the known length of the queue may be."""
 
 _LIVES: "dict[JobContext, Live]" = {}
 
 
 class Live:
-    """Members that wait, batches that carry them, and members by the names that an abort may use.
+    """Live requests that wait, the live batches, and `calls`: live requests by the names that an abort may use.
 
-    `transfer`: what has been said so far of a transfer of weights, which is published when it is finished.
+    `transfer`: what calls have given so far of a transfer of weights, which is published when it is finished.
     """
 
     def __init__(self, job: JobContext) -> None:
@@ -53,74 +53,81 @@ class Live:
 
     # ---- for the routes
 
-    def ask(self, members: list[LiveRequest], named: Mapping[str, list[LiveRequest]]) -> None:
-        """Takes members in; each one's `ended` tells how it ended. `named`: those that an abort of that name ends."""
-        self._job.counts["compatible_requests"] += len(members)
+    def submit(self, requests: list[LiveRequest], named: Mapping[str, list[LiveRequest]]) -> None:
+        """Takes live requests in; their `ended` is set when they end. `named`: those that an abort by name ends."""
+        self._job.counts["compatible_requests"] += len(requests)
         for name, of in named.items():
             self.calls.setdefault(name, []).extend(of)
-        self._pending += members
+        self._pending += requests
         self._wake.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._serve())
 
     def forget(self, named: Mapping[str, list[LiveRequest]]) -> None:
-        """The call is answered; an abort no longer finds it."""
-        for name, members in named.items():
-            gone = set(map(id, members))
-            left = [member for member in self.calls.get(name, ()) if id(member) not in gone]
+        """The call is answered: an abort no longer finds its live requests."""
+        for name, requests in named.items():
+            gone = set(map(id, requests))
+            left = [live_request for live_request in self.calls.get(name, ()) if id(live_request) not in gone]
             if left:
                 self.calls[name] = left
             else:
                 self.calls.pop(name, None)
 
-    async def drop(self, members: Sequence[LiveRequest]) -> int:
-        """Ends members that have not ended, partial tokens kept. Returns how many."""
+    async def cancel(self, requests: Sequence[LiveRequest]) -> int:
+        """Ends live requests that have not ended, with their partial tokens. Returns how many."""
         count = 0
-        for member in members:
-            if member.dropped or (member.ended.done() and not member.ended.cancelled()):
+        for live_request in requests:
+            if live_request.cancelled or (live_request.ended.done() and not live_request.ended.cancelled()):
                 continue
-            member.dropped, count = True, count + 1
-            if member in self._pending:
-                self._pending.remove(member)
-                tell(member, None)
-            elif member.request is not None:
-                await self._job.store.end_groups([member.request.group], Event.CANCEL, member.request.index)
+            live_request.cancelled, count = True, count + 1
+            if live_request in self._pending:
+                self._pending.remove(live_request)
+                resolve(live_request, None)
+            elif live_request.request_id is not None:
+                await self._job.store.end_groups(
+                    [live_request.request_id.group], Event.CANCEL, live_request.request_id.index
+                )
         return count
 
-    async def drop_named(self, names: Iterable[str]) -> int:
-        """Ends the members of these calls; unknown names are skipped."""
-        return await self.drop([member for name in names for member in self.calls.get(name, ())])
+    async def cancel_named(self, names: Iterable[str]) -> int:
+        """Ends the live requests of these calls; unknown names are skipped."""
+        return await self.cancel([live_request for name in names for live_request in self.calls.get(name, ())])
 
-    async def drop_all(self) -> int:
+    async def cancel_all(self) -> int:
         """Ends everything that came through the compatible routes, also by other processes."""
-        unqueued = {id(one): one for of in self.calls.values() for one in of if one.request is None}
-        count = await self.drop([*unqueued.values()])
+        unqueued = {
+            id(live_request): live_request
+            for of in self.calls.values()
+            for live_request in of
+            if live_request.request_id is None
+        }
+        count = await self.cancel([*unqueued.values()])
         for record in await self.records():
             count += await self._job.store.end(record.number, Event.CANCEL)
         return count
 
     async def records(self) -> list[BatchRecord]:
         """Live batches of all processes that serve this job."""
-        return [one for one in await self._job.store.batches() if owner(self._job, one)]
+        return [record for record in await self._job.store.batches() if owner(self._job, record)]
 
     async def unfinished(self) -> int:
         """Requests in them that have not ended."""
-        return sum(one.progress.requests - one.progress.closed for one in await self.records())
+        return sum(record.progress.requests - record.progress.closed for record in await self.records())
 
     async def close(self) -> None:
-        """Lets go of everything; whoever waits is told so."""
+        """Stops the task, resolves what is not queued with None, and closes all live batches."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for member in self._pending:
-            tell(member, None)
+        for live_request in self._pending:
+            resolve(live_request, None)
         self._pending.clear()
         for batch in self._batches:
             await batch.close()
         self._batches.clear()
 
     async def check_room(self, count: int) -> None:
-        """Raises BusyProblem while so many more may not wait."""
+        """Raises BusyProblem when `count` more requests would exceed the limit of the queue."""
         now = time.monotonic()
         if now - self._load[0] > LOAD_SECONDS:
             load = await self._job.store.load()
@@ -132,7 +139,7 @@ class Live:
     # ---- the task that queues
 
     async def _serve(self) -> None:
-        """Until nobody waits and every live batch is gone."""
+        """Runs until nothing waits and every live batch is gone."""
         while self._pending or self._batches:
             self._wake.clear()
             try:
@@ -143,63 +150,65 @@ class Live:
                 await _wait(self._wake, ROUND_SECONDS)
 
     async def _round(self) -> None:
-        orders = (await self._job.glance(fresh=bool(self._pending))).orders
-        if self._pending and admits(orders):
-            members, self._pending = self._pending, []
+        fleet_spec = (await self._job.glance(fresh=bool(self._pending))).fleet_spec
+        if self._pending and admits(fleet_spec):
+            requests, self._pending = self._pending, []
             try:
-                await self._place(members, orders)
+                await self._queue(requests, fleet_spec)
             except OpenseerError as error:
-                for member in members:
-                    tell(member, error)
+                for live_request in requests:
+                    resolve(live_request, error)
         for batch in self._batches:
-            await batch.tend(orders.version)
+            await batch.maintain(fleet_spec.version)
         self._batches = [batch for batch in self._batches if not batch.gone]
 
-    async def _place(self, members: list[LiveRequest], orders: FleetSpec) -> None:
+    async def _queue(self, requests: list[LiveRequest], fleet_spec: FleetSpec) -> None:
         places: dict[int, tuple[LiveBatch, list[list[LiveRequest]]]] = {}
-        for together in alike(members):
-            batch = self._joined(together, orders) or await self._current(orders)
-            places.setdefault(batch.number, (batch, []))[1].append(together)
+        for group in by_group(requests):
+            batch = self._joined(group, fleet_spec) or await self._current(fleet_spec)
+            places.setdefault(batch.number, (batch, []))[1].append(group)
         for batch, groups in places.values():
             await batch.put(groups)
-        # New weights may have come just before: then these go on with them, like all that was queued earlier.
+        # New weights may have been committed meanwhile: then these requests continue with them, as earlier ones do.
         after = await self._job.store.fleet_spec()
-        if after.version != orders.version:
+        if after.version != fleet_spec.version:
             for batch, _ in places.values():
                 await self._job.store.change_version(batch.number, after.version)
 
-    def _joined(self, members: list[LiveRequest], orders: FleetSpec) -> LiveBatch | None:
-        """The batch that has their group."""
-        fit = (one for one in self._batches if one.version == orders.version and not (one.sealed or one.gone))
-        return next((one for one in fit if one.group_for(members) is not None), None)
+    def _joined(self, requests: list[LiveRequest], fleet_spec: FleetSpec) -> LiveBatch | None:
+        """The batch that has a group for these live requests."""
+        fit = (
+            batch for batch in self._batches if batch.version == fleet_spec.version and not (batch.sealed or batch.gone)
+        )
+        return next((batch for batch in fit if batch.group_for(requests) is not None), None)
 
-    async def _current(self, orders: FleetSpec) -> LiveBatch:
+    async def _current(self, fleet_spec: FleetSpec) -> LiveBatch:
         """The batch that takes new groups of the fleet's version."""
         for batch in self._batches:
-            await batch.tend(orders.version)
+            await batch.maintain(fleet_spec.version)
             if batch.retired is None and not batch.gone:
                 return batch
-        spec = BatchSpec(weights_version=orders.version, metadata={LIVE: self.boot})
-        record, _ = await self._job.store.open_batch(OpenBatch(orders.version, spec.model_dump_json()))
-        batch = LiveBatch(self._job, record.number, orders.version)
+        spec = BatchSpec(weights_version=fleet_spec.version, metadata={LIVE: self.boot})
+        record, _ = await self._job.store.open_batch(OpenBatch(fleet_spec.version, spec.model_dump_json()))
+        batch = LiveBatch(self._job, record.number, fleet_spec.version)
         self._batches.append(batch)
         return batch
 
 
-def admits(orders: FleetSpec) -> bool:
-    """Whether requests are queued now. While the fleet drains for new weights it would never be done otherwise."""
-    ongoing = orders.active_transaction
-    drains = ongoing is not None and ongoing.publish.mode == "drain" and ongoing.phase != "prefetch"
-    return not (orders.held or drains) and takes_groups(orders, orders.version)
+def admits(fleet_spec: FleetSpec) -> bool:
+    """Whether requests are queued now. Not while the fleet drains for new weights: it would never become empty."""
+    transaction = fleet_spec.active_transaction
+    drains = transaction is not None and transaction.publish.mode == "drain" and transaction.phase != "prefetch"
+    return not (fleet_spec.held or drains) and takes_groups(fleet_spec, fleet_spec.version)
 
 
 def owner(job: JobContext, record: BatchRecord) -> str:
-    """Whose live batch it is; "" for a trainer's own."""
+    """The boot id of the process that owns a live batch; "" for a trainer's own batch."""
     return str(job.spec_of(record).metadata.get(LIVE, ""))
 
 
 def live_of(job: JobContext) -> Live:
-    """The job's live side in this process."""
+    """The job's live requests in this process."""
     live = _LIVES.get(job)
     if live is None:
         live = _LIVES[job] = Live(job)
@@ -208,7 +217,7 @@ def live_of(job: JobContext) -> Live:
 
 
 def boot_of(job: JobContext) -> str:
-    """Which live batches are this process's; "" while no compatible route was called."""
+    """The boot id in this process's live batches; "" while no compatible route was called."""
     return _LIVES[job].boot if job in _LIVES else ""
 
 

@@ -1,4 +1,4 @@
-"""Sampling parameters of the protocols, in openseer's own; what cannot be continued in another worker is refused."""
+"""Sampling parameters of the protocols as openseer's own; what cannot be continued on another worker is refused."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,11 +31,11 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "prompt_logprobs": ((), "log-probabilities are recorded of responses only"),
     "truncate_prompt_tokens": ((), "prompts are taken as they are"),
 }
-"""Parameters with the values that mean nothing, which pass, and why any other is refused."""
+"""Parameters with their neutral values, which pass, and why any other value is refused."""
 
 
-class Drawing(BaseModel):
-    """How tokens are drawn, by the names of OpenAI, vLLM and SGLang. Unset ones are the job's own."""
+class SamplingFields(BaseModel):
+    """Sampling parameters by the names of OpenAI, vLLM and SGLang. Unset ones are the job's own."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -81,7 +81,7 @@ class Drawing(BaseModel):
         return self.n or 1
 
     @property
-    def noise(self) -> int | None:
+    def effective_seed(self) -> int | None:
         """The seed, in the range that openseer takes."""
         seed = self.seed if self.seed is not None else self.sampling_seed
         return None if seed is None else seed % (INT53_MAX + 1)
@@ -92,28 +92,28 @@ class Drawing(BaseModel):
         return self.include_stop_str_in_output or self.no_stop_trim
 
 
-_FIELDS: dict[str, Callable[[Drawing], Any]] = {
-    "temperature": lambda one: one.temperature,
-    "top_p": lambda one: one.top_p,
-    "top_k": lambda one: None if one.top_k is None else max(0, one.top_k),
-    "min_p": lambda one: one.min_p,
-    "max_tokens": lambda one: _first(one.max_completion_tokens, one.max_tokens, one.max_new_tokens),
-    "min_tokens": lambda one: _first(one.min_tokens, one.min_new_tokens),
-    "stop": lambda one: (one.stop,) if isinstance(one.stop, str) else tuple(one.stop or ()) or None,
-    "stop_token_ids": lambda one: tuple(one.stop_token_ids or ()) or None,
-    "ignore_eos": lambda one: one.ignore_eos,
+_FIELDS: dict[str, Callable[[SamplingFields], Any]] = {
+    "temperature": lambda fields: fields.temperature,
+    "top_p": lambda fields: fields.top_p,
+    "top_k": lambda fields: None if fields.top_k is None else max(0, fields.top_k),
+    "min_p": lambda fields: fields.min_p,
+    "max_tokens": lambda fields: _first(fields.max_completion_tokens, fields.max_tokens, fields.max_new_tokens),
+    "min_tokens": lambda fields: _first(fields.min_tokens, fields.min_new_tokens),
+    "stop": lambda fields: (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ()) or None,
+    "stop_token_ids": lambda fields: tuple(fields.stop_token_ids or ()) or None,
+    "ignore_eos": lambda fields: fields.ignore_eos,
 }
 
 
-def sampling_of(own: Sampling, drawing: Drawing, *, logprobs: bool) -> Sampling:
-    """The job's own parameters with those of a request over them; without a seed, which belongs to a response.
+def sampling_of(own: Sampling, fields: SamplingFields, *, logprobs: bool) -> Sampling:
+    """The job's own parameters, overridden by those of a request; without a seed, which belongs to a response.
 
     `logprobs`: the request wants them. Raises InputError for what is refused or out of range.
     """
-    refuse(drawing)
+    refuse(fields)
     if logprobs and own.logprobs == "none":
         raise InputError("logprobs: this job records none; set spec.sampling.logprobs")
-    given = {name: value for name, read in _FIELDS.items() if (value := read(drawing)) is not None}
+    given = {name: value for name, read in _FIELDS.items() if (value := read(fields)) is not None}
     try:
         return Sampling.model_validate(own.model_dump() | given | {"seed": None})
     except ValidationError as error:
@@ -121,10 +121,10 @@ def sampling_of(own: Sampling, drawing: Drawing, *, logprobs: bool) -> Sampling:
         raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def refuse(drawing: Drawing) -> None:
-    """Raises InputError for a parameter that openseer does not take, unless its value means nothing."""
+def refuse(fields: SamplingFields) -> None:
+    """Raises InputError for a parameter that openseer does not accept, unless its value is neutral."""
     for name, (neutral, why) in REFUSED.items():
-        value = getattr(drawing, name)
+        value = getattr(fields, name)
         if value is not None and value not in neutral:
             raise InputError(f"{name}: found {value!r}, which openseer refuses: {why}")
 

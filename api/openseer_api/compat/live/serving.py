@@ -1,4 +1,4 @@
-"""What every route that generates does: take a call in, wait for its responses or stream them, let go of it."""
+"""What every generating route does: check a call, submit its live requests, wait for the responses or stream them."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
@@ -10,10 +10,10 @@ import msgspec
 from fastapi import Request
 from fastapi import Response as HTTPResponse
 
-from openseer_api.compat.live.members import FinishedResponse, LiveRequest, response_of
+from openseer_api.compat.live.live_request import FinishedResponse, LiveRequest, response_of
 from openseer_api.compat.live.refusals import GoneError
 from openseer_api.compat.live.requests import Live, live_of
-from openseer_api.compat.live.sampling import Drawing, sampling_of
+from openseer_api.compat.live.sampling import SamplingFields, sampling_of
 from openseer_api.job.context import JobContext
 from openseer_api.job.sampling import check_min_p
 from openseer_core.errors import InputError, ModelError
@@ -24,9 +24,9 @@ from openseer_core.wire.batches import MAX_PROMPT_TOKENS
 from openseer_text.rendering import Rendered, TextCodec, misfit
 
 STREAM_SECONDS = 0.1
-"""So often does a stream look for new tokens; they come at the workers' checkpoints."""
-MOST_MEMBERS = 4096
-"""Responses of one call."""
+"""How often a stream reads new tokens; they arrive at the workers' checkpoints."""
+MOST_REQUESTS = 4096
+"""Most responses of one call."""
 GROUP_HEADER = "X-Openseer-Group"
 encode = msgspec.json.Encoder().encode
 
@@ -36,11 +36,11 @@ Prompt = list[int] | str | list[dict[str, str]]
 
 @dataclass(slots=True)
 class CompletionCall:
-    """One HTTP request. `members`: in the order of its prompts, `drawing.count` of each. `named`: by the names that an
-    abort may use."""
+    """One HTTP call. `requests`: in the order of its prompts, `sampling_fields.count` of each. `named`: by the names
+    that an abort may use."""
 
-    drawing: Drawing
-    members: list[LiveRequest]
+    sampling_fields: SamplingFields
+    requests: list[LiveRequest]
     prompts: list[list[int]]
     named: dict[str, list[LiveRequest]]
     codec: TextCodec | None
@@ -52,7 +52,7 @@ class CompletionCall:
 
     def prompt_of(self, index: int) -> list[int]:
         """The prompt of one of its responses."""
-        return self.prompts[index // self.drawing.count]
+        return self.prompts[index // self.sampling_fields.count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +70,24 @@ async def open_call(
     job: JobContext,
     request: Request,
     prompts: Sequence[Prompt],
-    drawing: Drawing,
+    sampling_fields: SamplingFields,
     *,
     group: str | None = None,
     names: Iterable[str] = (),
     logprobs: bool = False,
 ) -> CompletionCall:
     """A call, checked and rendered; nothing is queued yet. Raises InputError, BusyProblem."""
-    if not 0 < len(prompts) * drawing.count <= MOST_MEMBERS:
-        raise InputError(f"found {len(prompts)} prompts of {drawing.count} responses, allowed: 1 to {MOST_MEMBERS}")
-    await live_of(job).check_room(len(prompts) * drawing.count)
-    sampling = sampling_of(job.job.spec.sampling, drawing, logprobs=logprobs)
+    if not 0 < len(prompts) * sampling_fields.count <= MOST_REQUESTS:
+        raise InputError(
+            f"found {len(prompts)} prompts of {sampling_fields.count} responses, allowed: 1 to {MOST_REQUESTS}"
+        )
+    await live_of(job).check_room(len(prompts) * sampling_fields.count)
+    sampling = sampling_of(job.job.spec.sampling, sampling_fields, logprobs=logprobs)
     await check_min_p(job, sampling, "min_p")
     codec = await _codec(job, prompts)
     name = group or request.headers.get(GROUP_HEADER, "")
     loop, dumped = asyncio.get_running_loop(), dump_sampling(sampling)
-    members: list[LiveRequest] = []
+    requests: list[LiveRequest] = []
     rendered: list[list[int]] = []
     for prompt in prompts:
         ids = _render(prompt, codec)
@@ -93,19 +95,30 @@ async def open_call(
         if problem:
             raise InputError(problem)
         rendered.append(ids)
-        told, packed, noise = bool(name) or drawing.count > 1, pack_tokens(ids), drawing.noise
-        for number in range(drawing.count):
-            seed = None if noise is None else noise + number
-            members.append(
+        explicit, packed, base_seed = (
+            bool(name) or sampling_fields.count > 1,
+            pack_tokens(ids),
+            sampling_fields.effective_seed,
+        )
+        for number in range(sampling_fields.count):
+            seed = None if base_seed is None else base_seed + number
+            requests.append(
                 LiveRequest(
-                    packed, dumped, sampling.max_tokens, seed, name, told, drawing.keeps_stop, loop.create_future()
+                    packed,
+                    dumped,
+                    sampling.max_tokens,
+                    seed,
+                    name,
+                    explicit,
+                    sampling_fields.keeps_stop,
+                    loop.create_future(),
                 )
             )
-    return CompletionCall(drawing, members, rendered, dict.fromkeys(names, members), codec)
+    return CompletionCall(sampling_fields, requests, rendered, dict.fromkeys(names, requests), codec)
 
 
 async def _codec(job: JobContext, prompts: Sequence[Prompt]) -> TextCodec | None:
-    """The tokenizer: needed for text, welcome for token ids. Raises ModelError."""
+    """The tokenizer: required for text, optional for token ids. Raises ModelError."""
     try:
         return await job.codec()
     except ModelError:
@@ -130,9 +143,9 @@ def _render(prompt: Prompt, codec: TextCodec | None) -> list[int]:
 
 async def responses(job: JobContext, request: Request, call: CompletionCall) -> list[FinishedResponse]:
     """All responses of a call. Raises GoneError when the client hangs up; LostError."""
-    async with _running(job, call):
-        gone = asyncio.create_task(_hung_up(request))
-        ended = asyncio.ensure_future(asyncio.wait([member.ended for member in call.members]))
+    async with _submitted(job, call):
+        gone = asyncio.create_task(_until_disconnected(request))
+        ended = asyncio.ensure_future(asyncio.wait([live_request.ended for live_request in call.requests]))
         try:
             await asyncio.wait((gone, ended), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
@@ -140,43 +153,48 @@ async def responses(job: JobContext, request: Request, call: CompletionCall) -> 
         finally:
             gone.cancel()
             ended.cancel()
-    return [response_of(one.ended.result(), call.codec, keeps_stop=one.keeps_stop) for one in call.members]
+    return [
+        response_of(live_request.ended.result(), call.codec, keeps_stop=live_request.keeps_stop)
+        for live_request in call.requests
+    ]
 
 
 async def pieces(job: JobContext, call: CompletionCall) -> AsyncIterator[Piece]:
-    """The responses of a call as they grow. Closing it cancels what has not ended. Raises LostError."""
-    async with _running(job, call):
-        streams = [_Stream(job, call, index) for index in range(len(call.members))]
+    """The responses of a call as they grow. Closing the iterator cancels what has not ended. Raises LostError."""
+    async with _submitted(job, call):
+        streams = [_Stream(job, call, index) for index in range(len(call.requests))]
         while streams:
-            await asyncio.wait([one.ended for one in streams], timeout=STREAM_SECONDS, return_when="FIRST_COMPLETED")
-            for one in list(streams):
-                piece = await one.look()
+            await asyncio.wait(
+                [stream.ended for stream in streams], timeout=STREAM_SECONDS, return_when="FIRST_COMPLETED"
+            )
+            for stream in list(streams):
+                piece = await stream.next_piece()
                 if piece is not None:
                     yield piece
                     if piece.end is not None:
-                        streams.remove(one)
+                        streams.remove(stream)
 
 
 class _Stream:
     """How much of one response has been sent."""
 
     def __init__(self, job: JobContext, call: CompletionCall, index: int) -> None:
-        member = call.members[index]
-        self.ended = member.ended
-        self._job, self._call, self._index, self._member = job, call, index, member
+        live_request = call.requests[index]
+        self.ended = live_request.ended
+        self._job, self._call, self._index, self._request = job, call, index, live_request
         self._sent = self._characters = 0
         # A stop string is cut from the text, so its first characters are held back.
-        longest = max(map(len, parse_sampling(member.sampling).stop), default=1)
-        self._held = 0 if member.keeps_stop else longest - 1
+        longest = max(map(len, parse_sampling(live_request.sampling).stop), default=1)
+        self._withheld = 0 if live_request.keeps_stop else longest - 1
 
-    async def look(self) -> Piece | None:
+    async def next_piece(self) -> Piece | None:
         if self.ended.done():
-            end = response_of(self.ended.result(), self._call.codec, keeps_stop=self._member.keeps_stop)
+            end = response_of(self.ended.result(), self._call.codec, keeps_stop=self._request.keeps_stop)
             return self._piece(end.tokens, end.logprobs, end.text, end)
-        if self._member.request is None:
+        if self._request.request_id is None:
             return None
         try:
-            record = await self._job.store.record(self._member.request)
+            record = await self._job.store.record(self._request.request_id)
         except KeyError:
             return None  # it is being queued just now
         tokens = unpack_tokens(record.tokens)
@@ -190,7 +208,7 @@ class _Stream:
         if codec is None or codec.read is None:
             return ""
         text = codec.read(tokens).rstrip("\ufffd")
-        return text[: len(text) - self._held] if self._held else text
+        return text[: len(text) - self._withheld] if self._withheld else text
 
     def _piece(self, tokens: list[int], logprobs: list[float], text: str, end: FinishedResponse | None) -> Piece:
         start, begin = self._sent, self._characters
@@ -199,23 +217,23 @@ class _Stream:
 
 
 def answer(content: Any) -> HTTPResponse:
-    """A whole answer; there are many, and long ones."""
+    """A JSON response, encoded by msgspec: there are many, and long ones."""
     return HTTPResponse(encode(content), media_type="application/json")
 
 
 @asynccontextmanager
-async def _running(job: JobContext, call: CompletionCall) -> AsyncGenerator[Live]:
-    """The call is known to aborts meanwhile; what has not ended afterwards is cancelled."""
+async def _submitted(job: JobContext, call: CompletionCall) -> AsyncGenerator[Live]:
+    """Submits the call's live requests, which aborts find meanwhile; cancels those that have not ended at exit."""
     live = live_of(job)
-    live.ask(call.members, call.named)
+    live.submit(call.requests, call.named)
     try:
         yield live
     finally:
         live.forget(call.named)
-        await asyncio.shield(live.drop(call.members))
+        await asyncio.shield(live.cancel(call.requests))
 
 
-async def _hung_up(request: Request) -> None:
+async def _until_disconnected(request: Request) -> None:
     """Returns when the client closes the connection; the body has been read by then."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

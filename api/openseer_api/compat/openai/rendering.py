@@ -4,13 +4,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from openseer_api.compat.live.members import FinishedResponse
+from openseer_api.compat.live.live_request import FinishedResponse
 from openseer_api.compat.live.serving import CompletionCall, Piece
 from openseer_api.compat.openai.wire import ChatRequest, CompletionRequest, OpenAIRequest
 
 
 def envelope(key: str, kind: str, model: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
-    """What every answer has around its choices."""
+    """The fields of every response around its choices."""
     return {"id": key, "object": kind, "created": int(time.time()), "model": model, "choices": choices}
 
 
@@ -104,7 +104,7 @@ def contents(
         {"token": word, "logprob": value, "bytes": list(word.encode())}
         for word, value in zip(words, logprobs, strict=False)
     ]
-    return {"content": [one | {"top_logprobs": [dict(one)] if top else []} for one in content]}
+    return {"content": [entry | {"top_logprobs": [dict(entry)] if top else []} for entry in content]}
 
 
 def token_words(tokens: Sequence[int], call: CompletionCall, *, ids: bool) -> list[str]:

@@ -44,8 +44,8 @@ async def completions(body: CompletionRequest, request: Request, job: Job) -> Re
     if body.stream:
         return _streamed(job, call, body, (key, "text_completion", _model(job, body)), choice)
     found = await responses(job, request, call)
-    choices = [rendering.completion_choice(index, one, body, call) for index, one in enumerate(found)]
-    tokens = sum(len(one.tokens) for one in found)
+    choices = [rendering.completion_choice(index, response, body, call) for index, response in enumerate(found)]
+    tokens = sum(len(response.tokens) for response in found)
     whole = rendering.envelope(key, "text_completion", _model(job, body), choices)
     return answer(whole | {"usage": rendering.usage(call, tokens)})
 
@@ -68,8 +68,8 @@ async def chat(body: ChatRequest, request: Request, job: Job) -> Response:
     if body.stream:
         return _streamed(job, call, body, (key, "chat.completion.chunk", _model(job, body)), choice)
     found = await responses(job, request, call)
-    choices = [rendering.chat_choice(index, one, body, call) for index, one in enumerate(found)]
-    tokens = sum(len(one.tokens) for one in found)
+    choices = [rendering.chat_choice(index, response, body, call) for index, response in enumerate(found)]
+    tokens = sum(len(response.tokens) for response in found)
     whole = rendering.envelope(key, "chat.completion", _model(job, body), choices)
     prompt = {"prompt_token_ids": call.prompts[0]} if body.return_token_ids else {}
     return answer(whole | prompt | {"usage": rendering.usage(call, tokens)})
@@ -92,7 +92,7 @@ async def _events(
     head: tuple[str, str, str],
     choice: Callable[[Piece], Any],
 ) -> AsyncIterator[bytes]:
-    """Chunks as server-sent events; an error in the middle is an event too, for the status has been sent."""
+    """Chunks as server-sent events; a later error is an event too, since the status has been sent."""
     tokens = 0
     try:
         async for piece in pieces(job, call):
@@ -119,7 +119,7 @@ def _key(kind: str, body: OpenAIRequest, request: Request) -> str:
 
 def _given(body: OpenAIRequest, request: Request) -> list[str]:
     """The id that the caller gave its request."""
-    return [one for one in (body.request_id, request.headers.get("X-Request-Id")) if one]
+    return [response for response in (body.request_id, request.headers.get("X-Request-Id")) if response]
 
 
 def _model(job: JobContext, body: OpenAIRequest) -> str:

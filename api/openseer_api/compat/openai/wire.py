@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from openseer_api.compat.live.sampling import Drawing
+from openseer_api.compat.live.sampling import SamplingFields
 
 
 class StreamOptions(BaseModel):
@@ -15,7 +15,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class OpenAIRequest(Drawing):
+class OpenAIRequest(SamplingFields):
     """What completions and chat completions share."""
 
     model: str | None = None
@@ -66,14 +66,14 @@ class CompletionRequest(OpenAIRequest):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """One by one."""
+        """A list with one entry a prompt."""
         prompt = self.prompt
         if isinstance(prompt, str):
             return [prompt]
         ids = [token for token in prompt if isinstance(token, int)]
         if ids:
             return [ids]
-        return [one for one in prompt if not isinstance(one, int)]
+        return [entry for entry in prompt if not isinstance(entry, int)]
 
 
 class ChatPart(BaseModel):
@@ -119,4 +119,4 @@ class ChatRequest(OpenAIRequest):
     @property
     def rendered(self) -> list[dict[str, str]]:
         """Messages as the template gets them."""
-        return [{"role": one.role, "content": one.text} for one in self.messages]
+        return [{"role": message.role, "content": message.text} for message in self.messages]

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi import Response as HTTPResponse
 from fastapi.responses import StreamingResponse
 
-from openseer_api.compat.live.members import FinishedResponse
+from openseer_api.compat.live.live_request import FinishedResponse
 from openseer_api.compat.live.refusals import ProtocolRoute, status_of
 from openseer_api.compat.live.requests import live_of
 from openseer_api.compat.live.serving import CompletionCall, Piece, answer, open_call, pieces, responses
@@ -35,54 +35,57 @@ async def generate(body: SglangGenerateRequest, request: Request, job: Job) -> H
             raise InputError("stream: one prompt a call")
         return StreamingResponse(_events(job, calls[0], body, rids[0]), media_type=SSE, headers=STREAM_HEADERS)
     found = await _all(job, request, calls)
-    version = (await job.glance()).orders.version
+    version = (await job.glance()).fleet_spec.version
     answers = [
-        _answer(one, rid, call, body, version) for call, rid, of in zip(calls, rids, found, strict=True) for one in of
+        _answer(response, rid, call, body, version)
+        for call, rid, of in zip(calls, rids, found, strict=True)
+        for response in of
     ]
     return answer(answers if body.is_batch or len(answers) > 1 else answers[0])
 
 
 async def _all(job: JobContext, request: Request, calls: Sequence[CompletionCall]) -> list[list[FinishedResponse]]:
-    """Prompts of one call are awaited as one, so that a client that hangs up ends all."""
+    """Awaits the prompts of one call together, so that a client that disconnects cancels all."""
     if len(calls) == 1:
         return [await responses(job, request, calls[0])]
     joined = CompletionCall(
-        calls[0].drawing,
-        [member for call in calls for member in call.members],
+        calls[0].sampling_fields,
+        [live_request for call in calls for live_request in call.requests],
         [call.prompts[0] for call in calls],
         {name: of for call in calls for name, of in call.named.items()},
         calls[0].codec,
     )
     found = iter(await responses(job, request, joined))
-    return [[next(found) for _ in call.members] for call in calls]
+    return [[next(found) for _ in call.requests] for call in calls]
 
 
 def _answer(
-    one: FinishedResponse, rid: str, call: CompletionCall, body: SglangGenerateRequest, version: str
+    response: FinishedResponse, rid: str, call: CompletionCall, body: SglangGenerateRequest, version: str
 ) -> dict[str, Any]:
     meta: dict[str, Any] = {
         "id": rid,
-        "finish_reason": finish_of(one),
+        "finish_reason": finish_of(response),
         "prompt_tokens": call.prompt_tokens,
-        "completion_tokens": len(one.tokens),
+        "completion_tokens": len(response.tokens),
         "cached_tokens": 0,
-        "weight_version": one.version or version,
-        "weight_versions": one.versions,
+        "weight_version": response.version or version,
+        "weight_versions": response.versions,
     }
     if body.wants_logprobs:
         meta["input_token_logprobs"] = []
         meta["output_token_logprobs"] = [
-            [value, token, _word(token, call, body)] for value, token in zip(one.logprobs, one.tokens, strict=False)
+            [value, token, _word(token, call, body)]
+            for value, token in zip(response.logprobs, response.tokens, strict=False)
         ]
-    return {"text": one.text, "output_ids": one.tokens, "meta_info": meta}
+    return {"text": response.text, "output_ids": response.tokens, "meta_info": meta}
 
 
-def finish_of(one: FinishedResponse) -> dict[str, Any]:
-    """Why it ended, in SGLang's words."""
-    if one.finish == "stop":
-        return {"type": "stop", "matched": one.stop}
-    if one.finish == "length":
-        return {"type": "length", "length": len(one.tokens)}
+def finish_of(response: FinishedResponse) -> dict[str, Any]:
+    """The finish reason as SGLang has it."""
+    if response.finish == "stop":
+        return {"type": "stop", "matched": response.stop}
+    if response.finish == "length":
+        return {"type": "length", "length": len(response.tokens)}
     return {"type": "abort", "message": "Aborted", "status_code": None, "err_type": None}
 
 
@@ -93,15 +96,15 @@ def _word(token: int, call: CompletionCall, body: SglangGenerateRequest) -> str 
 
 async def _events(job: JobContext, call: CompletionCall, body: SglangGenerateRequest, rid: str) -> AsyncIterator[bytes]:
     """As SGLang streams: each event holds the whole response so far."""
-    version = (await job.glance()).orders.version
-    so_far = [FinishedResponse([], [], "", None, "", []) for _ in call.members]
+    version = (await job.glance()).fleet_spec.version
+    so_far = [FinishedResponse([], [], "", None, "", []) for _ in call.requests]
     try:
         async for piece in pieces(job, call):
-            one = so_far[piece.index] = _longer(so_far[piece.index], piece)
-            told = _answer(one, rid, call, body, version)
+            response = so_far[piece.index] = _longer(so_far[piece.index], piece)
+            content = _answer(response, rid, call, body, version)
             if piece.end is None:
-                told["meta_info"]["finish_reason"] = None
-            yield event(told | ({"index": piece.index} if len(so_far) > 1 else {}))
+                content["meta_info"]["finish_reason"] = None
+            yield event(content | ({"index": piece.index} if len(so_far) > 1 else {}))
     except OpenseerError as error:
         yield event({"error": {"message": str(error), "type": "server_error", "code": status_of(error)}})
     yield b"data: [DONE]\n\n"
@@ -120,7 +123,7 @@ async def abort(body: AbortRequest, job: Job) -> HTTPResponse:
     """Ends one request, or all; the calls that wait for them get their partial tokens."""
     live = live_of(job)
     if body.abort_all:
-        await live.drop_all()
+        await live.cancel_all()
     elif body.rid:
-        await live.drop_named([body.rid])
+        await live.cancel_named([body.rid])
     return HTTPResponse(status_code=200)

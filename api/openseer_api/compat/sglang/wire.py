@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from openseer_api.compat.live.sampling import Drawing
+from openseer_api.compat.live.sampling import SamplingFields
 from openseer_core.errors import InputError
 
 REFUSED = (
@@ -18,7 +18,7 @@ REFUSED = (
 _Entry = TypeVar("_Entry")
 
 
-class SglangSamplingParams(Drawing):
+class SglangSamplingParams(SamplingFields):
     """SGLang's sampling parameters."""
 
     custom_params: dict[str, Any] | None = None
@@ -51,19 +51,19 @@ class SglangGenerateRequest(BaseModel):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """One by one. Raises InputError."""
+        """A list with one entry a prompt. Raises InputError."""
         if (self.text is None) == (self.input_ids is None):
             raise InputError("exactly one of text and input_ids is needed")
         if self.input_ids is not None:
-            nested = [one for one in self.input_ids if not isinstance(one, int)]
-            return [*nested] if nested else [[one for one in self.input_ids if isinstance(one, int)]]
+            nested = [prompt for prompt in self.input_ids if not isinstance(prompt, int)]
+            return [*nested] if nested else [[token for token in self.input_ids if isinstance(token, int)]]
         return [self.text] if isinstance(self.text, str) else [*(self.text or [])]
 
     @property
     def is_batch(self) -> bool:
         """Whether the answer is a list."""
         if self.input_ids is not None:
-            return any(not isinstance(one, int) for one in self.input_ids)
+            return any(not isinstance(entry, int) for entry in self.input_ids)
         return isinstance(self.text, list)
 
     def check(self) -> None:
@@ -102,7 +102,7 @@ class SglangGenerateRequest(BaseModel):
         """The group that the caller names, for each prompt. Raises InputError."""
         if isinstance(self.group_id, list):
             return [*_each("group_id", self.group_id, len(params))]
-        named = [(one.custom_params or {}).get("group_id") for one in params]
+        named = [(entry.custom_params or {}).get("group_id") for entry in params]
         return [self.group_id or (None if name is None else str(name)) for name in named]
 
 

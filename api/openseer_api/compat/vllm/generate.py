@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from openseer_api.compat.live import members
+from openseer_api.compat.live.live_request import FinishedResponse
 from openseer_api.compat.live.refusals import ProtocolRoute, status_of
 from openseer_api.compat.live.requests import live_of
-from openseer_api.compat.live.sampling import Drawing
+from openseer_api.compat.live.sampling import SamplingFields
 from openseer_api.compat.live.serving import CompletionCall, Piece, answer, open_call, pieces, responses
 from openseer_api.compat.openai import rendering
 from openseer_api.compat.openai.routes import SSE, STREAM_HEADERS, event
@@ -26,7 +26,7 @@ PREFIX = "generate-tokens-"
 """What vLLM puts before the id that a caller gives its request."""
 
 
-class VllmSamplingParams(Drawing):
+class VllmSamplingParams(SamplingFields):
     """vLLM's SamplingParams, as far as they travel in JSON."""
 
     logprobs: int | None = Field(default=None, ge=0, le=1)
@@ -77,15 +77,15 @@ async def generate(body: VllmGenerateRequest, request: Request, job: Job) -> Res
         return StreamingResponse(_events(job, call, body, key), media_type=SSE, headers=STREAM_HEADERS)
     found = await responses(job, request, call)
     choices = [
-        {"index": index, **_content(one.tokens, one.logprobs, one.text, body, call), **_ending(one)}
-        for index, one in enumerate(found)
+        {"index": index, **_content(response.tokens, response.logprobs, response.text, body, call), **_ending(response)}
+        for index, response in enumerate(found)
     ]
     return answer(
         _envelope(key, body, call, choices)
         | {
             "model": body.model or job.job.spec.model.path,
             "created": int(time.time()),
-            "usage": rendering.usage(call, sum(len(one.tokens) for one in found)),
+            "usage": rendering.usage(call, sum(len(response.tokens) for response in found)),
         }
     )
 
@@ -97,8 +97,8 @@ async def _events(job: JobContext, call: CompletionCall, body: VllmGenerateReque
             tokens += len(piece.tokens)
             yield event(_envelope(key, body, call, [_piece(piece, body, call)]))
     except OpenseerError as error:
-        told = {"message": str(error), "type": "server_error", "param": None, "code": status_of(error)}
-        yield event({"error": told})
+        error_content = {"message": str(error), "type": "server_error", "param": None, "code": status_of(error)}
+        yield event({"error": error_content})
     else:
         if body.stream_options is not None and body.stream_options.include_usage:
             yield event(_envelope(key, body, call, []) | {"usage": rendering.usage(call, tokens)})
@@ -124,7 +124,7 @@ def _content(
     if body.sampling_params.logprobs is not None:
         pairs = zip(tokens, logprobs, strict=False)
         entries = [{"token_id": token, "logprob": value, "rank": None} for token, value in pairs]
-        content["logprobs"] = {"content": [one | {"top_logprobs": [dict(one)]} for one in entries]}
+        content["logprobs"] = {"content": [entry | {"top_logprobs": [dict(entry)]} for entry in entries]}
     if body.output_mode == "text":
         content["text"] = text
         content.pop("logprobs", None)
@@ -133,7 +133,7 @@ def _content(
     return content
 
 
-def _ending(response: members.FinishedResponse) -> dict[str, Any]:
+def _ending(response: FinishedResponse) -> dict[str, Any]:
     return {
         "finish_reason": response.finish,
         "stop_reason": response.stop,
@@ -146,12 +146,12 @@ async def abort_some(body: AbortRequests, job: Job) -> dict[str, Any]:
     """Ends requests by their ids; the calls that wait for them get their partial tokens."""
     if body.request_ids is None:
         raise InputError("request_ids: missing")
-    return {"status": "aborted", "aborted": await live_of(job).drop_named(body.request_ids)}
+    return {"status": "aborted", "aborted": await live_of(job).cancel_named(body.request_ids)}
 
 
 @router.post("/abort_requests")
 async def abort(body: AbortRequests, job: Job) -> dict[str, Any]:
     """The same; without ids all that came through the compatible routes."""
     live = live_of(job)
-    count = await (live.drop_named(body.request_ids) if body.request_ids else live.drop_all())
+    count = await (live.cancel_named(body.request_ids) if body.request_ids else live.cancel_all())
     return {"status": "aborted", "aborted": count}

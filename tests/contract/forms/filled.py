@@ -15,7 +15,8 @@ from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import Canary, Deadlines, Publish, Source
 from openseer_core.wire.batches import BatchSpec, Target
-from openseer_core.worker.heartbeat import Heartbeat, WeightsReport
+from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState
+from openseer_core.worker.metrics import WorkerMetrics
 
 GROUP = GroupId(3, "group-é")
 REQUEST = RequestId(GROUP, 2)
@@ -78,8 +79,8 @@ REPORT = WeightsReport(
     asleep=True,
     seconds={"prefetch": 1.5},
 )
-INFO = Heartbeat("busy", {"slots": 8, "kv_used": 0.25, "device": "cpu"}, REPORT, 2.5, 7.75)
-PLAIN_INFO = Heartbeat("starting")
+INFO = Heartbeat(WorkerState.BUSY, WorkerMetrics({"slots": 8, "kv_used": 0.25, "device": "cpu"}), REPORT, 2.5, 7.75)
+PLAIN_INFO = Heartbeat(WorkerState.STARTING)
 
 CANARY = Canary(token_ids=[1, 2, 3], logprobs=[-0.5, -1.0], tolerance=0.01)
 PUBLISH = Publish(

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis
 
-from tests.contract.recorded import BINARY
+from tests.contract.forms.recorded import BINARY
 
 Json = dict[str, Any]
 RUN_ID = "0" * 40
@@ -43,11 +43,11 @@ def _string(client: Any, key: bytes) -> str:
 
 
 def _list(client: Any, key: bytes) -> list[str]:
-    return [_text(one) for one in client.lrange(key, 0, -1)]
+    return [_text(value) for value in client.lrange(key, 0, -1)]
 
 
 def _set(client: Any, key: bytes) -> list[str]:
-    return sorted(_text(one) for one in client.smembers(key))
+    return sorted(_text(value) for value in client.smembers(key))
 
 
 def _hash(client: Any, key: bytes) -> dict[str, str]:
@@ -80,12 +80,12 @@ def _put(client: Any, key: str, kind: str, value: Any) -> None:
         case "set":
             client.sadd(key, *map(_data, value))
         case "hash":
-            client.hset(key, mapping={_data(field): _data(one) for field, one in value.items()})
+            client.hset(key, mapping={_data(field): _data(item) for field, item in value.items()})
         case "zset":
             client.zadd(key, {_data(member): float(score) for member, score in value})
         case _:
             for entry in value:
-                client.xadd(key, {_data(field): _data(one) for field, one in entry["fields"].items()}, entry["id"])
+                client.xadd(key, {_data(field): _data(item) for field, item in entry["fields"].items()}, entry["id"])
 
 
 def _text(data: bytes) -> str:

@@ -1,24 +1,16 @@
 """How fast the queue is: whole cycles against a real Redis with many requests waiting.
 
-    python benchmarks/queue.py
+    python benchmarks/store_queue.py
 
-A cycle: one request claimed, extended once, completed, its group's place updated. Batched: as a worker does it, each
-call for all the requests it holds. Unbatched: one call per request. Paced: batched, but only as fast as the target,
+A cycle: one request claimed, extended once, completed, its group's position updated. Batched: as a worker does it, each
+call for all the requests it runs. Unbatched: one call per request. Paced: batched, but only as fast as the target,
 which is where `claim_p99_ms` is read; flat out, a claim waits for the other clients' calls (see `ways`).
 """
-
-import sys
-
-# Not this folder: this very file would stand in for the standard library's queue.
-sys.path[:] = [entry for entry in sys.path if entry != __file__.rpartition("/")[0]]
 
 import argparse
 import asyncio
 import json
 import multiprocessing as mp
-import os
-import platform
-import shlex
 import statistics
 import tempfile
 import time
@@ -27,6 +19,8 @@ from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
+
+from support.stamp import Stamp
 
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
@@ -70,21 +64,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=8, help="processes, each a worker")
     parser.add_argument("--requests", type=int, default=100_000, help="that wait in the queue at the start of each way")
-    parser.add_argument("--slots", type=int, default=32, help="requests that a client holds (a job's default)")
+    parser.add_argument("--slots", type=int, default=32, help="requests that a client runs at once (a job's default)")
     parser.add_argument("--seconds", type=float, default=15.0, help="per way")
     parser.add_argument("--quick", action="store_true", help="5 s per way")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
+    stamp = Stamp()
     if options.quick:
         options.seconds = 5.0
-    figures = asyncio.run(measure(options))
-    show(figures)
+    measurements = asyncio.run(measure(options)) | stamp.fields()
+    show(measurements)
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        options.json.write_text(json.dumps(measurements, indent=2) + "\n")
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """All figures, from one server with its append-only file on."""
+    """All measurements, from one server with its append-only file on."""
     with tempfile.TemporaryDirectory() as folder:
         async with EmbeddedRedis(Path(folder) / "store") as url:
             link, store = RedisLink(url, "{benchmark}"), await open_store(url, JOB)
@@ -120,14 +115,11 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         "slots": options.slots,
         "group_size": GROUP_SIZE,
         "prompt_tokens": PROMPT_TOKENS,
-        "machine": f"{os.cpu_count()} × {platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f}",
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "command": shlex.join(["python", "benchmarks/queue.py", *sys.argv[1:]]),
     }
 
 
 async def memory(link: RedisLink) -> int:
-    """Bytes that the server holds."""
+    """Bytes of the server's memory in use."""
     info = (await link.command("INFO", "memory")).decode()
     return int(info.split("used_memory:")[1].split()[0])
 
@@ -174,11 +166,11 @@ async def run_clients(plan: Plan) -> dict[str, float]:
     clients = [context.Process(target=client, args=(plan, n, barrier, queue)) for n in range(plan.clients)]
     for process in clients:
         process.start()
-    answers = [await asyncio.to_thread(queue.get) for _ in clients]
+    reports = [await asyncio.to_thread(queue.get) for _ in clients]
     for process in clients:
         await asyncio.to_thread(process.join)
-    rates = [cycles / seconds for cycles, seconds, _ in answers]
-    claims = sorted(one for _, _, times in answers for one in times)
+    rates = [cycles / seconds for cycles, seconds, _ in reports]
+    claims = sorted(seconds for _, _, times in reports for seconds in times)
     return {
         "cycles_per_second": round(sum(rates), 1),
         "claim_p50_ms": round(1000 * statistics.median(claims), 3),
@@ -217,7 +209,7 @@ class Cycler:
         self._store = store
         self._worker = worker
         self._policy = policy("context-aware")
-        self._ask = ClaimQuery(
+        self._query = ClaimQuery(
             VERSION, (SHARED_LANE,), slots, 10**6, 16, quantum=1024, context_tokens=8192, slack=slots
         )
         self.cycles = 0
@@ -226,7 +218,7 @@ class Cycler:
     async def round(self) -> None:
         """Claim, extend, complete; a finish whose group changed meanwhile is sent again, as a worker does."""
         start = time.perf_counter()
-        claims = await self._store.claim(self._worker, self._ask)
+        claims = await self._store.claim(self._worker, self._query)
         self.claim_seconds.append(time.perf_counter() - start)
         deltas = [Delta(claim.request, claim.fence, 0, *EXTEND) for claim in claims]
         await self._store.extend(self._worker, deltas, [], lease_seconds=10.0, version=VERSION, lanes=(SHARED_LANE,))
@@ -249,14 +241,15 @@ class Cycler:
         return finishes
 
 
-def show(figures: dict[str, Any]) -> None:
+def show(measurements: dict[str, Any]) -> None:
     """The table."""
-    print(f"{figures['clients']} clients, {figures['requests']} requests queued, {figures['slots']} slots each")
+    clients, requests, slots = (measurements[name] for name in ("clients", "requests", "slots"))
+    print(f"{clients} clients, {requests} requests queued, {slots} slots each")
     print(f"{'':12}{'cycles/s':>10}{'claim p50':>12}{'claim p99':>12}")
-    for name, row in figures["ways"].items():
+    for name, row in measurements["ways"].items():
         p50, p99 = row["claim_p50_ms"], row["claim_p99_ms"]
         print(f"{name:12}{row['cycles_per_second']:>10.0f}{p50:>9.2f} ms{p99:>9.2f} ms")
-    print(f"memory: {figures['memory_bytes_per_queued_request']:.0f} bytes per queued request")
+    print(f"memory: {measurements['memory_bytes_per_queued_request']:.0f} bytes per queued request")
     print(f"target: {TARGET_CYCLES_PER_SECOND:.0f} cycles/s, claim p99 {TARGET_CLAIM_P99_MS:.0f} ms at that rate")
 
 

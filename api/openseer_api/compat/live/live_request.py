@@ -1,4 +1,4 @@
-"""One response that a waiting HTTP request wants, and what it is when it has ended."""
+"""A live request: one response that a waiting HTTP call wants, and how it ended."""
 
 import asyncio
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ _REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReas
 
 @dataclass(slots=True, eq=False)
 class LiveRequest:
-    """A response that is wanted. `sampling`: JSON, without a seed. `name`: of its group, "" where none was given.
+    """One wanted response. `sampling`: JSON, without a seed. `name`: of its group, "" where none was given.
 
-    `told`: its group is what the caller says (a name, or n responses of one call). `keeps_stop`: its text holds the
-    stop string that ended it. `ended`: its result; None when it
-    was ended before it was queued. `request`: once it is queued. `dropped`: nobody wants it any more.
+    `explicit_group`: the caller gave its group (by a name, or as n responses of one call). `keeps_stop`: its text holds
+    the stop string that ended it. `ended`: its result; None when it was cancelled before it was queued. `request_id`:
+    set once it is queued. `cancelled`: nobody wants it any more.
     """
 
     prompt: bytes
@@ -33,27 +33,27 @@ class LiveRequest:
     max_tokens: int
     seed: int | None
     name: str
-    told: bool
+    explicit_group: bool
     keeps_stop: bool
     ended: "asyncio.Future[Result | None]"
-    request: RequestId | None = None
-    dropped: bool = False
+    request_id: RequestId | None = None
+    cancelled: bool = False
 
     @property
-    def likeness(self) -> tuple[str, bytes, str]:
-        """Equal for responses of one group."""
+    def group_key(self) -> tuple[str, bytes, str]:
+        """Equal for live requests of one group."""
         return self.name, self.prompt, self.sampling
 
 
-def tell(member: LiveRequest, outcome: "Result | OpenseerError | None") -> None:
-    """Tells whoever waits how it ended; the first word counts."""
-    if member.ended.done():
+def resolve(live_request: LiveRequest, outcome: "Result | OpenseerError | None") -> None:
+    """Sets how it ended; only the first outcome counts."""
+    if live_request.ended.done():
         return
     if isinstance(outcome, OpenseerError):
-        member.ended.set_exception(outcome)
-        member.ended.exception()  # read once: if nobody waits any more, that is no event for the log
+        live_request.ended.set_exception(outcome)
+        live_request.ended.exception()  # read once, so that asyncio logs nothing when nobody waits any more
     else:
-        member.ended.set_result(outcome)
+        live_request.ended.set_result(outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class FinishedResponse:
 
 
 def response_of(result: Result | None, codec: TextCodec | None, *, keeps_stop: bool) -> FinishedResponse:
-    """What a client is told. Raises LostError when the fleet has failed: that is no sample of the model."""
+    """The response as a client gets it. Raises LostError when the fleet has failed: that is no sample of the model."""
     if result is None:
         return FinishedResponse([], [], "abort", None, "", [])
     if result.status is Status.INFRA_FAILED:

@@ -1,16 +1,13 @@
 """What drafting costs: the product's drafter and arctic-inference on the same made-up responses."""
 
-# arctic-inference is installed only where it is measured against, and carries no types:
-# pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUnknownMemberType=false
-# pyright: reportUnknownArgumentType=false
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from peer_missing import has_arctic
-from replay import Arctic, Ours, Peer, Row, Static, StepTime, Tokens, replay
-from synthetic_groups import synthetic_group
+
+from support.arctic import has_arctic, suffix_decoding_cache, suffix_tree
+from support.replay import Arctic, Ours, Peer, Row, Static, StepTime, Tokens, replay
+from support.synthetic_groups import synthetic_group
 
 MOST_TOKENS = 8
 PROMPT = np.arange(1, 25, dtype=np.int32)
@@ -23,15 +20,19 @@ SMALL = 3
 def measure_costs(*, quick: bool) -> dict[str, dict[str, float]]:
     """Per drafter: appending one group of 16 responses, its memory, a step of 1 and of 256 requests."""
     responses = synthetic_group(16, 4096 if quick else 16_384, 0)
-    figures: dict[str, dict[str, float]] = {"ours": _ours_appends(responses)}
+    measurements: dict[str, dict[str, float]] = {"ours": _ours_appends(responses)}
     if has_arctic():
-        figures["arctic"] = _arctic_appends(responses)
-    figures["ours"] |= _steps(lambda slots, longest: Ours(slots, MOST_TOKENS, longest, StepTime()), quick)
+        measurements["arctic"] = _arctic_appends(responses)
+    measurements["ours"] |= _steps(lambda slots, longest: Ours(slots, MOST_TOKENS, longest, StepTime()), quick)
     if has_arctic():
-        figures["arctic"] |= _steps(lambda slots, longest: Arctic(Static(MOST_TOKENS), depth=DEPTH, apart=False), quick)
-        names = figures["ours"].keys() & figures["arctic"].keys()
-        figures["arctic / ours"] = {name: figures["arctic"][name] / figures["ours"][name] for name in sorted(names)}
-    return figures
+        measurements["arctic"] |= _steps(
+            lambda slots, longest: Arctic(Static(MOST_TOKENS), depth=DEPTH, apart=False), quick
+        )
+        names = measurements["ours"].keys() & measurements["arctic"].keys()
+        measurements["arctic / ours"] = {
+            name: measurements["arctic"][name] / measurements["ours"][name] for name in sorted(names)
+        }
+    return measurements
 
 
 # ---- one group of responses, appended
@@ -45,7 +46,7 @@ def _ours_appends(responses: list[Tokens]) -> dict[str, float]:
     for index, response in enumerate(responses):
         drafter.append("bulk", index, 0, response.tobytes())
     bulk = time.perf_counter() - started
-    memory = drafter.figures()["draft_bytes"]
+    memory = drafter.metrics()["draft_bytes"]
     pieces = [
         (index, at, responses[index][at : at + SMALL].tobytes())
         for at in range(0, len(responses[0]), SMALL)
@@ -63,11 +64,9 @@ def _ours_appends(responses: list[Tokens]) -> dict[str, float]:
 
 def _arctic_appends(responses: list[Tokens]) -> dict[str, float]:
     """Times of the tree of all responses alone; memory with each live request's own tree, as vLLM keeps them."""
-    from arctic_inference.suffix_decoding import SuffixDecodingCache  # noqa: PLC0415 - may be missing
-    from arctic_inference.suffix_decoding._C import SuffixTree  # noqa: PLC0415
-
     tokens = sum(map(len, responses))
-    tree: Any = SuffixTree(DEPTH)
+    new_tree = suffix_tree()
+    tree = new_tree(DEPTH)
     started = time.perf_counter()
     for index, response in enumerate(responses):
         tree.extend_ndarray(index, response)
@@ -77,20 +76,20 @@ def _arctic_appends(responses: list[Tokens]) -> dict[str, float]:
         for at in range(0, len(responses[0]), SMALL)
         for index in range(len(responses))
     ]
-    small: Any = SuffixTree(DEPTH)
+    small = new_tree(DEPTH)
     started = time.perf_counter()
     for index, piece in pieces:
         small.extend_ndarray(index, piece)
     apiece = time.perf_counter() - started
-    cache: Any = SuffixDecodingCache(DEPTH)
+    cache = suffix_decoding_cache()(DEPTH)
     for index, response in enumerate(responses):
         cache.start_request(index, PROMPT)
         cache.add_active_response(index, response)
-    own = [cache._global_tree, *cache._local_trees.values()]
+    trees = [cache._global_tree, *cache._local_trees.values()]
     return {
         "append whole responses, µs/token": bulk / tokens * 1e6,
         "append 3 tokens at a time, µs/token": apiece / tokens * 1e6,
-        "memory, B/token": sum(one.estimate_memory() for one in own) / tokens,
+        "memory, B/token": sum(part.estimate_memory() for part in trees) / tokens,
         "memory of the tree of all alone, B/token": tree.estimate_memory() / tokens,
     }
 
@@ -99,11 +98,11 @@ def _arctic_appends(responses: list[Tokens]) -> dict[str, float]:
 
 
 def _steps(new: Callable[[int, int], Peer], quick: bool) -> dict[str, float]:
-    one = _one_request(new, 300 if quick else 3000)
+    alone = _one_request(new, 300 if quick else 3000)
     many = _many_requests(new, 30 if quick else 200, 512 if quick else 4096)
     return {
-        "step of 1 request, mean µs": float(np.mean(one)) * 1e6,
-        "step of 1 request, p99 µs": float(np.percentile(one, 99)) * 1e6,
+        "step of 1 request, mean µs": float(np.mean(alone)) * 1e6,
+        "step of 1 request, p99 µs": float(np.percentile(alone, 99)) * 1e6,
         "step of 256 requests, mean ms": float(np.mean(many)) * 1e3,
         "step of 256 requests, median ms": float(np.median(many)) * 1e3,
         "step of 256 requests, p99 ms": float(np.percentile(many, 99)) * 1e3,

@@ -10,9 +10,10 @@ from openseer_core.queue.siblings import prompt_digest
 from openseer_core.queue.states import Event, FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.worker.heartbeat import Heartbeat
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
+from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.redis_store import RedisStore
-from tests.contract.filled import BATCH_SPEC, ONGOING, REPORT
+from tests.contract.forms.filled import BATCH_SPEC, ONGOING, REPORT
 
 NAMESPACE, JOB = "team-a", "old-job"
 VERSION = "v6"
@@ -99,7 +100,7 @@ def failed(claim: Claim) -> Finish:
 async def make_old_store(store: RedisStore, clock: Clock) -> None:
     """Fills an empty store."""
     for worker in (ANN, BOB, CY):
-        await store.heartbeat(worker, Heartbeat("idle", idle_seconds=1.5))
+        await store.heartbeat(worker, Heartbeat(WorkerState.IDLE, idle_seconds=1.5))
     await _publish(store)
     await _drivers_batch(store, clock)
     await _first_batch(store, clock)
@@ -135,12 +136,12 @@ async def _first_batch(store: RedisStore, clock: Clock) -> None:
     assert record.number == FIRST
     kept = replace(group(FIRST, "whole", 2, 1), history=DIGEST, history_size=3, longest_earlier=0)
     await store.submit([kept])
-    one, two = await store.claim(ANN, ask(2))
+    first, second = await store.claim(ANN, ask(2))
     clock.step()
-    await store.extend(ANN, [delta(one, 4)], [], lease_seconds=LEASE_SECONDS, version=VERSION, lanes=("",))
-    [reply] = await store.complete(ANN, [finish(one, 2, 4, Rescore(one.view.with_finish(6), Priority(-6.0, 0.5)))])
+    await store.extend(ANN, [delta(first, 4)], [], lease_seconds=LEASE_SECONDS, version=VERSION, lanes=("",))
+    [reply] = await store.complete(ANN, [finish(first, 2, 4, Rescore(first.view.with_finish(6), Priority(-6.0, 0.5)))])
     clock.step()
-    await store.complete(ANN, [finish(two, 9)])
+    await store.complete(ANN, [finish(second, 9)])
     assert reply.view is not None
     await store.submit([group(FIRST, "refused", 2, 2), group(FIRST, "cancelled", 2, 3)])
     refused, other, running = await store.claim(BOB, ask(3))
@@ -207,10 +208,10 @@ async def _running(store: RedisStore, clock: Clock) -> None:
 
 
 async def _heartbeats(store: RedisStore, clock: Clock) -> None:
-    """The last words of the workers; one of them is asked to drain."""
+    """The heartbeats of the workers; one of them is asked to drain."""
     clock.step()
-    figures: dict[str, float | int | str] = {"slots": 8, "kv_used": 0.25, "device": "cpu", "drafts": "off: none"}
+    metrics = WorkerMetrics({"slots": 8, "kv_used": 0.25, "device": "cpu", "drafts": "off: none"})
     report = REPORT.model_copy(update={"error": "", "mismatch": False, "asleep": False})
-    await store.heartbeat(ANN, Heartbeat("busy", figures, report, 1.5, 2.25))
-    await store.heartbeat(BOB, Heartbeat("idle", {"slots": 4}, None, 2.5, 0.5))
+    await store.heartbeat(ANN, Heartbeat(WorkerState.BUSY, metrics, report, 1.5, 2.25))
+    await store.heartbeat(BOB, Heartbeat(WorkerState.IDLE, WorkerMetrics({"slots": 4}), None, 2.5, 0.5))
     await store.request_drain(CY.name)

@@ -1,8 +1,5 @@
 """Responses that are known already, generated once more with drafts: what is drafted, comes true, and costs."""
 
-# arctic-inference is installed only where it is measured against, and carries no types:
-# pyright: reportMissingImports=false, reportUnknownVariableType=false, reportUnknownMemberType=false
-# pyright: reportUnknownArgumentType=false
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openseer_draft.drafter import Drafter
+from support.arctic import suffix_decoding_cache
 
 Tokens = NDArray[np.int32]
 _MEASUREMENTS = 8
@@ -103,7 +101,7 @@ class Outcome:
     """What came of a replay. `seconds`: of the step-time model."""
 
     steps: int = 0
-    row_steps: int = 0
+    request_steps: int = 0
     drafted: int = 0
     accepted: int = 0
     tokens: int = 0
@@ -112,18 +110,18 @@ class Outcome:
     def add(self, other: "Outcome") -> None:
         """Takes another replay in."""
         self.steps += other.steps
-        self.row_steps += other.row_steps
+        self.request_steps += other.request_steps
         self.drafted += other.drafted
         self.accepted += other.accepted
         self.tokens += other.tokens
         self.seconds += other.seconds
 
-    def figures(self) -> dict[str, float]:
+    def rates(self) -> dict[str, float]:
         """Rates; `tokens_per_step` counts the bonus token."""
         return {
-            "tokens_per_step": self.tokens / self.row_steps,
-            "drafted_per_step": self.drafted / self.row_steps,
-            "accepted_per_step": self.accepted / self.row_steps,
+            "tokens_per_step": self.tokens / self.request_steps,
+            "drafted_per_step": self.drafted / self.request_steps,
+            "accepted_per_step": self.accepted / self.request_steps,
             "accepted_per_drafted": self.accepted / max(1, self.drafted),
             "tokens_per_model_second": self.tokens / self.seconds,
         }
@@ -156,14 +154,14 @@ def _verify(row: Row, draft: Draft, outcome: Outcome) -> None:
     accepted = draft.accepted(truth)
     row.fresh = min(accepted + 1, len(truth))
     row.known += row.fresh
-    outcome.row_steps += 1
+    outcome.request_steps += 1
     outcome.drafted += len(draft.tokens)
     outcome.accepted += accepted
     outcome.tokens += row.fresh
 
 
 class Ours:
-    """The product's drafter, told the step-time model as a worker's measurement at the start tells it."""
+    """The product's drafter, which learns the step-time model as from a worker's measurements at the start."""
 
     def __init__(self, slots: int, most_tokens: int, longest: int, model: StepTime | None, memory: int = 2**30) -> None:
         self.drafter = Drafter(slots=slots, max_tokens=most_tokens, memory_bytes=memory, adaptive=model is not None)
@@ -177,7 +175,7 @@ class Ours:
     def _teach(self, slots: int, most_tokens: int, model: StepTime) -> None:
         for _ in range(_MEASUREMENTS):
             for rows in (2**power for power in range(slots.bit_length() + 1)):
-                for drafted in (0, rows // 8, rows // 2, *(rows * each for each in range(1, most_tokens + 1))):
+                for drafted in (0, rows // 8, rows // 2, *(rows * length for length in range(1, most_tokens + 1))):
                     self.drafter.costs.learn(rows, drafted, model.seconds(rows + drafted))
 
     def know(self, group: int, index: int, prompt: Tokens, response: Tokens) -> None:
@@ -220,7 +218,7 @@ class Lengths(Protocol):
 
 @dataclass(frozen=True)
 class Static:
-    """The same limits at any time, in arctic-inference's words."""
+    """The same limits at any time, under arctic-inference's names."""
 
     most_tokens: int = 16
     factor: float = 1.0
@@ -237,14 +235,12 @@ class Static:
 class Arctic:
     """arctic-inference as vLLM's method `suffix` drives it: one tree of all responses and one of each request.
 
-    `apart`: a cache for each group, so that only siblings are references.
+    `apart`: a cache for each group, so that drafts are looked up in siblings only.
     """
 
     def __init__(self, static: Static, lengths: Lengths | None = None, depth: int = 64, *, apart: bool = True) -> None:
-        from arctic_inference.suffix_decoding import SuffixDecodingCache  # noqa: PLC0415 - may be missing
-
         self.clock: list[float] = []
-        self._new: Any = SuffixDecodingCache
+        self._new = suffix_decoding_cache()
         self._static, self._lengths, self._depth, self._apart = static, lengths or static, depth, apart
         self._drafted: dict[Row, int] = {}
         self.caches: dict[int, Any] = {}

@@ -1,4 +1,4 @@
-"""What the operator says of itself at /metrics, and what two such pages say of the time between them."""
+"""The operator's own metrics: a page of /metrics as a `Reading`, and what changed between two readings."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 
-from control_plane import Json
+from support.control_plane import Json
 
 READS = ("GET", "LIST")
 
@@ -33,7 +33,7 @@ LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 def read(text: str) -> Reading:
     """Of the page's text."""
-    one: dict[str, float] = {}
+    values: dict[str, float] = {}
     buckets: dict[str, dict[float, float]] = {LOOKS: {}, WAITS: {}}
     calls: Counter[tuple[str, str]] = Counter()
     refused = 0.0
@@ -45,17 +45,17 @@ def read(text: str) -> Reading:
             calls[labels["verb"], labels["kind"]] += int(float(value))
             refused += float(value) if not 200 <= int(labels["code"]) < 300 else 0.0
         else:
-            one[name] = float(value)
+            values[name] = float(value)
     return Reading(
         time.monotonic(),
         buckets[LOOKS],
         buckets[WAITS],
         calls,
         refused,
-        one["openseer_reconcile_errors_total"],
-        one["openseer_operator_leader"] == 1,
-        int(one["openseer_operator_jobs"]),
-        int(one["openseer_operator_queue"]),
+        values["openseer_reconcile_errors_total"],
+        values["openseer_operator_leader"] == 1,
+        int(values["openseer_operator_jobs"]),
+        int(values["openseer_operator_queue"]),
     )
 
 

@@ -22,19 +22,19 @@ async def read_all(store: Store, batches: tuple[int, ...], digests: list[str]) -
         "orders": (await store.fleet_spec()).model_dump_json(exclude_defaults=True),
         "workers": [
             {
-                "name": one.name,
-                "boot": one.boot,
-                "seen_at": one.seen_at,
-                "inflight": one.inflight,
-                "state": one.heartbeat.state,
-                "figures": one.heartbeat.metrics,
-                "weights": one.heartbeat.weights.model_dump_json(exclude_defaults=True)
-                if one.heartbeat.weights
+                "name": status.name,
+                "boot": status.boot,
+                "seen_at": status.seen_at,
+                "inflight": status.inflight,
+                "state": status.heartbeat.state,
+                "figures": status.heartbeat.metrics,
+                "weights": status.heartbeat.weights.model_dump_json(exclude_defaults=True)
+                if status.heartbeat.weights
                 else None,
-                "idle_seconds": one.heartbeat.idle_seconds,
-                "busy_seconds": one.heartbeat.busy_seconds,
+                "idle_seconds": status.heartbeat.idle_seconds,
+                "busy_seconds": status.heartbeat.busy_seconds,
             }
-            for one in await store.workers()
+            for status in await store.workers()
         ],
         "load": [load.waiting, load.running, load.idle_seconds, load.busy_seconds],
         "longest earlier": await store.longest_earlier(digests),
@@ -47,10 +47,10 @@ async def _batch(store: Store, number: int) -> Json:
     return {
         "record": batch_row(record) if record is not None and number >= 0 else None,
         "progress": progress_row(await store.progress(number)),
-        "results": [entry_row(one) for one in await store.results(number, 0, 100)],
+        "results": [entry_row(entry) for entry in await store.results(number, 0, 100)],
         "journal": [
-            [one.at, one.event, one.request, one.worker, one.fence, one.length]
-            for one in await store.journal(number, 0, 1000)
+            [event.at, event.event, event.request, event.worker, event.fence, event.length]
+            for event in await store.journal(number, 0, 1000)
         ],
         "groups": {name: await _group(store, GroupId(number, name)) for name in names},
     }
@@ -63,7 +63,7 @@ async def _group(store: Store, group: GroupId) -> Json:
     return {
         "spec": spec_row(spec),
         "view": view_row(await store.group_view(group)),
-        "requests": [record_row(one) for one in records],
+        "requests": [record_row(record) for record in records],
         "verdict": await store.verdict(group),
     }
 
@@ -109,7 +109,7 @@ def entry_row(entry: Entry) -> Json:
         "metadata": entry.metadata,
         "sampling": entry.sampling,
         "times": [entry.enqueued_at, entry.finished_at],
-        "chunks": [chunk_row(one) for one in entry.chunks],
+        "chunks": [chunk_row(chunk) for chunk in entry.chunks],
         "turn": entry.turn,
     }
 
@@ -149,7 +149,7 @@ def record_row(record: RequestRecord) -> Json:
         "fence": record.fence,
         "tokens": unpack_tokens(record.tokens),
         "logprobs": unpack_logprobs(record.logprobs),
-        "chunks": [chunk_row(one) for one in record.chunks],
+        "chunks": [chunk_row(chunk) for chunk in record.chunks],
         "turn": record.turn,
         "holder": record.holder,
         "reason": record.reason,

@@ -16,14 +16,14 @@ import kopf
 
 from openseer_operator.kube.cache import Cache
 from openseer_operator.objects.names import JOB_LABEL
-from openseer_operator.objects.reading import Key, job_key, read_pod
+from openseer_operator.objects.reading import JobKey, job_key, read_pod
 from openseer_operator.settings import OperatorSettings
 
 PAGE_OBJECTS = 500
 """Objects in a page of kopf's own LIST."""
 WATCH_SECONDS = 240
-"""A watch is renewed so often: a server that forgot it is found out."""
-SILENCE_SECONDS = 90.0
+"""A watch is renewed so often: so that a watch that the server has lost is noticed."""
+INACTIVITY_SECONDS = 90.0
 """A watch without event or bookmark for so long is dead; servers send a bookmark every minute."""
 CONNECT_SECONDS = 5.0
 CALL_SECONDS = 30.0
@@ -32,7 +32,7 @@ BACKOFFS = (0.5, 1, 2, 3, 5, 8, 13, 21)
 IDLE_SECONDS = 1.0
 """kopf's task for one object ends when the object was quiet for so long."""
 
-Changed = Callable[[Key], None]
+Changed = Callable[[JobKey], None]
 
 
 class Watch:
@@ -68,7 +68,7 @@ class Watch:
             stop_flag=self._stop,
             ready_flag=self._ready,
         )
-        take_signals(on_signal)
+        install_signal_handlers(on_signal)
         await kopf.run_tasks(tasks, ignored=frozenset(asyncio.all_tasks()) - frozenset(tasks))
 
     def _registry(self) -> kopf.OperatorRegistry:
@@ -81,40 +81,40 @@ class Watch:
     async def _on_job(self, event: Any, **_: Any) -> None:
         raw = event["object"]
         if event["type"] == "DELETED":
-            self._tell(self._cache.drop_job(job_key(raw), raw["metadata"]["uid"]))
+            self._notify(self._cache.drop_job(job_key(raw), raw["metadata"]["uid"]))
         else:
-            self._tell(self._cache.put_job(raw))
-        self._maybe_relisted(event)
+            self._notify(self._cache.put_job(raw))
+        self._report_relist(event)
 
     async def _on_pod(self, event: Any, **_: Any) -> None:
         raw = event["object"]
         if event["type"] == "DELETED":
             record = read_pod(raw)
             if record is not None:
-                self._tell(self._cache.drop_pod(record.key, record.pod.name, record.pod.uid))
+                self._notify(self._cache.drop_pod(record.key, record.pod.name, record.pod.uid))
         else:
-            self._tell(self._cache.put_pod(raw))
-        self._maybe_relisted(event)
+            self._notify(self._cache.put_pod(raw))
+        self._report_relist(event)
 
-    def _tell(self, key: Key | None) -> None:
+    def _notify(self, key: JobKey | None) -> None:
         if key is not None:
             self._changed(key)
 
-    def _maybe_relisted(self, event: Any) -> None:
+    def _report_relist(self, event: Any) -> None:
         """An event without a type comes from a LIST: kopf has lost its place in the watch."""
         if event["type"] is None:
             self._relisted()
 
 
-def take_signals(stop: Callable[[], None]) -> None:
+def install_signal_handlers(stop: Callable[[], None]) -> None:
     """SIGTERM and SIGINT call `stop`."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop)
 
 
 class _NoEssence(kopf.DiffBaseStorage):
-    """kopf copies every object several times to compare it with its last version; nobody here asks it to."""
+    """kopf copies every object several times to compare it with its last version; nothing here needs that."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         return kopf.BodyEssence({})
@@ -136,7 +136,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.watching.label_selectors["pods"] = JOB_LABEL
     settings.watching.chunk_size = PAGE_OBJECTS
     settings.watching.server_timeout = WATCH_SECONDS
-    settings.watching.inactivity_timeout = SILENCE_SECONDS
+    settings.watching.inactivity_timeout = INACTIVITY_SECONDS
     settings.watching.connect_timeout = CONNECT_SECONDS
     settings.networking.connect_timeout = CONNECT_SECONDS
     settings.networking.request_timeout = CALL_SECONDS

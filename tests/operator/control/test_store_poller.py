@@ -20,9 +20,16 @@ from openseer_core.plan.observation import StoreView, WorkerReport
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import Publish, Source, TransactionPhase
-from openseer_operator.control.stores import READS_AT_ONCE, READS_PER_SECOND, STALE_SECONDS, Stores, weights_event
+from openseer_core.worker.heartbeat import WorkerState
+from openseer_operator.control.store_poller import (
+    READS_AT_ONCE,
+    READS_PER_SECOND,
+    STALE_SECONDS,
+    StorePoller,
+    weights_event,
+)
 from openseer_operator.kube.api import Api
-from openseer_operator.objects.reading import JobRecord, Key, read_job
+from openseer_operator.objects.reading import JobKey, JobRecord, read_job
 from tests.operator.job_store import ANN, BOB, JobStore
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
@@ -45,15 +52,15 @@ def record(url: str, name: str = "job", uid: str = "", *, serves: bool = False, 
 
 
 @asynccontextmanager
-async def reading(*records: JobRecord, api: Api | None = None) -> AsyncGenerator[tuple[Stores, Counter[Key]]]:
+async def reading(*records: JobRecord, api: Api | None = None) -> AsyncGenerator[tuple[StorePoller, Counter[JobKey]]]:
     """The stores, and how often each said something new. No API server is asked for a URL that the job names."""
-    told = Counter[Key]()
+    changes = Counter[JobKey]()
     client = ApiClient(Configuration())
-    stores = Stores(api or Api(client), lambda key: told.update([key]))
+    stores = StorePoller(api or Api(client), lambda key: changes.update([key]))
     try:
-        for one in records:
-            stores.watch(one)
-        yield stores, told
+        for watched in records:
+            stores.watch(watched)
+        yield stores, changes
     finally:
         await stores.close()
         await client.close()
@@ -65,45 +72,45 @@ async def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
             await asyncio.sleep(0.02)
 
 
-def view(stores: Stores) -> StoreView:
+def view(stores: StorePoller) -> StoreView:
     found = stores.view(KEY)
     assert found is not None
     return found
 
 
 async def test_what_workers_say_is_known_by_their_pods(server: JobStore) -> None:
-    await server.say(ANN, "busy", pod="pod-a", held_tokens=700)
-    await server.say(BOB, "sick", pod="pod-b", sick="Xid 79")
-    await server.say(WorkerId("worker-2", "carl"), "busy")
-    await server.say(WorkerId("visitor", "dora"), "busy", pod="pod-d")
+    await server.heartbeat(ANN, "busy", pod="pod-a", held_tokens=700)
+    await server.heartbeat(BOB, "sick", pod="pod-b", sick="Xid 79")
+    await server.heartbeat(WorkerId("worker-2", "carl"), "busy")
+    await server.heartbeat(WorkerId("visitor", "dora"), "busy", pod="pod-d")
     async with reading(record(server.url)) as (stores, _):
         await until(lambda: stores.view(KEY) is not None)
         assert view(stores).reports == {
-            "pod-a": WorkerReport(0, "pod-a", "busy", 700, ""),
-            "pod-b": WorkerReport(1, "pod-b", "sick", 0, "Xid 79"),
+            "pod-a": WorkerReport(0, "pod-a", WorkerState.BUSY, 700, ""),
+            "pod-b": WorkerReport(1, "pod-b", WorkerState.SICK, 0, "Xid 79"),
         }
 
 
 async def test_a_new_pod_of_a_worker_does_not_speak_for_the_old_one(server: JobStore) -> None:
-    await server.say(ANN, "busy", pod="old")
+    await server.heartbeat(ANN, "busy", pod="old")
     async with reading(record(server.url)) as (stores, _):
         await until(lambda: stores.view(KEY) is not None)
-        await server.say(WorkerId("worker-0", "later"), "starting", pod="new")
+        await server.heartbeat(WorkerId("worker-0", "later"), "starting", pod="new")
         await until(lambda: "new" in view(stores).reports)
         assert set(view(stores).reports) == {"new"}
 
 
 async def test_somebody_is_told_of_what_calls_for_action_and_not_of_every_token(server: JobStore) -> None:
     claims = await server.submit("a")
-    await server.say(ANN, "busy", pod="pod-a", held_tokens=1)
+    await server.heartbeat(ANN, "busy", pod="pod-a", held_tokens=1)
     async with reading(record(server.url)) as (stores, told):
         await until(lambda: told[KEY] == 1)
         await server.extend(claims[0], 100)
-        await server.say(ANN, "busy", pod="pod-a", held_tokens=101)
+        await server.heartbeat(ANN, "busy", pod="pod-a", held_tokens=101)
         await until(lambda: view(stores).progress.tokens == 100)
         assert view(stores).reports["pod-a"].held_tokens == 101
         assert told[KEY] == 1
-        await server.say(ANN, "sick", pod="pod-a", sick="Xid 79")
+        await server.heartbeat(ANN, "sick", pod="pod-a", sick="Xid 79")
         await until(lambda: told[KEY] == 2)
 
 
@@ -145,7 +152,7 @@ async def test_a_trainer_that_takes_the_gpus_is_heard_at_once(server: JobStore) 
 
 async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server: JobStore) -> None:
     claims = await server.submit("a")
-    await server.say(ANN, "busy", pod="pod-a")
+    await server.heartbeat(ANN, "busy", pod="pod-a")
     start = time.monotonic()
     async with reading(record(server.url)) as (stores, _):
         assert stores.tokens_per_second(KEY) is None
@@ -162,7 +169,7 @@ async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server:
 async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_comes_back(server: JobStore) -> None:
     async with reading(record(server.url)) as (stores, told):
         await until(lambda: told[KEY] == 1)
-        server.send(signal.SIGSTOP)
+        server.send_signal(signal.SIGSTOP)
         silent = time.monotonic()
         try:
             await asyncio.sleep(STALE_SECONDS / 2)
@@ -172,7 +179,7 @@ async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_
             assert not stores.settling(KEY)
             await until(lambda: told[KEY] == 2, 20.0)
         finally:
-            server.send(signal.SIGCONT)
+            server.send_signal(signal.SIGCONT)
         await until(lambda: stores.view(KEY) is not None, 20.0)
         assert told[KEY] == 3
 
@@ -228,12 +235,12 @@ async def test_stores_that_never_answer_do_not_keep_others_from_being_read(serve
 
 
 async def test_words_that_nobody_understands_do_not_end_the_reading(server: JobStore) -> None:
-    await server.say(ANN, "busy", pod="pod-a")
+    await server.heartbeat(ANN, "busy", pod="pod-a")
     await server.command("HSET", "{openseer:default/job}:worker:worker-0", "info", "not what a worker says")
     async with reading(record(server.url)) as (stores, _):
         await asyncio.sleep(0.5)
         assert stores.view(KEY) is None
-        await server.say(ANN, "busy", pod="pod-a")
+        await server.heartbeat(ANN, "busy", pod="pod-a")
         await until(lambda: stores.view(KEY) is not None)
 
 
@@ -241,7 +248,7 @@ async def test_a_job_that_is_left_is_read_no_more_and_its_connection_is_given_up
     async with reading(record(server.url)) as (stores, _):
         await until(lambda: stores.view(KEY) is not None)
         before = len((await server.command("CLIENT", "LIST")).splitlines())
-        stores.leave(KEY)
+        stores.unwatch(KEY)
         assert stores.view(KEY) is None
         assert len(stores) == 0
         await asyncio.sleep(0.2)
@@ -260,11 +267,11 @@ async def test_a_job_of_the_same_name_is_another_one(server: JobStore) -> None:
 
 async def test_purging_leaves_what_keeps_old_fences_void_and_that_only_for_a_while(server: JobStore) -> None:
     await server.submit("a")
-    await server.say(ANN, "busy", pod="pod-a")
+    await server.heartbeat(ANN, "busy", pod="pod-a")
     async with reading(record(server.url)) as (stores, _):
         await until(lambda: stores.view(KEY) is not None)
         await stores.purge(KEY)
-        stores.leave(KEY)
+        stores.unwatch(KEY)
     assert await server.command("KEYS", "{openseer:default/job}*") == [b"{openseer:default/job}:store"]
     assert 0 < await server.command("TTL", "{openseer:default/job}:store") <= 24 * 3600
 
@@ -320,7 +327,7 @@ async def test_weights_are_announced_once_and_not_those_of_before_the_first_read
 
     await server.store.swap_fleet_spec(FleetSpec(revision=1, transaction=_ended(1, "done")))
     client = ApiClient(Configuration())
-    stores = Stores(Api(client), lambda _key: None, announce)
+    stores = StorePoller(Api(client), lambda _key: None, announce)
     try:
         one = record(server.url, serves=True)
         stores.watch(one)

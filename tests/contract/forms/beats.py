@@ -28,7 +28,7 @@ class DraftingEngine(LoadingEngine):
 
     def metrics(self) -> dict[str, float | int | str]:
         drafter = Drafter(slots=1, max_tokens=4, memory_bytes=1 << 20)
-        return {**super().metrics(), **drafter.figures(), "drafts": "on"}
+        return {**super().metrics(), **drafter.metrics(), "drafts": "on"}
 
 
 class GpuLibrary:
@@ -85,7 +85,7 @@ async def beat_of(job: RolloutJob, telemetry: Any) -> tuple[list[str], Heartbeat
 
 def full_beat(tmp_path: Path, *, sick: bool = False) -> tuple[list[str], Heartbeat]:
     """As `beat_of`, in virtual time. `sick`: its GPU is."""
-    told: list[tuple[list[str], Heartbeat]] = []
+    heartbeats: list[tuple[list[str], Heartbeat]] = []
     gpus = Telemetry(GpuLibrary())
     while "gpu0_xid" not in gpus():
         pass
@@ -94,13 +94,13 @@ def full_beat(tmp_path: Path, *, sick: bool = False) -> tuple[list[str], Heartbe
         return {**gpus(), **({"gpu0_xid": SICK_XID} if sick else {})}
 
     async def story(fleet: Fleet) -> None:
-        told.append(await beat_of(fleet.job, telemetry))
+        heartbeats.append(await beat_of(fleet.job, telemetry))
 
     try:
         play(tmp_path, story)
     finally:
         gpus.close()
-    return told[0]
+    return heartbeats[0]
 
 
 def scripted_beats(tmp_path: Path) -> tuple[list[str], dict[str, Heartbeat]]:
@@ -112,14 +112,14 @@ def scripted_beats(tmp_path: Path) -> tuple[list[str], dict[str, Heartbeat]]:
         await fleet.publish()
         for _ in range(200):
             await asyncio.sleep(0.1)
-            for one in await fleet.store.workers():
-                states.add(one.heartbeat.state)
-                found[one.name] = one.heartbeat
+            for status in await fleet.store.workers():
+                states.add(status.heartbeat.state)
+                found[status.name] = status.heartbeat
 
     play(tmp_path, story)
     return sorted(states), found
 
 
-def types_of(figures: dict[str, float | int | str]) -> dict[str, str]:
+def types_of(metrics: dict[str, float | int | str]) -> dict[str, str]:
     """The name of every figure, and whether it is a number or a text."""
-    return {name: "text" if isinstance(value, str) else "number" for name, value in sorted(figures.items())}
+    return {name: "text" if isinstance(value, str) else "number" for name, value in sorted(metrics.items())}

@@ -152,11 +152,11 @@ class ControlPlane:
     ) -> None:
         self._stop()
 
-    def start(self, name: str, *words: str | Path, environment: dict[str, str] | None = None) -> None:
-        """Runs a program under a name, its words into a file of that name. Ctrl-C at the terminal is not for it."""
+    def start(self, name: str, *arguments: str | Path, environment: dict[str, str] | None = None) -> None:
+        """Runs a program under a name, its output into a file of that name. Ctrl-C at the terminal is not for it."""
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *map(str, words)],
+                [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *map(str, arguments)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -179,10 +179,10 @@ class ControlPlane:
         """Raises RuntimeError when a process has ended by itself."""
         for name, process in self.processes.items():
             if process.poll() is not None:
-                raise RuntimeError(f"{name} ended with code {process.returncode}:\n{self.last_words(name)}")
+                raise RuntimeError(f"{name} ended with code {process.returncode}:\n{self.log_tail(name)}")
 
-    def last_words(self, name: str, lines: int = 15) -> str:
-        """The end of what a program said."""
+    def log_tail(self, name: str, lines: int = 15) -> str:
+        """The last lines of a program's output."""
         path = self.folder / f"{name}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
@@ -216,8 +216,19 @@ class ControlPlane:
 
     def _start_store(self) -> None:
         port = self.redis.rpartition(":")[2]
-        words = ("--bind", "127.0.0.1", "--port", port, "--dir", str(self.folder), "--save", "", "--appendonly", "no")
-        self.start("redis", find_server(), *words, "--daemonize", "no")
+        arguments = (
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            port,
+            "--dir",
+            str(self.folder),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        )
+        self.start("redis", find_server(), *arguments, "--daemonize", "no")
 
     def _start_api(self) -> None:
         clients, peers = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
@@ -260,19 +271,19 @@ class ControlPlane:
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)
         raise RuntimeError(
-            f"kube-apiserver is not ready after {START_SECONDS:.0f} s: {self.last_words('kube-apiserver')}"
+            f"kube-apiserver is not ready after {START_SECONDS:.0f} s: {self.log_tail('kube-apiserver')}"
         )
 
     def _start_controllers(self) -> None:
         common = (f"--kubeconfig={self.kubeconfig}", "--leader-elect=false", "--secure-port=0")
-        # As fast as the machine is: clients that hold themselves back would be what is measured.
+        # As fast as the machine is: with clients that limit themselves, the limit would be measured.
         common += ("--kube-api-qps=1000", "--kube-api-burst=2000")
         self.start(
             "kube-controller-manager",
             self._programs / "kube-controller-manager",
             *common,
             f"--service-account-private-key-file={self.folder}/accounts.key",
-            # The nodes say once that they are well, and no more.
+            # The nodes report once that they are ready, and never again.
             "--node-monitor-grace-period=24h",
         )
         self.start("kube-scheduler", self._programs / "kube-scheduler", *common)
@@ -336,10 +347,10 @@ class Client:
         return [row["cells"] for row in table]
 
     async def _call(self, method: str, path: str, **options: Any) -> Json:
-        async with self._gate, self._session.request(method, self._url + path, **options) as answer:
-            if answer.status >= 400:
-                raise RuntimeError(f"{method} {path}: {answer.status} {(await answer.text())[:500]}")
-            return await answer.json()
+        async with self._gate, self._session.request(method, self._url + path, **options) as response:
+            if response.status >= 400:
+                raise RuntimeError(f"{method} {path}: {response.status} {(await response.text())[:500]}")
+            return await response.json()
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parent / "samples"
+FOLDER = Path(__file__).parents[1] / "samples"
 BINARY = "base64:"
 """Before the text of a value that is no plain text."""
 

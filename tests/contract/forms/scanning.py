@@ -60,6 +60,6 @@ def keys_of_metrics(*packages: str) -> list[str]:
         for function in ast.walk(module):
             if isinstance(function, ast.FunctionDef) and function.name in ("metrics", "figures"):
                 dicts = [node for node in ast.walk(function) if isinstance(node, ast.Dict)]
-                keys = [key for one in dicts for key in one.keys]
+                keys = [key for literal in dicts for key in literal.keys]
                 found |= {str(key.value) for key in keys if isinstance(key, ast.Constant)}
     return sorted(found)

@@ -3,8 +3,6 @@
 import asyncio
 import time
 
-from control_plane import Client
-
 from openseer_core.errors import OpenseerError
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
@@ -12,9 +10,11 @@ from openseer_core.queue.messages import ClaimQuery, Delta, Finish
 from openseer_core.queue.policy import policy
 from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_tokens
-from openseer_core.worker.heartbeat import Heartbeat
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
+from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.connect import open_store
 from openseer_store.port import Store
+from support.control_plane import Client
 
 Key = tuple[str, str]
 """Namespace and name of a job."""
@@ -83,8 +83,8 @@ class PlayedWorkers:
                 await store.submit([_group(ordinal) for ordinal in range(GROUPS)])
                 await store.seal(0)
             for name, uid in self._pods[key].items():
-                figures: dict[str, float | int | str] = {"pod": uid, "inflight": 1, "slots": 16, "held_tokens": TOKENS}
-                await store.heartbeat(WorkerId(name, "1"), Heartbeat("busy", figures))
+                metrics: dict[str, float | int | str] = {"pod": uid, "inflight": 1, "slots": 16, "held_tokens": TOKENS}
+                await store.heartbeat(WorkerId(name, "1"), Heartbeat(WorkerState.BUSY, WorkerMetrics(metrics)))
             await _work(store, WorkerId(next(iter(self._pods[key])), "1"))
         finally:
             await store.close()
@@ -97,12 +97,12 @@ class PlayedWorkers:
         selector = f"openseer.dev/job={name},openseer.dev/role=worker"
         pods = await self._client.items(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
         metadata = [pod["metadata"] for pod in pods if pod["status"].get("phase") == "Running"]
-        return {f"worker-{one['labels']['openseer.dev/worker']}": one["uid"] for one in metadata}
+        return {f"worker-{pod['labels']['openseer.dev/worker']}": pod["uid"] for pod in metadata}
 
 
 async def _work(store: Store, worker: WorkerId) -> None:
     """Finishes a few requests, each a whole response."""
-    ask = ClaimQuery(
+    query = ClaimQuery(
         VERSION,
         (SHARED_LANE,),
         slots=FINISHED_PER_BEAT,
@@ -113,7 +113,7 @@ async def _work(store: Store, worker: WorkerId) -> None:
         slack=FINISHED_PER_BEAT,
         lease_seconds=LEASE_SECONDS,
     )
-    claims = await store.claim(worker, ask)
+    claims = await store.claim(worker, query)
     deltas = [Delta(claim.request, claim.fence, 0, pack_tokens(range(TOKENS))) for claim in claims]
     await store.complete(worker, [Finish(delta, Status.OK, FinishReason.STOP) for delta in deltas])
 

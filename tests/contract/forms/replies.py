@@ -4,11 +4,11 @@ from typing import Any
 
 from openseer_core.queue.batch import BatchRecord, GroupEnd, QueueLoad
 from openseer_core.queue.messages import Claim, ExtendReply, FleetLoad, Reply, RequestRecord, Result, WriteOutcome
-from openseer_core.queue.siblings import Siblings
+from openseer_core.queue.siblings import Siblings, SiblingTokens
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_core.worker.heartbeat import WorkerStatus
-from tests.contract.filled import CHUNK, GROUP, INFO, PROGRESS, REQUEST, SPEC, VIEW
+from tests.contract.forms.filled import CHUNK, GROUP, INFO, PROGRESS, REQUEST, SPEC, VIEW
 
 TOKENS, LOGPROBS = pack_tokens([7, 8]), pack_logprobs([-0.5, -0.25])
 CHUNK_ROW = bytes.fromhex(
@@ -33,7 +33,7 @@ EXTEND = ExtendReply(
 
 SIBLINGS_ROW: list[Any] = [[GID, [0, 12, TOKENS, 1, 30, b""], [TOKENS]], [b"3/other", [], None]]
 SIBLINGS = [
-    Siblings(GROUP, ((0, 12, TOKENS), (1, 30, b"")), (TOKENS,)),
+    Siblings(GROUP, (SiblingTokens(0, 12, TOKENS), SiblingTokens(1, 30, b"")), (TOKENS,)),
     Siblings(type(GROUP)(3, "other"), (), None),
 ]
 

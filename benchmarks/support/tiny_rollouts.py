@@ -1,0 +1,61 @@
+"""Prompts of the tiny model without end, and sampled groups of its responses that lie in benchmarks/data.
+
+Each line of `rollouts.jsonl` is a group: its prompt and responses as text, a character a token, `$` for the end token.
+`benchmarks/sample_rollouts.py` samples them anew.
+"""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+BENCHMARKS = Path(__file__).resolve().parent.parent
+TINY = BENCHMARKS.parent / "examples/tiny-model"
+MODEL = TINY / "model"
+SAMPLED = BENCHMARKS / "data/rollouts.jsonl"
+_END = "$"
+Tokens = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class SampledGroup:
+    """A prompt and the responses to it, all as token ids."""
+
+    prompt: Tokens
+    responses: list[Tokens]
+
+
+def prompts(count: int, seed: int) -> list[tuple[str, list[int]]]:
+    """So many different held-out prompts of the tiny model, short and long ones mixed: their text and token ids."""
+    sys.path.append(str(TINY))  # an example is a folder of scripts, no package
+    from prompt_mix import held_out_problems  # noqa: PLC0415 - lies among the examples
+
+    return [(problem.prompt, _rendered(problem.prompt)) for problem in held_out_problems(count, seed)]
+
+
+def sampled_groups() -> list[SampledGroup]:
+    """The groups that lie in benchmarks/data, sampled at temperature 1."""
+    ids = vocabulary()
+    lines = [json.loads(line) for line in SAMPLED.read_text().splitlines()]
+    return [
+        SampledGroup(
+            np.array(_rendered(line["prompt"]), np.int32),
+            [np.array([ids[letter] for letter in text], np.int32) for text in line["responses"]],
+        )
+        for line in lines
+    ]
+
+
+def _rendered(prompt: str) -> list[int]:
+    """As the model's chat template does."""
+    ids = vocabulary()
+    return [ids["<bos>"], ids["<user>"], *(ids[letter] for letter in prompt), ids["<assistant>"]]
+
+
+def vocabulary() -> dict[str, int]:
+    """The token id of each character, and of `$`, which stands for the end token."""
+    ids: dict[str, int] = json.loads((MODEL / "tokenizer.json").read_text())["model"]["vocab"]
+    return ids | {_END: ids["<eos>"]}

@@ -1,0 +1,76 @@
+"""The metrics that a worker's heartbeat carries: one mapping by name, read through typed properties."""
+
+from openseer_core.worker.draft_metrics import DraftMetrics
+
+Metric = float | int | str
+
+GPU_PREFIX = "gpu"
+"""Metrics of GPU n are named gpuN_…"""
+
+
+class WorkerMetrics(dict[str, Metric]):
+    """Metrics by name, as the heartbeat is stored; a reader ignores names that it does not know.
+
+    A worker sets what it can measure: without a GPU there is no gpuN_…, an engine that does not draft counts no drafts.
+    A property is 0 or "" where the worker reports nothing.
+    """
+
+    @property
+    def slots(self) -> int:
+        """Requests that run at once at most."""
+        return int(self.get("slots", 0))
+
+    @property
+    def running(self) -> int:
+        """Requests that the engine runs now."""
+        return int(self.get("running", 0))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated since this worker's start."""
+        return int(self.get("tokens", 0))
+
+    @property
+    def preemptions(self) -> int:
+        """Requests that the engine has preempted since its start."""
+        return int(self.get("preemptions", 0))
+
+    @property
+    def kv_used(self) -> float:
+        """Share of the KV blocks that are used, 0 to 1."""
+        return float(self.get("kv_used", 0.0))
+
+    @property
+    def kv_reserved(self) -> float:
+        """Share of the KV blocks that running requests may use until their next decision, 0 to 1."""
+        return float(self.get("kv_reserved", 0.0))
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens, prompts included, that another worker would have to compute again if this worker left."""
+        return int(self.get("held_tokens", 0))
+
+    @property
+    def pod(self) -> str:
+        """Uid of the worker's pod; "" outside a cluster."""
+        return str(self.get("pod", ""))
+
+    @property
+    def sick(self) -> str:
+        """Why the worker's GPU must not be used, "" when it is healthy."""
+        return str(self.get("sick", ""))
+
+    @property
+    def speculation(self) -> str:
+        """ "on", or "off: " and the reason; "" of a worker that reports neither."""
+        return str(self.get("drafts", ""))
+
+    @property
+    def drafts(self) -> DraftMetrics:
+        """Counters of the worker's drafts."""
+        return DraftMetrics.of(self)
+
+    @property
+    def gpus(self) -> dict[str, Metric]:
+        """Metrics of its GPUs, by name."""
+        return {name: value for name, value in self.items() if name.startswith(GPU_PREFIX)}

@@ -1,0 +1,101 @@
+"""What `openseer run` and `openseer serve` share: store and workers of one job on this machine, and a clean stop."""
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from openseer_core.manifest.job import RolloutJob
+from openseer_driver.run_folder import RunFolder
+from openseer_local.fleet import LocalFleet
+from openseer_local.terminal.display import Display
+from openseer_store.connect import open_store
+from openseer_store.embedded import EmbeddedRedis
+
+REACH_SECONDS = 5.0
+"""A user's Redis that does not answer for so long at the start is taken for a wrong URL."""
+
+Tasks = Mapping[str, asyncio.Task[Any]]
+
+
+class LocalSession:
+    """One session of a job: a store, a fleet, and tasks that run until the first of them ends or `stop` is called."""
+
+    def __init__(self, job: RolloutJob, folder: RunFolder, display: Display) -> None:
+        self._job = job
+        self._folder = folder
+        self._display = display
+        self._stop = asyncio.Event()
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long workers may take to drain."""
+        return float(self._job.spec.workers.grace_period_seconds)
+
+    def stop(self) -> None:
+        """Asks for a clean stop: workers drain, everything stays resumable."""
+        self._stop.set()
+
+    @asynccontextmanager
+    async def store_url(self) -> AsyncGenerator[str]:
+        """The user's Redis once it has answered, else one of our own in the folder. Raises StoreError."""
+        job, spec = self._job, self._job.spec.store
+        if spec.url is not None:
+            await (await open_store(spec.url, job.name, job.namespace, retry_seconds=REACH_SECONDS)).close()
+            yield spec.url
+            return
+        self._display.phase("starting the store")
+        async with EmbeddedRedis(self._folder.store_folder, spec.fsync) as url:
+            yield url
+
+    async def start_fleet(self, stack: AsyncExitStack, url: str, replicas: int) -> LocalFleet:
+        """Starts the workers; the stack stops them."""
+        folder, failure_policy = self._folder, self._job.spec.failure_policy
+        folder.create(folder.logs_folder)
+        fleet = LocalFleet(folder.job_file, url, folder.logs_folder, replicas, failure_policy, self._display.message)
+        stack.push_async_callback(fleet.stop, self.grace_seconds)
+        await fleet.start()
+        return fleet
+
+    async def run(
+        self,
+        fleet: LocalFleet,
+        work: Mapping[str, Coroutine[Any, Any, Any]],
+        *,
+        end_phase: Callable[[Tasks], str],
+        close: Callable[[Tasks], Awaitable[None]] | None = None,
+    ) -> Tasks:
+        """Runs all of `work` until the first of it ends or `stop` is called, then stops the workers and the rest.
+
+        `end_phase`: what the display shows meanwhile. `close`: runs before the workers are stopped. Gives the tasks;
+        those that were not done when the end began are cancelled. Raises what made one of them fail.
+        """
+        coroutines = {**work, "stop": self._stop.wait()}
+        tasks = {name: asyncio.create_task(coroutine, name=name) for name, coroutine in coroutines.items()}
+        try:
+            await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks.values():
+                if task.done():
+                    task.result()
+            self._display.phase(end_phase(tasks))
+        finally:
+            if close is not None:
+                await close(tasks)
+            await fleet.stop(self.grace_seconds)
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+        return tasks
+
+
+def stop_on_signals(stop: Callable[[], None]) -> None:
+    """In the running event loop: the first SIGINT or SIGTERM calls `stop`, a second one ends the program at once."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _stop_once, stop, loop, number)
+
+
+def _stop_once(stop: Callable[[], None], loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
+    loop.remove_signal_handler(number)
+    stop()

@@ -1,0 +1,175 @@
+"""The Redis that the operator runs for a job: its StatefulSet, its Service and the Secret with its password."""
+
+from typing import Any
+
+from openseer_core.manifest.job import KeyRef, Persistence, RolloutJob
+from openseer_core.manifest.store_url import URL_KEY, store_name
+from openseer_operator.objects.names import (
+    DO_NOT_DISRUPT_ANNOTATION,
+    SAFE_TO_EVICT_ANNOTATION,
+    labels,
+    metadata,
+    selector,
+    with_template_hash,
+)
+from openseer_operator.objects.overlay import overlay_template
+from openseer_operator.objects.pod_parts import (
+    Mounts,
+    base_pod_spec,
+    container_security,
+    resource_requirements,
+    secret_variable,
+    service_port,
+    volume_claim_spec,
+)
+from openseer_operator.settings import OperatorSettings
+
+REDIS = "redis"
+"""Name of the container of the managed Redis."""
+REDIS_PORT = 6379
+PASSWORD_KEY = "password"
+CONFIG_KEY = "redis.conf"
+"""Of the Secret: the part of Redis' settings that nobody may read in its arguments."""
+STORE_GRACE_SECONDS = 60
+"""What Redis has to write its log to disk when it is stopped."""
+_STORE_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}}
+_REDIS_FOLDER, _DATA = "/etc/redis", "/data"
+_PING = ["sh", "-c", 'test "$(redis-cli ping)" = PONG']
+
+
+def store_secret(job: RolloutJob, uid: str, password: str) -> dict[str, Any]:
+    """How to reach the managed Redis; key `storeSecret`. To be created once and never replaced: Redis knows one
+    password. Its hash leaves out what is secret, so that it is the same for every password."""
+    host = f"{store_name(job)}.{job.namespace}.svc"
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": metadata(job, uid, store_name(job), "shared"),
+        "type": "Opaque",
+        # A changed password would lock out whoever reads it after Redis did.
+        "immutable": True,
+    }
+    return {
+        **with_template_hash(secret),
+        "stringData": {
+            PASSWORD_KEY: password,
+            URL_KEY: f"redis://:{password}@{host}:{REDIS_PORT}/0",
+            CONFIG_KEY: f"requirepass {password}\n",
+        },
+    }
+
+
+def store_stateful_set(job: RolloutJob, uid: str, settings: OperatorSettings, replicas: int) -> dict[str, Any]:
+    """The managed Redis: one pod, or none while the job is suspended; its volume stays until the set is deleted.
+
+    Raises InputError for a template that overrides what the operator sets.
+    """
+    persistence = job.spec.store.persistence or Persistence()
+    mounts = Mounts()
+    mounts.add("tmp", "/tmp", {"emptyDir": {}})
+    items = [{"key": CONFIG_KEY, "path": CONFIG_KEY}]
+    source = {"secret": {"secretName": store_name(job), "items": items, "defaultMode": 0o440}}
+    mounts.add("config", _REDIS_FOLDER, source, read_only=True)
+    claims: dict[str, Any] = {}
+    if persistence.medium == "ephemeral":
+        mounts.add("data", _DATA, {"emptyDir": {"sizeLimit": persistence.size}})
+    else:
+        mounts.add("data", _DATA, None)
+        claim = {
+            "metadata": {"name": "data", "labels": labels(job, "redis")},
+            "spec": volume_claim_spec(persistence.size, persistence.storage_class),
+        }
+        claims = {
+            "volumeClaimTemplates": [claim],
+            "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"},
+        }
+    return with_template_hash(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "metadata": metadata(job, uid, store_name(job), "redis"),
+            "spec": {
+                "serviceName": store_name(job),
+                "replicas": replicas,
+                "podManagementPolicy": "Parallel",
+                # Another version of the operator must not restart the Redis of a job that runs.
+                "updateStrategy": {"type": "OnDelete"},
+                "selector": {"matchLabels": selector(job, "redis")},
+                "template": _pod_template(job, settings, mounts),
+                **claims,
+            },
+        }
+    )
+
+
+def _pod_template(job: RolloutJob, settings: OperatorSettings, mounts: Mounts) -> dict[str, Any]:
+    pod = {
+        "metadata": {
+            "labels": labels(job, "redis"),
+            "annotations": {SAFE_TO_EVICT_ANNOTATION: "false", DO_NOT_DISRUPT_ANNOTATION: "true"},
+        },
+        "spec": {
+            **base_pod_spec(job),
+            "terminationGracePeriodSeconds": STORE_GRACE_SECONDS,
+            "containers": [
+                {
+                    "name": REDIS,
+                    "image": settings.store_image,
+                    **({"imagePullPolicy": settings.pull_policy} if settings.pull_policy else {}),
+                    "command": _command(job.spec.store.fsync),
+                    # Read by redis-cli.
+                    "env": [
+                        {
+                            "name": "REDISCLI_AUTH",
+                            "valueFrom": secret_variable(KeyRef(name=store_name(job), key=PASSWORD_KEY)),
+                        }
+                    ],
+                    "ports": [{"name": REDIS, "containerPort": REDIS_PORT, "protocol": "TCP"}],
+                    # No liveness probe: a Redis that is slow, or still reads its log, must not be restarted for it.
+                    "readinessProbe": {
+                        "exec": {"command": _PING},
+                        "periodSeconds": 2,
+                        "timeoutSeconds": 5,
+                        "failureThreshold": 3,
+                    },
+                    "resources": resource_requirements(job.spec.store.resources) or _STORE_RESOURCES,
+                    "securityContext": container_security(),
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
+                    "volumeMounts": mounts.mounts,
+                }
+            ],
+            "volumes": mounts.volumes,
+        },
+    }
+    return overlay_template(pod, job.spec.store.template, path="spec.store.template", main=REDIS)
+
+
+def _command(fsync: str) -> list[str]:
+    options = {
+        "port": str(REDIS_PORT),
+        "dir": _DATA,
+        "appendonly": "yes",
+        "appendfsync": fsync,
+        # The log alone is enough; a snapshot beside it would double the writes.
+        "save": "",
+        # Nothing of a job may be dropped to make room.
+        "maxmemory-policy": "noeviction",
+    }
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    return ["redis-server", f"{_REDIS_FOLDER}/{CONFIG_KEY}", *flags]
+
+
+def store_service(job: RolloutJob, uid: str) -> dict[str, Any]:
+    """The name that workers, driver and operator reach the managed Redis by."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(job, uid, store_name(job), "shared"),
+        "spec": {
+            "type": "ClusterIP",
+            # Who waits for Redis asks again and again: no probe is to stand between its first answer and them.
+            "publishNotReadyAddresses": True,
+            "selector": selector(job, "redis"),
+            "ports": [service_port(REDIS, REDIS_PORT)],
+        },
+    }

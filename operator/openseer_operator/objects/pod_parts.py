@@ -1,0 +1,87 @@
+"""Parts that the pods and objects of a job have in common: security, volumes, resources, ports."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from openseer_core.manifest.job import KeyRef, Resources, RolloutJob
+
+USER_ID = 65532
+"""User and group of every process; the images are made for it."""
+NODE_LOST_SECONDS = 30
+"""A pod on a node that does not answer is given up so soon (Kubernetes' own default is 300)."""
+
+
+@dataclass(slots=True)
+class Mounts:
+    """Volumes of a pod, and where its container sees them."""
+
+    volumes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    mounts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    def add(self, name: str, path: str, source: dict[str, Any] | None, *, read_only: bool = False) -> None:
+        """`source` None: the volume comes from elsewhere."""
+        if source is not None:
+            self.volumes.append({"name": name, **source})
+        self.mounts.append({"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})})
+
+
+def base_pod_spec(job: RolloutJob) -> dict[str, Any]:
+    """What every pod of a job has in common, its Redis included: restricted, without credentials."""
+    secrets = [{"name": secret.name} for secret in job.spec.image_pull_secrets]
+    return {
+        "serviceAccountName": job.name,
+        "automountServiceAccountToken": False,
+        # Variables made from services would be taken for settings (VLLM_PORT, REDIS_URL).
+        "enableServiceLinks": False,
+        **({"imagePullSecrets": secrets} if secrets else {}),
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "tolerations": [
+            {
+                "key": f"node.kubernetes.io/{taint}",
+                "operator": "Exists",
+                "effect": "NoExecute",
+                "tolerationSeconds": NODE_LOST_SECONDS,
+            }
+            for taint in ("not-ready", "unreachable")
+        ],
+    }
+
+
+def container_security() -> dict[str, Any]:
+    """The securityContext of every container."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def resource_requirements(resources: Resources) -> dict[str, Any]:
+    """The field `resources` of a container; empty when nothing is requested."""
+    return resources.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def secret_variable(reference: KeyRef) -> dict[str, Any]:
+    """The value of a variable that is read from a Secret."""
+    return {"secretKeyRef": {"name": reference.name, "key": reference.key}}
+
+
+def service_port(name: str, number: int) -> dict[str, Any]:
+    """A port of a Service, under the same number in its pods."""
+    return {"name": name, "port": number, "targetPort": number, "protocol": "TCP"}
+
+
+def volume_claim_spec(size: str, storage_class: str | None) -> dict[str, Any]:
+    """The spec of a PersistentVolumeClaim that one node mounts at a time."""
+    return {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": size}},
+        **({"storageClassName": storage_class} if storage_class is not None else {}),
+    }

@@ -1,0 +1,105 @@
+"""The Redis that the operator runs for a job: its StatefulSet and its Secret."""
+
+from typing import Any
+
+import pytest
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_operator.objects.managed_redis import store_secret, store_stateful_set
+from openseer_operator.settings import OperatorSettings
+
+SETTINGS = OperatorSettings(namespace="openseer", worker_image="openseer-worker:1", store_image="openseer-operator:1")
+UID = "11111111-2222-3333-4444-555555555555"
+
+
+def job(**spec: Any) -> RolloutJob:
+    document = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": "arithmetic", "namespace": "lab", "labels": {"team": "a"}, "annotations": {"note": "b"}},
+        "spec": {"model": {"path": "models/tiny"}, "prompts": {"path": "prompts.jsonl"}, **spec},
+    }
+    return parse_job(document, "job.yaml")
+
+
+def redis(rollout_job: RolloutJob) -> dict[str, Any]:
+    return store_stateful_set(rollout_job, UID, SETTINGS, 1)
+
+
+def container(rollout_job: RolloutJob) -> dict[str, Any]:
+    return redis(rollout_job)["spec"]["template"]["spec"]["containers"][0]
+
+
+def template_of(manifest: dict[str, Any]) -> str:
+    return manifest["metadata"]["annotations"]["openseer.dev/template"]
+
+
+def test_the_password_is_in_the_secret_alone_and_the_hash_does_not_depend_on_it() -> None:
+    secret = store_secret(job(), UID, "sesame")
+    assert secret["stringData"] == {
+        "password": "sesame",
+        "url": "redis://:sesame@arithmetic-redis.lab.svc:6379/0",
+        "redis.conf": "requirepass sesame\n",
+    }
+    assert secret["immutable"] is True
+    assert template_of(secret) == template_of(store_secret(job(), UID, "other"))
+
+
+def test_redis_reads_its_password_from_a_file() -> None:
+    redis_container = container(job())
+    assert redis_container["command"][:2] == ["redis-server", "/etc/redis/redis.conf"]
+    assert not [word for word in redis_container["command"] if "pass" in word]
+    volumes = {volume["name"]: volume for volume in redis(job())["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["config"]["secret"]["secretName"] == "arithmetic-redis"
+
+
+@pytest.mark.parametrize("fsync", ["everysec", "always"])
+def test_redis_logs_every_write_and_drops_nothing(fsync: str) -> None:
+    command = container(job(store={"fsync": fsync}))["command"]
+    options = dict(zip(command[2::2], command[3::2], strict=True))
+    assert (options["--appendonly"], options["--appendfsync"], options["--save"]) == ("yes", fsync, "")
+    assert (options["--maxmemory-policy"], options["--dir"]) == ("noeviction", "/data")
+
+
+def test_redis_keeps_its_volume_while_it_is_stopped_and_loses_it_when_it_is_deleted() -> None:
+    spec = store_stateful_set(job(store={"persistence": {"size": "9Gi", "storageClass": "fast"}}), UID, SETTINGS, 0)[
+        "spec"
+    ]
+    assert (spec["replicas"], spec["updateStrategy"]) == (0, {"type": "OnDelete"})
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Delete", "whenScaled": "Retain"}
+    (claim,) = spec["volumeClaimTemplates"]
+    assert (claim["metadata"]["name"], claim["spec"]["storageClassName"]) == ("data", "fast")
+    assert claim["spec"]["resources"]["requests"]["storage"] == "9Gi"
+    assert "data" not in {volume["name"] for volume in spec["template"]["spec"]["volumes"]}
+
+
+def test_an_ephemeral_redis_has_no_claim() -> None:
+    spec = redis(job(store={"persistence": {"medium": "ephemeral", "size": "2Gi"}}))["spec"]
+    assert "volumeClaimTemplates" not in spec
+    assert {"name": "data", "emptyDir": {"sizeLimit": "2Gi"}} in spec["template"]["spec"]["volumes"]
+
+
+def test_redis_is_restricted_and_never_evicted() -> None:
+    template = redis(job())["spec"]["template"]
+    annotations = template["metadata"]["annotations"]
+    assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+    assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+    assert template["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert container(job())["securityContext"]["readOnlyRootFilesystem"] is True
+    # A StatefulSet restarts its pods itself.
+    assert "restartPolicy" not in template["spec"]
+
+
+def test_redis_has_modest_resources_until_others_are_asked_for_and_its_own_template() -> None:
+    assert container(job())["resources"] == {"requests": {"cpu": "100m", "memory": "256Mi"}}
+    other = {"spec": {"containers": [{"name": "redis", "image": "valkey:8"}]}}
+    found = container(job(store={"resources": {"limits": {"memory": "8Gi"}}, "template": other}))
+    assert (found["resources"], found["image"]) == ({"limits": {"memory": "8Gi"}}, "valkey:8")
+
+
+def test_redis_command_is_not_the_templates_to_set() -> None:
+    template = {"spec": {"containers": [{"name": "redis", "command": ["redis-server"]}]}}
+    with pytest.raises(InputError, match=r"spec\.store\.template\.spec\.containers\[0\]\.command: cannot be set here"):
+        redis(job(store={"template": template}))
