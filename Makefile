@@ -15,7 +15,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready-$(ACCELERATOR)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run test check format bench lock clean cluster cluster-down cluster-tools cluster-prepare
+.PHONY: help setup run test soak check format bench lock clean cluster cluster-down cluster-tools cluster-prepare
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -26,7 +26,10 @@ run: $(READY) ## Runs the example job: examples/arithmetic.yaml
 	@$(BIN)/openseer run examples/arithmetic.yaml
 
 test: $(READY) cluster-prepare ## Runs all tests that this machine can run
-	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --durations=15
+	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadscope --durations=15
+
+soak: $(READY) ## Runs in full the long searches that `make test` runs in a short form
+	@OPENSEER_SOAK=1 $(BIN)/python -m pytest --durations=0 $$(grep -rlw SOAK tests --include='test_*.py')
 
 check: $(READY) ## Lint, format, types, import directions, house rules
 	@echo "lint" && $(BIN)/ruff check .

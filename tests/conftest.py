@@ -1,4 +1,4 @@
-"""What all tests share: how hypothesis searches, and the two lanes they run in."""
+"""What all tests share: how hypothesis searches, and the lanes they run in."""
 
 import os
 
@@ -18,12 +18,24 @@ settings.register_profile(
 settings.load_profile("house")
 
 
+ENGINE_TESTS = (
+    "tests/worker/vllm/",
+    "tests/e2e/test_real_engine.py",
+    "tests/e2e/test_serve_engine.py",
+    "tests/e2e/test_grpo.py",
+)
+"""Where real engines run: they keep both cores busy for minutes."""
+
+
 class Lanes(LoadScopeScheduling):
-    """Two lanes for `-n 2`: tests in a cluster mostly wait, the others mostly compute. Within a lane one test runs at a
-    time, as it does without lanes."""
+    """Three lanes for `-n 3`: tests in a cluster mostly wait, those of real engines compute, and the others are many and
+    short. Within a lane one test runs at a time, as it does without lanes; with fewer processes lanes follow each other.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "cluster" if nodeid.startswith("tests/cluster/") else "machine"
+        if nodeid.startswith("tests/cluster/"):
+            return "cluster"
+        return "engine" if nodeid.startswith(ENGINE_TESTS) else "machine"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:

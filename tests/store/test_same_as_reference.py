@@ -23,6 +23,7 @@ from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.memory import MemoryStore
 from openseer_store.port import FIRST_CURSOR, Store
 from openseer_store.redis_store import RedisStore
+from tests.repository import SOAK
 from tests.store import builders
 
 T = TypeVar("T")
@@ -320,7 +321,7 @@ def check_tokens(record: RequestRecord) -> None:
 
 @pytest.mark.redis
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(3600 if SOAK else 400)
 def test_redis_and_the_reference_give_the_same_answers(redis_url: str) -> None:
     machine = type("Machine", (BothStores,), {"url": redis_url})
-    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=40))
+    run_state_machine_as_test(machine, settings=settings(max_examples=400 if SOAK else 30, stateful_step_count=40))

@@ -14,6 +14,7 @@ from openseer_core.plan.scaling import desired_workers, template_hash
 from openseer_core.plan.workers import workers_of
 from openseer_core.queue.messages import BatchProgress
 from tests.core.plan.cluster_model import TICK, Cluster, make_job, serving
+from tests.repository import SOAK
 
 MOST_STEPS = 80
 """Steps until rest: back-off of the last failures and a rolling replacement of six workers, one by one, included."""
@@ -111,7 +112,7 @@ def is_needed(observation: Observation, decided: Plan) -> bool:
     return True
 
 
-@settings(max_examples=300)
+@settings(max_examples=3000 if SOAK else 150)
 @given(nodes=st.sampled_from([1, 1, 2]), happenings=st.lists(st.tuples(HAPPENINGS, st.integers(0, 3)), max_size=12))
 def test_from_any_state_it_comes_to_rest_and_asks_no_busy_worker_to_go_that_need_not(
     nodes: int, happenings: list[tuple[Happening, int]]

@@ -19,6 +19,7 @@ from openseer_core.weights.transaction import (
 from openseer_core.weights.worker_step import WeightsState, WeightsTarget, WorkerStep, current_attempt, next_step
 from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState, WorkerStatus
 from openseer_core.worker.metrics import WorkerMetrics
+from tests.repository import SOAK
 
 NAMES = ("a", "b", "c")
 DEADLINES = Deadlines(prefetch=5, quiesce=8, load=6)
@@ -149,7 +150,7 @@ EVENTS = st.sampled_from(["works", "works", "works", "fails", "hangs", "dies", "
 MOVES = st.tuples(EVENTS, st.sampled_from(NAMES), st.floats(0, LONGEST_STEP))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3000 if SOAK else 150, deadline=None)
 @given(
     mode=st.sampled_from(["drain", "keep", "abort"]),
     on_failure=st.sampled_from(["abort", "replace"]),
