@@ -28,8 +28,9 @@ ENGINE_TESTS = (
 
 
 class Lanes(LoadScopeScheduling):
-    """Three lanes for `-n 3`: tests in a cluster mostly wait, those of real engines compute, and the others are many and
-    short. Within a lane one test runs at a time, as it does without lanes; with fewer processes lanes follow each other.
+    """Three lanes for `-n 3`: tests in a cluster mostly wait, those of real engines compute, the others are short and many.
+
+    Within a lane one test runs at a time, as it does without lanes; with fewer processes, lanes follow each other.
     """
 
     def _split_scope(self, nodeid: str) -> str:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 INITIAL_VERSION = "initial"
 """The weights version that a job's own model is; a batch job's weights never change."""
 
+PROBE_INDEX = 0
+"""The request of a group that runs first."""
+
 BATCH_JOB_BATCH = 0
 """The only batch of a batch job; a trainer's batches count from 1."""
 

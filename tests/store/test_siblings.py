@@ -19,8 +19,7 @@ from openseer_core.tokens import ITEM_BYTES
 from openseer_store.keys import prefix
 from openseer_store.port import Store
 from openseer_store.redis_link import RedisLink
-from tests.store.builders import ANN, BOB, delta, extend, finish, group, query, request, tokens
-from tests.store.builders import Clock
+from tests.store.builders import ANN, BOB, Clock, delta, extend, finish, group, query, request, tokens
 
 A = GroupId(0, "a")
 ROOM = 2**20

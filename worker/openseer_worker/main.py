@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from openseer_core.errors import InputError, OpenseerError
+from openseer_core.manifest.fleet import GANG_PORT
 from openseer_core.manifest.parse import parse_job
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_process.pod_http import PodHttp
@@ -24,7 +25,7 @@ from openseer_worker.gang import GangLeader
 from openseer_worker.hardware.telemetry import Telemetry
 from openseer_worker.health import Health
 from openseer_worker.loop import Worker
-from openseer_worker.settings import GANG_PORT, WorkerSettings
+from openseer_worker.settings import WorkerSettings
 from openseer_worker.startup import Start, end_at_once, end_process, stop_on_signals
 
 log = logging.getLogger("openseer.worker")

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from openseer_core.ids import GroupId
+from openseer_core.ids import PROBE_INDEX, GroupId
 from openseer_core.manifest.job import RolloutSpec
 from openseer_core.queue.group import GroupView
 from openseer_core.queue.kv_blocks import Footprint
@@ -19,8 +19,6 @@ from openseer_worker.engine import EngineOutput, EngineProfile
 TOKENS_PER_SECOND = 400
 """More than a response gains per second as a rule: sizes what may be generated before the next decision. A response
 with many accepted drafts on a small model gains more; then twice the largest gain that was seen counts."""
-
-PROBE_INDEX = 0
 
 
 @dataclass(slots=True)

@@ -4,12 +4,10 @@ import uuid
 from dataclasses import dataclass, field
 
 from openseer_core.ids import INITIAL_VERSION, WorkerId, worker_name
+from openseer_core.manifest.fleet import GANG_PORT
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.queue.group import SHARED_LANE
 from openseer_core.worker.metrics import WorkerMetrics
-
-GANG_PORT = 29500
-"""Where torch's processes of a gang meet, on the leader; the gang's own link takes the port after it."""
 
 
 def _boot_id() -> str:

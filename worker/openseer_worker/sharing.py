@@ -9,14 +9,14 @@ import logging
 from dataclasses import dataclass, field
 
 from openseer_core.errors import LoadError, StoreError
-from openseer_core.ids import GroupId
+from openseer_core.ids import PROBE_INDEX, GroupId
 from openseer_core.queue.length_estimate import estimate
 from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.tokens import ITEM_BYTES, count_items
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.port import WorkerStore
 from openseer_worker.engine import DraftNews, DraftTokens, Engine
-from openseer_worker.running import PROBE_INDEX, RunningRequests
+from openseer_worker.running import RunningRequests
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,10 @@ from openseer_api.job.metrics import exposition
 from openseer_api.routes.access import Job
 from openseer_core.queue.batch import BatchRecord, QueueLoad
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.weights.transaction import FRESH_SECONDS
 from openseer_core.wire.batches import MAX_WAIT_SECONDS
 from openseer_core.wire.fleet import Autoscaling, FleetState, FleetWord, JobStatus, Release, WorkerInfo, WorkerList
 from openseer_core.wire.weights import to_wire
-from openseer_core.worker.heartbeat import WORKING_STATES, WorkerStatus
+from openseer_core.worker.heartbeat import WorkerStatus
 
 router = APIRouter(tags=["fleet"])
 plain = APIRouter(tags=["fleet"])
@@ -84,7 +83,7 @@ def backlog(record: BatchRecord, job: JobContext) -> int:
 
 
 def _ready(worker: WorkerStatus, glance: Glance) -> bool:
-    return worker.heartbeat.state in WORKING_STATES and glance.now - worker.seen_at <= FRESH_SECONDS
+    return worker.works(glance.now)
 
 
 def _worker(worker: WorkerStatus, glance: Glance) -> WorkerInfo:
@@ -144,7 +143,7 @@ async def change_rest(job: JobContext, how: Release | None) -> FleetState:
 def fleet_state(glance: Glance, load: QueueLoad, job: JobContext) -> FleetState:
     """Whether the workers have reached the rest that the fleet spec asks for, and which have not."""
     fleet_spec = glance.fleet_spec
-    live_workers = [worker for worker in glance.workers if glance.now - worker.seen_at <= FRESH_SECONDS]
+    live_workers = [worker for worker in glance.workers if worker.is_fresh(glance.now)]
     asleep = {
         worker.name
         for worker in live_workers

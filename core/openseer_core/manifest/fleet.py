@@ -19,6 +19,8 @@ from openseer_core.manifest.base import (
 PolicyName = Literal["context-aware", "fifo", "longest-first-oracle", "round-robin", "least-inflight"]
 ROUND_ROBIN: PolicyName = "round-robin"
 LEAST_INFLIGHT: PolicyName = "least-inflight"
+GANG_PORT = 29500
+"""Where torch's processes of a gang meet, on the leader; the gang's own link takes the port after it."""
 BINDING_POLICIES: frozenset[PolicyName] = frozenset({ROUND_ROBIN, LEAST_INFLIGHT})
 """Policies that bind requests to workers at submission: each worker keeps what it claimed, to the end of the batch."""
 Fsync = Literal["everysec", "always"]

@@ -6,7 +6,7 @@ What a trainer does with its batches beside that is in job_queue.py.
 """
 
 from openseer_core.errors import BatchClosedError
-from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.ids import PROBE_INDEX, GroupId, RequestId, WorkerId
 from openseer_core.model.accounting import Ledger
 from openseer_core.model.earlier_responses import EarlierResponses
 from openseer_core.model.sorted_set import SortedSet
@@ -27,7 +27,6 @@ from openseer_core.queue.messages import (
 from openseer_core.queue.states import ENDINGS, FINAL_STATES, Event, FinishReason, State, Status, after
 from openseer_core.tokens import ITEM_BYTES
 
-PROBE_INDEX = 0
 HEAD_WINDOW = 16
 """How many groups at the front of a lane a claim looks at before it gives up finding one that fits."""
 SIBLING_WINDOW = 4

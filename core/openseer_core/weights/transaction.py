@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from openseer_core.errors import PublishRefusedError
 from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import Publish, TransactionPhase
-from openseer_core.worker.heartbeat import WORKING_STATES, WeightsReport, WorkerStatus
+from openseer_core.worker.heartbeat import WeightsReport, WorkerStatus
 
-FRESH_SECONDS = 10.0
-"""A worker whose last heartbeat is older is gone."""
 CONFIRMED = ("prefetch", "quiesce", "load")
 """What a worker confirms, in this order; a later one includes those before."""
 
@@ -57,7 +55,7 @@ class Advance:
 
 def participants(workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]:
     """Who takes part in a transaction that begins now."""
-    return tuple(sorted(worker.name for worker in workers if _works(worker, now) and not _report(worker).asleep))
+    return tuple(sorted(worker.name for worker in workers if worker.works(now) and not _report(worker).asleep))
 
 
 def begin(fleet_spec: FleetSpec, publish: Publish, participants: Sequence[str], now: float) -> FleetSpec:
@@ -197,10 +195,6 @@ def has_failed(report: WeightsReport, transaction: WeightsTransaction) -> bool:
     return bool(report.error) and (report.transaction, report.attempt) == (transaction.id, transaction.attempt)
 
 
-def _works(worker: WorkerStatus, now: float) -> bool:
-    return worker.heartbeat.state in WORKING_STATES and now - worker.seen_at <= FRESH_SECONDS
-
-
 def _report(worker: WorkerStatus) -> WeightsReport:
     return worker.heartbeat.weights or WeightsReport()
 
@@ -208,7 +202,7 @@ def _report(worker: WorkerStatus) -> WeightsReport:
 def _view(transaction: WeightsTransaction, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> _View:
     wanted = set(transaction.participants) - set(transaction.replaced)
     there = sorted(
-        (worker for worker in workers if worker.name in wanted and _works(worker, now)), key=lambda worker: worker.name
+        (worker for worker in workers if worker.name in wanted and worker.works(now)), key=lambda worker: worker.name
     )
     awake = [worker for worker in there if not _report(worker).asleep]
     holders = tuple(worker.name for worker in awake if worker.inflight)
@@ -219,7 +213,7 @@ def _without_the_gone(
     transaction: WeightsTransaction, workers: Sequence[WorkerStatus], view: _View
 ) -> WeightsTransaction:
     """Participants that left, died or began anew are waited for no longer."""
-    there = {worker.name for worker in workers if _works(worker, view.now)}
+    there = {worker.name for worker in workers if worker.works(view.now)}
     gone = tuple(name for name in transaction.participants if name not in there and name not in transaction.replaced)
     if not gone:
         return transaction

@@ -30,6 +30,10 @@ WORKING_STATES = frozenset({WorkerState.IDLE, WorkerState.BUSY})
 """States in which a worker claims requests, and takes part in a weights transaction."""
 
 
+FRESH_SECONDS = 10.0
+"""A worker whose last heartbeat is older is gone."""
+
+
 class WeightsReport(JsonModel):
     """What a worker's heartbeat says of its weights.
 
@@ -72,6 +76,14 @@ class WorkerStatus:
     seen_at: float
     inflight: int
     heartbeat: Heartbeat
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether it has reported within FRESH_SECONDS. `now`: seconds of the store's clock."""
+        return now - self.seen_at <= FRESH_SECONDS
+
+    def works(self, now: float) -> bool:
+        """Whether it claims requests, by a fresh report."""
+        return self.heartbeat.state in WORKING_STATES and self.is_fresh(now)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.patches import Patch
 
+from openseer_core.ids import PROBE_INDEX
 from openseer_driver.report.chart_style import (
     AMBER,
     BLUE,
@@ -184,7 +185,7 @@ def _boxes(
         low = position + 0.06 + 0.88 * lane / count
         high = low + 0.88 / count * 0.94
         boxes.append([(start, low), (end, low), (end, high), (start, high)])
-        probe = chunk.event == "complete" and fact.index == 0
+        probe = chunk.event == "complete" and fact.index == PROBE_INDEX
         ends.append("probe" if probe else chunk.event)
     return boxes, ends
 

@@ -7,6 +7,7 @@ from statistics import fmean
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from openseer_core.ids import PROBE_INDEX
 from openseer_driver.report.chart_style import (
     BLUE,
     GREY,
@@ -39,7 +40,7 @@ def lengths_by_group(trace: Trace) -> str:
     dots = [(position, fact) for position, group in enumerate(ordered, start=1) for fact in group]
     many = len(dots) > RASTER_FROM
     for index0, colour, name in ((False, BLUE, "response"), (True, PURPLE, "probe, which ran first")):
-        chosen = [(position, fact.length) for position, fact in dots if (fact.index == 0) is index0]
+        chosen = [(position, fact.length) for position, fact in dots if (fact.index == PROBE_INDEX) is index0]
         axes.scatter(
             [position for position, _ in chosen],
             [length for _, length in chosen],

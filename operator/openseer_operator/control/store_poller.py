@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from openseer_core.errors import OpenseerError
+from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.store_url import url_in, url_reference
 from openseer_core.plan.actions import Announce
@@ -33,14 +34,12 @@ RETRY_SECONDS = 5.0
 """Longest pause after a reading that failed; it grows up to that, with many stores to three times the usual pause."""
 STALE_SECONDS = 5.0
 """An older view is none; with so many stores that readings come seldom, three readings' time."""
-FRESH_SECONDS = 30.0
+REPORT_SECONDS = 30.0
 """A heartbeat that is older counts no more."""
 RATE_SECONDS = 30.0
 """Tokens per second are taken over so long."""
 PURGE_SECONDS = 10.0
 """Longest time for deleting a job's keys."""
-BATCH = 0
-"""The only batch of a job that has a driver; a trainer's batches have numbers of their own."""
 
 log = logging.getLogger(__name__)
 
@@ -198,11 +197,11 @@ class StorePoller:
         """One call after the other: they share one connection, and there may be a thousand stores."""
         job = polled.record.job
         serves = job is not None and job.spec.mode == "serve"
-        batches = await _open_batches(store) if serves else {BATCH: await store.progress(BATCH)}
+        batches = await _open_batches(store) if serves else {BATCH_JOB_BATCH: await store.progress(BATCH_JOB_BATCH)}
         fleet_spec = await store.fleet_spec() if serves else FleetSpec()
         await self._announce_weights(polled, fleet_spec)
         workers = await store.workers()
-        fresh = await store.now() - FRESH_SECONDS if workers else 0.0
+        fresh = await store.now() - REPORT_SECONDS if workers else 0.0
         polled.inflight = sum(worker.inflight for worker in workers)
         polled.past_tokens += sum(tokens for number, tokens in polled.batch_tokens.items() if number not in batches)
         polled.batch_tokens = {number: progress.tokens for number, progress in batches.items()}

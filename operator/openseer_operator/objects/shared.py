@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from openseer_core.manifest.fleet import GANG_PORT
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.store_url import manages_store
 from openseer_core.plan.scaling import max_unavailable
@@ -16,7 +17,7 @@ from openseer_operator.objects.names import (
     workers_name,
 )
 from openseer_operator.objects.pod_parts import service_port, volume_claim_spec
-from openseer_operator.objects.pods import GANG_PORT, HTTP_PORT
+from openseer_operator.objects.pods import HTTP_PORT
 from openseer_operator.settings import OperatorSettings
 
 

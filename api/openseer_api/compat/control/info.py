@@ -9,8 +9,6 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from openseer_api.compat.live.refusals import ProtocolRoute, error_response
 from openseer_api.compat.live.requests import live_of
 from openseer_api.routes.access import Job
-from openseer_core.weights.transaction import FRESH_SECONDS
-from openseer_core.worker.heartbeat import WORKING_STATES
 
 router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
 
@@ -27,11 +25,7 @@ async def health(job: Job) -> Response:
 async def health_generate(job: Job) -> Response:
     """Some worker generates, or would if it had work."""
     glance = await job.glance()
-    ready = [
-        worker
-        for worker in glance.workers
-        if worker.heartbeat.state in WORKING_STATES and glance.now - worker.seen_at <= FRESH_SECONDS
-    ]
+    ready = [worker for worker in glance.workers if worker.works(glance.now)]
     return Response(status_code=200) if ready else error_response(503, "no worker is ready yet")
 
 
