@@ -28,7 +28,7 @@ ENGINE_TESTS = (
 
 
 class Lanes(LoadScopeScheduling):
-    """Three lanes for `-n 3`: tests in a cluster mostly wait, those of real engines compute, the others are short and many.
+    """Three lanes for `-n 3`: tests in a cluster mostly wait, those of real engines compute, the others are short.
 
     Within a lane one test runs at a time, as it does without lanes; with fewer processes, lanes follow each other.
     """

@@ -76,7 +76,11 @@ class Driver:
 
     def _write(self, page: Sequence[Result]) -> None:
         present = self._writer.present
-        fresh = [one for one in page if (BATCH_JOB_BATCH, one.request.group.name, one.request.index) not in present]
+        fresh = [
+            result
+            for result in page
+            if (BATCH_JOB_BATCH, result.request.group.name, result.request.index) not in present
+        ]
         self._writer.write([result_line(result, self._codec) for result in fresh])
         self._writer.flush()
 

@@ -37,7 +37,7 @@ def make_sample(now: float, counts: BatchProgress, statuses: list[WorkerStatus])
         closed=counts.closed,
         requests=counts.requests,
         tokens=counts.tokens,
-        workers={status.name: _worker_sample(status) for status in sorted(statuses, key=lambda one: one.name)},
+        workers={status.name: _worker_sample(status) for status in sorted(statuses, key=lambda status: status.name)},
     )
 
 

@@ -244,8 +244,8 @@ class BothStores(RuleBasedStateMachine):
     )  # fmt: skip
     def siblings(self, numbers: list[int], limit: int, earlier: list[bool], known: list[tuple[int, int]]) -> None:
         groups = [*self.gids(numbers), GroupId(0, "nobody")]
-        asks = [SiblingQuery(gid, tuple(known), also) for gid, also in zip(groups, earlier, strict=False)]
-        news = self.both(lambda store: store.siblings(asks, 4 * limit))
+        queries = [SiblingQuery(gid, tuple(known), also) for gid, also in zip(groups, earlier, strict=False)]
+        news = self.both(lambda store: store.siblings(queries, 4 * limit))
         assert sum(len(data) for siblings in news for *_, data in siblings.news) <= 4 * limit
         for siblings in news:
             for index, position, data in siblings.news:
@@ -264,8 +264,8 @@ class BothStores(RuleBasedStateMachine):
         records = self.both(self.look)
         leased = [record for record in records if record.state is State.LEASED]
         for worker in WORKERS:
-            pulse = self.pulse(worker)
-            assert pulse.inflight == len(leased)
+            fleet_load = self.fleet_load(worker)
+            assert fleet_load.inflight == len(leased)
         for record in records:
             check_tokens(record)
         waiting = sum(record.state is State.QUEUED for record in records if record.request.group.batch in BATCHES)
@@ -300,7 +300,7 @@ class BothStores(RuleBasedStateMachine):
         assert await store.workers() == await self.memory.workers()
         return records
 
-    def pulse(self, worker: WorkerId) -> FleetLoad:
+    def fleet_load(self, worker: WorkerId) -> FleetLoad:
         every = (SHARED_LANE, "0", "1")
         reply = self.both(
             lambda store: store.extend(worker, [], [], lease_seconds=5.0, version=builders.VERSION, lanes=every)

@@ -229,8 +229,8 @@ async def test_earlier_responses_and_news_share_an_answer_and_what_has_no_room_i
     await extend(store, ANN, [delta(claim, 90) for claim in claims])
     queries = [SiblingQuery(claim.request.group, ((0, 0),), earlier=True) for claim in claims]
     answers = await store.siblings(queries, 120 * ITEM_BYTES)
-    assert [one.earlier for one in answers] == [(tokens(0, 40),), (tokens(0, 40),), None]
-    assert [len(one.news[0][2]) // ITEM_BYTES for one in answers] == [20, 20, 20]
+    assert [answer.earlier for answer in answers] == [(tokens(0, 40),), (tokens(0, 40),), None]
+    assert [len(answer.news[0][2]) // ITEM_BYTES for answer in answers] == [20, 20, 20]
     [rest] = await store.siblings([SiblingQuery(claims[2].request.group, earlier=True)], 120 * ITEM_BYTES)
     assert rest == Siblings(claims[2].request.group, (), (tokens(0, 40),))
 

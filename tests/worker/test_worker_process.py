@@ -269,7 +269,9 @@ async def test_a_worker_whose_engine_says_it_is_sick_says_so_and_hands_back_its_
     states: set[str] = set()
     (tmp_path / "sick").touch()
     while rank.process.poll() is None:
-        states |= {f"{one.heartbeat.state}: {one.heartbeat.metrics.get('sick', '')}" for one in await store.workers()}
+        states |= {
+            f"{status.heartbeat.state}: {status.heartbeat.metrics.get('sick', '')}" for status in await store.workers()
+        }
     assert rank.end() == 8
     assert f"sick: {tmp_path / 'sick'} is there" in states
     assert (await store.progress(0)).closed == 0
@@ -291,7 +293,7 @@ async def test_a_gang_of_three_completes_requests_and_ends_whole_when_its_leader
     await until(is_complete)
     assert [rank.status("/readyz") for rank in gang] == [200, 200, 200]
     assert 'state="following"' in gang[1].get("/metrics")[1]
-    assert [one.name for one in await store.workers()] == ["worker-0"]
+    assert [status.name for status in await store.workers()] == ["worker-0"]
     gang[0].stop()
     assert [rank.end() for rank in gang] == [0, 0, 0]
     assert not any("Traceback" in rank.log.read_text() for rank in gang)

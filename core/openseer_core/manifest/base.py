@@ -39,9 +39,9 @@ def _quantity_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def allowed(words: str) -> dict[str, Any]:
-    """Words for an error message where the bare constraint (a pattern, say) would not help a person."""
-    return {"x-allowed": words}
+def allowed(text: str) -> dict[str, Any]:
+    """Text for an error message where the bare constraint (a pattern, say) would not help a person."""
+    return {"x-allowed": text}
 
 
 Quantity = Annotated[

@@ -213,9 +213,9 @@ def _unfit(entries: Sequence[object], least: int) -> Iterator[tuple[int, object]
 
 
 def _kind(value: object) -> str:
-    for kind, words in ((list, "a list"), (str, "text"), (bool, "true or false"), (type(None), "null")):
+    for kind, text in ((list, "a list"), (str, "text"), (bool, "true or false"), (type(None), "null")):
         if isinstance(value, kind):
-            return words
+            return text
     return "a number"
 
 

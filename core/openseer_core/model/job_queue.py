@@ -251,7 +251,7 @@ class JobQueue(ChunkQueue):
         """News of those groups that have any (see port.WorkerStore.siblings)."""
         known = [query for query in queries if query.group in self._groups]
         earlier = self._earlier_of(known, limit_bytes // 2, now)
-        used = sum(len(tokens) for one in earlier for tokens in one or ())
+        used = sum(len(tokens) for responses in earlier for tokens in responses or ())
         fresh = [
             (place, index, position, tokens)
             for place, query in enumerate(known)
@@ -264,8 +264,8 @@ class JobQueue(ChunkQueue):
         for (place, index, position, tokens), count in zip(fresh, given, strict=True):
             if count:
                 news[place].append(SiblingTokens(index, position, tokens[: count * ITEM_BYTES]))
-        told = [Siblings(query.group, tuple(new), old) for query, new, old in zip(known, news, earlier, strict=True)]
-        return [one for one in told if one.news or one.earlier is not None]
+        answers = [Siblings(query.group, tuple(new), old) for query, new, old in zip(known, news, earlier, strict=True)]
+        return [answer for answer in answers if answer.news or answer.earlier is not None]
 
     def _earlier_of(self, queries: Sequence[SiblingQuery], room: int, now: float) -> list[tuple[bytes, ...] | None]:
         """The earlier responses of each group that asks for them, until they fill `room` bytes."""

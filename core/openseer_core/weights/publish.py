@@ -28,7 +28,7 @@ class Source(JsonModel):
     transfer: dict[str, JsonValue] | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> "Source":
+    def _exactly_one(self) -> "Source":
         if sum(value is not None for value in (self.path, self.url, self.transfer)) != 1:
             raise ValueError("exactly one of path, url and transfer is needed")
         return self

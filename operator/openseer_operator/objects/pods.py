@@ -34,7 +34,6 @@ from openseer_operator.settings import OperatorSettings
 
 HTTP_PORT = 8080
 """Of probes and metrics in workers and driver."""
-"""Where the processes of a gang meet, on rank 0."""
 GPU = "nvidia.com/gpu"
 WORKER, DRIVER = "worker", "driver"
 """Names of openseer's own containers."""

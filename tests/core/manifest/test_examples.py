@@ -15,7 +15,7 @@ MANIFESTS = sorted((ROOT / "examples").rglob("*.yaml"))
 
 def job_of(path: Path) -> RolloutJob:
     """The one RolloutJob among a file's documents."""
-    (document,) = (one for one in yaml.safe_load_all(path.read_text()) if one["kind"] == "RolloutJob")
+    (document,) = (document for document in yaml.safe_load_all(path.read_text()) if document["kind"] == "RolloutJob")
     return parse_job(document, str(path))
 
 

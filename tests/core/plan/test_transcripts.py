@@ -31,8 +31,8 @@ class Story:
 
     def play(self, line: str) -> list[str]:
         """What the operator does until it rests, after what the line says."""
-        verb, *words = shlex.split(line)
-        getattr(self, f"do_{verb}")(*words)
+        verb, *arguments = shlex.split(line)
+        getattr(self, f"do_{verb}")(*arguments)
         return self._settle()
 
     def _settle(self) -> list[str]:
@@ -54,10 +54,10 @@ class Story:
 
     # ---- the verbs of the stories
 
-    def do_job(self, *words: str) -> None:
+    def do_job(self, *arguments: str) -> None:
         """A new job: replicas=N nodes=N own-store max-unavailable=N deadline=N ttl=N restarts=N."""
         options: dict[str, str] = {}
-        for word in words:
+        for word in arguments:
             name, _, value = word.partition("=")
             options[name] = value
         workers: dict[str, object] = {"replicas": int(options.get("replicas", 2))}
@@ -75,9 +75,9 @@ class Story:
             spec["failurePolicy"] = {"workerRestarts": int(options["restarts"])}
         self.cluster = Cluster(make_job(**spec))
 
-    def do_serve(self, *words: str) -> None:
-        """A new job that serves a trainer; the words of `job`."""
-        self.do_job(*words)
+    def do_serve(self, *arguments: str) -> None:
+        """A new job that serves a trainer; the arguments of `job`."""
+        self.do_job(*arguments)
         self.cluster.job = serving(self.cluster.job)
 
     def do_release(self) -> None:
@@ -100,9 +100,9 @@ class Story:
         """A change of the workers' template."""
         self.cluster.change(workers={"template": {"metadata": {"labels": {"word": word}}}})
 
-    def do_busy(self, *words: str) -> None:
+    def do_busy(self, *arguments: str) -> None:
         """busy worker-0=500: holds so many tokens."""
-        self.cluster.busy = {component: int(tokens) for component, tokens in (word.split("=") for word in words)}
+        self.cluster.busy = {component: int(tokens) for component, tokens in (word.split("=") for word in arguments)}
 
     def do_progress(self, done: str, total: str) -> None:
         """So many of all requests are finished; all groups are submitted."""

@@ -50,7 +50,7 @@ def test_without_probes_the_first_request_is_like_any_other() -> None:
 @pytest.mark.parametrize("name", ["fifo", "round-robin", "least-inflight"])
 def test_first_come_first_served_goes_by_batch_then_by_group(name: str) -> None:
     order = [view(batch=0, ordinal=0), view(batch=0, ordinal=1), view(batch=1, ordinal=0)]
-    scores = [score(name, one) for one in order]
+    scores = [score(name, view) for view in order]
     assert scores == sorted(set(scores))
     assert score(name, order[0].with_finish(999)) == scores[0]
 

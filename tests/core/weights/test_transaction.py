@@ -347,10 +347,10 @@ def test_the_wire_tells_each_workers_part() -> None:
     fleet = Fleet("a", "b")
     fleet.say("a", "prefetch", seconds={"prefetch": 1.5})
     fleet.say("b", error="no such folder")
-    told = to_wire(fleet.fleet_spec, fleet.statuses, fleet.now).transaction
-    assert told is not None
-    assert told.waiting_for == ["b"]
-    assert [(one.worker, one.phase, one.error, one.seconds) for one in told.workers] == [
+    transaction = to_wire(fleet.fleet_spec, fleet.statuses, fleet.now).transaction
+    assert transaction is not None
+    assert transaction.waiting_for == ["b"]
+    assert [(worker.worker, worker.phase, worker.error, worker.seconds) for worker in transaction.workers] == [
         ("a", "prefetch", None, {"prefetch": 1.5}),
         ("b", "", "no such folder", {}),
     ]

@@ -31,8 +31,8 @@ class Member:
     """One worker: what it has, and the fleet spec as it read them last."""
 
     fleet_spec: FleetSpec = field(default_factory=FleetSpec)
-    have: WeightsState = field(default_factory=WeightsState)
-    held: int = 0
+    weights: WeightsState = field(default_factory=WeightsState)
+    running: int = 0
     claimed_for: str = ""
     confirmed: tuple[int, str] = (0, "")
     error: tuple[int, str] = (0, "")
@@ -42,11 +42,11 @@ class Member:
     def look(self, fleet_spec: FleetSpec, outcome: str) -> WorkerStep:
         """Reads the fleet spec and takes one step; `outcome` is what becomes of it."""
         self.fleet_spec = fleet_spec
-        step = next_step(fleet_spec, self.have, self.held)
+        step = next_step(fleet_spec, self.weights, self.running)
         if step.leaves:
             self.state = "draining"
         if step.give_back:
-            self.held = 0
+            self.running = 0
         if outcome == "hangs":
             return step
         if step.fetch or step.load:
@@ -58,24 +58,24 @@ class Member:
     def try_to(self, step: WorkerStep, *, fails: bool) -> None:
         tried = current_attempt(self.fleet_spec)
         if fails:
-            self.have = replace(self.have, failed=tried, version="" if step.load else self.have.version)
+            self.weights = replace(self.weights, failed=tried, version="" if step.load else self.weights.version)
             self.error = (tried[1], "broken")
         elif step.load is not None:
-            self.have = replace(self.have, version=step.load.version, publisher=step.load.publisher, failed=None)
+            self.weights = replace(self.weights, version=step.load.version, publisher=step.load.publisher, failed=None)
         else:
-            self.have = replace(self.have, fetched=tried[0], failed=None)
+            self.weights = replace(self.weights, fetched=tried[0], failed=None)
 
     def status(self, name: str) -> WorkerStatus:
         transaction = self.fleet_spec.transaction
         report = WeightsReport(
-            version=self.have.version,
+            version=self.weights.version,
             transaction=transaction.id if transaction and (self.error[1] or self.confirmed[0]) else 0,
             attempt=self.error[0],
             phase=self.confirmed[1],
             error=self.error[1],
         )
         return WorkerStatus(
-            name, "", self.seen_at, self.held, Heartbeat(WorkerState(self.state), WorkerMetrics({}), report)
+            name, "", self.seen_at, self.running, Heartbeat(WorkerState(self.state), WorkerMetrics({}), report)
         )
 
 
@@ -108,10 +108,10 @@ class World:
         member.seen_at = self.now
         step = member.look(self.fleet_spec, outcome)
         if step.claims:
-            assert member.have.version == self.fleet_spec.version
-            assert member.have.publisher == self.fleet_spec.publisher
-            member.claimed_for = member.have.version
-            member.held = min(1, self.waiting.get(member.have.version, 0))
+            assert member.weights.version == self.fleet_spec.version
+            assert member.weights.publisher == self.fleet_spec.publisher
+            member.claimed_for = member.weights.version
+            member.running = min(1, self.waiting.get(member.weights.version, 0))
 
     def keep(self) -> None:
         transaction = self.fleet_spec.active_transaction
@@ -136,14 +136,14 @@ class World:
 
     def check_commit(self) -> None:
         """Who takes part at the commit has the new weights, and nobody may claim for others."""
-        told = self.fleet_spec.transaction
-        assert told is not None
+        transaction = self.fleet_spec.transaction
+        assert transaction is not None
         for status in self.statuses:
             member = self.members[status.name]
-            if status.name in participants(self.statuses, self.now) and status.name not in told.replaced:
-                fits = member.have.has(WeightsTarget(told.publish.version, told.id))
-                assert fits or status.name not in told.participants
-            assert not next_step(self.fleet_spec, member.have, member.held).claims
+            if status.name in participants(self.statuses, self.now) and status.name not in transaction.replaced:
+                fits = member.weights.has(WeightsTarget(transaction.publish.version, transaction.id))
+                assert fits or status.name not in transaction.participants
+            assert not next_step(self.fleet_spec, member.weights, member.running).claims
 
 
 EVENTS = st.sampled_from(["works", "works", "works", "fails", "hangs", "dies", "boots", "finishes", "keeper", "cancel"])
@@ -185,16 +185,16 @@ def test_a_transaction_ends_in_time_and_nobody_claims_for_weights_it_does_not_ha
     while world.fleet_spec.active_transaction is not None and world.now < quiet + 1000:
         world.now += 0.5
         world.keep()
-    told = world.fleet_spec.transaction
-    assert told is not None
-    assert told.finished_at is not None
+    transaction = world.fleet_spec.transaction
+    assert transaction is not None
+    assert transaction.finished_at is not None
     tries = retries + 1
     longest = tries * DEADLINES.prefetch + DEADLINES.quiesce + (tries + 1) * DEADLINES.load
     phases = tries + 6
-    assert told.finished_at <= longest + phases * LONGEST_STEP
-    assert (told.phase == "done") == (world.fleet_spec.version == "v1")
+    assert transaction.finished_at <= longest + phases * LONGEST_STEP
+    assert (transaction.phase == "done") == (world.fleet_spec.version == "v1")
     for name in NAMES:
         world.act("boots", name)
         for _ in range(3):
             world.act("works", name)
-        assert world.members[name].have.version == world.fleet_spec.version
+        assert world.members[name].weights.version == world.fleet_spec.version

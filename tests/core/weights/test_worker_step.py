@@ -30,7 +30,7 @@ def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
 
 
 @pytest.mark.parametrize(
-    ("told", "have", "held", "expected"),
+    ("spec", "state", "running", "expected"),
     [
         # At rest, and what was missed.
         (fleet_spec(), ON_OLD, 3, WorkerStep(claims=True)),
@@ -74,10 +74,10 @@ def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
         (fleet_spec("load", rest="sleep"), ON_OLD, 0, WorkerStep(sleep=True)),
     ],
 )
-def test_the_next_step_follows_from_the_orders_and_from_what_it_has(
-    told: FleetSpec, have: WeightsState, held: int, expected: WorkerStep
+def test_the_next_step_follows_from_fleet_spec_and_state(
+    spec: FleetSpec, state: WeightsState, running: int, expected: WorkerStep
 ) -> None:
-    assert next_step(told, have, held) == expected
+    assert next_step(spec, state, running) == expected
 
 
 def test_a_failure_is_of_one_attempt_in_one_phase() -> None:

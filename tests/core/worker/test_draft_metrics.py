@@ -37,11 +37,11 @@ def test_a_worker_that_does_not_draft_counts_nothing() -> None:
 
 
 def test_workers_are_summed_up_and_earlier_counts_taken_off() -> None:
-    one = DraftMetrics.of(HEARTBEAT)
-    both = summed([one, one, DraftMetrics()])
+    first = DraftMetrics.of(HEARTBEAT)
+    both = summed([first, first, DraftMetrics()])
 
     assert (both.drafted, both.acceptance_length) == (120, 2.0)
-    assert both.since(one).values == one.values
+    assert both.since(first).values == first.values
     assert both.since(DraftMetrics()) == both
 
 

@@ -36,10 +36,10 @@ def standing(at: float, *, ready: int = 2, done: int = 0, drafts: str = "on", **
         fleet=fleet,
         **job,
     )
-    figures: dict[str, float | int | str] = {"slots": 8, "kv_used": 0.5, "tokens": 100 * done, "drafts": drafts}
+    metrics: dict[str, float | int | str] = {"slots": 8, "kv_used": 0.5, "tokens": 100 * done, "drafts": drafts}
     if done and drafts == "on":
-        figures |= {"draft_steps": done, "steps_refs_1": done, "tokens_refs_1": 2.25 * done}
-    worker = WorkerInfo(name="worker-0", state="busy", version="v1", seen_seconds_ago=0.1, inflight=8, figures=figures)
+        metrics |= {"draft_steps": done, "steps_refs_1": done, "tokens_refs_1": 2.25 * done}
+    worker = WorkerInfo(name="worker-0", state="busy", version="v1", seen_seconds_ago=0.1, inflight=8, figures=metrics)
     counts = BatchMetrics(groups=24, requests=96, requests_ok=done, tokens=100 * done, tokens_per_second=1234.0)
     batch = Batch(
         id=4,

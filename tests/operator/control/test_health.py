@@ -37,7 +37,7 @@ class Parts:
         await self.hold.wait()
 
     def found(self) -> list[str]:
-        return [said for check in self.checks if (said := check())]
+        return [problem for check in self.checks if (problem := check())]
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ async def test_an_api_server_that_fell_silent_is_told_of_by_every_replica(parts:
     parts.api.answered_at = time.monotonic() - MOST_SILENCE_SECONDS + 10
     assert parts.found() == []
     parts.api.answered_at -= 20
-    (said,) = parts.found()
-    assert said == "the Kubernetes API has not answered for 130 s"
+    (problem,) = parts.found()
+    assert problem == "the Kubernetes API has not answered for 130 s"
 
 
 async def test_a_stuck_watch_is_told_of_by_the_replica_that_leads(parts: Parts) -> None:
@@ -69,8 +69,8 @@ async def test_a_stuck_watch_is_told_of_by_the_replica_that_leads(parts: Parts) 
 async def test_a_lease_that_is_not_renewed_is_told_of_by_the_replica_that_leads(parts: Parts) -> None:
     assert parts.found() == []
     parts.elector.leads = True
-    (said,) = parts.found()
-    assert "lease was not renewed" in said
+    (problem,) = parts.found()
+    assert "lease was not renewed" in problem
 
 
 async def test_a_look_that_hangs_is_told_of_by_the_replica_that_leads(
@@ -82,10 +82,10 @@ async def test_a_look_that_hangs_is_told_of_by_the_replica_that_leads(
     await asyncio.sleep(0.3)
     assert parts.found() == []
     parts.elector.leads = True
-    assert any(said.startswith("a job has waited for") for said in parts.found())
+    assert any(problem.startswith("a job has waited for") for problem in parts.found())
     parts.hold.set()
     await asyncio.sleep(0.05)
-    assert not any("a job has waited" in said for said in parts.found())
+    assert not any("a job has waited" in problem for problem in parts.found())
     parts.loop.stop()
     await running
 

@@ -103,15 +103,15 @@ async def test_a_new_pod_of_a_worker_does_not_speak_for_the_old_one(server: JobS
 async def test_somebody_is_told_of_what_calls_for_action_and_not_of_every_token(server: JobStore) -> None:
     claims = await server.submit("a")
     await server.heartbeat(ANN, "busy", pod="pod-a", held_tokens=1)
-    async with reading(record(server.url)) as (stores, told):
-        await until(lambda: told[KEY] == 1)
+    async with reading(record(server.url)) as (stores, announced):
+        await until(lambda: announced[KEY] == 1)
         await server.extend(claims[0], 100)
         await server.heartbeat(ANN, "busy", pod="pod-a", held_tokens=101)
         await until(lambda: view(stores).progress.tokens == 100)
         assert view(stores).reports["pod-a"].held_tokens == 101
-        assert told[KEY] == 1
+        assert announced[KEY] == 1
         await server.heartbeat(ANN, "sick", pod="pod-a", sick="Xid 79")
-        await until(lambda: told[KEY] == 2)
+        await until(lambda: announced[KEY] == 2)
 
 
 async def test_a_serving_jobs_counts_are_those_of_the_batches_that_are_there_and_its_tokens_only_grow(
@@ -138,16 +138,16 @@ async def test_a_serving_jobs_counts_are_those_of_the_batches_that_are_there_and
 
 
 async def test_a_trainer_that_takes_the_gpus_is_heard_at_once(server: JobStore) -> None:
-    async with reading(record(server.url, serves=True)) as (stores, told):
-        await until(lambda: told[KEY] == 1)
+    async with reading(record(server.url, serves=True)) as (stores, announced):
+        await until(lambda: announced[KEY] == 1)
         assert not view(stores).released
         assert await server.store.swap_fleet_spec(FleetSpec(revision=1, rest="sleep"))
         assert await server.store.swap_fleet_spec(FleetSpec(revision=2, rest="stop"))
         await until(lambda: view(stores).released)
-        assert told[KEY] == 2
+        assert announced[KEY] == 2
         assert await server.store.swap_fleet_spec(FleetSpec(revision=3))
         await until(lambda: not view(stores).released)
-        assert told[KEY] == 3
+        assert announced[KEY] == 3
 
 
 async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server: JobStore) -> None:
@@ -167,8 +167,8 @@ async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server:
 
 @pytest.mark.slow
 async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_comes_back(server: JobStore) -> None:
-    async with reading(record(server.url)) as (stores, told):
-        await until(lambda: told[KEY] == 1)
+    async with reading(record(server.url)) as (stores, announced):
+        await until(lambda: announced[KEY] == 1)
         server.send_signal(signal.SIGSTOP)
         silent = time.monotonic()
         try:
@@ -177,11 +177,11 @@ async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_
             await until(lambda: stores.view(KEY) is None)
             assert STALE_SECONDS - 1.5 < time.monotonic() - silent < STALE_SECONDS + 1.5
             assert not stores.settling(KEY)
-            await until(lambda: told[KEY] == 2, 20.0)
+            await until(lambda: announced[KEY] == 2, 20.0)
         finally:
             server.send_signal(signal.SIGCONT)
         await until(lambda: stores.view(KEY) is not None, 20.0)
-        assert told[KEY] == 3
+        assert announced[KEY] == 3
 
 
 async def test_a_store_that_was_not_asked_yet_is_not_said_to_be_silent(server: JobStore) -> None:

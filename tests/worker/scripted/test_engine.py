@@ -131,8 +131,8 @@ def test_blocks_that_do_not_suffice_make_the_newest_work_give_way(every: float) 
         await play.until(300, every)
 
     play = played(STEPS, script)
-    figures = play.engine.metrics()
-    assert (figures["preemptions"], figures["tokens"], figures["kv_used"]) == (1, 180, 0)
+    metrics = play.engine.metrics()
+    assert (metrics["preemptions"], metrics["tokens"], metrics["kv_used"]) == (1, 180, 0)
     assert all(play.tokens[key] == unpack_tokens(scripted_tokens("g", 0, 0, 60)) for key in "abc")
 
 

@@ -44,10 +44,10 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folders = (tmp_path_factory.mktemp("v1"), tmp_path_factory.mktemp("v2"))
     for seed, folder in enumerate(folders):
         shutil.copytree(OWN, folder, dirs_exist_ok=True)
-        noise = torch.Generator().manual_seed(seed)
+        random = torch.Generator().manual_seed(seed)
         tensors = load_file(OWN / "model.safetensors")
         for name, tensor in tensors.items():
-            tensors[name] = tensor + 0.02 * torch.randn(tensor.shape, generator=noise).to(tensor.dtype)
+            tensors[name] = tensor + 0.02 * torch.randn(tensor.shape, generator=random).to(tensor.dtype)
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folders
 
@@ -97,7 +97,9 @@ def play(folder: Path, story: Callable[[VllmEngine], Coroutine[Any, Any, None]],
 
 def close(scored: list[float], expected: list[float]) -> bool:
     assert len(scored) == len(expected)
-    return max(abs(one - other) for one, other in zip(scored, expected, strict=True)) < CANARY_TOLERANCE["float32"]
+    return (
+        max(abs(score - wanted) for score, wanted in zip(scored, expected, strict=True)) < CANARY_TOLERANCE["float32"]
+    )
 
 
 def test_after_a_load_the_engine_is_as_one_that_began_with_those_weights(others: tuple[Path, Path]) -> None:

@@ -27,8 +27,8 @@ def test_drain_lets_the_old_batch_end_with_the_old_weights(tmp_path: Path) -> No
         assert (await fleet.until("quiesce")).seconds["prefetch"] < 0.5
         await fleet.until("done")
         await fleet.submit(1, "v1")
-        assert {chunk.version for one in await fleet.results(0) for chunk in one.chunks} == {"initial"}
-        assert {chunk.version for one in await fleet.results(1) for chunk in one.chunks} == {"v1"}
+        assert {chunk.version for status in await fleet.results(0) for chunk in status.chunks} == {"initial"}
+        assert {chunk.version for status in await fleet.results(1) for chunk in status.chunks} == {"v1"}
 
     play(tmp_path, story)
 
@@ -36,8 +36,8 @@ def test_drain_lets_the_old_batch_end_with_the_old_weights(tmp_path: Path) -> No
 def test_keep_hands_running_responses_to_the_new_weights(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.publish(mode="keep")
-        told = await fleet.until("done", seconds=3)
-        assert sum(told.seconds.values()) < 1.0
+        transaction = await fleet.until("done", seconds=3)
+        assert sum(transaction.seconds.values()) < 1.0
         results = await fleet.results(0)
         assert {result.status for result in results} == {Status.OK}
         assert versions(results) == {("initial", "v1")}
@@ -79,8 +79,8 @@ def test_a_worker_that_dies_in_mid_transaction_is_not_waited_for_and_its_success
         fleet.kill("worker-1")
         await asyncio.sleep(0.5)
         fleet.start(1)
-        told = await fleet.until("done")
-        assert told.finished_at is not None
+        transaction = await fleet.until("done")
+        assert transaction.finished_at is not None
         results = await fleet.results(0)
         assert {result.status for result in results} == {Status.OK}
         await asyncio.sleep(2)
@@ -129,8 +129,8 @@ def test_a_load_that_fails_is_tried_again(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         fleet.engines["worker-1"].failures = 2
         await fleet.publish(mode="keep", retries=2)
-        told = await fleet.until("done")
-        assert (told.attempt, told.message) == (2, "worker-1: the disk is gone")
+        transaction = await fleet.until("done")
+        assert (transaction.attempt, transaction.message) == (2, "worker-1: the disk is gone")
 
     play(tmp_path, story)
 
@@ -139,8 +139,8 @@ def test_a_load_that_fails_for_good_takes_the_fleet_back(tmp_path: Path) -> None
     async def story(fleet: Fleet) -> None:
         fleet.engines["worker-1"].failures = 1
         await fleet.publish(mode="keep")
-        told = await fleet.until("failed")
-        assert (told.waiting_for, told.message) == (("worker-1",), "worker-1: the disk is gone")
+        transaction = await fleet.until("failed")
+        assert (transaction.waiting_for, transaction.message) == (("worker-1",), "worker-1: the disk is gone")
         results = await fleet.results(0)
         assert {result.status for result in results} == {Status.OK}
         assert versions(results) == {("initial", "initial")}
@@ -154,8 +154,8 @@ def test_a_worker_that_cannot_go_back_leaves(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         fleet.engines["worker-1"].failures = 2
         await fleet.publish(mode="keep")
-        told = await fleet.until("failed")
-        assert told.replaced == ("worker-1",)
+        transaction = await fleet.until("failed")
+        assert transaction.replaced == ("worker-1",)
         with pytest.raises(EngineError, match="previous weights cannot be loaded again: the disk is gone"):
             await fleet.tasks["worker-1"]
         assert {result.status for result in await fleet.results(0)} == {Status.OK}
@@ -167,9 +167,9 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         fleet.engines["worker-1"].hangs = True
         await fleet.publish(mode="keep", on_failure="replace", deadlines={"load": 5.0})
-        told = await fleet.until("done")
-        assert told.replaced == ("worker-1",)
-        assert told.message == "worker-1: not done with load within 5 s"
+        transaction = await fleet.until("done")
+        assert transaction.replaced == ("worker-1",)
+        assert transaction.message == "worker-1: not done with load within 5 s"
         await fleet.tasks["worker-1"]
         assert fleet.actions[0] == DrainWorkers(("worker-1",))
         fleet.start(1)
@@ -182,9 +182,9 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
 def test_weights_that_are_not_there_are_refused_before_anybody_stops(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.publish(source=Source(path=str(tmp_path / "nowhere")), retries=1)
-        told = await fleet.until("failed", seconds=3)
-        assert told.attempt == 1
-        assert "there is no folder" in told.message
+        transaction = await fleet.until("failed", seconds=3)
+        assert transaction.attempt == 1
+        assert "there is no folder" in transaction.message
         assert versions(await fleet.results(0)) == {("initial",)}
 
     play(tmp_path, story)
@@ -197,8 +197,8 @@ def test_weights_that_are_not_the_publishers_are_never_served(tmp_path: Path, on
         logprobs = scripted_scores("other content", CANARY_TOKENS)
         canary = Canary(token_ids=CANARY_TOKENS, logprobs=logprobs)
         await fleet.publish(mode="keep", canary=canary, on_failure=on_failure)
-        told = await fleet.until("failed")
-        assert "the canary's log-probabilities differ by" in told.message
+        transaction = await fleet.until("failed")
+        assert "the canary's log-probabilities differ by" in transaction.message
         assert "v1" not in fleet.store.claimed
 
     play(tmp_path, story)
@@ -212,8 +212,8 @@ def test_a_canary_that_agrees_is_reported_also_by_who_loads_later(tmp_path: Path
         await fleet.until("done")
         fleet.start(2)
         await asyncio.sleep(2)
-        told = [one.heartbeat.weights for one in await fleet.store.workers()]
-        assert [(report.version, report.difference) for report in told if report is not None] == [("v1", 0.0)] * 3
+        reports = [status.heartbeat.weights for status in await fleet.store.workers()]
+        assert [(report.version, report.difference) for report in reports if report is not None] == [("v1", 0.0)] * 3
         (tmp_path / "v1" / "content").write_text("written over")
         fleet.start(3)
         await fleet.results(0)
@@ -231,20 +231,20 @@ def test_a_cancelled_load_goes_back(tmp_path: Path) -> None:
         fleet.engines["worker-1"].hangs = True
         await fleet.publish(mode="keep")
         await fleet.until("load")
-        orders = cancel(await fleet.store.fleet_spec(), fleet.now())
-        assert await fleet.store.swap_fleet_spec(orders)
+        fleet_spec = cancel(await fleet.store.fleet_spec(), fleet.now())
+        assert await fleet.store.swap_fleet_spec(fleet_spec)
         fleet.kill("worker-1")
-        told = await fleet.until("failed")
-        assert told.message.startswith("aborted by request")
+        transaction = await fleet.until("failed")
+        assert transaction.message.startswith("aborted by request")
         assert versions(await fleet.results(0)) == {("initial", "initial")}
 
     play(tmp_path, story)
 
 
 async def rest(fleet: Fleet, how: str | None) -> None:
-    orders = await fleet.store.fleet_spec()
-    update = {"rest": how, "revision": orders.revision + 1, "rest_since": fleet.now()}
-    assert await fleet.store.swap_fleet_spec(orders.model_copy(update=update))
+    fleet_spec = await fleet.store.fleet_spec()
+    update = {"rest": how, "revision": fleet_spec.revision + 1, "rest_since": fleet.now()}
+    assert await fleet.store.swap_fleet_spec(fleet_spec.model_copy(update=update))
 
 
 def test_a_worker_sleeps_with_nothing_in_hand_and_wakes_with_what_was_published_meanwhile(tmp_path: Path) -> None:
@@ -252,9 +252,11 @@ def test_a_worker_sleeps_with_nothing_in_hand_and_wakes_with_what_was_published_
         await rest(fleet, "sleep")
         await asyncio.sleep(1.5)
         sleepers = [
-            one for one in await fleet.store.workers() if one.heartbeat.weights and one.heartbeat.weights.asleep
+            status
+            for status in await fleet.store.workers()
+            if status.heartbeat.weights and status.heartbeat.weights.asleep
         ]
-        assert [(one.name, one.inflight) for one in sleepers] == [("worker-0", 0), ("worker-1", 0)]
+        assert [(status.name, status.inflight) for status in sleepers] == [("worker-0", 0), ("worker-1", 0)]
         claims = len(fleet.store.claimed)
         await fleet.publish(mode="keep")
         assert (await fleet.until("done")).participants == ()
@@ -263,8 +265,8 @@ def test_a_worker_sleeps_with_nothing_in_hand_and_wakes_with_what_was_published_
         assert len(fleet.store.claimed) == claims
         await rest(fleet, None)
         assert versions(await fleet.results(0)) == {("initial", "v1")}
-        told = [one.heartbeat.weights for one in await fleet.store.workers()]
-        assert not [report for report in told if report is None or report.asleep]
+        reports = [status.heartbeat.weights for status in await fleet.store.workers()]
+        assert not [report for report in reports if report is None or report.asleep]
 
     play(tmp_path, story)
 
@@ -273,7 +275,7 @@ def test_a_fleet_that_is_to_stop_hands_everything_back(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await rest(fleet, "stop")
         await asyncio.sleep(1.5)
-        assert [one.inflight for one in await fleet.store.workers()] == [0, 0]
+        assert [status.inflight for status in await fleet.store.workers()] == [0, 0]
         await rest(fleet, None)
         await fleet.results(0)
 
