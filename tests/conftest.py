@@ -18,17 +18,12 @@ settings.register_profile(
 settings.load_profile("house")
 
 
-ENGINE_TESTS = (
-    "tests/worker/vllm/",
-    "tests/e2e/test_real_engine.py",
-    "tests/e2e/test_serve_engine.py",
-    "tests/e2e/test_grpo.py",
-)
-"""Where real engines run: they keep both cores busy for minutes."""
+HEAVY_TESTS = ("tests/worker/vllm/", "tests/e2e/")
+"""Where real engines and whole runs compute: they keep the cores busy for minutes."""
 
 
 class Lanes(LoadScopeScheduling):
-    """Three lanes for `-n 3`: tests in a cluster mostly wait, those of real engines compute, the others are short.
+    """Three lanes for `-n 3`: tests in a cluster mostly wait, the heavy ones compute, the others are short.
 
     Within a lane one test runs at a time, as it does without lanes; with fewer processes, lanes follow each other.
     """
@@ -36,7 +31,7 @@ class Lanes(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith("tests/cluster/"):
             return "cluster"
-        return "engine" if nodeid.startswith(ENGINE_TESTS) else "machine"
+        return "heavy" if nodeid.startswith(HEAVY_TESTS) else "light"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:

@@ -16,6 +16,7 @@ MOST = 6
 ROOM = CONTEXT - len(PROMPT)
 PROMPTS = [[(7 * position + number) % 90 + 4 for position in range(len(PROMPT))] for number in range(8)]
 VOCABULARY = 97
+WAIT_SECONDS = 30.0
 
 
 class Names:
@@ -59,7 +60,14 @@ def feed(player: Player, **news: Any) -> None:
     asyncio.run(player.engine.feed(DraftNews(**news)))
 
 
-def metric(player: Player, name: str) -> int:
-    """A counter of the drafter, once the engine's thread has read it: it does so when nothing runs any more."""
-    time.sleep(0.05)
-    return int(player.engine.metrics()[name])
+def metric(player: Player, name: str, above: int = -1) -> int:
+    """A counter of the drafter, at once or within WAIT_SECONDS greater than `above`.
+
+    The engine's thread reads the drafter's counters when nothing runs any more, a moment after the last response.
+    """
+    end = time.monotonic() + (WAIT_SECONDS if above >= 0 else 0.05)
+    while (value := int(player.engine.metrics()[name])) <= above or above < 0:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.01)
+    return value

@@ -1,5 +1,6 @@
 """A worker as a process, as a pod runs it: probes, signals, exit codes, a store that comes late, gangs of ranks."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -9,10 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from openseer_core.ids import GroupId
 from openseer_core.manifest.job import RolloutJob
@@ -266,14 +269,18 @@ async def test_a_worker_whose_engine_says_it_is_sick_says_so_and_hands_back_its_
         return (await store.progress(0)).tokens > 0
 
     await until(is_working)
-    states: set[str] = set()
-    (tmp_path / "sick").touch()
-    while rank.process.poll() is None:
-        states |= {
-            f"{status.heartbeat.state}: {status.heartbeat.metrics.get('sick', '')}" for status in await store.workers()
-        }
+    redis: Any = Redis(unix_socket_path=url.removeprefix("unix://"))
+    commands: list[str] = []
+    async with (
+        redis,
+        redis.monitor() as monitor,
+    ):  # the worker leaves at once: its last heartbeat is seldom there to read
+        (tmp_path / "sick").touch()
+        while rank.process.poll() is None:
+            with suppress(TimeoutError):
+                commands.append(str(await asyncio.wait_for(monitor.next_command(), 0.2)))
     assert rank.end() == 8
-    assert f"sick: {tmp_path / 'sick'} is there" in states
+    assert any("sick" in command and f"{tmp_path / 'sick'} is there" in command for command in commands)
     assert (await store.progress(0)).closed == 0
 
 

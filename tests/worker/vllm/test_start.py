@@ -50,10 +50,10 @@ preload(sys.argv[1])
 assert threading.active_count() == len(os.listdir("/proc/self/task")) == 1, os.listdir("/proc/self/task")
 if os.fork() == 0:
     from openseer_core.manifest.job import Model, Sampling
-    from openseer_worker.engine import Work
+    from openseer_worker.engine import EngineRequest
     engine = VllmEngine(Model(path=sys.argv[1], engine_args={"max_num_seqs": 4}), cache_salt="x")
     engine.start(lambda: None)
-    engine.add(Work("a", "g", 0, [5, 6, 7], [], 20, Sampling(ignore_eos=True)))
+    engine.add(EngineRequest("a", "g", 0, [5, 6, 7], [], 20, Sampling(ignore_eos=True)))
     tokens, finish = 0, None
     while finish is None:
         time.sleep(0.01)
