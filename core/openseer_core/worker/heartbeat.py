@@ -10,7 +10,7 @@ from openseer_core.worker.metrics import WorkerMetrics
 
 
 class WorkerState(StrEnum):
-    """What a worker is doing. A state that this version does not know is UNKNOWN."""
+    """What a worker is doing. A state of a newer version, unknown here, keeps its text."""
 
     STARTING = "starting"
     IDLE = "idle"
@@ -19,11 +19,14 @@ class WorkerState(StrEnum):
     SICK = "sick"
     FOLLOWING = "following"
     """A rank of a gang other than 0: its leader sends the heartbeats."""
-    UNKNOWN = "unknown"
 
     @classmethod
-    def _missing_(cls, value: object) -> "WorkerState":
-        return cls.UNKNOWN
+    def _missing_(cls, value: object) -> "WorkerState | None":
+        if not isinstance(value, str):
+            return None
+        member = str.__new__(cls, value)
+        member._name_ = member._value_ = value
+        return member
 
 
 WORKING_STATES = frozenset({WorkerState.IDLE, WorkerState.BUSY})

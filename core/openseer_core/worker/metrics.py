@@ -12,43 +12,43 @@ class WorkerMetrics(dict[str, Metric]):
     """Metrics by name, as the heartbeat is stored; a reader ignores names that it does not know.
 
     A worker sets what it can measure: without a GPU there is no gpuN_…, an engine that does not draft counts no drafts.
-    A property is 0 or "" where the worker reports nothing.
+    A property is 0 or "" where the worker reports nothing, or no number where one is needed.
     """
 
     @property
     def slots(self) -> int:
         """Requests that run at once at most."""
-        return int(self.get("slots", 0))
+        return int(self._number("slots"))
 
     @property
     def running(self) -> int:
         """Requests that the engine runs now."""
-        return int(self.get("running", 0))
+        return int(self._number("running"))
 
     @property
     def tokens(self) -> int:
         """Tokens generated since this worker's start."""
-        return int(self.get("tokens", 0))
+        return int(self._number("tokens"))
 
     @property
     def preemptions(self) -> int:
         """Requests that the engine has preempted since its start."""
-        return int(self.get("preemptions", 0))
+        return int(self._number("preemptions"))
 
     @property
     def kv_used(self) -> float:
         """Share of the KV blocks that are used, 0 to 1."""
-        return float(self.get("kv_used", 0.0))
+        return float(self._number("kv_used"))
 
     @property
     def kv_reserved(self) -> float:
         """Share of the KV blocks that running requests may use until their next decision, 0 to 1."""
-        return float(self.get("kv_reserved", 0.0))
+        return float(self._number("kv_reserved"))
 
     @property
     def context_tokens(self) -> int:
         """Tokens, prompts included, that another worker would have to compute again if this worker left."""
-        return int(self.get("held_tokens", 0))
+        return int(self._number("held_tokens"))
 
     @property
     def pod(self) -> str:
@@ -74,3 +74,7 @@ class WorkerMetrics(dict[str, Metric]):
     def gpus(self) -> dict[str, Metric]:
         """Metrics of its GPUs, by name."""
         return {name: value for name, value in self.items() if name.startswith(GPU_PREFIX)}
+
+    def _number(self, name: str) -> float:
+        value = self.get(name, 0)
+        return 0 if isinstance(value, str) else value
