@@ -1,4 +1,5 @@
 """A RolloutJob on one machine: the command `openseer`.
 
-Read `main`, `run`, `serve`, `fleet` (workers as processes), `remote`, `terminal`. Tests: tests/local, tests/e2e.
+Read `main`, `job_checks`, `session` (what run and serve share), `run`, `serve`, `fleet` (workers as processes),
+`remote`, `bearer`, `compare`, `terminal`. Tests: tests/local, tests/e2e.
 """

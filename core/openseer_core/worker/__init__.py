@@ -1,4 +1,4 @@
 """What a worker reports of itself, and whether it drafts.
 
-Read `heartbeat`, `draft_metrics`, `speculation_enabled`. Tests: tests/core/worker.
+Read `heartbeat`, `metrics`, `draft_metrics`, `speculation_enabled`. Tests: tests/core/worker.
 """
