@@ -16,9 +16,9 @@ from tests.cluster.workload import Workload, own_redis
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
-def long_job(kube: Kube, namespace: str, **spec: Any) -> Workload:
-    """Half a minute of work for two workers."""
-    return Workload(kube, namespace, groups=12, length=500, step=0.02, spec=spec)
+def long_job(kube: Kube, namespace: str, *, step: float = 0.02, **spec: Any) -> Workload:
+    """Half a minute of work for two workers; `step`: seconds of a step of an engine."""
+    return Workload(kube, namespace, groups=12, length=500, step=step, spec=spec)
 
 
 @story
@@ -50,7 +50,8 @@ def test_a_suspended_job_has_no_pod_and_goes_on_where_it_was(kube: Kube, namespa
 
 @story
 def test_scaling_takes_idle_workers_first_and_stays_within_the_bounds(kube: Kube, namespace: str) -> None:
-    job = long_job(kube, namespace, workers={"min": 1, "max": 4, "replicas": 2}).apply()
+    # So slow that four workers are there before it ends, also where a pod takes half a minute to start.
+    job = long_job(kube, namespace, step=0.06, workers={"min": 1, "max": 4, "replicas": 2}).apply()
     job.until_ready(2)
     job.kubectl("scale", "rolloutjob", "job", "--replicas=4")
     job.until_ready(4)

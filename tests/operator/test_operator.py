@@ -39,8 +39,7 @@ async def test_a_job_gets_its_pods_rests_without_writes_scales_suspends_and_goes
         await until(lambda: _equal(components(api, job), {"driver", "worker-0"}))
         await api.merge("RolloutJob", "default", job, {"spec": {"suspend": True}})
         await until(lambda: _equal(components(api, job), set()))
-        redis = await api.get("StatefulSet", "default", f"{job}-redis")
-        assert redis["spec"]["replicas"] == 0
+        await until(lambda: _is_stopped(api, f"{job}-redis"))
 
         status, text = await get("http://127.0.0.1:18180/metrics")
         assert status == 200
@@ -103,6 +102,10 @@ async def _reason(api: Api, job: str, reason: str) -> bool:
 
 async def _equal(found: Awaitable[set[str]], wanted: set[str]) -> bool:
     return await found == wanted
+
+
+async def _is_stopped(api: Api, stateful_set: str) -> bool:
+    return (await api.get("StatefulSet", "default", stateful_set))["spec"]["replicas"] == 0
 
 
 async def _current(api: Api, job: str, workers: int) -> bool:
