@@ -26,7 +26,7 @@ run: $(READY) ## Runs the example job: examples/arithmetic.yaml
 	@$(BIN)/openseer run examples/arithmetic.yaml
 
 test: $(READY) cluster-prepare ## Runs all tests that this machine can run
-	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadscope --durations=15
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --durations=15
 
 soak: $(READY) ## Runs in full the long searches that `make test` runs in a short form
 	@OPENSEER_SOAK=1 $(BIN)/python -m pytest --durations=0 $$(grep -rlw SOAK tests --include='test_*.py')

@@ -18,20 +18,15 @@ settings.register_profile(
 settings.load_profile("house")
 
 
-HEAVY_TESTS = ("tests/worker/vllm/", "tests/e2e/")
-"""Where real engines and whole runs compute: they keep the cores busy for minutes."""
-
-
 class Lanes(LoadScopeScheduling):
-    """Three lanes for `-n 3`: tests in a cluster mostly wait, the heavy ones compute, the others are short.
+    """Two lanes for `-n 2`: tests in a cluster mostly wait, the others mostly compute.
 
-    Within a lane one test runs at a time, as it does without lanes; with fewer processes, lanes follow each other.
+    Within a lane one test runs at a time, as it does without lanes. A third lane was measured and is slower: two cores
+    are full, and engines that wait for one another keep them busy.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith("tests/cluster/"):
-            return "cluster"
-        return "heavy" if nodeid.startswith(HEAVY_TESTS) else "light"
+        return "cluster" if nodeid.startswith("tests/cluster/") else "machine"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes:
