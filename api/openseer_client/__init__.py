@@ -2,7 +2,8 @@
 
 Importing this loads httpx and pydantic, nothing heavier; `torch_grpo`, `trl` and `verl` are imported by name.
 
-Read `client`, `reading` (results), `checkpoint`, `http`; then the adapters. Tests: tests/client.
+Read `client`, `async_client`, `groups` and `reading` (results), `checkpoint`, `errors`, `settings`, `http`; then the
+adapters and what they share, `torch_grpo` and `torch_weights`. Tests: tests/client.
 """
 
 from openseer_client.async_client import AsyncBatchHandle, AsyncClient

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import msgspec
 
 from openseer_core.ids import BATCH_JOB_BATCH
-from openseer_core.model.request_queue import WORKER_TTL_SECONDS
 from openseer_core.queue.messages import BatchProgress
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_driver.run_folder import RunFolder
@@ -20,7 +19,7 @@ async def sample_forever(store: DriverStore, folder: RunFolder, on_sample: Calla
     """Samples until cancelled. Telemetry: a line that cannot be written is left out, results report a full disk."""
     while True:
         now, counts, statuses = await asyncio.gather(store.now(), store.progress(BATCH_JOB_BATCH), store.workers())
-        fresh = [status for status in statuses if now - status.seen_at < WORKER_TTL_SECONDS]
+        fresh = [status for status in statuses if status.is_fresh(now)]
         sample = make_sample(now, counts, fresh)
         await asyncio.to_thread(_append, folder, msgspec.json.encode(sample) + b"\n")
         on_sample(sample)

@@ -149,7 +149,7 @@ def finish_row(finish: Finish) -> tuple[object, ...]:
 
 
 def query_row(query: SiblingQuery) -> tuple[object, ...]:
-    """An ask as siblings.lua reads it."""
+    """A query as siblings.lua reads it."""
     return str(query.group), query.earlier, [number for pair in query.known for number in pair]
 
 

@@ -8,10 +8,11 @@ from dataclasses import replace
 from openseer_core.errors import DriverFencedError
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.model.job_queue import JobQueue
-from openseer_core.model.request_queue import EPOCH_STRIDE, REAP_LIMIT
+from openseer_core.model.request_queue import EPOCH_STRIDE
 from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import (
+    REAP_LIMIT,
     BatchProgress,
     Claim,
     ClaimQuery,

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 
 from openseer_core.errors import BatchClosedError, DriverFencedError, RequestStateError
 from openseer_core.ids import GroupId, RequestId, WorkerId
-from openseer_core.model.request_queue import REAP_LIMIT
 from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import (
+    REAP_LIMIT,
     BatchProgress,
     Claim,
     ClaimQuery,

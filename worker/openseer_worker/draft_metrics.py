@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from openseer_core.worker.draft_metrics import CORPUS_SIZES, DRAFT_ORIGINS
 
 _COUNTERS = {
-    "draft_steps": ("draft_row_steps", "Row-steps (one request in one step) that carried a draft."),
+    "draft_steps": ("draft_row_steps", "Request-steps (one request in one step) that carried a draft."),
     "draft_seconds": ("draft_seconds", "Time spent on drafting."),
     "draft_full": ("draft_full", "Times that a request went on without drafts for want of memory."),
     "shared_tokens": ("shared_tokens", "Tokens read of siblings that ran elsewhere."),
@@ -23,7 +23,7 @@ _BY_ORIGIN = {
     "accepted": ("accepted_tokens", "Of these, tokens that came true."),
 }
 _BY_CORPUS_SIZE = {
-    "steps": ("row_steps", "Row-steps, by the number of siblings that could be drafted from, up to the next one."),
+    "steps": ("row_steps", "Request-steps, by the number of siblings that could be drafted from, up to the next one."),
     "tokens": ("row_tokens", "Tokens that they gained, the engine's own ones included."),
 }
 

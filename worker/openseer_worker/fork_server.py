@@ -1,4 +1,4 @@
-"""A warm parent: imports the engine once, then forks a worker in a moment, each on a core of its own.
+"""A fork server: imports the engine once, then forks a worker in a moment, each on a core of its own.
 
 Importing vLLM takes some twenty seconds of CPU; a forked worker has it already, so a fleet starts in the time of one
 and a worker that was killed is back in seconds. It must stay a single thread and must never touch a GPU.

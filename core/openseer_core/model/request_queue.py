@@ -13,6 +13,7 @@ from openseer_core.model.sorted_set import SortedSet
 from openseer_core.model.state import QueuedGroup, QueuedRequest, blocks_needed
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView, Priority
 from openseer_core.queue.messages import (
+    REAP_LIMIT,
     Chunk,
     Claim,
     ClaimQuery,
@@ -26,15 +27,12 @@ from openseer_core.queue.messages import (
 )
 from openseer_core.queue.states import ENDINGS, FINAL_STATES, Event, FinishReason, State, Status, after
 from openseer_core.tokens import ITEM_BYTES
+from openseer_core.worker.heartbeat import FRESH_SECONDS
 
 HEAD_WINDOW = 16
 """How many groups at the front of a lane a claim looks at before it gives up finding one that fits."""
 SIBLING_WINDOW = 4
 """Among how many of a group's first waiting requests a claim prefers one the worker has cached."""
-REAP_LIMIT = 64
-"""Most expired leases that one call takes back."""
-WORKER_TTL_SECONDS = 10.0
-"""A worker not heard of for so long no longer counts when load is shared out."""
 EPOCH_STRIDE = 2**32
 """A fence is epoch × stride + leases of the request so far: a store that lost its last second never repeats one."""
 
@@ -177,7 +175,7 @@ class ChunkQueue:
                 self._end(request, Event.FAIL, now)
             else:
                 self._end_lease(request, Event.REAP, now)
-        silent = [name for name, seen in self._claiming.items() if seen < now - WORKER_TTL_SECONDS]
+        silent = [name for name, seen in self._claiming.items() if seen < now - FRESH_SECONDS]
         for name in silent:
             del self._claiming[name]
         return len(expired)

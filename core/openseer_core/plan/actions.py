@@ -34,7 +34,7 @@ class CreatePod:
 
 @dataclass(frozen=True, slots=True)
 class DeletePod:
-    """Asks a pod to end: its worker hands back what it runs and leaves, within its grace period.
+    """Asks a pod to end: its worker gives back what it runs and leaves, within its grace period.
 
     `force`: at once, without waiting for its node. That is safe: what such a pod still writes is fenced off.
     """

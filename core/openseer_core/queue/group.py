@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from openseer_core.ids import GroupId
 
 SHARED_LANE = ""
-"""The lane that every worker claims from; any other lane belongs to the worker of that name."""
+"""The lane that every worker claims from; any other lane is the number of the one worker that claims from it."""
 
 
 @dataclass(frozen=True, slots=True)

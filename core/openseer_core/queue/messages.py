@@ -13,6 +13,9 @@ from openseer_core.queue.group import GroupView, Priority
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import count_items
 
+REAP_LIMIT = 64
+"""Most expired leases that one call takes back."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClaimQuery:

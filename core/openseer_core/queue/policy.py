@@ -1,7 +1,7 @@
 """Policies: pure functions from what is known of a group to its place in the queue.
 
-A policy says three things: `priority` of a group (again whenever its view changes), `bias` of a request within its
-group (once, at submission), and through `Lanes` which worker a request is bound to, if any. The store only sorts.
+A policy gives the `priority` of a group (again whenever its view changes) and the `bias` of a request within its group
+(once, at submission). Some also bind requests to workers (see placement). The store only sorts.
 """
 
 from collections.abc import Callable

@@ -14,7 +14,7 @@ YIELD_SHARE = 8
 
 @dataclass(frozen=True, slots=True)
 class QuantumState:
-    """A running response. `score`: the score it would have if it waited now; `due`: its quantum has ended.
+    """A running request. `score`: the score it would have if it waited now; `due`: its quantum has ended.
 
     `blocks`: reserved for it now; `blocks_next`: needed to go on for another quantum (the same while it is not due).
     """

@@ -1,7 +1,7 @@
 """What the whole fleet follows: which weights to serve, whether a transaction is on, whether to sleep.
 
-One record per job, replaced as a whole and only by who has seen its latest revision. Workers and coordinators both act
-on what it says now (level-triggered), so either may die and be replaced at any moment.
+One record per job, replaced as a whole and only by a writer that has seen its latest revision. Workers and batch
+controllers both act on what it says now (level-triggered), so either may die and be replaced at any moment.
 """
 
 from typing import Literal

@@ -28,7 +28,7 @@ class WeightsTarget:
 class WeightsState:
     """What a worker has. `version`: "" while none is whole. `fetched`: the transaction whose files it has read.
 
-    `failed`: the latest try, if that went wrong and another is not due.
+    `failed`: the latest attempt, if that went wrong and another is not due.
     """
 
     version: str = INITIAL_VERSION
@@ -44,7 +44,7 @@ class WeightsState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStep:
-    """`claims`: may take new work. `give_back`: hands back all it holds, tokens kept. `load`: then loads these.
+    """`claims`: may take new work. `give_back`: gives back all it holds, tokens kept. `load`: then loads these.
 
     `fetch`: reads these files beside its work. `confirms`: the phase that it has done its part of, "" for none.
     `leaves`: cannot go on; drains.
@@ -113,7 +113,7 @@ def _serve(fleet_spec: FleetSpec, state: WeightsState, running: int, *, blocked:
 
 
 def _reach(target: WeightsTarget, state: WeightsState, running: int, *, confirms: str, blocked: bool) -> WorkerStep:
-    """Without claiming: hands back what it holds, then loads, then says so."""
+    """Without claiming: gives back what it holds, then loads, then says so."""
     if running:
         return WorkerStep(give_back=True)
     if state.has(target):

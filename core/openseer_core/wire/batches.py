@@ -27,7 +27,7 @@ class Target(JsonModel):
     """When a batch has enough, and what becomes of the rest.
 
     Submit more groups than `groups` (over-submission) and stop early; with `count: valid` the trainer's verdicts count,
-    and it goes on submitting until they suffice (`BatchStatus.wanted` says how many more are needed).
+    and it goes on submitting until they suffice (`Batch.wanted` says how many more are needed).
     """
 
     groups: int = Field(ge=1, le=10**6, description="Groups that are enough.")

@@ -34,7 +34,7 @@ WORKING_STATES = frozenset({WorkerState.IDLE, WorkerState.BUSY})
 
 
 FRESH_SECONDS = 10.0
-"""A worker whose last heartbeat is older is gone."""
+"""A worker whose last heartbeat is older is gone: it counts in no share of the load and is not waited for."""
 
 
 class WeightsReport(JsonModel):

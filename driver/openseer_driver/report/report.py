@@ -62,7 +62,7 @@ class EstimateError(msgspec.Struct, frozen=True):
 
 
 class WorkerSummary(msgspec.Struct, frozen=True):
-    """One worker's part. `busy`: it ran at least one request; `slots_used_share`: of its slots, on average."""
+    """One worker's part. `busy_seconds`: time in which it ran a request; `slots_used_share`: of its slots, mean."""
 
     tokens: int
     chunks: int

@@ -2,7 +2,7 @@
 -- Guarantee  Changes nothing. Short logs give all that is new, long ones share what max_bytes leaves; earlier responses
 --            take half of max_bytes, rounded up to a whole group's.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {asks, max_bytes}; an ask: {group, whether earlier responses are wanted, {index, tokens known, index, …}}
+-- ARGV[2]    {queries, max_bytes}; a query: {group, whether earlier responses are wanted, {index, tokens known, index, …}}
 -- Returns    list of {group, {index, position, tokens, index, …}, earlier responses or nothing}; groups without news are
 --            left out
 
@@ -22,11 +22,11 @@ local function earlier_of(gid, wanted)
   return kept
 end
 
-for number, ask in ipairs(args[1]) do
-  local known = ask[3]
-  found[number] = {ask[1], {}, earlier_of(ask[1], ask[2])}
+for number, query in ipairs(args[1]) do
+  local known = query[3]
+  found[number] = {query[1], {}, earlier_of(query[1], query[2])}
   for place = 1, #known, 2 do
-    local key, position = P .. ':tokens:' .. ask[1] .. '/' .. known[place], known[place + 1]
+    local key, position = P .. ':tokens:' .. query[1] .. '/' .. known[place], known[place + 1]
     local count = call('STRLEN', key) / ITEM_BYTES - position
     if count > 0 then
       fresh[#fresh + 1] = {key = key, index = known[place], position = position, count = count, given = count,
@@ -42,8 +42,8 @@ local function share(left)
   for place, log in ipairs(fresh) do
     by_count[place] = log
   end
-  table.sort(by_count, function(one, other)
-    return one.count < other.count or one.count == other.count and one.place < other.place
+  table.sort(by_count, function(left_log, right_log)
+    return left_log.count < right_log.count or left_log.count == right_log.count and left_log.place < right_log.place
   end)
   for done, log in ipairs(by_count) do
     log.given = math.min(log.count, math.floor(left / (#by_count - done + 1)))
@@ -65,10 +65,10 @@ for _, log in ipairs(fresh) do
   end
 end
 
-local told = {}
+local replies = {}
 for _, group in ipairs(found) do
   if group[2][1] or group[3] then
-    told[#told + 1] = group
+    replies[#replies + 1] = group
   end
 end
-return told
+return replies

@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.model.job_queue import JobQueue
-from openseer_core.model.request_queue import EPOCH_STRIDE, REAP_LIMIT
+from openseer_core.model.request_queue import EPOCH_STRIDE
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
-from openseer_core.queue.messages import Claim, ClaimQuery, Delta, Finish, Result, WriteOutcome
+from openseer_core.queue.messages import REAP_LIMIT, Claim, ClaimQuery, Delta, Finish, Result, WriteOutcome
 from openseer_core.queue.policy import policy
 from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_tokens

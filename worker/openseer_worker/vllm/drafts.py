@@ -1,7 +1,7 @@
 """Drafts inside vLLM: the proposer it calls after each step, and what lets a step without drafts cost nothing.
 
-The one file that changes vLLM's internals for drafting; checked against CHECKED_VERSION. vLLM makes the proposer, the
-worker's extension hands it the model runner. From then on a step that verifies nothing is sampled as if there were no
+It changes vLLM's sampling for drafts; checked against CHECKED_VERSION. vLLM makes the proposer, the worker's extension
+hands it the model runner. From then on a step that verifies nothing is sampled as if there were no
 drafts, and drafting goes on up to the last token of the context.
 """
 
@@ -45,7 +45,8 @@ class _NoDrafts(NamedTuple):
 
 
 class GroupProposer:
-    """Proposes what a request's group makes likely. vLLM makes one in each process; only the first rank's counts."""
+    """Proposes what a request's group makes likely. vLLM makes one in each process of the last pipeline
+    stage; only the first rank's counts."""
 
     def __init__(self, vllm_config: Any) -> None:
         options: dict[str, Any] = vllm_config.additional_config[OPTIONS]

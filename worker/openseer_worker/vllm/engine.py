@@ -54,10 +54,10 @@ def preload(model_path: str = "") -> None:
 class VllmEngine:
     """One vLLM engine. Built at once (loads the model, seconds to minutes), begins to step with `start`.
 
-    Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a work may ask for
-    that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version. `place`:
-    of a gang's leader, whose followers run `vllm_gang.VllmRank`. `speculation`: how it drafts; None when it does not,
-    for the reason `no_drafts`. Raises ModelError when vLLM cannot use the model.
+    Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a request may ask
+    for that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version.
+    `place`: of a gang's leader, whose followers run `gang.VllmRank`. `speculation`: how it drafts; None when it does
+    not, for the reason `no_drafts`. Raises ModelError when vLLM cannot use the model.
     """
 
     def __init__(

@@ -2,8 +2,9 @@
 
 After a broken load vLLM leaves layers without memory, half in the new format, and every later load fails.
 
-Methods are called by name through vLLM's collective_rpc, which may serialise arguments and results: here, and nowhere
-else, drafts are plain tuples. The methods for drafts return None on the ranks that do not draft (see draft_calls).
+Methods are called by name through vLLM's collective_rpc, which may serialise arguments and results: between
+DraftCalls and these methods drafts are plain tuples. The methods for drafts return None on the ranks that do not draft
+(see draft_calls).
 """
 
 # pyright: reportPrivateUsage=false
