@@ -21,9 +21,6 @@ source "$HERE/down.sh"
 LOCK_PATIENCE=180  # seconds that one `up` or `down` waits for another
 lock() { mkdir -p "$CACHE"; exec 9>"$CACHE/cluster.lock"; flock -w "$LOCK_PATIENCE" 9 || fail 1 "another up or down has not ended in $LOCK_PATIENCE s"; }
 
-# A process that has ended and that nobody has waited for yet is not alive.
-alive() { [ -e "$STATE/pid/$1" ] && grep -qs '^State:[[:space:]]*[^ZX]' "/proc/$(cat "$STATE/pid/$1")/status"; }
-
 # start HOST NAME COMMAND…: a program in the background of a host; `restart` starts it again from what is noted here
 start() {
   local host=$1 name=$2; shift 2
@@ -32,11 +29,11 @@ start() {
 }
 start_again() {
   setsid bash "$STATE/run/$1" >>"$STATE/log/$1.log" 2>&1 </dev/null 8>&- 9>&- &
-  echo $! >"$STATE/pid/$1"
+  echo "$! $(born $!)" >"$STATE/pid/$1"
 }
 
 end() {  # end NAME: SIGTERM, after ten seconds SIGKILL
-  local pid; pid=$(cat "$STATE/pid/$1")
+  local pid; pid=$(pid_of "$1")
   kill "$pid" 2>/dev/null || true
   for _ in $(seq 100); do alive "$1" || return 0; sleep 0.1; done
   kill -9 "$pid" 2>/dev/null || true
@@ -106,9 +103,9 @@ up() {
 
 # Small company for a test run: when that process is gone, however it went, the cluster goes too.
 guard() {
-  local pid=$1 born
-  born=$(cut -d' ' -f22 "/proc/$pid/stat")
-  while [ "$(cut -d' ' -f22 "/proc/$pid/stat" 2>/dev/null)" = "$born" ]; do
+  local pid=$1 start
+  start=$(born "$pid")
+  while [ "$(born "$pid")" = "$start" ]; do
     [ -e "$STATE/up" ] || exit 0
     sleep 1
   done
@@ -120,7 +117,7 @@ status() {
   need_up
   for program in "$STATE"/pid/*; do
     program=$(basename "$program")
-    if alive "$program"; then printf '%-26s runs   %4d MB\n' "$program" "$(awk '/VmRSS/ {print int($2 / 1024)}' "/proc/$(cat "$STATE/pid/$program")/status")"
+    if alive "$program"; then printf '%-26s runs   %4d MB\n' "$program" "$(awk '/VmRSS/ {print int($2 / 1024)}' "/proc/$(pid_of "$program")/status")"
     else printf '%-26s ENDED  %s\n' "$program" "$STATE/log/$program.log"; fi
   done
   in_plane kubectl get nodes -o wide
@@ -154,7 +151,7 @@ main() {
     leftovers) leftovers ;;
     load) need_up; load "$@" ;;
     gpus) need_up; need_node "${1:-}"; gpus "$1" "${2:?gpus NODE COUNT}" ;;
-    pid) [ -e "$STATE/pid/${1:-}" ] && [ -n "${1:-}" ] || fail 2 "no program is called ${1:-}; see: cluster/cluster.sh status"; cat "$STATE/pid/$1" ;;
+    pid) [ -e "$STATE/pid/${1:-}" ] && [ -n "${1:-}" ] || fail 2 "no program is called ${1:-}; see: cluster/cluster.sh status"; pid_of "$1" ;;
     cut) need_up; need_node "${1:-}"; ip -n os-sw link set "v-os-$1" down ;;
     join) need_up; need_node "${1:-}"; ip -n os-sw link set "v-os-$1" up ;;
     stop-api) need_up; end kube-apiserver ;;

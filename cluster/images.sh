@@ -117,8 +117,10 @@ lock() {  # one build of each image at a time; the lock taken before goes
 
 main() {
   [ $# -gt 0 ] || set -- operator scripted
-  local name key node
+  local name key node into=''
   for name in "$@"; do describe "$name"; done
+  if any_alive; then into=$(nodes)
+  elif [ -n "$(nodes)" ]; then say "images: the cluster was killed, so no node takes them; the next \`up\` begins anew"; fi
   # shellcheck disable=SC2086
   need_tools $RUNNING_TOOLS $BUILDING_TOOLS
   mkdir -p "$CACHE/locks"
@@ -127,7 +129,7 @@ main() {
     lock "$name"; describe "$name"; key=$(content_key)
     build "$name" "$key"
     local jobs=()
-    for node in $(nodes); do
+    for node in $into; do
       [ "$WHERE" = all ] || [ "$WHERE" = "$node" ] || continue
       load "$name" "$key" "$node" 8>&- & jobs+=($!)
     done

@@ -36,7 +36,26 @@ cgroup_roots() {
   else local root; for root in /sys/fs/cgroup/*/; do [ -e "$root/cgroup.procs" ] && echo "${root%/}"; done; fi
 }
 
-# Nodes that are up, as names n0 n1 …
+# When a process began, in clock ticks since the machine's start: with its id it names one process, also after the id is
+# given to another. $STATE/pid/NAME holds both.
+born() { cut -d' ' -f22 "/proc/$1/stat" 2>/dev/null || true; }
+pid_of() { cut -d' ' -f1 "$STATE/pid/$1"; }
+
+# A process that has ended and that nobody has waited for yet is not alive.
+alive() {
+  local pid start
+  { read -r pid start <"$STATE/pid/$1"; } 2>/dev/null || return 1
+  [ "$(born "$pid")" = "$start" ] && grep -qs '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$pid/status"
+}
+
+# True where a program of the cluster runs. The folder alone says nothing: it outlives a machine's restart and a kill.
+any_alive() {
+  local file
+  for file in "$STATE"/pid/*; do if alive "$(basename "$file")"; then return 0; fi; done
+  return 1
+}
+
+# Nodes of the cluster, as names n0 n1 …
 nodes() { local folder; for folder in "$STATE"/nodes/n[0-9]*/; do [ -d "$folder" ] && basename "$folder"; done; return 0; }
 
 in_plane() { nsenter --net=/run/netns/os-cp env KUBECONFIG="$STATE/admin.kubeconfig" PATH="$PATH" "$@"; }
