@@ -76,7 +76,7 @@ class LocalFleet:
 
     async def start(self) -> None:
         """Starts the fork server; it dies with this process."""
-        log = os.open(self._logs / "nursery.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        log = os.open(self._logs / "fork-server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         command = [
             *(sys.executable, "-m", "openseer_worker.fork_server", "--parent", str(os.getpid())),
             *("--job", str(self._job_file), "--store", self._store_url, "--logs", str(self._logs)),
@@ -107,7 +107,9 @@ class LocalFleet:
         self._empty.set()
         code = await self._process.wait()
         if not self._stopping:
-            _fail(failure, JobFailedError(f"the workers' parent ended with code {code}: {self._log_end('nursery')}"))
+            _fail(
+                failure, JobFailedError(f"the workers' parent ended with code {code}: {self._log_end('fork-server')}")
+            )
 
     def _handle(self, report: object) -> None:
         match report:

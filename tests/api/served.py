@@ -13,7 +13,7 @@ import uvicorn
 from openseer_api.app import create_app
 from openseer_api.batch_controller import control
 from openseer_api.http.auth import Authenticator, BearerAuth
-from openseer_api.job.context import IntakeLimits, JobContext, OneJob
+from openseer_api.job.context import JobContext, OneJob, UploadLimits
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_store.memory import MemoryStore
@@ -58,7 +58,7 @@ class Served:
         store: Store | None = None,
         *,
         auth: Authenticator | None = None,
-        limits: IntakeLimits | None = None,
+        limits: UploadLimits | None = None,
         port: int = 0,
     ) -> None:
         self.job = job or serving_job()

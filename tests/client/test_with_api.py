@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from openseer_api.job.context import IntakeLimits as ApiLimits
+from openseer_api.job.context import UploadLimits as ApiLimits
 from openseer_client import (
     AsyncClient,
     BatchSpec,

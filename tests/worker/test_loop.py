@@ -237,10 +237,10 @@ def test_an_engine_that_makes_no_step_is_given_up_and_its_requests_go_to_others(
 class RefusingEngine(ScriptedEngine):
     """Refuses one request, as an engine does with a prompt that it cannot take."""
 
-    def add(self, work: Any) -> None:
-        super().add(work)
-        if work.index == 2:
-            self._refused = work.key
+    def add(self, request: Any) -> None:
+        super().add(request)
+        if request.index == 2:
+            self._refused = request.key
 
     def collect(self) -> Any:
         outputs = super().collect()

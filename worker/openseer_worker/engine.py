@@ -108,7 +108,7 @@ class Engine(Protocol):
     """One engine. All methods are called from the worker's event loop, and those that are not async return at once.
 
     The async ones raise LoadError when that one thing went wrong. Other than `feed`, they are for an engine that has no
-    work.
+    requests.
     """
 
     profile: EngineProfile
@@ -119,15 +119,15 @@ class Engine(Protocol):
         ...
 
     def start(self, wake: Callable[[], None]) -> None:
-        """Begins to work; `wake` is called (from any thread) whenever a work ends or the engine fails."""
+        """Begins to work; `wake` is called (from any thread) whenever a request ends or the engine fails."""
         ...
 
-    def add(self, work: EngineRequest) -> None:
-        """Takes a work. It fits: the worker counts blocks and slots."""
+    def add(self, request: EngineRequest) -> None:
+        """Takes a request. It fits: the worker counts blocks and slots."""
         ...
 
     def abort(self, key: str) -> None:
-        """Ends a work early; its last tokens still come, with finish ABORTED. Unknown keys are ignored."""
+        """Ends a request early; its last tokens still come, with finish ABORTED. Unknown keys are ignored."""
         ...
 
     def collect(self) -> list[EngineOutput]:
@@ -152,7 +152,7 @@ class Engine(Protocol):
     async def load_weights(self, weights: NewWeights) -> None:
         """Replaces the weights; what was cached with others never matches again.
 
-        After LoadError the engine may have none that are whole: it must be given work only after another load.
+        After LoadError the engine may have none that are whole: it takes requests only after another load.
         """
         ...
 

@@ -28,7 +28,7 @@ KNOWN_BATCHES = 256
 
 
 @dataclass(frozen=True, slots=True)
-class IntakeLimits:
+class UploadLimits:
     """What one job accepts. `queued`: requests that may wait; `upload_bytes`, `line_bytes`: of one call, one group;
     `body_bytes`: of a JSON body with groups."""
 
@@ -39,7 +39,7 @@ class IntakeLimits:
 
 
 @dataclass(slots=True)
-class Glance:
+class FleetSnapshot:
     """The fleet as it was a moment ago."""
 
     at: float = float("-inf")
@@ -51,14 +51,14 @@ class Glance:
 class JobContext:
     """What requests of one job work with."""
 
-    def __init__(self, job: RolloutJob, store: Store, limits: IntakeLimits | None = None) -> None:
+    def __init__(self, job: RolloutJob, store: Store, limits: UploadLimits | None = None) -> None:
         self.job = job
         self.store = store
-        self.limits = limits or IntakeLimits()
+        self.limits = limits or UploadLimits()
         self.placement = Placement.of(job.spec.rollout, job.spec.workers)
         self._codec: asyncio.Future[TextCodec | ModelError] | None = None
         self._specs: dict[int, BatchSpec] = {}
-        self._glance = Glance()
+        self._snapshot = FleetSnapshot()
         self.drafts = DraftsOfBatches()
         self.closing: list[Callable[[], Awaitable[None]]] = []
         """Called by `close` before the store is closed: what others keep for this job ends here."""
@@ -97,14 +97,14 @@ class JobContext:
         """How tokens of a batch are drawn."""
         return spec.sampling or self.job.spec.sampling
 
-    async def glance(self, *, fresh: bool = False) -> Glance:
+    async def snapshot(self, *, fresh: bool = False) -> FleetSnapshot:
         """Fleet spec and workers, at most GLANCE_SECONDS old (`fresh`: read now)."""
-        if fresh or time.monotonic() - self._glance.at > GLANCE_SECONDS:
+        if fresh or time.monotonic() - self._snapshot.at > GLANCE_SECONDS:
             fleet_spec, workers, now = await asyncio.gather(
                 self.store.fleet_spec(), self.store.workers(), self.store.now()
             )
-            self._glance = Glance(time.monotonic(), fleet_spec, workers, now)
-        return self._glance
+            self._snapshot = FleetSnapshot(time.monotonic(), fleet_spec, workers, now)
+        return self._snapshot
 
     async def close(self) -> None:
         """Runs the callbacks of `closing` and closes the store."""

@@ -3,23 +3,23 @@
 from collections.abc import Callable
 
 from openseer_api.http.problems import BusyProblem
-from openseer_api.job.context import Glance, JobContext
+from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_core.weights.fleet_spec import FleetSpec
 
 SWAPS = 8
 """Most tries of one change."""
 
 
-async def change_fleet_spec(job: JobContext, change: Callable[[Glance], FleetSpec]) -> tuple[FleetSpec, bool]:
+async def change_fleet_spec(job: JobContext, change: Callable[[FleetSnapshot], FleetSpec]) -> tuple[FleetSpec, bool]:
     """The fleet spec that `change` makes of the present one, and whether it is new.
 
     `change` is called again for each try; where it returns the present fleet spec itself, nothing is written. Raises
     what it raises, and BusyProblem.
     """
     for _ in range(SWAPS):
-        glance = await job.glance(fresh=True)
-        fleet_spec = change(glance)
-        if fleet_spec is glance.fleet_spec:
+        snapshot = await job.snapshot(fresh=True)
+        fleet_spec = change(snapshot)
+        if fleet_spec is snapshot.fleet_spec:
             return fleet_spec, False
         if await job.store.swap_fleet_spec(fleet_spec):
             return fleet_spec, True

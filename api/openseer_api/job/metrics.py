@@ -7,14 +7,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from openseer_api.job.context import Glance, JobContext
+from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.drafting import fleet_counts
 from openseer_core.wire.weights import to_wire
 
 LABELS = ("namespace", "job")
 
 
-class _Gathered(Collector):
+class _Families(Collector):
     """Families that are ready."""
 
     def __init__(self, families: list[Metric]) -> None:
@@ -26,7 +26,7 @@ class _Gathered(Collector):
 
 async def exposition(job: JobContext) -> bytes:
     """The job's metrics in Prometheus' text format."""
-    glance, load, batches = await asyncio.gather(job.glance(), job.store.load(), job.store.batches())
+    snapshot, load, batches = await asyncio.gather(job.snapshot(), job.store.load(), job.store.batches())
     place = [job.job.namespace, job.job.name]
     families: list[Metric] = []
 
@@ -38,17 +38,17 @@ async def exposition(job: JobContext) -> bytes:
     gauge("queue_depth", "Requests that wait.", sum(load.waiting.values()))
     gauge("running", "Requests that are leased.", load.running)
     gauge("batches", "Batches whose data are there.", len(batches))
-    gauge("workers", "Workers that have said something.", len(glance.workers))
+    gauge("workers", "Workers that have said something.", len(snapshot.workers))
     gauge(
         "weights_publishing",
         "1 while new weights are being published.",
-        float(glance.fleet_spec.active_transaction is not None),
+        float(snapshot.fleet_spec.active_transaction is not None),
     )
-    gauge("weights_versions", "Versions published so far, the initial one included.", len(glance.fleet_spec.versions))
+    gauge("weights_versions", "Versions published so far, the initial one included.", len(snapshot.fleet_spec.versions))
     gauge(
         "tokens", "Tokens generated in the batches that are there.", sum(record.progress.tokens for record in batches)
     )
-    drafts = fleet_counts(glance.workers)
+    drafts = fleet_counts(snapshot.workers)
     gauge("drafted_tokens", "Tokens that the present workers have drafted.", drafts.drafted)
     gauge("accepted_tokens", "Of these, tokens that came true.", drafts.accepted)
     gauge("acceptance_length", "Tokens that a request gains in a step, on average.", drafts.acceptance_length or 1.0)
@@ -56,15 +56,15 @@ async def exposition(job: JobContext) -> bytes:
         family = CounterMetricFamily(f"openseer_api_{count[0]}", _TEXTS[count[0]], labels=LABELS)
         family.add_metric(place, count[1])
         families.append(family)
-    families += _weights(glance, place)
+    families += _weights(snapshot, place)
     registry = CollectorRegistry()
-    registry.register(_Gathered(families))
+    registry.register(_Families(families))
     return await asyncio.to_thread(generate_latest, registry)
 
 
-def _weights(glance: Glance, place: list[str]) -> list[Metric]:
+def _weights(snapshot: FleetSnapshot, place: list[str]) -> list[Metric]:
     """The latest transaction: what became of it, what its phases took, who has not confirmed the present one."""
-    transaction = to_wire(glance.fleet_spec, glance.workers, glance.now).transaction
+    transaction = to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now).transaction
     if transaction is None:
         return []
     labels = (*LABELS, "version")

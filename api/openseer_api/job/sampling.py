@@ -32,4 +32,4 @@ async def _drafts(job: JobContext) -> bool:
         return False
     if spec.speculation.enabled is True:
         return True
-    return any(worker.heartbeat.metrics.speculation == "on" for worker in (await job.glance()).workers)
+    return any(worker.heartbeat.metrics.speculation == "on" for worker in (await job.snapshot()).workers)

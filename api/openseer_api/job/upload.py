@@ -54,7 +54,7 @@ class Upload:
         load = await job.store.load()
         if sum(load.waiting.values()) + sum(spec.size for spec in piece) > job.limits.queued:
             raise BusyProblem(f"{job.limits.queued} requests wait already; send the upload again when some have ended")
-        fleet_spec = (await job.glance()).fleet_spec
+        fleet_spec = (await job.snapshot()).fleet_spec
         if not takes_groups(fleet_spec, self._record.version):
             raise BusyProblem(f"new weights are coming: batch {self._record.number} takes groups again afterwards")
         self._waiting = []

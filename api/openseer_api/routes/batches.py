@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Path, Request, Response
 
 from openseer_api.http.problems import ConflictProblem, NotFoundProblem, documented
 from openseer_api.http.rendering import is_complete, render_batch
-from openseer_api.job.context import Glance, JobContext
+from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.sampling import check_sampling
 from openseer_api.job.target import take_over
 from openseer_api.routes.access import Job
@@ -44,12 +44,12 @@ async def batch_of(job: JobContext, number: int) -> BatchRecord:
 
 async def shown(job: JobContext, record: BatchRecord) -> Batch:
     """A batch as it crosses HTTP."""
-    glance, now = await job.glance(), await job.store.now()
-    return _rendered(job, record, glance, now)
+    snapshot, now = await job.snapshot(), await job.store.now()
+    return _rendered(job, record, snapshot, now)
 
 
-def _rendered(job: JobContext, record: BatchRecord, glance: Glance, now: float) -> Batch:
-    drafts = job.drafts.of(record.number, glance.workers, ended=is_complete(record))
+def _rendered(job: JobContext, record: BatchRecord, snapshot: FleetSnapshot, now: float) -> Batch:
+    drafts = job.drafts.of(record.number, snapshot.workers, ended=is_complete(record))
     return render_batch(record, job.spec_of(record), now, drafts)
 
 
@@ -58,7 +58,7 @@ async def open_batch(spec: BatchSpec, job: Job, response: Response, key: Idempot
     """Opens a batch; groups are uploaded to it afterwards. 200 when the key was used before."""
     if spec.sampling is not None:
         await check_sampling(job, spec.sampling)
-    fleet_spec = (await job.glance(fresh=True)).fleet_spec
+    fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
     version = _version(spec, fleet_spec)
     record, new = await job.store.open_batch(OpenBatch(version, spec.model_dump_json(exclude_defaults=True), key or ""))
     if spec.carry and not record.progress.groups:  # also of a repeat, if the first call broke off here
@@ -86,8 +86,8 @@ def _version(spec: BatchSpec, fleet_spec: FleetSpec) -> str:
 @router.get("/batches", responses=documented())
 async def list_batches(job: Job) -> BatchList:
     """Batches whose data are there."""
-    glance, now = await job.glance(), await job.store.now()
-    return BatchList(batches=[_rendered(job, record, glance, now) for record in await job.store.batches()])
+    snapshot, now = await job.snapshot(), await job.store.now()
+    return BatchList(batches=[_rendered(job, record, snapshot, now) for record in await job.store.batches()])
 
 
 @router.get("/batches/{batch}", responses=documented())

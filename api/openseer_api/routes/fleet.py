@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from openseer_api.http.problems import documented
-from openseer_api.job.context import Glance, JobContext
+from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.fleet_changes import change_fleet_spec
 from openseer_api.job.metrics import exposition
 from openseer_api.routes.access import Job
@@ -30,43 +30,43 @@ POLL_SECONDS = 0.1
 
 @router.get("/job", responses=documented())
 async def get_job(job: Job) -> JobStatus:
-    """The job at a glance."""
-    glance, load, batches = await asyncio.gather(job.glance(), job.store.load(), job.store.batches())
+    """The job at a snapshot."""
+    snapshot, load, batches = await asyncio.gather(job.snapshot(), job.store.load(), job.store.batches())
     return JobStatus(
         name=job.job.name,
         namespace=job.job.namespace,
-        weights_version=glance.fleet_spec.version,
-        workers=len(glance.workers),
-        workers_ready=sum(_ready(worker, glance) for worker in glance.workers),
+        weights_version=snapshot.fleet_spec.version,
+        workers=len(snapshot.workers),
+        workers_ready=sum(_ready(worker, snapshot) for worker in snapshot.workers),
         open_batches=[record.number for record in batches],
         queue_depth=sum(load.waiting.values()),
         running=load.running,
         tokens=sum(record.progress.tokens for record in batches),
-        fleet=fleet_state(glance, load, job),
-        transaction=to_wire(glance.fleet_spec, glance.workers, glance.now).transaction,
+        fleet=fleet_state(snapshot, load, job),
+        transaction=to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now).transaction,
     )
 
 
 @router.get("/workers", responses=documented())
 async def get_workers(job: Job) -> WorkerList:
     """The fleet by its last heartbeats."""
-    glance = await job.glance()
-    return WorkerList(workers=[_worker(worker, glance) for worker in glance.workers])
+    snapshot = await job.snapshot()
+    return WorkerList(workers=[_worker(worker, snapshot) for worker in snapshot.workers])
 
 
 @router.get("/autoscaling", responses=documented())
 async def get_autoscaling(job: Job) -> Autoscaling:
     """Queue depth, backlog in tokens and wanted workers, for KEDA's metrics-api scaler and its kind."""
-    glance, load, batches = await asyncio.gather(job.glance(), job.store.load(), job.store.batches())
+    snapshot, load, batches = await asyncio.gather(job.snapshot(), job.store.load(), job.store.batches())
     depth, workers = sum(load.waiting.values()), job.job.spec.workers
-    slots = max((worker.heartbeat.metrics.slots for worker in glance.workers), default=0) or SLOTS
-    wanted = 0 if glance.fleet_spec.rest == "stop" else math.ceil((depth + load.running) / slots)
+    slots = max((worker.heartbeat.metrics.slots for worker in snapshot.workers), default=0) or SLOTS
+    wanted = 0 if snapshot.fleet_spec.rest == "stop" else math.ceil((depth + load.running) / slots)
     most = workers.max if workers.max is not None else workers.replicas
     return Autoscaling(
         queue_depth=depth,
         running=load.running,
         backlog_tokens=sum(backlog(record, job) for record in batches),
-        workers=len(glance.workers),
+        workers=len(snapshot.workers),
         desired_workers=max(workers.min or 0, min(wanted, most)),
     )
 
@@ -82,16 +82,16 @@ def backlog(record: BatchRecord, job: JobContext) -> int:
     return max(open_, round(counts.requests * mean - counts.tokens))
 
 
-def _ready(worker: WorkerStatus, glance: Glance) -> bool:
-    return worker.works(glance.now)
+def _ready(worker: WorkerStatus, snapshot: FleetSnapshot) -> bool:
+    return worker.works(snapshot.now)
 
 
-def _worker(worker: WorkerStatus, glance: Glance) -> WorkerInfo:
+def _worker(worker: WorkerStatus, snapshot: FleetSnapshot) -> WorkerInfo:
     return WorkerInfo(
         name=worker.name,
         state=worker.heartbeat.state,
         version=worker.heartbeat.weights.version if worker.heartbeat.weights is not None else "",
-        seen_seconds_ago=max(0.0, glance.now - worker.seen_at),
+        seen_seconds_ago=max(0.0, snapshot.now - worker.seen_at),
         inflight=worker.inflight,
         figures=worker.heartbeat.metrics,
     )
@@ -106,7 +106,7 @@ async def get_fleet(job: Job, wait_seconds: Annotated[float, Query(ge=0, le=MAX_
     loop = asyncio.get_running_loop()
     end = loop.time() + wait_seconds
     while True:
-        state = fleet_state(await job.glance(fresh=True), await job.store.load(), job)
+        state = fleet_state(await job.snapshot(fresh=True), await job.store.load(), job)
         if state.state in ("awake", "released") or loop.time() >= end:
             return state
         await asyncio.sleep(POLL_SECONDS)
@@ -128,29 +128,29 @@ async def change_rest(job: JobContext, how: Release | None) -> FleetState:
     """Puts the fleet to rest, or back to work, through its fleet spec. Raises BusyProblem."""
     mode = how.mode if how is not None else None
 
-    def changed(glance: Glance) -> FleetSpec:
-        fleet_spec = glance.fleet_spec
+    def changed(snapshot: FleetSnapshot) -> FleetSpec:
+        fleet_spec = snapshot.fleet_spec
         if fleet_spec.rest == mode:
             return fleet_spec
         return fleet_spec.model_copy(
-            update={"revision": fleet_spec.revision + 1, "rest": mode, "rest_since": glance.now}
+            update={"revision": fleet_spec.revision + 1, "rest": mode, "rest_since": snapshot.now}
         )
 
     await change_fleet_spec(job, changed)
-    return fleet_state(await job.glance(fresh=True), await job.store.load(), job)
+    return fleet_state(await job.snapshot(fresh=True), await job.store.load(), job)
 
 
-def fleet_state(glance: Glance, load: QueueLoad, job: JobContext) -> FleetState:
+def fleet_state(snapshot: FleetSnapshot, load: QueueLoad, job: JobContext) -> FleetState:
     """Whether the workers have reached the rest that the fleet spec asks for, and which have not."""
-    fleet_spec = glance.fleet_spec
-    live_workers = [worker for worker in glance.workers if worker.is_fresh(glance.now)]
+    fleet_spec = snapshot.fleet_spec
+    live_workers = [worker for worker in snapshot.workers if worker.is_fresh(snapshot.now)]
     asleep = {
         worker.name
         for worker in live_workers
         if worker.heartbeat.weights is not None and worker.heartbeat.weights.asleep
     }
     names = {worker.name for worker in live_workers}
-    ready = {worker.name for worker in live_workers if _ready(worker, glance)} - asleep
+    ready = {worker.name for worker in live_workers if _ready(worker, snapshot)} - asleep
     expected = (
         set(job.worker_names()) | names if fleet_spec.rest_since else set[str]()
     )  # never lent: who starts, starts

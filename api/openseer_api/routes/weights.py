@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from openseer_api.http.problems import documented
-from openseer_api.job.context import Glance, JobContext
+from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.fleet_changes import change_fleet_spec
 from openseer_api.routes.access import Job
 from openseer_core.json_model import INT53_MAX
@@ -24,16 +24,16 @@ POLL_SECONDS = 0.1
 async def publish_weights(job: JobContext, publish: Publish) -> tuple[FleetSpec, bool]:
     """Begins a transaction; the fleet spec, and whether it is new. Raises PublishRefusedError, BusyProblem."""
 
-    def begun(glance: Glance) -> FleetSpec:
-        there = transaction.participants(glance.workers, glance.now)
-        return transaction.begin(glance.fleet_spec, publish, there, glance.now)
+    def begun(snapshot: FleetSnapshot) -> FleetSpec:
+        there = transaction.participants(snapshot.workers, snapshot.now)
+        return transaction.begin(snapshot.fleet_spec, publish, there, snapshot.now)
 
     return await change_fleet_spec(job, begun)
 
 
 async def take_back(job: JobContext) -> None:
     """Cancels the active transaction, if there is one. Raises BusyProblem."""
-    await change_fleet_spec(job, lambda glance: transaction.cancel(glance.fleet_spec, glance.now))
+    await change_fleet_spec(job, lambda snapshot: transaction.cancel(snapshot.fleet_spec, snapshot.now))
 
 
 _BEGUN: dict[int | str, dict[str, Any]] = {200: {"model": Transaction}, **documented(409, 429)}
@@ -72,5 +72,5 @@ async def abort(job: Job) -> Weights:
 
 
 async def _shown(job: JobContext) -> Weights:
-    glance = await job.glance(fresh=True)
-    return to_wire(glance.fleet_spec, glance.workers, glance.now)
+    snapshot = await job.snapshot(fresh=True)
+    return to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now)

@@ -62,8 +62,8 @@ def acceptance_lengths(drafting: DraftReport) -> str:
     )
     axes.axhline(1, color=MUTED, linewidth=0.7, linestyle=(0, (2, 3)), label="without drafts")
     axes.set_xticks(positions, [_range_label(drafting, position) for position in positions])
-    axes.set_xlabel("siblings' responses to draft from, and row-steps with so many")
-    axes.set_ylabel("tokens per row-step")
+    axes.set_xlabel("siblings' responses to draft from, and request-steps with so many")
+    axes.set_ylabel("tokens per request-step")
     axes.set_ylim(0, max([*lengths, *(length for _, length in paper)]) * 1.1)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.grid(visible=False, axis="x")
@@ -93,7 +93,7 @@ def origins(drafting: DraftReport) -> str:
     axes.set_xlabel("tokens drafted")
     axes.grid(visible=False, axis="y")
     legend_above(axes)
-    return svg(made, "Drafted tokens by source", "sources")
+    return svg(made, "Drafted tokens by origin", "sources")
 
 
 @styled
@@ -110,7 +110,7 @@ def over_time(trace: Trace, points: Sequence[DraftPoint]) -> str:
         shade_tail(axes, tail, trace.end)
     above.stairs(drafted, times, baseline=None, color=GREY, linewidth=1.4, label="drafted")
     above.stairs(accepted, times, fill=True, color=GREEN, alpha=0.55, linewidth=0, label="accepted of them")
-    above.set_ylabel("tokens per row-step")
+    above.set_ylabel("tokens per request-step")
     below.stairs(milliseconds, times, baseline=None, color=BLUE, linewidth=1.4, label="time in drafting")
     below.set_ylabel("ms per step")
     for axes, values in ((above, drafted), (below, milliseconds)):

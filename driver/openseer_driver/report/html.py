@@ -150,7 +150,7 @@ def _draft_sections(trace: Trace, drafting: DraftReport) -> list[Section]:
             charts_drafting.acceptance_lengths(drafting),
         ),
         Section(
-            "Drafts by source",
+            "Drafts by origin",
             f"{drafting.accepted_tokens:,} of {drafting.drafted_tokens:,} drafted tokens came true "
             f"({_percent(drafting.acceptance)}); {drafting.wasted_tokens:,} were verified in vain. Workers read "
             f"{drafting.shared_tokens:,} tokens of siblings that ran elsewhere.{full}",

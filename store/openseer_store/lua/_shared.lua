@@ -93,7 +93,7 @@ end
 -- ---- groups and requests
 
 local GROUP = {'version', 'ordinal', 'size', 'max_tokens', 'enqueued_at', 'prompt_tokens', 'lanes', 'biases',
-  'revision', 'finished', 'longest_finished', 'longest_running', 'base', 'slope', 'probe', 'parked', 'tier',
+  'revision', 'finished', 'longest_finished', 'longest_running', 'base', 'slope', 'probe', 'returned', 'tier',
   'ok', 'aborted', 'failed', 'carried', 'history', 'history_size', 'longest_earlier'}
 local groups = {}
 
@@ -175,7 +175,7 @@ local function refresh(group, lane)
   if not front[1] then
     call('ZREM', heads, group.id)
   elseif front[2] == '-inf' then
-    local generated = group.parked > 0 and load_request(group.id, 0).generated or 0
+    local generated = group.returned > 0 and load_request(group.id, 0).generated or 0
     call('ZADD', heads, (group.probe or 0) + generated, group.id)
   else
     call('ZADD', heads, group.base + tonumber(front[2]), group.id)
@@ -246,7 +246,7 @@ local function enqueue(group, request)
   local score = waiting_score(group, request.index, request.generated)
   call('ZADD', waiting_key(lane, group.id), score, string.format('%04d', request.index))
   bump(COUNTERS, 'waiting:' .. lane_name(group.version, lane), 1)
-  group.parked = group.parked + 1
+  group.returned = group.returned + 1
   touch(group, lane)
 end
 
@@ -255,7 +255,7 @@ local function dequeue(group, request)
   call('ZREM', waiting_key(lane, group.id), string.format('%04d', request.index))
   bump(COUNTERS, 'waiting:' .. lane_name(group.version, lane), -1)
   if request.leases > 0 then
-    group.parked = group.parked - 1
+    group.returned = group.returned - 1
   end
   touch(group, lane)
 end

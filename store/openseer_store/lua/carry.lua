@@ -44,7 +44,7 @@ local function move(group, gid)
   for name, value in pairs(group) do
     target[name] = value
   end
-  target.id, target.version, target.revision, target.parked = gid, version, 0, 0
+  target.id, target.version, target.revision, target.returned = gid, version, 0, 0
   target.ok, target.aborted, target.failed, target.carried = 0, 0, 0, 0
   groups[gid] = target
   local key = batch_key(gid)

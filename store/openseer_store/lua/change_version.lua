@@ -27,7 +27,7 @@ local function switch(group)
   for _, request in ipairs(open) do
     enqueue(group, request)
     if request.leases == 0 then
-      group.parked = group.parked - 1
+      group.returned = group.returned - 1
     end
   end
   touch(group)

@@ -37,7 +37,7 @@ end
 local function request_in(group, entry)
   if not entry.request then
     local index = tonumber(entry.member)
-    entry.request = group.parked > 0 and load_request(group.id, index) or new_request(group.id, index)
+    entry.request = group.returned > 0 and load_request(group.id, index) or new_request(group.id, index)
   end
   return entry.request
 end
@@ -54,7 +54,7 @@ local function pick(group, window)
       end
       if not first then
         first, first_blocks = place, needed
-        if group.parked == 0 then
+        if group.returned == 0 then
           break  -- no worker has had any of them
         end
       end
@@ -69,7 +69,7 @@ local function take(group, lane, window, place)
   window.taken[#window.taken + 1] = entry.member
   bump(COUNTERS, 'waiting:' .. lane_name(version, lane), -1)
   if entry.request.leases > 0 then
-    group.parked = group.parked - 1
+    group.returned = group.returned - 1
     touch(group, lane)
   end
   local front = window[1]

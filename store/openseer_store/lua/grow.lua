@@ -15,7 +15,7 @@ group.size, group.revision = args[3], group.revision + 1
 add_requests(batch_key(group.id), args[3] - args[2])
 for index = args[2], args[3] - 1 do
   enqueue(group, load_request(group.id, index))
-  group.parked = group.parked - 1  -- enqueue() counts one that somebody has held
+  group.returned = group.returned - 1  -- enqueue() counts one that somebody has held
 end
 flush()
 return 1

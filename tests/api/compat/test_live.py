@@ -10,7 +10,7 @@ import pytest
 
 from openseer_api.compat.live.batch import GROUPS
 from openseer_api.compat.live.orphans import ORPHAN_SECONDS
-from openseer_api.job.context import IntakeLimits
+from openseer_api.job.context import UploadLimits
 from openseer_core.ids import GroupId
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.wire.batches import BatchSpec
@@ -92,7 +92,7 @@ async def test_a_full_live_batch_is_followed_by_another_and_goes() -> None:
 
 
 async def test_too_much_that_waits_is_refused_until_later() -> None:
-    async with Served(limits=IntakeLimits(queued=4)) as server:
+    async with Served(limits=UploadLimits(queued=4)) as server:
         answer = await server.http.post("/v1/completions", json={"prompt": PROMPT, "n": 5})
         assert answer.status_code == 429
         assert answer.headers["Retry-After"] == "1"

@@ -26,7 +26,7 @@ async def beat(server: Served, accepted: int, *, boot: str = "b", drafts: str = 
         "tokens_refs_1": 2 * accepted,
     }
     await server.store.heartbeat(WorkerId("worker-0", boot), Heartbeat(WorkerState.BUSY, WorkerMetrics(metrics)))
-    await server.context.glance(fresh=True)
+    await server.context.snapshot(fresh=True)
 
 
 async def test_metrics_of_a_batch_tell_what_the_fleet_drafted_since_it_was_opened() -> None:

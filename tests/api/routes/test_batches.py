@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from openseer_api.job.context import IntakeLimits
+from openseer_api.job.context import UploadLimits
 from tests.api.served import Served, ends, prompts, results, served, serving_job
 
 
@@ -134,7 +134,7 @@ async def test_an_evaluation_of_high_priority_overtakes_a_long_training_batch() 
 
 
 async def test_a_full_queue_answers_with_429_and_loses_nothing() -> None:
-    async with Served(limits=IntakeLimits(queued=300)) as server:
+    async with Served(limits=UploadLimits(queued=300)) as server:
         batch = await server.open()
         answer = await server.http.post(f"/v1/batches/{batch}/groups", json={"groups": prompts(100)})
         assert answer.status_code == 429
@@ -149,7 +149,7 @@ async def test_a_full_queue_answers_with_429_and_loses_nothing() -> None:
 
 
 async def test_more_than_a_call_may_carry_is_refused() -> None:
-    async with Served(limits=IntakeLimits(line_bytes=2000, upload_bytes=5000, body_bytes=3000)) as server:
+    async with Served(limits=UploadLimits(line_bytes=2000, upload_bytes=5000, body_bytes=3000)) as server:
         batch = await server.open()
         path, lines = f"/v1/batches/{batch}/groups", {"Content-Type": "application/x-ndjson"}
         assert (await server.http.post(path, content="x" * 2500, headers=lines)).status_code == 413

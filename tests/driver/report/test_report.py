@@ -195,7 +195,7 @@ def test_a_run_folder_gets_report_json_and_a_page_that_needs_nothing_else(tmp_pa
 
 
 def drafting(drafted: int, accepted: int, source: str, references: int, row_steps: int, steps: int) -> dict[str, float]:
-    """Counters of a worker all of whose row-steps had as many references and drafted from one source."""
+    """Counters of a worker all of whose request-steps had as many references and drafted from one source."""
     return {
         "draft_full": 1,
         "steps": steps,

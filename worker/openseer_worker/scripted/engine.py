@@ -30,9 +30,9 @@ _PROMPT = -1
 
 @dataclass(slots=True, eq=False)
 class _Play:
-    """A work being played. While it runs it has `before + (steps - since)` new tokens."""
+    """A request being played. While it runs it has `before + (steps - since)` new tokens."""
 
-    work: EngineRequest
+    request: EngineRequest
     target: int
     reason: FinishReason
     before: int = 0
@@ -43,15 +43,15 @@ class _Play:
 
     @property
     def key(self) -> str:
-        return self.work.key
+        return self.request.key
 
     def context(self, new_tokens: int) -> int:
         """Tokens of prompt and response when the response has grown by `new_tokens`."""
-        return len(self.work.prompt) + len(self.work.tokens) + new_tokens
+        return len(self.request.prompt) + len(self.request.tokens) + new_tokens
 
 
 class _PrefixCache:
-    """Blocks of earlier works that nobody has taken since, the longest unused first to go."""
+    """Blocks of earlier requests that nobody has taken since, the longest unused first to go."""
 
     def __init__(self) -> None:
         self._blocks: dict[tuple[str, int], int] = {}
@@ -72,7 +72,7 @@ class _PrefixCache:
 
 
 class ScriptedEngine:
-    """Plays works on the event loop that `start` is called in; `metrics` counts preemptions as vLLM would.
+    """Plays requests on the event loop that `start` is called in; `metrics` counts preemptions as vLLM would.
 
     It plays a sick GPU too: from the moment at which the file `sick_file` exists.
     """
@@ -98,7 +98,7 @@ class ScriptedEngine:
         self._running: dict[str, _Play] = {}
         self._ended: list[_Play] = []
         self._ends: list[tuple[int, str]] = []
-        # How many running works take a new block at the begin of step n: _crossings[n % block_tokens].
+        # How many running requests take a new block at the begin of step n: _crossings[n % block_tokens].
         self._crossings = [0] * scripted.block_tokens
         self._used = 0
         self._cache = _PrefixCache()
@@ -114,10 +114,10 @@ class ScriptedEngine:
             self._loop.call_soon(wake)
         self._go_on()
 
-    def add(self, work: EngineRequest) -> None:
+    def add(self, request: EngineRequest) -> None:
         self._settle()
-        target, reason = planned_end(work, self.profile.context_tokens)
-        play = _Play(work, target - len(work.tokens), reason)
+        target, reason = planned_end(request, self.profile.context_tokens)
+        play = _Play(request, target - len(request.tokens), reason)
         if play.target <= 0:
             self._end(play, reason)
         else:
@@ -189,17 +189,17 @@ class ScriptedEngine:
         self._running.clear()
         self._waiting.clear()
 
-    # What a work has, and how it ends.
+    # What a request has, and how it ends.
 
     def _new_tokens(self, play: _Play) -> int:
         return play.before + (self._steps - play.since if play.key in self._running else 0)
 
     def _output(self, play: _Play) -> EngineOutput:
-        work, begin, new_tokens = play.work, len(play.work.tokens), self._new_tokens(play)
-        span = (work.group, work.index, begin + play.collected, begin + new_tokens)
+        request, begin, new_tokens = play.request, len(play.request.tokens), self._new_tokens(play)
+        span = (request.group, request.index, begin + play.collected, begin + new_tokens)
         play.collected = new_tokens
         tokens = scripted_tokens(*span)
-        logprobs = scripted_logprobs(*span) if work.sampling.logprobs != "none" else b""
+        logprobs = scripted_logprobs(*span) if request.sampling.logprobs != "none" else b""
         last = unpack_tokens(tokens[-ITEM_BYTES:]) if play.finish == FinishReason.STOP else []
         return EngineOutput(play.key, tokens, logprobs, play.finish, str(last[0]) if last else "")
 
@@ -210,7 +210,7 @@ class ScriptedEngine:
             self._loop.call_soon(self._wake)
 
     def _stop(self, play: _Play, *, grown: bool) -> _Play:
-        """Takes a work off its slot; its full blocks stay cached. `grown`: it has its blocks for this step."""
+        """Takes a request off its slot; its full blocks stay cached. `grown`: it has its blocks for this step."""
         new_tokens = self._new_tokens(play)
         context = play.context(new_tokens)
         del self._running[play.key]
@@ -218,7 +218,7 @@ class ScriptedEngine:
         self._crossings[play.phase] -= 1
         self._used -= self._blocks(context if grown else context - 1)
         # The newest token is computed only by the step after it.
-        self._cache.keep((play.work.group, play.work.index), (context - 1) // self.profile.block_tokens)
+        self._cache.keep((play.request.group, play.request.index), (context - 1) // self.profile.block_tokens)
         self._cache.shrink_to(self.profile.blocks - self._used)
         return play
 
@@ -227,7 +227,7 @@ class ScriptedEngine:
     def _go_on(self, *, begin: bool = False) -> None:
         """Sets the timer to the next moment at which something may change.
 
-        An idle engine begins only when the timer calls: so works that are added together start together.
+        An idle engine begins only when the timer calls: so requests that are added together start together.
         """
         if self._loop is None or self._failure is not None:
             return
@@ -262,13 +262,13 @@ class ScriptedEngine:
             self._skip(now)
 
     def _begin_step(self, at: float) -> None:
-        """As vLLM schedules: first blocks for what runs, and new works only when nothing had to give way."""
+        """As vLLM schedules: first blocks for what runs, and new requests only when nothing had to give way."""
         prefill = 0
         if not self._grow():
             while self._waiting and self._fits(self._waiting[0]):
                 prefill += self._admit(self._waiting.popleft())
         if not self._running and self._waiting:
-            self._fail(f"the KV cache of {self.profile.blocks} blocks cannot hold work {self._waiting[0].key}")
+            self._fail(f"the KV cache of {self.profile.blocks} blocks cannot hold request {self._waiting[0].key}")
         self._prefill = prefill
         self._ends_at = at + self._plain_step() + prefill / self._scripted.prefill_tokens_per_second
 
@@ -289,7 +289,7 @@ class ScriptedEngine:
         self._ends_at += count * step
 
     def _next_end(self) -> int:
-        """The step at which the first running work ends; entries of works that gave way are dropped on the way."""
+        """The step at which the first running request ends; entries of those that gave way are dropped on the way."""
         while True:
             step, key = self._ends[0]
             play = self._running.get(key)
@@ -306,7 +306,7 @@ class ScriptedEngine:
         return -(-tokens // self.profile.block_tokens)
 
     def _grow(self) -> bool:
-        """Blocks for the next token of every running work; the newest give way when they do not suffice."""
+        """Blocks for the next token of every running request; the newest give way when they do not suffice."""
         preempted = False
         phase = self._steps % len(self._crossings)
         while self._used + self._crossings[phase] > self.profile.blocks:
@@ -322,7 +322,7 @@ class ScriptedEngine:
         return len(self._running) < self.profile.slots and self._blocks(play.context(play.before)) <= room
 
     def _admit(self, play: _Play) -> int:
-        """Gives a work a slot and blocks; returns the tokens that its prefill computes."""
+        """Gives a request a slot and blocks; returns the tokens that its prefill computes."""
         context, size = play.context(play.before), self.profile.block_tokens
         self._used += self._blocks(context)
         play.since = self._steps
@@ -331,11 +331,11 @@ class ScriptedEngine:
         self._running[play.key] = play
         heapq.heappush(self._ends, (self._steps + play.target - play.before, play.key))
         self._cache.shrink_to(self.profile.blocks - self._used)
-        work = play.work
-        known = max(self._cache.blocks((work.group, work.index)), self._cache.blocks((work.group, _PROMPT)))
+        request = play.request
+        known = max(self._cache.blocks((request.group, request.index)), self._cache.blocks((request.group, _PROMPT)))
         hit = min(known, (context - 1) // size) * size
         self._cached += hit
-        self._cache.keep((work.group, _PROMPT), len(work.prompt) // size)
+        self._cache.keep((request.group, _PROMPT), len(request.prompt) // size)
         return context - hit
 
     def _fail(self, reason: str) -> None:

@@ -37,27 +37,27 @@ def scripted_scores(content: str, tokens: list[int]) -> list[float]:
     return [-(int.from_bytes(blake2b(prefix, digest_size=4).digest(), "big") + 1) / 2**28 for prefix in prefixes]
 
 
-def planned_end(work: EngineRequest, context_tokens: int) -> tuple[int, FinishReason]:
+def planned_end(request: EngineRequest, context_tokens: int) -> tuple[int, FinishReason]:
     """The length of the whole response, and why it ends there."""
-    forced = work.true_length > 0 and work.sampling.force_lengths
+    forced = request.true_length > 0 and request.sampling.force_lengths
     if forced:
-        length, reason = work.true_length, FinishReason.LENGTH
+        length, reason = request.true_length, FinishReason.LENGTH
     else:
-        length = max(_own_length(work), work.sampling.min_tokens)
-        reason = FinishReason.STOP if length < work.max_tokens else FinishReason.LENGTH
-        length = min(length, work.max_tokens)
-    room = context_tokens - len(work.prompt)
+        length = max(_own_length(request), request.sampling.min_tokens)
+        reason = FinishReason.STOP if length < request.max_tokens else FinishReason.LENGTH
+        length = min(length, request.max_tokens)
+    room = context_tokens - len(request.prompt)
     return (room, FinishReason.CONTEXT_FULL) if room < length else (length, reason)
 
 
-def _own_length(work: EngineRequest) -> int:
-    if work.true_length > 0:
-        return work.true_length
-    if work.sampling.ignore_eos:
-        return work.max_tokens
-    drawn = drawn_length(work.group, work.index, work.max_tokens)
+def _own_length(request: EngineRequest) -> int:
+    if request.true_length > 0:
+        return request.true_length
+    if request.sampling.ignore_eos:
+        return request.max_tokens
+    drawn = drawn_length(request.group, request.index, request.max_tokens)
     # A longer response goes on after a turn of its environment: with a turn of the same length.
-    return drawn if len(work.tokens) < drawn else len(work.tokens) + drawn
+    return drawn if len(request.tokens) < drawn else len(request.tokens) + drawn
 
 
 def drawn_length(group: str, index: int, max_tokens: int) -> int:

@@ -82,34 +82,34 @@ def engine_arguments(
         return EngineArgs(**values)
 
 
-def sampling_params(work: EngineRequest, remaining: int, *, log_probabilities: bool) -> SamplingParams:
+def sampling_params(request: EngineRequest, remaining: int, *, log_probabilities: bool) -> SamplingParams:
     """What vLLM is asked for: at most `remaining` tokens more. Stop strings are not among it: we check those."""
-    sampling = work.sampling
-    forced = is_forced(work)
+    sampling = request.sampling
+    forced = is_forced(request)
     return SamplingParams(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         min_p=sampling.min_p,
         max_tokens=remaining,
-        min_tokens=0 if forced else min(remaining, max(0, sampling.min_tokens - len(work.tokens))),
+        min_tokens=0 if forced else min(remaining, max(0, sampling.min_tokens - len(request.tokens))),
         stop_token_ids=[] if forced else list(sampling.stop_token_ids),
-        seed=work.seed,
+        seed=request.seed,
         ignore_eos=forced or sampling.ignore_eos,
         logprobs=0 if log_probabilities else None,
         detokenize=False,
-        extra_args={"group": work.group, "index": work.index, "response_start": len(work.prompt)},
+        extra_args={"group": request.group, "index": request.index, "response_start": len(request.prompt)},
     )
 
 
-def is_forced(work: EngineRequest) -> bool:
+def is_forced(request: EngineRequest) -> bool:
     """True when the length of the response is given, so that nothing else ends it."""
-    return work.sampling.force_lengths and work.true_length > 0
+    return request.sampling.force_lengths and request.true_length > 0
 
 
-def token_limit(work: EngineRequest) -> int:
+def token_limit(request: EngineRequest) -> int:
     """The length of the whole response at which it ends."""
-    return work.true_length if is_forced(work) else work.max_tokens
+    return request.true_length if is_forced(request) else request.max_tokens
 
 
 @contextmanager

@@ -135,8 +135,8 @@ class VllmEngine:
         self._thread = threading.Thread(target=self._run, name="openseer-engine", daemon=True)
         self._thread.start()
 
-    def add(self, work: EngineRequest) -> None:
-        self._command(work)
+    def add(self, request: EngineRequest) -> None:
+        self._command(request)
 
     def abort(self, key: str) -> None:
         self._command(key)
@@ -260,7 +260,7 @@ class VllmEngine:
             return None if self._closing else commands
 
     def _apply(self, commands: list[EngineRequest | str]) -> bool:
-        """Hands works to vLLM and takes back aborted ones; True when a work has ended."""
+        """Hands requests to vLLM and takes back aborted ones; True when a request has ended."""
         ended: dict[str, tuple[FinishReason, str]] = {}
         aborted: list[str] = []
         for command in commands:
@@ -279,41 +279,42 @@ class VllmEngine:
                 output.finish, output.stop_reason = finish, reason
         return bool(ended)
 
-    def _admit(self, work: EngineRequest) -> tuple[FinishReason, str] | None:
-        """Gives a work to vLLM; instead, the reason why it has ended already or cannot run."""
-        limit = self._arguments.token_limit(work)
-        if len(work.tokens) >= limit:
+    def _admit(self, request: EngineRequest) -> tuple[FinishReason, str] | None:
+        """Gives a request to vLLM; instead, the reason why it has ended already or cannot run."""
+        limit = self._arguments.token_limit(request)
+        if len(request.tokens) >= limit:
             return FinishReason.LENGTH, ""
-        if len(work.prompt) + len(work.tokens) >= self.profile.context_tokens:
+        if len(request.prompt) + len(request.tokens) >= self.profile.context_tokens:
             return FinishReason.CONTEXT_FULL, ""
-        wanted = work.sampling.logprobs
+        wanted = request.sampling.logprobs
         if wanted not in (self._logprobs, "none"):
             return FinishReason.INFRA_FAILED, f"this engine records {self._logprobs} log-probabilities, not {wanted}"
-        if work.sampling.min_p > 0 and self._drafts.built:
+        if request.sampling.min_p > 0 and self._drafts.built:
             return FinishReason.INFRA_FAILED, f"minP: {MIN_P_IGNORED}; set spec.speculation.enabled: false"
         try:
-            self._submit(work, limit, wanted != "none")
+            self._submit(request, limit, wanted != "none")
         except self._arguments.REFUSALS as error:
             # One request that vLLM refuses (a token outside the vocabulary, say) must not end the others.
             return FinishReason.INFRA_FAILED, str(error)
         return None
 
-    def _submit(self, work: EngineRequest, limit: int, log_probabilities: bool) -> None:
+    def _submit(self, request: EngineRequest, limit: int, log_probabilities: bool) -> None:
         from vllm.inputs.engine import tokens_input
 
-        params = self._arguments.sampling_params(work, limit - len(work.tokens), log_probabilities=log_probabilities)
-        prompt = tokens_input(work.prompt + work.tokens, cache_salt=self._cache_salt)
-        request: Any = self._inputs.process_inputs(work.key, prompt, params, _TASKS)
-        request.external_req_id = work.key
-        checker = self._checker(work)
-        self._core.add_request(request)
-        self._running[work.key] = ResponseState(len(work.tokens), limit, log_probabilities, checker)
+        remaining = limit - len(request.tokens)
+        params = self._arguments.sampling_params(request, remaining, log_probabilities=log_probabilities)
+        prompt = tokens_input(request.prompt + request.tokens, cache_salt=self._cache_salt)
+        sent: Any = self._inputs.process_inputs(request.key, prompt, params, _TASKS)
+        sent.external_req_id = request.key
+        checker = self._checker(request)
+        self._core.add_request(sent)
+        self._running[request.key] = ResponseState(len(request.tokens), limit, log_probabilities, checker)
 
-    def _checker(self, work: EngineRequest) -> StopChecker | None:
-        sampling = work.sampling
-        if not sampling.stop or self._arguments.is_forced(work):
+    def _checker(self, request: EngineRequest) -> StopChecker | None:
+        sampling = request.sampling
+        if not sampling.stop or self._arguments.is_forced(request):
             return None
-        return StopChecker(_decoder(self._inputs.tokenizer), sampling.stop, work.tokens, sampling.min_tokens)
+        return StopChecker(_decoder(self._inputs.tokenizer), sampling.stop, request.tokens, sampling.min_tokens)
 
     def _gather(self, outputs: Any) -> bool:
         """Takes what one step has produced; True when a response has ended by it."""

@@ -17,15 +17,15 @@ router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
 @router.get("/ping")
 async def health(job: Job) -> Response:
     """The server and its store answer."""
-    await job.glance()
+    await job.snapshot()
     return Response(status_code=200)
 
 
 @router.get("/health_generate")
 async def health_generate(job: Job) -> Response:
     """Some worker generates, or would if it had work."""
-    glance = await job.glance()
-    ready = [worker for worker in glance.workers if worker.works(glance.now)]
+    snapshot = await job.snapshot()
+    ready = [worker for worker in snapshot.workers if worker.works(snapshot.now)]
     return Response(status_code=200) if ready else error_response(503, "no worker is ready yet")
 
 
@@ -39,7 +39,7 @@ async def get_version(job: Job) -> dict[str, Any]:
 @router.get("/get_model_info")
 async def model_info(job: Job) -> dict[str, Any]:
     """The model and its weights."""
-    model, fleet_spec = job.job.spec.model, (await job.glance(fresh=True)).fleet_spec
+    model, fleet_spec = job.job.spec.model, (await job.snapshot(fresh=True)).fleet_spec
     path = fleet_spec.source.path if fleet_spec.source is not None else None
     return {
         "model_path": path or model.path,

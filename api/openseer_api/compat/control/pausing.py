@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from openseer_api.compat.live.refusals import ProtocolRoute, error_response
 from openseer_api.compat.live.requests import live_of
 from openseer_api.http.problems import BusyProblem
-from openseer_api.job.context import Glance, JobContext
+from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.fleet_changes import change_fleet_spec
 from openseer_api.routes.access import Job
 from openseer_api.routes.fleet import change_rest, fleet_state
@@ -37,15 +37,15 @@ REST_SECONDS = 120.0
 async def set_paused(job: JobContext, paused: bool) -> None:
     """Holds new requests back, or admits them again. Raises BusyProblem."""
 
-    def changed(glance: Glance) -> FleetSpec:
-        fleet_spec = glance.fleet_spec
+    def changed(snapshot: FleetSnapshot) -> FleetSpec:
+        fleet_spec = snapshot.fleet_spec
         if fleet_spec.held == paused:
             return fleet_spec
         return fleet_spec.model_copy(update={"revision": fleet_spec.revision + 1, "held": paused})
 
     _, new = await change_fleet_spec(job, changed)
     if new:
-        await job.glance(fresh=True)
+        await job.snapshot(fresh=True)
 
 
 async def settle(job: JobContext, mode: PauseMode) -> None:
@@ -83,7 +83,7 @@ async def resume(job: Job) -> dict[str, Any]:
 @router.get("/is_paused")
 async def is_paused(job: Job) -> dict[str, Any]:
     """Whether new requests are held."""
-    return {"is_paused": (await job.glance(fresh=True)).fleet_spec.held}
+    return {"is_paused": (await job.snapshot(fresh=True)).fleet_spec.held}
 
 
 class PauseBody(BaseModel):
@@ -117,7 +117,7 @@ async def rest(job: JobContext, how: Release | None) -> Response | None:
     await change_rest(job, how)
     loop, wanted = asyncio.get_running_loop(), "released" if how is not None else "awake"
     end = loop.time() + REST_SECONDS
-    while (state := fleet_state(await job.glance(fresh=True), await job.store.load(), job)).state != wanted:
+    while (state := fleet_state(await job.snapshot(fresh=True), await job.store.load(), job)).state != wanted:
         if loop.time() > end:
             waiting = ", ".join(state.waiting_for)
             return error_response(503, f"not {wanted} within {REST_SECONDS:g} s; waiting for {waiting}")
@@ -148,7 +148,7 @@ async def wake_up(request: Request, job: Job) -> Response:
 @router.get("/is_sleeping")
 async def is_sleeping(job: Job) -> dict[str, Any]:
     """Whether the fleet spec has the engines asleep."""
-    return {"is_sleeping": (await job.glance(fresh=True)).fleet_spec.rest is not None}
+    return {"is_sleeping": (await job.snapshot(fresh=True)).fleet_spec.rest is not None}
 
 
 @router.post("/release_memory_occupation")

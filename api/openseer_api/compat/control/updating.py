@@ -31,7 +31,7 @@ async def update(job: JobContext, source: Source, version: str | None, mode: Pub
 
     An active transaction from the same source is joined. Raises PublishRefusedError, BusyProblem.
     """
-    fleet_spec = (await job.glance(fresh=True)).fleet_spec
+    fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
     transaction = fleet_spec.active_transaction
     if (
         transaction is None

@@ -33,7 +33,7 @@ class FromDisk(BaseModel):
 async def update_from_disk(body: FromDisk, job: Job) -> Response:
     """SGLang's: new weights from a folder. Without abort_all_requests what runs is finished first, unless generation is
     paused: then it goes on with the new weights."""
-    paused = (await job.glance(fresh=True)).fleet_spec.held
+    paused = (await job.snapshot(fresh=True)).fleet_spec.held
     unfinished = await live_of(job).unfinished() if paused else 0
     mode: PublishMode = "abort" if body.abort_all_requests else "keep" if paused else "drain"
     try:
@@ -120,7 +120,7 @@ async def weight_version(job: Job) -> dict[str, Any]:
 
 
 async def _version(job: JobContext) -> str:
-    return (await job.glance(fresh=True)).fleet_spec.version
+    return (await job.snapshot(fresh=True)).fleet_spec.version
 
 
 @router.post("/init_weights_update_group")

@@ -150,7 +150,7 @@ class Live:
                 await _wait(self._wake, ROUND_SECONDS)
 
     async def _round(self) -> None:
-        fleet_spec = (await self._job.glance(fresh=bool(self._pending))).fleet_spec
+        fleet_spec = (await self._job.snapshot(fresh=bool(self._pending))).fleet_spec
         if self._pending and admits(fleet_spec):
             requests, self._pending = self._pending, []
             try:

@@ -35,7 +35,7 @@ async def generate(body: SglangGenerateRequest, request: Request, job: Job) -> H
             raise InputError("stream: one prompt a call")
         return StreamingResponse(_events(job, calls[0], body, rids[0]), media_type=SSE, headers=STREAM_HEADERS)
     found = await _all(job, request, calls)
-    version = (await job.glance()).fleet_spec.version
+    version = (await job.snapshot()).fleet_spec.version
     answers = [
         _answer(response, rid, call, body, version)
         for call, rid, of in zip(calls, rids, found, strict=True)
@@ -96,7 +96,7 @@ def _word(token: int, call: CompletionCall, body: SglangGenerateRequest) -> str 
 
 async def _events(job: JobContext, call: CompletionCall, body: SglangGenerateRequest, rid: str) -> AsyncIterator[bytes]:
     """As SGLang streams: each event holds the whole response so far."""
-    version = (await job.glance()).fleet_spec.version
+    version = (await job.snapshot()).fleet_spec.version
     so_far = [FinishedResponse([], [], "", None, "", []) for _ in call.requests]
     try:
         async for piece in pieces(job, call):
