@@ -133,7 +133,7 @@ class MeasuredEngine(VllmEngine):
         super()._build(arguments, in_process)
         # On CPUs vLLM's own ways would verify their drafts with other temperatures than the requests'. It imports
         # numba, which on CPUs vLLM must not find imported when it begins.
-        from openseer_worker.vllm.drafts import _mend_sampling  # noqa: PLC0415  # pyright: ignore[reportPrivateUsage]
+        from openseer_worker.vllm.drafting.proposer import _mend_sampling  # noqa: PLC0415  # pyright: ignore[reportPrivateUsage]
 
         _mend_sampling()
 

@@ -199,12 +199,15 @@ def count(arena, last, token, fresh, owner):
 def append(arena, groups, group, owner, last, tokens, start, stop):
     """Puts tokens[start:stop] behind the text that ends in state `last`; (new last state, position it came to).
 
-    The position is less than `stop` when there is no more memory.
+    The position is less than `stop` when there is no more memory, or at a negative number: that is how engines mark
+    a place whose token is not known yet.
     """
     states = arena.states
     last = np.int32(last)
     for position in range(start, stop):
         token = tokens[position]
+        if token < 0:
+            return last, position
         following = target(arena, last, token)
         if following == 0:
             following = grow(arena, groups, group, last, token)

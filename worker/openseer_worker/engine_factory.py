@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openseer_core.manifest.job import RolloutJob, Spec, Speculation
-from openseer_core.worker.speculation_enabled import Device, speculation_refusal
+from openseer_core.worker.speculation_enabled import CPU, speculation_refusal
 from openseer_worker.engine import Engine
 from openseer_worker.gang import GangPlace
 from openseer_worker.scripted.engine import ScriptedEngine
 from openseer_worker.settings import WorkerSettings
+from openseer_worker.vllm.drafting.verdict import verdicts_folder
 from openseer_worker.vllm.environment import is_cpu_build
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def build_engine(settings: WorkerSettings, place: GangPlace | None = None) -> En
         place=place,
         speculation=_speculation(spec),
         no_drafts=speculation_refusal(spec, _device()),
+        verdicts=None if is_cpu_build() else verdicts_folder(),
     )
 
 
@@ -62,5 +64,10 @@ def _speculation(spec: Spec) -> Speculation | None:
     return None if speculation_refusal(spec, _device()) else spec.speculation
 
 
-def _device() -> Device:
-    return "cpu" if is_cpu_build() else "gpu"
+def _device() -> str:
+    """The device as the table of measurements names it."""
+    if is_cpu_build():
+        return CPU
+    from openseer_worker.vllm.profile import gpu_name  # noqa: PLC0415 - see above
+
+    return gpu_name()

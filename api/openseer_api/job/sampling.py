@@ -3,7 +3,7 @@
 from openseer_api.job.context import JobContext
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import Sampling
-from openseer_core.worker.speculation_enabled import MIN_P_IGNORED, speculation_refusal
+from openseer_core.worker.speculation_enabled import MIN_P_IGNORED, job_refusal
 
 
 async def check_sampling(job: JobContext, sampling: Sampling) -> None:
@@ -28,7 +28,7 @@ async def check_min_p(job: JobContext, sampling: Sampling, field: str) -> None:
 async def _drafts(job: JobContext) -> bool:
     """By the manifest or, where that leaves it open, by the workers' heartbeats."""
     spec = job.job.spec
-    if speculation_refusal(spec, "cpu"):
+    if job_refusal(spec):
         return False
     if spec.speculation.enabled is True:
         return True

@@ -5,21 +5,64 @@ from typing import Any
 import pytest
 
 from openseer_core.manifest.job import Spec
-from openseer_core.worker.speculation_enabled import Device, speculation_refusal
+from openseer_core.worker.draft_ratios import DraftRatio, measured, refusal
+from openseer_core.worker.speculation_enabled import job_refusal, speculation_refusal
 
 
-def reason(device: Device, /, **parts: Any) -> str:
+def reason(device: str, /, **parts: Any) -> str:
     spec = {"model": {"path": "m"}, "prompts": {"path": "p"}} | parts
     return speculation_refusal(Spec.model_validate(spec), device)
 
 
-def test_a_job_that_says_nothing_drafts_on_a_cpu_and_not_on_a_gpu() -> None:
+def row(batch: int, ratio: float, device: str = "H100") -> DraftRatio:
+    return DraftRatio(
+        device=device,
+        runner="V1",
+        model="8b",
+        batch=batch,
+        ratio=ratio,
+        date="2026-11-27",
+        command="bench-gpu",
+    )
+
+
+def test_a_job_that_says_nothing_drafts_where_it_was_measured_to_pay() -> None:
     assert reason("cpu") == ""
-    assert "not measured to pay on GPUs" in reason("gpu")
+    assert reason("NVIDIA A1") == (
+        "spec.speculation.enabled is unset, and no measurement says that drafts pay on NVIDIA A1"
+    )
 
 
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_a_job_may_be_told_to_draft_and_not_to(device: Device) -> None:
+def test_drafts_are_on_by_themselves_only_where_they_cost_nothing() -> None:
+    table = [row(1, 2.1), row(64, 1.2), row(256, 0.96), row(1, 3.0, "other")]
+    assert "0.96 times the tokens per second on H100 at 256 requests at once" in refusal("H100", None, table)
+    assert "0.96" in refusal("H100", 256, table)
+    assert refusal("H100", 128, table) == ""
+    assert refusal("other", None, table) == ""
+    assert "at most 1.02" in refusal("H100", None, [row(1, 1.02), row(8, 0.99)])
+    assert "no measurement" in refusal("H100", 1, [row(8, 2.0)])
+
+
+def test_the_most_requests_at_once_are_those_that_the_manifest_allows() -> None:
+    assert "no measurement" not in reason("cpu", workers={"maxInflight": 1})
+    spec = {"model": {"path": "m", "engineArgs": {"max_num_seqs": 4}}, "prompts": {"path": "p"}}
+    assert speculation_refusal(Spec.model_validate(spec), "cpu") == ""
+
+
+def test_what_the_table_holds_is_valid_and_says_where_it_comes_from() -> None:
+    rows = measured()
+    assert len({(row.device, row.runner, row.model, row.batch) for row in rows}) == len(rows)
+    assert {row.device for row in rows} == {"cpu"}, "a GPU was measured: let its row be tested here"
+
+
+def test_a_job_that_never_drafts_is_known_without_a_device() -> None:
+    spec = {"model": {"path": "m"}, "prompts": {"path": "p"}}
+    assert job_refusal(Spec.model_validate(spec)) == ""
+    assert "minP" in job_refusal(Spec.model_validate(spec | {"sampling": {"minP": 0.2}}))
+
+
+@pytest.mark.parametrize("device", ["cpu", "NVIDIA A1"])
+def test_a_job_may_be_told_to_draft_and_not_to(device: str) -> None:
     assert reason(device, speculation={"enabled": True}) == ""
     assert reason(device, speculation={"enabled": False}) == "spec.speculation.enabled is false"
 

@@ -15,7 +15,7 @@ from openseer_core.manifest.job import Parallelism, Sampling
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import pack_tokens
 from openseer_worker.engine import DraftTokens
-from openseer_worker.vllm.draft_calls import DraftCalls
+from openseer_worker.vllm.drafting.calls import DraftCalls
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import engine_version, is_cpu_build
 from tests.worker.drafting import MOST, NAMES, PROMPTS, ROOM, VOCABULARY, drafting_player, feed, metric, of
@@ -71,9 +71,9 @@ def test_this_vllm_is_the_one_that_drafting_was_checked_against(player: Player) 
     from vllm.v1.sample import rejection_sampler  # noqa: PLC0415 - heavy
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner  # noqa: PLC0415 - heavy
 
-    from openseer_worker.vllm.drafts import CHECKED_VERSION  # noqa: PLC0415 - heavy
+    from openseer_worker.vllm.drafting.proposer import CHECKED_VERSION  # noqa: PLC0415 - heavy
 
-    assert engine_version() == CHECKED_VERSION, "read what vllm_drafts.py relies on anew, then name this version there"
+    assert engine_version() == CHECKED_VERSION, "read anew what drafting/proposer.py relies on, then name it there"
     for method, parameters in {
         "_calc_spec_decode_metadata": ["self", "num_draft_tokens", "cu_num_scheduled_tokens"],
         "_sample": ["self", "logits", "spec_decode_metadata"],

@@ -12,12 +12,12 @@ import pytest
 
 from openseer_core.manifest.job import Sampling
 from openseer_worker.engine import EngineProfile
-from openseer_worker.vllm.draft_calls import DraftCalls
-from openseer_worker.vllm.draft_link import DraftLink
+from openseer_worker.vllm.drafting.calls import DraftCalls
+from openseer_worker.vllm.drafting.link import DraftLink
+from openseer_worker.vllm.drafting.step_probe import Probe
+from openseer_worker.vllm.drafting.step_profile import LENGTHS, PROFILE_SECONDS, best_gain, measure
 from openseer_worker.vllm.environment import engine_version
 from openseer_worker.vllm.extension import WorkerExtension
-from openseer_worker.vllm.step_probe import Probe
-from openseer_worker.vllm.step_profile import LENGTHS, PROFILE_SECONDS, best_gain, measure
 
 PROFILE = EngineProfile(blocks=400, block_tokens=32, slots=64, context_tokens=1024, device="cpu", engine="played")
 

@@ -75,7 +75,7 @@ def engine_arguments(
         "seed": secrets.randbits(31),
     }
     if speculation is not None:
-        values |= _draft_values(speculation, model.engine_args.get("additional_config"))
+        values |= _draft_values(speculation, logprobs, model.engine_args.get("additional_config"))
     if place is not None:
         values |= _gang_values(place)
     with readable("spec.model.engineArgs: vLLM refuses them"):
@@ -135,22 +135,21 @@ def _cpu_defaults(model: Model) -> dict[str, Any]:
     return values
 
 
-def _draft_values(speculation: Speculation, own: Any) -> dict[str, Any]:
-    """What makes vLLM draft with our proposer, which reads its options from `additional_config`; `own`: the user's.
-
-    The schedule by batch size says nothing new. With one, vLLM does not pad new requests with empty drafts.
-    """
-    most = speculation.max_tokens
+def _draft_values(speculation: Speculation, logprobs: Logprobs, own: Any) -> dict[str, Any]:
+    """What makes vLLM draft with our proposer, which reads its options from `additional_config`; `own`: the user's."""
     return {
         "speculative_config": {
             "method": "custom_class",
-            "model": "openseer_worker.vllm.drafts.GroupProposer",
-            "num_speculative_tokens": most,
-            "num_speculative_tokens_per_batch_size": [[1, 1, most]],
+            "model": "openseer_worker.vllm.drafting.proposer.GroupProposer",
+            "num_speculative_tokens": speculation.max_tokens,
         },
+        "scheduler_cls": "openseer_worker.vllm.drafting.scheduler.DraftScheduler",
         "additional_config": {
             **(own if isinstance(own, dict) else {}),
-            "openseer_drafts": {"memory_bytes": speculation.memory_megabytes * 2**20},
+            "openseer_drafts": {
+                "memory_bytes": speculation.memory_megabytes * 2**20,
+                "logprobs": logprobs != "none",
+            },
         },
     }
 

@@ -7,10 +7,10 @@ token for text and streams that nobody reads here.
 
 import asyncio
 import logging
-import os
 import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from openseer_core.errors import EngineError, LoadError
@@ -22,10 +22,9 @@ from openseer_text.stop_strings import Decode, StopChecker
 from openseer_worker.engine import DraftNews, EngineOutput, EngineRequest, NewWeights
 from openseer_worker.gang import GangPlace
 from openseer_worker.vllm import environment, weight_loading
-from openseer_worker.vllm.draft_link import DraftLink
+from openseer_worker.vllm.building import SHUTDOWN_SECONDS, EngineBuilder
 from openseer_worker.vllm.engine_calls import EngineCall
 from openseer_worker.vllm.outputs import ResponseState, preemptions, read
-from openseer_worker.vllm.profile import profile_of
 
 _Result = TypeVar("_Result")
 _LOG = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ class VllmEngine:
     Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a request may ask
     for that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version.
     `place`: of a gang's leader, whose followers run `gang.VllmRank`. `speculation`: how it drafts; None when it does
-    not, for the reason `no_drafts`. Raises ModelError when vLLM cannot use the model.
+    not, for the reason `no_drafts`. `verdicts`: see EngineBuilder. Raises ModelError when vLLM cannot use the model.
     """
 
     def __init__(
@@ -70,29 +69,22 @@ class VllmEngine:
         place: GangPlace | None = None,
         speculation: Speculation | None = None,
         no_drafts: str = "it was not asked for",
+        verdicts: Path | None = None,
     ) -> None:
         preload(model.path)
         from openseer_worker.vllm import arguments as vllm_arguments
 
         self._arguments = vllm_arguments
-        self._logprobs = logprobs = (sampling or Sampling()).logprobs
+        sampling = sampling or Sampling()
+        self._logprobs = sampling.logprobs
         self._cache_salt = cache_salt
         self._own_model = model.path
-        on_cpu = environment.is_cpu_build()
-        in_process = (model.engine_process or ("inProcess" if on_cpu else "child")) == "inProcess"
         if place is not None:
             environment.set_host(place.host)
-        arguments = vllm_arguments.engine_arguments(
-            model, parallelism or Parallelism(), logprobs, on_cpu=on_cpu, place=place, speculation=speculation
-        )
-        # vLLM chooses its executor by this, beside the flag it is given.
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
-        with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}"):
-            self._build(arguments, in_process)
-        self.profile = profile_of(self._config, on_cpu=on_cpu)
-        self._drafts = DraftLink(self._core, no_drafts if speculation is None else "")
-        if speculation is not None:
-            self._drafts.start(self._inputs, self.profile, sampling or Sampling(), speculation.max_tokens)
+        builder = EngineBuilder(model, parallelism or Parallelism(), sampling, place, verdicts)
+        built = builder.build(speculation, no_drafts)
+        self._core, self._config, self._inputs = built.core, built.config, built.inputs
+        self.profile, self._drafts = built.profile, built.drafts
         self._lock = threading.Condition()
         self._commands: list[EngineRequest | str] = []
         self._calls: list[EngineCall] = []
@@ -104,25 +96,6 @@ class VllmEngine:
         self._stats: Any = None
         self._thread: threading.Thread | None = None
         self._wake: Callable[[], None] = _nobody
-
-    def _build(self, arguments: Any, in_process: bool) -> None:
-        from vllm.renderers import renderer_from_config
-        from vllm.v1.engine.core_client import EngineCoreClient
-        from vllm.v1.engine.input_processor import InputProcessor
-        from vllm.v1.executor import Executor
-
-        config: Any = arguments.create_engine_config()
-        renderer = renderer_from_config(config)
-        self._config = config
-        self._inputs = InputProcessor(config, renderer)
-        self._core: Any = EngineCoreClient.make_client(
-            multiprocess_mode=not in_process,
-            asyncio_mode=False,
-            vllm_config=config,
-            executor_class=Executor.get_class(config),
-            log_stats=True,
-            renderer=renderer,
-        )
 
     # The event loop's side.
 
@@ -217,7 +190,7 @@ class VllmEngine:
     def _shut_down(self) -> None:
         core, self._core = self._core, None
         if core is not None:
-            core.shutdown(_JOIN_SECONDS)
+            core.shutdown(SHUTDOWN_SECONDS)
 
     # The engine thread's side.
 

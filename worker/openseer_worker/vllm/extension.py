@@ -4,7 +4,7 @@ After a broken load vLLM leaves layers without memory, half in the new format, a
 
 Methods are called by name through vLLM's collective_rpc, which may serialise arguments and results: between
 DraftCalls and these methods drafts are plain tuples. The methods for drafts return None on the ranks that do not draft
-(see draft_calls).
+(see drafting.calls).
 """
 
 # pyright: reportPrivateUsage=false
@@ -12,7 +12,7 @@ DraftCalls and these methods drafts are plain tuples. The methods for drafts ret
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from openseer_worker.vllm.drafts import GroupProposer
+    from openseer_worker.vllm.drafting.proposer import GroupProposer
 
 
 class WorkerExtension:

@@ -31,6 +31,7 @@ class VllmRank:
         from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
         from openseer_worker.vllm import arguments as vllm_arguments
+        from openseer_worker.vllm import configuration
 
         environment.set_host(place.host)
         on_cpu = environment.is_cpu_build()
@@ -38,7 +39,7 @@ class VllmRank:
             model, parallelism, sampling.logprobs, on_cpu=on_cpu, place=place, speculation=speculation
         )
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}"):
-            config = arguments.create_engine_config(headless=True)
+            config = configuration.create(arguments, headless=True)
             self._executor: Any = MultiprocExecutor(config, monitor_workers=False)
 
     def wait(self) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from openseer_core.worker.speculation_enabled import CPU
 from openseer_worker.engine import EngineProfile
 from openseer_worker.vllm import environment
 
@@ -15,16 +16,21 @@ def profile_of(config: Any, *, on_cpu: bool) -> EngineProfile:
         block_tokens=cache.block_size,
         slots=config.scheduler_config.max_num_seqs,
         context_tokens=config.model_config.max_model_len,
-        device=_device_text(config.parallel_config.world_size, on_cpu=on_cpu),
+        device=device_text(config.parallel_config.world_size, on_cpu=on_cpu),
         engine=f"vllm {environment.engine_version()} {'cpu' if on_cpu else 'gpu'}",
         dtype=str(config.model_config.dtype).removeprefix("torch."),
     )
 
 
-def _device_text(count: int, *, on_cpu: bool) -> str:
+def device_text(count: int, *, on_cpu: bool) -> str:
+    """The devices of an engine in words, `count` of them."""
     if on_cpu:
-        return "cpu"
+        return CPU
+    return gpu_name() if count == 1 else f"{count} x {gpu_name()}"
+
+
+def gpu_name() -> str:
+    """The first GPU that this process sees, as NVIDIA names it; it is not touched."""
     from vllm.platforms import current_platform
 
-    name = str(current_platform.get_device_name())
-    return name if count == 1 else f"{count} x {name}"
+    return str(current_platform.get_device_name())

@@ -8,7 +8,7 @@ import numpy as np
 
 from openseer_core.manifest.job import Sampling
 from openseer_worker.engine import DraftNews, EngineProfile, EngineRequest
-from openseer_worker.vllm.draft_calls import DraftCalls
+from openseer_worker.vllm.drafting.calls import DraftCalls
 
 PROFILE_SECONDS = 3.0
 """Most time that the profile takes; what a slow model has not shown by then, it shows at work."""

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from openseer_draft.drafter import Drafter
 from openseer_draft.warm import warm_up
 from openseer_worker.engine import DraftNews
+from openseer_worker.vllm.drafting.step_probe import Probe
 from openseer_worker.vllm.environment import is_cpu_build
-from openseer_worker.vllm.step_probe import Probe
 
 _LOG = logging.getLogger(__name__)
 CHECKED_VERSION = "0.32.0"
@@ -26,6 +26,21 @@ OPTIONS = "openseer_drafts"
 """Where vLLM's `additional_config` carries our options to the proposer."""
 UNKNOWN = 0.0
 """Stands for the seconds of a step that was more than a verification."""
+
+
+PADDED_BYTES = 2**30
+"""Memory for the log-probabilities of drafts, beyond what vLLM has seen when it measured how much the engine needs."""
+_ENTRY_BYTES = 2 * 4
+"""A token of the vocabulary, float32: the logits of a row, and its log-probabilities."""
+
+
+def longest_draft(rows: int, profiled: int, vocabulary: int) -> int:
+    """How many tokens a draft may have in a step of so many rows in which log-probabilities are computed.
+
+    For them vLLM pads every row to the longest draft: `rows` * (1 + longest) rows of the `vocabulary` in float32, twice
+    (rejection_sampler.py, `_get_logprobs_tensors`). Its measurement of the engine's memory has `profiled` rows.
+    """
+    return max(0, (profiled + PADDED_BYTES // (_ENTRY_BYTES * vocabulary)) // rows - 1)
 
 
 class _DraftedRequest(NamedTuple):
@@ -51,12 +66,14 @@ class GroupProposer:
     def __init__(self, vllm_config: Any) -> None:
         options: dict[str, Any] = vllm_config.additional_config[OPTIONS]
         self._memory = int(options["memory_bytes"])
+        self._logprobs = bool(options["logprobs"])
         self._most = int(vllm_config.speculative_config.num_speculative_tokens)
         self._budget = int(vllm_config.scheduler_config.max_num_batched_tokens)
         self._context = int(vllm_config.model_config.max_model_len)
         self._vocabulary = int(vllm_config.model_config.get_vocab_size())
+        self._profiled = int(vllm_config.scheduler_config.max_num_seqs)
         # Preempted requests keep their slots; there are few.
-        self._capacity = 2 * int(vllm_config.scheduler_config.max_num_seqs)
+        self._capacity = 2 * self._profiled
         self._runner: Any = None
         self._drafter: Drafter | None = None
         self._probe: Probe | None = None
@@ -180,10 +197,13 @@ class GroupProposer:
 
         The token after it still belongs to the response; where stop tokens are held back yet, they still are for that
         token, for vLLM asks about it as if there were no draft before it. And no row goes without a step because
-        others' drafts take up what vLLM computes in one.
+        others' drafts take up what vLLM computes in one. With log-probabilities the longest draft costs memory on every
+        row.
         """
         bounds = np.where(ends < self._least, np.minimum(self._least, self._limits), self._limits)
         given = np.maximum(0, np.minimum(wanted, bounds - ends - 1))
+        if self._logprobs:
+            given = np.minimum(given, longest_draft(count, self._profiled, self._vocabulary))
         spare = self._budget - count
         return np.minimum(given, max(0, spare) // count) if given.sum() > spare else given
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from openseer_core.manifest.job import Sampling
 from openseer_worker.engine import DraftNews, EngineProfile
-from openseer_worker.vllm import step_profile
-from openseer_worker.vllm.draft_calls import DraftCalls
+from openseer_worker.vllm.drafting import step_profile
+from openseer_worker.vllm.drafting.calls import DraftCalls
 
 READ_SECONDS = 1.0
 """Metrics are read no more often than this."""
@@ -32,11 +32,13 @@ class DraftLink:
         """Whether the engine drafts."""
         return not self._reason
 
-    def start(self, inputs: Any, profile: EngineProfile, sampling: Sampling, most: int) -> None:
-        """Begins to draft, once it is measured what verifying costs; where it cannot pay, it ends at once.
+    @property
+    def reason(self) -> str:
+        """Why the engine does not draft; empty when it does."""
+        return self._reason
 
-        vLLM stays built for drafts then: without any it is as fast as without the option.
-        """
+    def start(self, inputs: Any, profile: EngineProfile, sampling: Sampling, most: int) -> None:
+        """Begins to draft, once it is measured what verifying costs; where it cannot pay, it ends at once."""
         self._calls.start()
         costs = step_profile.measure(self._core, self._calls, inputs, profile, sampling, most)
         for (rows, length), seconds in costs.items():

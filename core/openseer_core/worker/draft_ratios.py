@@ -1,0 +1,59 @@
+"""Where drafts were measured to pay: a committed table, device × model runner × requests at once → ratio.
+
+Rows come from runs of `openseer bench-gpu`, on CPUs from benchmarks/speculation.py; docs/gpu.md says how to add one.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Literal
+
+from pydantic import Field, TypeAdapter
+
+from openseer_core.json_model import JsonModel
+
+NO_LOSS = 0.98
+"""At no batch size may drafts make the engine slower than this, if they are to be on by themselves."""
+WORTH_IT = 1.05
+"""At one batch size at least they must make it so much faster."""
+
+
+class DraftRatio(JsonModel):
+    """One measurement. `ratio`: tokens per second with drafts, of those that vLLM's own default yields."""
+
+    device: str = Field(min_length=1, description='As NVIDIA names the GPU, "NVIDIA H100 80GB HBM3", or "cpu".')
+    runner: Literal["V1", "V2"]
+    model: str = Field(min_length=1)
+    batch: int = Field(ge=1)
+    ratio: float = Field(gt=0)
+    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    command: str = Field(min_length=1)
+
+
+@cache
+def measured() -> tuple[DraftRatio, ...]:
+    """The table."""
+    text = files(__package__).joinpath("draft_ratios.json").read_text("utf-8")
+    return tuple(TypeAdapter(list[DraftRatio]).validate_json(text))
+
+
+def refusal(device: str, most: int | None, table: Sequence[DraftRatio]) -> str:
+    """Why drafts are not on by themselves on such a device; empty where they are.
+
+    `most`: requests that may run at once in an engine, which larger batches of the table do not concern; None: as many
+    as the engine takes.
+    """
+    rows = [row for row in table if row.device == device and (most is None or row.batch <= most)]
+    if not rows:
+        return f"no measurement says that drafts pay on {device}"
+    worst, best = min(rows, key=lambda row: row.ratio), max(rows, key=lambda row: row.ratio)
+    if worst.ratio < NO_LOSS:
+        return (
+            f"drafts were measured to give {worst.ratio:g} times the tokens per second on {device} at {worst.batch} "
+            f"requests at once ({worst.date})"
+        )
+    if best.ratio < WORTH_IT:
+        return (
+            f"drafts were measured to give at most {best.ratio:g} times the tokens per second on {device} ({best.date})"
+        )
+    return ""

@@ -1,0 +1,119 @@
+"""How an engine comes to be: with drafts where they can pay, otherwise exactly as vLLM would be without them."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
+from openseer_draft.warm import warm_up
+from openseer_worker.engine import EngineProfile
+from openseer_worker.gang import GangPlace
+from openseer_worker.vllm import environment
+from openseer_worker.vllm.drafting.link import DraftLink
+from openseer_worker.vllm.drafting.verdict import DraftVerdict
+from openseer_worker.vllm.profile import device_text, profile_of
+
+_LOG = logging.getLogger(__name__)
+SHUTDOWN_SECONDS = 10.0
+"""What an engine has to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """An engine that can step. `core`: vLLM's client of it; `inputs`: what makes requests for it."""
+
+    core: Any
+    config: Any
+    inputs: Any
+    profile: EngineProfile
+    drafts: DraftLink
+
+
+class EngineBuilder:
+    """Builds engines of one model. `sampling`: of the job; `place`: of a gang's leader.
+
+    `verdicts`: the folder in which it is kept that drafts do not pay. With one, an engine whose profile says so is
+    built again without drafts; without, it stays as it is and drafts nothing, which costs nothing on a CPU.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        parallelism: Parallelism,
+        sampling: Sampling,
+        place: GangPlace | None = None,
+        verdicts: Path | None = None,
+    ) -> None:
+        self._model = model
+        self._parallelism = parallelism
+        self._sampling = sampling
+        self._place = place
+        self._on_cpu = on_cpu = environment.is_cpu_build()
+        self._in_process = (model.engine_process or ("inProcess" if on_cpu else "child")) == "inProcess"
+        self._verdict: DraftVerdict | None = None
+        # The ranks of a gang must agree on how they are built, and each machine would have a verdict of its own.
+        if verdicts is not None and place is None:
+            device = device_text(parallelism.tensor * parallelism.pipeline, on_cpu=on_cpu)
+            self._verdict = DraftVerdict(verdicts, device, environment.engine_version(), model, parallelism)
+
+    def build(self, speculation: Speculation | None, no_drafts: str) -> BuiltEngine:
+        """The engine. `speculation`: how it drafts; None when it does not, for the reason `no_drafts`.
+
+        Raises ModelError when vLLM cannot use the model.
+        """
+        if speculation is not None and self._verdict is not None and (known := self._verdict.read()):
+            speculation, no_drafts = None, known
+        engine = self._build(speculation, no_drafts)
+        if speculation is None:
+            return engine
+        engine.drafts.start(engine.inputs, engine.profile, self._sampling, speculation.max_tokens)
+        if engine.drafts.on or self._verdict is None:
+            return engine
+        reason = engine.drafts.reason
+        _LOG.warning("the engine is built again without drafts: %s", reason)
+        self._verdict.keep(reason)
+        engine.core.shutdown(SHUTDOWN_SECONDS)
+        return self._build(None, reason)
+
+    def _build(self, speculation: Speculation | None, no_drafts: str) -> BuiltEngine:
+        from openseer_worker.vllm import arguments as vllm_arguments
+
+        arguments = vllm_arguments.engine_arguments(
+            self._model,
+            self._parallelism,
+            self._sampling.logprobs,
+            on_cpu=self._on_cpu,
+            place=self._place,
+            speculation=speculation,
+        )
+        # vLLM chooses its executor by this, beside the flag it is given.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if self._in_process else "1"
+        if speculation is not None and not self._in_process:
+            warm_up()  # compiles the drafter (14 s, once per machine) before the child that waits for it has begun
+        with vllm_arguments.readable(f"spec.model: vLLM cannot run {self._model.path}"):
+            core, config, inputs = self._make(arguments)
+        profile = profile_of(config, on_cpu=self._on_cpu)
+        return BuiltEngine(core, config, inputs, profile, DraftLink(core, no_drafts if speculation is None else ""))
+
+    def _make(self, arguments: Any) -> tuple[Any, Any, Any]:
+        from vllm.renderers import renderer_from_config
+        from vllm.v1.engine.core_client import EngineCoreClient
+        from vllm.v1.engine.input_processor import InputProcessor
+        from vllm.v1.executor import Executor
+
+        from openseer_worker.vllm import configuration
+
+        config = configuration.create(arguments)
+        renderer = renderer_from_config(config)
+        inputs = InputProcessor(config, renderer)
+        core = EngineCoreClient.make_client(
+            multiprocess_mode=not self._in_process,
+            asyncio_mode=False,
+            vllm_config=config,
+            executor_class=Executor.get_class(config),
+            log_stats=True,
+            renderer=renderer,
+        )
+        return core, config, inputs

@@ -1,0 +1,68 @@
+"""The engine's whole configuration, made by vLLM from our arguments; what it takes so that a GPU keeps its fast paths.
+
+Without drafts it is what `vllm serve` would run with, but for the arguments that docs/gpu.md lists.
+"""
+
+import logging
+from typing import Any
+
+from vllm.config import CUDAGraphMode, set_current_vllm_config
+from vllm.engine.arg_utils import EngineArgs
+from vllm.usage.usage_lib import UsageContext
+from vllm.v1.attention.backend import AttentionCGSupport
+from vllm.v1.attention.selector import get_attn_backend
+
+from openseer_worker.vllm.environment import is_cpu_build
+
+_LOG = logging.getLogger(__name__)
+
+
+def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
+    """The VllmConfig of those arguments. `headless`: of a gang's follower.
+
+    vLLM chooses how many requests and tokens a step has by the use that is made of it; without one it chooses an eighth
+    of what a large GPU can do. Raises whatever vLLM raises.
+    """
+    config: Any = _create(arguments, headless)
+    graphs: Any = arguments.compilation_config
+    if config.speculative_config is None or is_cpu_build() or config.model_config.enforce_eager:
+        return config
+    if graphs.cudagraph_mode is not None:  # the user's own choice
+        return config
+    graphs.cudagraph_mode = graphs_with_drafts(config)
+    return _create(arguments, headless)
+
+
+def graphs_with_drafts(config: Any) -> CUDAGraphMode:
+    """The CUDA graphs for steps whose rows have drafts of different lengths.
+
+    vLLM's own choice has full graphs only for steps in which each row has the longest draft, of which there are none
+    here, and those without drafts would lose theirs too (gpu_model_runner.py, `_is_uniform_decode`). Where the
+    attention allows it one full graph serves them all.
+    """
+    backend, ragged = _attention(config)
+    mode = CUDAGraphMode.FULL if ragged else CUDAGraphMode.PIECEWISE
+    _LOG.info("CUDA graphs with drafts: %s, for attention is %s", mode.name, backend)
+    return mode
+
+
+def _create(arguments: EngineArgs, headless: bool) -> Any:
+    return arguments.create_engine_config(UsageContext.OPENAI_API_SERVER, headless=headless)
+
+
+def _attention(config: Any) -> tuple[str, bool]:
+    """The attention backend that vLLM will choose, and whether its graphs cover rows of different lengths.
+
+    Only the model's usual layers are asked about; where others cover less, vLLM itself lowers the mode.
+    """
+    model = config.model_config
+    try:
+        with set_current_vllm_config(config):
+            found: Any = get_attn_backend(
+                model.get_head_size(), model.dtype, config.cache_config.cache_dtype, use_mla=model.use_mla
+            )
+            support = found.get_builder_cls().get_cudagraph_support(config, None)
+    except Exception as error:  # noqa: BLE001 - a model or backend of another kind; piecewise graphs always work
+        _LOG.warning("vLLM does not say which attention the model will have: %s", error)
+        return "unknown", False
+    return str(found.get_name()), support == AttentionCGSupport.ALWAYS
