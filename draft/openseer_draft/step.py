@@ -90,7 +90,8 @@ def take(tables, slot, tokens, stop):
         tables.arena, tables.groups, group, live[slot, REQUEST], live[slot, LAST], tokens, start, stop
     )
     live[slot, LAST] = last
-    if reached < stop:  # without memory this request gets no drafts until it is opened again
+    # Without memory, or behind a token that is none, this request gets no drafts until it is opened again.
+    if reached < stop:
         live[slot, LAST] = 0
         tables.metrics[FULL] += 1
 

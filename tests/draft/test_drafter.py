@@ -182,6 +182,19 @@ def test_a_request_that_finds_no_memory_goes_on_without_drafts() -> None:
     desk.close(slot)
 
 
+def test_a_place_whose_token_is_not_known_yet_enters_no_automaton() -> None:
+    desk = Desk()
+    holed = desk.open("g", 0, [-1, *RESPONSE[:8]])
+    grown = desk.open("g", 1)
+    assert desk.step({grown: [*RESPONSE[:8], -1, *RESPONSE[8:]]})[grown] == []
+    desk.close(holed)
+    desk.close(grown)
+    later = desk.open("g", 2, RESPONSE[:8])
+    for token in RESPONSE[8:]:
+        assert -1 not in desk.step({later: [token]})[later]
+    assert desk.drafter.append("g", 3, 0, pack([5, -1, 6])) == 1
+
+
 def test_a_request_whose_group_finds_no_memory_at_all_disturbs_no_other_when_it_grows_and_goes() -> None:
     desk = Desk(memory_bytes=60_000)
     first = desk.open("full", 0)

@@ -1,0 +1,108 @@
+"""Where drafts do not pay the engine is built without them; where they do, log-probabilities bound their length."""
+
+import asyncio
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
+from openseer_core.queue.states import FinishReason
+from openseer_core.tokens import pack_tokens
+from openseer_worker.engine import DraftTokens
+from openseer_worker.vllm.drafting import proposer, step_profile
+from openseer_worker.vllm.drafting.proposer import PADDED_BYTES, longest_draft
+from openseer_worker.vllm.drafting.verdict import DraftVerdict
+from openseer_worker.vllm.engine import VllmEngine
+from openseer_worker.vllm.environment import is_cpu_build
+from tests.worker.drafting import NAMES, ROOM, drafting_player, feed, of
+from tests.worker.player import GREEDY, Player, model
+
+pytestmark = [
+    pytest.mark.engine,
+    # Of vLLM, torch and the compiled modules below them, at import.
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
+]
+VERDICT = "even drafts that are all accepted would make this engine only "
+
+
+@contextmanager
+def engine_of(folder: Path, verdicts: Path) -> Generator[VllmEngine]:
+    speculation = Speculation(max_tokens=6, memory_megabytes=64)
+    engine = VllmEngine(model(folder), cache_salt="terms", speculation=speculation, verdicts=verdicts)
+    try:
+        yield engine
+    finally:
+        asyncio.run(engine.close())
+
+
+def test_an_engine_that_drafts_cannot_help_is_built_without_them_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_profile, "WORTH_IT", 1e9)
+    with engine_of(folder, tmp_path) as engine:
+        assert not engine.drafts
+        assert str(engine.metrics()["drafts"]).startswith(f"off: {VERDICT}")
+        # minP is refused by an engine that was built for drafts, whether it drafts or not.
+        assert Player(engine).one(Sampling(min_p=0.1, ignore_eos=True), 4).finish is FinishReason.LENGTH
+    (kept,) = tmp_path.glob("*.json")
+    assert json.loads(kept.read_text())["device"] == "cpu"
+    monkeypatch.setattr(step_profile, "PROFILE_SECONDS", -1e9)  # a second profile would find nothing against drafts
+    with engine_of(folder, tmp_path) as engine:
+        assert not engine.drafts
+        assert f"found before; {kept}" in str(engine.metrics()["drafts"])
+
+
+def test_log_probabilities_bound_the_drafts_of_a_full_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four of eight requests: with no memory beyond what was measured a draft has one token; alone up to six."""
+    monkeypatch.setattr(proposer, "PADDED_BYTES", 0)
+    with drafting_player(folder) as player:
+        whole = player.run(of(0, GREEDY))[0].tokens
+        assert steps_of(player, whole, 1) < ROOM / 4
+        assert ROOM / 2 <= steps_of(player, whole, 4) < ROOM * 3 / 4
+
+
+def steps_of(player: Player, whole: list[int], requests: int) -> int:
+    """The engine's steps for so many responses that are all known already."""
+    group = NAMES.new()
+    feed(player, tokens=[DraftTokens(group, 9, 0, pack_tokens(whole))])
+    before = int(player.engine.metrics()["steps"])
+    for response in player.run(*(of(0, GREEDY, group=group, index=index) for index in range(requests))):
+        assert response.tokens == whole
+    return int(player.engine.metrics()["steps"]) - before
+
+
+@pytest.mark.parametrize(("rows", "longest"), [(1, 1138), (64, 16), (256, 3), (512, 1), (1139, 0), (4096, 0)])
+def test_the_longest_draft_takes_no_more_memory_than_is_there(rows: int, longest: int) -> None:
+    profiled, vocabulary = 256, 151936
+    found = longest_draft(rows, profiled, vocabulary)
+    assert found == longest
+    bound = profiled * vocabulary * 8 + PADDED_BYTES
+    assert rows * (1 + found) * vocabulary * 8 <= bound or found == 0
+    assert rows * (2 + found) * vocabulary * 8 > bound - rows * vocabulary * 8
+
+
+def test_verdicts_are_kept_apart_and_a_broken_one_says_nothing(tmp_path: Path, folder: Path) -> None:
+    small, large = model(folder), model(folder, max_num_seqs=64)
+
+    def verdict(device: str = "H100", of: Model = small, tensor: int = 1) -> DraftVerdict:
+        return DraftVerdict(tmp_path / "deep" / "folder", device, "0.32.0", of, Parallelism(tensor=tensor))
+
+    assert verdict().read() == ""
+    verdict().keep("no gain")
+    assert verdict().read().startswith("no gain (found before; ")
+    assert [other.read() for other in (verdict("A100"), verdict(of=large), verdict(tensor=2))] == [""] * 3
+    (kept,) = (tmp_path / "deep" / "folder").iterdir()
+    for broken in ("", "{", "[]", '{"reason": 3}', '{"reason": ""}'):
+        kept.write_text(broken)
+        assert verdict().read() == ""
+
+
+def test_a_folder_that_cannot_be_written_keeps_nothing_and_breaks_nothing(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "file").write_text("")
+    verdict = DraftVerdict(tmp_path / "file" / "below", "H100", "0.32.0", model(folder), Parallelism())
+    verdict.keep("no gain")
+    assert verdict.read() == ""
