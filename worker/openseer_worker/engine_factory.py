@@ -50,6 +50,11 @@ def build_engine(settings: WorkerSettings, place: GangPlace | None = None) -> En
     )
 
 
+def gpus_of_engine(settings: WorkerSettings) -> int:
+    """How many GPUs the job's engine takes in this process's pod; 0 for engines that need none."""
+    return 0 if settings.job.spec.model.engine == "scripted" or is_cpu_build() else settings.gpus
+
+
 def build_rank(settings: WorkerSettings, place: GangPlace) -> "VllmRank | None":
     """A follower's share of the engine at `place`; a scripted engine has none outside its leader."""
     spec = settings.job.spec

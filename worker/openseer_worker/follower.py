@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from openseer_core.errors import EngineError
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_process.termination import report
-from openseer_worker.engine_factory import build_rank, warm_up
+from openseer_worker.engine_factory import build_rank, gpus_of_engine, warm_up
 from openseer_worker.gang import GangFollower, GangPlace
-from openseer_worker.hardware.telemetry import Telemetry, sick
+from openseer_worker.hardware.sickness import sick
+from openseer_worker.hardware.telemetry import Telemetry
 from openseer_worker.health import Health
 from openseer_worker.loop import HEARTBEAT_SECONDS
 from openseer_worker.settings import WorkerSettings
@@ -70,11 +71,13 @@ class _Share:
         self._health = health
         self._link = link
         self._rank: VllmRank | None = None
+        self._built = asyncio.Event()
         self._heartbeat = Heartbeat(WorkerState.STARTING)
 
     async def compute(self, place: GangPlace) -> None:
         """Builds the share and raises EngineError when it ends; a scripted engine has none, and it never does."""
         rank = self._rank = await in_thread(lambda: build_rank(self._settings, place))
+        self._built.set()
         log.info("%s rank %d ready on %s", self._settings.worker, self._settings.rank, place.host)
         self._health.serve(lambda: True, lambda: self._heartbeat)
         if rank is None:
@@ -84,8 +87,9 @@ class _Share:
         raise EngineError(f"the engine's process on rank {self._settings.rank} ended; look into this pod's log")
 
     async def watch(self) -> None:
-        """Reads the GPUs, and reports to the leader once they are sick."""
-        telemetry, reported = Telemetry(), False
+        """Reads the GPUs once the share is built, and reports to the leader when they are sick."""
+        await self._built.wait()
+        telemetry, reported = Telemetry(most=gpus_of_engine(self._settings)), False
         while True:
             readings = telemetry()
             self._heartbeat = Heartbeat(WorkerState.FOLLOWING, readings)

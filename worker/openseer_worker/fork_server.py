@@ -26,7 +26,7 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_process.termination import report, start_log
 from openseer_worker.engine_factory import warm_up
-from openseer_worker.hardware.devices import VISIBLE, core_of, gpus_of
+from openseer_worker.hardware.devices import core_of, pin_to_gpus
 from openseer_worker.main import run_worker
 from openseer_worker.settings import WorkerSettings
 
@@ -86,13 +86,11 @@ class ForkServer:
 
     def _assign_devices(self, index: int) -> None:
         """Gives this process a core of its own on a CPU, GPUs of its own where there are any."""
-        present = [device.name.removeprefix("nvidia") for device in sorted(Path("/dev").glob("nvidia[0-9]*"))]
         if self._pin:
             os.sched_setaffinity(0, {core_of(index, sorted(os.sched_getaffinity(0)))})
-        elif present and self._job.spec.model.engine == "vllm":
+        elif self._job.spec.model.engine == "vllm":
             parallelism = self._job.spec.workers.parallelism
-            count = parallelism.tensor * parallelism.pipeline
-            os.environ[VISIBLE] = gpus_of(index, count, present, os.environ)
+            pin_to_gpus(index, parallelism.tensor * parallelism.pipeline, os.environ)
 
     def _run_worker(self, index: int, parent: int) -> NoReturn:
         code = 1

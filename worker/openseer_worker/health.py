@@ -35,6 +35,7 @@ _GPU_GAUGES = {
     "memory_total": ("gpu_memory_total_bytes", "Memory.", 1.0),
     "utilisation": ("gpu_utilisation_ratio", "Part of the time in which something ran.", 1.0),
     "sm_mhz": ("gpu_sm_clock_hertz", "Clock of the processors.", 1e6),
+    "throttled": ("gpu_throttled", "1 while heat or the power supply slows it.", 1.0),
     "ecc_uncorrected": ("gpu_ecc_uncorrected_errors", "Memory errors since the driver was loaded.", 1.0),
     "xid": ("gpu_xid", "Number of the last Xid error.", 1.0),
 }

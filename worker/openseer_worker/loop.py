@@ -20,7 +20,7 @@ from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.port import WorkerStore
 from openseer_worker.engine import Engine, EngineRequest
-from openseer_worker.hardware.telemetry import sick
+from openseer_worker.hardware.sickness import sick
 from openseer_worker.hardware.usage import Usage
 from openseer_worker.request_seeds import derive_seed
 from openseer_worker.running import RunningRequest, RunningRequests
@@ -100,7 +100,7 @@ class Worker:
         """Works until drained.
 
         Raises EngineError when the engine broke, StoreUnavailableError when the store did, and GpuSickError after a
-        drain for that reason.
+        drain for that reason, or when the engine broke on a sick GPU.
         """
         loop = asyncio.get_running_loop()
 
@@ -115,7 +115,7 @@ class Worker:
                 for task in aside:
                     task.cancel()
         except* (EngineError, StoreUnavailableError) as group:
-            raise group.exceptions[0] from None
+            raise self._cause(group.exceptions[0]) from None
         finally:
             await self._weights.close()
             await self._engine.close()
@@ -124,6 +124,11 @@ class Worker:
             raise GpuSickError(self._illness)
         if self._failure:
             raise self._failure
+
+    def _cause(self, error: BaseException) -> BaseException:
+        """Why the worker ends: an engine mostly breaks sooner than the regular look at its GPU comes."""
+        illness = self._illness or sick(self._telemetry())
+        return GpuSickError(f"{illness}; {error}") if illness and isinstance(error, EngineError) else error
 
     # ---- the engine's side
 
@@ -314,7 +319,7 @@ class Worker:
 
     async def _send_heartbeat(self, now: float) -> None:
         metrics = self._metrics()
-        self._illness = sick(metrics)
+        self._illness = self._illness or sick(metrics)  # what a dying GPU says last may sound well again
         if self._illness and not self._draining:
             log.error("draining, for the GPU is sick: %s", self._illness)
             self.drain()

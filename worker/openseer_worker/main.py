@@ -20,6 +20,7 @@ from openseer_process.pod_http import PodHttp
 from openseer_process.termination import report, start_log
 from openseer_store.port import Store
 from openseer_worker.engine import Engine
+from openseer_worker.engine_factory import gpus_of_engine
 from openseer_worker.follower import follow
 from openseer_worker.gang import GangLeader
 from openseer_worker.hardware.telemetry import Telemetry
@@ -137,7 +138,7 @@ async def _work(
     engine: Engine,
     gang: GangLeader | None,
 ) -> None:
-    telemetry = Telemetry()
+    telemetry = Telemetry(most=gpus_of_engine(settings))
 
     def readings() -> WorkerMetrics:
         return WorkerMetrics(telemetry() | ({"sick": gang.sick} if gang is not None and gang.sick else {}))

@@ -44,6 +44,12 @@ class WorkerSettings:
         return bool(self.leader) and self.job.spec.workers.parallelism.nodes > 1
 
     @property
+    def gpus(self) -> int:
+        """How many GPUs an engine on GPUs takes in this process's pod, the first of those that are visible."""
+        parallelism = self.job.spec.workers.parallelism
+        return parallelism.tensor * parallelism.pipeline // (parallelism.nodes if self.is_gang else 1)
+
+    @property
     def place(self) -> WorkerMetrics:
         """Where it runs, for its heartbeats; empty outside a cluster."""
         return WorkerMetrics({name: value for name, value in (("node", self.node), ("pod", self.pod)) if value})

@@ -1,21 +1,57 @@
 """Which processors a local worker gets."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from openseer_core.errors import InputError
-from openseer_worker.hardware.devices import core_of, gpus_of
+from openseer_core.manifest.parse import parse_job
+from openseer_worker.hardware.devices import core_of, gpus_of, present_gpus
+from openseer_worker.settings import WorkerSettings
+from tests.worker.hardware.played import PlayedGpus, Reader, part_of, uuid_of
+
+PINNED = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def test_workers_get_a_core_each_and_take_turns_when_there_are_too_few() -> None:
     assert [core_of(index, [2, 5]) for index in range(3)] == [2, 5, 2]
 
 
+@pytest.mark.parametrize(("leader", "gpus"), [("", 8), ("host", 4)])
+def test_a_rank_of_a_gang_takes_its_share_of_the_gpus(leader: str, gpus: int) -> None:
+    parallelism = {"tensor": 4, "pipeline": 2, "nodes": 2}
+    document = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": "gpus"},
+        "spec": {
+            "model": {"path": "none"},
+            "prompts": {"path": "none"},
+            "groupSize": 4,
+            "sampling": {"maxTokens": 16},
+            "workers": {"parallelism": parallelism},
+        },
+    }
+    assert WorkerSettings(parse_job(document, "test"), "", 0, leader=leader).gpus == gpus
+
+
 def test_workers_get_gpus_of_their_own() -> None:
     assert [gpus_of(index, 2, ["0", "1", "2", "3"], {}) for index in range(2)] == ["0,1", "2,3"]
 
 
-def test_only_gpus_that_are_visible_are_given_out() -> None:
-    assert gpus_of(1, 1, ["0", "1", "2", "3"], {"CUDA_VISIBLE_DEVICES": "3, 1"}) == "1"
+@pytest.mark.parametrize(
+    ("visible", "second"),
+    [("3, 1", "1"), ("GPU-aa,GPU-bb", "GPU-bb"), ("MIG-1,MIG-2", "MIG-2"), ("2,0,-1,1", "0")],
+)
+def test_only_gpus_that_are_visible_are_given_out(visible: str, second: str) -> None:
+    assert gpus_of(1, 1, ["0", "1", "2", "3"], {"CUDA_VISIBLE_DEVICES": visible}) == second
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles"])
+def test_a_machine_whose_gpus_are_all_hidden_has_none_to_give(visible: str) -> None:
+    with pytest.raises(InputError, match=r"worker 0 needs 2 GPUs of its own, and 0 are visible"):
+        gpus_of(0, 2, ["0", "1"], {"CUDA_VISIBLE_DEVICES": visible})
 
 
 def test_more_workers_than_gpus_is_refused_with_the_field() -> None:
@@ -23,3 +59,61 @@ def test_more_workers_than_gpus_is_refused_with_the_field() -> None:
         InputError, match=r"spec\.workers\.replicas: worker 1 needs 1 GPU of its own, and 1 are visible"
     ):
         gpus_of(1, 1, ["0"], {})
+
+
+def test_parts_of_gpus_do_not_work_together() -> None:
+    with pytest.raises(InputError, match=r"spec\.workers\.parallelism: worker 0 needs 2 GPUs, and MIG-1, MIG-2 are"):
+        gpus_of(0, 2, ["MIG-1", "MIG-2"], {})
+
+
+def test_without_a_library_device_files_are_counted_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # as where it is not installed
+    for name in ("nvidia3", "nvidia10", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    assert present_gpus(tmp_path) == ["0", "1"]
+    assert present_gpus(tmp_path / "none") == []
+
+
+def test_local_workers_are_pinned_to_what_the_driver_counts(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.reset(11)
+    assert reader.pin(10, 1) == {"CUDA_VISIBLE_DEVICES": "10"} | PINNED
+    assert reader.pin(0, 2) == {"CUDA_VISIBLE_DEVICES": "0,1"} | PINNED
+    assert reader.pin(4, 2) == {"CUDA_VISIBLE_DEVICES": "8,9"} | PINNED
+    refused = reader.pin(5, 2)
+    assert isinstance(refused, str)
+    assert "worker 5 needs 2 GPUs of its own, and 11 are visible on this machine" in refused
+
+
+def test_an_order_that_the_user_chose_with_his_gpus_stays(gpus: PlayedGpus, reader: Reader) -> None:
+    fastest = {"CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+    assert reader.pin(1, 1, CUDA_VISIBLE_DEVICES="3,2") == {"CUDA_VISIBLE_DEVICES": "2"} | PINNED
+    assert reader.pin(1, 1, CUDA_VISIBLE_DEVICES="3,2", **fastest) == {"CUDA_VISIBLE_DEVICES": "2"} | fastest
+    assert reader.pin(1, 1, **fastest) == {"CUDA_VISIBLE_DEVICES": "1"} | PINNED
+
+
+def test_parts_of_gpus_are_pinned_by_name(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.split(0, 2)
+    found = [reader.pin(index, 1) for index in range(3)]
+    names = [part_of(0, 0), part_of(0, 1), "1"]
+    assert found == [{"CUDA_VISIBLE_DEVICES": name} | PINNED for name in names]
+
+
+def test_a_machine_without_gpus_pins_nothing(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.reset(0)
+    assert reader.pin(0, 1) == {}
+
+
+def test_two_workers_of_two_gpus_each_suffer_only_from_their_own(gpus: PlayedGpus, reader: Reader) -> None:
+    pinned = [reader.pin(index, 2, CUDA_VISIBLE_DEVICES=f"0,{uuid_of(1)},2,3") for index in range(2)]
+    visible = [environment["CUDA_VISIBLE_DEVICES"] for environment in pinned if isinstance(environment, dict)]
+    assert visible == [f"0,{uuid_of(1)}", "2,3"]
+    with Reader(gpus) as second:
+        reader.open(visible[0], most=2)
+        second.open(visible[1], most=2)
+        for metrics in (reader.first(), second.first()):
+            assert {name.partition("_")[0] for name in metrics} == {"gpu0", "gpu1"}
+        gpus.xid(2, 79)
+        assert second.sickness() == "gpu0: Xid 79"
+        gpus.xid(1, 13)
+        metrics, sick = reader.until(lambda metrics, _: "gpu1_xid" in metrics)
+        assert (metrics["gpu1_xid"], sick) == (13, None)

@@ -1,108 +1,293 @@
-"""Telemetry against a library that answers like NVIDIA's, and without one."""
+"""Telemetry through NVIDIA's own Python module and a played library, in a process as a worker's."""
 
 import threading
-import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from openseer_core.worker.metrics import WorkerMetrics
-from openseer_worker.hardware.telemetry import Telemetry, sick
+from openseer_worker.hardware.telemetry import Telemetry
+from tests.worker.hardware.played import GIB, PlayedGpus, Reader, part_of, uuid_of
+
+HEALTHY = {"memory_used": 10 * GIB, "memory_total": 80 * GIB, "utilisation": 0.5, "sm_mhz": 1980, "ecc_uncorrected": 0,
+           "throttled": 0}  # fmt: skip
 
 
-class Library:
-    """Two GPUs; the second one knows no ECC. Gives one Xid event."""
-
-    NVML_CLOCK_SM = NVML_MEMORY_ERROR_TYPE_UNCORRECTED = NVML_VOLATILE_ECC = nvmlEventTypeXidCriticalError = 1
-
-    def __init__(self, xid: int = 0) -> None:
-        self.events = [SimpleNamespace(device=1, eventData=xid)] if xid else []
-        self.closed = False
-
-    def __getattr__(self, name: str) -> Any:
-        """Calls whose answer nobody reads."""
-
-        def answer(*_: object) -> None:
-            return None
-
-        return answer
-
-    def nvmlDeviceGetCount(self) -> int:
-        return 2
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
-
-    def nvmlDeviceGetIndex(self, gpu: int) -> int:
-        return gpu
-
-    def nvmlDeviceGetMemoryInfo(self, gpu: int) -> Any:
-        return SimpleNamespace(used=10 + gpu, total=100)
-
-    def nvmlDeviceGetUtilizationRates(self, gpu: int) -> Any:
-        return SimpleNamespace(gpu=50)
-
-    def nvmlDeviceGetClockInfo(self, gpu: int, clock: int) -> int:
-        return 1980
-
-    def nvmlDeviceGetTotalEccErrors(self, gpu: int, kind: int, counter: int) -> int:
-        if gpu == 1:
-            raise RuntimeError("not supported")
-        return 0
-
-    def nvmlEventSetWait_v2(self, events: Any, wait: int) -> Any:
-        if not self.events:
-            raise RuntimeError("timeout")
-        return self.events.pop()
-
-    def nvmlShutdown(self) -> None:
-        self.closed = True
+def of(*readings: dict[str, Any]) -> dict[str, Any]:
+    """The metrics of GPUs with these readings."""
+    return {f"gpu{index}_{name}": value for index, gpu in enumerate(readings) for name, value in gpu.items()}
 
 
-def test_each_gpu_tells_what_it_can() -> None:
-    library = Library()
-    telemetry = Telemetry(library)
-    assert telemetry() == {
-        "gpu0_memory_used": 10, "gpu0_memory_total": 100, "gpu0_utilisation": 0.5, "gpu0_sm_mhz": 1980,
-        "gpu0_ecc_uncorrected": 0,
-        "gpu1_memory_used": 11, "gpu1_memory_total": 100, "gpu1_utilisation": 0.5, "gpu1_sm_mhz": 1980,
-    }  # fmt: skip
-    telemetry.close()
-    assert library.closed
-    assert telemetry() == {}
+def seen(gpus: PlayedGpus, reader: Reader, index: int = 0, **values: object) -> tuple[dict[str, Any], str | None]:
+    """What the worker says once it has read GPU `index` with these values."""
+    used = int(str(gpus.lines[f"gpu{index}.memory_used"])) + 1
+    gpus.set(**values, **{f"gpu{index}__memory_used": used})
+    return reader.until(lambda metrics, _: used in metrics.values())
 
 
-def test_an_xid_is_heard_and_makes_the_gpu_sick() -> None:
-    telemetry = Telemetry(Library(xid=79))
-    deadline = time.monotonic() + 5
-    while sick(telemetry()) is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert sick(telemetry()) == "gpu1: Xid 79"
-    telemetry.close()
-
-
-def test_without_a_gpu_there_are_no_figures_and_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = Library()
-    monkeypatch.setattr(library, "nvmlInit", lambda: 1 / 0, raising=False)
-    telemetry = Telemetry(library)
-    assert telemetry() == {}
-    assert "openseer-xid" not in {thread.name for thread in threading.enumerate()}
-    telemetry.close()
+def test_a_gpu_tells_what_it_can_and_nothing_after_the_end(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.set(gpus=2, gpu1__ecc=None, fail__nvmlDeviceGetClockInfo=3)
+    reader.open()
+    healthy = {name: value for name, value in HEALTHY.items() if name != "sm_mhz"}
+    assert reader.first() == of(healthy, {name: value for name, value in healthy.items() if name != "ecc_uncorrected"})
+    reader.close()
+    assert reader.read() == ({}, None)
 
 
 @pytest.mark.parametrize(
-    ("metrics", "reason"),
+    ("visible", "most", "used"),
     [
-        ({}, None),
-        ({"gpu0_xid": 13, "gpu0_ecc_uncorrected": 0, "gpu0_sm_mhz": 200}, None),
-        ({"gpu0_ecc_uncorrected": 2}, "gpu0: 2 uncorrected memory errors"),
-        ({"gpu3_xid": 48}, "gpu3: Xid 48"),
-        ({"steps": 7, "sick": "rank 2: gpu0: Xid 79"}, "rank 2: gpu0: Xid 79"),
-        ({"steps": 7, "running": 3}, None),
+        (None, None, [0, 1, 2, 3]),
+        (None, 2, [0, 1]),
+        ("2,0", None, [2, 0]),
+        (" 3 ", None, [3]),
+        ("1,2,3", 2, [1, 2]),
+        (uuid_of(2), None, [2]),
+        ("GPU-3333,GPU-0", None, [3, 0]),
+        ("1,-1,2", None, [1]),
+        ("1,7,2", None, [1]),
+        ("1,1", None, [1]),
+        ("GPU-", None, []),
+        ("", None, []),
+        ("-1", None, []),
+        ("NoDevFiles", None, []),
     ],
 )
-def test_a_gpu_is_sick_only_by_its_own_errors_or_by_what_an_engine_says(
-    metrics: dict[str, float | int | str], reason: str | None
+def test_a_worker_reads_the_gpus_that_it_sees_in_its_own_order(
+    gpus: PlayedGpus, reader: Reader, visible: str | None, most: int | None, used: list[int]
 ) -> None:
-    assert sick(WorkerMetrics(metrics)) == reason
+    gpus.set(**{f"gpu{gpu}__memory_used": 1000 + gpu for gpu in range(4)})
+    gpus.reset_calls()
+    reader.open(visible, most)
+    if used:
+        metrics = reader.first()
+    else:
+        reader.close()
+        metrics, _ = reader.read()
+    assert metrics == of(*({**HEALTHY, "memory_used": 1000 + gpu} for gpu in used))
+    assert {line.split()[1] for line in gpus.calls.read_text().splitlines() if "MemoryInfo" in line} == {
+        f"gpu{gpu}." for gpu in used
+    }
+
+
+def test_what_ails_a_gpu_of_another_worker_makes_nobody_else_sick(gpus: PlayedGpus, reader: Reader) -> None:
+    reader.open("2,3")
+    reader.first()
+    gpus.xid(0, 79)
+    gpus.xid(3, 13)
+    reader.until(lambda metrics, _: "gpu1_xid" in metrics)
+    metrics, sick = seen(gpus, reader, 2, gpu0__ecc=9, gpu1__lost=15)
+    assert sick is None
+    assert {name for name in metrics if "xid" in name} == {"gpu1_xid"}
+
+
+def test_an_xid_counts_for_the_gpu_as_the_worker_counts_it(gpus: PlayedGpus, reader: Reader) -> None:
+    reader.open("2,3")
+    reader.first()
+    gpus.xid(3, 79)
+    assert reader.sickness() == "gpu1: Xid 79"
+
+
+def test_an_xid_from_before_the_worker_began_is_not_its_own(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.xid(0, 79)
+    reader.open()
+    reader.first()
+    gpus.xid(0, 31)
+    metrics, sick = reader.until(lambda metrics, _: "gpu0_xid" in metrics)
+    assert (metrics["gpu0_xid"], sick) == (31, None)
+
+
+def test_the_clean_up_after_a_sick_xid_does_not_hide_it(gpus: PlayedGpus, reader: Reader) -> None:
+    reader.open()
+    reader.first()
+    gpus.xid(0, 48)
+    gpus.xid(0, 45)
+    gpus.xid(1, 43)
+    metrics, sick = reader.until(lambda metrics, _: "gpu1_xid" in metrics)
+    assert (metrics["gpu0_xid"], sick) == (48, "gpu0: Xid 48")
+
+
+def test_only_memory_errors_that_come_while_it_runs_make_a_worker_sick(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.set(gpu0__ecc=3)
+    reader.open()
+    assert reader.first()["gpu0_ecc_uncorrected"] == 3
+    metrics, sick = seen(gpus, reader)
+    assert (metrics["gpu0_ecc_uncorrected"], sick) == (3, None)
+    gpus.set(gpu0__ecc=5)
+    assert reader.sickness() == "gpu0: 2 new uncorrected memory errors"
+    reader.close()
+    reader.open()
+    assert "gpu0_fault" not in reader.first()
+
+
+def test_a_memory_error_after_the_counter_was_cleared_is_noticed(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.set(gpu0__ecc=3)
+    reader.open()
+    reader.first()
+    assert seen(gpus, reader, gpu0__ecc=0)[1] is None
+    gpus.set(gpu0__ecc=1)
+    assert reader.sickness() == "gpu0: 1 new uncorrected memory errors"
+
+
+def test_a_row_of_memory_that_could_not_be_replaced_is_sickness(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.set(gpu1__remap_failed=1)
+    reader.open()
+    assert reader.sickness() == "gpu1: a row of its memory could not be replaced"
+
+
+@pytest.mark.parametrize(
+    ("before", "later", "sick"),
+    [
+        (0, 0, None),
+        (0, 1, "gpu0: the driver asks for a reset of the GPU"),
+        (2, 2, "gpu0: the driver asks for a reboot of the machine"),
+        (4, 4, None),
+        (4, 0, None),
+        (0, 4, "gpu0: the driver asks for a drain and a reset of the GPU"),
+        (0, 99, "gpu0: the driver asks for action 99"),
+    ],
+)
+def test_what_the_driver_recommends_is_followed(
+    gpus: PlayedGpus, reader: Reader, before: int, later: int, sick: str | None
+) -> None:
+    gpus.set(gpu0__action=before)
+    reader.open()
+    reader.first()
+    assert seen(gpus, reader, gpu0__action=later)[1] == sick
+
+
+@pytest.mark.parametrize("code", [15, 16])
+def test_a_gpu_that_is_lost_while_it_is_read_is_sick(gpus: PlayedGpus, reader: Reader, code: int) -> None:
+    reader.open("1,2")
+    reader.first()
+    gpus.set(gpu2__lost=code)
+    assert reader.sickness() == "gpu1: the driver has lost it, or asks for its reset"
+    metrics, _ = reader.until(lambda metrics, _: "gpu1_memory_used" not in metrics)
+    assert metrics["gpu0_memory_used"] == 10 * GIB
+
+
+def test_the_xid_of_a_gpu_that_cannot_tell_its_number_counts(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.set(fail__nvmlDeviceGetIndex=15)
+    reader.open("2")
+    reader.first()
+    gpus.xid(2, 79)
+    assert reader.sickness() == "gpu0: Xid 79"
+
+
+def test_a_gpu_that_was_lost_before_hides_no_other(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.set(gpu1__lost=15)
+    reader.open("2")
+    assert reader.first() == of(HEALTHY)
+    reader.close()
+    reader.open("1")
+    assert reader.sickness() == "gpu0: the driver has lost it, or asks for its reset"
+
+
+def test_a_container_that_may_no_longer_ask_is_not_sick(gpus: PlayedGpus, reader: Reader) -> None:
+    reader.open("0")
+    reader.first()
+    unknown = {f"fail__nvmlDeviceGet{name}": 999 for name in ("MemoryInfo", "UtilizationRates", "TotalEccErrors")}
+    gpus.set(**unknown)
+    metrics, sick = reader.until(lambda metrics, _: "gpu0_memory_used" not in metrics)
+    assert sick is None
+    assert metrics["gpu0_sm_mhz"] == 1980
+
+
+@pytest.mark.parametrize(
+    ("reasons", "throttled"), [(0x1, 0), (0x4, 0), (0x8, 1), (0x20, 1), (0x40, 1), (0x80 | 0x4, 1)]
+)
+def test_heat_and_power_supply_count_as_throttling_a_power_limit_does_not(
+    gpus: PlayedGpus, reader: Reader, reasons: int, throttled: int
+) -> None:
+    gpus.set(gpu0__throttle=reasons)
+    reader.open("0")
+    assert reader.first()["gpu0_throttled"] == throttled
+
+
+def test_a_part_of_a_gpu_reads_its_own_memory_and_hears_its_own_xids(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.split(0, 2)
+    gpus.set(gpu0__mig1__memory_used=5 * GIB)
+    reader.open(part_of(0, 1))
+    part = {"memory_used": 5 * GIB, "memory_total": 20 * GIB, "sm_mhz": 1980, "throttled": 0}
+    assert reader.first() == of(part)
+    gpus.xid(0, 79, 7, 0)
+    gpus.xid(0, 48, 8, 1)
+    gpus.xid(0, 31, 8, 0)
+    metrics, sick = reader.until(lambda metrics, _: "gpu0_xid" in metrics)
+    assert (metrics["gpu0_xid"], sick) == (31, None)
+    gpus.xid(0, 95)
+    assert reader.sickness() == "gpu0: Xid 95"
+
+
+@pytest.mark.parametrize(
+    ("visible", "used"),
+    [
+        (None, ["gpu0.mig0.", "gpu0.mig1.", "gpu1.", "gpu2.", "gpu3."]),
+        ("0,1", ["gpu0.mig0.", "gpu1."]),
+        ("MIG-01", ["gpu0.mig1."]),
+        (f"MIG-{uuid_of(0)}/8/0", ["gpu0.mig1."]),
+        (uuid_of(0), []),
+    ],
+)
+def test_parts_are_found_as_cuda_finds_them(
+    gpus: PlayedGpus, reader: Reader, visible: str | None, used: list[str]
+) -> None:
+    gpus.split(0, 2)
+    gpus.reset_calls()
+    reader.open(visible)
+    if used:
+        reader.first()
+    reader.close()
+    asked = dict.fromkeys(line.split()[1] for line in gpus.calls.read_text().splitlines() if "MemoryInfo" in line)
+    assert list(asked) == used
+
+
+def test_a_driver_that_hangs_does_not_hold_up_the_worker(gpus: PlayedGpus, reader: Reader) -> None:
+    reader.open("0")
+    before = reader.first()
+    gpus.reset_calls()
+    gpus.set(hang__nvmlDeviceGetUtilizationRates=1, gpu0__memory_used=11 * GIB)
+    while not gpus.count_calls("nvmlDeviceGetUtilizationRates"):
+        assert reader.read() == (before, None)
+    assert reader.read() == (before, None)
+    gpus.set(hang__nvmlDeviceGetUtilizationRates=None)
+    reader.until(lambda metrics, _: metrics["gpu0_memory_used"] == 11 * GIB)
+
+
+def test_a_broken_wait_for_events_is_not_asked_more_often_than_readings(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.set(fail__nvmlEventSetWait_v2=999)
+    gpus.reset_calls()
+    reader.open("0")
+    reader.first()
+    for _ in range(3):
+        seen(gpus, reader)
+    reader.close()
+    assert 3 <= gpus.count_calls("nvmlEventSetWait_v2") <= gpus.count_calls("nvmlDeviceGetUtilizationRates")
+
+
+def test_gpus_without_events_are_read_all_the_same(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.set(gpus=1, fail__nvmlDeviceRegisterEvents=3)
+    reader.open()
+    reader.first()
+    assert seen(gpus, reader, gpu0__sm_mhz=300)[0]["gpu0_sm_mhz"] == 300
+
+
+def test_an_old_driver_lacks_functions_and_tells_the_rest(old_gpus: PlayedGpus, old_reader: Reader) -> None:
+    old_gpus.set(gpu1__throttle=0x40)
+    old_reader.open()
+    assert old_reader.first() == of(HEALTHY, {**HEALTHY, "throttled": 1})
+    old_gpus.set(gpu1__ecc=1)
+    assert old_reader.sickness() == "gpu1: 1 new uncorrected memory errors"
+
+
+def test_without_a_driver_there_are_no_readings_and_no_thread(gpus: PlayedGpus, reader: Reader) -> None:
+    gpus.set(fail__nvmlInitWithFlags=9)
+    reader.open()
+    reader.close()
+    assert reader.read() == ({}, None)
+
+
+def test_an_engine_without_gpus_reads_none() -> None:
+    telemetry = Telemetry(most=0)
+    assert telemetry() == {}
+    assert "openseer-gpus" not in {thread.name for thread in threading.enumerate()}
+    telemetry.close()

@@ -1,117 +1,206 @@
-"""Readings of the GPUs through NVIDIA's management library, and when a GPU counts as sick. Empty without GPUs."""
+"""Readings of a worker's GPUs through NVIDIA's management library. Empty without GPUs. Not yet seen on hardware."""
 
 import logging
+import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib import import_module
 from typing import Any
 
 from openseer_core.worker.metrics import WorkerMetrics
+from openseer_worker.hardware.devices import visible_names
+from openseer_worker.hardware.nvml import Gpu, find_gpus, is_lost, load_nvml
+from openseer_worker.hardware.sickness import Sickness
 
 _LOG = logging.getLogger(__name__)
-# Xid errors after which NVIDIA asks to reset or replace the GPU; the others come from programs, or pass.
-_SICK_XIDS = frozenset({48, 62, 64, 74, 79, 92, 94, 95, 119, 120, 140, 143, 154})
-_XID_WAIT_MS = 1000
+READ_SECONDS = 1.0
+STALE_SECONDS = 10.0
+"""Older readings are not reported: a driver that hangs would otherwise show a GPU at work for ever."""
+JOIN_SECONDS = 2.0
+"""Longest wait for the thread at the end; a driver may hang."""
+_SLOWED = 0x08 | 0x20 | 0x40 | 0x80
+"""Reasons for a low clock that hint at heat or power supply: hardware slowdown, software's and hardware's thermal
+slowdown, power brake. A power limit, in contrast, is how a GPU works under load."""
 
 
 class Telemetry:
-    """Reads the GPUs of this machine. Without library, driver or GPU every reading is empty; nothing ever raises."""
+    """Reads the GPUs that this process computes on, in a thread of its own: a driver may take seconds, or hang.
 
-    def __init__(self, library: Any = None) -> None:
-        self._library: Any = library or _load()
-        self._gpus: list[Any] = []
-        self._xids: dict[int, int] = {}
+    Without library, driver or GPU every reading is empty; nothing ever raises. To be made when the engine is built: an
+    engine forks, and must not do so amid a call of the library.
+    """
+
+    def __init__(
+        self,
+        library: Any = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        most: int | None = None,
+        read_seconds: float = READ_SECONDS,
+    ) -> None:
+        """`environment`: where CUDA_VISIBLE_DEVICES says which GPUs are visible, unset: this process's own. `most`: how
+        many of those, from the first on, the engine takes; None: all. `read_seconds`: from one reading to the next."""
+        self._library: Any = library or load_nvml()
+        self._environment = dict(os.environ if environment is None else environment)
+        self._most = most
+        self._read_seconds = read_seconds
+        self._gpus: list[tuple[Gpu, Sickness]] = []
+        self._readings: dict[int, dict[str, float | int]] = {}
+        self._read_at = 0.0
         self._closing = threading.Event()
-        self._watcher: threading.Thread | None = None
-        if self._library is not None:
-            try:
-                self._open()
-            except Exception as error:  # noqa: BLE001 - no driver, no GPU, no right: a worker runs without metrics
-                _LOG.debug("no GPU telemetry: %s", error)
-                self._gpus = []
+        self._thread: threading.Thread | None = None
+        if self._library is not None and most != 0:
+            self._thread = threading.Thread(target=self._run, name="openseer-gpus", daemon=True)
+            self._thread.start()
 
     def __call__(self) -> WorkerMetrics:
-        """Per GPU `gpu<i>_…`: memory_used and memory_total (bytes), utilisation (0 to 1), sm_mhz, ecc_uncorrected
-        (since the driver was loaded), xid (the last one seen); each only where the GPU reports it."""
+        """The last readings, at once; GPUs are counted as CUDA counts this worker's own, from 0.
+
+        Per GPU `gpu<i>_…`: memory_used and memory_total (bytes), utilisation (0 to 1), sm_mhz, ecc_uncorrected (errors
+        since the driver was loaded), throttled (1 while heat or the power supply slows it, else 0), xid (the last one
+        seen), fault (why it should not be used; only then); each only where the GPU reports it.
+        """
         values = WorkerMetrics()
-        for index, gpu in enumerate(self._gpus):
-            for name, read in self._readings(gpu).items():
-                with suppress(Exception):
-                    values[f"gpu{index}_{name}"] = read()
-            if index in self._xids:
-                values[f"gpu{index}_xid"] = self._xids[index]
+        fresh = time.monotonic() - self._read_at < STALE_SECONDS
+        for index, (_, sickness) in enumerate(list(self._gpus)):
+            if fresh:
+                values |= {f"gpu{index}_{name}": value for name, value in self._readings.get(index, {}).items()}
+            if sickness.xid is not None:
+                values[f"gpu{index}_xid"] = sickness.xid
+            if sickness.fault:
+                values[f"gpu{index}_fault"] = sickness.fault
         return values
 
     def close(self) -> None:
-        """Ends the thread that listens for Xid events and closes the library."""
+        """Ends the thread and closes the library, within JOIN_SECONDS."""
         self._closing.set()
-        if self._watcher is not None:
-            self._watcher.join(2 * _XID_WAIT_MS / 1000)
-        if self._library is not None:
-            with suppress(Exception):
-                self._library.nvmlShutdown()
+        if self._thread is not None:
+            self._thread.join(JOIN_SECONDS)
         self._gpus = []
 
-    def _open(self) -> None:
-        library = self._library
-        library.nvmlInit()
-        self._gpus = [library.nvmlDeviceGetHandleByIndex(index) for index in range(library.nvmlDeviceGetCount())]
-        if self._gpus:
-            self._watcher = threading.Thread(target=self._watch, name="openseer-xid", daemon=True)
-            self._watcher.start()
+    # ---- in the thread
 
-    def _readings(self, gpu: Any) -> dict[str, Callable[[], float | int]]:
+    def _run(self) -> None:
         library = self._library
-        return {
-            "memory_used": lambda: int(library.nvmlDeviceGetMemoryInfo(gpu).used),
-            "memory_total": lambda: int(library.nvmlDeviceGetMemoryInfo(gpu).total),
-            "utilisation": lambda: library.nvmlDeviceGetUtilizationRates(gpu).gpu / 100,
-            "sm_mhz": lambda: int(library.nvmlDeviceGetClockInfo(gpu, library.NVML_CLOCK_SM)),
-            "ecc_uncorrected": lambda: int(
-                library.nvmlDeviceGetTotalEccErrors(
-                    gpu, library.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, library.NVML_VOLATILE_ECC
-                )
-            ),
+        try:
+            library.nvmlInit()
+            found = find_gpus(library, visible_names(self._environment), self._most)
+        except Exception as error:  # noqa: BLE001 - no driver, no GPU, no right: a worker runs without metrics
+            _LOG.debug("no GPU telemetry: %s", error)
+            return
+        gpus = [(gpu, Sickness()) for gpu in found]
+        events = self._listen(found) if found else None
+        for index, (gpu, sickness) in enumerate(gpus):
+            self._readings[index] = self._read(gpu, sickness)
+        self._read_at = time.monotonic()
+        if not self._closing.is_set():
+            self._gpus = gpus
+        while gpus and not self._closing.is_set():
+            self._hear(events, self._read_seconds)
+            for index, (gpu, sickness) in enumerate(gpus):
+                self._readings[index] = self._read(gpu, sickness)
+            self._read_at = time.monotonic()
+        with suppress(Exception):
+            if events is not None:
+                library.nvmlEventSetFree(events)
+        with suppress(Exception):
+            library.nvmlShutdown()
+
+    def _read(self, gpu: Gpu, sickness: Sickness) -> dict[str, float | int]:
+        """All that the GPU tells; what makes it sick is noted."""
+        library, values = self._library, dict[str, float | int]()
+        if gpu.whole is None:
+            sickness.note_lost()
+            return values
+
+        def ask(question: Callable[[], Any]) -> Any:
+            try:
+                return question()
+            except Exception as error:  # noqa: BLE001 - not supported, no such function, no right, or lost
+                if is_lost(error):
+                    sickness.note_lost()
+                return None
+
+        memory = ask(lambda: library.nvmlDeviceGetMemoryInfo(gpu.handle))
+        answers: dict[str, Any] = {
+            "memory_used": memory and int(memory.used),
+            "memory_total": memory and int(memory.total),
+            "utilisation": ask(lambda: library.nvmlDeviceGetUtilizationRates(gpu.handle).gpu / 100),
+            "sm_mhz": ask(lambda: int(library.nvmlDeviceGetClockInfo(gpu.whole, library.NVML_CLOCK_SM))),
+            "ecc_uncorrected": ask(lambda: self._memory_errors(gpu)),
+            "throttled": ask(lambda: self._slowed(gpu)),
         }
+        if answers["ecc_uncorrected"] is not None:
+            sickness.note_memory_errors(answers["ecc_uncorrected"])
+        if ask(lambda: library.nvmlDeviceGetRemappedRows(gpu.whole)[3]):
+            sickness.note_unreplaced_row()
+        action = ask(lambda: self._recommended_action(gpu))
+        if action is not None:
+            sickness.note_action(action)
+        return values | {name: answer for name, answer in answers.items() if answer is not None}
 
-    def _watch(self) -> None:
-        """Xid errors can only be listened for; a GPU or driver that offers no events is left alone."""
+    def _memory_errors(self, gpu: Gpu) -> int:
+        library = self._library
+        return int(
+            library.nvmlDeviceGetTotalEccErrors(
+                gpu.handle, library.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, library.NVML_VOLATILE_ECC
+            )
+        )
+
+    def _slowed(self, gpu: Gpu) -> int:
+        try:
+            reasons = self._library.nvmlDeviceGetCurrentClocksEventReasons(gpu.whole)
+        except Exception as error:
+            if is_lost(error):
+                raise
+            reasons = self._library.nvmlDeviceGetCurrentClocksThrottleReasons(gpu.whole)  # its name before R535
+        return int(reasons & _SLOWED != 0)
+
+    def _recommended_action(self, gpu: Gpu) -> int | None:
+        field = self._library.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION  # drivers from R565 on
+        answer = self._library.nvmlDeviceGetFieldValues(gpu.whole, [field])[0]
+        return int(answer.value.uiVal) if answer.nvmlReturn == 0 else None
+
+    def _listen(self, gpus: list[Gpu]) -> Any:
+        """Xid errors can only be listened for. None where nothing offers events."""
         library = self._library
         try:
             events = library.nvmlEventSetCreate()
-            for gpu in self._gpus:
-                library.nvmlDeviceRegisterEvents(gpu, library.nvmlEventTypeXidCriticalError, events)
-        except Exception as error:  # noqa: BLE001 - some GPUs and virtual ones offer no events
+        except Exception as error:  # noqa: BLE001 - a library without events
             _LOG.debug("no Xid events: %s", error)
-            return
-        while not self._closing.is_set():
+            return None
+        for index in sorted({gpu.index for gpu in gpus if gpu.whole is not None}):
+            whole = next(gpu.whole for gpu in gpus if gpu.index == index)
             try:
-                event = library.nvmlEventSetWait_v2(events, _XID_WAIT_MS)
-                self._xids[library.nvmlDeviceGetIndex(event.device)] = int(event.eventData)
-            except Exception:  # noqa: BLE001 - the library's own errors, a time-out among them
-                # Mostly: nothing happened in that time. A broken library would answer at once, without the wait.
-                self._closing.wait(_XID_WAIT_MS / 1000)
-        with suppress(Exception):
-            library.nvmlEventSetFree(events)
+                library.nvmlDeviceRegisterEvents(whole, library.nvmlEventTypeXidCriticalError, events)
+            except Exception as error:  # noqa: BLE001 - some GPUs and virtual ones offer no events; others may
+                _LOG.debug("no Xid events of GPU %d: %s", index, error)
+        return events
 
+    def _hear(self, events: Any, seconds: float) -> None:
+        """Listens for so long. A library that is broken would answer at once: it is not asked again before the end."""
+        until = time.monotonic() + seconds
+        while events is not None and not self._closing.is_set() and (left := until - time.monotonic()) > 0:
+            try:
+                event = self._library.nvmlEventSetWait_v2(events, max(1, int(left * 1000)))
+            except Exception:  # noqa: BLE001 - mostly the time-out
+                break
+            for gpu, sickness in self._gpus:
+                if self._concerns(event, gpu):
+                    sickness.note_xid(int(event.eventData))
+        self._closing.wait(max(0.0, until - time.monotonic()))
 
-def sick(metrics: WorkerMetrics) -> str | None:
-    """Why the worker of these metrics should not go on: what an engine reports as `sick`, or what the readings of a
-    GPU mean. None when all is well."""
-    for name, value in metrics.items():
-        if name == "sick":
-            return str(value)
-        gpu, _, reading = name.partition("_")
-        if reading == "ecc_uncorrected" and int(value) > 0:
-            return f"{gpu}: {value} uncorrected memory errors"
-        if reading == "xid" and int(value) in _SICK_XIDS:
-            return f"{gpu}: Xid {value}"
-    return None
-
-
-def _load() -> Any:
-    try:
-        return import_module("pynvml")
-    except ImportError:
-        return None
+    def _concerns(self, event: Any, gpu: Gpu) -> bool:
+        """Whether the event is one of this GPU, and not of a part of it that belongs to somebody else."""
+        try:
+            if self._library.nvmlDeviceGetIndex(event.device) != gpu.index:
+                return False
+        except Exception as error:  # noqa: BLE001 - a GPU that has just been lost may not even tell its number
+            # Only GPUs of this worker were registered, and it is as sick as any of them.
+            _LOG.debug("an Xid event of an unknown GPU: %s", error)
+        if gpu.instance is None:
+            return True
+        nobody = 0xFFFFFFFF  # an error of the whole GPU
+        named = (event.gpuInstanceId, event.computeInstanceId)
+        return all(number in (nobody, own) for number, own in zip(named, gpu.instance, strict=True))

@@ -1,0 +1,46 @@
+"""A process that reads GPUs as a worker does, at command: its library is the one that LD_LIBRARY_PATH leads to.
+
+Lines of JSON. In: {"open": environment, "most": count}, {"read": true}, {"close": true},
+{"pin": environment, "index": worker, "count": GPUs}. Out: one line each, what came of it.
+"""
+
+import json
+import sys
+from typing import Any
+
+from openseer_core.errors import InputError
+from openseer_worker.hardware.devices import pin_to_gpus
+from openseer_worker.hardware.sickness import sick
+from openseer_worker.hardware.telemetry import Telemetry
+
+READ_SECONDS = 0.05
+
+
+def main() -> None:
+    """Until its input ends."""
+    telemetry: Telemetry | None = None
+    for line in sys.stdin:
+        answer: Any = None
+        match json.loads(line):
+            case {"open": environment, "most": most}:
+                telemetry = Telemetry(environment=environment, most=most, read_seconds=READ_SECONDS)
+            case {"read": True} if telemetry is not None:
+                metrics = telemetry()
+                answer = {"metrics": metrics, "sick": sick(metrics)}
+            case {"close": True}:
+                if telemetry is not None:
+                    telemetry.close()
+            case {"pin": environment, "index": index, "count": count}:
+                try:
+                    pin_to_gpus(index, count, environment)
+                    answer = environment
+                except InputError as error:
+                    answer = str(error)
+            case other:
+                raise ValueError(other)
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
