@@ -149,6 +149,7 @@ class Reader:
     def until(self, holds: Callable[[dict[str, Any], str | None], bool]) -> tuple[dict[str, Any], str | None]:
         """Reads until it holds."""
         deadline = time.monotonic() + WAIT_SECONDS
+        found: tuple[dict[str, Any], str | None] = ({}, None)
         while time.monotonic() < deadline:
             if holds(*(found := self.read())):
                 return found

@@ -83,7 +83,8 @@ class VllmEngine:
             environment.set_host(place.host)
         builder = EngineBuilder(model, parallelism or Parallelism(), sampling, place, verdicts)
         built = builder.build(speculation, no_drafts)
-        self._core, self._config, self._inputs = built.core, built.config, built.inputs
+        self._core: Any = built.core
+        self._config, self._inputs = built.config, built.inputs
         self.profile, self._drafts = built.profile, built.drafts
         self._lock = threading.Condition()
         self._commands: list[EngineRequest | str] = []

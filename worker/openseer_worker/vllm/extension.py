@@ -1,21 +1,16 @@
 """Loaded by vLLM into each of its processes: undoes a load of weights that broke off, and reaches the proposer.
 
 After a broken load vLLM leaves layers without memory, half in the new format, and every later load fails.
-
-Methods are called by name through vLLM's collective_rpc, which may serialise arguments and results: between
-DraftCalls and these methods drafts are plain tuples. The methods for drafts return None on the ranks that do not draft
-(see drafting.calls).
 """
 
 # pyright: reportPrivateUsage=false
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from openseer_worker.vllm.drafting.proposer import GroupProposer
+from openseer_worker.vllm.drafting.extension import DraftExtension
 
 
-class WorkerExtension:
+class WorkerExtension(DraftExtension):
     """What vLLM mixes into its worker. It gives the worker `get_model`."""
 
     def undo_broken_load(self) -> None:
@@ -29,58 +24,3 @@ class WorkerExtension:
                 layerwise._place_kernel_tensors(layer, info)
                 info.reset()
         layerwise.LOADING_LAYERS.clear()
-
-    def start_drafting(self) -> None:
-        """Gives the proposer its model runner; the proposer is in the processes of the last pipeline stage."""
-        proposer = _proposer(self)
-        if proposer is not None:
-            worker: Any = self
-            proposer.attach(worker.model_runner)
-
-    def feed_drafts(
-        self,
-        tokens: list[tuple[str, int, int, bytes]],
-        earlier: list[tuple[str, list[bytes]]],
-        importance: dict[str, float],
-        released: list[str],
-    ) -> list[int] | None:
-        """GroupProposer.feed, with the fields of a DraftNews."""
-        proposer = _proposer(self)
-        if proposer is None:
-            return None
-        from openseer_worker.engine import DraftNews, DraftTokens
-
-        return proposer.feed(DraftNews([DraftTokens(*new) for new in tokens], earlier, importance, released))
-
-    def draft_metrics(self) -> tuple[str, dict[str, float]] | None:
-        """GroupProposer.metrics."""
-        proposer = _proposer(self)
-        return None if proposer is None else proposer.metrics()
-
-    def probe_steps(self, rows: int, lengths: list[int], rounds: int) -> None:
-        """GroupProposer.probe."""
-        proposer = _proposer(self)
-        if proposer is not None:
-            proposer.probe(rows, lengths, rounds)
-
-    def end_step_probe(self) -> list[tuple[int, float]] | None:
-        """GroupProposer.end_probe."""
-        proposer = _proposer(self)
-        return None if proposer is None else proposer.end_probe()
-
-    def learn_step(self, rows: int, drafted: int, seconds: float) -> None:
-        """GroupProposer.learn."""
-        proposer = _proposer(self)
-        if proposer is not None:
-            proposer.learn(rows, drafted, seconds)
-
-    def switch_off_drafts(self, reason: str) -> None:
-        """GroupProposer.switch_off."""
-        proposer = _proposer(self)
-        if proposer is not None:
-            proposer.switch_off(reason)
-
-
-def _proposer(worker: Any) -> "GroupProposer | None":
-    """The proposer of a vLLM worker; None in a process that has none."""
-    return getattr(worker.model_runner, "drafter", None)
