@@ -82,6 +82,19 @@ def engine_arguments(
         return EngineArgs(**values)
 
 
+def configuration(arguments: EngineArgs, *, headless: bool = False) -> Any:
+    """vLLM's whole configuration. Raises ModelError when a worker would take other GPUs than its manifest says."""
+    config: Any = arguments.create_engine_config(headless=headless)
+    wanted = arguments.tensor_parallel_size * arguments.pipeline_parallel_size
+    found = config.parallel_config.world_size_across_dp
+    if found != wanted:
+        raise ModelError(
+            f"spec.workers.parallelism: tensor times pipeline is {wanted}, vLLM is set to {found} GPUs; remove "
+            "VLLM_DP_SIZE and the like from the worker's environment"
+        )
+    return config
+
+
 def sampling_params(request: EngineRequest, remaining: int, *, log_probabilities: bool) -> SamplingParams:
     """What vLLM is asked for: at most `remaining` tokens more. Stop strings are not among it: we check those."""
     sampling = request.sampling

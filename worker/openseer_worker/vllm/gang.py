@@ -38,7 +38,7 @@ class VllmRank:
             model, parallelism, sampling.logprobs, on_cpu=on_cpu, place=place, speculation=speculation
         )
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}"):
-            config = arguments.create_engine_config(headless=True)
+            config = vllm_arguments.configuration(arguments, headless=True)
             self._executor: Any = MultiprocExecutor(config, monitor_workers=False)
 
     def wait(self) -> None:
