@@ -106,10 +106,13 @@ class LocalFleet:
                 self._empty.set()
         self._empty.set()
         code = await self._process.wait()
-        if not self._stopping:
-            _fail(
-                failure, JobFailedError(f"the workers' parent ended with code {code}: {self._log_end('fork-server')}")
-            )
+        if self._stopping:
+            return
+        end = self._log_end("fork-server")
+        if code == InputError.exit_code:
+            _fail(failure, InputError(f"no worker can start: {end}"))
+        else:
+            _fail(failure, JobFailedError(f"the workers' parent ended with code {code}: {end}"))
 
     def _handle(self, report: object) -> None:
         match report:

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from openseer_core.manifest.generation import OWNED_ENGINE_ARGS
+from openseer_core.manifest.engine_args import OWNED_ENGINE_ARGS, UNFIT_ENGINE_ARGS
 from openseer_core.manifest.job import API_VERSION, KIND
 from openseer_core.manifest.messages import schema_at
 from openseer_core.manifest.parse import changed_fields, manifest_content, parse_job
@@ -90,9 +90,9 @@ def test_free_form_maps_are_free_in_both() -> None:
     assert maps == {("spec", part, "resources", kind) for part in ("workers", "driver", "store") for kind in kinds}
 
 
-def test_the_crd_refuses_the_engine_arguments_that_openseer_owns() -> None:
+def test_the_crd_refuses_the_engine_arguments_that_a_job_may_not_give() -> None:
     refused = SPEC[("spec", "model", "engineArgs")]["not"]["anyOf"]
-    assert [entry["required"] for entry in refused] == [[name] for name in OWNED_ENGINE_ARGS]
+    assert [entry["required"] for entry in refused] == [[name] for name in (*OWNED_ENGINE_ARGS, *UNFIT_ENGINE_ARGS)]
 
 
 def test_every_field_of_the_spec_and_the_status_has_a_description() -> None:

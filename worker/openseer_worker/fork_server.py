@@ -170,7 +170,11 @@ def main() -> None:
     out = os.dup(1)
     os.dup2(2, 1)  # libraries print to standard output; that is for commands and reports alone
     job = parse_job(json.loads(options.job.read_text()), str(options.job))
-    pin = warm_up(job)
+    try:
+        pin = warm_up(job)
+    except OpenseerError as error:
+        start_log()
+        sys.exit(report(error))
     readable, writable = os.pipe()
     os.set_blocking(writable, False)
     signal.signal(signal.SIGCHLD, _ignore_signal)

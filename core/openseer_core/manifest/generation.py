@@ -16,28 +16,13 @@ from openseer_core.manifest.base import (
     VolumeClaimPath,
     allowed,
 )
+from openseer_core.manifest.engine_args import OWNED_ENGINE_ARGS
 
 JobMode = Literal["batch", "serve"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 EngineName = Literal["vllm", "scripted"]
 EngineProcess = Literal["inProcess", "child"]
 Logprobs = Literal["sampled", "raw", "none"]
-
-# Engine arguments that openseer owns, each with what to do instead.
-OWNED_ENGINE_ARGS = {
-    "model": "set spec.model.path",
-    "tokenizer": "set spec.model.tokenizer",
-    "revision": "set spec.model.revision",
-    "dtype": "set spec.model.dtype",
-    "seed": "set spec.sampling.seed",
-    "logprobs_mode": "set spec.sampling.logprobs",
-    "enable_prefix_caching": "always on: a response goes on from its own cached tokens",
-    "scheduling_policy": "set spec.rollout.policy; openseer orders the requests",
-    "speculative_config": "set spec.speculation; openseer drafts itself",
-    "tensor_parallel_size": "set spec.workers.parallelism.tensor",
-    "pipeline_parallel_size": "set spec.workers.parallelism.pipeline",
-    "disable_log_stats": "always off: openseer reads the engine's statistics",
-}
 
 _NOT_CONTINUED = "the engine cannot continue it exactly when a response goes on in another worker"
 # Sampling parameters that engines know and openseer refuses, each with the reason.
@@ -124,7 +109,8 @@ class Model(ManifestModel):
     engine_args: dict[str, JsonValue] = Field(
         default_factory=dict,
         description="Further arguments of the engine, under vLLM's own snake_case names. Those that openseer sets "
-        "itself are refused: " + ", ".join(OWNED_ENGINE_ARGS) + ".",
+        "itself are refused: " + ", ".join(OWNED_ENGINE_ARGS) + ". So are those that do not fit a worker, such as "
+        "data_parallel_size; docs/engine-features.md lists them.",
     )
     engine_process: EngineProcess | None = Field(
         default=None,

@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
+from openseer_core.manifest.engine_args import OWNED_ENGINE_ARGS, UNFIT_ENGINE_ARGS
 from openseer_core.manifest.fleet import BINDING_POLICIES
-from openseer_core.manifest.generation import OWNED_ENGINE_ARGS
 
 Rule = Callable[[Mapping[str, Any]], Iterator[str]]
+_REFUSED_ENGINE_ARGS = OWNED_ENGINE_ARGS | UNFIT_ENGINE_ARGS
 
 
 def one_line(name: str) -> str:
@@ -80,10 +81,19 @@ def _engine_args_are_free(spec: Mapping[str, Any]) -> Iterator[str]:
     for name in (key for key in _map(spec, "model", "engineArgs") if isinstance(cast("object", key), str)):
         plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
         path = f"spec.model.engineArgs.{one_line(name)}"
-        if plain in OWNED_ENGINE_ARGS:
-            yield f"{path}: not allowed here; {OWNED_ENGINE_ARGS[plain]}"
+        if plain in _REFUSED_ENGINE_ARGS:
+            yield f"{path}: not allowed here; {_REFUSED_ENGINE_ARGS[plain]}"
         elif plain != name:
             yield f"{path}: engine arguments have vLLM's own snake_case names; write {one_line(plain)}"
+
+
+def _experts_need_gpus(spec: Mapping[str, Any]) -> Iterator[str]:
+    spread = _map(spec, "model", "engineArgs").get("enable_expert_parallel") is True
+    if spread and _number(_map(spec, "workers", "parallelism"), "tensor") == 1:
+        yield (
+            "spec.model.engineArgs.enable_expert_parallel: spreads experts over spec.workers.parallelism.tensor GPUs, "
+            "found 1; set more, or remove it"
+        )
 
 
 def _min_tokens(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -160,6 +170,7 @@ RULES: tuple[Rule, ...] = (
     _one_prompt_source,
     _lengths_come_from_prompts,
     _engine_args_are_free,
+    _experts_need_gpus,
     _min_tokens,
     _checkpoint_within_lease,
     _replicas_within_bounds,

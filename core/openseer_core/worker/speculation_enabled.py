@@ -16,6 +16,8 @@ def job_refusal(spec: Spec) -> str:
         return "the scripted engine plays lengths and has nothing to verify"
     if spec.sampling.min_p > 0:
         return f"spec.sampling.minP: {MIN_P_IGNORED}"
+    if spec.model.engine_args.get("logits_processors"):
+        return "spec.model.engineArgs.logits_processors: the engine has none when it verifies drafts"
     return ""
 
 

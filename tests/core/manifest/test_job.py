@@ -159,6 +159,18 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
             {"model": {"path": "m", "engineArgs": {"speculative_config": {"method": "ngram"}}}},
             "spec.model.engineArgs.speculative_config: not allowed here; set spec.speculation",
         ),
+        (
+            {"model": {"path": "m", "engineArgs": {"spec_method": "ngram"}}},
+            "spec.model.engineArgs.spec_method: not allowed here; set spec.speculation",
+        ),
+        (
+            {"model": {"path": "m", "engineArgs": {"data-parallel-size": 32}}},
+            "spec.model.engineArgs.data-parallel-size: not allowed here; a worker is one engine; set spec.workers.rep",
+        ),
+        (
+            {"model": {"path": "m", "engineArgs": {"enable_expert_parallel": True}}},
+            "spec.model.engineArgs.enable_expert_parallel: spreads experts over spec.workers.parallelism.tensor GPUs",
+        ),
         ({"model": {"path": "m", "volume": {}}}, "spec.model.volume: none given, allowed: exactly one of pvc, image"),
         (
             {"model": {"path": "m", "volume": {"pvc": {"claimName": "a"}, "image": {"reference": "b"}}}},
@@ -204,6 +216,13 @@ def test_a_rule_over_several_fields_is_named(spec: dict[str, Any], expected: str
     found = problems(manifest(spec))
     assert len(found) == 1
     assert found[0].startswith(expected)
+
+
+def test_experts_are_spread_over_the_gpus_of_a_worker() -> None:
+    arguments = {"enable_expert_parallel": True, "decode_context_parallel_size": 32}
+    workers = {"parallelism": {"tensor": 32, "nodes": 4}}
+    job = parse_job(manifest(model={"path": "m", "engineArgs": arguments}, workers=workers), "job.yaml")
+    assert job.spec.model.engine_args == arguments
 
 
 def test_all_problems_are_reported_at_once() -> None:

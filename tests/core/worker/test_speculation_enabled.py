@@ -74,5 +74,11 @@ def test_a_cut_that_the_engine_ignores_keeps_the_job_from_drafting(enabled: bool
     assert reason("cpu", speculation={"enabled": enabled}, sampling={"minP": 0, "topP": 0.9, "topK": 5}) == ""
 
 
+@pytest.mark.parametrize("enabled", [None, True])
+def test_logits_processors_of_the_engine_keep_a_job_from_drafting(enabled: bool | None) -> None:
+    model = {"path": "m", "engineArgs": {"logits_processors": ["bans:Bans"]}}
+    assert "logits_processors" in reason("cpu", model=model, speculation={"enabled": enabled})
+
+
 def test_the_scripted_engine_has_nothing_to_verify() -> None:
     assert "scripted" in reason("cpu", model={"path": "m", "engine": "scripted"}, speculation={"enabled": True})

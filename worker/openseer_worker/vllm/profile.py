@@ -9,12 +9,13 @@ from openseer_worker.vllm import environment
 
 def profile_of(config: Any, *, on_cpu: bool) -> EngineProfile:
     """The profile of an engine of that configuration, once its cache is made."""
-    cache = config.cache_config
+    cache, scheduler = config.cache_config, config.scheduler_config
     # One block is vLLM's null block, which holds nothing.
     return EngineProfile(
         blocks=cache.num_gpu_blocks - 1,
-        block_tokens=cache.block_size,
-        slots=config.scheduler_config.max_num_seqs,
+        # With decode context parallelism each of those ranks holds a part of a block's tokens.
+        block_tokens=cache.block_size * config.parallel_config.decode_context_parallel_size,
+        slots=scheduler.max_num_active_seqs or scheduler.max_num_seqs,
         context_tokens=config.model_config.max_model_len,
         device=device_text(config.parallel_config.world_size, on_cpu=on_cpu),
         engine=f"vllm {environment.engine_version()} {'cpu' if on_cpu else 'gpu'}",

@@ -1,7 +1,7 @@
 """Drafts inside vLLM: the proposer it calls after each step, and what lets a step without drafts cost nothing.
 
-It changes vLLM's sampling for drafts; checked against CHECKED_VERSION. vLLM makes the proposer, the worker's extension
-hands it the model runner. From then on a step that verifies nothing is sampled as if there were no
+It changes vLLM's sampling for drafts, as it is in `environment.CHECKED_VERSIONS`. vLLM makes the proposer, the worker's
+extension hands it the model runner. From then on a step that verifies nothing is sampled as if there were no
 drafts, and drafting goes on up to the last token of the context.
 """
 
@@ -20,8 +20,6 @@ from openseer_worker.vllm.drafting.step_probe import Probe
 from openseer_worker.vllm.environment import is_cpu_build
 
 _LOG = logging.getLogger(__name__)
-CHECKED_VERSION = "0.32.0"
-"""The vLLM that all of this was read in and run with."""
 OPTIONS = "openseer_drafts"
 """Where vLLM's `additional_config` carries our options to the proposer."""
 UNKNOWN = 0.0
