@@ -30,7 +30,7 @@ OWNED_ENGINE_ARGS = {
     "device_ids": "openseer gives each worker its GPUs; set CUDA_VISIBLE_DEVICES to choose among a machine's",
     "worker_cls": "openseer extends vLLM's own worker",
     "worker_extension_cls": "openseer extends vLLM's own worker",
-    "scheduler_cls": "openseer counts on vLLM's own scheduler",
+    "scheduler_cls": "openseer sets it: vLLM's own, or with drafts one that does not pad",
     "disable_log_stats": "always off: openseer reads the engine's statistics",
 }
 """Those that openseer sets itself, or leaves at a value that it counts on."""

@@ -11,8 +11,8 @@ class Speculation(ManifestModel):
     enabled: bool | None = Field(
         default=None,
         description="Whether workers draft tokens from what the group has generated so far, which the engine then "
-        "verifies several at a time; the distribution of the responses stays the same. Unset: where it was measured "
-        "to pay, on CPUs and not on GPUs. Never with sampling.minP, which the engine ignores when it verifies drafts.",
+        "verifies several at a time; the distribution of the responses stays the same. Unset: where a measurement "
+        "says that it pays, so far on CPUs. Never with sampling.minP, which the engine ignores when it verifies drafts.",
     )
     max_tokens: int = Field(
         default=16,

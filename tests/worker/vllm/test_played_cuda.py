@@ -58,7 +58,8 @@ from dataclasses import fields
 
 from openseer_core.errors import ModelError
 from openseer_core.manifest.job import Model, Parallelism, Speculation
-from openseer_worker.vllm.arguments import configuration, engine_arguments, readable
+from openseer_worker.vllm.arguments import engine_arguments, readable
+from openseer_worker.vllm.configuration import create as configuration
 from openseer_worker.vllm.profile import profile_of
 from vllm.config import ParallelConfig
 from vllm.engine.arg_utils import EngineArgs
