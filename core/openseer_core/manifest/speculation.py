@@ -12,7 +12,8 @@ class Speculation(ManifestModel):
         default=None,
         description="Whether workers draft tokens from what the group has generated so far, which the engine then "
         "verifies several at a time; the distribution of the responses stays the same. Unset: where a measurement "
-        "says that it pays, so far on CPUs. Never with sampling.minP, which the engine ignores when it verifies drafts.",
+        "says that it pays, so far on CPUs. Never with sampling.minP, which the engine ignores when it verifies "
+        "drafts.",
     )
     max_tokens: int = Field(
         default=16,
