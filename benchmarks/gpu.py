@@ -11,7 +11,7 @@ from pathlib import Path
 
 from openseer_core.errors import OpenseerError
 from openseer_worker.gpu_bench.main import command_of, run
-from openseer_worker.gpu_bench.options import MINUTES, OUTPUT, BenchOptions, listed, numbers
+from openseer_worker.gpu_bench.options import OUTPUT, BenchOptions, listed, numbers
 from openseer_worker.gpu_bench.plan import BATCHES, WAYS
 from openseer_worker.gpu_bench.shapes import SHAPES
 
@@ -19,7 +19,7 @@ from openseer_worker.gpu_bench.shapes import SHAPES
 def main() -> int:
     """The exit code is that of `openseer bench-gpu`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="time for all of it")
+    parser.add_argument("--minutes", type=float, help="time for all of it; else 8 on a GPU, 4.5 on a CPU")
     parser.add_argument("--model", type=Path, help="folder of a real model, instead of a shape")
     parser.add_argument("--shape", default="", help=f"{', '.join(SHAPES)}; else 8b on a GPU, tiny on a CPU")
     parser.add_argument("--batches", default=",".join(map(str, BATCHES)), help="requests at once")

@@ -7,6 +7,7 @@ every fifth token of them wrong, and for its samples always the likeliest rest; 
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,6 @@ GREEDY_TOKENS = 96
 SAMPLES, SAMPLE_TOKENS = 2400, 3
 LEAST_SEEN = 10
 """Samples that were drawn less often, by both engines together, are counted as one."""
-FAR = 4.5
-"""Standard deviations that chance does not reach once in a hundred thousand times."""
 _FIRST_TOKEN = 4
 """The tokens before it are special in the tiny model."""
 
@@ -43,8 +42,6 @@ def lines(order: Order) -> Iterator[dict[str, Any]]:
             yield {"kind": "texts", "greedy": greedy, "samples": _samples(engine, prompts[0], order.most), **built}
         yield {"kind": "tier", "tier": order.tier}
         return
-    from pathlib import Path
-
     texts = read(Path(order.folder)).texts
     assert texts is not None
     GIVEN.texts = {tuple(prompt): [text] for prompt, text in zip(prompts, texts["greedy"], strict=True)}

@@ -39,6 +39,9 @@ def main() -> None:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     began = time.monotonic()
     environment.prepare(sys.argv[1])
+    if environment.is_cpu_build():
+        # vLLM's ngram asks for one thread; others would wait for it by spinning, on the cores that the engine needs.
+        os.environ.setdefault("NUMBA_NUM_THREADS", "1")
     for module in _HEAVY + (_HEAVY_CPU if environment.is_cpu_build() else ()):
         import_module(module)
     _say(answers.fileno(), warm=round(time.monotonic() - began, 1))

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from types import FrameType
 from typing import Any
 
@@ -20,8 +22,8 @@ from openseer_worker.gpu_bench import table
 from openseer_worker.gpu_bench.children import Children
 from openseer_worker.gpu_bench.figures import Figures, check_header, read, write
 from openseer_worker.gpu_bench.forks import log_name
-from openseer_worker.gpu_bench.options import BenchOptions
-from openseer_worker.gpu_bench.plan import EXACTNESS, SMOKE, STOCK, SUFFIX, Job, jobs, limit_seconds
+from openseer_worker.gpu_bench.options import CPU_MINUTES, GPU_MINUTES, BenchOptions
+from openseer_worker.gpu_bench.plan import EXACT_BATCH, EXACTNESS, SMOKE, SUFFIX, Job, jobs, limit_seconds
 from openseer_worker.gpu_bench.rates import SOURCE
 from openseer_worker.gpu_bench.shapes import CPU, GPU, write_shape
 from openseer_worker.gpu_bench.ways import TIERS, Order
@@ -59,6 +61,7 @@ class Bench:
         self._options, self._progress = options, progress
         self._on_cpu = is_cpu_build()
         self._began = time.monotonic()
+        self._seconds = 60 * (options.minutes or (CPU_MINUTES if self._on_cpu else GPU_MINUTES))
         folder = options.output
         folder.mkdir(parents=True, exist_ok=True)
         name = options.shape or ("tiny" if self._on_cpu else "8b")
@@ -137,7 +140,7 @@ class Bench:
 
     def _carry_out(self, children: Children, job: Job, tier: str) -> None:
         options = self._options
-        limit = limit_seconds(self._left(), options.minutes * 60)
+        limit = limit_seconds(self._left(), self._seconds)
         on_exact = job.way in (SMOKE, EXACTNESS) and self._exact is not None
         order = Order(
             way=job.way,
@@ -146,7 +149,7 @@ class Bench:
             model=str(self._exact if on_exact else self._model),
             dummy=self._dummy and not on_exact,
             exact=on_exact,
-            most=max(options.batches),
+            most=EXACT_BATCH if job.way in (SMOKE, EXACTNESS) else max(options.batches),
             scale=CPU if self._on_cpu else GPU,
             tier=tier,
             seconds=max(1.0, limit - _SPARE_SECONDS),
@@ -167,16 +170,16 @@ class Bench:
         """Shows the figures that have come since the last time."""
         figures = [*self._found().steps.values()]
         for figure in figures[self._seen :]:
-            rate = figure.batch * figure.tokens_per_step / sorted(figure.step_ms)[len(figure.step_ms) // 2] * 1e3
+            milliseconds = median(figure.step_ms)
+            rate = figure.batch * figure.tokens_per_step / milliseconds * 1e3
             self._progress(
-                f"{figure.way}: batch {figure.batch}, {figure.drafts} drafts: "
-                f"{figure.batch * figure.tokens_per_step / rate * 1e3:.2f} ms a step, {rate:,.0f} tok/s; "
-                f"{self._left():.0f} s left"
+                f"{figure.way}: batch {figure.batch}, {figure.drafts} drafts: {milliseconds:.2f} ms a step, "
+                f"{rate:,.0f} tok/s; {self._left():.0f} s left"
             )
         self._seen = len(figures)
 
     def _left(self) -> float:
-        return max(0.0, self._options.minutes * 60 - (time.monotonic() - self._began))
+        return max(0.0, self._seconds - (time.monotonic() - self._began))
 
 
 def device_name(*, on_cpu: bool) -> str:
@@ -207,8 +210,6 @@ def _header(options: BenchOptions, model: str, on_cpu: bool) -> dict[str, Any]:
 
 
 def _as_json(found: Figures, made: list[table.BatchRow], ratios: list[dict[str, Any]], left: list[str]) -> Any:
-    from dataclasses import asdict
-
     return {
         **found.header,
         "tier": found.tier,

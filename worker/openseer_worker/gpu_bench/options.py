@@ -8,15 +8,15 @@ from openseer_worker.gpu_bench.plan import BATCHES, WAYS
 from openseer_worker.gpu_bench.shapes import SHAPES
 
 OUTPUT = Path("runs/bench-gpu")
-MINUTES = 8.0
+GPU_MINUTES, CPU_MINUTES = 8.0, 4.5
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """`shape` or `model`, a folder; neither: what suits the device. `exact_model`: a small real model, for exactness;
-    None: examples/tiny-model, where this runs in the repository."""
+    """`minutes` None, and neither `shape` nor `model` (a folder): what suits the device. `exact_model`: a small real
+    model, for exactness; None: examples/tiny-model, where this runs in the repository."""
 
-    minutes: float = MINUTES
+    minutes: float | None = None
     model: Path | None = None
     shape: str = ""
     batches: tuple[int, ...] = BATCHES
@@ -38,7 +38,7 @@ class BenchOptions:
             raise InputError(f"--ways: found {', '.join(unknown)}, allowed: {', '.join(WAYS)}")
         if not self.ways or not self.batches or min(self.batches) < 1 or max(self.batches) > 4096:
             raise InputError("--batches, --ways: at least one of each, batches from 1 to 4096")
-        if not 0 < self.minutes <= 24 * 60:
+        if self.minutes is not None and not 0 < self.minutes <= 24 * 60:
             raise InputError("--minutes: more than 0, a day at most")
 
 

@@ -15,6 +15,8 @@ LENGTHS: dict[str, tuple[int, ...]] = {
     SUFFIX: (8,),
 }
 """Drafts per request by way. vLLM's `suffix` cannot change them while it runs."""
+EXACT_BATCH = 128
+"""Requests at once where exactness is tested."""
 BATCHES = (1, 8, 32, 128, 256)
 _BY_VALUE = (8, 128, 32, 1, 256)
 """8 is a rollout's tail, for which drafts are made; about 128 they may cease to pay."""

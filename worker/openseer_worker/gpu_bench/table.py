@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from openseer_worker.gpu_bench.exactness import FAR
 from openseer_worker.gpu_bench.figures import Figure, Figures
 from openseer_worker.gpu_bench.plan import AGAIN, DRAFTS, NGRAM, STOCK, SUFFIX, Part, parts_of
 
+FAR = 4.5
+"""Standard deviations that chance does not reach once in a hundred thousand times."""
 _DRAWS = 1000
 _GIB = 2**30
 
@@ -95,7 +96,7 @@ def draft_ratios(found: Figures, made: Sequence[BatchRow]) -> list[dict[str, Any
 def text(found: Figures, made: Sequence[BatchRow]) -> str:
     """For people: the table, what was skipped or failed, exactness, and the lines of the table of devices."""
     head = ("batch", "context", "stock ms", "stock tok/s", "A/A ×", "drafts ×", "at", "asleep ×", "ngram ×", "at")
-    cells = [(*head, "suffix ×", "peak GiB stock, drafts")]
+    cells: list[tuple[str, ...]] = [(*head, "suffix ×", "peak GiB stock, drafts")]
     for row in made:
         drafts, ngram, suffix = (row.ways.get(way) for way in (DRAFTS, NGRAM, SUFFIX))
         cells.append(
