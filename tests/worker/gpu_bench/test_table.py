@@ -10,7 +10,7 @@ import pytest
 from openseer_worker.gpu_bench.exactness import two_samples
 from openseer_worker.gpu_bench.figures import Figures, read
 from openseer_worker.gpu_bench.plan import AGAIN, DRAFTS, NGRAM, STOCK, SUFFIX, WAYS, Part
-from openseer_worker.gpu_bench.table import draft_ratios, left_out, rows, text
+from openseer_worker.gpu_bench.table import draft_ratios, is_quiet, left_out, rows, text
 
 BATCHES = (8, 128)
 
@@ -80,6 +80,14 @@ def test_the_text_says_device_ways_and_exactness(found: Figures) -> None:
         "suffix: skip",
     ):
         assert part in shown
+
+
+def test_a_busy_machine_is_told_by_its_two_equal_engines(found: Figures) -> None:
+    assert is_quiet(rows(found, BATCHES))
+    slow = found.steps[Part(AGAIN, 8, 0)]
+    found.steps[slow.part] = replace(slow, step_ms=[2 * time for time in slow.step_ms])
+    assert not is_quiet(rows(found, BATCHES))
+    assert "the machine is busy" in text(found, rows(found, BATCHES))
 
 
 def test_another_distribution_is_told_as_one(found: Figures) -> None:

@@ -29,6 +29,8 @@ class Children:
         self._folder, self._model = folder, model
         self._forks: subprocess.Popen[bytes] | None = None
         self._child = 0
+        self.cpu_seconds = 0.0
+        """What the last child computed, for a busy machine to be seen."""
         self._rest = b""
 
     def __enter__(self) -> "Children":
@@ -85,6 +87,7 @@ class Children:
         finally:
             self._child = 0
             watch()
+        self.cpu_seconds = float(ended["cpu_seconds"])
         return _meaning(int(ended["ended"]))
 
     def _answer(self, deadline: float, watch: Callable[[], None]) -> dict[str, Any] | None:

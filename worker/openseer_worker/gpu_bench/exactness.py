@@ -21,7 +21,7 @@ from openseer_worker.gpu_bench.ways import Order
 
 PROMPTS, PROMPT_TOKENS = 8, 24
 GREEDY_TOKENS = 96
-SAMPLES, SAMPLE_TOKENS = 2400, 3
+SAMPLE_PROMPT_TOKENS, SAMPLE_TOKENS = 8, 3
 LEAST_SEEN = 10
 """Samples that were drawn less often, by both engines together, are counted as one."""
 _FIRST_TOKEN = 4
@@ -36,10 +36,11 @@ def lines(order: Order) -> Iterator[dict[str, Any]]:
     prompts: list[list[int]] = random.integers(
         _FIRST_TOKEN, min(60, engine.vocabulary), (PROMPTS, PROMPT_TOKENS)
     ).tolist()
+    sampled = prompts[0][:SAMPLE_PROMPT_TOKENS]
     if order.way == SMOKE:
         greedy, _ = _greedy(engine, prompts)
         if order.exact:
-            yield {"kind": "texts", "greedy": greedy, "samples": _samples(engine, prompts[0], order.most), **built}
+            yield {"kind": "texts", "greedy": greedy, "samples": _samples(engine, order, sampled), **built}
         yield {"kind": "tier", "tier": order.tier}
         return
     texts = read(Path(order.folder)).texts
@@ -49,8 +50,8 @@ def lines(order: Order) -> Iterator[dict[str, Any]]:
     greedy, steps = _greedy(engine, prompts)
     known: dict[str, int] = texts["samples"]
     likeliest = [[int(token) for token in text.split()] for text in sorted(known, key=lambda text: -known[text])]
-    GIVEN.texts, GIVEN.spoiled = {tuple(prompts[0]): likeliest}, False
-    samples = _samples(engine, prompts[0], order.most)
+    GIVEN.texts, GIVEN.spoiled = {tuple(sampled): likeliest}, False
+    samples = _samples(engine, order, sampled)
     chi_square, degrees = two_samples(known, samples)
     yield {
         "kind": "exactness",
@@ -61,7 +62,7 @@ def lines(order: Order) -> Iterator[dict[str, Any]]:
         "chi_square": round(chi_square, 1),
         "degrees": degrees,
         "deviations": round((chi_square - degrees) / math.sqrt(2 * degrees), 2),
-        "samples": SAMPLES,
+        "samples": order.scale.samples,
         **built,
     }
 
@@ -85,11 +86,11 @@ def _greedy(engine: SteppedEngine, prompts: list[list[int]]) -> tuple[list[list[
     return [texts[key] for key in keys], engine.steps - before
 
 
-def _samples(engine: SteppedEngine, prompt: list[int], batch: int) -> dict[str, int]:
+def _samples(engine: SteppedEngine, order: Order, prompt: list[int]) -> dict[str, int]:
     """How often each text was drawn."""
     sampling = Sampling(temperature=1.0, ignore_eos=True, max_tokens=SAMPLE_TOKENS)
     seen: Counter[str] = Counter()
-    while (missing := SAMPLES - seen.total()) > 0:
-        texts = engine.play(engine.add([prompt] * min(batch, missing), sampling))
+    while (missing := order.scale.samples - seen.total()) > 0:
+        texts = engine.play(engine.add([prompt] * min(order.most, missing), sampling))
         seen.update(" ".join(map(str, text)) for text in texts.values())
     return dict(seen)

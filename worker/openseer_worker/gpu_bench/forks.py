@@ -1,8 +1,8 @@
 """A process that imports vLLM once and forks one child for each order: importing takes as long as many a measurement.
 
-Lines of JSON. In: an Order. Out: {"warm": seconds}, {"started": process id}, {"ended": exit code} (negative: the
-signal's number). One child at a time, each in a session of its own, its output in a log; none outlives this process,
-nor this process the one that started it. It must never touch a GPU.
+Lines of JSON. In: an Order. Out: {"warm": seconds}, {"started": process id}, {"ended": exit code, "cpu_seconds": …};
+a negative code is a signal's number. One child at a time, each in a session of its own, its output in a log; none
+outlives this process, nor this process the one that started it. It must never touch a GPU.
 """
 
 import ctypes
@@ -52,8 +52,12 @@ def main() -> None:
             answers.close()
             _child(order)
         _say(answers.fileno(), started=pid)
-        _, status = os.waitpid(pid, 0)
-        _say(answers.fileno(), ended=os.waitstatus_to_exitcode(status))
+        _, status, usage = os.wait4(pid, 0)
+        _say(
+            answers.fileno(),
+            ended=os.waitstatus_to_exitcode(status),
+            cpu_seconds=round(usage.ru_utime + usage.ru_stime, 1),
+        )
 
 
 def _say(descriptor: int, **fields: float) -> None:

@@ -164,7 +164,8 @@ class Bench:
         if outcome:
             self._progress(f"{job.way}: {self._found().notes[job.way]} (see {options.output / log_name(job.way)})")
         else:
-            self._progress(f"{job.way}: done in {time.monotonic() - began:.0f} s; {self._left():.0f} s left")
+            took = f"{time.monotonic() - began:.0f} s ({children.cpu_seconds:.0f} s of computing)"
+            self._progress(f"{job.way}: done in {took}; {self._left():.0f} s left")
 
     def _watch(self) -> None:
         """Shows the figures that have come since the last time."""
@@ -217,6 +218,7 @@ def _as_json(found: Figures, made: list[table.BatchRow], ratios: list[dict[str, 
         "batches": [asdict(row) for row in made],
         "exactness": found.exactness,
         "notes": found.notes,
+        "quiet": table.is_quiet(made),
         "left": left,
         "draft_ratios": ratios,
     }

@@ -58,11 +58,13 @@ class Scale:
     prefill: int
     room: int
     """Tokens of prompt and response that the engine is built for."""
+    samples: int
+    """Texts that are drawn to compare distributions."""
 
     def context(self, batch: int) -> int:
         """Tokens that each request of a batch knows when the steps begin."""
         return max(min(16, self.longest), min(self.longest, self.prefill // batch))
 
 
-GPU = Scale(warm=6, steps=40, longest=4096, prefill=131072, room=8192)
-CPU = Scale(warm=3, steps=24, longest=48, prefill=131072, room=1024)
+GPU = Scale(warm=6, steps=40, longest=4096, prefill=131072, room=8192, samples=2400)
+CPU = Scale(warm=3, steps=24, longest=48, prefill=131072, room=1024, samples=1000)

@@ -11,6 +11,8 @@ from openseer_worker.gpu_bench.plan import AGAIN, DRAFTS, NGRAM, STOCK, SUFFIX, 
 
 FAR = 4.5
 """Standard deviations that chance does not reach once in a hundred thousand times."""
+QUIET = 0.1
+"""Where two equal engines differ by more, nothing can be said of others."""
 _DRAWS = 1000
 _GIB = 2**30
 
@@ -122,11 +124,16 @@ def text(found: Figures, made: Sequence[BatchRow]) -> str:
         [
             f"{about['device']}, model {about['model']}, vLLM {about['vllm']}; {', '.join(runners)}; {found.tier}",
             *lines,
-            *_explanations(found),
+            *_explanations(found, made),
             exactness_text(found),
             *(f"{way}: {note}" for way, note in found.notes.items()),
         ]
     )
+
+
+def is_quiet(made: Sequence[BatchRow]) -> bool:
+    """Whether two equal engines ran at the same speed wherever both were measured."""
+    return all(abs(row.same.value - 1) <= QUIET for row in made if row.same)
 
 
 def exactness_text(found: Figures) -> str:
@@ -182,8 +189,10 @@ def _runner(figure: Figure) -> str:
     return f"{figure.runner} {'asynchronous' if figure.asynchronous else 'synchronous'}"
 
 
-def _explanations(found: Figures) -> list[str]:
+def _explanations(found: Figures, made: Sequence[BatchRow]) -> list[str]:
     lines = ["×: tokens per second over stock's (median, 95 % interval over steps); at: drafts per request"]
+    if not is_quiet(made):
+        lines.append("two equal engines (A/A) differ by more than 10 %: the machine is busy, the ratios mean nothing")
     if any(figure.accepted_by == "none" for figure in found.steps.values()):
         lines.append(
             "on a CPU vLLM cannot accept drafts by dice: steps are measured, tokens a step are those of the rates"
