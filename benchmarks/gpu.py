@@ -6,8 +6,11 @@ Needs vLLM, numpy, pydantic, msgspec and core/, draft/ and worker/ on the path (
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
+
+from support.stamp import Stamp
 
 from openseer_core.errors import OpenseerError
 from openseer_worker.gpu_bench.main import command_of, run
@@ -31,6 +34,14 @@ def main() -> int:
     given = parser.parse_args()
     if given.quick:
         given.batches, given.ways = "1,8", "stock,drafts"
+    stamp = Stamp()
+
+    def say(result: str) -> None:
+        if given.json:
+            given.json.write_text(json.dumps(json.loads(result) | stamp.fields(), indent=1))
+        else:
+            print(result)
+
     try:
         options = BenchOptions(
             minutes=given.minutes,
@@ -43,7 +54,7 @@ def main() -> int:
             as_json=given.json is not None,
             command=command_of("python benchmarks/gpu.py", sys.argv[1:]),
         )
-        return run(options, given.json.write_text if given.json else print, lambda line: print(line, flush=True))
+        return run(options, say, lambda line: print(line, flush=True))
     except OpenseerError as error:
         print(f"{error}", file=sys.stderr)
         return error.exit_code

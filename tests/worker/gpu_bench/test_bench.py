@@ -82,7 +82,7 @@ def test_the_same_command_again_measures_nothing_anew(folder: Path) -> None:
     assert again.progress == ["all of it is measured already"]
     result = json.loads(again.shown[0])
     assert [row["batch"] for row in result["batches"]] == [2]
-    assert result["draft_ratios"][0]["device"] == "cpu"
+    assert [*result["busy"], *(ratio["batch"] for ratio in result["draft_ratios"])] == [2]
 
 
 def test_another_shape_is_not_mixed_into_its_figures(folder: Path) -> None:

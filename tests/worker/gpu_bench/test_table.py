@@ -7,10 +7,10 @@ from statistics import median
 
 import pytest
 
-from openseer_worker.gpu_bench.exactness import two_samples
+from openseer_worker.gpu_bench.exactness import deviations, two_samples
 from openseer_worker.gpu_bench.figures import Figures, read
 from openseer_worker.gpu_bench.plan import AGAIN, DRAFTS, NGRAM, STOCK, SUFFIX, WAYS, Part
-from openseer_worker.gpu_bench.table import draft_ratios, is_quiet, left_out, rows, text
+from openseer_worker.gpu_bench.table import busy, draft_ratios, left_out, rows, text
 
 BATCHES = (8, 128)
 
@@ -83,11 +83,13 @@ def test_the_text_says_device_ways_and_exactness(found: Figures) -> None:
 
 
 def test_a_busy_machine_is_told_by_its_two_equal_engines(found: Figures) -> None:
-    assert is_quiet(rows(found, BATCHES))
+    assert busy(rows(found, BATCHES)) == []
     slow = found.steps[Part(AGAIN, 8, 0)]
     found.steps[slow.part] = replace(slow, step_ms=[2 * time for time in slow.step_ms])
-    assert not is_quiet(rows(found, BATCHES))
-    assert "the machine is busy" in text(found, rows(found, BATCHES))
+    made = rows(found, BATCHES)
+    assert busy(made) == [8]
+    assert "the machine is busy" in text(found, made)
+    assert [ratio["batch"] for ratio in draft_ratios(found, made)] == [128]
 
 
 def test_another_distribution_is_told_as_one(found: Figures) -> None:
@@ -102,3 +104,10 @@ def test_chi_square_of_two_equal_samples_is_zero_and_of_others_large() -> None:
     chi_square, degrees = two_samples(one, {"a": 400, "b": 403})
     assert chi_square > 20
     assert degrees == 1
+
+
+@pytest.mark.parametrize(
+    ("chi_square", "degrees", "expected"), [(15.34, 16, 0.0), (32.0, 16, 2.33), (149.4, 100, 3.09)]
+)
+def test_deviations_are_those_of_equal_chances(chi_square: float, degrees: int, expected: float) -> None:
+    assert deviations(chi_square, degrees) == pytest.approx(expected, abs=0.05)

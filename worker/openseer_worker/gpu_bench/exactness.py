@@ -61,7 +61,7 @@ def lines(order: Order) -> Iterator[dict[str, Any]]:
         "greedy_tokens_per_step": round(GREEDY_TOKENS / steps, 2),
         "chi_square": round(chi_square, 1),
         "degrees": degrees,
-        "deviations": round((chi_square - degrees) / math.sqrt(2 * degrees), 2),
+        "deviations": round(deviations(chi_square, degrees), 2),
         "samples": order.scale.samples,
         **built,
     }
@@ -76,6 +76,13 @@ def two_samples(one: Mapping[str, int], other: Mapping[str, int]) -> tuple[float
     if sum(rest) >= LEAST_SEEN:
         pairs.append((rest[0], rest[1]))
     return sum((left - right) ** 2 / (left + right) for left, right in pairs), max(1, len(pairs) - 1)
+
+
+def deviations(chi_square: float, degrees: int) -> float:
+    """How many standard deviations a normal variable would be as far off (Wilson and Hilferty's approximation, for with
+    few degrees of freedom chi-square itself leans to one side)."""
+    spread = 2 / (9 * degrees)
+    return ((chi_square / degrees) ** (1 / 3) - (1 - spread)) / math.sqrt(spread)
 
 
 def _greedy(engine: SteppedEngine, prompts: list[list[int]]) -> tuple[list[list[int]], int]:

@@ -218,7 +218,7 @@ def _as_json(found: Figures, made: list[table.BatchRow], ratios: list[dict[str, 
         "batches": [asdict(row) for row in made],
         "exactness": found.exactness,
         "notes": found.notes,
-        "quiet": table.is_quiet(made),
+        "busy": table.busy(made),
         "left": left,
         "draft_ratios": ratios,
     }

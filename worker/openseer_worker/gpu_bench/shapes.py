@@ -67,4 +67,4 @@ class Scale:
 
 
 GPU = Scale(warm=6, steps=40, longest=4096, prefill=131072, room=8192, samples=2400)
-CPU = Scale(warm=3, steps=24, longest=48, prefill=131072, room=1024, samples=1000)
+CPU = Scale(warm=3, steps=40, longest=48, prefill=131072, room=1024, samples=1000)

@@ -75,10 +75,10 @@ def rows(found: Figures, batches: Iterable[int]) -> list[BatchRow]:
 
 
 def draft_ratios(found: Figures, made: Sequence[BatchRow]) -> list[dict[str, Any]]:
-    """One object for each batch, as the table of devices on which drafts pay holds them."""
+    """One object for each batch, as the table of devices on which drafts pay holds them; of busy ones none."""
     result: list[dict[str, Any]] = []
     for row in made:
-        if (ratio := row.ways.get(DRAFTS)) is None:
+        if (ratio := row.ways.get(DRAFTS)) is None or busy([row]):
             continue
         figure = found.steps[Part(DRAFTS, row.batch, ratio.drafts)]
         result.append(
@@ -131,9 +131,9 @@ def text(found: Figures, made: Sequence[BatchRow]) -> str:
     )
 
 
-def is_quiet(made: Sequence[BatchRow]) -> bool:
-    """Whether two equal engines ran at the same speed wherever both were measured."""
-    return all(abs(row.same.value - 1) <= QUIET for row in made if row.same)
+def busy(made: Sequence[BatchRow]) -> list[int]:
+    """Batches at which two equal engines did not run at the same speed."""
+    return [row.batch for row in made if row.same and abs(row.same.value - 1) > QUIET]
 
 
 def exactness_text(found: Figures) -> str:
@@ -191,8 +191,11 @@ def _runner(figure: Figure) -> str:
 
 def _explanations(found: Figures, made: Sequence[BatchRow]) -> list[str]:
     lines = ["×: tokens per second over stock's (median, 95 % interval over steps); at: drafts per request"]
-    if not is_quiet(made):
-        lines.append("two equal engines (A/A) differ by more than 10 %: the machine is busy, the ratios mean nothing")
+    if batches := busy(made):
+        lines.append(
+            f"batch {', '.join(map(str, batches))}: two equal engines (A/A) differ by more than {QUIET:.0%}: "
+            "the machine is busy, the ratios mean nothing there"
+        )
     if any(figure.accepted_by == "none" for figure in found.steps.values()):
         lines.append(
             "on a CPU vLLM cannot accept drafts by dice: steps are measured, tokens a step are those of the rates"
