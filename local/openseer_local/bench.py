@@ -22,9 +22,9 @@ def bench_gpu(
     ] = "",
     batches: Annotated[str, typer.Option(help="Requests at once.")] = "1,8,32,128,256",
     ways: Annotated[str, typer.Option(help="What is measured.")] = "stock,drafts,ngram,suffix",
-    output: Annotated[Path, typer.Option(help="Folder of the figures; a run that was cut goes on from it.")] = Path(
-        "runs/bench-gpu"
-    ),
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the figures, runs/bench-gpu; a run that was cut goes on from it.")
+    ] = None,
     exact_model: Annotated[
         Path | None, typer.Option(help="Small real model to test exactness with; otherwise examples/tiny-model.")
     ] = None,
@@ -37,7 +37,7 @@ def bench_gpu(
     on from there.
     """
     from openseer_worker.gpu_bench.main import command_of, run  # noqa: PLC0415 - `--help` is to be instant
-    from openseer_worker.gpu_bench.options import BenchOptions, listed, numbers  # noqa: PLC0415 - as above
+    from openseer_worker.gpu_bench.options import OUTPUT, BenchOptions, listed, numbers  # noqa: PLC0415 - as above
 
     options = BenchOptions(
         minutes=minutes,
@@ -45,7 +45,7 @@ def bench_gpu(
         shape=shape,
         batches=numbers(batches),
         ways=listed(ways),
-        output=output,
+        output=output or OUTPUT,
         exact_model=exact_model,
         as_json=as_json,
         command=command_of("openseer", sys.argv[1:]),

@@ -1,6 +1,7 @@
 """The file of figures: whole lines count, a cut run goes on, and figures of two machines are not mixed."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,7 @@ def test_a_line_after_a_half_written_one_stands_alone(folder: Path) -> None:
 
 def test_a_figure_that_was_measured_again_replaces_the_older(folder: Path) -> None:
     old = read(folder).steps[Part(STOCK, 8, 0)]
-    new = type(old)(**{**vars(old), "step_ms": [1.0, 2.0]})
-    write_figure(folder, new)
+    write_figure(folder, replace(old, step_ms=[1.0, 2.0]))
     assert read(folder).steps[Part(STOCK, 8, 0)].step_ms == [1.0, 2.0]
 
 

@@ -45,7 +45,7 @@ class Figure:
 
 
 @dataclass
-class Figures:
+class BenchFigures:
     """All that a file says."""
 
     header: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -75,9 +75,9 @@ def write_figure(folder: Path, figure: Figure) -> None:
     write(folder, {"kind": "steps", **asdict(figure)})
 
 
-def read(folder: Path) -> Figures:
+def read(folder: Path) -> BenchFigures:
     """What the file says; empty where there is none. A line that was cut is passed over."""
-    found = Figures()
+    found = BenchFigures()
     path = folder / FILE
     for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
@@ -87,7 +87,7 @@ def read(folder: Path) -> Figures:
     return found
 
 
-def _take(found: Figures, line: dict[str, Any]) -> None:
+def _take(found: BenchFigures, line: dict[str, Any]) -> None:
     kind = line.pop("kind", "")
     match kind:
         case "header":
@@ -107,7 +107,7 @@ def _take(found: Figures, line: dict[str, Any]) -> None:
             raise ValueError(f"unknown kind of line {kind!r}")
 
 
-def check_header(found: Figures, header: Mapping[str, Any], folder: Path) -> None:
+def check_header(found: BenchFigures, header: Mapping[str, Any], folder: Path) -> None:
     """Raises InputError where the folder has figures of something else: of two machines no table can be made."""
     if not found.header:
         return

@@ -20,10 +20,10 @@ from typing import Any
 from openseer_core.errors import EngineError
 from openseer_worker.gpu_bench import table
 from openseer_worker.gpu_bench.children import Children
-from openseer_worker.gpu_bench.figures import Figures, check_header, read, write
+from openseer_worker.gpu_bench.figures import BenchFigures, check_header, read, write
 from openseer_worker.gpu_bench.forks import log_name
 from openseer_worker.gpu_bench.options import CPU_MINUTES, GPU_MINUTES, BenchOptions
-from openseer_worker.gpu_bench.plan import EXACT_BATCH, EXACTNESS, SMOKE, SUFFIX, Job, jobs, limit_seconds
+from openseer_worker.gpu_bench.plan import EXACT_BATCH, EXACTNESS, SMOKE, SUFFIX, WayJob, jobs, limit_seconds
 from openseer_worker.gpu_bench.rates import SOURCE
 from openseer_worker.gpu_bench.shapes import CPU, GPU, write_shape
 from openseer_worker.gpu_bench.ways import TIERS, Order
@@ -116,10 +116,10 @@ class Bench:
             text = "skipped: there is no small real model here; give one as --exact-model"
             write(self._options.output, {"kind": "note", "way": EXACTNESS, "text": text})
 
-    def _found(self) -> Figures:
+    def _found(self) -> BenchFigures:
         return read(self._options.output)
 
-    def _todo(self) -> list[Job]:
+    def _todo(self) -> list[WayJob]:
         found = self._found()
         settled: set[str] = set()
         if found.tier is not None and (found.texts is not None or self._exact is None):
@@ -131,14 +131,14 @@ class Bench:
         left = jobs(self._options.ways, self._options.batches, found.steps, settled)
         return left if any(job.way != SMOKE for job in left) else []
 
-    def _settle_tier(self, children: Children, job: Job) -> None:
+    def _settle_tier(self, children: Children, job: WayJob) -> None:
         for tier in [*TIERS][:1] if self._on_cpu else TIERS:
             self._carry_out(children, job, tier)
             if self._found().tier is not None:
                 return
         raise EngineError(f"vLLM does not run here: {self._found().notes.get(SMOKE, 'no reason is known')}")
 
-    def _carry_out(self, children: Children, job: Job, tier: str) -> None:
+    def _carry_out(self, children: Children, job: WayJob, tier: str) -> None:
         options = self._options
         limit = limit_seconds(self._left(), self._seconds)
         on_exact = job.way in (SMOKE, EXACTNESS) and self._exact is not None
@@ -210,7 +210,7 @@ def _header(options: BenchOptions, model: str, on_cpu: bool) -> dict[str, Any]:
     }
 
 
-def _as_json(found: Figures, made: list[table.BatchRow], ratios: list[dict[str, Any]], left: list[str]) -> Any:
+def _as_json(found: BenchFigures, made: list[table.BatchRow], ratios: list[dict[str, Any]], left: list[str]) -> Any:
     return {
         **found.header,
         "tier": found.tier,

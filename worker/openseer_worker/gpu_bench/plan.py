@@ -34,23 +34,25 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Job:
+class WayJob:
     """What one process does: one engine, and all that is still to be measured with it."""
 
     way: str
     parts: tuple[Part, ...]
 
 
-def jobs(ways: Collection[str], batches: Iterable[int], done: Collection[Part], settled: Collection[str]) -> list[Job]:
+def jobs(
+    ways: Collection[str], batches: Iterable[int], done: Collection[Part], settled: Collection[str]
+) -> list[WayJob]:
     """The jobs that are left, in their order. `settled`: of `smoke` and `exactness`, and of ways that cannot run."""
     wanted = set(ways) | ({AGAIN} if STOCK in ways else set()) | {SMOKE} | ({EXACTNESS} if DRAFTS in ways else set())
-    left: list[Job] = []
+    left: list[WayJob] = []
     for way in _ORDER:
         if way not in wanted or way in settled:
             continue
         parts = tuple(part for part in parts_of(way, batches) if part not in done)
         if parts or way in (SMOKE, EXACTNESS):
-            left.append(Job(way, parts))
+            left.append(WayJob(way, parts))
     return left
 
 

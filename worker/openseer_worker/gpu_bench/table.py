@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from openseer_worker.gpu_bench.figures import Figure, Figures
+from openseer_worker.gpu_bench.figures import BenchFigures, Figure
 from openseer_worker.gpu_bench.plan import AGAIN, DRAFTS, NGRAM, STOCK, SUFFIX, Part, parts_of
 
 FAR = 4.5
@@ -46,7 +46,7 @@ class BatchRow:
     peak_bytes: dict[str, int]
 
 
-def rows(found: Figures, batches: Iterable[int]) -> list[BatchRow]:
+def rows(found: BenchFigures, batches: Iterable[int]) -> list[BatchRow]:
     """By batch, in their order; batches without a figure of `stock` are left out."""
     made: list[BatchRow] = []
     for batch in sorted(set(batches)):
@@ -74,7 +74,7 @@ def rows(found: Figures, batches: Iterable[int]) -> list[BatchRow]:
     return made
 
 
-def draft_ratios(found: Figures, made: Sequence[BatchRow]) -> list[dict[str, Any]]:
+def draft_ratios(found: BenchFigures, made: Sequence[BatchRow]) -> list[dict[str, Any]]:
     """One object for each batch, as the table of devices on which drafts pay holds them; of busy ones none."""
     result: list[dict[str, Any]] = []
     for row in made:
@@ -95,7 +95,7 @@ def draft_ratios(found: Figures, made: Sequence[BatchRow]) -> list[dict[str, Any
     return result
 
 
-def text(found: Figures, made: Sequence[BatchRow]) -> str:
+def text(found: BenchFigures, made: Sequence[BatchRow]) -> str:
     """For people: the table, what was skipped or failed, exactness, and the lines of the table of devices."""
     head = ("batch", "context", "stock ms", "stock tok/s", "A/A ×", "drafts ×", "at", "asleep ×", "ngram ×", "at")
     cells: list[tuple[str, ...]] = [(*head, "suffix ×", "peak GiB stock, drafts")]
@@ -136,7 +136,7 @@ def busy(made: Sequence[BatchRow]) -> list[int]:
     return [row.batch for row in made if row.same and abs(row.same.value - 1) > QUIET]
 
 
-def exactness_text(found: Figures) -> str:
+def exactness_text(found: BenchFigures) -> str:
     """One line."""
     seen = found.exactness
     if seen is None:
@@ -150,7 +150,7 @@ def exactness_text(found: Figures) -> str:
     )
 
 
-def left_out(found: Figures, ways: Iterable[str], batches: Iterable[int]) -> list[str]:
+def left_out(found: BenchFigures, ways: Iterable[str], batches: Iterable[int]) -> list[str]:
     """Ways of which figures lack that no note explains: there was no time for them."""
     return [
         way
@@ -159,7 +159,7 @@ def left_out(found: Figures, ways: Iterable[str], batches: Iterable[int]) -> lis
     ]
 
 
-def _figures(found: Figures, way: str, batch: int) -> list[Figure]:
+def _figures(found: BenchFigures, way: str, batch: int) -> list[Figure]:
     return [figure for part, figure in found.steps.items() if (part.way, part.batch) == (way, batch)]
 
 
@@ -189,7 +189,7 @@ def _runner(figure: Figure) -> str:
     return f"{figure.runner} {'asynchronous' if figure.asynchronous else 'synchronous'}"
 
 
-def _explanations(found: Figures, made: Sequence[BatchRow]) -> list[str]:
+def _explanations(found: BenchFigures, made: Sequence[BatchRow]) -> list[str]:
     lines = ["×: tokens per second over stock's (median, 95 % interval over steps); at: drafts per request"]
     if batches := busy(made):
         lines.append(
