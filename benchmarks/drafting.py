@@ -25,6 +25,7 @@ from rich.table import Table
 from support.arctic import ARCTIC_MISSING, has_arctic
 from support.draft_costs import measure_costs
 from support.mba import MOST_TOKENS, MarginalBenefit
+from support.prompt_lookup import PromptLookup
 from support.replay import Arctic, Ours, Outcome, Peer, Row, Static, StepTime, replay
 from support.stamp import Stamp
 from support.synthetic_groups import synthetic_group
@@ -61,9 +62,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="shorter responses, fewer settings")
     parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--positions", action="store_true", help="only the chances by position of a draft")
     options = parser.parse_args()
     stamp = Stamp()
     console = Console(width=130)
+    if options.positions:
+        found = {"positions": positions(made_up(options.quick)), **stamp.fields()}
+        console.print_json(data=found)
+        if options.json:
+            options.json.write_text(json.dumps(found, indent=1))
+        return
     if not has_arctic():
         console.print(ARCTIC_MISSING)
     sampled, synthetic = sampled_groups()[: 6 if options.quick else None], made_up(options.quick)
@@ -142,7 +150,22 @@ def acceptance(groups: Groups, grid: list[Static]) -> dict[str, Any]:
     return result
 
 
+def positions(groups: Groups) -> dict[str, list[float]]:
+    """Chances by position of drafts of at most 8, which `openseer bench-gpu` accepts drafts by."""
+    longest = max(len(group.prompt) + len(response) for group in groups for response in group.responses)
+    known = {f"ours, {count} siblings": (Ours(1, 8, longest, None), count) for count in SIBLINGS}
+    return {
+        name: replay_last(peer, groups, count).positions(8)
+        for name, (peer, count) in {**known, "ngram": (PromptLookup(8), 0)}.items()
+    }
+
+
 def with_siblings(peer: Peer, groups: Groups, count: int) -> dict[str, float]:
+    """The rates of `replay_last`."""
+    return replay_last(peer, groups, count).rates()
+
+
+def replay_last(peer: Peer, groups: Groups, count: int) -> Outcome:
     """The last response of each group, one after another, each with so many whole siblings."""
     outcome = Outcome()
     for number, group in enumerate(groups):
@@ -150,7 +173,7 @@ def with_siblings(peer: Peer, groups: Groups, count: int) -> dict[str, float]:
             peer.know(number, index, group.prompt, group.responses[index])
         last = len(group.responses) - 1
         outcome.add(replay(peer, [Row.of(number, last, group.prompt, group.responses[last])], 1, StepTime()))
-    return outcome.rates()
+    return outcome
 
 
 def at_equal_length(points: list[dict[str, float]], drafted: float) -> float | None:

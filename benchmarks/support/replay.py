@@ -1,8 +1,9 @@
 """Responses that are known already, generated once more with drafts: what is drafted, comes true, and costs."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,7 +99,8 @@ class StepTime:
 
 @dataclass
 class Outcome:
-    """What came of a replay. `seconds`: of the step-time model."""
+    """What came of a replay. `seconds`: of the step-time model; `came_true`: by length, the steps of a request in which
+    so many drafts came true."""
 
     steps: int = 0
     request_steps: int = 0
@@ -106,6 +108,7 @@ class Outcome:
     accepted: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    came_true: Counter[int] = field(default_factory=Counter[int])
 
     def add(self, other: "Outcome") -> None:
         """Takes another replay in."""
@@ -115,6 +118,7 @@ class Outcome:
         self.accepted += other.accepted
         self.tokens += other.tokens
         self.seconds += other.seconds
+        self.came_true += other.came_true
 
     def rates(self) -> dict[str, float]:
         """Rates; `tokens_per_step` counts the bonus token."""
@@ -125,6 +129,11 @@ class Outcome:
             "accepted_per_drafted": self.accepted / max(1, self.drafted),
             "tokens_per_model_second": self.tokens / self.seconds,
         }
+
+    def positions(self, most: int) -> list[float]:
+        """For each position of a draft the chance that it and all before it come true; where none was drafted, none."""
+        counts = [sum(n for length, n in self.came_true.items() if length > at) for at in range(most)]
+        return [round(count / self.request_steps, 3) for count in counts]
 
 
 def replay(peer: Peer, todo: Iterable[Row], slots: int, model: StepTime, steps: int | None = None) -> Outcome:
@@ -157,6 +166,7 @@ def _verify(row: Row, draft: Draft, outcome: Outcome) -> None:
     outcome.request_steps += 1
     outcome.drafted += len(draft.tokens)
     outcome.accepted += accepted
+    outcome.came_true[accepted] += 1
     outcome.tokens += row.fresh
 
 

@@ -14,6 +14,7 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_driver import VERSION
 from openseer_driver.run_folder import RunFolder
+from openseer_local import bench
 from openseer_local.remote import batches, fleet
 from openseer_local.terminal.console import ERR, OPTIONS, OUT, AsJson
 
@@ -206,6 +207,7 @@ def version(as_json: AsJson = False) -> None:
 
 batches.add_to(app)
 fleet.add_to(app)
+bench.add_to(app)
 
 
 def load(path: Path) -> tuple[dict[str, Any], RolloutJob]:

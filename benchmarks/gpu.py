@@ -1,0 +1,64 @@
+"""Whether drafts pay on this device: `openseer bench-gpu`, for a machine that has vLLM and little else.
+
+    python benchmarks/gpu.py --minutes 8
+
+Needs vLLM, numpy, pydantic, msgspec and core/, draft/ and worker/ on the path (PYTHONPATH=core:draft:worker).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from support.stamp import Stamp
+
+from openseer_core.errors import OpenseerError
+from openseer_worker.gpu_bench.main import command_of, run
+from openseer_worker.gpu_bench.options import OUTPUT, BenchOptions, listed, numbers
+from openseer_worker.gpu_bench.plan import BATCHES, WAYS
+from openseer_worker.gpu_bench.shapes import SHAPES
+
+
+def main() -> int:
+    """The exit code is that of `openseer bench-gpu`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, help="time for all of it; else 8 on a GPU, 4.5 on a CPU")
+    parser.add_argument("--model", type=Path, help="folder of a real model, instead of a shape")
+    parser.add_argument("--shape", default="", help=f"{', '.join(SHAPES)}; else 8b on a GPU, tiny on a CPU")
+    parser.add_argument("--batches", default=",".join(map(str, BATCHES)), help="requests at once")
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the figures; a cut run goes on from it")
+    parser.add_argument("--exact-model", type=Path, help="small real model for exactness; else examples/tiny-model")
+    parser.add_argument("--quick", action="store_true", help="two batches, without vLLM's own ways")
+    parser.add_argument("--json", type=Path, help="write the result here")
+    given = parser.parse_args()
+    if given.quick:
+        given.batches, given.ways = "1,8", "stock,drafts"
+    stamp = Stamp()
+
+    def say(result: str) -> None:
+        if given.json:
+            given.json.write_text(json.dumps(json.loads(result) | stamp.fields(), indent=1))
+        else:
+            print(result)
+
+    try:
+        options = BenchOptions(
+            minutes=given.minutes,
+            model=given.model,
+            shape=given.shape,
+            batches=numbers(given.batches),
+            ways=listed(given.ways),
+            output=given.output,
+            exact_model=given.exact_model,
+            as_json=given.json is not None,
+            command=command_of("python benchmarks/gpu.py", sys.argv[1:]),
+        )
+        return run(options, say, lambda line: print(line, flush=True))
+    except OpenseerError as error:
+        print(f"{error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Inside vLLM: the product's proposer with drafts of given lengths, or drafts from given texts.
+
+The product's drafter does all its work in each step, so that its time is part of the step's; what it found is thrown
+away, for how much it drafts follows the texts and the device, and both are to be chosen here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openseer_draft.drafter import Drafter, Drafts
+from openseer_worker.vllm.drafting.proposer import GroupProposer
+
+_SEED = 1
+_WRONG_EVERY = 5
+
+Texts = dict[tuple[int, ...], list[list[int]]]
+"""By prompt: how responses may go on, the likeliest first."""
+
+
+@dataclass
+class Given:
+    """What is drafted from now on: `length` tokens at random for each request; or, where a text begins with what a
+    request has so far, its rest. `spoiled`: every fifth token of a text is drafted wrongly."""
+
+    length: int = 0
+    texts: Texts = field(default_factory=Texts)
+    spoiled: bool = False
+
+    def rest(self, tokens: NDArray[np.int32], most: int) -> list[int]:
+        """Of the first text of this prompt that goes on from these tokens of prompt and response."""
+        whole = tuple(tokens.tolist())
+        for prompt, texts in self.texts.items():
+            if whole[: len(prompt)] != prompt:
+                continue
+            done = whole[len(prompt) :]
+            for text in texts:
+                if tuple(text[: len(done)]) == done:
+                    return self._spoil(text, len(done), most)
+        return []
+
+    def _spoil(self, text: list[int], begin: int, most: int) -> list[int]:
+        rest = text[begin : begin + most]
+        if not self.spoiled:
+            return rest
+        other = text[0]
+        return [other if (begin + at) % _WRONG_EVERY == 0 else token for at, token in enumerate(rest)]
+
+
+GIVEN = Given()
+"""The bench's engines run in the process of what steps them, so that it may set this."""
+
+
+class FixedDrafter(Drafter):
+    """Looks for drafts as ever, and drafts what is given."""
+
+    def __init__(self, slots: int, max_tokens: int, memory_bytes: int, vocabulary: int) -> None:
+        # Not adaptive: otherwise it would cease to look, since its drafts never come true.
+        super().__init__(slots=slots, max_tokens=max_tokens, memory_bytes=memory_bytes, adaptive=False)
+        self._most, self._vocabulary = max_tokens, vocabulary
+        self._random = np.random.default_rng(_SEED)
+
+    def step(
+        self,
+        slots: NDArray[np.int32],
+        token_ids: NDArray[np.int32],
+        rows: NDArray[np.int32],
+        ends: NDArray[np.int32],
+        seconds: float = 0.0,
+    ) -> Drafts:
+        super().step(slots, token_ids, rows, ends, seconds)
+        if not GIVEN.texts:
+            length = min(GIVEN.length, self._most)
+            tokens = self._random.integers(0, self._vocabulary, (len(ends), length), np.int32)
+            return Drafts(tokens, np.full(len(ends), length, np.int32))
+        pairs = zip(rows.tolist(), ends.tolist(), strict=True)
+        return _padded([GIVEN.rest(token_ids[row, :end], self._most) for row, end in pairs])
+
+
+class FixedProposer(GroupProposer):
+    """What vLLM is told to make instead of the product's proposer."""
+
+    def attach(self, runner: Any) -> None:
+        super().attach(runner)
+        if self._drafter is not None:
+            self._drafter = FixedDrafter(self._capacity, self._most, self._memory, self._vocabulary)
+
+
+def _padded(found: Sequence[list[int]]) -> Drafts:
+    lengths = np.array([len(draft) for draft in found], np.int32)
+    longest = int(lengths.max(initial=0))
+    tokens = np.array([[*draft, *[0] * (longest - len(draft))] for draft in found], np.int32)
+    return Drafts(tokens.reshape(len(found), longest), lengths)

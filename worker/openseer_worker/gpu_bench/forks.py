@@ -1,0 +1,99 @@
+"""A process that imports vLLM once and forks one child for each order: importing takes as long as many a measurement.
+
+Lines of JSON. In: an Order. Out: {"warm": seconds}, {"started": process id}, {"ended": exit code, "cpu_seconds": …};
+a negative code is a signal's number. One child at a time, each in a session of its own, its output in a log; none
+outlives this process, nor this process the one that started it. It must never touch a GPU.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+from openseer_worker.gpu_bench.ways import Order
+from openseer_worker.vllm import environment
+
+_PR_SET_PDEATHSIG = 1
+_HEAVY = (
+    "openseer_worker.vllm.arguments",
+    "vllm.model_executor.model_loader",
+    "vllm.renderers",
+    "vllm.v1.engine.core_client",
+    "vllm.v1.engine.core",
+    "vllm.v1.engine.input_processor",
+    "vllm.v1.executor.uniproc_executor",
+)
+_HEAVY_CPU = ("vllm.v1.worker.cpu_worker", "openseer_worker.vllm.cpu")
+
+
+def main() -> None:
+    """Serves orders until the end of input."""
+    _end_with_parent()
+    # What libraries print must not mix with the answers.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    began = time.monotonic()
+    environment.prepare(sys.argv[1])
+    if environment.is_cpu_build():
+        # vLLM's ngram asks for one thread; others would wait for it by spinning, on the cores that the engine needs.
+        os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+    for module in _HEAVY + (_HEAVY_CPU if environment.is_cpu_build() else ()):
+        import_module(module)
+    _say(answers.fileno(), warm=round(time.monotonic() - began, 1))
+    for line in sys.stdin:
+        order = Order.from_json(line)
+        pid = os.fork()
+        if not pid:
+            answers.close()
+            _child(order)
+        _say(answers.fileno(), started=pid)
+        _, status, usage = os.wait4(pid, 0)
+        _say(
+            answers.fileno(),
+            ended=os.waitstatus_to_exitcode(status),
+            cpu_seconds=round(usage.ru_utime + usage.ru_stime, 1),
+        )
+
+
+def _say(descriptor: int, **fields: float) -> None:
+    os.write(descriptor, json.dumps(fields).encode() + b"\n")
+
+
+def _child(order: Order) -> None:
+    """The life of a child; it never returns."""
+    code = 70
+    try:
+        os.setsid()
+        _end_with_parent()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        log = os.open(Path(order.folder) / log_name(order.way), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        # Here and not above: it brings numba, which on a CPU vLLM must not find while it is imported.
+        from openseer_worker.gpu_bench.measure import run
+
+        code = run(order)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # nothing that vLLM has begun is waited for
+
+
+def log_name(way: str) -> str:
+    """The file that the output of a way's processes goes to."""
+    return f"{way.replace(' ', '-')}.log"
+
+
+def _end_with_parent() -> None:
+    """Has the kernel end this process when its parent is gone, however that came about."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Models whose step times are measured: named shapes, with weights at random, or a folder."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_QWEN3: dict[str, Any] = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "model_type": "qwen3",
+    "head_dim": 128,
+    "num_key_value_heads": 8,
+    "vocab_size": 151936,
+    "max_position_embeddings": 40960,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,
+    "torch_dtype": "bfloat16",
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "eos_token_id": 0,
+    "bos_token_id": 1,
+}
+
+
+def _qwen3(hidden: int, inner: int, layers: int, heads: int, *, tied: bool, **other: Any) -> dict[str, Any]:
+    sizes = {"hidden_size": hidden, "intermediate_size": inner, "num_hidden_layers": layers}
+    return _QWEN3 | sizes | {"num_attention_heads": heads, "tie_word_embeddings": tied} | other
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": _qwen3(64, 128, 2, 2, tied=False, num_key_value_heads=1, head_dim=32, vocab_size=1024),
+    "0.6b": _qwen3(1024, 3072, 28, 16, tied=True),
+    "1.7b": _qwen3(2048, 6144, 28, 16, tied=True),
+    "4b": _qwen3(2560, 9728, 36, 32, tied=True),
+    "8b": _qwen3(4096, 12288, 36, 32, tied=False),
+    "14b": _qwen3(5120, 17408, 40, 40, tied=False),
+    "32b": _qwen3(5120, 25600, 64, 64, tied=False),
+}
+"""Those of Qwen3, by the names of its sizes; `tiny` is for a CPU."""
+
+
+def write_shape(name: str, folder: Path) -> Path:
+    """A folder that vLLM takes for a model, once it is told that there are no weights and no tokenizer."""
+    place = folder / f"shape-{name}"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "config.json").write_text(json.dumps(SHAPES[name], indent=1))
+    return place
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured: `steps` after `warm` ones that do not count; contexts of up to `longest` tokens, and so
+    that a batch has about `prefill` tokens at most."""
+
+    warm: int
+    steps: int
+    longest: int
+    prefill: int
+    room: int
+    """Tokens of prompt and response that the engine is built for."""
+    samples: int
+    """Texts that are drawn to compare distributions."""
+
+    def context(self, batch: int) -> int:
+        """Tokens that each request of a batch knows when the steps begin."""
+        return max(min(16, self.longest), min(self.longest, self.prefill // batch))
+
+
+GPU = Scale(warm=6, steps=40, longest=4096, prefill=131072, room=8192, samples=2400)
+CPU = Scale(warm=3, steps=40, longest=48, prefill=131072, room=1024, samples=1000)

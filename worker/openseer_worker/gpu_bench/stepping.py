@@ -1,0 +1,177 @@
+"""One vLLM engine in this process, and the time of its steps.
+
+The engine runs in the process that measures it, so that the times are those of vLLM's core. On GPUs the product keeps
+the core in a process of its own (decision 0003); what passes between the two is not in these figures, and overlaps with
+the device's work.
+"""
+
+# pyright: reportPrivateUsage=false
+
+import os
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from openseer_core.manifest.job import Sampling
+from openseer_worker.engine import EngineRequest
+from openseer_worker.gpu_bench.fixed import GIVEN
+from openseer_worker.gpu_bench.plan import DRAFTS, EXACTNESS, NGRAM, SUFFIX
+from openseer_worker.gpu_bench.ways import Order, engine_arguments_of
+
+_TASKS = ("generate",)
+_EMPTY_STEPS = 8
+"""After an abort so many steps bring out what an asynchronous engine still had at work."""
+_MOST_SILENT = 200
+"""Steps without any output, after which something is wrong."""
+
+
+@dataclass
+class Timed:
+    """Steps that were measured: milliseconds of each, tokens of all, drafts of all that were verified."""
+
+    step_ms: list[float]
+    tokens: int
+    drafted: int
+
+
+class SteppedEngine:
+    """Built at once; raises whatever vLLM raises."""
+
+    def __init__(self, order: Order) -> None:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        from vllm.renderers import renderer_from_config
+        from vllm.v1.engine.core_client import EngineCoreClient
+        from vllm.v1.engine.input_processor import InputProcessor
+        from vllm.v1.executor import Executor
+
+        self._on_cpu = order.on_cpu
+        from openseer_worker.vllm.configuration import create
+
+        config = create(engine_arguments_of(order))
+        renderer = renderer_from_config(config)
+        self._inputs = InputProcessor(config, renderer)
+        self._core: Any = EngineCoreClient.make_client(
+            multiprocess_mode=False,
+            asyncio_mode=False,
+            vllm_config=config,
+            executor_class=Executor.get_class(config),
+            log_stats=True,
+            renderer=renderer,
+        )
+        self._running: set[str] = set()
+        self._added = 0
+        self.steps = 0
+        self.vocabulary: int = config.model_config.get_vocab_size()
+        self.context_tokens: int = config.model_config.max_model_len
+        self.kv_tokens: int = (config.cache_config.num_gpu_blocks - 1) * config.cache_config.block_size
+        self.asynchronous = bool(config.scheduler_config.async_scheduling)
+        worker: Any = self._core.engine_core.model_executor.driver_worker.worker
+        self.runner = "V2" if ".worker.gpu." in type(worker.model_runner).__module__ else "V1"
+        if order.way in (DRAFTS, EXACTNESS):
+            from openseer_worker.vllm.drafting.calls import DraftCalls
+
+            DraftCalls(self._core).start()
+        elif order.way in (NGRAM, SUFFIX) and order.on_cpu:
+            # Otherwise vLLM's own ways would verify with other temperatures than the requests' (see there).
+            from openseer_worker.vllm.drafting.proposer import _mend_sampling
+
+            _mend_sampling()
+
+    def add(self, prompts: Sequence[list[int]], sampling: Sampling, *, only_token: int | None = None) -> list[str]:
+        """Requests of a group each. `only_token`: the one that is ever drawn, so that a text repeats itself."""
+        from vllm.inputs.engine import tokens_input
+
+        from openseer_worker.vllm import arguments as vllm_arguments
+
+        keys: list[str] = []
+        for prompt in prompts:
+            key = f"bench-{self._added}"
+            self._added += 1
+            request = EngineRequest(key, key, 0, prompt, [], sampling.max_tokens, sampling)
+            params = vllm_arguments.sampling_params(request, sampling.max_tokens, log_probabilities=True)
+            if only_token is not None:
+                params.allowed_token_ids = [only_token]
+            sent: Any = self._inputs.process_inputs(key, tokens_input(prompt), params, _TASKS)
+            sent.external_req_id = key
+            self._core.add_request(sent)
+            self._running.add(key)
+            keys.append(key)
+        return keys
+
+    def step(self) -> Any:
+        """The outputs of the next step that has any."""
+        for _ in range(_MOST_SILENT):
+            found = self._core.get_output()
+            if found.outputs:
+                self.steps += 1
+                return found
+        raise RuntimeError(f"no output in {_MOST_SILENT} steps")
+
+    def fill(self) -> None:
+        """Steps until each request has its first token."""
+        waiting = set(self._running)
+        while waiting:
+            waiting -= {output.request_id for output in self.step().outputs if output.new_token_ids}
+
+    def timed(self, warm: int, steps: int) -> Timed:
+        """Measures so many steps, after warm ones; the requests must outlast them."""
+        for _ in range(warm):
+            self.step()
+        times: list[float] = []
+        tokens = drafted = 0
+        before = time.perf_counter()
+        for _ in range(steps):
+            found = self.step()
+            now = time.perf_counter()
+            times.append(round((now - before) * 1e3, 4))
+            before = now
+            tokens += sum(len(output.new_token_ids) for output in found.outputs)
+            stats = found.scheduler_stats and found.scheduler_stats.spec_decoding_stats
+            drafted += stats.num_draft_tokens if stats else 0
+        return Timed(times, tokens, drafted)
+
+    def play(self, keys: Sequence[str]) -> dict[str, list[int]]:
+        """Steps to the end of these requests, which are all; their tokens."""
+        texts: dict[str, list[int]] = {key: [] for key in keys}
+        running = set(keys)
+        while running:
+            for output in self.step().outputs:
+                texts[output.request_id] += output.new_token_ids
+                if output.finish_reason is not None:
+                    running.discard(output.request_id)
+        self._running.clear()
+        return texts
+
+    def clear(self) -> None:
+        """Drops all requests."""
+        self._core.abort_requests(list(self._running))
+        self._running.clear()
+        for _ in range(_EMPTY_STEPS):
+            self._core.get_output()
+
+    def draft(self, way: str, length: int) -> bool:
+        """From now on so many drafts for each request; False where this way cannot change it."""
+        GIVEN.length = length
+        if way == NGRAM:
+            lookup: list[int] | None = self._core.engine_core.scheduler.dynamic_sd_lookup
+            if lookup is None:
+                return False
+            lookup[:] = [length] * len(lookup)
+        return True
+
+    def reset_peak(self) -> None:
+        """Begins to look for the greatest memory anew, where the device knows it."""
+        if not self._on_cpu:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak_bytes(self) -> int:
+        """Most memory since then: of a GPU what torch had given out; of a CPU what the process ever had."""
+        if self._on_cpu:
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        import torch
+
+        return int(torch.cuda.max_memory_allocated())

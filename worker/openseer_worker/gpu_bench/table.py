@@ -1,0 +1,203 @@
+"""The table at the end: rates by batch over those without drafts, and how much two engines without drafts differ."""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from openseer_worker.gpu_bench.figures import BenchFigures, Figure
+from openseer_worker.gpu_bench.plan import AGAIN, DRAFTS, NGRAM, STOCK, SUFFIX, Part, parts_of
+
+FAR = 4.5
+"""Standard deviations that chance does not reach once in a hundred thousand times."""
+QUIET = 0.1
+"""Where two equal engines differ by more, nothing can be said of others."""
+_DRAWS = 1000
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast as without drafts, its 95 % interval by bootstrap over steps, and the drafts it is of."""
+
+    value: float
+    low: float
+    high: float
+    drafts: int = 0
+
+    def text(self) -> str:
+        return f"{self.value:.2f} ({self.low:.2f}–{self.high:.2f})"
+
+
+@dataclass(frozen=True)
+class BatchRow:
+    """One batch: what was found; None where it was not measured."""
+
+    batch: int
+    context: int
+    stock_ms: float
+    stock_tokens_per_second: float
+    same: Ratio | None
+    """A/A: the second engine without drafts over the first."""
+    ways: dict[str, Ratio]
+    asleep: Ratio | None
+    """An engine built for drafts that drafts nothing."""
+    peak_bytes: dict[str, int]
+
+
+def rows(found: BenchFigures, batches: Iterable[int]) -> list[BatchRow]:
+    """By batch, in their order; batches without a figure of `stock` are left out."""
+    made: list[BatchRow] = []
+    for batch in sorted(set(batches)):
+        first, second = (found.steps.get(Part(way, batch, 0)) for way in (STOCK, AGAIN))
+        base = first or second
+        if base is None:
+            continue
+        stock_ms = [*(first.step_ms if first else ()), *(second.step_ms if second else ())]
+        of_ways = {way: _figures(found, way, batch) for way in (DRAFTS, NGRAM, SUFFIX)}
+        ratios = {way: _best(stock_ms, figures) for way, figures in of_ways.items() if figures}
+        asleep = next((_ratio(stock_ms, figure) for figure in of_ways[DRAFTS] if not figure.drafts), None)
+        peaks = {way: max(figure.peak_bytes for figure in figures) for way, figures in of_ways.items() if figures}
+        made.append(
+            BatchRow(
+                batch,
+                base.context,
+                median(stock_ms),
+                batch / median(stock_ms) * 1e3,
+                _ratio(first.step_ms, second) if first and second else None,
+                ratios,
+                asleep,
+                {STOCK: base.peak_bytes, **peaks},
+            )
+        )
+    return made
+
+
+def draft_ratios(found: BenchFigures, made: Sequence[BatchRow]) -> list[dict[str, Any]]:
+    """One object for each batch, as the table of devices on which drafts pay holds them; of busy ones none."""
+    result: list[dict[str, Any]] = []
+    for row in made:
+        if (ratio := row.ways.get(DRAFTS)) is None or busy([row]):
+            continue
+        figure = found.steps[Part(DRAFTS, row.batch, ratio.drafts)]
+        result.append(
+            {
+                "device": found.header["device"],
+                "runner": figure.runner,
+                "model": found.header["model"],
+                "batch": row.batch,
+                "ratio": round(ratio.value, 2),
+                "date": figure.date,
+                "command": found.header["command"],
+            }
+        )
+    return result
+
+
+def text(found: BenchFigures, made: Sequence[BatchRow]) -> str:
+    """For people: the table, what was skipped or failed, exactness, and the lines of the table of devices."""
+    head = ("batch", "context", "stock ms", "stock tok/s", "A/A ×", "drafts ×", "at", "asleep ×", "ngram ×", "at")
+    cells: list[tuple[str, ...]] = [(*head, "suffix ×", "peak GiB stock, drafts")]
+    for row in made:
+        drafts, ngram, suffix = (row.ways.get(way) for way in (DRAFTS, NGRAM, SUFFIX))
+        cells.append(
+            (
+                str(row.batch),
+                str(row.context),
+                f"{row.stock_ms:.2f}",
+                f"{row.stock_tokens_per_second:,.0f}",
+                *(_cell(ratio) for ratio in (row.same, drafts)),
+                str(drafts.drafts) if drafts else "–",
+                f"{row.asleep.value:.2f}" if row.asleep else "–",
+                _cell(ngram),
+                str(ngram.drafts) if ngram else "–",
+                _cell(suffix),
+                ", ".join(f"{row.peak_bytes[way] / _GIB:.1f}" for way in (STOCK, DRAFTS) if way in row.peak_bytes),
+            )
+        )
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    about = found.header
+    runners = sorted({f"{figure.way}: {_runner(figure)}" for figure in found.steps.values()})
+    return "\n".join(
+        [
+            f"{about['device']}, model {about['model']}, vLLM {about['vllm']}; {', '.join(runners)}; {found.tier}",
+            *lines,
+            *_explanations(found, made),
+            exactness_text(found),
+            *(f"{way}: {note}" for way, note in found.notes.items()),
+        ]
+    )
+
+
+def busy(made: Sequence[BatchRow]) -> list[int]:
+    """Batches at which two equal engines did not run at the same speed."""
+    return [row.batch for row in made if row.same and abs(row.same.value - 1) > QUIET]
+
+
+def exactness_text(found: BenchFigures) -> str:
+    """One line."""
+    seen = found.exactness
+    if seen is None:
+        return "exactness: not measured"
+    verdict = "as chance has it" if seen["deviations"] < FAR else "NOT the same distribution"
+    return (
+        f"exactness (tiny model): {seen['greedy_same']} of {seen['greedy_of']} greedy texts of "
+        f"{seen['greedy_tokens']} tokens are the same with drafts, at {seen['greedy_tokens_per_step']} tokens a step; "
+        f"{seen['samples']} samples: chi-square {seen['chi_square']} at {seen['degrees']} degrees of freedom "
+        f"({seen['deviations']} standard deviations), {verdict}"
+    )
+
+
+def left_out(found: BenchFigures, ways: Iterable[str], batches: Iterable[int]) -> list[str]:
+    """Ways of which figures lack that no note explains: there was no time for them."""
+    return [
+        way
+        for way in ways
+        if way not in found.notes and any(part not in found.steps for part in parts_of(way, batches))
+    ]
+
+
+def _figures(found: BenchFigures, way: str, batch: int) -> list[Figure]:
+    return [figure for part, figure in found.steps.items() if (part.way, part.batch) == (way, batch)]
+
+
+def _best(stock_ms: Sequence[float], figures: Sequence[Figure]) -> Ratio:
+    return max((_ratio(stock_ms, figure) for figure in figures), key=lambda ratio: ratio.value)
+
+
+def _ratio(stock_ms: Sequence[float], figure: Figure) -> Ratio:
+    """Of the rates: tokens are as the rates of acceptance say, for dice on so few steps would blur them."""
+    chance = random.Random(0)
+
+    def once(draw: bool) -> float:
+        ours, base = (
+            median(chance.choices(times, k=len(times)) if draw else times) for times in (figure.step_ms, stock_ms)
+        )
+        return figure.tokens_per_step * base / ours
+
+    drawn = sorted(once(draw=True) for _ in range(_DRAWS))
+    return Ratio(once(draw=False), drawn[int(0.025 * _DRAWS)], drawn[int(0.975 * _DRAWS) - 1], figure.drafts)
+
+
+def _cell(ratio: Ratio | None) -> str:
+    return ratio.text() if ratio else "–"
+
+
+def _runner(figure: Figure) -> str:
+    return f"{figure.runner} {'asynchronous' if figure.asynchronous else 'synchronous'}"
+
+
+def _explanations(found: BenchFigures, made: Sequence[BatchRow]) -> list[str]:
+    lines = ["×: tokens per second over stock's (median, 95 % interval over steps); at: drafts per request"]
+    if batches := busy(made):
+        lines.append(
+            f"batch {', '.join(map(str, batches))}: two equal engines (A/A) differ by more than {QUIET:.0%}: "
+            "the machine is busy, the ratios mean nothing there"
+        )
+    if any(figure.accepted_by == "none" for figure in found.steps.values()):
+        lines.append(
+            "on a CPU vLLM cannot accept drafts by dice: steps are measured, tokens a step are those of the rates"
+        )
+    return lines

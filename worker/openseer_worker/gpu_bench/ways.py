@@ -1,0 +1,106 @@
+"""The engine arguments of each way: the product's own without drafts, with its drafts, and vLLM's own ways to draft."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from openseer_core.manifest.job import Model, Parallelism, Speculation
+from openseer_worker.gpu_bench.plan import DRAFTS, EXACTNESS, NGRAM, SMOKE, SUFFIX, Part
+from openseer_worker.gpu_bench.rates import GROUPED, MOST, PROMPT_LOOKUP
+from openseer_worker.gpu_bench.shapes import Scale
+
+TIERS: dict[str, dict[str, Any]] = {
+    "as vLLM chooses": {},
+    "not compiled": {"compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}},
+    "eager": {"enforce_eager": True},
+}
+"""How vLLM is told to compile. The first that runs the smoke test is taken for all ways: a machine's torch or compiler
+may not suit, and full graphs need neither."""
+_PROPOSER = "openseer_worker.gpu_bench.fixed.FixedProposer"
+_DRAFT_MEGABYTES = 256
+_LENGTHS_OF_BATCHES = [[1, 1, 8], [2, 2, 3], [3, 3, 1], [4, 4, 0]]
+"""vLLM's V2 runner captures full graphs for the lengths named here alone; stepping chooses among them."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that the process of one engine is told. `exact`: the model is a real one, whose texts mean something."""
+
+    way: str
+    parts: tuple[Part, ...]
+    folder: str
+    model: str
+    dummy: bool
+    exact: bool
+    most: int
+    """The largest batch of all parts of the run, done ones too: engines of one run are built alike."""
+    scale: Scale
+    tier: str
+    seconds: float
+    on_cpu: bool
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> "Order":
+        values = json.loads(line)
+        parts = tuple(Part(**part) for part in values.pop("parts"))
+        return cls(parts=parts, scale=Scale(**values.pop("scale")), **values)
+
+
+def rates_of(way: str) -> tuple[float, ...]:
+    """How often drafts come true. `suffix` is accepted by ours' rates: replayed, it came to 2.34 tokens a step, ours to
+    2.29 (benchmarks/drafting.py)."""
+    return PROMPT_LOOKUP if way == NGRAM else GROUPED
+
+
+def engine_values(order: Order) -> dict[str, Any]:
+    """What every engine of a run is told beside the product's own arguments."""
+    values: dict[str, Any] = {
+        "max_num_seqs": order.most,
+        "max_num_batched_tokens": max(8192, order.most * (MOST + 1)),
+        "max_model_len": order.scale.room,
+    }
+    if order.dummy:
+        values |= {"load_format": "dummy", "skip_tokenizer_init": True}
+    if not order.on_cpu:
+        # Below vLLM's own 0.92: what V1 needs to verify many drafts at once is not seen when it measures.
+        values["gpu_memory_utilization"] = 0.88
+    return values | TIERS[order.tier]
+
+
+def engine_arguments_of(order: Order) -> Any:
+    """vLLM's EngineArgs of the way."""
+    from openseer_worker.vllm.arguments import engine_arguments
+
+    model: dict[str, Any] = {"path": order.model, "engineArgs": engine_values(order)}
+    if order.way in (SMOKE, EXACTNESS) and order.on_cpu:
+        # With greater precision no two tokens are equally likely, so that equal texts can be asked for.
+        model["dtype"] = "float32"
+    drafts = order.way in (DRAFTS, EXACTNESS)
+    arguments: Any = engine_arguments(
+        Model.model_validate(model),
+        Parallelism(),
+        "sampled",
+        on_cpu=order.on_cpu,
+        speculation=Speculation(max_tokens=MOST, memory_megabytes=_DRAFT_MEGABYTES) if drafts else None,
+    )
+    if drafts:
+        arguments.speculative_config = {**arguments.speculative_config, "model": _PROPOSER}
+    elif order.way == NGRAM:
+        arguments.speculative_config = {
+            "method": "ngram" if order.on_cpu else "ngram_gpu",
+            "num_speculative_tokens": MOST,
+            "prompt_lookup_min": 2,
+            "prompt_lookup_max": 5,
+            "num_speculative_tokens_per_batch_size": _LENGTHS_OF_BATCHES,
+        }
+    elif order.way == SUFFIX:
+        arguments.speculative_config = {"method": "suffix", "num_speculative_tokens": MOST}
+    if order.way in (DRAFTS, NGRAM, SUFFIX) and not order.on_cpu:
+        arguments.speculative_config |= {
+            "rejection_sample_method": "synthetic",
+            "synthetic_acceptance_rates": list(rates_of(order.way)),
+        }
+    return arguments
