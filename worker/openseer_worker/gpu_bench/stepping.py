@@ -46,9 +46,9 @@ class SteppedEngine:
         from vllm.v1.engine.input_processor import InputProcessor
         from vllm.v1.executor import Executor
 
-        self._on_cpu = order.on_cpu
         from openseer_worker.vllm.configuration import create
 
+        self._on_cpu = order.on_cpu
         config = create(engine_arguments_of(order))
         renderer = renderer_from_config(config)
         self._inputs = InputProcessor(config, renderer)

@@ -16,6 +16,8 @@ from openseer_core.errors import ModelError
 from openseer_worker.vllm.environment import is_cpu_build
 
 _LOG = logging.getLogger(__name__)
+OUR_METHOD = "custom_class"
+"""How vLLM calls drafts by a proposer that it is given."""
 
 
 def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
@@ -28,7 +30,8 @@ def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
     config: Any = _create(arguments, headless)
     _check_size(arguments, config.parallel_config.world_size_across_dp)
     graphs: Any = arguments.compilation_config
-    if config.speculative_config is None or is_cpu_build() or config.model_config.enforce_eager:
+    drafts: Any = config.speculative_config
+    if drafts is None or drafts.method != OUR_METHOD or is_cpu_build() or config.model_config.enforce_eager:
         return config
     if graphs.cudagraph_mode is not None:  # the user's own choice
         return config
