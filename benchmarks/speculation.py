@@ -29,6 +29,7 @@ from support.tiny_rollouts import MODEL, prompts
 
 from openseer_core.manifest.job import Model, Sampling, Speculation
 from openseer_worker.engine import EngineRequest
+from openseer_worker.vllm.building import EngineBuilder
 from openseer_worker.vllm.engine import VllmEngine, preload
 
 MOST_AT_ONCE = 64
@@ -120,22 +121,10 @@ class MeasuredEngine(VllmEngine):
 
     def __init__(self, way: str) -> None:
         self.request_steps = self.drafted = self.accepted = 0
-        self._vllm_method = PEERS.get(way)
         model = Model.model_validate({"path": str(MODEL), "engineArgs": {"max_num_seqs": MOST_AT_ONCE}})
         own = Speculation() if way == OWN else None
-        super().__init__(model, cache_salt="benchmark", speculation=own)
-
-    def _build(self, arguments: Any, in_process: bool) -> None:
-        if self._vllm_method is None:
-            super()._build(arguments, in_process)
-            return
-        arguments.speculative_config = self._vllm_method
-        super()._build(arguments, in_process)
-        # On CPUs vLLM's own ways would verify their drafts with other temperatures than the requests'. It imports
-        # numba, which on CPUs vLLM must not find imported when it begins.
-        from openseer_worker.vllm.drafting.proposer import _mend_sampling  # noqa: PLC0415  # pyright: ignore[reportPrivateUsage]
-
-        _mend_sampling()
+        builder = _peer_builder(PEERS[way]) if way in PEERS else EngineBuilder
+        super().__init__(model, cache_salt="benchmark", speculation=own, builder=builder)
 
     def _gather(self, outputs: Any) -> bool:
         self.request_steps += len(outputs.outputs)
@@ -144,6 +133,23 @@ class MeasuredEngine(VllmEngine):
             self.drafted += stats.num_draft_tokens
             self.accepted += stats.num_accepted_tokens
         return super()._gather(outputs)
+
+
+def _peer_builder(method: dict[str, Any]) -> type[EngineBuilder]:
+    """Builds engines that draft in one of vLLM's own ways."""
+
+    class PeerBuilder(EngineBuilder):
+        def make(self, arguments: Any) -> tuple[Any, Any, Any]:
+            arguments.speculative_config = method
+            made = super().make(arguments)
+            # On CPUs vLLM's own ways would verify their drafts with other temperatures than the requests'. It imports
+            # numba, which on CPUs vLLM must not find imported when it begins.
+            from openseer_worker.vllm.drafting.proposer import _mend_sampling  # noqa: PLC0415  # pyright: ignore[reportPrivateUsage]
+
+            _mend_sampling()
+            return made
+
+    return PeerBuilder
 
 
 @dataclass

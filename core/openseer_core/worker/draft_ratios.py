@@ -33,7 +33,7 @@ class DraftRatio(JsonModel):
 @cache
 def measured() -> tuple[DraftRatio, ...]:
     """The table."""
-    text = files(__package__).joinpath("draft_ratios.json").read_text("utf-8")
+    text = files("openseer_core.worker").joinpath("draft_ratios.json").read_text("utf-8")
     return tuple(TypeAdapter(list[DraftRatio]).validate_json(text))
 
 

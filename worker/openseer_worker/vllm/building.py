@@ -93,11 +93,12 @@ class EngineBuilder:
         if speculation is not None and not self._in_process:
             warm_up()  # compiles the drafter (14 s, once per machine) before the child that waits for it has begun
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {self._model.path}"):
-            core, config, inputs = self._make(arguments)
+            core, config, inputs = self.make(arguments)
         profile = profile_of(config, on_cpu=self._on_cpu)
         return BuiltEngine(core, config, inputs, profile, DraftLink(core, no_drafts if speculation is None else ""))
 
-    def _make(self, arguments: Any) -> tuple[Any, Any, Any]:
+    def make(self, arguments: Any) -> tuple[Any, Any, Any]:
+        """The core, its configuration and what makes requests for it, of vLLM's EngineArgs."""
         from vllm.renderers import renderer_from_config
         from vllm.v1.engine.core_client import EngineCoreClient
         from vllm.v1.engine.input_processor import InputProcessor

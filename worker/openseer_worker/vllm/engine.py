@@ -71,6 +71,7 @@ class VllmEngine:
         speculation: Speculation | None = None,
         no_drafts: str = "it was not asked for",
         verdicts: Path | None = None,
+        builder: type[EngineBuilder] = EngineBuilder,
     ) -> None:
         preload(model.path)
         from openseer_worker.vllm import arguments as vllm_arguments
@@ -82,8 +83,8 @@ class VllmEngine:
         self._own_model = model.path
         if place is not None:
             environment.set_host(place.host)
-        builder = EngineBuilder(model, parallelism or Parallelism(), sampling, place, verdicts)
-        built = builder.build(speculation, no_drafts)
+        engines = builder(model, parallelism or Parallelism(), sampling, place, verdicts)
+        built = engines.build(speculation, no_drafts)
         self._core: Any = built.core
         self._config, self._inputs = built.config, built.inputs
         self.profile, self._drafts = built.profile, built.drafts
