@@ -27,13 +27,15 @@ def main() -> int:
     parser.add_argument("--shape", default="", help=f"{', '.join(SHAPES)}; else 8b on a GPU, tiny on a CPU")
     parser.add_argument("--batches", default=",".join(map(str, BATCHES)), help="requests at once")
     parser.add_argument("--ways", default=",".join(WAYS))
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder of the figures; a cut run goes on from it")
+    parser.add_argument("--output", type=Path, help=f"folder of the figures, {OUTPUT}; a cut run goes on from it")
     parser.add_argument("--exact-model", type=Path, help="small real model for exactness; else examples/tiny-model")
     parser.add_argument("--quick", action="store_true", help="two batches, without vLLM's own ways")
     parser.add_argument("--json", type=Path, help="write the result here")
     given = parser.parse_args()
     if given.quick:
+        # In a folder of its own: engines for other batches are other engines.
         given.batches, given.ways = "1,8", "stock,drafts"
+        given.output = given.output or OUTPUT.with_name("bench-gpu-quick")
     stamp = Stamp()
 
     def say(result: str) -> None:
@@ -49,7 +51,7 @@ def main() -> int:
             shape=given.shape,
             batches=numbers(given.batches),
             ways=listed(given.ways),
-            output=given.output,
+            output=given.output or OUTPUT,
             exact_model=given.exact_model,
             as_json=given.json is not None,
             command=command_of("python benchmarks/gpu.py", sys.argv[1:]),
