@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--output", type=Path, help=f"folder of the figures, {OUTPUT}; a cut run goes on from it")
     parser.add_argument("--exact-model", type=Path, help="small real model for exactness; else examples/tiny-model")
+    parser.add_argument("--fresh", action="store_true", help="throw away the figures that are there")
     parser.add_argument("--quick", action="store_true", help="two batches, without vLLM's own ways")
     parser.add_argument("--json", type=Path, help="write the result here")
     given = parser.parse_args()
@@ -54,6 +55,7 @@ def main() -> int:
             output=given.output or OUTPUT,
             exact_model=given.exact_model,
             as_json=given.json is not None,
+            fresh=given.fresh,
             command=command_of("python benchmarks/gpu.py", sys.argv[1:]),
         )
         return run(options, say, lambda line: print(line, flush=True))

@@ -20,14 +20,17 @@ def bench_gpu(
             help="Shape with weights at random: tiny, 0.6b, 1.7b, 4b, 8b, 14b, 32b; otherwise 8b, on a CPU tiny."
         ),
     ] = "",
-    batches: Annotated[str, typer.Option(help="Requests at once.")] = "1,8,32,128,256",
-    ways: Annotated[str, typer.Option(help="What is measured.")] = "stock,drafts,ngram,suffix",
+    batches: Annotated[str, typer.Option(help="Requests at once, whole numbers between commas.")] = "1,8,32,128,256",
+    ways: Annotated[
+        str, typer.Option(help="What is compared: stock (without drafts), drafts (ours), ngram and suffix (vLLM's).")
+    ] = "stock,drafts,ngram,suffix",
     output: Annotated[
         Path | None, typer.Option(help="Folder of the figures, runs/bench-gpu; a run that was cut goes on from it.")
     ] = None,
     exact_model: Annotated[
         Path | None, typer.Option(help="Small real model to test exactness with; otherwise examples/tiny-model.")
     ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away the figures that are there.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measures whether drafts pay on this device, and prints a table.
@@ -48,6 +51,7 @@ def bench_gpu(
         output=output or OUTPUT,
         exact_model=exact_model,
         as_json=as_json,
+        fresh=fresh,
         command=command_of("openseer", sys.argv[1:]),
     )
     code = run(options, typer.echo, lambda line: ERR.print(line, highlight=False, markup=False, soft_wrap=True))

@@ -10,7 +10,7 @@ from openseer_worker.engine import Engine
 from openseer_worker.gang import GangPlace
 from openseer_worker.scripted.engine import ScriptedEngine
 from openseer_worker.settings import WorkerSettings
-from openseer_worker.vllm.drafting.verdict import verdicts_folder
+from openseer_worker.vllm.drafting.no_gain import no_gain_folder
 from openseer_worker.vllm.environment import is_cpu_build
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def build_engine(settings: WorkerSettings, place: GangPlace | None = None) -> En
         place=place,
         speculation=_speculation(spec),
         no_drafts=speculation_refusal(spec, _device()),
-        verdicts=None if is_cpu_build() else verdicts_folder(),
+        no_gain=None if is_cpu_build() else no_gain_folder(),
     )
 
 

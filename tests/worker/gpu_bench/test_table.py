@@ -64,6 +64,8 @@ def test_rows_for_the_table_of_devices_have_its_fields(found: BenchFigures) -> N
         {"device", "runner", "model", "batch", "ratio", "date", "command"}
     ] * len(BATCHES)
     assert json.loads(json.dumps(ratios)) == ratios
+    low = rows(found, BATCHES)[0].ways[DRAFTS].low
+    assert ratios[0]["ratio"] == round(low, 2)
     assert ratios[0] | {"ratio": 0} == {
         "device": "NVIDIA H100 80GB HBM3", "runner": "V1", "model": "8b", "batch": 8, "ratio": 0, "date": "2026-11-27",
         "command": "openseer bench-gpu --minutes 8",

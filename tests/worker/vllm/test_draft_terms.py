@@ -13,8 +13,8 @@ from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import pack_tokens
 from openseer_worker.engine import DraftTokens
 from openseer_worker.vllm.drafting import proposer, step_profile
+from openseer_worker.vllm.drafting.no_gain import NoGainRecord
 from openseer_worker.vllm.drafting.proposer import PADDED_BYTES, longest_draft
-from openseer_worker.vllm.drafting.verdict import DraftVerdict
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build
 from tests.worker.drafting import NAMES, ROOM, drafting_player, feed, of
@@ -26,13 +26,13 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
-VERDICT = "even drafts that are all accepted would make this engine only "
+REASON = "even drafts that are all accepted would make this engine only "
 
 
 @contextmanager
-def engine_of(folder: Path, verdicts: Path) -> Generator[VllmEngine]:
+def engine_of(folder: Path, no_gain: Path) -> Generator[VllmEngine]:
     speculation = Speculation(max_tokens=6, memory_megabytes=64)
-    engine = VllmEngine(model(folder), cache_salt="terms", speculation=speculation, verdicts=verdicts)
+    engine = VllmEngine(model(folder), cache_salt="terms", speculation=speculation, no_gain=records)
     try:
         yield engine
     finally:
@@ -45,7 +45,7 @@ def test_an_engine_that_drafts_cannot_help_is_built_without_them_once(
     monkeypatch.setattr(step_profile, "WORTH_IT", 1e9)
     with engine_of(folder, tmp_path) as engine:
         assert not engine.drafts
-        assert str(engine.metrics()["drafts"]).startswith(f"off: {VERDICT}")
+        assert str(engine.metrics()["drafts"]).startswith(f"off: {REASON}")
         # minP is refused by an engine that was built for drafts, whether it drafts or not.
         assert Player(engine).one(Sampling(min_p=0.1, ignore_eos=True), 4).finish is FinishReason.LENGTH
     (kept,) = tmp_path.glob("*.json")
@@ -88,21 +88,21 @@ def test_the_longest_draft_takes_no_more_memory_than_is_there(rows: int, longest
 def test_verdicts_are_kept_apart_and_a_broken_one_says_nothing(tmp_path: Path, folder: Path) -> None:
     small, large = model(folder), model(folder, max_num_seqs=64)
 
-    def verdict(device: str = "H100", of: Model = small, tensor: int = 1) -> DraftVerdict:
-        return DraftVerdict(tmp_path / "deep" / "folder", device, "0.32.0", of, Parallelism(tensor=tensor))
+    def record(device: str = "H100", of: Model = small, tensor: int = 1) -> NoGainRecord:
+        return NoGainRecord(tmp_path / "deep" / "folder", device, "0.32.0", of, Parallelism(tensor=tensor))
 
-    assert verdict().read() == ""
-    verdict().keep("no gain")
-    assert verdict().read().startswith("no gain (found before; ")
-    assert [other.read() for other in (verdict("A100"), verdict(of=large), verdict(tensor=2))] == [""] * 3
+    assert record().read() == ""
+    record().keep("no gain")
+    assert record().read().startswith("no gain (found before; ")
+    assert [other.read() for other in (record("A100"), record(of=large), record(tensor=2))] == [""] * 3
     (kept,) = (tmp_path / "deep" / "folder").iterdir()
     for broken in ("", "{", "[]", '{"reason": 3}', '{"reason": ""}'):
         kept.write_text(broken)
-        assert verdict().read() == ""
+        assert record().read() == ""
 
 
 def test_a_folder_that_cannot_be_written_keeps_nothing_and_breaks_nothing(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "file").write_text("")
-    verdict = DraftVerdict(tmp_path / "file" / "below", "H100", "0.32.0", model(folder), Parallelism())
-    verdict.keep("no gain")
-    assert verdict.read() == ""
+    record = NoGainRecord(tmp_path / "file" / "below", "H100", "0.32.0", model(folder), Parallelism())
+    record.keep("no gain")
+    assert record.read() == ""

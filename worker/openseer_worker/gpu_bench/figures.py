@@ -107,14 +107,21 @@ def _take(found: BenchFigures, line: dict[str, Any]) -> None:
             raise ValueError(f"unknown kind of line {kind!r}")
 
 
+def remove(folder: Path) -> None:
+    """Throws the figures away."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
 def check_header(found: BenchFigures, header: Mapping[str, Any], folder: Path) -> None:
     """Raises InputError where the folder has figures of something else: of two machines no table can be made."""
     if not found.header:
         return
     other = [
-        f"{name} {found.header.get(name)!r}, now {header[name]!r}"
+        f"{name.replace('_', ' ')} {found.header.get(name)!r}, now {header[name]!r}"
         for name in header
         if name not in _MAY_DIFFER and found.header.get(name) != header[name]
     ]
     if other:
-        raise InputError(f"{folder} has figures of something else ({'; '.join(other)}): give another --output")
+        raise InputError(
+            f"{folder} has figures of something else ({'; '.join(other)}): give another --output, or --fresh"
+        )

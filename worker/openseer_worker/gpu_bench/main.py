@@ -20,7 +20,7 @@ from typing import Any
 from openseer_core.errors import EngineError
 from openseer_worker.gpu_bench import table
 from openseer_worker.gpu_bench.children import Children
-from openseer_worker.gpu_bench.figures import BenchFigures, check_header, read, write
+from openseer_worker.gpu_bench.figures import BenchFigures, check_header, read, remove, write
 from openseer_worker.gpu_bench.forks import log_name
 from openseer_worker.gpu_bench.options import CPU_MINUTES, GPU_MINUTES, BenchOptions
 from openseer_worker.gpu_bench.plan import EXACT_BATCH, EXACTNESS, SMOKE, SUFFIX, WayJob, jobs, limit_seconds
@@ -64,6 +64,8 @@ class Bench:
         self._seconds = 60 * (options.minutes or (CPU_MINUTES if self._on_cpu else GPU_MINUTES))
         folder = options.output
         folder.mkdir(parents=True, exist_ok=True)
+        if options.fresh:
+            remove(folder)
         name = options.shape or ("tiny" if self._on_cpu else "8b")
         self._dummy = options.model is None
         self._model = (options.model or write_shape(name, folder)).resolve()
@@ -83,7 +85,8 @@ class Bench:
             self._progress("all of it is measured already")
             return
         with Children(self._options.output, self._model) as children:
-            self._progress(f"vLLM is imported: {children.warm_up():.0f} s; {self._left():.0f} s left")
+            self._progress("vLLM is imported: 10 seconds, on a cold or busy machine a minute")
+            self._progress(f"it took {children.warm_up():.0f} s; {self._left():.0f} s left")
             if todo[0].way == SMOKE:
                 self._settle_tier(children, todo[0])
             for job in self._todo():
@@ -104,8 +107,21 @@ class Bench:
         if self._options.as_json:
             return json.dumps(_as_json(found, made, ratios, left))
         rest = [f"no time for all of: {', '.join(left)}; the same command goes on"] if left else []
-        lines = [table.text(found, made), *rest, f"rates of acceptance: {SOURCE}"]
-        return "\n".join([*lines, *(json.dumps(ratio) for ratio in ratios)])
+        lines = [table.text(found, made), *rest, f"rates of acceptance: {SOURCE}", *self._rows(made, ratios)]
+        return "\n".join(lines)
+
+    def _rows(self, made: list[table.BatchRow], ratios: list[dict[str, Any]]) -> list[str]:
+        """Rows for the table of devices, or why there are none."""
+        again = [f"batches {', '.join(map(str, busy))} were measured on a busy machine; --fresh measures anew"] * bool(
+            busy := table.busy(made)
+        )
+        if ratios:
+            return [*again, "rows for draft_ratios.json:", ",\n".join(f"  {json.dumps(ratio)}" for ratio in ratios)]
+        return [
+            *again,
+            "no rows for draft_ratios.json"
+            + (", whose rows of CPUs come from benchmarks/speculation.py" * self._on_cpu),
+        ]
 
     def _note_what_cannot_be(self) -> None:
         notes = read(self._options.output).notes
@@ -175,7 +191,7 @@ class Bench:
             rate = figure.batch * figure.tokens_per_step / milliseconds * 1e3
             self._progress(
                 f"{figure.way}: batch {figure.batch}, {figure.drafts} drafts: {milliseconds:.2f} ms a step, "
-                f"{rate:,.0f} tok/s; {self._left():.0f} s left"
+                f"about {rate:,.0f} tok/s; {self._left():.0f} s left"
             )
         self._seen = len(figures)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openseer_core.errors import InputError
-from openseer_worker.gpu_bench.plan import BATCHES, WAYS
+from openseer_worker.gpu_bench.plan import BATCHES, STOCK, WAYS
 from openseer_worker.gpu_bench.shapes import SHAPES
 
 OUTPUT = Path("runs/bench-gpu")
@@ -24,6 +24,8 @@ class BenchOptions:
     output: Path = OUTPUT
     exact_model: Path | None = None
     as_json: bool = False
+    fresh: bool = False
+    """Whether figures that are there are thrown away."""
     command: str = "openseer bench-gpu"
 
     def check(self) -> None:
@@ -36,8 +38,10 @@ class BenchOptions:
             raise InputError(f"--model: {self.model} is no folder with a config.json")
         if unknown := sorted(set(self.ways) - set(WAYS)):
             raise InputError(f"--ways: found {', '.join(unknown)}, allowed: {', '.join(WAYS)}")
-        if not self.ways or not self.batches or min(self.batches) < 1 or max(self.batches) > 4096:
-            raise InputError("--batches, --ways: at least one of each, batches from 1 to 4096")
+        if STOCK not in self.ways:
+            raise InputError(f"--ways: {STOCK} is not among them; the others are compared with it")
+        if not self.batches or min(self.batches) < 1 or max(self.batches) > 4096:
+            raise InputError("--batches: at least one, from 1 to 4096")
         if self.minutes is not None and not 0 < self.minutes <= 24 * 60:
             raise InputError("--minutes: more than 0, a day at most")
 

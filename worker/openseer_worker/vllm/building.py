@@ -12,7 +12,7 @@ from openseer_worker.engine import EngineProfile
 from openseer_worker.gang import GangPlace
 from openseer_worker.vllm import environment
 from openseer_worker.vllm.drafting.link import DraftLink
-from openseer_worker.vllm.drafting.verdict import DraftVerdict
+from openseer_worker.vllm.drafting.no_gain import NoGainRecord
 from openseer_worker.vllm.profile import device_text, profile_of
 
 _LOG = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class BuiltEngine:
 class EngineBuilder:
     """Builds engines of one model. `sampling`: of the job; `place`: of a gang's leader.
 
-    `verdicts`: the folder in which it is kept that drafts do not pay. With one, an engine whose profile says so is
+    `no_gain`: the folder in which it is kept that drafts do not pay. With one, an engine whose profile says so is
     built again without drafts; without, it stays as it is and drafts nothing, which costs nothing on a CPU.
     """
 
@@ -44,7 +44,7 @@ class EngineBuilder:
         parallelism: Parallelism,
         sampling: Sampling,
         place: GangPlace | None = None,
-        verdicts: Path | None = None,
+        no_gain: Path | None = None,
     ) -> None:
         self._model = model
         self._parallelism = parallelism
@@ -52,28 +52,28 @@ class EngineBuilder:
         self._place = place
         self._on_cpu = on_cpu = environment.is_cpu_build()
         self._in_process = (model.engine_process or ("inProcess" if on_cpu else "child")) == "inProcess"
-        self._verdict: DraftVerdict | None = None
-        # The ranks of a gang must agree on how they are built, and each machine would have a verdict of its own.
-        if verdicts is not None and place is None:
+        self._no_gain: NoGainRecord | None = None
+        # The ranks of a gang must agree on how they are built, and each machine would have a record of its own.
+        if no_gain is not None and place is None:
             device = device_text(parallelism.tensor * parallelism.pipeline, on_cpu=on_cpu)
-            self._verdict = DraftVerdict(verdicts, device, environment.engine_version(), model, parallelism)
+            self._no_gain = NoGainRecord(no_gain, device, environment.engine_version(), model, parallelism)
 
     def build(self, speculation: Speculation | None, no_drafts: str) -> BuiltEngine:
         """The engine. `speculation`: how it drafts; None when it does not, for the reason `no_drafts`.
 
         Raises ModelError when vLLM cannot use the model.
         """
-        if speculation is not None and self._verdict is not None and (known := self._verdict.read()):
+        if speculation is not None and self._no_gain is not None and (known := self._no_gain.read()):
             speculation, no_drafts = None, known
         engine = self._build(speculation, no_drafts)
         if speculation is None:
             return engine
         engine.drafts.start(engine.inputs, engine.profile, self._sampling, speculation.max_tokens)
-        if engine.drafts.on or self._verdict is None:
+        if engine.drafts.on or self._no_gain is None:
             return engine
         reason = engine.drafts.reason
         _LOG.warning("the engine is built again without drafts: %s", reason)
-        self._verdict.keep(reason)
+        self._no_gain.keep(reason)
         engine.core.shutdown(SHUTDOWN_SECONDS)
         return self._build(None, reason)
 

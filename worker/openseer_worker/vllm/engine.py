@@ -57,7 +57,7 @@ class VllmEngine:
     Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a request may ask
     for that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version.
     `place`: of a gang's leader, whose followers run `gang.VllmRank`. `speculation`: how it drafts; None when it does
-    not, for the reason `no_drafts`. `verdicts`: see EngineBuilder. Raises ModelError when vLLM cannot use the model.
+    not, for the reason `no_drafts`. `no_gain`: see EngineBuilder. Raises ModelError when vLLM cannot use the model.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class VllmEngine:
         place: GangPlace | None = None,
         speculation: Speculation | None = None,
         no_drafts: str = "it was not asked for",
-        verdicts: Path | None = None,
+        no_gain: Path | None = None,
         builder: type[EngineBuilder] = EngineBuilder,
     ) -> None:
         preload(model.path)
@@ -83,7 +83,7 @@ class VllmEngine:
         self._own_model = model.path
         if place is not None:
             environment.set_host(place.host)
-        engines = builder(model, parallelism or Parallelism(), sampling, place, verdicts)
+        engines = builder(model, parallelism or Parallelism(), sampling, place, no_gain)
         built = engines.build(speculation, no_drafts)
         self._core: Any = built.core
         self._config, self._inputs = built.config, built.inputs

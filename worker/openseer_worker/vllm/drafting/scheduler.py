@@ -2,7 +2,7 @@
 
 vLLM pads a request that goes on with one token to the length of the longest draft, so that all rows of a step are
 alike. Of that nothing is gained here, where rows have drafts of different lengths anyway; and one such row is enough to
-make log-probabilities take the memory of the longest draft for all rows (see `drafts.longest_draft`). A schedule of
+make log-probabilities take the memory of the longest draft for all rows (see `proposer.longest_draft`). A schedule of
 drafts by batch size turns it off as well, but the V1 runner gives up its full CUDA graphs for one
 (vllm/config/vllm.py, `_maybe_override_dynamic_sd_cudagraph_mode`).
 """

@@ -20,13 +20,13 @@ CACHE = "OPENSEER_CACHE"
 """Environment: the folder of what can be made anew; default ~/.cache/openseer."""
 
 
-def verdicts_folder() -> Path:
-    """Where verdicts are kept on this machine."""
+def no_gain_folder() -> Path:
+    """Where records are kept on this machine."""
     home = Path(os.environ.get("HOME") or tempfile.gettempdir())
     return Path(os.environ.get(CACHE) or home / ".cache" / "openseer") / "drafts-that-do-not-pay"
 
 
-class DraftVerdict:
+class NoGainRecord:
     """What was found for one device, model, dtype, parallelism and version of vLLM. A folder that cannot be used keeps
     nothing."""
 
