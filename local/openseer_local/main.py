@@ -11,7 +11,8 @@ import yaml
 
 from openseer_core.errors import AuditError, InputError, ManifestError, OpenseerError
 from openseer_core.manifest.job import RolloutJob
-from openseer_core.manifest.parse import parse_job
+from openseer_core.manifest.parse import parse_ended_job, parse_job
+from openseer_core.worker.speculation_enabled import job_refusal
 from openseer_driver import VERSION
 from openseer_driver.run_folder import RunFolder
 from openseer_local import bench
@@ -67,6 +68,7 @@ def run(
     from openseer_local.run.runner import plan_run, run_job  # noqa: PLC0415
 
     document, job = load(manifest)
+    _note_no_drafts(job)
     folder = RunFolder(output or job.output_path)
     plan = plan_run(job, document, folder, fresh=fresh)
     with ProgressDisplay(ERR if as_json else OUT, live=sys.stdout.isatty() and not as_json) as progress:
@@ -102,6 +104,7 @@ def serve(
     from openseer_local.serve.plan import Address, ServingPlan  # noqa: PLC0415
 
     document, job = load(manifest)
+    _note_no_drafts(job)
     folder = RunFolder(output or f"runs/{job.name}")
     plan = ServingPlan(job, document, folder, Address(host, port), given_token(token, token_file), fresh)
     plan.check()
@@ -134,6 +137,7 @@ def validate(manifest: Manifest, as_json: AsJson = False) -> None:
     from openseer_text.rendering import open_codec  # noqa: PLC0415
 
     document, job = load(manifest)
+    _note_no_drafts(job)
     facts: dict[str, object] = {"name": job.name, "policy": job.spec.rollout.policy}
     if job.spec.mode == "serve":
         ServingPlan(job, document, RunFolder(f"runs/{job.name}"), Address("localhost", 0), fresh=True).check()
@@ -169,7 +173,7 @@ def audit(runs: Runs, as_json: AsJson = False) -> None:
     for path in runs:
         folder = RunFolder(path)
         folder.read_run()
-        _, job = load(folder.job_file)
+        _, job = load(folder.job_file, ended=True)
         if job.spec.mode != "batch":
             raise InputError(f"{path}: of a serving job, whose results its trainer has; audits are of batch jobs")
         kept = kept_audit(folder)
@@ -210,8 +214,8 @@ fleet.add_to(app)
 bench.add_to(app)
 
 
-def load(path: Path) -> tuple[dict[str, Any], RolloutJob]:
-    """A manifest file as it stands and as a job. Raises ManifestError."""
+def load(path: Path, *, ended: bool = False) -> tuple[dict[str, Any], RolloutJob]:
+    """A manifest file as it stands and as a job, which may be of a run that has ended. Raises ManifestError."""
     source = str(path)
     try:
         document = yaml.safe_load(path.read_text("utf-8"))
@@ -222,7 +226,13 @@ def load(path: Path) -> tuple[dict[str, Any], RolloutJob]:
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise ManifestError(source, [f"not one YAML document: {reason}"]) from error
-    return document, parse_job(document, source)
+    return document, (parse_ended_job if ended else parse_job)(document, source)
+
+
+def _note_no_drafts(job: RolloutJob) -> None:
+    """Says that a job that was told to draft will not."""
+    if job.spec.speculation.enabled and (reason := job_refusal(job.spec)):
+        ERR.print(f"note: drafts are off: {reason}", highlight=False, markup=False)
 
 
 def _show_report(report: "Report", folder: RunFolder) -> None:

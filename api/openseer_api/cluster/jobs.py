@@ -110,7 +110,7 @@ def _served(raw: Json) -> ServedJob | None:
     try:
         return ServedJob(meta["uid"], parse_job(document, "manifest"))
     except InputError as error:
-        log.info("%s/%s: %s", meta["namespace"], meta["name"], error)
+        log.warning("%s/%s is not served: %s", meta["namespace"], meta["name"], error)
         return None
 
 

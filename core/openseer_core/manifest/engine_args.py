@@ -31,6 +31,7 @@ OWNED_ENGINE_ARGS = {
     "worker_cls": "openseer extends vLLM's own worker",
     "worker_extension_cls": "openseer extends vLLM's own worker",
     "scheduler_cls": "openseer sets it: vLLM's own, or with drafts one that does not pad",
+    "tokenizer_revision": "set spec.model.revision, or spec.model.tokenizer",
     "disable_log_stats": "always off: openseer reads the engine's statistics",
 }
 """Those that openseer sets itself, or leaves at a value that it counts on."""
@@ -82,3 +83,13 @@ UNFIT_ENGINE_ARGS = {
     "_api_process_rank": _NO_API_SERVER,
 }
 """Those with which a worker would hang, be given the wrong number of GPUs, or be wrong without a word."""
+
+_ONE_BY_DEFAULT = frozenset({"data_parallel_size", "prefill_context_parallel_size"})
+
+
+def is_default(name: str, value: object) -> bool:
+    """Whether an argument of UNFIT_ENGINE_ARGS has the value that vLLM gives it anyway, so that it changes nothing.
+
+    Jobs that are stored with one go on; in new ones the CRD refuses the name, whatever its value.
+    """
+    return name in UNFIT_ENGINE_ARGS and (value is None or value is False or (name in _ONE_BY_DEFAULT and value == 1))

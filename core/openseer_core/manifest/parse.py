@@ -69,6 +69,18 @@ def parse_job(document: object, source: str) -> RolloutJob:
     return job
 
 
+def parse_ended_job(document: object, source: str) -> RolloutJob:
+    """The job of a run that has ended, whose engine nobody starts: its engine arguments are left out, for they may be
+    refused by now. Raises ManifestError."""
+    manifest = _mapping(document, source)
+    spec = manifest.get("spec")
+    model = cast("dict[str, Any]", spec).get("model") if isinstance(spec, dict) else None
+    if isinstance(spec, dict) and isinstance(model, dict):
+        model = {name: value for name, value in cast("dict[str, Any]", model).items() if name != "engineArgs"}
+        manifest = {**manifest, "spec": {**cast("dict[str, Any]", spec), "model": model}}
+    return parse_job(manifest, source)
+
+
 def manifest_content(job: RolloutJob) -> dict[str, Any]:
     """What of a manifest determines the run's results, defaults filled in: plain values, to be kept with the run."""
     spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from openseer_core.manifest.engine_args import OWNED_ENGINE_ARGS, UNFIT_ENGINE_ARGS
+from openseer_core.manifest.engine_args import OWNED_ENGINE_ARGS, UNFIT_ENGINE_ARGS, is_default
 from openseer_core.manifest.fleet import BINDING_POLICIES
 
 Rule = Callable[[Mapping[str, Any]], Iterator[str]]
@@ -78,7 +78,10 @@ def _lengths_come_from_prompts(spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _engine_args_are_free(spec: Mapping[str, Any]) -> Iterator[str]:
-    for name in (key for key in _map(spec, "model", "engineArgs") if isinstance(cast("object", key), str)):
+    given = _map(spec, "model", "engineArgs")
+    for name in (key for key in given if isinstance(cast("object", key), str)):
+        if is_default(name, given[name]):
+            continue
         plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_").lower()
         path = f"spec.model.engineArgs.{one_line(name)}"
         if plain in _REFUSED_ENGINE_ARGS:
@@ -88,8 +91,10 @@ def _engine_args_are_free(spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _experts_need_gpus(spec: Mapping[str, Any]) -> Iterator[str]:
-    spread = _map(spec, "model", "engineArgs").get("enable_expert_parallel") is True
-    if spread and _number(_map(spec, "workers", "parallelism"), "tensor") == 1:
+    spread = _map(spec, "model", "engineArgs").get("enable_expert_parallel")
+    if spread is not None and not isinstance(spread, bool):
+        yield f"spec.model.engineArgs.enable_expert_parallel: found {spread!r:.40}, allowed: true or false"
+    if spread is True and _number(_map(spec, "workers", "parallelism"), "tensor") == 1:
         yield (
             "spec.model.engineArgs.enable_expert_parallel: spreads experts over spec.workers.parallelism.tensor GPUs, "
             "found 1; set more, or remove it"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from openseer_core.errors import ManifestError
 from openseer_core.manifest.engine_args import OWNED_ENGINE_ARGS, UNFIT_ENGINE_ARGS
+from openseer_core.manifest.parse import parse_ended_job, parse_job
 from tests.repository import ROOT
 
 PAGE = (ROOT / "docs" / "engine-features.md").read_text(encoding="utf-8")
@@ -42,3 +44,38 @@ def test_each_line_that_the_page_cites_holds_its_word() -> None:
     ]
     assert len(CITED) > 30
     assert wrong == []
+
+
+def manifest(**engine_args: object) -> dict[str, object]:
+    spec = {"model": {"path": "m", "engineArgs": engine_args}, "prompts": {"path": "p"}}
+    return {"apiVersion": "openseer.dev/v1alpha1", "kind": "RolloutJob", "metadata": {"name": "a"}, "spec": spec}
+
+
+def test_a_stored_job_with_an_argument_that_changes_nothing_goes_on() -> None:
+    unchanged = {"data_parallel_size": 1, "enable_lora": False, "enable_eplb": None}
+    job = parse_job(manifest(**unchanged), "stored")
+    assert job.spec.model.engine_args == unchanged
+
+
+@pytest.mark.parametrize(
+    "engine_args", [{"data_parallel_size": 2}, {"enable_lora": True}, {"ubatch_size": 1}, {"tokenizer_revision": "v1"}]
+)
+def test_one_that_changes_something_is_refused(engine_args: dict[str, object]) -> None:
+    with pytest.raises(ManifestError, match="not allowed here"):
+        parse_job(manifest(**engine_args), "m")
+
+
+@pytest.mark.parametrize("value", [1, "true"])
+def test_expert_parallel_is_said_by_true_or_false(value: object) -> None:
+    with pytest.raises(ManifestError, match=r"enable_expert_parallel: found .*, allowed: true or false"):
+        parse_job(manifest(enable_expert_parallel=value), "m")
+
+
+def test_an_ended_run_is_read_whatever_its_engine_was_given() -> None:
+    document = manifest(data_parallel_size=2, seed=3)
+    assert parse_ended_job(document, "job.json").name == "a"
+    assert document == manifest(data_parallel_size=2, seed=3)
+    with pytest.raises(ManifestError, match="allowed: a map"):
+        parse_ended_job([], "job.json")
+    with pytest.raises(ManifestError, match=r"spec\.model"):
+        parse_ended_job({**document, "spec": {"model": "m"}}, "job.json")

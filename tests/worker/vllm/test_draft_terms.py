@@ -2,18 +2,21 @@
 
 import asyncio
 import json
+import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
+from openseer_core.manifest.job import Logprobs, Model, Parallelism, Sampling, Speculation
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import pack_tokens
+from openseer_draft.drafter import Drafter
 from openseer_worker.engine import DraftTokens
 from openseer_worker.vllm.drafting import proposer, step_profile
-from openseer_worker.vllm.drafting.no_gain import NoGainRecord
+from openseer_worker.vllm.drafting.no_gain import VALID_SECONDS, NoGainRecord, facts_of
 from openseer_worker.vllm.drafting.proposer import PADDED_BYTES, longest_draft
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build
@@ -32,7 +35,7 @@ REASON = "even drafts that are all accepted would make this engine only "
 @contextmanager
 def engine_of(folder: Path, no_gain: Path) -> Generator[VllmEngine]:
     speculation = Speculation(max_tokens=6, memory_megabytes=64)
-    engine = VllmEngine(model(folder), cache_salt="terms", speculation=speculation, no_gain=records)
+    engine = VllmEngine(model(folder), cache_salt="terms", speculation=speculation, no_gain=no_gain)
     try:
         yield engine
     finally:
@@ -56,6 +59,18 @@ def test_an_engine_that_drafts_cannot_help_is_built_without_them_once(
         assert f"found before; {kept}" in str(engine.metrics()["drafts"])
 
 
+def test_a_fault_of_the_drafter_is_not_kept_as_drafts_that_do_not_pay(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fault(*_: object, **__: object) -> None:
+        raise MemoryError("cannot allocate just now")
+
+    monkeypatch.setattr(Drafter, "set_importance", fault)
+    with engine_of(folder, tmp_path) as engine:
+        assert "the drafter failed: cannot allocate just now" in str(engine.metrics()["drafts"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_log_probabilities_bound_the_drafts_of_a_full_batch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four of eight requests: with no memory beyond what was measured a draft has one token; alone up to six."""
     monkeypatch.setattr(proposer, "PADDED_BYTES", 0)
@@ -75,34 +90,40 @@ def steps_of(player: Player, whole: list[int], requests: int) -> int:
     return int(player.engine.metrics()["steps"]) - before
 
 
-@pytest.mark.parametrize(("rows", "longest"), [(1, 1138), (64, 16), (256, 3), (512, 1), (1139, 0), (4096, 0)])
+@pytest.mark.parametrize(
+    ("rows", "longest"), [(1, 1138), (64, 16), (256, 3), (512, 1), (1139, 0), (4096, 0), (0, 1138)]
+)
 def test_the_longest_draft_takes_no_more_memory_than_is_there(rows: int, longest: int) -> None:
     profiled, vocabulary = 256, 151936
     found = longest_draft(rows, profiled, vocabulary)
     assert found == longest
     bound = profiled * vocabulary * 8 + PADDED_BYTES
     assert rows * (1 + found) * vocabulary * 8 <= bound or found == 0
-    assert rows * (2 + found) * vocabulary * 8 > bound - rows * vocabulary * 8
+    assert max(1, rows) * (2 + found) * vocabulary * 8 > bound - vocabulary * 8
 
 
-def test_verdicts_are_kept_apart_and_a_broken_one_says_nothing(tmp_path: Path, folder: Path) -> None:
+def test_records_are_kept_apart_and_a_broken_or_old_one_says_nothing(tmp_path: Path, folder: Path) -> None:
     small, large = model(folder), model(folder, max_num_seqs=64)
 
-    def record(device: str = "H100", of: Model = small, tensor: int = 1) -> NoGainRecord:
-        return NoGainRecord(tmp_path / "deep" / "folder", device, "0.32.0", of, Parallelism(tensor=tensor))
+    def record(of: Model = small, tensor: int = 1, logprobs: Logprobs = "sampled", most: int = 16) -> NoGainRecord:
+        facts = facts_of(of, Parallelism(tensor=tensor), Sampling(logprobs=logprobs), Speculation(max_tokens=most))
+        return NoGainRecord(tmp_path / "deep" / "folder", facts)
 
     assert record().read() == ""
     record().keep("no gain")
     assert record().read().startswith("no gain (found before; ")
-    assert [other.read() for other in (record("A100"), record(of=large), record(tensor=2))] == [""] * 3
+    others = (record(of=large), record(tensor=2), record(logprobs="none"), record(most=1))
+    assert [other.read() for other in others] == [""] * 4
     (kept,) = (tmp_path / "deep" / "folder").iterdir()
-    for broken in ("", "{", "[]", '{"reason": 3}', '{"reason": ""}'):
+    os.utime(kept, (time.time() - VALID_SECONDS - 60,) * 2)
+    assert record().read() == ""
+    for broken in ("", "{", "[]", "[" * 100_000, '{"reason": 3}', '{"reason": ""}'):
         kept.write_text(broken)
         assert record().read() == ""
 
 
-def test_a_folder_that_cannot_be_written_keeps_nothing_and_breaks_nothing(tmp_path: Path, folder: Path) -> None:
+def test_a_folder_that_cannot_be_written_keeps_nothing_and_breaks_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    record = NoGainRecord(tmp_path / "file" / "below", "H100", "0.32.0", model(folder), Parallelism())
+    record = NoGainRecord(tmp_path / "file" / "below", {"device": "H100"})
     record.keep("no gain")
     assert record.read() == ""

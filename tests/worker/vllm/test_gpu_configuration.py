@@ -63,6 +63,8 @@ answer = {
     "triton": paths(ours(drafts, attention_backend="TRITON_ATTN")),
     "own graphs": paths(ours(drafts, compilation_config={"cudagraph_mode": "PIECEWISE"})),
     "eager": paths(ours(drafts, enforce_eager=True)),
+    "O0": [paths(ours(drafts if drafting else None, optimization_level=0))["graphs"] for drafting in (True, False)],
+    "in chunks": paths(ours(drafts, hf_overrides={"attention_chunk_size": 64}))["graphs"],
 }
 """
 
@@ -103,3 +105,8 @@ def test_attention_without_such_graphs_has_piecewise_ones(folder: Path) -> None:
 def test_the_users_own_choice_of_graphs_stays(found: dict[str, Any]) -> None:
     assert found["own graphs"]["graphs"] == "PIECEWISE"
     assert found["eager"]["graphs"] == "NONE"
+    assert found["O0"] == ["NONE", "NONE"]
+
+
+def test_attention_in_chunks_which_has_no_full_graphs_has_piecewise_ones(found: dict[str, Any]) -> None:
+    assert found["in chunks"] == "PIECEWISE"

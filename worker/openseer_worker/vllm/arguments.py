@@ -59,7 +59,8 @@ def engine_arguments(
         raise ModelError("spec.workers.parallelism.pipeline: found more than 1, allowed on CPUs: 1; use tensor")
     if on_cpu:
         values |= _cpu_defaults(model)
-    values |= model.engine_args
+    # Null says that an argument is unset; not all of vLLM's take it.
+    values |= {name: value for name, value in model.engine_args.items() if value is not None}
     values |= {
         "model": model.path,
         "tokenizer": model.tokenizer,

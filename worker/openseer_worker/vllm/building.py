@@ -12,7 +12,7 @@ from openseer_worker.engine import EngineProfile
 from openseer_worker.gang import GangPlace
 from openseer_worker.vllm import environment
 from openseer_worker.vllm.drafting.link import DraftLink
-from openseer_worker.vllm.drafting.no_gain import NoGainRecord
+from openseer_worker.vllm.drafting.no_gain import NoGainRecord, facts_of
 from openseer_worker.vllm.profile import device_text, profile_of
 
 _LOG = logging.getLogger(__name__)
@@ -52,30 +52,34 @@ class EngineBuilder:
         self._place = place
         self._on_cpu = on_cpu = environment.is_cpu_build()
         self._in_process = (model.engine_process or ("inProcess" if on_cpu else "child")) == "inProcess"
-        self._no_gain: NoGainRecord | None = None
         # The ranks of a gang must agree on how they are built, and each machine would have a record of its own.
-        if no_gain is not None and place is None:
-            device = device_text(parallelism.tensor * parallelism.pipeline, on_cpu=on_cpu)
-            self._no_gain = NoGainRecord(no_gain, device, environment.engine_version(), model, parallelism)
+        self._records = no_gain if place is None else None
 
     def build(self, speculation: Speculation | None, no_drafts: str) -> BuiltEngine:
         """The engine. `speculation`: how it drafts; None when it does not, for the reason `no_drafts`.
 
         Raises ModelError when vLLM cannot use the model.
         """
-        if speculation is not None and self._no_gain is not None and (known := self._no_gain.read()):
-            speculation, no_drafts = None, known
-        engine = self._build(speculation, no_drafts)
         if speculation is None:
+            return self._build(None, no_drafts)
+        record = self._record(speculation)
+        if record is not None and (known := record.read()):
+            return self._build(None, known)
+        engine = self._build(speculation, "")
+        reason = engine.drafts.start(engine.inputs, engine.profile, self._sampling, speculation.max_tokens)
+        if not reason or record is None:
             return engine
-        engine.drafts.start(engine.inputs, engine.profile, self._sampling, speculation.max_tokens)
-        if engine.drafts.on or self._no_gain is None:
-            return engine
-        reason = engine.drafts.reason
         _LOG.warning("the engine is built again without drafts: %s", reason)
-        self._no_gain.keep(reason)
+        record.keep(reason)
         engine.core.shutdown(SHUTDOWN_SECONDS)
         return self._build(None, reason)
+
+    def _record(self, speculation: Speculation) -> NoGainRecord | None:
+        if self._records is None:
+            return None
+        device = device_text(self._parallelism.tensor * self._parallelism.pipeline, on_cpu=self._on_cpu)
+        facts = facts_of(self._model, self._parallelism, self._sampling, speculation)
+        return NoGainRecord(self._records, {"device": device, "engine": environment.engine_version(), **facts})
 
     def _build(self, speculation: Speculation | None, no_drafts: str) -> BuiltEngine:
         from openseer_worker.vllm import arguments as vllm_arguments

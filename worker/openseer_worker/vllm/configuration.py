@@ -31,9 +31,11 @@ def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
     _check_size(arguments, config.parallel_config.world_size_across_dp)
     graphs: Any = arguments.compilation_config
     drafts: Any = config.speculative_config
-    if drafts is None or drafts.method != OUR_METHOD or is_cpu_build() or config.model_config.enforce_eager:
+    if drafts is None or drafts.method != OUR_METHOD or is_cpu_build():
         return config
-    if graphs.cudagraph_mode is not None:  # the user's own choice
+    # Graphs that the user chose stay, and so do none and fewer, which a lower level of optimization means.
+    chosen = graphs.cudagraph_mode is not None
+    if chosen or config.compilation_config.cudagraph_mode != CUDAGraphMode.FULL_AND_PIECEWISE:
         return config
     graphs.cudagraph_mode = graphs_with_drafts(config)
     return _create(arguments, headless)
@@ -68,9 +70,12 @@ def _check_size(arguments: EngineArgs, found: int) -> None:
 def _attention(config: Any) -> tuple[str, bool]:
     """The attention backend that vLLM will choose, and whether its graphs cover rows of different lengths.
 
-    Only the model's usual layers are asked about; where others cover less, vLLM itself lowers the mode.
+    Only the model's usual layers are asked about. Where others cover less, vLLM lowers the mode; where they have no
+    full graphs at all, as attention in chunks, it would refuse to start.
     """
     model = config.model_config
+    if model.attention_chunk_size:
+        return "in chunks", False
     try:
         with set_current_vllm_config(config):
             found: Any = get_attn_backend(

@@ -32,23 +32,22 @@ class DraftLink:
         """Whether the engine drafts."""
         return not self._reason
 
-    @property
-    def reason(self) -> str:
-        """Why the engine does not draft; empty when it does."""
-        return self._reason
+    def start(self, inputs: Any, profile: EngineProfile, sampling: Sampling, most: int) -> str:
+        """Begins to draft, once it is measured what verifying costs; where it cannot pay, it ends at once.
 
-    def start(self, inputs: Any, profile: EngineProfile, sampling: Sampling, most: int) -> None:
-        """Begins to draft, once it is measured what verifying costs; where it cannot pay, it ends at once."""
+        Returns why it cannot pay, empty where it may; not a fault, after which the engine does not draft either.
+        """
         self._calls.start()
         costs = step_profile.measure(self._core, self._calls, inputs, profile, sampling, most)
         for (rows, length), seconds in costs.items():
             self._calls.learn(rows, rows * length, seconds)
         gain = step_profile.best_gain(costs)
+        reason = ""
         if gain < step_profile.WORTH_IT:
-            self._calls.switch_off(
-                f"even drafts that are all accepted would make this engine only {gain:.2f} times as fast"
-            )
+            reason = f"even drafts that are all accepted would make this engine only {gain:.2f} times as fast"
+            self._calls.switch_off(reason)
         self.read(at_rest=True)
+        return reason
 
     def feed(self, news: DraftNews) -> list[int]:
         """Passes news on; returns how many tokens are known then of the response of each `tokens`."""

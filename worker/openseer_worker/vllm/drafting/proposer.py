@@ -38,7 +38,7 @@ def longest_draft(rows: int, profiled: int, vocabulary: int) -> int:
     For them vLLM pads every row to the longest draft: `rows` * (1 + longest) rows of the `vocabulary` in float32, twice
     (rejection_sampler.py, `_get_logprobs_tensors`). Its measurement of the engine's memory has `profiled` rows.
     """
-    return max(0, (profiled + PADDED_BYTES // (_ENTRY_BYTES * vocabulary)) // rows - 1)
+    return max(0, (profiled + PADDED_BYTES // (_ENTRY_BYTES * vocabulary)) // max(1, rows) - 1)
 
 
 class _DraftedRequest(NamedTuple):
