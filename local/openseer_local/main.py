@@ -35,8 +35,8 @@ app = typer.Typer(
     "synchronously and without loss, over a fleet of vLLM workers.\n\n"
     "Start with `openseer run examples/arithmetic.yaml`.",
     epilog="Exit codes: 0 done · 2 wrong input · 3 results cannot be written · 4 store or API failed · "
-    "5 the job failed · 6 an audit found a violation · 7 the engine failed · 70 a defect of openseer · "
-    "130 stopped (resumable).",
+    "5 the job failed · 6 an audit found a violation · 7 the engine failed · 8 a worker's GPU is sick · "
+    "70 a defect of openseer · 130 stopped (resumable).",
 )
 
 

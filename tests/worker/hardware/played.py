@@ -43,6 +43,15 @@ class PlayedGpus:
         self.lines: dict[str, object] = {}
         self._events = 0
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a process that shall find this library."""
+        return {
+            "LD_LIBRARY_PATH": str(self.library),
+            "PLAYED_NVML": str(self.file),
+            "PLAYED_NVML_CALLS": str(self.calls),
+        }
+
     def reset(self, count: int) -> None:
         """So many GPUs in good health, no events."""
         self.lines = {"gpus": count}
@@ -109,11 +118,7 @@ class Reader:
 
     def __init__(self, gpus: PlayedGpus) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
-        environment |= {
-            "LD_LIBRARY_PATH": str(gpus.library),
-            "PLAYED_NVML": str(gpus.file),
-            "PLAYED_NVML_CALLS": str(gpus.calls),
-        }
+        environment |= gpus.environment
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.worker.hardware.reader"],
             cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,

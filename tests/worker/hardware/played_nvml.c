@@ -120,6 +120,7 @@ int nvmlDeviceGetIndex(Device *device, unsigned int *index) {
 
 int nvmlDeviceGetUUID(Device *device, char *uuid, unsigned int length) {
     char found[LINE];
+    if (!device) abort(); /* what NVIDIA's does with no handle is not said */
     BEGIN(device);
     if (!look_up(found, "%suuid", device->prefix)) return NOT_SUPPORTED;
     snprintf(uuid, length, "%s", found);

@@ -14,6 +14,7 @@ from openseer_worker.hardware.sickness import sick
 from openseer_worker.hardware.telemetry import Telemetry
 
 READ_SECONDS = 0.05
+RETRY_SECONDS = 0.1
 
 
 def main() -> None:
@@ -23,7 +24,9 @@ def main() -> None:
         answer: Any = None
         match json.loads(line):
             case {"open": environment, "most": most}:
-                telemetry = Telemetry(environment=environment, most=most, read_seconds=READ_SECONDS)
+                telemetry = Telemetry(
+                    environment=environment, most=most, read_seconds=READ_SECONDS, retry_seconds=RETRY_SECONDS
+                )
             case {"read": True} if telemetry is not None:
                 metrics = telemetry()
                 answer = {"metrics": metrics, "sick": sick(metrics)}

@@ -7,7 +7,7 @@ import pytest
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.parse import parse_job
-from openseer_worker.hardware.devices import core_of, gpus_of, present_gpus
+from openseer_worker.hardware.devices import ask_gpus, core_of, gpus_of, pin_to_gpus
 from openseer_worker.settings import WorkerSettings
 from tests.worker.hardware.played import PlayedGpus, Reader, part_of, uuid_of
 
@@ -66,12 +66,73 @@ def test_parts_of_gpus_do_not_work_together() -> None:
         gpus_of(0, 2, ["MIG-1", "MIG-2"], {})
 
 
-def test_without_a_library_device_files_are_counted_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)  # as where it is not installed
+@pytest.mark.parametrize("visible", ["0,0", "00,0", "2, 2", "GPU-aa,1,GPU-aa"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_gpu_that_is_named_twice_is_refused(visible: str, count: int) -> None:
+    with pytest.raises(InputError, match=r"CUDA_VISIBLE_DEVICES: names the GPU \S+ twice; name each once"):
+        gpus_of(0, count, ["0", "1", "2", "3"], {"CUDA_VISIBLE_DEVICES": visible})
+
+
+@pytest.fixture
+def device_files(tmp_path: Path) -> Path:
+    """A folder with the device files of two GPUs."""
     for name in ("nvidia3", "nvidia10", "nvidiactl", "nvidia-uvm", "null"):
         (tmp_path / name).touch()
-    assert present_gpus(tmp_path) == ["0", "1"]
-    assert present_gpus(tmp_path / "none") == []
+    return tmp_path
+
+
+def test_without_a_library_device_files_are_counted_not_named(
+    device_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)  # as where it is not installed
+    environment: dict[str, str] = {}
+    pin_to_gpus(1, 1, environment, devices=device_files)
+    assert environment == {"CUDA_VISIBLE_DEVICES": "1"} | PINNED
+    environment = {}
+    pin_to_gpus(0, 1, environment, devices=device_files / "none")
+    assert environment == {}
+
+
+def test_a_driver_that_hangs_holds_up_no_local_worker(
+    gpus: PlayedGpus, device_files: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in gpus.environment.items():
+        monkeypatch.setenv(name, value)
+    gpus.set(hang__nvmlInitWithFlags=1)
+    environment: dict[str, str] = {}
+    pin_to_gpus(0, 2, environment, devices=device_files, ask_seconds=0.5)
+    assert environment == {"CUDA_VISIBLE_DEVICES": "0,1"} | PINNED
+    assert "the NVIDIA driver has not answered for 0.5 s" in caplog.text
+    gpus.set(hang__nvmlInitWithFlags=None)
+    assert [gpu.uuid for gpu in ask_gpus() or ()] == [uuid_of(gpu) for gpu in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("visible", "told"),
+    [
+        ("9,10", "CUDA_VISIBLE_DEVICES: this machine has no GPU 9; choose among 0 (GPU-00"),
+        ("0,GPU-9", "CUDA_VISIBLE_DEVICES: this machine has no GPU GPU-9; choose"),
+        ("GPU-0000,1", "CUDA_VISIBLE_DEVICES: GPU-0000 fits 2 GPUs; choose"),
+        (f"1,{uuid_of(1)}", f"CUDA_VISIBLE_DEVICES: 1 and {uuid_of(1)} are one GPU; name each once"),
+        ("GPU-2,GPU-22", "CUDA_VISIBLE_DEVICES: GPU-2 and GPU-22 are one GPU"),
+    ],
+)
+def test_names_that_the_machine_does_not_bear_once_are_refused(
+    gpus: PlayedGpus, reader: Reader, visible: str, told: str
+) -> None:
+    gpus.set(gpu3__uuid="GPU-00001234")
+    assert told in reader.pin(0, 1, CUDA_VISIBLE_DEVICES=visible)
+
+
+def test_numbers_in_another_order_are_not_compared_with_uuids(gpus: PlayedGpus, reader: Reader) -> None:
+    chosen = {"CUDA_VISIBLE_DEVICES": f"1,{uuid_of(1)}", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+    assert reader.pin(1, 1, **chosen) == chosen | {"CUDA_VISIBLE_DEVICES": uuid_of(1)}
+
+
+@pytest.mark.parametrize("code", [15, 999])
+def test_a_uuid_may_be_that_of_a_gpu_that_cannot_tell_it(gpus: PlayedGpus, reader: Reader, code: int) -> None:
+    gpus.set(gpu1__lost=code)
+    assert reader.pin(0, 1, CUDA_VISIBLE_DEVICES=uuid_of(1)) == {"CUDA_VISIBLE_DEVICES": uuid_of(1)} | PINNED
 
 
 def test_local_workers_are_pinned_to_what_the_driver_counts(gpus: PlayedGpus, reader: Reader) -> None:

@@ -46,6 +46,9 @@ def test_a_gpu_tells_what_it_can_and_nothing_after_the_end(gpus: PlayedGpus, rea
         ("1,-1,2", None, [1]),
         ("1,7,2", None, [1]),
         ("1,1", None, [1]),
+        ("03", None, [3]),
+        ("1,\u0663", None, [1]),
+        ("9" * 5000, None, []),
         ("GPU-", None, []),
         ("", None, []),
         ("-1", None, []),
@@ -182,6 +185,45 @@ def test_a_gpu_that_was_lost_before_hides_no_other(gpus: PlayedGpus, reader: Rea
     assert reader.sickness() == "gpu0: the driver has lost it, or asks for its reset"
 
 
+@pytest.mark.parametrize("name", ["1", uuid_of(1), f"0,{uuid_of(1)}"])
+def test_a_gpu_that_was_lost_before_is_noticed_by_any_name(gpus: PlayedGpus, reader: Reader, name: str) -> None:
+    gpus.set(gpu1__lost=15)
+    reader.open(name)
+    place = name.count(",")
+    assert reader.sickness() == f"gpu{place}: the driver has lost it, or asks for its reset"
+
+
+@pytest.mark.parametrize("name", ["0", uuid_of(0)])
+def test_a_neighbour_that_cannot_be_asked_blinds_nobody(gpus: PlayedGpus, reader: Reader, name: str) -> None:
+    gpus.set(gpu1__lost=999)
+    reader.open(name)
+    assert reader.first() == of(HEALTHY)
+    gpus.xid(0, 79)
+    assert reader.sickness() == "gpu0: Xid 79"
+
+
+@pytest.mark.parametrize("name", ["1", uuid_of(1)])
+def test_a_gpu_that_could_not_be_asked_at_first_is_read_later(gpus: PlayedGpus, reader: Reader, name: str) -> None:
+    gpus.reset_calls()
+    gpus.set(gpu1__lost=999)
+    reader.open(name)
+    while gpus.count_calls("nvmlInitWithFlags") < 2:
+        assert reader.read() == ({}, None)
+    gpus.set(gpu1__lost=None)
+    assert reader.first() == of(HEALTHY)
+
+
+@pytest.mark.parametrize("call", ["nvmlInitWithFlags", "nvmlDeviceGetCount_v2"])
+def test_a_driver_that_fails_once_at_the_start_is_asked_again(gpus: PlayedGpus, reader: Reader, call: str) -> None:
+    gpus.reset_calls()
+    gpus.set(**{f"fail__{call}": 999})
+    reader.open("1")
+    while not gpus.count_calls(call):
+        assert reader.read() == ({}, None)
+    gpus.set(**{f"fail__{call}": None})
+    assert reader.first() == of(HEALTHY)
+
+
 def test_a_container_that_may_no_longer_ask_is_not_sick(gpus: PlayedGpus, reader: Reader) -> None:
     reader.open("0")
     reader.first()
@@ -279,7 +321,7 @@ def test_an_old_driver_lacks_functions_and_tells_the_rest(old_gpus: PlayedGpus, 
     assert old_reader.sickness() == "gpu1: 1 new uncorrected memory errors"
 
 
-def test_without_a_driver_there_are_no_readings_and_no_thread(gpus: PlayedGpus, reader: Reader) -> None:
+def test_without_a_driver_there_are_no_readings(gpus: PlayedGpus, reader: Reader) -> None:
     gpus.set(fail__nvmlInitWithFlags=9)
     reader.open()
     reader.close()

@@ -1,4 +1,4 @@
-"""When a GPU counts as sick: by the Xid errors that it reports, by what its driver says, by its memory.
+"""When a GPU counts as sick: by the Xid errors that it reports, by what the NVIDIA driver says, by its memory.
 
 A sick GPU costs its worker a drain, its node a condition, so it has to be the GPU that is ill, not a program on it, and
 the worker must not fall ill again of what its predecessor has drained for. Not yet seen on hardware.

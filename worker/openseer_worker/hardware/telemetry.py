@@ -10,13 +10,15 @@ from typing import Any
 
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_worker.hardware.devices import visible_names
-from openseer_worker.hardware.nvml import Gpu, find_gpus, is_lost, load_nvml
+from openseer_worker.hardware.nvml import LIBRARY_NOT_FOUND, Gpu, find_gpus, is_lost, load_nvml
 from openseer_worker.hardware.sickness import Sickness
 
 _LOG = logging.getLogger(__name__)
 READ_SECONDS = 1.0
 STALE_SECONDS = 10.0
 """Older readings are not reported: a driver that hangs would otherwise show a GPU at work for ever."""
+RETRY_SECONDS = 30.0
+"""From one attempt to open the GPUs to the next, while none of the worker's own can be opened."""
 JOIN_SECONDS = 2.0
 """Longest wait for the thread at the end; a driver may hang."""
 _SLOWED = 0x08 | 0x20 | 0x40 | 0x80
@@ -38,13 +40,16 @@ class Telemetry:
         environment: Mapping[str, str] | None = None,
         most: int | None = None,
         read_seconds: float = READ_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         """`environment`: where CUDA_VISIBLE_DEVICES says which GPUs are visible, unset: this process's own. `most`: how
-        many of those, from the first on, the engine takes; None: all. `read_seconds`: from one reading to the next."""
+        many of those, from the first on, the engine takes; None: all. `read_seconds`: from one reading to the next.
+        `retry_seconds`: from one attempt to open them to the next."""
         self._library: Any = library or load_nvml()
         self._environment = dict(os.environ if environment is None else environment)
         self._most = most
         self._read_seconds = read_seconds
+        self._retry_seconds = retry_seconds
         self._gpus: list[tuple[Gpu, Sickness]] = []
         self._readings: dict[int, dict[str, float | int]] = {}
         self._read_at = 0.0
@@ -83,13 +88,10 @@ class Telemetry:
 
     def _run(self) -> None:
         library = self._library
-        try:
-            library.nvmlInit()
-            found = find_gpus(library, visible_names(self._environment), self._most)
-        except Exception as error:  # noqa: BLE001 - no driver, no GPU, no right: a worker runs without metrics
-            _LOG.debug("no GPU telemetry: %s", error)
-            return
-        gpus = [(gpu, Sickness()) for gpu in found]
+        while (found := self._open()) is None:
+            if self._closing.wait(self._retry_seconds):
+                return
+        gpus = [(gpu, _sickness_of(gpu)) for gpu in found]
         events = self._listen(found) if found else None
         for index, (gpu, sickness) in enumerate(gpus):
             self._readings[index] = self._read(gpu, sickness)
@@ -107,11 +109,30 @@ class Telemetry:
         with suppress(Exception):
             library.nvmlShutdown()
 
+    def _open(self) -> list[Gpu] | None:
+        """This worker's GPUs, with the library initialised; empty where it has none. None where a later attempt may
+        find them: the driver does not answer yet, or none of them can be opened for another reason than its loss."""
+        library = self._library
+        try:
+            library.nvmlInit()
+        except Exception as error:  # noqa: BLE001 - no driver, no right: a worker runs without metrics
+            _LOG.debug("no GPU telemetry: %s", error)
+            return [] if getattr(error, "value", None) == LIBRARY_NOT_FOUND else None
+        try:
+            found = find_gpus(library, visible_names(self._environment), self._most)
+            if not found or any(gpu.whole is not None or gpu.lost for gpu in found):
+                return found
+            _LOG.debug("none of this worker's GPUs can be opened")
+        except Exception as error:  # noqa: BLE001 - as above
+            _LOG.debug("no GPU telemetry: %s", error)
+        with suppress(Exception):
+            library.nvmlShutdown()
+        return None
+
     def _read(self, gpu: Gpu, sickness: Sickness) -> dict[str, float | int]:
         """All that the GPU tells; what makes it sick is noted."""
         library, values = self._library, dict[str, float | int]()
         if gpu.whole is None:
-            sickness.note_lost()
             return values
 
         def ask(question: Callable[[], Any]) -> Any:
@@ -204,3 +225,10 @@ class Telemetry:
         nobody = 0xFFFFFFFF  # an error of the whole GPU
         named = (event.gpuInstanceId, event.computeInstanceId)
         return all(number in (nobody, own) for number, own in zip(named, gpu.instance, strict=True))
+
+
+def _sickness_of(gpu: Gpu) -> Sickness:
+    sickness = Sickness()
+    if gpu.lost:
+        sickness.note_lost()
+    return sickness
