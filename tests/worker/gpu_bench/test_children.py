@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from openseer_core.errors import EngineError
-from openseer_worker.gpu_bench.children import Children
+from openseer_core.errors import EngineError, InputError
+from openseer_worker.gpu_bench.children import LOG, Children
 from openseer_worker.gpu_bench.plan import STOCK, parts_of
 from openseer_worker.gpu_bench.shapes import CPU
 from openseer_worker.gpu_bench.ways import Order
@@ -31,7 +33,7 @@ assert "vllm" not in sys.modules and "torch" not in sys.modules
 def order(folder: Path) -> Order:
     return Order(
         way=STOCK, parts=tuple(parts_of(STOCK, (2,))), folder=str(folder), model=str(folder), dummy=True, exact=False,
-        most=2, scale=CPU, tier="as vLLM chooses", seconds=60.0, on_cpu=True,
+        most=2, scale=CPU, tier="compiled as vLLM chooses", seconds=60.0, on_cpu=True,
     )  # fmt: skip
 
 
@@ -39,8 +41,144 @@ def test_an_order_is_the_same_after_its_way_through_a_pipe(tmp_path: Path) -> No
     assert Order.from_json(order(tmp_path).to_json()) == order(tmp_path)
 
 
-def test_a_bench_that_cannot_start_engines_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A machine without vLLM: the interpreter has no packages.
-    monkeypatch.setattr(sys, "path", [])
-    with Children(tmp_path, tmp_path) as children, pytest.raises(EngineError, match="vLLM cannot be imported"):
+PLAYED = """
+import json, os, sys, time
+
+def say(**fields):
+    print(json.dumps(fields), flush=True)
+
+behaviour = {behaviour!r}
+if behaviour == "no vLLM":
+    sys.exit("ModuleNotFoundError: No module named 'vllm'")
+if behaviour == "slow":
+    time.sleep(60)
+say(warm=1.0)
+for line in sys.stdin:
+    if behaviour == "silent":
+        time.sleep(60)
+    pid = os.fork()
+    if not pid:
+        os.setsid()
+        own = os.fork()
+        if own:
+            open({found!r}, "w").write(f"{{own}}\\n")
+        if not own or behaviour in ("hangs", "forks die"):
+            time.sleep(60)
+        os._exit(0)
+    say(started=pid)
+    if behaviour == "forks die":
+        while not os.path.exists({found!r}):
+            time.sleep(0.01)
+        os._exit(9)
+    os.waitpid(pid, 0)
+    say(ended=0, cpu_seconds=0.5)
+"""
+"""A process that starts engines, without engines: each child has a process of its own, whose id goes into a file."""
+
+
+Played = Callable[[str], Path]
+
+
+@pytest.fixture
+def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Played:
+    """Has `Children` start a process that behaves as said; the file that the id of a child's own process goes to."""
+    python = sys.executable
+    found = tmp_path / "own-process"
+
+    def play(behaviour: str) -> Path:
+        (tmp_path / "played.py").write_text(PLAYED.format(behaviour=behaviour, found=str(found)))
+        program = tmp_path / "python"
+        program.write_text(f"#!/bin/sh\nexec {python} -S -E {tmp_path}/played.py\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+        return found
+
+    return play
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def own_process(found: Path) -> int:
+    until(lambda: found.exists() and found.read_text().endswith("\n"))
+    return int(found.read_text())
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; whoever inherits it may not have looked yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_a_bench_that_cannot_start_engines_says_why(tmp_path: Path, played: Played) -> None:
+    played("no vLLM")
+    with Children(tmp_path, tmp_path) as children, pytest.raises(EngineError, match="cannot be imported: .* 'vllm'"):
+        children.warm_up()
+
+
+def test_an_import_that_takes_too_long_is_told_as_that(tmp_path: Path, played: Played) -> None:
+    played("slow")
+    with Children(tmp_path, tmp_path) as children, pytest.raises(EngineError, match="not imported within 0 s"):
+        children.warm_up(0.3)
+
+
+def test_a_child_that_comes_to_a_good_end_leaves_no_process(tmp_path: Path, played: Played) -> None:
+    found = played("well")
+    with Children(tmp_path, tmp_path) as children:
+        children.warm_up()
+        assert children.run(order(tmp_path), 30.0, lambda: None) == ""
+        until(lambda: gone(own_process(found)))
+        assert children.cpu_seconds == 0.5
+
+
+def test_ctrl_c_ends_what_the_child_has_started(tmp_path: Path, played: Played) -> None:
+    found = played("hangs")
+
+    def interrupt() -> None:
+        if found.exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Children(tmp_path, tmp_path) as children:
+        children.warm_up()
+        children.run(order(tmp_path), 30.0, interrupt)
+    until(lambda: gone(own_process(found)))
+
+
+def test_a_child_that_hangs_is_ended_and_the_next_one_runs(tmp_path: Path, played: Played) -> None:
+    found = played("hangs")
+    with Children(tmp_path, tmp_path) as children:
+        children.warm_up()
+        assert children.run(order(tmp_path), 1.0, lambda: None) == "ended by the bench after 1 s"
+        until(lambda: gone(own_process(found)))
+        assert children.warm
+
+
+def test_a_process_that_starts_nothing_is_ended_itself(tmp_path: Path, played: Played) -> None:
+    played("silent")
+    with Children(tmp_path, tmp_path) as children:
+        children.warm_up()
+        assert children.run(order(tmp_path), 0.3, lambda: None) == "no process was started within 0 s"
+        assert not children.warm
+
+
+def test_another_process_is_started_for_one_that_was_killed(tmp_path: Path, played: Played) -> None:
+    found = played("forks die")
+    with Children(tmp_path, tmp_path) as children:
+        children.warm_up()
+        assert "the process that starts engines has ended" in children.run(order(tmp_path), 30.0, lambda: None)
+        until(lambda: gone(own_process(found)))
+        played("well")
+        assert children.warm_up() == 1.0
+        assert children.run(order(tmp_path), 30.0, lambda: None) == ""
+
+
+def test_a_log_that_cannot_be_written_is_told_with_the_folder(tmp_path: Path) -> None:
+    (tmp_path / LOG).mkdir()
+    with Children(tmp_path, tmp_path) as children, pytest.raises(InputError, match=str(tmp_path)):
         children.warm_up()

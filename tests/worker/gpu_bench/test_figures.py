@@ -1,5 +1,6 @@
 """The file of figures: whole lines count, a cut run goes on, and figures of two machines are not mixed."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,8 @@ import pytest
 
 from openseer_core.errors import InputError
 from openseer_worker.gpu_bench.figures import FILE, check_header, read, write, write_figure
-from openseer_worker.gpu_bench.plan import DRAFTS, STOCK, Part
+from openseer_worker.gpu_bench.folder import alone
+from openseer_worker.gpu_bench.plan import DRAFTS, STOCK, SUFFIX, Part
 
 SAMPLE = Path(__file__).parent / FILE
 
@@ -61,8 +63,87 @@ def test_a_run_goes_on_in_a_folder_of_the_same_device_and_model(folder: Path) ->
     check_header(found, {**found.header, "date": "2026-12-01", "command": "another"}, folder)
 
 
-@pytest.mark.parametrize("field", ["device", "model", "vllm", "torch", "largest_batch"])
+@pytest.mark.parametrize(
+    "field", ["device", "processor", "cores", "model", "exact_model", "vllm", "torch", "largest_batch"]
+)
 def test_figures_of_another_machine_or_model_are_refused(folder: Path, field: str) -> None:
     found = read(folder)
-    with pytest.raises(InputError, match=f"figures of something else .*{field}.*--output"):
+    with pytest.raises(InputError, match=f"figures of something else .*{field.replace('_', ' ')}.*--output"):
         check_header(found, {**found.header, field: "other"}, folder)
+
+
+def test_figures_without_a_small_real_model_go_on_with_one(folder: Path) -> None:
+    found = read(folder)
+    found.header["exact_model"] = ""
+    check_header(found, {**found.header, "exact_model": "/a/model (0123456789ab)"}, folder)
+
+
+STEPS = next(line for line in SAMPLE.read_text().splitlines() if '"steps"' in line)
+
+
+def changed(**values: object) -> str:
+    return json.dumps({**json.loads(STEPS), **values})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "3",
+        "null",
+        '"x"',
+        "[" * 100_000,
+        '{"kind": ["steps"]}',
+        '{"kind": "tier"}',
+        '{"kind": "tier", "tier": "magic"}',
+        '{"kind": "note"}',
+        '{"kind": "note", "way": 3, "text": "a"}',
+        '{"kind": "texts"}',
+        '{"kind": "exactness", "deviations": 3}',
+        '{"kind": "steps"}',
+        changed(clock=1),
+        json.dumps({name: value for name, value in json.loads(STEPS).items() if name != "tier"}),
+        changed(step_ms=[]),
+        changed(step_ms=[0.0]),
+        changed(batch="many"),
+    ],
+    ids=lambda line: line[:40],
+)
+def test_a_line_that_means_nothing_is_passed_over(folder: Path, line: str) -> None:
+    with (folder / FILE).open("a") as file:
+        file.write(line + "\n")
+    assert read(folder) == read(SAMPLE.parent)
+
+
+@pytest.mark.parametrize("header", [{}, {"kind": "header", "device": "cpu"}, {"kind": "header", "format": 99}])
+def test_figures_of_another_format_are_refused(folder: Path, header: dict[str, object]) -> None:
+    found = read(folder)
+    rest = [line for line in SAMPLE.read_text().splitlines() if '"header"' not in line]
+    (folder / FILE).write_text("\n".join([json.dumps(header), *rest]) + "\n")
+    with pytest.raises(InputError, match=r"another format.*--output.*--fresh"):
+        check_header(read(folder), found.header, folder)
+
+
+def test_a_note_without_words_takes_the_last_one_back(folder: Path) -> None:
+    assert SUFFIX in read(folder).notes
+    write(folder, {"kind": "note", "way": SUFFIX, "text": ""})
+    assert SUFFIX not in read(folder).notes
+
+
+def test_a_full_disk_is_told_with_the_folder(tmp_path: Path) -> None:
+    (tmp_path / FILE).symlink_to("/dev/full")
+    with pytest.raises(InputError, match=f"{tmp_path} cannot be used: No space left"):
+        write(tmp_path, {"kind": "note", "way": STOCK, "text": "a"})
+
+
+def test_a_folder_is_one_runs_alone(tmp_path: Path) -> None:
+    with alone(tmp_path), pytest.raises(InputError, match="in use by another run"), alone(tmp_path):
+        pass
+    with alone(tmp_path):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file/x cannot be used"), alone(tmp_path / "file/x"):
+        pass

@@ -1,6 +1,7 @@
 """What is measured first, what is left, and how long one engine may take."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,8 @@ def test_a_step_never_gains_more_than_its_drafts_and_one() -> None:
         {"shape": "9b"},
         {"ways": ("magic",)},
         {"ways": ()},
+        {"ways": (DRAFTS, NGRAM)},
+        {"exact_model": Path("/nowhere")},
         {"batches": ()},
         {"batches": (0,)},
         {"minutes": 0},
@@ -86,8 +89,9 @@ def test_a_step_never_gains_more_than_its_drafts_and_one() -> None:
     ids=str,
 )
 def test_options_that_mean_nothing_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as refused:
         BenchOptions(**wrong).check()  # pyright: ignore[reportArgumentType]
+    assert refused.value.exit_code == 2
 
 
 def test_lists_are_written_with_commas() -> None:

@@ -1,6 +1,5 @@
 """The table at the end, of figures that lie beside this file; made up, in the size of an H100's."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -9,8 +8,8 @@ import pytest
 
 from openseer_worker.gpu_bench.exactness import deviations, two_samples
 from openseer_worker.gpu_bench.figures import BenchFigures, read
-from openseer_worker.gpu_bench.plan import AGAIN, DRAFTS, NGRAM, STOCK, SUFFIX, WAYS, Part
-from openseer_worker.gpu_bench.table import busy, draft_ratios, left_out, rows, text
+from openseer_worker.gpu_bench.plan import AGAIN, DRAFTS, EXACTNESS, NGRAM, STOCK, SUFFIX, WAYS, Part
+from openseer_worker.gpu_bench.table import busy, left_out, rows, text
 
 BATCHES = (8, 128)
 
@@ -58,20 +57,6 @@ def test_a_cut_run_says_what_there_was_no_time_for(found: BenchFigures) -> None:
     assert SUFFIX in found.notes
 
 
-def test_rows_for_the_table_of_devices_have_its_fields(found: BenchFigures) -> None:
-    ratios = draft_ratios(found, rows(found, BATCHES))
-    assert [set(ratio) for ratio in ratios] == [
-        {"device", "runner", "model", "batch", "ratio", "date", "command"}
-    ] * len(BATCHES)
-    assert json.loads(json.dumps(ratios)) == ratios
-    low = rows(found, BATCHES)[0].ways[DRAFTS].low
-    assert ratios[0]["ratio"] == round(low, 2)
-    assert ratios[0] | {"ratio": 0} == {
-        "device": "NVIDIA H100 80GB HBM3", "runner": "V1", "model": "8b", "batch": 8, "ratio": 0, "date": "2026-11-27",
-        "command": "openseer bench-gpu --minutes 8",
-    }  # fmt: skip
-
-
 def test_the_text_says_device_ways_and_exactness(found: BenchFigures) -> None:
     shown = text(found, rows(found, BATCHES))
     for part in (
@@ -91,7 +76,26 @@ def test_a_busy_machine_is_told_by_its_two_equal_engines(found: BenchFigures) ->
     made = rows(found, BATCHES)
     assert busy(made) == [8]
     assert "the machine is busy" in text(found, made)
-    assert [ratio["batch"] for ratio in draft_ratios(found, made)] == [128]
+
+
+def test_a_cut_run_names_its_second_engine_without_drafts_and_exactness(found: BenchFigures) -> None:
+    del found.steps[Part(AGAIN, 8, 0)]
+    found.exactness = None
+    assert left_out(found, (STOCK, DRAFTS), BATCHES) == [AGAIN, EXACTNESS]
+
+
+def test_the_text_says_what_tokens_per_second_are_made_of(found: BenchFigures) -> None:
+    shown = text(found, rows(found, BATCHES))
+    assert "by step times and assumed rates of acceptance" in shown
+    assert shown.splitlines()[0].endswith("compiled as vLLM chooses")
+
+
+def test_greedy_texts_that_differ_on_a_cpu_are_told(found: BenchFigures) -> None:
+    assert found.exactness is not None
+    found.exactness["greedy_same"] = 7
+    assert "DIFFER" not in text(found, rows(found, BATCHES))
+    found.header["device"] = "cpu"
+    assert "greedy texts DIFFER" in text(found, rows(found, BATCHES))
 
 
 def test_another_distribution_is_told_as_one(found: BenchFigures) -> None:

@@ -14,12 +14,17 @@ from types import TracebackType
 from typing import IO, Any
 
 from openseer_core.errors import EngineError
+from openseer_worker.gpu_bench.folder import writing
 from openseer_worker.gpu_bench.ways import Order
 
 _POLL_SECONDS = 0.25
-_WARM_SECONDS = 240.0
+WARM_SECONDS = 240.0
 """Longest that importing vLLM may take; a cold disk is slow."""
 LOG = "forks.log"
+
+
+class _EndedError(Exception):
+    """The process that starts engines is there no more."""
 
 
 class Children:
@@ -37,22 +42,23 @@ class Children:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._child:
-            _end_group(self._child)
-        if self._forks is not None:
-            _end_group(self._forks.pid)
-            self._forks.wait()
-            for pipe in (self._forks.stdin, self._forks.stdout):
-                if pipe is not None:
-                    with suppress(OSError):
-                        pipe.close()
+        self._end()
 
-    def warm_up(self) -> float:
-        """Starts what imports vLLM, if it has not been; the seconds that took. Raises EngineError."""
-        if self._forks is not None:
+    @property
+    def warm(self) -> bool:
+        """Whether what imports vLLM runs."""
+        return self._forks is not None and self._forks.poll() is None
+
+    def warm_up(self, seconds: float = WARM_SECONDS) -> float:
+        """Starts what imports vLLM, if it does not run; the seconds that took. Raises EngineError, InputError."""
+        if self.warm:
             return 0.0
-        log = (self._folder / LOG).open("ab")
+        self._end()
+        with writing(self._folder):
+            log = (self._folder / LOG).open("ab")
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
+        # As nvidia-smi counts cards, for the device's name to be that of the card that is measured.
+        environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._forks = subprocess.Popen(
             [sys.executable, "-m", "openseer_worker.gpu_bench.forks", str(self._model)],
             stdin=subprocess.PIPE,
@@ -62,10 +68,14 @@ class Children:
             start_new_session=True,  # Ctrl-C reaches the bench alone, which then ends all
         )
         log.close()
-        answer = self._answer(time.monotonic() + _WARM_SECONDS, lambda: None)
-        if answer is None:
-            raise EngineError(f"vLLM cannot be imported: {self._last_words()}")
-        return float(answer["warm"])
+        seconds = min(seconds, WARM_SECONDS)
+        try:
+            return float(self._answer(time.monotonic() + seconds, lambda: None)["warm"])
+        except TimeoutError as error:
+            self._end()
+            raise EngineError(f"vLLM was not imported within {seconds:.0f} s") from error
+        except _EndedError as error:
+            raise EngineError(f"vLLM cannot be imported: {self._last_words()}") from error
 
     def run(self, order: Order, seconds: float, watch: Callable[[], None]) -> str:
         """Carries an order out, calling `watch` now and then; why it came to no good end, or ""."""
@@ -75,32 +85,61 @@ class Children:
         try:
             _pipe(forks.stdin).write(order.to_json().encode() + b"\n")
             _pipe(forks.stdin).flush()
-            started = self._answer(deadline, watch)
-            if started is None:
-                raise EngineError(f"the process that starts engines has ended: {self._last_words()}")
-            self._child = int(started["started"])
+            self._child = int(self._answer(deadline, watch)["started"])
             ended = self._answer(deadline, watch)
-            if ended is None:
-                _end_group(self._child)
-                ended = self._answer(time.monotonic() + 30.0, watch)
-                return f"ended by the bench after {seconds:.0f} s" if ended else "it cannot be ended"
+            self.cpu_seconds = float(ended["cpu_seconds"])
+            return _meaning(int(ended["ended"]))
+        except TimeoutError:
+            return self._ended_by_force(seconds, watch)
+        except (_EndedError, BrokenPipeError):
+            self._end()
+            return f"the process that starts engines has ended: {self._last_words()}"
         finally:
-            self._child = 0
+            # Also of a child that came to a good end: what it has started may still be there.
+            self._end_child()
             watch()
-        self.cpu_seconds = float(ended["cpu_seconds"])
-        return _meaning(int(ended["ended"]))
 
-    def _answer(self, deadline: float, watch: Callable[[], None]) -> dict[str, Any] | None:
-        """The next line, or None after the deadline or at the end of output."""
+    def _ended_by_force(self, seconds: float, watch: Callable[[], None]) -> str:
+        """What is said of a child that took too long. One that does not end goes, with all, at the next warm-up."""
+        if not self._child:
+            self._end()
+            return f"no process was started within {seconds:.0f} s"
+        self._end_child()
+        try:
+            self._answer(time.monotonic() + 30.0, watch)
+        except (TimeoutError, _EndedError):
+            self._end()
+            return "it cannot be ended"
+        return f"ended by the bench after {seconds:.0f} s"
+
+    def _end_child(self) -> None:
+        if self._child:
+            _end_group(self._child)
+        self._child = 0
+
+    def _end(self) -> None:
+        """Ends all that runs."""
+        self._end_child()
+        forks, self._forks, self._rest = self._forks, None, b""
+        if forks is None:
+            return
+        _end_group(forks.pid)
+        forks.wait()
+        for pipe in (forks.stdin, forks.stdout):
+            with suppress(OSError):
+                _pipe(pipe).close()
+
+    def _answer(self, deadline: float, watch: Callable[[], None]) -> dict[str, Any]:
+        """The next line. Raises TimeoutError after the deadline, and _EndedError at the end of output."""
         assert self._forks is not None
         pipe = _pipe(self._forks.stdout)
         while b"\n" not in self._rest:
             if time.monotonic() > deadline:
-                return None
+                raise TimeoutError
             if select.select([pipe], [], [], _POLL_SECONDS)[0]:
                 read = os.read(pipe.fileno(), 65536)
                 if not read:
-                    return None
+                    raise _EndedError
                 self._rest += read
             watch()
         line, _, self._rest = self._rest.partition(b"\n")
@@ -108,6 +147,8 @@ class Children:
 
     def _last_words(self) -> str:
         path = self._folder / LOG
+        if not path.exists():
+            return "it left no log"
         lines = [line.strip() for line in path.read_text("utf-8", errors="replace").splitlines() if line.strip()]
         return lines[-1] if lines else f"see {path}"
 

@@ -1,18 +1,27 @@
 """The file of figures: a line of JSON for each, as it comes. A run that was cut goes on from it."""
 
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter
+
 from openseer_core.errors import InputError
+from openseer_worker.gpu_bench.folder import writing
 from openseer_worker.gpu_bench.plan import Part
+from openseer_worker.gpu_bench.ways import TIERS
 
 FILE = "figures.jsonl"
-_MAY_DIFFER = frozenset({"kind", "date", "command"})
+FORMAT = 2
+"""In the header; files of other formats are not read on."""
+_MAY_DIFFER = frozenset({"date", "command"})
 """Of the header: these say nothing about what is measured."""
+_FREE: Mapping[str, tuple[str, ...]] = {"exact_model": ("",)}
+"""Values that any other may take the place of."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +63,14 @@ class BenchFigures:
     exactness: dict[str, Any] | None = None
     tier: str | None = None
     notes: dict[str, str] = field(default_factory=dict[str, str])
-    """By way: why it has no figures, or not all."""
+    """By way: why it has no figures, or not all. A note without words takes the last one back."""
 
 
 def write(folder: Path, line: Mapping[str, Any]) -> None:
-    """Appends one line, which is on the disk when this returns; a line that was cut by a crash is closed first."""
+    """Appends one line, which is on the disk when this returns; a line that was cut by a crash is closed first. Raises
+    InputError where the disk is full or not to be written."""
     path = folder / FILE
-    with path.open("ab+") as file:
+    with writing(folder), path.open("ab+") as file:
         cut = b""
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -76,50 +86,111 @@ def write_figure(folder: Path, figure: Figure) -> None:
 
 
 def read(folder: Path) -> BenchFigures:
-    """What the file says; empty where there is none. A line that was cut is passed over."""
+    """What the file says; empty where there is none. A line that was cut or means nothing is passed over."""
     found = BenchFigures()
     path = folder / FILE
-    for line in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else ():
+    with writing(folder):
+        lines = path.read_text("utf-8", errors="replace").split("\n") if path.exists() else []
+    for line in lines:
         try:
-            _take(found, json.loads(line))
-        except ValueError:
+            _take(found, _OBJECT.validate_python(json.loads(line), strict=True))
+        except (ValueError, RecursionError):
             continue
     return found
 
 
 def _take(found: BenchFigures, line: dict[str, Any]) -> None:
+    """Raises ValueError."""
     kind = line.pop("kind", "")
     match kind:
         case "header":
             found.header = line
         case "steps":
-            figure = Figure(**line)
+            figure = _figure(line)
             found.steps[figure.part] = figure
         case "texts":
-            found.texts = line
+            found.texts = line | _Texts.model_validate(line, strict=True).model_dump()
         case "exactness":
-            found.exactness = line
+            found.exactness = line | _Exactness.model_validate(line, strict=True).model_dump()
         case "tier":
-            found.tier = line["tier"]
+            found.tier = _tier(line.get("tier"))
         case "note":
-            found.notes[line["way"]] = line["text"]
+            _note(found, _Note.model_validate(line, strict=True))
         case _:
             raise ValueError(f"unknown kind of line {kind!r}")
 
 
+class _Texts(BaseModel):
+    greedy: list[list[int]]
+    samples: dict[str, int]
+
+
+class _Exactness(BaseModel):
+    greedy_same: int
+    greedy_of: int
+    greedy_tokens: int
+    greedy_tokens_per_step: float
+    chi_square: float
+    degrees: int
+    deviations: float
+    samples: int
+
+
+class _Note(BaseModel):
+    way: str
+    text: str
+
+
+_OBJECT = TypeAdapter(dict[str, Any])
+_FIGURE = TypeAdapter(Figure)
+_NAMES = {each.name for each in fields(Figure)}
+
+
+def _note(found: BenchFigures, note: _Note) -> None:
+    found.notes.pop(note.way, None)
+    if note.text:
+        found.notes[note.way] = note.text
+
+
+def _tier(tier: object) -> str:
+    """Raises ValueError."""
+    if tier not in [*TIERS]:
+        raise ValueError("a way to compile that is not known")
+    return str(tier)
+
+
+def _figure(line: dict[str, Any]) -> Figure:
+    """Raises ValueError."""
+    if set(line) != _NAMES:
+        raise ValueError("fields of another format")
+    figure = _FIGURE.validate_python(line)
+    if not figure.step_ms or not all(0 < time < math.inf for time in figure.step_ms) or figure.batch < 1:
+        raise ValueError("no steps")
+    return figure
+
+
 def remove(folder: Path) -> None:
     """Throws the figures away."""
-    (folder / FILE).unlink(missing_ok=True)
+    with writing(folder):
+        (folder / FILE).unlink(missing_ok=True)
 
 
 def check_header(found: BenchFigures, header: Mapping[str, Any], folder: Path) -> None:
-    """Raises InputError where the folder has figures of something else: of two machines no table can be made."""
-    if not found.header:
+    """Raises InputError where the folder has figures of something else: of two machines no table can be made.
+
+    A small real model may come to figures that were measured without one.
+    """
+    old = found.header
+    if not old and not (found.steps or found.texts or found.exactness or found.tier):
         return
+    if old.get("format") != FORMAT:
+        raise InputError(
+            f"{folder} has figures in another format, of another version: give another --output, or --fresh"
+        )
     other = [
-        f"{name.replace('_', ' ')} {found.header.get(name)!r}, now {header[name]!r}"
+        f"{name.replace('_', ' ')} {old.get(name)!r}, now {header[name]!r}"
         for name in header
-        if name not in _MAY_DIFFER and found.header.get(name) != header[name]
+        if name not in old or (name not in _MAY_DIFFER and old[name] not in (header[name], *_FREE.get(name, ())))
     ]
     if other:
         raise InputError(

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from importlib import import_module
 from pathlib import Path
 
@@ -78,6 +79,8 @@ def _child(order: Order) -> None:
         from openseer_worker.gpu_bench.measure import run
 
         code = run(order)
+    except BaseException:  # noqa: BLE001 - the log is all that is left of it
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

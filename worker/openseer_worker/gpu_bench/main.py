@@ -1,11 +1,10 @@
 """`openseer bench-gpu`: smoke test, then one process after another as the plan says, then the table."""
 
+import hashlib
 import json
 import os
 import shlex
-import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,18 +19,22 @@ from typing import Any
 from openseer_core.errors import EngineError
 from openseer_worker.gpu_bench import table
 from openseer_worker.gpu_bench.children import Children
-from openseer_worker.gpu_bench.figures import BenchFigures, check_header, read, remove, write
+from openseer_worker.gpu_bench.device import device_name, processor_name
+from openseer_worker.gpu_bench.figures import FORMAT, BenchFigures, check_header, read, remove, write
+from openseer_worker.gpu_bench.folder import alone, writing
 from openseer_worker.gpu_bench.forks import log_name
 from openseer_worker.gpu_bench.options import CPU_MINUTES, GPU_MINUTES, BenchOptions
-from openseer_worker.gpu_bench.plan import EXACT_BATCH, EXACTNESS, SMOKE, SUFFIX, WayJob, jobs, limit_seconds
+from openseer_worker.gpu_bench.plan import DRAFTS, EXACT_BATCH, EXACTNESS, SMOKE, SUFFIX, WayJob, jobs, limit_seconds
 from openseer_worker.gpu_bench.rates import SOURCE
+from openseer_worker.gpu_bench.ratios import SKIPPED, DraftRatios, draft_ratios, rows_text
 from openseer_worker.gpu_bench.shapes import CPU, GPU, write_shape
-from openseer_worker.gpu_bench.ways import TIERS, Order
-from openseer_worker.vllm.environment import engine_version, is_cpu_build
+from openseer_worker.gpu_bench.ways import DEFAULT_TIER, TIERS, Order
+from openseer_worker.vllm.environment import check_version, engine_version, is_cpu_build
 
 INTERRUPTED = 130
 _LEAST_SECONDS = {True: 8.0, False: 40.0}
 """On a CPU, on a GPU: in less time no engine comes to a figure."""
+_WITH_DRAFTER = (DRAFTS, EXACTNESS)
 _SPARE_SECONDS = 5.0
 """A process is told to stop so long before it is ended."""
 _EXACT_MODEL = Path(__file__).resolve().parents[3] / "examples/tiny-model/model"
@@ -41,16 +44,19 @@ Say = Callable[[str], None]
 def run(options: BenchOptions, say: Say, progress: Say) -> int:
     """The exit code. `say`: for the result; `progress`: a line per measurement. Raises InputError and EngineError."""
     options.check()
-    bench = Bench(options, progress)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        bench.measure()
-    except KeyboardInterrupt:
-        progress(f"stopped; the same command goes on from here ({options.output})")
-        return INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    say(bench.result())
+    check_version()
+    with alone(options.output):
+        bench = Bench(options, progress)
+        previous = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+        try:
+            bench.measure()
+        except KeyboardInterrupt:
+            progress(f"stopped; the same command goes on from here ({options.output})")
+            return INTERRUPTED
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        say(bench.result())
     return 0
 
 
@@ -62,18 +68,21 @@ class Bench:
         self._on_cpu = is_cpu_build()
         self._began = time.monotonic()
         self._seconds = 60 * (options.minutes or (CPU_MINUTES if self._on_cpu else GPU_MINUTES))
+        self._stopped = ""
+        """Why it came to an end before its plan did."""
         folder = options.output
-        folder.mkdir(parents=True, exist_ok=True)
         if options.fresh:
             remove(folder)
         name = options.shape or ("tiny" if self._on_cpu else "8b")
         self._dummy = options.model is None
-        self._model = (options.model or write_shape(name, folder)).resolve()
+        with writing(folder):
+            self._model = (options.model or write_shape(name, folder)).resolve()
         exact = options.exact_model or _EXACT_MODEL
-        self._exact = exact if (exact / "config.json").is_file() else None
-        header = _header(options, options.model.name if options.model else name, self._on_cpu)
-        check_header(read(folder), header, folder)
-        if not read(folder).header:
+        self._exact = exact.resolve() if (exact / "config.json").is_file() else None
+        header = _header(options, options.model.name if options.model else name, self._exact, self._on_cpu)
+        before = read(folder)
+        check_header(before, header, folder)
+        if not before.header or before.header["exact_model"] != header["exact_model"]:
             write(folder, {"kind": "header", **header})
         self._seen = len(read(folder).steps)
 
@@ -85,51 +94,38 @@ class Bench:
             self._progress("all of it is measured already")
             return
         with Children(self._options.output, self._model) as children:
-            self._progress("vLLM is imported: 10 seconds, on a cold or busy machine a minute")
-            self._progress(f"it took {children.warm_up():.0f} s; {self._left():.0f} s left")
-            if todo[0].way == SMOKE:
-                self._settle_tier(children, todo[0])
+            if todo[0].way == SMOKE and not self._settle_tier(children, todo[0]):
+                return
             for job in self._todo():
-                if self._left() < _LEAST_SECONDS[self._on_cpu]:
-                    self._progress("time is up; the same command goes on from here")
-                    break
-                self._carry_out(children, job, self._found().tier or next(iter(TIERS)))
+                if not self._ready(children):
+                    return
+                self._carry_out(children, job, self._found().tier or DEFAULT_TIER)
 
     def result(self) -> str:
         """The table, or all of it for a program. Raises EngineError where not even `stock` was measured."""
         found = self._found()
         made = table.rows(found, self._options.batches)
         if not made:
-            reason = "; ".join(f"{way}: {note}" for way, note in found.notes.items()) or "there was no time for it"
+            reasons = [self._stopped] * bool(self._stopped) + [f"{way}: {note}" for way, note in found.notes.items()]
+            reason = "; ".join(reasons) or "there was no time for it"
             raise EngineError(f"no step of an engine without drafts was measured: {reason}")
-        ratios = table.draft_ratios(found, made)
+        ratios = draft_ratios(found, made)
         left = table.left_out(found, self._options.ways, self._options.batches)
         if self._options.as_json:
             return json.dumps(_as_json(found, made, ratios, left))
-        rest = [f"no time for all of: {', '.join(left)}; the same command goes on"] if left else []
-        lines = [table.text(found, made), *rest, f"rates of acceptance: {SOURCE}", *self._rows(made, ratios)]
-        return "\n".join(lines)
-
-    def _rows(self, made: list[table.BatchRow], ratios: list[dict[str, Any]]) -> list[str]:
-        """Rows for the table of devices, or why there are none."""
-        again = [f"batches {', '.join(map(str, busy))} were measured on a busy machine; --fresh measures anew"] * bool(
-            busy := table.busy(made)
-        )
-        if ratios:
-            return [*again, "rows for draft_ratios.json:", ",\n".join(f"  {json.dumps(ratio)}" for ratio in ratios)]
-        return [
-            *again,
-            "no rows for draft_ratios.json"
-            + (", whose rows of CPUs come from benchmarks/speculation.py" * self._on_cpu),
-        ]
+        why = self._stopped or "no time for all of it"
+        rest = [f"left: {', '.join(left)} ({why}); the same command goes on"] if left else []
+        busy = ", ".join(map(str, table.busy(made)))
+        again = [f"batches {busy} were measured on a busy machine; --fresh measures anew"] * bool(busy)
+        return "\n".join([table.text(found, made), *rest, f"rates of acceptance: {SOURCE}", *again, *rows_text(ratios)])
 
     def _note_what_cannot_be(self) -> None:
         notes = read(self._options.output).notes
         if SUFFIX in self._options.ways and find_spec("arctic_inference") is None and SUFFIX not in notes:
-            text = "skipped: arctic-inference is not installed (docs/benchmarks.md says how)"
+            text = f"{SKIPPED}arctic-inference is not installed (docs/benchmarks.md says how)"
             write(self._options.output, {"kind": "note", "way": SUFFIX, "text": text})
         if self._exact is None and EXACTNESS not in notes:
-            text = "skipped: there is no small real model here; give one as --exact-model"
+            text = f"{SKIPPED}there is no small real model here; give one as --exact-model"
             write(self._options.output, {"kind": "note", "way": EXACTNESS, "text": text})
 
     def _found(self) -> BenchFigures:
@@ -147,14 +143,48 @@ class Bench:
         left = jobs(self._options.ways, self._options.batches, found.steps, settled)
         return left if any(job.way != SMOKE for job in left) else []
 
-    def _settle_tier(self, children: Children, job: WayJob) -> None:
-        for tier in [*TIERS][:1] if self._on_cpu else TIERS:
-            self._carry_out(children, job, tier)
-            if self._found().tier is not None:
-                return
-        raise EngineError(f"vLLM does not run here: {self._found().notes.get(SMOKE, 'no reason is known')}")
+    def _ready(self, children: Children) -> bool:
+        """Whether a process can be started; otherwise says why none can."""
+        if self._left() < _LEAST_SECONDS[self._on_cpu]:
+            self._stop(f"time is up after {self._seconds:.0f} s")
+            return False
+        if not children.warm:
+            self._progress("vLLM is imported: 10 seconds, on a cold or busy machine a minute")
+            try:
+                self._progress(f"it took {children.warm_up(self._left()):.0f} s; {self._left():.0f} s left")
+            except EngineError as error:
+                self._stop(f"time is up: {error}" if not self._left() else str(error))
+                return False
+        return True
 
-    def _carry_out(self, children: Children, job: WayJob, tier: str) -> None:
+    def _stop(self, reason: str) -> None:
+        self._stopped = reason
+        self._progress(f"{reason}; the same command goes on from here")
+
+    def _settle_tier(self, children: Children, job: WayJob) -> bool:
+        """Whether an engine runs here: of the small real model, or, where that is broken, of the other."""
+        if self._try_tiers(children, job):
+            return True
+        if self._exact is not None and not self._stopped:
+            text = f"{self._exact} does not run: {self._found().notes[SMOKE]}"
+            write(self._options.output, {"kind": "note", "way": EXACTNESS, "text": text})
+            self._exact = None
+            if self._try_tiers(children, job):
+                return True
+        if not self._stopped:
+            self._stop(f"vLLM does not run here: {self._found().notes[SMOKE]}")
+        return False
+
+    def _try_tiers(self, children: Children, job: WayJob) -> bool:
+        for tier in [DEFAULT_TIER] if self._on_cpu else TIERS:
+            if not self._ready(children):
+                return False
+            if self._carry_out(children, job, tier):
+                return True
+        return False
+
+    def _carry_out(self, children: Children, job: WayJob, tier: str) -> bool:
+        """Whether it came to a good end; otherwise a note says why not."""
         options = self._options
         limit = limit_seconds(self._left(), self._seconds)
         on_exact = job.way in (SMOKE, EXACTNESS) and self._exact is not None
@@ -171,17 +201,21 @@ class Bench:
             seconds=max(1.0, limit - _SPARE_SECONDS),
             on_cpu=self._on_cpu,
         )
-        self._progress(f"{job.way}: an engine is built; {self._left():.0f} s left")
-        notes = self._found().notes
+        compiled = ", and the drafter compiled: half a minute without a word" if job.way in _WITH_DRAFTER else ""
+        self._progress(f"{job.way}: an engine is built{compiled}; {self._left():.0f} s left")
+        if job.way in self._found().notes:
+            # Of an earlier run; what is measured now has its own.
+            write(options.output, {"kind": "note", "way": job.way, "text": ""})
         began = time.monotonic()
         outcome = children.run(order, limit, self._watch)
-        if outcome and self._found().notes.get(job.way) == notes.get(job.way):
+        if outcome and job.way not in self._found().notes:
             write(options.output, {"kind": "note", "way": job.way, "text": outcome})
         if outcome:
             self._progress(f"{job.way}: {self._found().notes[job.way]} (see {options.output / log_name(job.way)})")
         else:
             took = f"{time.monotonic() - began:.0f} s ({children.cpu_seconds:.0f} s of computing)"
             self._progress(f"{job.way}: done in {took}; {self._left():.0f} s left")
+        return not outcome
 
     def _watch(self) -> None:
         """Shows the figures that have come since the last time."""
@@ -199,24 +233,15 @@ class Bench:
         return max(0.0, self._seconds - (time.monotonic() - self._began))
 
 
-def device_name(*, on_cpu: bool) -> str:
-    """Of the first GPU as its driver names it, or `cpu`. Nothing here may touch a GPU: engines are forked later."""
-    program = shutil.which("nvidia-smi")
-    if on_cpu:
-        return "cpu"
-    if program is None:
-        return "unknown GPU"
-    query = [program, "--query-gpu=name", "--format=csv,noheader"]
-    listed = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
-    return listed[0].strip() if listed else "unknown GPU"
-
-
-def _header(options: BenchOptions, model: str, on_cpu: bool) -> dict[str, Any]:
+def _header(options: BenchOptions, model: str, exact: Path | None, on_cpu: bool) -> dict[str, Any]:
     return {
+        "format": FORMAT,
         "device": device_name(on_cpu=on_cpu),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "model": model,
         "model_path": str(options.model.resolve()) if options.model else "",
+        "exact_model": _identity(exact) if exact else "",
         "largest_batch": max(options.batches),
         "vllm": engine_version(),
         "torch": metadata.version("torch") if find_spec("torch") else "",
@@ -226,7 +251,16 @@ def _header(options: BenchOptions, model: str, on_cpu: bool) -> dict[str, Any]:
     }
 
 
-def _as_json(found: BenchFigures, made: list[table.BatchRow], ratios: list[dict[str, Any]], left: list[str]) -> Any:
+def _identity(model: Path) -> str:
+    """Of a folder of a model: where it is, and a digest of its configuration and of its files' sizes and times."""
+    digest = hashlib.sha256((model / "config.json").read_bytes())
+    for path in sorted(model.iterdir()):
+        state = path.stat()
+        digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}".encode())
+    return f"{model} ({digest.hexdigest()[:12]})"
+
+
+def _as_json(found: BenchFigures, made: list[table.BatchRow], ratios: DraftRatios, left: list[str]) -> Any:
     return {
         **found.header,
         "tier": found.tier,
@@ -236,7 +270,8 @@ def _as_json(found: BenchFigures, made: list[table.BatchRow], ratios: list[dict[
         "notes": found.notes,
         "busy": table.busy(made),
         "left": left,
-        "draft_ratios": ratios,
+        "draft_ratios": ratios.rows,
+        "no_draft_ratios": ratios.missing,
     }
 
 

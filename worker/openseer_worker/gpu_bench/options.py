@@ -30,12 +30,7 @@ class BenchOptions:
 
     def check(self) -> None:
         """Raises InputError."""
-        if self.model is not None and self.shape:
-            raise InputError("--model and --shape: give one of them")
-        if self.shape and self.shape not in SHAPES:
-            raise InputError(f"--shape: found {self.shape!r}, allowed: {', '.join(SHAPES)}")
-        if self.model is not None and not (self.model / "config.json").is_file():
-            raise InputError(f"--model: {self.model} is no folder with a config.json")
+        self._check_models()
         if unknown := sorted(set(self.ways) - set(WAYS)):
             raise InputError(f"--ways: found {', '.join(unknown)}, allowed: {', '.join(WAYS)}")
         if STOCK not in self.ways:
@@ -44,6 +39,16 @@ class BenchOptions:
             raise InputError("--batches: at least one, from 1 to 4096")
         if self.minutes is not None and not 0 < self.minutes <= 24 * 60:
             raise InputError("--minutes: more than 0, a day at most")
+
+    def _check_models(self) -> None:
+        if self.model is not None and self.shape:
+            raise InputError("--model and --shape: give one of them")
+        if self.shape and self.shape not in SHAPES:
+            raise InputError(f"--shape: found {self.shape!r}, allowed: {', '.join(SHAPES)}")
+        if self.model is not None and not (self.model / "config.json").is_file():
+            raise InputError(f"--model: {self.model} is no folder with a config.json")
+        if self.exact_model is not None and not (self.exact_model / "config.json").is_file():
+            raise InputError(f"--exact-model: {self.exact_model} is no folder with a config.json")
 
 
 def listed(text: str) -> tuple[str, ...]:

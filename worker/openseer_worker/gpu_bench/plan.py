@@ -6,7 +6,7 @@ from dataclasses import dataclass
 STOCK, AGAIN, DRAFTS, NGRAM, SUFFIX = "stock", "stock again", "drafts", "ngram", "suffix"
 WAYS = (STOCK, DRAFTS, NGRAM, SUFFIX)
 """What may be asked for; `stock again` comes with `stock`."""
-SMOKE, EXACTNESS = "smoke", "exactness"
+SMOKE, EXACTNESS = "smoke test", "exactness"
 LENGTHS: dict[str, tuple[int, ...]] = {
     STOCK: (0,),
     AGAIN: (0,),
@@ -44,7 +44,7 @@ class WayJob:
 def jobs(
     ways: Collection[str], batches: Iterable[int], done: Collection[Part], settled: Collection[str]
 ) -> list[WayJob]:
-    """The jobs that are left, in their order. `settled`: of `smoke` and `exactness`, and of ways that cannot run."""
+    """The jobs that are left, in their order. `settled`: of smoke test and exactness, and of ways that cannot run."""
     wanted = set(ways) | ({AGAIN} if STOCK in ways else set()) | {SMOKE} | ({EXACTNESS} if DRAFTS in ways else set())
     left: list[WayJob] = []
     for way in _ORDER:

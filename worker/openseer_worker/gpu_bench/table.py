@@ -4,11 +4,10 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 from openseer_core.worker.speculation_enabled import CPU
 from openseer_worker.gpu_bench.figures import BenchFigures, Figure
-from openseer_worker.gpu_bench.plan import AGAIN, DRAFTS, NGRAM, STOCK, SUFFIX, Part, parts_of
+from openseer_worker.gpu_bench.plan import AGAIN, DRAFTS, EXACTNESS, NGRAM, STOCK, SUFFIX, Part, parts_of
 
 FAR = 4.5
 """Standard deviations that chance does not reach once in a hundred thousand times."""
@@ -75,33 +74,6 @@ def rows(found: BenchFigures, batches: Iterable[int]) -> list[BatchRow]:
     return made
 
 
-def draft_ratios(found: BenchFigures, made: Sequence[BatchRow]) -> list[dict[str, Any]]:
-    """One object for each batch, as the table of devices on which drafts pay holds them; of busy ones none.
-
-    The ratio is the lower end of its interval, so that noise turns no drafts on. A CPU has none: there drafts come from
-    real texts in benchmarks/speculation.py, whose rows its table has.
-    """
-    result: list[dict[str, Any]] = []
-    if found.header["device"] == CPU:
-        return result
-    for row in made:
-        if (ratio := row.ways.get(DRAFTS)) is None or busy([row]):
-            continue
-        figure = found.steps[Part(DRAFTS, row.batch, ratio.drafts)]
-        result.append(
-            {
-                "device": found.header["device"],
-                "runner": figure.runner,
-                "model": found.header["model"],
-                "batch": row.batch,
-                "ratio": round(ratio.low, 2),
-                "date": figure.date,
-                "command": found.header["command"],
-            }
-        )
-    return result
-
-
 def text(found: BenchFigures, made: Sequence[BatchRow]) -> str:
     """For people: the table, what was skipped or failed, exactness, and the lines of the table of devices."""
     head = ("batch", "context", "stock ms", "stock tok/s", "A/A ×", "drafts ×", "at", "asleep ×", "ngram ×", "at")
@@ -149,6 +121,8 @@ def exactness_text(found: BenchFigures) -> str:
     if seen is None:
         return "exactness: not measured"
     judged = "as chance has it" if seen["deviations"] < FAR else "NOT the same distribution"
+    if found.header["device"] == CPU and seen["greedy_same"] < seen["greedy_of"]:
+        judged += "; greedy texts DIFFER, which none may on a CPU"
     return (
         f"exactness (tiny model): {seen['greedy_same']} of {seen['greedy_of']} greedy texts of "
         f"{seen['greedy_tokens']} tokens are the same with drafts, at {seen['greedy_tokens_per_step']} tokens a step; "
@@ -159,11 +133,17 @@ def exactness_text(found: BenchFigures) -> str:
 
 def left_out(found: BenchFigures, ways: Iterable[str], batches: Iterable[int]) -> list[str]:
     """Ways of which figures lack that no note explains: there was no time for them."""
-    return [
-        way
-        for way in ways
-        if way not in found.notes and any(part not in found.steps for part in parts_of(way, batches))
-    ]
+    left: list[str] = []
+    for way in ways:
+        engines = (way, AGAIN) if way == STOCK else (way,)
+        left += [
+            each
+            for each in engines
+            if each not in found.notes and any(part not in found.steps for part in parts_of(each, batches))
+        ]
+        if way == DRAFTS and found.exactness is None and EXACTNESS not in found.notes:
+            left.append(EXACTNESS)
+    return left
 
 
 def _figures(found: BenchFigures, way: str, batch: int) -> list[Figure]:
@@ -197,7 +177,10 @@ def _runner(figure: Figure) -> str:
 
 
 def _explanations(found: BenchFigures, made: Sequence[BatchRow]) -> list[str]:
-    lines = ["×: tokens per second over stock's (median, 95 % interval over steps); at: drafts per request"]
+    lines = [
+        "×: tokens per second over stock's (median, 95 % interval over steps); at: drafts per request",
+        "tok/s with drafts, here and above, are by step times and assumed rates of acceptance, not by counted tokens",
+    ]
     if batches := busy(made):
         lines.append(
             f"batch {', '.join(map(str, batches))}: two equal engines (A/A) differ by more than {QUIET:.0%}: "

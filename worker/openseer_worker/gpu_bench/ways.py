@@ -10,12 +10,14 @@ from openseer_worker.gpu_bench.rates import GROUPED, MOST, PROMPT_LOOKUP
 from openseer_worker.gpu_bench.shapes import Scale
 
 TIERS: dict[str, dict[str, Any]] = {
-    "as vLLM chooses": {},
+    "compiled as vLLM chooses": {},
     "not compiled": {"compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"}},
     "eager": {"enforce_eager": True},
 }
 """How vLLM is told to compile. The first that runs the smoke test is taken for all ways: a machine's torch or compiler
 may not suit, and full graphs need neither."""
+DEFAULT_TIER = next(iter(TIERS))
+"""What vLLM does by itself; `stock` is its default only so."""
 _PROPOSER = "openseer_worker.gpu_bench.fixed.FixedProposer"
 _DRAFT_MEGABYTES = 256
 _LENGTHS_OF_BATCHES = [[1, 1, 8], [2, 2, 3], [3, 3, 1], [4, 4, 0]]

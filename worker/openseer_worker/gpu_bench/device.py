@@ -1,0 +1,46 @@
+"""What the machine is called. Nothing here may touch a GPU: engines are forked later."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+UNKNOWN = "unknown GPU"
+_SECONDS = 30.0
+
+
+def device_name(*, on_cpu: bool) -> str:
+    """Of the first GPU that is visible as its driver names it, or `cpu`."""
+    if on_cpu:
+        return "cpu"
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return UNKNOWN
+    query = [program, "--query-gpu=index,uuid,name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=_SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        return UNKNOWN
+    cards = [tuple(cell.strip() for cell in line.split(",", 2)) for line in done.stdout.splitlines()]
+    return first_visible([card for card in cards if len(card) == 3], os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def first_visible(cards: list[tuple[str, ...]], visible: str | None) -> str:
+    """The name of the card (index, UUID, name) that CUDA_VISIBLE_DEVICES names first."""
+    if visible is None:
+        return cards[0][2] if cards else UNKNOWN
+    first = visible.split(",")[0].strip()
+    for index, uuid, name in cards:
+        if first == index or (first.startswith("GPU-") and uuid.startswith(first)):
+            return name
+    return UNKNOWN
+
+
+def processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
+    """As Linux names it, or ""."""
+    try:
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "")
