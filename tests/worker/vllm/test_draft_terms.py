@@ -115,7 +115,8 @@ def test_records_are_kept_apart_and_a_broken_or_old_one_says_nothing(tmp_path: P
     others = (record(of=large), record(tensor=2), record(logprobs="none"), record(most=1))
     assert [other.read() for other in others] == [""] * 4
     (kept,) = (tmp_path / "deep" / "folder").iterdir()
-    os.utime(kept, (time.time() - VALID_SECONDS - 60,) * 2)
+    old = time.time() - VALID_SECONDS - 60
+    os.utime(kept, (old, old))
     assert record().read() == ""
     for broken in ("", "{", "[]", "[" * 100_000, '{"reason": 3}', '{"reason": ""}'):
         kept.write_text(broken)
