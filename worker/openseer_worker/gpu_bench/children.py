@@ -141,6 +141,8 @@ class Children:
                 if not read:
                     raise _EndedError
                 self._rest += read
+            elif not self.warm:
+                raise _EndedError  # what it has started may hold its output open
             watch()
         line, _, self._rest = self._rest.partition(b"\n")
         return json.loads(line)
