@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from openseer_core.errors import EngineError
-from openseer_worker.gpu_bench.folder import writing
+from openseer_worker.gpu_bench.figures import writing
 from openseer_worker.gpu_bench.ways import Order
 
 _POLL_SECONDS = 0.25

@@ -20,8 +20,7 @@ from openseer_core.errors import EngineError
 from openseer_worker.gpu_bench import table
 from openseer_worker.gpu_bench.children import Children
 from openseer_worker.gpu_bench.device import device_name, processor_name
-from openseer_worker.gpu_bench.figures import FORMAT, BenchFigures, check_header, read, remove, write
-from openseer_worker.gpu_bench.folder import alone, writing
+from openseer_worker.gpu_bench.figures import FORMAT, BenchFigures, alone, check_header, read, remove, write, writing
 from openseer_worker.gpu_bench.forks import log_name
 from openseer_worker.gpu_bench.options import CPU_MINUTES, GPU_MINUTES, BenchOptions
 from openseer_worker.gpu_bench.plan import DRAFTS, EXACT_BATCH, EXACTNESS, SMOKE, SUFFIX, WayJob, jobs, limit_seconds
