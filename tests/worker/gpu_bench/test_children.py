@@ -172,7 +172,7 @@ def test_another_process_is_started_for_one_that_was_killed(tmp_path: Path, play
     found = played("forks die")
     with Children(tmp_path, tmp_path) as children:
         children.warm_up()
-        assert "the process that starts engines has ended" in children.run(order(tmp_path), 30.0, lambda: None)
+        assert "starts engines has ended: failed with exit code 9" in children.run(order(tmp_path), 30.0, lambda: None)
         until(lambda: gone(own_process(found)))
         played("well")
         assert children.warm_up() == 1.0

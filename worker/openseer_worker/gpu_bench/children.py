@@ -93,7 +93,7 @@ class Children:
             return self._ended_by_force(seconds, watch)
         except (_EndedError, BrokenPipeError):
             self._end()
-            return f"the process that starts engines has ended: {self._last_words()}"
+            return f"the process that starts engines has ended: {_meaning(forks.returncode) or 'nobody asked it to'}"
         finally:
             # Also of a child that came to a good end: what it has started may still be there.
             self._end_child()
