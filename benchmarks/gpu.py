@@ -33,6 +33,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="two batches, without vLLM's own ways")
     parser.add_argument("--json", type=Path, help="write the result here")
     given = parser.parse_args()
+    if given.json and not given.json.parent.is_dir():
+        parser.error(f"--json: {given.json.parent} is no folder")
     if given.quick:
         # In a folder of its own: engines for other batches are other engines.
         given.batches, given.ways = "1,8", "stock,drafts"

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from openseer_core.errors import InputError
-from openseer_worker.gpu_bench.figures import FILE, check_header, read, write, write_figure
-from openseer_worker.gpu_bench.folder import alone
+from openseer_worker.gpu_bench.figures import FILE, alone, check_header, read, write, write_figure
 from openseer_worker.gpu_bench.plan import DRAFTS, STOCK, SUFFIX, Part
 
 SAMPLE = Path(__file__).parent / FILE

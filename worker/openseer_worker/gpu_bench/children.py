@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from openseer_core.errors import EngineError
-from openseer_worker.gpu_bench.folder import writing
+from openseer_worker.gpu_bench.figures import writing
 from openseer_worker.gpu_bench.ways import Order
 
 _POLL_SECONDS = 0.25
@@ -93,7 +93,7 @@ class Children:
             return self._ended_by_force(seconds, watch)
         except (_EndedError, BrokenPipeError):
             self._end()
-            return f"the process that starts engines has ended: {self._last_words()}"
+            return f"the process that starts engines has ended: {_meaning(forks.returncode) or 'nobody asked it to'}"
         finally:
             # Also of a child that came to a good end: what it has started may still be there.
             self._end_child()
@@ -141,6 +141,8 @@ class Children:
                 if not read:
                     raise _EndedError
                 self._rest += read
+            elif not self.warm:
+                raise _EndedError  # what it has started may hold its output open
             watch()
         line, _, self._rest = self._rest.partition(b"\n")
         return json.loads(line)

@@ -1,9 +1,12 @@
-"""The file of figures: a line of JSON for each, as it comes. A run that was cut goes on from it."""
+"""A folder of one run at a time, and its file of figures: a line of JSON each. A run that was cut goes on from it."""
 
+import errno
+import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,15 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 from openseer_core.errors import InputError
-from openseer_worker.gpu_bench.folder import writing
 from openseer_worker.gpu_bench.plan import Part
 from openseer_worker.gpu_bench.ways import TIERS
 
 FILE = "figures.jsonl"
 FORMAT = 2
 """In the header; files of other formats are not read on."""
+LOCK = "bench.lock"
+_NO_LOCKS = frozenset({errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS})
+"""What file systems say that know no locks."""
 _MAY_DIFFER = frozenset({"date", "command"})
 """Of the header: these say nothing about what is measured."""
 _FREE: Mapping[str, tuple[str, ...]] = {"exact_model": ("",)}
@@ -64,6 +69,34 @@ class BenchFigures:
     tier: str | None = None
     notes: dict[str, str] = field(default_factory=dict[str, str])
     """By way: why it has no figures, or not all. A note without words takes the last one back."""
+
+
+@contextmanager
+def writing(folder: Path) -> Generator[None]:
+    """Raises InputError, with the folder's name, for what the system refuses within it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"--output: {folder} cannot be used: {error.strerror or error}; figures that are there are kept"
+        ) from error
+
+
+@contextmanager
+def alone(folder: Path) -> Generator[None]:
+    """Makes the folder, and holds it against other runs. Raises InputError where one has it."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / LOCK).open("ab")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{folder} is in use by another run: wait for it, or give another --output") from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield
 
 
 def write(folder: Path, line: Mapping[str, Any]) -> None:

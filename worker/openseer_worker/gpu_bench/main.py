@@ -20,8 +20,7 @@ from openseer_core.errors import EngineError
 from openseer_worker.gpu_bench import table
 from openseer_worker.gpu_bench.children import Children
 from openseer_worker.gpu_bench.device import device_name, processor_name
-from openseer_worker.gpu_bench.figures import FORMAT, BenchFigures, check_header, read, remove, write
-from openseer_worker.gpu_bench.folder import alone, writing
+from openseer_worker.gpu_bench.figures import FORMAT, BenchFigures, alone, check_header, read, remove, write, writing
 from openseer_worker.gpu_bench.forks import log_name
 from openseer_worker.gpu_bench.options import CPU_MINUTES, GPU_MINUTES, BenchOptions
 from openseer_worker.gpu_bench.plan import DRAFTS, EXACT_BATCH, EXACTNESS, SMOKE, SUFFIX, WayJob, jobs, limit_seconds
@@ -146,14 +145,14 @@ class Bench:
     def _ready(self, children: Children) -> bool:
         """Whether a process can be started; otherwise says why none can."""
         if self._left() < _LEAST_SECONDS[self._on_cpu]:
-            self._stop(f"time is up after {self._seconds:.0f} s")
+            self._stop(f"time is up after {self._seconds:.0f} s (--minutes)")
             return False
         if not children.warm:
             self._progress("vLLM is imported: 10 seconds, on a cold or busy machine a minute")
             try:
                 self._progress(f"it took {children.warm_up(self._left()):.0f} s; {self._left():.0f} s left")
             except EngineError as error:
-                self._stop(f"time is up: {error}" if not self._left() else str(error))
+                self._stop(f"time is up (--minutes): {error}" if not self._left() else str(error))
                 return False
         return True
 
@@ -201,7 +200,9 @@ class Bench:
             seconds=max(1.0, limit - _SPARE_SECONDS),
             on_cpu=self._on_cpu,
         )
-        compiled = ", and the drafter compiled: half a minute without a word" if job.way in _WITH_DRAFTER else ""
+        compiled = (
+            ", and the drafter compiled (at first half a minute without a word)" if job.way in _WITH_DRAFTER else ""
+        )
         self._progress(f"{job.way}: an engine is built{compiled}; {self._left():.0f} s left")
         if job.way in self._found().notes:
             # Of an earlier run; what is measured now has its own.
