@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from openseer_core.errors import EngineError, InputError
+from openseer_core.errors import EngineError, OutputError
 from openseer_worker.gpu_bench.children import LOG, Children
 from openseer_worker.gpu_bench.plan import STOCK, parts_of
 from openseer_worker.gpu_bench.shapes import CPU
@@ -181,5 +181,5 @@ def test_another_process_is_started_for_one_that_was_killed(tmp_path: Path, play
 
 def test_a_log_that_cannot_be_written_is_told_with_the_folder(tmp_path: Path) -> None:
     (tmp_path / LOG).mkdir()
-    with Children(tmp_path, tmp_path) as children, pytest.raises(InputError, match=str(tmp_path)):
+    with Children(tmp_path, tmp_path) as children, pytest.raises(OutputError, match=str(tmp_path)):
         children.warm_up()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from openseer_core.errors import InputError
+from openseer_core.errors import InputError, OutputError
 from openseer_worker.gpu_bench.figures import FILE, alone, check_header, read, write, write_figure
 from openseer_worker.gpu_bench.plan import DRAFTS, STOCK, SUFFIX, Part
 
@@ -131,7 +131,7 @@ def test_a_note_without_words_takes_the_last_one_back(folder: Path) -> None:
 
 def test_a_full_disk_is_told_with_the_folder(tmp_path: Path) -> None:
     (tmp_path / FILE).symlink_to("/dev/full")
-    with pytest.raises(InputError, match=f"{tmp_path} cannot be used: No space left"):
+    with pytest.raises(OutputError, match=f"{tmp_path} cannot be used: No space left"):
         write(tmp_path, {"kind": "note", "way": STOCK, "text": "a"})
 
 
@@ -144,5 +144,5 @@ def test_a_folder_is_one_runs_alone(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="file/x cannot be used"), alone(tmp_path / "file/x"):
+    with pytest.raises(OutputError, match="file/x cannot be used"), alone(tmp_path / "file/x"):
         pass

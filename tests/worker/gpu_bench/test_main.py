@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from openseer_core.errors import EngineError, InputError, ModelError
+from openseer_core.errors import EngineError, InputError, ModelError, OutputError
 from openseer_worker.gpu_bench import main
 from openseer_worker.gpu_bench.figures import Figure, read, write, write_figure
 from openseer_worker.gpu_bench.options import BenchOptions
@@ -192,7 +192,7 @@ def test_a_full_disk_ends_the_run_and_keeps_the_figures(tmp_path: Path, monkeypa
         return "failed with exit code 70"
 
     Played.outcomes = {DRAFTS: full}
-    with pytest.raises(InputError, match=rf"{tmp_path} cannot be used: No space left .* are kept"):
+    with pytest.raises(OutputError, match=rf"{tmp_path} cannot be used: No space left .* are kept"):
         bench(tmp_path)
     assert not Played.left
     assert read(tmp_path).tier == DEFAULT_TIER

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from openseer_core.errors import InputError
+from openseer_core.errors import InputError, OutputError
 from openseer_worker.gpu_bench.plan import Part
 from openseer_worker.gpu_bench.ways import TIERS
 
@@ -73,11 +73,11 @@ class BenchFigures:
 
 @contextmanager
 def writing(folder: Path) -> Generator[None]:
-    """Raises InputError, with the folder's name, for what the system refuses within it."""
+    """Raises OutputError, with the folder's name, for what the system refuses within it."""
     try:
         yield
     except OSError as error:
-        raise InputError(
+        raise OutputError(
             f"--output: {folder} cannot be used: {error.strerror or error}; figures that are there are kept"
         ) from error
 
@@ -101,7 +101,7 @@ def alone(folder: Path) -> Generator[None]:
 
 def write(folder: Path, line: Mapping[str, Any]) -> None:
     """Appends one line, which is on the disk when this returns; a line that was cut by a crash is closed first. Raises
-    InputError where the disk is full or not to be written."""
+    OutputError where the disk is full or not to be written."""
     path = folder / FILE
     with writing(folder), path.open("ab+") as file:
         cut = b""

@@ -41,7 +41,10 @@ Say = Callable[[str], None]
 
 
 def run(options: BenchOptions, say: Say, progress: Say) -> int:
-    """The exit code. `say`: for the result; `progress`: a line per measurement. Raises InputError and EngineError."""
+    """The exit code. `say`: for the result; `progress`: a line per measurement.
+
+    Raises InputError, OutputError and EngineError.
+    """
     options.check()
     check_version()
     with alone(options.output):
