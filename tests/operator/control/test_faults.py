@@ -13,7 +13,7 @@ from tests.operator.control_plane import ControlPlane
 from tests.operator.whole_process import components, operator, submit, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(180)]
-CATCH_UP_SECONDS = 30.0
+CATCH_UP_SECONDS = 90.0
 """kopf tries a watch that broke again after 0.5 to 21 s, ever more seldom while the server is away."""
 
 
