@@ -44,7 +44,7 @@ from openseer_text.rendering import open_codec
 from openseer_worker.engine_factory import build_engine
 from openseer_worker.loop import Worker
 from openseer_worker.settings import WorkerSettings
-from openseer_worker.vllm.engine import preload
+from openseer_worker.vllm.building import preload
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "examples/tiny-model/model"

@@ -41,7 +41,7 @@ from openseer_store.port import Store
 from openseer_worker.engine_factory import build_engine
 from openseer_worker.loop import Worker
 from openseer_worker.settings import WorkerSettings
-from openseer_worker.vllm.engine import preload
+from openseer_worker.vllm.building import preload
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "examples/tiny-model/model"

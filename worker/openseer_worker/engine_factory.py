@@ -24,7 +24,7 @@ def warm_up(job: RolloutJob) -> bool:
     """Imports what the job's engine needs. True when workers should be pinned to a core each (CPU engines)."""
     if job.spec.model.engine == "scripted":
         return False
-    from openseer_worker.vllm.engine import preload  # noqa: PLC0415 - only a real engine is worth the wait
+    from openseer_worker.vllm.building import preload  # noqa: PLC0415 - only a real engine is worth the wait
 
     preload(job.spec.model.path)
     return is_cpu_build()

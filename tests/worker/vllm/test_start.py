@@ -71,3 +71,8 @@ def test_a_process_that_has_preloaded_can_fork_a_worker(folder: Path) -> None:
         [sys.executable, "-c", FORKING, str(folder)], capture_output=True, text=True, env=dict(os.environ), check=False
     )
     assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+def test_an_engine_that_does_not_draft_brings_no_compiler_into_its_process() -> None:
+    code = "import sys, openseer_worker.vllm.engine; assert 'numba' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

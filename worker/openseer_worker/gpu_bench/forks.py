@@ -17,18 +17,11 @@ from pathlib import Path
 
 from openseer_worker.gpu_bench.ways import Order
 from openseer_worker.vllm import environment
+from openseer_worker.vllm.building import preload
 
 _PR_SET_PDEATHSIG = 1
-_HEAVY = (
-    "openseer_worker.vllm.arguments",
-    "vllm.model_executor.model_loader",
-    "vllm.renderers",
-    "vllm.v1.engine.core_client",
-    "vllm.v1.engine.core",
-    "vllm.v1.engine.input_processor",
-    "vllm.v1.executor.uniproc_executor",
-)
-_HEAVY_CPU = ("vllm.v1.worker.cpu_worker", "openseer_worker.vllm.cpu")
+_MORE = ("vllm.renderers", "vllm.v1.engine.input_processor")
+"""What an engine needs beside what workers import before they fork."""
 
 
 def main() -> None:
@@ -39,11 +32,11 @@ def main() -> None:
     os.dup2(2, 1)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     began = time.monotonic()
-    environment.prepare(sys.argv[1])
     if environment.is_cpu_build():
         # vLLM's ngram asks for one thread; others would wait for it by spinning, on the cores that the engine needs.
         os.environ.setdefault("NUMBA_NUM_THREADS", "1")
-    for module in _HEAVY + (_HEAVY_CPU if environment.is_cpu_build() else ()):
+    preload(sys.argv[1])
+    for module in _MORE:
         import_module(module)
     _say(answers.fileno(), warm=round(time.monotonic() - began, 1))
     for line in sys.stdin:

@@ -7,7 +7,6 @@ the device's work.
 
 # pyright: reportPrivateUsage=false
 
-import os
 import resource
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from openseer_worker.engine import EngineRequest
 from openseer_worker.gpu_bench.fixed import GIVEN
 from openseer_worker.gpu_bench.plan import DRAFTS, EXACTNESS, NGRAM, SUFFIX
 from openseer_worker.gpu_bench.ways import Order, engine_arguments_of
+from openseer_worker.vllm.building import make_core
 
 _TASKS = ("generate",)
 _EMPTY_STEPS = 8
@@ -40,26 +40,8 @@ class SteppedEngine:
     """Built at once; raises whatever vLLM raises."""
 
     def __init__(self, order: Order) -> None:
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        from vllm.renderers import renderer_from_config
-        from vllm.v1.engine.core_client import EngineCoreClient
-        from vllm.v1.engine.input_processor import InputProcessor
-        from vllm.v1.executor import Executor
-
-        from openseer_worker.vllm.configuration import create
-
         self._on_cpu = order.on_cpu
-        config = create(engine_arguments_of(order))
-        renderer = renderer_from_config(config)
-        self._inputs = InputProcessor(config, renderer)
-        self._core: Any = EngineCoreClient.make_client(
-            multiprocess_mode=False,
-            asyncio_mode=False,
-            vllm_config=config,
-            executor_class=Executor.get_class(config),
-            log_stats=True,
-            renderer=renderer,
-        )
+        self._core, config, self._inputs = make_core(engine_arguments_of(order), in_process=True)
         self._running: set[str] = set()
         self._added = 0
         self.steps = 0

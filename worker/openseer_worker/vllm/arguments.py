@@ -18,6 +18,8 @@ from openseer_core.manifest.job import Logprobs, Model, Parallelism, Speculation
 from openseer_worker.engine import EngineRequest
 from openseer_worker.gang import GangPlace
 
+DRAFT_METHOD = "custom_class"
+"""How vLLM calls drafts by a proposer that it is given."""
 _LOGPROBS_MODES = {"sampled": "processed_logprobs", "raw": "raw_logprobs", "none": "processed_logprobs"}
 _CPU_KV_BYTES = 256 * 2**20
 # Small blocks waste less of a small cache than vLLM's own 128.
@@ -140,7 +142,7 @@ def _draft_values(speculation: Speculation, logprobs: Logprobs, own: Any) -> dic
     """What makes vLLM draft with our proposer, which reads its options from `additional_config`; `own`: the user's."""
     return {
         "speculative_config": {
-            "method": "custom_class",
+            "method": DRAFT_METHOD,
             "model": "openseer_worker.vllm.drafting.proposer.GroupProposer",
             "num_speculative_tokens": speculation.max_tokens,
         },

@@ -3,11 +3,11 @@
 import logging
 import os
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
-from openseer_draft.warm import warm_up
 from openseer_worker.engine import EngineProfile
 from openseer_worker.gang import GangPlace
 from openseer_worker.vllm import environment
@@ -18,6 +18,25 @@ from openseer_worker.vllm.profile import device_text, profile_of
 _LOG = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 10.0
 """What an engine has to end."""
+_HEAVY = (
+    "openseer_worker.vllm.arguments",
+    "vllm.model_executor.model_loader",
+    "vllm.v1.engine.core",
+    "vllm.v1.engine.core_client",
+    "vllm.v1.executor.uniproc_executor",
+)
+_HEAVY_CPU = ("vllm.v1.worker.cpu_worker", "openseer_worker.vllm.cpu")
+
+
+def preload(model_path: str = "") -> None:
+    """Imports everything heavy. A parent that has done so can fork workers that start in seconds.
+
+    No thread is started, and no device is touched. Raises ModelError for a vLLM that openseer was not checked with.
+    """
+    environment.check_version()
+    environment.prepare(model_path)
+    for module in _HEAVY + (_HEAVY_CPU if environment.is_cpu_build() else ()):
+        import_module(module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +111,9 @@ class EngineBuilder:
             place=self._place,
             speculation=speculation,
         )
-        # vLLM chooses its executor by this, beside the flag it is given.
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if self._in_process else "1"
         if speculation is not None and not self._in_process:
+            from openseer_draft.warm import warm_up  # brings numba, which no other worker needs
+
             warm_up()  # compiles the drafter (14 s, once per machine) before the child that waits for it has begun
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {self._model.path}"):
             core, config, inputs = self.make(arguments)
@@ -103,22 +122,29 @@ class EngineBuilder:
 
     def make(self, arguments: Any) -> tuple[Any, Any, Any]:
         """The core, its configuration and what makes requests for it, of vLLM's EngineArgs."""
-        from vllm.renderers import renderer_from_config
-        from vllm.v1.engine.core_client import EngineCoreClient
-        from vllm.v1.engine.input_processor import InputProcessor
-        from vllm.v1.executor import Executor
+        return make_core(arguments, in_process=self._in_process)
 
-        from openseer_worker.vllm import configuration
 
-        config = configuration.create(arguments)
-        renderer = renderer_from_config(config)
-        inputs = InputProcessor(config, renderer)
-        core = EngineCoreClient.make_client(
-            multiprocess_mode=not self._in_process,
-            asyncio_mode=False,
-            vllm_config=config,
-            executor_class=Executor.get_class(config),
-            log_stats=True,
-            renderer=renderer,
-        )
-        return core, config, inputs
+def make_core(arguments: Any, *, in_process: bool) -> tuple[Any, Any, Any]:
+    """vLLM's core for its EngineArgs, its configuration, and what makes requests for it. Raises what vLLM raises."""
+    from vllm.renderers import renderer_from_config
+    from vllm.v1.engine.core_client import EngineCoreClient
+    from vllm.v1.engine.input_processor import InputProcessor
+    from vllm.v1.executor import Executor
+
+    from openseer_worker.vllm import configuration
+
+    # vLLM chooses its executor by this, beside the flag it is given.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
+    config = configuration.create(arguments)
+    renderer = renderer_from_config(config)
+    inputs = InputProcessor(config, renderer)
+    core = EngineCoreClient.make_client(
+        multiprocess_mode=not in_process,
+        asyncio_mode=False,
+        vllm_config=config,
+        executor_class=Executor.get_class(config),
+        log_stats=True,
+        renderer=renderer,
+    )
+    return core, config, inputs

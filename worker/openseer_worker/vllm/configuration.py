@@ -13,11 +13,10 @@ from vllm.v1.attention.backend import AttentionCGSupport
 from vllm.v1.attention.selector import get_attn_backend
 
 from openseer_core.errors import ModelError
+from openseer_worker.vllm.arguments import DRAFT_METHOD
 from openseer_worker.vllm.environment import is_cpu_build
 
 _LOG = logging.getLogger(__name__)
-OUR_METHOD = "custom_class"
-"""How vLLM calls drafts by a proposer that it is given."""
 
 
 def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
@@ -31,7 +30,7 @@ def create(arguments: EngineArgs, *, headless: bool = False) -> Any:
     _check_size(arguments, config.parallel_config.world_size_across_dp)
     graphs: Any = arguments.compilation_config
     drafts: Any = config.speculative_config
-    if drafts is None or drafts.method != OUR_METHOD or is_cpu_build():
+    if drafts is None or drafts.method != DRAFT_METHOD or is_cpu_build():
         return config
     # Graphs that the user chose stay, and so do none and fewer, which a lower level of optimization means.
     chosen = graphs.cudagraph_mode is not None

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,7 +21,7 @@ from openseer_text.stop_strings import Decode, StopChecker
 from openseer_worker.engine import DraftNews, EngineOutput, EngineRequest, NewWeights
 from openseer_worker.gang import GangPlace
 from openseer_worker.vllm import environment, weight_loading
-from openseer_worker.vllm.building import SHUTDOWN_SECONDS, EngineBuilder
+from openseer_worker.vllm.building import SHUTDOWN_SECONDS, EngineBuilder, preload
 from openseer_worker.vllm.engine_calls import EngineCall
 from openseer_worker.vllm.outputs import ResponseState, preemptions, read
 
@@ -30,25 +29,6 @@ _Result = TypeVar("_Result")
 _LOG = logging.getLogger(__name__)
 _JOIN_SECONDS = 10.0
 _TASKS = ("generate",)
-_HEAVY = (
-    "openseer_worker.vllm.arguments",
-    "vllm.model_executor.model_loader",
-    "vllm.v1.engine.core",
-    "vllm.v1.engine.core_client",
-    "vllm.v1.executor.uniproc_executor",
-)
-_HEAVY_CPU = ("vllm.v1.worker.cpu_worker", "openseer_worker.vllm.cpu")
-
-
-def preload(model_path: str = "") -> None:
-    """Imports everything heavy. A parent that has done so can fork workers that start in seconds.
-
-    No thread is started, and no device is touched. Raises ModelError for a vLLM that openseer was not checked with.
-    """
-    environment.check_version()
-    environment.prepare(model_path)
-    for module in _HEAVY + (_HEAVY_CPU if environment.is_cpu_build() else ()):
-        import_module(module)
 
 
 class VllmEngine:

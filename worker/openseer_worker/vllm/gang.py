@@ -10,7 +10,7 @@ from typing import Any
 from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
 from openseer_worker.gang import GangPlace
 from openseer_worker.vllm import environment
-from openseer_worker.vllm.engine import preload
+from openseer_worker.vllm.building import preload
 
 
 class VllmRank:
