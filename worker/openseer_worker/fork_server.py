@@ -90,7 +90,7 @@ class ForkServer:
             os.sched_setaffinity(0, {core_of(index, sorted(os.sched_getaffinity(0)))})
         elif self._job.spec.model.engine == "vllm":
             parallelism = self._job.spec.workers.parallelism
-            pin_to_gpus(index, parallelism.tensor * parallelism.pipeline, os.environ)
+            pin_to_gpus(index, parallelism.gpus, os.environ)
 
     def _run_worker(self, index: int, parent: int) -> NoReturn:
         code = 1

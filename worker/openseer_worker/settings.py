@@ -47,7 +47,7 @@ class WorkerSettings:
     def gpus(self) -> int:
         """How many GPUs an engine on GPUs takes in this process's pod, the first of those that are visible."""
         parallelism = self.job.spec.workers.parallelism
-        return parallelism.tensor * parallelism.pipeline // (parallelism.nodes if self.is_gang else 1)
+        return parallelism.gpus // (parallelism.nodes if self.is_gang else 1)
 
     @property
     def place(self) -> WorkerMetrics:

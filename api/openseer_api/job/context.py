@@ -116,7 +116,7 @@ class JobContext:
     def gpus_per_worker(self) -> int:
         """GPUs of one worker, for GPU time."""
         parallelism = self.job.spec.workers.parallelism
-        return parallelism.tensor * parallelism.pipeline
+        return parallelism.gpus
 
     def worker_names(self) -> list[str]:
         """Names of the workers that the manifest asks for."""

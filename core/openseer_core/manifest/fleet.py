@@ -78,6 +78,11 @@ class Parallelism(ManifestModel):
         "Read only in Kubernetes.",
     )
 
+    @property
+    def gpus(self) -> int:
+        """GPUs of one engine, on all of its nodes."""
+        return self.tensor * self.pipeline
+
 
 class ResourceClaim(ManifestModel):
     """A claim of the pod that the container uses."""

@@ -96,7 +96,7 @@ class EngineBuilder:
     def _record(self, speculation: Speculation) -> NoGainRecord | None:
         if self._records is None:
             return None
-        device = device_text(self._parallelism.tensor * self._parallelism.pipeline, on_cpu=self._on_cpu)
+        device = device_text(self._parallelism.gpus, on_cpu=self._on_cpu)
         facts = facts_of(self._model, self._parallelism, self._sampling, speculation)
         return NoGainRecord(self._records, {"device": device, "engine": environment.engine_version(), **facts})
 
