@@ -154,7 +154,7 @@ class Workload:
             assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}\n{self.story()}"
             time.sleep(0.3)
 
-    def until_ready(self, workers: int, seconds: float = 60.0) -> None:
+    def until_ready(self, workers: int, seconds: float = 120.0) -> None:
         """Waits until so many workers take requests."""
         self.until(lambda: self.ready() == workers, f"{workers} workers ready", seconds)
 
