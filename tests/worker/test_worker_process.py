@@ -197,8 +197,9 @@ async def test_a_worker_is_ready_while_it_works_and_not_before_nor_while_it_drai
     (worker,) = await store.workers()
     assert worker.heartbeat.metrics["node"] == "node-7"
     assert worker.heartbeat.metrics["pod"] == "uid-7"
+    # The store has a heartbeat before the worker has the answer that lets it show the same.
+    await until(lambda: 'openseer_worker_state{state="busy"} 1.0' in rank.get("/metrics")[1])
     metrics = rank.get("/metrics")[1]
-    assert 'openseer_worker_state{state="busy"} 1.0' in metrics
     assert "openseer_worker_tokens_total " in metrics
     assert "openseer_worker_slots 8.0" in metrics
     assert "openseer_worker_held_tokens " in metrics

@@ -145,8 +145,8 @@ async def test_a_named_group_takes_what_names_it_and_nothing_else() -> None:
             complete([1], extra_body={"vllm_xargs": {"group_id": "q-1"}}),
             complete([1], extra_headers={"X-Openseer-Group": "q-1"}),
             complete([1]),
-            complete([2], extra_body={"group_id": "q-1"}),
         )
+        await complete([2], extra_body={"group_id": "q-1"})
         assert await groups(server) == {"q-1": 3, "live-1": 1, "q-1-2": 1}
         assert server.context.counts["compatible_recognised"] == 0
         assert server.context.counts["compatible_grouped"] == 4
