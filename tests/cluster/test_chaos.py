@@ -95,7 +95,8 @@ def test_a_minute_without_an_api_server_stops_nothing(job: Workload) -> None:
     cluster_sh("stop-api")
     time.sleep(60)
     cluster_sh("start-api")
-    job.until(lambda: job.done() > before, "the work went on and the status follows", 90)
+    # Of a job whose workers came late much may have been done before, and the operator starts anew after such a while.
+    job.until(lambda: job.done() > before or job.holds("Complete"), "the work went on and the status follows", 180)
     job.assert_completes(240)
     job.assert_leaves_nothing(90)
 
