@@ -1,4 +1,4 @@
-"""The link to Redis: connections, retries within named limits, and errors that a person can act on."""
+"""The link to Redis: checked connections, retries within named limits, and errors that a person can act on."""
 
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 
 from openseer_core.errors import InputError, StoreError, StoreUnavailableError
 from openseer_store.codec import pack
+from openseer_store.redis_pool import BROKEN, RedisPool
 
 OLDEST = (6, 2)
 """Oldest Redis that has all we use."""
@@ -45,7 +46,6 @@ ADVICE = {
 """Refusals that pass, or that a person can end while we try again: the error's code → what to do."""
 _CODES = re.compile(r"\b(" + "|".join(ADVICE) + r")\b")
 _REFUSED = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
-_BROKEN = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, TimeoutError)
 
 
 class TooOldError(redis.exceptions.RedisError):
@@ -74,21 +74,20 @@ class RedisLink:
         self.shown_url = public_url(url)
         self._prefix = prefix
         self._retry_seconds = retry_seconds
-        self._idle: list[AbstractConnection] = []
-        self._closed = False
         try:
             options: dict[str, Any] = dict(parse_url(url))
         except ValueError as error:
             raise InputError(f"store URL {self.shown_url}: {error}") from None
-        self._make = options.pop("connection_class", Connection)
-        self._options = {
+        make = options.pop("connection_class", Connection)
+        settings = {
             "socket_connect_timeout": CONNECT_SECONDS,
             **options,
-            "socket_timeout": None,  # the time of a whole call is limited in `_call`
+            "socket_timeout": None,  # the pool limits the time of a whole call
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),
             "redis_connect_func": self._check_server,
         }
+        self._pool = RedisPool(lambda: make(**settings))
 
     async def run(self, verb: str, arguments: object, *blobs: bytes, at: str = "") -> Any:
         """Runs one verb. `at`: time to pass, or "" for the server's clock."""
@@ -98,41 +97,20 @@ class RedisLink:
 
     async def command(self, *parts: str | int | bytes, patience: float = 0.0) -> Any:
         """Runs one plain command. `patience`: seconds that the command itself may wait."""
-        return await self._retrying(lambda: self._call(parts, REPLY_SECONDS + patience))
+        return await self._retrying(lambda: self._pool.call(parts, REPLY_SECONDS + patience, waits=patience > 0))
 
     async def close(self) -> None:
         """Closes all connections."""
-        self._closed = True
-        idle, self._idle = self._idle, []
-        for connection in idle:
-            await connection.disconnect()
+        await self._pool.close()
 
     # ---- one call
 
     async def _evaluate(self, text: str, sha: str, tail: Sequence[Any]) -> Any:
         try:
-            return await self._call(("EVALSHA", sha, *tail))
+            return await self._pool.call(("EVALSHA", sha, *tail), REPLY_SECONDS)
         except redis.exceptions.NoScriptError:
-            await self._call(("SCRIPT", "LOAD", text))
-            return await self._call(("EVALSHA", sha, *tail))
-
-    async def _call(self, parts: Sequence[Any], seconds: float = REPLY_SECONDS) -> Any:
-        connection = self._idle.pop() if self._idle else self._make(**self._options)
-        in_order = False
-        try:
-            async with asyncio.timeout(seconds):
-                await connection.send_command(*parts, check_health=False)
-                reply = await connection.read_response(disable_decoding=True)
-            in_order = True
-        except redis.exceptions.ResponseError:
-            in_order = connection.is_connected  # a refusal is an answer like any other
-            raise
-        finally:
-            if in_order and not self._closed:
-                self._idle.append(connection)
-            else:  # an answer may still come; no later call must read it
-                await connection.disconnect(nowait=True)
-        return reply
+            await self._pool.call(("SCRIPT", "LOAD", text), REPLY_SECONDS)
+            return await self._pool.call(("EVALSHA", sha, *tail), REPLY_SECONDS)
 
     async def _check_server(self, connection: AbstractConnection) -> None:
         """Runs first on a new connection: checks the version, and the epoch of the server's process."""
@@ -178,7 +156,7 @@ class RedisLink:
         found = _CODES.search(code or _with_code(error))
         if found:
             return ADVICE[found[1]]
-        if isinstance(error, _BROKEN):
+        if isinstance(error, BROKEN):
             return "check that it runs and that this machine can reach it"
         raise StoreError(f"redis at {self.shown_url} refused a command: {error}") from None
 

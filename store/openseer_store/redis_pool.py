@@ -1,0 +1,68 @@
+"""Connections to one Redis: a bounded number, each kept for later calls until the first of them breaks."""
+
+# redis comes without complete types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis.exceptions
+from redis.asyncio.connection import AbstractConnection
+
+CALLS = 32
+"""Most connections for calls that Redis answers at once; it carries out one at a time, more would only queue there."""
+WAITS = 256
+"""Most connections for commands that wait at the server, apart from those: readers never keep a writer waiting."""
+BROKEN = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, TimeoutError)
+"""What a call raises whose connection is gone."""
+
+
+class RedisPool:
+    """Runs commands, each on a connection of its own for as long as it takes."""
+
+    def __init__(self, make: Callable[[], AbstractConnection]) -> None:
+        self._make = make
+        self._idle: list[AbstractConnection] = []
+        self._calls = asyncio.Semaphore(CALLS)
+        self._waits = asyncio.Semaphore(WAITS)
+        self._closed = False
+
+    async def call(self, parts: Sequence[Any], seconds: float, *, waits: bool = False) -> Any:
+        """The reply to one command, within `seconds`, the wait for a connection included.
+
+        `waits`: the command waits at the server. Raises what redis-py raises, and TimeoutError.
+        """
+        try:
+            async with asyncio.timeout(seconds), self._waits if waits else self._calls:
+                return await self._exchange(parts)
+        except BROKEN:
+            # A server that restarts ends all connections: to find each one dead would cost a failed call each.
+            await self._drop_idle(nowait=True)
+            raise
+
+    async def close(self) -> None:
+        """Closes all connections, those in use once their call ends."""
+        self._closed = True
+        await self._drop_idle(nowait=False)
+
+    async def _exchange(self, parts: Sequence[Any]) -> Any:
+        connection = self._idle.pop() if self._idle else self._make()
+        in_order = False
+        try:
+            await connection.send_command(*parts, check_health=False)
+            reply: Any = await connection.read_response(disable_decoding=True)
+            in_order = True
+        except redis.exceptions.ResponseError:
+            in_order = connection.is_connected  # a refusal is an answer like any other
+            raise
+        finally:
+            if in_order and not self._closed:
+                self._idle.append(connection)
+            else:  # an answer may still come; no later call must read it
+                await connection.disconnect(nowait=True)
+        return reply
+
+    async def _drop_idle(self, *, nowait: bool) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.disconnect(nowait)
