@@ -1,6 +1,7 @@
 """News of siblings, from the store to engines that draft, in virtual time."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -21,7 +22,7 @@ from openseer_worker.scripted.engine import ScriptedEngine
 from openseer_worker.scripted.text import scripted_tokens
 from openseer_worker.scripted.virtual_time import run_virtual
 from openseer_worker.settings import WorkerSettings
-from openseer_worker.sharing import KEEP_SECONDS, LARGEST_IMPORTANCE, PROBE_IMPORTANCE
+from openseer_worker.sharing import KEEP_SECONDS, LARGEST_IMPORTANCE, PROBE_IMPORTANCE, QUIET_SECONDS
 
 SIZE = 4
 LENGTH = 600
@@ -101,15 +102,17 @@ class Scene:
 
 
 class QueriedStore(MemoryStore):
-    """Counts queries for siblings, and can be away for them."""
+    """Counts queries for siblings, keeps when each response was queried, and can be away for them."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__(clock)
         self.queried = 0
+        self.logs: list[tuple[float, int]] = []
         self.away = False
 
     async def siblings(self, queries: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
         self.queried += 1
+        self.logs += [(asyncio.get_running_loop().time(), index) for query in queries for index, _ in query.known]
         if self.away:
             raise StoreUnavailableError("away")
         return await super().siblings(queries, limit_bytes)
@@ -156,6 +159,37 @@ def test_a_store_that_is_away_costs_no_work_and_news_go_on_once_it_is_back() -> 
         await asyncio.sleep(1.5)
         assert all(engine.fed() for engine in scene.engines)
         await scene.finish()
+
+    play(scenario)
+
+
+def test_responses_without_news_are_queried_ever_less_often() -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.submit(lengths=(10 * LENGTH,) * SIZE)
+        scene.start(DraftingEngine(scene.job))  # runs two of four
+        await asyncio.sleep(50)
+        for waiting in (2, 3):
+            times = [at for at, index in scene.store.logs if index == waiting]
+            pauses = [after - before for before, after in itertools.pairwise(times)]
+            assert pauses == sorted(pauses)
+            assert pauses[-1] == pytest.approx(QUIET_SECONDS, abs=scene.job.spec.rollout.checkpoint_seconds)
+            assert len(times) < 20
+
+    play(scenario)
+
+
+def test_a_quiet_response_is_queried_every_time_again_once_it_brings_news() -> None:
+    async def scenario(scene: Scene) -> None:
+        await scene.submit()
+        scene.start(DraftingEngine(scene.job))  # runs two of four
+        await asyncio.sleep(2.5)
+        scene.start(DraftingEngine(scene.job))
+        await scene.finish()
+        seconds = scene.job.spec.rollout.checkpoint_seconds
+        times = [at for at, index in scene.store.logs if index == 3 and at > 1.5]
+        pauses = [after - before for before, after in itertools.pairwise(times)]
+        assert pauses[0] > 4 * seconds
+        assert pauses[1:9] == pytest.approx([seconds] * 8)
 
     play(scenario)
 

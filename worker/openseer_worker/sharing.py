@@ -1,7 +1,8 @@
 """Fetches what groups' other responses generate elsewhere from the store, for the engine to draft from.
 
 A task beside the worker's loop, off every path that a token takes. Drafts are optional: when the store is away, the
-engine goes on with what it knows.
+engine goes on with what it knows. A response that brings nothing new (it waits, or it has ended) is queried ever less
+often, at least every QUIET_SECONDS.
 """
 
 import asyncio
@@ -24,6 +25,8 @@ FETCH_BYTES = 2**18
 """Most that one fetch brings: the engine takes it in within some milliseconds, between two steps."""
 KEEP_SECONDS = 30.0
 """A group is still followed for so long after its last request left: the next one of it often comes soon."""
+QUIET_SECONDS = 4.0
+"""Longest pause between two queries for a response that brings nothing new: it waits, or it has ended."""
 PROBE_IMPORTANCE = 2.0
 """A probe's speed counts so much: its length orders all that waits."""
 LARGEST_IMPORTANCE = 4.0
@@ -31,13 +34,24 @@ LARGEST_IMPORTANCE = 4.0
 
 
 @dataclass(slots=True)
+class _Log:
+    """One response's tokens: how many are `known`, and when it is queried next.
+
+    `queried_at`: time of the query before, 0 for none; `pause`: seconds that follow it, none after news.
+    """
+
+    known: int = 0
+    queried_at: float = 0.0
+    pause: float = 0.0
+
+
+@dataclass(slots=True)
 class _FollowedGroup:
-    """`known`: tokens known of each response; `queried_at`: time of the query before, 0 for none."""
+    """`logs`: by index, of the responses that run here or were queried."""
 
     running_at: float
     earlier: bool
-    queried_at: float = 0.0
-    known: dict[int, int] = field(default_factory=dict[int, int])
+    logs: dict[int, _Log] = field(default_factory=dict[int, _Log])
 
 
 class Sharing:
@@ -82,24 +96,17 @@ class Sharing:
         now = asyncio.get_running_loop().time
         began = now()
         released = self._follow_groups(began)
-        queries = self._queries()
+        queries = self._queries(began)
         found = await self._store.siblings(queries, FETCH_BYTES) if queries else []
         news = DraftNews(importance=importance(self._running), released=[str(group) for group in released])
-        for siblings in found:
-            self._add(siblings, news)
+        # Nothing that came now was there at the query before for the same response.
+        since = [queried_at for siblings in found for queried_at in self._add(siblings, news) if queried_at]
+        self._note_queried(queries, began)
         if news.tokens or news.earlier or news.released or news.importance != self._importance:
             await self._engine.feed(news)
             self._importance = news.importance
-        # Nothing that came now was there at the query before for the same group.
-        since = [
-            group.queried_at
-            for siblings in found
-            if siblings.news and (group := self._groups[siblings.group]).queried_at
-        ]
         if since:
             self._lag = now() - min(since)
-        for query in queries:
-            self._groups[query.group].queried_at = began
 
     def _follow_groups(self, now: float) -> list[GroupId]:
         """Takes in what runs; returns the groups that are not followed any longer."""
@@ -109,24 +116,33 @@ class Sharing:
                 followed = self._groups[group] = _FollowedGroup(now, self._earlier)
             followed.running_at = now
             for index, tokens in generated.items():
-                followed.known[index] = max(tokens, followed.known.get(index, 0))
+                log = followed.logs.setdefault(index, _Log())
+                log.known, log.pause = max(tokens, log.known), 0.0
         released = [group for group, followed in self._groups.items() if now - followed.running_at > KEEP_SECONDS]
         for group in released:
             del self._groups[group]
         return released
 
-    def _queries(self) -> list[SiblingQuery]:
-        """For every group of which something runs: all its responses that do not run here."""
+    def _queries(self, now: float) -> list[SiblingQuery]:
+        """For every group of which something runs: its responses that do not run here and whose pause is over."""
         queries: list[SiblingQuery] = []
         for group, generated in self._running.members().items():
-            followed, size = self._groups[group], self._running.view(group).size
-            known = tuple((index, followed.known.get(index, 0)) for index in range(size) if index not in generated)
+            followed = self._groups[group]
+            logs = [
+                (index, followed.logs.setdefault(index, _Log()))
+                for index in range(self._running.view(group).size)
+                if index not in generated
+            ]
+            known = tuple((index, log.known) for index, log in logs if now >= log.queried_at + log.pause)
             if known or followed.earlier:
                 queries.append(SiblingQuery(group, known, followed.earlier))
         return queries
 
-    def _add(self, siblings: Siblings, news: DraftNews) -> None:
-        """Adds the store's reply to the news, and remembers from where the next query goes on."""
+    def _add(self, siblings: Siblings, news: DraftNews) -> list[float]:
+        """Adds the store's reply to the news, and remembers from where the next query goes on.
+
+        Returns when each response that brought news was queried before.
+        """
         followed, name = self._groups[siblings.group], str(siblings.group)
         if siblings.earlier is not None:
             followed.earlier = False
@@ -135,8 +151,18 @@ class Sharing:
         for new in siblings.news:
             count = count_items(new.tokens)
             news.tokens.append(DraftTokens(name, *new))
-            followed.known[new.response_index] = new.position + count
+            followed.logs[new.response_index].known = new.position + count
             self._tokens += count
+        return [followed.logs[new.response_index].queried_at for new in siblings.news]
+
+    def _note_queried(self, queries: list[SiblingQuery], now: float) -> None:
+        """A response that brings nothing new is queried half as often each time, one that does every interval again."""
+        for query in queries:
+            for index, known in query.known:
+                log = self._groups[query.group].logs[index]
+                quiet = log.known == known
+                log.pause = min(max(2 * log.pause, self._seconds), QUIET_SECONDS) if quiet else 0.0
+                log.queried_at = now
 
 
 def importance(running: RunningRequests) -> dict[str, float]:
