@@ -11,7 +11,7 @@ KEY_SPACE: dict[str, str] = {
     ":store": "hash: epoch, and run_id of the server process that it belongs to",
     ":counters": "hash: batches (how many were opened), inflight (leased requests), idle_seconds and busy_seconds (of "
     "all workers so far), worker:<name> (its leased requests), waiting:<n>:<version>:<lane> (waiting requests of a "
-    "lane; n is the version's length)",
+    "lane; n is the version's length). Counts of zero are not there",
     ":batches": "sorted set: opened batches whose data are there, by number",
     ":key:<key>": "string: number of the batch that was opened with this idempotency key",
     ":batch:<batch>": "hash: version, spec (JSON), key, counts (core's BatchProgress), times (core's BatchRecord), "

@@ -158,6 +158,21 @@ async def test_groups_submitted_after_a_change_are_for_the_batchs_own_version(st
     assert (result.version, result.chunks[0].version) == ("v2", "v2")
 
 
+@pytest.mark.parametrize("given_back", [True, False])
+async def test_an_open_lease_with_tokens_of_a_stale_version_aborts(store: Store, given_back: bool) -> None:
+    batch = await opened(store)
+    await store.submit([group("a-empty", 1, batch=batch), group("b-old", 1, batch=batch)])
+    empty, old = await store.claim(ANN, query())
+    if given_back:
+        await store.give_back(ANN, [delta(empty, 0), delta(old, 0)])
+        empty, old = await store.claim(ANN, query())
+    await extend(store, ANN, [delta(old, 3)])
+    await store.change_version(batch, "v2", ("v1",))
+    [ended] = await results(store, batch)
+    assert (ended.request, ended.status) == (request("b-old/0", batch), Status.ABORTED)
+    assert names(await store.claim(BOB, query(version="v2"))) == ["a-empty/0"]
+
+
 async def test_the_latest_verdict_on_a_group_counts(store: Store) -> None:
     batch = await opened(store)
     await store.submit([group("a", batch=batch), group("b", batch=batch)])

@@ -6,15 +6,18 @@ import signal
 from collections.abc import AsyncGenerator
 from os import kill
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from openseer_core.errors import InputError, StoreError, StoreUnavailableError
+from openseer_core.queue.batch import OpenBatch
 from openseer_core.queue.messages import WriteOutcome
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
+from openseer_store.keys import prefix
 from openseer_store.redis_link import RedisLink
-from openseer_store.redis_store import FORGET_SECONDS
+from openseer_store.redis_store import FORGET_SECONDS, STEP_GROUPS
 from tests.store.builders import ANN, BOB, delta, extend, finish, group, query, results, tokens
 
 INFO = b"# Server\r\nredis_version:%s\r\nrun_id:abc\r\n"
@@ -114,6 +117,47 @@ async def test_a_call_that_was_cancelled_leaves_no_answer_for_the_next_one(redis
         assert await store.groups(7, 0, 1) == []
         with pytest.raises(asyncio.CancelledError):
             await call
+    await store.close()
+
+
+@pytest.mark.redis
+async def test_a_change_of_version_that_was_cut_short_is_found_and_repeated(
+    redis_url: str, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, whole = await open_store(redis_url, job), RedisLink.run
+    record, _ = await store.open_batch(OpenBatch("v1", "{}"))
+    await store.submit([group(f"g{number}", 1, batch=record.number) for number in range(2 * STEP_GROUPS + 1)])
+    pieces = 0
+
+    async def dies(link: RedisLink, verb: str, *arguments: Any, **more: Any) -> Any:
+        nonlocal pieces
+        pieces += verb == "change_version"
+        if pieces > 1:
+            raise StoreUnavailableError("the caller ends here")
+        return await whole(link, verb, *arguments, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RedisLink, "run", dies)
+        with pytest.raises(StoreUnavailableError):
+            await store.change_version(record.number, "v2")
+    assert [found.version for found in await store.batches()] == ["v1"]
+    await store.submit([group("late", 1, batch=record.number)])
+    await store.change_version(record.number, "v2")
+    assert [found.version for found in await store.batches()] == ["v2"]
+    assert len(await store.claim(ANN, query(version="v2"))) == 2 * STEP_GROUPS + 2
+    await store.close()
+
+
+@pytest.mark.redis
+async def test_no_counter_stays_of_a_version_or_a_worker_without_work(redis_url: str, job: str) -> None:
+    store = await open_store(redis_url, job)
+    for version in ("v1", "v2"):
+        await store.submit([group(f"for-{version}", 2, version=version)])
+        await store.complete(ANN, [finish(claim, 1) for claim in await store.claim(ANN, query(version=version))])
+    await store.end(0)
+    link = RedisLink(redis_url, prefix("default", job))
+    assert await link.command("HGETALL", prefix("default", job) + ":counters") == []
+    await link.close()
     await store.close()
 
 

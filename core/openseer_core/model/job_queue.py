@@ -215,7 +215,14 @@ class JobQueue(ChunkQueue):
         self._ledger.page(batch).version = version
 
     def _is_stale(self, group: QueuedGroup, stale: tuple[str, ...]) -> bool:
-        return any(request.chunks and request.chunks[0].version in stale for request in group.requests)
+        return any(self._oldest_version(group, request) in stale for request in group.requests)
+
+    def _oldest_version(self, group: QueuedGroup, request: QueuedRequest) -> str:
+        """The version that a request's first tokens come from, "" while it has none."""
+        for chunk in request.chunks:
+            if chunk.end > chunk.start:
+                return chunk.version
+        return group.version if request.state is State.LEASED and request.generated > request.start else ""
 
     def _ids(self, batch: int) -> list[GroupId]:
         return [GroupId(batch, name) for name in self._ledger.page(batch).names]

@@ -67,14 +67,30 @@ local function end_group(gid, event, only)
   return count
 end
 
+-- The version that a request's first tokens come from, "" while it has none.
+local function oldest_version(group, index)
+  local place, chunks = 0, P .. ':chunks:' .. group.id .. '/' .. index
+  local data = call('LINDEX', chunks, place)
+  while data do
+    local chunk = unpack_row(data)
+    if chunk[4] > chunk[3] then
+      return chunk[8]
+    end
+    place = place + 1
+    data = call('LINDEX', chunks, place)
+  end
+  local request = load_request(group.id, index)
+  return request.state == 'leased' and request.generated > request.start and group.version or ''
+end
+
 local function is_stale(group, versions)
-  for index = 0, group.size - 1 do
-    local oldest = versions[1] and call('LINDEX', P .. ':chunks:' .. group.id .. '/' .. index, 0)
-    local version = oldest and unpack_row(oldest)[8]
-    for _, stale in ipairs(versions) do
-      if version == stale then
-        return true
-      end
+  local stale = {}
+  for _, version in ipairs(versions) do
+    stale[version] = true
+  end
+  for index = 0, versions[1] and group.size - 1 or -1 do
+    if stale[oldest_version(group, index)] then
+      return true
     end
   end
   return false

@@ -198,7 +198,10 @@ end
 local function flush()
   for key, fields in pairs(bumps) do
     for field, by in pairs(fields) do
-      call('HINCRBY', key, field, by)
+      -- A counter at zero goes: versions and workers come without end.
+      if call('HINCRBY', key, field, by) == 0 and key == COUNTERS then
+        call('HDEL', key, field)
+      end
     end
   end
   for key, page in pairs(pages) do

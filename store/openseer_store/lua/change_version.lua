@@ -1,6 +1,7 @@
 -- Purpose    Lets unfinished requests of some groups go on with other weights.
 -- Guarantee  Leases still out are voided first, so no token is stamped with weights that did not make it. A repeat
---            changes nothing. Bounded: the caller goes on from group to group.
+--            changes nothing. Bounded: the caller goes on from group to group. The batch has the new version once its
+--            last group has: until then whoever finds it at the old one repeats the whole.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {batch, first group, last group (places, both included), version, stale versions}
 -- Returns    how many groups were looked at
@@ -37,7 +38,7 @@ end
 local gids = call('LRANGE', key .. ':groups', args[2], args[3])
 for _, gid in ipairs(gids) do
   local group = group_of(gid)
-  if group.ok + group.aborted + group.failed + group.carried < group.size and group.version ~= version then
+  if group and group.ok + group.aborted + group.failed + group.carried < group.size and group.version ~= version then
     if is_stale(group, args[5]) then
       end_group(gid, 'abort')
     else
@@ -45,6 +46,8 @@ for _, gid in ipairs(gids) do
     end
   end
 end
-call('HSET', key, 'version', version)
+if #gids <= args[3] - args[2] then
+  call('HSET', key, 'version', version)
+end
 flush()
 return #gids
