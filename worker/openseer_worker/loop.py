@@ -2,7 +2,8 @@
 
 Three tasks share one event loop. `_watch` reads the engine every checkpoint interval and never waits for the store, so
 the engine stays within its blocks even while the store is away. `_record` writes to the store: last tokens and results
-first, then new work, then checkpoints and the heartbeat. `Sharing` feeds an engine that drafts with news of its groups.
+first, then new work, then checkpoints and the heartbeat; a late checkpoint comes before new work. `Sharing` feeds an
+engine that drafts with news of its groups.
 """
 
 import asyncio
@@ -165,6 +166,9 @@ class Worker:
             await self._settle()
             if self._draining and not len(self._running):
                 return
+            is_late = now() >= extend_at + self._rollout.checkpoint_seconds
+            if is_late:  # after a stall a claim would take back this worker's own leases
+                await self._checkpoint(now())
             if now() >= claim_at and claims:
                 found = await self._claim()
                 claim_at = now() if found else now() + IDLE_POLL_SECONDS

@@ -1,0 +1,48 @@
+"""Workers while the store does not answer, in virtual time: a stall is not a death."""
+
+import asyncio
+from pathlib import Path
+
+from openseer_core.ids import WorkerId
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.worker.heartbeat import Heartbeat, HeartbeatReply
+from openseer_worker.scripted.virtual_time import run_virtual
+from tests.worker.fleet import Fleet, StrictStore
+
+STALL_SECONDS = 12.0
+"""Longer than a lease, shorter than a response takes."""
+
+
+def slow(job: RolloutJob, slots: int) -> RolloutJob:
+    """The job with ten steps a second, and room for so many requests."""
+    scripted = job.spec.model.scripted.model_copy(update={"step_seconds": 0.1, "slots": slots})
+    model = job.spec.model.model_copy(update={"scripted": scripted})
+    return job.model_copy(update={"spec": job.spec.model_copy(update={"model": model})})
+
+
+class StallingStore(StrictStore):
+    """One heartbeat waits long for its answer."""
+
+    stalls_at = float("inf")
+
+    async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
+        """Waits once."""
+        if asyncio.get_running_loop().time() >= self.stalls_at:
+            self.stalls_at = float("inf")
+            await asyncio.sleep(STALL_SECONDS)
+        return await super().heartbeat(worker, info)
+
+
+def test_after_a_stall_a_worker_renews_its_leases_before_it_claims(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        fleet = Fleet(tmp_path)
+        fleet.job = slow(fleet.job, 8)
+        store = fleet.store = StallingStore(fleet.now)
+        store.stalls_at = fleet.now() + 1.0
+        await fleet.submit(0, "initial", groups=1)
+        fleet.start(0)
+        results = await fleet.results(0)
+        assert [chunk.event for result in results for chunk in result.chunks] == ["complete"] * len(results)
+        await fleet.close()
+
+    run_virtual(scenario())
