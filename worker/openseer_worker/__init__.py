@@ -1,8 +1,8 @@
 """One engine instance: claims requests, generates, records.
 
-Read `engine` (what an engine is), `loop`, `running` (the requests it holds), `sharing` (news of siblings), `weights`,
-`hardware`, `request_seeds`; what its pod reports: `health`, `draft_metrics`; then how it starts: `settings`,
-`startup`, `engine_factory`, `main`, `fork_server`, `gang` and `follower`; the engines are `vllm` and `scripted`;
-`gpu_bench` measures whether drafts pay on a device.
+Read `engine` (what an engine is), `loop`, `running` (the requests it holds), `pace` (the interval of checkpoints),
+`sharing` (news of siblings), `weights`, `hardware`, `request_seeds`; what its pod reports: `health`, `draft_metrics`;
+then how it starts: `settings`, `startup`, `engine_factory`, `main`, `fork_server`, `gang` and `follower`; the engines
+are `vllm` and `scripted`; `gpu_bench` measures whether drafts pay on a device.
 Tests: tests/worker.
 """

@@ -23,6 +23,7 @@ _GAUGES = {
     "kv_used": ("kv_used_ratio", "Part of the KV cache in use."),
     "kv_reserved": ("kv_reserved_ratio", "Part of the KV cache that is promised."),
     "held_tokens": ("held_tokens", "Tokens of context in what is held: lost with the worker's KV cache."),
+    "checkpoint_seconds": ("checkpoint_interval_seconds", "Interval of checkpoints now: what a death costs at most."),
 }
 _COUNTERS = {
     "tokens": ("tokens", "Tokens generated."),

@@ -1,6 +1,6 @@
 """The worker: claim → generate → record, until it drains.
 
-Three tasks share one event loop. `_watch` reads the engine every checkpoint interval and never waits for the store, so
+Three tasks share one event loop. `_watch` reads the engine every `checkpointSeconds` and never waits for the store, so
 the engine stays within its blocks even while the store is away. `_record` writes to the store: last tokens and results
 first, then new work, then checkpoints and the heartbeat; a late checkpoint comes before new work. `Sharing` feeds an
 engine that drafts with news of its groups.
@@ -23,6 +23,7 @@ from openseer_store.port import WorkerStore
 from openseer_worker.engine import Engine, EngineRequest
 from openseer_worker.hardware.sickness import sick
 from openseer_worker.hardware.usage import Usage
+from openseer_worker.pace import CheckpointPace
 from openseer_worker.request_seeds import derive_seed
 from openseer_worker.running import RunningRequest, RunningRequests
 from openseer_worker.settings import WorkerSettings
@@ -63,13 +64,9 @@ class Worker:
         self._engine = engine
         self._telemetry = telemetry
         self._running = RunningRequests(engine.profile, chosen, rollout, slots)
-        self._sharing = Sharing(
-            store,
-            engine,
-            self._running,
-            seconds=rollout.checkpoint_seconds,
-            earlier=spec.speculation.earlier_responses > 0,
-        )
+        self._pace = CheckpointPace(rollout.checkpoint_seconds, rollout.lease_seconds)
+        earlier = spec.speculation.earlier_responses > 0
+        self._sharing = Sharing(store, engine, self._running, self._pace, earlier=earlier)
         self._rollout = rollout
         self._max_losses = spec.failure_policy.request_retries
         self._wake = asyncio.Event()
@@ -173,7 +170,7 @@ class Worker:
                 found = await self._claim()
                 claim_at = now() if found else now() + IDLE_POLL_SECONDS
             if now() >= extend_at:
-                extend_at = now() + self._rollout.checkpoint_seconds
+                extend_at = now() + self._pace.seconds
                 await self._checkpoint(now())
             await self._sleep(min(extend_at, self._next_heartbeat_at(), max(claim_at, now() + self._pause())) - now())
 
@@ -273,7 +270,10 @@ class Worker:
         return bool(claims)
 
     async def _checkpoint(self, now: float) -> None:
-        """One call for all that runs: new tokens, leases renewed, news of groups; brings the load of the fleet."""
+        """One call for all that runs: new tokens, leases renewed, news of groups; brings the load of the fleet.
+
+        How long it took decides about the next one.
+        """
         if self._is_stalled(now):
             raise EngineError(f"the engine made no step for {STALL_SECONDS:.0f} s; its work goes to other workers")
         running = [response for response in self._running.running() if not response.lost]
@@ -286,6 +286,7 @@ class Worker:
             version=self._weights.version,
             lanes=self._settings.lanes,
         )
+        self._pace.note(asyncio.get_running_loop().time() - now, reply.fleet_load.inflight)
         self._running.fleet_load = reply.fleet_load
         for view in reply.views:
             self._running.relearn(view)
@@ -349,6 +350,7 @@ class Worker:
                 "slots": running.room.slots,
                 "kv_reserved": round(running.reserved_blocks / max(1, running.room.blocks), 4),
                 "held_tokens": running.tokens,
+                "checkpoint_seconds": round(self._pace.seconds, 3),
                 "device": self._engine.profile.device,
                 **self._settings.place,
                 **self._engine.metrics(),

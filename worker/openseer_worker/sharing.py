@@ -17,6 +17,7 @@ from openseer_core.tokens import ITEM_BYTES, count_items
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.port import WorkerStore
 from openseer_worker.engine import DraftNews, DraftTokens, Engine
+from openseer_worker.pace import CheckpointPace
 from openseer_worker.running import RunningRequests
 
 log = logging.getLogger(__name__)
@@ -58,12 +59,12 @@ class Sharing:
     """Passes news of one worker's groups from the store to its engine."""
 
     def __init__(
-        self, store: WorkerStore, engine: Engine, running: RunningRequests, *, seconds: float, earlier: bool
+        self, store: WorkerStore, engine: Engine, running: RunningRequests, pace: CheckpointPace, *, earlier: bool
     ) -> None:
         self._store = store
         self._engine = engine
         self._running = running
-        self._seconds = seconds
+        self._pace = pace
         self._earlier = earlier
         self._groups: dict[GroupId, _FollowedGroup] = {}
         self._importance: dict[str, float] = {}
@@ -74,7 +75,7 @@ class Sharing:
     async def run(self) -> None:
         """Fetches every checkpoint interval until cancelled; ends at once for an engine that does not draft."""
         while self._engine.drafts:
-            await asyncio.sleep(self._seconds)
+            await asyncio.sleep(self._pace.seconds)
             try:
                 await self._share()
             except (StoreError, LoadError) as error:
@@ -161,7 +162,7 @@ class Sharing:
             for index, known in query.known:
                 log = self._groups[query.group].logs[index]
                 quiet = log.known == known
-                log.pause = min(max(2 * log.pause, self._seconds), QUIET_SECONDS) if quiet else 0.0
+                log.pause = min(max(2 * log.pause, self._pace.seconds), QUIET_SECONDS) if quiet else 0.0
                 log.queried_at = now
 
 

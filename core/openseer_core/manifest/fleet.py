@@ -57,7 +57,8 @@ class RolloutSpec(ManifestModel):
         default=0.25,
         ge=0.05,
         le=5,
-        description="How often a worker writes its new tokens to the store; less than a third of leaseSeconds.",
+        description="Shortest interval at which a worker writes its new tokens to the store; less than a third of "
+        "leaseSeconds. Where the store is slow or the fleet large it grows to 2 s, at most a third of leaseSeconds.",
     )
     ageing_tokens_per_second: float = Field(
         default=1,

@@ -1,0 +1,87 @@
+"""The interval of checkpoints: what it is for which store and fleet, and that a worker keeps to it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from openseer_core.queue.messages import ExtendReply
+from openseer_store.memory import MemoryStore
+from openseer_worker.pace import CALLS, LONGEST_SECONDS, REQUESTS_PER_SECOND, WAITING_SHARE, CheckpointPace
+from tests.worker.test_loop import Scene, job, play
+
+SHORTEST = 0.25
+
+
+def pace(lease_seconds: float = 10.0, shortest: float = SHORTEST) -> CheckpointPace:
+    return CheckpointPace(shortest, lease_seconds)
+
+
+def note(pace: CheckpointPace, latency: float = 0.002, inflight: int = 64, calls: int = CALLS) -> float:
+    for _ in range(calls):
+        pace.note(latency, inflight)
+    return pace.seconds
+
+
+def test_it_is_what_the_job_says_before_any_answer_and_with_a_fast_store() -> None:
+    assert pace().seconds == SHORTEST
+    assert note(pace()) == SHORTEST
+
+
+def test_it_grows_while_the_store_is_slow_and_shrinks_back_after_that() -> None:
+    found = pace()
+    assert note(found, latency=0.05) == pytest.approx(0.05 / WAITING_SHARE)
+    assert note(found, latency=0.1) == pytest.approx(0.1 / WAITING_SHARE)
+    assert note(found) == SHORTEST
+
+
+def test_a_single_slow_call_changes_nothing() -> None:
+    found = pace()
+    note(found)
+    assert note(found, latency=30.0, calls=1) == SHORTEST
+
+
+def test_it_grows_with_the_fleet_before_the_store_is_slow() -> None:
+    assert note(pace(), inflight=32_000) == pytest.approx(32_000 / REQUESTS_PER_SECOND)
+
+
+@pytest.mark.parametrize(("lease_seconds", "longest"), [(10.0, LONGEST_SECONDS), (600.0, LONGEST_SECONDS), (3.0, 1.0)])
+def test_it_has_a_limit_that_is_at_most_a_third_of_the_lease(lease_seconds: float, longest: float) -> None:
+    assert note(pace(lease_seconds), latency=60.0) == pytest.approx(longest)
+    assert note(pace(lease_seconds), inflight=10**7) == pytest.approx(longest)
+
+
+def test_a_job_that_asks_for_a_longer_one_than_the_limit_gets_it() -> None:
+    assert note(pace(60.0, shortest=5.0)) == 5.0
+
+
+class SlowStore(MemoryStore):
+    """Takes its time for checkpoints, and keeps when each began."""
+
+    seconds = 0.0
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.times: list[float] = []
+
+    async def extend(self, *arguments: Any, **more: Any) -> ExtendReply:
+        self.times.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(self.seconds)
+        return await super().extend(*arguments, **more)
+
+
+def test_a_worker_writes_checkpoints_less_often_while_the_store_is_slow() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(maxTokens=10_000), [[10_000] * 4])
+        store = scene.store = SlowStore(asyncio.get_running_loop().time)
+        await scene.submit()
+        scene.start(0)
+        intervals: list[float] = []
+        for store.seconds in (0.0, 0.1, 0.0):
+            await asyncio.sleep(30)
+            intervals.append(store.times[-1] - store.times[-2])
+            [status] = await store.workers()
+            assert status.heartbeat.metrics["checkpoint_seconds"] == pytest.approx(intervals[-1], abs=0.01)
+        assert intervals == pytest.approx([SHORTEST, 0.1 / WAITING_SHARE, SHORTEST], abs=0.01)
+
+    play(scenario)

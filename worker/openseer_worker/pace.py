@@ -1,0 +1,41 @@
+"""How often a worker writes a checkpoint: as often as the job says, less often where that is too much for the store."""
+
+from collections import deque
+from statistics import median
+
+LONGEST_SECONDS = 2.0
+"""Longest interval between two checkpoints, and so most of a response that a worker's death costs."""
+LEASE_SHARE = 1 / 3
+"""Nor is the interval longer than so much of a lease: two calls in a row may fail before others take the work."""
+REQUESTS_PER_SECOND = 50_000
+"""Most requests of a fleet that one store renews and appends to per second: about half of a core of Redis."""
+WAITING_SHARE = 0.1
+"""Most of the interval that a call to the store takes: with 0.25 s, one longer than 25 ms is a sign of a full store."""
+CALLS = 8
+"""The median of so many latest calls counts, so that a single slow one changes nothing."""
+
+
+class CheckpointPace:
+    """The interval between one worker's checkpoints, from what it learns by each.
+
+    A fleet that is too large for a short interval finds it at once, by its number of requests; a store that is slow for
+    any other reason shows it in the time of its answers.
+    """
+
+    def __init__(self, shortest: float, lease_seconds: float) -> None:
+        self._shortest = shortest
+        self._longest = max(shortest, min(LONGEST_SECONDS, lease_seconds * LEASE_SHARE))
+        self._latencies: deque[float] = deque(maxlen=CALLS)
+        self._inflight = 0
+
+    @property
+    def seconds(self) -> float:
+        """The interval now: at least spec.rollout.checkpointSeconds, at most the named limits."""
+        latency = median(self._latencies) if self._latencies else 0.0
+        wanted = max(self._shortest, self._inflight / REQUESTS_PER_SECOND, latency / WAITING_SHARE)
+        return min(wanted, self._longest)
+
+    def note(self, latency: float, inflight: int) -> None:
+        """A checkpoint took so many seconds; `inflight`: leased requests of the whole fleet."""
+        self._latencies.append(latency)
+        self._inflight = inflight
