@@ -11,7 +11,16 @@ from openseer_core.ids import GroupId, RequestId
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import JournalEntry
 from openseer_core.queue.states import FINAL_STATES
-from openseer_driver.audit.rules import JournalCheck, Life, SubmittedGroup, Violation, check_result, submitted_group
+from openseer_driver.audit.rules import (
+    JournalCheck,
+    Life,
+    SubmittedGroup,
+    Violation,
+    check_result,
+    check_stored,
+    is_reissued,
+    submitted_group,
+)
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ResultLine
 from openseer_store.port import DriverStore
@@ -31,6 +40,12 @@ class AuditReport:
     events: int = 0
     unfinished: int = 0
     """Requests of an unfinished run that have no result yet."""
+    epochs: int = 0
+    """In how many epochs of the store something was claimed: more than one after it was killed."""
+    lost_ends: int = 0
+    """Leases of an earlier epoch whose end the store has lost."""
+    reissued: int = 0
+    """Results that the store lost and has again, of a later epoch; each is kept as it was written first."""
     violations: list[Violation] = field(default_factory=list[Violation])
     by_kind: dict[str, int] = field(default_factory=dict[str, int])
 
@@ -50,6 +65,8 @@ class AuditReport:
         checked = f"{self.requests:,} requests, {self.results:,} results, {self.events:,} events checked"
         if self.unfinished:
             checked += f" ({self.unfinished:,} requests not finished yet)"
+        if self.epochs > 1:
+            checked += f", {self.epochs:,} epochs of the store, {self.reissued:,} results reissued"
         if self.ok:
             return [f"{checked}: no violation"]
         total = sum(self.by_kind.values())
@@ -116,7 +133,7 @@ async def _journal(
             continue
         for violation in check.take(entry):
             report.add(violation)
-    report.events = check.events
+    report.events, report.epochs, report.lost_ends = check.events, len(check.epochs), check.lost_ends
     return check
 
 
@@ -128,6 +145,7 @@ async def _results(
     report: AuditReport,
 ) -> set[RequestId]:
     seen: set[RequestId] = set()
+    cursors: set[tuple[int, int]] = set()
     for line in results:
         request = line.request
         report.results += 1
@@ -138,8 +156,16 @@ async def _results(
             report.add(Violation("doubled", str(request), "one more result", "exactly one"))
             continue
         seen.add(request)
+        if (line.batch, line.cursor) in cursors:
+            report.add(Violation("cursor", str(request), f"cursor {line.cursor}", "one that no other result has"))
+        cursors.add((line.batch, line.cursor))
+        for violation in check_result(line, submitted[request.group]):
+            report.add(violation)
         record = await store.record(request)
-        for violation in check_result(line, submitted[request.group], record, journal.lives.get(str(request), Life())):
+        if is_reissued(line, record):
+            report.reissued += 1
+            continue
+        for violation in check_stored(line, record, journal.lives.get(str(request), Life())):
             report.add(violation)
     return seen
 

@@ -1,4 +1,4 @@
-"""The rules of an audit, as pure checks: of the journal's events, and of one result against the store's record."""
+"""The rules of an audit, as pure checks: of the journal, of one result, and of it against the store's record."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from openseer_core.queue.states import TRANSITIONS, Event, FinishReason, State, 
 from openseer_core.tokens import count_items, pack_logprobs, pack_tokens, unpack_tokens
 from openseer_driver.run_lines import ChunkLine, ResultLine
 
+LEASES_PER_EPOCH = 4096
+"""Epochs are at least so far apart in fences; one request is leased less often in one."""
 REASONS = {
     Status.OK: frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.CONTEXT_FULL}),
     Status.ABORTED: frozenset({FinishReason.ABORTED, FinishReason.CANCELLED}),
@@ -28,7 +30,7 @@ STATES = {
 @dataclass(frozen=True, slots=True)
 class Violation:
     """One broken promise. `kind` is one of: missing, doubled, unknown, count, prompt, version, tokens, logprobs,
-    chunks, finish, holder, transition, length, fence."""
+    chunks, finish, holder, transition, length, fence, epoch, cursor."""
 
     kind: str
     request: str
@@ -68,22 +70,28 @@ class Life:
 
 
 class JournalCheck:
-    """Follows the event log in order; keeps one small entry per request."""
+    """Follows the event log in order; keeps one small entry per request.
+
+    `epochs`: those in which something was claimed, the first one being 0. `lost_ends`: leases without an end, taken
+    over in a later epoch of the store.
+    """
 
     def __init__(self) -> None:
         self.lives: dict[str, Life] = {}
         self.events = 0
+        self.epochs: set[int] = set()
+        self.lost_ends = 0
+        self._epoch = 0
 
     def take(self, entry: JournalEntry) -> Iterator[Violation]:
         """The next event, and what is wrong with it."""
         self.events += 1
         life = self.lives.setdefault(entry.request, Life())
-        yield from _lengths(life, entry)
         if entry.event == Event.CLAIM:
-            yield from _claim(life, entry)
-            life.fence, life.worker = entry.fence, entry.worker
+            yield from self._claim(life, entry)
         elif life.fence:
             yield from _check_holder(life, entry)
+        yield from _lengths(life, entry)
         life.length = entry.length
         after = _after(life.state, entry.event)
         if after is None:
@@ -92,9 +100,24 @@ class JournalCheck:
         else:
             life.state = after
 
+    def _claim(self, life: Life, entry: JournalEntry) -> Iterator[Violation]:
+        if entry.fence <= life.fence:
+            yield Violation("fence", entry.request, f"fence {entry.fence} at a claim", f"more than {life.fence}")
+        epoch = epoch_of(entry.fence)
+        if epoch < self._epoch:
+            found = f"fence {entry.fence} of epoch {epoch} at a claim"
+            yield Violation("epoch", entry.request, found, f"epoch {self._epoch}, which had begun, or a later one")
+        self._epoch = max(epoch, self._epoch)
+        self.epochs.add(epoch)
+        if life.state is State.LEASED and epoch > epoch_of(life.fence):
+            # The store was killed, and the end of that lease was among the writes that it lost.
+            self.lost_ends += 1
+            life.state, life.length = State.QUEUED, entry.length
+        life.fence, life.worker = entry.fence, entry.worker
 
-def check_result(line: ResultLine, submitted: SubmittedGroup, record: RequestRecord, life: Life) -> Iterator[Violation]:
-    """Compares one result with what was submitted, what the store keeps, and what the journal says."""
+
+def check_result(line: ResultLine, submitted: SubmittedGroup) -> Iterator[Violation]:
+    """What is wrong with one result by itself: it is of what was submitted, and whole."""
     name = str(line.request)
     if line.weights_version != submitted.version:
         yield Violation("version", name, repr(line.weights_version), repr(submitted.version))
@@ -104,11 +127,41 @@ def check_result(line: ResultLine, submitted: SubmittedGroup, record: RequestRec
             f"the {count_items(submitted.prompt)} submitted",
         )
         yield Violation("prompt", name, found, expected)
+    if line.logprobs is not None and len(line.logprobs) != len(line.token_ids):
+        found = f"{len(line.logprobs)} log-probabilities"
+        yield Violation("logprobs", name, found, f"one for each of the {len(line.token_ids)} tokens")
+    yield from _chunks(name, line)
+    yield from _finish(name, line, submitted)
+
+
+def is_reissued(line: ResultLine, record: RequestRecord) -> bool:
+    """Whether the store lost the result after it was written, and holds the request's end of a later epoch.
+
+    The line stays as it was written first: the store's entry proves nothing about it.
+    """
+    return bool(line.chunks) and epoch_of(record.fence) > epoch_of(line.chunks[-1].fence)
+
+
+def check_stored(line: ResultLine, record: RequestRecord, life: Life) -> Iterator[Violation]:
+    """Compares one result with what the store keeps, and what the journal says."""
+    name = str(line.request)
     yield from _tokens(name, line, record)
     yield from _logprobs(name, line, record)
-    yield from _chunks(name, line, record)
-    yield from _finish(name, line, submitted, record, life)
+    reported = [(chunk.worker, chunk.fence, chunk.start, chunk.end, chunk.event) for chunk in line.chunks]
+    stored = [(chunk.worker, chunk.fence, chunk.start, chunk.end, chunk.event) for chunk in record.chunks]
+    if reported != stored:
+        yield Violation("chunks", name, f"{len(reported)} chunks that differ", f"the {len(stored)} of the store")
+    states = next((states for status, states in STATES.items() if status == line.status), frozenset[State]())
+    for where, is_state in (("store", record.state), ("journal", life.state)):
+        if states and is_state not in states:
+            expected = " or ".join(sorted(states))
+            yield Violation("finish", name, f"status {line.status} while {is_state} in the {where}", expected)
     yield from _holder(name, line, record, life)
+
+
+def epoch_of(fence: int) -> int:
+    """The epoch of the store that issued a fence, as a number that grows with epochs; 0 is a job's first."""
+    return fence // LEASES_PER_EPOCH
 
 
 # ---- the journal
@@ -116,11 +169,6 @@ def check_result(line: ResultLine, submitted: SubmittedGroup, record: RequestRec
 
 def _after(state: State, event: str) -> State | None:
     return next((to for (source, name), to in TRANSITIONS.items() if source is state and name == event), None)
-
-
-def _claim(life: Life, entry: JournalEntry) -> Iterator[Violation]:
-    if entry.fence <= life.fence:
-        yield Violation("fence", entry.request, f"fence {entry.fence} at a claim", f"more than {life.fence}")
 
 
 def _check_holder(life: Life, entry: JournalEntry) -> Iterator[Violation]:
@@ -158,15 +206,13 @@ def _logprobs(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Vi
         if record.logprobs:
             yield Violation("logprobs", name, "none", f"the {count_items(record.logprobs)} of the store")
         return
-    found = f"{len(line.logprobs)} log-probabilities"
-    if len(line.logprobs) != len(line.token_ids):
-        yield Violation("logprobs", name, found, f"one for each of the {len(line.token_ids)} tokens")
     values = [float("-inf") if value is None else value for value in line.logprobs]
     if pack_logprobs(values) != record.logprobs:
-        yield Violation("logprobs", name, f"{found} that differ", f"the {count_items(record.logprobs)} of the store")
+        found = f"{len(line.logprobs)} log-probabilities that differ"
+        yield Violation("logprobs", name, found, f"the {count_items(record.logprobs)} of the store")
 
 
-def _chunks(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Violation]:
+def _chunks(name: str, line: ResultLine) -> Iterator[Violation]:
     edges = [0, *(edge for chunk in line.chunks for edge in (chunk.start, chunk.end)), len(line.token_ids)]
     for end, start in list(pairwise(edges))[::2]:
         if start != end:
@@ -180,15 +226,9 @@ def _chunks(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Viol
     for before, after in pairwise(line.chunks):
         if after.fence <= before.fence:
             yield Violation("fence", name, f"chunk fence {after.fence}", f"more than {before.fence}, the one before")
-    reported = [(chunk.worker, chunk.fence, chunk.start, chunk.end, chunk.event) for chunk in line.chunks]
-    stored = [(chunk.worker, chunk.fence, chunk.start, chunk.end, chunk.event) for chunk in record.chunks]
-    if reported != stored:
-        yield Violation("chunks", name, f"{len(reported)} chunks that differ", f"the {len(stored)} of the store")
 
 
-def _finish(
-    name: str, line: ResultLine, submitted: SubmittedGroup, record: RequestRecord, life: Life
-) -> Iterator[Violation]:
+def _finish(name: str, line: ResultLine, submitted: SubmittedGroup) -> Iterator[Violation]:
     reasons = next((reasons for status, reasons in REASONS.items() if status == line.status), frozenset[FinishReason]())
     if not any(reason == line.finish_reason for reason in reasons):
         expected = " or ".join(sorted(reasons)) or "status ok, aborted, infra_failed or carried_over"
@@ -199,11 +239,6 @@ def _finish(
     limit = submitted.limits[line.index]
     if length > limit or (line.finish_reason == FinishReason.LENGTH and length != limit):
         yield Violation("finish", name, f"{length} tokens, reason {line.finish_reason}", f"limit {limit}")
-    states = next((states for status, states in STATES.items() if status == line.status), frozenset[State]())
-    for where, is_state in (("store", record.state), ("journal", life.state)):
-        if states and is_state not in states:
-            expected = " or ".join(sorted(states))
-            yield Violation("finish", name, f"status {line.status} while {is_state} in the {where}", expected)
 
 
 def _holder(name: str, line: ResultLine, record: RequestRecord, life: Life) -> Iterator[Violation]:

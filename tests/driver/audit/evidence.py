@@ -1,0 +1,62 @@
+"""What an audit reads: the store and the results of a simulated run, which tests forge."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import msgspec
+
+from openseer_core.ids import RequestId
+from openseer_core.model.job_queue import JobQueue
+from openseer_core.queue.group import GroupSpec
+from openseer_core.queue.messages import BatchProgress, JournalEntry, RequestRecord
+from openseer_driver.audit.audit import AuditReport, audit
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import ResultLine
+from openseer_store.port import DriverStore
+from tests.driver.sample_runs import SMALL
+
+SHAPE = replace(SMALL, groups=5, size=4, mean=150.0, quantum=64, killed=2.0, slots=4)
+RESULTS = SHAPE.groups * SHAPE.size
+
+
+class Evidence:
+    """What an audit reads of a store, from a simulated queue, with whatever a test changes of it."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self.queue = queue
+        self.entries = queue.journal(0, 0, 1_000_000)
+        self.records: dict[str, RequestRecord] = {}
+
+    async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
+        return self.queue.groups(batch)[start : start + limit]
+
+    async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
+        return self.entries[start : start + limit]
+
+    async def record(self, request: RequestId) -> RequestRecord:
+        return self.records.get(str(request)) or self.queue.record(request)
+
+    async def progress(self, batch: int) -> BatchProgress:
+        return self.queue.progress(batch)
+
+    def change_entry(self, place: int, **fields: object) -> JournalEntry:
+        """Forges one event of the journal."""
+        self.entries[place] = replace(self.entries[place], **fields)
+        return self.entries[place]
+
+    def place_of(self, event: str, request: str = "", *, after: int = -1) -> int:
+        """Where the first event of a kind after a place is in the journal."""
+        return next(
+            place
+            for place, entry in enumerate(self.entries)
+            if place > after and entry.event == event and request in ("", entry.request)
+        )
+
+
+async def audited(evidence: Evidence, results: Sequence[ResultLine] | RunFolder) -> AuditReport:
+    return await audit(cast(DriverStore, evidence), results, [0])
+
+
+def changed(line: ResultLine, **fields: object) -> ResultLine:
+    return msgspec.structs.replace(line, **fields)
