@@ -17,8 +17,13 @@ class FinishedGroup:
 
     @property
     def name(self) -> str:
-        """The group's id."""
+        """The group's id in its batch, which of a carried group names its origin, too."""
         return self.end.group
+
+    @property
+    def original_name(self) -> str:
+        """The id that the group was submitted with."""
+        return self.end.carried_from.group if self.end.carried_from is not None else self.end.group
 
     @property
     def whole(self) -> bool:

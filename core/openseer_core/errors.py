@@ -38,6 +38,15 @@ class PromptsError(ProblemsError):
     """A prompt source that cannot be read or holds wrong lines."""
 
 
+class NameTakenError(InputError):
+    """The batch has a group of that name with other content."""
+
+    def __init__(self, batch: int, name: str) -> None:
+        super().__init__(
+            f"group {name}: batch {batch} has a group of that name with other content; give this one another name"
+        )
+
+
 class ModelError(InputError):
     """The model, its tokenizer or the engine's arguments cannot be used."""
 

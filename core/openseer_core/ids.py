@@ -14,6 +14,9 @@ BATCH_JOB_BATCH = 0
 PARKED_BATCH = -1
 """Where groups wait that were carried over, until a later batch takes them."""
 
+CARRIED = "~"
+"""Between the name of a carried group and the batch it was submitted to; no submitter may use it in a name."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class GroupId:
@@ -29,6 +32,20 @@ class GroupId:
     def parse(text: str) -> "GroupId":
         batch, name = text.split("/", 1)
         return GroupId(int(batch), name)
+
+    def carried(self, batch: int) -> "GroupId":
+        """The id that the group gets in another batch: with its origin, so that it meets no new group of its name.
+
+        A group that was parked by an earlier release has no origin in its name, and keeps that.
+        """
+        named = CARRIED in self.name or self.batch == PARKED_BATCH
+        return GroupId(batch, self.name if named else f"{self.name}{CARRIED}{self.batch}")
+
+    @property
+    def origin(self) -> "GroupId | None":
+        """The id that a carried group was submitted with; None for a group that was never carried."""
+        name, carried, batch = self.name.rpartition(CARRIED)
+        return GroupId(int(batch), name) if carried else None
 
 
 @dataclass(frozen=True, slots=True, order=True)

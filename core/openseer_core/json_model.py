@@ -10,6 +10,8 @@ INT53_MAX = 2**53 - 1
 
 TokenId = Annotated[int, Field(ge=0, le=INT32_MAX)]
 GroupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$", max_length=200)]
+KnownGroupName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*(~[0-9]+)?$", max_length=220)]
+"""Of a group that is there: a carried one has its origin in its name (core's GroupId)."""
 VersionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@+-]*$", max_length=128)]
 
 

@@ -118,7 +118,7 @@ def pack_row(spec: GroupSpec) -> bytes:
     nobody_ended = (0, 0, 0, 0)
     position = (*_priority_row(spec.priority), 0, spec.tier)
     earlier = (spec.history or False, spec.history_size, spec.longest_earlier)
-    return _encoder.encode((*shape, lanes, biases, *nothing_known, *position, *nobody_ended, *earlier))
+    return _encoder.encode((*shape, lanes, biases, *nothing_known, *position, *nobody_ended, *earlier, spec.content()))
 
 
 def _priority_row(priority: Priority) -> tuple[float, float, float | bool]:

@@ -95,7 +95,8 @@ class DriverStore(Protocol):
     async def submit(self, groups: list[GroupSpec]) -> int:
         """Queues groups in bounded pieces; those already there are skipped. Returns how many were new.
 
-        Raises BatchClosedError when a new group's batch is sealed, or gone.
+        Raises BatchClosedError when a new group's batch is sealed, or gone; NameTakenError when another group has its
+        name.
         """
         ...
 
@@ -198,6 +199,8 @@ class TrainerStore(DriverStore, Protocol):
 
     async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
         """Moves unfinished groups to another batch (PARKED_BATCH: they wait there), with all tokens and responses.
+
+        There each has the id that `GroupId.carried` gives it.
 
         What is unfinished here ends as carried_over. There, finished responses are reported at once and the rest is
         queued for `version`. Groups with a token of one of the versions `stale` end here as aborted instead; parked

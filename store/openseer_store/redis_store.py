@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from openseer_core.errors import BatchClosedError, DriverFencedError, RequestStateError
+from openseer_core.errors import BatchClosedError, DriverFencedError, NameTakenError, RequestStateError
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
@@ -159,7 +159,10 @@ class RedisStore:
         return new + (await self._submit(names, blobs) if names else 0)
 
     async def _submit(self, names: list[str], blobs: list[bytes]) -> int:
-        new, refused = await self._link.run("submit", names, *blobs)
+        new, refused, reason = await self._link.run("submit", names, *blobs)
+        if reason == b"taken":
+            group = GroupId.parse(refused.decode())
+            raise NameTakenError(group.batch, group.name)
         if refused:
             raise BatchClosedError(f"batch {refused.decode().partition('/')[0]} takes no more groups")
         return int(new)

@@ -97,7 +97,7 @@ async def test_a_store_is_written_as_it_was(
     empty: RedisStore, server_url: str, namespace: str, clock: old_store.Clock
 ) -> None:
     await old_store.make_old_store(empty, clock)
-    compare("old_store", dump(server_url, prefix(namespace, JOB)))
+    compare("store", dump(server_url, prefix(namespace, JOB)))
 
 
 async def test_everything_in_an_old_store_is_read(store: RedisStore) -> None:

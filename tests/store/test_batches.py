@@ -1,16 +1,33 @@
 """What a trainer does with batches, the same on every store: open, judge, carry, continue, change version, forget."""
 
+from dataclasses import replace
+
 import pytest
 
-from openseer_core.errors import BatchClosedError, RequestStateError
+from openseer_core.errors import BatchClosedError, NameTakenError, RequestStateError
 from openseer_core.ids import PARKED_BATCH, GroupId, WorkerId
 from openseer_core.queue.batch import GroupEnd, OpenBatch
+from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import APPEND, WriteOutcome
 from openseer_core.queue.states import Event, State, Status
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_store.port import Store
-from tests.store.builders import ANN, BOB, Clock, delta, extend, finish, group, names, query, request, results, tokens
+from tests.store.builders import (
+    ANN,
+    BOB,
+    PROBE,
+    Clock,
+    delta,
+    extend,
+    finish,
+    group,
+    names,
+    query,
+    request,
+    results,
+    tokens,
+)
 
 
 async def opened(store: Store, version: str = "v1", key: str = "") -> int:
@@ -113,11 +130,39 @@ async def test_carried_groups_wait_and_go_on_in_the_batch_that_takes_them(store:
     assert await store.carry(parked, two, "v2") == 1
     assert await store.group_names(PARKED_BATCH, 0, 10) == []
     [claim] = await store.claim(BOB, query(version="v2"))
-    assert (str(claim.request), claim.tokens) == (f"{two}/a/1", tokens(0, 3))
+    assert (str(claim.request), claim.tokens) == (f"{two}/a~{one}/1", tokens(0, 3))
     await store.complete(BOB, [finish(claim, 2)])
     kept, grown = await results(store, two)
     assert (kept.tokens, grown.tokens) == (tokens(0, 5), tokens(0, 5))
     assert [(chunk.version, chunk.start, chunk.end) for chunk in grown.chunks] == [("v1", 0, 3), ("v2", 3, 5)]
+
+
+@pytest.mark.parametrize(
+    "other", [group("a", prompt_tokens=17), group("a", 3), group("a", max_tokens=99)], ids=["prompt", "size", "tokens"]
+)
+async def test_another_group_of_a_taken_name_is_refused(store: Store, other: GroupSpec) -> None:
+    assert await store.submit([group("a", 2)]) == 1
+    moved = replace(group("a", 2, PROBE), enqueued_at=2000.0, ordinal=7)
+    assert await store.submit([moved, group("b", 1)]) == 1
+    with pytest.raises(NameTakenError, match="group a: batch 0 has a group of that name"):
+        await store.submit([group("c", 1), other])
+    assert await store.group_names(0, 0, 10) == ["a", "b", "c"]
+
+
+async def test_a_carried_group_meets_no_new_one_of_its_name(store: Store) -> None:
+    one, two, three = await opened(store), await opened(store), await opened(store)
+    await store.submit([group("a", 1, batch=one)])
+    await store.carry([GroupId(one, "a")], PARKED_BATCH, "v1")
+    await store.submit([group("a", 1, batch=two, prompt_tokens=17), group("a", 1, batch=three, prompt_tokens=18)])
+    await store.carry([GroupId(two, "a")], PARKED_BATCH, "v1")
+    parked = [GroupId(PARKED_BATCH, name) for name in await store.group_names(PARKED_BATCH, 0, 10)]
+    assert await store.carry(parked, three, "v1") == 2
+    assert await store.group_names(three, 0, 10) == ["a", f"a~{one}", f"a~{two}"]
+    claims = await store.claim(ANN, query())
+    assert sorted(claim.prompt for claim in claims) == [tokens(0, 16), tokens(0, 17), tokens(0, 18)]
+    assert claims[1].request.group.origin in (GroupId(one, "a"), GroupId(two, "a"))
+    await store.carry([GroupId(three, f"a~{one}")], PARKED_BATCH, "v1")
+    assert await store.group_names(PARKED_BATCH, 0, 10) == [f"a~{one}"]
 
 
 async def test_groups_that_are_too_old_are_not_taken_over(store: Store) -> None:
@@ -128,7 +173,7 @@ async def test_groups_that_are_too_old_are_not_taken_over(store: Store) -> None:
     await store.carry([GroupId(one, "a-old"), GroupId(one, "b-new")], PARKED_BATCH, "v1")
     parked = [GroupId(PARKED_BATCH, name) for name in await store.group_names(PARKED_BATCH, 0, 10)]
     assert await store.carry(parked, two, "v3", ("v1",)) == 1
-    assert await store.group_names(two, 0, 10) == ["b-new"]
+    assert await store.group_names(two, 0, 10) == [f"b-new~{one}"]
     assert (await store.progress(two)).groups_stale == 1
     assert await store.group_names(PARKED_BATCH, 0, 10) == []
 

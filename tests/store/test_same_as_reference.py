@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from openseer_core.errors import BatchClosedError, RequestStateError
+from openseer_core.errors import BatchClosedError, NameTakenError, RequestStateError
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId, WorkerId
 from openseer_core.model.request_queue import OUTCOME_EVENTS
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
@@ -90,7 +91,7 @@ class BothStores(RuleBasedStateMachine):
         async def told(store: Store) -> T | str:
             try:
                 return await call(store)
-            except (BatchClosedError, RequestStateError) as error:
+            except (BatchClosedError, NameTakenError, RequestStateError) as error:
                 return f"{type(error).__name__}: {error}"
 
         return self.both(told)
@@ -131,6 +132,13 @@ class BothStores(RuleBasedStateMachine):
         )  # fmt: skip
         self.groups.append(spec)
         self.both_or_error(lambda store: store.submit([spec, self.groups[0]]))
+
+    @precondition(lambda self: bool(self.groups))
+    @rule(number=st.integers(0, 99), other=st.booleans())
+    def submit_again(self, number: int, other: bool) -> None:
+        spec = self.groups[number % len(self.groups)]
+        again = replace(spec, enqueued_at=self.clock(), max_tokens=spec.max_tokens + other)
+        self.both_or_error(lambda store: store.submit([again]))
 
     @rule(
         worker=workers, slots=counts, blocks=st.integers(0, 20), own=st.sampled_from(LANES), slack=st.integers(0, 3),

@@ -12,6 +12,7 @@ from openseer_api.http.auth import Forbidden, Unauthenticated
 from openseer_core.errors import (
     BatchClosedError,
     InputError,
+    NameTakenError,
     OpenseerError,
     PublishRefusedError,
     RequestStateError,
@@ -49,6 +50,7 @@ STATUSES: dict[type[OpenseerError], tuple[int, str]] = {
     NotFoundProblem: (404, "Not Found"),
     ConflictProblem: (409, "Conflict"),
     BatchClosedError: (409, "Conflict"),
+    NameTakenError: (409, "Conflict"),
     RequestStateError: (409, "Conflict"),
     PublishRefusedError: (409, "Conflict"),
     TooLargeProblem: (413, "Content Too Large"),

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from openseer_core.ids import GroupId
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.batch import TAIL, BatchRecord, Entry, GroupEnd
 from openseer_core.queue.messages import APPEND, Chunk, RequestRecord, Result
@@ -136,6 +137,7 @@ def render_result(result: Result, codec: TextCodec | None) -> dict[str, Any]:
         "cursor": result.cursor,
         "batch": result.request.group.batch,
         "group": result.request.group.name,
+        "carried_from": _origin(result.request.group),
         "index": result.request.index,
         "turn": result.turn,
         "status": result.status.value,
@@ -156,12 +158,19 @@ def render_result(result: Result, codec: TextCodec | None) -> dict[str, Any]:
     }
 
 
+def _origin(group: GroupId) -> dict[str, Any] | None:
+    """Where a carried group was submitted (wire.Origin)."""
+    origin = group.origin
+    return {"batch": origin.batch, "group": origin.name} if origin is not None else None
+
+
 def _group_item(end: GroupEnd) -> dict[str, Any]:
     return {
         "kind": "group",
         "cursor": end.cursor,
         "batch": end.group.batch,
         "group": end.group.name,
+        "carried_from": _origin(end.group),
         "size": end.size,
         "ok": end.ok,
         "aborted": end.aborted,

@@ -15,6 +15,7 @@ from openseer_api.routes.access import Job
 from openseer_api.routes.batches import BatchNumber, batch_of, living_batch
 from openseer_core.errors import InputError
 from openseer_core.ids import GroupId, RequestId
+from openseer_core.json_model import KnownGroupName
 from openseer_core.queue.length_estimate import estimate
 from openseer_core.queue.messages import RequestRecord
 from openseer_core.tokens import pack_tokens, unpack_tokens
@@ -25,6 +26,7 @@ from openseer_core.wire.batches import (
     GroupInfo,
     GroupNames,
     GroupsUpload,
+    Origin,
     RequestInfo,
     UploadReceipt,
 )
@@ -32,7 +34,7 @@ from openseer_core.wire.batches import (
 router = APIRouter(tags=["groups"])
 
 NDJSON = "application/x-ndjson"
-GroupInPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]*$", max_length=200)]
+GroupInPath = Annotated[KnownGroupName, Path()]
 Index = Annotated[int, Path(ge=0, lt=MAX_GROUP_SIZE)]
 _BODY = GroupsUpload.model_json_schema(ref_template="#/components/schemas/{model}")
 BODY_MODELS: dict[str, Any] = _BODY.pop("$defs")
@@ -51,7 +53,8 @@ _UPLOAD = {
 @router.post("/batches/{batch}/groups", openapi_extra=_UPLOAD, responses=documented(400, 409, 413, 415, 429))
 async def upload(batch: BatchNumber, request: Request, job: Job, seal: bool = False) -> UploadReceipt:
     """Queues groups, as a JSON object or streamed, one Group a line. Groups that are there already change nothing, so
-    whatever went wrong, the whole upload may be sent again. `seal`: these are the last."""
+    whatever went wrong, the whole upload may be sent again; one whose name another group has is refused. `seal`: these
+    are the last."""
     record = await living_batch(request, batch, job)
     receiver = Upload(job, record)
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
@@ -128,7 +131,7 @@ async def list_groups(
 @router.get("/batches/{batch}/groups/{group}", responses=documented())
 async def get_group(batch: BatchNumber, group: GroupInPath, job: Job) -> GroupInfo:
     """A group with all its requests and their tokens so far."""
-    gid = GroupId(batch, group)
+    gid, origin = GroupId(batch, group), GroupId(batch, group).origin
     record = await batch_of(job, batch)
     view = await job.store.group_view(gid)
     requests = [await job.store.record(RequestId(gid, index)) for index in range(view.size)]
@@ -138,6 +141,7 @@ async def get_group(batch: BatchNumber, group: GroupInPath, job: Job) -> GroupIn
     return GroupInfo(
         batch=batch,
         group=group,
+        carried_from=Origin(batch=origin.batch, group=origin.name) if origin is not None else None,
         weights_version=record.version,
         size=view.size,
         finished=view.finished,

@@ -146,7 +146,7 @@ class JobQueue(ChunkQueue):
         """Moves groups to another batch (see port.TrainerStore.carry). Returns how many moved."""
         moved = 0
         for gid in groups:
-            group, target = self._groups.get(gid), GroupId(batch, gid.name)
+            group, target = self._groups.get(gid), gid.carried(batch)
             if group is None or target in self._groups:
                 continue
             if gid.batch != PARKED_BATCH and group.endings.total() == group.spec.size:

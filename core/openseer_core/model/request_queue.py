@@ -5,7 +5,7 @@ waiting requests. So a finished request moves all its waiting siblings with one 
 What a trainer does with its batches beside that is in job_queue.py.
 """
 
-from openseer_core.errors import BatchClosedError
+from openseer_core.errors import BatchClosedError, NameTakenError
 from openseer_core.ids import PROBE_INDEX, GroupId, RequestId, WorkerId
 from openseer_core.model.accounting import Ledger
 from openseer_core.model.earlier_responses import EarlierResponses
@@ -60,9 +60,12 @@ class ChunkQueue:
         """Queues a group's requests; a group that is there already changes nothing and gives False.
 
         It is for the version that its batch belongs to by now, which may have changed since the spec was made.
-        Raises BatchClosedError for a new group of a batch that is sealed or gone.
+        Raises BatchClosedError for a new group of a batch that is sealed or gone, NameTakenError for one whose name
+        another group has.
         """
         if spec.id in self._groups:
+            if self._groups[spec.id].spec.content() != spec.content():
+                raise NameTakenError(spec.id.batch, spec.id.name)
             return False
         batch = self._ledger.page(spec.id.batch)
         if batch.progress.sealed or batch.forgotten:

@@ -1,11 +1,14 @@
 """A prompt group: what is submitted, what is known of it while it runs, and its place in the queue."""
 
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 from openseer_core.ids import GroupId
 
 SHARED_LANE = ""
 """The lane that every worker claims from; any other lane is the number of the one worker that claims from it."""
+CONTENT_BYTES = 16
+"""Of a group's digest, by which a repeated submission is told from another group of its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,14 @@ class GroupSpec:
     def size(self) -> int:
         """How many requests the group has."""
         return len(self.biases)
+
+    def content(self) -> str:
+        """Digest of what the submitter gave, in hex; not of when it came and where it stands.
+
+        A group may be submitted again under its name with equal content only.
+        """
+        given = (self.max_tokens, self.size, self.sampling, self.metadata, self.lengths, self.seeds)
+        return blake2b(self.prompt + repr(given).encode(), digest_size=CONTENT_BYTES).hexdigest()
 
     def view(self) -> GroupView:
         """What is known of the group before anything ran."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from openseer_core.json_model import GroupName, JsonModel, TokenId, VersionName
+from openseer_core.json_model import GroupName, JsonModel, KnownGroupName, TokenId, VersionName
 from openseer_core.manifest.generation import Sampling
 
 MAX_GROUP_SIZE = 1024
@@ -69,7 +69,9 @@ class BatchSpec(JsonModel):
 class Group(JsonModel):
     """A prompt and how many responses it gets; exactly one of prompt_token_ids, prompt and messages."""
 
-    id: GroupName = Field(description="Unique within the batch; a group that is there already is left as it is.")
+    id: GroupName = Field(
+        description="Unique within the batch; the same group again changes nothing, another of that name is refused."
+    )
     prompt_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)] | None = None
     prompt: Annotated[str, StringConstraints(min_length=1)] | None = None
     messages: Annotated[list[dict[str, str]], Field(min_length=1)] | None = None
@@ -188,6 +190,13 @@ class ChunkInfo(JsonModel):
     version: str
 
 
+class Origin(JsonModel):
+    """Where a group was submitted, and under which name, that has been carried over since."""
+
+    batch: int
+    group: str
+
+
 class ResultItem(JsonModel):
     """A finished request: one of its turns.
 
@@ -199,6 +208,7 @@ class ResultItem(JsonModel):
     cursor: int
     batch: int
     group: str
+    carried_from: Origin | None = None
     index: int
     turn: int
     status: Literal["ok", "aborted", "infra_failed", "carried_over"]
@@ -232,6 +242,7 @@ class GroupItem(JsonModel):
     cursor: int
     batch: int
     group: str
+    carried_from: Origin | None = None
     size: int
     ok: int
     aborted: int
@@ -268,7 +279,7 @@ class Acknowledge(JsonModel):
 class Cancel(JsonModel):
     """What to end; nothing named: the whole batch."""
 
-    groups: list[GroupName] | None = None
+    groups: list[KnownGroupName] | None = None
     index: int | None = Field(default=None, ge=0, description="With exactly one group: only this request.")
 
 
@@ -281,8 +292,8 @@ class Count(JsonModel):
 class Verdicts(JsonModel):
     """Which finished groups are worth training on (an all-equal reward is not, say); a later verdict replaces it."""
 
-    valid: list[GroupName] = Field(default_factory=list[GroupName])
-    invalid: list[GroupName] = Field(default_factory=list[GroupName])
+    valid: list[KnownGroupName] = Field(default_factory=list[KnownGroupName])
+    invalid: list[KnownGroupName] = Field(default_factory=list[KnownGroupName])
 
 
 class Continue(JsonModel):
@@ -319,6 +330,7 @@ class GroupInfo(JsonModel):
 
     batch: int
     group: str
+    carried_from: Origin | None = None
     weights_version: str
     size: int
     finished: int

@@ -94,7 +94,7 @@ end
 
 local GROUP = {'version', 'ordinal', 'size', 'max_tokens', 'enqueued_at', 'prompt_tokens', 'lanes', 'biases',
   'revision', 'finished', 'longest_finished', 'longest_running', 'base', 'slope', 'probe', 'returned', 'tier',
-  'ok', 'aborted', 'failed', 'carried', 'history', 'history_size', 'longest_earlier'}
+  'ok', 'aborted', 'failed', 'carried', 'history', 'history_size', 'longest_earlier', 'content'}
 local groups = {}
 
 local function group_of(gid)

@@ -1,5 +1,5 @@
 -- Purpose    Moves groups to another batch with all their tokens.
--- Guarantee  A group that is there already is left as it is. Here what is unfinished ends as carried over; there what
+-- Guarantee  A group that is there already is left as it is; its name there says where it is from. Here what is unfinished ends as carried over; there what
 --            is finished is reported at once and the rest waits, or (in the batch -1) is kept.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {groups, batch, version, stale versions}
@@ -58,8 +58,15 @@ local function move(group, gid)
   moved = moved + 1
 end
 
+-- core's GroupId.carried
+local function carried(from)
+  local origin, name = string.match(from, '^([^/]*)/(.*)$')
+  local named = origin == PARKED or string.find(name, '~', 1, true)
+  return batch .. '/' .. (named and name or name .. '~' .. origin)
+end
+
 for _, from in ipairs(args[1]) do
-  local gid = batch .. '/' .. string.match(from, '^[^/]*/(.*)$')
+  local gid = carried(from)
   local group = group_of(from)
   local ended = group and group.ok + group.aborted + group.failed + group.carried == group.size
   if group and not group_of(gid) and (batch_of(from) == PARKED or not ended) then

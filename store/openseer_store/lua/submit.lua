@@ -1,11 +1,12 @@
 -- Purpose    Queues groups.
--- Guarantee  A group that is there already is left as it is. A new one is for the version that its batch belongs to by
---            now. A queued request costs its entry in one sorted set.
+-- Guarantee  A group that is there already is left as it is; one of its name with other content is refused. A new one is
+--            for the version that its batch belongs to by now. A queued request costs its entry in one sorted set.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    list of group ids
 -- ARGV[3…]   of each group in turn: its row (msgpack; GROUP in _shared.lua names the places) and its spec, which
 --            only clients read
--- Returns    {how many were new, the first new group whose batch is sealed or gone, or ""}; none after that is queued
+-- Returns    {how many were new, the first group that is refused, or "", "closed" (its batch is sealed or gone) or
+--            "taken" (its name)}; none after that is queued
 
 local function fill(group)
   local waiting = {}
@@ -26,14 +27,20 @@ local function fill(group)
 end
 
 local function add(gid, row, spec)
-  if call('EXISTS', P .. ':group:' .. gid) == 1 then
+  local present = group_of(gid)
+  if present then
+    local content = unpack_row(row)[#GROUP]
+    if present.content and present.content ~= content then
+      return nil, 'taken'
+    end
     return 0
   end
   local batch = batch_key(gid)
   local known = call('HMGET', batch, 'sealed', 'forgotten', 'version')
   if known[1] or known[2] then
-    return nil
+    return nil, 'closed'
   end
+  groups[gid] = nil
   call('SET', P .. ':group:' .. gid, row)
   call('SET', P .. ':spec:' .. gid, spec)
   local group = group_of(gid)
@@ -48,14 +55,14 @@ local function add(gid, row, spec)
   return 1
 end
 
-local new, refused = 0, ''
+local new, refused, reason = 0, '', ''
 for number, gid in ipairs(unpack_row(ARGV[2])) do
-  local added = add(gid, ARGV[1 + 2 * number], ARGV[2 + 2 * number])
+  local added, why = add(gid, ARGV[1 + 2 * number], ARGV[2 + 2 * number])
   if not added then
-    refused = gid
+    refused, reason = gid, why
     break
   end
   new = new + added
 end
 flush()
-return {new, refused}
+return {new, refused, reason}

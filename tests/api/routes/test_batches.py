@@ -114,12 +114,37 @@ async def test_carried_groups_are_finished_in_a_later_batch_with_all_their_token
         shown = await server.call("POST", f"/batches/{later}/seal")
         assert shown["metrics"]["groups"] == len(carried)
         more = await server.until_complete(later)
-        assert {item["group"] for item in ends(more) if item["whole"]} == carried
+        whole = [item for item in ends(more) if item["whole"]]
+        assert {item["carried_from"]["group"] for item in whole} == carried
+        assert {item["group"] for item in whole} == {f"{name}~{batch}" for name in carried}
         before = {(item["group"], item["index"]): item["token_ids"] for item in results(items)}
         for item in results(more):
-            kept = before[item["group"], item["index"]]
+            kept = before[item["carried_from"]["group"], item["index"]]
             assert item["token_ids"][: len(kept)] == kept
             assert len(item["logprobs"]) == len(item["token_ids"])
+
+
+async def test_carried_groups_and_new_ones_of_the_same_names_get_their_own_answers() -> None:
+    async with served(job=serving_job(sampling={"maxTokens": 3000})) as server:
+        batch = await server.open(target={"groups": 1, "rest": "carry"})
+        await server.upload(batch, prompts(6))
+        carried = {item["group"] for item in ends(await server.until_complete(batch)) if item["carried_over"]}
+        later = await server.open(carry=True, sampling={"maxTokens": 9})
+        fresh = [group | {"prompt_token_ids": [7, 8]} for group in prompts(6)]
+        assert await server.upload(later, fresh) == {"accepted": 6, "present": 0}
+        taken = await server.http.post(f"/v1/batches/{later}/groups", json={"groups": prompts(1)})
+        assert taken.status_code == 409
+        assert "other content" in taken.json()["detail"]
+        name = f"{min(carried)}~{batch}"
+        shown = await server.call("GET", f"/batches/{later}/groups/{name}")
+        assert shown["carried_from"] == {"batch": batch, "group": min(carried)}
+        await server.call("POST", f"/batches/{later}/verdicts", {"valid": [name]})
+        await server.call("POST", f"/batches/{later}/seal")
+        items = results(await server.until_complete(later))
+        new = [item for item in items if item["carried_from"] is None]
+        assert all(item["prompt_token_ids"] == [7, 8] for item in new)
+        assert {item["carried_from"]["group"] for item in items if item["carried_from"]} == carried
+        assert all(item["prompt_token_ids"] != [7, 8] for item in items if item["carried_from"])
 
 
 async def test_an_evaluation_of_high_priority_overtakes_a_long_training_batch() -> None:
