@@ -9,7 +9,7 @@ import asyncio
 import logging
 
 from openseer_api.compat.live.orphans import delete_orphans
-from openseer_api.job.context import JobContext
+from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.target import settle
 from openseer_core.errors import OpenseerError
 from openseer_core.queue.batch import BatchRecord
@@ -44,10 +44,11 @@ async def reconcile(job: JobContext) -> bool:
         await settle(job, record)
     await delete_orphans(job, batches)
     fleet_spec = await job.store.fleet_spec()
+    job.note_answer()
     if fleet_spec.active_transaction is None:
         await _move_strays(job, fleet_spec, batches)
         return False
-    await _advance(job, fleet_spec, batches)
+    await _advance(job, await job.snapshot(fresh=True), batches)
     return True
 
 
@@ -63,16 +64,17 @@ async def _move_strays(job: JobContext, fleet_spec: FleetSpec, batches: list[Bat
             await job.store.end(record.number, Event.ABORT)
 
 
-async def _advance(job: JobContext, fleet_spec: FleetSpec, batches: list[BatchRecord]) -> None:
-    assert fleet_spec.active_transaction is not None
+async def _advance(job: JobContext, snapshot: FleetSnapshot, batches: list[BatchRecord]) -> None:
+    fleet_spec = snapshot.fleet_spec
+    if fleet_spec.active_transaction is None:
+        return
     previous = fleet_spec.active_transaction.previous
     unfinished = sum(
         record.progress.requests - record.progress.closed
         for record in batches
         if record.version == previous and not record.forgotten
     )
-    workers, now = await job.store.workers(), await job.store.now()
-    step = advance(fleet_spec, workers, unfinished, now)
+    step = advance(fleet_spec, snapshot.workers, unfinished, snapshot.now)
     for action in step.actions:
         await _carry_out(job, action, batches)
     if step.fleet_spec is not fleet_spec and await job.store.swap_fleet_spec(step.fleet_spec):

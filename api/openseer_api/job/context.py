@@ -14,6 +14,7 @@ from openseer_core.manifest.job import RolloutJob, Sampling
 from openseer_core.queue.batch import BatchRecord
 from openseer_core.queue.placement import Placement
 from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.weights.hearing import Hearing
 from openseer_core.wire.batches import BatchSpec
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_store.port import Store
@@ -59,6 +60,7 @@ class JobContext:
         self._codec: asyncio.Future[TextCodec | ModelError] | None = None
         self._specs: dict[int, BatchSpec] = {}
         self._snapshot = FleetSnapshot()
+        self._hearing = Hearing()
         self.drafts = DraftsOfBatches()
         self.closing: list[Callable[[], Awaitable[None]]] = []
         """Called by `close` before the store is closed: what others keep for this job ends here."""
@@ -103,8 +105,13 @@ class JobContext:
             fleet_spec, workers, now = await asyncio.gather(
                 self.store.fleet_spec(), self.store.workers(), self.store.now()
             )
-            self._snapshot = FleetSnapshot(time.monotonic(), fleet_spec, workers, now)
+            self.note_answer()
+            self._snapshot = FleetSnapshot(time.monotonic(), fleet_spec, self._hearing.heard(workers, now), now)
         return self._snapshot
+
+    def note_answer(self) -> None:
+        """The store has just answered: while it does, a worker that says nothing is silent."""
+        self._hearing.answered(time.monotonic(), 0)
 
     async def close(self) -> None:
         """Runs the callbacks of `closing` and closes the store."""

@@ -5,6 +5,9 @@ calls `advance` repeatedly, carries out its actions and swaps the new fleet spec
 by two replicas.
 Only participants are waited for: workers that worked when it began, until they leave, die or fall asleep. Nobody else
 has to be, for a worker serves the one version that it has loaded, and loads what the fleet spec says before it claims.
+No phase passes without a confirmation. Once no participant is left, the workers that then work take part in their
+place; while there are none the phase waits, and at its deadline the transaction fails. Two fleets have nobody who
+could confirm, and move at once: one without a worker at the beginning, and one that is at rest.
 """
 
 from collections.abc import Callable, Sequence
@@ -106,8 +109,8 @@ def advance(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], unfinished: 
         return Advance(
             _put(fleet_spec, _enter(transaction, "done", now)), _leftovers(fleet_spec, transaction, unfinished)
         )
-    view = _view(transaction, workers, unfinished, now)
-    transaction = _without_the_gone(transaction, workers, view)
+    transaction = _with_who_is_there(transaction, workers, now)
+    view = _view(transaction, workers, unfinished, now, rests=fleet_spec.rest is not None)
     actions: tuple[TransactionAction, ...] = ()
     phase = ""
     while transaction.phase != phase and transaction.phase in _PHASES:
@@ -147,7 +150,7 @@ def deadline(transaction: WeightsTransaction) -> float | None:
 
 def waiting_for(transaction: WeightsTransaction, workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]:
     """Who has not confirmed the phase yet; in drain: who still has work of the previous version."""
-    view = _view(transaction, workers, 0, now)
+    view = _view(transaction, workers, 0, now, rests=False)
     if transaction.phase == "quiesce" and transaction.publish.mode == "drain":
         return view.holders
     return view.unconfirmed(transaction) if transaction.phase in _PHASES else ()
@@ -158,12 +161,19 @@ def waiting_for(transaction: WeightsTransaction, workers: Sequence[WorkerStatus]
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """`reports`: of the participants that are there and awake."""
+    """`reports`: of the participants that are there and awake. `rests`: the fleet's GPUs are lent to the trainer."""
 
     reports: dict[str, WeightsReport]
     holders: tuple[str, ...]
     unfinished: int
     now: float
+    rests: bool
+
+    def is_confirmed(self, transaction: WeightsTransaction) -> bool:
+        """Whether all that are there have confirmed the phase, and somebody has where anybody could."""
+        if not self.reports:
+            return self.rests or not transaction.participants
+        return not self.unconfirmed(transaction)
 
     def unconfirmed(self, transaction: WeightsTransaction) -> tuple[str, ...]:
         return tuple(name for name, report in self.reports.items() if not has_confirmed(report, transaction))
@@ -199,25 +209,36 @@ def _report(worker: WorkerStatus) -> WeightsReport:
     return worker.heartbeat.weights or WeightsReport()
 
 
-def _view(transaction: WeightsTransaction, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> _View:
+def _view(
+    transaction: WeightsTransaction, workers: Sequence[WorkerStatus], unfinished: int, now: float, *, rests: bool
+) -> _View:
     wanted = set(transaction.participants) - set(transaction.replaced)
     there = sorted(
         (worker for worker in workers if worker.name in wanted and worker.works(now)), key=lambda worker: worker.name
     )
     awake = [worker for worker in there if not _report(worker).asleep]
     holders = tuple(worker.name for worker in awake if worker.inflight)
-    return _View({worker.name: _report(worker) for worker in awake}, holders, unfinished, now)
+    return _View({worker.name: _report(worker) for worker in awake}, holders, unfinished, now, rests)
 
 
-def _without_the_gone(
-    transaction: WeightsTransaction, workers: Sequence[WorkerStatus], view: _View
+def _with_who_is_there(
+    transaction: WeightsTransaction, workers: Sequence[WorkerStatus], now: float
 ) -> WeightsTransaction:
-    """Participants that left, died or began anew are waited for no longer."""
-    there = {worker.name for worker in workers if worker.works(view.now)}
+    """Participants that left, died or began anew are waited for no longer; after the last one others take part."""
+    there = {worker.name for worker in workers if worker.works(now)}
     gone = tuple(name for name in transaction.participants if name not in there and name not in transaction.replaced)
-    if not gone:
+    if gone:
+        transaction = _replacing(transaction, gone, f"{', '.join(gone)} left during {transaction.phase}")
+    successors = participants(workers, now)
+    if not successors or not set(transaction.participants) <= set(transaction.replaced):
         return transaction
-    return _replacing(transaction, gone, f"{', '.join(gone)} left during {transaction.phase}")
+    joined = transaction.model_copy(
+        update={
+            "participants": tuple(sorted({*transaction.participants, *successors})),
+            "replaced": tuple(name for name in transaction.replaced if name not in successors),
+        }
+    )
+    return _noting(joined, f"{', '.join(successors)} joined during {transaction.phase}")
 
 
 # ---- the phases
@@ -227,25 +248,26 @@ def _await_all(
     transaction: WeightsTransaction, view: _View
 ) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
     """Prefetch and load: each worker confirms, within the deadline."""
-    waiting = view.unconfirmed(transaction)
-    if not waiting:
+    if view.is_confirmed(transaction):
         return _enter(transaction, "quiesce" if transaction.phase == "prefetch" else "commit", view.now), ()
     failing = view.failing(transaction)
     if view.is_late(transaction):
-        return _setback(transaction, view, waiting)
+        return _setback(transaction, view, view.unconfirmed(transaction))
     return _setback(transaction, view, failing) if failing else (transaction, ())
 
 
 def _setback(
     transaction: WeightsTransaction, view: _View, failed: tuple[str, ...]
 ) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
-    """These workers have failed, or are late: another try, or the end of it, or on without them."""
-    why = "; ".join(f"{name}: {view.reports[name].error or _late(transaction)}" for name in failed)
+    """These workers (none: nobody is there) have failed, or are late: another try, or the end of it, or on without
+    them."""
+    whys = [f"{name}: {view.reports[name].error or _late(transaction)}" for name in failed]
+    why = "; ".join(whys) or f"nobody is there: {_late(transaction)}"
     if transaction.attempt < transaction.publish.retries:
         again = _spend(transaction, view.now).model_copy(update={"attempt": transaction.attempt + 1, "message": why})
         return again, ()
-    # Where the last ones fail with an error it is the publisher's file, and no successor would fare better.
-    hopeless = len(failed) == len(view.reports) and bool(view.failing(transaction))
+    # Where all fail it is the publisher's weights, and no successor would fare better.
+    hopeless = len(failed) == len(view.reports)
     if transaction.publish.on_failure == "abort" or hopeless:
         return _give_up(transaction, why, view.now, failed), ()
     return _replacing(transaction, failed, why), (DrainWorkers(failed),)
@@ -255,9 +277,10 @@ def _quiesce(transaction: WeightsTransaction, view: _View) -> tuple[WeightsTrans
     """Until nothing of the previous version runs any more: finished (drain), handed back (keep) or ended (abort)."""
     mode = transaction.publish.mode
     waiting = view.holders if mode == "drain" else view.unconfirmed(transaction)
+    confirmed = mode == "drain" or view.is_confirmed(transaction)
     left = 0 if mode == "keep" else view.unfinished
     ended = (AbortBatches(transaction.previous),) if mode == "abort" and left else ()
-    if not left and (mode == "drain" or not waiting):
+    if not left and confirmed:
         return _enter(transaction, "load", view.now), ()
     if not view.is_late(transaction):
         return transaction, ended
@@ -306,8 +329,12 @@ def _late(transaction: WeightsTransaction) -> str:
 
 
 def _replacing(transaction: WeightsTransaction, names: tuple[str, ...], why: str) -> WeightsTransaction:
-    message = f"{transaction.message}; {why}" if transaction.message else why
-    return transaction.model_copy(update={"replaced": (*transaction.replaced, *names), "message": message})
+    return _noting(transaction.model_copy(update={"replaced": (*transaction.replaced, *names)}), why)
+
+
+def _noting(transaction: WeightsTransaction, what: str) -> WeightsTransaction:
+    message = f"{transaction.message}; {what}" if transaction.message else what
+    return transaction.model_copy(update={"message": message})
 
 
 def _give_up(

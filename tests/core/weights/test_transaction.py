@@ -1,91 +1,21 @@
 """A weights transaction as its coordinator sees it: phases, deadlines, failures, and what the keeper is told to do."""
 
-from typing import Any
-
 import pytest
 
 from openseer_core.errors import PublishRefusedError
-from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
-from openseer_core.weights.publish import Deadlines, Publish, Source
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.weights.publish import Deadlines, Source
 from openseer_core.weights.transaction import (
     AbortBatches,
     ChangeVersion,
     DrainWorkers,
-    TransactionAction,
-    advance,
     begin,
     cancel,
-    participants,
     stale_versions,
     takes_groups,
 )
 from openseer_core.wire.weights import to_wire
-from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState, WorkerStatus
-from openseer_core.worker.metrics import WorkerMetrics
-
-DEADLINES = Deadlines(prefetch=10, quiesce=20, load=30)
-
-
-def publish(**more: Any) -> Publish:
-    values: dict[str, Any] = {"version": "v1", "source": Source(path="/v1"), "deadlines": DEADLINES, "retries": 0}
-    return Publish(**(values | more))
-
-
-class Fleet:
-    """FleetSpec, a clock, and workers that report what a test says."""
-
-    def __init__(self, *names: str, **more: Any) -> None:
-        self.now = 100.0
-        self.unfinished = 0
-        self.states = dict.fromkeys(names, "idle")
-        self.reports = {name: WeightsReport(version="initial") for name in names}
-        self.seen = dict.fromkeys(names, self.now)
-        self.inflight = dict.fromkeys(names, 0)
-        self.fleet_spec = begin(FleetSpec(), publish(**more), names, self.now)
-
-    @property
-    def told(self) -> WeightsTransaction:
-        assert self.fleet_spec.transaction is not None
-        return self.fleet_spec.transaction
-
-    @property
-    def statuses(self) -> list[WorkerStatus]:
-        return [
-            WorkerStatus(
-                name,
-                "boot",
-                self.seen[name],
-                self.inflight[name],
-                Heartbeat(WorkerState(state), WorkerMetrics({}), self.reports[name]),
-            )
-            for name, state in self.states.items()
-        ]
-
-    def say(self, name: str, phase: str = "", **more: Any) -> None:
-        """A worker's heartbeat."""
-        version = more.pop("version", "v1" if phase == "load" else "initial")
-        attempt = more.pop("attempt", self.told.attempt)
-        self.seen[name] = self.now
-        self.reports[name] = WeightsReport(
-            version=version, transaction=self.told.id, phase=phase, attempt=attempt, **more
-        )
-
-    def look(self, seconds: float = 0.0, *, silent: tuple[str, ...] = ()) -> tuple[TransactionAction, ...]:
-        """Lets time pass, in which all but the silent ones are heard of, and advances once."""
-        self.now += seconds
-        self.seen |= {name: self.now for name in self.states if name not in silent}
-        before = self.fleet_spec
-        step = advance(before, self.statuses, self.unfinished, self.now)
-        assert step.fleet_spec.revision == before.revision + (step.fleet_spec is not before)
-        self.fleet_spec = step.fleet_spec
-        return step.actions
-
-    def reach_load(self, *names: str) -> None:
-        """Everything goes well until the load."""
-        for name in names or tuple(self.states):
-            self.say(name, "quiesce")
-        self.look()
-        assert self.told.phase == "load"
+from tests.core.weights.reported_fleet import Fleet, publish
 
 
 def test_everybody_confirms_each_phase_and_then_the_fleet_serves_the_new_version() -> None:
@@ -120,14 +50,6 @@ def test_nothing_changes_while_nothing_is_news() -> None:
     fleet.say("a", "prefetch")
     fleet.look(1)
     assert fleet.fleet_spec is before
-
-
-def test_without_workers_it_commits_at_once() -> None:
-    fleet = Fleet()
-    fleet.look()
-    assert fleet.told.phase == "commit"
-    fleet.look()
-    assert (fleet.told.phase, fleet.fleet_spec.version) == ("done", "v1")
 
 
 def test_drain_waits_for_the_old_work_and_says_of_whom() -> None:
@@ -236,13 +158,11 @@ def test_replace_drains_the_late_and_goes_on_without_them() -> None:
     assert fleet.told.message == "b: not done with load within 30 s"
 
 
-def test_replace_of_all_that_hang_commits_for_successors_load_the_new_version() -> None:
-    fleet = Fleet("a", on_failure="replace")
+def test_replace_of_all_that_hang_goes_back_for_nobody_has_loaded_the_new_version() -> None:
+    fleet = Fleet("a", "b", on_failure="replace")
     fleet.reach_load()
-    assert fleet.look(30) == (DrainWorkers(("a",)),)
-    fleet.look()
-    fleet.look()
-    assert (fleet.told.phase, fleet.fleet_spec.version) == ("done", "v1")
+    assert fleet.look(30) == ()
+    assert (fleet.told.phase, fleet.fleet_spec.version) == ("rollback", "initial")
 
 
 def test_replace_never_commits_what_every_worker_refused() -> None:
@@ -258,31 +178,6 @@ def test_replace_never_commits_what_every_worker_refused() -> None:
     fleet.look()
     assert (fleet.told.phase, fleet.fleet_spec.version) == ("failed", "initial")
     assert fleet.told.message == "b: canary differs by 3"
-
-
-@pytest.mark.parametrize("state", ["starting", "draining", "sick", "gone", "silent"])
-def test_who_leaves_is_not_waited_for_and_is_named(state: str) -> None:
-    fleet = Fleet("a", "b")
-    fleet.say("a", "prefetch")
-    if state == "gone":
-        del fleet.states["b"]
-    elif state != "silent":
-        fleet.states["b"] = state
-    fleet.look(10.1 if state == "silent" else 1, silent=("b",) if state == "silent" else ())
-    assert (fleet.told.phase, fleet.told.replaced) == ("load", ("b",))
-    assert fleet.told.message == "b left during prefetch"
-
-
-def test_sleepers_and_newcomers_are_not_waited_for() -> None:
-    fleet = Fleet("a", "b")
-    fleet.say("b", asleep=True)
-    fleet.states["c"], fleet.reports["c"], fleet.inflight["c"] = "idle", WeightsReport(version="initial"), 0
-    fleet.say("a", "load")
-    fleet.seen["c"] = fleet.now
-    fleet.look()
-    fleet.look()
-    assert (fleet.told.phase, fleet.told.replaced) == ("done", ())
-    assert participants(fleet.statuses, fleet.now) == ("a", "c")
 
 
 def test_a_repeat_changes_nothing_and_everything_else_is_refused() -> None:

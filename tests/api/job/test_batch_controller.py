@@ -1,0 +1,71 @@
+"""What the batch controller does when the store, a batch or the controller itself comes late."""
+
+import pytest
+
+from openseer_api.batch_controller import reconcile
+from openseer_api.job.context import JobContext
+from openseer_api.routes.weights import publish_weights
+from openseer_core.ids import WorkerId
+from openseer_core.weights.fleet_spec import WeightsTransaction
+from openseer_core.weights.publish import Publish, Source
+from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState
+from openseer_store.memory import MemoryStore
+from tests.api.served import serving_job
+
+ANN, BOB = WorkerId("ann", "1"), WorkerId("bob", "1")
+PUBLISH = Publish(version="v1", source=Source(path="/v1"), mode="keep", retries=0)
+
+
+class Clock:
+    """Time that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(clock: Clock) -> MemoryStore:
+    return MemoryStore(clock)
+
+
+def context(store: MemoryStore) -> JobContext:
+    """A replica that has just started."""
+    return JobContext(serving_job(), store)
+
+
+async def transaction(store: MemoryStore) -> WeightsTransaction:
+    found = (await store.fleet_spec()).transaction
+    assert found is not None
+    return found
+
+
+async def say(store: MemoryStore, worker: WorkerId, **report: object) -> None:
+    """A heartbeat of a worker at rest."""
+    await store.heartbeat(worker, Heartbeat(WorkerState.IDLE, weights=WeightsReport.model_validate(report)))
+
+
+async def test_after_an_outage_longer_than_a_silence_nothing_passes_and_nobody_is_given_up(
+    store: MemoryStore, clock: Clock
+) -> None:
+    for worker in (ANN, BOB):
+        await say(store, worker, version="initial")
+    await publish_weights(context(store), PUBLISH)
+    clock.seconds += 60.0
+    await reconcile(context(store))
+    told = await transaction(store)
+    assert (told.phase, told.participants, told.replaced) == ("prefetch", ("ann", "bob"), ())
+
+
+async def test_a_publish_right_after_an_outage_waits_for_the_workers(store: MemoryStore, clock: Clock) -> None:
+    await say(store, ANN, version="initial")
+    clock.seconds += 60.0
+    await publish_weights(context(store), PUBLISH)
+    assert (await transaction(store)).participants == ("ann",)
