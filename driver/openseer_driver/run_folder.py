@@ -1,16 +1,19 @@
 """The folder of a run: the names of its files, how each is read, and how results are written safely."""
 
 import errno
-import fcntl
 import os
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from openseer_core.errors import InputError, OutputError
+from openseer_driver.folder_lock import WAIT_SECONDS, held, lock
 from openseer_driver.run_lines import FactLine, KeyLine, ResultKey, ResultLine, RunRecord, SampleLine
+from openseer_store.embedded import LOCK_FILE
 
 RUN_FILE = "run.json"
 JOB_FILE = "job.json"
@@ -26,12 +29,6 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PIECE = 1 << 20
 
 Line = TypeVar("Line")
-
-
-class FolderHeldError(OutputError):
-    """Another run writes to the folder."""
-
-    retryable = True
 
 
 class RunFolder:
@@ -65,6 +62,25 @@ class RunFolder:
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{error.filename}: cannot make the run's folder: {error.strerror}") from error
+
+    def clear(self, locked: Path) -> None:
+        """Deletes what an earlier run left, but for `locked`: the file whose lock the caller has.
+
+        run.json goes last, so that a folder that was cleared by half is not taken for a run; nothing happens in one
+        without it. Raises FolderHeldError while a store runs in the folder, else OutputError.
+        """
+        if not self.exists():
+            return
+        store_lock = self.store_folder / LOCK_FILE
+        try:
+            with held(store_lock, WAIT_SECONDS) if store_lock.exists() else nullcontext():
+                for path in sorted(self.path.iterdir(), key=lambda path: path == self.run_file):
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path)
+                    elif path != locked:
+                        path.unlink()
+        except OSError as error:
+            raise OutputError(f"{error.filename}: cannot be deleted: {error.strerror}") from error
 
     # ---- run.json
 
@@ -128,17 +144,20 @@ class RunFolder:
 class ResultsWriter:
     """Appends results, each whole or not at all. One per run folder at a time, held by a lock on the file.
 
-    `present`: the keys of all results in the file, those of earlier sessions too.
+    `present`: the keys of all results in the file, those of earlier sessions too. `fresh`: the folder is cleared first.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, *, fresh: bool = False) -> None:
         self.path = folder.results_file
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be opened: {error.strerror}") from error
         try:
-            self._lock()
+            lock(self._fd, self.path)
+            if fresh:
+                os.ftruncate(self._fd, 0)
+                folder.clear(self.path)
             self.dropped_bytes = self._cut_torn_line()
             """Bytes of a torn last line that opening removed."""
             self.present: set[ResultKey] = {(line.batch, line.group, line.index) for line in self._keys()}
@@ -191,12 +210,6 @@ class ResultsWriter:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise FolderHeldError(f"{self.path}: another run is writing here; wait for it or stop it") from error
 
     def _cut_torn_line(self) -> int:
         size, whole = os.fstat(self._fd).st_size, _whole_size(self._fd)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import shutil
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -83,10 +82,8 @@ class OpenRun:
 
     def __enter__(self) -> "OpenRun":
         folder = self.plan.folder
-        if self.plan.fresh and folder.exists():
-            shutil.rmtree(folder.path)
         folder.create()
-        self.writer = ResultsWriter(folder)
+        self.writer = ResultsWriter(folder, fresh=self.plan.fresh)
         try:
             self._earlier = folder.read_run().sessions if folder.exists() else []
             folder.write_whole(folder.job_file, json.dumps(self.plan.document).encode())

@@ -29,6 +29,8 @@ LONGEST_SOCKET_PATH = 100
 """The kernel's limit is 108 bytes, the last one zero."""
 SYSTEM_SERVERS = ("redis-server", "valkey-server")
 LAUNCHER = Path(__file__).with_name("launcher.py")
+LOCK_FILE = "lock"
+"""In the store's folder; whoever writes there holds its lock."""
 
 
 class EmbeddedRedis:
@@ -77,7 +79,7 @@ class EmbeddedRedis:
 
     async def _take_lock(self) -> IO[str]:
         """The lock travels into the server's process too: while either lives, the folder is in use."""
-        lock = (self._folder / "lock").open("a+")
+        lock = (self._folder / LOCK_FILE).open("a+")
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + self._lock_seconds
         while True:

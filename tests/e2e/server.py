@@ -99,8 +99,8 @@ class Server:
         return json.loads(self.call(*arguments, "--json").strip().splitlines()[-1])
 
     def results(self, name: str) -> list[dict[str, Any]]:
-        """Entries of kind result in a file that `openseer results` has written."""
-        lines = (self.bench.folder / name).read_text().splitlines()
+        """Entries of kind result in a file that `openseer results` writes; the last line may be half there."""
+        lines = [line for line in (self.bench.folder / name).read_text().splitlines(True) if line.endswith("\n")]
         return [entry for entry in map(json.loads, lines) if entry["kind"] == "result"]
 
     def until_ready(self, workers: int = 2) -> None:

@@ -227,4 +227,4 @@ def test_a_server_says_whose_token_is_wrong_and_what_it_refuses(server: Server) 
     assert "there is no batch 7" in server.call("cancel", "7", code=2)
     assert "weights_version" in server.call("submit", server.prompts(1), "--version", "v9", code=2)
     second = server.bench.call("serve", "job.yaml", "--port", "0")
-    assert (second.returncode, "in use by another run" in second.stdout) == (4, True), second.stdout
+    assert (second.returncode, "another run is writing here" in second.stdout) == (3, True), second.stdout

@@ -1,13 +1,13 @@
 """What must hold before a serving job begins: mode serve, an address that is free, a token, a folder of its own."""
 
 import errno
-import fcntl
 import ipaddress
 import os
 import secrets
-import shutil
 import socket
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from openseer_core.errors import InputError, OutputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import changed_fields, manifest_content, manifest_hash
 from openseer_driver import VERSION
+from openseer_driver.folder_lock import held
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import RunRecord, RunState, Session
 from openseer_local.bearer import read_token
 from openseer_local.job_checks import check_local_job
 
+LOCK_FILE = "lock"
 TOKEN_FILE = "token"
 TOKEN_BYTES = 32
 
@@ -110,27 +112,18 @@ class ServingPlan:
         if not folder.store_folder.is_dir() and self.job.spec.store.url is None:
             raise InputError(f"{folder.path}: its store/ is gone, and its batches with it; use --fresh to start over")
 
-    def open_folder(self) -> str:
-        """Makes the folder and gives the token. Raises OutputError, InputError."""
+    @contextmanager
+    def open_folder(self) -> Generator[str]:
+        """Makes the folder, holds it for this session, and gives the token. Raises OutputError, InputError."""
         folder = self.folder
-        if self.fresh and folder.exists():
-            _check_free(folder)
-            shutil.rmtree(folder.path)
-        folder.create(folder.logs_folder)
-        folder.write_whole(folder.job_file, msgspec.json.encode(self.document))
-        return self.given_token or _own_token(self.token_file)
-
-
-def _check_free(folder: RunFolder) -> None:
-    """Raises OutputError when another session has its store in the folder."""
-    lock = folder.store_folder / "lock"
-    if not lock.exists():
-        return
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"{folder.path}: another session serves from here; stop it first") from error
+        folder.create()
+        lock_file = folder.path / LOCK_FILE
+        with held(lock_file):
+            if self.fresh:
+                folder.clear(lock_file)
+            folder.create(folder.logs_folder)
+            folder.write_whole(folder.job_file, msgspec.json.encode(self.document))
+            yield self.given_token or _own_token(self.token_file)
 
 
 def _own_token(path: Path) -> str:

@@ -49,7 +49,10 @@ class Serving:
 
     async def execute(self, bound: socket.socket) -> None:
         """Serves until `stop`. Raises what made that impossible."""
-        token = self._plan.open_folder()
+        with self._plan.open_folder() as token:
+            await self._execute(bound, token)
+
+    async def _execute(self, bound: socket.socket, token: str) -> None:
         log_file = self._plan.folder.logs_folder / "api.log"
         logging.basicConfig(
             filename=log_file, format="%(asctime)s %(name)s %(message)s", level=logging.INFO, force=True

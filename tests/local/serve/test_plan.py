@@ -8,6 +8,7 @@ import pytest
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.parse import parse_job
+from openseer_driver.folder_lock import FolderHeldError
 from openseer_driver.run_folder import RunFolder
 from openseer_local.serve.plan import Address, ServingPlan, ServingRecord
 
@@ -45,17 +46,19 @@ def test_only_an_address_of_this_machine_goes_without_a_token_of_ones_own(tmp_pa
 
 
 def test_a_token_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
-    made = plan(tmp_path / "run").open_folder()
-    assert len(made) >= 32
-    assert (tmp_path / "run/token").stat().st_mode & 0o777 == 0o600
-    assert plan(tmp_path / "run").open_folder() == made
-    assert plan(tmp_path / "run", given_token="mine").open_folder() == "mine"
+    with plan(tmp_path / "run").open_folder() as made:
+        assert len(made) >= 32
+        assert (tmp_path / "run/token").stat().st_mode & 0o777 == 0o600
+    with plan(tmp_path / "run").open_folder() as again:
+        assert again == made
+    with plan(tmp_path / "run", given_token="mine").open_folder() as given:
+        assert given == "mine"
 
 
 def test_a_folder_of_another_manifest_is_refused_by_the_fields_that_differ(tmp_path: Path) -> None:
     first = plan(tmp_path / "run")
-    first.open_folder()
-    first.folder.store_folder.mkdir()
+    with first.open_folder():
+        first.folder.store_folder.mkdir()
     record = ServingRecord(first)
     assert not record.resumed
     record.note("running")
@@ -68,6 +71,20 @@ def test_a_folder_of_another_manifest_is_refused_by_the_fields_that_differ(tmp_p
     first.folder.store_folder.rmdir()
     with pytest.raises(InputError, match="its store/ is gone"):
         plan(tmp_path / "run").check()
+
+
+def test_a_second_server_that_starts_over_is_refused_and_deletes_nothing(tmp_path: Path) -> None:
+    first = plan(tmp_path / "run")
+    with first.open_folder():
+        ServingRecord(first).note("running")
+        first.folder.create(first.folder.store_folder)
+        with pytest.raises(FolderHeldError), plan(tmp_path / "run", fresh=True).open_folder():
+            pass
+        assert {path.name for path in first.folder.path.iterdir()} == {
+            *("lock", "token", "job.json", "run.json", "logs", "store")
+        }
+    with plan(tmp_path / "run", fresh=True).open_folder():
+        assert {path.name for path in first.folder.path.iterdir()} == {"lock", "token", "job.json", "logs"}
 
 
 def test_a_port_is_held_until_it_is_served(tmp_path: Path) -> None:

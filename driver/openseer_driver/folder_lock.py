@@ -1,0 +1,43 @@
+"""One session at a time in a folder: a lock on one of its files, which the kernel releases when the process ends."""
+
+import fcntl
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from openseer_core.errors import OutputError
+
+WAIT_SECONDS = 5.0
+"""Longest wait for the store of a session that was killed: it writes its last bytes, then releases its lock."""
+POLL_SECONDS = 0.02
+
+
+class FolderHeldError(OutputError):
+    """Another run writes to the folder."""
+
+    retryable = True
+
+
+def lock(file: int, path: Path) -> None:
+    """Locks the open `file` until it is closed. Raises FolderHeldError, which names `path`."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise FolderHeldError(f"{path}: another run is writing here; wait for it or stop it") from error
+
+
+@contextmanager
+def held(path: Path, seconds: float = 0.0) -> Generator[None]:
+    """Holds the lock of the file `path`, which is made if need be. Raises FolderHeldError after `seconds`, OSError."""
+    give_up_at = time.monotonic() + seconds
+    with path.open("a") as file:
+        while True:
+            try:
+                lock(file.fileno(), path)
+                break
+            except FolderHeldError:
+                if time.monotonic() >= give_up_at:
+                    raise
+                time.sleep(POLL_SECONDS)
+        yield

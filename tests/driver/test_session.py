@@ -1,0 +1,77 @@
+"""One session of a run holds the run's folder: what starts over deletes nothing that another one works with."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from openseer_core.manifest.parse import parse_job
+from openseer_driver import run_folder
+from openseer_driver.folder_lock import FolderHeldError, held
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import ResultLine
+from openseer_driver.session import OpenRun, RunPlan
+from tests.driver.sample_runs import SMALL, result_line, write_run
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> RunPlan:
+    document = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": "run"},
+        "spec": {"model": {"path": "none", "engine": "scripted"}, "prompts": {"path": "prompts.jsonl"}},
+    }
+    return RunPlan(parse_job(document, "job"), document, RunFolder(tmp_path / "run"), "prompts.jsonl", b"")
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> list[ResultLine]:
+    simulation = write_run(tmp_path_factory.mktemp("few"), replace(SMALL, groups=2, size=2, mean=40.0))
+    return [result_line(result) for result in simulation.results()]
+
+
+def files(plan: RunPlan) -> dict[str, bytes]:
+    """All that lies in the folder, by path."""
+    root = plan.folder.path
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def begin(plan: RunPlan, lines: list[ResultLine]) -> OpenRun:
+    """A session with results and a store."""
+    run = OpenRun(plan).__enter__()
+    run.writer.write(lines)
+    plan.folder.create(plan.folder.store_folder)
+    (plan.folder.store_folder / "lock").touch()
+    (plan.folder.store_folder / "appendonly.aof").write_bytes(b"log")
+    return run
+
+
+def test_starting_over_is_refused_while_a_session_runs_and_deletes_nothing(
+    plan: RunPlan, lines: list[ResultLine]
+) -> None:
+    run = begin(plan, lines)
+    before = files(plan)
+    with pytest.raises(FolderHeldError, match="another run is writing here"):
+        OpenRun(replace(plan, fresh=True)).__enter__()
+    assert files(plan) == before
+    run.__exit__(None, None, None)
+
+
+def test_starting_over_leaves_nothing_of_the_earlier_run(plan: RunPlan, lines: list[ResultLine]) -> None:
+    begin(plan, lines).__exit__(None, None, None)
+    with OpenRun(plan) as run:
+        assert (run.resumed, run.writer.count) == (True, len(lines))
+    with OpenRun(replace(plan, fresh=True)) as run:
+        assert (run.resumed, run.writer.count) == (False, 0)
+        assert set(files(plan)) == {"results.jsonl", "run.json", "job.json"}
+
+
+def test_starting_over_is_refused_while_the_store_still_runs(
+    plan: RunPlan, lines: list[ResultLine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_folder, "WAIT_SECONDS", 0.0)
+    begin(plan, lines).__exit__(None, None, None)
+    with held(plan.folder.store_folder / "lock"), pytest.raises(FolderHeldError, match="store/lock"):
+        OpenRun(replace(plan, fresh=True)).__enter__()
+    assert (plan.folder.store_folder / "appendonly.aof").exists()
