@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from openseer_core.errors import InputError, JobFailedError, OpenseerError
@@ -18,6 +19,8 @@ FIRST_BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 30.0
 KILL_SECONDS = 5.0
 """Time after the grace period until the remaining processes are killed."""
+FORK_SERVER_RESTARTS = 3
+"""How often a fork server that was killed is started again; its workers die with it and count no death."""
 
 OnMessage = Callable[[str], None]
 
@@ -76,28 +79,59 @@ class LocalFleet:
 
     async def start(self) -> None:
         """Starts the fork server; it dies with this process."""
+        self._process = await self._launch()
+        self._failure = asyncio.get_running_loop().create_future()
+        self._reader = asyncio.create_task(self._read(self._process, self._failure))
+
+    async def _launch(self) -> asyncio.subprocess.Process:
         log = os.open(self._logs / "fork-server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         command = [
             *(sys.executable, "-m", "openseer_worker.fork_server", "--parent", str(os.getpid())),
             *("--job", str(self._job_file), "--store", self._store_url, "--logs", str(self._logs)),
         ]
         pipe = asyncio.subprocess.PIPE
-        # A session of its own: Ctrl-C in the terminal is for the runner, which then drains the workers.
-        self._process = await asyncio.create_subprocess_exec(
-            *command, stdin=pipe, stdout=pipe, stderr=log, start_new_session=True
-        )
-        os.close(log)
-        self._failure = asyncio.get_running_loop().create_future()
-        self._reader = asyncio.create_task(self._read(self._failure))
+        try:
+            # A session of its own: Ctrl-C in the terminal is for the runner, which then drains the workers.
+            return await asyncio.create_subprocess_exec(
+                *command, stdin=pipe, stdout=pipe, stderr=log, start_new_session=True
+            )
+        finally:
+            os.close(log)
 
     async def watch(self) -> None:
         """Never returns. Raises JobFailedError, or InputError for a model that no worker can use."""
         assert self._failure is not None
         await self._failure
 
-    async def _read(self, failure: asyncio.Future[None]) -> None:
-        assert self._process is not None and self._process.stdout is not None
-        async for line in self._process.stdout:
+    async def _read(self, process: asyncio.subprocess.Process, failure: asyncio.Future[None]) -> None:
+        """Follows the fork server to its end; one that was killed is started again."""
+        restarts = 0
+        while (code := await self._follow(process, failure)) < 0 and restarts < FORK_SERVER_RESTARTS:
+            if self._stopping:
+                return
+            restarts += 1
+            self._on_message(
+                f"the workers' parent was killed by {_signal(code)}, and they with it; "
+                f"restart {restarts} of {FORK_SERVER_RESTARTS}"
+            )
+            self._forget_workers()
+            self._process = process = await self._launch()
+            if self._stopping:
+                await self._end_parent(process)
+                return
+        if self._stopping:
+            return
+        end = self._log_end("fork-server")
+        if code == InputError.exit_code:
+            _fail(failure, InputError(f"no worker can start: {end}"))
+        else:
+            how = f"by {_signal(code)}" if code < 0 else f"with code {code}"
+            again = f" after {restarts} restarts" if restarts else ""
+            _fail(failure, JobFailedError(f"the workers' parent ended {how}{again}: {end}"))
+
+    async def _follow(self, process: asyncio.subprocess.Process, failure: asyncio.Future[None]) -> int:
+        assert process.stdout is not None
+        async for line in process.stdout:
             try:
                 self._handle(json.loads(line))
             except OpenseerError as error:
@@ -105,14 +139,18 @@ class LocalFleet:
             if self._stopping and not self._running:
                 self._empty.set()
         self._empty.set()
-        code = await self._process.wait()
-        if self._stopping:
-            return
-        end = self._log_end("fork-server")
-        if code == InputError.exit_code:
-            _fail(failure, InputError(f"no worker can start: {end}"))
-        else:
-            _fail(failure, JobFailedError(f"the workers' parent ended with code {code}: {end}"))
+        return await process.wait()
+
+    def _forget_workers(self) -> None:
+        """They died with their parent; what they had started themselves is killed."""
+        for pid in self._running.values():
+            with suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+        self._warm = False
+        self._running.clear()
+        self._spawned.clear()
+        self._draining.clear()
+        self._empty.clear()
 
     def _handle(self, report: object) -> None:
         match report:
@@ -131,11 +169,11 @@ class LocalFleet:
 
     async def stop(self, grace_seconds: float) -> None:
         """Drains all workers; after the grace period they are killed (their leases then expire)."""
-        if self._process is None or self._process.returncode is not None:
-            return
         self._stopping = True
         for restart in self._restarts:
             restart.cancel()
+        if self._process is None or self._process.returncode is not None:
+            return
         for index in self._running:
             self._send("stop", index)
         try:
@@ -161,8 +199,8 @@ class LocalFleet:
         self._process.stdin.write((json.dumps({verb: index}) + "\n").encode())
 
     def _spawn(self, index: int) -> None:
-        """Starts a worker that is requested and does not run."""
-        if index < self._replicas and index not in self._spawned:
+        """Starts a worker that is requested and does not run; before the fork server is warm nothing starts."""
+        if self._warm and index < self._replicas and index not in self._spawned:
             self._spawned.add(index)
             self._send("spawn", index)
 
@@ -180,7 +218,7 @@ class LocalFleet:
             self._worker_died(index, name, code)
 
     def _worker_died(self, index: int, name: str, code: int) -> None:
-        cause = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+        cause = _signal(code) if code < 0 else f"exit code {code}"
         if code == InputError.exit_code:
             raise InputError(f"{name} cannot start: {self._log_end(name)}")
         deaths = self._deaths[index] = self._deaths.get(index, 0) + 1
@@ -211,6 +249,10 @@ class LocalFleet:
         if errors:
             return f"{errors[-1]} (log: {path})"
         return f"Its log {path} ends:\n  " + "\n  ".join(lines[-LOG_LINES:])
+
+
+def _signal(code: int) -> str:
+    return f"signal {-code} ({signal.Signals(-code).name})"
 
 
 def _starting(count: int) -> str:

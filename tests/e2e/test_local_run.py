@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import subprocess
 
 import pytest
 
+from openseer_local.fleet import FORK_SERVER_RESTARTS
 from tests.e2e.workbench import Workbench, alive
 
 pytestmark = pytest.mark.redis
@@ -68,6 +70,38 @@ def test_a_worker_that_dies_again_and_again_stops_the_job_with_the_reason(bench:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 5, output
     assert "spec.failurePolicy.workerRestarts allows 1 restarts" in output
+
+
+def fork_servers(bench: Workbench, process: subprocess.Popen[str]) -> list[int]:
+    """Process ids of the fork server below a running command, if it has one; its workers are forks of it."""
+    named = [pid for pid, line in bench.descendants(process).items() if "openseer_worker.fork_server" in line]
+    return [pid for pid in named if pid not in bench.workers(process)]
+
+
+def test_a_fork_server_that_is_killed_is_started_again_and_the_run_goes_on(bench: Workbench) -> None:
+    bench.write(groups=24, failurePolicy={"workerRestarts": 0})
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: bench.results() >= 5, "the first results")
+    victims = [*bench.workers(process), *fork_servers(bench, process)]
+    os.kill(victims[-1], signal.SIGKILL)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    assert "the workers' parent was killed by signal 9 (SIGKILL), and they with it; restart 1 of 3" in output
+    assert not any(alive(pid) for pid in victims)
+    bench.assert_whole(24 * 4)
+
+
+def test_a_fork_server_that_is_killed_again_and_again_stops_the_job(bench: Workbench) -> None:
+    bench.write(groups=48)
+    process = bench.start("run", "job.yaml")
+    for _ in range(FORK_SERVER_RESTARTS + 1):
+        bench.until(lambda: bool(fork_servers(bench, process)), "the fork server")
+        [victim] = fork_servers(bench, process)
+        os.kill(victim, signal.SIGKILL)
+        bench.until(lambda victim=victim: not alive(victim), "its death")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 5, output
+    assert "the workers' parent ended by signal 9 (SIGKILL) after 3 restarts" in output
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(bench: Workbench) -> None:
