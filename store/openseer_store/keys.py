@@ -8,8 +8,8 @@ PREFIX = "{{openseer:{namespace}/{job}}}"
 STORE = ":store"
 
 KEY_SPACE: dict[str, str] = {
-    ":store": "hash: epoch, and run_id of the server process that it belongs to",
-    ":counters": "hash: batches (how many were opened), inflight (leased requests), idle_seconds and busy_seconds (of "
+    ":store": "hash: epoch, run_id of the server process that it belongs to, base (numbers of this epoch are above it)",
+    ":counters": "hash: batches (number of the latest), inflight (leased requests), idle_seconds and busy_seconds (of "
     "all workers so far), worker:<name> (its leased requests), waiting:<n>:<version>:<lane> (waiting requests of a "
     "lane; n is the version's length). Counts of zero are not there",
     ":batches": "sorted set: opened batches whose data are there, by number",
@@ -38,7 +38,7 @@ KEY_SPACE: dict[str, str] = {
     ":workers": "set: names of registered workers",
     ":worker:<name>": "hash: boot, seen_at, info (codec.py), idle and busy (seconds of this boot)",
     ":drains": "set: names of workers that are asked to drain",
-    ":driver": "hash: drivers (how many so far), boot and fence of the present one",
+    ":driver": "hash: boot and fence of the present one",
 }
 """What follows the prefix → what is there. <group> is "<batch>/<name>", <request> is "<group>/<index>"."""
 

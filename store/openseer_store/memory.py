@@ -8,7 +8,7 @@ from dataclasses import replace
 from openseer_core.errors import DriverFencedError
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.model.job_queue import JobQueue
-from openseer_core.model.request_queue import EPOCH_STRIDE
+from openseer_core.numbers import FIRST_BASE, base_of, issue, next_epoch
 from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import (
@@ -33,13 +33,13 @@ from openseer_core.worker.heartbeat import WORKING_STATES, Heartbeat, HeartbeatR
 class MemoryStore:
     """A job's store in memory, for tests, simulations and examples; it ends with the process."""
 
-    def __init__(self, clock: Callable[[], float] = time.time, epoch: int = 1) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._epoch = epoch
-        self._queue = JobQueue(epoch)
+        self.epoch = next_epoch(0, clock())
+        self._base = FIRST_BASE
+        self._queue = JobQueue(self._base)
         self._workers: dict[str, tuple[str, float, Heartbeat]] = {}
         self._drains: set[str] = set()
-        self._drivers = 0
         self._driver: tuple[str, int] = ("", 0)
         self._fleet_spec = FleetSpec()
         self._idle_seconds = self._busy_seconds = 0.0
@@ -97,7 +97,7 @@ class MemoryStore:
         return HeartbeatReply(drain=worker.name in self._drains, revision=self._fleet_spec.revision)
 
     async def fleet_spec(self) -> FleetSpec:
-        return self._fleet_spec
+        return self._fleet_spec.read_at(self._base)
 
     async def deregister(self, worker: WorkerId) -> None:
         known = self._workers.get(worker.name)
@@ -114,8 +114,7 @@ class MemoryStore:
 
     async def acquire_driver(self, boot: str) -> int:
         if self._driver[0] != boot:
-            self._drivers += 1
-            self._driver = (boot, self._epoch * EPOCH_STRIDE + self._drivers)
+            self._driver = (boot, issue(self._driver[1], self._base))
         return self._driver[1]
 
     async def submit(self, groups: list[GroupSpec]) -> int:
@@ -170,8 +169,9 @@ class MemoryStore:
         return count
 
     async def purge(self, *, forget: bool = False) -> None:
-        self._epoch += 1
-        self._queue = JobQueue(self._epoch)
+        self.epoch = next_epoch(self.epoch, self._clock())
+        self._base = base_of(self.epoch)
+        self._queue = JobQueue(self._base)
         self._workers.clear()
         self._drains.clear()
         self._driver, self._fleet_spec = ("", 0), FleetSpec()
@@ -242,7 +242,9 @@ class MemoryStore:
         return replace(self._queue.load(), idle_seconds=self._idle_seconds, busy_seconds=self._busy_seconds)
 
     async def swap_fleet_spec(self, fleet_spec: FleetSpec) -> bool:
-        if fleet_spec.revision != self._fleet_spec.revision + 1:
+        if fleet_spec == self._fleet_spec:
+            return True
+        if fleet_spec.revision != issue(self._fleet_spec.revision, self._base):
             return False
         self._fleet_spec = fleet_spec
         self._notify()

@@ -34,6 +34,15 @@ FIRST_CURSOR = 0
 class WorkerStore(Protocol):
     """What a worker needs."""
 
+    @property
+    def epoch(self) -> int:
+        """The latest epoch of the store that a call has met, 0 before the first.
+
+        Once it has changed, what was written last before may be lost: whoever wrote it writes it again. No number
+        (cursor, batch, fence, revision, transaction) is given twice whatever was lost.
+        """
+        ...
+
     async def claim(self, worker: WorkerId, query: ClaimQuery) -> list[Claim]:
         """Leases waiting requests, best first (see ChunkQueue.claim); takes back expired leases on the way."""
         ...
@@ -83,6 +92,11 @@ class WorkerStore(Protocol):
 
 class DriverStore(Protocol):
     """What a driver, a report or an audit needs."""
+
+    @property
+    def epoch(self) -> int:
+        """As of WorkerStore."""
+        ...
 
     async def now(self) -> float:
         """The store's clock, in seconds."""

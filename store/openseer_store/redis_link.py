@@ -74,6 +74,9 @@ class RedisLink:
         self.shown_url = public_url(url)
         self._prefix = prefix
         self._retry_seconds = retry_seconds
+        self._run_id = ""
+        self.epoch = 0
+        """The latest epoch that any connection has met, 0 before the first."""
         try:
             options: dict[str, Any] = dict(parse_url(url))
         except ValueError as error:
@@ -99,6 +102,11 @@ class RedisLink:
         """Runs one plain command. `patience`: seconds that the command itself may wait."""
         return await self._retrying(lambda: self._pool.call(parts, REPLY_SECONDS + patience, waits=patience > 0))
 
+    async def begin_epoch(self) -> None:
+        """Begins an epoch on the same server: what was issued so far is void."""
+        await self.command("PING")
+        self.epoch = int(await self.run("epoch", (self._run_id, self.epoch + 1)))
+
     async def close(self) -> None:
         """Closes all connections."""
         await self._pool.close()
@@ -122,10 +130,12 @@ class RedisLink:
         numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
         if numbers < OLDEST:
             raise TooOldError(f"is version {version}; openseer needs {OLDEST[0]}.{OLDEST[1]} or later")
+        self._run_id = info.get("run_id", "")
         text, _ = script("epoch")
-        arguments = pack([info.get("run_id", "")])
+        arguments = pack([self._run_id, self.epoch])
         await connection.send_command("EVAL", text, 1, self._prefix, "", arguments, check_health=False)
-        await connection.read_response(disable_decoding=True)
+        epoch: Any = await connection.read_response(disable_decoding=True)
+        self.epoch = max(self.epoch, int(epoch))
 
     # ---- trying again
 

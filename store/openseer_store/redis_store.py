@@ -69,6 +69,10 @@ class RedisStore:
     async def close(self) -> None:
         await self._link.close()
 
+    @property
+    def epoch(self) -> int:
+        return self._link.epoch
+
     def _at(self) -> str:
         return repr(float(self._clock())) if self._clock else ""
 
@@ -129,8 +133,9 @@ class RedisStore:
         return HeartbeatReply(drain=bool(drain), revision=revision)
 
     async def fleet_spec(self) -> FleetSpec:
-        data = await self._link.command("HGET", f"{self._prefix}:orders", "orders")
-        return FleetSpec.model_validate_json(data) if data else FleetSpec()
+        data, base = await self._link.run("fleet_spec", ())
+        fleet_spec = FleetSpec.model_validate_json(data) if data else FleetSpec()
+        return fleet_spec.read_at(base)
 
     async def deregister(self, worker: WorkerId) -> None:
         await self._link.run("deregister", (worker.name, worker.boot), at=self._at())
@@ -219,7 +224,7 @@ class RedisStore:
         return ended
 
     async def purge(self, *, forget: bool = False) -> None:
-        await self._link.command("HINCRBY", self._prefix + STORE, "epoch", 1)
+        await self._link.begin_epoch()
         cursor = b"0"
         pattern = self._prefix + ":*"
         while True:

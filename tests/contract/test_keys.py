@@ -4,7 +4,7 @@ from typing import get_args
 
 from openseer_core.ids import INITIAL_VERSION, PARKED_BATCH, GroupId, RequestId, WorkerId, worker_name
 from openseer_core.manifest.fleet import PolicyName
-from openseer_core.model.request_queue import EPOCH_STRIDE
+from openseer_core.numbers import NUMBERS_PER_MILLISECOND
 from openseer_core.queue.group import SHARED_LANE
 from openseer_core.queue.messages import APPEND
 from openseer_core.queue.policy import BATCH_STRIDE, PROBES_FIRST, RESERVE, TIER_STRIDE, TIERS
@@ -43,7 +43,7 @@ def test_constants_that_are_in_stored_values_are_the_same() -> None:
         "initial version": INITIAL_VERSION,
         "parked batch": PARKED_BATCH,
         "append": APPEND,
-        "fences of an epoch": EPOCH_STRIDE,
+        "numbers of a millisecond": NUMBERS_PER_MILLISECOND,
         "batch stride": BATCH_STRIDE,
         "probes first": PROBES_FIRST,
         "reserve": RESERVE,

@@ -92,7 +92,7 @@ class Simulation:
         self.shape = shape
         self.random = random.Random(shape.seed)
         self.policy = policy(shape.policy)
-        self.queue = JobQueue(epoch=1)
+        self.queue = JobQueue()
         self.now = START
         self.workers = [Worker(WorkerId(f"worker-{n}", f"b{n}")) for n in range(shape.workers)]
         self.samples: list[SampleLine] = []

@@ -336,7 +336,7 @@ class Worker:
         self._heartbeat_at = now
         reply = await self._store.heartbeat(self._settings.worker, heartbeat)
         self._heartbeat = heartbeat
-        if reply.revision > self._weights.revision:
+        if reply.revision != self._weights.revision:
             self._weights.follow(await self._store.fleet_spec())
         if reply.drain and not self._draining:
             log.info("asked to drain")

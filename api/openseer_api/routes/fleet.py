@@ -132,9 +132,7 @@ async def change_rest(job: JobContext, how: Release | None) -> FleetState:
         fleet_spec = snapshot.fleet_spec
         if fleet_spec.rest == mode:
             return fleet_spec
-        return fleet_spec.model_copy(
-            update={"revision": fleet_spec.revision + 1, "rest": mode, "rest_since": snapshot.now}
-        )
+        return fleet_spec.changed(rest=mode, rest_since=snapshot.now)
 
     await change_fleet_spec(job, changed)
     return fleet_state(await job.snapshot(fresh=True), await job.store.load(), job)

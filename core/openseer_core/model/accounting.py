@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from openseer_core.ids import RequestId
 from openseer_core.model.state import QueuedBatch, QueuedGroup, QueuedRequest, result_of
+from openseer_core.numbers import FIRST_BASE, issue
 from openseer_core.queue.batch import TAIL, GroupEnd
 from openseer_core.queue.messages import BatchProgress, JournalEntry
 from openseer_core.queue.states import Event, Status
@@ -12,7 +13,8 @@ from openseer_core.queue.states import Event, Status
 class Ledger:
     """One page per batch, made when something is first written on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: int = FIRST_BASE) -> None:
+        self._base = base
         self.pages: dict[int, QueuedBatch] = {}
 
     def page(self, number: int) -> QueuedBatch:
@@ -39,8 +41,8 @@ class Ledger:
         """Counts a request that has ended and puts its result, and with the last one its group's end, on the stream."""
         assert state.status is not None
         page = self.page(request.group.batch)
-        cursor = self.count(page.number, **{state.status.value: 1}, entries=1).entries
-        page.entries.append(result_of(cursor, request, group, state, now, state.status))
+        self.count(page.number, **{state.status.value: 1})
+        page.entries.append(result_of(self._next_cursor(page), request, group, state, now, state.status))
         page.ended_at = now
         if state.status is Status.OK:
             page.progress = replace(page.progress, longest=max(page.progress.longest, state.generated))
@@ -54,5 +56,9 @@ class Ledger:
         counts = [group.endings[status] for status in Status]
         end = GroupEnd(0, group.spec.id, now, group.spec.size, *counts)
         by = {"groups_whole": int(end.whole), "groups_carried": int(end.carried_over > 0)}
-        cursor = self.count(page.number, entries=1, groups_ended=1, **by).entries
-        page.entries.append(replace(end, cursor=cursor))
+        self.count(page.number, groups_ended=1, **by)
+        page.entries.append(replace(end, cursor=self._next_cursor(page)))
+
+    def _next_cursor(self, page: QueuedBatch) -> int:
+        page.progress = replace(page.progress, entries=issue(page.progress.entries, self._base))
+        return page.progress.entries

@@ -1,5 +1,6 @@
 """The reference model of what trainers, drivers and reports do with a job's queue, on top of the chunk queue."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ from openseer_core.ids import PARKED_BATCH, GroupId, RequestId
 from openseer_core.model.request_queue import ChunkQueue
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.model.state import QueuedBatch, QueuedGroup, QueuedRequest
+from openseer_core.numbers import FIRST_BASE, issue
 from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import APPEND, BatchProgress, Chunk, JournalEntry, RequestRecord
@@ -19,18 +21,18 @@ from openseer_core.tokens import ITEM_BYTES, count_items
 class JobQueue(ChunkQueue):
     """A job's whole queue: many batches, each with groups, a results stream and a journal."""
 
-    def __init__(self, epoch: int = 0) -> None:
-        super().__init__(epoch)
+    def __init__(self, base: int = FIRST_BASE) -> None:
+        super().__init__(base)
         self._keys: dict[str, int] = {}
         self._numbers = 0
 
     # ---- batches
 
     def open_batch(self, batch: OpenBatch, now: float) -> tuple[BatchRecord, bool]:
-        """A new batch, numbered from 1; or the one that was opened with the same key, and False."""
+        """A new batch with a number of its own; or the one that was opened with the same key, and False."""
         if batch.key in self._keys:
             return self._ledger.page(self._keys[batch.key]).record(), False
-        self._numbers += 1
+        self._numbers = issue(self._numbers, self._base)
         opened = QueuedBatch(self._numbers, batch.version, batch.spec, batch.key, now)
         self._ledger.pages[opened.number] = opened
         if batch.key:
@@ -293,7 +295,9 @@ class JobQueue(ChunkQueue):
 
     def results(self, batch: int, cursor: int, limit: int) -> list[Entry]:
         """Entries of a batch's stream after `cursor`, in the order they happened."""
-        return self._ledger.page(batch).entries[cursor : cursor + limit]
+        entries = self._ledger.page(batch).entries
+        start = bisect_right(entries, cursor, key=lambda entry: entry.cursor)
+        return entries[start : start + limit]
 
     def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
         """Entries `start` to `start + limit` of a batch's event log."""

@@ -11,6 +11,7 @@ from openseer_core.model.accounting import Ledger
 from openseer_core.model.earlier_responses import EarlierResponses
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.model.state import QueuedGroup, QueuedRequest, blocks_needed
+from openseer_core.numbers import FIRST_BASE, issue
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView, Priority
 from openseer_core.queue.messages import (
     REAP_LIMIT,
@@ -33,20 +34,17 @@ HEAD_WINDOW = 16
 """How many groups at the front of a lane a claim looks at before it gives up finding one that fits."""
 SIBLING_WINDOW = 4
 """Among how many of a group's first waiting requests a claim prefers one the worker has cached."""
-EPOCH_STRIDE = 2**32
-"""A fence is epoch × stride + leases of the request so far: a store that lost its last second never repeats one."""
-
 OUTCOME_EVENTS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status.INFRA_FAILED: Event.FAIL}
 """What a worker may say of a request it ends."""
 
 
 class ChunkQueue:
-    """All verbs of a job's queue. `now`: seconds of one clock, never going back."""
+    """All verbs of a job's queue. `now`: seconds of one clock, never going back. `base`: see numbers.issue."""
 
-    def __init__(self, epoch: int = 0) -> None:
-        self.epoch = epoch
+    def __init__(self, base: int = FIRST_BASE) -> None:
+        self._base = base
         self._groups: dict[GroupId, QueuedGroup] = {}
-        self._ledger = Ledger()
+        self._ledger = Ledger(base)
         self._earlier = EarlierResponses()
         self._heads: dict[tuple[str, str], SortedSet] = {}
         self._waiting: dict[tuple[str, str], int] = {}
@@ -264,7 +262,7 @@ class ChunkQueue:
         state = group.requests[index]
         state.state = after(state.state, Event.CLAIM)
         state.leases += 1
-        state.fence = self.epoch * EPOCH_STRIDE + state.leases
+        state.fence = issue(state.fence, self._base)
         state.holder, state.claimed_at, state.start = str(worker), now, state.generated
         self._deadlines.put(str(request), deadline)
         self._inflight[worker.name] = self._inflight.get(worker.name, 0) + 1

@@ -6,10 +6,11 @@ controllers both act on what it says now (level-triggered), so either may die an
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from openseer_core.ids import INITIAL_VERSION
 from openseer_core.json_model import JsonModel
+from openseer_core.numbers import FIRST_BASE, issue
 from openseer_core.weights.publish import Canary, Publish, Source, TransactionPhase
 
 
@@ -47,6 +48,7 @@ class FleetSpec(JsonModel):
     `publisher`: the transaction that brought `version` (0: none), so that a version which failed, and was published
     again under the same name, is told apart. `canary`: what a worker that loads `version` later must agree with.
     `rest`: GPUs are lent to the trainer. `held`: new requests of the compatible routes wait; batches go on.
+    `transactions`: id of the latest.
     """
 
     revision: int = 0
@@ -60,6 +62,22 @@ class FleetSpec(JsonModel):
     rest: Literal["sleep", "stop"] | None = None
     rest_since: float = 0.0
     held: bool = False
+    _base: int = PrivateAttr(default=FIRST_BASE)
+
+    def read_at(self, base: int) -> "FleetSpec":
+        """A copy that numbers what follows it in an epoch of this base (see numbers.issue); for stores, at a read."""
+        copy = self.model_copy()
+        copy._base = base
+        return copy
+
+    def changed(self, **update: object) -> "FleetSpec":
+        """A copy with these fields changed, and the revision that follows."""
+        return self.model_copy(update={"revision": issue(self.revision, self._base), **update})
+
+    @property
+    def next_transaction(self) -> int:
+        """The id of the transaction that begins next."""
+        return issue(self.transactions, self._base)
 
     @property
     def active_transaction(self) -> WeightsTransaction | None:

@@ -79,7 +79,7 @@ def begin(fleet_spec: FleetSpec, publish: Publish, participants: Sequence[str], 
         raise PublishRefusedError(f"there were weights {publish.version} before; new weights need a name of their own")
     fetches = publish.prefetch and publish.source.transfer is None
     transaction = WeightsTransaction(
-        id=fleet_spec.transactions + 1,
+        id=fleet_spec.next_transaction,
         publish=publish,
         previous=fleet_spec.version,
         previous_source=fleet_spec.source,
@@ -361,7 +361,7 @@ def _enter(transaction: WeightsTransaction, phase: TransactionPhase, now: float)
 
 def _put(fleet_spec: FleetSpec, transaction: WeightsTransaction) -> FleetSpec:
     """The fleet spec with the transaction as it is now; with its commit the new version is what the fleet serves."""
-    update: dict[str, object] = {"revision": fleet_spec.revision + 1, "transaction": transaction}
+    update: dict[str, object] = {"transaction": transaction}
     publish = transaction.publish
     if transaction.phase == "commit" and fleet_spec.publisher != transaction.id:
         update |= {
@@ -371,4 +371,4 @@ def _put(fleet_spec: FleetSpec, transaction: WeightsTransaction) -> FleetSpec:
             "canary": publish.canary,
             "versions": (*fleet_spec.versions, publish.version),
         }
-    return fleet_spec.model_copy(update=update)
+    return fleet_spec.changed(**update)

@@ -91,7 +91,10 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """The answer of the store to a heartbeat. `revision`: of the fleet spec; news when it has grown."""
+    """The answer of the store to a heartbeat.
+
+    `revision`: of the fleet spec; news when it differs: a store that lost its last writes has an older one.
+    """
 
     drain: bool = False
     revision: int = 0

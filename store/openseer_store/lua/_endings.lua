@@ -9,7 +9,7 @@ local COUNTS = {ok = 'ok', aborted = 'aborted', infra_failed = 'failed', carried
 
 local function add_entry(key, kind, row)
   local page = page_of(key)
-  write_on(page, 'entries', page.entries + 1)
+  write_on(page, 'entries', issue(page.entries))
   call('XADD', key .. ':results', int(page.entries) .. '-0', kind, pack(row))
 end
 

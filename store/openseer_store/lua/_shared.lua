@@ -9,8 +9,9 @@
 
 local P, call, pack, unpack_row = KEYS[1], redis.call, cmsgpack.pack, cmsgpack.unpack
 local HEAD_WINDOW, SIBLING_WINDOW = 16, 4
-local REAP_LIMIT, WORKER_TTL_SECONDS, EPOCH_STRIDE, ITEM_BYTES, TAIL, PARKED = 64, 10, 4294967296, 4, 10, '-1'
-local COUNTERS, DEADLINES = P .. ':counters', P .. ':deadlines'
+local REAP_LIMIT, WORKER_TTL_SECONDS, ITEM_BYTES, TAIL, PARKED = 64, 10, 4, 10, '-1'
+local NUMBERS_PER_MILLISECOND, EPOCHS_BEGIN = 4096, 1735689600
+local STORE, COUNTERS, DEADLINES = P .. ':store', P .. ':counters', P .. ':deadlines'
 
 local function clock()
   if ARGV[1] ~= '' then
@@ -29,6 +30,14 @@ end
 
 local function real(number)
   return string.format('%.17g', number)
+end
+
+-- The number that follows `last`: core's issue().
+local base
+
+local function issue(last)
+  base = base or tonumber(call('HGET', STORE, 'base') or 0)
+  return math.max(last, base) + 1
 end
 
 local function lane_name(version, lane)

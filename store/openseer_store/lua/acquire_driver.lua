@@ -9,7 +9,6 @@ local row = call('HMGET', P .. ':driver', 'boot', 'fence')
 if row[1] == boot then
   return row[2]
 end
-local epoch = tonumber(call('HGET', P .. ':store', 'epoch') or 0)
-local fence = int(epoch * EPOCH_STRIDE + call('HINCRBY', P .. ':driver', 'drivers', 1))
+local fence = int(issue(tonumber(row[2] or 0)))
 call('HSET', P .. ':driver', 'boot', boot, 'fence', fence)
 return fence

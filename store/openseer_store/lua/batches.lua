@@ -7,8 +7,9 @@
 local args = unpack_row(ARGV[2])
 local found = {}
 for _, number in ipairs(args[1] and {args[1]} or call('ZRANGE', P .. ':batches', 0, -1)) do
-  local fields = call('HGETALL', P .. ':batch:' .. number)
-  if call('HEXISTS', P .. ':batch:' .. number, 'spec') == 1 then
+  local key = P .. ':batch:' .. int(tonumber(number))
+  local fields = call('HGETALL', key)
+  if call('HEXISTS', key, 'spec') == 1 then
     found[#found + 1] = tonumber(number)
     found[#found + 1] = fields
   end

@@ -1,5 +1,5 @@
 -- Purpose    Takes back expired leases, then leases the best waiting requests that fit the worker.
--- Guarantee  A request has one holder; its fence only grows, also over a restart of the server (epoch).
+-- Guarantee  A request has one holder; its fence only grows, also over a restart of the server.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, holder "name#boot", version, lanes, slots, blocks, block_tokens, quantum, context_tokens,
 --            margin, slack, lease_seconds, max_losses}
@@ -10,7 +10,7 @@ local query = unpack_row(ARGV[2])
 local worker, holder, version, lanes, slots, blocks = query[1], query[2], query[3], query[4], query[5], query[6]
 local block_tokens, quantum, context_tokens, margin = query[7], query[8], query[9], query[10]
 local slack, lease_seconds = query[11], query[12]
-local claims, specs, sent, epoch = {}, {}, {}, nil
+local claims, specs, sent = {}, {}, {}
 
 local function blocks_needed(group, generated)
   local chunk = math.min(quantum, group.max_tokens - generated)
@@ -87,9 +87,8 @@ local function take(group, lane, window, place)
 end
 
 local function lease(group, request)
-  epoch = epoch or tonumber(call('HGET', P .. ':store', 'epoch') or 0)
   request.state, request.leases, request.holder = 'leased', request.leases + 1, holder
-  request.fence = epoch * EPOCH_STRIDE + request.leases
+  request.fence = issue(request.fence)
   request.claimed_at, request.start = now, request.generated
   save_request(request)
   deadlines[#deadlines + 1] = now + lease_seconds

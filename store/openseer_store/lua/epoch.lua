@@ -1,14 +1,21 @@
--- Purpose    Notices that the server is another process than the one that issued the last fences.
--- Guarantee  Runs on every new connection before any verb: each process of the server has an epoch of its own, so a
---            server that lost its last second issues no fence twice.
+-- Purpose    Notices that the server is another process than the one that issued the last numbers.
+-- Guarantee  Runs on every new connection before any verb. Each process of the server has an epoch of its own, also one
+--            whose predecessor's epoch was lost with the last writes: core's numbers.py.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {run_id of the server}
+-- ARGV[2]    {run_id of the server, the latest epoch that the client knows of or 0}
 -- Returns    the epoch
 
-local run_id = unpack_row(ARGV[2])[1]
-call('PERSIST', P .. ':store')  -- a job of this name was forgotten, and here is another one
-if call('HGET', P .. ':store', 'run_id') == run_id then
-  return call('HGET', P .. ':store', 'epoch')
+local run_id, known = unpack(unpack_row(ARGV[2]))
+call('PERSIST', STORE)  -- a job of this name was forgotten, and here is another one
+local row = call('HMGET', STORE, 'run_id', 'epoch')
+local last = tonumber(row[2] or 0)
+if row[1] == run_id and last >= known then
+  return row[2]
 end
-call('HSET', P .. ':store', 'run_id', run_id)
-return call('HINCRBY', P .. ':store', 'epoch', 1)
+local time = call('TIME')
+local wall = (tonumber(time[1]) - EPOCHS_BEGIN) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local epoch = math.max(last + 1, known + 1, wall)
+local first = last == 0 and known == 0
+call('HSET', STORE, 'run_id', run_id, 'epoch', int(epoch), 'base',
+  first and '0' or int(epoch * NUMBERS_PER_MILLISECOND))
+return int(epoch)

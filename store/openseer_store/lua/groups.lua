@@ -6,7 +6,7 @@
 
 local args = unpack_row(ARGV[2])
 local specs, bytes = {}, 0
-for _, gid in ipairs(call('LRANGE', P .. ':batch:' .. args[1] .. ':groups', args[2], args[3])) do
+for _, gid in ipairs(call('LRANGE', P .. ':batch:' .. int(args[1]) .. ':groups', args[2], args[3])) do
   local spec = call('GET', P .. ':spec:' .. gid)
   specs[#specs + 1] = gid
   specs[#specs + 1] = spec

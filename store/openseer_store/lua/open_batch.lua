@@ -10,10 +10,11 @@ local known = args[3] ~= '' and call('GET', remembered)
 if known then
   return {tonumber(known), 0}
 end
-local number = call('HINCRBY', COUNTERS, 'batches', 1)
+local number = int(issue(tonumber(call('HGET', COUNTERS, 'batches') or 0)))
+call('HSET', COUNTERS, 'batches', number)
 call('HSET', P .. ':batch:' .. number, 'version', args[1], 'spec', args[2], 'key', args[3], 'opened_at', real(now))
 call('ZADD', P .. ':batches', number, number)
 if args[3] ~= '' then
   call('SET', remembered, number)
 end
-return {number, 1}
+return {tonumber(number), 1}

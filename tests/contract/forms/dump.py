@@ -10,8 +10,8 @@ import redis
 from tests.contract.forms.recorded import BINARY
 
 Json = dict[str, Any]
-RUN_ID = "0" * 40
-"""In place of the name of a server's process, which is another one each time."""
+SERVER = {"run_id": "0" * 40, "epoch": "1"}
+"""In place of what is another one with each process of a server."""
 
 
 def dump(url: str, prefix: str) -> Json:
@@ -52,7 +52,7 @@ def _set(client: Any, key: bytes) -> list[str]:
 
 def _hash(client: Any, key: bytes) -> dict[str, str]:
     found = {_text(field): _text(value) for field, value in client.hgetall(key).items()}
-    return found | ({"run_id": RUN_ID} if "run_id" in found else {})
+    return found | (SERVER if "run_id" in found else {})
 
 
 def _sorted_set(client: Any, key: bytes) -> list[list[str]]:

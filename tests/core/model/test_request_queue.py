@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.model.job_queue import JobQueue
-from openseer_core.model.request_queue import EPOCH_STRIDE
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
 from openseer_core.queue.messages import REAP_LIMIT, Claim, ClaimQuery, Delta, Finish, Result, WriteOutcome
@@ -24,8 +23,8 @@ def group(name: str, size: int, priority: Priority, max_tokens: int = 50) -> Gro
     return GroupSpec(GroupId(0, name), "v", 0, b"", max_tokens, (0.0,) * size, lanes, priority, enqueued_at=0.0)
 
 
-def queue_of(*groups: GroupSpec, epoch: int = 1) -> JobQueue:
-    queue = JobQueue(epoch)
+def queue_of(*groups: GroupSpec) -> JobQueue:
+    queue = JobQueue()
     for spec in groups:
         queue.submit(spec)
     return queue
@@ -53,20 +52,6 @@ def test_a_probe_that_ended_leaves_its_group_to_its_estimate() -> None:
     assert [claim.request.index for claim in probes] == [0, 0]
     queue.complete([end(probes[0], 10)], 1.0)
     assert queue.view(GroupId(0, "a")).longest_finished == 10
-
-
-@given(st.integers(0, 2**20), st.integers(1, 5))
-def test_a_fence_of_a_later_epoch_is_above_all_of_an_earlier_one(epoch: int, leases: int) -> None:
-    fences: list[int] = []
-    for now in (epoch, epoch + 1):
-        queue = queue_of(group("a", 1, Priority(0.0)), epoch=now)
-        for _ in range(leases if now == epoch else 1):
-            [claim] = queue.claim(ANN, ASK, 0.0)
-            queue.give_back([Delta(claim.request, claim.fence, 0)], 0.0)
-            fences.append(claim.fence)
-    assert fences == sorted(set(fences))
-    assert fences[-1] < 2**53  # exact in a double, which is what Lua has
-    assert fences[-1] // EPOCH_STRIDE == epoch + 1
 
 
 def test_one_call_takes_back_a_bounded_number_of_leases() -> None:

@@ -41,7 +41,7 @@ async def set_paused(job: JobContext, paused: bool) -> None:
         fleet_spec = snapshot.fleet_spec
         if fleet_spec.held == paused:
             return fleet_spec
-        return fleet_spec.model_copy(update={"revision": fleet_spec.revision + 1, "held": paused})
+        return fleet_spec.changed(held=paused)
 
     _, new = await change_fleet_spec(job, changed)
     if new:

@@ -1,0 +1,93 @@
+"""A store that restarts from an older log: no number is issued twice, and its clients notice."""
+
+from pathlib import Path
+
+import pytest
+
+from openseer_core.queue.batch import OpenBatch
+from openseer_core.weights.publish import Publish, Source
+from openseer_core.weights.transaction import begin
+from openseer_store.connect import open_store
+from openseer_store.port import FIRST_CURSOR, Store
+from tests.store.builders import ANN, finish, group, query
+from tests.store.rolled_back import forgetful_redis
+
+pytestmark = pytest.mark.redis
+
+
+async def numbers(store: Store, boot: str) -> dict[str, int]:
+    """One number of each kind that a store issues."""
+    batch, _ = await store.open_batch(OpenBatch("v1", "{}"))
+    await store.submit([group("a", 1, batch=batch.number)])
+    [claim] = [claim for claim in await store.claim(ANN, query()) if claim.request.group.batch == batch.number]
+    await store.complete(ANN, [finish(claim, 3)])
+    entries = await store.results(batch.number, FIRST_CURSOR, 10)
+    present = await store.fleet_spec()
+    fleet_spec = begin(present, Publish(version=f"of-{boot}", source=Source(path="/w"), mode="abort"), (), 0.0)
+    assert await store.swap_fleet_spec(fleet_spec)
+    kept = await store.fleet_spec()
+    assert kept.transaction is not None
+    return {
+        "batch": batch.number,
+        "fence": claim.fence,
+        "cursor": entries[-1].cursor,
+        "driver": await store.acquire_driver(boot),
+        "revision": kept.revision,
+        "transaction": kept.transaction.id,
+    }
+
+
+async def test_no_number_is_issued_twice_by_a_store_that_lost_its_last_writes(tmp_path: Path) -> None:
+    async with forgetful_redis(tmp_path) as redis:
+        store = await open_store(redis.url, "job")
+        redis.save()
+        first = await numbers(store, "one")
+        assert first == {"batch": 1, "fence": 1, "cursor": 2, "driver": 1, "revision": 1, "transaction": 1}
+        epoch = store.epoch
+        await redis.roll_back()
+        second = await numbers(store, "two")
+        assert store.epoch > epoch
+        assert min(second.values()) > max(first.values())
+        await redis.roll_back()  # its second epoch is among what it lost
+        third = await numbers(store, "three")
+        assert min(third.values()) > max(second.values())
+        await store.close()
+
+
+async def test_an_epoch_that_was_lost_is_not_used_again_by_who_knew_it(tmp_path: Path) -> None:
+    async with forgetful_redis(tmp_path) as redis:
+        store = await open_store(redis.url, "job")
+        redis.save()
+        await store.purge()
+        known = store.epoch
+        await redis.roll_back()
+        await store.now()
+        assert store.epoch > known
+        await store.close()
+
+
+async def test_entries_after_lost_ones_come_behind_a_readers_cursor(tmp_path: Path) -> None:
+    async with forgetful_redis(tmp_path) as redis:
+        store = await open_store(redis.url, "job")
+        await store.submit([group("a", 4)])
+        redis.save()
+        claims = await store.claim(ANN, query(slots=2))
+        await store.complete(ANN, [finish(claim, 3) for claim in claims])
+        [*_, last] = await store.results(0, FIRST_CURSOR, 10)
+        await redis.roll_back()
+        again = await store.claim(ANN, query())
+        assert len(again) == 4
+        await store.complete(ANN, [finish(claim, 3) for claim in again])
+        later = await store.results(0, last.cursor, 10)
+        assert len(later) == 5  # four results and the group's end: none is hidden by a cursor of before
+        await store.close()
+
+
+async def test_a_repeated_swap_of_the_fleet_spec_is_the_same_swap(tmp_path: Path) -> None:
+    async with forgetful_redis(tmp_path) as redis:
+        store = await open_store(redis.url, "job")
+        held = (await store.fleet_spec()).changed(held=True)
+        assert await store.swap_fleet_spec(held)
+        assert await store.swap_fleet_spec(held)
+        assert not await store.swap_fleet_spec(held.model_copy(update={"held": False}))
+        await store.close()
