@@ -24,6 +24,8 @@ KEY_SPACE: dict[str, str] = {
     ":group:<group>": "string, msgpack: what the verbs need of a group; GROUP in lua/_shared.lua names the places",
     ":spec:<group>": "string: the submitted group as clients read it (codec.py)",
     ":heads:<n>:<version>:<lane>": "sorted set: groups that wait in a lane, by score; n is the version's length",
+    ":calls:<n>:<version>:<lane>": "list: an empty string for each worker that is called to a lane in which requests "
+    "wait; none where nothing does",
     ":waiting:<n>:<lane>:<group>": "sorted set: indexes (four digits) that wait, by score within the group; n is the "
     "lane's length",
     ":request:<request>": "string, msgpack, from the first lease on: state, leases, losses, fence, holder, …",

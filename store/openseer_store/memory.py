@@ -46,7 +46,7 @@ class MemoryStore:
         self._changed = asyncio.Event()
 
     def _notify(self) -> None:
-        """Wakes all calls that wait for results."""
+        """Wakes all calls that wait for results or for work."""
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -78,7 +78,20 @@ class MemoryStore:
         return replies
 
     async def give_back(self, worker: WorkerId, deltas: list[Delta]) -> list[Reply]:
-        return self._queue.give_back(deltas, self._clock())
+        replies = self._queue.give_back(deltas, self._clock())
+        self._notify()
+        return replies
+
+    async def wait_for_work(self, version: str, lanes: tuple[str, ...], seconds: float) -> bool:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while not self._queue.take_call(version, lanes):
+            try:
+                async with asyncio.timeout_at(end):
+                    await self._changed.wait()
+            except TimeoutError:
+                return False
+        return True
 
     async def siblings(self, queries: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
         return self._queue.siblings(queries, limit_bytes, self._clock())
@@ -118,7 +131,9 @@ class MemoryStore:
         return self._driver[1]
 
     async def submit(self, groups: list[GroupSpec]) -> int:
-        return sum(self._queue.submit(spec) for spec in groups)
+        new = sum(self._queue.submit(spec) for spec in groups)
+        self._notify()
+        return new
 
     async def longest_earlier(self, digests: list[str]) -> list[int]:
         return self._queue.longest_earlier(digests, self._clock())
@@ -207,6 +222,7 @@ class MemoryStore:
 
     async def grow(self, spec: GroupSpec, present: int) -> None:
         self._queue.grow(spec, present)
+        self._notify()
 
     async def end_groups(self, groups: list[GroupId], event: Event, index: int | None = None) -> int:
         count = self._queue.end(groups, event, self._clock(), index)
@@ -226,7 +242,9 @@ class MemoryStore:
         return self._queue.spec(group)
 
     async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
-        return self._queue.go_on(request, turn, tokens, self._clock())
+        gone_on = self._queue.go_on(request, turn, tokens, self._clock())
+        self._notify()
+        return gone_on
 
     async def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
         return self._queue.judge(batch, verdicts)

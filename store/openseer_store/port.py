@@ -68,6 +68,14 @@ class WorkerStore(Protocol):
         """Returns requests to the queue with their tokens kept."""
         ...
 
+    async def wait_for_work(self, version: str, lanes: tuple[str, ...], seconds: float) -> bool:
+        """Waits at most so long until the worker is called to one of the lanes, because requests of the version wait.
+
+        True when it was called: a claim may then find something. Few workers are called at a time: each claim that
+        leaves something waiting calls more. A call may get lost, and one may come too late.
+        """
+        ...
+
     async def siblings(self, queries: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
         """What other responses of groups have generated since, and what is kept of earlier batches.
 

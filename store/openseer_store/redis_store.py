@@ -41,6 +41,8 @@ REPLY_BYTES = 8 * 2**20
 """A reading verb stops adding once its answer holds so much."""
 BLOCK_SECONDS = 1.0
 """Longest single wait for a result on a connection."""
+SHORTEST_BLOCK_SECONDS = 0.01
+"""Redis takes a wait that it rounds to 0 ms for one without an end."""
 FORGET_SECONDS = 24 * 3600
 """A worker of a deleted job that nobody could reach is taken to be gone after so long."""
 SCAN_COUNT = 1000
@@ -121,6 +123,12 @@ class RedisStore:
         rows = [codec.delta_row(delta) for delta in deltas]
         reply = await self._link.run("give_back", rows, *codec.delta_bytes(deltas), at=self._at())
         return [codec.read_reply(row) for row in reply]
+
+    async def wait_for_work(self, version: str, lanes: tuple[str, ...], seconds: float) -> bool:
+        length = len(version.encode())
+        keys = [f"{self._prefix}:calls:{length}:{version}:{lane}" for lane in lanes]
+        block = max(seconds, SHORTEST_BLOCK_SECONDS)
+        return await self._link.command("BLPOP", *keys, f"{block:.3f}", patience=block) is not None
 
     async def siblings(self, queries: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
         rows = [codec.query_row(query) for query in queries]

@@ -193,6 +193,10 @@ class BothStores(RuleBasedStateMachine):
         deltas = [self.delta(claim, count, shift) for claim in self.chosen(numbers)]
         self.both(lambda store: store.give_back(WORKERS[0], deltas))
 
+    @rule(own=st.sampled_from(LANES), version=versions)
+    def wait_for_work(self, own: tuple[str, ...], version: str) -> None:
+        self.both(lambda store: store.wait_for_work(version, own, 0.01))
+
     @rule(seconds=st.sampled_from([0.25, 1.0, 5.0, 11.0]))
     def time_passes(self, seconds: float) -> None:
         self.clock.seconds += seconds

@@ -20,6 +20,7 @@ from openseer_core.tokens import unpack_tokens
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.port import WorkerStore
+from openseer_worker.arrivals import Arrivals
 from openseer_worker.engine import Engine, EngineRequest
 from openseer_worker.hardware.sickness import sick
 from openseer_worker.hardware.usage import Usage
@@ -37,8 +38,6 @@ NEWS_SECONDS = 0.2
 """A change between idle and busy is reported at once, but never sooner than this after the last heartbeat."""
 URGENT_SECONDS = 0.1
 """Interval of heartbeats while the fleet changes its weights; a change of the weights report is sent as soon."""
-IDLE_POLL_SECONDS = 0.1
-"""How soon a worker that found nothing to claim tries again."""
 STALL_SECONDS = 120.0
 """An engine that has work and makes no step for so long is given up; its leases are no longer renewed."""
 MAX_STALE_REPLIES = 8
@@ -70,6 +69,7 @@ class Worker:
         self._rollout = rollout
         self._max_losses = spec.failure_policy.request_retries
         self._wake = asyncio.Event()
+        self._arrivals = Arrivals(store, settings.lanes, self._wake.set)
         self._weights = ServedWeights(engine, settings.job_name, self._wake.set)
         self._usage = Usage()
         self._draining = False
@@ -115,6 +115,7 @@ class Worker:
         except* (EngineError, StoreUnavailableError) as group:
             raise self._cause(group.exceptions[0]) from None
         finally:
+            await self._arrivals.close()
             await self._weights.close()
             await self._engine.close()
         await self._store.deregister(self._settings.worker)
@@ -153,7 +154,7 @@ class Worker:
 
     async def _record(self) -> None:
         now = asyncio.get_running_loop().time
-        extend_at = claim_at = now()
+        extend_at = now()
         while True:
             self._wake.clear()
             self._read_engine()
@@ -166,13 +167,12 @@ class Worker:
             is_late = now() >= extend_at + self._rollout.checkpoint_seconds
             if is_late:  # after a stall a claim would take back this worker's own leases
                 await self._checkpoint(now())
-            if now() >= claim_at and claims:
-                found = await self._claim()
-                claim_at = now() if found else now() + IDLE_POLL_SECONDS
+            while claims and self._has_room and self._arrivals.is_due(self._weights.version):
+                await self._claim()
             if now() >= extend_at:
                 extend_at = now() + self._pace.seconds
                 await self._checkpoint(now())
-            await self._sleep(min(extend_at, self._next_heartbeat_at(), max(claim_at, now() + self._pause())) - now())
+            await self._sleep(min(extend_at, self._next_heartbeat_at()) - now())
 
     def _advance_weights(self) -> bool:
         """Takes the next step of the weights, and aborts what must not go on; True when work may be claimed.
@@ -190,9 +190,9 @@ class Worker:
                 self._engine.abort(response.key)
         return step.claims and not self._draining
 
-    def _pause(self) -> float:
-        """A worker with room tries again soon; a full one waits until something ends."""
-        return IDLE_POLL_SECONDS if self._running.free_slots > 0 else self._rollout.checkpoint_seconds
+    @property
+    def _has_room(self) -> bool:
+        return self._running.free_slots > 0 and self._running.free_blocks > 0
 
     async def _sleep(self, seconds: float) -> None:
         try:
@@ -205,7 +205,7 @@ class Worker:
         """Reports every response that the engine is done with to the store."""
         ended = self._running.ended()
         for response in [response for response in ended if response.lost]:
-            self._running.drop(response.key)
+            self._drop(response)
         ended = [response for response in ended if not response.lost]
         aborted = [response for response in ended if response.finish is FinishReason.ABORTED]
         if aborted:
@@ -241,16 +241,18 @@ class Worker:
                 response.written = reply.have
                 return False
             case WriteOutcome.OK | WriteOutcome.LOST | WriteOutcome.GAP:
-                self._running.drop(response.key)
+                self._drop(response)
                 return True
             case _ as never:
                 assert_never(never)
 
-    async def _claim(self) -> bool:
-        """Claims as much as there is room for. False when there was room and nothing to claim."""
+    def _drop(self, response: RunningRequest) -> None:
+        self._running.drop(response.key)
+        self._arrivals.note_room()
+
+    async def _claim(self) -> None:
+        """Claims as much as there is room for."""
         running, profile = self._running, self._engine.profile
-        if running.free_slots <= 0 or running.free_blocks <= 0:
-            return True
         query = ClaimQuery(
             version=self._weights.version,
             lanes=self._settings.lanes,
@@ -267,7 +269,7 @@ class Worker:
         claims = await self._store.claim(self._settings.worker, query)
         for claim in claims:
             self._engine.add(_engine_request(running.admit(claim).key, claim))
-        return bool(claims)
+        self._arrivals.note_claim(query.version, found=bool(claims))
 
     async def _checkpoint(self, now: float) -> None:
         """One call for all that runs: new tokens, leases renewed, news of groups; brings the load of the fleet.
@@ -277,6 +279,8 @@ class Worker:
         if self._is_stalled(now):
             raise EngineError(f"the engine made no step for {STALL_SECONDS:.0f} s; its work goes to other workers")
         running = [response for response in self._running.running() if not response.lost]
+        if not running:
+            return
         deltas = [response.delta() for response in running]
         reply = await self._store.extend(
             self._settings.worker,

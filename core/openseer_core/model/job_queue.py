@@ -237,11 +237,7 @@ class JobQueue(ChunkQueue):
 
     def load(self) -> QueueLoad:
         """How much waits, by version, and runs."""
-        waiting: dict[str, int] = {}
-        for (version, _), count in self._waiting.items():
-            if count:
-                waiting[version] = waiting.get(version, 0) + count
-        return QueueLoad(waiting, sum(self._inflight.values()))
+        return QueueLoad(self._waiting.by_version(), sum(self._inflight.values()))
 
     def progress(self, batch: int) -> BatchProgress:
         """Counts of a batch (all zero when it is unknown)."""

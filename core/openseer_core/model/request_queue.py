@@ -11,6 +11,7 @@ from openseer_core.model.accounting import Ledger
 from openseer_core.model.earlier_responses import EarlierResponses
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.model.state import QueuedGroup, QueuedRequest, blocks_needed
+from openseer_core.model.waiting_counts import WaitingCounts
 from openseer_core.numbers import FIRST_BASE, issue
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView, Priority
 from openseer_core.queue.messages import (
@@ -47,7 +48,7 @@ class ChunkQueue:
         self._ledger = Ledger(base)
         self._earlier = EarlierResponses()
         self._heads: dict[tuple[str, str], SortedSet] = {}
-        self._waiting: dict[tuple[str, str], int] = {}
+        self._waiting = WaitingCounts()
         self._deadlines = SortedSet()
         self._inflight: dict[str, int] = {}
         self._claiming: dict[str, float] = {}
@@ -195,12 +196,16 @@ class ChunkQueue:
         """Load and the best waiting score, as this worker sees them."""
         fronts = [self._heads[version, lane].at(0) for lane in lanes if (version, lane) in self._heads]
         return FleetLoad(
-            waiting=sum(self._waiting.get((version, lane), 0) for lane in lanes),
+            waiting=sum(self._waiting.of((version, lane)) for lane in lanes),
             best_waiting=min((front[0] for front in fronts if front), default=float("inf")),
             mine=self._inflight.get(worker.name, 0),
             inflight=sum(self._inflight.values()),
             workers=len(self._claiming),
         )
+
+    def take_call(self, version: str, lanes: tuple[str, ...]) -> bool:
+        """Whether a worker is called to one of the lanes, because requests wait there; each call is given once."""
+        return self._waiting.take_call([(version, lane) for lane in lanes])
 
     def inflight(self, worker: str) -> int:
         """Requests leased to the worker of that name."""
@@ -217,14 +222,13 @@ class ChunkQueue:
         probing = index == PROBE_INDEX and group.priority.probe is not None
         score = float("-inf") if probing else request.bias + group.priority.slope * request.generated
         waiting.put(f"{index:04d}", score)
-        lane = group.version, request.lane
-        self._waiting[lane] = self._waiting.get(lane, 0) + 1
+        self._waiting.add((group.version, request.lane), 1)
         self._refresh(group, request.lane)
 
     def _dequeue(self, group: QueuedGroup, index: int) -> None:
         lane = group.requests[index].lane
         group.waiting[lane].discard(f"{index:04d}")
-        self._waiting[group.version, lane] -= 1
+        self._waiting.add((group.version, lane), -1)
         self._refresh(group, lane)
 
     def _refresh(self, group: QueuedGroup, lane: str) -> None:

@@ -8,7 +8,7 @@
 -- by flush().
 
 local P, call, pack, unpack_row = KEYS[1], redis.call, cmsgpack.pack, cmsgpack.unpack
-local HEAD_WINDOW, SIBLING_WINDOW = 16, 4
+local HEAD_WINDOW, SIBLING_WINDOW, CALLS = 16, 4, 2
 local REAP_LIMIT, WORKER_TTL_SECONDS, ITEM_BYTES, TAIL, PARKED = 64, 10, 4, 10, '-1'
 local NUMBERS_PER_MILLISECOND, EPOCHS_BEGIN = 4096, 1735689600
 local STORE, COUNTERS, DEADLINES = P .. ':store', P .. ':counters', P .. ':deadlines'
@@ -204,11 +204,28 @@ local function touch(group, lane)
   end
 end
 
+-- Calls workers to a lane whose count of waiting requests has changed: core's WaitingCounts.
+local function call_workers(lane, waiting)
+  local calls = P .. ':calls:' .. lane
+  if waiting == 0 then
+    call('DEL', calls)
+    return
+  end
+  for _ = call('LLEN', calls) + 1, CALLS do
+    call('RPUSH', calls, '')
+  end
+end
+
 local function flush()
   for key, fields in pairs(bumps) do
     for field, by in pairs(fields) do
+      local count = call('HINCRBY', key, field, by)
+      local lane = key == COUNTERS and string.match(field, '^waiting:(.*)')
+      if lane then
+        call_workers(lane, count)
+      end
       -- A counter at zero goes: versions and workers come without end.
-      if call('HINCRBY', key, field, by) == 0 and key == COUNTERS then
+      if count == 0 and key == COUNTERS then
         call('HDEL', key, field)
       end
     end

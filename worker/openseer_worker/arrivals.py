@@ -1,0 +1,48 @@
+"""When a worker that has room claims: while it finds something, when its room grows, and when the store calls it."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from openseer_store.port import WorkerStore
+
+POLL_SECONDS = 0.5
+"""A worker that nobody calls claims so often: calls get lost, and leases that expire are found by claims alone."""
+
+
+class Arrivals:
+    """Listens for work beside the worker's loop; `wake` is called when some may have come."""
+
+    def __init__(self, store: WorkerStore, lanes: tuple[str, ...], wake: Callable[[], None]) -> None:
+        self._store = store
+        self._lanes = lanes
+        self._wake = wake
+        self._listening: asyncio.Task[bool] | None = None
+        self._version = ""
+        self._due = True
+
+    def is_due(self, version: str) -> bool:
+        """Whether a claim may find something. Raises StoreUnavailableError when the store was away for too long."""
+        if self._listening is not None and self._listening.done():
+            self._listening.result()
+            self._listening, self._due = None, True
+        return self._due or version != self._version
+
+    def note_room(self) -> None:
+        """The worker has more room than at its last claim."""
+        self._due = True
+
+    def note_claim(self, version: str, *, found: bool) -> None:
+        """After a claim for this version that found nothing the next one waits for a call."""
+        self._version, self._due = version, found
+        if not found and self._listening is None:
+            waiting = self._store.wait_for_work(version, self._lanes, POLL_SECONDS)
+            self._listening = asyncio.ensure_future(waiting)
+            self._listening.add_done_callback(lambda _: self._wake())
+
+    async def close(self) -> None:
+        """Listens no longer."""
+        if self._listening is not None:
+            self._listening.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await self._listening
