@@ -6,9 +6,11 @@ import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from redis.asyncio import Redis
 
 from openseer_core.queue.messages import BatchProgress
 from openseer_store.embedded import EmbeddedRedis
@@ -167,6 +169,17 @@ async def test_driver_and_worker_wait_for_a_store_that_comes_up_later(away: PodB
         assert await asyncio.to_thread(driver.wait) == 0, driver.log
         away.close()
     away.bench.assert_whole(16)
+
+
+async def test_a_store_that_refuses_a_command_ends_the_driver_with_its_message(pods: PodBench) -> None:
+    driver = pods.driver()
+    pods.bench.until(lambda: "0/96 requests" in driver.log, "the first line of progress")
+    redis: Any = Redis(unix_socket_path=pods.url.removeprefix("unix://"))
+    async with redis:
+        await redis.acl_setuser("default", enabled=True, commands=["-evalsha"])
+    assert driver.wait() == 4, driver.log
+    assert "refused a command: " in driver.termination_file.read_text()
+    assert "Traceback" not in driver.log
 
 
 def test_a_driver_that_is_stopped_while_it_waits_for_the_store_ends_at_once(away: PodBench) -> None:

@@ -57,6 +57,17 @@ def test_when_a_worker_is_killed_the_others_go_on_from_its_checkpoint(bench: Wor
     assert any(chunk.end > chunk.start for line in reaped for chunk in line.chunks if chunk.event == "reap")
 
 
+def test_a_store_that_refuses_a_command_ends_a_run_with_its_message(bench: Workbench) -> None:
+    bench.write(groups=48)
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: len(bench.workers(process)) == 2, "the workers")
+    bench.refuse_commands(process)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 4, output
+    assert "refused a command: " in output
+    assert "Traceback" not in output
+
+
 def test_a_worker_that_dies_again_and_again_stops_the_job_with_the_reason(bench: Workbench) -> None:
     bench.write(groups=48, failurePolicy={"workerRestarts": 1})
     process = bench.start("run", "job.yaml")

@@ -67,6 +67,16 @@ def test_a_server_that_is_killed_goes_on_where_it_was(server: Server) -> None:
     assert_each_once(server, "r.jsonl", 4 * MANY)
 
 
+def test_a_store_that_refuses_a_command_ends_the_server_with_its_message(server: Server) -> None:
+    server.start()
+    assert server.process is not None
+    server.bench.refuse_commands(server.process)
+    output, _ = server.process.communicate(timeout=60)
+    assert server.process.returncode == 4, output
+    assert "refused a command: " in output
+    assert "Traceback" not in output
+
+
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(server: Server) -> None:
     server.start()
     assert server.process is not None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from redis import Redis
 
 from openseer_driver.run_folder import RunFolder
 
@@ -114,6 +115,13 @@ class Workbench:
         nurseries = [pid for pid, line in below.items() if "openseer_worker.fork_server" in line]
         table = _processes()
         return sorted(pid for pid in below if table.get(pid, (0, ""))[0] in nurseries)
+
+    def refuse_commands(self, process: subprocess.Popen[str]) -> None:
+        """Takes the right to run scripts from the clients of a running command's own store."""
+        [title] = [line for line in self.descendants(process).values() if "unixsocket:" in line]
+        redis: Any = Redis(unix_socket_path=title.split("unixsocket:")[1].split()[0])
+        with redis:
+            redis.acl_setuser("default", enabled=True, commands=["-evalsha"])
 
     def audit(self) -> dict[str, Any]:
         """The audit of the run, as JSON."""

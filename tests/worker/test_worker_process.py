@@ -280,6 +280,20 @@ async def test_a_worker_whose_engine_says_it_is_sick_says_so_and_hands_back_its_
     assert (await store.progress(0)).closed == 0
 
 
+async def test_a_store_that_refuses_a_command_ends_a_worker_with_its_message(
+    bench: Bench, url: str, store: Store
+) -> None:
+    await bench.submit(store, [3000] * SIZE)
+    rank = bench.start(url)
+    await until(rank.is_ready)
+    redis: Any = Redis(unix_socket_path=url.removeprefix("unix://"))
+    async with redis:
+        await redis.acl_setuser("default", enabled=True, commands=["-evalsha"])
+    assert rank.end() == 4, rank.log.read_text()
+    assert "refused a command: " in rank.message.read_text()
+    assert "Traceback" not in rank.log.read_text()
+
+
 # ---- gangs
 
 

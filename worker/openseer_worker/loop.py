@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import assert_never
 
-from openseer_core.errors import EngineError, GpuSickError, StoreUnavailableError
+from openseer_core.errors import EngineError, GpuSickError, OpenseerError
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.messages import Claim, ClaimQuery, Finish, Reply, WriteOutcome
 from openseer_core.queue.policy import policy_of
@@ -97,7 +97,7 @@ class Worker:
     async def run(self) -> None:
         """Works until drained.
 
-        Raises EngineError when the engine broke, StoreUnavailableError when the store did, and GpuSickError after a
+        Raises EngineError when the engine broke, StoreError when the store did, and GpuSickError after a
         drain for that reason, or when the engine broke on a sick GPU.
         """
         loop = asyncio.get_running_loop()
@@ -112,7 +112,7 @@ class Worker:
                 await self._record()
                 for task in aside:
                     task.cancel()
-        except* (EngineError, StoreUnavailableError) as group:
+        except* OpenseerError as group:
             raise self._cause(group.exceptions[0]) from None
         finally:
             await self._arrivals.close()
