@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from openseer_core.manifest.sampling_json import parse_sampling
+from openseer_core.numbers import NUMBERS_PER_MILLISECOND
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import JournalEntry, RequestRecord
 from openseer_core.queue.states import TRANSITIONS, Event, FinishReason, State, Status
 from openseer_core.tokens import count_items, pack_logprobs, pack_tokens, unpack_tokens
 from openseer_driver.run_lines import ChunkLine, ResultLine
 
-LEASES_PER_EPOCH = 4096
-"""Epochs are at least so far apart in fences; one request is leased less often in one."""
 REASONS = {
     Status.OK: frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.CONTEXT_FULL}),
     Status.ABORTED: frozenset({FinishReason.ABORTED, FinishReason.CANCELLED}),
@@ -81,7 +80,8 @@ class JournalCheck:
         self.events = 0
         self.epochs: set[int] = set()
         self.lost_ends = 0
-        self._epoch = 0
+        self._running: dict[str, int] = {}
+        """Batch → its latest epoch: journals of several batches come one after the other."""
 
     def take(self, entry: JournalEntry) -> Iterator[Violation]:
         """The next event, and what is wrong with it."""
@@ -103,11 +103,12 @@ class JournalCheck:
     def _claim(self, life: Life, entry: JournalEntry) -> Iterator[Violation]:
         if entry.fence <= life.fence:
             yield Violation("fence", entry.request, f"fence {entry.fence} at a claim", f"more than {life.fence}")
-        epoch = epoch_of(entry.fence)
-        if epoch < self._epoch:
+        batch, epoch = entry.request.partition("/")[0], epoch_of(entry.fence)
+        running = self._running.get(batch, 0)
+        if epoch < running:
             found = f"fence {entry.fence} of epoch {epoch} at a claim"
-            yield Violation("epoch", entry.request, found, f"epoch {self._epoch}, which had begun, or a later one")
-        self._epoch = max(epoch, self._epoch)
+            yield Violation("epoch", entry.request, found, f"epoch {running}, which had begun, or a later one")
+        self._running[batch] = max(epoch, running)
         self.epochs.add(epoch)
         if life.state is State.LEASED and epoch > epoch_of(life.fence):
             # The store was killed, and the end of that lease was among the writes that it lost.
@@ -160,8 +161,8 @@ def check_stored(line: ResultLine, record: RequestRecord, life: Life) -> Iterato
 
 
 def epoch_of(fence: int) -> int:
-    """The epoch of the store that issued a fence, as a number that grows with epochs; 0 is a job's first."""
-    return fence // LEASES_PER_EPOCH
+    """The epoch of the store that issued a fence, 0 for a job's first; in one no request is leased so often."""
+    return fence // NUMBERS_PER_MILLISECOND
 
 
 # ---- the journal

@@ -5,11 +5,13 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from openseer_core.numbers import base_of
 from openseer_core.queue.messages import JournalEntry
+from openseer_driver.audit.rules import JournalCheck
 from openseer_driver.run_lines import ResultLine
 from tests.driver.audit.evidence import RESULTS, Evidence, audited, changed
 
-LATER = 60_000_000_000 * 4096
+LATER = base_of(60_000_000_000)
 """What the fences of a later epoch are above."""
 OTHER = "worker-9#b"
 
@@ -69,6 +71,16 @@ async def test_a_claim_of_an_earlier_epoch_than_the_one_that_runs_is_found(
 
     assert set(report.by_kind) == {"epoch"}
     assert "which had begun, or a later one" in str(report.violations[0])
+
+
+def test_each_batch_has_a_journal_of_its_own_which_begins_in_any_epoch() -> None:
+    check = JournalCheck()
+    claims = [
+        JournalEntry(0.0, "claim", request, OTHER, fence, 0) for request, fence in (("1/a/0", LATER), ("2/a/0", 1))
+    ]
+
+    assert not [violation for claim in claims for violation in check.take(claim)]
+    assert len(check.epochs) == 2
 
 
 @pytest.mark.parametrize(("later", "kinds"), [(True, set[str]()), (False, {"transition", "length"})])
