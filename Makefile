@@ -28,8 +28,8 @@ run: $(READY) ## Runs the example job: examples/arithmetic.yaml
 test: $(READY) cluster-prepare ## Runs all tests that this machine can run
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --durations=15
 
-soak: $(READY) ## Runs in full the long searches that `make test` runs in a short form
-	@OPENSEER_SOAK=1 $(BIN)/python -m pytest --durations=0 $$(grep -rlw SOAK tests --include='test_*.py')
+soak: $(READY) ## Runs in full the long searches that `make test` runs in a short form; SEED and MINUTES: of random faults
+	@OPENSEER_SOAK=1 OPENSEER_SOAK_SEED="$(SEED)" OPENSEER_SOAK_MINUTES="$(MINUTES)" $(BIN)/python -m pytest --durations=0 $$(grep -rlw SOAK tests --include='test_*.py')
 
 check: $(READY) ## Lint, format, types, import directions, house rules
 	@echo "lint" && $(BIN)/ruff check .

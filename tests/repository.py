@@ -6,3 +6,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SOAK = bool(os.environ.get("OPENSEER_SOAK"))
 """`make soak`: long searches run in full; otherwise in a short, seeded form."""
+SEED = int(os.environ.get("OPENSEER_SOAK_SEED") or 1)
+MINUTES = float(os.environ.get("OPENSEER_SOAK_MINUTES") or 10)
+"""`make soak SEED=… MINUTES=…`: the first seed of random faults, and how long they are played."""

@@ -1,0 +1,147 @@
+"""The processes of a run, and an operator who starts again whatever has ended."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openseer_core.errors import AuditError, InputError
+from openseer_store.embedded import LAUNCHER
+from tests.chaos.redis_server import pause
+
+LOOK_SECONDS = 0.05
+RESTART_SECONDS = 0.5
+"""How long the operator leaves a process down."""
+END_SECONDS = 30.0
+"""Longest wait for a process that was asked to end."""
+_FINAL = (0, InputError.exit_code, AuditError.exit_code)
+_UNSAID = re.compile(r"^(?!future: ).*\nTraceback |\ATraceback ", re.MULTILINE)
+"""An error that nobody put into words; a connection that broke while nobody waited for it is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a process that nobody asked for."""
+
+    name: str
+    code: int
+    words: str
+
+
+@dataclass
+class Member:
+    """A process that is to run; `lives`: how often it was started."""
+
+    name: str
+    command: list[str]
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+    lives: int = 0
+    kills: list[float] = field(default_factory=list[float])
+    asked: bool = False
+    done: bool = False
+
+    @property
+    def log_file(self) -> Path:
+        """What this life has said."""
+        return self.folder / f"{self.name}-{self.lives}.log"
+
+    def start(self) -> None:
+        """Starts it; it ends with this process."""
+        self.lives += 1
+        self.asked = False
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), sys.executable, *self.command],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"OPENSEER_TERMINATION_LOG": str(self.folder / f"{self.name}.end")},
+                start_new_session=True,
+            )
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.process is not None and self.process.poll() is None:
+            self.asked = True
+            self.kills.append(time.monotonic())
+            self.process.kill()
+            self.process.wait()
+
+    async def pause(self, seconds: float) -> None:
+        """SIGSTOP for so long."""
+        if self.process is not None:
+            await pause(self.process, seconds)
+
+    async def end(self) -> int:
+        """SIGTERM; the exit code."""
+        process = self.process
+        assert process is not None
+        self.asked = self.done = True
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        end = time.monotonic() + END_SECONDS
+        while process.poll() is None and time.monotonic() < end:
+            await asyncio.sleep(LOOK_SECONDS)
+        if process.poll() is None:
+            process.kill()
+        return process.wait()
+
+
+class Members:
+    """All processes of a run beside the store."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, Member] = {}
+        self.ends: list[End] = []
+
+    def add(self, member: Member) -> Member:
+        """Starts one more."""
+        self.all[member.name] = member
+        member.start()
+        return member
+
+    async def operate(self) -> None:
+        """Never returns: starts again what ended, as the operator's rules say.
+
+        A process that ends with code 0 has done its work; one that says the run is broken is not started again.
+        """
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for member in self.all.values():
+                code = None if member.process is None else member.process.poll()
+                if code is None or member.done:
+                    continue
+                if code and not member.asked:
+                    self.ends.append(End(member.name, code, _last_words(member.log_file)))
+                if code in _FINAL:
+                    member.done = True
+                    continue
+                member.process = None
+                asyncio.get_running_loop().call_later(RESTART_SECONDS, self._start, member)
+
+    def close(self) -> None:
+        """Kills what still runs."""
+        for member in self.all.values():
+            member.done = True
+            member.kill()
+
+    def tracebacks(self) -> list[str]:
+        """Files with an error that nobody put into words."""
+        files = sorted(file for member in self.all.values() for file in member.folder.glob(f"{member.name}-*.log"))
+        return [file.name for file in files if _UNSAID.search(file.read_text(errors="replace"))]
+
+    def _start(self, member: Member) -> None:
+        if member.process is None and not member.done:
+            member.start()
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else ""

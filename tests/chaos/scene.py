@@ -1,0 +1,205 @@
+"""The processes of a run on one stage, and what is done to them.
+
+Redis, workers and driver or API are real; what was killed is started again, as an operator would.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+from openseer_core.errors import StoreError
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.queue.states import Event
+from openseer_store.connect import open_store
+from openseer_store.port import Store
+from tests.chaos import full_disk
+from tests.chaos.members import Member, Members
+from tests.chaos.proxy import LossyProxy
+from tests.chaos.redis_server import RedisServer
+from tests.chaos.schedule import WORKERS, Fault, Mode
+from tests.chaos.verdict import Taken, Verdict, check_ends
+from tests.chaos.workload import JOB, LEASE_SECONDS, EngineName, write_job
+
+AWAY_SECONDS = 0.3
+"""How long a killed store is down."""
+STUCK_SECONDS = 120.0
+"""A run without any progress for so long after its last fault has lost something, however slow the machine is."""
+CALM_SECONDS = 2 * LEASE_SECONDS
+"""A recovery is measured when no fault of the store came so near."""
+Progress = Callable[[], int]
+
+
+class Scene:
+    """The processes of one run, and what was done to them."""
+
+    def __init__(
+        self, folder: Path, verdict: Verdict, server: RedisServer, proxy: LossyProxy, disk: Path, job: RolloutJob
+    ) -> None:
+        self.folder = folder
+        self.job = job
+        self.verdict = verdict
+        self.server = server
+        self.proxy = proxy
+        self.disk = disk
+        self.url = f"unix://{folder / 'front.sock'}"
+        self.members = Members()
+        self.boots: dict[str, list[str]] = {}
+        """Boots of each worker, in order: all but the last one are dead."""
+        self.deaths: list[tuple[str, float]] = []
+        """name#boot of a killed worker, and the store's time then."""
+        self.store_faults: list[float] = []
+        self.store: Store
+        self._left = False
+
+    def start_workers(self) -> None:
+        """The fleet."""
+        for index in range(WORKERS):
+            command = ["-m", "openseer_worker.main", "--job", str(self.folder / "job.json"), "--store", self.url]
+            self.members.add(Member(f"worker-{index}", [*command, "--index", str(index)], self.folder))
+
+    def add_head(self, command: list[str]) -> Member:
+        """The driver or the API."""
+        return self.members.add(Member("head", command, self.folder))
+
+    def note_recoveries(self, taken: Iterable[Taken]) -> None:
+        """How long the requests of killed workers lay there: from the death to the reap, by the store's time."""
+        reaped = dict[str, float]()
+        for chunk in (chunk for result in taken for chunk in result.chunks if chunk.event == Event.REAP):
+            reaped[chunk.worker] = max(chunk.ended_at, reaped.get(chunk.worker, 0.0))
+        recoveries = (reaped[worker] - at for worker, at in self.deaths if worker in reaped)
+        self.verdict.recoveries = sorted(round(seconds, 2) for seconds in recoveries)
+
+    async def note_boots(self) -> None:
+        """Follows which boot of each worker is alive, until the fleet leaves."""
+        while not self._left:
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    for status in await self.store.workers():
+                        boots = self.boots.setdefault(status.name, [])
+                        if status.boot not in boots:
+                            boots.append(status.boot)
+            await asyncio.sleep(0.2)
+
+    @property
+    def dead(self) -> set[str]:
+        """name#boot of every worker that was killed."""
+        return {f"{name}#{boot}" for name, boots in self.boots.items() for boot in boots[:-1]}
+
+    async def carry_out(self, fault: Fault) -> None:
+        """One fault, to its end."""
+        why_not = self._why_not(fault)
+        self.verdict.note(fault, why_not)
+        if why_not:
+            return
+        if fault.target != "store":
+            await self._strike(self.members.all[fault.target], fault)
+            return
+        self.store_faults.append(time.monotonic())
+        await self._strike_store(fault)
+        self.store_faults.append(time.monotonic())
+
+    async def _strike(self, member: Member, fault: Fault) -> None:
+        if fault.kind == "kill":
+            await self._kill(member)
+        else:
+            await member.pause(fault.amount)
+
+    async def _strike_store(self, fault: Fault) -> None:
+        match fault.kind:
+            case "kill":
+                await self.server.restart(AWAY_SECONDS)
+            case "pause":
+                await self.server.pause(fault.amount)
+            case "cut":
+                await self.server.cut(fault.amount, AWAY_SECONDS)
+            case "replies":
+                self.proxy.lose += round(fault.amount)
+            case "memory":
+                await self.server.fill_memory(fault.amount)
+            case "clock":
+                self.server.step_clock(fault.amount)
+            case "disk":
+                full_disk.fill(self.disk)
+                await asyncio.sleep(fault.amount)
+                full_disk.free(self.disk)
+
+    def _why_not(self, fault: Fault) -> str:
+        if fault.kind == "disk" and not self.disk.is_mount():
+            return full_disk.why_not()
+        return "no C compiler for a clock that steps" if fault.kind == "clock" and not self.server.has_clock else ""
+
+    async def _kill(self, member: Member) -> None:
+        boots = self.boots.get(member.name, [])
+        member.kill()
+        calm = all(time.monotonic() - at > CALM_SECONDS for at in self.store_faults)
+        if boots and calm:
+            with suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(0.5):
+                    self.deaths.append((f"{member.name}#{boots[-1]}", await self.store.now()))
+
+    async def play(self, faults: list[Fault], ended: Callable[[], bool], progress: Progress) -> None:
+        """Makes the faults, each at its time, and returns when the run has ended or does not move any more."""
+        begun = self.job.spec.model.engine == "scripted"  # others need a minute to be there
+        while not begun and not ended():
+            await asyncio.sleep(0.1)
+            begun = progress() > 0
+        started, tasks = time.monotonic(), list[asyncio.Task[None]]()
+        for fault in faults:
+            while not ended() and time.monotonic() - started < fault.at:
+                await asyncio.sleep(0.02)
+            if ended():
+                break
+            tasks.append(asyncio.create_task(self.carry_out(fault)))
+        await asyncio.gather(*tasks)
+        seen, moved = progress(), time.monotonic()
+        while not ended():
+            await asyncio.sleep(0.1)
+            if progress() != seen:
+                seen, moved = progress(), time.monotonic()
+            if time.monotonic() - moved > STUCK_SECONDS:
+                self.verdict.add("comes to its end", f"no progress for {STUCK_SECONDS:.0f} s at {seen} results")
+                break
+        self.verdict.makespan_seconds = round(time.monotonic() - started, 1)
+
+    async def leave(self) -> None:
+        """Drains the workers; afterwards nothing of the job may be left in the store."""
+        self._left = True
+        for name, member in self.members.all.items():
+            if name.startswith("worker-") and await member.end():
+                self.verdict.add("drains", f"{name} ended with code {member.process and member.process.returncode}")
+        self.members.close()
+        check_ends(self.verdict, self.members.ends, disk_was_full="disk" in self.verdict.kinds)
+        for file in self.members.tracebacks():
+            self.verdict.add("no traceback", file)
+        load = await self.store.load()
+        if self.verdict.results == self.verdict.requests and (load.waiting or load.running):
+            self.verdict.add("nothing left queued", str(load))
+        await self.store.purge(forget=True)
+        left = {key: ttl for key, ttl in (await self.server.keys("*")).items() if ttl < 0 or not key.endswith(":store")}
+        for key in left:
+            self.verdict.add("no key left", key)
+        self.verdict.lost_replies = self.proxy.lost
+
+
+@asynccontextmanager
+async def scene(folder: Path, verdict: Verdict, mode: Mode, engine: EngineName) -> AsyncGenerator[Scene]:
+    """A store, a way to it, and a job; nothing of them is left afterwards."""
+    async with AsyncExitStack() as stack:
+        disk = folder / "disk"
+        stack.enter_context(full_disk.small_disk(disk))
+        job = write_job(folder, mode, engine)
+        server = RedisServer(disk / "store", folder / "back.sock")
+        stack.push_async_callback(server.stop)
+        await server.start()
+        proxy = await stack.enter_async_context(LossyProxy(folder / "front.sock", server.socket))
+        stage = Scene(folder, verdict, server, proxy, disk, job)
+        stage.store = await open_store(f"unix://{server.socket}", JOB)
+        stack.push_async_callback(stage.store.close)
+        stack.callback(stage.members.close)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        aside = [tasks.create_task(work) for work in (server.watch(), stage.note_boots(), stage.members.operate())]
+        yield stage
+        for task in aside:
+            task.cancel()

@@ -1,0 +1,64 @@
+"""What breaks and when: a pure function of a seed, so that a run is told, and played again, by one line."""
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["batch", "serve"]
+Kind = Literal["kill", "pause", "cut", "replies", "memory", "disk", "clock"]
+
+MEAN_SECONDS = 5.0
+"""Mean time between two faults."""
+WORKERS = 3
+
+# Kind → how often it comes among a hundred, and the span that its amount is drawn from.
+_KINDS: dict[Kind, tuple[int, float, float]] = {
+    "kill": (34, 0.0, 0.0),
+    "pause": (26, 0.3, 5.0),
+    "cut": (16, 0.1, 1.5),
+    "replies": (8, 1.0, 12.0),
+    "memory": (6, 0.5, 4.0),
+    "disk": (4, 0.5, 4.0),
+    "clock": (6, -20.0, 20.0),
+}
+_OF_PROCESSES = ("kill", "pause")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault, `at` seconds after the work began.
+
+    kill: SIGKILL. pause: SIGSTOP for `amount` seconds. cut: the store is killed and its log loses its last `amount`
+    seconds. replies: the next `amount` answers of the store are lost after they were carried out. memory, disk: full
+    for `amount` seconds. clock: the store's clock steps by `amount` seconds.
+    `target`: worker-<n>, head (the driver or the API) or store.
+    """
+
+    at: float
+    kind: Kind
+    target: str
+    amount: float
+
+    def __str__(self) -> str:
+        amount = f" {self.amount:+.1f}" if self.amount else ""
+        return f"{self.at:.1f}s {self.kind} {self.target}{amount}"
+
+
+def schedule(seed: int, seconds: float, mean: float = MEAN_SECONDS) -> list[Fault]:
+    """Faults of a run of `seconds`, in order; one every `mean` seconds on average."""
+    draw = random.Random(seed)
+    faults: list[Fault] = []
+    at = draw.expovariate(1 / mean)
+    while at < seconds:
+        kind: Kind = draw.choices(list(_KINDS), [weight for weight, _, _ in _KINDS.values()])[0]
+        _, least, most = _KINDS[kind]
+        target = draw.choice([*(f"worker-{n}" for n in range(WORKERS)), "head", "store"])
+        amount = round(draw.uniform(least, most), 1)
+        faults.append(Fault(round(at, 1), kind, target if kind in _OF_PROCESSES else "store", amount))
+        at += draw.expovariate(1 / mean)
+    return faults
+
+
+def replay_line(seed: int, seconds: float, mean: float, mode: Mode) -> str:
+    """The command that plays the same faults again."""
+    return f"python -m tests.chaos.play --mode {mode} --seconds {seconds:g} --mean {mean:g} --seed {seed}"

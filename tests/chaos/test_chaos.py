@@ -1,0 +1,50 @@
+"""Faults at random over real processes: whatever breaks, every request has exactly one result, and the audit is clean.
+
+Verdicts do not depend on how fast the machine is: faults come at times of a clock, promises hold at any moment. A run
+that broke one is told by its seed; `make soak SEED=… MINUTES=…` plays as many seeds as there is time for.
+"""
+
+import time
+
+import pytest
+
+from tests.chaos.play import play
+from tests.chaos.schedule import MEAN_SECONDS, Mode, replay_line, schedule
+from tests.repository import MINUTES, SEED, SOAK
+
+pytestmark = [pytest.mark.redis, pytest.mark.slow]
+
+SHORT_SECONDS, SHORT_MEAN = 8.0, 1.2
+"""A short run, with faults close together."""
+LONG_SECONDS = 60.0
+SHORT: tuple[tuple[Mode, int], ...] = (("batch", 17), ("serve", 12))
+"""Seeds whose short runs hold a cut log, deaths and pauses."""
+
+
+def test_a_schedule_is_told_by_its_seed_and_holds_every_kind_of_fault() -> None:
+    faults = [fault for seed in range(100) for fault in schedule(seed, LONG_SECONDS)]
+    assert faults == [fault for seed in range(100) for fault in schedule(seed, LONG_SECONDS)]
+    assert {fault.kind for fault in faults} == {"kill", "pause", "cut", "replies", "memory", "disk", "clock"}
+    assert {fault.target for fault in faults} == {"worker-0", "worker-1", "worker-2", "head", "store"}
+    assert len(faults) == pytest.approx(100 * LONG_SECONDS / MEAN_SECONDS, rel=0.1)
+    assert sum(fault.kind == "cut" for fault in faults) > len(faults) / 10
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("mode", "seed"), SHORT)
+async def test_a_short_run_under_faults_keeps_every_promise(mode: Mode, seed: int) -> None:
+    verdict = await play(mode, seed, SHORT_SECONDS, mean=SHORT_MEAN)
+    assert verdict.ok, "\n".join([replay_line(seed, SHORT_SECONDS, SHORT_MEAN, mode), *verdict.lines()])
+
+
+@pytest.mark.skipif(not SOAK, reason="make soak SEED=… MINUTES=…")
+@pytest.mark.timeout(MINUTES * 60 + 600)
+async def test_long_runs_under_faults_keep_every_promise() -> None:
+    end, seed, broken = time.monotonic() + MINUTES * 60, SEED, list[str]()
+    while time.monotonic() < end:
+        for mode in ("batch", "serve"):
+            verdict = await play(mode, seed, LONG_SECONDS)
+            if not verdict.ok:
+                broken += [replay_line(seed, LONG_SECONDS, MEAN_SECONDS, mode), *verdict.lines()]
+        seed += 1
+    assert not broken, "\n".join(broken)

@@ -1,0 +1,131 @@
+"""What must hold after any schedule of faults."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from openseer_core.errors import OutputError
+from openseer_core.ids import GroupId, RequestId
+from openseer_core.queue.messages import Chunk
+from openseer_core.queue.states import Event
+from openseer_core.tokens import count_items
+from openseer_driver.run_lines import ChunkLine
+from openseer_worker.scripted.text import scripted_tokens
+from tests.chaos.members import End
+from tests.chaos.schedule import Fault
+
+SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A result as its reader has it."""
+
+    request: RequestId
+    status: str
+    tokens: bytes
+    chunks: Sequence[Chunk | ChunkLine]
+
+
+@dataclass
+class Verdict:
+    """`broken`: promise → who broke it. Seconds are of the wall clock."""
+
+    seed: int
+    mode: str
+    engine: str = "scripted"
+    faults: list[str] = field(default_factory=list[str])
+    kinds: dict[str, int] = field(default_factory=dict[str, int])
+    skipped: list[str] = field(default_factory=list[str])
+    kept: str = ""
+    """The folder with all logs, where a promise was broken."""
+    requests: int = 0
+    results: int = 0
+    infra_failed: int = 0
+    aborted: int = 0
+    lost_replies: int = 0
+    makespan_seconds: float = 0.0
+    recoveries: list[float] = field(default_factory=list[float])
+    """Seconds from a worker's death until its requests were taken back, where no fault of the store came near."""
+    audit: dict[str, Any] = field(default_factory=dict[str, Any])
+    broken: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def add(self, promise: str, who: str) -> None:
+        """One more breach."""
+        self.broken.setdefault(promise, []).append(who)
+
+    def note(self, fault: Fault, why_not: str = "") -> None:
+        """A fault that was made, or could not be made here."""
+        if why_not:
+            self.skipped.append(f"{fault}: {why_not}")
+        else:
+            self.faults.append(str(fault))
+            self.kinds[fault.kind] = self.kinds.get(fault.kind, 0) + 1
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything was kept."""
+        return not self.broken
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a results file."""
+        shortened = {promise: [len(who), *who[:SHOWN]] for promise, who in self.broken.items()}
+        return asdict(self) | {"broken": shortened, "ok": self.ok}
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        head = (
+            f"{self.mode} seed {self.seed}: {sum(self.kinds.values())} faults {self.kinds}, {self.results} of "
+            f"{self.requests} results, {self.infra_failed} infra_failed, {self.makespan_seconds:.0f} s: "
+            f"{'kept' if self.ok else 'BROKEN'}"
+        )
+        return [head, *(f"  {name} ({len(who)}): {'; '.join(who[:3])}" for name, who in self.broken.items())]
+
+
+def check_results(verdict: Verdict, taken: Iterable[Taken], expected: set[RequestId]) -> None:
+    """Each request has exactly one result, with the tokens that a scripted engine played."""
+    found = Counter[RequestId]()
+    for result in taken:
+        found[result.request] += 1
+        verdict.infra_failed += result.status == "infra_failed"
+        verdict.aborted += result.status == "aborted"
+        group, index = result.request.group, result.request.index
+        if verdict.engine == "scripted" and result.tokens != scripted_tokens(
+            str(group), index, 0, count_items(result.tokens)
+        ):
+            verdict.add("tokens as played", str(result.request))
+    verdict.requests, verdict.results = len(expected), len(found)
+    for request in sorted(expected - found.keys()):
+        verdict.add("lost", str(request))
+    for request in sorted(found.keys() - expected):
+        verdict.add("nobody asked", str(request))
+    for request, count in sorted(found.items()):
+        if count > 1:
+            verdict.add("doubled", f"{request}: {count} times")
+
+
+def check_failures(verdict: Verdict, taken: Iterable[Taken], dead: set[str], retries: int) -> None:
+    """A request is infra_failed only after it lost more leases than allowed to workers that were really killed.
+
+    `dead`: name#boot of workers that were killed.
+    """
+    for result in taken:
+        if result.status != "infra_failed":
+            continue
+        reaped = [chunk.worker for chunk in result.chunks if chunk.event == Event.REAP]
+        died = sum(worker in dead for worker in reaped)
+        if died <= retries:
+            verdict.add("false infra_failed", f"{result.request}: {len(reaped)} leases lost, {died} to real deaths")
+
+
+def check_ends(verdict: Verdict, ends: Iterable[End], *, disk_was_full: bool) -> None:
+    """No process ends by itself, except for a driver whose disk is full."""
+    for end in ends:
+        if not (disk_was_full and end.code == OutputError.exit_code):
+            verdict.add("ended by itself", f"{end.name} with code {end.code}: {end.words}")
+
+
+def request_ids(batch: int, groups: Iterable[str], size: int) -> set[RequestId]:
+    """All requests of groups."""
+    return {RequestId(GroupId(batch, name), index) for name in groups for index in range(size)}

@@ -1,0 +1,79 @@
+"""What a chaotic run has to do: a job of scripted or real engines, and groups of a trainer or of a prompts file."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from openseer_client import Group
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from tests.chaos.schedule import WORKERS, Mode
+from tests.repository import ROOT
+
+EngineName = Literal["scripted", "vllm"]
+JOB = "chaos"
+GROUP_SIZE = 4
+GROUPS_PER_SECOND: dict[str, float] = {"scripted": 4.0, "vllm": 0.4}
+"""Groups that the undisturbed fleet does in a second, about, by engine."""
+LEASE_SECONDS = 2.0
+RETRIES = 3
+
+
+_ENGINES: dict[EngineName, dict[str, Any]] = {
+    "scripted": {
+        "model": {
+            "path": "none",
+            "engine": "scripted",
+            "scripted": {"stepSeconds": 0.01, "stepSecondsPerRequest": 0.0, "slots": 8},
+        },
+        "sampling": {"maxTokens": 480},
+    },
+    "vllm": {
+        "model": {"path": str(ROOT / "examples/tiny-model/model"), "dtype": "float32"},
+        "sampling": {"maxTokens": 480, "ignoreEos": True},
+        "speculation": {"enabled": True},
+    },
+}
+
+
+def write_job(folder: Path, mode: Mode, engine: EngineName) -> RolloutJob:
+    """The manifest, as job.json in the folder."""
+    spec: dict[str, Any] = {
+        **_ENGINES[engine],
+        "mode": mode,
+        "groupSize": GROUP_SIZE,
+        "rollout": {"quantumTokens": 64, "leaseSeconds": LEASE_SECONDS, "checkpointSeconds": 0.1},
+        "workers": {"replicas": WORKERS, "maxInflight": 8, "gracePeriodSeconds": 10},
+        "failurePolicy": {"requestRetries": RETRIES},
+    }
+    if mode == "batch":
+        spec["prompts"] = {"path": "prompts.jsonl"}
+    document = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": JOB},
+        "spec": spec,
+    }
+    (folder / "job.json").write_text(json.dumps(document))
+    return parse_job(document, "chaos")
+
+
+def group_count(seconds: float, engine: str) -> int:
+    """How many groups keep the fleet busy for so long."""
+    return max(4, round(seconds * GROUPS_PER_SECOND[engine]))
+
+
+def prompt_ids(number: int) -> list[int]:
+    """The prompt of a group."""
+    return [5, 6, 7, 8 + number // 50, 8 + number % 50]
+
+
+def write_prompts(folder: Path, groups: int) -> None:
+    """The prompts file of a batch job."""
+    lines = [json.dumps({"id": f"g{number}", "prompt_token_ids": prompt_ids(number)}) for number in range(groups)]
+    (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def trainer_groups(first: int, count: int) -> list[Group]:
+    """Groups as a trainer uploads them."""
+    return [Group(id=f"g{n}", prompt_token_ids=prompt_ids(n)) for n in range(first, first + count)]
