@@ -11,11 +11,14 @@ NUMBERS_PER_MILLISECOND = 4096
 EPOCHS_BEGIN = 1_735_689_600
 """2025-01-01 UTC, in seconds since 1970."""
 FIRST_BASE = 0
+SETBACK = 2**20
+"""Epochs that are left out (milliseconds: 17 minutes) where the server's clock shows less than the latest epoch."""
 
 
 def next_epoch(last: int, wall: float) -> int:
     """The epoch that begins at `wall` (seconds since 1970). `last`: the greatest that anybody knows of."""
-    return max(last + 1, int((wall - EPOCHS_BEGIN) * 1000))
+    epoch = int((wall - EPOCHS_BEGIN) * 1000)
+    return epoch if epoch > last else last + SETBACK
 
 
 def base_of(epoch: int) -> int:

@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Sequence
 
+from openseer_core.errors import DriverFencedError
 from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.manifest.job import Sampling
 from openseer_core.manifest.sampling_json import parse_sampling
@@ -41,17 +42,28 @@ class Driver:
         self._codec = codec
         self._boot = boot or new_boot()
         self._fence = 0
+        self._epoch = 0
 
     async def submit(self) -> None:
-        """Takes over the job and queues all its groups; those an earlier driver queued stay as they are."""
-        self._fence = await self._store.acquire_driver(self._boot)
+        """Takes over the job and queues all its groups; those an earlier driver queued stay as they are.
+
+        Raises DriverFencedError where this driver had the job before and another one has it since.
+        """
+        epoch = self._store.epoch
+        self._fence = await self._store.acquire_driver(self._boot, self._fence)
         await self._store.submit(list(self._groups))
         await self._store.seal(BATCH_JOB_BATCH)
+        self._epoch = epoch
 
     async def collect(self) -> None:
-        """Writes results until the batch is complete. Raises OutputError, DriverFencedError, StoreError."""
+        """Writes results until the batch is complete. Raises OutputError, DriverFencedError, StoreError.
+
+        A store that restarted may have lost groups, the seal, or who its driver is: all of it is told again.
+        """
         cursor = FIRST_CURSOR
         while True:
+            if self._store.epoch != self._epoch:
+                await self.submit()
             # Read before the results: what is complete now has all its results in the next pages.
             complete = (await self._store.progress(BATCH_JOB_BATCH)).complete
             page = await self._store.results(BATCH_JOB_BATCH, cursor, PAGE, 0.0 if complete else WAIT_SECONDS)
@@ -59,7 +71,12 @@ class Driver:
                 await self._write_whole([entry for entry in page if isinstance(entry, Result)])
                 cursor = page[-1].cursor
             # Also after an empty page: that is how a driver learns that another one has taken over.
-            await self._store.acknowledge(BATCH_JOB_BATCH, cursor, self._fence)
+            try:
+                await self._store.acknowledge(BATCH_JOB_BATCH, cursor, self._fence)
+            except DriverFencedError:
+                if self._store.epoch == self._epoch:
+                    raise
+                continue  # the store has lost who its driver is, and maybe more
             if complete and not page:
                 return
             if len(page) < PAGE and not complete:

@@ -18,7 +18,6 @@ from prometheus_client import CollectorRegistry
 from openseer_core.errors import InputError, JobFailedError, ManifestError, OpenseerError, OutputError
 from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.manifest.parse import parse_job
-from openseer_core.queue.messages import BatchProgress
 from openseer_driver.audit.audit import AuditReport
 from openseer_driver.audit.run import audit_ended
 from openseer_driver.driver import Driver, new_boot
@@ -96,7 +95,8 @@ class PodRun:
 
     async def _drive(self, run: OpenRun, store: Store, boot: str) -> AuditReport:
         known = await store.progress(BATCH_JOB_BATCH)
-        _check_same_store(run, known)
+        if run.writer.count and not known.requests:
+            await _check_lost(run, store)
         if run.resumed:
             log.info("resuming: %d of %d results are there already", run.writer.count, known.requests)
         log.info("loading the tokenizer, rendering prompts")
@@ -170,13 +170,15 @@ async def _open_run(plan: RunPlan, stack: AsyncExitStack) -> OpenRun:
             await asyncio.sleep(HOLD_POLL_SECONDS)
 
 
-def _check_same_store(run: OpenRun, known: BatchProgress) -> None:
-    """What was there of this run must still be there: nothing could prove results whose store is gone."""
-    if run.writer.count and not known.requests:
-        raise JobFailedError(
-            f"{run.plan.folder.path} holds {run.writer.count} results, but the store knows nothing of this job any "
-            "more, so it cannot go on; the results are safe, start a new job with an output folder of its own"
-        )
+async def _check_lost(run: OpenRun, store: Store) -> None:
+    """Of a store that restarted the submission may be among what it lost; in another one nothing proves results."""
+    if await store.has_restarted():
+        log.warning("the store has lost the submission; %d results stay as they are written", run.writer.count)
+        return
+    raise JobFailedError(
+        f"{run.plan.folder.path} holds {run.writer.count} results, but the store knows nothing of this job any "
+        "more, so it cannot go on; the results are safe, start a new job with an output folder of its own"
+    )
 
 
 async def _log_end(folder: RunFolder, audit: AuditReport) -> None:

@@ -125,10 +125,16 @@ class MemoryStore:
     async def now(self) -> float:
         return self._clock()
 
-    async def acquire_driver(self, boot: str) -> int:
+    async def acquire_driver(self, boot: str, held: int = 0) -> int:
+        present = self._driver[1]
         if self._driver[0] != boot:
-            self._driver = (boot, issue(self._driver[1], self._base))
+            if present > held > 0:
+                raise DriverFencedError(f"driver {held}: another driver has taken over; this one stops")
+            self._driver = (boot, held or issue(present, self._base))
         return self._driver[1]
+
+    async def has_restarted(self) -> bool:
+        return self._base > FIRST_BASE
 
     async def submit(self, groups: list[GroupSpec]) -> int:
         new = sum(self._queue.submit(spec) for spec in groups)

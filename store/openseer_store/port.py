@@ -110,8 +110,16 @@ class DriverStore(Protocol):
         """The store's clock, in seconds."""
         ...
 
-    async def acquire_driver(self, boot: str) -> int:
-        """Makes the caller the job's only driver and gives its fence; an earlier one's `acknowledge` then fails."""
+    async def acquire_driver(self, boot: str, held: int = 0) -> int:
+        """Makes the caller the job's only driver and gives its fence; an earlier one's `acknowledge` then fails.
+
+        `held`: the fence that this boot was given before, which a store that lost its last writes may not know any
+        more. Raises DriverFencedError where a newer driver has taken over since.
+        """
+        ...
+
+    async def has_restarted(self) -> bool:
+        """Whether the store is in a later epoch than the job's first, so that it may have lost writes."""
         ...
 
     async def submit(self, groups: list[GroupSpec]) -> int:

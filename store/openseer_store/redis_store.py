@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from openseer_core.errors import BatchClosedError, DriverFencedError, NameTakenError, RequestStateError
 from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.numbers import FIRST_BASE
 from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import (
@@ -156,8 +157,17 @@ class RedisStore:
         seconds, microseconds = await self._link.command("TIME")
         return int(seconds) + int(microseconds) / 1_000_000
 
-    async def acquire_driver(self, boot: str) -> int:
-        return int(await self._link.run("acquire_driver", (boot,)))
+    async def acquire_driver(self, boot: str, held: int = 0) -> int:
+        fence = int(await self._link.run("acquire_driver", (boot, held)))
+        if not fence:
+            raise self._fenced(held)
+        return fence
+
+    def _fenced(self, driver: int) -> DriverFencedError:
+        return DriverFencedError(f"driver {driver} of {self._prefix}: another driver has taken over; this one stops")
+
+    async def has_restarted(self) -> bool:
+        return int(await self._link.command("HGET", self._prefix + STORE, "base") or FIRST_BASE) > FIRST_BASE
 
     async def submit(self, groups: list[GroupSpec]) -> int:
         new = 0
@@ -208,7 +218,7 @@ class RedisStore:
 
     async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:
         if not await self._link.run("acknowledge", (batch, cursor, driver if driver is not None else False)):
-            raise DriverFencedError(f"driver {driver} of {self._prefix}: another driver has taken over; this one stops")
+            raise self._fenced(driver or 0)
 
     async def workers(self) -> list[WorkerStatus]:
         return [codec.read_worker(row) for row in await self._link.run("workers", ())]

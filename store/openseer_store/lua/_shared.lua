@@ -10,7 +10,7 @@
 local P, call, pack, unpack_row = KEYS[1], redis.call, cmsgpack.pack, cmsgpack.unpack
 local HEAD_WINDOW, SIBLING_WINDOW, CALLS = 16, 4, 2
 local REAP_LIMIT, WORKER_TTL_SECONDS, ITEM_BYTES, TAIL, PARKED = 64, 10, 4, 10, '-1'
-local NUMBERS_PER_MILLISECOND, EPOCHS_BEGIN = 4096, 1735689600
+local NUMBERS_PER_MILLISECOND, EPOCHS_BEGIN, SETBACK = 4096, 1735689600, 1048576
 local STORE, COUNTERS, DEADLINES = P .. ':store', P .. ':counters', P .. ':deadlines'
 
 local function clock()

@@ -1,14 +1,19 @@
 -- Purpose    Makes the caller the job's only driver.
--- Guarantee  The fence grows with every new driver; the same boot gets the same one again.
+-- Guarantee  The fence grows with every new driver; the same boot gets the same one again. A driver whose fence the store
+--            has lost keeps it, unless a newer one has taken over.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {boot}
--- Returns    the fence
+-- ARGV[2]    {boot, the fence that it was given before or 0}
+-- Returns    the fence, or "0" for an old driver
 
-local boot = unpack_row(ARGV[2])[1]
+local boot, held = unpack(unpack_row(ARGV[2]))
 local row = call('HMGET', P .. ':driver', 'boot', 'fence')
+local present = tonumber(row[2] or 0)
 if row[1] == boot then
   return row[2]
 end
-local fence = int(issue(tonumber(row[2] or 0)))
+if present > held and held > 0 then
+  return '0'
+end
+local fence = int(held > 0 and held or issue(present))
 call('HSET', P .. ':driver', 'boot', boot, 'fence', fence)
 return fence

@@ -14,7 +14,8 @@ if row[1] == run_id and last >= known then
 end
 local time = call('TIME')
 local wall = (tonumber(time[1]) - EPOCHS_BEGIN) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local epoch = math.max(last + 1, known + 1, wall)
+local latest = math.max(last, known)
+local epoch = wall > latest and wall or latest + SETBACK
 local first = last == 0 and known == 0
 call('HSET', STORE, 'run_id', run_id, 'epoch', int(epoch), 'base',
   first and '0' or int(epoch * NUMBERS_PER_MILLISECOND))
