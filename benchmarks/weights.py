@@ -1,15 +1,19 @@
 """How long a weights transaction takes, by size of the model and number of workers, split by phase.
 
-    python benchmarks/weights.py
+    python benchmarks/weights.py [--digests]
 
 Real vLLM workers (CPU build), one core each where there are as many, over a real Redis; a batch is running and goes on
 with the new weights (mode keep). Each transaction prefetches the files, hands everything back, loads, scores a canary
 and commits. Then the protocol alone: scripted workers, whose load takes no time, up to 32 in one process.
+Then what it costs to know a version by its digest (`--digests`: only that), as shares of a load's time. A load is the
+least that an engine does: each tensor is read and copied. All files are in the page cache; of several rounds the
+shortest counts, for what else runs on the machine only adds.
 """
 
 # transformers and torch have few types.
 import argparse
 import asyncio
+import hashlib
 import json
 import multiprocessing as mp
 import os
@@ -17,7 +21,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,6 +39,7 @@ from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
 from openseer_core.tokens import pack_tokens
 from openseer_core.weights.fleet_spec import WeightsTransaction
 from openseer_core.weights.publish import Publish, Source
+from openseer_core.weights.worker_step import WeightsTarget
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.port import Store
@@ -42,6 +47,8 @@ from openseer_worker.engine_factory import build_engine
 from openseer_worker.loop import Worker
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.vllm.building import preload
+from openseer_worker.weights.folders import TICK_SECONDS, WeightFolders
+from openseer_worker.weights.hashing import HASH_THREADS, READ_BYTES
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ROOT / "examples/tiny-model/model"
@@ -50,6 +57,7 @@ SHAPES = {"3 M": None, "27 M": (512, 1536, 8), "109 M": (1024, 3072, 8)}
 FLEETS = (1, 2)
 SCRIPTED = (2, 8, 32)
 PATIENCE_SECONDS = 300.0
+DIGEST_FILES, DIGEST_BYTES = 4, 512 * 2**20
 
 
 def document(model: Path, workers: int, engine: str) -> dict[str, Any]:
@@ -182,6 +190,67 @@ async def scripted(workers: int, versions: int) -> list[dict[str, float]]:
     return seconds
 
 
+def make_files(folder: Path) -> None:
+    """DIGEST_FILES of random tensors, DIGEST_BYTES in all."""
+    import torch  # noqa: PLC0415 - not before the workers are forked
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    folder.mkdir()
+    for number in range(DIGEST_FILES):
+        save_file({"w": torch.rand(DIGEST_BYTES // DIGEST_FILES // 4)}, str(folder / f"{number}.safetensors"))
+    time.sleep(TICK_SECONDS)
+
+
+def load_files(folder: Path) -> None:
+    """The least that an engine does."""
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    for path in folder.iterdir():
+        for tensor in load_file(str(path)).values():
+            tensor.clone()
+
+
+def read_files(folder: Path) -> None:
+    """Without a digest."""
+    for path in folder.iterdir():
+        with path.open("rb", buffering=0) as file:
+            while file.read(READ_BYTES):
+                pass
+
+
+def hash_files(folder: Path, name: str) -> None:
+    """In one thread."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            hashlib.file_digest(file, name)
+
+
+def digests(folder: Path, rounds: int) -> dict[str, Any]:
+    """Least seconds of several rounds: to load a folder of DIGEST_FILES, to read it, to hash it while it is read."""
+    make_files(folder)
+    folders, target = WeightFolders(), WeightsTarget("v1", 1, Source(path=str(folder)))
+    steps: dict[str, Callable[[], object]] = {
+        "load": lambda: load_files(folder),
+        "read": lambda: read_files(folder),
+        f"read and hash, {HASH_THREADS} threads": lambda: asyncio.run(WeightFolders().get(target)),
+        "check before a load": lambda: asyncio.run(folders.get(target)),
+        "sha256, 1 thread": lambda: hash_files(folder, "sha256"),
+        "blake2b, 1 thread": lambda: hash_files(folder, "blake2b"),
+    }
+    asyncio.run(folders.get(target))
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            begun = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - begun)
+    best = {name: min(found) for name, found in seconds.items()}
+    for name, least in best.items():
+        speed, share = DIGEST_BYTES / least / 2**30, least / best["load"]
+        print(f"{name:>28}: {least:.4f} s, {speed:8.2f} GiB/s, {share:6.1%} of a load")
+    return {"bytes": DIGEST_BYTES, "files": DIGEST_FILES, "rounds": rounds, "least_seconds": best}
+
+
 def summary(name: str, workers: int, seconds: list[dict[str, float]]) -> dict[str, Any]:
     """Medians over the transactions, printed as a row."""
     phases = {phase: statistics.median(row.get(phase, 0.0) for row in seconds) for phase in seconds[0]}
@@ -194,9 +263,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--versions", type=int, default=5, help="transactions for each row")
     parser.add_argument("--quick", action="store_true", help="the smallest model, two transactions")
+    parser.add_argument("--digests", action="store_true", help="only what digests cost")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
     stamp = Stamp()
+    rows = list[dict[str, Any]]() if options.digests else transaction_rows(options)
+    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
+        measurements = {"rows": rows, "digests": digests(Path(path) / "weights", 9), **stamp.fields()}
+    if options.json:
+        options.json.write_text(json.dumps(measurements, indent=1))
+
+
+def transaction_rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every fleet's row."""
     shapes = dict(list(SHAPES.items())[:1]) if options.quick else SHAPES
     versions = 2 if options.quick else options.versions
     preload(str(TINY))
@@ -217,13 +296,7 @@ def main() -> None:
             maker.start()
             maker.join()
             rows.append(summary(name, len(pipes), asyncio.run(real(pipes, model, versions))))
-    rows += [summary("scripted", count, asyncio.run(scripted(count, versions))) for count in SCRIPTED]
-    measurements = {
-        "rows": rows,
-        **stamp.fields(),
-    }
-    if options.json:
-        options.json.write_text(json.dumps(measurements, indent=1))
+    return rows + [summary("scripted", count, asyncio.run(scripted(count, versions))) for count in SCRIPTED]
 
 
 if __name__ == "__main__":

@@ -365,7 +365,7 @@ def read_worker(row: Row) -> WorkerStatus:
     """The last heartbeat of a worker."""
     name, boot, seen_at, info, inflight = row
     info_row = _infos.decode(info)
-    weights = WeightsReport.model_validate_json(info_row.weights) if info_row.weights else None
+    weights = WeightsReport.model_validate_json(info_row.weights, extra="ignore") if info_row.weights else None
     heartbeat = Heartbeat(
         WorkerState(info_row.state),
         WorkerMetrics(info_row.metrics),

@@ -143,7 +143,7 @@ class RedisStore:
 
     async def fleet_spec(self) -> FleetSpec:
         data, base = await self._link.run("fleet_spec", ())
-        fleet_spec = FleetSpec.model_validate_json(data) if data else FleetSpec()
+        fleet_spec = FleetSpec.model_validate_json(data, extra="ignore") if data else FleetSpec()
         return fleet_spec.read_at(base)
 
     async def deregister(self, worker: WorkerId) -> None:

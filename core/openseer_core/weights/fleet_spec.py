@@ -18,7 +18,8 @@ class WeightsTransaction(JsonModel):
     """A weights transaction. Times are seconds of the store's clock.
 
     `participants`: workers that were there when it began; `replaced`: those it goes on without. `entered_at`: when
-    the phase began; `seconds`: what earlier phases took.
+    the phase began; `seconds`: what earlier phases took. `digest`: of the files, as the publisher has given it or all
+    workers have found it; "" while nobody has.
     """
 
     id: int
@@ -35,6 +36,13 @@ class WeightsTransaction(JsonModel):
     replaced: tuple[str, ...] = ()
     message: str = ""
     seconds: dict[str, float] = Field(default_factory=dict)
+    digest: str = ""
+
+    @property
+    def source(self) -> Source:
+        """Where the new weights are, with their digest once that is known."""
+        source = self.publish.source
+        return source.model_copy(update={"digest": self.digest}) if self.digest else source
 
     @property
     def active(self) -> bool:
@@ -43,8 +51,9 @@ class WeightsTransaction(JsonModel):
 
 
 class FleetSpec(JsonModel):
-    """`version` is what the fleet serves, from `source` (None: the job's own model). `versions`: published so far.
+    """`version` is what the fleet serves, from `source` (None: the job's own model), whose digest says what it holds.
 
+    `versions`: published so far.
     `publisher`: the transaction that brought `version` (0: none), so that a version which failed, and was published
     again under the same name, is told apart. `canary`: what a worker that loads `version` later must agree with.
     `rest`: GPUs are lent to the trainer. `held`: new requests of the compatible routes wait; batches go on.

@@ -20,17 +20,21 @@ class Source(JsonModel):
 
     path: a folder of safetensors that every worker sees. url: a folder over HTTP(S), fetched by each worker: it holds
     model.safetensors, or model.safetensors.index.json and the files it names. transfer: the engine's own transfer
-    backend, on GPUs; its fields are the engine's.
+    backend, on GPUs; its fields are the engine's. digest: of the files (core's version_digest); a worker that finds
+    others refuses them.
     """
 
     path: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
     url: Annotated[str, StringConstraints(pattern=r"^https?://", max_length=4096)] | None = None
     transfer: dict[str, JsonValue] | None = None
+    digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Source":
         if sum(value is not None for value in (self.path, self.url, self.transfer)) != 1:
             raise ValueError("exactly one of path, url and transfer is needed")
+        if self.transfer is not None and self.digest is not None:
+            raise ValueError("digest: a transfer has no files")
         return self
 
 

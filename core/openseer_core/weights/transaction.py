@@ -87,6 +87,7 @@ def begin(fleet_spec: FleetSpec, publish: Publish, participants: Sequence[str], 
         started_at=now,
         entered_at=now,
         participants=tuple(participants),
+        digest=publish.source.digest or "",
         waiting_for=tuple(participants),
     )
     return _put(fleet_spec.model_copy(update={"transactions": transaction.id}), transaction)
@@ -178,6 +179,13 @@ class _View:
     def unconfirmed(self, transaction: WeightsTransaction) -> tuple[str, ...]:
         return tuple(name for name, report in self.reports.items() if not has_confirmed(report, transaction))
 
+    def digests(self) -> dict[str, list[str]]:
+        """Who has found which weights; empty where a worker does not say (a transfer, or one of an earlier release)."""
+        found: dict[str, list[str]] = {}
+        for name, report in self.reports.items():
+            found.setdefault(report.digest, []).append(name)
+        return {} if "" in found else found
+
     def failing(self, transaction: WeightsTransaction) -> tuple[str, ...]:
         """Those whose present attempt has failed."""
         return tuple(name for name, report in self.reports.items() if has_failed(report, transaction))
@@ -249,7 +257,12 @@ def _await_all(
 ) -> tuple[WeightsTransaction, tuple[TransactionAction, ...]]:
     """Prefetch and load: each worker confirms, within the deadline."""
     if view.is_confirmed(transaction):
-        return _enter(transaction, "quiesce" if transaction.phase == "prefetch" else "commit", view.now), ()
+        digests = view.digests()
+        if len(digests) > 1:
+            who = "; ".join(f"{', '.join(names)}: {digest}" for digest, names in digests.items())
+            return _give_up(transaction, f"the workers have found different weights: {who}", view.now), ()
+        known = transaction.model_copy(update={"digest": transaction.digest or next(iter(digests), "")})
+        return _enter(known, "quiesce" if transaction.phase == "prefetch" else "commit", view.now), ()
     failing = view.failing(transaction)
     if view.is_late(transaction):
         return _setback(transaction, view, view.unconfirmed(transaction))
@@ -366,7 +379,7 @@ def _put(fleet_spec: FleetSpec, transaction: WeightsTransaction) -> FleetSpec:
     if transaction.phase == "commit" and fleet_spec.publisher != transaction.id:
         update |= {
             "version": publish.version,
-            "source": publish.source,
+            "source": transaction.source,
             "publisher": transaction.id,
             "canary": publish.canary,
             "versions": (*fleet_spec.versions, publish.version),

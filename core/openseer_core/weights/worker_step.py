@@ -46,14 +46,14 @@ class WeightsState:
 class WorkerStep:
     """`claims`: may take new work. `give_back`: gives back all it holds, tokens kept. `load`: then loads these.
 
-    `fetch`: reads these files beside its work. `confirms`: the phase that it has done its part of, "" for none.
+    `fetch`: reads their files beside its work. `confirms`: the phase that it has done its part of, "" for none.
     `leaves`: cannot go on; drains.
     """
 
     claims: bool = False
     give_back: bool = False
     load: WeightsTarget | None = None
-    fetch: Source | None = None
+    fetch: WeightsTarget | None = None
     sleep: bool = False
     wake: bool = False
     confirms: str = ""
@@ -64,6 +64,14 @@ def current_attempt(fleet_spec: FleetSpec) -> Attempt:
     """What a failure at this moment would be of."""
     transaction = fleet_spec.active_transaction
     return (0, 0, "") if transaction is None else (transaction.id, transaction.attempt, transaction.phase)
+
+
+def targets(fleet_spec: FleetSpec) -> tuple[WeightsTarget, ...]:
+    """What a worker may have to load, by the fleet spec as it is."""
+    transaction, served = fleet_spec.active_transaction, _target(fleet_spec)
+    if transaction is None or transaction.phase not in ("prefetch", "quiesce", "load"):
+        return (served,)
+    return served, _new(transaction)
 
 
 def next_step(fleet_spec: FleetSpec, state: WeightsState, running: int) -> WorkerStep:
@@ -89,15 +97,13 @@ def _take_part(
             working = _serve(fleet_spec, state, running, blocked=blocked)
             if state.fetched == transaction.id:
                 return replace(working, confirms="prefetch")
-            return working if blocked else replace(working, fetch=transaction.publish.source)
+            return working if blocked else replace(working, fetch=_new(transaction))
         case "quiesce" if transaction.publish.mode == "drain":
             return replace(_serve(fleet_spec, state, running, blocked=blocked), confirms="quiesce")
         case "quiesce":
             return WorkerStep(give_back=True) if running else WorkerStep(confirms="quiesce")
         case "load":
-            publish = transaction.publish
-            new = WeightsTarget(publish.version, transaction.id, publish.source, publish.canary)
-            return _reach(new, state, running, confirms="load", blocked=blocked)
+            return _reach(_new(transaction), state, running, confirms="load", blocked=blocked)
         case "rollback":
             step = _reach(served, state, running, confirms="rollback", blocked=blocked)
             return replace(step, leaves=blocked)
@@ -123,3 +129,8 @@ def _reach(target: WeightsTarget, state: WeightsState, running: int, *, confirms
 
 def _target(fleet_spec: FleetSpec) -> WeightsTarget:
     return WeightsTarget(fleet_spec.version, fleet_spec.publisher, fleet_spec.source, fleet_spec.canary)
+
+
+def _new(transaction: WeightsTransaction) -> WeightsTarget:
+    publish = transaction.publish
+    return WeightsTarget(publish.version, transaction.id, transaction.source, publish.canary)

@@ -24,7 +24,10 @@ class WorkerWeights(JsonModel):
 
 
 class Transaction(JsonModel):
-    """A weights transaction as it stands. `waiting_for`: workers that have not confirmed the phase yet."""
+    """A weights transaction as it stands. `waiting_for`: workers that have not confirmed the phase yet.
+
+    `digest`: of the weights' files, once it is known.
+    """
 
     id: int
     version: str
@@ -40,6 +43,7 @@ class Transaction(JsonModel):
     message: str = ""
     seconds: dict[str, float] = Field(default_factory=dict)
     workers: list[WorkerWeights] = Field(default_factory=list[WorkerWeights])
+    digest: str | None = None
 
 
 class Weights(JsonModel):
@@ -81,6 +85,7 @@ def _transaction(transaction: WeightsTransaction, workers: Sequence[WorkerStatus
         message=transaction.message,
         seconds=transaction.seconds,
         workers=[_worker(name, last[name], transaction) for name in transaction.participants if name in last],
+        digest=transaction.digest or None,
     )
 
 

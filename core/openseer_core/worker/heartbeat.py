@@ -42,7 +42,8 @@ class WeightsReport(JsonModel):
 
     `version`: loaded now, "" while none is whole. `transaction`, `phase`: what it has confirmed last.
     `attempt`, `error`: of its latest failure, which stands until something succeeds. `mismatch`: the failure is that
-    the canary's log-probabilities differ; `difference`: the greatest one. `seconds`: what each phase took.
+    the canary's log-probabilities differ; `difference`: the greatest one. `seconds`: what each phase took. `digest`: of
+    the files that it read last, "" for none.
     """
 
     version: str = ""
@@ -54,6 +55,7 @@ class WeightsReport(JsonModel):
     difference: float | None = None
     asleep: bool = False
     seconds: dict[str, float] = Field(default_factory=dict)
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

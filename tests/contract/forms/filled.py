@@ -78,6 +78,7 @@ REPORT = WeightsReport(
     difference=0.125,
     asleep=True,
     seconds={"prefetch": 1.5},
+    digest="d" * 64,
 )
 INFO = Heartbeat(WorkerState.BUSY, WorkerMetrics({"slots": 8, "kv_used": 0.25, "device": "cpu"}), REPORT, 2.5, 7.75)
 PLAIN_INFO = Heartbeat(WorkerState.STARTING)
@@ -109,6 +110,7 @@ ONGOING = WeightsTransaction(
     replaced=("worker-2",),
     message="worker-2 is replaced",
     seconds={"prefetch": 1.0},
+    digest="d" * 64,
 )
 ORDERS = FleetSpec(
     revision=9,

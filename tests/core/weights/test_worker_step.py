@@ -40,10 +40,10 @@ def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
         (fleet_spec(), WeightsState("v1", 7), 0, WorkerStep(load=TO_OLD)),
         (fleet_spec(), WeightsState(failed=(0, 0, "")), 0, WorkerStep()),
         # Prefetch goes beside the work.
-        (fleet_spec("prefetch"), ON_OLD, 3, WorkerStep(claims=True, fetch=NEW)),
+        (fleet_spec("prefetch"), ON_OLD, 3, WorkerStep(claims=True, fetch=TO_NEW)),
         (fleet_spec("prefetch"), WeightsState("v1", 1, fetched=2), 3, WorkerStep(claims=True, confirms="prefetch")),
         (fleet_spec("prefetch"), WeightsState("v1", 1, failed=(2, 0, "prefetch")), 3, WorkerStep(claims=True)),
-        (fleet_spec("prefetch"), WeightsState(), 0, WorkerStep(load=TO_OLD, fetch=NEW)),
+        (fleet_spec("prefetch"), WeightsState(), 0, WorkerStep(load=TO_OLD, fetch=TO_NEW)),
         # Quiesce.
         (fleet_spec("quiesce"), ON_OLD, 3, WorkerStep(claims=True, confirms="quiesce")),
         (fleet_spec("quiesce", "keep"), ON_OLD, 3, HANDS_BACK),

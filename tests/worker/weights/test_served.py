@@ -11,7 +11,7 @@ from openseer_core.queue.states import Status
 from openseer_core.weights.publish import Canary, Source
 from openseer_core.weights.transaction import DrainWorkers, cancel
 from openseer_worker.scripted.text import scripted_scores
-from openseer_worker.weights.files import digest
+from openseer_worker.weights.hashing import digest
 from tests.worker.fleet import Fleet, play
 
 CANARY_TOKENS = [3, 1, 4, 1, 5]
@@ -220,8 +220,46 @@ def test_a_canary_that_agrees_is_reported_also_by_who_loads_later(tmp_path: Path
         await asyncio.sleep(5)
         last = (await fleet.store.workers())[-1].heartbeat.weights
         assert last is not None
-        assert (last.version, last.mismatch) == ("", True)
+        assert last.version == "initial"
+        assert "v1 has other weights: found digest" in last.error
         assert not fleet.tasks["worker-3"].done()
+
+    play(tmp_path, story)
+
+
+def test_a_folder_that_was_written_over_is_not_gone_back_to(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        await fleet.publish("v1", mode="keep")
+        await fleet.until("done")
+        (tmp_path / "v1" / "content").write_text("v2")
+        fleet.engines["worker-1"].failures = 1
+        await fleet.publish("v2", mode="keep")
+        assert (await fleet.until("failed")).replaced == ("worker-0", "worker-1")
+        for name in ("worker-0", "worker-1"):
+            with pytest.raises(EngineError, match="v1 has other weights: found digest"):
+                await fleet.tasks[name]
+        fleet.start(2)
+        await asyncio.sleep(5)
+        assert fleet.engines["worker-2"].loaded == "initial"
+        (tmp_path / "v1" / "content").write_text("v1")
+        await fleet.results(0)
+        assert fleet.engines["worker-2"].loaded == "v1"
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize("prefetch", [True, False])
+def test_weights_of_another_digest_than_the_publishers_are_refused(tmp_path: Path, prefetch: bool) -> None:
+    async def story(fleet: Fleet) -> None:
+        fleet.weights("v1")
+        found, needed = digest(tmp_path / "v1"), "0" * 64
+        source = Source(path=str(tmp_path / "v1"), digest=needed)
+        await fleet.publish(mode="keep", source=source, prefetch=prefetch)
+        transaction = await fleet.until("failed")
+        assert f"v1 has other weights: found digest {found}, needed: {needed}" in transaction.message
+        assert {engine.loaded for engine in fleet.engines.values()} == {"initial"}
+        await fleet.publish(mode="keep", source=Source(path=str(tmp_path / "v1"), digest=found), prefetch=prefetch)
+        await fleet.until("done")
 
     play(tmp_path, story)
 

@@ -17,7 +17,8 @@ from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import ITEM_BYTES, count_items, unpack_tokens
 from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewWeights
 from openseer_worker.scripted.text import planned_end, scripted_logprobs, scripted_scores, scripted_tokens
-from openseer_worker.weights.files import check_files, digest
+from openseer_worker.weights.files import check_files
+from openseer_worker.weights.hashing import digest
 
 LOAD_SECONDS = 0.05
 LOAD_BYTES_PER_SECOND = 2e9

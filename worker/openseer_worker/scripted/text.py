@@ -32,7 +32,7 @@ def scripted_logprobs(group: str, index: int, start: int, stop: int) -> bytes:
 
 
 def scripted_scores(content: str, tokens: list[int]) -> list[float]:
-    """Log-probabilities of `tokens[1:]` by weights of that content (see files.digest): any other differs."""
+    """Log-probabilities of `tokens[1:]` by weights of that content (see hashing.digest): any other differs."""
     prefixes = (f"{content}\x1f{tokens[: end + 1]}".encode() for end in range(1, len(tokens)))
     return [-(int.from_bytes(blake2b(prefix, digest_size=4).digest(), "big") + 1) / 2**28 for prefix in prefixes]
 

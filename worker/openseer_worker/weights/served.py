@@ -10,7 +10,7 @@ from openseer_core.errors import LoadError
 from openseer_core.ids import INITIAL_VERSION
 from openseer_core.weights.canary import canary_difference, canary_tolerance
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.weights.publish import Canary, Source
+from openseer_core.weights.publish import Canary
 from openseer_core.weights.worker_step import (
     Attempt,
     WeightsState,
@@ -18,15 +18,18 @@ from openseer_core.weights.worker_step import (
     WorkerStep,
     current_attempt,
     next_step,
+    targets,
 )
 from openseer_core.worker.heartbeat import WeightsReport
 from openseer_worker.engine import Engine, NewWeights
-from openseer_worker.weights.files import WeightFiles
+from openseer_worker.weights.folders import CheckedFolder, WeightFolders
 
 log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 60.0
 """Outside a transaction a load that failed is tried again after so long, twice as long each time."""
+NOTHING = -1
+"""In place of the publisher of weights whose files are fetched or read: none are."""
 
 
 class ServedWeights:
@@ -36,12 +39,13 @@ class ServedWeights:
         self._engine = engine
         self._salt = salt
         self._wake = wake
-        self._files = WeightFiles()
+        self._folders = WeightFolders()
         self._state = WeightsState()
         self._report = WeightsReport(version=INITIAL_VERSION)
         self._fleet_spec = FleetSpec()
         self._task: asyncio.Task[None] | None = None
         self._fetch_task: asyncio.Task[None] | None = None
+        self._fetches = self._reads = NOTHING
         self._retry_at = 0.0
         self._pause = FIRST_RETRY_SECONDS
 
@@ -74,10 +78,16 @@ class ServedWeights:
         return not (drains and running)
 
     def follow(self, fleet_spec: FleetSpec) -> None:
-        """Takes a newer fleet spec."""
+        """Takes another fleet spec; what reads or fetches weights that it does not name is cancelled."""
         self._fleet_spec = fleet_spec
-        transaction = fleet_spec.active_transaction
-        self._files.keep([fleet_spec.source, *([transaction.publish.source] if transaction is not None else [])])
+        self._folders.keep(targets(fleet_spec))
+        wanted = {NOTHING, *(target.publisher for target in targets(fleet_spec))}
+        if self._fetch_task is not None and self._fetches not in wanted:
+            self._fetch_task.cancel()
+            self._fetch_task = None
+        if self._task is not None and self._reads not in wanted:
+            self._task.cancel()
+            self._task = None
 
     def advance(self, running: int) -> WorkerStep:
         """The next step of a worker that runs so many responses; begins the tasks that the step needs."""
@@ -88,6 +98,7 @@ class ServedWeights:
         if step.confirms:
             self._confirm(step.confirms)
         if step.fetch is not None and self._fetch_task is None:
+            self._fetches = step.fetch.publisher
             self._fetch_task = self._begin(self._read_ahead(step.fetch, current_attempt(self._fleet_spec)))
         if step.load is not None:
             self._task = self._begin(self._load(step.load, current_attempt(self._fleet_spec)))
@@ -97,11 +108,11 @@ class ServedWeights:
 
     async def close(self) -> None:
         """Cancels the tasks and removes the files."""
-        self._files.close()
         tasks = [task for task in (self._task, self._fetch_task) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._folders.close()
 
     # ---- what runs beside the work
 
@@ -119,24 +130,27 @@ class ServedWeights:
             done, self._fetch_task = self._fetch_task, None
             done.result()
 
-    async def _read_ahead(self, source: Source, attempt: Attempt) -> None:
+    async def _read_ahead(self, target: WeightsTarget, attempt: Attempt) -> None:
         begun = _now()
         try:
-            await self._files.read_ahead(source)
+            folder = await self._folders.get(target)
         except (LoadError, OSError) as error:
             self._fail(attempt, error)
             return
         self._state = replace(self._state, fetched=attempt[0], failed=None)
-        self._succeed(attempt, prefetch=_now() - begun)
+        self._succeed(attempt, folder, prefetch=_now() - begun)
 
     async def _load(self, target: WeightsTarget, attempt: Attempt) -> None:
         log.info("loading weights %s", target.version)
         begun = _now()
         try:
-            folder = await self._files.folder(target.source)
+            folder = await self._find(target)
+            path = None if folder is None else folder.path
             transfer = None if target.source is None else target.source.transfer
             self._clear_version()
-            await self._engine.load_weights(NewWeights(self._salt_of(target), folder, transfer))
+            await self._engine.load_weights(NewWeights(self._salt_of(target), path, transfer))
+            if folder is not None:
+                folder.check_unchanged()
             loaded = _now()
             difference = None if target.canary is None else await self._check(target.canary)
         except (LoadError, OSError) as error:
@@ -145,9 +159,17 @@ class ServedWeights:
         self._state = replace(self._state, version=target.version, publisher=target.publisher, failed=None)
         self._pause = FIRST_RETRY_SECONDS
         scored = {} if target.canary is None else {"canary": _now() - loaded}
-        self._succeed(attempt, load=loaded - begun, **scored)
+        self._succeed(attempt, folder, load=loaded - begun, **scored)
         self._report = self._report.model_copy(update={"version": target.version, "difference": difference})
         log.info("serving weights %s", target.version)
+
+    async def _find(self, target: WeightsTarget) -> CheckedFolder | None:
+        """The files of a load; until they are there it may be cancelled."""
+        self._reads = target.publisher
+        try:
+            return await self._folders.get(target)
+        finally:
+            self._reads = NOTHING
 
     async def _check(self, canary: Canary) -> float:
         """The difference to the publisher's log-probabilities. Raises LoadError when it is too great."""
@@ -182,9 +204,10 @@ class ServedWeights:
         update = {"attempt": attempt[1], "error": str(error) or type(error).__name__}
         self._report = self._of_transaction(attempt[0]).model_copy(update=update)
 
-    def _succeed(self, attempt: Attempt, **seconds: float) -> None:
+    def _succeed(self, attempt: Attempt, folder: CheckedFolder | None, **seconds: float) -> None:
         report = self._of_transaction(attempt[0])
-        update = {"error": "", "mismatch": False, "seconds": report.seconds | seconds}
+        digest = "" if folder is None else folder.digest
+        update = {"error": "", "mismatch": False, "seconds": report.seconds | seconds, "digest": digest}
         self._report = report.model_copy(update=update)
 
     def _confirm(self, phase: str) -> None:
@@ -199,7 +222,10 @@ class ServedWeights:
         """The report, without what is of an earlier transaction."""
         if number <= self._report.transaction:
             return self._report
-        return self._report.model_copy(update={"transaction": number, "phase": "", "attempt": 0, "seconds": {}})
+        fresh = WeightsReport(transaction=number)
+        return self._report.model_copy(
+            update=fresh.model_dump(include={"transaction", "phase", "attempt", "seconds", "digest"})
+        )
 
     def _current_state(self) -> WeightsState:
         """The state; outside a transaction a failure is forgotten after a pause, so that it is tried again."""

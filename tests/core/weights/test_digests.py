@@ -1,0 +1,61 @@
+"""A version is its content: all workers must have found the same, and who loads it later must find it, too."""
+
+import pytest
+from pydantic import ValidationError
+
+from openseer_core.weights.publish import Source
+from openseer_core.weights.worker_step import targets
+from openseer_core.wire.weights import to_wire
+from tests.core.weights.reported_fleet import Fleet
+
+ONE, TWO = "1" * 64, "2" * 64
+
+
+@pytest.mark.parametrize("phase", ["prefetch", "load"])
+@pytest.mark.parametrize("on_failure", ["abort", "replace"])
+def test_workers_with_different_weights_end_the_transaction_by_name(phase: str, on_failure: str) -> None:
+    fleet = Fleet("a", "b", "c", prefetch=phase == "prefetch", on_failure=on_failure)
+    if phase == "load":
+        fleet.reach_load()
+    fleet.say("a", phase, digest=ONE)
+    fleet.say("b", phase, digest=TWO)
+    fleet.look()
+    assert fleet.told.phase == phase
+    fleet.say("c", phase, digest=ONE)
+    fleet.look()
+    assert fleet.told.phase == ("failed" if phase == "prefetch" else "rollback")
+    assert fleet.told.message == f"the workers have found different weights: a, c: {ONE}; b: {TWO}"
+
+
+def test_what_all_have_found_is_what_everybody_has_to_load() -> None:
+    fleet = Fleet("a", "b")
+    for name in ("a", "b"):
+        fleet.say(name, "prefetch", digest=ONE)
+    fleet.look()
+    known = Source(path="/v1", digest=ONE)
+    assert [target.source for target in targets(fleet.fleet_spec)] == [None, known]
+    for name in ("a", "b"):
+        fleet.say(name, "load", digest=ONE)
+    fleet.look()
+    fleet.look()
+    assert (fleet.told.phase, fleet.fleet_spec.source) == ("done", known)
+    wire = to_wire(fleet.fleet_spec, fleet.statuses, fleet.now).transaction
+    assert wire is not None
+    assert wire.digest == ONE
+
+
+def test_without_everybodys_word_no_digest_is_asked_for() -> None:
+    fleet = Fleet("a", "b")
+    fleet.say("a", "load", digest=ONE)
+    fleet.say("b", "load")
+    fleet.look()
+    assert (fleet.told.phase, fleet.fleet_spec.source) == ("commit", Source(path="/v1"))
+
+
+def test_a_publishers_digest_is_what_everybody_has_to_find() -> None:
+    fleet = Fleet("a", source=Source(path="/v1", digest=TWO))
+    assert targets(fleet.fleet_spec)[1].source == Source(path="/v1", digest=TWO)
+    with pytest.raises(ValidationError, match="digest"):
+        Source(path="/v1", digest="1")
+    with pytest.raises(ValidationError, match="digest: a transfer has no files"):
+        Source(transfer={}, digest=ONE)

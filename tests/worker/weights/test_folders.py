@@ -1,0 +1,155 @@
+"""A version is its content: what is read and fetched is known by its digest, and other content is refused."""
+
+import asyncio
+import hashlib
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from openseer_core.errors import LoadError
+from openseer_core.manifest.job import Scripted
+from openseer_core.weights.digest import PIECE_BYTES, FileDigest, version_digest
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.weights.publish import Publish, Source
+from openseer_core.weights.transaction import begin, cancel
+from openseer_core.weights.worker_step import WeightsTarget
+from openseer_worker.scripted.engine import ScriptedEngine
+from openseer_worker.weights.fetching import fetch
+from openseer_worker.weights.files import INDEX, SINGLE, check_files
+from openseer_worker.weights.folders import CheckedFolder, WeightFolders
+from openseer_worker.weights.hashing import digest
+from openseer_worker.weights.served import ServedWeights
+from tests.worker.weights.made import safetensors
+
+
+def local(folder: Path, publisher: int = 1, digest: str | None = None) -> WeightsTarget:
+    return WeightsTarget("v", publisher, Source(path=str(folder), digest=digest))
+
+
+def remote(url: str, publisher: int = 1, digest: str | None = None) -> WeightsTarget:
+    return WeightsTarget("v", publisher, Source(url=url, digest=digest))
+
+
+async def got(folders: WeightFolders, target: WeightsTarget) -> CheckedFolder:
+    found = await folders.get(target)
+    assert found is not None
+    return found
+
+
+def age(folder: Path) -> None:
+    """The files were written long ago."""
+    for path in folder.iterdir():
+        os.utime(path, (1.5, 1.5))
+
+
+def test_a_digest_is_a_tree_over_pieces_names_and_sizes(tmp_path: Path) -> None:
+    content = bytes(PIECE_BYTES) + b"x" * 5
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a").write_bytes(content)
+    (tmp_path / "b").write_bytes(b"")
+    pieces = tuple(hashlib.sha256(piece).digest() for piece in (content[:PIECE_BYTES], content[PIECE_BYTES:]))
+    files = [FileDigest("sub/a", len(content), pieces), FileDigest("b", 0, ())]
+    assert digest(tmp_path) == version_digest(files) == version_digest(files[::-1])
+    others = [
+        [files[0]],
+        [FileDigest("sub/c", len(content), pieces), files[1]],
+        [FileDigest("sub/a", 5, pieces), files[1]],
+    ]
+    assert len({version_digest(files), *map(version_digest, others)}) == 4
+
+
+def test_beside_safetensors_no_other_file_counts(folder: Path) -> None:
+    before = digest(folder)
+    (folder / "README.md").write_text("more")
+    safetensors(folder / "unnamed.safetensors")
+    assert digest(folder) == before
+    safetensors(folder / "b.safetensors", fill=b"\1")
+    assert digest(folder) != before
+
+
+async def test_a_folder_is_fetched_once_and_goes_when_it_is_old(folder: Path, url: str) -> None:
+    folders, target = WeightFolders(), remote(url)
+    fetched = await got(folders, target)
+    assert fetched.digest == digest(fetched.path) == digest(folder)
+    folders.keep([target])
+    known = remote("http://127.0.0.1:9", 7, fetched.digest)
+    assert fetched == await got(folders, target) == await got(folders, known)
+    folders.keep([WeightsTarget("initial", 0)])
+    assert not fetched.path.exists()
+    again = await got(folders, target)
+    folders.close()
+    assert not again.path.parent.exists()
+
+
+async def test_other_weights_under_the_same_url_are_fetched_anew(folder: Path, url: str) -> None:
+    folders = WeightFolders()
+    old = await got(folders, remote(url, 2))
+    safetensors(folder / "a.safetensors", fill=b"\1")
+    new = await got(folders, remote(url, 3))
+    assert old.digest != new.digest == digest(folder) == digest(new.path)
+    folders.keep([])
+    with pytest.raises(LoadError, match=f"found digest {new.digest}, needed: {old.digest}"):
+        await folders.get(remote(url, 2, old.digest))
+    folders.close()
+
+
+@pytest.mark.parametrize("settled", [True, False])
+async def test_a_folder_written_over_in_place_is_refused(folder: Path, settled: bool) -> None:
+    folders = WeightFolders()
+    if settled:
+        age(folder)
+    old = await got(folders, local(folder))
+    assert await got(folders, local(folder, 2, old.digest)) == old
+    safetensors(folder / "a.safetensors", fill=b"\1")
+    with pytest.raises(LoadError, match=f"has other weights: found digest {digest(folder)}, needed: {old.digest}"):
+        await folders.get(local(folder, 2, old.digest))
+    with pytest.raises(LoadError, match="was written over while it was read"):
+        old.check_unchanged()
+    assert (await got(folders, local(folder, 3))).digest == digest(folder)
+
+
+async def test_the_jobs_own_model_and_a_transfer_have_no_folder(tmp_path: Path) -> None:
+    folders = WeightFolders()
+    assert await folders.get(WeightsTarget("initial", 0)) is None
+    assert await folders.get(WeightsTarget("v", 1, Source(transfer={}))) is None
+    with pytest.raises(LoadError, match="there is no folder"):
+        await folders.get(local(tmp_path / "nowhere"))
+    folders.close()
+
+
+def test_without_an_index_the_one_file_is_fetched(folder: Path, url: str, tmp_path: Path) -> None:
+    (folder / INDEX).unlink()
+    with pytest.raises(LoadError, match="404"):
+        fetch(url, tmp_path)
+    for path in folder.iterdir():
+        path.unlink()
+    safetensors(folder / SINGLE)
+    assert fetch(url, tmp_path) == digest(folder)
+    assert check_files(tmp_path) > 0
+
+
+def test_a_server_that_is_not_there_and_a_fetch_that_is_no_longer_wanted_are_named(url: str, tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"127\.0\.0\.1:9"):
+        fetch("http://127.0.0.1:9", tmp_path)
+    with pytest.raises(LoadError, match="no longer wanted"):
+        fetch(url, tmp_path, lambda: True)
+
+
+async def test_a_hanging_fetch_of_a_cancelled_publish_does_not_hold_up_the_next(folder: Path) -> None:
+    weights = ServedWeights(ScriptedEngine(Scripted()), "job", lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        hanging = Publish(version="v1", source=Source(url=f"http://127.0.0.1:{mute.getsockname()[1]}"))
+        fleet_spec = begin(FleetSpec(), hanging, ("a",), 0.0)
+        weights.follow(fleet_spec)
+        weights.advance(0)
+        connection, _ = await asyncio.to_thread(mute.accept)
+        fleet_spec = begin(cancel(fleet_spec, 1.0), Publish(version="v2", source=Source(path=str(folder))), ("a",), 2.0)
+        weights.follow(fleet_spec)
+        while weights.report.phase != "prefetch":
+            weights.advance(0)
+            await asyncio.sleep(0.01)
+        connection.close()
+    assert (weights.report.transaction, weights.report.digest) == (2, digest(folder))
+    await weights.close()

@@ -1,0 +1,81 @@
+"""Weights over HTTP: a folder's files, hashed while they arrive."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+
+from openseer_core.errors import LoadError
+from openseer_core.weights.digest import FileDigest, version_digest
+from openseer_worker.weights.files import INDEX, SINGLE, named_files
+from openseer_worker.weights.hashing import HASH_THREADS, ArrivingFile, never
+
+MAX_FETCH_BYTES = 4 * 2**40
+"""Most that is fetched for one version."""
+FETCH_SECONDS = 3600.0
+"""Longest time for fetching one version."""
+READ_TIMEOUT_SECONDS = 30.0
+"""Longest wait for a server's next bytes, and so the longest that a fetch goes on that is no longer wanted."""
+
+
+def fetch(url: str, folder: Path, stopped: Callable[[], bool] = never) -> str:
+    """Fetches a folder of safetensors over HTTP (the files that its index names, or else its one file); their digest.
+
+    Raises LoadError when the server refuses, takes longer than FETCH_SECONDS or sends more than MAX_FETCH_BYTES.
+    """
+    try:
+        with (
+            httpx.Client(timeout=READ_TIMEOUT_SECONDS, follow_redirects=True) as client,
+            ThreadPoolExecutor(HASH_THREADS) as pool,
+        ):
+            download = _Download(client, url.rstrip("/"), folder, pool, stopped)
+            names = {SINGLE}
+            if download.get(INDEX, optional=True):
+                names = named_files((folder / INDEX).read_bytes(), f"{url}/{INDEX}")
+            for name in sorted(names):
+                download.get(name)
+            return version_digest(download.files)
+    except httpx.HTTPError as error:
+        raise LoadError(f"{url}: {error or type(error).__name__}") from None
+    except OSError as error:
+        raise LoadError(f"{url}: cannot be kept in {folder}: {error}") from None
+
+
+class _Download:
+    """Files of one folder, within one limit of time and size."""
+
+    def __init__(
+        self, client: httpx.Client, url: str, folder: Path, pool: ThreadPoolExecutor, stopped: Callable[[], bool]
+    ) -> None:
+        self._client = client
+        self._url = url
+        self._folder = folder
+        self._pool = pool
+        self._stopped = stopped
+        self._deadline = time.monotonic() + FETCH_SECONDS
+        self._left = MAX_FETCH_BYTES
+        self.files: list[FileDigest] = []
+
+    def get(self, name: str, *, optional: bool = False) -> bool:
+        """Fetches one file; False when an optional one is not there."""
+        with self._client.stream("GET", f"{self._url}/{name}") as response:
+            if optional and response.status_code == 404:
+                return False
+            response.raise_for_status()
+            arriving = ArrivingFile(name, self._pool)
+            with (self._folder / name).open("wb") as file:
+                for data in response.iter_bytes():  # as they come: a slow server must not hide that nobody wants them
+                    self._check(len(data))
+                    arriving.add(data)
+                    file.write(data)
+        self.files.append(arriving.digest())
+        return True
+
+    def _check(self, count: int) -> None:
+        self._left -= count
+        if self._stopped():
+            raise LoadError(f"{self._url}: no longer wanted")
+        if self._left < 0 or time.monotonic() > self._deadline:
+            raise LoadError(f"{self._url}: more than {MAX_FETCH_BYTES} bytes, or longer than {FETCH_SECONDS:.0f} s")

@@ -1,0 +1,158 @@
+"""The folders of the versions that a worker may have to load: fetched, checked, and known by their digest."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from openseer_core.errors import LoadError
+from openseer_core.weights.publish import Source
+from openseer_core.weights.worker_step import WeightsTarget
+from openseer_worker.weights.fetching import fetch
+from openseer_worker.weights.files import check_files, weight_files
+from openseer_worker.weights.hashing import digest, never
+
+TICK_SECONDS, COARSE_TICK_SECONDS = 0.05, 2.0
+"""Two writes within so long may leave the same times: of a file system with fractions of a second, and of others."""
+
+_T = TypeVar("_T")
+_Stamps = dict[str, tuple[int, int, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedFolder:
+    """A folder whose weights have this digest, as long as its files keep their stamps (size, times, inode)."""
+
+    path: Path
+    digest: str
+    stamps: _Stamps
+
+    def check_unchanged(self) -> None:
+        """Raises LoadError where a file is not the one whose digest was taken."""
+        if _stamps(self.path) != self.stamps:
+            raise LoadError(f"{self.path} was written over while it was read")
+
+
+class WeightFolders:
+    """What is fetched is found by its digest, or by its publisher (a transaction's id) while no digest is known."""
+
+    def __init__(self) -> None:
+        self._root: Path | None = None
+        self._fetched: dict[int, CheckedFolder] = {}
+        self._paths: dict[Path, CheckedFolder] = {}
+
+    async def get(self, target: WeightsTarget) -> CheckedFolder | None:
+        """Where the weights are, read and fetched if need be; None for the job's own model and for a transfer.
+
+        Raises LoadError where they cannot be had, or are not those of the source's digest. Runs beside the event loop,
+        and ends when it is cancelled.
+        """
+        source = target.source
+        if source is None or source.transfer is not None:
+            return None
+        if source.path is not None:
+            found = await self._local(Path(source.path))
+        else:
+            found = self._find(source, target.publisher) or await self._fetch(source.url or "", target.publisher)
+        if source.digest not in (None, found.digest):
+            self._forget(found)
+            place = source.path or source.url
+            raise LoadError(f"{place} has other weights: found digest {found.digest}, needed: {source.digest}")
+        return found
+
+    def keep(self, targets: Iterable[WeightsTarget]) -> None:
+        """Removes what was fetched for anything else, and forgets what else was read."""
+        targets = list(targets)
+        paths = {target.source.path for target in targets if target.source is not None}
+        self._paths = {path: folder for path, folder in self._paths.items() if str(path) in paths}
+        found = [self._find(target.source, target.publisher) for target in targets if target.source is not None]
+        for folder in [folder for folder in self._fetched.values() if folder not in found]:
+            self._forget(folder)
+
+    def close(self) -> None:
+        """Removes everything that was fetched."""
+        if self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
+
+    def _find(self, source: Source, publisher: int) -> CheckedFolder | None:
+        if source.url is None or source.digest is None:
+            return self._fetched.get(publisher)
+        return next((folder for folder in self._fetched.values() if folder.digest == source.digest), None)
+
+    def _forget(self, folder: CheckedFolder) -> None:
+        for publisher in [publisher for publisher, known in self._fetched.items() if known == folder]:
+            del self._fetched[publisher]
+            shutil.rmtree(folder.path, ignore_errors=True)
+
+    async def _fetch(self, url: str, publisher: int) -> CheckedFolder:
+        self._root = self._root or Path(tempfile.mkdtemp(prefix="openseer-weights-"))
+        folder = Path(tempfile.mkdtemp(dir=self._root))
+
+        def work(stopped: Callable[[], bool]) -> CheckedFolder:
+            try:
+                found = fetch(url, folder, stopped)
+                check_files(folder)
+                return CheckedFolder(folder, found, _stamps(folder))
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+
+        self._fetched[publisher] = await _in_thread(work)
+        return self._fetched[publisher]
+
+    async def _local(self, path: Path) -> CheckedFolder:
+        """A folder's digest is known while its files have the stamps that they had when it was taken."""
+        known = self._paths.get(path)
+
+        def work(stopped: Callable[[], bool]) -> CheckedFolder:
+            if known is not None and _stamps(path) == known.stamps:
+                return known
+            check_files(path)
+            stamps = _stamps(path)
+            found = CheckedFolder(path, digest(path, stopped), stamps)
+            found.check_unchanged()
+            return found
+
+        found = await _in_thread(work) if _is_large(path) else work(never)
+        self._paths.pop(path, None)
+        if found is known or _is_settled(found.stamps):
+            self._paths[path] = found
+        return found
+
+
+def _is_large(folder: Path) -> bool:
+    """Whether it takes time to read: files of other engines than the real one are small."""
+    return any(folder.glob("*.safetensors"))
+
+
+def _stamps(folder: Path) -> _Stamps:
+    """Size, times of writing and of any change, and inode of each file; opened, so that a network's cache is passed."""
+    stamps = _Stamps()
+    for path in weight_files(folder):
+        with path.open("rb") as file:
+            state = os.fstat(file.fileno())
+        name = path.relative_to(folder).as_posix()
+        stamps[name] = (state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+    return stamps
+
+
+def _is_settled(stamps: _Stamps) -> bool:
+    """Whether any later write gives a file other times."""
+    times = [stamp[2] for stamp in stamps.values()]
+    tick = TICK_SECONDS if any(stamp % 10**9 for stamp in times) else COARSE_TICK_SECONDS
+    return time.time() - max(times, default=0) / 1e9 > tick
+
+
+async def _in_thread(work: Callable[[Callable[[], bool]], _T]) -> _T:
+    """Runs `work` in a thread; what it is given tells once nobody waits for it any more."""
+    stop = threading.Event()
+    try:
+        return await asyncio.to_thread(work, stop.is_set)
+    finally:
+        stop.set()
