@@ -111,7 +111,7 @@ class JobContext:
 
     def note_answer(self) -> None:
         """The store has just answered: while it does, a worker that says nothing is silent."""
-        self._hearing.answered(time.monotonic(), 0)
+        self._hearing.answered(time.monotonic(), self.store.epoch)
 
     async def close(self) -> None:
         """Runs the callbacks of `closing` and closes the store."""
