@@ -8,7 +8,10 @@ PREFIX = "{{openseer:{namespace}/{job}}}"
 STORE = ":store"
 
 KEY_SPACE: dict[str, str] = {
-    ":store": "hash: epoch, run_id of the server process that it belongs to, base (numbers of this epoch are above it)",
+    ":store": "hash: epoch, run_id of the server process that it belongs to, base (numbers of the epoch are above it), "
+    "and the job's clock (core's JobClock): job_time, wall (the server's time then), grace_until, longest_lease. All "
+    "times in the store are job time. It begins as wall time and falls behind with each stall; it never catches up, as "
+    "that would expire what nobody could renew",
     ":counters": "hash: batches (number of the latest), inflight (leased requests), idle_seconds and busy_seconds (of "
     "all workers so far), worker:<name> (its leased requests), waiting:<n>:<version>:<lane> (waiting requests of a "
     "lane; n is the version's length). Counts of zero are not there",

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from openseer_core.errors import DriverFencedError
 from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.model.job_clock import JobClock
 from openseer_core.model.job_queue import JobQueue
 from openseer_core.numbers import FIRST_BASE, base_of, issue, next_epoch
 from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
@@ -37,13 +38,17 @@ class MemoryStore:
         self._clock = clock
         self.epoch = next_epoch(0, clock())
         self._base = FIRST_BASE
-        self._queue = JobQueue(self._base)
+        self._time = JobClock()
+        self._queue = JobQueue(self._base, self._time)
         self._workers: dict[str, tuple[str, float, Heartbeat]] = {}
         self._drains: set[str] = set()
         self._driver: tuple[str, int] = ("", 0)
         self._fleet_spec = FleetSpec()
         self._idle_seconds = self._busy_seconds = 0.0
         self._changed = asyncio.Event()
+
+    def _now(self, lease_seconds: float = 0.0) -> float:
+        return self._time.tick(self._clock(), lease_seconds)
 
     def _notify(self) -> None:
         """Wakes all calls that wait for results or for work."""
@@ -53,7 +58,7 @@ class MemoryStore:
     # ---- the worker's verbs
 
     async def claim(self, worker: WorkerId, query: ClaimQuery) -> list[Claim]:
-        claims = self._queue.claim(worker, query, self._clock())
+        claims = self._queue.claim(worker, query, self._now(query.lease_seconds))
         self._notify()
         return claims
 
@@ -67,18 +72,18 @@ class MemoryStore:
         version: str,
         lanes: tuple[str, ...],
     ) -> ExtendReply:
-        now = self._clock()
+        now = self._now(lease_seconds)
         return self._queue.extend(
             worker, deltas, rescores, now, lease_seconds=lease_seconds, version=version, lanes=lanes
         )
 
     async def complete(self, worker: WorkerId, finishes: list[Finish]) -> list[Reply]:
-        replies = self._queue.complete(finishes, self._clock())
+        replies = self._queue.complete(finishes, self._now())
         self._notify()
         return replies
 
     async def give_back(self, worker: WorkerId, deltas: list[Delta]) -> list[Reply]:
-        replies = self._queue.give_back(deltas, self._clock())
+        replies = self._queue.give_back(deltas, self._now())
         self._notify()
         return replies
 
@@ -94,10 +99,10 @@ class MemoryStore:
         return True
 
     async def siblings(self, queries: list[SiblingQuery], limit_bytes: int) -> list[Siblings]:
-        return self._queue.siblings(queries, limit_bytes, self._clock())
+        return self._queue.siblings(queries, limit_bytes, self._time.read(self._clock()))
 
     async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
-        now = self._clock()
+        now = self._now()
         boot, _, before = self._workers.get(worker.name, ("", 0.0, Heartbeat(WorkerState.STARTING)))
         before = before if boot == worker.boot else Heartbeat(WorkerState.STARTING)
         self._idle_seconds += max(0.0, info.idle_seconds - before.idle_seconds)
@@ -123,7 +128,7 @@ class MemoryStore:
     # ---- the driver's verbs
 
     async def now(self) -> float:
-        return self._clock()
+        return self._now()
 
     async def acquire_driver(self, boot: str, held: int = 0) -> int:
         present = self._driver[1]
@@ -142,7 +147,7 @@ class MemoryStore:
         return new
 
     async def longest_earlier(self, digests: list[str]) -> list[int]:
-        return self._queue.longest_earlier(digests, self._clock())
+        return self._queue.longest_earlier(digests, self._time.read(self._clock()))
 
     async def seal(self, batch: int) -> None:
         self._queue.seal(batch)
@@ -175,7 +180,7 @@ class MemoryStore:
         self._drains.add(worker)
 
     async def reap(self, max_losses: int, *, everything: bool = False) -> int:
-        total, now = 0, self._clock()
+        total, now = 0, self._now()
         while True:
             count = self._queue.reap(now, max_losses, everything=everything)
             total += count
@@ -185,14 +190,14 @@ class MemoryStore:
         return total
 
     async def end(self, batch: int, event: Event = Event.ABORT) -> int:
-        count = self._queue.end_batch(batch, event, self._clock())
+        count = self._queue.end_batch(batch, event, self._now())
         self._notify()
         return count
 
     async def purge(self, *, forget: bool = False) -> None:
         self.epoch = next_epoch(self.epoch, self._clock())
         self._base = base_of(self.epoch)
-        self._queue = JobQueue(self._base)
+        self._queue = JobQueue(self._base, self._time)
         self._workers.clear()
         self._drains.clear()
         self._driver, self._fleet_spec = ("", 0), FleetSpec()
@@ -215,7 +220,7 @@ class MemoryStore:
     # ---- the trainer's verbs
 
     async def open_batch(self, batch: OpenBatch) -> tuple[BatchRecord, bool]:
-        return self._queue.open_batch(batch, self._clock())
+        return self._queue.open_batch(batch, self._now())
 
     async def batches(self) -> list[BatchRecord]:
         return self._queue.batches()
@@ -231,24 +236,24 @@ class MemoryStore:
         self._notify()
 
     async def end_groups(self, groups: list[GroupId], event: Event, index: int | None = None) -> int:
-        count = self._queue.end(groups, event, self._clock(), index)
+        count = self._queue.end(groups, event, self._now(), index)
         self._notify()
         return count
 
     async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
-        moved = self._queue.carry(groups, batch, version, stale, self._clock())
+        moved = self._queue.carry(groups, batch, version, stale, self._now())
         self._notify()
         return moved
 
     async def change_version(self, batch: int, version: str, stale: tuple[str, ...] = ()) -> None:
-        self._queue.change_version(batch, version, stale, self._clock())
+        self._queue.change_version(batch, version, stale, self._now())
         self._notify()
 
     async def spec(self, group: GroupId) -> GroupSpec | None:
         return self._queue.spec(group)
 
     async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
-        gone_on = self._queue.go_on(request, turn, tokens, self._clock())
+        gone_on = self._queue.go_on(request, turn, tokens, self._now())
         self._notify()
         return gone_on
 
@@ -259,7 +264,7 @@ class MemoryStore:
         return self._queue.verdict(group)
 
     async def forget(self, batch: int) -> None:
-        self._queue.forget(batch, self._clock())
+        self._queue.forget(batch, self._now())
         self._notify()
 
     async def load(self) -> QueueLoad:

@@ -2,7 +2,8 @@
 
 Two stores keep this contract: `memory.MemoryStore` (the reference model itself) and `redis_store.RedisStore`.
 Both raise `StoreUnavailableError` when a call got no answer within its named limits; every verb may then be repeated,
-for each is idempotent. Times are seconds of the store's clock.
+for each is idempotent. Times are seconds of the job's clock (core's JobClock): it never goes back, and never on by more
+than CLOCK_STEP_SECONDS from one call to the next.
 """
 
 from typing import Protocol
@@ -107,7 +108,7 @@ class DriverStore(Protocol):
         ...
 
     async def now(self) -> float:
-        """The store's clock, in seconds."""
+        """The job's clock, in seconds."""
         ...
 
     async def acquire_driver(self, boot: str, held: int = 0) -> int:

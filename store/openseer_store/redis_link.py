@@ -63,7 +63,9 @@ def public_url(url: str) -> str:
 def script(verb: str) -> tuple[str, str]:
     """The Lua text of a verb and its SHA-1."""
     folder = resources.files("openseer_store") / "lua"
-    text = "\n".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in ("_shared", "_endings", verb))
+    text = "\n".join(
+        (folder / f"{name}.lua").read_text(encoding="utf-8") for name in ("_shared", "_clock", "_endings", verb)
+    )
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -50,7 +50,7 @@ SCAN_COUNT = 1000
 
 
 class RedisStore:
-    """A job's store on a Redis server. `clock`: passed by tests; otherwise the server's own clock counts."""
+    """A job's store on a Redis server. `clock`: the wall clock of tests; otherwise the server's counts."""
 
     def __init__(
         self,
@@ -152,10 +152,7 @@ class RedisStore:
     # ---- the driver's verbs
 
     async def now(self) -> float:
-        if self._clock:
-            return self._clock()
-        seconds, microseconds = await self._link.command("TIME")
-        return int(seconds) + int(microseconds) / 1_000_000
+        return float(await self._link.run("now", (), at=self._at()))
 
     async def acquire_driver(self, boot: str, held: int = 0) -> int:
         fence = int(await self._link.run("acquire_driver", (boot, held)))

@@ -28,6 +28,14 @@ class Clock:
         return self.seconds
 
 
+async def wait(store: Store, clock: Clock, seconds: float) -> None:
+    """Time passes as it does while somebody calls the store every second."""
+    end = clock.seconds + seconds
+    while clock.seconds < end:
+        clock.seconds = min(end, clock.seconds + 1.0)
+        await store.now()
+
+
 def group(
     name: str,
     size: int = 2,

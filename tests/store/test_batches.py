@@ -27,6 +27,7 @@ from tests.store.builders import (
     request,
     results,
     tokens,
+    wait,
 )
 
 
@@ -37,7 +38,7 @@ async def opened(store: Store, version: str = "v1", key: str = "") -> int:
 
 async def test_batches_are_numbered_and_a_key_gives_the_same_one_again(store: Store, clock: Clock) -> None:
     first = await opened(store, key="a")
-    clock.seconds += 5
+    await wait(store, clock, 5)
     assert await opened(store) == first + 1
     again, new = await store.open_batch(OpenBatch("v9", "{}", "a"))
     assert (again.number, again.version, again.opened_at, new) == (first, "v1", 1000.0, False)
@@ -59,7 +60,7 @@ async def test_the_end_of_a_group_is_told_with_what_became_of_its_requests(store
     await store.submit([group("a", 3, batch=batch)])
     claims = await store.claim(ANN, query())
     await store.complete(ANN, [finish(claims[0], 5), finish(claims[1], 2, status=Status.INFRA_FAILED)])
-    clock.seconds += 3
+    await wait(store, clock, 3)
     await store.end_groups([GroupId(batch, "a")], Event.CANCEL)
     entries = await store.results(batch, 0, 10)
     assert isinstance(entries[-1], GroupEnd)
@@ -83,7 +84,7 @@ async def test_a_finished_request_goes_on_with_what_was_appended(store: Store, c
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
     await store.complete(ANN, [finish(claim, 4)])
-    clock.seconds += 60
+    await wait(store, clock, 60)
     assert await store.go_on(request("a/0"), 0, tokens(4, 2))
     assert await store.go_on(request("a/0"), 0, tokens(4, 2))
     [again] = await store.claim(ANN, query())

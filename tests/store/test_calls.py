@@ -8,7 +8,7 @@ from openseer_core.ids import PARKED_BATCH, GroupId
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.queue.group import SHARED_LANE
 from openseer_store.port import Store
-from tests.store.builders import ANN, BOB, VERSION, Clock, delta, finish, group, query, request
+from tests.store.builders import ANN, BOB, VERSION, Clock, delta, finish, group, query, request, wait
 
 NOT_LONG = 0.01
 LONG = 20.0
@@ -70,7 +70,7 @@ async def test_every_way_by_which_a_request_comes_to_wait_calls_workers(store: S
         case "give_back":
             await store.give_back(ANN, [delta(claim, 1)])
         case "reap":
-            clock.seconds += 11
+            await wait(store, clock, 11)
             await store.reap(3)
         case "go_on":
             await store.go_on(request("a/0", 1), 0, b"")

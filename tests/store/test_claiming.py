@@ -7,7 +7,7 @@ from openseer_core.queue.group import Priority
 from openseer_core.queue.messages import Rescore, WriteOutcome
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_store.port import Store
-from tests.store.builders import ANN, BOB, PROBE, Clock, delta, extend, finish, group, names, query
+from tests.store.builders import ANN, BOB, PROBE, Clock, delta, extend, finish, group, names, query, wait
 
 
 async def test_the_group_with_the_lowest_score_goes_first(store: Store) -> None:
@@ -72,7 +72,7 @@ async def test_draining_and_silent_workers_do_not_count_in_the_share(store: Stor
         await store.heartbeat(WorkerId(name, "1"), Heartbeat(WorkerState.IDLE))
     await store.heartbeat(WorkerId("drains", "1"), Heartbeat(WorkerState.DRAINING))
     assert len(await store.claim(ANN, query(slack=0))) == 4
-    clock.seconds += 11
+    await wait(store, clock, 11)
     await store.claim(BOB, query(0))
     assert (await extend(store, BOB, [])).fleet_load.workers == 1
 
@@ -103,7 +103,7 @@ async def test_only_a_groups_first_four_waiting_requests_are_looked_at(store: St
 async def test_a_worker_counts_until_it_was_silent_for_more_than_ten_seconds(store: Store, clock: Clock) -> None:
     await store.heartbeat(ANN, Heartbeat(WorkerState.IDLE))
     for seconds, workers in ((10.0, 2), (0.25, 1)):
-        clock.seconds += seconds
+        await wait(store, clock, seconds)
         await store.claim(BOB, query(0))
         assert (await extend(store, BOB, [])).fleet_load.workers == workers
 

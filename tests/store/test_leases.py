@@ -7,16 +7,30 @@ from openseer_core.queue.group import GroupView, Priority
 from openseer_core.queue.messages import Delta, Rescore, WriteOutcome
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_store.port import Store
-from tests.store.builders import ANN, BOB, Clock, delta, extend, finish, group, names, query, request, results, tokens
+from tests.store.builders import (
+    ANN,
+    BOB,
+    Clock,
+    delta,
+    extend,
+    finish,
+    group,
+    names,
+    query,
+    request,
+    results,
+    tokens,
+    wait,
+)
 
 
 async def test_extended_tokens_are_kept_and_the_lease_renewed(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
-    clock.seconds += 9
+    await wait(store, clock, 9)
     reply = await extend(store, ANN, [delta(claim, 3)])
     assert [(item.outcome, item.have) for item in reply.replies] == [(WriteOutcome.OK, 3)]
-    clock.seconds += 9
+    await wait(store, clock, 9)
     assert await store.reap(3) == 0
     assert (await store.record(claim.request)).tokens == tokens(0, 3)
     assert (await store.progress(0)).tokens == 3
@@ -47,7 +61,7 @@ async def test_a_reaped_lease_goes_to_another_worker_with_its_tokens(store: Stor
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
     await extend(store, ANN, [delta(claim, 3)])
-    clock.seconds += 11
+    await wait(store, clock, 11)
     [again] = await store.claim(BOB, query())
     assert (again.tokens, again.fence > claim.fence) == (tokens(0, 3), True)
 
@@ -55,7 +69,7 @@ async def test_a_reaped_lease_goes_to_another_worker_with_its_tokens(store: Stor
 async def test_a_stale_worker_cannot_write(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
-    clock.seconds += 11
+    await wait(store, clock, 11)
     await store.claim(BOB, query())
     reply = await extend(store, ANN, [delta(claim, 3)])
     [back] = await store.give_back(ANN, [delta(claim, 3)])
@@ -68,7 +82,7 @@ async def test_a_stale_worker_cannot_write(store: Store, clock: Clock) -> None:
 async def test_after_a_reap_and_before_the_next_claim_the_old_holder_has_lost_too(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
-    clock.seconds += 11
+    await wait(store, clock, 11)
     assert await store.reap(3) == 1
     reply = await extend(store, ANN, [delta(claim, 3)])
     [end] = await store.complete(ANN, [finish(claim, 3)])
@@ -107,7 +121,7 @@ async def test_a_request_that_lost_too_many_leases_is_reported_as_failed(store: 
     for _ in range(3):
         [claim] = await store.claim(ANN, query(max_losses=2))
         await extend(store, ANN, [delta(claim, 2)])
-        clock.seconds += 11
+        await wait(store, clock, 11)
     assert not await store.claim(ANN, query(max_losses=2))
     [result] = await results(store)
     assert (result.status, result.reason) == (Status.INFRA_FAILED, FinishReason.INFRA_FAILED)

@@ -14,7 +14,21 @@ from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState, WorkerStatus
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.port import FIRST_CURSOR, Store
-from tests.store.builders import ANN, BOB, Clock, delta, extend, finish, group, names, query, request, results, tokens
+from tests.store.builders import (
+    ANN,
+    BOB,
+    Clock,
+    delta,
+    extend,
+    finish,
+    group,
+    names,
+    query,
+    request,
+    results,
+    tokens,
+    wait,
+)
 
 
 async def test_submitting_a_group_twice_queues_it_once(store: Store) -> None:
@@ -50,11 +64,11 @@ async def test_a_result_tells_everything_of_its_request(store: Store, clock: Clo
     spec = group("a", 1)
     await store.submit([spec])
     [claim] = await store.claim(ANN, query())
-    clock.seconds += 1
+    await wait(store, clock, 1)
     await store.give_back(ANN, [delta(claim, 2)])
-    clock.seconds += 1.25
+    await wait(store, clock, 1.25)
     [again] = await store.claim(BOB, query())
-    clock.seconds += 1.5
+    await wait(store, clock, 1.5)
     await store.complete(BOB, [finish(again, 3)])
     [result] = await results(store)
     assert (result.request, result.version, result.prompt) == (request("a/0"), spec.version, spec.prompt)
@@ -125,7 +139,7 @@ async def test_heartbeats_are_kept_until_a_worker_deregisters(store: Store, cloc
     await store.claim(BOB, query())
     busy = Heartbeat(WorkerState.BUSY, WorkerMetrics({"tokens_per_second": 12.5, "slots": 4, "device": "cpu"}))
     await store.heartbeat(BOB, busy)
-    clock.seconds += 2
+    await wait(store, clock, 2)
     await store.heartbeat(ANN, Heartbeat(WorkerState.STARTING))
     assert await store.workers() == [
         WorkerStatus("ann", "1", 1002.0, 0, Heartbeat(WorkerState.STARTING)),
@@ -154,7 +168,7 @@ async def test_the_journal_tells_every_event_in_order(store: Store, clock: Clock
     await store.submit([group("a", 2)])
     first, _ = await store.claim(ANN, query())
     await store.give_back(ANN, [delta(first, 3)])
-    clock.seconds += 11
+    await wait(store, clock, 11)
     await store.reap(3)
     await store.end(0)
     entries = await store.journal(0, 0, 100)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -199,6 +200,12 @@ class BothStores(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.25, 1.0, 5.0, 11.0]))
     def time_passes(self, seconds: float) -> None:
+        for _ in range(math.ceil(seconds)):
+            self.clock.seconds += min(seconds, 1.0)
+            self.both(lambda store: store.now())
+
+    @rule(seconds=st.sampled_from([-3600.0, -0.5, 2.0, 11.0]))
+    def clock_steps(self, seconds: float) -> None:
         self.clock.seconds += seconds
 
     @rule(losses=st.integers(0, 2), everything=st.booleans())

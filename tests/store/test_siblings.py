@@ -19,7 +19,7 @@ from openseer_core.tokens import ITEM_BYTES
 from openseer_store.keys import prefix
 from openseer_store.port import Store
 from openseer_store.redis_link import RedisLink
-from tests.store.builders import ANN, BOB, Clock, delta, extend, finish, group, query, request, tokens
+from tests.store.builders import ANN, BOB, Clock, delta, extend, finish, group, query, request, tokens, wait
 
 A = GroupId(0, "a")
 ROOM = 2**20
@@ -88,7 +88,7 @@ async def test_one_call_asks_for_many_groups_and_unknown_ones_are_left_out(store
 async def test_tokens_of_a_lost_lease_are_told_as_far_as_they_were_recorded(store: Store, clock: Clock) -> None:
     [lost] = await claimed(store, "a", size=1)
     await extend(store, ANN, [delta(lost, 4)])
-    clock.seconds += 11
+    await wait(store, clock, 11)
     [taken] = await store.claim(BOB, query())
     assert (await extend(store, ANN, [delta(lost, 6, 4)])).replies[0].outcome is WriteOutcome.LOST
     assert await news(store, (0, 0)) == ((0, 0, tokens(0, 4)),)
@@ -198,11 +198,11 @@ async def test_earlier_responses_go_when_their_prompt_has_not_come_again_for_lon
     if kind == "redis":
         await check_expiry(request.getfixturevalue("redis_url"), prefix("default", job))
         return
-    clock.seconds += EARLIER_SECONDS - 1
+    await wait(store, clock, EARLIER_SECONDS - 1)
     await respond(store, 2, 6)
-    clock.seconds += EARLIER_SECONDS - 1
+    await wait(store, clock, EARLIER_SECONDS - 1)
     assert await earlier(store) == (tokens(0, 6), tokens(0, 5))
-    clock.seconds += 1
+    await wait(store, clock, 1)
     assert await earlier(store) == ()
     assert await store.longest_earlier([PROMPT]) == [0]
 

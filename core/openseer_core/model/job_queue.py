@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from openseer_core.errors import RequestStateError
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId
+from openseer_core.model.job_clock import JobClock
 from openseer_core.model.request_queue import ChunkQueue
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.model.state import QueuedBatch, QueuedGroup, QueuedRequest
@@ -21,8 +22,8 @@ from openseer_core.tokens import ITEM_BYTES, count_items
 class JobQueue(ChunkQueue):
     """A job's whole queue: many batches, each with groups, a results stream and a journal."""
 
-    def __init__(self, base: int = FIRST_BASE) -> None:
-        super().__init__(base)
+    def __init__(self, base: int = FIRST_BASE, clock: JobClock | None = None) -> None:
+        super().__init__(base, clock)
         self._keys: dict[str, int] = {}
         self._numbers = 0
 

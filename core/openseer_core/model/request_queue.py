@@ -9,6 +9,7 @@ from openseer_core.errors import BatchClosedError, NameTakenError
 from openseer_core.ids import PROBE_INDEX, GroupId, RequestId, WorkerId
 from openseer_core.model.accounting import Ledger
 from openseer_core.model.earlier_responses import EarlierResponses
+from openseer_core.model.job_clock import JobClock
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.model.state import QueuedGroup, QueuedRequest, blocks_needed
 from openseer_core.model.waiting_counts import WaitingCounts
@@ -40,10 +41,11 @@ OUTCOME_EVENTS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status
 
 
 class ChunkQueue:
-    """All verbs of a job's queue. `now`: seconds of one clock, never going back. `base`: see numbers.issue."""
+    """All verbs of a job's queue. `now`: seconds of `clock`, which gives grace. `base`: see numbers.issue."""
 
-    def __init__(self, base: int = FIRST_BASE) -> None:
+    def __init__(self, base: int = FIRST_BASE, clock: JobClock | None = None) -> None:
         self._base = base
+        self._clock = clock or JobClock()
         self._groups: dict[GroupId, QueuedGroup] = {}
         self._ledger = Ledger(base)
         self._earlier = EarlierResponses()
@@ -164,8 +166,12 @@ class ChunkQueue:
     def reap(self, now: float, max_losses: int, *, everything: bool = False) -> int:
         """Takes back leases past their deadline; a request that lost more than `max_losses` is reported as failed.
 
+        Nothing, and nobody is counted out, while the clock is in grace.
+
         `everything`: all leases, which then count as given up by their holders and not as lost by a death.
         """
+        if self._clock.in_grace(now) and not everything:
+            return 0
         expired = self._deadlines.up_to(float("inf") if everything else now, REAP_LIMIT)
         for name in expired:
             request = RequestId.parse(name)

@@ -1,4 +1,4 @@
--- How requests end, put after _shared.lua and in front of every verb. Each step mirrors the method of the same name in
+-- How requests end, put after _clock.lua and in front of every verb. Each step mirrors the method of the same name in
 -- openseer_core/model/request_queue.py or accounting.py.
 
 local STATES = {complete = 'done', abort = 'aborted', fail = 'failed', cancel = 'cancelled', carry = 'carried'}
@@ -138,7 +138,10 @@ local function take_back(group, request)
 end
 
 local function reap(max_losses, everything)
-  local expired = call('ZRANGEBYSCORE', DEADLINES, '-inf', everything and '+inf' or now, 'LIMIT', 0, REAP_LIMIT)
+  if now < grace_until and not everything then
+    return 0
+  end
+  local expired = call('ZRANGEBYSCORE', DEADLINES, '-inf', everything and '+inf' or real(now), 'LIMIT', 0, REAP_LIMIT)
   for _, rid in ipairs(expired) do
     local request = request_of(rid)
     if not everything then

@@ -1,7 +1,7 @@
 -- The queue's inner steps, put in front of every verb. Each mirrors the method of the same name in
 -- openseer_core/model/request_queue.py; keys.py lists what every key holds.
 -- KEYS[1]  the job's prefix "{openseer:<namespace>/<job>}"; all other keys are made from it, on the same slot.
--- ARGV[1]  time in seconds, or "" for the server's own clock.
+-- ARGV[1]  seconds of the wall clock, or "" for the server's own.
 -- ARGV[2]  the verb's arguments, msgpack. Binary ones follow from ARGV[3] on.
 -- A call from Lua costs more than what Redis then does, so groups and requests are one packed string each, and what
 -- many items of a verb would each change (counters, deadlines, a group's place, a batch's page) is gathered and written
@@ -12,16 +12,7 @@ local HEAD_WINDOW, SIBLING_WINDOW, CALLS = 16, 4, 2
 local REAP_LIMIT, WORKER_TTL_SECONDS, ITEM_BYTES, TAIL, PARKED = 64, 10, 4, 10, '-1'
 local NUMBERS_PER_MILLISECOND, EPOCHS_BEGIN, SETBACK = 4096, 1735689600, 1048576
 local STORE, COUNTERS, DEADLINES = P .. ':store', P .. ':counters', P .. ':deadlines'
-
-local function clock()
-  if ARGV[1] ~= '' then
-    return tonumber(ARGV[1])
-  end
-  local time = call('TIME')
-  return tonumber(time[1]) + tonumber(time[2]) / 1000000
-end
-
-local now = clock()
+local now, grace_until  -- set by the clock: _clock.lua
 
 -- Whole numbers and others as text, exact.
 local function int(number)

@@ -5,6 +5,7 @@
 -- ARGV[2]    {groups, batch, version, stale versions}
 -- Returns    how many moved
 
+tick()
 local args = unpack_row(ARGV[2])
 local batch, version, stale, moved = int(args[2]), args[3], args[4], 0
 

@@ -6,6 +6,7 @@
 -- ARGV[2]    {batch, first group, last group (places, both included), version, stale versions}
 -- Returns    how many groups were looked at
 
+tick()
 local args = unpack_row(ARGV[2])
 local key, version = P .. ':batch:' .. int(args[1]), args[4]
 

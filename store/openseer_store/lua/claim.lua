@@ -153,6 +153,7 @@ local function claim_from(lane)
   flush()
 end
 
+tick(lease_seconds)
 reap(query[13], false)
 call('ZADD', P .. ':claiming', now, worker)
 for _, lane in ipairs(lanes) do

@@ -39,6 +39,7 @@ local function complete(finish, tokens, logprobs)
   return {'ok', request.generated, view_of(group)}
 end
 
+tick()
 local replies = {}
 for number, finish in ipairs(unpack_row(ARGV[2])) do
   replies[number] = complete(finish, ARGV[1 + 2 * number], ARGV[2 + 2 * number])

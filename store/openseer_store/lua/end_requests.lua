@@ -4,6 +4,7 @@
 -- ARGV[2]    {event, groups, index or false: only those requests}
 -- Returns    how many were ended
 
+tick()
 local args = unpack_row(ARGV[2])
 local count = 0
 for _, gid in ipairs(args[2]) do

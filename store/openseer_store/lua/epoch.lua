@@ -12,6 +12,7 @@ local last = tonumber(row[2] or 0)
 if row[1] == run_id and last >= known then
   return row[2]
 end
+call('HDEL', STORE, 'wall')  -- the next step of the clock counts as a stall
 local time = call('TIME')
 local wall = (tonumber(time[1]) - EPOCHS_BEGIN) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local latest = math.max(last, known)

@@ -8,6 +8,7 @@
 
 local args = unpack_row(ARGV[2])
 local lease_seconds, replies, views = args[4], {}, {}
+tick(lease_seconds)
 
 for number, delta in ipairs(args[5]) do
   local request = request_of(delta[1])

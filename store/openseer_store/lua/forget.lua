@@ -7,6 +7,7 @@
 local args = unpack_row(ARGV[2])
 local key = P .. ':batch:' .. int(args[1])
 local gids = call('LPOP', key .. ':groups', args[2]) or {}
+tick()  -- not first: a full server may forget
 call('HSET', key, 'forgotten', 1)
 for _, gid in ipairs(gids) do
   end_group(gid, 'cancel')

@@ -5,6 +5,7 @@
 -- ARGV[3…]   tokens and log-probabilities of each, in turn
 -- Returns    list of {outcome, have}
 
+tick()
 local replies = {}
 for number, delta in ipairs(unpack_row(ARGV[2])) do
   local request = request_of(delta[1])

@@ -6,6 +6,7 @@
 -- ARGV[3]    the tokens
 -- Returns    {"ok" | "unknown" | "state" | "room", state, turn, generated, max_tokens}
 
+tick()
 local args = unpack_row(ARGV[2])
 local group = group_of(args[1])
 if not group or args[2] >= group.size then

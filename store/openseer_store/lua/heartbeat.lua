@@ -5,6 +5,7 @@
 -- ARGV[3]    the heartbeat, which only clients read
 -- Returns    {1 when it is to drain, else 0; revision of the fleet spec}
 
+tick()
 local args = unpack_row(ARGV[2])
 local row = call('HMGET', P .. ':worker:' .. args[1], 'boot', 'idle', 'busy')
 for place, name in ipairs({'idle', 'busy'}) do
@@ -15,7 +16,7 @@ for place, name in ipairs({'idle', 'busy'}) do
   end
 end
 call('SADD', P .. ':workers', args[1])
-call('HSET', P .. ':worker:' .. args[1], 'boot', args[2], 'seen_at', now, 'info', ARGV[3],
+call('HSET', P .. ':worker:' .. args[1], 'boot', args[2], 'seen_at', real(now), 'info', ARGV[3],
   'idle', real(args[4]), 'busy', real(args[5]))
 if args[3] then
   call('ZADD', P .. ':claiming', now, args[1])

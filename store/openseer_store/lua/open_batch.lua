@@ -4,6 +4,7 @@
 -- ARGV[2]    {version, spec (JSON), key or ""}
 -- Returns    {number, 1 when it is new}
 
+tick()
 local args = unpack_row(ARGV[2])
 local remembered = P .. ':key:' .. args[3]
 local known = args[3] ~= '' and call('GET', remembered)

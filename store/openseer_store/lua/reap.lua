@@ -4,5 +4,6 @@
 -- ARGV[2]    {max_losses, everything}
 -- Returns    how many were taken back
 
+tick()
 local args = unpack_row(ARGV[2])
 return reap(args[1], args[2])

@@ -121,7 +121,9 @@ async def test_what_a_dead_process_has_left_is_deleted_and_what_a_living_one_has
     store = MemoryStore(lambda: seconds[0])
     for boot in ("dead", "dead", "living"):
         if boot == "living":
-            seconds[0] += ORPHAN_SECONDS
+            for _ in range(int(ORPHAN_SECONDS)):
+                seconds[0] += 1.0
+                await store.now()
         spec = BatchSpec(metadata={"live": boot})
         await store.open_batch(OpenBatch("initial", spec.model_dump_json()))
     await store.open_batch(OpenBatch("initial", BatchSpec().model_dump_json()))

@@ -131,6 +131,14 @@ async def test_a_result_that_was_changed_is_found(
     assert {violation.request for violation in report.violations} == {str(lines[place].request)}
 
 
+async def test_a_wall_clock_that_went_back_is_no_violation(evidence: Evidence, lines: list[ResultLine]) -> None:
+    place = many_chunks(lines)
+    *rest, last = lines[place].chunks
+    back = msgspec.structs.replace(last, ended_at=last.claimed_at - 0.5)
+    report = await audited(evidence, [*lines[:place], changed(lines[place], chunks=[*rest, back]), *lines[place + 1 :]])
+    assert not report.violations, report.lines()
+
+
 async def test_an_event_that_cannot_happen_is_found(evidence: Evidence, lines: list[ResultLine]) -> None:
     place = evidence.place_of("give_back")
     request = evidence.entries[place].request
