@@ -9,9 +9,9 @@ STORE = ":store"
 
 KEY_SPACE: dict[str, str] = {
     ":store": "hash: epoch, run_id of the server process that it belongs to, base (numbers of the epoch are above it), "
-    "and the job's clock (core's JobClock): job_time, wall (the server's time then), grace_until, longest_lease. All "
-    "times in the store are job time. It begins as wall time and falls behind with each stall; it never catches up, as "
-    "that would expire what nobody could renew",
+    "and the job's clock (core's JobClock): job_time, wall (the server's time then), grace_until, longest_lease; "
+    "max_losses of the last claim. All times in the store are job time. It begins as wall time and falls behind with "
+    "each stall; it never catches up, as that would expire what nobody could renew",
     ":counters": "hash: batches (number of the latest), inflight (leased requests), idle_seconds and busy_seconds (of "
     "all workers so far), worker:<name> (its leased requests), waiting:<n>:<version>:<lane> (waiting requests of a "
     "lane; n is the version's length). Counts of zero are not there",
@@ -41,7 +41,10 @@ KEY_SPACE: dict[str, str] = {
     ":deadlines": "sorted set: leased requests by deadline",
     ":claiming": "sorted set: workers that claim, by when they were last seen",
     ":workers": "set: names of registered workers",
-    ":worker:<name>": "hash: boot, seen_at, info (codec.py), idle and busy (seconds of this boot)",
+    ":lost:<name>": "set: requests whose leases of that worker expired while nobody knew whether it died; gone with "
+    "its next heartbeat, or after a day",
+    ":worker:<name>": "hash: boot, before (the boot before it), seen_at, info (codec.py), idle and busy (seconds of "
+    "this boot)",
     ":drains": "set: names of workers that are asked to drain",
     ":driver": "hash: boot and fence of the present one",
 }

@@ -82,8 +82,8 @@ class MemoryStore:
         self._notify()
         return replies
 
-    async def give_back(self, worker: WorkerId, deltas: list[Delta]) -> list[Reply]:
-        replies = self._queue.give_back(deltas, self._now())
+    async def give_back(self, worker: WorkerId, deltas: list[Delta], *, lost: bool = False) -> list[Reply]:
+        replies = self._queue.give_back(deltas, self._now(), lost=lost)
         self._notify()
         return replies
 
@@ -103,6 +103,9 @@ class MemoryStore:
 
     async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
         now = self._now()
+        reply = HeartbeatReply(drain=worker.name in self._drains, revision=self._fleet_spec.revision)
+        if not self._queue.note_boot(worker, now):
+            return reply
         boot, _, before = self._workers.get(worker.name, ("", 0.0, Heartbeat(WorkerState.STARTING)))
         before = before if boot == worker.boot else Heartbeat(WorkerState.STARTING)
         self._idle_seconds += max(0.0, info.idle_seconds - before.idle_seconds)
@@ -112,7 +115,8 @@ class MemoryStore:
             self._queue.count_in(worker, now)
         else:
             self._queue.count_out(worker)
-        return HeartbeatReply(drain=worker.name in self._drains, revision=self._fleet_spec.revision)
+        self._notify()
+        return reply
 
     async def fleet_spec(self) -> FleetSpec:
         return self._fleet_spec.read_at(self._base)
@@ -123,7 +127,7 @@ class MemoryStore:
             return
         self._workers.pop(worker.name, None)
         self._drains.discard(worker.name)
-        self._queue.count_out(worker)
+        self._queue.forget_worker(worker)
 
     # ---- the driver's verbs
 

@@ -65,8 +65,8 @@ class WorkerStore(Protocol):
         """Ends requests; `STALE` replies carry the group's view and ask for a new rescore."""
         ...
 
-    async def give_back(self, worker: WorkerId, deltas: list[Delta]) -> list[Reply]:
-        """Returns requests to the queue with their tokens kept."""
+    async def give_back(self, worker: WorkerId, deltas: list[Delta], *, lost: bool = False) -> list[Reply]:
+        """Returns requests to the queue with their tokens kept; `lost`: the engine broke with them, which counts."""
         ...
 
     async def wait_for_work(self, version: str, lanes: tuple[str, ...], seconds: float) -> bool:
@@ -87,7 +87,11 @@ class WorkerStore(Protocol):
         ...
 
     async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
-        """Records the worker's state and metrics; in WORKING_STATES it counts when load is shared out."""
+        """Records the worker's state and metrics; in WORKING_STATES it counts when load is shared out.
+
+        The first one of a boot is evidence that the boot before has died with all that it held. One of a boot whose
+        name a later one has changes nothing.
+        """
         ...
 
     async def fleet_spec(self) -> FleetSpec:
@@ -163,7 +167,10 @@ class DriverStore(Protocol):
         ...
 
     async def reap(self, max_losses: int, *, everything: bool = False) -> int:
-        """Takes back expired leases (`everything`: all, uncounted, for a run whose workers are known to be gone)."""
+        """Takes back expired leases (`everything`: all, uncounted, for a run whose workers are known to be gone).
+
+        A request fails that lost more than `max_losses` to deaths, or more than EXPIRY_LIMIT to deaths and silence.
+        """
         ...
 
     async def end(self, batch: int, event: Event = Event.ABORT) -> int:

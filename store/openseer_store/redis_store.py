@@ -120,9 +120,9 @@ class RedisStore:
         blobs = codec.delta_bytes([finish.delta for finish in finishes])
         return [codec.read_reply(row) for row in await self._link.run("complete", rows, *blobs, at=self._at())]
 
-    async def give_back(self, worker: WorkerId, deltas: list[Delta]) -> list[Reply]:
+    async def give_back(self, worker: WorkerId, deltas: list[Delta], *, lost: bool = False) -> list[Reply]:
         rows = [codec.delta_row(delta) for delta in deltas]
-        reply = await self._link.run("give_back", rows, *codec.delta_bytes(deltas), at=self._at())
+        reply = await self._link.run("give_back", (lost, rows), *codec.delta_bytes(deltas), at=self._at())
         return [codec.read_reply(row) for row in reply]
 
     async def wait_for_work(self, version: str, lanes: tuple[str, ...], seconds: float) -> bool:

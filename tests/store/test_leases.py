@@ -5,7 +5,7 @@ import pytest
 from openseer_core.ids import GroupId
 from openseer_core.queue.group import GroupView, Priority
 from openseer_core.queue.messages import Delta, Rescore, WriteOutcome
-from openseer_core.queue.states import FinishReason, State, Status
+from openseer_core.queue.states import State, Status
 from openseer_store.port import Store
 from tests.store.builders import (
     ANN,
@@ -114,20 +114,6 @@ async def test_completing_twice_gives_one_result(store: Store) -> None:
         [reply] = await store.complete(ANN, [finish(claim, 3)])
         assert (reply.outcome, reply.have) == (WriteOutcome.OK, 3)
     assert len(await results(store)) == 1
-
-
-async def test_a_request_that_lost_too_many_leases_is_reported_as_failed(store: Store, clock: Clock) -> None:
-    await store.submit([group("a", 1)])
-    for _ in range(3):
-        [claim] = await store.claim(ANN, query(max_losses=2))
-        await extend(store, ANN, [delta(claim, 2)])
-        await wait(store, clock, 11)
-    assert not await store.claim(ANN, query(max_losses=2))
-    [result] = await results(store)
-    assert (result.status, result.reason) == (Status.INFRA_FAILED, FinishReason.INFRA_FAILED)
-    assert result.tokens == tokens(0, 6)
-    assert [chunk.event for chunk in result.chunks] == ["reap", "reap", "fail"]
-    assert (await store.progress(0)).infra_failed == 1
 
 
 async def test_taking_everything_back_counts_no_loss_however_many_there_are(store: Store) -> None:

@@ -189,10 +189,10 @@ class BothStores(RuleBasedStateMachine):
         ]
         self.both(lambda store: store.complete(WORKERS[0], finishes))
 
-    @rule(numbers=picks, count=counts, shift=shifts)
-    def give_back(self, numbers: list[int], count: int, shift: int) -> None:
+    @rule(numbers=picks, count=counts, shift=shifts, lost=st.sampled_from([False, False, True]))
+    def give_back(self, numbers: list[int], count: int, shift: int, lost: bool) -> None:
         deltas = [self.delta(claim, count, shift) for claim in self.chosen(numbers)]
-        self.both(lambda store: store.give_back(WORKERS[0], deltas))
+        self.both(lambda store: store.give_back(WORKERS[0], deltas, lost=lost))
 
     @rule(own=st.sampled_from(LANES), version=versions)
     def wait_for_work(self, own: tuple[str, ...], version: str) -> None:

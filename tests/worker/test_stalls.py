@@ -1,13 +1,20 @@
 """Workers while the store does not answer, in virtual time: a stall is not a death."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
-from openseer_core.ids import WorkerId
+import pytest
+
+from openseer_core.errors import EngineError
+from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.manifest.job import RolloutJob
+from openseer_core.queue.states import State, Status
 from openseer_core.worker.heartbeat import Heartbeat, HeartbeatReply
+from openseer_worker.loop import Worker
 from openseer_worker.scripted.virtual_time import run_virtual
-from tests.worker.fleet import Fleet, StrictStore
+from openseer_worker.settings import WorkerSettings
+from tests.worker.fleet import Fleet, LoadingEngine, StrictStore
 
 STALL_SECONDS = 12.0
 """Longer than a lease, shorter than a response takes."""
@@ -31,6 +38,33 @@ class StallingStore(StrictStore):
             self.stalls_at = float("inf")
             await asyncio.sleep(STALL_SECONDS)
         return await super().heartbeat(worker, info)
+
+
+class FrozenEngine(LoadingEngine):
+    """Takes work and makes no step."""
+
+    def start(self, wake: Callable[[], None]) -> None:
+        """Does not."""
+        del wake
+
+
+def test_a_stalled_engine_hands_back_what_it_has_and_a_request_that_stalls_engines_ends(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        fleet = Fleet(tmp_path)
+        await fleet.submit(0, "initial", groups=1)
+        for boot in range(fleet.job.spec.failure_policy.request_retries + 1):
+            engine = FrozenEngine(fleet.job.spec.model.scripted)
+            settings = WorkerSettings(fleet.job, "", 0)
+            fleet.store.engines[settings.worker] = engine
+            with pytest.raises(EngineError, match="no step"):
+                await Worker(settings, fleet.store, engine).run()
+            record = await fleet.store.record(RequestId(GroupId(0, "g0"), 0))
+            assert [chunk.event for chunk in record.chunks][:3] == ["reap"] * min(3, boot + 1)
+            assert record.state is not State.LEASED
+        assert [result.status for result in await fleet.results(0)] == [Status.INFRA_FAILED] * 4
+        await fleet.close()
+
+    run_virtual(scenario())
 
 
 def test_after_a_stall_a_worker_renews_its_leases_before_it_claims(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ engine that drafts with news of its groups.
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import assert_never
 
-from openseer_core.errors import EngineError, GpuSickError, OpenseerError
+from openseer_core.errors import EngineError, GpuSickError, OpenseerError, StoreError
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.messages import Claim, ClaimQuery, Finish, Reply, WriteOutcome
 from openseer_core.queue.policy import policy_of
@@ -40,6 +41,8 @@ URGENT_SECONDS = 0.1
 """Interval of heartbeats while the fleet changes its weights; a change of the weights report is sent as soon."""
 STALL_SECONDS = 120.0
 """An engine that has work and makes no step for so long is given up; its leases are no longer renewed."""
+LAST_WORD_SECONDS = 5.0
+"""How long a worker whose engine broke tries to return what it ran, before it ends."""
 MAX_STALE_REPLIES = 8
 """How often a finish is sent again because a sibling's news came first; then it goes without moving its siblings."""
 
@@ -113,7 +116,10 @@ class Worker:
                 for task in aside:
                     task.cancel()
         except* OpenseerError as group:
-            raise self._cause(group.exceptions[0]) from None
+            cause = self._cause(group.exceptions[0])
+            if isinstance(cause, EngineError | GpuSickError):
+                await self._hand_back(cause)
+            raise cause from None
         finally:
             await self._arrivals.close()
             await self._weights.close()
@@ -128,6 +134,15 @@ class Worker:
         """Why the worker ends: an engine mostly breaks sooner than the regular look at its GPU comes."""
         illness = self._illness or sick(self._telemetry())
         return GpuSickError(f"{illness}; {error}") if illness and isinstance(error, EngineError) else error
+
+    async def _hand_back(self, cause: BaseException) -> None:
+        """Returns what the engine broke with, so that others go on at once; a sick GPU is no request's fault."""
+        with suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(LAST_WORD_SECONDS):
+                await self._settle()
+                deltas = [response.delta() for response in self._running.running() if not response.lost]
+                await self._store.give_back(self._settings.worker, deltas, lost=isinstance(cause, EngineError))
+                await self._store.deregister(self._settings.worker)
 
     # ---- the engine's side
 

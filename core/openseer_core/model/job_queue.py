@@ -7,7 +7,7 @@ from dataclasses import replace
 from openseer_core.errors import RequestStateError
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId
 from openseer_core.model.job_clock import JobClock
-from openseer_core.model.request_queue import ChunkQueue
+from openseer_core.model.losses import LossQueue
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.model.state import QueuedBatch, QueuedGroup, QueuedRequest
 from openseer_core.numbers import FIRST_BASE, issue
@@ -19,7 +19,7 @@ from openseer_core.queue.states import FINAL_STATES, Event, State, Status, after
 from openseer_core.tokens import ITEM_BYTES, count_items
 
 
-class JobQueue(ChunkQueue):
+class JobQueue(LossQueue):
     """A job's whole queue: many batches, each with groups, a results stream and a journal."""
 
     def __init__(self, base: int = FIRST_BASE, clock: JobClock | None = None) -> None:
@@ -181,6 +181,7 @@ class JobQueue(ChunkQueue):
                 state=State.DONE if done else State.QUEUED,
                 leases=1,
                 losses=0,
+                expiries=0,
                 fence=0,
                 tokens=bytearray(request.tokens),
                 logprobs=bytearray(request.logprobs),

@@ -36,6 +36,11 @@ HEAD_WINDOW = 16
 """How many groups at the front of a lane a claim looks at before it gives up finding one that fits."""
 SIBLING_WINDOW = 4
 """Among how many of a group's first waiting requests a claim prefers one the worker has cached."""
+EXPIRY_LIMIT = 16
+"""A request that lost more leases is reported as failed, whether or not its workers are known to have died."""
+EXPIRED = 0.0
+"""The deadline of a lease whose holder is known to have died: it is taken back at once, also in grace."""
+
 OUTCOME_EVENTS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status.INFRA_FAILED: Event.FAIL}
 """What a worker may say of a request it ends."""
 
@@ -54,6 +59,9 @@ class ChunkQueue:
         self._deadlines = SortedSet()
         self._inflight: dict[str, int] = {}
         self._claiming: dict[str, float] = {}
+        self._boots: dict[str, tuple[str, str]] = {}
+        self._lost: dict[str, set[str]] = {}
+        self._max_losses = float("inf")
 
     # ---- submitting
 
@@ -94,6 +102,7 @@ class ChunkQueue:
 
     def claim(self, worker: WorkerId, query: ClaimQuery, now: float) -> list[Claim]:
         """Leases the best waiting requests that fit the worker's free blocks and its fair share of the load."""
+        self._max_losses = query.max_losses
         self.reap(now, query.max_losses)
         self._claiming[worker.name] = now
         claims: list[Claim] = []
@@ -152,38 +161,41 @@ class ChunkQueue:
         """Ends requests: last tokens, result, the group's estimate and its siblings' place, all in one step."""
         return [self._complete(finish, now) for finish in finishes]
 
-    def give_back(self, deltas: list[Delta], now: float) -> list[Reply]:
-        """Returns requests to the queue with their tokens kept."""
+    def give_back(self, deltas: list[Delta], now: float, *, lost: bool = False) -> list[Reply]:
+        """Returns requests to the queue with their tokens kept; `lost`: the engine broke with them, which counts."""
         replies: list[Reply] = []
         for delta in deltas:
             reply = self._check(delta)
             if reply.outcome is WriteOutcome.OK and self._request(delta.request).state is State.LEASED:
                 reply = Reply(WriteOutcome.OK, self._append(delta))
-                self._end_lease(delta.request, Event.GIVE_BACK, now)
+                if lost:
+                    self._lose(delta.request, self._max_losses, now, died=True)
+                else:
+                    self._end_lease(delta.request, Event.GIVE_BACK, now)
             replies.append(reply)
         return replies
 
     def reap(self, now: float, max_losses: int, *, everything: bool = False) -> int:
         """Takes back leases past their deadline; a request that lost more than `max_losses` is reported as failed.
 
-        Nothing, and nobody is counted out, while the clock is in grace.
+        While the clock is in grace, only those of workers that are known to have died; and nobody is counted out.
 
         `everything`: all leases, which then count as given up by their holders and not as lost by a death.
         """
-        if self._clock.in_grace(now) and not everything:
-            return 0
-        expired = self._deadlines.up_to(float("inf") if everything else now, REAP_LIMIT)
+        grace = self._clock.in_grace(now)
+        expired = self._deadlines.up_to(float("inf") if everything else EXPIRED if grace else now, REAP_LIMIT)
         for name in expired:
             request = RequestId.parse(name)
-            state = self._request(request)
-            if not everything:
-                state.losses += 1
-                self._claiming.pop(WorkerId.parse(state.holder).name, None)  # dead, as far as anybody can tell
-            if state.losses > max_losses:
-                self._end(request, Event.FAIL, now)
+            holder = WorkerId.parse(self._request(request).holder)
+            if everything:
+                self._reclaim(request, max_losses, now)
+            elif self._has_died(holder):
+                self._lose(request, max_losses, now, died=True)
             else:
-                self._end_lease(request, Event.REAP, now)
-        silent = [name for name, seen in self._claiming.items() if seen < now - FRESH_SECONDS]
+                self._claiming.pop(holder.name, None)  # it does not call
+                self._lost.setdefault(holder.name, set()).add(name)
+                self._lose(request, max_losses, now, died=False)
+        silent = [name for name, seen in self._claiming.items() if seen < now - FRESH_SECONDS and not grace]
         for name in silent:
             del self._claiming[name]
         return len(expired)
@@ -335,6 +347,22 @@ class ChunkQueue:
         event = OUTCOME_EVENTS[finish.status]
         self._close(request, event, finish.status, finish.reason, finish.stop_reason, now)
         return Reply(WriteOutcome.OK, length, group.view)
+
+    def _has_died(self, holder: WorkerId) -> bool:
+        return self._boots.get(holder.name, (holder.boot, ""))[0] != holder.boot
+
+    def _lose(self, request: RequestId, max_losses: float, now: float, *, died: bool) -> None:
+        state = self._request(request)
+        state.expiries += 1
+        state.losses += int(died)
+        self._reclaim(request, max_losses, now)
+
+    def _reclaim(self, request: RequestId, max_losses: float, now: float) -> None:
+        state = self._request(request)
+        if state.losses > max_losses or state.expiries > EXPIRY_LIMIT:
+            self._end(request, Event.FAIL, now)
+        else:
+            self._end_lease(request, Event.REAP, now)
 
     def _end_lease(self, request: RequestId, event: Event, now: float) -> None:
         self._release(request, event, now)

@@ -15,13 +15,17 @@ from openseer_core.tokens import count_items
 
 @dataclass(slots=True)
 class QueuedRequest:
-    """One request: its place, its lease, and its tokens so far."""
+    """One request: its place, its lease, and its tokens so far.
+
+    `expiries`: leases that ended without their holder's word; `losses`: those whose holder is known to have died.
+    """
 
     bias: float
     lane: str
     state: State = State.QUEUED
     leases: int = 0
     losses: int = 0
+    expiries: int = 0
     fence: int = 0
     holder: str = ""
     claimed_at: float = 0.0

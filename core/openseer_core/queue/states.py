@@ -60,6 +60,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.LEASED, Event.REAP): State.QUEUED,
     (State.LEASED, Event.COMPLETE): State.DONE,
     (State.LEASED, Event.FAIL): State.FAILED,
+    (State.QUEUED, Event.FAIL): State.FAILED,
     (State.LEASED, Event.ABORT): State.ABORTED,
     (State.QUEUED, Event.ABORT): State.ABORTED,
     (State.LEASED, Event.CANCEL): State.CANCELLED,
@@ -68,7 +69,8 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.QUEUED, Event.CARRY): State.CARRIED,
     (State.DONE, Event.GO_ON): State.QUEUED,
 }
-"""A lease is reaped when its deadline passes; it fails instead when the request has lost too many leases.
+"""A lease is reaped when its deadline passes; it fails instead when the request has lost too many leases,
+and so does one that waits when its last loss becomes known.
 
 Done is the end of a turn: a trainer that appends tokens makes the request go on.
 """

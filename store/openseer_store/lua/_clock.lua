@@ -10,15 +10,19 @@ local function server_time()
   return tonumber(time[1]) + tonumber(time[2]) / 1000000
 end
 
--- Sets `now` and `grace_until`; gives the fields to write.
-local function read_clock(lease_seconds)
-  local row = call('HMGET', STORE, 'wall', 'job_time', 'grace_until', 'longest_lease')
+-- Sets `now`, `grace_until` and `max_losses`; gives the fields to write.
+local function read_clock(lease_seconds, losses)
+  local row = call('HMGET', STORE, 'wall', 'job_time', 'grace_until', 'longest_lease', 'max_losses')
   local wall, time, longest = server_time(), tonumber(row[2] or nil), tonumber(row[4] or 0)
   now, grace_until = time or wall, tonumber(row[3] or 0)
   local fields = {'wall', real(wall)}
   if lease_seconds and lease_seconds > longest then
     longest = lease_seconds
     fields[3], fields[4] = 'longest_lease', real(longest)
+  end
+  max_losses = losses or tonumber(row[5] or math.huge)
+  if losses and int(losses) ~= row[5] then
+    fields[#fields + 1], fields[#fields + 2] = 'max_losses', int(losses)
   end
   if time then
     local step = row[1] and wall - tonumber(row[1]) or CLOCK_STEP_SECONDS + 1
@@ -34,6 +38,6 @@ end
 
 -- Every verb that changes something begins with this: its first write is one that a full server refuses, and with it
 -- the whole verb.
-local function tick(lease_seconds)
-  call('HSET', STORE, unpack(read_clock(lease_seconds)))
+local function tick(lease_seconds, losses)
+  call('HSET', STORE, unpack(read_clock(lease_seconds, losses)))
 end

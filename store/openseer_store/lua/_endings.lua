@@ -137,24 +137,86 @@ local function take_back(group, request)
   end
 end
 
-local function reap(max_losses, everything)
-  if now < grace_until and not everything then
-    return 0
+-- ---- leases that end without their holder's word: core's LossQueue
+
+local function name_of(holder)
+  return string.match(holder, '^[^#]*')
+end
+
+local function reclaim(request, limit)
+  if request.losses > limit or request.expiries > EXPIRY_LIMIT then
+    close(request, 'fail', ENDINGS.fail[1], ENDINGS.fail[2], '')
+  else
+    end_lease(request, 'reap')
   end
-  local expired = call('ZRANGEBYSCORE', DEADLINES, '-inf', everything and '+inf' or real(now), 'LIMIT', 0, REAP_LIMIT)
+end
+
+local function lose(request, limit, died)
+  request.expiries = request.expiries + 1
+  request.losses = request.losses + (died and 1 or 0)
+  reclaim(request, limit)
+end
+
+local boots = {}
+
+-- Whether a later boot of the holder's name has reported.
+local function has_died(holder)
+  local name = name_of(holder)
+  if boots[name] == nil then
+    boots[name] = call('HGET', P .. ':worker:' .. name, 'boot')
+  end
+  return boots[name] and name .. '#' .. boots[name] ~= holder
+end
+
+-- A boot has died: what it holds expires at once, what it lost before counts as a loss.
+local function bury(name, boot)
+  local held = tonumber(call('HGET', COUNTERS, 'worker:' .. name) or 0)
+  local oldest = held > 0 and call('ZRANGE', DEADLINES, 0, held + REAP_LIMIT - 1) or {}
+  for _, rid in ipairs(oldest) do
+    local holder = request_of(rid).holder
+    if name_of(holder) == name and holder ~= name .. '#' .. boot then
+      call('ZADD', DEADLINES, EXPIRED, rid)
+    end
+  end
+  local lost = call('SMEMBERS', P .. ':lost:' .. name)
+  table.sort(lost)
+  for _, rid in ipairs(lost) do
+    local request = request_of(rid)
+    local waits = request.state == 'queued'
+    if group_of(request.gid) and (waits or request.state == 'leased') then
+      request.losses = request.losses + 1
+      if waits and request.losses > max_losses then
+        close(request, 'fail', ENDINGS.fail[1], ENDINGS.fail[2], '')
+      else
+        save_request(request)
+      end
+    end
+  end
+  call('DEL', P .. ':lost:' .. name)
+  flush()
+end
+
+local function reap(limit, everything)
+  local grace = now < grace_until
+  local last = everything and '+inf' or grace and EXPIRED or real(now)
+  local expired = call('ZRANGEBYSCORE', DEADLINES, '-inf', last, 'LIMIT', 0, REAP_LIMIT)
   for _, rid in ipairs(expired) do
     local request = request_of(rid)
-    if not everything then
-      request.losses = request.losses + 1
-      call('ZREM', P .. ':claiming', string.match(request.holder, '^[^#]*')) -- it counts as dead
-    end
-    if request.losses > max_losses then
-      close(request, 'fail', ENDINGS.fail[1], ENDINGS.fail[2], '')
+    if everything then
+      reclaim(request, limit)
+    elseif has_died(request.holder) then
+      lose(request, limit, true)
     else
-      end_lease(request, 'reap')
+      local name = name_of(request.holder)
+      call('ZREM', P .. ':claiming', name)  -- it does not call
+      call('SADD', P .. ':lost:' .. name, rid)
+      call('EXPIRE', P .. ':lost:' .. name, LOST_SECONDS)
+      lose(request, limit, false)
     end
   end
-  call('ZREMRANGEBYSCORE', P .. ':claiming', '-inf', '(' .. real(now - WORKER_TTL_SECONDS))
+  if not grace then
+    call('ZREMRANGEBYSCORE', P .. ':claiming', '-inf', '(' .. real(now - WORKER_TTL_SECONDS))
+  end
   flush()
   return #expired
 end

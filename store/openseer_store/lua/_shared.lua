@@ -9,10 +9,11 @@
 
 local P, call, pack, unpack_row = KEYS[1], redis.call, cmsgpack.pack, cmsgpack.unpack
 local HEAD_WINDOW, SIBLING_WINDOW, CALLS = 16, 4, 2
+local EXPIRY_LIMIT, LOST_SECONDS, EXPIRED = 16, 24 * 3600, 0
 local REAP_LIMIT, WORKER_TTL_SECONDS, ITEM_BYTES, TAIL, PARKED = 64, 10, 4, 10, '-1'
 local NUMBERS_PER_MILLISECOND, EPOCHS_BEGIN, SETBACK = 4096, 1735689600, 1048576
 local STORE, COUNTERS, DEADLINES = P .. ':store', P .. ':counters', P .. ':deadlines'
-local now, grace_until  -- set by the clock: _clock.lua
+local now, grace_until, max_losses  -- set by the clock: _clock.lua
 
 -- Whole numbers and others as text, exact.
 local function int(number)
@@ -132,7 +133,7 @@ local function lane_of(group, index)
 end
 
 local function new_request(gid, index)
-  return {id = gid .. '/' .. index, gid = gid, index = index, state = 'queued', leases = 0, losses = 0, fence = 0,
+  return {id = gid .. '/' .. index, gid = gid, index = index, state = 'queued', leases = 0, losses = 0, expiries = 0, fence = 0,
     holder = '', claimed_at = 0, start = 0, generated = 0, turn = 0, reason = '', stop_reason = '', status = false}
 end
 
@@ -145,7 +146,7 @@ local function load_request(gid, index)
   local row = unpack_row(data)
   return {id = id, gid = gid, index = index, state = row[1], leases = row[2], losses = row[3], fence = row[4],
     holder = row[5], claimed_at = row[6], start = row[7], generated = row[8], turn = row[9], reason = row[10],
-    stop_reason = row[11], status = row[12]}
+    stop_reason = row[11], status = row[12], expiries = row[13] or 0}
 end
 
 local function request_of(rid)
@@ -156,7 +157,7 @@ end
 local function save_request(request)
   call('SET', P .. ':request:' .. request.id, pack({request.state, request.leases, request.losses, request.fence,
     request.holder, request.claimed_at, request.start, request.generated, request.turn, request.reason,
-    request.stop_reason, request.status}))
+    request.stop_reason, request.status, request.expiries > 0 and request.expiries or nil}))
 end
 
 local function note(event, request)

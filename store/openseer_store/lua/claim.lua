@@ -153,7 +153,7 @@ local function claim_from(lane)
   flush()
 end
 
-tick(lease_seconds)
+tick(lease_seconds, query[13])
 reap(query[13], false)
 call('ZADD', P .. ':claiming', now, worker)
 for _, lane in ipairs(lanes) do

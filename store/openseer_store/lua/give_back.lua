@@ -1,18 +1,22 @@
--- Purpose    Returns requests to the queue with their tokens kept.
+-- Purpose    Returns requests to the queue with their tokens kept; lost ones count as lost to a death.
 -- Guarantee  Only the holder's fence writes; a repeat changes nothing.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    list of {request, fence, offset}
+-- ARGV[2]    {lost, list of {request, fence, offset}}
 -- ARGV[3…]   tokens and log-probabilities of each, in turn
 -- Returns    list of {outcome, have}
 
 tick()
-local replies = {}
-for number, delta in ipairs(unpack_row(ARGV[2])) do
+local args, replies = unpack_row(ARGV[2]), {}
+for number, delta in ipairs(args[2]) do
   local request = request_of(delta[1])
   local outcome = check(request, delta[2], delta[3])
   if outcome == 'ok' and request.state == 'leased' then
     append(request, delta[3], ARGV[1 + 2 * number], ARGV[2 + 2 * number])
-    end_lease(request, 'give_back')
+    if args[1] then
+      lose(request, max_losses, true)
+    else
+      end_lease(request, 'give_back')
+    end
   end
   replies[number] = {outcome, outcome == 'lost' and 0 or request.generated}
 end

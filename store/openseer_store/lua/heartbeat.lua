@@ -1,5 +1,6 @@
 -- Purpose    Records a heartbeat, and replies whether the worker is to drain.
--- Guarantee  The last heartbeat of a name wins; a repeat changes nothing but the time.
+-- Guarantee  The latest boot of a name wins; its first heartbeat is evidence that the one before has died. A repeat
+--            changes nothing but the time.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, boot, whether it claims, seconds that this boot was idle, and busy}
 -- ARGV[3]    the heartbeat, which only clients read
@@ -7,7 +8,17 @@
 
 tick()
 local args = unpack_row(ARGV[2])
-local row = call('HMGET', P .. ':worker:' .. args[1], 'boot', 'idle', 'busy')
+local row = call('HMGET', P .. ':worker:' .. args[1], 'boot', 'idle', 'busy', 'before')
+local reply = {call('SISMEMBER', P .. ':drains', args[1]), tonumber(call('HGET', P .. ':orders', 'revision') or 0)}
+if row[4] == args[2] then
+  return reply
+end
+if row[1] == args[2] then
+  call('DEL', P .. ':lost:' .. args[1])  -- it lives: what it has lost was lost to a stall
+elseif row[1] then
+  bury(args[1], args[2])
+  call('HSET', P .. ':worker:' .. args[1], 'before', row[1])
+end
 for place, name in ipairs({'idle', 'busy'}) do
   local before = row[1] == args[2] and tonumber(row[place + 1] or 0) or 0
   if args[3 + place] > before then
@@ -23,4 +34,4 @@ if args[3] then
 else
   call('ZREM', P .. ':claiming', args[1])
 end
-return {call('SISMEMBER', P .. ':drains', args[1]), tonumber(call('HGET', P .. ':orders', 'revision') or 0)}
+return reply

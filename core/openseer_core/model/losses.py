@@ -1,0 +1,49 @@
+"""Leases that end without a word of their holder: an expiry, or a loss where there is evidence that the worker died."""
+
+from openseer_core.ids import RequestId, WorkerId
+from openseer_core.model.request_queue import EXPIRED, ChunkQueue
+from openseer_core.queue.messages import REAP_LIMIT
+from openseer_core.queue.states import FINAL_STATES, Event, State
+
+
+class LossQueue(ChunkQueue):
+    """The chunk queue, told of its workers' boots."""
+
+    def note_boot(self, worker: WorkerId, now: float) -> bool:
+        """A heartbeat has come. False when a later boot has the name: the earlier one's changes nothing.
+
+        A new boot is evidence that the last one died: its leases expire at once and count as losses, and so do those
+        that expired before. A boot that is still there has lost them to a stall.
+        """
+        present, before = self._boots.get(worker.name, ("", ""))
+        if worker.boot == before:
+            return False
+        if worker.boot == present:
+            self._lost.pop(worker.name, None)
+        else:
+            self._boots[worker.name] = worker.boot, present
+            if present:
+                self._bury(worker, now)
+        return True
+
+    def forget_worker(self, worker: WorkerId) -> None:
+        """It has left."""
+        self._boots.pop(worker.name, None)
+        self._lost.pop(worker.name, None)
+        self.count_out(worker)
+
+    def _bury(self, worker: WorkerId, now: float) -> None:
+        held = self._inflight.get(worker.name, 0)
+        for _, name in self._deadlines.first(held + REAP_LIMIT if held else 0):  # a dead worker's are the oldest
+            holder = WorkerId.parse(self._request(RequestId.parse(name)).holder)
+            if holder.name == worker.name and holder.boot != worker.boot:
+                self._deadlines.put(name, EXPIRED)
+        for name in sorted(self._lost.pop(worker.name, ())):
+            request = RequestId.parse(name)
+            if request.group not in self._groups:
+                continue
+            state = self._request(request)
+            if state.state not in FINAL_STATES:
+                state.losses += 1
+                if state.state is State.QUEUED and state.losses > self._max_losses:
+                    self._end(request, Event.FAIL, now)

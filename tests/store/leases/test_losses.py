@@ -1,0 +1,122 @@
+"""A lease that ends without a word of its holder: only what is known of a death counts against the request."""
+
+from openseer_core.ids import WorkerId
+from openseer_core.model.request_queue import EXPIRY_LIMIT
+from openseer_core.queue.messages import WriteOutcome
+from openseer_core.queue.states import FinishReason, State, Status
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
+from openseer_store.port import Store
+from tests.store.builders import ANN, BOB, Clock, delta, extend, finish, group, names, query, results, tokens, wait
+
+BUSY = Heartbeat(WorkerState.BUSY)
+
+
+def boot(number: int) -> WorkerId:
+    """One boot of a worker that is started again and again."""
+    return WorkerId("ann", f"boot-{number}")
+
+
+async def dies(store: Store, clock: Clock, number: int, *, max_losses: int = 2, first: bool = True) -> int:
+    """A boot claims what there is, writes two tokens of each, and is gone; how much it had."""
+    await store.heartbeat(boot(number), BUSY)
+    claims = await store.claim(boot(number), query(max_losses=max_losses))
+    await extend(store, boot(number), [delta(claim, 2) for claim in claims])
+    if not first:
+        await wait(store, clock, 11)
+        await store.reap(max_losses)
+    return len(claims)
+
+
+async def test_a_request_that_lost_too_many_workers_is_reported_as_failed(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    for number in range(3):
+        assert await dies(store, clock, number) == 1
+    assert await dies(store, clock, 3) == 0
+    [result] = await results(store)
+    assert (result.status, result.reason) == (Status.INFRA_FAILED, FinishReason.INFRA_FAILED)
+    assert result.tokens == tokens(0, 6)
+    assert [chunk.event for chunk in result.chunks] == ["reap", "reap", "fail"]
+    assert (await store.progress(0)).infra_failed == 1
+
+
+async def test_a_new_boot_has_what_the_dead_one_held_at_once(store: Store) -> None:
+    await store.submit([group("a", 3), group("b", 1)])
+    await store.heartbeat(boot(0), BUSY)
+    held = await store.claim(boot(0), query(3))
+    [other] = await store.claim(BOB, query())
+    await extend(store, boot(0), [delta(claim, 2) for claim in held])
+    await store.heartbeat(boot(1), BUSY)
+    again = await store.claim(boot(1), query())
+    assert names(again) == names(held)
+    assert {claim.tokens for claim in again} == {tokens(0, 2)}
+    assert (await extend(store, BOB, [delta(other, 1)])).replies[0].outcome is WriteOutcome.OK
+
+
+async def test_a_lease_that_expired_before_the_new_boot_counts_when_it_comes(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    for number in range(3):
+        await dies(store, clock, number, first=False)
+    assert await results(store) == []
+    await store.heartbeat(boot(3), BUSY)
+    assert [result.status for result in await results(store)] == [Status.INFRA_FAILED]
+
+
+async def test_leases_that_expire_in_stalls_count_only_to_a_far_limit(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    for _ in range(EXPIRY_LIMIT + 1):
+        await store.heartbeat(ANN, BUSY)
+        assert len(await store.claim(ANN, query(max_losses=0))) == 1
+        await wait(store, clock, 11)
+    assert await store.claim(ANN, query(max_losses=0)) == []
+    assert [result.status for result in await results(store)] == [Status.INFRA_FAILED]
+
+
+async def test_a_worker_that_comes_back_after_a_stall_and_dies_later_has_lost_nothing_by_the_stall(
+    store: Store, clock: Clock
+) -> None:
+    await store.submit([group("a", 1)])
+    await dies(store, clock, 0, max_losses=0, first=False)
+    await store.heartbeat(boot(0), BUSY)
+    await store.heartbeat(boot(1), BUSY)
+    assert len(await store.claim(boot(1), query(max_losses=0))) == 1
+
+
+async def test_an_earlier_boot_that_still_calls_is_no_evidence_against_the_later_one(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    await store.heartbeat(boot(0), BUSY)
+    await store.heartbeat(boot(1), BUSY)
+    [claim] = await store.claim(boot(1), query())
+    await store.heartbeat(boot(0), BUSY)
+    assert [worker.boot for worker in await store.workers()] == ["boot-1"]
+    assert await store.claim(BOB, query()) == []
+    [reply] = await store.complete(boot(1), [finish(claim, 1)])
+    assert reply.outcome is WriteOutcome.OK
+
+
+async def test_a_request_running_elsewhere_may_still_finish_after_one_loss_too_many(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    await dies(store, clock, 0, max_losses=0, first=False)
+    [claim] = await store.claim(BOB, query(max_losses=0))
+    await store.heartbeat(boot(1), BUSY)
+    await store.complete(BOB, [finish(claim, 1)])
+    assert [result.status for result in await results(store)] == [Status.OK]
+
+
+async def test_what_an_engine_broke_with_goes_back_with_its_tokens_and_counts(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    for number in range(3):
+        [claim] = await store.claim(boot(number), query(max_losses=2))
+        for _ in range(2):
+            await store.give_back(boot(number), [delta(claim, 2)], lost=True)
+    assert await store.claim(BOB, query(max_losses=2)) == []
+    [result] = await results(store)
+    assert (result.status, result.tokens) == (Status.INFRA_FAILED, tokens(0, 6))
+
+
+async def test_a_worker_that_left_before_its_leases_expired_is_not_taken_for_dead(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    await dies(store, clock, 0, max_losses=0)
+    await store.deregister(boot(0))
+    await wait(store, clock, 11)
+    [claim] = await store.claim(BOB, query(max_losses=0))
+    assert (await store.record(claim.request)).state is State.LEASED
