@@ -45,7 +45,10 @@ class WorkerStore(Protocol):
         ...
 
     async def claim(self, worker: WorkerId, query: ClaimQuery) -> list[Claim]:
-        """Leases waiting requests, best first (see ChunkQueue.claim); takes back expired leases on the way."""
+        """Leases waiting requests, best first (see ChunkQueue.claim); takes back expired leases on the way.
+
+        A repeat with the same `query.number` gives the same leases, as far as the worker still holds them.
+        """
         ...
 
     async def extend(

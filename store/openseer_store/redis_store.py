@@ -96,6 +96,7 @@ class RedisStore:
             query.slack,
             query.lease_seconds,
             query.max_losses,
+            query.number,
         )
         return codec.read_claims(await self._link.run("claim", arguments, at=self._at()))
 

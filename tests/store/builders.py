@@ -82,6 +82,7 @@ def query(
     max_losses: int = 3,
     version: str = VERSION,
     margin: int = 0,
+    number: int = 0,
 ) -> ClaimQuery:
     """Room for nearly everything, unless said otherwise."""
     return ClaimQuery(
@@ -96,6 +97,7 @@ def query(
         slack=slack,
         lease_seconds=lease_seconds,
         max_losses=max_losses,
+        number=number,
     )
 
 

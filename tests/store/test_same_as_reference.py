@@ -143,14 +143,25 @@ class BothStores(RuleBasedStateMachine):
 
     @rule(
         worker=workers, slots=counts, blocks=st.integers(0, 20), own=st.sampled_from(LANES), slack=st.integers(0, 3),
-        version=versions,
+        version=versions, number=st.sampled_from([0, 0, 1, 2]),
     )  # fmt: skip
-    def claim(self, worker: WorkerId, slots: int, blocks: int, own: tuple[str, ...], slack: int, version: str) -> None:
+    def claim(
+        self, worker: WorkerId, slots: int, blocks: int, own: tuple[str, ...], slack: int, version: str, number: int
+    ) -> None:
         room = builders.query(
-            slots, blocks=blocks, lanes=own, slack=slack, lease_seconds=5.0, max_losses=1, version=version
+            slots,
+            blocks=blocks,
+            lanes=own,
+            slack=slack,
+            lease_seconds=5.0,
+            max_losses=1,
+            version=version,
+            number=number,
         )
         for claim in self.both(lambda store: store.claim(worker, room)):
-            assert claim.fence > self.fences.get(claim.request, 0)
+            assert claim.fence > self.fences.get(claim.request, 0) or (
+                number and claim.fence == self.fences[claim.request]
+            )
             self.fences[claim.request] = claim.fence
             self.claims.append(claim)
 

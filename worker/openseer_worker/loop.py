@@ -75,6 +75,7 @@ class Worker:
         self._arrivals = Arrivals(store, settings.lanes, self._wake.set)
         self._weights = ServedWeights(engine, settings.job_name, self._wake.set)
         self._usage = Usage()
+        self._claims = 0
         self._draining = False
         self._failure: EngineError | None = None
         self._illness: str | None = None
@@ -268,6 +269,7 @@ class Worker:
     async def _claim(self) -> None:
         """Claims as much as there is room for."""
         running, profile = self._running, self._engine.profile
+        self._claims += 1
         query = ClaimQuery(
             version=self._weights.version,
             lanes=self._settings.lanes,
@@ -280,6 +282,7 @@ class Worker:
             slack=running.slack,
             lease_seconds=self._rollout.lease_seconds,
             max_losses=self._max_losses,
+            number=self._claims,
         )
         claims = await self._store.claim(self._settings.worker, query)
         for claim in claims:

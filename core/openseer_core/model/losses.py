@@ -1,13 +1,38 @@
-"""Leases that end without a word of their holder: an expiry, or a loss where there is evidence that the worker died."""
+"""What the queue knows of its workers' boots: a claim that is repeated, and who has died with what it held.
+
+A lease that ends without a word of its holder is an expiry; it is a loss, too, where there is evidence of a death.
+"""
 
 from openseer_core.ids import RequestId, WorkerId
 from openseer_core.model.request_queue import EXPIRED, ChunkQueue
-from openseer_core.queue.messages import REAP_LIMIT
+from openseer_core.model.state import claim_of
+from openseer_core.queue.messages import REAP_LIMIT, Claim, ClaimQuery
 from openseer_core.queue.states import FINAL_STATES, Event, State
 
 
 class LossQueue(ChunkQueue):
     """The chunk queue, told of its workers' boots."""
+
+    def claim(self, worker: WorkerId, query: ClaimQuery, now: float) -> list[Claim]:
+        """Leases requests; a repeat (`query.number`) gives those of the first call that the worker still holds."""
+        boot, number, leases = self._claimed.get(worker.name, ("", 0, []))
+        if query.number and (boot, number) == (worker.boot, query.number):
+            return [
+                claim_of(request, self._groups[request.group])
+                for request, fence in leases
+                if self._is_held(request, fence)
+            ]
+        claims = super().claim(worker, query, now)
+        if claims and query.number:
+            leases = [(claim.request, claim.fence) for claim in claims]
+            self._claimed[worker.name] = worker.boot, query.number, leases
+        return claims
+
+    def _is_held(self, request: RequestId, fence: int) -> bool:
+        if request.group not in self._groups:
+            return False
+        state = self._request(request)
+        return state.state is State.LEASED and state.fence == fence
 
     def note_boot(self, worker: WorkerId, now: float) -> bool:
         """A heartbeat has come. False when a later boot has the name: the earlier one's changes nothing.
@@ -30,6 +55,7 @@ class LossQueue(ChunkQueue):
         """It has left."""
         self._boots.pop(worker.name, None)
         self._lost.pop(worker.name, None)
+        self._claimed.pop(worker.name, None)
         self.count_out(worker)
 
     def _bury(self, worker: WorkerId, now: float) -> None:

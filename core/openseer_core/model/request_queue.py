@@ -11,7 +11,7 @@ from openseer_core.model.accounting import Ledger
 from openseer_core.model.earlier_responses import EarlierResponses
 from openseer_core.model.job_clock import JobClock
 from openseer_core.model.sorted_set import SortedSet
-from openseer_core.model.state import QueuedGroup, QueuedRequest, blocks_needed
+from openseer_core.model.state import QueuedGroup, QueuedRequest, blocks_needed, claim_of
 from openseer_core.model.waiting_counts import WaitingCounts
 from openseer_core.numbers import FIRST_BASE, issue
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView, Priority
@@ -62,6 +62,7 @@ class ChunkQueue:
         self._boots: dict[str, tuple[str, str]] = {}
         self._lost: dict[str, set[str]] = {}
         self._max_losses = float("inf")
+        self._claimed: dict[str, tuple[str, int, list[tuple[RequestId, int]]]] = {}
 
     # ---- submitting
 
@@ -291,20 +292,7 @@ class ChunkQueue:
         self._ledger.note(Event.CLAIM, request, self._request(request), now)
         batch = self._ledger.page(spec.id.batch)
         batch.started_at = batch.started_at or now
-        true_length = spec.lengths[index] if spec.lengths else 0
-        return Claim(
-            request,
-            state.fence,
-            spec.prompt,
-            bytes(state.tokens),
-            spec.max_tokens,
-            state.bias,
-            true_length,
-            spec.sampling,
-            group.priority,
-            group.view,
-            spec.seeds[index] if spec.seeds else None,
-        )
+        return claim_of(request, group)
 
     def _check(self, delta: Delta) -> Reply:
         if delta.request.group not in self._groups:

@@ -8,7 +8,7 @@ from openseer_core.model.sorted_set import SortedSet
 from openseer_core.queue.batch import BatchRecord, Entry
 from openseer_core.queue.group import GroupSpec, GroupView, Priority
 from openseer_core.queue.kv_blocks import blocks_for
-from openseer_core.queue.messages import BatchProgress, Chunk, ClaimQuery, JournalEntry, Result
+from openseer_core.queue.messages import BatchProgress, Chunk, Claim, ClaimQuery, JournalEntry, Result
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import count_items
 
@@ -103,6 +103,25 @@ def blocks_needed(group: QueuedGroup, index: int, query: ClaimQuery) -> int:
     prompt = count_items(group.spec.prompt)
     tokens = prompt + min(generated + chunk + query.margin, group.spec.max_tokens)
     return blocks_for(min(tokens, query.context_tokens), query.block_tokens)
+
+
+def claim_of(request: RequestId, group: QueuedGroup) -> Claim:
+    """What a worker is told of a request that it has leased."""
+    spec, index = group.spec, request.index
+    state = group.requests[index]
+    return Claim(
+        request,
+        state.fence,
+        spec.prompt,
+        bytes(state.tokens),
+        spec.max_tokens,
+        state.bias,
+        spec.lengths[index] if spec.lengths else 0,
+        spec.sampling,
+        group.priority,
+        group.view,
+        spec.seeds[index] if spec.seeds else None,
+    )
 
 
 def result_of(

@@ -24,7 +24,8 @@ class ClaimQuery:
     `blocks` of `block_tokens` tokens are free; a chunk takes the blocks of its prompt, its tokens so far, one quantum
     and `margin` tokens (drafts, and what is generated until the next decision), but never more than `context_tokens`,
     prompt and response together. `slots`: most requests to hand out.
-    `slack`: how far above the fleet's mean load the worker may go.
+    `slack`: how far above the fleet's mean load the worker may go. `number`: grows with each claim of a boot, so that a
+    claim whose answer was lost gets the same leases again; 0: every call leases more.
     """
 
     version: str
@@ -38,6 +39,7 @@ class ClaimQuery:
     slack: int = 1
     lease_seconds: float = 10.0
     max_losses: int = 3
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,9 @@
 -- Purpose    Takes back expired leases, then leases the best waiting requests that fit the worker.
--- Guarantee  A request has one holder; its fence only grows, also over a restart of the server.
+-- Guarantee  A repeat of the worker's last claim that leased anything gives the same leases, as far as it still holds
+--            them. A request has one holder; its fence only grows, also over a restart of the server.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, holder "name#boot", version, lanes, slots, blocks, block_tokens, quantum, context_tokens,
---            margin, slack, lease_seconds, max_losses}
+--            margin, slack, lease_seconds, max_losses, number of the claim or 0}
 -- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view};
 --            specs: group, spec, group, spec, … (each group once).
 
@@ -86,6 +87,17 @@ local function take(group, lane, window, place)
   return true
 end
 
+local function hand_out(group, request)
+  if not sent[group.id] then
+    sent[group.id] = view_of(group)
+    specs[#specs + 1] = group.id
+    specs[#specs + 1] = call('GET', P .. ':spec:' .. group.id)
+  end
+  local tokens = request.generated > 0 and call('GET', P .. ':tokens:' .. request.id) or ''
+  claims[#claims + 1] = {request.id, int(request.fence), tokens, real(group.base), real(group.slope),
+    group.probe and real(group.probe) or '', sent[group.id]}
+end
+
 local function lease(group, request)
   request.state, request.leases, request.holder = 'leased', request.leases + 1, holder
   request.fence = issue(request.fence)
@@ -100,14 +112,7 @@ local function lease(group, request)
   if page.started_at == 0 then
     write_on(page, 'started_at', now)
   end
-  if not sent[group.id] then
-    sent[group.id] = view_of(group)
-    specs[#specs + 1] = group.id
-    specs[#specs + 1] = call('GET', P .. ':spec:' .. group.id)
-  end
-  local tokens = request.generated > 0 and call('GET', P .. ':tokens:' .. request.id) or ''
-  claims[#claims + 1] = {request.id, int(request.fence), tokens, real(group.base), real(group.slope),
-    group.probe and real(group.probe) or '', sent[group.id]}
+  hand_out(group, request)
 end
 
 local function room_in(lane)
@@ -154,9 +159,42 @@ local function claim_from(lane)
 end
 
 tick(lease_seconds, query[13])
-reap(query[13], false)
-call('ZADD', P .. ':claiming', now, worker)
-for _, lane in ipairs(lanes) do
-  claim_from(lane)
+local number, remembered = query[14], P .. ':claimed:' .. worker
+
+-- Whether this is the worker's last claim again, whose answer was lost.
+local function is_repeat()
+  local last = number > 0 and call('GET', remembered)
+  last = last and unpack_row(last)
+  if not last or last[1] ~= holder or last[2] ~= number then
+    return false
+  end
+  for place = 3, #last, 2 do
+    local request = request_of(last[place])
+    local group = group_of(request.gid)
+    if group and request.state == 'leased' and request.fence == last[place + 1] then
+      hand_out(group, request)
+    end
+  end
+  return true
+end
+
+local function remember()
+  local row = {holder, number}
+  for _, claim in ipairs(claims) do
+    row[#row + 1] = claim[1]
+    row[#row + 1] = tonumber(claim[2])
+  end
+  call('SET', remembered, pack(row))
+end
+
+if not is_repeat() then
+  reap(query[13], false)
+  call('ZADD', P .. ':claiming', real(now), worker)
+  for _, lane in ipairs(lanes) do
+    claim_from(lane)
+  end
+  if number > 0 and claims[1] then
+    remember()
+  end
 end
 return {claims, specs}

@@ -10,7 +10,7 @@ if boot and boot ~= args[2] then
   return 0
 end
 call('SREM', P .. ':workers', args[1])
-call('DEL', P .. ':worker:' .. args[1], P .. ':lost:' .. args[1])
+call('DEL', P .. ':worker:' .. args[1], P .. ':lost:' .. args[1], P .. ':claimed:' .. args[1])
 call('SREM', P .. ':drains', args[1])
 call('ZREM', P .. ':claiming', args[1])
 return 1
