@@ -1,0 +1,96 @@
+"""A server whose memory is full: nothing is leased and nothing lost while it refuses writes, and then all goes on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+
+import pytest
+
+from openseer_core.errors import StoreUnavailableError
+from openseer_core.queue.states import State
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
+from openseer_store.embedded import EmbeddedRedis
+from openseer_store.redis_link import RedisLink
+from openseer_store.redis_store import RedisStore
+from tests.store.builders import ANN, BOB, Clock, delta, extend, finish, group, query, request, results
+
+pytestmark = pytest.mark.redis
+
+
+class FullServer:
+    """A server of this test's own, whose memory can be filled."""
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self.url, self.clock = url, clock
+        self.store = RedisStore(url, "job", clock=clock, retry_seconds=0.1)
+        self._link = RedisLink(url, "{other}")
+
+    async def fill(self) -> None:
+        """From now on there is no room."""
+        await self._link.command("CONFIG", "SET", "maxmemory", 1)
+
+    async def empty(self) -> None:
+        """There is room again."""
+        await self._link.command("CONFIG", "SET", "maxmemory", 0)
+
+    async def close(self) -> None:
+        await self._link.close()
+        await self.store.close()
+
+
+@pytest.fixture
+async def server(tmp_path: Path, clock: Clock) -> AsyncIterator[FullServer]:
+    async with EmbeddedRedis(tmp_path) as url:
+        server = FullServer(url, clock)
+        yield server
+        await server.close()
+
+
+async def refused(call: Awaitable[object]) -> None:
+    with pytest.raises(StoreUnavailableError, match="memory is full"):
+        await call
+
+
+async def test_a_full_store_leases_nothing_and_takes_nothing_back(server: FullServer) -> None:
+    store = server.store
+    await store.submit([group("a", 4)])
+    await store.heartbeat(ANN, Heartbeat(WorkerState.BUSY))
+    await store.claim(ANN, query(1))
+    await store.reap(3)
+    await server.fill()
+    for _ in range(12):
+        server.clock.seconds += 1
+        await refused(store.claim(BOB, query()))
+        await refused(store.reap(3))
+    await server.empty()
+    states = [(await store.record(request(f"a/{index}"))).state for index in range(4)]
+    assert states == [State.LEASED, State.QUEUED, State.QUEUED, State.QUEUED]
+    assert (await extend(store, BOB, [])).fleet_load.inflight == 1
+
+
+async def test_no_lease_is_lost_for_renewals_that_a_full_store_refused(server: FullServer) -> None:
+    store = server.store
+    await store.submit([group("a", 4)])
+    claims = await store.claim(ANN, query(4))
+    await server.fill()
+    for _ in range(30):
+        server.clock.seconds += 1
+        await store.now()
+        await asyncio.sleep(0)
+    await refused(extend(store, ANN, [delta(claim, 2) for claim in claims]))
+    await server.empty()
+    assert await store.claim(BOB, query()) == []
+    await extend(store, ANN, [delta(claim, 2) for claim in claims])
+    await store.complete(ANN, [finish(claim, 3) for claim in claims])
+    assert [len(result.chunks) for result in await results(store)] == [1] * 4
+
+
+async def test_a_full_store_is_connected_to_and_forgets_batches(server: FullServer) -> None:
+    store = server.store
+    await store.submit([group("a", 4, batch=1)])
+    await server.fill()
+    another = RedisStore(server.url, "job", clock=server.clock)
+    await another.forget(1)
+    await another.close()
+    await server.empty()
+    assert await store.group_names(1, 0, 10) == []
