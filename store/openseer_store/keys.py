@@ -13,7 +13,8 @@ KEY_SPACE: dict[str, str] = {
     "max_losses of the last claim. All times in the store are job time. It begins as wall time and falls behind with "
     "each stall; it never catches up, as that would expire what nobody could renew",
     ":counters": "hash: batches (number of the latest), inflight (leased requests), idle_seconds and busy_seconds (of "
-    "all workers so far), worker:<name> (its leased requests), waiting:<n>:<version>:<lane> (waiting requests of a "
+    "all workers so far), worker:<name> (its leased requests), suspects:<name> (those of them that "
+    "lost workers before), waiting:<n>:<version>:<lane> (waiting requests of a "
     "lane; n is the version's length). Counts of zero are not there",
     ":batches": "sorted set: opened batches whose data are there, by number",
     ":key:<key>": "string: number of the batch that was opened with this idempotency key",

@@ -5,6 +5,8 @@ waiting requests. So a finished request moves all its waiting siblings with one 
 What a trainer does with its batches beside that is in job_queue.py.
 """
 
+from collections import Counter
+
 from openseer_core.errors import BatchClosedError, NameTakenError
 from openseer_core.ids import PROBE_INDEX, GroupId, RequestId, WorkerId
 from openseer_core.model.accounting import Ledger
@@ -60,6 +62,7 @@ class ChunkQueue:
         self._inflight: dict[str, int] = {}
         self._claiming: dict[str, float] = {}
         self._boots: dict[str, tuple[str, str]] = {}
+        self._suspects: Counter[str] = Counter()
         self._lost: dict[str, set[str]] = {}
         self._max_losses = float("inf")
         self._claimed: dict[str, tuple[str, int, list[tuple[RequestId, int]]]] = {}
@@ -124,7 +127,7 @@ class ChunkQueue:
                     place += 1
                     continue
                 blocks -= blocks_needed(group, index, query)
-                claims.append(self._lease(group, index, worker, now + query.lease_seconds, now))
+                claims.append(self._lease(group, index, worker, query, now))
                 allowed -= 1
         return claims
 
@@ -172,6 +175,7 @@ class ChunkQueue:
                 if lost:
                     self._lose(delta.request, self._max_losses, now, died=True)
                 else:
+                    self._request(delta.request).absolve()
                     self._end_lease(delta.request, Event.GIVE_BACK, now)
             replies.append(reply)
         return replies
@@ -270,7 +274,8 @@ class ChunkQueue:
         first: int | None = None
         for _, name in group.waiting[lane].first(SIBLING_WINDOW):
             index = int(name)
-            if blocks_needed(group, index, query) > blocks:
+            suspect = group.requests[index].losses >= query.suspect_losses and self._suspects[worker.name]
+            if suspect or blocks_needed(group, index, query) > blocks:
                 continue
             if group.requests[index].holder == str(worker):
                 return index
@@ -279,7 +284,7 @@ class ChunkQueue:
 
     # ---- leases
 
-    def _lease(self, group: QueuedGroup, index: int, worker: WorkerId, deadline: float, now: float) -> Claim:
+    def _lease(self, group: QueuedGroup, index: int, worker: WorkerId, query: ClaimQuery, now: float) -> Claim:
         request, spec = RequestId(group.spec.id, index), group.spec
         self._dequeue(group, index)
         state = group.requests[index]
@@ -287,7 +292,9 @@ class ChunkQueue:
         state.leases += 1
         state.fence = issue(state.fence, self._base)
         state.holder, state.claimed_at, state.start = str(worker), now, state.generated
-        self._deadlines.put(str(request), deadline)
+        state.suspect = state.losses >= query.suspect_losses
+        self._suspects[worker.name] += state.suspect
+        self._deadlines.put(str(request), now + query.lease_seconds)
         self._inflight[worker.name] = self._inflight.get(worker.name, 0) + 1
         self._ledger.note(Event.CLAIM, request, self._request(request), now)
         batch = self._ledger.page(spec.id.batch)
@@ -327,6 +334,7 @@ class ChunkQueue:
             return Reply(WriteOutcome.STALE, reply.have, group.view)
         length = self._append(finish.delta)
         if finish.status is Status.OK:
+            self._request(request).absolve()
             priority = finish.rescore.priority if finish.rescore else group.priority
             self._place(group, group.view.with_finish(length), priority)
             if group.spec.history and length:
@@ -360,6 +368,8 @@ class ChunkQueue:
         state = self._request(request)
         self._deadlines.discard(str(request))
         self._inflight[WorkerId.parse(state.holder).name] -= 1
+        self._suspects[WorkerId.parse(state.holder).name] -= state.suspect
+        state.suspect = False
         version = self._groups[request.group].version
         span = (state.fence, state.start, state.generated, state.claimed_at, now)
         state.chunks.append(Chunk(state.holder, *span, event.value, version))

@@ -17,7 +17,8 @@ from openseer_core.tokens import count_items
 class QueuedRequest:
     """One request: its place, its lease, and its tokens so far.
 
-    `expiries`: leases that ended without their holder's word; `losses`: those whose holder is known to have died.
+    `expiries`: leases that ended without their holder's word; `losses`: those whose holder is known to have died, less
+    the leases that went well since. `suspect`: it is leased as one that may kill its worker.
     """
 
     bias: float
@@ -26,6 +27,7 @@ class QueuedRequest:
     leases: int = 0
     losses: int = 0
     expiries: int = 0
+    suspect: bool = False
     fence: int = 0
     holder: str = ""
     claimed_at: float = 0.0
@@ -42,6 +44,11 @@ class QueuedRequest:
     def generated(self) -> int:
         """Tokens of the response so far."""
         return count_items(self.tokens)
+
+    def absolve(self) -> None:
+        """A lease that went well makes good one that was lost."""
+        if self.generated > self.start:
+            self.losses = max(0, self.losses - 1)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,8 @@ from openseer_core.tokens import count_items
 
 REAP_LIMIT = 64
 """Most expired leases that one call takes back."""
+SUSPECT_LOSSES = 2
+"""A request that lost so many leases is a suspect: a worker holds one at a time, so that no other is struck with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,11 @@ class ClaimQuery:
     lease_seconds: float = 10.0
     max_losses: int = 3
     number: int = 0
+
+    @property
+    def suspect_losses(self) -> int:
+        """After how many losses a request is a suspect: before one more would be its last."""
+        return max(1, min(SUSPECT_LOSSES, self.max_losses))
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,6 +157,13 @@ local function lose(request, limit, died)
   reclaim(request, limit)
 end
 
+-- A lease that went well makes good one that was lost.
+local function absolve(request)
+  if request.generated > request.start then
+    request.losses = math.max(0, request.losses - 1)
+  end
+end
+
 local boots = {}
 
 -- Whether a later boot of the holder's name has reported.

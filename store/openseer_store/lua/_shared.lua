@@ -9,7 +9,7 @@
 
 local P, call, pack, unpack_row = KEYS[1], redis.call, cmsgpack.pack, cmsgpack.unpack
 local HEAD_WINDOW, SIBLING_WINDOW, CALLS = 16, 4, 2
-local EXPIRY_LIMIT, LOST_SECONDS, EXPIRED = 16, 24 * 3600, 0
+local EXPIRY_LIMIT, LOST_SECONDS, EXPIRED, SUSPECT_LOSSES = 16, 24 * 3600, 0, 2
 local REAP_LIMIT, WORKER_TTL_SECONDS, ITEM_BYTES, TAIL, PARKED = 64, 10, 4, 10, '-1'
 local NUMBERS_PER_MILLISECOND, EPOCHS_BEGIN, SETBACK = 4096, 1735689600, 1048576
 local STORE, COUNTERS, DEADLINES = P .. ':store', P .. ':counters', P .. ':deadlines'
@@ -146,7 +146,7 @@ local function load_request(gid, index)
   local row = unpack_row(data)
   return {id = id, gid = gid, index = index, state = row[1], leases = row[2], losses = row[3], fence = row[4],
     holder = row[5], claimed_at = row[6], start = row[7], generated = row[8], turn = row[9], reason = row[10],
-    stop_reason = row[11], status = row[12], expiries = row[13] or 0}
+    stop_reason = row[11], status = row[12], expiries = row[13] or 0, suspect = row[14]}
 end
 
 local function request_of(rid)
@@ -157,7 +157,7 @@ end
 local function save_request(request)
   call('SET', P .. ':request:' .. request.id, pack({request.state, request.leases, request.losses, request.fence,
     request.holder, request.claimed_at, request.start, request.generated, request.turn, request.reason,
-    request.stop_reason, request.status, request.expiries > 0 and request.expiries or nil}))
+    request.stop_reason, request.status, request.expiries > 0 and request.expiries or nil, request.suspect and true or nil}))
 end
 
 local function note(event, request)
@@ -318,6 +318,10 @@ local function release(request, event, state)
   ended[#ended + 1] = request.id
   bump(COUNTERS, 'worker:' .. string.match(request.holder, '^[^#]*'), -1)
   bump(COUNTERS, 'inflight', -1)
+  if request.suspect then
+    bump(COUNTERS, 'suspects:' .. string.match(request.holder, '^[^#]*'), -1)
+    request.suspect = nil
+  end
   call('RPUSH', P .. ':chunks:' .. request.id, pack({request.holder, request.fence, request.start,
     request.generated, request.claimed_at, now, event, group_of(request.gid).version}))
   request.state = state

@@ -43,13 +43,24 @@ local function request_in(group, entry)
   return entry.request
 end
 
+-- A worker holds one suspect at a time: what kills workers takes no other suspect along.
+local suspects, suspect_losses = nil, math.max(1, math.min(SUSPECT_LOSSES, query[13]))
+
+local function may_hold(request)
+  if request.losses < suspect_losses then
+    return true
+  end
+  suspects = suspects or tonumber(call('HGET', COUNTERS, 'suspects:' .. worker) or 0)
+  return suspects == 0
+end
+
 -- Which of a group's first requests to lease, and its blocks: one this worker has cached, else the first that fits.
 local function pick(group, window)
   local first, first_blocks
   for place = 1, math.min(SIBLING_WINDOW, #window) do
     local request = request_in(group, window[place])
     local needed = blocks_needed(group, request.generated)
-    if needed <= blocks then
+    if needed <= blocks and may_hold(request) then
       if request.holder == holder then
         return place, needed
       end
@@ -102,6 +113,10 @@ local function lease(group, request)
   request.state, request.leases, request.holder = 'leased', request.leases + 1, holder
   request.fence = issue(request.fence)
   request.claimed_at, request.start = now, request.generated
+  if request.losses >= suspect_losses then
+    request.suspect, suspects = true, 1
+    bump(COUNTERS, 'suspects:' .. worker, 1)
+  end
   save_request(request)
   deadlines[#deadlines + 1] = now + lease_seconds
   deadlines[#deadlines + 1] = request.id

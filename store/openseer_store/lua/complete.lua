@@ -28,6 +28,7 @@ local function complete(finish, tokens, logprobs)
   end
   append(request, finish[3], tokens, logprobs)
   if finish[4] == 'ok' then
+    absolve(request)
     group.finished = group.finished + 1
     group.longest_finished = math.max(group.longest_finished, request.generated)
     place(group, rescore and {rescore[2], rescore[3], rescore[4]})

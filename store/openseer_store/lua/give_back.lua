@@ -15,6 +15,7 @@ for number, delta in ipairs(args[2]) do
     if args[1] then
       lose(request, max_losses, true)
     else
+      absolve(request)
       end_lease(request, 'give_back')
     end
   end

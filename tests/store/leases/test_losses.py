@@ -120,3 +120,41 @@ async def test_a_worker_that_left_before_its_leases_expired_is_not_taken_for_dea
     await wait(store, clock, 11)
     [claim] = await store.claim(BOB, query(max_losses=0))
     assert (await store.record(claim.request)).state is State.LEASED
+
+
+async def test_a_worker_holds_one_suspect_at_a_time(store: Store) -> None:
+    await store.submit([group("a", 4), group("b", 2)])
+    for number in range(2):
+        await store.heartbeat(boot(number), BUSY)
+        await store.claim(boot(number), query(3))
+    await store.heartbeat(boot(2), BUSY)
+    claims = await store.claim(boot(2), query())
+    assert names(claims) == ["a/0", "a/3", "b/0", "b/1"]
+    assert await store.claim(boot(2), query()) == []
+    [other] = await store.claim(BOB, query())
+    assert names([other]) == ["a/1"]
+    await store.complete(boot(2), [finish(claims[0], 1)])
+    assert names(await store.claim(boot(2), query())) == ["a/2"]
+
+
+async def test_a_suspect_that_gave_back_a_chunk_is_none_any_more(store: Store) -> None:
+    await store.submit([group("a", 2)])
+    for number in range(2):
+        await store.heartbeat(boot(number), BUSY)
+        await store.claim(boot(number), query())
+    await store.heartbeat(boot(2), BUSY)
+    [claim] = await store.claim(boot(2), query())
+    await store.give_back(boot(2), [delta(claim, 5)])
+    assert names(await store.claim(boot(2), query())) == ["a/0", "a/1"]
+
+
+async def test_a_request_that_gives_back_and_kills_in_turn_ends_at_the_far_limit(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    number = 0
+    while not (await store.progress(0)).closed:
+        number += 1
+        await store.heartbeat(boot(number), BUSY)
+        for claim in await store.claim(boot(number), query(max_losses=2)):
+            await store.give_back(boot(number), [delta(claim, 1)])
+        await store.claim(boot(number), query(max_losses=2))
+    assert number == EXPIRY_LIMIT + 2
