@@ -69,6 +69,10 @@ class StoreUnavailableError(StoreError):
     retryable = True
 
 
+class StoreLoadingError(StoreUnavailableError):
+    """The store reads its data from disk; it answers once it has."""
+
+
 class DriverFencedError(StoreError):
     """Another driver has taken over this job; this one must stop."""
 

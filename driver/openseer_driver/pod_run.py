@@ -30,11 +30,10 @@ from openseer_process.pod_http import PodHttp
 from openseer_process.termination import write_termination_message
 from openseer_store.connect import open_store
 from openseer_store.port import Store
+from openseer_store.redis_link import RETRY_SECONDS
 
 log = logging.getLogger("openseer.driver")
 
-STORE_SECONDS = 600.0
-"""Longest wait for the store, at the start (it starts at the same time) and later (its pod may move)."""
 HOLD_SECONDS = 120.0
 """Longest wait for an earlier driver, fenced by now, to release its lock on the folder."""
 HOLD_POLL_SECONDS = 0.5
@@ -80,10 +79,10 @@ class PodRun:
     async def _execute(self) -> None:
         plan = await asyncio.to_thread(make_plan, self._settings)
         async with AsyncExitStack() as stack:
-            log.info("waiting for the store, up to %.0f s", STORE_SECONDS)
+            log.info("waiting for the store, up to %.0f s", RETRY_SECONDS)
             job = plan.job
             url = self._settings.store_url
-            store = await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS)
+            store = await open_store(url, job.name, job.namespace)
             stack.push_async_callback(store.close)
             boot = await _take_over(plan, store)
             run = await _open_run(plan, stack)

@@ -27,6 +27,7 @@ class LocalSession:
         self._folder = folder
         self._display = display
         self._stop = asyncio.Event()
+        self._server: EmbeddedRedis | None = None
 
     @property
     def grace_seconds(self) -> float:
@@ -46,7 +47,11 @@ class LocalSession:
             yield spec.url
             return
         self._display.phase("starting the store")
-        async with EmbeddedRedis(self._folder.store_folder, spec.fsync) as url:
+        server = EmbeddedRedis(
+            self._folder.store_folder, spec.fsync, on_loading=lambda: self._display.phase("the store loads its data")
+        )
+        async with server as url:
+            self._server = server
             yield url
 
     async def start_fleet(self, stack: AsyncExitStack, url: str, replicas: int) -> LocalFleet:
@@ -72,6 +77,8 @@ class LocalSession:
         those that were not done when the end began are cancelled. Raises what made one of them fail.
         """
         coroutines = {**work, "stop": self._stop.wait()}
+        if self._server is not None:
+            coroutines["store"] = self._server.watch()
         tasks = {name: asyncio.create_task(coroutine, name=name) for name, coroutine in coroutines.items()}
         try:
             await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)

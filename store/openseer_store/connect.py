@@ -5,13 +5,21 @@ from openseer_store.redis_link import RETRY_SECONDS
 from openseer_store.redis_store import RedisStore
 
 
-async def open_store(url: str, job: str, namespace: str = "default", *, retry_seconds: float = RETRY_SECONDS) -> Store:
+async def open_store(
+    url: str,
+    job: str,
+    namespace: str = "default",
+    *,
+    retry_seconds: float = RETRY_SECONDS,
+    loading_seconds: float | None = None,
+) -> Store:
     """The store of `job` at redis://, rediss:// or unix://, checked to be there.
 
     Raises InputError for a URL of another kind, StoreError for a server that cannot be used, and
-    StoreUnavailableError when there is no answer within `retry_seconds`.
+    StoreUnavailableError when there is no answer within `retry_seconds`; StoreLoadingError, one of these, when the
+    server has said for `loading_seconds` that it loads its data (unset: LOADING_FACTOR times as long).
     """
-    store = RedisStore(url, job, namespace, retry_seconds=retry_seconds)
+    store = RedisStore(url, job, namespace, retry_seconds=retry_seconds, loading_seconds=loading_seconds)
     try:
         await store.connect()
     except BaseException:

@@ -10,21 +10,27 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from openseer_core.errors import StoreError
 from openseer_core.manifest.fleet import Fsync
-from openseer_store.redis_link import OLDEST
+from openseer_store.redis_link import LOADING_FACTOR, OLDEST, RETRY_SECONDS
 
 START_SECONDS = 120.0
+"""Longest wait for the server to say something; while it says that it loads its data it is waited for longer."""
+LOADING_SECONDS = LOADING_FACTOR * RETRY_SECONDS
 """Longest wait for the server to load its data: it reads about 100 MB of append-only file a second."""
 STOP_SECONDS = 30.0
 """Longest wait for the last bytes to reach the disk; then the server is killed."""
 LOCK_SECONDS = 5.0
 """Longest wait for a server that is just ending to release its lock on the folder."""
 POLL_SECONDS = 0.02
+PING_SECONDS = 5.0
+"""Longest wait for one answer of a server that starts."""
+PONG = b"+PONG\r\n"
 LONGEST_SOCKET_PATH = 100
 """The kernel's limit is 108 bytes, the last one zero."""
 SYSTEM_SERVERS = ("redis-server", "valkey-server")
@@ -39,8 +45,17 @@ class EmbeddedRedis:
     Enter it from the main thread: the kernel ends the server when the *thread* that started it ends.
     """
 
-    def __init__(self, folder: Path, fsync: Fsync = "everysec", *, lock_seconds: float = LOCK_SECONDS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fsync: Fsync = "everysec",
+        *,
+        lock_seconds: float = LOCK_SECONDS,
+        on_loading: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_loading`: called when the server says for the first time that it loads its data."""
         self._folder = folder
+        self._on_loading = on_loading
         self._fsync = fsync
         self._lock_seconds = lock_seconds
         self._lock: IO[str] | None = None
@@ -76,6 +91,12 @@ class EmbeddedRedis:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stop()
+
+    async def watch(self) -> None:
+        """Never returns. Raises StoreError, with the end of the server's log, when the server ends by itself."""
+        assert self._process is not None
+        code = await self._process.wait()
+        raise StoreError(f"the store's server ended with code {code}: {await self._last_output()}")
 
     async def _take_lock(self) -> IO[str]:
         """The lock travels into the server's process too: while either lives, the folder is in use."""
@@ -116,12 +137,16 @@ class EmbeddedRedis:
             start_new_session=True,  # Ctrl-C at the terminal is for us; the server ends after its clients
         )
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + START_SECONDS
-        while not await _answers(socket):
+        began, loads = loop.time(), False
+        while (answer := await _ping(socket)) != PONG:
             if self._process.returncode is not None:
                 raise StoreError(f"{server} ended with code {self._process.returncode}: {await self._last_output()}")
-            if loop.time() > give_up_at:
-                raise StoreError(f"{server} was not ready within {START_SECONDS:.0f} s; see {self.log_file}")
+            if answer.startswith(b"-LOADING") and not loads:
+                loads = True
+                self._on_loading()
+            limit = LOADING_SECONDS if loads else START_SECONDS
+            if loop.time() - began > limit:
+                raise StoreError(f"{server} was not ready within {limit:.0f} s; see {self.log_file}")
             await asyncio.sleep(POLL_SECONDS)
 
     async def _last_output(self) -> str:
@@ -146,17 +171,17 @@ class EmbeddedRedis:
             shutil.rmtree(self._sockets, ignore_errors=True)
 
 
-async def _answers(socket: Path) -> bool:
-    """Whether the server answers PONG (and not that it is still loading)."""
+async def _ping(socket: Path) -> bytes:
+    """The line that the server answers, nothing where it does not."""
     try:
         reader, writer = await asyncio.open_unix_connection(str(socket))
     except OSError:
-        return False
+        return b""
     try:
         writer.write(b"PING\r\n")
-        return await asyncio.wait_for(reader.readline(), 5.0) == b"+PONG\r\n"
+        return await asyncio.wait_for(reader.readline(), PING_SECONDS)
     except (OSError, TimeoutError):
-        return False
+        return b""
     finally:
         writer.close()
 

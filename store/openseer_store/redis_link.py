@@ -4,6 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 import asyncio
 import hashlib
+import logging
 import random
 import re
 from collections.abc import Sequence
@@ -17,9 +18,11 @@ from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from openseer_core.errors import InputError, StoreError, StoreUnavailableError
+from openseer_core.errors import InputError, StoreError, StoreLoadingError, StoreUnavailableError
 from openseer_store.codec import pack
 from openseer_store.redis_pool import BROKEN, RedisPool
+
+log = logging.getLogger(__name__)
 
 OLDEST = (6, 2)
 """Oldest Redis that has all we use."""
@@ -27,8 +30,12 @@ CONNECT_SECONDS = 5.0
 """Longest wait for a connection to be made."""
 REPLY_SECONDS = 30.0
 """Longest wait for one answer: scripts take milliseconds, an append-only file on a slow disk seconds."""
-RETRY_SECONDS = 60.0
-"""How long a call is tried again before it fails: a server needs this to restart and load its data."""
+RETRY_SECONDS = 600.0
+"""How long a call is tried again before it fails, of workers and drivers alike: a pod that moves needs a node, an image
+and its volume first."""
+LOADING_FACTOR = 6.0
+"""A server that says it loads its data is alive: it is waited for so many times as long. It reads about 100 MB of its
+append-only file a second, so an hour is longer than any load."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 
@@ -72,10 +79,13 @@ def script(verb: str) -> tuple[str, str]:
 class RedisLink:
     """Calls to one Redis. Every new connection checks the server and its epoch before anything else runs on it."""
 
-    def __init__(self, url: str, prefix: str, retry_seconds: float = RETRY_SECONDS) -> None:
+    def __init__(
+        self, url: str, prefix: str, retry_seconds: float = RETRY_SECONDS, loading_seconds: float | None = None
+    ) -> None:
         self.shown_url = public_url(url)
         self._prefix = prefix
         self._retry_seconds = retry_seconds
+        self._loading_seconds = LOADING_FACTOR * retry_seconds if loading_seconds is None else loading_seconds
         self._run_id = ""
         self.epoch = 0
         """The latest epoch that any connection has met, 0 before the first."""
@@ -144,17 +154,24 @@ class RedisLink:
     async def _retrying(self, call: Any) -> Any:
         """All verbs may be repeated: what a lost answer did is either found done, or (a claim) expires by itself."""
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + self._retry_seconds
-        pause = FIRST_PAUSE_SECONDS
+        began = loop.time()
+        give_up_at = began + self._retry_seconds
+        pause, told = FIRST_PAUSE_SECONDS, ""
         while True:
             try:
                 return await call()
             except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
                 why = self._advice(error)
+            loads = why == ADVICE["LOADING"]
+            if loads:
+                give_up_at = min(loop.time() + self._retry_seconds, began + self._loading_seconds)
             if loop.time() + pause > give_up_at:
-                raise StoreUnavailableError(
-                    f"redis at {self.shown_url} gave no answer for {self._retry_seconds:g} s: {why}"
-                )
+                kind = StoreLoadingError if loads else StoreUnavailableError
+                seconds = self._loading_seconds if loads else self._retry_seconds
+                raise kind(f"redis at {self.shown_url} gave no answer for {seconds:g} s: {why}")
+            if why != told:
+                log.info("waiting for redis at %s: %s", self.shown_url, "the store loads its data" if loads else why)
+                told = why
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 

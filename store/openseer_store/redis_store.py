@@ -60,10 +60,11 @@ class RedisStore:
         *,
         clock: Callable[[], float] | None = None,
         retry_seconds: float = RETRY_SECONDS,
+        loading_seconds: float | None = None,
     ) -> None:
         self._prefix = prefix(namespace, job)
         self._clock = clock
-        self._link = RedisLink(url, self._prefix, retry_seconds)
+        self._link = RedisLink(url, self._prefix, retry_seconds, loading_seconds)
 
     async def connect(self) -> None:
         """Checks that the server is there and fit. Raises StoreError, StoreUnavailableError."""

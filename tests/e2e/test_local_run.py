@@ -68,6 +68,17 @@ def test_a_store_that_refuses_a_command_ends_a_run_with_its_message(bench: Workb
     assert "Traceback" not in output
 
 
+def test_a_run_whose_own_store_ends_says_so_and_ends(bench: Workbench) -> None:
+    bench.write(groups=48, workers={"replicas": 2, "gracePeriodSeconds": 1})
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: bench.results() >= 1, "the first result")
+    [server] = [pid for pid, line in bench.descendants(process).items() if "unixsocket:" in line]
+    os.kill(server, signal.SIGKILL)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 4, output
+    assert "the store's server ended with code -9" in output
+
+
 def test_a_worker_that_dies_again_and_again_stops_the_job_with_the_reason(bench: Workbench) -> None:
     bench.write(groups=48, failurePolicy={"workerRestarts": 1})
     process = bench.start("run", "job.yaml")

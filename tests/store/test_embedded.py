@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from openseer_core.errors import StoreError
+from openseer_core.errors import StoreError, StoreLoadingError
 from openseer_store import embedded
 from openseer_store.connect import open_store
-from openseer_store.embedded import EmbeddedRedis
+from openseer_store.embedded import EmbeddedRedis, find_server
 from openseer_store.redis_link import RedisLink
 from tests.store.builders import ANN, delta, extend, group, query, tokens
 
@@ -33,6 +33,57 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+@pytest.fixture
+async def slow_log(tmp_path: Path) -> Path:
+    """A store's folder whose log a slow server takes some five seconds to load."""
+    async with EmbeddedRedis(tmp_path / "store") as url:
+        link = RedisLink(url, "{any}")
+        for number in range(5000):
+            await link.command("SET", number, "")
+        await link.close()
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def slow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A server that takes a millisecond for each key that it loads, in place of the one that is found."""
+    script = tmp_path / "slow-redis"
+    script.write_text(f'#!/bin/sh\nexec {find_server()} "$@" --key-load-delay 1000\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(embedded, "find_server", lambda: script)
+    return script
+
+
+async def test_a_server_that_loads_its_data_is_waited_for_and_says_so(
+    slow_log: Path, slow_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "START_SECONDS", 2.0)
+    told: list[str] = []
+    async with EmbeddedRedis(slow_log, on_loading=lambda: told.append("loads")) as url:
+        link = RedisLink(url, "{any}")
+        assert await link.command("EXISTS", 4999) == 1
+        await link.close()
+    assert told == ["loads"]
+
+
+async def test_a_call_waits_longer_for_a_server_that_says_it_loads(slow_log: Path, slow_server: Path) -> None:
+    """Its own limit is a fifth of what the load takes; a caller that will not wait for a load is told at once."""
+    socket = slow_log.parent / "s"
+    server = await asyncio.create_subprocess_exec(
+        *(slow_server, "--port", "0", "--unixsocket", socket, "--dir", slow_log, "--appendonly", "yes"),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    while not socket.exists():
+        await asyncio.sleep(0.01)
+    with pytest.raises(StoreLoadingError, match="it still loads its data"):
+        await open_store(f"unix://{socket}", "job", retry_seconds=1.0, loading_seconds=0.0)
+    store = await open_store(f"unix://{socket}", "job", retry_seconds=1.0, loading_seconds=600.0)
+    assert (await store.progress(0)).requests == 0
+    await store.close()
+    server.kill()
+    await server.wait()
 
 
 async def test_what_was_written_is_there_after_a_clean_restart(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn, TypeVar
 
-from openseer_core.errors import StoreError, StoreUnavailableError
+from openseer_core.errors import StoreError
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_store.connect import open_store
 from openseer_store.port import Store
+from openseer_store.redis_link import RETRY_SECONDS
 from openseer_worker.engine import Engine
 from openseer_worker.engine_factory import build_engine, warm_up
 from openseer_worker.gang import GangLeader
@@ -25,10 +26,6 @@ from openseer_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
-STORE_PATIENCE_SECONDS = 600.0
-"""Longest wait for the store at the start: its pod may need a node, an image and a volume first."""
-STORE_TRY_SECONDS = 1.0
-"""How long one of the tries within that patience lasts: short, so that pauses between its own tries stay short."""
 LEAVE_SECONDS = 2.0
 """Longest wait for the store to forget a worker that ends before it was ready."""
 THREAD = "openseer-build"
@@ -134,7 +131,9 @@ class Start:
 
     async def _reach_store(self, building: asyncio.Task[Engine]) -> Store:
         """Finds the store and sends heartbeats of a starting worker to it, until the engine is built."""
-        store = self._store = await _wait_for_store(self._settings)
+        job = self._settings.job
+        log.info("waiting for the store, up to %.0f s", RETRY_SECONDS)
+        store = self._store = await open_store(self._settings.store_url, job.name, job.namespace)
         while not building.done():
             reply = await store.heartbeat(self._settings.worker, Heartbeat(WorkerState.STARTING, self._settings.place))
             if reply.drain:
@@ -149,23 +148,3 @@ class Start:
                 async with asyncio.timeout(LEAVE_SECONDS):
                     await self._store.deregister(self._settings.worker)
             await self._store.close()
-
-
-async def _wait_for_store(settings: WorkerSettings) -> Store:
-    """The job's store, waited for. Raises StoreUnavailableError after STORE_PATIENCE_SECONDS."""
-    now = asyncio.get_running_loop().time
-    deadline = now() + STORE_PATIENCE_SECONDS
-    address = (settings.store_url, settings.job.name, settings.job.namespace)
-    waiting = False
-    while True:
-        try:
-            found = await open_store(*address, retry_seconds=STORE_TRY_SECONDS)
-        except StoreUnavailableError as error:
-            if now() > deadline:
-                raise StoreUnavailableError(f"waited {STORE_PATIENCE_SECONDS:.0f} s for the store: {error}") from None
-            if not waiting:
-                log.info("waiting for the store: %s", error)
-            waiting = True
-        else:
-            await found.close()
-            return await open_store(*address)  # once more, with the patience of a worker that runs

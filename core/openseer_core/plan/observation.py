@@ -176,7 +176,8 @@ class Observation:
 
     `shared`: the objects that the job's pods stand on (services, policies, its Redis, …) by key: True when the object
     is there as it should be. `store_replicas`: of the managed Redis; None when there is none. `store_pods`: how many
-    of its pods exist. `store`: None when the store did not answer. `finalizer`: whether ours is on the job.
+    of its pods exist. `store`: None when the store did not answer; `store_loads`: it said that it loads its data.
+    `finalizer`: whether ours is on the job.
     """
 
     now: float
@@ -189,6 +190,7 @@ class Observation:
     store_pods: int = 0
     pods: tuple[Pod, ...] = ()
     store: StoreView | None = None
+    store_loads: bool = False
 
     @property
     def progress(self) -> BatchProgress:

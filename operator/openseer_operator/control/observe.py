@@ -68,6 +68,7 @@ class Observer:
             store_pods=len(self._cache.store_pods(record.key)),
             pods=self._cache.pods_of(record),
             store=self._poller.view(record.key),
+            store_loads=self._poller.loads(record.key),
         )
 
     def forget(self, key: JobKey) -> None:

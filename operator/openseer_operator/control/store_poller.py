@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from openseer_core.errors import OpenseerError
+from openseer_core.errors import OpenseerError, StoreLoadingError
 from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.store_url import url_in, url_reference
@@ -65,6 +65,7 @@ class PolledStore:
     inflight: int = 0
     actionable_state: object = None
     failures: int = 0
+    loads: bool = False
     batch_tokens: Mapping[int, int] = field(default_factory=dict[int, int])
     past_tokens: int = 0
     last_transaction: int | None = None
@@ -108,6 +109,11 @@ class StorePoller:
         """The newest view; None when there is none, or only an old one."""
         polled = self._polled.get(key)
         return polled.view if polled is not None and not self._stale(polled) else None
+
+    def loads(self, key: JobKey) -> bool:
+        """Whether the store has said at the last reading that it loads its data."""
+        polled = self._polled.get(key)
+        return polled is not None and polled.loads
 
     def settling(self, key: JobKey) -> bool:
         """Whether it is too early to say that the store does not answer."""
@@ -185,9 +191,11 @@ class StorePoller:
                 known = isinstance(error, (OpenseerError, TimeoutError, OSError))
                 log.info("%s/%s: store: %s", *key, str(error) or "no answer in time", exc_info=not known)
             polled.failures += 1
-            state: object = None if self._stale(polled) else polled.actionable_state
+            polled.loads = isinstance(error, StoreLoadingError)
+            silence = "loads" if polled.loads else None
+            state: object = silence if self._stale(polled) else polled.actionable_state
         else:
-            polled.failures, polled.view, polled.read_at = 0, view, _now()
+            polled.failures, polled.loads, polled.view, polled.read_at = 0, False, view, _now()
             state = _actionable_state(polled.record.job, view)
         if state != polled.actionable_state:
             polled.actionable_state = state
@@ -223,7 +231,8 @@ class StorePoller:
     async def _open(self, polled: PolledStore) -> Store:
         job = polled.record.job
         assert job is not None
-        return await open_store(await self._url(job), job.name, job.namespace, retry_seconds=CONNECT_SECONDS)
+        url = await self._url(job)
+        return await open_store(url, job.name, job.namespace, retry_seconds=CONNECT_SECONDS, loading_seconds=0.0)
 
     async def _url(self, job: RolloutJob) -> str:
         """Raises InputError when the Secret has none."""

@@ -15,6 +15,7 @@ from openseer_core.queue.messages import BatchProgress
 from openseer_operator.objects.names import selector_text
 from openseer_operator.objects.reading import JsonObject
 
+STORE_LOADS = "the store loads its data"
 LONGEST_MESSAGE = 2048
 """Characters of a condition's message."""
 _SLOW = ("progress", "busy")
@@ -197,13 +198,11 @@ def _available(observation: Observation, memory: Memory, workers: Iterable[Worke
         problem = _starting_problem(observation.pods)
         if problem is not None:
             return _Condition("False", "PodsNotStarting", problem)
-        return _Condition(
-            "False", "NoWorkerReady", "the store does not answer yet" if observation.store is None else "engines start"
-        )
+        starting = "the store does not answer yet" if observation.store is None else "engines start"
+        return _Condition("False", "NoWorkerReady", STORE_LOADS if observation.store_loads else starting)
     if observation.store is None:
-        return _Condition(
-            "False", "StoreUnreachable", "the store does not answer; workers keep what they have and retry"
-        )
+        silence = STORE_LOADS if observation.store_loads else "the store does not answer"
+        return _Condition("False", "StoreUnreachable", f"{silence}; workers keep what they have and retry")
     return _Condition("True", "WorkersReady", f"{ready} of {memory.desired or 0} workers take requests")
 
 

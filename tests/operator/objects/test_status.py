@@ -216,3 +216,6 @@ def test_a_running_pod_without_a_store_is_not_available() -> None:
     assert all(pod.phase is PodPhase.RUNNING for pod in cluster.pods.values())
     seen = cluster.observe()
     assert conditions(status_of(seen, plan(seen), FACTS, {}))["Available"] == ("False", "StoreUnreachable")
+    assert "the store does not answer" in str(status_of(seen, plan(seen), FACTS, {}))
+    seen = replace(seen, store_loads=True)
+    assert "the store loads its data; workers keep what they have" in str(status_of(seen, plan(seen), FACTS, {}))
