@@ -78,11 +78,14 @@ def main() -> None:
         options.json.write_text(json.dumps(measurements, indent=1))
 
 
-def one_run(folder: Path, engine: str, policy: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """One run of the workload of `seed`, through the product's own runner; its report."""
+def one_run(
+    folder: Path, engine: str, policy: str, seed: int, settings: dict[str, Any], store: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """One run of the workload of `seed`, through the product's own runner; its report. `store`: as in a job's spec."""
     prompts = folder / "prompts.jsonl"
     write_prompts(prompts, seed, settings["groups"])
     document = manifest(prompts, engine, policy, settings)
+    document["spec"]["store"] = store or {}
     job = parse_job(document, "benchmark")
     run = RunFolder(folder / "run")
     plan = plan_run(job, document, run, fresh=True)

@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from support.stamp import Stamp
 
 from openseer_core.ids import GroupId, WorkerId
+from openseer_core.manifest.fleet import Fsync, StoreSpec
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
 from openseer_core.queue.messages import Claim, ClaimQuery, Delta, Finish, Rescore, WriteOutcome
 from openseer_core.queue.policy import Policy, policy
@@ -34,6 +35,7 @@ from openseer_store.port import Store
 from openseer_store.redis_link import RedisLink
 
 JOB = "benchmark"
+DEFAULT_FSYNC: Fsync = StoreSpec().fsync
 VERSION = "initial"
 TARGET_CYCLES_PER_SECOND = 5000.0
 TARGET_CLAIM_P99_MS = 5.0
@@ -66,6 +68,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=100_000, help="that wait in the queue at the start of each way")
     parser.add_argument("--slots", type=int, default=32, help="requests that a client runs at once (a job's default)")
     parser.add_argument("--seconds", type=float, default=15.0, help="per way")
+    parser.add_argument("--fsync", choices=get_args(Fsync), default=DEFAULT_FSYNC, help="as in a job's spec.store")
     parser.add_argument("--quick", action="store_true", help="5 s per way")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
@@ -81,7 +84,7 @@ def main() -> None:
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All measurements, from one server with its append-only file on."""
     with tempfile.TemporaryDirectory() as folder:
-        async with EmbeddedRedis(Path(folder) / "store") as url:
+        async with EmbeddedRedis(Path(folder) / "store", options.fsync) as url:
             link, store = RedisLink(url, "{benchmark}"), await open_store(url, JOB)
             before = await memory(link)
             await top_up(store, options.requests)
@@ -110,6 +113,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         "unbatched_claim_p99_ms": ways["unbatched"]["claim_p99_ms"],
         "memory_bytes_per_queued_request": round(bytes_each, 1),
         "ways": ways,
+        "fsync": options.fsync,
         "clients": options.clients,
         "requests": options.requests,
         "slots": options.slots,
