@@ -18,6 +18,7 @@ from openseer_driver.audit.rules import (
     Violation,
     check_result,
     check_stored,
+    check_weights,
     is_reissued,
     submitted_group,
 )
@@ -105,6 +106,8 @@ async def audit(
     results = run.results() if isinstance(run, RunFolder) else run
     seen = await _results(store, results, submitted, journal, report)
     _missing(submitted, journal, seen, report, finished=finished)
+    for violation in check_weights(await store.workers()):
+        report.add(violation)
     for batch in batches:
         await _counts(store, batch, submitted, seen, report, finished=finished)
     return report

@@ -1,6 +1,6 @@
 """The rules of an audit, as pure checks: of the journal, of one result, and of it against the store's record."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,6 +10,7 @@ from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import JournalEntry, RequestRecord
 from openseer_core.queue.states import TRANSITIONS, Event, FinishReason, State, Status
 from openseer_core.tokens import count_items, pack_logprobs, pack_tokens, unpack_tokens
+from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_driver.run_lines import ChunkLine, ResultLine
 
 REASONS = {
@@ -29,7 +30,7 @@ STATES = {
 @dataclass(frozen=True, slots=True)
 class Violation:
     """One broken promise. `kind` is one of: missing, doubled, unknown, count, prompt, version, tokens, logprobs,
-    chunks, finish, holder, transition, length, fence, epoch, cursor."""
+    chunks, finish, holder, transition, length, fence, epoch, cursor, digest. `request`: or the batch or worker."""
 
     kind: str
     request: str
@@ -163,6 +164,19 @@ def check_stored(line: ResultLine, record: RequestRecord, life: Life) -> Iterato
 def epoch_of(fence: int) -> int:
     """The epoch of the store that issued a fence, 0 for a job's first; in one no request is leased so often."""
     return fence // NUMBERS_PER_MILLISECOND
+
+
+def check_weights(workers: Iterable[WorkerStatus]) -> Iterator[Violation]:
+    """Whether workers that have loaded one version have read the same files for it, by the digests that they report."""
+    first: dict[str, tuple[str, str]] = {}
+    for worker in workers:
+        weights = worker.heartbeat.weights
+        if weights is None or weights.phase != "load" or not weights.digest:
+            continue
+        digest, name = first.setdefault(weights.version, (weights.digest, worker.name))
+        if digest != weights.digest:
+            found = f"weights {weights.version} of digest {weights.digest}"
+            yield Violation("digest", worker.name, found, f"{digest}, as {name} has loaded")
 
 
 # ---- the journal

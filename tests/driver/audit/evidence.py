@@ -10,6 +10,7 @@ from openseer_core.ids import RequestId
 from openseer_core.model.job_queue import JobQueue
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import BatchProgress, JournalEntry, RequestRecord
+from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_driver.audit.audit import AuditReport, audit
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ResultLine
@@ -27,6 +28,7 @@ class Evidence:
         self.queue = queue
         self.entries = queue.journal(0, 0, 1_000_000)
         self.records: dict[str, RequestRecord] = {}
+        self.fleet: list[WorkerStatus] = []
 
     async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
         return self.queue.groups(batch)[start : start + limit]
@@ -36,6 +38,9 @@ class Evidence:
 
     async def record(self, request: RequestId) -> RequestRecord:
         return self.records.get(str(request)) or self.queue.record(request)
+
+    async def workers(self) -> list[WorkerStatus]:
+        return self.fleet
 
     async def progress(self, batch: int) -> BatchProgress:
         return self.queue.progress(batch)

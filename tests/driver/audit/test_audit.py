@@ -10,6 +10,7 @@ import pytest
 from openseer_core.errors import AuditError
 from openseer_core.queue.messages import JournalEntry, Result
 from openseer_core.queue.states import State
+from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState, WorkerStatus
 from openseer_driver.audit.audit import audit
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ResultLine
@@ -226,3 +227,19 @@ async def test_many_violations_are_all_counted_and_the_first_are_told(evidence: 
     assert len(report.violations) == 200
     assert report.lines()[-1].startswith("… and ")
     assert report.as_dict()["ok"] is False
+
+
+async def test_workers_with_other_files_under_one_version_are_found(
+    evidence: Evidence, lines: list[ResultLine]
+) -> None:
+    def worker(name: str, version: str, digest: str, phase: str = "load") -> WorkerStatus:
+        report = WeightsReport(version=version, digest=digest, phase=phase)
+        return WorkerStatus(name, "b", 0.0, 0, Heartbeat(WorkerState.IDLE, weights=report))
+
+    evidence.fleet = [worker("a", "v1", "11"), worker("b", "v2", "22"), worker("c", "v1", "33", "prefetch")]
+    assert (await audited(evidence, lines)).ok
+
+    evidence.fleet.append(worker("d", "v1", "33"))
+
+    expected = "digest: d: found weights v1 of digest 33, expected 11, as a has loaded"
+    assert (await audited(evidence, lines)).lines()[1:] == [expected]
