@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -54,6 +55,11 @@ def main() -> int:
     parser.add_argument("--engine", choices=["scripted", "vllm"], default="scripted", help="vllm: with drafts on")
     parser.add_argument("--output", type=Path, help="a file of JSON lines; one more for each run")
     options = parser.parse_args()
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # also where a shell's background jobs ignore it: disks are unmounted
+        signal.signal(number, signal.default_int_handler)
     ok = True
     for seed in range(options.seed, options.seed + options.runs):
         _say(replay_line(seed, options.seconds, options.mean, options.mode))

@@ -47,8 +47,8 @@ class Scene:
         self.members = Members()
         self.boots: dict[str, list[str]] = {}
         """Boots of each worker, in order: all but the last one are dead."""
-        self.deaths: list[tuple[str, float]] = []
-        """name#boot of a killed worker, and the store's time then."""
+        self.deaths: list[tuple[str, float, float]] = []
+        """name#boot of a killed worker, the store's time then, and the monotonic time."""
         self.store_faults: list[float] = []
         self.store: Store
         self._left = False
@@ -68,7 +68,8 @@ class Scene:
         reaped = dict[str, float]()
         for chunk in (chunk for result in taken for chunk in result.chunks if chunk.event == Event.REAP):
             reaped[chunk.worker] = max(chunk.ended_at, reaped.get(chunk.worker, 0.0))
-        recoveries = (reaped[worker] - at for worker, at in self.deaths if worker in reaped)
+        calm = ((worker, at) for worker, at, moment in self.deaths if self._is_calm(moment))
+        recoveries = (reaped[worker] - at for worker, at in calm if worker in reaped)
         self.verdict.recoveries = sorted(round(seconds, 2) for seconds in recoveries)
 
     async def note_boots(self) -> None:
@@ -133,11 +134,14 @@ class Scene:
     async def _kill(self, member: Member) -> None:
         boots = self.boots.get(member.name, [])
         member.kill()
-        calm = all(time.monotonic() - at > CALM_SECONDS for at in self.store_faults)
-        if boots and calm:
+        moment = time.monotonic()
+        if boots and self._is_calm(moment):
             with suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(0.5):
-                    self.deaths.append((f"{member.name}#{boots[-1]}", await self.store.now()))
+                    self.deaths.append((f"{member.name}#{boots[-1]}", await self.store.now(), moment))
+
+    def _is_calm(self, moment: float) -> bool:
+        return all(abs(moment - at) > CALM_SECONDS for at in self.store_faults)
 
     async def play(self, faults: list[Fault], ended: Callable[[], bool], progress: Progress) -> None:
         """Makes the faults, each at its time, and returns when the run has ended or does not move any more."""

@@ -57,11 +57,13 @@ class Trainer:
                 tasks.create_task(one(place))
 
     async def _batch(self, place: int) -> None:
-        """One batch, each of its results once. Begun again from its key where the store has lost it."""
+        """One batch, each of its results once. Begun again from its key, from nothing, where the store has lost it."""
         mine = dict[RequestId, Taken]()
         while True:
             try:
                 batch = await self.client.open_batch(key=f"batch-{place}")
+                if self.numbers.get(place) != batch.id:
+                    mine.clear()
                 self.numbers[place] = batch.id
                 await batch.submit(trainer_groups(place * self.groups, self.groups))
                 await batch.seal()

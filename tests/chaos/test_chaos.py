@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.slow]
 SHORT_SECONDS, SHORT_MEAN = 8.0, 1.2
 """A short run, with faults close together."""
 LONG_SECONDS = 60.0
-SHORT: tuple[tuple[Mode, int], ...] = (("batch", 17), ("serve", 12))
+SHORT: tuple[tuple[Mode, int], ...] = (("batch", 17), ("serve", 13))
 """Seeds whose short runs hold a cut log, deaths and pauses."""
 
 
