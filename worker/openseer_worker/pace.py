@@ -7,9 +7,9 @@ LONGEST_SECONDS = 2.0
 """Longest interval between two checkpoints, and so most of a response that a worker's death costs."""
 LEASE_SHARE = 1 / 3
 """Nor is the interval longer than so much of a lease: two calls in a row may fail before others take the work."""
-REQUESTS_PER_SECOND = 25_000
-"""Most requests of a fleet that one store renews and appends to per second: a third of a core of Redis, at 12 us each
-(benchmarks/fleet_scale.py)."""
+REQUESTS_PER_SECOND = 20_000
+"""Most requests of a fleet that one store renews and appends to per second: each costs Redis 12 us while all is in its
+caches, and about twice as much in a large fleet (docs/decisions/0020)."""
 WAITING_SHARE = 0.1
 """Most of the interval that a call to the store takes: with 0.25 s, one longer than 25 ms is a sign of a full store."""
 CALLS = 8
