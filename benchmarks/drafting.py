@@ -30,6 +30,7 @@ from support.replay import Arctic, Ours, Outcome, Peer, Row, Static, StepTime, r
 from support.stamp import Stamp
 from support.synthetic_groups import synthetic_group
 from support.tiny_rollouts import SampledGroup, sampled_groups
+from support.two_workers import INTERVALS, shared
 
 SIBLINGS = (0, 1, 5, 15)
 PAPER = {0: 1.70, 1: 2.04, 5: 2.32, 15: 2.53}
@@ -62,12 +63,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="shorter responses, fewer settings")
     parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--intervals", action="store_true", help="only what drafts lose to longer checkpoint intervals")
     parser.add_argument("--positions", action="store_true", help="only the chances by position of a draft")
     options = parser.parse_args()
     stamp = Stamp()
     console = Console(width=130)
-    if options.positions:
-        found = {"positions": positions(made_up(options.quick)), **stamp.fields()}
+    if options.positions or options.intervals:
+        made = intervals(options.quick) if options.intervals else {"positions": positions(made_up(options.quick))}
+        found = {**made, **stamp.fields()}
         console.print_json(data=found)
         if options.json:
             options.json.write_text(json.dumps(found, indent=1))
@@ -158,6 +161,12 @@ def positions(groups: Groups) -> dict[str, list[float]]:
         name: replay_last(peer, groups, count).positions(8)
         for name, (peer, count) in {**known, "ngram": (PromptLookup(8), 0)}.items()
     }
+
+
+def intervals(quick: bool) -> dict[str, dict[str, dict[str, float]]]:
+    """Rates of groups that two workers share, by the interval of their checkpoints."""
+    kinds = {"sampled": sampled_groups()[: 6 if quick else None], "made-up": made_up(quick)}
+    return {name: {f"{step:g} s": shared(groups, step) for step in INTERVALS} for name, groups in kinds.items()}
 
 
 def with_siblings(peer: Peer, groups: Groups, count: int) -> dict[str, float]:

@@ -1,22 +1,15 @@
-"""What drafts lose when siblings' tokens come later: groups that two workers share, by the interval of checkpoints.
+"""Groups that two workers share, replayed: what drafts lose when the other worker's tokens come later.
 
-    python benchmarks/draft_lag.py
-
-Recorded and made-up responses are generated once more (support/replay.py), half of each group on either of two workers
-with the product's drafter. Each worker writes a checkpoint every interval and fetches the other's half an interval
-later; a step takes 33 ms, which is 30 tokens per second without drafts.
+Half of each group runs on either worker, with the product's drafter. Each writes a checkpoint every interval and
+fetches the other's half an interval later; a step takes 33 ms, which is 30 tokens per second without drafts.
 """
 
-import argparse
-import json
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from drafting import Groups, made_up
+
 from support.replay import Draft, Ours, Outcome, Row, StepTime, replay
-from support.stamp import Stamp
-from support.tiny_rollouts import sampled_groups
+from support.tiny_rollouts import SampledGroup
 
 INTERVALS = (0.25, 0.5, 1.0, 2.0)
 MODEL = StepTime(fixed=0.033)
@@ -74,7 +67,7 @@ class Worker:
         return self._peer.step(rows, self._last)
 
 
-def fleet(groups: Groups, interval: float) -> dict[str, float]:
+def shared(groups: Sequence[SampledGroup], interval: float) -> dict[str, float]:
     """The rates over all groups, one after another; the worker that is behind makes the next step."""
     outcome = Outcome()
     for number, group in enumerate(groups):
@@ -88,26 +81,3 @@ def fleet(groups: Groups, interval: float) -> dict[str, float]:
             behind.fetch(workers[1 - workers.index(behind)])
             outcome.add(behind.advance())
     return outcome.rates()
-
-
-def main() -> None:
-    """Replays both kinds of groups at each interval and prints what came true."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter responses")
-    parser.add_argument("--json", type=Path, help="write the measurements here")
-    options = parser.parse_args()
-    stamp = Stamp()
-    kinds = {"sampled": sampled_groups()[: 6 if options.quick else None], "made-up": made_up(quick=options.quick)}
-    found: dict[str, Any] = {
-        name: {f"{interval:g} s": fleet(groups, interval) for interval in INTERVALS} for name, groups in kinds.items()
-    }
-    for name, rows in found.items():
-        for interval, rates in rows.items():
-            accepted, speed = rates["accepted_per_step"], rates["tokens_per_model_second"]
-            print(f"{name:10}{interval:>8}: {accepted:.3f} accepted a step, {speed:.1f} tokens per model second")
-    if options.json:
-        options.json.write_text(json.dumps(found | stamp.fields(), indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
