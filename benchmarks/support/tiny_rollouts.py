@@ -1,7 +1,7 @@
 """Prompts of the tiny model without end, and sampled groups of its responses that lie in benchmarks/data.
 
 Each line of `rollouts.jsonl` is a group: its prompt and responses as text, a character a token, `$` for the end token.
-`benchmarks/sample_rollouts.py` samples them anew.
+`benchmarks/support/sample_rollouts.py` samples them anew.
 """
 
 import json

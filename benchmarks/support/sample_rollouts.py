@@ -1,6 +1,6 @@
 """Samples groups of the tiny model's responses anew into benchmarks/data, which takes about two minutes.
 
-    python benchmarks/sample_rollouts.py
+    PYTHONPATH=benchmarks python -m support.sample_rollouts
 
 `benchmarks/drafting.py` replays these responses.
 """
