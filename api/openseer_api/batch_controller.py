@@ -2,20 +2,29 @@
 
 Level-triggered: each round reads the present state and does what follows from it. Every step may be repeated or done
 by two processes, and the fleet spec is written by compare-and-swap, so several replicas may run a controller for one
-job, and any of them may die.
+job, and any of them may die. An action names the revision that it follows from: whoever was paused does nothing.
 """
 
 import asyncio
 import logging
+from collections.abc import Coroutine
+from typing import Any
 
 from openseer_api.compat.live.orphans import delete_orphans
 from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.target import settle
-from openseer_core.errors import OpenseerError
+from openseer_core.errors import FleetSpecMovedError, OpenseerError, StoreUnavailableError
 from openseer_core.queue.batch import BatchRecord
 from openseer_core.queue.states import Event
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.weights.transaction import AbortBatches, ChangeVersion, DrainWorkers, TransactionAction, advance
+from openseer_core.weights.transaction import (
+    AbortBatches,
+    ChangeVersion,
+    DrainWorkers,
+    TransactionAction,
+    advance,
+    stale_by,
+)
 
 log = logging.getLogger(__name__)
 
@@ -41,27 +50,42 @@ async def reconcile(job: JobContext) -> bool:
     """One reconcile step; True while a weights transaction is active."""
     batches = await job.store.batches()
     for record in batches:
-        await settle(job, record)
-    await delete_orphans(job, batches)
+        await _apart(job, settle(job, record))
+    await _apart(job, delete_orphans(job, batches))
     fleet_spec = await job.store.fleet_spec()
     job.note_answer()
-    if fleet_spec.active_transaction is None:
-        await _move_strays(job, fleet_spec, batches)
-        return False
-    await _advance(job, await job.snapshot(fresh=True), batches)
+    try:
+        if fleet_spec.active_transaction is None:
+            await _move_strays(job, fleet_spec, batches)
+            return False
+        await _advance(job, await job.snapshot(fresh=True), batches)
+    except FleetSpecMovedError as error:
+        log.info("%s/%s: %s", job.job.namespace, job.job.name, error)
     return True
+
+
+async def _apart(job: JobContext, work: Coroutine[Any, Any, object]) -> None:
+    """What fails for one batch is told, and tried again in the next step; it stops neither the others nor a publish."""
+    try:
+        await work
+    except (StoreUnavailableError, FleetSpecMovedError):
+        raise
+    except Exception as error:  # whatever it is
+        log.warning("%s/%s: %s", job.job.namespace, job.job.name, error, exc_info=not isinstance(error, OpenseerError))
 
 
 async def _move_strays(job: JobContext, fleet_spec: FleetSpec, batches: list[BatchRecord]) -> None:
     """Handles unfinished batches of a version that the fleet does not serve: one that was served before is continued
     with the present version, one that was never published ends."""
+    store, revision = job.store, fleet_spec.revision
     for record in batches:
         if record.version == fleet_spec.version or record.progress.complete:
             continue
         if record.version in fleet_spec.versions:
-            await job.store.change_version(record.number, fleet_spec.version)
+            stale = stale_by(fleet_spec)
+            await _apart(job, store.change_version(record.number, fleet_spec.version, stale, revision))
         elif record.progress.requests > record.progress.closed:
-            await job.store.end(record.number, Event.ABORT)
+            await _apart(job, store.end(record.number, Event.ABORT, revision))
 
 
 async def _advance(job: JobContext, snapshot: FleetSnapshot, batches: list[BatchRecord]) -> None:
@@ -76,7 +100,7 @@ async def _advance(job: JobContext, snapshot: FleetSnapshot, batches: list[Batch
     )
     step = advance(fleet_spec, snapshot.workers, unfinished, snapshot.now)
     for action in step.actions:
-        await _carry_out(job, action, batches)
+        await _carry_out(job, action, batches, fleet_spec.revision)
     if step.fleet_spec is not fleet_spec and await job.store.swap_fleet_spec(step.fleet_spec):
         after = step.fleet_spec.transaction
         if after is not None and after.phase != fleet_spec.active_transaction.phase:
@@ -89,17 +113,18 @@ async def _advance(job: JobContext, snapshot: FleetSnapshot, batches: list[Batch
             )
 
 
-async def _carry_out(job: JobContext, action: TransactionAction, batches: list[BatchRecord]) -> None:
+async def _carry_out(job: JobContext, action: TransactionAction, batches: list[BatchRecord], revision: int) -> None:
+    """Acts as long as the fleet has the revision that the action follows from."""
     match action:
         case AbortBatches(version):
             for number in _numbers(batches, version):
-                await job.store.end(number, Event.ABORT)
+                await _apart(job, job.store.end(number, Event.ABORT, revision))
         case ChangeVersion(old, new, stale):
             for number in _numbers(batches, old):
-                await job.store.change_version(number, new, stale)
+                await _apart(job, job.store.change_version(number, new, stale, revision))
         case DrainWorkers(workers):
             for name in workers:
-                await job.store.request_drain(name)
+                await job.store.request_drain(name, revision)
 
 
 def _numbers(batches: list[BatchRecord], version: str) -> list[int]:

@@ -89,6 +89,10 @@ class PublishRefusedError(OpenseerError):
     """Weights cannot be published now, or not under this name."""
 
 
+class FleetSpecMovedError(OpenseerError):
+    """The fleet spec from which an action follows has been replaced meanwhile; the action was not taken."""
+
+
 class JobFailedError(OpenseerError):
     """The job cannot be finished: a worker died too often, a deadline passed."""
 

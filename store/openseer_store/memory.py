@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from openseer_core.errors import DriverFencedError
+from openseer_core.errors import DriverFencedError, FleetSpecMovedError
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.model.job_clock import JobClock
 from openseer_core.model.job_queue import JobQueue
@@ -180,7 +180,12 @@ class MemoryStore:
             for name, (boot, seen_at, info) in sorted(self._workers.items())
         ]
 
-    async def request_drain(self, worker: str) -> None:
+    def _check_revision(self, revision: int | None) -> None:
+        if revision not in (None, self._fleet_spec.revision):
+            raise FleetSpecMovedError("another fleet spec has followed")
+
+    async def request_drain(self, worker: str, revision: int | None = None) -> None:
+        self._check_revision(revision)
         self._drains.add(worker)
 
     async def reap(self, max_losses: int, *, everything: bool = False) -> int:
@@ -193,7 +198,8 @@ class MemoryStore:
         self._notify()
         return total
 
-    async def end(self, batch: int, event: Event = Event.ABORT) -> int:
+    async def end(self, batch: int, event: Event = Event.ABORT, revision: int | None = None) -> int:
+        self._check_revision(revision)
         count = self._queue.end_batch(batch, event, self._now())
         self._notify()
         return count
@@ -249,7 +255,10 @@ class MemoryStore:
         self._notify()
         return moved
 
-    async def change_version(self, batch: int, version: str, stale: tuple[str, ...] = ()) -> None:
+    async def change_version(
+        self, batch: int, version: str, stale: tuple[str, ...] = (), revision: int | None = None
+    ) -> None:
+        self._check_revision(revision)
         self._queue.change_version(batch, version, stale, self._now())
         self._notify()
 

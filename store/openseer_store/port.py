@@ -165,8 +165,12 @@ class DriverStore(Protocol):
         """The last heartbeat of every registered worker."""
         ...
 
-    async def request_drain(self, worker: str) -> None:
-        """Asks the worker of that name to give back what it runs and exit."""
+    async def request_drain(self, worker: str, revision: int | None = None) -> None:
+        """Asks the worker of that name to give back what it runs and exit.
+
+        `revision`, here and elsewhere: of the fleet spec that the call follows from. Raises FleetSpecMovedError, and
+        does nothing more, once another one is there: whoever decided was late.
+        """
         ...
 
     async def reap(self, max_losses: int, *, everything: bool = False) -> int:
@@ -176,7 +180,7 @@ class DriverStore(Protocol):
         """
         ...
 
-    async def end(self, batch: int, event: Event = Event.ABORT) -> int:
+    async def end(self, batch: int, event: Event = Event.ABORT, revision: int | None = None) -> int:
         """Ends all unfinished requests of a batch (ABORT or CANCEL), partial tokens kept. Returns how many."""
         ...
 
@@ -249,7 +253,9 @@ class TrainerStore(DriverStore, Protocol):
         """
         ...
 
-    async def change_version(self, batch: int, version: str, stale: tuple[str, ...] = ()) -> None:
+    async def change_version(
+        self, batch: int, version: str, stale: tuple[str, ...] = (), revision: int | None = None
+    ) -> None:
         """Unfinished requests of the batch go on with other weights; those with tokens of `stale` versions abort.
 
         Leases still out are voided. The batch belongs to `version` from now on.

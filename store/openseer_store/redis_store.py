@@ -3,7 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from openseer_core.errors import BatchClosedError, DriverFencedError, NameTakenError, RequestStateError
+from openseer_core.errors import (
+    BatchClosedError,
+    DriverFencedError,
+    FleetSpecMovedError,
+    NameTakenError,
+    RequestStateError,
+)
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.numbers import FIRST_BASE
 from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
@@ -222,8 +228,8 @@ class RedisStore:
     async def workers(self) -> list[WorkerStatus]:
         return [codec.read_worker(row) for row in await self._link.run("workers", ())]
 
-    async def request_drain(self, worker: str) -> None:
-        await self._link.command("SADD", f"{self._prefix}:drains", worker)
+    async def request_drain(self, worker: str, revision: int | None = None) -> None:
+        await self._act("request_drain", (worker, _or_false(revision)))
 
     async def reap(self, max_losses: int, *, everything: bool = False) -> int:
         total = 0
@@ -233,10 +239,10 @@ class RedisStore:
             if not everything or count < REAP_LIMIT:
                 return total
 
-    async def end(self, batch: int, event: Event = Event.ABORT) -> int:
+    async def end(self, batch: int, event: Event = Event.ABORT, revision: int | None = None) -> int:
         start, ended = 0, 0
         while names := await self.group_names(batch, start, STEP_NAMES):
-            ended += await self.end_groups([GroupId(batch, name) for name in names], event)
+            ended += await self._end_groups([GroupId(batch, name) for name in names], event, None, revision)
             start += len(names)
         return ended
 
@@ -305,10 +311,18 @@ class RedisStore:
         await self._link.run("grow", (str(spec.id), present, spec.size), codec.pack_spec(spec))
 
     async def end_groups(self, groups: list[GroupId], event: Event, index: int | None = None) -> int:
-        only = index if index is not None else False
-        return await self._in_steps(
-            groups, lambda step: self._link.run("end_requests", (event.value, step, only), at=self._at())
-        )
+        return await self._end_groups(groups, event, index, None)
+
+    async def _end_groups(self, groups: list[GroupId], event: Event, index: int | None, revision: int | None) -> int:
+        rest = (_or_false(index), _or_false(revision))
+        return await self._in_steps(groups, lambda step: self._act("end_requests", (event.value, step, *rest)))
+
+    async def _act(self, verb: str, arguments: tuple[object, ...]) -> int:
+        """An action that may follow from a fleet spec. Raises FleetSpecMovedError when that is another by now."""
+        done = int(await self._link.run(verb, arguments, at=self._at()))
+        if done < 0:
+            raise FleetSpecMovedError(f"{verb}: another fleet spec has followed")
+        return done
 
     async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
         return await self._in_steps(
@@ -322,11 +336,13 @@ class RedisStore:
             total += await call([str(gid) for gid in groups[first : first + STEP_GROUPS]])
         return total
 
-    async def change_version(self, batch: int, version: str, stale: tuple[str, ...] = ()) -> None:
+    async def change_version(
+        self, batch: int, version: str, stale: tuple[str, ...] = (), revision: int | None = None
+    ) -> None:
         start = 0
         while True:
-            arguments = (batch, start, start + STEP_GROUPS - 1, version, stale)
-            seen = await self._link.run("change_version", arguments, at=self._at())
+            arguments = (batch, start, start + STEP_GROUPS - 1, version, stale, _or_false(revision))
+            seen = await self._act("change_version", arguments)
             start += STEP_GROUPS
             if seen < STEP_GROUPS:
                 return
@@ -369,3 +385,8 @@ class RedisStore:
     async def swap_fleet_spec(self, fleet_spec: FleetSpec) -> bool:
         data = fleet_spec.model_dump_json(exclude_defaults=True).encode()
         return bool(await self._link.run("swap_fleet_spec", (fleet_spec.revision,), data))
+
+
+def _or_false(number: int | None) -> int | bool:
+    """As scripts take what may be missing."""
+    return False if number is None else number

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from openseer_core.errors import BatchClosedError, NameTakenError, RequestStateError
+from openseer_core.errors import BatchClosedError, FleetSpecMovedError, NameTakenError, RequestStateError
 from openseer_core.ids import PARKED_BATCH, GroupId, WorkerId
 from openseer_core.queue.batch import GroupEnd, OpenBatch
 from openseer_core.queue.group import GroupSpec
@@ -267,6 +267,24 @@ async def test_orders_are_swapped_only_by_who_has_seen_the_latest(store: Store) 
     assert not await store.swap_fleet_spec(FleetSpec(revision=3, version="v3"))
     assert await store.swap_fleet_spec(FleetSpec(revision=2, version="v2", rest="sleep"))
     assert await store.fleet_spec() == FleetSpec(revision=2, version="v2", rest="sleep")
+
+
+async def test_an_action_that_follows_from_an_earlier_fleet_spec_does_nothing(store: Store) -> None:
+    batch = await opened(store)
+    await store.submit([group("a", 1, batch=batch)])
+    assert await store.swap_fleet_spec(FleetSpec(revision=1))
+    with pytest.raises(FleetSpecMovedError):
+        await store.end(batch, Event.ABORT, 0)
+    with pytest.raises(FleetSpecMovedError):
+        await store.change_version(batch, "v2", (), 0)
+    with pytest.raises(FleetSpecMovedError):
+        await store.request_drain(ANN.name, 0)
+    assert not (await store.heartbeat(ANN, Heartbeat(WorkerState.IDLE))).drain
+    await store.change_version(batch, "v2", (), 1)
+    assert names(await store.claim(ANN, query(version="v2"))) == ["a/0"]
+    await store.request_drain(ANN.name, 1)
+    assert (await store.heartbeat(ANN, Heartbeat(WorkerState.IDLE))).drain
+    assert await store.end(batch, Event.ABORT, 1) == 1
 
 
 async def test_what_waits_is_told_by_version(store: Store) -> None:

@@ -137,6 +137,14 @@ def stale_versions(versions: Sequence[str], version: str, max_staleness: int | N
     return tuple(versions[: max(0, list(versions).index(version) - max_staleness)])
 
 
+def stale_by(fleet_spec: FleetSpec) -> tuple[str, ...]:
+    """Versions whose tokens the publish that brought the present version does not let go on."""
+    transaction = fleet_spec.transaction
+    if transaction is None or transaction.id != fleet_spec.publisher or transaction.publish.mode != "keep":
+        return ()
+    return stale_versions(fleet_spec.versions, fleet_spec.version, transaction.publish.max_staleness)
+
+
 def deadline(transaction: WeightsTransaction) -> float | None:
     """When the phase has to be over (store's clock); None where it waits for nobody."""
     deadlines = transaction.publish.deadlines
@@ -327,10 +335,8 @@ def _leftovers(
 ) -> tuple[TransactionAction, ...]:
     """After the commit: batches of the previous version, also those opened meanwhile, go on with the new one."""
     publish, old = transaction.publish, transaction.previous
-    kept = publish.mode == "keep"
-    stale = stale_versions(fleet_spec.versions, publish.version, publish.max_staleness) if kept else ()
     ended = (AbortBatches(old),) if publish.mode == "abort" and unfinished else ()
-    return (*ended, ChangeVersion(old, publish.version, stale))
+    return (*ended, ChangeVersion(old, publish.version, stale_by(fleet_spec)))
 
 
 def _same(publish: Publish, other: Publish) -> bool:

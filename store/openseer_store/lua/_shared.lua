@@ -32,6 +32,11 @@ local function issue(last)
   return math.max(last, base) + 1
 end
 
+-- Whether an action comes too late that follows from the fleet spec of this revision (false: from none).
+local function is_late(revision)
+  return revision and revision ~= tonumber(call('HGET', P .. ':orders', 'revision') or 0)
+end
+
 local function lane_name(version, lane)
   return #version .. ':' .. version .. ':' .. lane
 end

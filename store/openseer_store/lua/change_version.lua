@@ -3,11 +3,15 @@
 --            changes nothing. Bounded: the caller goes on from group to group. The batch has the new version once its
 --            last group has: until then whoever finds it at the old one repeats the whole.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, first group, last group (places, both included), version, stale versions}
--- Returns    how many groups were looked at
+-- ARGV[2]    {batch, first group, last group (places, both included), version, stale versions, revision that this
+--            follows from or false}
+-- Returns    how many groups were looked at; -1, and none was, when the fleet spec has another revision
 
 tick()
 local args = unpack_row(ARGV[2])
+if is_late(args[6]) then
+  return -1
+end
 local key, version = P .. ':batch:' .. int(args[1]), args[4]
 
 local function switch(group)

@@ -6,11 +6,15 @@ from openseer_api.batch_controller import reconcile
 from openseer_api.job.context import JobContext
 from openseer_api.routes.weights import publish_weights
 from openseer_core.ids import WorkerId
+from openseer_core.queue.batch import OpenBatch
+from openseer_core.queue.states import Event
 from openseer_core.weights.fleet_spec import WeightsTransaction
 from openseer_core.weights.publish import Publish, Source
+from openseer_core.weights.transaction import cancel
 from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState
 from openseer_store.memory import MemoryStore
 from tests.api.served import serving_job
+from tests.store.builders import group
 
 ANN, BOB = WorkerId("ann", "1"), WorkerId("bob", "1")
 PUBLISH = Publish(version="v1", source=Source(path="/v1"), mode="keep", retries=0)
@@ -69,3 +73,51 @@ async def test_a_publish_right_after_an_outage_waits_for_the_workers(store: Memo
     clock.seconds += 60.0
     await publish_weights(context(store), PUBLISH)
     assert (await transaction(store)).participants == ("ann",)
+
+
+class Troubled(MemoryStore):
+    """One batch cannot be handled."""
+
+    trouble = 0
+
+    async def change_version(
+        self, batch: int, version: str, stale: tuple[str, ...] = (), revision: int | None = None
+    ) -> None:
+        if batch == self.trouble:
+            raise KeyError(f"batch {batch}")
+        await super().change_version(batch, version, stale, revision)
+
+
+async def test_a_batch_that_raises_stops_neither_the_others_nor_the_transaction(clock: Clock) -> None:
+    store = Troubled(clock)
+    job = context(store)
+    for _ in range(2):
+        await store.open_batch(OpenBatch("initial", "{}"))
+    store.trouble = 1
+    await publish_weights(job, PUBLISH)
+    for _ in range(3):
+        await reconcile(job)
+    assert (await transaction(store)).phase == "done"
+    assert [record.version for record in await store.batches()] == ["initial", "v1"]
+    store.trouble = 0
+    await reconcile(job)
+    assert [record.version for record in await store.batches()] == ["v1", "v1"]
+
+
+class Paused(MemoryStore):
+    """Whoever aborts a batch is stopped just before, and goes on after the publish was taken back."""
+
+    async def end(self, batch: int, event: Event = Event.ABORT, revision: int | None = None) -> int:
+        await self.swap_fleet_spec(cancel(await self.fleet_spec(), 0.0))
+        return await super().end(batch, event, revision)
+
+
+async def test_a_controller_that_was_paused_aborts_no_live_batch(clock: Clock) -> None:
+    store = Paused(clock)
+    job = context(store)
+    record, _ = await store.open_batch(OpenBatch("initial", "{}"))
+    await store.submit([group("a", 2, batch=record.number, version="initial")])
+    await publish_weights(job, PUBLISH.model_copy(update={"mode": "abort"}))
+    await reconcile(job)
+    assert (await transaction(store)).phase == "failed"
+    assert (await store.progress(record.number)).aborted == 0
