@@ -72,7 +72,8 @@ class ServedJobs:
 
 async def _open_job(job: RolloutJob, url: str) -> ControlledJob:
     """Connects to the job's store. Raises StoreUnavailableError while it does not answer."""
-    return ControlledJob(JobContext(job, await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS)))
+    store = await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS, tells_again=True)
+    return ControlledJob(JobContext(job, store))
 
 
 def _renew_job(controlled: ControlledJob, job: RolloutJob) -> None:

@@ -9,12 +9,11 @@ import argparse
 import asyncio
 import json
 
-from support.tiny_rollouts import MODEL, SAMPLED, prompts, vocabulary
-
 from openseer_core.manifest.job import Model, Sampling
 from openseer_core.tokens import unpack_tokens
 from openseer_worker.engine import EngineRequest
 from openseer_worker.vllm.engine import VllmEngine
+from support.tiny_rollouts import MODEL, SAMPLED, prompts, vocabulary
 
 MOST_TOKENS = 3072
 _SEED = 6

@@ -12,14 +12,23 @@ async def open_store(
     *,
     retry_seconds: float = RETRY_SECONDS,
     loading_seconds: float | None = None,
+    tells_again: bool = False,
 ) -> Store:
     """The store of `job` at redis://, rediss:// or unix://, checked to be there.
 
-    Raises InputError for a URL of another kind, StoreError for a server that cannot be used, and
-    StoreUnavailableError when there is no answer within `retry_seconds`; StoreLoadingError, one of these, when the
-    server has said for `loading_seconds` that it loads its data (unset: LOADING_FACTOR times as long).
+    `tells_again`: what was written last through it is written again to a server that restarted, before anything is
+    read, for it may have lost that. Raises InputError for a URL of another kind, StoreError for a server that cannot be
+    used, and StoreUnavailableError when there is no answer within `retry_seconds`; StoreLoadingError, one of these,
+    when the server has said for `loading_seconds` that it loads its data (unset: LOADING_FACTOR times as long).
     """
-    store = RedisStore(url, job, namespace, retry_seconds=retry_seconds, loading_seconds=loading_seconds)
+    store = RedisStore(
+        url,
+        job,
+        namespace,
+        retry_seconds=retry_seconds,
+        loading_seconds=loading_seconds,
+        tells_again=tells_again,
+    )
     try:
         await store.connect()
     except BaseException:

@@ -24,7 +24,8 @@ KEY_SPACE: dict[str, str] = {
     ":batch:<batch>:results": "stream, ids <number>-0: finished requests and ends of groups, msgpack",
     ":batch:<batch>:journal": "stream, ids <number>-0: every event of every request, msgpack",
     ":batch:<batch>:verdicts": "hash: 1 or 0 by name of a group, from the trainer",
-    ":orders": "hash: revision, orders (JSON): what the fleet follows (core's FleetSpec)",
+    ":orders": "hash: revision, orders (JSON): what the fleet follows (core's FleetSpec), written (its "
+    "revision in that text)",
     ":group:<group>": "string, msgpack: what the verbs need of a group; GROUP in lua/_shared.lua names the places",
     ":spec:<group>": "string: the submitted group as clients read it (codec.py)",
     ":heads:<n>:<version>:<lane>": "sorted set: groups that wait in a lane, by score; n is the version's length",

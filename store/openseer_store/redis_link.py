@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 
 from openseer_core.errors import InputError, StoreError, StoreLoadingError, StoreUnavailableError
 from openseer_store.codec import pack
+from openseer_store.recent_writes import RecentWrites, StoreCall
 from openseer_store.redis_pool import BROKEN, RedisPool
 
 log = logging.getLogger(__name__)
@@ -80,8 +81,15 @@ class RedisLink:
     """Calls to one Redis. Every new connection checks the server and its epoch before anything else runs on it."""
 
     def __init__(
-        self, url: str, prefix: str, retry_seconds: float = RETRY_SECONDS, loading_seconds: float | None = None
+        self,
+        url: str,
+        prefix: str,
+        retry_seconds: float = RETRY_SECONDS,
+        loading_seconds: float | None = None,
+        *,
+        tells_again: bool = False,
     ) -> None:
+        """`tells_again`: after the start of an epoch the recent writes are made again before anything is read."""
         self.shown_url = public_url(url)
         self._prefix = prefix
         self._retry_seconds = retry_seconds
@@ -89,6 +97,9 @@ class RedisLink:
         self._run_id = ""
         self.epoch = 0
         """The latest epoch that any connection has met, 0 before the first."""
+        self._recent = RecentWrites() if tells_again else None
+        self._told = 0
+        self._telling = asyncio.Lock()
         try:
             options: dict[str, Any] = dict(parse_url(url))
         except ValueError as error:
@@ -104,11 +115,23 @@ class RedisLink:
         }
         self._pool = RedisPool(lambda: make(**settings))
 
-    async def run(self, verb: str, arguments: object, *blobs: bytes, at: str = "") -> Any:
-        """Runs one verb. `at`: time to pass, or "" for the server's clock."""
+    async def run(self, verb: str, arguments: object, *blobs: bytes, at: str = "", again: bool = False) -> Any:
+        """Runs one verb. `at`: time to pass, or "" for the server's clock. `again`: a write to `note`."""
+        reply = await self._retrying(self._call_of(verb, arguments, blobs, at), is_write=again)
+        if again:
+            self.note(verb, arguments, *blobs, at=at)
+        return reply
+
+    def note(self, verb: str, arguments: object, *blobs: bytes, at: str = "") -> None:
+        """Has a verb run again should the store forget it (where `tells_again`)."""
+        if self._recent is not None:
+            size = len(pack(arguments)) + sum(map(len, blobs))
+            self._recent.note(size, self._call_of(verb, arguments, blobs, at))
+
+    def _call_of(self, verb: str, arguments: object, blobs: Sequence[bytes], at: str) -> StoreCall:
         text, sha = script(verb)
         tail = (1, self._prefix, at, pack(arguments), *blobs)
-        return await self._retrying(lambda: self._evaluate(text, sha, tail))
+        return lambda: self._evaluate(text, sha, tail)
 
     async def command(self, *parts: str | int | bytes, patience: float = 0.0) -> Any:
         """Runs one plain command. `patience`: seconds that the command itself may wait."""
@@ -151,7 +174,21 @@ class RedisLink:
 
     # ---- trying again
 
-    async def _retrying(self, call: Any) -> Any:
+    async def _retrying(self, call: StoreCall, *, is_write: bool = False) -> Any:
+        """The answer to a call. One that reads is made again where the store has been told recent writes meanwhile."""
+        reply = await self._answer_to(call)
+        self._told = self._told or self.epoch
+        if self._recent is None or self._told == self.epoch:
+            return reply
+        async with self._telling:
+            while self._told != self.epoch:
+                epoch = self.epoch
+                for write in self._recent.calls():
+                    await self._answer_to(write)
+                self._told = epoch
+        return reply if is_write else await self._answer_to(call)
+
+    async def _answer_to(self, call: StoreCall) -> Any:
         """All verbs may be repeated: what a lost answer did is either found done, or (a claim) expires by itself."""
         loop = asyncio.get_running_loop()
         began = loop.time()

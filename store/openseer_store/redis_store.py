@@ -67,10 +67,11 @@ class RedisStore:
         clock: Callable[[], float] | None = None,
         retry_seconds: float = RETRY_SECONDS,
         loading_seconds: float | None = None,
+        tells_again: bool = False,
     ) -> None:
         self._prefix = prefix(namespace, job)
         self._clock = clock
-        self._link = RedisLink(url, self._prefix, retry_seconds, loading_seconds)
+        self._link = RedisLink(url, self._prefix, retry_seconds, loading_seconds, tells_again=tells_again)
 
     async def connect(self) -> None:
         """Checks that the server is there and fit. Raises StoreError, StoreUnavailableError."""
@@ -150,9 +151,9 @@ class RedisStore:
         return HeartbeatReply(drain=bool(drain), revision=revision)
 
     async def fleet_spec(self) -> FleetSpec:
-        data, base = await self._link.run("fleet_spec", ())
+        data, revision, base = await self._link.run("fleet_spec", ())
         fleet_spec = FleetSpec.model_validate_json(data, extra="ignore") if data else FleetSpec()
-        return fleet_spec.read_at(base)
+        return fleet_spec.read_at(base).model_copy(update={"revision": revision})
 
     async def deregister(self, worker: WorkerId) -> None:
         await self._link.run("deregister", (worker.name, worker.boot), at=self._at())
@@ -187,7 +188,7 @@ class RedisStore:
         return new + (await self._submit(names, blobs) if names else 0)
 
     async def _submit(self, names: list[str], blobs: list[bytes]) -> int:
-        new, refused, reason = await self._link.run("submit", names, *blobs)
+        new, refused, reason = await self._link.run("submit", names, *blobs, again=True)
         if reason == b"taken":
             group = GroupId.parse(refused.decode())
             raise NameTakenError(group.batch, group.name)
@@ -199,7 +200,7 @@ class RedisStore:
         return [int(length) for length in await self._link.run("longest_earlier", digests)]
 
     async def seal(self, batch: int) -> None:
-        await self._link.command("HSET", f"{self._prefix}:batch:{batch}", "sealed", 1)
+        await self._link.run("seal", (batch,), again=True)
 
     async def progress(self, batch: int) -> BatchProgress:
         return codec.read_progress(await self._link.command("HGETALL", f"{self._prefix}:batch:{batch}"))
@@ -222,7 +223,8 @@ class RedisStore:
                 return
 
     async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:
-        if not await self._link.run("acknowledge", (batch, cursor, driver if driver is not None else False)):
+        arguments = (batch, cursor, driver if driver is not None else False)
+        if not await self._link.run("acknowledge", arguments, again=True):
             raise self._fenced(driver or 0)
 
     async def workers(self) -> list[WorkerStatus]:
@@ -292,7 +294,8 @@ class RedisStore:
 
     async def open_batch(self, batch: OpenBatch) -> tuple[BatchRecord, bool]:
         arguments = (batch.version, batch.spec, batch.key)
-        number, new = await self._link.run("open_batch", arguments, at=self._at())
+        number, new = await self._link.run("open_batch", (*arguments, False), at=self._at())
+        self._link.note("open_batch", (*arguments, number), at=self._at())
         [record] = codec.read_batches(await self._link.run("batches", (number,)))
         return record, bool(new)
 
@@ -308,7 +311,7 @@ class RedisStore:
         return [GroupId.parse(gid.decode()).name for gid in await self._link.command(*command)]
 
     async def grow(self, spec: GroupSpec, present: int) -> None:
-        await self._link.run("grow", (str(spec.id), present, spec.size), codec.pack_spec(spec))
+        await self._link.run("grow", (str(spec.id), present, spec.size), codec.pack_spec(spec), again=True)
 
     async def end_groups(self, groups: list[GroupId], event: Event, index: int | None = None) -> int:
         return await self._end_groups(groups, event, index, None)
@@ -319,14 +322,14 @@ class RedisStore:
 
     async def _act(self, verb: str, arguments: tuple[object, ...]) -> int:
         """An action that may follow from a fleet spec. Raises FleetSpecMovedError when that is another by now."""
-        done = int(await self._link.run(verb, arguments, at=self._at()))
+        done = int(await self._link.run(verb, arguments, at=self._at(), again=True))
         if done < 0:
             raise FleetSpecMovedError(f"{verb}: another fleet spec has followed")
         return done
 
     async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
         return await self._in_steps(
-            groups, lambda step: self._link.run("carry", (step, batch, version, stale), at=self._at())
+            groups, lambda step: self._link.run("carry", (step, batch, version, stale), at=self._at(), again=True)
         )
 
     async def _in_steps(self, groups: list[GroupId], call: Callable[[list[str]], Awaitable[int]]) -> int:
@@ -353,7 +356,7 @@ class RedisStore:
 
     async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
         arguments = (str(request.group), request.index, turn)
-        answer = await self._link.run("go_on", arguments, tokens, at=self._at())
+        answer = await self._link.run("go_on", arguments, tokens, at=self._at(), again=True)
         outcome = answer[0].decode()
         if outcome == "unknown":
             raise KeyError(request)
@@ -368,7 +371,7 @@ class RedisStore:
     async def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
         known, rows = 0, list(verdicts.items())
         for first in range(0, len(rows), STEP_NAMES):
-            known += await self._link.run("judge", (batch, rows[first : first + STEP_NAMES]))
+            known += await self._link.run("judge", (batch, rows[first : first + STEP_NAMES]), again=True)
         return known
 
     async def verdict(self, group: GroupId) -> bool | None:
@@ -376,7 +379,7 @@ class RedisStore:
         return None if data is None else data == b"1"
 
     async def forget(self, batch: int) -> None:
-        while await self._link.run("forget", (batch, STEP_GROUPS, REMEMBER_SECONDS), at=self._at()):
+        while await self._link.run("forget", (batch, STEP_GROUPS, REMEMBER_SECONDS), at=self._at(), again=True):
             pass
 
     async def load(self) -> QueueLoad:
@@ -384,7 +387,10 @@ class RedisStore:
 
     async def swap_fleet_spec(self, fleet_spec: FleetSpec) -> bool:
         data = fleet_spec.model_dump_json(exclude_defaults=True).encode()
-        return bool(await self._link.run("swap_fleet_spec", (fleet_spec.revision,), data))
+        if not await self._link.run("swap_fleet_spec", (fleet_spec.revision, False), data):
+            return False
+        self._link.note("swap_fleet_spec", (fleet_spec.revision, True), data)
+        return True
 
 
 def _or_false(number: int | None) -> int | bool:

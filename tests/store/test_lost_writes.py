@@ -1,5 +1,6 @@
 """A store that restarts from an older log: no number is issued twice, and its clients notice."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from openseer_core.weights.publish import Publish, Source
 from openseer_core.weights.transaction import begin
 from openseer_store.connect import open_store
 from openseer_store.port import FIRST_CURSOR, Store
+from openseer_store.recent_writes import KEPT_BYTES, KEPT_SECONDS, RecentWrites
 from tests.store.builders import ANN, finish, group, query
 from tests.store.rolled_back import forgetful_redis
 
@@ -91,3 +93,50 @@ async def test_a_repeated_swap_of_the_fleet_spec_is_the_same_swap(tmp_path: Path
         assert await store.swap_fleet_spec(held)
         assert not await store.swap_fleet_spec(held.model_copy(update={"held": False}))
         await store.close()
+
+
+async def test_a_client_that_tells_again_makes_good_what_the_store_lost(tmp_path: Path) -> None:
+    async with forgetful_redis(tmp_path) as redis:
+        store = await open_store(redis.url, "job", tells_again=True)
+        redis.save()
+        batch, _ = await store.open_batch(OpenBatch("v1", '{"a": 1}', "key"))
+        await store.submit([group("a", 2, batch=batch.number)])
+        await store.seal(batch.number)
+        assert await store.swap_fleet_spec((await store.fleet_spec()).changed(held=True))
+        served = (await store.fleet_spec()).changed(version="v1", held=True)
+        assert await store.swap_fleet_spec(served)
+        await redis.roll_back()
+        again = await store.batch(batch.number)
+        assert again is not None
+        assert (again.spec, again.progress.requests, again.progress.sealed) == ('{"a": 1}', 2, True)
+        assert (await store.open_batch(OpenBatch("v9", "{}", "key")))[0].number == batch.number
+        fleet_spec = await store.fleet_spec()
+        assert (fleet_spec.version, fleet_spec.held, fleet_spec.revision > served.revision) == ("v1", True, True)
+        assert await store.swap_fleet_spec(fleet_spec.changed(held=False))
+        await store.close()
+
+
+async def test_what_is_told_again_does_not_undo_what_came_since(tmp_path: Path) -> None:
+    async with forgetful_redis(tmp_path) as redis:
+        store, other = [await open_store(redis.url, "job", tells_again=True) for _ in range(2)]
+        redis.save()
+        assert await store.swap_fleet_spec((await store.fleet_spec()).changed(version="old"))
+        await redis.roll_back()
+        assert await other.swap_fleet_spec((await other.fleet_spec()).changed(version="new"))
+        assert (await store.fleet_spec()).version == "new"
+        await store.close()
+        await other.close()
+
+
+def test_recent_writes_are_kept_by_their_age_and_size() -> None:
+    seconds = [0.0]
+    writes = RecentWrites(lambda: seconds[0])
+    calls = [lambda: asyncio.sleep(0) for _ in range(4)]
+    writes.note(1, calls[0])
+    seconds[0] = KEPT_SECONDS + 1.0
+    assert writes.calls() == calls[:1]  # an outage of any length loses none
+    writes.note(1, calls[1])
+    writes.note(KEPT_BYTES - 1, calls[2])
+    assert writes.calls() == calls[1:3]
+    writes.note(1, calls[3])
+    assert writes.calls() == calls[2:]

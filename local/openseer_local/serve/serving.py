@@ -63,7 +63,7 @@ class Serving:
             record.note("running")
             stack.push(_note_end(record))
             job = self._plan.job
-            store = await open_store(url, job.name, job.namespace)
+            store = await open_store(url, job.name, job.namespace, tells_again=True)
             context = JobContext(job, store)
             stack.push_async_callback(context.close)
             if self._plan.fresh:

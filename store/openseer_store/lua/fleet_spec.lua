@@ -2,6 +2,7 @@
 -- Guarantee  Changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {}
--- Returns    {the fleet spec (JSON) or "", base}
+-- Returns    {the fleet spec (JSON) or "", its revision, base}
 
-return {call('HGET', P .. ':orders', 'orders') or '', issue(0) - 1}
+local row = call('HMGET', P .. ':orders', 'orders', 'revision')
+return {row[1] or '', tonumber(row[2] or 0), issue(0) - 1}

@@ -1,7 +1,8 @@
 -- Purpose    Opens a batch and gives it the next number.
--- Guarantee  The same key gives the same batch, for as long as the key is remembered.
+-- Guarantee  The same key gives the same batch, for as long as the key is remembered. A batch that the store has forgotten
+--            gets back the number that it had.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {version, spec (JSON), key or ""}
+-- ARGV[2]    {version, spec (JSON), key or "", number that it was given before or false}
 -- Returns    {number, 1 when it is new}
 
 tick()
@@ -11,8 +12,12 @@ local known = args[3] ~= '' and call('GET', remembered)
 if known then
   return {tonumber(known), 0}
 end
-local number = int(issue(tonumber(call('HGET', COUNTERS, 'batches') or 0)))
-call('HSET', COUNTERS, 'batches', number)
+local latest = tonumber(call('HGET', COUNTERS, 'batches') or 0)
+local number = int(args[4] or issue(latest))
+if call('HEXISTS', P .. ':batch:' .. number, 'spec') == 1 then
+  return {tonumber(number), 0}
+end
+call('HSET', COUNTERS, 'batches', int(math.max(latest, args[4] or issue(latest))))
 call('HSET', P .. ':batch:' .. number, 'version', args[1], 'spec', args[2], 'key', args[3], 'opened_at', real(now))
 call('ZADD', P .. ':batches', number, number)
 if args[3] ~= '' then

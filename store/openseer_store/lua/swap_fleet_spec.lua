@@ -1,18 +1,21 @@
 -- Purpose    Replaces the fleet spec.
--- Guarantee  Only by the next revision, so that of two writers one learns that it was late. A repeat changes nothing.
+-- Guarantee  Only by the next revision, so that of two writers one learns that it was late. A repeat changes nothing. What
+--            the store has forgotten is written again with a new revision, unless a later one is there.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {revision of the new fleet spec}
+-- ARGV[2]    {revision of the new fleet spec, whether it was written before}
 -- ARGV[3]    the fleet spec (JSON)
 -- Returns    1, or 0 when another revision is there
 
-local revision = unpack_row(ARGV[2])[1]
-local row = call('HMGET', P .. ':orders', 'revision', 'orders')
+local revision, again = unpack(unpack_row(ARGV[2]))
+local row = call('HMGET', P .. ':orders', 'revision', 'orders', 'written')
 local present = tonumber(row[1] or 0)
-if present == revision and row[2] == ARGV[3] then
+local written = tonumber(row[3] or present)
+if row[2] == ARGV[3] and written == revision then
   return 1
 end
-if issue(present) ~= revision then
+local follows = issue(present)
+if again and revision <= written or not again and revision ~= follows then
   return 0
 end
-call('HSET', P .. ':orders', 'revision', int(revision), 'orders', ARGV[3])
+call('HSET', P .. ':orders', 'revision', int(follows), 'written', int(revision), 'orders', ARGV[3])
 return 1
