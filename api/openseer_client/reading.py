@@ -13,6 +13,8 @@ from openseer_core.wire.batches import Continue, Group, GroupItem, ResultItem, R
 
 PAGE = 512
 """Items asked for at once."""
+LAST_TURN = 2**31
+"""Beyond every turn: of a group that was taken before a restart nothing is new."""
 
 Environment = Callable[[ResultItem], Sequence[int] | None]
 """What answers a turn: the token ids to append before the response goes on, or None when it is over."""
@@ -24,14 +26,18 @@ Keep = Callable[[FinishedGroup], Generator[Call[Any] | Pause, Any, bool]]
 def results(
     batch: int, after: int | None, checkpoint: Checkpoint | None, *, acknowledge: bool
 ) -> Stream[ResultItem | GroupItem]:
-    """Emits every item after a cursor, once. An item counts as taken when the next one is asked for."""
+    """Emits every item after a cursor, once. An item counts as taken when the next one is asked for.
+
+    A store that lost its last writes generates again what it lost: those results come under other cursors, but are not
+    new.
+    """
     position = checkpoint.position(batch) if checkpoint is not None and after is None else Position(after or 0)
     cursor, complete = position.cursor, position.complete
-    seen: set[tuple[str, int, int]] = set()
+    news = _News()
     while not complete:
         page = yield from _next_page(batch, cursor)
         for item in page.items:
-            if item.cursor > cursor and _is_new(item, seen):
+            if item.cursor > cursor and news.has(item):
                 yield Emit(item)
             cursor = max(cursor, item.cursor)
             if checkpoint is not None:
@@ -58,22 +64,26 @@ def groups(
     position = checkpoint.position(batch) if checkpoint is not None else Position()
     cursor, complete, taken = position.cursor, position.complete, dict(position.taken)
     ended = position.groups
+    turns = dict.fromkeys(taken, LAST_TURN)
     collector = Collector()
     yield from _seal_at(batch, ended, None if complete else seal_after)
     while not complete:
         page = yield from _next_page(batch, cursor)
         for item in page.items:
             cursor = max(cursor, item.cursor)
+            again = item.cursor <= taken.get(item.group, 0)
+            if not again and isinstance(item, ResultItem) and item.turn <= turns.get(item.group, -1):
+                continue  # of a group that was taken, and that the store has lost and generated again
             if isinstance(item, ResultItem):
-                again = item.cursor <= taken.get(item.group, 0)
                 yield from _turn(item, collector, None if again else environment)
                 continue
             group = collector.end(item)
-            if group is None or item.cursor <= taken.get(item.group, 0):
+            if group is None or again or (item.group in turns and not group.results):
                 continue
             if keep is None or (yield from keep(group)):
                 yield Emit(group)
             taken[item.group] = item.cursor
+            turns[item.group] = max((result.turn for result in group.results), default=0)
             ended += 1
             if checkpoint is not None:
                 checkpoint.save(batch, _safe(collector, cursor, taken, ended))
@@ -152,11 +162,21 @@ def _safe(collector: Collector, cursor: int, taken: dict[str, int], ended: int) 
     return Position(safe, taken={name: at for name, at in taken.items() if at > safe}, groups=ended)
 
 
-def _is_new(item: ResultItem | GroupItem, seen: set[tuple[str, int, int]]) -> bool:
-    if isinstance(item, GroupItem):
+class _News:
+    """What of a stream was not there before: a turn of a request, or the end of a group with such a turn."""
+
+    def __init__(self) -> None:
+        self._results: set[tuple[str, int, int]] = set()
+        self._ended: set[str] = set()
+
+    def has(self, item: ResultItem | GroupItem) -> bool:
+        if isinstance(item, GroupItem):
+            is_new = item.group not in self._ended
+            self._ended.add(item.group)
+            return is_new
+        key = (item.group, item.index, item.turn)
+        if key in self._results:
+            return False
+        self._results.add(key)
+        self._ended.discard(item.group)
         return True
-    key = (item.group, item.index, item.turn)
-    if key in seen:
-        return False
-    seen.add(key)
-    return True

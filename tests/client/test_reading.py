@@ -211,3 +211,28 @@ def test_a_supply_that_ends_seals_the_batch() -> None:
     supply = [Group(id=name, prompt="x") for name in "abc"]
     assert [group.name for group in handle.fill(supply, judge)] == ["b"]
     assert remote.batches[1].sealed
+
+
+def test_what_a_store_lost_and_generated_again_is_not_given_twice() -> None:
+    remote = Remote()
+    handle = finished(remote, groups=2)
+    batch = remote.batches[handle.id]
+    batch.add(result("g0", 0), result("g0", 1), end("g0", 2), end("g1", 2))
+    assert [group.name for group in handle.groups()] == ["g0", "g1"]
+    assert [item.cursor for item in handle.results()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_restarted_trainer_gets_no_group_twice_from_a_store_that_lost_it(tmp_path: Path) -> None:
+    remote = Remote()
+    handle = remote.client().open_batch(key="run/1")
+    batch = remote.batches[handle.id]
+    batch.add(result("late", 0), result("g0", 0), result("g0", 1), end("g0", 2))
+    reader = handle.groups(checkpoint=Checkpoint(tmp_path / "state.json"))
+    assert next(reader).name == "g0"
+    batch.add(result("g1", 0), result("g1", 1), end("g1", 2))
+    assert next(reader).name == "g1"  # g0 counts as taken now
+    del reader
+    batch.add(result("g0", 0), result("g0", 1), end("g0", 2), result("late", 1), end("late", 2))
+    batch.sealed = batch.complete = True
+    again = remote.client().open_batch(key="run/1").groups(checkpoint=Checkpoint(tmp_path / "state.json"))
+    assert [group.name for group in again] == ["g1", "late"]

@@ -144,7 +144,7 @@ async def judge(batch: BatchNumber, verdicts: Verdicts, job: Job) -> Batch:
 async def acknowledge(batch: BatchNumber, up_to: Acknowledge, job: Job) -> Batch:
     """Everything up to the cursor is safe with the trainer; with the last one of a complete batch its data go."""
     record = await batch_of(job, batch)
-    if up_to.cursor > record.progress.entries:
+    if up_to.cursor > record.progress.entries and not await job.store.has_restarted():
         raise ConflictProblem(f"cursor: found {up_to.cursor}; the batch's last is {record.progress.entries}")
     if not record.forgotten:
         await job.store.acknowledge(batch, up_to.cursor)
