@@ -33,15 +33,21 @@ class Driver:
     """Submits one batch and writes its results."""
 
     def __init__(
-        self, store: DriverStore, groups: Sequence[GroupSpec], writer: ResultsWriter, codec: TextCodec, boot: str = ""
+        self,
+        store: DriverStore,
+        groups: Sequence[GroupSpec],
+        writer: ResultsWriter,
+        codec: TextCodec,
+        boot: str = "",
+        fence: int = 0,
     ) -> None:
-        """`boot`: id of this life of the driver; unset: a new one. The boot that has the job already keeps it."""
+        """`boot`: id of this life of the driver; unset: a new one. `fence`: what it was given when it took over."""
         self._store = store
         self._groups = groups
         self._writer = writer
         self._codec = codec
         self._boot = boot or new_boot()
-        self._fence = 0
+        self._fence = fence
         self._epoch = 0
 
     async def submit(self) -> None:
@@ -49,11 +55,18 @@ class Driver:
 
         Raises DriverFencedError where this driver had the job before and another one has it since.
         """
-        epoch = self._store.epoch
-        self._fence = await self._store.acquire_driver(self._boot, self._fence)
-        await self._store.submit(list(self._groups))
-        await self._store.seal(BATCH_JOB_BATCH)
-        self._epoch = epoch
+        while True:
+            epoch = self._store.epoch
+            self._fence = await self._store.acquire_driver(self._boot, self._fence)
+            try:
+                await self._store.submit(list(self._groups), self._fence)
+                await self._store.seal(BATCH_JOB_BATCH, self._fence)
+            except DriverFencedError:
+                if self._store.epoch == epoch:
+                    raise
+                continue  # the store has lost who its driver is
+            self._epoch = epoch
+            return
 
     async def collect(self) -> None:
         """Writes results until the batch is complete. Raises OutputError, DriverFencedError, StoreError.

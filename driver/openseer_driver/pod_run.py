@@ -84,15 +84,15 @@ class PodRun:
             url = self._settings.store_url
             store = await open_store(url, job.name, job.namespace)
             stack.push_async_callback(store.close)
-            boot = await _take_over(plan, store)
+            boot, fence = await _take_over(plan, store)
             run = await _open_run(plan, stack)
-            audit = await self._drive(run, store, boot)
+            audit = await self._drive(run, store, boot, fence)
             counts = await store.progress(BATCH_JOB_BATCH)
             run.state = "complete"
         await _log_end(plan.folder, audit)
         write_termination_message(counts.to_json())
 
-    async def _drive(self, run: OpenRun, store: Store, boot: str) -> AuditReport:
+    async def _drive(self, run: OpenRun, store: Store, boot: str, fence: int) -> AuditReport:
         known = await store.progress(BATCH_JOB_BATCH)
         if run.writer.count and not known.requests:
             await _check_lost(run, store)
@@ -100,7 +100,7 @@ class PodRun:
             log.info("resuming: %d of %d results are there already", run.writer.count, known.requests)
         log.info("loading the tokenizer, rendering prompts")
         codec, groups = await run.plan.render(await store.now())
-        driver = Driver(store, groups, run.writer, codec, boot)
+        driver = Driver(store, groups, run.writer, codec, boot, fence)
         await driver.submit()
         log.info("submitted %d groups, %d requests", len(groups), sum(group.size for group in groups))
         self._ready = True
@@ -143,16 +143,15 @@ def make_plan(settings: PodSettings) -> RunPlan:
     return plan
 
 
-async def _take_over(plan: RunPlan, store: Store) -> str:
-    """Fences off an earlier driver of this job; gives this one's boot. Raises InputError for a store in other use."""
+async def _take_over(plan: RunPlan, store: Store) -> tuple[str, int]:
+    """Fences off an earlier driver; gives this one's boot and fence. Raises InputError for a store in other use."""
     if not plan.folder.exists() and (await store.progress(BATCH_JOB_BATCH)).requests:
         raise InputError(
             f"the store holds a job {plan.job.namespace}/{plan.job.name} already, and {plan.folder.path} holds no run "
             "of it; give the job another name, or the store or output folder that belongs to it"
         )
     boot = new_boot()
-    await store.acquire_driver(boot)
-    return boot
+    return boot, await store.acquire_driver(boot)
 
 
 async def _open_run(plan: RunPlan, stack: AsyncExitStack) -> OpenRun:

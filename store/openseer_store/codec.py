@@ -85,6 +85,11 @@ def pack(value: object) -> bytes:
 # ---- to the store
 
 
+def or_false(number: int | None) -> int | bool:
+    """As scripts take what may be missing."""
+    return False if number is None else number
+
+
 def pack_spec(spec: GroupSpec) -> bytes:
     """A group as clients will read it."""
     row = SpecRow(

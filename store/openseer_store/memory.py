@@ -142,10 +142,15 @@ class MemoryStore:
             self._driver = (boot, held or issue(present, self._base))
         return self._driver[1]
 
+    def _check_driver(self, driver: int | None) -> None:
+        if driver is not None and driver != self._driver[1]:
+            raise DriverFencedError(f"driver {driver}: another driver has taken over; this one stops")
+
     async def has_restarted(self) -> bool:
         return self._base > FIRST_BASE
 
-    async def submit(self, groups: list[GroupSpec]) -> int:
+    async def submit(self, groups: list[GroupSpec], driver: int | None = None) -> int:
+        self._check_driver(driver)
         new = sum(self._queue.submit(spec) for spec in groups)
         self._notify()
         return new
@@ -153,7 +158,8 @@ class MemoryStore:
     async def longest_earlier(self, digests: list[str]) -> list[int]:
         return self._queue.longest_earlier(digests, self._time.read(self._clock()))
 
-    async def seal(self, batch: int) -> None:
+    async def seal(self, batch: int, driver: int | None = None) -> None:
+        self._check_driver(driver)
         self._queue.seal(batch)
 
     async def progress(self, batch: int) -> BatchProgress:
@@ -170,8 +176,7 @@ class MemoryStore:
         return found
 
     async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:
-        if driver is not None and driver != self._driver[1]:
-            raise DriverFencedError(f"driver {driver}: another driver has taken over; this one stops")
+        self._check_driver(driver)
         self._queue.acknowledge(batch, cursor)
 
     async def workers(self) -> list[WorkerStatus]:

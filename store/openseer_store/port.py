@@ -130,9 +130,10 @@ class DriverStore(Protocol):
         """Whether the store is in a later epoch than the job's first, so that it may have lost writes."""
         ...
 
-    async def submit(self, groups: list[GroupSpec]) -> int:
+    async def submit(self, groups: list[GroupSpec], driver: int | None = None) -> int:
         """Queues groups in bounded pieces; those already there are skipped. Returns how many were new.
 
+        `driver`: the fence of a driver. Raises DriverFencedError for an old one.
         Raises BatchClosedError when a new group's batch is sealed, or gone; NameTakenError when another group has its
         name.
         """
@@ -142,8 +143,8 @@ class DriverStore(Protocol):
         """Tokens of the longest response that is kept of each prompt (core's prompt_digest), 0 where none is."""
         ...
 
-    async def seal(self, batch: int) -> None:
-        """Says that the batch has all its groups."""
+    async def seal(self, batch: int, driver: int | None = None) -> None:
+        """Says that the batch has all its groups. `driver`: as in `submit`."""
         ...
 
     async def progress(self, batch: int) -> BatchProgress:

@@ -175,7 +175,7 @@ class RedisStore:
     async def has_restarted(self) -> bool:
         return int(await self._link.command("HGET", self._prefix + STORE, "base") or FIRST_BASE) > FIRST_BASE
 
-    async def submit(self, groups: list[GroupSpec]) -> int:
+    async def submit(self, groups: list[GroupSpec], driver: int | None = None) -> int:
         new = 0
         names: list[str] = []
         blobs: list[bytes] = []
@@ -183,12 +183,15 @@ class RedisStore:
             names.append(str(spec.id))
             blobs += (codec.pack_row(spec), codec.pack_spec(spec))
             if len(names) >= SUBMIT_GROUPS or sum(map(len, blobs)) >= SUBMIT_BYTES:
-                new += await self._submit(names, blobs)
+                new += await self._submit(names, blobs, driver)
                 names, blobs = [], []
-        return new + (await self._submit(names, blobs) if names else 0)
+        return new + (await self._submit(names, blobs, driver) if names else 0)
 
-    async def _submit(self, names: list[str], blobs: list[bytes]) -> int:
-        new, refused, reason = await self._link.run("submit", names, *blobs, again=True)
+    async def _submit(self, names: list[str], blobs: list[bytes], driver: int | None) -> int:
+        arguments = (names, driver if driver is not None else False)
+        new, refused, reason = await self._link.run("submit", arguments, *blobs, again=True)
+        if reason == b"fenced":
+            raise self._fenced(driver or 0)
         if reason == b"taken":
             group = GroupId.parse(refused.decode())
             raise NameTakenError(group.batch, group.name)
@@ -199,8 +202,9 @@ class RedisStore:
     async def longest_earlier(self, digests: list[str]) -> list[int]:
         return [int(length) for length in await self._link.run("longest_earlier", digests)]
 
-    async def seal(self, batch: int) -> None:
-        await self._link.run("seal", (batch,), again=True)
+    async def seal(self, batch: int, driver: int | None = None) -> None:
+        if not await self._link.run("seal", (batch, driver if driver is not None else False), again=True):
+            raise self._fenced(driver or 0)
 
     async def progress(self, batch: int) -> BatchProgress:
         return codec.read_progress(await self._link.command("HGETALL", f"{self._prefix}:batch:{batch}"))
@@ -231,7 +235,7 @@ class RedisStore:
         return [codec.read_worker(row) for row in await self._link.run("workers", ())]
 
     async def request_drain(self, worker: str, revision: int | None = None) -> None:
-        await self._act("request_drain", (worker, _or_false(revision)))
+        await self._act("request_drain", (worker, codec.or_false(revision)))
 
     async def reap(self, max_losses: int, *, everything: bool = False) -> int:
         total = 0
@@ -317,7 +321,7 @@ class RedisStore:
         return await self._end_groups(groups, event, index, None)
 
     async def _end_groups(self, groups: list[GroupId], event: Event, index: int | None, revision: int | None) -> int:
-        rest = (_or_false(index), _or_false(revision))
+        rest = (codec.or_false(index), codec.or_false(revision))
         return await self._in_steps(groups, lambda step: self._act("end_requests", (event.value, step, *rest)))
 
     async def _act(self, verb: str, arguments: tuple[object, ...]) -> int:
@@ -344,7 +348,7 @@ class RedisStore:
     ) -> None:
         start = 0
         while True:
-            arguments = (batch, start, start + STEP_GROUPS - 1, version, stale, _or_false(revision))
+            arguments = (batch, start, start + STEP_GROUPS - 1, version, stale, codec.or_false(revision))
             seen = await self._act("change_version", arguments)
             start += STEP_GROUPS
             if seen < STEP_GROUPS:
@@ -391,8 +395,3 @@ class RedisStore:
             return False
         self._link.note("swap_fleet_spec", (fleet_spec.revision, True), data)
         return True
-
-
-def _or_false(number: int | None) -> int | bool:
-    """As scripts take what may be missing."""
-    return False if number is None else number

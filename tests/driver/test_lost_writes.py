@@ -61,9 +61,9 @@ def writer(tmp_path: Path) -> ResultsWriter:
     return ResultsWriter(folder)
 
 
-def driver_of(store: Store, writer: ResultsWriter) -> Driver:
+def driver_of(store: Store, writer: ResultsWriter, boot: str = "", fence: int = 0) -> Driver:
     codec = open_codec(JOB.spec.model)
-    return Driver(store, render_groups(JOB, "prompts.jsonl", PROMPTS, codec, 0.0), writer, codec)
+    return Driver(store, render_groups(JOB, "prompts.jsonl", PROMPTS, codec, 0.0), writer, codec, boot, fence)
 
 
 async def work(store: Store, most: int) -> None:
@@ -115,5 +115,15 @@ async def test_a_driver_does_not_take_the_job_back_from_a_newer_one(store: Store
     await new.submit()
     with pytest.raises(DriverFencedError):
         await old.submit()
+    await work(store, 100)
+    await new.collect()
+
+
+async def test_a_driver_that_slept_before_it_submitted_fences_nobody(store: Store, writer: ResultsWriter) -> None:
+    fence = await store.acquire_driver("old")
+    new = driver_of(store, writer)
+    await new.submit()
+    with pytest.raises(DriverFencedError):
+        await driver_of(store, writer, "old", fence).submit()
     await work(store, 100)
     await new.collect()

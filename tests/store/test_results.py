@@ -134,6 +134,21 @@ async def test_only_the_latest_driver_may_acknowledge(store: Store) -> None:
     assert await acknowledged() == 9
 
 
+async def test_an_old_driver_neither_submits_nor_seals(store: Store) -> None:
+    old = await store.acquire_driver("old")
+    assert await store.submit([group("a", 1)], old) == 1
+    new = await store.acquire_driver("new")
+    with pytest.raises(DriverFencedError, match="another driver"):
+        await store.submit([group("b", 1)], old)
+    with pytest.raises(DriverFencedError, match="another driver"):
+        await store.seal(0, old)
+    progress = await store.progress(0)
+    assert (progress.groups, progress.sealed) == (1, False)
+    assert await store.submit([group("b", 1)], new) == 1
+    await store.seal(0, new)
+    assert (await store.progress(0)).sealed
+
+
 async def test_heartbeats_are_kept_until_a_worker_deregisters(store: Store, clock: Clock) -> None:
     await store.submit([group("a", 2)])
     await store.claim(BOB, query())

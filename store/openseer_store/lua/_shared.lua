@@ -37,6 +37,11 @@ local function is_late(revision)
   return revision and revision ~= tonumber(call('HGET', P .. ':orders', 'revision') or 0)
 end
 
+-- Whether a driver's fence is that of the present one; who names none is no driver.
+local function is_driver(fence)
+  return not fence or tonumber(call('HGET', P .. ':driver', 'fence') or 0) == fence
+end
+
 local function lane_name(version, lane)
   return #version .. ':' .. version .. ':' .. lane
 end

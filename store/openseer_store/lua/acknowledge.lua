@@ -5,7 +5,7 @@
 -- Returns    1, or 0 for an old driver
 
 local args = unpack_row(ARGV[2])
-if args[3] and tonumber(call('HGET', P .. ':driver', 'fence') or 0) ~= args[3] then
+if not is_driver(args[3]) then
   return 0
 end
 local key = P .. ':batch:' .. int(args[1])

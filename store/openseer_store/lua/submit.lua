@@ -2,11 +2,11 @@
 -- Guarantee  A group that is there already is left as it is; one of its name with other content is refused. A new one is
 --            for the version that its batch belongs to by now. A queued request costs its entry in one sorted set.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    list of group ids
+-- ARGV[2]    {list of group ids, driver's fence or false}
 -- ARGV[3…]   of each group in turn: its row (msgpack; GROUP in _shared.lua names the places) and its spec, which
 --            only clients read
--- Returns    {how many were new, the first group that is refused, or "", "closed" (its batch is sealed or gone) or
---            "taken" (its name)}; none after that is queued
+-- Returns    {how many were new, the first group that is refused, or "", "closed" (its batch is sealed or gone),
+--            "taken" (its name) or "fenced" (an old driver)}; none after that is queued
 
 local function fill(group)
   local waiting = {}
@@ -55,8 +55,12 @@ local function add(gid, row, spec)
   return 1
 end
 
+local names, driver = unpack(unpack_row(ARGV[2]))
+if not is_driver(driver) then
+  return {0, names[1], 'fenced'}
+end
 local new, refused, reason = 0, '', ''
-for number, gid in ipairs(unpack_row(ARGV[2])) do
+for number, gid in ipairs(names) do
   local added, why = add(gid, ARGV[1 + 2 * number], ARGV[2 + 2 * number])
   if not added then
     refused, reason = gid, why
