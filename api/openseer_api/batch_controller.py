@@ -50,7 +50,10 @@ async def reconcile(job: JobContext) -> bool:
     """One reconcile step; True while a weights transaction is active."""
     batches = await job.store.batches()
     for record in batches:
-        await _apart(job, settle(job, record))
+        if record.forgotten:  # whoever began to delete it broke off
+            await _apart(job, job.store.forget(record.number))
+        else:
+            await _apart(job, settle(job, record))
     await _apart(job, delete_orphans(job, batches))
     fleet_spec = await job.store.fleet_spec()
     job.note_answer()

@@ -85,6 +85,10 @@ class RequestStateError(OpenseerError):
     """The request is not in the state that the call is for."""
 
 
+class FreedError(RequestStateError):
+    """The request's results were acknowledged and its batch is sealed: its data are gone."""
+
+
 class PublishRefusedError(OpenseerError):
     """Weights cannot be published now, or not under this name."""
 

@@ -57,6 +57,7 @@ class SpecRow(msgspec.Struct, array_like=True, frozen=True):
     history: str = ""
     history_size: int = 0
     longest_earlier: int = 0
+    batch_ordinal: int = 0
 
 
 class InfoRow(msgspec.Struct, array_like=True, frozen=True):
@@ -85,6 +86,11 @@ def pack(value: object) -> bytes:
 # ---- to the store
 
 
+def group_names(groups: Sequence[GroupId]) -> list[str]:
+    """Groups as scripts take them."""
+    return list(map(str, groups))
+
+
 def or_false(number: int | None) -> int | bool:
     """As scripts take what may be missing."""
     return False if number is None else number
@@ -110,6 +116,7 @@ def pack_spec(spec: GroupSpec) -> bytes:
         history=spec.history,
         history_size=spec.history_size,
         longest_earlier=spec.longest_earlier,
+        batch_ordinal=spec.batch_ordinal,
     )
     return _encoder.encode(row)
 
@@ -123,7 +130,8 @@ def pack_row(spec: GroupSpec) -> bytes:
     nobody_ended = (0, 0, 0, 0)
     position = (*_priority_row(spec.priority), 0, spec.tier)
     earlier = (spec.history or False, spec.history_size, spec.longest_earlier)
-    return _encoder.encode((*shape, lanes, biases, *nothing_known, *position, *nobody_ended, *earlier, spec.content()))
+    more = (spec.content(), spec.batch_ordinal, False, False, False)
+    return _encoder.encode((*shape, lanes, biases, *nothing_known, *position, *nobody_ended, *earlier, *more))
 
 
 def _priority_row(priority: Priority) -> tuple[float, float, float | bool]:
@@ -168,8 +176,8 @@ def pack_info(info: Heartbeat) -> bytes:
 
 
 def read_specs(flat: list[bytes]) -> dict[bytes, GroupSpec]:
-    """Groups by their id, from the pairs that a verb gives."""
-    return {gid: _read_spec(gid, data) for gid, data in zip(flat[::2], flat[1::2], strict=True)}
+    """Groups by their id, from the pairs that a verb gives; without those that were freed."""
+    return {gid: _read_spec(gid, data) for gid, data in zip(flat[::2], flat[1::2], strict=True) if data}
 
 
 def _read_spec(gid: bytes, data: bytes) -> GroupSpec:
@@ -192,13 +200,14 @@ def _read_spec(gid: bytes, data: bytes) -> GroupSpec:
         history=row.history,
         history_size=row.history_size,
         longest_earlier=row.longest_earlier,
+        batch_ordinal=row.batch_ordinal,
     )
 
 
 def read_view(row: Row) -> GroupView:
     """What is known of a group."""
     gid, revision, ordinal, size, max_tokens, enqueued_at, finished, *facts = row
-    longest_finished, longest_running, tier, longest_earlier = map(int, facts)
+    longest_finished, longest_running, tier, longest_earlier, batch_ordinal = map(int, facts)
     return GroupView(
         id=GroupId.parse(gid.decode()),
         revision=int(revision),
@@ -211,6 +220,7 @@ def read_view(row: Row) -> GroupView:
         longest_running=longest_running,
         tier=tier,
         longest_earlier=longest_earlier,
+        batch_ordinal=batch_ordinal,
     )
 
 
@@ -351,6 +361,8 @@ def _read_batch(number: int, batch_hash: dict[str, bytes]) -> BatchRecord:
         **times,
         acknowledged=int(batch_hash.get("acknowledged", 0)),
         forgotten="forgotten" in batch_hash,
+        ordinal=int(batch_hash.get("ordinal", 0)),
+        swept=int(batch_hash.get("swept", 0)),
     )
 
 

@@ -12,14 +12,16 @@ KEY_SPACE: dict[str, str] = {
     "and the job's clock (core's JobClock): job_time, wall (the server's time then), grace_until, longest_lease; "
     "max_losses of the last claim. All times in the store are job time. It begins as wall time and falls behind with "
     "each stall; it never catches up, as that would expire what nobody could renew",
-    ":counters": "hash: batches (number of the latest), inflight (leased requests), idle_seconds and busy_seconds (of "
-    "all workers so far), worker:<name> (its leased requests), suspects:<name> (those of them that "
-    "lost workers before), waiting:<n>:<version>:<lane> (waiting requests of a "
-    "lane; n is the version's length). Counts of zero are not there",
+    ":counters": "hash: batches (number of the latest), opened (how many batches were), inflight (leased requests), "
+    "idle_seconds and busy_seconds (of all workers so far), worker:<name> (its leased requests), suspects:<name> "
+    "(those of them that lost workers before), waiting:<n>:<version>:<lane> (waiting requests of a lane; n is the "
+    "version's length). Counts of zero are not there",
     ":batches": "sorted set: opened batches whose data are there, by number",
     ":key:<key>": "string: number of the batch that was opened with this idempotency key",
     ":batch:<batch>": "hash: version, spec (JSON), key, counts (core's BatchProgress), times (core's BatchRecord), "
-    "journal (entries so far), acknowledged, sealed, forgotten. Batch 0 is the driver's; -1 holds carried groups",
+    "journal (entries so far), acknowledged, swept (entries up to here are gone), sealed, forgotten, erased (requests "
+    "of the first group, while it is deleted), ordinal (place in the order of opening). Batch 0 is the driver's; -1 "
+    "holds carried groups",
     ":batch:<batch>:groups": "list of groups in the order of submission",
     ":batch:<batch>:results": "stream, ids <number>-0: finished requests and ends of groups, msgpack",
     ":batch:<batch>:journal": "stream, ids <number>-0: every event of every request, msgpack",
@@ -29,6 +31,8 @@ KEY_SPACE: dict[str, str] = {
     ":group:<group>": "string, msgpack: what the verbs need of a group; GROUP in lua/_shared.lua names the places",
     ":spec:<group>": "string: the submitted group as clients read it (codec.py)",
     ":heads:<n>:<version>:<lane>": "sorted set: groups that wait in a lane, by score; n is the version's length",
+    ":sized:<size>:<n>:<version>:<lane>": "sorted set: those of them whose first waiting request has 2^size tokens or "
+    "more, but not twice as many, prompt included; by score",
     ":calls:<n>:<version>:<lane>": "list: an empty string for each worker that is called to a lane in which requests "
     "wait; none where nothing does",
     ":waiting:<n>:<lane>:<group>": "sorted set: indexes (four digits) that wait, by score within the group; n is the "

@@ -224,7 +224,7 @@ class MemoryStore:
         return self._queue.view(group)
 
     async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
-        return self._queue.groups(batch)[start : start + limit]
+        return self._queue.groups(batch, start, limit)
 
     async def record(self, request: RequestId) -> RequestRecord:
         return self._queue.record(request)

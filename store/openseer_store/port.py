@@ -158,6 +158,9 @@ class DriverStore(Protocol):
     async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:
         """Remembers that everything up to `cursor` is safe; it never goes back.
 
+        Of a trainer's sealed batch the entries up to there go, and of each group whose end is among them tokens,
+        log-probabilities, chunks and spec: no turn can follow. The group's view, counts and verdict stay.
+
         `driver`: the fence of a driver. Raises DriverFencedError for an old one.
         """
         ...
@@ -197,7 +200,7 @@ class DriverStore(Protocol):
         ...
 
     async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
-        """Groups `start` to `start + limit` of a batch, in the order of submission."""
+        """Groups `start` to `start + limit` of a batch, in the order of submission; without those that were freed."""
         ...
 
     async def record(self, request: RequestId) -> RequestRecord:
@@ -264,13 +267,14 @@ class TrainerStore(DriverStore, Protocol):
         ...
 
     async def spec(self, group: GroupId) -> GroupSpec | None:
-        """A group as it was submitted."""
+        """A group as it was submitted; None when it is unknown, or was freed."""
         ...
 
     async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
         """Appends int32 `tokens` to a response whose turn has finished and queues it again.
 
-        True also for a repeat. Raises RequestStateError when that is not its state, or no room is left in max_tokens.
+        True also for a repeat. Raises RequestStateError when that is not its state, or no room is left in max_tokens;
+        FreedError after its group was freed.
         """
         ...
 
@@ -285,7 +289,8 @@ class TrainerStore(DriverStore, Protocol):
     async def forget(self, batch: int) -> None:
         """Deletes a batch's groups, results and journal in bounded steps; what is unfinished is cancelled first.
 
-        Its counts and its idempotency key stay for a day.
+        One that was cut short is among `batches`, forgotten, and a repeat goes on with it. Counts and idempotency key
+        stay for a day.
         """
         ...
 

@@ -1,17 +1,19 @@
 """The store on Redis: each verb is one Lua script, run once per call whatever the number of its items."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from openseer_core.errors import (
     BatchClosedError,
     DriverFencedError,
     FleetSpecMovedError,
+    FreedError,
     NameTakenError,
     RequestStateError,
 )
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.numbers import FIRST_BASE
+from openseer_core.queue import budgets
 from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import (
@@ -36,16 +38,8 @@ from openseer_store import codec
 from openseer_store.keys import STORE, prefix
 from openseer_store.redis_link import RETRY_SECONDS, RedisLink
 
-SUBMIT_GROUPS = 64
-"""Most groups in one call; a submission is cut into pieces so that no script blocks the workers for long."""
-SUBMIT_BYTES = 2**20
-STEP_GROUPS = 16
-"""Most groups that one call ends, moves or deletes."""
-STEP_NAMES = 1024
 REMEMBER_SECONDS = 24 * 3600
 """How long the counts and the key of a batch stay whose data are gone."""
-REPLY_BYTES = 8 * 2**20
-"""A reading verb stops adding once its answer holds so much."""
 BLOCK_SECONDS = 1.0
 """Longest single wait for a result on a connection."""
 SHORTEST_BLOCK_SECONDS = 0.01
@@ -105,6 +99,9 @@ class RedisStore:
             query.lease_seconds,
             query.max_losses,
             query.number,
+            budgets.CLAIM_REQUESTS,
+            budgets.CLAIM_BYTES,
+            budgets.HEAD_WINDOW,
         )
         return codec.read_claims(await self._link.run("claim", arguments, at=self._at()))
 
@@ -176,15 +173,17 @@ class RedisStore:
         return int(await self._link.command("HGET", self._prefix + STORE, "base") or FIRST_BASE) > FIRST_BASE
 
     async def submit(self, groups: list[GroupSpec], driver: int | None = None) -> int:
-        new = 0
+        new = requests = 0
         names: list[str] = []
         blobs: list[bytes] = []
         for spec in groups:
             names.append(str(spec.id))
             blobs += (codec.pack_row(spec), codec.pack_spec(spec))
-            if len(names) >= SUBMIT_GROUPS or sum(map(len, blobs)) >= SUBMIT_BYTES:
+            requests += spec.size
+            is_full = len(names) >= budgets.SUBMIT_GROUPS or requests >= budgets.SUBMIT_REQUESTS
+            if is_full or sum(map(len, blobs)) >= budgets.SUBMIT_BYTES:
                 new += await self._submit(names, blobs, driver)
-                names, blobs = [], []
+                names, blobs, requests = [], [], 0
         return new + (await self._submit(names, blobs, driver) if names else 0)
 
     async def _submit(self, names: list[str], blobs: list[bytes], driver: int | None) -> int:
@@ -212,7 +211,7 @@ class RedisStore:
     async def results(self, batch: int, cursor: int, limit: int, wait_seconds: float = 0.0) -> list[Entry]:
         if wait_seconds > 0:
             await self._wait_for_entry(batch, cursor, wait_seconds)
-        arguments = (batch, f"{cursor + 1}-0", limit, REPLY_BYTES)
+        arguments = (batch, f"{cursor + 1}-0", limit, budgets.REPLY_BYTES)
         return codec.read_entries(await self._link.run("results", arguments))
 
     async def _wait_for_entry(self, batch: int, cursor: int, seconds: float) -> None:
@@ -227,8 +226,10 @@ class RedisStore:
                 return
 
     async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:
-        arguments = (batch, cursor, driver if driver is not None else False)
-        if not await self._link.run("acknowledge", arguments, again=True):
+        arguments = (batch, cursor, codec.or_false(driver), budgets.STEP_REQUESTS)
+        while (answer := await self._link.run("acknowledge", arguments, again=True)) > 1:
+            pass
+        if not answer:
             raise self._fenced(driver or 0)
 
     async def workers(self) -> list[WorkerStatus]:
@@ -247,7 +248,7 @@ class RedisStore:
 
     async def end(self, batch: int, event: Event = Event.ABORT, revision: int | None = None) -> int:
         start, ended = 0, 0
-        while names := await self.group_names(batch, start, STEP_NAMES):
+        while names := await self.group_names(batch, start, budgets.STEP_NAMES):
             ended += await self._end_groups([GroupId(batch, name) for name in names], event, None, revision)
             start += len(names)
         return ended
@@ -275,13 +276,11 @@ class RedisStore:
         return codec.read_view(row)
 
     async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
-        found: list[GroupSpec] = []
-        while len(found) < limit:
-            arguments = (batch, start + len(found), start + limit - 1, REPLY_BYTES)
-            page = codec.read_specs(await self._link.run("groups", arguments))
-            found += page.values()
-            if not page:
-                break
+        found, seen = list[GroupSpec](), 0
+        reach = (start + limit - 1, budgets.REPLY_BYTES)
+        while seen < limit and (page := await self._link.run("groups", (batch, start + seen, *reach))):
+            found += codec.read_specs(page).values()
+            seen += len(page) // 2
         return found
 
     async def record(self, request: RequestId) -> RequestRecord:
@@ -321,38 +320,39 @@ class RedisStore:
         return await self._end_groups(groups, event, index, None)
 
     async def _end_groups(self, groups: list[GroupId], event: Event, index: int | None, revision: int | None) -> int:
-        rest = (codec.or_false(index), codec.or_false(revision))
-        return await self._in_steps(groups, lambda step: self._act("end_requests", (event.value, step, *rest)))
+        place = first = total = 0
+        only, rest = codec.or_false(index), (budgets.STEP_REQUESTS, codec.or_false(revision))
+        while step := codec.group_names(groups[place : place + budgets.STEP_GROUPS]):
+            ended, done, first = await self._act("end_requests", (event.value, step, only, first, *rest))
+            place += done
+            total += ended
+        return total
 
-    async def _act(self, verb: str, arguments: tuple[object, ...]) -> int:
+    async def _act(self, verb: str, arguments: tuple[object, ...]) -> list[int]:
         """An action that may follow from a fleet spec. Raises FleetSpecMovedError when that is another by now."""
-        done = int(await self._link.run(verb, arguments, at=self._at(), again=True))
-        if done < 0:
+        done = await self._link.run(verb, arguments, at=self._at(), again=True)
+        if done[0] < 0:
             raise FleetSpecMovedError(f"{verb}: another fleet spec has followed")
         return done
 
     async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
-        return await self._in_steps(
-            groups, lambda step: self._link.run("carry", (step, batch, version, stale), at=self._at(), again=True)
-        )
-
-    async def _in_steps(self, groups: list[GroupId], call: Callable[[list[str]], Awaitable[int]]) -> int:
-        """Runs a verb on a bounded number of groups at a time, so that no script blocks the workers for long."""
-        total = 0
-        for first in range(0, len(groups), STEP_GROUPS):
-            total += await call([str(gid) for gid in groups[first : first + STEP_GROUPS]])
+        place = total = 0
+        while step := codec.group_names(groups[place : place + budgets.STEP_GROUPS]):
+            arguments = (step, batch, version, stale, budgets.MOVE_REQUESTS, budgets.STEP_BYTES)
+            moved, done = await self._link.run("carry", arguments, at=self._at(), again=True)
+            place += done
+            total += moved
         return total
 
     async def change_version(
         self, batch: int, version: str, stale: tuple[str, ...] = (), revision: int | None = None
     ) -> None:
-        start = 0
-        while True:
-            arguments = (batch, start, start + STEP_GROUPS - 1, version, stale, codec.or_false(revision))
-            seen = await self._act("change_version", arguments)
-            start += STEP_GROUPS
-            if seen < STEP_GROUPS:
-                return
+        start, last = 0, 0
+        while not last:
+            places = (start, start + budgets.STEP_GROUPS - 1)
+            arguments = (batch, *places, version, stale, budgets.STEP_REQUESTS, codec.or_false(revision))
+            seen, last = await self._act("change_version", arguments)
+            start += seen
 
     async def spec(self, group: GroupId) -> GroupSpec | None:
         data = await self._link.command("GET", f"{self._prefix}:spec:{group}")
@@ -367,6 +367,8 @@ class RedisStore:
         _, state, current, length, limit = answer
         if outcome == "state":
             raise RequestStateError(f"{request} is {state.decode()} in turn {current}: turn {turn} has not ended")
+        if outcome == "freed":
+            raise FreedError(f"{request} was acknowledged in a sealed batch: its data are gone")
         if outcome == "room":
             added = len(tokens) // ITEM_BYTES
             raise RequestStateError(f"{request} has no room: {length} + {added} of {int(limit)}")
@@ -374,8 +376,8 @@ class RedisStore:
 
     async def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
         known, rows = 0, list(verdicts.items())
-        for first in range(0, len(rows), STEP_NAMES):
-            known += await self._link.run("judge", (batch, rows[first : first + STEP_NAMES]), again=True)
+        for first in range(0, len(rows), budgets.STEP_NAMES):
+            known += await self._link.run("judge", (batch, rows[first : first + budgets.STEP_NAMES]), again=True)
         return known
 
     async def verdict(self, group: GroupId) -> bool | None:
@@ -383,7 +385,8 @@ class RedisStore:
         return None if data is None else data == b"1"
 
     async def forget(self, batch: int) -> None:
-        while await self._link.run("forget", (batch, STEP_GROUPS, REMEMBER_SECONDS), at=self._at(), again=True):
+        arguments = (batch, budgets.STEP_REQUESTS, REMEMBER_SECONDS)
+        while await self._link.run("forget", arguments, at=self._at(), again=True):
             pass
 
     async def load(self) -> QueueLoad:

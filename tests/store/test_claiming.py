@@ -124,12 +124,33 @@ async def test_blocks_count_prompt_tokens_quantum_and_margin_up_to_the_end(store
     assert len(await store.claim(ANN, query(blocks=2, quantum=100, context_tokens=32))) == 1
 
 
-async def test_a_claim_looks_only_at_the_first_sixteen_groups(store: Store) -> None:
-    large = [group(f"{place:02}", 1, prompt_tokens=160) for place in range(16)]
-    await store.submit([*large, group("small", 1)])
-    assert not await store.claim(ANN, query(blocks=5))
-    await store.claim(BOB, query(1))
-    assert names(await store.claim(ANN, query(blocks=5))) == ["small/0"]
+async def test_small_requests_behind_many_that_do_not_fit_are_claimed_in_order(store: Store) -> None:
+    large = [group(f"large-{place:02}", 1, Priority(0.0), prompt_tokens=160) for place in range(40)]
+    medium = [group(f"medium-{place}", 1, Priority(2.0 + place), prompt_tokens=40) for place in range(2)]
+    small = [group(f"small-{place}", 2, Priority(1.0 + 2 * place), prompt_tokens=8) for place in range(2)]
+    await store.submit([*large, *medium, *small])
+    claims = await store.claim(ANN, query(blocks=9))
+    assert names(claims) == ["small-0/0", "small-0/1", "medium-0/0"]
+    assert names(await store.claim(BOB, query(blocks=4))) == ["medium-1/0"]
+    assert names(await store.claim(BOB, query(blocks=3))) == ["small-1/0"]
+    assert len(await store.claim(ANN, query())) == 41
+
+
+async def test_a_request_that_was_given_back_waits_among_those_of_its_size(store: Store) -> None:
+    large = [group(f"large-{place:02}", 1, Priority(0.0), prompt_tokens=160) for place in range(20)]
+    await store.submit([group("grown", 1, Priority(-1.0), prompt_tokens=8), group("small", 1, Priority(5.0))])
+    [grown, _] = await store.claim(ANN, query())
+    await store.give_back(ANN, [delta(grown, 90)])
+    await store.submit([*large, group("late", 1, Priority(6.0), prompt_tokens=8)])
+    assert names(await store.claim(BOB, query(blocks=3))) == ["late/0"]
+    assert names(await store.claim(BOB, query(blocks=8))) == ["grown/0"]
+
+
+async def test_of_each_size_a_claim_looks_at_the_first_sixteen_groups(store: Store) -> None:
+    large = [group(f"{place:02}", 1, prompt_tokens=120) for place in range(16)]
+    await store.submit([*large, group("fits", 1, prompt_tokens=64), group("small", 1, prompt_tokens=63)])
+    assert names(await store.claim(ANN, query(blocks=6))) == ["small/0"]
+    assert len(await store.claim(ANN, query())) == 17
 
 
 async def test_a_claim_tells_all_that_is_needed_to_go_on(store: Store) -> None:

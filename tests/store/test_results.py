@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from openseer_core.errors import DriverFencedError
-from openseer_core.ids import GroupId, WorkerId
+from openseer_core.errors import DriverFencedError, FreedError
+from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.queue.batch import GroupEnd, OpenBatch
 from openseer_core.queue.group import Priority
 from openseer_core.queue.messages import Result, WriteOutcome
@@ -230,3 +230,85 @@ async def test_a_purged_job_is_empty_and_its_old_fences_are_void(store: Store) -
 
 async def test_the_clock_is_the_stores(store: Store, clock: Clock) -> None:
     assert await store.now() == clock.seconds
+
+
+# ---- what an acknowledgement frees of a sealed batch, and what stays
+
+
+async def ended(store: Store, names: list[str], *, finished: int) -> int:
+    """A trainer's batch with groups of two requests, so many of which have ended, in order."""
+    record, _ = await store.open_batch(OpenBatch("v1", "{}"))
+    await store.submit([group(name, 2, batch=record.number) for name in names])
+    claims = await store.claim(ANN, query(finished))
+    replies = await store.complete(ANN, [finish(claim, 3) for claim in claims])
+    assert {reply.outcome for reply in replies} == {WriteOutcome.OK}
+    return record.number
+
+
+async def test_groups_are_freed_when_their_end_is_acknowledged_and_sealed(store: Store) -> None:
+    batch = await ended(store, ["a", "b"], finished=3)
+    entries = await store.results(batch, 0, 10)
+    [end] = [entry for entry in entries if isinstance(entry, GroupEnd)]
+    await store.acknowledge(batch, entries[-1].cursor)
+    assert await store.results(batch, 0, 10) == entries  # a turn may follow
+    await store.seal(batch)
+    await store.acknowledge(batch, end.cursor - 1)
+    assert await store.results(batch, 0, 10) == []
+    a, b = GroupId(batch, "a"), GroupId(batch, "b")
+    record = await store.record(RequestId(a, 0))
+    assert (record.state, record.tokens, record.logprobs, record.chunks) == (State.DONE, b"", b"", ())
+    assert (await store.record(RequestId(b, 0))).tokens == tokens(0, 3)
+    assert await store.spec(a) is None
+    assert [spec.id for spec in await store.groups(batch, 0, 10)] == [b]
+    assert (await store.group_view(a)).finished == 2
+
+
+async def test_a_freed_group_is_known_by_its_name_and_takes_no_turn(store: Store) -> None:
+    batch = await ended(store, ["a", "b"], finished=2)
+    await store.seal(batch)
+    await store.acknowledge(batch, (await store.results(batch, 0, 10))[-1].cursor)
+    with pytest.raises(FreedError):
+        await store.go_on(RequestId(GroupId(batch, "a"), 0), 0, b"")
+    assert await store.submit([group("a", 2, batch=batch)]) == 0
+    assert await store.judge(batch, {"a": True}) == 1
+    assert await store.group_names(batch, 0, 10) == ["a", "b"]
+
+
+async def test_the_rest_of_a_partly_freed_batch_is_read_and_forgotten(store: Store) -> None:
+    batch = await ended(store, ["a", "b"], finished=2)
+    await store.seal(batch)
+    first = (await store.results(batch, 0, 10))[-1].cursor
+    await store.acknowledge(batch, first)
+    await store.complete(ANN, [finish(claim, 4) for claim in await store.claim(ANN, query())])
+    rest = await store.results(batch, 0, 10)
+    assert [entry.tokens for entry in rest if isinstance(entry, Result)] == [tokens(0, 4)] * 2
+    found = await store.batch(batch)
+    assert found is not None
+    assert (found.swept, found.progress.complete, found.progress.ok) == (first, True, 4)
+    await store.acknowledge(batch, rest[-1].cursor)
+    await store.forget(batch)
+    assert await store.batches() == []
+
+
+async def test_a_group_that_went_on_is_freed_with_its_last_end_only(store: Store) -> None:
+    batch = await ended(store, ["a"], finished=2)
+    first = (await store.results(batch, 0, 10))[-1].cursor
+    request = RequestId(GroupId(batch, "a"), 0)
+    await store.go_on(request, 0, b"")
+    await store.complete(ANN, [finish(claim, 2) for claim in await store.claim(ANN, query())])
+    await store.seal(batch)
+    await store.acknowledge(batch, first)
+    [again, _] = await store.results(batch, first, 10)
+    assert isinstance(again, Result)
+    assert again.tokens == tokens(0, 5)
+
+
+async def test_the_batch_of_a_driver_keeps_everything_for_its_audit(store: Store) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, query())
+    await store.complete(ANN, [finish(claim, 3)])
+    await store.seal(0)
+    entries = await store.results(0, 0, 10)
+    await store.acknowledge(0, entries[-1].cursor)
+    assert await store.results(0, 0, 10) == entries
+    assert (await store.record(RequestId(GroupId(0, "a"), 0))).tokens == tokens(0, 3)

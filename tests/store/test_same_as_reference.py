@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from openseer_core.errors import BatchClosedError, NameTakenError, RequestStateError
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId, WorkerId
 from openseer_core.model.request_queue import OUTCOME_EVENTS
+from openseer_core.queue import budgets
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
 from openseer_core.queue.messages import Claim, Delta, FleetLoad, RequestRecord, Rescore, Result
 from openseer_core.queue.siblings import SiblingQuery
@@ -47,6 +48,10 @@ shifts = st.sampled_from([0, 0, 0, -2, -1, 1])
 picks = st.lists(st.integers(0, 1000), max_size=4)
 versions = st.sampled_from([builders.VERSION, builders.VERSION, "v2"])
 endings = st.sampled_from([Event.ABORT, Event.CANCEL])
+SMALL_BUDGETS = {
+    "HEAD_WINDOW": 1, "CLAIM_REQUESTS": 3, "CLAIM_BYTES": 160, "SUBMIT_GROUPS": 1, "STEP_GROUPS": 2, "STEP_REQUESTS": 2,
+    "MOVE_REQUESTS": 1, "STEP_BYTES": 8,
+}  # fmt: skip
 _jobs = itertools.count()
 
 
@@ -349,9 +354,24 @@ def check_tokens(record: RequestRecord) -> None:
     assert end <= count_items(record.tokens)
 
 
+def same_answers(url: str, examples: int) -> None:
+    machine = type("Machine", (BothStores,), {"url": url})
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=40))
+
+
 @pytest.mark.redis
 @pytest.mark.slow
 @pytest.mark.timeout(3600 if SOAK else 400)
 def test_redis_and_the_reference_give_the_same_answers(redis_url: str) -> None:
-    machine = type("Machine", (BothStores,), {"url": redis_url})
-    run_state_machine_as_test(machine, settings=settings(max_examples=400 if SOAK else 30, stateful_step_count=40))
+    same_answers(redis_url, 400 if SOAK else 20)
+
+
+@pytest.mark.redis
+@pytest.mark.slow
+@pytest.mark.timeout(3600 if SOAK else 400)
+def test_both_give_the_same_answers_where_every_call_fills_its_budget(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SMALL_BUDGETS.items():
+        monkeypatch.setattr(budgets, name, value)
+    same_answers(redis_url, 400 if SOAK else 20)

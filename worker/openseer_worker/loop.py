@@ -279,7 +279,7 @@ class Worker:
             quantum=self._rollout.quantum_tokens,
             context_tokens=profile.context_tokens,
             margin=running.margin,
-            slack=running.slack,
+            slack=running.claim_slack,
             lease_seconds=self._rollout.lease_seconds,
             max_losses=self._max_losses,
             number=self._claims,
@@ -309,7 +309,7 @@ class Worker:
             lanes=self._settings.lanes,
         )
         self._pace.note(asyncio.get_running_loop().time() - now, reply.fleet_load.inflight)
-        self._running.fleet_load = reply.fleet_load
+        self._running.note_load(reply.fleet_load)
         for view in reply.views:
             self._running.relearn(view)
         for response, delta_reply in zip(running, reply.replies, strict=True):

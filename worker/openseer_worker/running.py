@@ -61,9 +61,10 @@ class RunningRequests:
     def __init__(self, profile: EngineProfile, policy: Policy, rollout: RolloutSpec, slots: int) -> None:
         self.room = Room(slots, profile.blocks)
         self.margin = int(2 * rollout.checkpoint_seconds * TOKENS_PER_SECOND)
-        self.slack = max(1, slots // 16)
         self.fleet_load: FleetLoad | None = None
         """The latest load of the fleet; used for one decision that moves work, then None until the next one comes."""
+        self._slack = max(1, slots // 16)
+        self._fair_share = 1
         self._most_margin = max(self.margin, rollout.quantum_tokens)
         self._profile = profile
         self._policy = policy
@@ -118,6 +119,15 @@ class RunningRequests:
         """The newest view of a group of which a response is here."""
         return self._views[group]
 
+    def note_load(self, fleet_load: FleetLoad) -> None:
+        """Takes the latest load of the fleet."""
+        self.fleet_load, self._fair_share = fleet_load, fleet_load.fair_share
+
+    @property
+    def claim_slack(self) -> int:
+        """How many requests above its fair share the worker may claim: in the tail fewer than it would give back."""
+        return min(self._slack, -(-self._fair_share // 2)) if self._responses else 1
+
     @property
     def free_slots(self) -> int:
         """How many more responses the engine may run."""
@@ -151,7 +161,7 @@ class RunningRequests:
             states,
             room,
             self.fleet_load,
-            slack=2 * self.slack,
+            slack=2 * self._slack,
             hysteresis=self._quantum,
             divided=self._policy.divided,
         )

@@ -82,6 +82,7 @@ class Upload:
             self._now,
             sampling=self._dumped if group.sampling is None else dump_sampling(sampling),
             metadata=group_metadata(group.metadata, template_hash=rendered.template_hash),
+            batch_ordinal=self._record.ordinal,
             tier=TIERS[spec.priority] + (RESERVE if group.reserve else 0),
         )
 

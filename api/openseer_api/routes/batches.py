@@ -148,8 +148,8 @@ async def acknowledge(batch: BatchNumber, up_to: Acknowledge, job: Job) -> Batch
         raise ConflictProblem(f"cursor: found {up_to.cursor}; the batch's last is {record.progress.entries}")
     if not record.forgotten:
         await job.store.acknowledge(batch, up_to.cursor)
-        if is_complete(record) and up_to.cursor == record.progress.entries:
-            await job.store.forget(batch)
+    if is_complete(record) and up_to.cursor == record.progress.entries:
+        await job.store.forget(batch)  # also of a repeat, which goes on where the first call broke off
     return await shown(job, await batch_of(job, batch))
 
 

@@ -137,7 +137,7 @@ async def get_group(batch: BatchNumber, group: GroupInPath, job: Job) -> GroupIn
     requests = [await job.store.record(RequestId(gid, index)) for index in range(view.size)]
     spec = await job.store.spec(gid)
     if spec is None:
-        raise NotFoundProblem(f"there is no group {gid}")
+        raise NotFoundProblem(f"group {gid} was acknowledged: its data are gone")
     return GroupInfo(
         batch=batch,
         group=group,

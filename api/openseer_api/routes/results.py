@@ -84,7 +84,7 @@ async def page(
             break
         items += render_entries(entries, job.known_codec())
         cursor = entries[-1].cursor
-    done = record is None or record.forgotten or (ended and cursor >= record.progress.entries)
+    done = record is None or record.forgotten or (ended and max(cursor, record.swept) >= record.progress.entries)
     return items, done
 
 

@@ -57,7 +57,8 @@ class Ledger:
         end = GroupEnd(0, group.spec.id, now, group.spec.size, *counts)
         by = {"groups_whole": int(end.whole), "groups_carried": int(end.carried_over > 0)}
         self.count(page.number, groups_ended=1, **by)
-        page.entries.append(replace(end, cursor=self._next_cursor(page)))
+        group.last_end = self._next_cursor(page)
+        page.entries.append(replace(end, cursor=group.last_end))
 
     def _next_cursor(self, page: QueuedBatch) -> int:
         page.progress = replace(page.progress, entries=issue(page.progress.entries, self._base))

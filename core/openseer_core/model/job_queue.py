@@ -4,14 +4,14 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from openseer_core.errors import RequestStateError
-from openseer_core.ids import PARKED_BATCH, GroupId, RequestId
+from openseer_core.errors import FreedError, RequestStateError
+from openseer_core.ids import BATCH_JOB_BATCH, PARKED_BATCH, GroupId, RequestId
 from openseer_core.model.job_clock import JobClock
 from openseer_core.model.losses import LossQueue
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.model.state import QueuedBatch, QueuedGroup, QueuedRequest
 from openseer_core.numbers import FIRST_BASE, issue
-from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
+from openseer_core.queue.batch import BatchRecord, Entry, GroupEnd, OpenBatch, QueueLoad
 from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import APPEND, BatchProgress, Chunk, JournalEntry, RequestRecord
 from openseer_core.queue.siblings import SiblingQuery, Siblings, SiblingTokens, shares
@@ -25,7 +25,7 @@ class JobQueue(LossQueue):
     def __init__(self, base: int = FIRST_BASE, clock: JobClock | None = None) -> None:
         super().__init__(base, clock)
         self._keys: dict[str, int] = {}
-        self._numbers = 0
+        self._numbers = self._opened = 0
 
     # ---- batches
 
@@ -35,6 +35,8 @@ class JobQueue(LossQueue):
             return self._ledger.page(self._keys[batch.key]).record(), False
         self._numbers = issue(self._numbers, self._base)
         opened = QueuedBatch(self._numbers, batch.version, batch.spec, batch.key, now)
+        self._opened += 1
+        opened.ordinal = self._opened
         self._ledger.pages[opened.number] = opened
         if batch.key:
             self._keys[batch.key] = opened.number
@@ -55,6 +57,14 @@ class JobQueue(LossQueue):
         """Everything of the batch up to `cursor` is safe; it never goes back."""
         known = self._ledger.page(batch)
         known.acknowledged = max(known.acknowledged, cursor)
+        if batch <= BATCH_JOB_BATCH or not known.progress.sealed:
+            return
+        while known.entries and known.entries[0].cursor <= known.acknowledged:
+            entry = known.entries.pop(0)
+            known.swept = entry.cursor
+            group = self._groups.get(entry.group) if isinstance(entry, GroupEnd) else None
+            if group is not None and group.last_end == entry.cursor and group.endings.total() == group.spec.size:
+                group.free()
 
     def forget(self, batch: int, now: float) -> None:
         """Deletes the data of a batch; its counts stay."""
@@ -116,6 +126,8 @@ class JobQueue(LossQueue):
     def go_on(self, request: RequestId, turn: int, tokens: bytes, now: float) -> bool:
         """Appends tokens to a response whose turn has finished and queues it again; a repeat changes nothing."""
         group, state = self._groups[request.group], self._request(request)
+        if group.freed:
+            raise FreedError(f"{request} was acknowledged in a sealed batch: its data are gone")
         if state.turn == turn + 1:
             return True
         if state.state is not State.DONE or state.turn != turn:
@@ -251,8 +263,9 @@ class JobQueue(LossQueue):
         return self._groups[group].view
 
     def spec(self, group: GroupId) -> GroupSpec | None:
-        """A group as it was submitted."""
-        return self._groups[group].spec if group in self._groups else None
+        """A group as it was submitted; None when it is unknown, or was freed."""
+        found = self._groups.get(group)
+        return found.spec if found is not None and not found.freed else None
 
     def siblings(self, queries: Sequence[SiblingQuery], limit_bytes: int, now: float) -> list[Siblings]:
         """News of those groups that have any (see port.WorkerStore.siblings)."""
@@ -305,9 +318,10 @@ class JobQueue(LossQueue):
         """Names of a batch's groups in the order of submission."""
         return self._ledger.page(batch).names
 
-    def groups(self, batch: int) -> list[GroupSpec]:
-        """Every group of a batch in the order of submission."""
-        return [self._groups[gid].spec for gid in self._ids(batch)]
+    def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
+        """Groups `start` to `start + limit` of a batch in the order of submission, without those that were freed."""
+        found = [self._groups[gid] for gid in self._ids(batch)[start : start + limit]]
+        return [group.spec for group in found if not group.freed]
 
     def record(self, request: RequestId) -> RequestRecord:
         """All that is held of one request. Raises KeyError when its group is unknown."""

@@ -10,13 +10,16 @@ from collections import Counter
 from openseer_core.errors import BatchClosedError, NameTakenError
 from openseer_core.ids import PROBE_INDEX, GroupId, RequestId, WorkerId
 from openseer_core.model.accounting import Ledger
+from openseer_core.model.claiming import Claiming
 from openseer_core.model.earlier_responses import EarlierResponses
 from openseer_core.model.job_clock import JobClock
 from openseer_core.model.sorted_set import SortedSet
-from openseer_core.model.state import QueuedGroup, QueuedRequest, blocks_needed, claim_of
+from openseer_core.model.state import QueuedGroup, QueuedRequest, claim_of
 from openseer_core.model.waiting_counts import WaitingCounts
 from openseer_core.numbers import FIRST_BASE, issue
+from openseer_core.queue import budgets
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView, Priority
+from openseer_core.queue.kv_blocks import size_of
 from openseer_core.queue.messages import (
     REAP_LIMIT,
     Chunk,
@@ -31,13 +34,9 @@ from openseer_core.queue.messages import (
     WriteOutcome,
 )
 from openseer_core.queue.states import ENDINGS, FINAL_STATES, Event, FinishReason, State, Status, after
-from openseer_core.tokens import ITEM_BYTES
+from openseer_core.tokens import ITEM_BYTES, count_items
 from openseer_core.worker.heartbeat import FRESH_SECONDS
 
-HEAD_WINDOW = 16
-"""How many groups at the front of a lane a claim looks at before it gives up finding one that fits."""
-SIBLING_WINDOW = 4
-"""Among how many of a group's first waiting requests a claim prefers one the worker has cached."""
 EXPIRY_LIMIT = 16
 """A request that lost more leases is reported as failed, whether or not its workers are known to have died."""
 EXPIRED = 0.0
@@ -57,6 +56,7 @@ class ChunkQueue:
         self._ledger = Ledger(base)
         self._earlier = EarlierResponses()
         self._heads: dict[tuple[str, str], SortedSet] = {}
+        self._sized: dict[tuple[str, str, int], SortedSet] = {}
         self._waiting = WaitingCounts()
         self._deadlines = SortedSet()
         self._inflight: dict[str, int] = {}
@@ -109,27 +109,26 @@ class ChunkQueue:
         self._max_losses = query.max_losses
         self.reap(now, query.max_losses)
         self._claiming[worker.name] = now
-        claims: list[Claim] = []
-        blocks = query.blocks
+        claiming = Claiming(
+            worker,
+            query,
+            query.blocks,
+            lambda name: self._groups[GroupId.parse(name)],
+            lambda group, index: self._lease(group, index, worker, query, now),
+            lambda: self._suspects[worker.name] > 0,
+        )
         for lane in query.lanes:
-            allowed = query.slots - len(claims)
+            allowed = query.slots - len(claiming.claims)
             if lane == SHARED_LANE:
                 fleet_load = self.fleet_load(worker, query.version, (lane,))
                 allowed = min(allowed, fleet_load.fair_share + query.slack - fleet_load.mine)
-            place = 0
-            while allowed > 0 and place < HEAD_WINDOW:
-                head = self._heads.get((query.version, lane), SortedSet()).at(place)
-                if head is None:
-                    break
-                group = self._groups[GroupId.parse(head[1])]
-                index = self._pick(group, lane, worker, query, blocks)
-                if index is None:
-                    place += 1
-                    continue
-                blocks -= blocks_needed(group, index, query)
-                claims.append(self._lease(group, index, worker, query, now))
-                allowed -= 1
-        return claims
+            heads = self._heads.get((query.version, lane), SortedSet())
+            allowed, misses = claiming.claim_in(lane, [heads], allowed)
+            if misses >= budgets.HEAD_WINDOW:
+                most = size_of(claiming.blocks * query.block_tokens)
+                sized = [self._sized.get((query.version, lane, size), SortedSet()) for size in range(most + 1)]
+                claiming.claim_in(lane, sized, allowed)
+        return claiming.claims
 
     def extend(
         self,
@@ -255,32 +254,25 @@ class ChunkQueue:
         self._refresh(group, lane)
 
     def _refresh(self, group: QueuedGroup, lane: str) -> None:
-        heads = self._heads.setdefault((group.version, lane), SortedSet())
+        name, heads = str(group.spec.id), self._heads.setdefault((group.version, lane), SortedSet())
+        heads.discard(name)
+        if lane in group.sizes:
+            self._sized[group.version, lane, group.sizes.pop(lane)].discard(name)
         front = group.waiting[lane].at(0)
         if front is None:
-            heads.discard(str(group.spec.id))
-        elif front[0] == float("-inf"):
-            heads.put(str(group.spec.id), (group.priority.probe or 0.0) + group.requests[PROBE_INDEX].generated)
-        else:
-            heads.put(str(group.spec.id), group.priority.base + front[0])
+            return
+        generated = group.requests[int(front[1])].generated
+        probing = front[0] == float("-inf")
+        score = (group.priority.probe or 0.0) + generated if probing else group.priority.base + front[0]
+        heads.put(name, score)
+        size = group.sizes[lane] = size_of(count_items(group.spec.prompt) + generated)
+        self._sized.setdefault((group.version, lane, size), SortedSet()).put(name, score)
 
     def _place(self, group: QueuedGroup, view: GroupView, priority: Priority) -> None:
         group.view = view
         group.priority = priority
         for lane in group.waiting:
             self._refresh(group, lane)
-
-    def _pick(self, group: QueuedGroup, lane: str, worker: WorkerId, query: ClaimQuery, blocks: int) -> int | None:
-        first: int | None = None
-        for _, name in group.waiting[lane].first(SIBLING_WINDOW):
-            index = int(name)
-            suspect = group.requests[index].losses >= query.suspect_losses and self._suspects[worker.name]
-            if suspect or blocks_needed(group, index, query) > blocks:
-                continue
-            if group.requests[index].holder == str(worker):
-                return index
-            first = index if first is None else first
-        return first
 
     # ---- leases
 

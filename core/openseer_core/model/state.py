@@ -55,7 +55,9 @@ class QueuedRequest:
 class QueuedGroup:
     """One group: what was submitted, what is known, and per lane which of its requests wait.
 
-    `endings`: how many of its requests ended how; `version`: of the weights that go on with it.
+    `endings`: how many of its requests ended how; `version`: of the weights that go on with it; `sizes`: by lane, the
+    size (kv_blocks.size_of) of the context of the first that waits; `last_end`: cursor of the last entry that says
+    that it has ended; `freed`: see port.DriverStore.acknowledge.
     """
 
     spec: GroupSpec
@@ -65,6 +67,15 @@ class QueuedGroup:
     version: str
     waiting: dict[str, SortedSet] = field(default_factory=dict[str, SortedSet])
     endings: Counter[Status] = field(default_factory=Counter[Status])
+    sizes: dict[str, int] = field(default_factory=dict[str, int])
+    last_end: int = 0
+    freed: bool = False
+
+    def free(self) -> None:
+        """Drops what results are made of; that the group was here, and how it ended, stays."""
+        self.freed = True
+        for request in self.requests:
+            request.fence, request.tokens, request.logprobs, request.chunks = 0, bytearray(), bytearray(), []
 
 
 @dataclass(slots=True)
@@ -81,6 +92,8 @@ class QueuedBatch:
     ended_at: float = 0.0
     acknowledged: int = 0
     forgotten: bool = False
+    ordinal: int = 0
+    swept: int = 0
     progress: BatchProgress = field(default_factory=BatchProgress)
     names: list[str] = field(default_factory=list[str])
     entries: list[Entry] = field(default_factory=list[Entry])
@@ -100,6 +113,8 @@ class QueuedBatch:
             self.ended_at,
             self.acknowledged,
             self.forgotten,
+            self.ordinal,
+            self.swept,
         )
 
 

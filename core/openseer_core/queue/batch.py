@@ -19,8 +19,11 @@ class OpenBatch:
 class BatchRecord:
     """A batch as it stands. Times are seconds of the store's clock, 0.0 where it has not happened.
 
+    `ordinal`: its place in the order of opening, from 1; 0 for the driver's and for those of an earlier release.
+
     `started_at`: first claim; `tail_at`: nine tenths of its requests had ended; `ended_at`: the latest end.
-    `acknowledged`: up to this cursor everything is safe; `forgotten`: its data are gone.
+    `acknowledged`: up to this cursor everything is safe; `swept`: up to this one the entries are gone; `forgotten`: all
+    data are gone.
     """
 
     number: int
@@ -33,6 +36,8 @@ class BatchRecord:
     ended_at: float = 0.0
     acknowledged: int = 0
     forgotten: bool = False
+    ordinal: int = 0
+    swept: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class GroupView:
 
     `longest_*` are token counts; 0 where nothing is known; `longest_earlier`: of responses of earlier batches to the
     same prompt. `enqueued_at` in seconds of the store's clock. `tier`: of its batch's priority, lowest first (see
-    policy.py).
+    policy.py). `batch_ordinal`: how many batches had been opened with the one that it was submitted to.
     """
 
     id: GroupId
@@ -51,6 +51,7 @@ class GroupView:
     longest_running: int = 0
     tier: int = 0
     longest_earlier: int = 0
+    batch_ordinal: int = 0
 
     def with_finish(self, length: int) -> "GroupView":
         """The view after one more of its requests finished with `length` tokens."""
@@ -76,6 +77,7 @@ class GroupSpec:
     request, in place of the sampling parameters' own, or empty.
     `history`: digest of the prompt under which whole responses are kept for groups of later batches, the newest
     `history_size` of them; "" for none. `longest_earlier`: tokens of the longest that was kept at submission.
+    `tier`, `batch_ordinal`: see GroupView.
     """
 
     id: GroupId
@@ -95,6 +97,7 @@ class GroupSpec:
     history: str = ""
     history_size: int = 0
     longest_earlier: int = 0
+    batch_ordinal: int = 0
 
     def __post_init__(self) -> None:
         if not self.biases or len(self.biases) != len(self.lanes):
@@ -116,4 +119,5 @@ class GroupSpec:
     def view(self) -> GroupView:
         """What is known of the group before anything ran."""
         facts = (self.ordinal, self.size, self.max_tokens, self.enqueued_at)
-        return GroupView(self.id, 0, *facts, tier=self.tier, longest_earlier=self.longest_earlier)
+        more = {"tier": self.tier, "longest_earlier": self.longest_earlier, "batch_ordinal": self.batch_ordinal}
+        return GroupView(self.id, 0, *facts, **more)

@@ -8,6 +8,11 @@ def blocks_for(tokens: int, block_tokens: int) -> int:
     return -(-tokens // block_tokens)
 
 
+def size_of(tokens: int) -> int:
+    """The power of two at or below so many tokens: groups of one size wait in a set of their own, too."""
+    return max(1, tokens).bit_length() - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """What one response takes: prompt, tokens so far, and up to `horizon` tokens of response promised to it.

@@ -76,14 +76,16 @@ class Placement:
         metadata: str,
         lengths: tuple[int, ...] = (),
         tier: int = 0,
+        batch_ordinal: int = 0,
         seeds: tuple[int | None, ...] = (),
     ) -> GroupSpec:
         """A group as it is submitted.
 
         `prompt`: int32 token ids. `ordinal`: its place in its batch. `enqueued_at`: seconds of the store's clock.
-        `lengths`: true response lengths in tokens, one per request, where a study gives them.
+        `batch_ordinal`: its batch's. `lengths`: true response lengths in tokens, one per request, where a study gives
+        them.
         """
-        view = GroupView(gid, 0, ordinal, size, max_tokens, enqueued_at, tier=tier)
+        view = GroupView(gid, 0, ordinal, size, max_tokens, enqueued_at, tier=tier, batch_ordinal=batch_ordinal)
         return GroupSpec(
             id=gid,
             version=version,
@@ -99,6 +101,7 @@ class Placement:
             metadata=metadata,
             tier=tier,
             seeds=seeds,
+            batch_ordinal=batch_ordinal,
         )
 
     def grown(self, group: GroupSpec, seeds: tuple[int | None, ...]) -> GroupSpec:

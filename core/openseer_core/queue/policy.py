@@ -11,8 +11,12 @@ from openseer_core.manifest.fleet import BINDING_POLICIES, LEAST_INFLIGHT, ROUND
 from openseer_core.queue.group import GroupView, Priority
 from openseer_core.queue.length_estimate import estimate
 
-PROBES_FIRST = -1e15
-"""Added to a waiting probe's score: below every other score, and whole tokens stay exact in a double."""
+BATCH_STRIDE = 2.0**25
+"""Between two batches of a tier, in the order of opening: more than any score within one, with room for 30 million
+batches in a tier. So the batch that a trainer waits for longest goes first, and the next ones use what it leaves."""
+
+PROBES_FIRST = -(2.0**24)
+"""Added to a waiting probe's score: below every other score of its batch."""
 
 TIER_STRIDE = 2e15
 """Between two tiers of batches: more than any score within one; five tiers stay exact in a double."""
@@ -22,9 +26,6 @@ TIERS = {"high": -2, "normal": 0, "low": 2}
 
 RESERVE = 1
 """Added to the tier of a group that is to run only when nothing else of its batch waits."""
-
-BATCH_STRIDE = 1e9
-"""First come, first served: batches in order, groups in order within one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,21 @@ def policy(name: str, *, probe: bool = True, ageing: float = 0.0) -> Policy:
     """The policy called `name` in a manifest.
 
     ageing: tokens by which a waiting group's score improves per second that it was enqueued earlier.
-    Raises KeyError for an unknown name.
+    All order by tier, then by the age of the batch. Raises KeyError for an unknown name.
     """
 
+    def batch_place(view: GroupView) -> float:
+        return view.tier * TIER_STRIDE + view.batch_ordinal * BATCH_STRIDE
+
     def context_aware(view: GroupView) -> Priority:
-        place = ageing * view.enqueued_at + view.tier * TIER_STRIDE
+        place = batch_place(view) + ageing * view.enqueued_at
         return Priority(base=place - estimate(view), slope=0.0, probe=PROBES_FIRST + place if probe else None)
 
     def fifo(view: GroupView) -> Priority:
-        return Priority(base=view.tier * TIER_STRIDE + view.id.batch * BATCH_STRIDE + view.ordinal)
+        return Priority(base=batch_place(view) + view.ordinal)
 
     def oracle(view: GroupView) -> Priority:
-        return Priority(base=view.tier * TIER_STRIDE + ageing * view.enqueued_at, slope=1.0)
+        return Priority(base=batch_place(view) + ageing * view.enqueued_at, slope=1.0)
 
     policies = {
         "context-aware": Policy("context-aware", context_aware, _equal),

@@ -55,8 +55,9 @@ def decide(
     """Which due responses go on and which running ones leave.
 
     A due response leaves when the worker is full and something better (by more than `hysteresis`) waits, or when
-    nothing waits and the worker runs more than its fair share plus `slack`: then others have room for it. Whoever
-    goes on needs blocks for its next quantum; while they do not suffice, the worst-placed responses leave.
+    nothing waits and the worker runs more than its fair share plus `slack`, or than twice its fair share: then others
+    have room for it. Whoever goes on needs blocks for its next quantum; while they do not suffice, the worst-placed
+    responses leave.
     `divided` false, or no load of the fleet known: responses leave only for want of blocks.
     """
     running = sorted(states, key=lambda state: state.score)
@@ -83,7 +84,7 @@ def _better_waits(running: list[QuantumState], room: Room, fleet_load: FleetLoad
 
 
 def _overloaded(running: list[QuantumState], fleet_load: FleetLoad, slack: int) -> set[str]:
-    surplus = len(running) - fleet_load.fair_share - slack
+    surplus = len(running) - fleet_load.fair_share - min(slack, fleet_load.fair_share)
     if fleet_load.waiting or surplus <= 0:
         return set()
     cheapest = sorted((state for state in running if state.due), key=lambda state: state.generated)

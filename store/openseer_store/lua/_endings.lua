@@ -13,6 +13,10 @@ local function add_entry(key, kind, row)
   call('XADD', key .. ':results', int(page.entries) .. '-0', kind, pack(row))
 end
 
+local function has_ended(group)
+  return group.ok + group.aborted + group.failed + group.carried == group.size
+end
+
 -- Counts a request that has ended and puts its result, and with the last one its group's end, on the stream.
 local function report(request)
   local key, group = batch_key(request.gid), group_of(request.gid)
@@ -30,8 +34,9 @@ local function report(request)
   end
   group[field] = group[field] + 1
   dirty[group.id] = dirty[group.id] or {}
-  if group.ok + group.aborted + group.failed + group.carried == group.size then
+  if has_ended(group) then
     add_entry(key, 'group', {group.id, now, group.size, group.ok, group.aborted, group.failed, group.carried})
+    group.last_end = page.entries
     bump(key, 'groups_ended', 1)
     bump(key, 'groups_whole', group.ok == group.size and 1 or 0)
     bump(key, 'groups_carried', group.carried > 0 and 1 or 0)
@@ -51,20 +56,21 @@ local function close(request, event, status, reason, stop_reason)
   report(request)
 end
 
--- Ends a group's unfinished requests (`only`: just that one) for a reason that is not their own response's.
-local function end_group(gid, event, only)
-  local group, count = group_of(gid), 0
-  if not group then
-    return 0
-  end
-  for index = only or 0, math.min(only or group.size - 1, group.size - 1) do
-    local request = load_request(gid, index)
+-- Ends unfinished requests of a group, those from `first` to `last`, for a reason that is not their own response's.
+local function end_requests(group, event, first, last)
+  local count = 0
+  for index = first, math.min(last, group.size - 1) do
+    local request = load_request(group.id, index)
     if request.state == 'queued' or request.state == 'leased' then
       close(request, event, ENDINGS[event][1], ENDINGS[event][2], '')
       count = count + 1
     end
   end
   return count
+end
+
+local function end_group(group, event)
+  return end_requests(group, event, 0, group.size - 1)
 end
 
 -- The version that a request's first tokens come from, "" while it has none.
@@ -96,17 +102,24 @@ local function is_stale(group, versions)
   return false
 end
 
--- Deletes a group none of whose requests waits or runs; flush() comes before.
-local function erase(group)
-  local doomed = {P .. ':group:' .. group.id, P .. ':spec:' .. group.id}
-  for index = 0, group.size - 1 do
+-- Deletes what is kept of a group's requests from `first` on, at most so many; gives the first that is left.
+local function erase_requests(group, first, most)
+  local doomed, last = {}, math.min(first + most, group.size) - 1
+  for index = first, last do
     for _, kind in ipairs({':request:', ':tokens:', ':logprobs:', ':chunks:'}) do
       doomed[#doomed + 1] = P .. kind .. group.id .. '/' .. index
     end
   end
-  for first = 1, #doomed, 1000 do
-    call('UNLINK', unpack(doomed, first, math.min(first + 999, #doomed)))
+  for place = 1, #doomed, 1000 do
+    call('UNLINK', unpack(doomed, place, math.min(place + 999, #doomed)))
   end
+  return last + 1
+end
+
+-- Deletes a group none of whose requests waits or runs; flush() comes before.
+local function erase(group)
+  erase_requests(group, 0, group.size)
+  call('UNLINK', P .. ':group:' .. group.id, P .. ':spec:' .. group.id)
   groups[group.id] = false
 end
 

@@ -8,7 +8,7 @@
 -- by flush().
 
 local P, call, pack, unpack_row = KEYS[1], redis.call, cmsgpack.pack, cmsgpack.unpack
-local HEAD_WINDOW, SIBLING_WINDOW, CALLS = 16, 4, 2
+local SIBLING_WINDOW, CALLS = 4, 2
 local EXPIRY_LIMIT, LOST_SECONDS, EXPIRED, SUSPECT_LOSSES = 16, 24 * 3600, 0, 2
 local REAP_LIMIT, WORKER_TTL_SECONDS, ITEM_BYTES, TAIL, PARKED = 64, 10, 4, 10, '-1'
 local NUMBERS_PER_MILLISECOND, EPOCHS_BEGIN, SETBACK = 4096, 1735689600, 1048576
@@ -48,6 +48,16 @@ end
 
 local function heads_key(version, lane)
   return P .. ':heads:' .. lane_name(version, lane)
+end
+
+-- Groups whose first waiting request has a context of one size wait here, too: core's size_of.
+local function sized_key(version, lane, size)
+  return P .. ':sized:' .. size .. ':' .. lane_name(version, lane)
+end
+
+local function size_of(tokens)
+  local _, exponent = math.frexp(math.max(1, tokens))
+  return exponent - 1
 end
 
 local function waiting_key(lane, gid)
@@ -105,20 +115,23 @@ end
 
 local GROUP = {'version', 'ordinal', 'size', 'max_tokens', 'enqueued_at', 'prompt_tokens', 'lanes', 'biases',
   'revision', 'finished', 'longest_finished', 'longest_running', 'base', 'slope', 'probe', 'returned', 'tier',
-  'ok', 'aborted', 'failed', 'carried', 'history', 'history_size', 'longest_earlier', 'content'}
+  'ok', 'aborted', 'failed', 'carried', 'history', 'history_size', 'longest_earlier', 'content',
+  'batch_ordinal', 'sizes', 'last_end', 'freed'}
 local groups = {}
+
+local function read_group(gid, data)
+  local group, row = {id = gid}, unpack_row(data)
+  for place = 1, #GROUP do
+    group[GROUP[place]] = row[place]
+  end
+  return group
+end
 
 local function group_of(gid)
   local group = groups[gid]
   if group == nil then
     local data = call('GET', P .. ':group:' .. gid)
-    group = data and {id = gid} or false
-    if group then
-      local row = unpack_row(data)
-      for place = 1, #GROUP do
-        group[GROUP[place]] = row[place]
-      end
-    end
+    group = data and read_group(gid, data) or false
     groups[gid] = group
   end
   return group
@@ -135,7 +148,7 @@ end
 local function view_of(group)
   return {group.id, int(group.revision), int(group.ordinal), int(group.size), int(group.max_tokens),
     real(group.enqueued_at), int(group.finished), int(group.longest_finished), int(group.longest_running),
-    int(group.tier), int(group.longest_earlier)}
+    int(group.tier), int(group.longest_earlier), int(group.batch_ordinal or 0)}
 end
 
 local function lane_of(group, index)
@@ -180,16 +193,37 @@ end
 
 -- ---- the queue's two levels
 
+-- The size that a group was last put under; kept only where it is not that of the prompt alone.
+local function size_in(group, lane)
+  return group.sizes and group.sizes[lane] or size_of(group.prompt_tokens)
+end
+
+local function drop_head(group, lane)
+  call('ZREM', heads_key(group.version, lane), group.id)
+  call('ZREM', sized_key(group.version, lane, size_in(group, lane)), group.id)
+end
+
+-- `score` and `generated` of the first request that waits: its own score, "-inf" for a probe, and its tokens.
+local function put_head(group, lane, score, generated)
+  local place = score == '-inf' and (group.probe or 0) + generated or group.base + tonumber(score)
+  local before, size = size_in(group, lane), size_of(group.prompt_tokens + generated)
+  if size ~= before then
+    call('ZREM', sized_key(group.version, lane, before), group.id)
+    group.sizes = group.sizes or {}
+    group.sizes[lane] = size
+    dirty[group.id] = dirty[group.id] or {}
+  end
+  call('ZADD', heads_key(group.version, lane), place, group.id)
+  call('ZADD', sized_key(group.version, lane, size), place, group.id)
+end
+
 local function refresh(group, lane)
   local front = call('ZRANGE', waiting_key(lane, group.id), 0, 0, 'WITHSCORES')
-  local heads = heads_key(group.version, lane)
   if not front[1] then
-    call('ZREM', heads, group.id)
-  elseif front[2] == '-inf' then
-    local generated = group.returned > 0 and load_request(group.id, 0).generated or 0
-    call('ZADD', heads, (group.probe or 0) + generated, group.id)
+    drop_head(group, lane)
   else
-    call('ZADD', heads, group.base + tonumber(front[2]), group.id)
+    local generated = group.returned > 0 and load_request(group.id, tonumber(front[1])).generated or 0
+    put_head(group, lane, front[2], generated)
   end
 end
 
@@ -250,10 +284,10 @@ local function flush()
   end
   for gid, lanes in pairs(dirty) do
     local group = groups[gid]
-    save_group(group)
     for lane in pairs(lanes) do
       refresh(group, lane)
     end
+    save_group(group)
   end
   bumps, pages, deadlines, ended, dirty = {}, {}, {}, {}, {}
 end

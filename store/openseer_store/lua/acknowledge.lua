@@ -1,15 +1,53 @@
--- Purpose    Remembers that all entries of a batch's results stream up to a number are safe.
--- Guarantee  Only the present driver may, where one is named; the number never goes back.
+-- Purpose    Remembers that all entries of a batch's results stream up to a number are safe, and frees what nobody needs.
+-- Guarantee  Only the present driver may, where one is named; the number never goes back. Of a sealed batch of a trainer
+--            the acknowledged entries go; so do tokens, log-probabilities, chunks and spec of each group whose last end
+--            is among them. A driver's batch keeps all: its audit comes at the end.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, number of the entry, driver's fence or false}
--- Returns    1, or 0 for an old driver
+-- ARGV[2]    {batch, number of the entry, driver's fence or false, most requests to free}
+-- Returns    0 for an old driver, 1, or 2 when there is more to free: the caller goes on
 
 local args = unpack_row(ARGV[2])
 if not is_driver(args[3]) then
   return 0
 end
-local key = P .. ':batch:' .. int(args[1])
-if args[2] > tonumber(call('HGET', key, 'acknowledged') or 0) then
-  call('HSET', key, 'acknowledged', int(args[2]))
+local key, left = P .. ':batch:' .. int(args[1]), args[4]
+local known = call('HMGET', key, 'acknowledged', 'sealed', 'forgotten')
+local safe = math.max(args[2], tonumber(known[1] or 0))
+if args[2] == safe then
+  call('HSET', key, 'acknowledged', int(safe))
 end
-return 1
+if args[1] <= 0 or not known[2] or known[3] then
+  return 1
+end
+
+local function free(group)
+  for index = 0, group.size - 1 do
+    local request = load_request(group.id, index)
+    request.fence, request.generated = 0, 0
+    save_request(request)
+    call('UNLINK', P .. ':tokens:' .. request.id, P .. ':logprobs:' .. request.id, P .. ':chunks:' .. request.id)
+  end
+  call('UNLINK', P .. ':spec:' .. group.id)
+  group.freed = true
+  dirty[group.id] = dirty[group.id] or {}
+end
+
+local entries, last = call('XRANGE', key .. ':results', '-', int(safe) .. '-0', 'COUNT', left), nil
+for _, entry in ipairs(entries) do
+  if left <= 0 then
+    break
+  end
+  local number, row = tonumber(string.match(entry[1], '^%d+')), unpack_row(entry[2][2])
+  local group = entry[2][1] == 'group' and group_of(row[1])
+  if group and group.last_end == number and has_ended(group) then
+    free(group)
+    left = left - group.size
+  end
+  left, last = left - 1, number
+end
+if last then
+  call('XTRIM', key .. ':results', 'MINID', '=', int(last) .. '-1')
+  call('HSET', key, 'swept', int(last))
+end
+flush()
+return left <= 0 and 2 or 1

@@ -2,15 +2,40 @@
 -- Guarantee  A group that is there already is left as it is; its name there says where it is from. Here what is unfinished ends as carried over; there what
 --            is finished is reported at once and the rest waits, or (in the batch -1) is kept.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {groups, batch, version, stale versions}
--- Returns    how many moved
+-- ARGV[2]    {groups, batch, version, stale versions, most requests, most bytes}
+-- Returns    {how many moved, how many groups are done}; the caller goes on with the others. Tokens of a large group are
+--            copied ahead, over several calls, and what came since with the move itself.
 
 tick()
 local args = unpack_row(ARGV[2])
 local batch, version, stale, moved = int(args[2]), args[3], args[4], 0
+local requests_left, bytes_left = args[5], args[6]
 
+-- Copies what the other has not yet.
 local function copy(kind, from, to)
-  call('COPY', P .. kind .. from, P .. kind .. to)
+  local source, target = P .. kind .. from, P .. kind .. to
+  local known, size = call('STRLEN', target), call('STRLEN', source)
+  if size > known then
+    bytes_left = bytes_left - (size - known)
+    if known == 0 then
+      call('COPY', source, target)
+    else
+      call('APPEND', target, call('GETRANGE', source, known, -1))
+    end
+  end
+end
+
+-- Copies tokens and log-probabilities of a group; false when the call's bytes do not suffice.
+local function copied(group, gid)
+  for index = 0, group.size - 1 do
+    for _, kind in ipairs({':tokens:', ':logprobs:'}) do
+      copy(kind, group.id .. '/' .. index, gid .. '/' .. index)
+      if bytes_left <= 0 and index < group.size - 1 then
+        return false
+      end
+    end
+  end
+  return true
 end
 
 local function copy_request(group, target, index)
@@ -23,7 +48,7 @@ local function copy_request(group, target, index)
   request.reason = done and request.reason or ''
   copy(':tokens:', old, request.id)
   copy(':logprobs:', old, request.id)
-  copy(':chunks:', old, request.id)
+  call('COPY', P .. ':chunks:' .. old, P .. ':chunks:' .. request.id, 'REPLACE')
   save_request(request)
   bump(batch_key(target.id), 'tokens', request.generated)
   if batch ~= PARKED then
@@ -37,7 +62,7 @@ end
 
 local function move(group, gid)
   if batch_of(group.id) ~= PARKED then
-    end_group(group.id, 'carry')
+    end_group(group, 'carry')
   end
   local spec = call('GET', P .. ':spec:' .. group.id)
   call('SET', P .. ':spec:' .. gid, spec)
@@ -47,6 +72,7 @@ local function move(group, gid)
   end
   target.id, target.version, target.revision, target.returned = gid, version, 0, 0
   target.ok, target.aborted, target.failed, target.carried = 0, 0, 0, 0
+  target.last_end = false
   groups[gid] = target
   local key = batch_key(gid)
   bump(key, 'groups', 1)
@@ -66,25 +92,38 @@ local function carried(from)
   return batch .. '/' .. (named and name or name .. '~' .. origin)
 end
 
-for _, from in ipairs(args[1]) do
-  local gid = carried(from)
-  local group = group_of(from)
-  local ended = group and group.ok + group.aborted + group.failed + group.carried == group.size
-  if group and not group_of(gid) and (batch_of(from) == PARKED or not ended) then
-    if is_stale(group, stale) then
-      if batch_of(from) ~= PARKED then
-        end_group(from, 'abort')
-      end
-      bump(batch_key(gid), 'groups_stale', 1)
-    else
-      move(group, gid)
-    end
-    if batch_of(from) == PARKED then
-      flush()
-      erase(group)
-      call('LREM', batch_key(from) .. ':groups', 1, from)
-    end
+-- Moves one group, if it is to be moved; false when that takes another call.
+local function settle(from)
+  local gid, group = carried(from), group_of(from)
+  local parked = batch_of(from) == PARKED
+  if not group or group_of(gid) or (not parked and has_ended(group)) then
+    return true
   end
+  if is_stale(group, stale) then
+    if not parked then
+      end_group(group, 'abort')
+    end
+    bump(batch_key(gid), 'groups_stale', 1)
+  elseif copied(group, gid) then
+    move(group, gid)
+  else
+    return false
+  end
+  requests_left = requests_left - group.size
+  if parked then
+    flush()
+    erase(group)
+    call('LREM', batch_key(from) .. ':groups', 1, from)
+  end
+  return true
+end
+
+local done = 0
+for _, from in ipairs(args[1]) do
+  if requests_left <= 0 or bytes_left <= 0 or not settle(from) then
+    break
+  end
+  done = done + 1
 end
 flush()
-return moved
+return {moved, done}

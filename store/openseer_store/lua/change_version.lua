@@ -1,16 +1,17 @@
 -- Purpose    Lets unfinished requests of some groups go on with other weights.
 -- Guarantee  Leases still out are voided first, so no token is stamped with weights that did not make it. A repeat
---            changes nothing. Bounded: the caller goes on from group to group. The batch has the new version once its
---            last group has: until then whoever finds it at the old one repeats the whole.
+--            changes nothing. Stops after the group with which so many requests were looked at: the caller goes on. The
+--            batch has the new version once its last group has: until then whoever finds it at the old one repeats all.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, first group, last group (places, both included), version, stale versions, revision that this
---            follows from or false}
--- Returns    how many groups were looked at; -1, and none was, when the fleet spec has another revision
+-- ARGV[2]    {batch, first group, last group (places, both included), version, stale versions, most requests, revision
+--            that this follows from or false}
+-- Returns    {how many groups were looked at, 1 when none is left}; {-1}, and none was, when the fleet spec has another
+--            revision
 
 tick()
 local args = unpack_row(ARGV[2])
-if is_late(args[6]) then
-  return -1
+if is_late(args[7]) then
+  return {-1}
 end
 local key, version = P .. ':batch:' .. int(args[1]), args[4]
 
@@ -40,19 +41,25 @@ local function switch(group)
   flush()
 end
 
-local gids = call('LRANGE', key .. ':groups', args[2], args[3])
+local gids, seen, left = call('LRANGE', key .. ':groups', args[2], args[3]), 0, args[6]
 for _, gid in ipairs(gids) do
   local group = group_of(gid)
-  if group and group.ok + group.aborted + group.failed + group.carried < group.size and group.version ~= version then
+  if group and not has_ended(group) and group.version ~= version then
     if is_stale(group, args[5]) then
-      end_group(gid, 'abort')
+      end_group(group, 'abort')
     else
       switch(group)
     end
+    left = left - group.size
+  end
+  seen = seen + 1
+  if left <= 0 then
+    break
   end
 end
-if #gids <= args[3] - args[2] then
+local last = seen == #gids and #gids <= args[3] - args[2]
+if last then
   call('HSET', key, 'version', version)
 end
 flush()
-return #gids
+return {seen, last and 1 or 0}

@@ -3,7 +3,7 @@
 --            them. A request has one holder; its fence only grows, also over a restart of the server.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, holder "name#boot", version, lanes, slots, blocks, block_tokens, quantum, context_tokens,
---            margin, slack, lease_seconds, max_losses, number of the claim or 0}
+--            margin, slack, lease_seconds, max_losses, number of the claim or 0, most requests, most bytes, head window}
 -- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view};
 --            specs: group, spec, group, spec, … (each group once).
 
@@ -12,6 +12,7 @@ local worker, holder, version, lanes, slots, blocks = query[1], query[2], query[
 local block_tokens, quantum, context_tokens, margin = query[7], query[8], query[9], query[10]
 local slack, lease_seconds = query[11], query[12]
 local claims, specs, sent = {}, {}, {}
+local most_requests, bytes_left, head_window = query[15], query[16], query[17]
 
 local function blocks_needed(group, generated)
   local chunk = math.min(quantum, group.max_tokens - generated)
@@ -75,7 +76,7 @@ local function pick(group, window)
   return first, first_blocks
 end
 
--- Takes a request out of the queue. Gives whether the group's place in the lane has changed.
+-- Takes a request out of the queue. Gives whether the group's place among others has changed.
 local function take(group, lane, window, place)
   local entry = table.remove(window, place)
   window.taken[#window.taken + 1] = entry.member
@@ -86,15 +87,15 @@ local function take(group, lane, window, place)
   end
   local front = window[1]
   if not front then
-    call('ZREM', heads_key(version, lane), group.id)
+    drop_head(group, lane)
     return true
   end
-  if place > 1 or (front.score == entry.score and front.score ~= '-inf') then
+  local generated = request_in(group, front).generated
+  local same_size = size_of(group.prompt_tokens + generated) == size_in(group, lane)
+  if place > 1 or (front.score == entry.score and front.score ~= '-inf' and same_size) then
     return false
   end
-  local score = front.score == '-inf' and (group.probe or 0) + request_in(group, front).generated
-    or group.base + tonumber(front.score)
-  call('ZADD', heads_key(version, lane), score, group.id)
+  put_head(group, lane, front.score, generated)
   return true
 end
 
@@ -103,8 +104,10 @@ local function hand_out(group, request)
     sent[group.id] = view_of(group)
     specs[#specs + 1] = group.id
     specs[#specs + 1] = call('GET', P .. ':spec:' .. group.id)
+    bytes_left = bytes_left - group.prompt_tokens * ITEM_BYTES
   end
   local tokens = request.generated > 0 and call('GET', P .. ':tokens:' .. request.id) or ''
+  bytes_left = bytes_left - #tokens
   claims[#claims + 1] = {request.id, int(request.fence), tokens, real(group.base), real(group.slope),
     group.probe and real(group.probe) or '', sent[group.id]}
 end
@@ -140,30 +143,54 @@ local function room_in(lane)
   return math.min(room, fair_share + slack - load[3])
 end
 
-local function claim_from(lane)
-  local allowed, heads, place = room_in(lane), heads_key(version, lane), 0
-  local head, group, window
-  windows = {}
-  while allowed > 0 and place < HEAD_WINDOW do
-    if not head then
-      head = call('ZRANGE', heads, place, place)[1]
-      if not head then
-        break
+-- Leases the best that fit of several sets of groups. Gives how many more are allowed, and how many did not fit.
+local function claim_in(lane, keys, allowed)
+  local places, fronts, misses = {}, {}, 0
+  while allowed > 0 and #claims < most_requests and bytes_left > 0 do
+    local best
+    for _, key in ipairs(keys) do
+      local place = places[key] or 0
+      if fronts[key] == nil and place < head_window then
+        local row = call('ZRANGE', key, place, place, 'WITHSCORES')
+        fronts[key] = row[1] and {key = key, gid = row[1], score = tonumber(row[2])} or false
       end
-      group = group_of(head)
-      window = window_of(group, lane, allowed)
+      local front = fronts[key]
+      if front and (not best or front.score < best.score or front.score == best.score and front.gid < best.gid) then
+        best = front
+      end
     end
-    local chosen, needed = pick(group, window)
+    if not best then
+      break
+    end
+    local group = group_of(best.gid)
+    local window, chosen, needed
+    if group.returned > 0 or blocks_needed(group, 0) <= blocks then
+      window = window_of(group, lane, allowed)
+      chosen, needed = pick(group, window)
+    end
     if chosen then
       local request = window[chosen].request
       blocks, allowed = blocks - needed, allowed - 1
       if take(group, lane, window, chosen) then
-        head = nil
+        fronts[best.key], fronts[sized_key(version, lane, size_in(group, lane))] = nil, nil
       end
       lease(group, request)
     else
-      place, head = place + 1, nil
+      places[best.key], fronts[best.key], misses = (places[best.key] or 0) + 1, nil, misses + 1
     end
+  end
+  return allowed, misses
+end
+
+local function claim_from(lane)
+  windows = {}
+  local allowed, misses = claim_in(lane, {heads_key(version, lane)}, room_in(lane))
+  if misses >= head_window then
+    local keys = {}
+    for size = 0, size_of(blocks * block_tokens) do
+      keys[#keys + 1] = sized_key(version, lane, size)
+    end
+    claim_in(lane, keys, allowed)
   end
   for gid, window in pairs(windows) do
     if window.taken[1] then

@@ -1,17 +1,36 @@
 -- Purpose    Ends unfinished requests of some groups for a reason that is not their own response's.
--- Guarantee  Partial tokens are kept; each request gets one result. Bounded by the groups that the caller names.
+-- Guarantee  Partial tokens are kept; each request gets one result. Stops after so many requests: the caller goes on.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {event, groups, index or false: only those requests, revision that this follows from or false}
--- Returns    how many were ended; -1, and nothing was, when the fleet spec has another revision
+-- ARGV[2]    {event, groups, index or false: only those requests, first index of the first group, most requests, revision
+--            that this follows from or false}
+-- Returns    {how many were ended, groups that are done, first index of the next group}; {-1}, and nothing was, when the
+--            fleet spec has another revision
 
 tick()
 local args = unpack_row(ARGV[2])
-if is_late(args[4]) then
-  return -1
+if is_late(args[6]) then
+  return {-1}
 end
+local event, gids, only, first, left = args[1], args[2], args[3], args[4], args[5]
 local count = 0
-for _, gid in ipairs(args[2]) do
-  count = count + end_group(gid, args[1], args[3])
+for number, gid in ipairs(gids) do
+  local group = group_of(gid)
+  if group and only then
+    count = count + end_requests(group, event, only, only)
+    left = left - 1
+  elseif group then
+    count = count + end_requests(group, event, first, first + left - 1)
+    if first + left < group.size then
+      flush()
+      return {count, number - 1, first + left}
+    end
+    left = left - (group.size - first)
+  end
+  first = 0
+  if left <= 0 then
+    flush()
+    return {count, number, 0}
+  end
 end
 flush()
-return count
+return {count, #gids, 0}

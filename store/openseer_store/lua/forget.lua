@@ -1,27 +1,56 @@
--- Purpose    Deletes the data of a batch, some groups at a time.
--- Guarantee  What is unfinished is cancelled first. Counts and key stay for a while, so that a late question finds them.
+-- Purpose    Deletes the data of a batch, so many requests at a time.
+-- Guarantee  What is unfinished is cancelled first. A repeat goes on where the last call stopped, and changes nothing once
+--            all is gone. Counts and key stay for a while, so that a late question finds them.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, most groups, seconds that counts and key stay}
--- Returns    how many groups are left
+-- ARGV[2]    {batch, most requests, seconds that counts and key stay}
+-- Returns    1 while something is left
 
 local args = unpack_row(ARGV[2])
-local key = P .. ':batch:' .. int(args[1])
-local gids = call('LPOP', key .. ':groups', args[2]) or {}
-tick()  -- not first: a full server may forget
-call('HSET', key, 'forgotten', 1)
-for _, gid in ipairs(gids) do
-  end_group(gid, 'cancel')
-  flush()
-  erase(group_of(gid))
+local key, left = P .. ':batch:' .. int(args[1]), args[2]
+call('HDEL', key, '')  -- changes nothing: after a first write a full server lets the rest pass
+tick()
+if not call('ZSCORE', P .. ':batches', int(args[1])) and call('EXISTS', key .. ':groups') == 0 then
+  return 0
 end
-local left = call('LLEN', key .. ':groups')
-if left == 0 then
-  call('DEL', key .. ':results', key .. ':journal', key .. ':verdicts')
-  call('ZREM', P .. ':batches', int(args[1]))
-  local remembered = call('HGET', key, 'key')
-  call('EXPIRE', key, args[3])
-  if remembered and remembered ~= '' then
-    call('EXPIRE', P .. ':key:' .. remembered, args[3])
+call('HSET', key, 'forgotten', 1)
+
+-- Ends what is unfinished of a group, deletes its requests; true when all of it is gone. `erased`: requests that are.
+local function is_gone(group)
+  for index = 0, group.size - 1 do
+    if has_ended(group) or left <= 0 then
+      break
+    end
+    left = left - end_requests(group, 'cancel', index, index)
+  end
+  flush()
+  local erased = tonumber(call('HGET', key, 'erased') or 0)
+  local next_one = has_ended(group) and left > 0 and erase_requests(group, erased, left) or erased
+  left = left - (next_one - erased)
+  call('HSET', key, 'erased', next_one)
+  return next_one == group.size
+end
+
+while true do
+  local gid = call('LINDEX', key .. ':groups', 0)
+  if not gid then
+    break
+  end
+  local group = group_of(gid)
+  if group and not is_gone(group) then
+    return 1
+  end
+  call('UNLINK', P .. ':group:' .. gid, P .. ':spec:' .. gid)
+  call('HDEL', key, 'erased')
+  call('LPOP', key .. ':groups')
+  if left <= 0 then
+    return 1
   end
 end
-return left
+call('UNLINK', key .. ':results', key .. ':journal', key .. ':verdicts')
+call('ZREM', P .. ':batches', int(args[1]))
+local remembered = call('HGET', key, 'key')
+call('EXPIRE', key, args[3])
+if remembered and remembered ~= '' then
+  call('EXPIRE', P .. ':key:' .. remembered, args[3])
+end
+return 0

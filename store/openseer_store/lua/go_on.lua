@@ -4,7 +4,7 @@
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {group, index, turn}
 -- ARGV[3]    the tokens
--- Returns    {"ok" | "unknown" | "state" | "room", state, turn, generated, max_tokens}
+-- Returns    {"ok" | "unknown" | "freed" | "state" | "room", state, turn, generated, max_tokens}
 
 tick()
 local args = unpack_row(ARGV[2])
@@ -15,6 +15,9 @@ end
 local request, added = load_request(args[1], args[2]), #ARGV[3] / ITEM_BYTES
 local function answer(word)
   return {word, request.state, request.turn, request.generated, int(group.max_tokens)}
+end
+if group.freed then
+  return answer('freed')
 end
 if request.turn == args[3] + 1 then
   return answer('ok')
@@ -42,7 +45,7 @@ request.reason, request.stop_reason, request.status = '', '', false
 save_request(request)
 note('go_on', request)
 local key = batch_key(group.id)
-if group.ok + group.aborted + group.failed + group.carried == group.size then
+if has_ended(group) then
   bump(key, 'groups_ended', -1)
 end
 if group.ok == group.size then

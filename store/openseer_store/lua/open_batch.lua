@@ -18,7 +18,8 @@ if call('HEXISTS', P .. ':batch:' .. number, 'spec') == 1 then
   return {tonumber(number), 0}
 end
 call('HSET', COUNTERS, 'batches', int(math.max(latest, args[4] or issue(latest))))
-call('HSET', P .. ':batch:' .. number, 'version', args[1], 'spec', args[2], 'key', args[3], 'opened_at', real(now))
+call('HSET', P .. ':batch:' .. number, 'version', args[1], 'spec', args[2], 'key', args[3], 'opened_at', real(now),
+  'ordinal', call('HINCRBY', COUNTERS, 'opened', 1))
 call('ZADD', P .. ':batches', number, number)
 if args[3] ~= '' then
   call('SET', remembered, number)

@@ -2,11 +2,11 @@
 -- Guarantee  A repeat changes nothing.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, revision that this follows from or false}
--- Returns    1; -1, and nothing was asked, when the fleet spec has another revision
+-- Returns    {1}; {-1}, and nothing was asked, when the fleet spec has another revision
 
 local args = unpack_row(ARGV[2])
 if is_late(args[2]) then
-  return -1
+  return {-1}
 end
 call('SADD', P .. ':drains', args[1])
-return 1
+return {1}

@@ -29,7 +29,7 @@ end
 local function add(gid, row, spec)
   local present = group_of(gid)
   if present then
-    local content = unpack_row(row)[#GROUP]
+    local content = read_group(gid, row).content
     if present.content and present.content ~= content then
       return nil, 'taken'
     end

@@ -39,6 +39,7 @@ SPEC = GroupSpec(
     history="0123456789abcdef0123456789abcdef",
     history_size=4,
     longest_earlier=321,
+    batch_ordinal=2,
 )
 PLAIN_SPEC = GroupSpec(GROUP, "v7", 1, pack_tokens([9]), 8, (0.0,) * 2, ("",) * 2, Priority(3.0), 1000.0)
 """One whose ranks, lanes and probe are left out."""
@@ -55,6 +56,7 @@ VIEW = GroupView(
     longest_running=120,
     tier=-2,
     longest_earlier=321,
+    batch_ordinal=2,
 )
 RESCORE = Rescore(VIEW, Priority(base=-120.0, slope=0.25, probe=-1e15))
 DELTA = Delta(REQUEST, 2**32 + 3, 4, pack_tokens([5, 6]), pack_logprobs([-0.5, -1.25]))

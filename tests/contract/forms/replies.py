@@ -19,7 +19,7 @@ JOURNAL_ROW = bytes.fromhex(
 )
 GID, RID = "3/group-é".encode(), "3/group-é/2".encode()
 
-VIEW_ROW: list[Any] = [GID, b"6", b"5", b"3", b"400", b"1795000000.125", b"1", b"90", b"120", b"-2", b"321"]
+VIEW_ROW: list[Any] = [GID, b"6", b"5", b"3", b"400", b"1795000000.125", b"1", b"90", b"120", b"-2", b"321", b"2"]
 
 REPLY_ROW: list[Any] = [b"stale", 40, VIEW_ROW]
 REPLY = Reply(WriteOutcome.STALE, 40, VIEW)
@@ -106,7 +106,7 @@ BATCH_HASH = (
     b"groups 1 requests 2 ok 3 aborted 4 infra_failed 5 tokens 6 sealed 1 carried_over 7 longest 8 groups_ended 9 "
     b"groups_whole 10 groups_carried 11 groups_stale 12 valid 13 invalid 14 entries 15 "
     b"version v7 spec {} key a journal 99 opened_at 1000.5 started_at 1001.5 tail_at 1002.5 ended_at 1003.5 "
-    b"acknowledged 14 forgotten 1"
+    b"acknowledged 14 forgotten 1 ordinal 16 swept 17"
 ).split()
 BATCH = BatchRecord(
     number=12,
@@ -119,6 +119,8 @@ BATCH = BatchRecord(
     ended_at=1003.5,
     acknowledged=14,
     forgotten=True,
+    ordinal=16,
+    swept=17,
 )
 
 LOAD_ROW: list[Any] = [7, b"2.5", b"7.75", b"2:v7:", 3, b"2:v7:worker-1", 2, b"4:v8:x:", 1, b"2:v9:", 0]

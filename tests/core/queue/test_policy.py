@@ -14,8 +14,8 @@ from openseer_core.queue.placement import Lanes
 from openseer_core.queue.policy import policy
 
 
-def view(name: str = "a", *, batch: int = 0, ordinal: int = 0, enqueued_at: float = 0.0) -> GroupView:
-    return GroupView(GroupId(batch, name), 0, ordinal, 8, 1000, enqueued_at)
+def view(name: str = "a", *, batch: int = 0, ordinal: int = 0, enqueued_at: float = 0.0, tier: int = 0) -> GroupView:
+    return GroupView(GroupId(batch, name), 0, ordinal, 8, 1000, enqueued_at, tier=tier, batch_ordinal=batch)
 
 
 def score(name: str, of: GroupView, *, rank: float = 0.0, generated: int = 0, probe: bool = False) -> float:
@@ -39,6 +39,24 @@ def test_context_aware_puts_the_longest_group_first_and_ignores_what_a_request_h
 
 def test_ageing_brings_the_earlier_group_forward() -> None:
     assert score("context-aware", view(enqueued_at=10.0)) < score("context-aware", view(enqueued_at=20.0))
+
+
+@pytest.mark.parametrize("name", ["context-aware", "fifo", "longest-first-oracle"])
+def test_an_older_batch_goes_before_a_newer_one_of_its_tier(name: str) -> None:
+    late, many = view(batch=3, enqueued_at=2e9, ordinal=10**6), 10**6
+    early_probe = score(name, view(batch=4, enqueued_at=2e9 - 3600), probe=True)
+    assert score(name, late.with_finish(10), generated=900) < early_probe
+    assert score(name, view(batch=many)) < score(name, view(tier=1), probe=True)
+    assert score(name, view(batch=many, tier=-2)) < score(name, view(tier=-1), probe=True)
+
+
+def test_every_token_counts_in_the_batch_of_the_millionth_place() -> None:
+    chosen = policy("context-aware", ageing=1.0)
+    probes = [
+        chosen.priority(view(batch=10**6, tier=3, enqueued_at=2e9)).request_score(0.0, generated, is_probe=True)
+        for generated in (0, 1, 2)
+    ]
+    assert probes == sorted(set(probes))
 
 
 def test_without_probes_the_first_request_is_like_any_other() -> None:

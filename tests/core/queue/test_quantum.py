@@ -60,6 +60,12 @@ def test_an_overloaded_worker_gives_the_cheapest_to_move_to_others_when_nothing_
     assert decided(running, fleet_load, slots=8).leave == frozenset({"4", "5"})
 
 
+def test_with_little_work_in_the_fleet_twice_the_fair_share_is_too_much() -> None:
+    running = [running_state(str(number), generated=number) for number in range(33)]
+    fleet_load = FleetLoad(waiting=0, mine=33, inflight=33, workers=16)
+    assert len(decided(running, fleet_load, slots=512, slack=64).leave) == 33 - 2 * fleet_load.fair_share
+
+
 def test_a_group_static_policy_gives_nothing_back_but_for_want_of_blocks() -> None:
     fleet_load = FleetLoad(waiting=5, best_waiting=-1e9, mine=2, inflight=2, workers=2)
     assert decided([running_state("a"), running_state("b")], fleet_load, divided=False).leave == frozenset()

@@ -12,6 +12,7 @@ from openseer_api.job.context import JobContext
 from openseer_api.job.history import with_earlier
 from openseer_core.errors import OpenseerError
 from openseer_core.ids import GroupId, RequestId
+from openseer_core.queue.batch import BatchRecord
 from openseer_core.queue.messages import Result
 from openseer_core.queue.states import Event
 from openseer_core.wire.batches import MAX_GROUP_SIZE
@@ -35,8 +36,9 @@ _GroupKey = tuple[str, bytes, str]
 class LiveBatch:
     """`retired`: since when it takes no new groups (monotonic); `waiting`: live requests that have not ended, by id."""
 
-    def __init__(self, job: JobContext, number: int, version: str) -> None:
-        self.number = number
+    def __init__(self, job: JobContext, record: BatchRecord, version: str) -> None:
+        self.number = record.number
+        self._ordinal = record.ordinal
         self.version = version
         self.opened = self._used = time.monotonic()
         self.retired: float | None = None
@@ -92,7 +94,7 @@ class LiveBatch:
     def _begin(self, requests: list[LiveRequest], now: float) -> LiveGroup:
         first = requests[0]
         gid = GroupId(self.number, self._names.fresh(first.name))
-        spec = first_spec(self._job, gid, self.version, self._count, requests, now)
+        spec = first_spec(self._job, gid, self.version, (self._ordinal, self._count), requests, now)
         self._count += 1
         group = self._groups[first.group_key] = LiveGroup(spec, time.monotonic(), bool(first.name))
         self._register(group, requests, 0)

@@ -55,14 +55,17 @@ class Names:
 
 
 def first_spec(
-    job: JobContext, gid: GroupId, version: str, ordinal: int, requests: list[LiveRequest], now: float
+    job: JobContext, gid: GroupId, version: str, ordinals: tuple[int, int], requests: list[LiveRequest], now: float
 ) -> GroupSpec:
-    """A group as it is submitted, with its first requests. `now`: seconds of the store's clock."""
+    """A group as it is submitted, with its first requests.
+
+    `ordinals`: of its batch, and of the group within it. `now`: seconds of the store's clock.
+    """
     first = requests[0]
     return job.placement.group(
         gid,
         version,
-        ordinal,
+        ordinals[1],
         first.prompt,
         first.max_tokens,
         len(requests),
@@ -70,6 +73,7 @@ def first_spec(
         sampling=first.sampling,
         metadata=group_metadata({}),
         tier=TIERS["normal"],
+        batch_ordinal=ordinals[0],
         seeds=tuple(live_request.seed for live_request in requests),
     )
 

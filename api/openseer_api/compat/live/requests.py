@@ -190,7 +190,7 @@ class Live:
                 return batch
         spec = BatchSpec(weights_version=fleet_spec.version, metadata={LIVE: self.boot})
         record, _ = await self._job.store.open_batch(OpenBatch(fleet_spec.version, spec.model_dump_json()))
-        batch = LiveBatch(self._job, record.number, fleet_spec.version)
+        batch = LiveBatch(self._job, record, fleet_spec.version)
         self._batches.append(batch)
         return batch
 

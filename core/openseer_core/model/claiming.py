@@ -1,0 +1,76 @@
+"""A claim of the reference model while it goes on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from openseer_core.ids import GroupId, WorkerId
+from openseer_core.model.sorted_set import SortedSet
+from openseer_core.model.state import QueuedGroup, blocks_needed
+from openseer_core.queue import budgets
+from openseer_core.queue.messages import Claim, ClaimQuery
+
+SIBLING_WINDOW = 4
+"""Among how many of a group's first waiting requests a claim prefers one the worker has cached."""
+
+
+@dataclass(slots=True)
+class Claiming:
+    """A claim that goes on: what it has leased, and the blocks that it has left. `group`: by its id; `lease`: of one
+    of a group's requests; `has_suspect`: whether the worker holds one by now."""
+
+    worker: WorkerId
+    query: ClaimQuery
+    blocks: int
+    group: Callable[[str], QueuedGroup]
+    lease: Callable[[QueuedGroup, int], Claim]
+    has_suspect: Callable[[], bool]
+    claims: list[Claim] = field(default_factory=list[Claim])
+    groups: set[GroupId] = field(default_factory=set[GroupId])
+    bytes: int = 0
+
+    def claim_in(self, lane: str, heads: list[SortedSet], allowed: int) -> tuple[int, int]:
+        """Leases the best that fit of several sets of groups; gives how many more are allowed, and the misses."""
+        places, misses = [0] * len(heads), 0
+        while allowed > 0 and self._may_go_on():
+            fronts = [
+                (*front, number)
+                for number, (groups, place) in enumerate(zip(heads, places, strict=True))
+                if place < budgets.HEAD_WINDOW and (front := groups.at(place))
+            ]
+            if not fronts:
+                break
+            _, name, number = min(fronts)
+            group = self.group(name)
+            index = self._pick(group, lane)
+            if index is None:
+                places[number] += 1
+                misses += 1
+                continue
+            self.blocks -= blocks_needed(group, index, self.query)
+            self._take(self.lease(group, index))
+            allowed -= 1
+        return allowed, misses
+
+    def _pick(self, group: QueuedGroup, lane: str) -> int | None:
+        first: int | None = None
+        for _, name in group.waiting[lane].first(SIBLING_WINDOW):
+            index = int(name)
+            suspect = group.requests[index].losses >= self.query.suspect_losses and self.has_suspect()
+            if suspect or blocks_needed(group, index, self.query) > self.blocks:
+                continue
+            if group.requests[index].holder == str(self.worker):
+                return index
+            first = index if first is None else first
+        return first
+
+    def _may_go_on(self) -> bool:
+        """Whether the budget of one call allows another one."""
+        return len(self.claims) < budgets.CLAIM_REQUESTS and self.bytes < budgets.CLAIM_BYTES
+
+    def _take(self, claim: Claim) -> None:
+        """Adds a lease; each group's prompt goes with the first one."""
+        if claim.request.group not in self.groups:
+            self.bytes += len(claim.prompt)
+        self.groups.add(claim.request.group)
+        self.bytes += len(claim.tokens)
+        self.claims.append(claim)
