@@ -1,6 +1,7 @@
 """Once a second a sample of the fleet: a line of samples.jsonl, and a call for the display."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import msgspec
@@ -12,13 +13,24 @@ from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import SampleLine, WorkerSample
 from openseer_store.port import DriverStore
 
+log = logging.getLogger(__name__)
+
 SAMPLE_SECONDS = 1.0
 
 
 async def sample_forever(store: DriverStore, folder: RunFolder, on_sample: Callable[[SampleLine], None]) -> None:
-    """Samples until cancelled. Telemetry: a line that cannot be written is left out, results report a full disk."""
+    """Samples until cancelled. Telemetry: a line that cannot be written is left out, results report a full disk.
+
+    A store that is nearly full is told once each time that it becomes so.
+    """
+    was_full = False
     while True:
-        now, counts, statuses = await asyncio.gather(store.now(), store.progress(BATCH_JOB_BATCH), store.workers())
+        now, counts, statuses, memory = await asyncio.gather(
+            store.now(), store.progress(BATCH_JOB_BATCH), store.workers(), store.memory()
+        )
+        if memory.is_nearly_full and not was_full:
+            log.warning("%s", memory.problem())
+        was_full = memory.is_nearly_full
         fresh = [status for status in statuses if status.is_fresh(now)]
         sample = make_sample(now, counts, fresh)
         await asyncio.to_thread(_append, folder, msgspec.json.encode(sample) + b"\n")

@@ -27,6 +27,7 @@ from openseer_core.queue.messages import (
 )
 from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.queue.states import Event
+from openseer_core.queue.store_memory import StoreMemory
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import WORKING_STATES, Heartbeat, HeartbeatReply, WorkerState, WorkerStatus
 
@@ -148,6 +149,9 @@ class MemoryStore:
 
     async def has_restarted(self) -> bool:
         return self._base > FIRST_BASE
+
+    async def memory(self) -> StoreMemory:
+        return StoreMemory()
 
     async def submit(self, groups: list[GroupSpec], driver: int | None = None) -> int:
         self._check_driver(driver)

@@ -25,6 +25,7 @@ from openseer_core.queue.messages import (
 )
 from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.queue.states import Event
+from openseer_core.queue.store_memory import StoreMemory
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import Heartbeat, HeartbeatReply, WorkerStatus
 
@@ -128,6 +129,10 @@ class DriverStore(Protocol):
 
     async def has_restarted(self) -> bool:
         """Whether the store is in a later epoch than the job's first, so that it may have lost writes."""
+        ...
+
+    async def memory(self) -> StoreMemory:
+        """How full the store is."""
         ...
 
     async def submit(self, groups: list[GroupSpec], driver: int | None = None) -> int:

@@ -22,6 +22,7 @@ from openseer_core.errors import InputError, StoreError, StoreLoadingError, Stor
 from openseer_store.codec import pack
 from openseer_store.recent_writes import RecentWrites, StoreCall
 from openseer_store.redis_pool import BROKEN, RedisPool
+from openseer_store.server_info import read_info
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ class RedisLink:
         await connection.on_connect()
         await connection.send_command("INFO", "server", check_health=False)
         reply: Any = await connection.read_response(disable_decoding=True)
-        info = _read_info(reply)
+        info = read_info(reply)
         version = info.get("redis_version", "unknown")
         numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
         if numbers < OLDEST:
@@ -232,8 +233,3 @@ def _with_code(error: Exception) -> str:
     if isinstance(error, redis.exceptions.ReadOnlyError):
         return "READONLY"
     return "OOM" if isinstance(error, redis.exceptions.OutOfMemoryError) else str(error)
-
-
-def _read_info(text: Any) -> dict[str, str]:
-    lines = str(text.decode() if isinstance(text, bytes) else text).splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)

@@ -1,8 +1,5 @@
 """The store on Redis: each verb is one Lua script, run once per call whatever the number of its items."""
 
-import asyncio
-from collections.abc import Callable
-
 from openseer_core.errors import (
     BatchClosedError,
     DriverFencedError,
@@ -12,36 +9,30 @@ from openseer_core.errors import (
     RequestStateError,
 )
 from openseer_core.ids import GroupId, RequestId, WorkerId
-from openseer_core.numbers import FIRST_BASE
 from openseer_core.queue import budgets
-from openseer_core.queue.batch import BatchRecord, Entry, OpenBatch, QueueLoad
-from openseer_core.queue.group import GroupSpec, GroupView
+from openseer_core.queue.batch import BatchRecord, OpenBatch
+from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import (
     REAP_LIMIT,
-    BatchProgress,
     Claim,
     ClaimQuery,
     Delta,
     ExtendReply,
     Finish,
-    JournalEntry,
     Reply,
-    RequestRecord,
     Rescore,
 )
 from openseer_core.queue.siblings import SiblingQuery, Siblings
 from openseer_core.queue.states import Event
 from openseer_core.tokens import ITEM_BYTES
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.worker.heartbeat import WORKING_STATES, Heartbeat, HeartbeatReply, WorkerStatus
+from openseer_core.worker.heartbeat import WORKING_STATES, Heartbeat, HeartbeatReply
 from openseer_store import codec
-from openseer_store.keys import STORE, prefix
-from openseer_store.redis_link import RETRY_SECONDS, RedisLink
+from openseer_store.keys import STORE
+from openseer_store.redis_reading import RedisReading
 
 REMEMBER_SECONDS = 24 * 3600
 """How long the counts and the key of a batch stay whose data are gone."""
-BLOCK_SECONDS = 1.0
-"""Longest single wait for a result on a connection."""
 SHORTEST_BLOCK_SECONDS = 0.01
 """Redis takes a wait that it rounds to 0 ms for one without an end."""
 FORGET_SECONDS = 24 * 3600
@@ -49,37 +40,8 @@ FORGET_SECONDS = 24 * 3600
 SCAN_COUNT = 1000
 
 
-class RedisStore:
-    """A job's store on a Redis server. `clock`: the wall clock of tests; otherwise the server's counts."""
-
-    def __init__(
-        self,
-        url: str,
-        job: str,
-        namespace: str = "default",
-        *,
-        clock: Callable[[], float] | None = None,
-        retry_seconds: float = RETRY_SECONDS,
-        loading_seconds: float | None = None,
-        tells_again: bool = False,
-    ) -> None:
-        self._prefix = prefix(namespace, job)
-        self._clock = clock
-        self._link = RedisLink(url, self._prefix, retry_seconds, loading_seconds, tells_again=tells_again)
-
-    async def connect(self) -> None:
-        """Checks that the server is there and fit. Raises StoreError, StoreUnavailableError."""
-        await self._link.command("PING")
-
-    async def close(self) -> None:
-        await self._link.close()
-
-    @property
-    def epoch(self) -> int:
-        return self._link.epoch
-
-    def _at(self) -> str:
-        return repr(float(self._clock())) if self._clock else ""
+class RedisStore(RedisReading):
+    """A job's store on a Redis server: what it writes. What it reads is in RedisReading."""
 
     # ---- the worker's verbs
 
@@ -157,9 +119,6 @@ class RedisStore:
 
     # ---- the driver's verbs
 
-    async def now(self) -> float:
-        return float(await self._link.run("now", (), at=self._at()))
-
     async def acquire_driver(self, boot: str, held: int = 0) -> int:
         fence = int(await self._link.run("acquire_driver", (boot, held)))
         if not fence:
@@ -168,9 +127,6 @@ class RedisStore:
 
     def _fenced(self, driver: int) -> DriverFencedError:
         return DriverFencedError(f"driver {driver} of {self._prefix}: another driver has taken over; this one stops")
-
-    async def has_restarted(self) -> bool:
-        return int(await self._link.command("HGET", self._prefix + STORE, "base") or FIRST_BASE) > FIRST_BASE
 
     async def submit(self, groups: list[GroupSpec], driver: int | None = None) -> int:
         new = requests = 0
@@ -198,32 +154,9 @@ class RedisStore:
             raise BatchClosedError(f"batch {refused.decode().partition('/')[0]} takes no more groups")
         return int(new)
 
-    async def longest_earlier(self, digests: list[str]) -> list[int]:
-        return [int(length) for length in await self._link.run("longest_earlier", digests)]
-
     async def seal(self, batch: int, driver: int | None = None) -> None:
         if not await self._link.run("seal", (batch, driver if driver is not None else False), again=True):
             raise self._fenced(driver or 0)
-
-    async def progress(self, batch: int) -> BatchProgress:
-        return codec.read_progress(await self._link.command("HGETALL", f"{self._prefix}:batch:{batch}"))
-
-    async def results(self, batch: int, cursor: int, limit: int, wait_seconds: float = 0.0) -> list[Entry]:
-        if wait_seconds > 0:
-            await self._wait_for_entry(batch, cursor, wait_seconds)
-        arguments = (batch, f"{cursor + 1}-0", limit, budgets.REPLY_BYTES)
-        return codec.read_entries(await self._link.run("results", arguments))
-
-    async def _wait_for_entry(self, batch: int, cursor: int, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while (left := end - loop.time()) > 0:
-            block = min(left, BLOCK_SECONDS)
-            command = ("XREAD", "COUNT", 1, "BLOCK", max(1, round(block * 1000)), "STREAMS")
-            if await self._link.command(
-                *command, f"{self._prefix}:batch:{batch}:results", f"{cursor}-0", patience=block
-            ):
-                return
 
     async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:
         arguments = (batch, cursor, codec.or_false(driver), budgets.STEP_REQUESTS)
@@ -231,9 +164,6 @@ class RedisStore:
             pass
         if not answer:
             raise self._fenced(driver or 0)
-
-    async def workers(self) -> list[WorkerStatus]:
-        return [codec.read_worker(row) for row in await self._link.run("workers", ())]
 
     async def request_drain(self, worker: str, revision: int | None = None) -> None:
         await self._act("request_drain", (worker, codec.or_false(revision)))
@@ -267,32 +197,6 @@ class RedisStore:
         if forget:
             await self._link.command("EXPIRE", self._prefix + STORE, FORGET_SECONDS)
 
-    # ---- reading
-
-    async def group_view(self, group: GroupId) -> GroupView:
-        row = await self._link.run("view", (str(group),))
-        if not row:
-            raise KeyError(group)
-        return codec.read_view(row)
-
-    async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
-        found, seen = list[GroupSpec](), 0
-        reach = (start + limit - 1, budgets.REPLY_BYTES)
-        while seen < limit and (page := await self._link.run("groups", (batch, start + seen, *reach))):
-            found += codec.read_specs(page).values()
-            seen += len(page) // 2
-        return found
-
-    async def record(self, request: RequestId) -> RequestRecord:
-        row = await self._link.run("record", (str(request.group), request.index))
-        if not row:
-            raise KeyError(request)
-        return codec.read_record(request, row)
-
-    async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
-        command = ("XRANGE", f"{self._prefix}:batch:{batch}:journal", f"{start + 1}-0", "+", "COUNT", limit)
-        return [codec.read_entry(fields[1]) for _, fields in await self._link.command(*command)]
-
     # ---- the trainer's verbs
 
     async def open_batch(self, batch: OpenBatch) -> tuple[BatchRecord, bool]:
@@ -301,17 +205,6 @@ class RedisStore:
         self._link.note("open_batch", (*arguments, number), at=self._at())
         [record] = codec.read_batches(await self._link.run("batches", (number,)))
         return record, bool(new)
-
-    async def batches(self) -> list[BatchRecord]:
-        return codec.read_batches(await self._link.run("batches", (False,)))
-
-    async def batch(self, number: int) -> BatchRecord | None:
-        found = codec.read_batches(await self._link.run("batches", (number,)))
-        return found[0] if found else None
-
-    async def group_names(self, batch: int, start: int, limit: int) -> list[str]:
-        command = ("LRANGE", f"{self._prefix}:batch:{batch}:groups", start, start + limit - 1)
-        return [GroupId.parse(gid.decode()).name for gid in await self._link.command(*command)]
 
     async def grow(self, spec: GroupSpec, present: int) -> None:
         await self._link.run("grow", (str(spec.id), present, spec.size), codec.pack_spec(spec), again=True)
@@ -354,10 +247,6 @@ class RedisStore:
             seen, last = await self._act("change_version", arguments)
             start += seen
 
-    async def spec(self, group: GroupId) -> GroupSpec | None:
-        data = await self._link.command("GET", f"{self._prefix}:spec:{group}")
-        return codec.read_specs([str(group).encode(), data])[str(group).encode()] if data else None
-
     async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
         arguments = (str(request.group), request.index, turn)
         answer = await self._link.run("go_on", arguments, tokens, at=self._at(), again=True)
@@ -380,17 +269,10 @@ class RedisStore:
             known += await self._link.run("judge", (batch, rows[first : first + budgets.STEP_NAMES]), again=True)
         return known
 
-    async def verdict(self, group: GroupId) -> bool | None:
-        data = await self._link.command("HGET", f"{self._prefix}:batch:{group.batch}:verdicts", group.name)
-        return None if data is None else data == b"1"
-
     async def forget(self, batch: int) -> None:
         arguments = (batch, budgets.STEP_REQUESTS, REMEMBER_SECONDS)
         while await self._link.run("forget", arguments, at=self._at(), again=True):
             pass
-
-    async def load(self) -> QueueLoad:
-        return codec.read_load(await self._link.run("load", ()))
 
     async def swap_fleet_spec(self, fleet_spec: FleetSpec) -> bool:
         data = fleet_spec.model_dump_json(exclude_defaults=True).encode()

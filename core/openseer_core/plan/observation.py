@@ -10,6 +10,7 @@ from enum import StrEnum
 from openseer_core.ids import worker_name
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.queue.messages import BatchProgress
+from openseer_core.queue.store_memory import StoreMemory
 from openseer_core.worker.heartbeat import WorkerState
 
 DRIVER = "driver"
@@ -91,11 +92,13 @@ class WorkerReport:
 @dataclass(frozen=True, slots=True)
 class StoreView:
     """What the job's store holds: counts of the batch, in mode serve those of all batches whose data are there, and the
-    fresh reports of workers by pod uid. `released`: the trainer asked for the GPUs, and that no worker be left."""
+    fresh reports of workers by pod uid. `released`: the trainer asked for the GPUs, and that no worker be left.
+    `memory`: how full it is."""
 
     progress: BatchProgress
     reports: Mapping[str, WorkerReport] = field(default_factory=dict[str, WorkerReport])
     released: bool = False
+    memory: StoreMemory = field(default_factory=StoreMemory)
 
 
 @dataclass(frozen=True, slots=True)

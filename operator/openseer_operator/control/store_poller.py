@@ -217,7 +217,7 @@ class StorePoller:
         while polled.token_counts[-1][0] - polled.token_counts[0][0] > RATE_SECONDS and len(polled.token_counts) > 2:
             polled.token_counts.popleft()
         reports = reports_of(worker for worker in workers if worker.seen_at >= fresh)
-        return StoreView(total_progress(batches.values()), reports, fleet_spec.rest == "stop")
+        return StoreView(total_progress(batches.values()), reports, fleet_spec.rest == "stop", await store.memory())
 
     async def _announce_weights(self, polled: PolledStore, fleet_spec: FleetSpec) -> None:
         """An event for a transaction that has ended since the last reading; what ended before the first is old."""
@@ -293,8 +293,9 @@ def _actionable_state(job: RolloutJob | None, view: StoreView) -> object:
     counts: BatchProgress = view.progress
     left = counts.requests - counts.closed
     fleet = job.spec.workers.replicas if job is not None else 0
+    full = view.memory.is_nearly_full
     workers = frozenset(replace(report, held_tokens=0) for report in view.reports.values())
-    return counts.sealed, min(left, fleet) if counts.sealed else None, counts.complete, view.released, workers
+    return counts.sealed, min(left, fleet) if counts.sealed else None, counts.complete, view.released, workers, full
 
 
 def _now() -> float:

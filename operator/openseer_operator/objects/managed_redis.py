@@ -1,7 +1,13 @@
 """The Redis that the operator runs for a job: its StatefulSet, its Service and the Secret with its password."""
 
+# kubernetes' function has no types.
+# pyright: reportUnknownVariableType=false
+from decimal import Decimal
 from typing import Any
 
+from kubernetes.utils import parse_quantity
+
+from openseer_core.manifest.fleet import StoreSpec
 from openseer_core.manifest.job import KeyRef, Persistence, RolloutJob
 from openseer_core.manifest.store_url import URL_KEY, store_name
 from openseer_operator.objects.names import (
@@ -32,6 +38,8 @@ CONFIG_KEY = "redis.conf"
 """Of the Secret: the part of Redis' settings that nobody may read in its arguments."""
 STORE_GRACE_SECONDS = 60
 """What Redis has to write its log to disk when it is stopped."""
+MEMORY_SHARE = Decimal("0.75")
+"""Of the container's memory for data; the rest is for buffers, and for pages that change while the log is rewritten."""
 _STORE_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}}
 _REDIS_FOLDER, _DATA = "/etc/redis", "/data"
 _PING = ["sh", "-c", 'test "$(redis-cli ping)" = PONG']
@@ -116,7 +124,7 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings, mounts: Mounts) -
                     "name": REDIS,
                     "image": settings.store_image,
                     **({"imagePullPolicy": settings.pull_policy} if settings.pull_policy else {}),
-                    "command": _command(job.spec.store.fsync),
+                    "command": _command(job.spec.store),
                     # Read by redis-cli.
                     "env": [
                         {
@@ -144,19 +152,26 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings, mounts: Mounts) -
     return overlay_template(pod, job.spec.store.template, path="spec.store.template", main=REDIS)
 
 
-def _command(fsync: str) -> list[str]:
+def _command(store: StoreSpec) -> list[str]:
     options = {
         "port": str(REDIS_PORT),
         "dir": _DATA,
         "appendonly": "yes",
-        "appendfsync": fsync,
+        "appendfsync": store.fsync,
         # The log alone is enough; a snapshot beside it would double the writes.
         "save": "",
         # Nothing of a job may be dropped to make room.
         "maxmemory-policy": "noeviction",
+        **_memory_limit(store),
     }
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     return ["redis-server", f"{_REDIS_FOLDER}/{CONFIG_KEY}", *flags]
+
+
+def _memory_limit(store: StoreSpec) -> dict[str, str]:
+    """Below the container's limit Redis refuses writes, which workers wait out; at the limit the kernel kills it."""
+    limit = store.resources.limits.get("memory")
+    return {"maxmemory": str(int(parse_quantity(limit) * MEMORY_SHARE))} if limit else {}
 
 
 def store_service(job: RolloutJob, uid: str) -> dict[str, Any]:

@@ -203,6 +203,8 @@ def _available(observation: Observation, memory: Memory, workers: Iterable[Worke
     if observation.store is None:
         silence = STORE_LOADS if observation.store_loads else "the store does not answer"
         return _Condition("False", "StoreUnreachable", f"{silence}; workers keep what they have and retry")
+    if observation.store.memory.is_nearly_full:
+        return _Condition("True", "StoreFull", observation.store.memory.problem())
     return _Condition("True", "WorkersReady", f"{ready} of {memory.desired or 0} workers take requests")
 
 

@@ -103,3 +103,9 @@ def test_redis_command_is_not_the_templates_to_set() -> None:
     template = {"spec": {"containers": [{"name": "redis", "command": ["redis-server"]}]}}
     with pytest.raises(InputError, match=r"spec\.store\.template\.spec\.containers\[0\]\.command: cannot be set here"):
         redis(job(store={"template": template}))
+
+
+def test_redis_refuses_writes_before_the_kernel_ends_it() -> None:
+    command = container(job(store={"resources": {"limits": {"memory": "4Gi"}}}))["command"]
+    assert command[command.index("--maxmemory") + 1] == str(3 * 2**30)
+    assert "--maxmemory" not in container(job())["command"]

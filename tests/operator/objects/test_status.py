@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from openseer_core.plan.observation import Ending, Failure, JobOutcome, Memory, Observation, PodPhase, SickNode
 from openseer_core.plan.plan import Plan, plan
 from openseer_core.queue.messages import BatchProgress
+from openseer_core.queue.store_memory import StoreMemory
 from openseer_operator.objects.status import StatusDetails, is_urgent, memory_of, refused_status, status_of
 from tests.core.plan.cluster_model import Cluster, make_job, serving
 from tests.repository import ROOT
@@ -219,3 +220,16 @@ def test_a_running_pod_without_a_store_is_not_available() -> None:
     assert "the store does not answer" in str(status_of(seen, plan(seen), FACTS, {}))
     seen = replace(seen, store_loads=True)
     assert "the store loads its data; workers keep what they have" in str(status_of(seen, plan(seen), FACTS, {}))
+
+
+def test_a_store_that_is_nearly_full_is_told_with_its_numbers() -> None:
+    cluster = Cluster(make_job())
+    for _ in range(3):
+        cluster.step()
+        cluster.tick()
+    seen = cluster.observe()
+    assert seen.store is not None
+    assert conditions(status_of(seen, plan(seen), FACTS, {}))["Available"] == ("True", "WorkersReady")
+    full = replace(seen, store=replace(seen.store, memory=StoreMemory(used=95 * 2**30 // 100, limit=2**30)))
+    assert conditions(status_of(full, plan(full), FACTS, {}))["Available"] == ("True", "StoreFull")
+    assert "Redis uses 0.95 of its 1.00 GiB" in str(status_of(full, plan(full), FACTS, {}))

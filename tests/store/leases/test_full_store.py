@@ -94,3 +94,12 @@ async def test_a_full_store_is_connected_to_and_forgets_batches(server: FullServ
     await another.close()
     await server.empty()
     assert await store.group_names(1, 0, 10) == []
+
+
+async def test_a_store_tells_how_much_of_its_memory_it_uses(server: FullServer) -> None:
+    assert (await server.store.memory()).limit == 0
+    await server.fill()
+    memory = await server.store.memory()
+    assert (memory.limit, memory.used > 1, memory.is_nearly_full) == (1, True, True)
+    await server.empty()
+    assert not (await server.store.memory()).is_nearly_full

@@ -68,6 +68,7 @@ READING: dict[str, Call] = {
     "spec": lambda store, claims: store.spec(A),
     "verdict": lambda store, claims: store.verdict(A),
     "load": lambda store, claims: store.load(),
+    "memory": lambda store, claims: store.memory(),
 }
 COUNTING = {"wait_for_work", "submit", "reap", "end", "end_groups", "carry", "open_batch"}
 """They tell whether, or how much, was new: a repeat has nothing new."""
