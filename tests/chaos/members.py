@@ -13,6 +13,7 @@ from pathlib import Path
 from openseer_core.errors import AuditError, InputError
 from openseer_store.embedded import LAUNCHER
 from tests.chaos.redis_server import pause
+from tests.repository import ROOT
 
 LOOK_SECONDS = 0.05
 RESTART_SECONDS = 0.5
@@ -62,7 +63,12 @@ class Member:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"OPENSEER_TERMINATION_LOG": str(self.folder / f"{self.name}.end")},
+                env=os.environ
+                | {
+                    "OPENSEER_TERMINATION_LOG": str(self.folder / f"{self.name}.end"),
+                    # The API's module is among the tests, which no package holds.
+                    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+                },
                 start_new_session=True,
             )
 
