@@ -1,9 +1,10 @@
 """What `openseer run` and `openseer serve` share: store and workers of one job on this machine, and a clean stop."""
 
 import asyncio
+import logging
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from openseer_core.manifest.job import RolloutJob
@@ -42,17 +43,20 @@ class LocalSession:
     async def store_url(self) -> AsyncGenerator[str]:
         """The user's Redis once it has answered, else one of our own in the folder. Raises StoreError."""
         job, spec = self._job, self._job.spec.store
-        if spec.url is not None:
-            await (await open_store(spec.url, job.name, job.namespace, retry_seconds=REACH_SECONDS)).close()
-            yield spec.url
-            return
-        self._display.phase("starting the store")
-        server = EmbeddedRedis(
-            self._folder.store_folder, spec.fsync, on_loading=lambda: self._display.phase("the store loads its data")
-        )
-        async with server as url:
-            self._server = server
-            yield url
+        with waits_told(self._display.message):
+            if spec.url is not None:
+                await (await open_store(spec.url, job.name, job.namespace, retry_seconds=REACH_SECONDS)).close()
+                yield spec.url
+                return
+            self._display.phase("starting the store")
+            server = EmbeddedRedis(
+                self._folder.store_folder,
+                spec.fsync,
+                on_loading=lambda: self._display.phase("the store loads its data"),
+            )
+            async with server as url:
+                self._server = server
+                yield url
 
     async def start_fleet(self, stack: AsyncExitStack, url: str, replicas: int) -> LocalFleet:
         """Starts the workers; the stack stops them."""
@@ -94,6 +98,29 @@ class LocalSession:
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
         return tasks
+
+
+class _Told(logging.Handler):
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.getMessage())
+
+
+@contextmanager
+def waits_told(tell: Callable[[str], None]) -> Generator[None]:
+    """While it is open, `tell` gets what this process's store says: what a call waits for, that it is nearly full."""
+    handler, loggers = _Told(tell), [logging.getLogger(name) for name in ("openseer_store", "openseer_driver.sampler")]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def stop_on_signals(stop: Callable[[], None]) -> None:

@@ -164,7 +164,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(bench: Workbench) -> N
 
 
 @pytest.mark.redis
-def test_a_full_disk_stops_the_run_and_with_space_it_goes_on(bench: Workbench) -> None:
+def test_a_run_on_a_full_disk_says_so_and_goes_on_with_space(bench: Workbench) -> None:
     bench.write(groups=24)
     with mounted(bench.folder / "runs", "size=16m") as runs:
         _fill_in_mid_run(bench, runs / "filler")
@@ -176,10 +176,15 @@ def _fill_in_mid_run(bench: Workbench, filler: Path) -> None:
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(b"x" * 4096):
             pass
-    output, _ = process.communicate(timeout=90)
-    assert process.returncode in (3, 4), output
-    assert "Traceback" not in output
+    assert process.stdout is not None
+    told = next((line for line in process.stdout if "cannot write to its disk" in line), "")
     filler.unlink(missing_ok=True)
-    done = bench.call("run", "job.yaml")
-    assert done.returncode == 0, done.stdout
+    output, _ = process.communicate(timeout=90)
+    assert "Traceback" not in output
+    if process.returncode:  # the results met the full disk before the store did
+        assert process.returncode == 3, output
+        done = bench.call("run", "job.yaml")
+        assert done.returncode == 0, done.stdout
+    else:
+        assert told
     bench.assert_whole(24 * 4)
