@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from openseer_api.http.problems import documented
+from openseer_api.http.problems import ConflictProblem, documented
 from openseer_api.http.rendering import is_complete, render_entries
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
@@ -55,10 +55,13 @@ async def read_results(
     """Results and ends of groups after a cursor. Reading again from an older cursor gives the same entries again,
     until they are acknowledged; each is unique by batch, group, index and turn."""
     # A caller that has all entries gets the end, not a conflict: its last acknowledgement may have deleted the data.
-    if cursor < (await batch_of(job, batch)).progress.entries:
+    record = await batch_of(job, batch)
+    if cursor < record.progress.entries:
         await living_batch(request, batch, job)
+    start = max(cursor, last_event_id or 0)
+    if start < record.swept:
+        raise ConflictProblem(f"cursor: found {start}; entries up to {record.swept} were acknowledged, and are gone")
     if SSE in accept:
-        start = max(cursor, last_event_id or 0)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(_events(job, batch, start), media_type=SSE, headers=headers)
     if NDJSON in accept:

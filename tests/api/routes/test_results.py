@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 
+from openseer_store.memory import MemoryStore
 from tests.api.served import Served, prompts, served, serving_job
 
 LINES = {"Accept": "application/x-ndjson"}
@@ -76,15 +77,17 @@ async def test_a_long_poll_ends_with_the_first_entry_or_with_its_time() -> None:
         assert len((await asyncio.wait_for(waiting, 20))["items"]) == 1
 
 
-async def test_a_page_of_an_older_cursor_gives_the_same_again() -> None:
+async def test_a_page_gives_the_same_again_until_it_is_acknowledged() -> None:
     async with served() as server:
         batch = await server.open()
         await server.upload(batch, prompts(4), seal=True)
         items = await server.until_complete(batch)
         await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 9})
-        again = await server.call("GET", f"/batches/{batch}/results", params={"cursor": 5, "limit": 6})
-        assert again["items"] == items[5:11]
+        again = await server.call("GET", f"/batches/{batch}/results", params={"cursor": 9, "limit": 6})
+        assert again["items"] == items[9:15]
         assert not again["complete"]
+        gone = await server.call("GET", f"/batches/{batch}/results", params={"cursor": 8}, status=409)
+        assert "entries up to 9 were acknowledged" in gone["detail"]
         await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 21}, status=409)
 
 
@@ -117,3 +120,17 @@ async def test_who_acknowledged_the_last_entry_before_hearing_of_the_end_still_h
         assert page == {"items": [], "cursor": 10, "complete": True}
         assert await read_lines(server, batch, 10) == [{"kind": "end", "cursor": 10}]
         await server.call("GET", f"/batches/{batch}/results", params={"cursor": 9}, status=409)
+
+
+class RestartedStore(MemoryStore):
+    """Has lost its last writes, as far as anybody can tell."""
+
+    async def has_restarted(self) -> bool:
+        return True
+
+
+async def test_a_cursor_beyond_the_last_entry_is_taken_where_the_store_may_have_lost_it() -> None:
+    for store, status in ((MemoryStore(), 409), (RestartedStore(), 200)):
+        async with served(store=store) as server:
+            batch = await server.open()
+            await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 21}, status=status)
