@@ -31,7 +31,7 @@ class Evidence:
         self.fleet: list[WorkerStatus] = []
 
     async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
-        return self.queue.groups(batch)[start : start + limit]
+        return self.queue.groups(batch, start, limit)
 
     async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
         return self.entries[start : start + limit]
