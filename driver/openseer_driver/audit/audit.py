@@ -216,11 +216,10 @@ def _is_submitted(request: RequestId, submitted: dict[GroupId, SubmittedGroup]) 
 
 
 async def _groups(store: DriverStore, batch: int) -> AsyncIterator[GroupSpec]:
-    start = 0
-    while page := await store.groups(batch, start, PAGE):
-        for spec in page:
+    submitted = (await store.progress(batch)).groups
+    for start in range(0, submitted, PAGE):  # a page lacks the groups that an acknowledgement has freed
+        for spec in await store.groups(batch, start, PAGE):
             yield spec
-        start += len(page)
 
 
 async def _entries(store: DriverStore, batches: Sequence[int]) -> AsyncIterator[JournalEntry]:
