@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 import traceback
-from importlib import import_module
 from pathlib import Path
 
 from openseer_worker.gpu_bench.ways import Order
@@ -20,8 +19,6 @@ from openseer_worker.vllm import environment
 from openseer_worker.vllm.building import preload
 
 _PR_SET_PDEATHSIG = 1
-_MORE = ("vllm.renderers", "vllm.v1.engine.input_processor")
-"""What an engine needs beside what workers import before they fork."""
 
 
 def main() -> None:
@@ -36,8 +33,6 @@ def main() -> None:
         # vLLM's ngram asks for one thread; others would wait for it by spinning, on the cores that the engine needs.
         os.environ.setdefault("NUMBA_NUM_THREADS", "1")
     preload(sys.argv[1])
-    for module in _MORE:
-        import_module(module)
     _say(answers.fileno(), warm=round(time.monotonic() - began, 1))
     for line in sys.stdin:
         order = Order.from_json(line)

@@ -23,6 +23,7 @@ _HEAVY = (
     "vllm.model_executor.model_loader",
     "vllm.v1.engine.core",
     "vllm.v1.engine.core_client",
+    "vllm.v1.engine.input_processor",
     "vllm.v1.executor.uniproc_executor",
 )
 _HEAVY_CPU = ("vllm.v1.worker.cpu_worker", "openseer_worker.vllm.cpu")
