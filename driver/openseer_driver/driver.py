@@ -90,7 +90,8 @@ class Driver:
                 if self._store.epoch == self._epoch:
                     raise
                 continue  # the store has lost who its driver is, and maybe more
-            if complete and not page:
+            # A store that restarted between the two questions has forgotten that the batch was complete.
+            if complete and not page and self._store.epoch == self._epoch:
                 return
             if len(page) < PAGE and not complete:
                 await asyncio.sleep(GATHER_SECONDS)

@@ -64,7 +64,7 @@ class RunFolder:
             raise OutputError(f"{error.filename}: cannot make the run's folder: {error.strerror}") from error
 
     def clear(self, locked: Path) -> None:
-        """Deletes what an earlier run left, but for `locked`: the file whose lock the caller has.
+        """Deletes what an earlier run left, but for `locked`: the file whose lock the caller has, which is emptied.
 
         run.json goes last, so that a folder that was cleared by half is not taken for a run; nothing happens in one
         without it. Raises FolderHeldError while a store runs in the folder, else OutputError.
@@ -74,6 +74,7 @@ class RunFolder:
         store_lock = self.store_folder / LOCK_FILE
         try:
             with held(store_lock, WAIT_SECONDS) if store_lock.exists() else nullcontext():
+                os.truncate(locked, 0)
                 for path in sorted(self.path.iterdir(), key=lambda path: path == self.run_file):
                     if path.is_dir() and not path.is_symlink():
                         shutil.rmtree(path)
@@ -156,8 +157,8 @@ class ResultsWriter:
         try:
             lock(self._fd, self.path)
             if fresh:
-                os.ftruncate(self._fd, 0)
                 folder.clear(self.path)
+                os.ftruncate(self._fd, 0)
             self.dropped_bytes = self._cut_torn_line()
             """Bytes of a torn last line that opening removed."""
             self.present: set[ResultKey] = {(line.batch, line.group, line.index) for line in self._keys()}

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from openseer_core.errors import DriverFencedError, InputError
+from openseer_core.errors import DriverFencedError, InputError, OutputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import changed_fields, manifest_content, manifest_hash
 from openseer_core.queue.group import GroupSpec
@@ -102,7 +103,8 @@ class OpenRun:
             elif isinstance(error, asyncio.CancelledError):
                 self._note("stopped", ended=time.time())
             elif not isinstance(error, DriverFencedError):
-                self._note("failed", str(error), ended=time.time())
+                with suppress(OutputError):  # a full disk may be why the session fails: that reason is told
+                    self._note("failed", str(error), ended=time.time())
         finally:
             self.writer.close()
 

@@ -111,7 +111,7 @@ class LocalFleet:
                 return
             restarts += 1
             self._on_message(
-                f"the workers' parent was killed by {_signal(code)}, and they with it; "
+                f"the fork server was killed by {_signal(code)}, and they with it; "
                 f"restart {restarts} of {FORK_SERVER_RESTARTS}"
             )
             self._forget_workers()
@@ -127,7 +127,7 @@ class LocalFleet:
         else:
             how = f"by {_signal(code)}" if code < 0 else f"with code {code}"
             again = f" after {restarts} restarts" if restarts else ""
-            _fail(failure, JobFailedError(f"the workers' parent ended {how}{again}: {end}"))
+            _fail(failure, JobFailedError(f"the fork server ended {how}{again}: {end}"))
 
     async def _follow(self, process: asyncio.subprocess.Process, failure: asyncio.Future[None]) -> int:
         assert process.stdout is not None
@@ -165,10 +165,10 @@ class LocalFleet:
                 self._spawned.discard(index)
                 self._worker_ended(index, code)
             case other:
-                raise JobFailedError(f"the workers' parent said {other!r}")
+                raise JobFailedError(f"the fork server said {other!r}")
 
     async def stop(self, grace_seconds: float) -> None:
-        """Drains all workers; after the grace period they are killed (their leases then expire)."""
+        """Drains all workers; after the grace period they are killed, and their leases expire. 0: at once."""
         self._stopping = True
         for restart in self._restarts:
             restart.cancel()
@@ -181,7 +181,8 @@ class LocalFleet:
                 if self._running:
                     await self._empty.wait()
         except TimeoutError:
-            self._on_message(f"workers did not drain within {grace_seconds:.0f} s; killing them")
+            if grace_seconds:
+                self._on_message(f"workers did not drain within {grace_seconds:.0f} s; killing them")
         await self._end_parent(self._process)
 
     async def _end_parent(self, process: asyncio.subprocess.Process) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Gene
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
+from openseer_core.errors import OpenseerError
 from openseer_core.manifest.job import RolloutJob
 from openseer_driver.run_folder import RunFolder
 from openseer_local.fleet import LocalFleet
@@ -16,6 +17,9 @@ from openseer_store.embedded import EmbeddedRedis
 
 REACH_SECONDS = 5.0
 """A user's Redis that does not answer for so long at the start is taken for a wrong URL."""
+
+TELL_AGAIN_SECONDS = 10.0
+"""What the store waits for is told once in this time."""
 
 Tasks = Mapping[str, asyncio.Task[Any]]
 
@@ -90,10 +94,15 @@ class LocalSession:
                 if task.done():
                     task.result()
             self._display.phase(end_phase(tasks))
+        except OpenseerError as error:
+            self._display.message(str(error).split("\n")[0])
+            self._display.phase("ending: workers hand back what they run")
+            raise
         finally:
             if close is not None:
                 await close(tasks)
-            await fleet.stop(self.grace_seconds)
+            # Without the store there is nobody to hand anything back to.
+            await fleet.stop(0.0 if "store" in tasks and tasks["store"].done() else self.grace_seconds)
             for task in tasks.values():
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
@@ -104,9 +113,15 @@ class _Told(logging.Handler):
     def __init__(self, tell: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
         self._tell = tell
+        self._last: tuple[str, float] = ("", 0.0)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._tell(record.getMessage())
+        message = record.getMessage()
+        last, told_at = self._last
+        # All calls that wait at once say the same.
+        if message != last or record.created > told_at + TELL_AGAIN_SECONDS:
+            self._last = (message, record.created)
+            self._tell(message)
 
 
 @contextmanager

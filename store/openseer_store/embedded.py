@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,10 +94,14 @@ class EmbeddedRedis:
         await self._stop()
 
     async def watch(self) -> None:
-        """Never returns. Raises StoreError, with the end of the server's log, when the server ends by itself."""
+        """Never returns. Raises StoreError, with what the server said last, when the server ends by itself."""
         assert self._process is not None
         code = await self._process.wait()
-        raise StoreError(f"the store's server ended with code {code}: {await self._last_output()}")
+        if code < 0:
+            how = f"was killed by signal {-code} ({signal.Signals(-code).name}); see {self.log_file}"
+        else:
+            how = f"ended with code {code}: {await self._last_output()}"
+        raise StoreError(f"the store's server {how}. The same command goes on from its log")
 
     async def _take_lock(self) -> IO[str]:
         """The lock travels into the server's process too: while either lives, the folder is in use."""

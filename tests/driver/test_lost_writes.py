@@ -11,6 +11,7 @@ from openseer_core.errors import DriverFencedError
 from openseer_core.ids import INITIAL_VERSION
 from openseer_core.manifest.parse import parse_job
 from openseer_core.manifest.prompts import PromptLine
+from openseer_core.queue.messages import BatchProgress
 from openseer_driver.driver import Driver
 from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.submission import render_groups
@@ -97,6 +98,29 @@ async def test_a_submission_and_a_seal_that_were_lost_are_told_again(
     assert writer.count == REQUESTS
     lines = (tmp_path / "run" / "results.jsonl").read_text().splitlines()
     assert len(lines) == REQUESTS
+
+
+async def test_a_store_that_dies_after_it_was_complete_ends_no_driver_early(
+    redis: ForgetfulRedis, store: Store, writer: ResultsWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = driver_of(store, writer)
+    await driver.submit()
+    await work(store, 2)
+    redis.save()
+    progress, rolled_back = store.progress, False
+
+    async def progress_before_the_end(batch: int) -> BatchProgress:
+        nonlocal rolled_back
+        found = await progress(batch)
+        if found.complete and not rolled_back:
+            rolled_back = True
+            await redis.roll_back()
+        return found
+
+    monkeypatch.setattr(store, "progress", progress_before_the_end)
+    await work(store, 100)
+    await collect_while_working(driver, store)
+    assert (rolled_back, writer.count) == (True, REQUESTS)
 
 
 async def test_a_driver_that_the_store_has_forgotten_keeps_its_fence(

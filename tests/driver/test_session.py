@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from openseer_core.errors import OutputError, StoreError
 from openseer_core.manifest.parse import parse_job
 from openseer_driver import run_folder
 from openseer_driver.folder_lock import FolderHeldError, held
 from openseer_driver.run_folder import RunFolder
-from openseer_driver.run_lines import ResultLine
+from openseer_driver.run_lines import ResultLine, RunRecord
 from openseer_driver.session import OpenRun, RunPlan
 from tests.driver.sample_runs import SMALL, result_line, write_run
 
@@ -72,6 +73,22 @@ def test_starting_over_is_refused_while_the_store_still_runs(
 ) -> None:
     monkeypatch.setattr(run_folder, "WAIT_SECONDS", 0.0)
     begin(plan, lines).__exit__(None, None, None)
+    before = files(plan)
     with held(plan.folder.store_folder / "lock"), pytest.raises(FolderHeldError, match="store/lock"):
         OpenRun(replace(plan, fresh=True)).__enter__()
-    assert (plan.folder.store_folder / "appendonly.aof").exists()
+    assert files(plan) == before
+
+
+def test_why_a_session_failed_is_told_also_where_run_json_cannot_be_written(
+    plan: RunPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_folder: RunFolder, record: RunRecord) -> None:
+        raise OutputError("run.json: cannot be written: No space left on device")
+
+    def fail() -> None:
+        with OpenRun(plan):
+            monkeypatch.setattr(RunFolder, "write_run", full)
+            raise StoreError("no room for its log")
+
+    with pytest.raises(StoreError, match="no room for its log"):
+        fail()

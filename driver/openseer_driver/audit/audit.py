@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from openseer_core.errors import AuditError
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.queue.group import GroupSpec
-from openseer_core.queue.messages import JournalEntry
+from openseer_core.queue.messages import JournalEntry, Result
 from openseer_core.queue.states import FINAL_STATES
 from openseer_driver.audit.rules import (
     JournalCheck,
@@ -24,7 +24,7 @@ from openseer_driver.audit.rules import (
 )
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ResultLine
-from openseer_store.port import DriverStore
+from openseer_store.port import FIRST_CURSOR, DriverStore
 
 PAGE = 1000
 SHOWN = 200
@@ -104,8 +104,13 @@ async def audit(
     if finished is None:
         finished = run.read_run().state == "complete" if isinstance(run, RunFolder) else True
     results = run.results() if isinstance(run, RunFolder) else run
-    seen = await _results(store, results, submitted, journal, report)
-    _missing(submitted, journal, seen, report, finished=finished)
+    seen, newest = await _results(store, results, submitted, journal, report)
+    unwritten: set[RequestId] = set()
+    if not finished:
+        for batch in batches:
+            unwritten |= await _unwritten(store, batch, newest.get(batch, FIRST_CURSOR)) - seen
+    report.unfinished += len(unwritten)
+    _missing(submitted, journal, seen | unwritten, report, finished=finished)
     for violation in check_weights(await store.workers()):
         report.add(violation)
     for batch in batches:
@@ -146,9 +151,11 @@ async def _results(
     submitted: dict[GroupId, SubmittedGroup],
     journal: JournalCheck,
     report: AuditReport,
-) -> set[RequestId]:
+) -> tuple[set[RequestId], dict[int, int]]:
+    """Which requests have a result, and the last cursor of each batch."""
     seen: set[RequestId] = set()
     cursors: set[tuple[int, int]] = set()
+    newest: dict[int, int] = {}
     for line in results:
         request = line.request
         report.results += 1
@@ -162,6 +169,7 @@ async def _results(
         if (line.batch, line.cursor) in cursors:
             report.add(Violation("cursor", str(request), f"cursor {line.cursor}", "one that no other result has"))
         cursors.add((line.batch, line.cursor))
+        newest[line.batch] = max(line.cursor, newest.get(line.batch, FIRST_CURSOR))
         for violation in check_result(line, submitted[request.group]):
             report.add(violation)
         record = await store.record(request)
@@ -170,7 +178,16 @@ async def _results(
             continue
         for violation in check_stored(line, record, journal.lives.get(str(request), Life())):
             report.add(violation)
-    return seen
+    return seen, newest
+
+
+async def _unwritten(store: DriverStore, batch: int, cursor: int) -> set[RequestId]:
+    """Requests whose results stand in the store after the last one that a driver wrote: the next driver writes them."""
+    found: set[RequestId] = set()
+    while page := await store.results(batch, cursor, PAGE):
+        found.update(entry.request for entry in page if isinstance(entry, Result))
+        cursor = page[-1].cursor
+    return found
 
 
 def _missing(

@@ -8,6 +8,7 @@ import msgspec
 
 from openseer_core.ids import RequestId
 from openseer_core.model.job_queue import JobQueue
+from openseer_core.queue.batch import Entry
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import BatchProgress, JournalEntry, RequestRecord
 from openseer_core.worker.heartbeat import WorkerStatus
@@ -32,6 +33,9 @@ class Evidence:
 
     async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
         return self.queue.groups(batch, start, limit)
+
+    async def results(self, batch: int, cursor: int, limit: int) -> list[Entry]:
+        return self.queue.results(batch, cursor, limit)
 
     async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
         return self.entries[start : start + limit]

@@ -211,10 +211,14 @@ async def test_requests_of_a_stopped_run_may_be_unfinished() -> None:
     lines = [result_line(result) for result in simulation.results()]
 
     stopped = await audit(cast(DriverStore, Evidence(simulation.queue)), lines, [0], finished=False)
+    behind = await audit(cast(DriverStore, Evidence(simulation.queue)), lines[:-1], [0], finished=False)
+    hole = await audit(cast(DriverStore, Evidence(simulation.queue)), lines[1:], [0], finished=False)
     complete = await audit(cast(DriverStore, Evidence(simulation.queue)), lines, [0], finished=True)
 
-    assert 0 < len(lines) < RESULTS
+    assert 1 < len(lines) < RESULTS
     assert (stopped.ok, stopped.unfinished) == (True, RESULTS - len(lines))
+    assert (behind.ok, behind.unfinished) == (True, RESULTS - len(lines) + 1)
+    assert hole.by_kind == {"missing": 1}
     assert complete.by_kind == {"missing": RESULTS - len(lines)}
 
 
