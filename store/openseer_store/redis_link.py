@@ -44,7 +44,7 @@ LONGEST_PAUSE_SECONDS = 2.0
 ADVICE = {
     "LOADING": "it still loads its data; wait, or look into its log",
     "MISCONF": "it cannot write to its disk: free some space or repair the volume",
-    "OOM": "its memory is full: raise maxmemory, or give the job a store of its own",
+    "OOM": "its memory is full: raise its maxmemory, acknowledge or delete batches",
     "READONLY": "it is a replica: give the URL of the primary",
     "NOREPLICAS": "it has too few replicas to accept writes",
     "MASTERDOWN": "its primary is down",

@@ -189,6 +189,7 @@ def test_what_progress_and_results_depend_on_stays_as_it_was(jobs: Jobs, patch: 
         {"rollout": {"quantumTokens": 512}},
         {"workers": {"replicas": 3, "maxInflight": 8, "template": {"spec": {"nodeSelector": {"a": "b"}}}}},
         {"failurePolicy": {"workerRestarts": 9}},
+        {"store": {"resources": {"limits": {"memory": "8Gi"}}}},
         {"ttlSecondsAfterFinished": 60},
     ],
     ids=lambda patch: ",".join(patch),

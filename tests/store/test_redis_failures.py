@@ -64,7 +64,7 @@ async def test_a_server_that_is_too_old_is_refused_at_once() -> None:
     [
         (b"-LOADING Redis is loading the dataset in memory\r\n", "still loads its data"),
         (b"-MISCONF Redis is configured to save RDB snapshots, but it is not able to\r\n", "free some space"),
-        (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", "raise maxmemory"),
+        (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", "raise its maxmemory"),
         (b"-READONLY You can't write against a read only replica.\r\n", "URL of the primary"),
         (b"-ERR Error running script: @user_script:1: -MISCONF Errors writing to the AOF file\r\n", "free some space"),
     ],

@@ -199,7 +199,9 @@ class StoreSpec(ManifestModel):
     )
     resources: Resources = Field(
         default_factory=Resources,
-        description="Resources of the container of the Redis that openseer runs; read only in Kubernetes.",
+        description="Resources of the container of the Redis that openseer runs. Redis may use three quarters of "
+        "limits.memory; without it there is no limit. What changes while the job runs holds once the pod of Redis was "
+        "deleted. Read only in Kubernetes.",
     )
     template: PodTemplate = Field(
         default_factory=dict,

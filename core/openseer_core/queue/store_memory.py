@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 NEARLY_FULL = 0.9
 """Share of its memory from which on a store is told to be full: time is left to give it more."""
-_GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +21,11 @@ class StoreMemory:
     def problem(self) -> str:
         """What a person is told, and what to do."""
         return (
-            f"Redis uses {self.used / _GIB:.2f} of its {self.limit / _GIB:.2f} GiB: at the limit nothing is leased "
-            "until there is room; acknowledge or delete batches, or raise its maxmemory"
+            f"Redis uses {_size(self.used)} of its {_size(self.limit)}: at the limit nothing is leased until there is "
+            "room; a trainer acknowledges or deletes batches; else raise its maxmemory (of a job's own Redis three "
+            "quarters of spec.store.resources.limits.memory, read when its pod starts)"
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -232,4 +232,4 @@ def test_a_store_that_is_nearly_full_is_told_with_its_numbers() -> None:
     assert conditions(status_of(seen, plan(seen), FACTS, {}))["Available"] == ("True", "WorkersReady")
     full = replace(seen, store=replace(seen.store, memory=StoreMemory(used=95 * 2**30 // 100, limit=2**30)))
     assert conditions(status_of(full, plan(full), FACTS, {}))["Available"] == ("True", "StoreFull")
-    assert "Redis uses 0.95 of its 1.00 GiB" in str(status_of(full, plan(full), FACTS, {}))
+    assert "Redis uses 972.8 MiB of its 1.00 GiB" in str(status_of(full, plan(full), FACTS, {}))
