@@ -60,11 +60,12 @@ async def reconcile(job: JobContext) -> bool:
     try:
         if fleet_spec.active_transaction is None:
             await _move_strays(job, fleet_spec, batches)
-            return False
+            if not fleet_spec.awaits_digest or fleet_spec.rest is not None:
+                return False
         await _advance(job, await job.snapshot(fresh=True), batches)
     except FleetSpecMovedError as error:
         log.info("%s/%s: %s", job.job.namespace, job.job.name, error)
-    return True
+    return fleet_spec.active_transaction is not None
 
 
 async def _apart(job: JobContext, work: Coroutine[Any, Any, object]) -> None:
@@ -93,27 +94,19 @@ async def _move_strays(job: JobContext, fleet_spec: FleetSpec, batches: list[Bat
 
 async def _advance(job: JobContext, snapshot: FleetSnapshot, batches: list[BatchRecord]) -> None:
     fleet_spec = snapshot.fleet_spec
-    if fleet_spec.active_transaction is None:
-        return
-    previous = fleet_spec.active_transaction.previous
+    before = fleet_spec.active_transaction
     unfinished = sum(
         record.progress.requests - record.progress.closed
         for record in batches
-        if record.version == previous and not record.forgotten
+        if before is not None and record.version == before.previous and not record.forgotten
     )
     step = advance(fleet_spec, snapshot.workers, unfinished, snapshot.now)
     for action in step.actions:
         await _carry_out(job, action, batches, fleet_spec.revision)
     if step.fleet_spec is not fleet_spec and await job.store.swap_fleet_spec(step.fleet_spec):
         after = step.fleet_spec.transaction
-        if after is not None and after.phase != fleet_spec.active_transaction.phase:
-            log.info(
-                "weights %s: %s → %s %s",
-                after.publish.version,
-                fleet_spec.active_transaction.phase,
-                after.phase,
-                after.message,
-            )
+        if before is not None and after is not None and after.phase != before.phase:
+            log.info("weights %s: %s → %s %s", after.publish.version, before.phase, after.phase, after.message)
 
 
 async def _carry_out(job: JobContext, action: TransactionAction, batches: list[BatchRecord], revision: int) -> None:

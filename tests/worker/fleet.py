@@ -160,14 +160,14 @@ class Fleet:
         while True:
             await asyncio.sleep(0.05)
             fleet_spec = await self.store.fleet_spec()
-            if fleet_spec.active_transaction is None:
+            transaction = fleet_spec.active_transaction
+            if transaction is None and not fleet_spec.awaits_digest:
                 continue
             unfinished = 0
             for batch, version in self.batches.items():
                 progress = await self.store.progress(batch)
-                unfinished += (
-                    progress.requests - progress.closed if version == fleet_spec.active_transaction.previous else 0
-                )
+                old = transaction is not None and version == transaction.previous
+                unfinished += progress.requests - progress.closed if old else 0
             step = advance(fleet_spec, await self.store.workers(), unfinished, self.now())
             for action in step.actions:
                 await self.carry_out(action)

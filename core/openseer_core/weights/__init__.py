@@ -1,7 +1,7 @@
 """How the whole fleet moves to new weights, or back.
 
 Read `publish` (what a publisher asks for), `fleet_spec` (the one record that the fleet follows), `transaction` (the
-batch controller's next step), `hearing` (who counts as silent), `worker_step` (a worker's next step), `canary` (whether
-the weights are the publisher's).
+batch controller's next step), `hearing` (who counts as silent), `loaded` (who has what the fleet serves), `worker_step`
+(a worker's next step), `canary` (whether the weights are the publisher's).
 Tests: tests/core/weights.
 """

@@ -89,6 +89,11 @@ class FleetSpec(JsonModel):
         return issue(self.transactions, self._base)
 
     @property
+    def awaits_digest(self) -> bool:
+        """Whether nobody has said yet what the files of `version` hold: nobody was there when it was published."""
+        return self.source is not None and self.source.transfer is None and self.source.digest is None
+
+    @property
     def active_transaction(self) -> WeightsTransaction | None:
         """The transaction while it is active."""
         return self.transaction if self.transaction is not None and self.transaction.active else None

@@ -7,7 +7,8 @@ Only participants are waited for: workers that worked when it began, until they 
 has to be, for a worker serves the one version that it has loaded, and loads what the fleet spec says before it claims.
 No phase passes without a confirmation. Once no participant is left, the workers that then work take part in their
 place; while there are none the phase waits, and at its deadline the transaction fails. Two fleets have nobody who
-could confirm, and move at once: one without a worker at the beginning, and one that is at rest.
+could confirm, and move at once: one without a worker at the beginning, and one that is at rest. What their new version
+holds is what the first worker that loads it says; nobody serves it before.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from openseer_core.errors import PublishRefusedError
 from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
+from openseer_core.weights.loaded import found_source
 from openseer_core.weights.publish import Publish, TransactionPhase
 from openseer_core.worker.heartbeat import WeightsReport, WorkerStatus
 
@@ -102,8 +104,12 @@ def cancel(fleet_spec: FleetSpec, now: float) -> FleetSpec:
 
 
 def advance(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> Advance:
-    """What follows from what the workers report. `unfinished`: requests of the previous version's open batches."""
+    """What follows from what the workers report. `unfinished`: requests of the previous version's open batches, where
+    a transaction is active."""
+    found = found_source(fleet_spec, workers, now)
     transaction = fleet_spec.active_transaction
+    if found is not None:
+        return Advance(fleet_spec.changed(source=found))
     if transaction is None:
         return Advance(fleet_spec)
     if transaction.phase == "commit":

@@ -26,20 +26,24 @@ class WeightsTarget:
 
 @dataclass(frozen=True, slots=True)
 class WeightsState:
-    """What a worker has. `version`: "" while none is whole. `fetched`: the transaction whose files it has read.
+    """What a worker has.
 
-    `failed`: the latest attempt, if that went wrong and another is not due.
+    `version`: "" while none is whole. `digest`: of the files that it was loaded from, "" for none. `fetched`: the
+    transaction whose files it has read. `failed`: the latest attempt, if that went wrong and another is not due.
     """
 
     version: str = INITIAL_VERSION
     publisher: int = 0
+    digest: str = ""
     asleep: bool = False
     fetched: int = 0
     failed: Attempt | None = None
 
     def has(self, target: WeightsTarget) -> bool:
-        """Whether these are the weights that are loaded."""
-        return (self.version, self.publisher) == (target.version, target.publisher)
+        """Whether these are the weights that are loaded, by their digest where one is known by now."""
+        needed = None if target.source is None else target.source.digest
+        same = (self.version, self.publisher) == (target.version, target.publisher)
+        return same and needed in (None, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +116,11 @@ def _take_part(
 
 
 def _serve(fleet_spec: FleetSpec, state: WeightsState, running: int, *, blocked: bool) -> WorkerStep:
+    """What nobody has said the digest of is served by nobody: who has loaded it first says it."""
     target = _target(fleet_spec)
-    return (
-        WorkerStep(claims=True) if state.has(target) else _reach(target, state, running, confirms="", blocked=blocked)
-    )
+    if not state.has(target):
+        return _reach(target, state, running, confirms="", blocked=blocked)
+    return WorkerStep(claims=not fleet_spec.awaits_digest)
 
 
 def _reach(target: WeightsTarget, state: WeightsState, running: int, *, confirms: str, blocked: bool) -> WorkerStep:

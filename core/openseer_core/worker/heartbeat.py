@@ -43,7 +43,8 @@ class WeightsReport(JsonModel):
     `version`: loaded now, "" while none is whole. `transaction`, `phase`: what it has confirmed last.
     `attempt`, `error`: of its latest failure, which stands until something succeeds. `mismatch`: the failure is that
     the canary's log-probabilities differ; `difference`: the greatest one. `seconds`: what each phase took. `digest`: of
-    the files that it read last, "" for none.
+    the files that it read last, "" for none; `loaded`: of those that `version` was loaded from, and `publisher`: the
+    transaction that it came with.
     """
 
     version: str = ""
@@ -56,6 +57,8 @@ class WeightsReport(JsonModel):
     asleep: bool = False
     seconds: dict[str, float] = Field(default_factory=dict)
     digest: str = ""
+    loaded: str = ""
+    publisher: int = 0
 
 
 @dataclass(frozen=True, slots=True)

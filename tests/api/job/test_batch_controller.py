@@ -75,6 +75,15 @@ async def test_a_publish_right_after_an_outage_waits_for_the_workers(store: Memo
     assert (await transaction(store)).participants == ("ann",)
 
 
+async def test_what_was_published_while_nobody_was_there_is_what_its_first_worker_found(store: MemoryStore) -> None:
+    await publish_weights(context(store), PUBLISH)
+    while (await transaction(store)).active:
+        await reconcile(context(store))
+    await say(store, ANN, version="v1", publisher=(await transaction(store)).id, loaded="1" * 64)
+    await reconcile(context(store))
+    assert (await store.fleet_spec()).source == Source(path="/v1", digest="1" * 64)
+
+
 class Troubled(MemoryStore):
     """One batch cannot be handled."""
 

@@ -81,6 +81,8 @@ REPORT = WeightsReport(
     asleep=True,
     seconds={"prefetch": 1.5},
     digest="d" * 64,
+    loaded="e" * 64,
+    publisher=3,
 )
 INFO = Heartbeat(WorkerState.BUSY, WorkerMetrics({"slots": 8, "kv_used": 0.25, "device": "cpu"}), REPORT, 2.5, 7.75)
 PLAIN_INFO = Heartbeat(WorkerState.STARTING)

@@ -3,10 +3,12 @@
 import pytest
 from pydantic import ValidationError
 
+from openseer_core.weights.loaded import has_loaded
 from openseer_core.weights.publish import Source
+from openseer_core.weights.transaction import begin
 from openseer_core.weights.worker_step import targets
 from openseer_core.wire.weights import to_wire
-from tests.core.weights.reported_fleet import Fleet
+from tests.core.weights.reported_fleet import Fleet, publish
 
 ONE, TWO = "1" * 64, "2" * 64
 
@@ -50,6 +52,27 @@ def test_without_everybodys_word_no_digest_is_asked_for() -> None:
     fleet.say("b", "load")
     fleet.look()
     assert (fleet.told.phase, fleet.fleet_spec.source) == ("commit", Source(path="/v1"))
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_who_loads_first_says_what_a_version_holds_that_nobody_confirmed(active: bool) -> None:
+    fleet = Fleet()
+    while fleet.told.active:
+        fleet.look()
+    assert fleet.fleet_spec.awaits_digest
+    spec = fleet.fleet_spec
+    fleet.states, fleet.inflight = {"a": "idle", "b": "idle"}, {"a": 0, "b": 0}
+    fleet.say("a", version="v1", publisher=7, loaded=TWO)
+    fleet.say("b", version="initial")
+    if active:
+        fleet.fleet_spec = begin(spec, publish(version="v2"), ("a", "b"), fleet.now)
+    fleet.look()
+    assert fleet.fleet_spec.awaits_digest
+    for name, loaded in (("a", ONE), ("b", TWO)):
+        fleet.say(name, version="v1", publisher=spec.publisher, loaded=loaded)
+    fleet.look()
+    assert fleet.fleet_spec.source == Source(path="/v1", digest=ONE)
+    assert [has_loaded(fleet.fleet_spec, fleet.reports[name]) for name in ("a", "b")] == [True, False]
 
 
 def test_a_publishers_digest_is_what_everybody_has_to_find() -> None:

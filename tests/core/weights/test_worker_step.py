@@ -9,8 +9,9 @@ from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import Canary, Publish, Source
 from openseer_core.weights.worker_step import WeightsState, WeightsTarget, WorkerStep, current_attempt, next_step
 
-OLD, NEW = Source(path="/old"), Source(path="/new")
-ON_OLD, ON_NEW = WeightsState("v1", 1), WeightsState("v2", 2)
+ONE, TWO = "1" * 64, "2" * 64
+OLD, NEW = Source(path="/old", digest=ONE), Source(path="/new", digest=TWO)
+ON_OLD, ON_NEW = WeightsState("v1", 1, ONE), WeightsState("v2", 2, TWO)
 TO_OLD, TO_NEW = WeightsTarget("v1", 1, OLD), WeightsTarget("v2", 2, NEW)
 HANDS_BACK = WorkerStep(give_back=True)
 
@@ -39,10 +40,22 @@ def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
         (fleet_spec(), WeightsState(""), 0, WorkerStep(load=TO_OLD)),
         (fleet_spec(), WeightsState("v1", 7), 0, WorkerStep(load=TO_OLD)),
         (fleet_spec(), WeightsState(failed=(0, 0, "")), 0, WorkerStep()),
+        # Other content than the version's, and a version of which nobody has said what it holds.
+        (fleet_spec(), WeightsState("v1", 1, TWO), 3, HANDS_BACK),
+        (fleet_spec(), WeightsState("v1", 1, TWO), 0, WorkerStep(load=TO_OLD)),
+        (fleet_spec("commit"), WeightsState("v2", 2, ONE), 0, WorkerStep(load=TO_NEW)),
+        (fleet_spec(source=Source(path="/old")), ON_OLD, 0, WorkerStep()),
+        (fleet_spec(source=Source(transfer={})), WeightsState("v1", 1), 0, WorkerStep(claims=True)),
+        (fleet_spec(source=None), WeightsState("v1", 1), 0, WorkerStep(claims=True)),
         # Prefetch goes beside the work.
         (fleet_spec("prefetch"), ON_OLD, 3, WorkerStep(claims=True, fetch=TO_NEW)),
-        (fleet_spec("prefetch"), WeightsState("v1", 1, fetched=2), 3, WorkerStep(claims=True, confirms="prefetch")),
-        (fleet_spec("prefetch"), WeightsState("v1", 1, failed=(2, 0, "prefetch")), 3, WorkerStep(claims=True)),
+        (
+            fleet_spec("prefetch"),
+            WeightsState("v1", 1, ONE, fetched=2),
+            3,
+            WorkerStep(claims=True, confirms="prefetch"),
+        ),
+        (fleet_spec("prefetch"), WeightsState("v1", 1, ONE, failed=(2, 0, "prefetch")), 3, WorkerStep(claims=True)),
         (fleet_spec("prefetch"), WeightsState(), 0, WorkerStep(load=TO_OLD, fetch=TO_NEW)),
         # Quiesce.
         (fleet_spec("quiesce"), ON_OLD, 3, WorkerStep(claims=True, confirms="quiesce")),
@@ -67,10 +80,10 @@ def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
         # Rest.
         (fleet_spec(rest="sleep"), ON_OLD, 3, HANDS_BACK),
         (fleet_spec(rest="sleep"), ON_OLD, 0, WorkerStep(sleep=True)),
-        (fleet_spec(rest="sleep"), WeightsState("v1", 1, asleep=True), 0, WorkerStep()),
-        (fleet_spec(rest="sleep"), WeightsState("v1", 1, failed=(0, 0, "")), 0, WorkerStep()),
+        (fleet_spec(rest="sleep"), WeightsState("v1", 1, ONE, asleep=True), 0, WorkerStep()),
+        (fleet_spec(rest="sleep"), WeightsState("v1", 1, ONE, failed=(0, 0, "")), 0, WorkerStep()),
         (fleet_spec(rest="stop"), ON_OLD, 0, WorkerStep()),
-        (fleet_spec(), WeightsState("v1", 1, asleep=True), 0, WorkerStep(wake=True)),
+        (fleet_spec(), WeightsState("v1", 1, ONE, asleep=True), 0, WorkerStep(wake=True)),
         (fleet_spec("load", rest="sleep"), ON_OLD, 0, WorkerStep(sleep=True)),
     ],
 )

@@ -21,6 +21,12 @@ def versions(results: list[Result]) -> set[tuple[str, ...]]:
     return {tuple(chunk.version for chunk in result.chunks) for result in results}
 
 
+async def failing(fleet: Fleet, why: str) -> list[str]:
+    """Workers that report such an error."""
+    reports = [(status.name, status.heartbeat.weights) for status in await fleet.store.workers()]
+    return [name for name, report in reports if report is not None and why in report.error]
+
+
 def test_drain_lets_the_old_batch_end_with_the_old_weights(tmp_path: Path) -> None:
     async def story(fleet: Fleet) -> None:
         await fleet.publish(mode="drain")
@@ -260,6 +266,60 @@ def test_weights_of_another_digest_than_the_publishers_are_refused(tmp_path: Pat
         assert {engine.loaded for engine in fleet.engines.values()} == {"initial"}
         await fleet.publish(mode="keep", source=Source(path=str(tmp_path / "v1"), digest=found), prefetch=prefetch)
         await fleet.until("done")
+
+    play(tmp_path, story)
+
+
+def test_weights_published_at_rest_are_what_the_first_worker_that_loads_them_found(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        await rest(fleet, "sleep")
+        await asyncio.sleep(1.5)
+        await fleet.publish(mode="keep")
+        await fleet.until("done")
+        await rest(fleet, None)
+        await fleet.results(0)
+        source = (await fleet.store.fleet_spec()).source
+        assert source is not None
+        assert source.digest == digest(tmp_path / "v1")
+        (tmp_path / "v1" / "content").write_text("what will be v2")
+        fleet.start(2)
+        await fleet.submit(1, "v1")
+        await fleet.results(1)
+        assert await failing(fleet, "has other weights: found digest") == ["worker-2"]
+        assert fleet.engines["worker-2"].loaded == "initial"
+
+    play(tmp_path, story)
+
+
+@pytest.mark.parametrize("at_rest", [False, True])
+def test_who_loaded_other_bytes_before_a_digest_was_known_never_serves_them(tmp_path: Path, at_rest: bool) -> None:
+    async def story(fleet: Fleet) -> None:
+        if at_rest:
+            await rest(fleet, "sleep")
+            await asyncio.sleep(1.5)
+            await fleet.publish(mode="keep")
+            await fleet.until("done")
+            fleet.controller.cancel()  # it learns of all loads at once
+            await rest(fleet, None)
+        else:
+            fleet.engines["worker-1"].hangs = True
+            await fleet.publish(mode="keep", prefetch=False)
+            await fleet.until("load")
+        await asyncio.sleep(2.0)
+        (tmp_path / "v1" / "content").write_text("other bytes")
+        fleet.start(2)
+        await asyncio.sleep(2.0)
+        assert fleet.engines["worker-2"].loaded == "v1"
+        assert "v1" not in fleet.store.claimed
+        if at_rest:
+            fleet.controller = asyncio.create_task(fleet.control())
+        else:
+            fleet.kill("worker-1")
+            await fleet.until("done")
+        await fleet.submit(1, "v1")
+        workers = {chunk.worker.partition("#")[0] for result in await fleet.results(1) for chunk in result.chunks}
+        assert workers == ({"worker-0", "worker-1"} if at_rest else {"worker-0"})
+        assert await failing(fleet, "v1 has other weights: found digest") == ["worker-2"]
 
     play(tmp_path, story)
 

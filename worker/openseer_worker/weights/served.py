@@ -73,7 +73,8 @@ class ServedWeights:
         """Whether the fleet spec changes soon: the fleet waits for this worker, or it waits for the fleet."""
         transaction = self._fleet_spec.active_transaction
         if transaction is None:
-            return self._task is not None or self._fleet_spec.rest is not None
+            awaited = self._fleet_spec.awaits_digest and self._state.version == self._fleet_spec.version
+            return awaited or self._task is not None or self._fleet_spec.rest is not None
         drains = transaction.phase == "quiesce" and transaction.publish.mode == "drain"
         return not (drains and running)
 
@@ -143,6 +144,8 @@ class ServedWeights:
     async def _load(self, target: WeightsTarget, attempt: Attempt) -> None:
         log.info("loading weights %s", target.version)
         begun = _now()
+        if (self._state.version, self._state.publisher) == (target.version, target.publisher):
+            self._clear_version()  # it is other content than this worker has found under that name
         try:
             folder = await self._find(target)
             path = None if folder is None else folder.path
@@ -156,11 +159,13 @@ class ServedWeights:
         except (LoadError, OSError) as error:
             self._fail(attempt, error)
             return
-        self._state = replace(self._state, version=target.version, publisher=target.publisher, failed=None)
+        served: dict[str, Any] = {"version": target.version, "publisher": target.publisher}
+        digest = "" if folder is None else folder.digest
+        self._state = replace(self._state, **served, digest=digest, failed=None)
         self._pause = FIRST_RETRY_SECONDS
         scored = {} if target.canary is None else {"canary": _now() - loaded}
         self._succeed(attempt, folder, load=loaded - begun, **scored)
-        self._report = self._report.model_copy(update={"version": target.version, "difference": difference})
+        self._report = self._report.model_copy(update={**served, "loaded": digest, "difference": difference})
         log.info("serving weights %s", target.version)
 
     async def _find(self, target: WeightsTarget) -> CheckedFolder | None:
@@ -193,8 +198,9 @@ class ServedWeights:
 
     def _clear_version(self) -> None:
         """From here on no version is loaded."""
-        self._state = replace(self._state, version="", publisher=0)
-        self._report = self._report.model_copy(update={"version": "", "difference": None, "mismatch": False})
+        self._state = replace(self._state, version="", publisher=0, digest="")
+        nothing: dict[str, Any] = {"version": "", "publisher": 0, "loaded": "", "difference": None, "mismatch": False}
+        self._report = self._report.model_copy(update=nothing)
 
     def _fail(self, attempt: Attempt, error: Exception) -> None:
         log.error("weights: %s", error)
