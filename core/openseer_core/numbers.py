@@ -3,7 +3,9 @@
 A store that restarts from an older log, or fails over to a replica that lags, has forgotten what it issued last. So
 each process of the server has an epoch of its own, and numbers of a later epoch begin above all that an earlier one can
 have issued: an epoch is the time at which it began, in milliseconds, and no store issues NUMBERS_PER_MILLISECOND. In a
-job's first epoch the base is 0, so that numbers stay small until the store restarts.
+job's first epoch the base is 0, so that numbers stay small until the store restarts. Only of fences, which no person
+reads, it is that of the epoch there, too: a store that comes back empty may be met first by somebody who knows nothing
+of the one before, while others still hold its fences.
 """
 
 NUMBERS_PER_MILLISECOND = 4096

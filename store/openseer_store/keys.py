@@ -53,6 +53,7 @@ KEY_SPACE: dict[str, str] = {
     ":worker:<name>": "hash: boot, before (the boot before it), seen_at, info (codec.py), idle and busy (seconds of "
     "this boot)",
     ":drains": "set: names of workers that are asked to drain",
+    ":purging": "string: the job is being purged; expires",
     ":driver": "hash: boot and fence of the present one",
 }
 """What follows the prefix → what is there. <group> is "<batch>/<name>", <request> is "<group>/<index>"."""

@@ -35,12 +35,13 @@ from openseer_core.worker.heartbeat import WORKING_STATES, Heartbeat, HeartbeatR
 class MemoryStore:
     """A job's store in memory, for tests, simulations and examples; it ends with the process."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time, epoch: int = 0) -> None:
+        """`epoch`: of the store, 0 for one that begins now."""
         self._clock = clock
-        self.epoch = next_epoch(0, clock())
+        self.epoch = epoch or next_epoch(0, clock())
         self._base = FIRST_BASE
         self._time = JobClock()
-        self._queue = JobQueue(self._base, self._time)
+        self._queue = JobQueue(self._base, self._time, base_of(self.epoch))
         self._workers: dict[str, tuple[str, float, Heartbeat]] = {}
         self._drains: set[str] = set()
         self._driver: tuple[str, int] = ("", 0)
@@ -140,7 +141,7 @@ class MemoryStore:
         if self._driver[0] != boot:
             if present > held > 0:
                 raise DriverFencedError(f"driver {held}: another driver has taken over; this one stops")
-            self._driver = (boot, held or issue(present, self._base))
+            self._driver = (boot, held or issue(present, base_of(self.epoch)))
         return self._driver[1]
 
     def _check_driver(self, driver: int | None) -> None:
@@ -216,7 +217,7 @@ class MemoryStore:
     async def purge(self, *, forget: bool = False) -> None:
         self.epoch = next_epoch(self.epoch, self._clock())
         self._base = base_of(self.epoch)
-        self._queue = JobQueue(self._base, self._time)
+        self._queue = JobQueue(self._base, self._time, base_of(self.epoch))
         self._workers.clear()
         self._drains.clear()
         self._driver, self._fleet_spec = ("", 0), FleetSpec()

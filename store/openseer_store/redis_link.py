@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from openseer_core.errors import InputError, StoreError, StoreLoadingError, StoreUnavailableError
 from openseer_store.codec import pack
 from openseer_store.recent_writes import RecentWrites, StoreCall
-from openseer_store.redis_pool import BROKEN, RedisPool
+from openseer_store.redis_pool import BROKEN, RedisPool, refusal
 from openseer_store.server_info import read_info
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ append-only file a second, so an hour is longer than any load."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 
+BOUNDS = ("epoch", "purge")
+"""The verbs that begin and end a job: all others are refused where it has no epoch, and while it is purged."""
 ADVICE = {
     "LOADING": "it still loads its data; wait, or look into its log",
     "MISCONF": "it cannot write to its disk: free some space or repair the volume",
@@ -51,6 +53,8 @@ ADVICE = {
     "CLUSTERDOWN": "its cluster is down",
     "TRYAGAIN": "its cluster is moving slots",
     "BUSY": "another client's script blocks it",
+    "NOEPOCH": "it has lost all its data",
+    "PURGING": "the job's data are being deleted from it",
 }
 """Refusals that pass, or that a person can end while we try again: the error's code → what to do."""
 _CODES = re.compile(r"\b(" + "|".join(ADVICE) + r")\b")
@@ -72,9 +76,8 @@ def public_url(url: str) -> str:
 def script(verb: str) -> tuple[str, str]:
     """The Lua text of a verb and its SHA-1."""
     folder = resources.files("openseer_store") / "lua"
-    text = "\n".join(
-        (folder / f"{name}.lua").read_text(encoding="utf-8") for name in ("_shared", "_clock", "_endings", verb)
-    )
+    front = ("_shared",) if verb in BOUNDS else ("_shared", "_numbers", "_clock", "_endings")
+    text = "\n".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in (*front, verb))
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -219,17 +222,9 @@ class RedisLink:
             raise StoreError(f"redis at {self.shown_url} {error}") from None
         if isinstance(error, _REFUSED):
             raise StoreError(f"redis at {self.shown_url} refused the user name or password") from None
-        code = "LOADING" if isinstance(error, redis.exceptions.BusyLoadingError) else ""
-        found = _CODES.search(code or _with_code(error))
+        found = _CODES.search(refusal(error))
         if found:
             return ADVICE[found[1]]
         if isinstance(error, BROKEN):
             return "check that it runs and that this machine can reach it"
         raise StoreError(f"redis at {self.shown_url} refused a command: {error}") from None
-
-
-def _with_code(error: Exception) -> str:
-    """The error's text with its code, which redis-py takes off the errors that have a class of their own."""
-    if isinstance(error, redis.exceptions.ReadOnlyError):
-        return "READONLY"
-    return "OOM" if isinstance(error, redis.exceptions.OutOfMemoryError) else str(error)

@@ -3,6 +3,7 @@
 # redis comes without complete types.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,8 +14,23 @@ CALLS = 32
 """Most connections for calls that Redis answers at once; it carries out one at a time, more would only queue there."""
 WAITS = 256
 """Most connections for commands that wait at the server, apart from those: readers never keep a writer waiting."""
+ELSEWHERE = re.compile(r"\b(READONLY|MASTERDOWN|CLUSTERDOWN|NOEPOCH)\b")
+"""How a server refuses that is not the primary any more, or has lost its data: only a new connection tells where its
+name leads now, and begins an epoch."""
 BROKEN = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError, TimeoutError)
 """What a call raises whose connection is gone."""
+_CODES: dict[type[Exception], str] = {
+    redis.exceptions.ReadOnlyError: "READONLY",
+    redis.exceptions.OutOfMemoryError: "OOM",
+    redis.exceptions.MasterDownError: "MASTERDOWN",
+    redis.exceptions.ClusterDownError: "CLUSTERDOWN",
+    redis.exceptions.BusyLoadingError: "LOADING",
+}
+
+
+def refusal(error: Exception) -> str:
+    """The error's text, or only its code where redis-py takes it off."""
+    return _CODES.get(type(error)) or str(error)
 
 
 class RedisPool:
@@ -46,18 +62,21 @@ class RedisPool:
         await self._drop_idle(nowait=False)
 
     async def _exchange(self, parts: Sequence[Any]) -> Any:
-        connection = self._idle.pop() if self._idle else self._make()
+        idle = self._idle
+        connection = idle.pop() if idle else self._make()
         in_order = False
         try:
             await connection.send_command(*parts, check_health=False)
             reply: Any = await connection.read_response(disable_decoding=True)
             in_order = True
-        except redis.exceptions.ResponseError:
+        except redis.exceptions.ResponseError as error:
             in_order = connection.is_connected  # a refusal is an answer like any other
+            if ELSEWHERE.search(refusal(error)):
+                await self._drop_idle(nowait=True)
             raise
         finally:
-            if in_order and not self._closed:
-                self._idle.append(connection)
+            if in_order and not self._closed and idle is self._idle:
+                idle.append(connection)
             else:  # an answer may still come; no later call must read it
                 await connection.disconnect(nowait=True)
         return reply

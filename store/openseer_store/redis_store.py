@@ -28,7 +28,6 @@ from openseer_core.tokens import ITEM_BYTES
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import WORKING_STATES, Heartbeat, HeartbeatReply
 from openseer_store import codec
-from openseer_store.keys import STORE
 from openseer_store.redis_reading import RedisReading
 
 REMEMBER_SECONDS = 24 * 3600
@@ -38,6 +37,9 @@ SHORTEST_BLOCK_SECONDS = 0.01
 FORGET_SECONDS = 24 * 3600
 """A worker of a deleted job that nobody could reach is taken to be gone after so long."""
 SCAN_COUNT = 1000
+"""Keys of the server that one call of a purge looks at."""
+PURGING_SECONDS = 5
+"""How long after its last call a purge that was cut short keeps all others away."""
 
 
 class RedisStore(RedisReading):
@@ -185,17 +187,10 @@ class RedisStore(RedisReading):
 
     async def purge(self, *, forget: bool = False) -> None:
         await self._link.begin_epoch()
-        cursor = b"0"
-        pattern = self._prefix + ":*"
-        while True:
-            cursor, keys = await self._link.command("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
-            doomed = [key for key in keys if key.decode() != self._prefix + STORE]
-            if doomed:
-                await self._link.command("UNLINK", *doomed)
-            if int(cursor) == 0:
-                break
-        if forget:
-            await self._link.command("EXPIRE", self._prefix + STORE, FORGET_SECONDS)
+        limits = (SCAN_COUNT, PURGING_SECONDS, FORGET_SECONDS if forget else False)
+        place = await self._link.run("purge", ("0", *limits))
+        while place != b"0":
+            place = await self._link.run("purge", (place.decode(), *limits))
 
     # ---- the trainer's verbs
 

@@ -16,7 +16,7 @@ from openseer_core.queue.states import FinishReason, State, Status
 from openseer_store.keys import prefix
 from openseer_store.redis_store import RedisStore
 from tests.contract.forms import old_store
-from tests.contract.forms.dump import dump, restore
+from tests.contract.forms.dump import begin, dump, restore
 from tests.contract.forms.old_store import (
     ANN,
     BOB,
@@ -97,6 +97,7 @@ async def record(store: RedisStore, name: str) -> Any:
 async def test_a_store_is_written_as_its_sample_says(
     empty: RedisStore, server_url: str, namespace: str, clock: old_store.Clock
 ) -> None:
+    begin(server_url, prefix(namespace, JOB))
     await old_store.make_old_store(empty, clock)
     compare("store", dump(server_url, prefix(namespace, JOB)))
 

@@ -48,6 +48,23 @@ async def test_a_restart_costs_one_retry_and_not_one_per_idle_connection(
         await link.close()
 
 
+async def test_calls_follow_the_stores_name_when_its_server_becomes_a_replica(tmp_path: Path) -> None:
+    old = EmbeddedRedis(tmp_path / "old")
+    async with old as url:
+        place = tmp_path / "s"
+        place.symlink_to(Path(url.removeprefix("unix://")).parent)
+        store = await open_store(f"unix://{place}/redis.sock", "job", retry_seconds=5.0)
+        await asyncio.gather(*(store.submit([group(f"g{number}", 1)]) for number in range(4)))
+        epoch, link = store.epoch, RedisLink(url, "{other}")
+        await link.command("REPLICAOF", "127.0.0.1", 1)
+        async with server_behind(place, tmp_path / "new"):
+            assert await store.submit([group("a", 1)]) == 1
+            assert store.epoch > epoch
+            assert len(await store.claim(ANN, query())) == 1
+            await store.close()
+        await link.close()
+
+
 def _noted(pauses: list[float]) -> Callable[[float], Awaitable[None]]:
     """A sleep that takes no time and is written down."""
     sleep = asyncio.sleep

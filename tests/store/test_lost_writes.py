@@ -5,13 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from openseer_core.errors import DriverFencedError
+from openseer_core.numbers import base_of
 from openseer_core.queue.batch import OpenBatch
+from openseer_core.queue.messages import Delta, WriteOutcome
 from openseer_core.weights.publish import Publish, Source
 from openseer_core.weights.transaction import begin
 from openseer_store.connect import open_store
 from openseer_store.port import FIRST_CURSOR, Store
 from openseer_store.recent_writes import KEPT_BYTES, KEPT_SECONDS, RecentWrites
-from tests.store.builders import ANN, finish, group, query
+from openseer_store.redis_link import RedisLink
+from tests.store.builders import ANN, BOB, extend, finish, group, query, results, tokens
 from tests.store.rolled_back import forgetful_redis
 
 pytestmark = pytest.mark.redis
@@ -44,8 +48,9 @@ async def test_no_number_is_issued_twice_by_a_store_that_lost_its_last_writes(tm
         store = await open_store(redis.url, "job")
         redis.save()
         first = await numbers(store, "one")
-        assert first == {"batch": 1, "fence": 1, "cursor": 2, "driver": 1, "revision": 1, "transaction": 1}
         epoch = store.epoch
+        fence = base_of(epoch) + 1
+        assert first == {"batch": 1, "fence": fence, "cursor": 2, "driver": fence, "revision": 1, "transaction": 1}
         await redis.roll_back()
         second = await numbers(store, "two")
         assert store.epoch > epoch
@@ -53,6 +58,44 @@ async def test_no_number_is_issued_twice_by_a_store_that_lost_its_last_writes(tm
         await redis.roll_back()  # its second epoch is among what it lost
         third = await numbers(store, "three")
         assert min(third.values()) > max(second.values())
+        await store.close()
+
+
+async def test_who_holds_fences_of_a_store_that_came_back_empty_writes_no_more(tmp_path: Path) -> None:
+    async with forgetful_redis(tmp_path) as redis:
+        redis.save()
+        old = await open_store(redis.url, "job")
+        old_driver = await old.acquire_driver("old")
+        await old.submit([group("a", 1)], old_driver)
+        [held] = await old.claim(ANN, query())
+        await redis.roll_back()
+        new = await open_store(redis.url, "job")  # it knows nothing of the store before
+        new_driver = await new.acquire_driver("new")
+        await new.submit([group("a", 1)], new_driver)
+        [claim] = await new.claim(BOB, query())
+        for offset in (0, 3):
+            reply = await extend(old, ANN, [Delta(held.request, held.fence, offset, tokens(900, 3))])
+            assert reply.replies[0].outcome is WriteOutcome.LOST
+        await new.complete(BOB, [finish(claim, 3)])
+        assert [result.tokens for result in await results(new)] == [tokens(0, 3)]
+        with pytest.raises(DriverFencedError):
+            await old.acknowledge(0, 1, old_driver)
+        with pytest.raises(DriverFencedError):
+            await old.acquire_driver("old", old_driver)
+        batch, _ = await old.open_batch(OpenBatch("v1", "{}"))
+        assert batch.number > base_of(new.epoch)  # by now somebody has told that there was a store before
+        await old.close()
+        await new.close()
+
+
+async def test_numbers_are_not_issued_again_by_a_server_whose_data_went(tmp_path: Path) -> None:
+    async with forgetful_redis(tmp_path) as redis:
+        store = await open_store(redis.url, "job")
+        first = await numbers(store, "one")
+        link = RedisLink(redis.url, "{other}")
+        await link.command("FLUSHALL")
+        await link.close()
+        assert min((await numbers(store, "two")).values()) > max(first.values())
         await store.close()
 
 

@@ -66,6 +66,8 @@ async def test_a_server_that_is_too_old_is_refused_at_once() -> None:
         (b"-MISCONF Redis is configured to save RDB snapshots, but it is not able to\r\n", "free some space"),
         (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", "raise its maxmemory"),
         (b"-READONLY You can't write against a read only replica.\r\n", "URL of the primary"),
+        (b"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n", "primary is down"),
+        (b"-CLUSTERDOWN The cluster is down\r\n", "cluster is down"),
         (b"-ERR Error running script: @user_script:1: -MISCONF Errors writing to the AOF file\r\n", "free some space"),
     ],
 )

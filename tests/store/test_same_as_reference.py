@@ -64,8 +64,9 @@ class BothStores(RuleBasedStateMachine):
         super().__init__()
         self.clock = builders.Clock()
         self.runner = asyncio.Runner()
-        self.memory = MemoryStore(self.clock)
         self.redis = RedisStore(self.url, f"both-{next(_jobs)}", clock=self.clock, retry_seconds=5.0)
+        self.runner.run(self.redis.connect())
+        self.memory = MemoryStore(self.clock, self.redis.epoch)
         self.groups: list[GroupSpec] = []
         self.claims: list[Claim] = []
         self.fences: dict[RequestId, int] = {}

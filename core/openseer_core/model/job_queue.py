@@ -22,8 +22,8 @@ from openseer_core.tokens import ITEM_BYTES, count_items
 class JobQueue(LossQueue):
     """A job's whole queue: many batches, each with groups, a results stream and a journal."""
 
-    def __init__(self, base: int = FIRST_BASE, clock: JobClock | None = None) -> None:
-        super().__init__(base, clock)
+    def __init__(self, base: int = FIRST_BASE, clock: JobClock | None = None, fence_base: int = FIRST_BASE) -> None:
+        super().__init__(base, clock, fence_base)
         self._keys: dict[str, int] = {}
         self._numbers = self._opened = 0
 

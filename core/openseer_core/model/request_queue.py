@@ -47,10 +47,14 @@ OUTCOME_EVENTS = {Status.OK: Event.COMPLETE, Status.ABORTED: Event.ABORT, Status
 
 
 class ChunkQueue:
-    """All verbs of a job's queue. `now`: seconds of `clock`, which gives grace. `base`: see numbers.issue."""
+    """All verbs of a job's queue. `now`: seconds of `clock`, which gives grace. `base`: see numbers.issue.
 
-    def __init__(self, base: int = FIRST_BASE, clock: JobClock | None = None) -> None:
+    `fence_base`: the base of fences.
+    """
+
+    def __init__(self, base: int = FIRST_BASE, clock: JobClock | None = None, fence_base: int = FIRST_BASE) -> None:
         self._base = base
+        self._fence_base = fence_base
         self._clock = clock or JobClock()
         self._groups: dict[GroupId, QueuedGroup] = {}
         self._ledger = Ledger(base)
@@ -282,7 +286,7 @@ class ChunkQueue:
         state = group.requests[index]
         state.state = after(state.state, Event.CLAIM)
         state.leases += 1
-        state.fence = issue(state.fence, self._base)
+        state.fence = issue(state.fence, self._fence_base)
         state.holder, state.claimed_at, state.start = str(worker), now, state.generated
         state.suspect = state.losses >= query.suspect_losses
         self._suspects[worker.name] += state.suspect

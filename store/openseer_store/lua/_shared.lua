@@ -24,14 +24,6 @@ local function real(number)
   return string.format('%.17g', number)
 end
 
--- The number that follows `last`: core's issue().
-local base
-
-local function issue(last)
-  base = base or tonumber(call('HGET', STORE, 'base') or 0)
-  return math.max(last, base) + 1
-end
-
 -- Whether an action comes too late that follows from the fleet spec of this revision (false: from none).
 local function is_late(revision)
   return revision and revision ~= tonumber(call('HGET', P .. ':orders', 'revision') or 0)

@@ -14,6 +14,6 @@ end
 if present > held and held > 0 then
   return '0'
 end
-local fence = int(held > 0 and held or issue(present))
+local fence = int(held > 0 and held or issue_fence(present))
 call('HSET', P .. ':driver', 'boot', boot, 'fence', fence)
 return fence

@@ -114,7 +114,7 @@ end
 
 local function lease(group, request)
   request.state, request.leases, request.holder = 'leased', request.leases + 1, holder
-  request.fence = issue(request.fence)
+  request.fence = issue_fence(request.fence)
   request.claimed_at, request.start = now, request.generated
   if request.losses >= suspect_losses then
     request.suspect, suspects = true, 1

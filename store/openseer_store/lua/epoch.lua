@@ -7,9 +7,13 @@
 
 local run_id, known = unpack(unpack_row(ARGV[2]))
 call('PERSIST', STORE)  -- a job of this name was forgotten, and here is another one
-local row = call('HMGET', STORE, 'run_id', 'epoch')
+local row = call('HMGET', STORE, 'run_id', 'epoch', 'base')
 local last = tonumber(row[2] or 0)
 if row[1] == run_id and last >= known then
+  if known > 0 and known < last and row[3] == '0' then
+    -- The store came back empty, and who met it first knew of nothing.
+    call('HSET', STORE, 'base', int(last * NUMBERS_PER_MILLISECOND))
+  end
   return row[2]
 end
 call('HDEL', STORE, 'wall')  -- the next step of the clock counts as a stall

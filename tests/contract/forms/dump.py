@@ -21,6 +21,13 @@ def dump(url: str, prefix: str) -> Json:
         return {_text(key)[len(prefix) :]: _entry(client, key) for key in keys}
 
 
+def begin(url: str, prefix: str) -> None:
+    """Begins a job's first epoch as the samples have it, so that fences are those of the samples."""
+    with redis.Redis.from_url(url) as client:
+        run_id: str = client.info("server")["run_id"]
+        client.hset(f"{prefix}:store", mapping={**SERVER, "run_id": run_id, "base": 0})
+
+
 def restore(url: str, prefix: str, dumped: Json) -> None:
     """Puts the keys into a database."""
     with redis.Redis.from_url(url) as client:

@@ -1,0 +1,20 @@
+-- The numbers of the store's epoch, put after _shared.lua and in front of every verb but those that begin and end a job:
+-- core's numbers.py.
+
+local epoch, base = unpack(call('HMGET', STORE, 'epoch', 'base'))
+if not epoch then
+  return redis.error_reply('NOEPOCH the store has lost all its data')
+end
+if call('EXISTS', P .. ':purging') == 1 then
+  return redis.error_reply('PURGING the job is being deleted')
+end
+
+-- The number that follows `last`.
+local function issue(last)
+  return math.max(last, tonumber(base or 0)) + 1
+end
+
+-- The fence that follows `last`: above those of earlier epochs also where nobody has told the store of them.
+local function issue_fence(last)
+  return math.max(last, tonumber(epoch) * NUMBERS_PER_MILLISECOND) + 1
+end
