@@ -59,9 +59,9 @@ class Scene:
             command = ["-m", "openseer_worker.main", "--job", str(self.folder / "job.json"), "--store", self.url]
             self.members.add(Member(f"worker-{index}", [*command, "--index", str(index)], self.folder))
 
-    def add_head(self, command: list[str]) -> Member:
-        """The driver or the API."""
-        return self.members.add(Member("head", command, self.folder))
+    def add_head(self, command: list[str], name: str = "head") -> Member:
+        """The driver or a replica of the API; faults strike the one that is named head."""
+        return self.members.add(Member(name, command, self.folder))
 
     def note_recoveries(self, taken: Iterable[Taken]) -> None:
         """How long the requests of killed workers lay there: from the death to the reap, by the store's time."""

@@ -11,9 +11,10 @@ from openseer_core.queue.messages import Chunk
 from openseer_core.queue.states import Event
 from openseer_core.tokens import count_items
 from openseer_driver.run_lines import ChunkLine
-from openseer_worker.scripted.text import scripted_tokens
+from openseer_worker.scripted.text import drawn_length, scripted_tokens
 from tests.chaos.members import End
 from tests.chaos.schedule import Fault
+from tests.chaos.workload import MAX_TOKENS
 
 SHOWN = 20
 
@@ -84,17 +85,16 @@ class Verdict:
 
 
 def check_results(verdict: Verdict, taken: Iterable[Taken], expected: set[RequestId]) -> None:
-    """Each request has exactly one result, with the tokens that a scripted engine played."""
+    """Each request has exactly one result, whole, with the tokens that a scripted engine played.
+
+    Nobody ends or carries anything in these runs: what did not come to its end has lost its workers.
+    """
     found = Counter[RequestId]()
     for result in taken:
         found[result.request] += 1
         verdict.infra_failed += result.status == "infra_failed"
         verdict.aborted += result.status == "aborted"
-        group, index = result.request.group, result.request.index
-        if verdict.engine == "scripted" and result.tokens != scripted_tokens(
-            str(group), index, 0, count_items(result.tokens)
-        ):
-            verdict.add("tokens as played", str(result.request))
+        _check_result(verdict, result)
     verdict.requests, verdict.results = len(expected), len(found)
     for request in sorted(expected - found.keys()):
         verdict.add("lost", str(request))
@@ -103,6 +103,19 @@ def check_results(verdict: Verdict, taken: Iterable[Taken], expected: set[Reques
     for request, count in sorted(found.items()):
         if count > 1:
             verdict.add("doubled", f"{request}: {count} times")
+
+
+def _check_result(verdict: Verdict, result: Taken) -> None:
+    if result.status not in ("ok", "infra_failed"):
+        verdict.add("ended by nobody", f"{result.request}: {result.status}")
+    if verdict.engine != "scripted":
+        return
+    group, index, length = str(result.request.group), result.request.index, count_items(result.tokens)
+    if result.tokens != scripted_tokens(group, index, 0, length):
+        verdict.add("tokens as played", str(result.request))
+    whole = min(drawn_length(group, index, MAX_TOKENS), MAX_TOKENS)
+    if result.status == "ok" and length != whole:
+        verdict.add("whole responses", f"{result.request}: {length} of {whole} tokens")
 
 
 def check_failures(verdict: Verdict, taken: Iterable[Taken], dead: set[str], retries: int) -> None:

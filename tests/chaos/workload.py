@@ -17,6 +17,7 @@ GROUPS_PER_SECOND: dict[str, float] = {"scripted": 4.0, "vllm": 0.4}
 """Groups that the undisturbed fleet does in a second, about, by engine."""
 LEASE_SECONDS = 2.0
 RETRIES = 3
+MAX_TOKENS = 480
 
 
 _ENGINES: dict[EngineName, dict[str, Any]] = {
@@ -26,11 +27,11 @@ _ENGINES: dict[EngineName, dict[str, Any]] = {
             "engine": "scripted",
             "scripted": {"stepSeconds": 0.01, "stepSecondsPerRequest": 0.0, "slots": 8},
         },
-        "sampling": {"maxTokens": 480},
+        "sampling": {"maxTokens": MAX_TOKENS},
     },
     "vllm": {
         "model": {"path": str(ROOT / "examples/tiny-model/model"), "dtype": "float32"},
-        "sampling": {"maxTokens": 480, "ignoreEos": True},
+        "sampling": {"maxTokens": MAX_TOKENS, "ignoreEos": True},
         "speculation": {"enabled": True},
     },
 }

@@ -173,10 +173,11 @@ async def _results(
         for violation in check_result(line, submitted[request.group]):
             report.add(violation)
         record = await store.record(request)
-        if is_reissued(line, record):
+        life = journal.lives.get(str(request), Life())
+        if is_reissued(line, record, life):
             report.reissued += 1
             continue
-        for violation in check_stored(line, record, journal.lives.get(str(request), Life())):
+        for violation in check_stored(line, record, life):
             report.add(violation)
     return seen, newest
 

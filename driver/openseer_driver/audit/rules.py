@@ -67,6 +67,8 @@ class Life:
     fence: int = 0
     worker: str = ""
     length: int = 0
+    ends: tuple[int, ...] = ()
+    """Fences under which it was completed."""
 
 
 class JournalCheck:
@@ -100,6 +102,8 @@ class JournalCheck:
             yield Violation("transition", entry.request, f"{entry.event} while {life.state}", allowed)
         else:
             life.state = after
+            if after is State.DONE:
+                life.ends = (*life.ends, entry.fence)
 
     def _claim(self, life: Life, entry: JournalEntry) -> Iterator[Violation]:
         if entry.fence <= life.fence:
@@ -136,12 +140,14 @@ def check_result(line: ResultLine, submitted: SubmittedGroup) -> Iterator[Violat
     yield from _finish(name, line, submitted)
 
 
-def is_reissued(line: ResultLine, record: RequestRecord) -> bool:
+def is_reissued(line: ResultLine, record: RequestRecord, life: Life) -> bool:
     """Whether the store lost the result after it was written, and holds the request's end of a later epoch.
 
-    The line stays as it was written first: the store's entry proves nothing about it.
+    The line stays as it was written first: the store's entry proves nothing about it. Where the journal has that
+    lease's end, nothing was lost.
     """
-    return bool(line.chunks) and epoch_of(record.fence) > epoch_of(line.chunks[-1].fence)
+    fence = line.chunks[-1].fence if line.chunks else -1
+    return 0 <= epoch_of(fence) < epoch_of(record.fence) and fence not in life.ends
 
 
 def check_stored(line: ResultLine, record: RequestRecord, life: Life) -> Iterator[Violation]:

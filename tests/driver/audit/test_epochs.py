@@ -52,6 +52,24 @@ async def test_a_result_that_differs_within_its_epoch_is_found(evidence: Evidenc
     assert {"tokens", "logprobs", "chunks", "holder"} <= set(report.by_kind)
 
 
+@pytest.mark.parametrize("forged", [-1, None], ids=["fence of no epoch", "fence whose end the store has"])
+async def test_what_the_store_did_not_lose_is_no_reissue(
+    evidence: Evidence, lines: list[ResultLine], forged: int | None
+) -> None:
+    place = next(place for place, line in enumerate(lines) if len(line.chunks) == 1)
+    line = lines[place]
+    if forged is None:
+        evidence.records[str(line.request)] = replace(evidence.queue.record(line.request), fence=LATER + 1)
+    else:
+        forgery = msgspec.structs.replace(line.chunks[0], fence=forged, worker=OTHER)
+        lines[place] = changed(line, token_ids=[7] * len(line.token_ids), chunks=[forgery])
+
+    report = await audited(evidence, lines)
+
+    assert report.reissued == 0
+    assert "fence" in report.by_kind or {"tokens", "chunks", "holder"} <= set(report.by_kind)
+
+
 async def test_a_reissued_result_is_whole_by_itself(evidence: Evidence, lines: list[ResultLine]) -> None:
     run_again(evidence, lines[4])
     last = lines[4].chunks[-1]
