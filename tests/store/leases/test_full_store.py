@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from openseer_core.errors import StoreUnavailableError
+from openseer_core.queue.batch import OpenBatch
 from openseer_core.queue.states import State
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_store.embedded import EmbeddedRedis
@@ -94,6 +95,22 @@ async def test_a_full_store_is_connected_to_and_forgets_batches(server: FullServ
     await another.close()
     await server.empty()
     assert await store.group_names(1, 0, 10) == []
+
+
+async def test_acknowledgements_make_room_in_a_full_store(server: FullServer) -> None:
+    store = server.store
+    batch, _ = await store.open_batch(OpenBatch("v1", "{}"))
+    await store.submit([group(f"g{number}", 1, batch=batch.number, prompt_tokens=4000) for number in range(8)])
+    await store.complete(ANN, [finish(claim, 50) for claim in await store.claim(ANN, query(context_tokens=9000))])
+    await store.seal(batch.number)
+    used = (await store.memory()).used
+    await server.fill()
+    await refused(store.submit([group("more", 1, batch=0)]))
+    for result in await results(store, batch.number):
+        await store.acknowledge(batch.number, result.cursor + 1)
+    assert (await store.memory()).used < used - 8 * 4000
+    await server.empty()
+    assert await results(store, batch.number) == []
 
 
 async def test_a_store_tells_how_much_of_its_memory_it_uses(server: FullServer) -> None:

@@ -1,5 +1,6 @@
 """The job's clock: neither an outage nor a step of the wall clock is taken for a death; the same on every store."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,27 @@ async def test_a_worker_that_died_in_an_outage_loses_its_leases_one_lease_later(
     assert await store.claim(BOB, query()) == []
     await wait(store, clock, LEASE_SECONDS)
     assert len(await store.claim(BOB, query())) == 4
+
+
+async def test_calls_that_pause_now_and_then_keep_no_dead_workers_lease(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 4)])
+    await store.claim(ANN, query(4))
+    for _ in range(4):
+        clock.seconds += CLOCK_STEP_SECONDS + 0.5
+        assert await store.claim(BOB, query()) == []
+        await wait(store, clock, 2.0)
+    assert len(await store.claim(BOB, query())) == 4
+
+
+async def test_in_a_stall_no_lease_expires_for_as_long_as_it_lasted(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    await store.claim(ANN, query())
+    await wait(store, clock, LEASE_SECONDS - 1)
+    clock.seconds += 6.0
+    for _ in range(math.ceil(6.0 - CLOCK_STEP_SECONDS)):
+        assert await store.claim(BOB, query()) == []
+        await wait(store, clock, 1.0)
+    assert len(await store.claim(BOB, query())) == 1
 
 
 async def test_a_clock_that_goes_back_an_hour_keeps_no_dead_workers_lease(store: Store, clock: Clock) -> None:
