@@ -131,6 +131,10 @@ class DriverStore(Protocol):
         """Whether the store is in a later epoch than the job's first, so that it may have lost writes."""
         ...
 
+    async def fleet_spec(self) -> FleetSpec:
+        """As of WorkerStore."""
+        ...
+
     async def memory(self) -> StoreMemory:
         """How full the store is."""
         ...

@@ -111,7 +111,7 @@ async def audit(
             unwritten |= await _unwritten(store, batch, newest.get(batch, FIRST_CURSOR)) - seen
     report.unfinished += len(unwritten)
     _missing(submitted, journal, seen | unwritten, report, finished=finished)
-    for violation in check_weights(await store.workers()):
+    for violation in check_weights(await store.fleet_spec(), await store.workers()):
         report.add(violation)
     for batch in batches:
         await _counts(store, batch, submitted, seen, report, finished=finished)

@@ -10,6 +10,7 @@ from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import JournalEntry, RequestRecord
 from openseer_core.queue.states import TRANSITIONS, Event, FinishReason, State, Status
 from openseer_core.tokens import count_items, pack_logprobs, pack_tokens, unpack_tokens
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_driver.run_lines import ChunkLine, ResultLine
 
@@ -172,17 +173,21 @@ def epoch_of(fence: int) -> int:
     return fence // NUMBERS_PER_MILLISECOND
 
 
-def check_weights(workers: Iterable[WorkerStatus]) -> Iterator[Violation]:
-    """Whether workers that have loaded one version have read the same files for it, by the digests that they report."""
-    first: dict[str, tuple[str, str]] = {}
+def check_weights(fleet_spec: FleetSpec, workers: Iterable[WorkerStatus]) -> Iterator[Violation]:
+    """Whether workers that have loaded one version have loaded the same files for it, by the digests that they report:
+    those of the fleet spec, where it names any."""
+    first: dict[tuple[str, int], tuple[str, str]] = {}
+    if fleet_spec.source is not None and fleet_spec.source.digest is not None:
+        first[fleet_spec.version, fleet_spec.publisher] = (fleet_spec.source.digest, "as the fleet spec says")
     for worker in workers:
         weights = worker.heartbeat.weights
-        if weights is None or weights.phase != "load" or not weights.digest:
+        if weights is None or not weights.loaded:
             continue
-        digest, name = first.setdefault(weights.version, (weights.digest, worker.name))
-        if digest != weights.digest:
-            found = f"weights {weights.version} of digest {weights.digest}"
-            yield Violation("digest", worker.name, found, f"{digest}, as {name} has loaded")
+        mine = (weights.loaded, f"as {worker.name} has loaded")
+        digest, whose = first.setdefault((weights.version, weights.publisher), mine)
+        if digest != weights.loaded:
+            found = f"weights {weights.version} of digest {weights.loaded}"
+            yield Violation("digest", worker.name, found, f"{digest}, {whose}")
 
 
 # ---- the journal

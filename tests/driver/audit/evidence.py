@@ -11,6 +11,7 @@ from openseer_core.model.job_queue import JobQueue
 from openseer_core.queue.batch import Entry
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import BatchProgress, JournalEntry, RequestRecord
+from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_driver.audit.audit import AuditReport, audit
 from openseer_driver.run_folder import RunFolder
@@ -30,6 +31,7 @@ class Evidence:
         self.entries = queue.journal(0, 0, 1_000_000)
         self.records: dict[str, RequestRecord] = {}
         self.fleet: list[WorkerStatus] = []
+        self.spec = FleetSpec()
 
     async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
         return self.queue.groups(batch, start, limit)
@@ -42,6 +44,9 @@ class Evidence:
 
     async def record(self, request: RequestId) -> RequestRecord:
         return self.records.get(str(request)) or self.queue.record(request)
+
+    async def fleet_spec(self) -> FleetSpec:
+        return self.spec
 
     async def workers(self) -> list[WorkerStatus]:
         return self.fleet

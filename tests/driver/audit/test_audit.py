@@ -10,6 +10,8 @@ import pytest
 from openseer_core.errors import AuditError
 from openseer_core.queue.messages import JournalEntry, Result
 from openseer_core.queue.states import State
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.weights.publish import Source
 from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState, WorkerStatus
 from openseer_driver.audit.audit import audit
 from openseer_driver.run_folder import RunFolder
@@ -236,14 +238,19 @@ async def test_many_violations_are_all_counted_and_the_first_are_told(evidence: 
 async def test_workers_with_other_files_under_one_version_are_found(
     evidence: Evidence, lines: list[ResultLine]
 ) -> None:
-    def worker(name: str, version: str, digest: str, phase: str = "load") -> WorkerStatus:
-        report = WeightsReport(version=version, digest=digest, phase=phase)
+    def worker(name: str, version: str, loaded: str, phase: str = "load") -> WorkerStatus:
+        report = WeightsReport(version=version, publisher=1, digest="33", loaded=loaded, phase=phase)
         return WorkerStatus(name, "b", 0.0, 0, Heartbeat(WorkerState.IDLE, weights=report))
 
-    evidence.fleet = [worker("a", "v1", "11"), worker("b", "v2", "22"), worker("c", "v1", "33", "prefetch")]
+    evidence.fleet = [worker("a", "v1", "11"), worker("b", "v2", "22"), worker("c", "v1", "11", "prefetch")]
     assert (await audited(evidence, lines)).ok
 
-    evidence.fleet.append(worker("d", "v1", "33"))
+    for phase in ("load", "", "rollback"):
+        evidence.fleet[3:] = [worker("d", "v1", "33", phase)]
+        expected = "digest: d: found weights v1 of digest 33, expected 11, as a has loaded"
+        assert (await audited(evidence, lines)).lines()[1:] == [expected]
 
-    expected = "digest: d: found weights v1 of digest 33, expected 11, as a has loaded"
+    source = Source(path="/v2", digest="4" * 64)
+    evidence.fleet, evidence.spec = evidence.fleet[:3], FleetSpec(version="v2", publisher=1, source=source)
+    expected = f"digest: b: found weights v2 of digest 22, expected {source.digest}, as the fleet spec says"
     assert (await audited(evidence, lines)).lines()[1:] == [expected]
