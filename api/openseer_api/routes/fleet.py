@@ -15,6 +15,7 @@ from openseer_api.job.metrics import exposition
 from openseer_api.routes.access import Job
 from openseer_core.queue.batch import BatchRecord, QueueLoad
 from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.weights.loaded import is_ready, why_not_loaded
 from openseer_core.wire.batches import MAX_WAIT_SECONDS
 from openseer_core.wire.fleet import Autoscaling, FleetState, FleetWord, JobStatus, Release, WorkerInfo, WorkerList
 from openseer_core.wire.weights import to_wire
@@ -83,17 +84,19 @@ def backlog(record: BatchRecord, job: JobContext) -> int:
 
 
 def _ready(worker: WorkerStatus, snapshot: FleetSnapshot) -> bool:
-    return worker.works(snapshot.now)
+    return is_ready(snapshot.fleet_spec, worker, snapshot.now)
 
 
 def _worker(worker: WorkerStatus, snapshot: FleetSnapshot) -> WorkerInfo:
+    weights = worker.heartbeat.weights
     return WorkerInfo(
         name=worker.name,
         state=worker.heartbeat.state,
-        version=worker.heartbeat.weights.version if worker.heartbeat.weights is not None else "",
+        version=weights.version if weights is not None else "",
         seen_seconds_ago=max(0.0, snapshot.now - worker.seen_at),
         inflight=worker.inflight,
         figures=worker.heartbeat.metrics,
+        error=(why_not_loaded(snapshot.fleet_spec, weights) or None) if weights is not None else None,
     )
 
 

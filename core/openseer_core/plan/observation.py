@@ -79,7 +79,8 @@ class WorkerReport:
     """What a worker last reported through the store.
 
     `pod`: uid of the pod that sent it (a name recurs, a uid does not); `held_tokens`: context tokens of what it runs,
-    which another worker would have to compute again; `sick`: why its GPU should not be used, "" when it is well.
+    which another worker would have to compute again; `sick`: why its GPU should not be used, "" when it is well;
+    `not_loaded`: what keeps it from loading the fleet's weights, "" for nothing.
     """
 
     index: int
@@ -87,6 +88,7 @@ class WorkerReport:
     state: WorkerState
     held_tokens: int = 0
     sick: str = ""
+    not_loaded: str = ""
 
 
 @dataclass(frozen=True, slots=True)

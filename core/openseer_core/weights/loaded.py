@@ -13,6 +13,19 @@ def has_loaded(fleet_spec: FleetSpec, report: WeightsReport) -> bool:
     return report.version == fleet_spec.version and (not report.loaded or needed in (None, report.loaded))
 
 
+def why_not_loaded(fleet_spec: FleetSpec, report: WeightsReport) -> str:
+    """What has gone wrong for a worker that has not loaded the version that the fleet serves; "" for nothing."""
+    return "" if has_loaded(fleet_spec, report) else report.error
+
+
+def is_ready(fleet_spec: FleetSpec, worker: WorkerStatus, now: float) -> bool:
+    """Whether a worker works and has loaded what the fleet serves; while the whole fleet loads, a phase says how far it
+    is. `now`: seconds of the store's clock."""
+    transaction, report = fleet_spec.active_transaction, worker.heartbeat.weights
+    all_load = transaction is not None and transaction.phase in ("load", "rollback")
+    return worker.works(now) and (all_load or report is None or has_loaded(fleet_spec, report))
+
+
 def found_source(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], now: float) -> Source | None:
     """The source of the version that the fleet serves, with the digest that it awaits: of the files that the first of
     the workers, by name, has loaded. None where no digest is awaited, or nobody has loaded any."""

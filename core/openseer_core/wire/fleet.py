@@ -11,7 +11,10 @@ FleetWord = Literal["awake", "releasing", "released", "acquiring"]
 
 
 class WorkerInfo(JsonModel):
-    """A worker by its last heartbeat. `figures`: what it says of itself (slots, kv_used, device, …)."""
+    """A worker by its last heartbeat. `figures`: what it says of itself (slots, kv_used, device, …).
+
+    `error`: what keeps it from loading the fleet's weights.
+    """
 
     name: str
     state: str
@@ -19,6 +22,7 @@ class WorkerInfo(JsonModel):
     seen_seconds_ago: float
     inflight: int
     figures: dict[str, float | int | str]
+    error: str | None = None
 
 
 class WorkerList(JsonModel):
@@ -55,7 +59,7 @@ class Autoscaling(JsonModel):
 
 
 class JobStatus(JsonModel):
-    """The job at a glance."""
+    """The job at a glance. `workers_ready`: those that work and have loaded the fleet's weights."""
 
     name: str
     namespace: str

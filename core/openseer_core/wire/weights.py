@@ -6,6 +6,7 @@ from pydantic import Field
 
 from openseer_core.json_model import JsonModel
 from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
+from openseer_core.weights.loaded import why_not_loaded
 from openseer_core.weights.publish import PublishMode, TransactionPhase
 from openseer_core.weights.transaction import deadline, waiting_for
 from openseer_core.worker.heartbeat import WeightsReport, WorkerStatus
@@ -47,22 +48,29 @@ class Transaction(JsonModel):
 
 
 class Weights(JsonModel):
-    """The fleet's weights. `revision` grows with every change; `versions`: published so far, the latest last."""
+    """The fleet's weights. `revision` grows with every change; `versions`: published so far, the latest last.
+
+    `errors`: by worker, what keeps it from loading `version`.
+    """
 
     revision: int
     version: str
     versions: list[str]
     transaction: Transaction | None = None
+    errors: dict[str, str] = Field(default_factory=dict)
 
 
 def to_wire(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], now: float) -> Weights:
     """The weights, with the latest transaction and each of its workers as its last heartbeat said."""
     transaction = fleet_spec.transaction
+    reports = {worker.name: worker.heartbeat.weights for worker in workers if worker.is_fresh(now)}
+    whys = {name: why_not_loaded(fleet_spec, report) for name, report in reports.items() if report is not None}
     return Weights(
         revision=fleet_spec.revision,
         version=fleet_spec.version,
         versions=list(fleet_spec.versions),
         transaction=None if transaction is None else _transaction(transaction, workers, now),
+        errors={name: why for name, why in whys.items() if why},
     )
 
 

@@ -192,8 +192,10 @@ def status(
     from openseer_local.terminal.tables import (  # noqa: PLC0415
         batch_facts,
         batches_table,
+        errors_of,
         job_line,
         transaction_line,
+        weights_problems,
         workers_table,
     )
 
@@ -214,7 +216,7 @@ def status(
     OUT.print(job_line(job), highlight=False, soft_wrap=True)
     if workers:
         notes = draft_notes(WorkerMetrics(worker.figures).speculation for worker in workers)
-        OUT.print(workers_table(workers), *notes, sep="\n")
+        OUT.print(workers_table(workers), *notes, *weights_problems(errors_of(workers)), sep="\n")
     if batches:
         OUT.print(batches_table(batches))
     if job.transaction is not None:

@@ -17,9 +17,11 @@ from openseer_local.terminal.draft_cells import draft_notes
 from openseer_local.terminal.tables import (
     batches_table,
     closed_of,
+    errors_of,
     job_line,
     transaction_line,
     transaction_table,
+    weights_problems,
     workers_table,
 )
 
@@ -85,7 +87,7 @@ class ServingDisplay(Display):
         parts: list[RenderableType] = [Text(job_line(now.job), style="bold")]
         if now.workers:
             notes = draft_notes(WorkerMetrics(worker.figures).speculation for worker in now.workers)
-            parts += [workers_table(now.workers, self._rates()), *notes]
+            parts += [workers_table(now.workers, self._rates()), *notes, *weights_problems(errors_of(now.workers))]
         if now.batches:
             parts += [batches_table(now.batches[-SHOWN_BATCHES:])]
         if len(now.batches) > SHOWN_BATCHES:
@@ -102,7 +104,8 @@ class ServingDisplay(Display):
         now = self._recent[-1]
         open_ = [batch for batch in now.batches if batch.state in ("open", "sealed")]
         batches = [f"batch {batch.id}: {closed_of(batch)}/{batch.metrics.requests}" for batch in open_[-SHOWN_BATCHES:]]
-        text = "openseer: " + "  ".join([job_line(now.job), *batches])
+        problems = [problem.plain for problem in weights_problems(errors_of(now.workers))]
+        text = "openseer: " + "  ".join([job_line(now.job), *batches, *problems])
         if text == self._last_line:
             return ""
         self._last_line = text

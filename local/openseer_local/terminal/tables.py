@@ -69,6 +69,20 @@ def workers_table(workers: Sequence[WorkerInfo], rates: Mapping[str, float] | No
     return table
 
 
+def weights_problems(errors: Mapping[str, str]) -> list[Text]:
+    """A line for each reason why workers, by name, have not loaded the fleet's weights."""
+    names: dict[str, list[str]] = {}
+    for worker, error in errors.items():
+        names.setdefault(error, []).append(worker)
+    whose = ((", ".join(workers), error) for error, workers in names.items())
+    return [Text(f"{workers}: the fleet's weights are not loaded: {error}", style="red") for workers, error in whose]
+
+
+def errors_of(workers: Sequence[WorkerInfo]) -> dict[str, str]:
+    """By worker, what keeps it from loading the fleet's weights."""
+    return {worker.name: worker.error for worker in workers if worker.error}
+
+
 def batches_table(batches: Sequence[Batch]) -> Table:
     """A row per batch."""
     table = _table("batch", "state", "weights", "", right=("responses", "groups", "tok/s", "ETA"))

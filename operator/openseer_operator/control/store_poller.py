@@ -14,6 +14,7 @@ from openseer_core.plan.actions import Announce
 from openseer_core.plan.observation import StoreView, WorkerReport
 from openseer_core.queue.messages import BatchProgress
 from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
+from openseer_core.weights.loaded import why_not_loaded
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_operator.kube.api import Api
 from openseer_operator.objects.reading import JobKey, JobRecord
@@ -216,7 +217,7 @@ class StorePoller:
         polled.token_counts.append((_now(), self.tokens(polled.record.key)))
         while polled.token_counts[-1][0] - polled.token_counts[0][0] > RATE_SECONDS and len(polled.token_counts) > 2:
             polled.token_counts.popleft()
-        reports = reports_of(worker for worker in workers if worker.seen_at >= fresh)
+        reports = reports_of((worker for worker in workers if worker.seen_at >= fresh), fleet_spec)
         return StoreView(total_progress(batches.values()), reports, fleet_spec.rest == "stop", await store.memory())
 
     async def _announce_weights(self, polled: PolledStore, fleet_spec: FleetSpec) -> None:
@@ -275,15 +276,20 @@ def total_progress(batches: Collection[BatchProgress]) -> BatchProgress:
     )
 
 
-def reports_of(workers: Iterable[WorkerStatus]) -> dict[str, WorkerReport]:
+def reports_of(workers: Iterable[WorkerStatus], fleet_spec: FleetSpec) -> dict[str, WorkerReport]:
     """The reports of workers, by the uid of their pods; a worker that runs in no pod is left out."""
     reports: dict[str, WorkerReport] = {}
     for worker in workers:
-        metrics = worker.heartbeat.metrics
+        metrics, weights = worker.heartbeat.metrics, worker.heartbeat.weights
         number = worker.name.removeprefix("worker-")
         if metrics.pod and number.isdecimal():
             reports[metrics.pod] = WorkerReport(
-                int(number), metrics.pod, worker.heartbeat.state, metrics.context_tokens, metrics.sick
+                int(number),
+                metrics.pod,
+                worker.heartbeat.state,
+                metrics.context_tokens,
+                metrics.sick,
+                why_not_loaded(fleet_spec, weights) if weights is not None else "",
             )
     return reports
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from openseer_core.ids import worker_name
 from openseer_core.plan.observation import Ending, Failure, JobOutcome, Memory, Observation, Pod, SickNode
 from openseer_core.plan.plan import Plan
 from openseer_core.plan.workers import WorkerPods, workers_of
@@ -203,9 +204,14 @@ def _available(observation: Observation, memory: Memory, workers: Iterable[Worke
     if observation.store is None:
         silence = STORE_LOADS if observation.store_loads else "the store does not answer"
         return _Condition("False", "StoreUnreachable", f"{silence}; workers keep what they have and retry")
+    failing = [report for report in observation.store.reports.values() if report.not_loaded]
+    why = f"{worker_name(failing[0].index)}: {failing[0].not_loaded}" if failing else ""
+    if len(failing) >= ready:
+        return _Condition("False", "WeightsNotLoaded", why[:LONGEST_MESSAGE])
     if observation.store.memory.is_nearly_full:
         return _Condition("True", "StoreFull", observation.store.memory.problem())
-    return _Condition("True", "WorkersReady", f"{ready} of {memory.desired or 0} workers take requests")
+    taking = f"{ready - len(failing)} of {memory.desired or 0} workers take requests"
+    return _Condition("True", "WorkersReady", f"{taking}; {why}"[:LONGEST_MESSAGE] if failing else taking)
 
 
 def _starting_problem(pods: Iterable[Pod]) -> str | None:
@@ -220,6 +226,8 @@ def _progressing(observation: Observation, memory: Memory, available: _Condition
         return not_running
     if available.status == "True":
         return _Condition("True", "Running", "")
+    if available.reason == "WeightsNotLoaded":
+        return _Condition("False", available.reason, "")
     return _Condition("True", "Starting" if available.reason != "StoreUnreachable" else "WaitingForStore", "")
 
 

@@ -105,6 +105,20 @@ async def test_weights_that_nobody_can_load_leave_the_fleet_as_it_was(tmp_path: 
         await server.until_complete(batch)
 
 
+async def test_a_worker_that_cannot_load_the_fleets_weights_is_not_ready_and_says_why(weights: str) -> None:
+    async with Served(serving_job(workers=1)) as server:
+        await published(server, {"version": "v1", "source": {"path": weights, "digest": "0" * 64}})
+        server.start_worker()
+        while not (errors := (await server.call("GET", "/weights"))["errors"]):
+            await asyncio.sleep(0.05)
+        assert f"{weights} has other weights: found digest" in errors["worker-0"]
+        workers = (await server.call("GET", "/workers"))["workers"]
+        assert [worker["error"] for worker in workers] == [errors["worker-0"]]
+        job = await server.call("GET", "/job")
+        assert (job["workers"], job["workers_ready"]) == (1, 0)
+        assert (await server.http.get("/health_generate")).status_code == 503
+
+
 async def test_a_publication_can_be_taken_back_while_it_waits(weights: str) -> None:
     async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()

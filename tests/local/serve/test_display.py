@@ -1,6 +1,7 @@
 """The display of a server: seldom lines without a terminal, tables with one."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -102,6 +103,22 @@ def test_a_terminal_shows_workers_batches_and_weights_that_are_coming() -> None:
     assert "weights v1 → v2 (drain): load, 7.0 s, waiting for worker-0" in rows
     assert any("no such folder" in row for row in rows)
     assert "GPUs releasing, waiting for worker-0" in shown
+
+
+def test_a_fleet_that_cannot_load_its_weights_says_why_once_per_reason() -> None:
+    failing = standing(10.0, ready=0)
+    worker = failing.workers[0].model_copy(update={"error": "v1 has other weights"})
+    failing = replace(failing, workers=[worker, worker.model_copy(update={"name": "worker-1"})])
+    why = "worker-0, worker-1: the fleet's weights are not loaded: v1 has other weights"
+    for live in (True, False):
+        text, clock = io.StringIO(), Clock()
+        console = Console(file=text, width=200, height=30, force_terminal=live, color_system=None)
+        with ServingDisplay(console, live=live, clock=clock, tick_seconds=None) as display:
+            display.show(standing(0.0))
+            clock.now += QUIET_EVERY_SECONDS
+            display.show(failing)
+            shown = text.getvalue()
+        assert why in shown
 
 
 def test_a_terminal_tells_why_there_are_no_drafts() -> None:

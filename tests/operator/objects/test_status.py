@@ -222,6 +222,28 @@ def test_a_running_pod_without_a_store_is_not_available() -> None:
     assert "the store loads its data; workers keep what they have" in str(status_of(seen, plan(seen), FACTS, {}))
 
 
+def test_a_fleet_that_cannot_load_its_weights_is_not_available_and_says_why() -> None:
+    cluster = Cluster(make_job())
+    for _ in range(3):
+        cluster.step()
+        cluster.tick()
+    seen = cluster.observe()
+    view = seen.store
+    assert view is not None
+    some = [replace(report, not_loaded="v1 has other weights") for report in view.reports.values()]
+
+    def told(failing: int) -> dict[str, Any]:
+        reports = {report.pod: report for report in some[:failing]}
+        now = replace(seen, store=replace(view, reports={**view.reports, **reports}))
+        return status_of(now, plan(now), FACTS, {})
+
+    assert conditions(told(1))["Available"] == ("True", "WorkersReady")
+    assert "workers take requests; worker-0: v1 has other weights" in str(told(1))
+    assert conditions(told(len(some)))["Available"] == ("False", "WeightsNotLoaded")
+    assert conditions(told(len(some)))["Progressing"] == ("False", "WeightsNotLoaded")
+    assert told(len(some))["reason"] == "WeightsNotLoaded"
+
+
 def test_a_store_that_is_nearly_full_is_told_with_its_numbers() -> None:
     cluster = Cluster(make_job())
     for _ in range(3):

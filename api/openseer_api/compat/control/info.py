@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from openseer_api.compat.live.refusals import ProtocolRoute, error_response
 from openseer_api.compat.live.requests import live_of
 from openseer_api.routes.access import Job
+from openseer_core.weights.loaded import is_ready
 
 router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
 
@@ -25,7 +26,7 @@ async def health(job: Job) -> Response:
 async def health_generate(job: Job) -> Response:
     """Some worker generates, or would if it had work."""
     snapshot = await job.snapshot()
-    ready = [worker for worker in snapshot.workers if worker.works(snapshot.now)]
+    ready = [worker for worker in snapshot.workers if is_ready(snapshot.fleet_spec, worker, snapshot.now)]
     return Response(status_code=200) if ready else error_response(503, "no worker is ready yet")
 
 
