@@ -22,6 +22,7 @@ from tests.chaos.scene import Scene
 from tests.chaos.schedule import Fault
 from tests.chaos.verdict import Taken, Verdict, check_failures, check_results, request_ids
 from tests.chaos.workload import GROUP_SIZE, RETRIES, group_count, trainer_groups
+from tests.worker.weights.made import write_weights
 
 BATCHES = 4
 AT_ONCE = 2
@@ -92,8 +93,7 @@ class Trainer:
     async def _publish(self) -> None:
         for attempt in range(1, PUBLISHES + 1):
             folder = self.scene.folder / f"weights-{attempt}"
-            folder.mkdir()
-            (folder / "content").write_text(f"weights {attempt}")
+            write_weights(folder, f"weights {attempt}")
             with suppress(WeightsError):
                 await self.client.publish(Publish(version=f"v{attempt}", source=Source(path=str(folder)), mode="keep"))
                 self.published = attempt

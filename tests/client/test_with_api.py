@@ -32,6 +32,7 @@ from openseer_client import (
 from openseer_client.verl import Router
 from openseer_store.memory import MemoryStore
 from tests.api.served import TOKEN, Served, served, serving_job
+from tests.worker.weights.made import write_weights
 
 QUICK = Limits(unreachable=20.0, busy=20.0, first_delay=0.01, longest_delay=0.2)
 
@@ -158,6 +159,7 @@ async def test_back_pressure_slows_an_upload_down_and_loses_nothing() -> None:
 
 async def test_weights_are_published_and_a_wrong_canary_brings_the_old_ones_back(tmp_path: Path) -> None:
     async with served() as server, connected(server) as client:
+        write_weights(tmp_path, "new")
         source = Source(path=str(tmp_path))
         phases: list[str] = []
         done = await client.publish(

@@ -9,6 +9,7 @@ import pytest
 
 from tests.e2e.server import Server
 from tests.e2e.workbench import Workbench, alive
+from tests.worker.weights.made import write_weights
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(180)]
 
@@ -130,8 +131,7 @@ def test_a_worker_that_was_drained_comes_back_and_counts_as_no_failure(server: S
 
 def test_weights_are_published_to_every_worker_and_the_next_batch_is_of_them(server: Server) -> None:
     folder = server.bench.folder / "new-weights"
-    folder.mkdir()
-    (folder / "content").write_text("other weights")
+    write_weights(folder, "other weights")
     server.start()
     server.until_ready()
 

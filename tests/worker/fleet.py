@@ -32,6 +32,7 @@ from openseer_worker.scripted.engine import ScriptedEngine
 from openseer_worker.scripted.text import scripted_tokens
 from openseer_worker.scripted.virtual_time import run_virtual
 from openseer_worker.settings import WorkerSettings
+from tests.worker.weights.made import write_weights
 
 LENGTH = 300
 SIZE = 4
@@ -134,8 +135,7 @@ class Fleet:
 
     def weights(self, version: str) -> Source:
         folder = self.folder / version
-        folder.mkdir(exist_ok=True)
-        (folder / "content").write_text(version)
+        write_weights(folder, version)
         return Source(path=str(folder))
 
     async def publish(self, version: str = "v1", **more: Any) -> None:

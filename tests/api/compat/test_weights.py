@@ -1,23 +1,19 @@
 """Trainers give the fleet new weights, pause it and borrow its GPUs through routes of other servers."""
 
 import asyncio
-import json
-import struct
 from pathlib import Path
 from typing import Any
 
 from openseer_core.manifest.job import RolloutJob
 from tests.api.compat.stories import PROMPT, all_ended, get, groups, long_job, post, running, until
 from tests.api.served import Served, served, serving_job
+from tests.worker.weights.made import write_weights
 
 
 def folder(path: Path, name: str) -> str:
     """Weights that the scripted engine can load."""
     made = path / name
-    made.mkdir()
-    header = json.dumps({"w": {"dtype": "U8", "shape": [len(name)], "data_offsets": [0, len(name)]}}).encode()
-    content = struct.pack("<Q", len(header)) + header + name.encode()
-    (made / "model.safetensors").write_bytes(content)
+    write_weights(made, name)
     return str(made)
 
 

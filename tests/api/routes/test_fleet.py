@@ -8,6 +8,7 @@ import pytest
 
 from openseer_core.queue.batch import OpenBatch
 from tests.api.served import Served, prompts, served, serving_job
+from tests.worker.weights.made import write_weights
 
 LONG = {"maxTokens": 30_000}
 
@@ -16,7 +17,7 @@ LONG = {"maxTokens": 30_000}
 def weights(tmp_path: Path) -> str:
     """A folder that scripted engines take for weights."""
     folder = tmp_path / "weights"
-    folder.mkdir()
+    write_weights(folder, "new")
     return str(folder)
 
 

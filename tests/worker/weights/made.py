@@ -4,6 +4,16 @@ import json
 import struct
 from pathlib import Path
 
+from openseer_worker.weights.files import SINGLE
+
+
+def write_weights(folder: Path, content: str) -> None:
+    """Weights of this content, in place of those that the folder has."""
+    size = len(content.encode())
+    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    folder.mkdir(exist_ok=True)
+    (folder / SINGLE).write_bytes(struct.pack("<Q", len(header)) + header + content.encode())
+
 
 def safetensors(path: Path, count: int = 4, name: str = "w", fill: bytes = b"\0") -> None:
     """A file of one tensor."""

@@ -12,7 +12,8 @@ from tests.worker.weights.made import safetensors
 
 def test_whole_files_are_accepted_and_measured(folder: Path) -> None:
     assert check_files(folder) == sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    assert check_files(folder.parent) == 0
+    with pytest.raises(LoadError, match="has no safetensors; weights are the folder that they lie in"):
+        check_files(folder.parent)
 
 
 @pytest.mark.parametrize("size", [0, 5, 30, -1])

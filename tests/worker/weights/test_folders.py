@@ -4,6 +4,9 @@ import asyncio
 import hashlib
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from openseer_worker.weights.files import INDEX, SINGLE, check_files
 from openseer_worker.weights.folders import CheckedFolder, WeightFolders
 from openseer_worker.weights.hashing import digest
 from openseer_worker.weights.served import ServedWeights
+from openseer_worker.weights.temporary import TemporaryRoot
 from tests.worker.weights.made import safetensors
 
 
@@ -46,16 +50,15 @@ def age(folder: Path) -> None:
 
 def test_a_digest_is_a_tree_over_pieces_names_and_sizes(tmp_path: Path) -> None:
     content = bytes(PIECE_BYTES) + b"x" * 5
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "a").write_bytes(content)
-    (tmp_path / "b").write_bytes(b"")
+    (tmp_path / "a.safetensors").write_bytes(content)
+    (tmp_path / "b.safetensors").write_bytes(b"")
     pieces = tuple(hashlib.sha256(piece).digest() for piece in (content[:PIECE_BYTES], content[PIECE_BYTES:]))
-    files = [FileDigest("sub/a", len(content), pieces), FileDigest("b", 0, ())]
+    files = [FileDigest("a.safetensors", len(content), pieces), FileDigest("b.safetensors", 0, ())]
     assert digest(tmp_path) == version_digest(files) == version_digest(files[::-1])
     others = [
         [files[0]],
-        [FileDigest("sub/c", len(content), pieces), files[1]],
-        [FileDigest("sub/a", 5, pieces), files[1]],
+        [FileDigest("c.safetensors", len(content), pieces), files[1]],
+        [FileDigest("a.safetensors", 5, pieces), files[1]],
     ]
     assert len({version_digest(files), *map(version_digest, others)}) == 4
 
@@ -67,6 +70,12 @@ def test_beside_safetensors_no_other_file_counts(folder: Path) -> None:
     assert digest(folder) == before
     safetensors(folder / "b.safetensors", fill=b"\1")
     assert digest(folder) != before
+
+
+async def test_the_parent_of_weights_is_refused_before_anything_is_hashed(folder: Path) -> None:
+    os.mkfifo(folder.parent / "never-ends")
+    with pytest.raises(LoadError, match="has no safetensors"):
+        await WeightFolders().get(local(folder.parent))
 
 
 async def test_a_folder_is_fetched_once_and_goes_when_it_is_old(folder: Path, url: str) -> None:
@@ -81,6 +90,32 @@ async def test_a_folder_is_fetched_once_and_goes_when_it_is_old(folder: Path, ur
     again = await got(folders, target)
     folders.close()
     assert not again.path.parent.exists()
+
+
+_DIES = """
+import sys
+from openseer_worker.weights.temporary import TemporaryRoot
+print(TemporaryRoot().path, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_has_fetched_goes_with_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with subprocess.Popen([sys.executable, "-c", _DIES], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        path = Path(process.stdout.readline().decode().strip())
+        mine = TemporaryRoot()
+        assert sorted(tmp_path.iterdir()) == sorted([path, mine.path])
+        process.kill()
+    other = TemporaryRoot()
+    assert sorted(tmp_path.iterdir()) == sorted([mine.path, other.path])
+    mine.close()
+    other.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_other_weights_under_the_same_url_are_fetched_anew(folder: Path, url: str) -> None:

@@ -13,6 +13,7 @@ from openseer_core.weights.transaction import DrainWorkers, cancel
 from openseer_worker.scripted.text import scripted_scores
 from openseer_worker.weights.hashing import digest
 from tests.worker.fleet import Fleet, play
+from tests.worker.weights.made import write_weights
 
 CANARY_TOKENS = [3, 1, 4, 1, 5]
 
@@ -220,7 +221,7 @@ def test_a_canary_that_agrees_is_reported_also_by_who_loads_later(tmp_path: Path
         await asyncio.sleep(2)
         reports = [status.heartbeat.weights for status in await fleet.store.workers()]
         assert [(report.version, report.difference) for report in reports if report is not None] == [("v1", 0.0)] * 3
-        (tmp_path / "v1" / "content").write_text("written over")
+        write_weights(tmp_path / "v1", "written over")
         fleet.start(3)
         await fleet.results(0)
         await asyncio.sleep(5)
@@ -237,7 +238,7 @@ def test_a_folder_that_was_written_over_is_not_gone_back_to(tmp_path: Path) -> N
     async def story(fleet: Fleet) -> None:
         await fleet.publish("v1", mode="keep")
         await fleet.until("done")
-        (tmp_path / "v1" / "content").write_text("v2")
+        write_weights(tmp_path / "v1", "v2")
         fleet.engines["worker-1"].failures = 1
         await fleet.publish("v2", mode="keep")
         assert (await fleet.until("failed")).replaced == ("worker-0", "worker-1")
@@ -247,7 +248,7 @@ def test_a_folder_that_was_written_over_is_not_gone_back_to(tmp_path: Path) -> N
         fleet.start(2)
         await asyncio.sleep(5)
         assert fleet.engines["worker-2"].loaded == "initial"
-        (tmp_path / "v1" / "content").write_text("v1")
+        write_weights(tmp_path / "v1", "v1")
         await fleet.results(0)
         assert fleet.engines["worker-2"].loaded == "v1"
 
@@ -281,7 +282,7 @@ def test_weights_published_at_rest_are_what_the_first_worker_that_loads_them_fou
         source = (await fleet.store.fleet_spec()).source
         assert source is not None
         assert source.digest == digest(tmp_path / "v1")
-        (tmp_path / "v1" / "content").write_text("what will be v2")
+        write_weights(tmp_path / "v1", "what will be v2")
         fleet.start(2)
         await fleet.submit(1, "v1")
         await fleet.results(1)
@@ -306,7 +307,7 @@ def test_who_loaded_other_bytes_before_a_digest_was_known_never_serves_them(tmp_
             await fleet.publish(mode="keep", prefetch=False)
             await fleet.until("load")
         await asyncio.sleep(2.0)
-        (tmp_path / "v1" / "content").write_text("other bytes")
+        write_weights(tmp_path / "v1", "other bytes")
         fleet.start(2)
         await asyncio.sleep(2.0)
         assert fleet.engines["worker-2"].loaded == "v1"

@@ -168,7 +168,8 @@ class ScriptedEngine:
             raise LoadError("transfer: a scripted engine has no weights that could be sent to it; publish a path")
         size, content = 0, ""
         if weights.folder is not None:
-            size, content = check_files(weights.folder), digest(weights.folder)
+            size = await asyncio.to_thread(check_files, weights.folder)
+            content = await asyncio.to_thread(digest, weights.folder)
         await asyncio.sleep(LOAD_SECONDS + size / LOAD_BYTES_PER_SECOND)
         self._content = content
         self._cache = _PrefixCache()

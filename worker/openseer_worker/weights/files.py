@@ -18,20 +18,21 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that are the weights: the index and those that it names, or all safetensors; else all there are."""
+    """The files that are the weights: the index and those that it names, or all safetensors."""
     index = folder / INDEX
     if index.exists():
         return [index, *(folder / name for name in sorted(named_files(index.read_bytes(), str(index))))]
-    return sorted(folder.glob("*.safetensors")) or sorted(path for path in folder.rglob("*") if path.is_file())
+    return sorted(folder.glob("*.safetensors"))
 
 
 def check_files(folder: Path, own: Path | None = None) -> int:
-    """The bytes of a folder's weights. Raises LoadError where one is missing or is cut short.
+    """The bytes of a folder's weights. Raises LoadError where there are none, one is missing or is cut short.
 
     `own`: of the job's model: tensors that it has and the folder has not, or in another shape, are missing too.
-    A folder without safetensors is taken as it is: other engines have other files.
     """
     size, shapes = _survey(folder)
+    if not size:
+        raise LoadError(f"{folder} has no safetensors; weights are the folder that they lie in")
     if own is not None:
         _compare(folder, shapes, own)
     return size

@@ -16,7 +16,8 @@ from openseer_core.weights.publish import Source
 from openseer_core.weights.worker_step import WeightsTarget
 from openseer_worker.weights.fetching import fetch
 from openseer_worker.weights.files import check_files, weight_files
-from openseer_worker.weights.hashing import digest, never
+from openseer_worker.weights.hashing import digest
+from openseer_worker.weights.temporary import TemporaryRoot
 
 TICK_SECONDS, COARSE_TICK_SECONDS = 0.05, 2.0
 """Two writes within so long may leave the same times: of a file system with fractions of a second, and of others."""
@@ -43,7 +44,7 @@ class WeightFolders:
     """What is fetched is found by its digest, or by its publisher (a transaction's id) while no digest is known."""
 
     def __init__(self) -> None:
-        self._root: Path | None = None
+        self._root: TemporaryRoot | None = None
         self._fetched: dict[int, CheckedFolder] = {}
         self._paths: dict[Path, CheckedFolder] = {}
 
@@ -78,7 +79,8 @@ class WeightFolders:
     def close(self) -> None:
         """Removes everything that was fetched."""
         if self._root is not None:
-            shutil.rmtree(self._root, ignore_errors=True)
+            self._root.close()
+            self._root = None
 
     def _find(self, source: Source, publisher: int) -> CheckedFolder | None:
         if source.url is None or source.digest is None:
@@ -91,8 +93,8 @@ class WeightFolders:
             shutil.rmtree(folder.path, ignore_errors=True)
 
     async def _fetch(self, url: str, publisher: int) -> CheckedFolder:
-        self._root = self._root or Path(tempfile.mkdtemp(prefix="openseer-weights-"))
-        folder = Path(tempfile.mkdtemp(dir=self._root))
+        self._root = self._root or TemporaryRoot()
+        folder = Path(tempfile.mkdtemp(dir=self._root.path))
 
         def work(stopped: Callable[[], bool]) -> CheckedFolder:
             try:
@@ -119,16 +121,11 @@ class WeightFolders:
             found.check_unchanged()
             return found
 
-        found = await _in_thread(work) if _is_large(path) else work(never)
+        found = await _in_thread(work)
         self._paths.pop(path, None)
         if found is known or _is_settled(found.stamps):
             self._paths[path] = found
         return found
-
-
-def _is_large(folder: Path) -> bool:
-    """Whether it takes time to read: files of other engines than the real one are small."""
-    return any(folder.glob("*.safetensors"))
 
 
 def _stamps(folder: Path) -> _Stamps:
