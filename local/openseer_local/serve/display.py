@@ -60,6 +60,7 @@ class ServingDisplay(Display):
         self._recent: deque[JobSnapshot] = deque()
         self._last_line = ""
         self._has_begun = False
+        self._told: set[str] = set()
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
@@ -67,12 +68,16 @@ class ServingDisplay(Display):
         super().__exit__(*_)
 
     def show(self, snapshot: JobSnapshot) -> None:
-        """How the job stands now; the first worker that is ready ends the start-up."""
+        """How the job stands now. The first worker that is ready ends the start-up; a new problem is told at once."""
         with self._lock:
             if snapshot.job.workers_ready and not self._has_begun:
                 self._has_begun = True
                 self._end_phase()
                 self._printed_at = float("-inf")
+            problems = set(errors_of(snapshot.workers).values())
+            if problems - self._told:
+                self._printed_at = float("-inf")
+            self._told = problems
             self._recent.append(snapshot)
             while len(self._recent) > 2 and self._recent[1].at <= snapshot.at - RATE_SECONDS:
                 self._recent.popleft()

@@ -111,11 +111,10 @@ def test_a_fleet_that_cannot_load_its_weights_says_why_once_per_reason() -> None
     failing = replace(failing, workers=[worker, worker.model_copy(update={"name": "worker-1"})])
     why = "worker-0, worker-1: the fleet's weights are not loaded: v1 has other weights"
     for live in (True, False):
-        text, clock = io.StringIO(), Clock()
+        text = io.StringIO()
         console = Console(file=text, width=200, height=30, force_terminal=live, color_system=None)
-        with ServingDisplay(console, live=live, clock=clock, tick_seconds=None) as display:
+        with ServingDisplay(console, live=live, clock=Clock(), tick_seconds=None) as display:
             display.show(standing(0.0))
-            clock.now += QUIET_EVERY_SECONDS
             display.show(failing)
             shown = text.getvalue()
         assert why in shown
