@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from openseer_core.errors import InputError, OutputError
 
+RECENT_SECONDS = 60.0
+"""How long a taken group is remembered: a store loses the last second or two, and is sent what is a minute old."""
+
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -18,19 +21,22 @@ class _File(BaseModel):
     complete: bool = False
     taken: dict[str, int] = Field(default_factory=dict)
     groups: int = 0
+    recent: dict[str, float] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
     """Everything up to `cursor` was taken; beyond it, groups whose end has a cursor up to the one in `taken`.
 
-    `complete`: nothing more will come. `groups`: how many were taken.
+    `complete`: nothing more will come. `groups`: how many were taken. `recent`: those that were taken in the last
+    RECENT_SECONDS, with when (seconds of the wall clock): a store that restarts may lose them, and give them again.
     """
 
     cursor: int = 0
     complete: bool = False
     taken: dict[str, int] = field(default_factory=dict[str, int])
     groups: int = 0
+    recent: dict[str, float] = field(default_factory=dict[str, float])
 
 
 class Checkpoint:
@@ -53,7 +59,7 @@ class Checkpoint:
             raise InputError(f"checkpoint {self.path}: {error}\nName another file, or remove this one.") from error
         if found.batch != batch:
             return Position()
-        return Position(found.cursor, found.complete, found.taken, found.groups)
+        return Position(found.cursor, found.complete, found.taken, found.groups, found.recent)
 
     def save(self, batch: int, position: Position, *, durable: bool = False) -> None:
         """Replaces the file. `durable`: waits until the disk has it, so that it survives a loss of power too."""
@@ -63,6 +69,7 @@ class Checkpoint:
             "complete": position.complete,
             "taken": position.taken,
             "groups": position.groups,
+            "recent": position.recent,
         }
         new = self.path.with_name(f"{self.path.name}.new")
         try:

@@ -179,6 +179,7 @@ class BatchHandle:
     def __init__(self, client: Client, number: int) -> None:
         self.client = client
         self.id = number
+        self._own = reading.Own()
 
     def status(self) -> Batch:
         """The batch as it stands."""
@@ -186,10 +187,11 @@ class BatchHandle:
 
     def submit(self, groups: Iterable[Group]) -> UploadReceipt:
         """Queues groups, in pieces; they are read from `groups` no faster than the API takes them."""
-        return self.client.run(flows.submit(self.id, groups))
+        return self.client.run(flows.submit(self.id, self._own.noted(groups)))
 
     def seal(self) -> Batch:
         """Says that the batch has all its groups."""
+        self._own.sealed = True
         return self.client.do(calls.seal(self.id))
 
     def results(
@@ -201,7 +203,8 @@ class BatchHandle:
         for: `checkpoint` notes it then, and goes on from there later; `acknowledge` tells the API page by page, which
         deletes the data at the end. `after`: a cursor to begin after, whatever the checkpoint says.
         """
-        return self.client.iterate(reading.results(self.id, after, checkpoint, acknowledge=acknowledge))
+        stream = reading.results(self.id, after, checkpoint, acknowledge=acknowledge, own=self._own)
+        return self.client.iterate(stream)
 
     def groups(
         self,
@@ -219,7 +222,12 @@ class BatchHandle:
         with an environment say in `seal_after` how many groups there are.
         """
         stream = reading.groups(
-            self.id, checkpoint, acknowledge=acknowledge, environment=environment, seal_after=seal_after
+            self.id,
+            checkpoint,
+            acknowledge=acknowledge,
+            environment=environment,
+            seal_after=seal_after,
+            own=self._own,
         )
         return self.client.iterate(stream)
 

@@ -117,6 +117,17 @@ class GroupsLostError(OpenseerError):
         super().__init__("\n".join(lines))
 
 
+class SubmissionLostError(OpenseerError):
+    """The store and the API went down together, and groups that were submitted last are lost."""
+
+    def __init__(self, batch: int, found: int, submitted: int) -> None:
+        super().__init__(
+            f"batch {batch}: found {found} of the {submitted} groups that were submitted; its store and its API went "
+            "down together, and the last ones are lost. Submit all groups again (none is queued twice), seal the "
+            "batch, and read on"
+        )
+
+
 class StaleResultError(OpenseerError):
     """A response has tokens of other weights than its batch asked for."""
 

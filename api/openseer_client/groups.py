@@ -45,10 +45,14 @@ class Collector:
         self._open: dict[str, _Open] = {}
 
     def add(self, item: ResultItem) -> bool:
-        """Takes a result; False for one that is here already."""
+        """Takes a result; False for one that is here already.
+
+        Of a request that goes on, an earlier turn under a later cursor is news: the store has lost what came after it.
+        """
         group = self._open.setdefault(item.group, _Open(item.cursor))
         known = group.results.get(item.index)
-        if known is not None and known.turn >= item.turn:
+        is_lost = item.index in group.going_on and known is not None and known.cursor < item.cursor
+        if known is not None and known.turn >= item.turn and not is_lost:
             return False
         group.results[item.index] = item
         group.going_on.discard(item.index)

@@ -1,10 +1,13 @@
 """Reading results: from a cursor on, each once, until the batch is complete."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+import itertools
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from openseer_client.checkpoint import Checkpoint, Position
-from openseer_client.errors import ConflictError
+from openseer_client.checkpoint import RECENT_SECONDS, Checkpoint, Position
+from openseer_client.errors import ConflictError, SubmissionLostError
 from openseer_client.groups import Collector, FinishedGroup
 from openseer_client.http import calls, flows
 from openseer_client.http.calls import Call, ask
@@ -23,19 +26,33 @@ Judge = Callable[[FinishedGroup], bool]
 Keep = Callable[[FinishedGroup], Generator[Call[Any] | Pause, Any, bool]]
 
 
+@dataclass(slots=True)
+class Own:
+    """What this process has written to a batch: names of its groups, and whether it sealed it."""
+
+    groups: set[str] = field(default_factory=set[str])
+    sealed: bool = False
+
+    def noted(self, groups: Iterable[Group]) -> Iterator[Group]:
+        """The same groups; their names are kept as they go by."""
+        for group in groups:
+            self.groups.add(group.id)
+            yield group
+
+
 def results(
-    batch: int, after: int | None, checkpoint: Checkpoint | None, *, acknowledge: bool
+    batch: int, after: int | None, checkpoint: Checkpoint | None, *, acknowledge: bool, own: Own | None = None
 ) -> Stream[ResultItem | GroupItem]:
     """Emits every item after a cursor, once. An item counts as taken when the next one is asked for.
 
     A store that lost its last writes generates again what it lost: those results come under other cursors, but are not
-    new.
+    new. A reader that was itself restarted meanwhile gets them again; each is unique by group, index and turn.
     """
     position = checkpoint.position(batch) if checkpoint is not None and after is None else Position(after or 0)
     cursor, complete = position.cursor, position.complete
     news = _News()
     while not complete:
-        page = yield from _next_page(batch, cursor)
+        page = yield from _next_page(batch, cursor, own)
         for item in page.items:
             if item.cursor > cursor and news.has(item):
                 yield Emit(item)
@@ -55,6 +72,7 @@ def groups(
     environment: Environment | None = None,
     seal_after: int | None = None,
     keep: Keep | None = None,
+    own: Own | None = None,
 ) -> Stream[FinishedGroup]:
     """Emits each group when it has ended, with its results; those that `keep` refuses are passed over.
 
@@ -63,12 +81,12 @@ def groups(
     """
     position = checkpoint.position(batch) if checkpoint is not None else Position()
     cursor, complete, taken = position.cursor, position.complete, dict(position.taken)
-    ended = position.groups
-    turns = dict.fromkeys(taken, LAST_TURN)
+    ended, recent = position.groups, dict(position.recent)
+    turns = dict.fromkeys([*taken, *recent], LAST_TURN)
     collector = Collector()
-    yield from _seal_at(batch, ended, None if complete else seal_after)
+    yield from _seal_at(batch, ended, None if complete else seal_after, own)
     while not complete:
-        page = yield from _next_page(batch, cursor)
+        page = yield from _next_page(batch, cursor, own)
         for item in page.items:
             cursor = max(cursor, item.cursor)
             again = item.cursor <= taken.get(item.group, 0)
@@ -86,11 +104,12 @@ def groups(
             turns[item.group] = max((result.turn for result in group.results), default=0)
             ended += 1
             if checkpoint is not None:
-                checkpoint.save(batch, _safe(collector, cursor, taken, ended))
-            yield from _seal_at(batch, ended, seal_after)
+                _remember(recent, item.group, time.time())
+                checkpoint.save(batch, _safe(collector, cursor, taken, ended, recent))
+            yield from _seal_at(batch, ended, seal_after, own)
         complete = page.complete
         cursor = max(cursor, page.cursor)
-        safe = Position(cursor, complete=True) if complete else _safe(collector, cursor, taken, ended)
+        safe = Position(cursor, complete=True) if complete else _safe(collector, cursor, taken, ended, recent)
         yield from _note(batch, safe, checkpoint, acknowledge=acknowledge)
 
 
@@ -135,18 +154,32 @@ def _turn(item: ResultItem, collector: Collector, environment: Environment | Non
     collector.goes_on(item)
 
 
-def _seal_at(batch: int, ended: int, seal_after: int | None) -> Flow[None]:
+def _seal_at(batch: int, ended: int, seal_after: int | None, own: Own | None) -> Flow[None]:
     if ended == seal_after:
+        if own is not None:
+            own.sealed = True
         yield from ask(calls.seal(batch))
 
 
-def _next_page(batch: int, cursor: int) -> Flow[ResultPage]:
+def _next_page(batch: int, cursor: int, own: Own | None) -> Flow[ResultPage]:
     """The next page that holds anything, or says that nothing will come."""
     while True:
         page = yield from ask(calls.results(batch, cursor, PAGE, flows.POLL_SECONDS))
         if page.items or page.complete:
             return page
+        if own is not None and own.sealed:
+            yield from _seal_again(batch, own)
         yield Pause(0.05)
+
+
+def _seal_again(batch: int, own: Own) -> Flow[None]:
+    """After a silence: the store may have lost the seal, together with the API that would have told it again."""
+    found = yield from ask(calls.status(batch))
+    if found.state != "open":
+        return
+    if found.metrics.groups < len(own.groups):
+        raise SubmissionLostError(batch, found.metrics.groups, len(own.groups))
+    yield from ask(calls.seal(batch))
 
 
 def _note(batch: int, position: Position, checkpoint: Checkpoint | None, *, acknowledge: bool) -> Flow[None]:
@@ -157,9 +190,16 @@ def _note(batch: int, position: Position, checkpoint: Checkpoint | None, *, ackn
         yield from ask(calls.acknowledge(batch, position.cursor))
 
 
-def _safe(collector: Collector, cursor: int, taken: dict[str, int], ended: int) -> Position:
+def _safe(collector: Collector, cursor: int, taken: dict[str, int], ended: int, recent: dict[str, float]) -> Position:
     safe = collector.safe(cursor)
-    return Position(safe, taken={name: at for name, at in taken.items() if at > safe}, groups=ended)
+    return Position(safe, taken={name: at for name, at in taken.items() if at > safe}, groups=ended, recent=recent)
+
+
+def _remember(recent: dict[str, float], name: str, now: float) -> None:
+    """Adds a group that was taken, and drops those that are older than RECENT_SECONDS: the first ones of the dict."""
+    recent[name] = now
+    for first in list(itertools.takewhile(lambda first: recent[first] < now - RECENT_SECONDS, recent)):
+        del recent[first]
 
 
 class _News:

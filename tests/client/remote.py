@@ -12,6 +12,7 @@ from openseer_client import Client, Limits
 from openseer_core.wire.batches import (
     Batch,
     BatchList,
+    BatchMetrics,
     BatchSpec,
     BatchState,
     Group,
@@ -114,6 +115,7 @@ class RemoteBatch:
             wanted=wanted,
             last_cursor=len(self.items),
             metadata=self.spec.metadata,
+            metrics=BatchMetrics(groups=len(self.groups)),
             target_met=target is not None and valid >= target.groups,
         )
 

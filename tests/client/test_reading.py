@@ -4,12 +4,25 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import httpx
 import pytest
 
-from openseer_client import BatchSpec, Checkpoint, ConflictError, FinishedGroup, Group, ResultItem, Target
+from openseer_client import (
+    BatchSpec,
+    Checkpoint,
+    ConflictError,
+    FinishedGroup,
+    Group,
+    ResultItem,
+    SubmissionLostError,
+    Target,
+    reading,
+)
 from openseer_client.client import BatchHandle
+from openseer_client.groups import Collector
 from openseer_core.errors import InputError
 from tests.client.remote import (
+    Handler,
     Remote,
     RemoteBatch,
     answers,
@@ -220,6 +233,104 @@ def test_what_a_store_lost_and_generated_again_is_not_given_twice() -> None:
     batch.add(result("g0", 0), result("g0", 1), end("g0", 2), end("g1", 2))
     assert [group.name for group in handle.groups()] == ["g0", "g1"]
     assert [item.cursor for item in handle.results()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_turn_that_the_store_lost_is_answered_again_and_the_group_ends() -> None:
+    remote = Remote()
+    handle = remote.client().open_batch(key="run/1")
+    batch = remote.batches[handle.id]
+    batch.add(result("g0"))
+    asked: list[tuple[int, int]] = []
+
+    def environment(item: ResultItem) -> list[int] | None:
+        asked.append((item.turn, item.cursor))
+        if len(asked) == 1:
+            batch.add(result("g0"))  # the store has lost the turn that begins now
+        elif item.turn == 0:
+            batch.add(result("g0", turn=1), end("g0"))
+            batch.sealed = batch.complete = True
+        return [9] if item.turn == 0 else None
+
+    [group] = handle.groups(environment=environment)
+    assert asked == [(0, 1), (0, 2), (1, 3)]
+    assert [item.turn for item in group.results] == [1]
+
+
+def test_a_turn_that_is_sent_again_under_its_cursor_is_no_news() -> None:
+    collector = Collector()
+    item = result("g0", cursor=4)
+    assert collector.add(item)
+    collector.goes_on(item)
+    assert not collector.add(item)
+    assert collector.add(result("g0", cursor=7))
+
+
+def test_groups_that_were_all_taken_come_no_more_after_a_restart(tmp_path: Path) -> None:
+    remote = Remote()
+    handle = remote.client().open_batch(key="run/1")
+    batch = remote.batches[handle.id]
+    batch.add(result("g0"), end("g0"), result("g1"), end("g1"))
+    reader = handle.groups(checkpoint=Checkpoint(tmp_path / "state.json"), acknowledge=True)
+    assert [next(reader).name for _ in range(2)] == ["g0", "g1"]
+    batch.add(result("g2"), end("g2"))
+    assert next(reader).name == "g2"  # the page with g0 and g1 is noted now
+    del reader
+    batch.add(result("g1"), end("g1"), result("g2"), end("g2"), result("g0"), end("g0"))
+    batch.sealed = batch.complete = True
+    again = remote.client().open_batch(key="run/1").groups(checkpoint=Checkpoint(tmp_path / "state.json"))
+    assert [group.name for group in again] == ["g2"]
+
+
+def test_a_checkpoint_remembers_names_for_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Remote()
+    clock = iter(range(100, 1000, 30))
+    monkeypatch.setattr(reading.time, "time", lambda: float(next(clock)))
+    handle = remote.client().open_batch(key="run/1")
+    batch = remote.batches[handle.id]
+    batch.add(*(item for number in range(5) for item in (result(f"g{number}"), end(f"g{number}"))), result("late"))
+    checkpoint = Checkpoint(tmp_path / "state.json")
+    reader = handle.groups(checkpoint=checkpoint)
+    assert [next(reader).name for _ in range(5)] == [f"g{number}" for number in range(5)]
+    batch.add(end("late"))
+    assert next(reader).name == "late"
+    assert list(checkpoint.position(handle.id).recent) == ["g2", "g3", "g4"]
+
+
+def test_a_seal_that_was_lost_with_the_api_is_said_again() -> None:
+    remote = Remote()
+    handle = remote.client().open_batch()
+    batch = remote.batches[handle.id]
+    handle.submit([Group(id="a", prompt="x")])
+    handle.seal()
+    batch.add(result("a"), end("a"))
+    batch.sealed = batch.complete = False
+
+    def sealed_again(request: httpx.Request, handler: Handler) -> httpx.Response:
+        answer = handler(request)
+        batch.complete = batch.sealed
+        return answer
+
+    reader = handle.groups()
+    assert next(reader).name == "a"
+    remote.faults.extend([no_fault] * 3 + [sealed_again])
+    assert list(reader) == []
+    assert batch.sealed
+
+
+def test_groups_that_were_lost_with_the_api_are_told() -> None:
+    remote = Remote()
+    handle = remote.client().open_batch()
+    batch = remote.batches[handle.id]
+    handle.submit([Group(id="a", prompt="x"), Group(id="b", prompt="x")])
+    handle.seal()
+    batch.add(result("a"), end("a"))
+    batch.sealed = False
+    del batch.groups["b"]
+    reader = handle.groups()
+    assert next(reader).name == "a"
+    with pytest.raises(SubmissionLostError, match="found 1 of the 2 groups that were submitted"):
+        next(reader)
+    assert not batch.sealed
 
 
 def test_a_restarted_trainer_gets_no_group_twice_from_a_store_that_lost_it(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ async def batch_of(job: JobContext, number: int) -> BatchRecord:
     """Raises NotFoundProblem."""
     found = await job.store.batch(number)
     if found is None:
-        raise NotFoundProblem(f"there is no batch {number}")
+        raise NotFoundProblem(
+            f"there is no batch {number}; where the store has lost it, open it again with its key, and submit again"
+        )
     return found
 
 

@@ -14,6 +14,7 @@ from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
 from openseer_api.routes.batches import BatchNumber, batch_of, living_batch
 from openseer_core.json_model import INT53_MAX
+from openseer_core.queue.batch import BatchRecord
 from openseer_core.wire.batches import MAX_PAGE, MAX_WAIT_SECONDS, ResultPage
 
 router = APIRouter(tags=["results"])
@@ -35,7 +36,8 @@ _STREAMS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ResultPage,
         "description": "A page; with Accept: application/x-ndjson an Item a line, with Accept: text/event-stream an "
-        "Item an event, both until the batch is complete.",
+        "Item an event, both until the batch is complete: then comes an item of kind end; or one of kind error, with "
+        "status and detail, when another reader has acknowledged entries meanwhile.",
         "content": {NDJSON: {"schema": {"type": "string"}}, SSE: {"schema": {"type": "string"}}},
     }
 }
@@ -59,8 +61,7 @@ async def read_results(
     if cursor < record.progress.entries:
         await living_batch(request, batch, job)
     start = max(cursor, last_event_id or 0)
-    if start < record.swept:
-        raise ConflictProblem(f"cursor: found {start}; entries up to {record.swept} were acknowledged, and are gone")
+    _check_kept(record, start)
     if SSE in accept:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(_events(job, batch, start), media_type=SSE, headers=headers)
@@ -74,9 +75,13 @@ async def read_results(
 async def page(
     job: JobContext, batch: int, cursor: int, limit: int, wait_seconds: float
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Entries after a cursor, and whether nothing more will come after them."""
+    """Entries after a cursor, and whether nothing more will come after them.
+
+    Raises ConflictProblem when entries after `cursor` were acknowledged meanwhile, and are gone.
+    """
     # Read before the entries: what is complete now has all its entries.
     record = await job.store.batch(batch)
+    _check_kept(record, cursor)
     ended = record is None or is_complete(record)
     items: list[dict[str, Any]] = []
     wait = 0.0 if ended else wait_seconds
@@ -85,17 +90,31 @@ async def page(
         entries = await job.store.results(batch, cursor, min(STEP, limit - len(items)), 0.0 if items else wait)
         if not entries:
             break
+        if entries[0].cursor > cursor + 1:  # a new epoch of the store, or another reader's acknowledgement
+            _check_kept(await job.store.batch(batch), cursor)
         items += render_entries(entries, job.known_codec())
         cursor = entries[-1].cursor
-    done = record is None or record.forgotten or (ended and max(cursor, record.swept) >= record.progress.entries)
+    done = record is None or record.forgotten or (ended and cursor >= record.progress.entries)
     return items, done
 
 
+def _check_kept(record: BatchRecord | None, cursor: int) -> None:
+    if record is None:
+        return
+    gone = record.progress.entries if record.forgotten else record.swept
+    if cursor < gone:
+        raise ConflictProblem(f"cursor: found {cursor}; entries up to {gone} were acknowledged, and are gone")
+
+
 async def _pieces(job: JobContext, batch: int, cursor: int) -> AsyncIterator[list[dict[str, Any]]]:
-    """Entries as they come, an empty list as a sign of life, the end at the end."""
+    """Entries as they come, an empty list as a sign of life, the end or an error at the end."""
     done = False
     while not done:
-        items, done = await page(job, batch, cursor, STREAM_PAGE, BEAT_SECONDS)
+        try:
+            items, done = await page(job, batch, cursor, STREAM_PAGE, BEAT_SECONDS)
+        except ConflictProblem as error:
+            yield [{"kind": "error", "cursor": cursor, "status": 409, "detail": str(error)}]
+            return
         if items:
             cursor = items[-1]["cursor"]
         if done:

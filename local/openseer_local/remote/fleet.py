@@ -1,5 +1,6 @@
 """Commands over the API that concern the whole fleet: weights, and GPUs lent to the trainer."""
 
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -42,6 +43,9 @@ def publish(
     on_failure: Annotated[
         OnFailure, typer.Option(help="When a worker fails: back to the old weights, or on without it.")
     ] = "abort",
+    digest: Annotated[
+        str | None, typer.Option(help="Of the files, where it is known: workers load nothing else.")
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until every worker has them.")] = True,
     url: Url = None,
     token: Token = None,
@@ -57,7 +61,7 @@ def publish(
 
     patience = LONG_PATIENCE_SECONDS if wait else PATIENCE_SECONDS
     with connected(url, token, token_file, patience=patience) as client:
-        what = Publish(version=version, source=_source(path), mode=mode, on_failure=on_failure)
+        what = Publish(version=version, source=_source(path, digest), mode=mode, on_failure=on_failure)
         transaction = client.publish(what, wait=False)
         if wait:
             with WeightsDisplay(ERR if as_json else OUT, live=is_live(as_json=as_json)) as display:
@@ -72,16 +76,18 @@ def publish(
         OUT.print("publishing; `openseer weights status` shows how it goes on", highlight=False)
 
 
-def _source(path: str) -> "Source":
+def _source(path: str, digest: str | None) -> "Source":
     """A path is made absolute: workers do not share this command's working directory."""
     from openseer_client import Source  # noqa: PLC0415 - as above
 
+    if digest is not None and not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise InputError(f"--digest: found {digest:.80}, allowed: 64 hexadecimal digits, in lower case")
     if path.startswith(("http://", "https://")):
-        return Source(url=path)
+        return Source(url=path, digest=digest)
     folder = Path(path).expanduser()
     if not folder.is_absolute() and not folder.is_dir():
         raise InputError(f"{path}: no such folder here; a folder that only workers see is named by its absolute path")
-    return Source(path=str(folder.absolute()))
+    return Source(path=str(folder.absolute()), digest=digest)
 
 
 def _follow(client: "Client", transaction: "Transaction", display: "WeightsDisplay") -> "Transaction":

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import httpx
 
 from openseer_store.memory import MemoryStore
-from tests.api.served import Served, prompts, served, serving_job
+from tests.api.served import TOKEN, Served, prompts, served, serving_job
 
 LINES = {"Accept": "application/x-ndjson"}
 EVENTS = {"Accept": "text/event-stream"}
@@ -24,6 +25,46 @@ async def read_lines(server: Served, batch: int, cursor: int = 0, most: int = 10
             if len(items) >= most:
                 break
     return items
+
+
+async def read_slowly(server: Served, batch: int, meanwhile: Callable[[], Awaitable[object]]) -> list[dict[str, Any]]:
+    """Items of a stream whose reader does something else between its first piece and the others."""
+    lines = bytearray()
+    waited = False
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        nonlocal waited
+        if message.get("body") and not waited:
+            waited = True
+            await meanwhile()
+        lines.extend(message.get("body", b""))
+
+    headers = [(b"accept", b"application/x-ndjson"), (b"authorization", f"Bearer {TOKEN}".encode())]
+    scope = {"type": "http", "method": "GET", "path": f"/v1/batches/{batch}/results", "query_string": b""}
+    await server.app(scope | {"headers": headers, "asgi": {"spec_version": "2.4"}}, receive, send)
+    return [json.loads(line) for line in lines.splitlines() if line]
+
+
+async def test_a_stream_whose_next_entries_another_reader_acknowledged_says_so() -> None:
+    async with served() as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(80), seal=True)
+        last = (await server.until_complete(batch))[-2]["cursor"]
+
+        async def acknowledge() -> None:
+            await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": last})
+
+        items = await read_slowly(server, batch, acknowledge)
+        assert [item["cursor"] for item in items[:-1]] == list(range(1, 65))
+        assert items[-1] == {
+            "kind": "error",
+            "cursor": 64,
+            "status": 409,
+            "detail": f"cursor: found 64; entries up to {last} were acknowledged, and are gone",
+        }
 
 
 async def test_a_stream_of_lines_gives_results_as_they_come_and_an_end() -> None:
