@@ -22,6 +22,7 @@ from openseer_api.job.context import JobContext
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.job import RolloutJob
 from openseer_store.connect import open_store
+from openseer_store.redis_link import TELL_SECONDS
 
 STORE_SECONDS = 5.0
 """How long a call to a job's store is retried before it is answered 503."""
@@ -72,7 +73,9 @@ class ServedJobs:
 
 async def _open_job(job: RolloutJob, url: str) -> ControlledJob:
     """Connects to the job's store. Raises StoreUnavailableError while it does not answer."""
-    store = await open_store(url, job.name, job.namespace, retry_seconds=STORE_SECONDS, tells_again=True)
+    store = await open_store(
+        url, job.name, job.namespace, retry_seconds=STORE_SECONDS, tells_again=True, others_seconds=TELL_SECONDS
+    )
     return ControlledJob(JobContext(job, store))
 
 

@@ -343,7 +343,8 @@ def _read_hash(flat: list[bytes]) -> dict[str, bytes]:
 
 def _read_counts(batch_hash: dict[str, bytes]) -> BatchProgress:
     counts = {name: int(batch_hash.get(name, 0)) for name in _COUNTS}
-    return BatchProgress(**counts, sealed="sealed" in batch_hash)
+    has_all = int(batch_hash.get("submitted", 0)) >= int(batch_hash.get("expected", 0))
+    return BatchProgress(**counts, sealed="sealed" in batch_hash and has_all)
 
 
 def read_batches(reply: Row) -> list[BatchRecord]:

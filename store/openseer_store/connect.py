@@ -13,11 +13,13 @@ async def open_store(
     retry_seconds: float = RETRY_SECONDS,
     loading_seconds: float | None = None,
     tells_again: bool = False,
+    others_seconds: float = 0.0,
 ) -> Store:
     """The store of `job` at redis://, rediss:// or unix://, checked to be there.
 
-    `tells_again`: what was written last through it is written again to a server that restarted, before anything is
-    read, for it may have lost that. Raises InputError for a URL of another kind, StoreError for a server that cannot be
+    `tells_again`: what was written last through it is written again to a server that restarted, before any other call,
+    for it may have lost that. `others_seconds`: where several processes do so, how long each waits for the others to
+    have told theirs. Raises InputError for a URL of another kind, StoreError for a server that cannot be
     used, and StoreUnavailableError when there is no answer within `retry_seconds`; StoreLoadingError, one of these,
     when the server has said for `loading_seconds` that it loads its data (unset: LOADING_FACTOR times as long).
     """
@@ -28,6 +30,7 @@ async def open_store(
         retry_seconds=retry_seconds,
         loading_seconds=loading_seconds,
         tells_again=tells_again,
+        others_seconds=others_seconds,
     )
     try:
         await store.connect()

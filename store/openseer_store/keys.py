@@ -20,12 +20,14 @@ KEY_SPACE: dict[str, str] = {
     ":key:<key>": "string: number of the batch that was opened with this idempotency key",
     ":batch:<batch>": "hash: version, spec (JSON), key, counts (core's BatchProgress), times (core's BatchRecord), "
     "journal (entries so far), acknowledged, swept (entries up to here are gone), sealed, forgotten, erased (requests "
-    "of the first group, while it is deleted), ordinal (place in the order of opening). Batch 0 is the driver's; -1 "
-    "holds carried groups",
+    "of the first group, while it is deleted), ordinal (place in the order of opening), submitted (groups so far, "
+    "without carried ones), expected (submitted ones when it was sealed), judged (number of the latest verdicts). "
+    "Batch 0 is the driver's; -1 holds carried groups",
     ":batch:<batch>:groups": "list of groups in the order of submission",
     ":batch:<batch>:results": "stream, ids <number>-0: finished requests and ends of groups, msgpack",
     ":batch:<batch>:journal": "stream, ids <number>-0: every event of every request, msgpack",
     ":batch:<batch>:verdicts": "hash: 1 or 0 by name of a group, from the trainer",
+    ":batch:<batch>:judged": "hash: number of that verdict by name of a group",
     ":orders": "hash: revision, orders (JSON): what the fleet follows (core's FleetSpec), written (its "
     "revision in that text)",
     ":group:<group>": "string, msgpack: what the verbs need of a group; GROUP in lua/_shared.lua names the places",

@@ -143,8 +143,8 @@ class DriverStore(Protocol):
         """Queues groups in bounded pieces; those already there are skipped. Returns how many were new.
 
         `driver`: the fence of a driver. Raises DriverFencedError for an old one.
-        Raises BatchClosedError when a new group's batch is sealed, or gone; NameTakenError when another group has its
-        name.
+        Raises BatchClosedError when a new group's batch is sealed and has all its groups, or is gone; NameTakenError
+        when another group has its name.
         """
         ...
 
@@ -153,7 +153,10 @@ class DriverStore(Protocol):
         ...
 
     async def seal(self, batch: int, driver: int | None = None) -> None:
-        """Says that the batch has all its groups. `driver`: as in `submit`."""
+        """Says that the batch has all its groups. `driver`: as in `submit`.
+
+        Where a store has lost some of them, the batch is open until it has as many again.
+        """
         ...
 
     async def progress(self, batch: int) -> BatchProgress:

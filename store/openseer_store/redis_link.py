@@ -20,7 +20,7 @@ from redis.backoff import NoBackoff
 
 from openseer_core.errors import InputError, StoreError, StoreLoadingError, StoreUnavailableError
 from openseer_store.codec import pack
-from openseer_store.recent_writes import RecentWrites, StoreCall
+from openseer_store.recent_writes import Check, RecentWrite, RecentWrites, StoreCall
 from openseer_store.redis_pool import BROKEN, RedisPool, refusal
 from openseer_store.server_info import read_info
 
@@ -40,6 +40,9 @@ LOADING_FACTOR = 6.0
 append-only file a second, so an hour is longer than any load."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
+TELL_SECONDS = 3.0
+"""How long those who share a store wait, after a new epoch began, until each has told what it wrote: longer than the
+longest pause between two tries."""
 
 BOUNDS = ("epoch", "purge")
 """The verbs that begin and end a job: all others are refused where it has no epoch, and while it is purged."""
@@ -59,6 +62,10 @@ ADVICE = {
 """Refusals that pass, or that a person can end while we try again: the error's code → what to do."""
 _CODES = re.compile(r"\b(" + "|".join(ADVICE) + r")\b")
 _REFUSED = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
+
+
+class _NewEpochError(Exception):
+    """The store is to be told again what it may have lost before anything else is sent to it."""
 
 
 class TooOldError(redis.exceptions.RedisError):
@@ -92,8 +99,13 @@ class RedisLink:
         loading_seconds: float | None = None,
         *,
         tells_again: bool = False,
+        others_seconds: float = 0.0,
     ) -> None:
-        """`tells_again`: after the start of an epoch the recent writes are made again before anything is read."""
+        """`tells_again`: in a new epoch the recent writes are made again before any other call.
+
+        `others_seconds`: how long others, which do so too, are given to tell theirs: afterwards what is told here is
+        told once more, for it may build on theirs, and only then other calls go on.
+        """
         self.shown_url = public_url(url)
         self._prefix = prefix
         self._retry_seconds = retry_seconds
@@ -103,6 +115,7 @@ class RedisLink:
         """The latest epoch that any connection has met, 0 before the first."""
         self._recent = RecentWrites() if tells_again else None
         self._told = 0
+        self._others_seconds = others_seconds
         self._telling = asyncio.Lock()
         try:
             options: dict[str, Any] = dict(parse_url(url))
@@ -121,7 +134,7 @@ class RedisLink:
 
     async def run(self, verb: str, arguments: object, *blobs: bytes, at: str = "", again: bool = False) -> Any:
         """Runs one verb. `at`: time to pass, or "" for the server's clock. `again`: a write to `note`."""
-        reply = await self._retrying(self._call_of(verb, arguments, blobs, at), is_write=again)
+        reply = await self._retrying(self._call_of(verb, arguments, blobs, at))
         if again:
             self.note(verb, arguments, *blobs, at=at)
         return reply
@@ -130,21 +143,24 @@ class RedisLink:
         """Has a verb run again should the store forget it (where `tells_again`)."""
         if self._recent is not None:
             size = len(pack(arguments)) + sum(map(len, blobs))
-            self._recent.note(size, self._call_of(verb, arguments, blobs, at))
+            self._recent.note(verb, size, self._call_of(verb, arguments, blobs, at))
 
     def _call_of(self, verb: str, arguments: object, blobs: Sequence[bytes], at: str) -> StoreCall:
         text, sha = script(verb)
         tail = (1, self._prefix, at, pack(arguments), *blobs)
-        return lambda: self._evaluate(text, sha, tail)
+        return lambda check: self._evaluate(text, sha, tail, check)
 
     async def command(self, *parts: str | int | bytes, patience: float = 0.0) -> Any:
         """Runs one plain command. `patience`: seconds that the command itself may wait."""
-        return await self._retrying(lambda: self._pool.call(parts, REPLY_SECONDS + patience, waits=patience > 0))
+        seconds, waits = REPLY_SECONDS + patience, patience > 0
+        return await self._retrying(lambda check: self._pool.call(parts, seconds, waits=waits, check=check))
 
     async def begin_epoch(self) -> None:
         """Begins an epoch on the same server: what was issued so far is void."""
         await self.command("PING")
-        self.epoch = int(await self.run("epoch", (self._run_id, self.epoch + 1)))
+        self.epoch = self._told = int(await self.run("epoch", (self._run_id, self.epoch + 1)))
+        if self._recent is not None:
+            self._recent = RecentWrites()
 
     async def close(self) -> None:
         """Closes all connections."""
@@ -152,12 +168,12 @@ class RedisLink:
 
     # ---- one call
 
-    async def _evaluate(self, text: str, sha: str, tail: Sequence[Any]) -> Any:
+    async def _evaluate(self, text: str, sha: str, tail: Sequence[Any], check: Check) -> Any:
         try:
-            return await self._pool.call(("EVALSHA", sha, *tail), REPLY_SECONDS)
+            return await self._pool.call(("EVALSHA", sha, *tail), REPLY_SECONDS, check=check)
         except redis.exceptions.NoScriptError:
-            await self._pool.call(("SCRIPT", "LOAD", text), REPLY_SECONDS)
-            return await self._pool.call(("EVALSHA", sha, *tail), REPLY_SECONDS)
+            await self._pool.call(("SCRIPT", "LOAD", text), REPLY_SECONDS, check=check)
+            return await self._pool.call(("EVALSHA", sha, *tail), REPLY_SECONDS, check=check)
 
     async def _check_server(self, connection: AbstractConnection) -> None:
         """Runs first on a new connection: checks the version, and the epoch of the server's process."""
@@ -178,21 +194,40 @@ class RedisLink:
 
     # ---- trying again
 
-    async def _retrying(self, call: StoreCall, *, is_write: bool = False) -> Any:
-        """The answer to a call. One that reads is made again where the store has been told recent writes meanwhile."""
-        reply = await self._answer_to(call)
-        self._told = self._told or self.epoch
-        if self._recent is None or self._told == self.epoch:
+    async def _retrying(self, call: StoreCall) -> Any:
+        """The answer to a call, which is sent once the store has been told what it may have lost."""
+        while True:
+            try:
+                reply = await self._answer_to(call, self._check_told)
+            except _NewEpochError:
+                await self._tell_again()
+                continue
+            self._told = self._told or self.epoch
+            if self._recent is not None:
+                self._recent.drop_old()
             return reply
-        async with self._telling:
-            while self._told != self.epoch:
-                epoch = self.epoch
-                for write in self._recent.calls():
-                    await self._answer_to(write)
-                self._told = epoch
-        return reply if is_write else await self._answer_to(call)
 
-    async def _answer_to(self, call: StoreCall) -> Any:
+    def _check_told(self) -> None:
+        if self._recent is not None and self._told not in (0, self.epoch):
+            raise _NewEpochError
+
+    async def _tell_again(self) -> None:
+        async with self._telling:
+            while self._recent is not None and self._told != self.epoch:
+                epoch, writes = self.epoch, self._recent.writes()
+                await self._tell(writes)
+                if self._others_seconds:
+                    await asyncio.sleep(self._others_seconds)
+                    await self._tell(writes)
+                self._told = epoch
+
+    async def _tell(self, writes: Sequence[RecentWrite]) -> None:
+        for write in writes:
+            refusal = write.refusal(await self._answer_to(write.call, lambda: None))
+            if refusal:
+                log.warning("redis at %s, told again: %s is refused: %s", self.shown_url, write.verb, refusal)
+
+    async def _answer_to(self, call: StoreCall, check: Check) -> Any:
         """All verbs may be repeated: what a lost answer did is either found done, or (a claim) expires by itself."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -200,7 +235,7 @@ class RedisLink:
         pause, told = FIRST_PAUSE_SECONDS, ""
         while True:
             try:
-                return await call()
+                return await call(check)
             except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
                 why = self._advice(error)
             loads = why == ADVICE["LOADING"]

@@ -43,14 +43,17 @@ class RedisPool:
         self._waits = asyncio.Semaphore(WAITS)
         self._closed = False
 
-    async def call(self, parts: Sequence[Any], seconds: float, *, waits: bool = False) -> Any:
+    async def call(
+        self, parts: Sequence[Any], seconds: float, *, waits: bool = False, check: Callable[[], None] = lambda: None
+    ) -> Any:
         """The reply to one command, within `seconds`, the wait for a connection included.
 
-        `waits`: the command waits at the server. Raises what redis-py raises, and TimeoutError.
+        `waits`: the command waits at the server. `check`: called once the connection is there; where it raises, nothing
+        is sent. Raises what redis-py raises, and TimeoutError.
         """
         try:
             async with asyncio.timeout(seconds), self._waits if waits else self._calls:
-                return await self._exchange(parts)
+                return await self._exchange(parts, check)
         except BROKEN:
             # A server that restarts ends all connections: to find each one dead would cost a failed call each.
             await self._drop_idle(nowait=True)
@@ -61,11 +64,16 @@ class RedisPool:
         self._closed = True
         await self._drop_idle(nowait=False)
 
-    async def _exchange(self, parts: Sequence[Any]) -> Any:
+    async def _exchange(self, parts: Sequence[Any], check: Callable[[], None]) -> Any:
         idle = self._idle
         connection = idle.pop() if idle else self._make()
         in_order = False
         try:
+            if not connection.is_connected:
+                await connection.connect()
+            in_order = True
+            check()
+            in_order = False
             await connection.send_command(*parts, check_health=False)
             reply: Any = await connection.read_response(disable_decoding=True)
             in_order = True

@@ -33,10 +33,18 @@ class RedisReading:
         retry_seconds: float = RETRY_SECONDS,
         loading_seconds: float | None = None,
         tells_again: bool = False,
+        others_seconds: float = 0.0,
     ) -> None:
         self._prefix = prefix(namespace, job)
         self._clock = clock
-        self._link = RedisLink(url, self._prefix, retry_seconds, loading_seconds, tells_again=tells_again)
+        self._link = RedisLink(
+            url,
+            self._prefix,
+            retry_seconds,
+            loading_seconds,
+            tells_again=tells_again,
+            others_seconds=others_seconds,
+        )
 
     async def connect(self) -> None:
         """Checks that the server is there and fit. Raises StoreError, StoreUnavailableError."""

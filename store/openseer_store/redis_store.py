@@ -146,7 +146,10 @@ class RedisStore(RedisReading):
 
     async def _submit(self, names: list[str], blobs: list[bytes], driver: int | None) -> int:
         arguments = (names, driver if driver is not None else False)
-        new, refused, reason = await self._link.run("submit", arguments, *blobs, again=True)
+        new, refused, reason = await self._link.run("submit", (*arguments, False), *blobs)
+        taken = names.index(refused.decode()) if refused else len(names)
+        if taken:
+            self._link.note("submit", (names[:taken], arguments[1], True), *blobs[: 2 * taken])
         if reason == b"fenced":
             raise self._fenced(driver or 0)
         if reason == b"taken":
@@ -157,15 +160,20 @@ class RedisStore(RedisReading):
         return int(new)
 
     async def seal(self, batch: int, driver: int | None = None) -> None:
-        if not await self._link.run("seal", (batch, driver if driver is not None else False), again=True):
+        fence = codec.or_false(driver)
+        expected = await self._link.run("seal", (batch, fence, False))
+        if expected < 0:
             raise self._fenced(driver or 0)
+        self._link.note("seal", (batch, fence, expected))
 
     async def acknowledge(self, batch: int, cursor: int, driver: int | None = None) -> None:
-        arguments = (batch, cursor, codec.or_false(driver), budgets.STEP_REQUESTS)
-        while (answer := await self._link.run("acknowledge", arguments, again=True)) > 1:
+        arguments = (batch, cursor, codec.or_false(driver))
+        while (answer := await self._link.run("acknowledge", (*arguments, budgets.STEP_REQUESTS))) > 1:
             pass
         if not answer:
             raise self._fenced(driver or 0)
+        # Told again it frees nothing: a turn of what it would free may be told later.
+        self._link.note("acknowledge", (*arguments, 0))
 
     async def request_drain(self, worker: str, revision: int | None = None) -> None:
         await self._act("request_drain", (worker, codec.or_false(revision)))
@@ -211,14 +219,17 @@ class RedisStore(RedisReading):
         place = first = total = 0
         only, rest = codec.or_false(index), (budgets.STEP_REQUESTS, codec.or_false(revision))
         while step := codec.group_names(groups[place : place + budgets.STEP_GROUPS]):
-            ended, done, first = await self._act("end_requests", (event.value, step, only, first, *rest))
+            arguments = (event.value, step, only, first, *rest)
+            ended, done, first = await self._act("end_requests", (*arguments, False))
+            if revision is None:  # an action that follows from a fleet spec is taken anew by the batch controller
+                self._link.note("end_requests", (*arguments, True), at=self._at())
             place += done
             total += ended
         return total
 
     async def _act(self, verb: str, arguments: tuple[object, ...]) -> list[int]:
         """An action that may follow from a fleet spec. Raises FleetSpecMovedError when that is another by now."""
-        done = await self._link.run(verb, arguments, at=self._at(), again=True)
+        done = await self._link.run(verb, arguments, at=self._at())
         if done[0] < 0:
             raise FleetSpecMovedError(f"{verb}: another fleet spec has followed")
         return done
@@ -227,7 +238,7 @@ class RedisStore(RedisReading):
         place = total = 0
         while step := codec.group_names(groups[place : place + budgets.STEP_GROUPS]):
             arguments = (step, batch, version, stale, budgets.MOVE_REQUESTS, budgets.STEP_BYTES)
-            moved, done = await self._link.run("carry", arguments, at=self._at(), again=True)
+            moved, done = await self._link.run("carry", arguments, at=self._at())
             place += done
             total += moved
         return total
@@ -244,7 +255,7 @@ class RedisStore(RedisReading):
 
     async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
         arguments = (str(request.group), request.index, turn)
-        answer = await self._link.run("go_on", arguments, tokens, at=self._at(), again=True)
+        answer = await self._link.run("go_on", (*arguments, False), tokens, at=self._at())
         outcome = answer[0].decode()
         if outcome == "unknown":
             raise KeyError(request)
@@ -256,12 +267,16 @@ class RedisStore(RedisReading):
         if outcome == "room":
             added = len(tokens) // ITEM_BYTES
             raise RequestStateError(f"{request} has no room: {length} + {added} of {int(limit)}")
+        self._link.note("go_on", (*arguments, True), tokens, at=self._at())
         return True
 
     async def judge(self, batch: int, verdicts: dict[str, bool]) -> int:
         known, rows = 0, list(verdicts.items())
         for first in range(0, len(rows), budgets.STEP_NAMES):
-            known += await self._link.run("judge", (batch, rows[first : first + budgets.STEP_NAMES]), again=True)
+            piece = rows[first : first + budgets.STEP_NAMES]
+            found, number = await self._link.run("judge", (batch, piece, False))
+            self._link.note("judge", (batch, piece, number))
+            known += found
         return known
 
     async def forget(self, batch: int) -> None:

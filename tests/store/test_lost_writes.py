@@ -1,6 +1,5 @@
 """A store that restarts from an older log: no number is issued twice, and its clients notice."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from openseer_core.weights.publish import Publish, Source
 from openseer_core.weights.transaction import begin
 from openseer_store.connect import open_store
 from openseer_store.port import FIRST_CURSOR, Store
-from openseer_store.recent_writes import KEPT_BYTES, KEPT_SECONDS, RecentWrites
+from openseer_store.recent_writes import KEPT_BYTES, KEPT_SECONDS, Check, RecentWrites
 from openseer_store.redis_link import RedisLink
 from tests.store.builders import ANN, BOB, extend, finish, group, query, results, tokens
 from tests.store.rolled_back import forgetful_redis
@@ -174,12 +173,19 @@ async def test_what_is_told_again_does_not_undo_what_came_since(tmp_path: Path) 
 def test_recent_writes_are_kept_by_their_age_and_size() -> None:
     seconds = [0.0]
     writes = RecentWrites(lambda: seconds[0])
-    calls = [lambda: asyncio.sleep(0) for _ in range(4)]
-    writes.note(1, calls[0])
+
+    async def call(_: Check) -> None: ...
+
+    def kept() -> str:
+        return "".join(write.verb for write in writes.writes())
+
+    writes.note("a", 1, call)
     seconds[0] = KEPT_SECONDS + 1.0
-    assert writes.calls() == calls[:1]  # an outage of any length loses none
-    writes.note(1, calls[1])
-    writes.note(KEPT_BYTES - 1, calls[2])
-    assert writes.calls() == calls[1:3]
-    writes.note(1, calls[3])
-    assert writes.calls() == calls[2:]
+    assert kept() == "a"  # an outage of any length loses none
+    writes.drop_old()
+    assert kept() == ""  # while the server answers, what is old goes, also where nothing is written any more
+    writes.note("b", 1, call)
+    writes.note("c", KEPT_BYTES - 1, call)
+    assert kept() == "bc"
+    writes.note("d", 1, call)
+    assert kept() == "cd"

@@ -13,6 +13,12 @@ local function add_entry(key, kind, row)
   call('XADD', key .. ':results', int(page.entries) .. '-0', kind, pack(row))
 end
 
+-- Whether a batch has all the groups with which it was sealed: those that a store has lost it is told again.
+local function is_sealed(key)
+  local row, gathered = call('HMGET', key, 'sealed', 'expected', 'submitted'), bumps[key] or {}
+  return row[1] and tonumber(row[3] or 0) + (gathered.submitted or 0) >= tonumber(row[2] or 0)
+end
+
 local function has_ended(group)
   return group.ok + group.aborted + group.failed + group.carried == group.size
 end
@@ -57,11 +63,12 @@ local function close(request, event, status, reason, stop_reason)
 end
 
 -- Ends unfinished requests of a group, those from `first` to `last`, for a reason that is not their own response's.
-local function end_requests(group, event, first, last)
+-- `again`: only those in their first turn.
+local function end_requests(group, event, first, last, again)
   local count = 0
   for index = first, math.min(last, group.size - 1) do
     local request = load_request(group.id, index)
-    if request.state == 'queued' or request.state == 'leased' then
+    if (request.state == 'queued' or request.state == 'leased') and not (again and request.turn > 0) then
       close(request, event, ENDINGS[event][1], ENDINGS[event][2], '')
       count = count + 1
     end

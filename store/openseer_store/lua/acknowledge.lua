@@ -3,7 +3,7 @@
 --            the acknowledged entries go; so do tokens, log-probabilities, chunks and spec of each group whose last end
 --            is among them. A driver's batch keeps all: its audit comes at the end.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, number of the entry, driver's fence or false, most requests to free}
+-- ARGV[2]    {batch, number of the entry, driver's fence or false, most requests to free, 0 for none}
 -- Returns    0 for an old driver, 1, or 2 when there is more to free: the caller goes on
 
 local args = unpack_row(ARGV[2])
@@ -12,12 +12,12 @@ if not is_driver(args[3]) then
 end
 local key, left = P .. ':batch:' .. int(args[1]), args[4]
 call('HDEL', key, '')  -- changes nothing: after a first write a full server lets the rest pass
-local known = call('HMGET', key, 'acknowledged', 'sealed', 'forgotten')
+local known = call('HMGET', key, 'acknowledged', 'forgotten')
 local safe = math.max(args[2], tonumber(known[1] or 0))
 if args[2] == safe then
   call('HSET', key, 'acknowledged', int(safe))
 end
-if args[1] <= 0 or not known[2] or known[3] then
+if args[1] <= 0 or left == 0 or known[2] or not is_sealed(key) then
   return 1
 end
 

@@ -1,8 +1,9 @@
 -- Purpose    Ends unfinished requests of some groups for a reason that is not their own response's.
 -- Guarantee  Partial tokens are kept; each request gets one result. Stops after so many requests: the caller goes on.
+--            Told again it leaves turns that may have begun since.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {event, groups, index or false: only those requests, first index of the first group, most requests, revision
---            that this follows from or false}
+--            that this follows from or false, whether the store did it before}
 -- Returns    {how many were ended, groups that are done, first index of the next group}; {-1}, and nothing was, when the
 --            fleet spec has another revision
 
@@ -16,10 +17,10 @@ local count = 0
 for number, gid in ipairs(gids) do
   local group = group_of(gid)
   if group and only then
-    count = count + end_requests(group, event, only, only)
+    count = count + end_requests(group, event, only, only, args[7])
     left = left - 1
   elseif group then
-    count = count + end_requests(group, event, first, first + left - 1)
+    count = count + end_requests(group, event, first, first + left - 1, args[7])
     if first + left < group.size then
       flush()
       return {count, number - 1, first + left}

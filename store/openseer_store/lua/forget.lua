@@ -1,6 +1,7 @@
 -- Purpose    Deletes the data of a batch, so many requests at a time.
--- Guarantee  What is unfinished is cancelled first. A repeat goes on where the last call stopped, and changes nothing once
---            all is gone. Counts and key stay for a while, so that a late question finds them.
+-- Guarantee  What is unfinished is cancelled first. A repeat goes on where the last call stopped. Counts and key stay for a
+--            while, so that a late question finds them; so does the mark of a batch that is not there, so that a store
+--            that has forgotten it does not take it again from others.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {batch, most requests, seconds that counts and key stay}
 -- Returns    1 while something is left
@@ -9,9 +10,6 @@ local args = unpack_row(ARGV[2])
 local key, left = P .. ':batch:' .. int(args[1]), args[2]
 call('HDEL', key, '')  -- changes nothing: after a first write a full server lets the rest pass
 tick()
-if not call('ZSCORE', P .. ':batches', int(args[1])) and call('EXISTS', key .. ':groups') == 0 then
-  return 0
-end
 call('HSET', key, 'forgotten', 1)
 
 -- Ends what is unfinished of a group, deletes its requests; true when all of it is gone. `erased`: requests that are.
@@ -46,7 +44,7 @@ while true do
     return 1
   end
 end
-call('UNLINK', key .. ':results', key .. ':journal', key .. ':verdicts')
+call('UNLINK', key .. ':results', key .. ':journal', key .. ':verdicts', key .. ':judged')
 call('ZREM', P .. ':batches', int(args[1]))
 local remembered = call('HGET', key, 'key')
 call('EXPIRE', key, args[3])

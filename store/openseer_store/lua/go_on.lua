@@ -1,8 +1,8 @@
 -- Purpose    Appends tokens that the model did not draw to a response whose turn has finished, and queues it again.
 -- Guarantee  A repeat of the same turn changes nothing. What was kept of the response for later groups is taken back: it
---            was not whole.
+--            was not whole. Told again it follows only a response of before: one generated since is another.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {group, index, turn}
+-- ARGV[2]    {group, index, turn, whether the store did it before}
 -- ARGV[3]    the tokens
 -- Returns    {"ok" | "unknown" | "freed" | "state" | "room", state, turn, generated, max_tokens}
 
@@ -22,7 +22,7 @@ end
 if request.turn == args[3] + 1 then
   return answer('ok')
 end
-if request.state ~= 'done' or request.turn ~= args[3] then
+if request.state ~= 'done' or request.turn ~= args[3] or args[4] and request.fence >= issue_fence(0) then
   return answer('state')
 end
 if request.generated + added >= group.max_tokens then

@@ -9,7 +9,7 @@ tick()
 local args = unpack_row(ARGV[2])
 local remembered = P .. ':key:' .. args[3]
 local known = args[3] ~= '' and call('GET', remembered)
-if known then
+if known and not args[4] then
   return {tonumber(known), 0}
 end
 local latest = tonumber(call('HGET', COUNTERS, 'batches') or 0)
@@ -21,7 +21,7 @@ call('HSET', COUNTERS, 'batches', int(math.max(latest, args[4] or issue(latest))
 call('HSET', P .. ':batch:' .. number, 'version', args[1], 'spec', args[2], 'key', args[3], 'opened_at', real(now),
   'ordinal', call('HINCRBY', COUNTERS, 'opened', 1))
 call('ZADD', P .. ':batches', number, number)
-if args[3] ~= '' then
+if args[3] ~= '' and not known then
   call('SET', remembered, number)
 end
 return {tonumber(number), 1}

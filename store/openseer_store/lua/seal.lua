@@ -1,12 +1,20 @@
 -- Purpose    Notes that a batch has all its groups.
--- Guarantee  Only the present driver may, where one is named. A repeat changes nothing.
+-- Guarantee  Only the present driver may, where one is named. A repeat changes nothing. A store that has forgotten the
+--            seal, or groups from before it, is told it with the number of groups that it had: until they are there again
+--            the batch takes them, and is not complete.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {batch, driver's fence or false}
--- Returns    1, or 0 for an old driver
+-- ARGV[2]    {batch, driver's fence or false, how many groups were submitted when it was sealed, or false}
+-- Returns    how many groups were submitted when it was sealed; -1 for an old driver
 
 local args = unpack_row(ARGV[2])
 if not is_driver(args[2]) then
-  return 0
+  return -1
 end
-call('HSET', P .. ':batch:' .. int(args[1]), 'sealed', 1)
-return 1
+local key = P .. ':batch:' .. int(args[1])
+local known = call('HMGET', key, 'sealed', 'expected', 'submitted')
+local expected = tonumber(known[2] or 0)
+if args[3] or not known[1] then
+  expected = math.max(expected, tonumber(args[3] or known[3] or 0))
+  call('HSET', key, 'sealed', 1, 'expected', int(expected))
+end
+return expected

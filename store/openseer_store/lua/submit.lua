@@ -1,8 +1,9 @@
 -- Purpose    Queues groups.
 -- Guarantee  A group that is there already is left as it is; one of its name with other content is refused. A new one is
---            for the version that its batch belongs to by now. A queued request costs its entry in one sorted set.
+--            for the version that its batch belongs to by now. A queued request costs its entry in one sorted set. What a
+--            store took before it forgot it came before the seal, and is taken after it, too.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {list of group ids, driver's fence or false}
+-- ARGV[2]    {list of group ids, driver's fence or false, whether the store took them before}
 -- ARGV[3…]   of each group in turn: its row (msgpack; GROUP in _shared.lua names the places) and its spec, which
 --            only clients read
 -- Returns    {how many were new, the first group that is refused, or "", "closed" (its batch is sealed or gone),
@@ -26,7 +27,7 @@ local function fill(group)
   end
 end
 
-local function add(gid, row, spec)
+local function add(gid, row, spec, again)
   local present = group_of(gid)
   if present then
     local content = read_group(gid, row).content
@@ -37,7 +38,7 @@ local function add(gid, row, spec)
   end
   local batch = batch_key(gid)
   local known = call('HMGET', batch, 'sealed', 'forgotten', 'version')
-  if known[1] or known[2] then
+  if known[2] or known[1] and not again and is_sealed(batch) then
     return nil, 'closed'
   end
   groups[gid] = nil
@@ -50,18 +51,19 @@ local function add(gid, row, spec)
   end
   fill(group)
   bump(batch, 'groups', 1)
+  bump(batch, 'submitted', 1)
   add_requests(batch, group.size)
   call('RPUSH', batch .. ':groups', gid)
   return 1
 end
 
-local names, driver = unpack(unpack_row(ARGV[2]))
+local names, driver, again = unpack(unpack_row(ARGV[2]))
 if not is_driver(driver) then
   return {0, names[1], 'fenced'}
 end
 local new, refused, reason = 0, '', ''
 for number, gid in ipairs(names) do
-  local added, why = add(gid, ARGV[1 + 2 * number], ARGV[2 + 2 * number])
+  local added, why = add(gid, ARGV[1 + 2 * number], ARGV[2 + 2 * number], again)
   if not added then
     refused, reason = gid, why
     break
