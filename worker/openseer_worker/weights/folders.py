@@ -17,7 +17,7 @@ from openseer_core.weights.worker_step import WeightsTarget
 from openseer_worker.weights.fetching import fetch
 from openseer_worker.weights.files import check_files, weight_files
 from openseer_worker.weights.hashing import digest
-from openseer_worker.weights.temporary import TemporaryRoot
+from openseer_worker.weights.temporary import TemporaryRoot, remove_left
 
 TICK_SECONDS, COARSE_TICK_SECONDS = 0.05, 2.0
 """Two writes within so long may leave the same times: of a file system with fractions of a second, and of others."""
@@ -97,6 +97,7 @@ class WeightFolders:
         folder = Path(tempfile.mkdtemp(dir=self._root.path))
 
         def work(stopped: Callable[[], bool]) -> CheckedFolder:
+            remove_left()
             try:
                 found = fetch(url, folder, stopped)
                 check_files(folder)

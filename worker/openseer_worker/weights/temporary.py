@@ -15,10 +15,9 @@ PREFIX, NEW = "openseer-weights-", "new-"
 
 
 class TemporaryRoot:
-    """A folder that lasts until `close`, or until another process finds that this one is dead."""
+    """A folder that lasts until `close`, or until `remove_left` of another process once this one is dead."""
 
     def __init__(self) -> None:
-        _remove_left()
         fresh = Path(tempfile.mkdtemp(prefix=NEW + PREFIX))
         self._lock = os.open(fresh, os.O_RDONLY)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -30,8 +29,8 @@ class TemporaryRoot:
         os.close(self._lock)
 
 
-def _remove_left() -> None:
-    """Removes the folders whose process is dead, and that this one may remove."""
+def remove_left() -> None:
+    """Removes the folders whose process is dead, and that this one may remove; they may be large."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         with suppress(OSError):  # it is another user's, or its process lives
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
