@@ -178,7 +178,7 @@ async def scripted(workers: int, versions: int) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
         folders = [Path(path) / f"w{number}" for number in range(versions)]
         for folder in folders:
-            folder.mkdir()
+            shutil.copytree(TINY, folder)
         async with job_at(Path(path) / "store", TINY, workers, "scripted") as (context, url):
             fleet = [WorkerSettings(context.job, url, index) for index in range(workers)]
             workers_running = [Worker(settings, context.store, build_engine(settings)) for settings in fleet]
