@@ -12,7 +12,7 @@ from typing import Any
 
 from openseer_api.compat.live.orphans import delete_orphans
 from openseer_api.job.context import FleetSnapshot, JobContext
-from openseer_api.job.target import settle
+from openseer_api.job.target import settle, take_over
 from openseer_core.errors import FleetSpecMovedError, OpenseerError, StoreUnavailableError
 from openseer_core.queue.batch import BatchRecord
 from openseer_core.queue.states import Event
@@ -52,8 +52,10 @@ async def reconcile(job: JobContext) -> bool:
     for record in batches:
         if record.forgotten:  # whoever began to delete it broke off
             await _apart(job, job.store.forget(record.number))
-        else:
-            await _apart(job, settle(job, record))
+            continue
+        if record.takes_parked:  # whoever opened it broke off
+            await _apart(job, take_over(job, record, await job.store.fleet_spec()))
+        await _apart(job, settle(job, record))
     await _apart(job, delete_orphans(job, batches))
     fleet_spec = await job.store.fleet_spec()
     job.note_answer()

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from openseer_core.errors import InputError, JobFailedError, ManifestError, OpenseerError, OutputError
 from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.manifest.parse import parse_job
+from openseer_core.numbers import FIRST_BASE
 from openseer_driver.audit.audit import AuditReport
 from openseer_driver.audit.run import audit_ended
 from openseer_driver.driver import Driver, new_boot
@@ -170,7 +171,7 @@ async def _open_run(plan: RunPlan, stack: AsyncExitStack) -> OpenRun:
 
 async def _check_lost(run: OpenRun, store: Store) -> None:
     """Of a store that restarted the submission may be among what it lost; in another one nothing proves results."""
-    if await store.has_restarted():
+    if await store.base() > FIRST_BASE:
         log.warning("the store has lost the submission; %d results stay as they are written", run.writer.count)
         return
     raise JobFailedError(

@@ -364,6 +364,7 @@ def _read_batch(number: int, batch_hash: dict[str, bytes]) -> BatchRecord:
         forgotten="forgotten" in batch_hash,
         ordinal=int(batch_hash.get("ordinal", 0)),
         swept=int(batch_hash.get("swept", 0)),
+        takes_parked="takes_parked" in batch_hash,
     )
 
 

@@ -21,7 +21,8 @@ KEY_SPACE: dict[str, str] = {
     ":batch:<batch>": "hash: version, spec (JSON), key, counts (core's BatchProgress), times (core's BatchRecord), "
     "journal (entries so far), acknowledged, swept (entries up to here are gone), sealed, forgotten, erased (requests "
     "of the first group, while it is deleted), ordinal (place in the order of opening), submitted (groups so far, "
-    "without carried ones), expected (submitted ones when it was sealed), judged (number of the latest verdicts). "
+    "without carried ones), expected (submitted ones when it was sealed), judged (number of the latest verdicts), "
+    "takes_parked (until the carried groups are here). "
     "Batch 0 is the driver's; -1 holds carried groups",
     ":batch:<batch>:groups": "list of groups in the order of submission",
     ":batch:<batch>:results": "stream, ids <number>-0: finished requests and ends of groups, msgpack",

@@ -148,8 +148,8 @@ class MemoryStore:
         if driver is not None and driver != self._driver[1]:
             raise DriverFencedError(f"driver {driver}: another driver has taken over; this one stops")
 
-    async def has_restarted(self) -> bool:
-        return self._base > FIRST_BASE
+    async def base(self) -> int:
+        return self._base
 
     async def memory(self) -> StoreMemory:
         return StoreMemory()

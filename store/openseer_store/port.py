@@ -127,8 +127,8 @@ class DriverStore(Protocol):
         """
         ...
 
-    async def has_restarted(self) -> bool:
-        """Whether the store is in a later epoch than the job's first, so that it may have lost writes."""
+    async def base(self) -> int:
+        """What all numbers of this epoch are above: FIRST_BASE in the job's first, in which no writes were lost."""
         ...
 
     async def fleet_spec(self) -> FleetSpec:

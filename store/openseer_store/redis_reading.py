@@ -88,8 +88,8 @@ class RedisReading:
     async def workers(self) -> list[WorkerStatus]:
         return [codec.read_worker(row) for row in await self._link.run("workers", ())]
 
-    async def has_restarted(self) -> bool:
-        return int(await self._link.command("HGET", self._prefix + STORE, "base") or FIRST_BASE) > FIRST_BASE
+    async def base(self) -> int:
+        return int(await self._link.command("HGET", self._prefix + STORE, "base") or FIRST_BASE)
 
     async def memory(self) -> StoreMemory:
         info = read_info(await self._link.command("INFO", "memory"))

@@ -204,8 +204,8 @@ class RedisStore(RedisReading):
 
     async def open_batch(self, batch: OpenBatch) -> tuple[BatchRecord, bool]:
         arguments = (batch.version, batch.spec, batch.key)
-        number, new = await self._link.run("open_batch", (*arguments, False), at=self._at())
-        self._link.note("open_batch", (*arguments, number), at=self._at())
+        number, new = await self._link.run("open_batch", (*arguments, False, batch.carry), at=self._at())
+        self._link.note("open_batch", (*arguments, number, batch.carry), at=self._at())
         [record] = codec.read_batches(await self._link.run("batches", (number,)))
         return record, bool(new)
 
@@ -236,12 +236,15 @@ class RedisStore(RedisReading):
 
     async def carry(self, groups: list[GroupId], batch: int, version: str, stale: tuple[str, ...] = ()) -> int:
         place = total = 0
-        while step := codec.group_names(groups[place : place + budgets.STEP_GROUPS]):
-            arguments = (step, batch, version, stale, budgets.MOVE_REQUESTS, budgets.STEP_BYTES)
+        while True:
+            step = codec.group_names(groups[place : place + budgets.STEP_GROUPS])
+            are_last = place + len(step) == len(groups)
+            arguments = (step, batch, version, stale, budgets.MOVE_REQUESTS, budgets.STEP_BYTES, are_last)
             moved, done = await self._link.run("carry", arguments, at=self._at())
             place += done
             total += moved
-        return total
+            if place == len(groups):
+                return total
 
     async def change_version(
         self, batch: int, version: str, stale: tuple[str, ...] = (), revision: int | None = None

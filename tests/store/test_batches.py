@@ -303,3 +303,14 @@ async def test_time_that_workers_were_idle_and_busy_is_summed_over_boots_and_dep
     await store.heartbeat(BOB, Heartbeat(WorkerState.BUSY, busy_seconds=4.0))
     load = await store.load()
     assert (load.idle_seconds, load.busy_seconds) == (4.0, 5.0)
+
+
+async def test_a_batch_takes_the_parked_groups_until_all_have_moved(store: Store) -> None:
+    record, _ = await store.open_batch(OpenBatch("v1", "{}", "two", carry=True))
+    assert record.takes_parked
+    again, new = await store.open_batch(OpenBatch("v1", "{}", "two", carry=True))
+    assert (again.takes_parked, new) == (True, False)
+    await store.carry([], record.number, "v1")
+    done = await store.batch(record.number)
+    assert done is not None
+    assert not done.takes_parked

@@ -7,7 +7,6 @@ from openseer_core.queue.batch import BatchRecord
 from openseer_core.queue.states import Event
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.transaction import stale_versions
-from openseer_core.wire.batches import BatchSpec
 
 PAGE = 1024
 """Groups whose names are read at once."""
@@ -28,10 +27,13 @@ async def settle(job: JobContext, record: BatchRecord) -> bool:
     return True
 
 
-async def take_over(job: JobContext, batch: int, version: str, spec: BatchSpec, fleet_spec: FleetSpec) -> None:
-    """Moves groups that were carried over into a new batch; those with tokens of too old a version are dropped."""
-    stale = stale_versions(fleet_spec.versions, version, spec.max_staleness)
-    await job.store.carry(await _groups(job, PARKED_BATCH), batch, version, stale)
+async def take_over(job: JobContext, record: BatchRecord, fleet_spec: FleetSpec) -> None:
+    """Moves groups that were carried over into a new batch; those with tokens of too old a version are dropped.
+
+    Idempotent, also among processes; once all have moved the batch takes no more.
+    """
+    stale = stale_versions(fleet_spec.versions, record.version, job.spec_of(record).max_staleness)
+    await job.store.carry(await _groups(job, PARKED_BATCH), record.number, record.version, stale)
 
 
 async def _groups(job: JobContext, batch: int) -> list[GroupId]:

@@ -62,9 +62,10 @@ async def open_batch(spec: BatchSpec, job: Job, response: Response, key: Idempot
         await check_sampling(job, spec.sampling)
     fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
     version = _version(spec, fleet_spec)
-    record, new = await job.store.open_batch(OpenBatch(version, spec.model_dump_json(exclude_defaults=True), key or ""))
-    if spec.carry and not record.progress.groups:  # also of a repeat, if the first call broke off here
-        await take_over(job, record.number, version, spec, fleet_spec)
+    kept = OpenBatch(version, spec.model_dump_json(exclude_defaults=True), key or "", spec.carry)
+    record, new = await job.store.open_batch(kept)
+    if record.takes_parked:  # also of a repeat, if the first call broke off here
+        await take_over(job, record, fleet_spec)
     if not new:
         response.status_code = 200
     return await shown(job, await batch_of(job, record.number))
@@ -146,7 +147,7 @@ async def judge(batch: BatchNumber, verdicts: Verdicts, job: Job) -> Batch:
 async def acknowledge(batch: BatchNumber, up_to: Acknowledge, job: Job) -> Batch:
     """Everything up to the cursor is safe with the trainer; with the last one of a complete batch its data go."""
     record = await batch_of(job, batch)
-    if up_to.cursor > record.progress.entries and not await job.store.has_restarted():
+    if up_to.cursor > max(record.progress.entries, await job.store.base()):  # below it are entries of earlier epochs
         raise ConflictProblem(f"cursor: found {up_to.cursor}; the batch's last is {record.progress.entries}")
     if not record.forgotten:
         await job.store.acknowledge(batch, up_to.cursor)

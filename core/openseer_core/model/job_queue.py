@@ -37,6 +37,7 @@ class JobQueue(LossQueue):
         opened = QueuedBatch(self._numbers, batch.version, batch.spec, batch.key, now)
         self._opened += 1
         opened.ordinal = self._opened
+        opened.takes_parked = batch.carry
         self._ledger.pages[opened.number] = opened
         if batch.key:
             self._keys[batch.key] = opened.number
@@ -176,6 +177,8 @@ class JobQueue(LossQueue):
             if gid.batch == PARKED_BATCH:
                 del self._groups[gid]
                 self._ledger.page(PARKED_BATCH).names.remove(gid.name)
+        if batch in self._ledger.pages:
+            self._ledger.pages[batch].takes_parked = False
         return moved
 
     def _move(self, group: QueuedGroup, target: GroupId, version: str, now: float) -> None:

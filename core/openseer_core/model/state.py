@@ -94,6 +94,7 @@ class QueuedBatch:
     forgotten: bool = False
     ordinal: int = 0
     swept: int = 0
+    takes_parked: bool = False
     progress: BatchProgress = field(default_factory=BatchProgress)
     names: list[str] = field(default_factory=list[str])
     entries: list[Entry] = field(default_factory=list[Entry])
@@ -115,6 +116,7 @@ class QueuedBatch:
             self.forgotten,
             self.ordinal,
             self.swept,
+            self.takes_parked,
         )
 
 

@@ -8,11 +8,15 @@ from openseer_core.queue.messages import BatchProgress, Result
 
 @dataclass(frozen=True, slots=True)
 class OpenBatch:
-    """What is kept of a batch from the start. `spec`: JSON of wire.BatchSpec. `key`: idempotency key, "" for none."""
+    """What is kept of a batch from the start. `spec`: JSON of wire.BatchSpec. `key`: idempotency key, "" for none.
+
+    `carry`: it takes the groups that wait in PARKED_BATCH.
+    """
 
     version: str
     spec: str
     key: str = ""
+    carry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class BatchRecord:
 
     `started_at`: first claim; `tail_at`: nine tenths of its requests had ended; `ended_at`: the latest end.
     `acknowledged`: up to this cursor everything is safe; `swept`: up to this one the entries are gone; `forgotten`: all
-    data are gone.
+    data are gone. `takes_parked`: the groups that wait in PARKED_BATCH have still to move here.
     """
 
     number: int
@@ -38,6 +42,7 @@ class BatchRecord:
     forgotten: bool = False
     ordinal: int = 0
     swept: int = 0
+    takes_parked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

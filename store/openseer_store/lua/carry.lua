@@ -2,7 +2,7 @@
 -- Guarantee  A group that is there already is left as it is; its name there says where it is from. Here what is unfinished ends as carried over; there what
 --            is finished is reported at once and the rest waits, or (in the batch -1) is kept.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {groups, batch, version, stale versions, most requests, most bytes}
+-- ARGV[2]    {groups, batch, version, stale versions, most requests, most bytes, whether these are the last}
 -- Returns    {how many moved, how many groups are done}; the caller goes on with the others. Tokens of a large group are
 --            copied ahead, over several calls, and what came since with the move itself.
 
@@ -124,6 +124,9 @@ for _, from in ipairs(args[1]) do
     break
   end
   done = done + 1
+end
+if args[7] and done == #args[1] then
+  call('HDEL', P .. ':batch:' .. int(batch), 'takes_parked')
 end
 flush()
 return {moved, done}

@@ -2,7 +2,8 @@
 -- Guarantee  The same key gives the same batch, for as long as the key is remembered. A batch that the store has forgotten
 --            gets back the number that it had.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {version, spec (JSON), key or "", number that it was given before or false}
+-- ARGV[2]    {version, spec (JSON), key or "", number that it was given before or false, whether it takes the
+--            parked groups}
 -- Returns    {number, 1 when it is new}
 
 tick()
@@ -20,6 +21,9 @@ end
 call('HSET', COUNTERS, 'batches', int(math.max(latest, args[4] or issue(latest))))
 call('HSET', P .. ':batch:' .. number, 'version', args[1], 'spec', args[2], 'key', args[3], 'opened_at', real(now),
   'ordinal', call('HINCRBY', COUNTERS, 'opened', 1))
+if args[5] then
+  call('HSET', P .. ':batch:' .. number, 'takes_parked', 1)
+end
 call('ZADD', P .. ':batches', number, number)
 if args[3] ~= '' and not known then
   call('SET', remembered, number)

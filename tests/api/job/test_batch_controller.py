@@ -5,7 +5,7 @@ import pytest
 from openseer_api.batch_controller import reconcile
 from openseer_api.job.context import JobContext
 from openseer_api.routes.weights import publish_weights
-from openseer_core.ids import WorkerId
+from openseer_core.ids import PARKED_BATCH, GroupId, WorkerId
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.queue.states import Event
 from openseer_core.weights.fleet_spec import WeightsTransaction
@@ -130,3 +130,16 @@ async def test_a_controller_that_was_paused_aborts_no_live_batch(clock: Clock) -
     await reconcile(job)
     assert (await transaction(store)).phase == "failed"
     assert (await store.progress(record.number)).aborted == 0
+
+
+async def test_a_carry_that_broke_off_is_finished_by_whoever_looks(store: MemoryStore) -> None:
+    one, _ = await store.open_batch(OpenBatch("initial", "{}"))
+    await store.submit([group(name, 1, batch=one.number) for name in "ab"])
+    await store.carry([GroupId(one.number, name) for name in "ab"], PARKED_BATCH, "initial")
+    two, _ = await store.open_batch(OpenBatch("initial", '{"carry": true}', carry=True))  # and its caller died
+    await reconcile(context(store))
+    assert len(await store.group_names(two.number, 0, 9)) == 2
+    await store.submit([group("c", 1, batch=one.number)])
+    await store.carry([GroupId(one.number, "c")], PARKED_BATCH, "initial")
+    await reconcile(context(store))
+    assert len(await store.group_names(two.number, 0, 9)) == 2  # what is parked later is for a later batch

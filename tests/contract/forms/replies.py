@@ -106,7 +106,7 @@ BATCH_HASH = (
     b"groups 1 requests 2 ok 3 aborted 4 infra_failed 5 tokens 6 sealed 1 carried_over 7 longest 8 groups_ended 9 "
     b"groups_whole 10 groups_carried 11 groups_stale 12 valid 13 invalid 14 entries 15 "
     b"version v7 spec {} key a journal 99 opened_at 1000.5 started_at 1001.5 tail_at 1002.5 ended_at 1003.5 "
-    b"acknowledged 14 forgotten 1 ordinal 16 swept 17"
+    b"acknowledged 14 forgotten 1 ordinal 16 swept 17 takes_parked 1"
 ).split()
 BATCH = BatchRecord(
     number=12,
@@ -121,6 +121,7 @@ BATCH = BatchRecord(
     forgotten=True,
     ordinal=16,
     swept=17,
+    takes_parked=True,
 )
 
 LOAD_ROW: list[Any] = [7, b"2.5", b"7.75", b"2:v7:", 3, b"2:v7:worker-1", 2, b"4:v8:x:", 1, b"2:v9:", 0]

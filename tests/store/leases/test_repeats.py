@@ -51,7 +51,7 @@ WRITING: dict[str, Call] = {
 }
 READING: dict[str, Call] = {
     "now": lambda store, claims: store.now(),
-    "has_restarted": lambda store, claims: store.has_restarted(),
+    "base": lambda store, claims: store.base(),
     "fleet_spec": lambda store, claims: store.fleet_spec(),
     "siblings": lambda store, claims: store.siblings([SiblingQuery(A, ((0, 0), (1, 0)))], 1000),
     "longest_earlier": lambda store, claims: store.longest_earlier(["digest"]),
