@@ -36,10 +36,12 @@ KEY_SPACE: dict[str, str] = {
     ":heads:<n>:<version>:<lane>": "sorted set: groups that wait in a lane, by score; n is the version's length",
     ":sized:<size>:<n>:<version>:<lane>": "sorted set: those of them whose first waiting request has 2^size tokens or "
     "more, but not twice as many, prompt included; by score",
+    ":suspects:<n>:<version>:<lane>": "sorted set: requests of a lane that wait as suspects, by score; they are in no "
+    ":waiting:",
     ":calls:<n>:<version>:<lane>": "list: an empty string for each worker that is called to a lane in which requests "
     "wait; none where nothing does",
-    ":waiting:<n>:<lane>:<group>": "sorted set: indexes (four digits) that wait, by score within the group; n is the "
-    "lane's length",
+    ":waiting:<n>:<lane>:<group>": "sorted set: indexes (four digits) that wait and are no suspects, by score within "
+    "the group; n is the lane's length",
     ":request:<request>": "string, msgpack, from the first lease on: state, leases, losses, fence, holder, …",
     ":tokens:<request>": "string: int32 token ids, appended",
     ":logprobs:<request>": "string: float32 log-probabilities, appended",

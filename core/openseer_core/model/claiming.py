@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from openseer_core.ids import GroupId, WorkerId
+from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.model.state import QueuedGroup, blocks_needed
 from openseer_core.queue import budgets
@@ -16,17 +16,27 @@ SIBLING_WINDOW = 4
 @dataclass(slots=True)
 class Claiming:
     """A claim that goes on: what it has leased, and the blocks that it has left. `group`: by its id; `lease`: of one
-    of a group's requests; `has_suspect`: whether the worker holds one by now."""
+    of a group's requests."""
 
     worker: WorkerId
     query: ClaimQuery
     blocks: int
     group: Callable[[str], QueuedGroup]
     lease: Callable[[QueuedGroup, int], Claim]
-    has_suspect: Callable[[], bool]
     claims: list[Claim] = field(default_factory=list[Claim])
     groups: set[GroupId] = field(default_factory=set[GroupId])
     bytes: int = 0
+
+    def claim_suspect(self, suspects: list[RequestId], allowed: int) -> int:
+        """Leases the first of them that fits; gives how many it leased."""
+        for request in suspects if allowed > 0 and self._may_go_on() else ():
+            group = self.group(str(request.group))
+            needed = blocks_needed(group, request.index, self.query)
+            if needed <= self.blocks:
+                self.blocks -= needed
+                self._take(self.lease(group, request.index))
+                return 1
+        return 0
 
     def claim_in(self, lane: str, heads: list[SortedSet], allowed: int) -> tuple[int, int]:
         """Leases the best that fit of several sets of groups; gives how many more are allowed, and the misses."""
@@ -55,8 +65,7 @@ class Claiming:
         first: int | None = None
         for _, name in group.waiting[lane].first(SIBLING_WINDOW):
             index = int(name)
-            suspect = group.requests[index].losses >= self.query.suspect_losses and self.has_suspect()
-            if suspect or blocks_needed(group, index, self.query) > self.blocks:
+            if blocks_needed(group, index, self.query) > self.blocks:
                 continue
             if group.requests[index].holder == str(self.worker):
                 return index

@@ -7,7 +7,7 @@ from openseer_core.ids import RequestId, WorkerId
 from openseer_core.model.request_queue import EXPIRED, ChunkQueue
 from openseer_core.model.state import claim_of
 from openseer_core.queue.messages import REAP_LIMIT, Claim, ClaimQuery
-from openseer_core.queue.states import FINAL_STATES, Event, State
+from openseer_core.queue.states import Event, State
 
 
 class LossQueue(ChunkQueue):
@@ -66,10 +66,17 @@ class LossQueue(ChunkQueue):
                 self._deadlines.put(name, EXPIRED)
         for name in sorted(self._lost.pop(worker.name, ())):
             request = RequestId.parse(name)
-            if request.group not in self._groups:
-                continue
-            state = self._request(request)
-            if state.state not in FINAL_STATES:
-                state.losses += 1
-                if state.state is State.QUEUED and state.losses > self._max_losses:
-                    self._end(request, Event.FAIL, now)
+            if request.group in self._groups:
+                self._lose_late(request, now)
+
+    def _lose_late(self, request: RequestId, now: float) -> None:
+        """Counts a lease that expired before its holder was known to have died."""
+        state = self._request(request)
+        if state.state is State.QUEUED:
+            self._dequeue(self._groups[request.group], request.index)
+            state.losses += 1
+            self._enqueue(self._groups[request.group], request.index)  # among the suspects, where it is one by now
+            if state.losses > self._max_losses:
+                self._end(request, Event.FAIL, now)
+        elif state.state is State.LEASED:
+            state.losses += 1

@@ -5,8 +5,6 @@ waiting requests. So a finished request moves all its waiting siblings with one 
 What a trainer does with its batches beside that is in job_queue.py.
 """
 
-from collections import Counter
-
 from openseer_core.errors import BatchClosedError, NameTakenError
 from openseer_core.ids import PROBE_INDEX, GroupId, RequestId, WorkerId
 from openseer_core.model.accounting import Ledger
@@ -15,6 +13,7 @@ from openseer_core.model.earlier_responses import EarlierResponses
 from openseer_core.model.job_clock import JobClock
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.model.state import QueuedGroup, QueuedRequest, claim_of
+from openseer_core.model.suspects import Suspects
 from openseer_core.model.waiting_counts import WaitingCounts
 from openseer_core.numbers import FIRST_BASE, issue
 from openseer_core.queue import budgets
@@ -32,6 +31,7 @@ from openseer_core.queue.messages import (
     Reply,
     Rescore,
     WriteOutcome,
+    suspect_losses,
 )
 from openseer_core.queue.states import ENDINGS, FINAL_STATES, Event, FinishReason, State, Status, after
 from openseer_core.tokens import ITEM_BYTES, count_items
@@ -66,7 +66,7 @@ class ChunkQueue:
         self._inflight: dict[str, int] = {}
         self._claiming: dict[str, float] = {}
         self._boots: dict[str, tuple[str, str]] = {}
-        self._suspects: Counter[str] = Counter()
+        self._suspects = Suspects()
         self._lost: dict[str, set[str]] = {}
         self._max_losses = float("inf")
         self._claimed: dict[str, tuple[str, int, list[tuple[RequestId, int]]]] = {}
@@ -119,13 +119,13 @@ class ChunkQueue:
             query.blocks,
             lambda name: self._groups[GroupId.parse(name)],
             lambda group, index: self._lease(group, index, worker, query, now),
-            lambda: self._suspects[worker.name] > 0,
         )
         for lane in query.lanes:
             allowed = query.slots - len(claiming.claims)
             if lane == SHARED_LANE:
                 fleet_load = self.fleet_load(worker, query.version, (lane,))
                 allowed = min(allowed, fleet_load.fair_share + query.slack - fleet_load.mine)
+            allowed -= claiming.claim_suspect(self._suspects.first((query.version, lane), worker.name), allowed)
             heads = self._heads.get((query.version, lane), SortedSet())
             allowed, misses = claiming.claim_in(lane, [heads], allowed)
             if misses >= budgets.HEAD_WINDOW:
@@ -246,14 +246,19 @@ class ChunkQueue:
         request = group.requests[index]
         waiting = group.waiting.setdefault(request.lane, SortedSet())
         probing = index == PROBE_INDEX and group.priority.probe is not None
-        score = float("-inf") if probing else request.bias + group.priority.slope * request.generated
-        waiting.put(f"{index:04d}", score)
+        if request.losses >= suspect_losses(self._max_losses):
+            score = group.priority.request_score(request.bias, request.generated, is_probe=probing)
+            self._suspects.put((group.version, request.lane), RequestId(group.spec.id, index), score)
+        else:
+            score = float("-inf") if probing else request.bias + group.priority.slope * request.generated
+            waiting.put(f"{index:04d}", score)
         self._waiting.add((group.version, request.lane), 1)
         self._refresh(group, request.lane)
 
     def _dequeue(self, group: QueuedGroup, index: int) -> None:
         lane = group.requests[index].lane
         group.waiting[lane].discard(f"{index:04d}")
+        self._suspects.discard((group.version, lane), RequestId(group.spec.id, index))
         self._waiting.add((group.version, lane), -1)
         self._refresh(group, lane)
 
@@ -273,8 +278,7 @@ class ChunkQueue:
         self._sized.setdefault((group.version, lane, size), SortedSet()).put(name, score)
 
     def _place(self, group: QueuedGroup, view: GroupView, priority: Priority) -> None:
-        group.view = view
-        group.priority = priority
+        group.view, group.priority = view, priority
         for lane in group.waiting:
             self._refresh(group, lane)
 
@@ -288,8 +292,8 @@ class ChunkQueue:
         state.leases += 1
         state.fence = issue(state.fence, self._fence_base)
         state.holder, state.claimed_at, state.start = str(worker), now, state.generated
-        state.suspect = state.losses >= query.suspect_losses
-        self._suspects[worker.name] += state.suspect
+        state.suspect = state.losses >= suspect_losses(query.max_losses)
+        self._suspects.hold(worker.name, state.suspect)
         self._deadlines.put(str(request), now + query.lease_seconds)
         self._inflight[worker.name] = self._inflight.get(worker.name, 0) + 1
         self._ledger.note(Event.CLAIM, request, self._request(request), now)
@@ -364,7 +368,7 @@ class ChunkQueue:
         state = self._request(request)
         self._deadlines.discard(str(request))
         self._inflight[WorkerId.parse(state.holder).name] -= 1
-        self._suspects[WorkerId.parse(state.holder).name] -= state.suspect
+        self._suspects.hold(WorkerId.parse(state.holder).name, -state.suspect)
         state.suspect = False
         version = self._groups[request.group].version
         span = (state.fence, state.start, state.generated, state.claimed_at, now)

@@ -16,7 +16,12 @@ from openseer_core.tokens import count_items
 REAP_LIMIT = 64
 """Most expired leases that one call takes back."""
 SUSPECT_LOSSES = 2
-"""A request that lost so many leases is a suspect: a worker holds one at a time, so that no other is struck with it."""
+"""A request that lost so many leases is a suspect: a worker holds one at a time, so that none strikes another."""
+
+
+def suspect_losses(max_losses: float) -> float:
+    """After how many losses a request is a suspect: before one more would be its last, where it may have one."""
+    return max(1, min(SUSPECT_LOSSES, max_losses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +47,6 @@ class ClaimQuery:
     lease_seconds: float = 10.0
     max_losses: int = 3
     number: int = 0
-
-    @property
-    def suspect_losses(self) -> int:
-        """After how many losses a request is a suspect: before one more would be its last."""
-        return max(1, min(SUSPECT_LOSSES, self.max_losses))
 
 
 @dataclass(frozen=True, slots=True)

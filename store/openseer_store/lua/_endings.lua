@@ -7,6 +7,27 @@ local ENDINGS = {abort = {'aborted', 'aborted'}, cancel = {'aborted', 'cancelled
 local EARLIER_SECONDS, EARLIER_TOKENS = 48 * 3600, 32768
 local COUNTS = {ok = 'ok', aborted = 'aborted', infra_failed = 'failed', carried_over = 'carried'}
 
+local function release(request, event, state)
+  ended[#ended + 1] = request.id
+  bump(COUNTERS, 'worker:' .. string.match(request.holder, '^[^#]*'), -1)
+  bump(COUNTERS, 'inflight', -1)
+  if request.suspect then
+    bump(COUNTERS, 'suspects:' .. string.match(request.holder, '^[^#]*'), -1)
+    request.suspect = nil
+  end
+  call('RPUSH', P .. ':chunks:' .. request.id, pack({request.holder, request.fence, request.start,
+    request.generated, request.claimed_at, now, event, group_of(request.gid).version}))
+  request.state = state
+  save_request(request)
+  note(event, request)
+  flush_when_full()
+end
+
+local function end_lease(request, event)
+  release(request, event, 'queued')
+  enqueue(group_of(request.gid), request)
+end
+
 local function add_entry(key, kind, row)
   local page = page_of(key)
   write_on(page, 'entries', issue(page.entries))
@@ -211,7 +232,13 @@ local function bury(name, boot)
     local request = request_of(rid)
     local waits = request.state == 'queued'
     if group_of(request.gid) and (waits or request.state == 'leased') then
+      if waits then
+        dequeue(group_of(request.gid), request)
+      end
       request.losses = request.losses + 1
+      if waits then
+        enqueue(group_of(request.gid), request)  -- among the suspects, where it is one by now
+      end
       if waits and request.losses > max_losses then
         close(request, 'fail', ENDINGS.fail[1], ENDINGS.fail[2], '')
       else

@@ -56,6 +56,11 @@ local function waiting_key(lane, gid)
   return P .. ':waiting:' .. #lane .. ':' .. lane .. ':' .. gid
 end
 
+-- Requests that lost so many workers that a worker holds one of them at a time wait here, apart from all others.
+local function suspects_key(version, lane)
+  return P .. ':suspects:' .. lane_name(version, lane)
+end
+
 local function batch_of(gid)
   return string.match(gid, '^[^/]*')
 end
@@ -298,10 +303,20 @@ local function waiting_score(group, index, generated)
   return (group.biases and group.biases[index + 1] or 0) + group.slope * generated
 end
 
+local function is_suspect(request)
+  return request.losses > 0 and request.losses >= math.min(SUSPECT_LOSSES, max_losses)
+end
+
 local function enqueue(group, request)
-  local lane = lane_of(group, request.index)
-  local score = waiting_score(group, request.index, request.generated)
-  call('ZADD', waiting_key(lane, group.id), score, string.format('%04d', request.index))
+  local lane, index = lane_of(group, request.index), request.index
+  if is_suspect(request) then
+    local bias, grown = group.biases and group.biases[index + 1] or 0, group.slope * request.generated
+    local score = index == 0 and group.probe and group.probe + request.generated or group.base + bias + grown
+    call('ZADD', suspects_key(group.version, lane), score, request.id)
+  else
+    local score = waiting_score(group, index, request.generated)
+    call('ZADD', waiting_key(lane, group.id), score, string.format('%04d', index))
+  end
   bump(COUNTERS, 'waiting:' .. lane_name(group.version, lane), 1)
   group.returned = group.returned + 1
   touch(group, lane)
@@ -310,6 +325,9 @@ end
 local function dequeue(group, request)
   local lane = lane_of(group, request.index)
   call('ZREM', waiting_key(lane, group.id), string.format('%04d', request.index))
+  if request.losses > 0 then
+    call('ZREM', suspects_key(group.version, lane), request.id)
+  end
   bump(COUNTERS, 'waiting:' .. lane_name(group.version, lane), -1)
   if request.leases > 0 then
     group.returned = group.returned - 1
@@ -348,27 +366,6 @@ local function append(request, offset, tokens, logprobs)
     bump(batch_key(request.gid), 'tokens', fresh)
     request.generated = request.generated + fresh
   end
-end
-
-local function release(request, event, state)
-  ended[#ended + 1] = request.id
-  bump(COUNTERS, 'worker:' .. string.match(request.holder, '^[^#]*'), -1)
-  bump(COUNTERS, 'inflight', -1)
-  if request.suspect then
-    bump(COUNTERS, 'suspects:' .. string.match(request.holder, '^[^#]*'), -1)
-    request.suspect = nil
-  end
-  call('RPUSH', P .. ':chunks:' .. request.id, pack({request.holder, request.fence, request.start,
-    request.generated, request.claimed_at, now, event, group_of(request.gid).version}))
-  request.state = state
-  save_request(request)
-  note(event, request)
-  flush_when_full()
-end
-
-local function end_lease(request, event)
-  release(request, event, 'queued')
-  enqueue(group_of(request.gid), request)
 end
 
 -- ---- reading

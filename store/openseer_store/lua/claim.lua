@@ -44,24 +44,13 @@ local function request_in(group, entry)
   return entry.request
 end
 
--- A worker holds one suspect at a time: what kills workers takes no other suspect along.
-local suspects, suspect_losses = nil, math.max(1, math.min(SUSPECT_LOSSES, query[13]))
-
-local function may_hold(request)
-  if request.losses < suspect_losses then
-    return true
-  end
-  suspects = suspects or tonumber(call('HGET', COUNTERS, 'suspects:' .. worker) or 0)
-  return suspects == 0
-end
-
 -- Which of a group's first requests to lease, and its blocks: one this worker has cached, else the first that fits.
 local function pick(group, window)
   local first, first_blocks
   for place = 1, math.min(SIBLING_WINDOW, #window) do
     local request = request_in(group, window[place])
     local needed = blocks_needed(group, request.generated)
-    if needed <= blocks and may_hold(request) then
+    if needed <= blocks then
       if request.holder == holder then
         return place, needed
       end
@@ -116,8 +105,8 @@ local function lease(group, request)
   request.state, request.leases, request.holder = 'leased', request.leases + 1, holder
   request.fence = issue_fence(request.fence)
   request.claimed_at, request.start = now, request.generated
-  if request.losses >= suspect_losses then
-    request.suspect, suspects = true, 1
+  if is_suspect(request) then
+    request.suspect = true
     bump(COUNTERS, 'suspects:' .. worker, 1)
   end
   save_request(request)
@@ -182,9 +171,35 @@ local function claim_in(lane, keys, allowed)
   return allowed, misses
 end
 
+-- Leases the first suspect that fits; gives how many it leased. A worker holds one at a time: what kills workers takes no
+-- other suspect along.
+local function claim_suspect(lane, allowed)
+  if allowed <= 0 or #claims >= most_requests or bytes_left <= 0 then
+    return 0
+  end
+  local waiting = call('ZRANGE', suspects_key(version, lane), 0, head_window - 1)
+  if not waiting[1] or tonumber(call('HGET', COUNTERS, 'suspects:' .. worker) or 0) > 0 then
+    return 0
+  end
+  for _, rid in ipairs(waiting) do
+    local request = request_of(rid)
+    local group = group_of(request.gid)
+    local needed = blocks_needed(group, request.generated)
+    if needed <= blocks then
+      blocks = blocks - needed
+      dequeue(group, request)
+      lease(group, request)
+      return 1
+    end
+  end
+  return 0
+end
+
 local function claim_from(lane)
   windows = {}
-  local allowed, misses = claim_in(lane, {heads_key(version, lane)}, room_in(lane))
+  local room = room_in(lane)
+  room = room - claim_suspect(lane, room)
+  local allowed, misses = claim_in(lane, {heads_key(version, lane)}, room)
   if misses >= head_window then
     local keys = {}
     for size = 0, size_of(blocks * block_tokens) do

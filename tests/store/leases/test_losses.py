@@ -145,7 +145,7 @@ async def test_a_suspect_that_gave_back_a_chunk_is_none_any_more(store: Store) -
     await store.heartbeat(boot(2), BUSY)
     [claim] = await store.claim(boot(2), query())
     await store.give_back(boot(2), [delta(claim, 5)])
-    assert names(await store.claim(boot(2), query())) == ["a/0", "a/1"]
+    assert names(await store.claim(boot(2), query())) == ["a/1", "a/0"]
 
 
 async def test_a_request_that_gives_back_and_kills_in_turn_ends_at_the_far_limit(store: Store) -> None:
@@ -158,3 +158,22 @@ async def test_a_request_that_gives_back_and_kills_in_turn_ends_at_the_far_limit
             await store.give_back(boot(number), [delta(claim, 1)])
         await store.claim(boot(number), query(max_losses=2))
     assert number == EXPIRY_LIMIT + 2
+
+
+async def test_suspects_hide_nothing_that_lost_no_worker(store: Store) -> None:
+    await store.submit([group(f"g{number:02}", 1) for number in range(40)] + [group("h", 8)])
+    for number in range(2):
+        await store.heartbeat(boot(number), BUSY)
+        assert len(await store.claim(boot(number), query(45))) == 45
+    await store.heartbeat(boot(2), BUSY)
+    assert names(await store.claim(boot(2), query())) == ["g00/0", "h/5", "h/6", "h/7"]
+    assert names(await store.claim(BOB, query())) == ["g01/0"]
+
+
+async def test_a_request_becomes_a_suspect_while_it_waits(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 2)])
+    for number in range(2):
+        await dies(store, clock, number, first=False)
+    await store.heartbeat(boot(2), BUSY)
+    assert names(await store.claim(boot(2), query())) == ["a/0"]
+    assert names(await store.claim(BOB, query())) == ["a/1"]
