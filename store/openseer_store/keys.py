@@ -55,8 +55,8 @@ KEY_SPACE: dict[str, str] = {
     ":workers": "set: names of registered workers",
     ":lost:<name>": "set: requests whose leases of that worker expired while nobody knew whether it died; gone with "
     "its next heartbeat, or after a day",
-    ":worker:<name>": "hash: boot, before (the boot before it), seen_at, info (codec.py), idle and busy (seconds of "
-    "this boot)",
+    ":worker:<name>": "hash: boot, before (past boots, the latest first), seen_at, info (codec.py), idle and busy "
+    "(seconds of this boot)",
     ":drains": "set: names of workers that are asked to drain",
     ":purging": "string: the job is being purged; expires",
     ":driver": "hash: boot and fence of the present one",

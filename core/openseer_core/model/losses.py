@@ -9,6 +9,9 @@ from openseer_core.model.state import claim_of
 from openseer_core.queue.messages import REAP_LIMIT, Claim, ClaimQuery
 from openseer_core.queue.states import Event, State
 
+PAST_BOOTS = 16
+"""So many boots before the present one are known as past: their heartbeats, should they call again, change nothing."""
+
 
 class LossQueue(ChunkQueue):
     """The chunk queue, told of its workers' boots."""
@@ -40,14 +43,14 @@ class LossQueue(ChunkQueue):
         A new boot is evidence that the last one died: its leases expire at once and count as losses, and so do those
         that expired before. A boot that is still there has lost them to a stall.
         """
-        present, before = self._boots.get(worker.name, ("", ""))
-        if worker.boot == before:
+        boots = self._boots.get(worker.name, [])
+        if worker.boot in boots[1:]:
             return False
-        if worker.boot == present:
+        if boots and worker.boot == boots[0]:
             self._lost.pop(worker.name, None)
         else:
-            self._boots[worker.name] = worker.boot, present
-            if present:
+            self._boots[worker.name] = [worker.boot, *boots[:PAST_BOOTS]]
+            if boots:
                 self._bury(worker, now)
         return True
 

@@ -65,7 +65,7 @@ class ChunkQueue:
         self._deadlines = SortedSet()
         self._inflight: dict[str, int] = {}
         self._claiming: dict[str, float] = {}
-        self._boots: dict[str, tuple[str, str]] = {}
+        self._boots: dict[str, list[str]] = {}
         self._suspects = Suspects()
         self._lost: dict[str, set[str]] = {}
         self._max_losses = float("inf")
@@ -345,7 +345,7 @@ class ChunkQueue:
         return Reply(WriteOutcome.OK, length, group.view)
 
     def _has_died(self, holder: WorkerId) -> bool:
-        return self._boots.get(holder.name, (holder.boot, ""))[0] != holder.boot
+        return self._boots.get(holder.name, [holder.boot])[0] != holder.boot
 
     def _lose(self, request: RequestId, max_losses: float, now: float, *, died: bool) -> None:
         state = self._request(request)

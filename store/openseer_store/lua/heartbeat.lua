@@ -6,18 +6,23 @@
 -- ARGV[3]    the heartbeat, which only clients read
 -- Returns    {1 when it is to drain, else 0; revision of the fleet spec}
 
+local PAST_BOOTS = 16  -- core's
 tick()
 local args = unpack_row(ARGV[2])
 local row = call('HMGET', P .. ':worker:' .. args[1], 'boot', 'idle', 'busy', 'before')
 local reply = {call('SISMEMBER', P .. ':drains', args[1]), tonumber(call('HGET', P .. ':orders', 'revision') or 0)}
-if row[4] == args[2] then
-  return reply
+local past = {row[1] or nil}
+for boot in string.gmatch(row[4] or '', '%S+') do
+  if boot == args[2] then
+    return reply
+  end
+  past[#past + 1] = boot
 end
 if row[1] == args[2] then
   call('DEL', P .. ':lost:' .. args[1])  -- it lives: what it has lost was lost to a stall
 elseif row[1] then
   bury(args[1], args[2])
-  call('HSET', P .. ':worker:' .. args[1], 'before', row[1])
+  call('HSET', P .. ':worker:' .. args[1], 'before', table.concat(past, ' ', 1, math.min(#past, PAST_BOOTS)))
 end
 for place, name in ipairs({'idle', 'busy'}) do
   local before = row[1] == args[2] and tonumber(row[place + 1] or 0) or 0
