@@ -285,8 +285,8 @@ class TrainerStore(DriverStore, Protocol):
     async def go_on(self, request: RequestId, turn: int, tokens: bytes) -> bool:
         """Appends int32 `tokens` to a response whose turn has finished and queues it again.
 
-        True also for a repeat. Raises RequestStateError when that is not its state, or no room is left in max_tokens;
-        FreedError after its group was freed.
+        True also for a repeat. Raises RequestStateError when that is not its state, the turn was followed by other
+        tokens, or no room is left in max_tokens; FreedError after its group was freed.
         """
         ...
 

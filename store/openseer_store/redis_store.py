@@ -263,6 +263,8 @@ class RedisStore(RedisReading):
         if outcome == "unknown":
             raise KeyError(request)
         _, state, current, length, limit = answer
+        if outcome == "other":
+            raise RequestStateError(f"{request}: turn {turn} was followed by other tokens")
         if outcome == "state":
             raise RequestStateError(f"{request} is {state.decode()} in turn {current}: turn {turn} has not ended")
         if outcome == "freed":

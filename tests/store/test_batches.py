@@ -98,6 +98,10 @@ async def test_a_finished_request_goes_on_with_what_was_appended(store: Store, c
         ("complete", 6, 9),
     ]
     assert len(second.logprobs) == len(second.tokens)
+    for other in (b"", tokens(4, 1), tokens(4, 3), tokens(5, 2)):
+        with pytest.raises(RequestStateError, match="turn 0 was followed by other tokens"):
+            await store.go_on(request("a/0"), 0, other)
+    assert await store.go_on(request("a/0"), 0, tokens(4, 2))
     with pytest.raises(RequestStateError, match="turn 5 has not ended"):
         await store.go_on(request("a/0"), 5, b"")
     with pytest.raises(RequestStateError, match="has no room: 9"):

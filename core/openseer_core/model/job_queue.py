@@ -130,6 +130,7 @@ class JobQueue(LossQueue):
         if group.freed:
             raise FreedError(f"{request} was acknowledged in a sealed batch: its data are gone")
         if state.turn == turn + 1:
+            state.check_repeat(tokens, f"{request}: turn {turn}")
             return True
         if state.state is not State.DONE or state.turn != turn:
             raise RequestStateError(f"{request} is {state.state.value} in turn {state.turn}: turn {turn} has not ended")
@@ -145,7 +146,7 @@ class JobQueue(LossQueue):
         if added:
             span = (state.fence, start, start + added, now, now)
             state.chunks.append(Chunk("", *span, APPEND, group.version))
-        state.turn += 1
+        state.turn, state.appended = state.turn + 1, (start, added)
         state.state = after(state.state, Event.GO_ON)
         state.status, state.reason = None, ""
         self._ledger.note(Event.GO_ON, request, state, now)

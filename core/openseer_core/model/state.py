@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from openseer_core.errors import RequestStateError
 from openseer_core.ids import RequestId
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.queue.batch import BatchRecord, Entry
@@ -10,7 +11,7 @@ from openseer_core.queue.group import GroupSpec, GroupView, Priority
 from openseer_core.queue.kv_blocks import blocks_for
 from openseer_core.queue.messages import BatchProgress, Chunk, Claim, ClaimQuery, JournalEntry, Result
 from openseer_core.queue.states import FinishReason, State, Status
-from openseer_core.tokens import count_items
+from openseer_core.tokens import ITEM_BYTES, count_items
 
 
 @dataclass(slots=True)
@@ -18,7 +19,8 @@ class QueuedRequest:
     """One request: its place, its lease, and its tokens so far.
 
     `expiries`: leases that ended without their holder's word; `losses`: those whose holder is known to have died, less
-    the leases that went well since. `suspect`: it is leased as one that may kill its worker.
+    the leases that went well since. `suspect`: it is leased as one that may kill its worker. `appended`: where the
+    tokens that began its turn start, and how many they are.
     """
 
     bias: float
@@ -36,6 +38,7 @@ class QueuedRequest:
     logprobs: bytearray = field(default_factory=bytearray)
     chunks: list[Chunk] = field(default_factory=list[Chunk])
     turn: int = 0
+    appended: tuple[int, int] = (0, 0)
     reason: str = ""
     stop_reason: str = ""
     status: Status | None = None
@@ -44,6 +47,12 @@ class QueuedRequest:
     def generated(self) -> int:
         """Tokens of the response so far."""
         return count_items(self.tokens)
+
+    def check_repeat(self, appended: bytes, turn: str) -> None:
+        """Raises RequestStateError when other tokens than these began its turn; `turn` names the one before."""
+        start, count = self.appended
+        if bytes(self.tokens[start * ITEM_BYTES :][: count * ITEM_BYTES]) != appended:
+            raise RequestStateError(f"{turn} was followed by other tokens")
 
     def absolve(self) -> None:
         """A lease that went well makes good one that was lost."""

@@ -166,7 +166,7 @@ local function load_request(gid, index)
   local row = unpack_row(data)
   return {id = id, gid = gid, index = index, state = row[1], leases = row[2], losses = row[3], fence = row[4],
     holder = row[5], claimed_at = row[6], start = row[7], generated = row[8], turn = row[9], reason = row[10],
-    stop_reason = row[11], status = row[12], expiries = row[13] or 0, suspect = row[14]}
+    stop_reason = row[11], status = row[12], expiries = row[13] or 0, suspect = row[14], appended = row[15]}
 end
 
 local function request_of(rid)
@@ -175,9 +175,11 @@ local function request_of(rid)
 end
 
 local function save_request(request)
+  local more = request.suspect or request.appended  -- an array has no holes
   call('SET', P .. ':request:' .. request.id, pack({request.state, request.leases, request.losses, request.fence,
     request.holder, request.claimed_at, request.start, request.generated, request.turn, request.reason,
-    request.stop_reason, request.status, request.expiries > 0 and request.expiries or nil, request.suspect and true or nil}))
+    request.stop_reason, request.status, (more or request.expiries > 0) and request.expiries or nil,
+    more and (request.suspect or false), request.appended}))
 end
 
 local function note(event, request)

@@ -4,7 +4,7 @@
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {group, index, turn, whether the store did it before}
 -- ARGV[3]    the tokens
--- Returns    {"ok" | "unknown" | "freed" | "state" | "room", state, turn, generated, max_tokens}
+-- Returns    {"ok" | "unknown" | "freed" | "other" (this turn was followed by other tokens) | "state" | "room", state, turn, generated, max_tokens}
 
 tick()
 local args = unpack_row(ARGV[2])
@@ -16,11 +16,22 @@ local request, added = load_request(args[1], args[2]), #ARGV[3] / ITEM_BYTES
 local function answer(word)
   return {word, request.state, request.turn, request.generated, int(group.max_tokens)}
 end
+
+-- Whether the tokens are those that began the request's turn; a request of an earlier version does not know where they are.
+local function is_same()
+  if not request.appended then
+    return true
+  end
+  local first, count = unpack(request.appended)
+  local tokens, last = P .. ':tokens:' .. request.id, (first + count) * ITEM_BYTES - 1
+  return added == count and (count == 0 or call('GETRANGE', tokens, first * ITEM_BYTES, last) == ARGV[3])
+end
+
 if group.freed then
   return answer('freed')
 end
 if request.turn == args[3] + 1 then
-  return answer('ok')
+  return answer(is_same() and 'ok' or 'other')
 end
 if request.state ~= 'done' or request.turn ~= args[3] or args[4] and request.fence >= issue_fence(0) then
   return answer('state')
@@ -41,7 +52,7 @@ if added > 0 then
     pack({'', request.fence, start, start + added, now, now, 'append', group.version}))
 end
 request.generated, request.turn, request.state = start + added, request.turn + 1, 'queued'
-request.reason, request.stop_reason, request.status = '', '', false
+request.appended, request.reason, request.stop_reason, request.status = {start, added}, '', '', false
 save_request(request)
 note('go_on', request)
 local key = batch_key(group.id)

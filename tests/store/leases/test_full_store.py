@@ -100,7 +100,7 @@ async def test_a_full_store_is_connected_to_and_forgets_batches(server: FullServ
 async def test_acknowledgements_make_room_in_a_full_store(server: FullServer) -> None:
     store = server.store
     batch, _ = await store.open_batch(OpenBatch("v1", "{}"))
-    await store.submit([group(f"g{number}", 1, batch=batch.number, prompt_tokens=4000) for number in range(8)])
+    await store.submit([group(f"g{number}", 1, batch=batch.number, prompt_tokens=8000) for number in range(8)])
     await store.complete(ANN, [finish(claim, 50) for claim in await store.claim(ANN, query(context_tokens=9000))])
     await store.seal(batch.number)
     used = (await store.memory()).used
