@@ -250,7 +250,8 @@ class TrainerStore(DriverStore, Protocol):
     async def grow(self, spec: GroupSpec, present: int) -> None:
         """Replaces a group's spec by one with more requests and queues those from the `present`-th on.
 
-        Only for a batch with a single writer. A group that has them already is left as it is.
+        Only for a batch with a single writer. A group that has them already is left as it is. A repeat of its
+        submission is what was submitted first.
         """
         ...
 
@@ -265,7 +266,7 @@ class TrainerStore(DriverStore, Protocol):
 
         What is unfinished here ends as carried_over. There, finished responses are reported at once and the rest is
         queued for `version`. Groups with a token of one of the versions `stale` end here as aborted instead; parked
-        ones just go. Idempotent. Returns how many moved.
+        ones just go. None moves into a batch that was forgotten. Idempotent. Returns how many moved.
         """
         ...
 

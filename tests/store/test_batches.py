@@ -262,6 +262,17 @@ async def test_a_group_grows_by_whoever_owns_its_batch(store: Store) -> None:
     await store.grow(grown, 1)
     assert (await store.progress(batch)).requests == 3
     assert names(await store.claim(ANN, query())) == ["a/1", "a/2"]
+    assert await store.submit([group("a", 1, batch=batch)]) == 0
+    with pytest.raises(NameTakenError):
+        await store.submit([grown])
+
+
+async def test_a_batch_that_is_gone_takes_no_groups_over(store: Store) -> None:
+    one, gone = await opened(store), await opened(store)
+    await store.submit([group("a", 1, batch=one)])
+    await store.forget(gone)
+    assert await store.carry([GroupId(one, "a")], gone, "v1") == 0
+    assert names(await store.claim(ANN, query())) == ["a/0"]
 
 
 async def test_orders_are_swapped_only_by_who_has_seen_the_latest(store: Store) -> None:

@@ -161,8 +161,8 @@ class JobQueue(LossQueue):
 
     def carry(self, groups: Sequence[GroupId], batch: int, version: str, stale: tuple[str, ...], now: float) -> int:
         """Moves groups to another batch (see port.TrainerStore.carry). Returns how many moved."""
-        moved = 0
-        for gid in groups:
+        moved, known = 0, self._ledger.pages.get(batch)
+        for gid in () if known and known.forgotten else groups:
             group, target = self._groups.get(gid), gid.carried(batch)
             if group is None or target in self._groups:
                 continue
@@ -189,7 +189,7 @@ class JobQueue(LossQueue):
             self.end([group.spec.id], Event.CARRY, now)
         moved = self._add(spec)
         moved.view = replace(group.view, id=target, revision=0)
-        moved.priority = group.priority
+        moved.priority, moved.content = group.priority, group.content
         for index, request in enumerate(old):
             done = request.state is State.DONE
             moved.requests[index] = replace(

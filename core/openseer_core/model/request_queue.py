@@ -81,7 +81,7 @@ class ChunkQueue:
         another group has.
         """
         if spec.id in self._groups:
-            if self._groups[spec.id].spec.content() != spec.content():
+            if self._groups[spec.id].content != spec.content():
                 raise NameTakenError(spec.id.batch, spec.id.name)
             return False
         batch = self._ledger.page(spec.id.batch)

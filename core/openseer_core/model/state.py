@@ -66,7 +66,7 @@ class QueuedGroup:
 
     `endings`: how many of its requests ended how; `version`: of the weights that go on with it; `sizes`: by lane, the
     size (kv_blocks.size_of) of the context of the first that waits; `last_end`: cursor of the last entry that says
-    that it has ended; `freed`: see port.DriverStore.acknowledge.
+    that it has ended; `freed`: see port.DriverStore.acknowledge; `content`: GroupSpec.content of what was submitted.
     """
 
     spec: GroupSpec
@@ -79,6 +79,10 @@ class QueuedGroup:
     sizes: dict[str, int] = field(default_factory=dict[str, int])
     last_end: int = 0
     freed: bool = False
+    content: str = ""
+
+    def __post_init__(self) -> None:
+        self.content = self.spec.content()
 
     def free(self) -> None:
         """Drops what results are made of; that the group was here, and how it ended, stays."""

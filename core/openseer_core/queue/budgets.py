@@ -1,6 +1,7 @@
 """How much one call to the store may do: Redis runs one script at a time, so a long one makes every worker wait.
 
-Each budget holds a call under 5 ms of an ordinary core. What it leaves is done by the next call.
+Each budget holds a call under 5 ms of an ordinary core. What it leaves is done by the next call. One group is moved,
+given another version and freed in one call, whatever its size: tens of milliseconds for one of 1,024 requests.
 """
 
 HEAD_WINDOW = 16

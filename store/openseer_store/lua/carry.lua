@@ -118,8 +118,9 @@ local function settle(from)
   return true
 end
 
-local done = 0
-for _, from in ipairs(args[1]) do
+local gone = call('HGET', P .. ':batch:' .. int(batch), 'forgotten')
+local done = gone and #args[1] or 0
+for _, from in ipairs(gone and {} or args[1]) do
   if requests_left <= 0 or bytes_left <= 0 or not settle(from) then
     break
   end
