@@ -101,6 +101,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
             ways: dict[str, dict[str, float]] = {}
             for plan in (flat_out, paced, replace(flat_out, name="unbatched", slots=1)):
                 await top_up(store, options.requests)
+                await settle(link)  # one that began by itself would refuse the next
                 await link.command("BGREWRITEAOF")
                 await settle(link)
                 ways[plan.name] = await run_clients(plan)
