@@ -1,4 +1,4 @@
--- The job's clock, put after _shared.lua and in front of every verb: core's JobClock.
+-- The job's clock, put after _numbers.lua, which reads it, and in front of every verb: core's JobClock.
 
 local CLOCK_STEP_SECONDS = 1.5
 
@@ -12,23 +12,23 @@ end
 
 -- Sets `now`, `grace_until` and `max_losses`; gives the fields to write.
 local function read_clock(lease_seconds, losses)
-  local row = call('HMGET', STORE, 'wall', 'job_time', 'grace_until', 'longest_lease', 'max_losses')
-  local wall, time, longest = server_time(), tonumber(row[2] or nil), tonumber(row[4] or 0)
-  now, grace_until = time or wall, tonumber(row[3] or 0)
+  local wall, last_wall = server_time(), tonumber(stored[3] or nil)
+  local time, longest = tonumber(stored[4] or nil), tonumber(stored[6] or 0)
+  now, grace_until = time or wall, tonumber(stored[5] or 0)
   local fields = {'wall', real(wall)}
   if lease_seconds and lease_seconds > longest then
     longest = lease_seconds
     fields[3], fields[4] = 'longest_lease', real(longest)
   end
-  max_losses = losses or tonumber(row[5] or math.huge)
-  if losses and int(losses) ~= row[5] then
+  max_losses = losses or tonumber(stored[7] or math.huge)
+  if losses and int(losses) ~= stored[7] then
     fields[#fields + 1], fields[#fields + 2] = 'max_losses', int(losses)
   end
   if time then
-    local step = row[1] and wall - tonumber(row[1]) or CLOCK_STEP_SECONDS + 1
+    local step = last_wall and wall - last_wall or CLOCK_STEP_SECONDS + 1
     now = time + math.min(math.max(step, 0), CLOCK_STEP_SECONDS)
     if step < 0 or step > CLOCK_STEP_SECONDS then
-      local stall = row[1] and step > 0 and step - CLOCK_STEP_SECONDS or longest
+      local stall = last_wall and step > 0 and step - CLOCK_STEP_SECONDS or longest
       grace_until = math.max(grace_until, now + math.min(longest, stall))
       fields[#fields + 1], fields[#fields + 2] = 'grace_until', real(grace_until)
     end

@@ -1,7 +1,9 @@
 -- The numbers of the store's epoch, put after _shared.lua and in front of every verb but those that begin and end a job:
 -- core's numbers.py.
 
-local epoch, base = unpack(call('HMGET', STORE, 'epoch', 'base'))
+-- The job's clock is read with them: _clock.lua.
+local stored = call('HMGET', STORE, 'epoch', 'base', 'wall', 'job_time', 'grace_until', 'longest_lease', 'max_losses')
+local epoch, base = stored[1], stored[2]
 if not epoch then
   return redis.error_reply('NOEPOCH the store has lost all its data')
 end
