@@ -15,7 +15,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready-$(ACCELERATOR)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run test soak check format bench lock clean cluster cluster-down cluster-tools cluster-prepare
+.PHONY: help setup run test soak check format bench images lock clean cluster cluster-down cluster-tools cluster-prepare
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ bench: $(READY) ## Runs each benchmark in its short form
 	    echo "$$benchmark" && $(BIN)/python "$$benchmark" --quick; \
 	done
 
+images: ## Builds both images and the chart for a registry: REGISTRY=registry.example/team [PUSH=1] [ENGINE=gpu|cpu|none]
+	@images/make.sh
+
 cluster: ## Starts a Kubernetes cluster on this machine (root; the first time builds it, about 15 minutes)
 	@cluster/cluster.sh prepare && cluster/cluster.sh up 2 && cluster/cluster.sh load operator scripted
 	@printf '%s\n' "kubectl works inside its network: cluster/cluster.sh exec kubectl get nodes" \
@@ -64,13 +67,16 @@ cluster-prepare:
 
 lock: $(READY) ## Renews requirements/ from pyproject.toml
 	@for accelerator in cpu gpu; do \
-	    echo "requirements/$$accelerator.txt" && $(BIN)/$(COMPILE) --group dev --extra local --extra operator --extra "$$accelerator" \
+	    echo "requirements/$$accelerator.txt" && $(BIN)/$(COMPILE) --group dev --extra local --extra datasets --extra operator --extra "$$accelerator" \
 	        --output-file "requirements/$$accelerator.txt" pyproject.toml; \
 	done
+	@# An image holds the versions that the tests ran with.
 	@image() { \
-	    echo "requirements/image-$$1.txt" && $(BIN)/$(COMPILE) "$${@:2}" --output-file "requirements/image-$$1.txt" pyproject.toml; }; \
-	image operator --extra operator --extra api; image worker-none --extra driver; \
-	image worker-cpu --extra driver --extra cpu; image worker-gpu --extra driver --extra gpu
+	    echo "requirements/image-$$1.txt" && $(BIN)/$(COMPILE) --no-annotate --constraint "requirements/$$2.txt" "$${@:3}" \
+	        --output-file "requirements/image-$$1.txt" pyproject.toml; }; \
+	image operator cpu --extra operator --extra api; image worker-none cpu --extra driver --extra datasets; \
+	image worker-cpu cpu --extra driver --extra datasets --extra cpu; \
+	image worker-gpu gpu --extra driver --extra datasets --extra gpu
 	@echo "requirements/bootstrap.txt" && echo uv | $(BIN)/$(COMPILE) --no-annotate --output-file requirements/bootstrap.txt -
 
 clean: ## Removes .venv and caches; runs/ stays

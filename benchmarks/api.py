@@ -6,6 +6,7 @@ The server is a process of its own over a real Redis, as `openseer serve` runs i
 responses of a given length without an engine, so that neither is part of what is timed. Three measurements: how long
 10,000 groups take to be queued by one client; results a second that one client reads (parsed and typed) while another
 asks for the batch's status 20 times a second; memory of server and Redis over many batches, each acknowledged.
+Then what large bodies and stalled connections cost (`--part bodies` alone).
 """
 
 import argparse
@@ -17,85 +18,16 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import uvicorn
+from support.large_bodies import measure_bodies
+from support.served_api import GROUP_SIZE, PLAYERS, TOKEN, groups, play, serve
 from support.stamp import Stamp
 
-from openseer_api.app import create_app
-from openseer_api.batch_controller import control
-from openseer_api.http.auth import BearerAuth
-from openseer_api.job.context import JobContext, OneJob
 from openseer_client import AsyncClient
-from openseer_core.ids import INITIAL_VERSION, WorkerId
-from openseer_core.manifest.job import RolloutJob
-from openseer_core.manifest.parse import parse_job
-from openseer_core.queue.group import SHARED_LANE
-from openseer_core.queue.messages import ClaimQuery, Delta, Finish
-from openseer_core.queue.states import FinishReason, Status
-from openseer_core.tokens import pack_logprobs, pack_tokens
-from openseer_core.wire.batches import Group, ResultItem
-from openseer_store.connect import open_store
+from openseer_core.wire.batches import ResultItem
 from openseer_store.embedded import EmbeddedRedis
-
-TOKEN = "benchmark"
-GROUP_SIZE = 8
-PROMPT_TOKENS = 128
-PLAYERS = 1
-CLAIMED_AT_ONCE = 256
-
-
-def job() -> RolloutJob:
-    """A serving job; no engine of it is ever started."""
-    spec = {
-        "mode": "serve",
-        "model": {"path": "none", "engine": "scripted"},
-        "groupSize": GROUP_SIZE,
-        "sampling": {"maxTokens": 4096},
-        "workers": {"replicas": PLAYERS},
-    }
-    head = {"apiVersion": "openseer.dev/v1alpha1", "kind": "RolloutJob", "metadata": {"name": "load"}}
-    return parse_job(head | {"spec": spec}, "benchmark")
-
-
-# ---- the processes
-
-
-def serve(url: str, port: int) -> None:
-    """The server, until it is killed."""
-
-    async def run() -> None:
-        context = JobContext(job(), await open_store(url, "load"))
-        app = create_app(OneJob(context), BearerAuth(TOKEN))
-        controlling = asyncio.create_task(control(context))
-        await uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off")).serve()
-        controlling.cancel()
-
-    asyncio.run(run())
-
-
-def play(url: str, number: int, length: int) -> None:
-    """Finishes all requests that wait, with responses of `length` tokens, until it is killed."""
-    tokens, logprobs = pack_tokens(range(length)), pack_logprobs([-0.5 - position / 977 for position in range(length)])
-    worker = WorkerId(f"worker-{number}", "0")
-    query = ClaimQuery(INITIAL_VERSION, (SHARED_LANE,), CLAIMED_AT_ONCE, 10**9, 16, 1024, 10**6, slack=CLAIMED_AT_ONCE)
-
-    async def run() -> None:
-        store = await open_store(url, "load")
-        while True:
-            claims = await store.claim(worker, query)
-            ends = [
-                Finish(Delta(claim.request, claim.fence, 0, tokens, logprobs), Status.OK, FinishReason.STOP)
-                for claim in claims
-            ]
-            if ends:
-                await store.complete(worker, ends)
-            else:
-                await asyncio.sleep(0.01)
-
-    asyncio.run(run())
 
 
 def poll_status(url: str, number: int, reports: Any, done: Any) -> None:
@@ -115,13 +47,6 @@ def poll_status(url: str, number: int, reports: Any, done: Any) -> None:
         return waits
 
     reports.put(asyncio.run(run()))
-
-
-def groups(count: int) -> Iterator[Group]:
-    """Groups with prompts of PROMPT_TOKENS tokens."""
-    for number in range(count):
-        ids = [(number * 31 + position * 7) % 50_000 for position in range(PROMPT_TOKENS)]
-        yield Group(id=f"g{number}", prompt_token_ids=ids)
 
 
 # ---- what is measured
@@ -260,13 +185,20 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20_000, help="results that are read")
     parser.add_argument("--length", type=int, default=200, help="tokens per response")
     parser.add_argument("--batches", type=int, default=60)
+    parser.add_argument("--mib", type=int, default=56, help="MiB of each large body")
+    parser.add_argument("--uploads", type=int, default=14, help="uploads that stall")
+    parser.add_argument("--readers", type=int, default=200, help="readers that take nothing")
+    parser.add_argument("--part", choices=["throughput", "bodies", "both"], default="both")
     parser.add_argument("--quick", action="store_true", help="a tenth of it")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
     stamp = Stamp()
     if options.quick:
         options.groups, options.requests, options.batches = 1000, 2000, 6
-    measurements = asyncio.run(measure(options))
+        options.mib, options.uploads, options.readers = 2, 3, 10
+    measurements = asyncio.run(measure(options)) if options.part != "bodies" else {}
+    if options.part != "throughput":
+        measurements |= asyncio.run(measure_bodies(options.mib, options.uploads, options.readers))
     measurements |= stamp.fields()
     if options.json:
         options.json.write_text(json.dumps(measurements, indent=1))

@@ -28,6 +28,7 @@ from support.stamp import Stamp
 
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.group import SHARED_LANE, GroupView
+from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.messages import Claim, ClaimQuery, Delta, Finish, Rescore, WriteOutcome
 from openseer_core.queue.policy import policy
 from openseer_core.queue.states import FinishReason, Status
@@ -89,7 +90,7 @@ class SimulatedWorker:
         self._id = WorkerId(f"worker-{number}", "1")
         self._random = random.Random(number)
         self._policy = policy("context-aware")
-        self._query = ClaimQuery(VERSION, LANES, plan.slots, 10**6, 16, quantum=1024, context_tokens=8192)
+        self._query = ClaimQuery(VERSION, LANES, plan.slots, 10**6, whole(16), quantum=1024, context_tokens=8192)
         self._wake = asyncio.Event()
         self._arrivals = Arrivals(store, LANES, self._wake.set)
         self._pace = CheckpointPace(SHORTEST_SECONDS, LEASE_SECONDS)
@@ -230,7 +231,9 @@ async def script_us(link: RedisLink) -> int:
 async def verb_costs(link: RedisLink, store: Store, options: argparse.Namespace) -> dict[str, float]:
     """Microseconds of Redis per request (extend, claim, complete) or call, one worker alone; the least of 20 calls."""
     worker, costs = WorkerId("alone", "1"), dict[str, list[float]]()
-    query = ClaimQuery(VERSION, LANES, options.slots, 10**6, 16, quantum=1024, context_tokens=8192, slack=options.slots)
+    query = ClaimQuery(
+        VERSION, LANES, options.slots, 10**6, whole(16), quantum=1024, context_tokens=8192, slack=options.slots
+    )
     tokens, logprobs = pack_tokens(range(30)), pack_logprobs([-0.5] * 30)
 
     async def timed(verb: str, call: Any, share: int = 1) -> Any:

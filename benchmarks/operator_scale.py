@@ -167,7 +167,8 @@ class Scale:
         await self._client.create_yaml("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
         names = [NAMESPACE, *(f"team-{number}" for number in range(NAMESPACES))]
         await self._client.create("/api/v1/namespaces", ({"metadata": {"name": name}} for name in names))
-        await self._client.create("/api/v1/nodes", nodes(-(-len(self._keys) // JOBS_PER_NODE)))
+        # One to spare: drivers may take the room for pods of nodes whose GPUs are free.
+        await self._client.create("/api/v1/nodes", nodes(-(-len(self._keys) // JOBS_PER_NODE) + 1))
         await self._client.create("/api/v1/persistentvolumes", volumes(len(self._keys)))
         await asyncio.sleep(POLL_SECONDS)  # for discovery, and for the nodes' taints to go
 
@@ -255,6 +256,9 @@ class Scale:
 
     def _start_operator(self) -> None:
         self._generation += 1
+        keys = self._plane.folder / "store-keys"
+        keys.mkdir(exist_ok=True)
+        (keys / "1").write_text("k" * 64)
         environment = {
             "KUBECONFIG": str(self._plane.kubeconfig),
             "OPENSEER_NAMESPACE": NAMESPACE,
@@ -262,6 +266,8 @@ class Scale:
             "OPENSEER_STORE_IMAGE": "openseer-operator:scale",
             "OPENSEER_IDENTITY": f"scale-{self._generation}",
             "OPENSEER_HTTP_PORT": str(self._port),
+            "OPENSEER_STORE_KEYS": str(keys),
+            "OPENSEER_STORE_HOSTS": "127.0.0.0/8",
         }
         self._plane.start("operator", sys.executable, "-m", "openseer_operator.main", environment=environment)
 

@@ -23,21 +23,23 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from scipy import stats
 from support.stamp import Stamp
 
 from openseer_api.app import create_app
 from openseer_api.batch_controller import control
 from openseer_api.http.auth import BearerAuth
+from openseer_api.http.server import WebServer
 from openseer_api.job.context import JobContext, OneJob
 from openseer_client import AsyncClient
+from openseer_core.admission import limits_of_manifest
 from openseer_core.ids import worker_name
 from openseer_core.manifest.parse import parse_job
 from openseer_core.wire.batches import Group, ResultItem
 from openseer_driver.driver import Driver
+from openseer_driver.prompts.source import open_source
 from openseer_driver.run_folder import ResultsWriter, RunFolder
-from openseer_driver.submission import read_prompts, read_source, render_groups
+from openseer_driver.submission import check_prompts, read_groups
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
 from openseer_text.rendering import open_codec
@@ -149,9 +151,9 @@ async def one_openseer(pipes: list[Connection], work: dict[str, int]) -> tuple[f
         job = parse_job(document, "benchmark")
         async with EmbeddedRedis(folder.store_folder) as url:
             store = await open_store(url, job.name)
-            source, content = read_source(job)
+            checked = check_prompts(job, open_source(job), lambda _: None)
             codec = open_codec(job.spec.model)
-            groups = render_groups(job, source, read_prompts(job, source, content), codec, await store.now())
+            groups = list(read_groups(job, checked, codec, limits_of_manifest(job.spec.model), await store.now()))
             for pipe in pipes:
                 pipe.send({"document": document, "url": url})
             for pipe in pipes:
@@ -189,7 +191,7 @@ async def one_api(pipes: list[Connection], work: dict[str, int]) -> tuple[float,
             store = await open_store(url, job.name)
             context = JobContext(job, store)
             app = create_app(OneJob(context), BearerAuth("t"))
-            server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="off"))
+            server = WebServer(app, finish_seconds=1)
             tasks = [asyncio.create_task(server.serve()), asyncio.create_task(control(context))]
             for pipe in pipes:
                 pipe.send({"document": document, "url": url})

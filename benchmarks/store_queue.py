@@ -25,6 +25,7 @@ from support.stamp import Stamp
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.manifest.fleet import Fsync, StoreSpec
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
+from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.messages import Claim, ClaimQuery, Delta, Finish, Rescore, WriteOutcome
 from openseer_core.queue.policy import Policy, policy
 from openseer_core.queue.states import FinishReason, Status
@@ -215,7 +216,7 @@ class Cycler:
         self._worker = worker
         self._policy = policy("context-aware")
         self._query = ClaimQuery(
-            VERSION, (SHARED_LANE,), slots, 10**6, 16, quantum=1024, context_tokens=8192, slack=slots
+            VERSION, (SHARED_LANE,), slots, 10**6, whole(16), quantum=1024, context_tokens=8192, slack=slots
         )
         self.cycles = 0
         self.claim_seconds: list[float] = []

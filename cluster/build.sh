@@ -9,6 +9,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
 KUBERNETES_PROGRAMS="kube-apiserver kube-controller-manager kube-scheduler kubectl kubelet kube-proxy"
 OTHERS="etcd containerd containerd-shim-runc-v2 ctr coredns kwok helm kubeconform pause.tar"
 PLUGINS="bridge loopback host-local portmap"
+# Not a part of the cluster: its version is its folder's name, so that another one builds nothing else anew.
+NODE_AUTOSCALER=karpenter-$KARPENTER/karpenter-kwok
 # Modules that live in Kubernetes' own repository and carry version 0.0.0 in its go.mod.
 STAGED="api apiextensions-apiserver apimachinery apiserver cli-runtime client-go cloud-provider cluster-bootstrap
   code-generator component-base component-helpers controller-manager cri-api cri-client cri-streaming csi-translation-lib
@@ -46,6 +48,13 @@ etcd() {  # etcd TARGET: its own main lies in a module with replaces, which `go 
   printf 'package main\nimport ("os"; "go.etcd.io/etcd/server/v3/etcdmain")\nfunc main() { etcdmain.Main(os.Args) }\n' >"$folder/main.go"
   (cd "$folder" && GOFLAGS=-mod=mod go mod tidy && GOFLAGS=-mod=mod go build -trimpath -ldflags "-s -w" -o "$1.new" .)
   mv "$1.new" "$1"
+}
+
+karpenter() {  # karpenter TARGET: with its played cloud (a binary called kwok, as kwok's own is), and its CRDs beside it
+  local crds module; crds=$(dirname "$1")/crds
+  module=$(go mod download -json "sigs.k8s.io/karpenter@$KARPENTER" | sed -n 's/^\s*"Dir": "\(.*\)",$/\1/p')
+  mkdir -p "$crds" && install -m 0644 "$module"/kwok/{charts,apis}/crds/*.yaml "$crds" &&
+    install_module "$1" sigs.k8s.io/karpenter/kwok "$KARPENTER"
 }
 
 pause() {  # pause TARGET: the image of a pod's sandbox, docker.io/local/pause:1: one static program that waits
@@ -95,6 +104,7 @@ build() {  # build PROGRAM TARGET
     coredns) install_module "$2" github.com/coredns/coredns "$COREDNS" ;;
     kwok) install_module "$2" sigs.k8s.io/kwok/cmd/kwok "$KWOK" ;;
     helm) install_module "$2" helm.sh/helm/v3/cmd/helm "$HELM" ;;
+    karpenter-*) karpenter "$2" ;;
     cni/*) install_module "$2" "github.com/containernetworking/plugins/plugins/$(plugin_folder "${1#cni/}")" "$CNI_PLUGINS" ;;
   esac
 }
@@ -116,7 +126,7 @@ main() {
   local all=() plugin program missing=() number=0 target log=$CACHE/build.log
   for plugin in $PLUGINS; do all+=("cni/$plugin"); done
   # shellcheck disable=SC2206
-  all=($KUBERNETES_PROGRAMS $OTHERS "${all[@]}")
+  all=($KUBERNETES_PROGRAMS $OTHERS "${all[@]}" "$NODE_AUTOSCALER")
   for program in "${all[@]}"; do [ -e "$PROGRAMS/$program" ] || missing+=("$program"); done
   [ ${#missing[@]} -gt 0 ] || { say "programs: all ${#all[@]} are in $PROGRAMS"; return; }
   go_is_there

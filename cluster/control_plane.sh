@@ -61,7 +61,7 @@ api_is_ready() { in_plane kubectl get --raw /readyz --request-timeout=2s; }
 
 # A default StorageClass, and volumes that are folders of each node: pods run as uid 65532, so everybody may write there.
 # With Retain nothing but `up` makes a volume fresh again, see recycle_volumes.
-VOLUMES=40 VOLUME_SIZE=5Gi
+VOLUMES=80 VOLUME_SIZE=5Gi
 volumes() {
   local node number
   echo '{apiVersion: storage.k8s.io/v1, kind: StorageClass, metadata: {name: local, annotations: {storageclass.kubernetes.io/is-default-class: "true"}},'

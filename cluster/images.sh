@@ -8,6 +8,7 @@
 # again costs nothing, and a change of code moves one small layer.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/settings.sh"
+source "$REPOSITORY/images/recipe.sh"
 
 BASE=docker.io/library/debian:$SUITE-slim
 KEY_LABEL=openseer.dev/content
@@ -25,8 +26,8 @@ choose_driver() {
   DRIVER=$(cat "$BUILDAH_ROOT/driver")
 }
 
-# The base that the Dockerfiles name, made here from Debian's packages. It holds ca-certificates already, because the
-# builder's own certificates lie over that file while it builds.
+# The base in place of the one that the Dockerfiles name, made here from Debian's packages, for nothing is pulled. It
+# holds ca-certificates already, because the builder's own certificates lie over that file while it builds.
 base() {
   local tarball=$CACHE/base/debian-$SUITE.tar root container
   store inspect --type image "$BASE" >/dev/null 2>&1 && return
@@ -47,13 +48,13 @@ base() {
   store commit -q --rm "$container" "$BASE" >/dev/null
 }
 
-# describe NAME: sets DOCKERFILE, ENGINE, IMAGE, LOCK, PACKAGES, WHERE
+# describe NAME: sets IMAGE, WHERE, and all that the recipe sets
 describe() {
-  DOCKERFILE=Dockerfile.worker PACKAGES="core store text process worker driver api" WHERE=all
+  WHERE=all
   case $1 in
-    operator) DOCKERFILE=Dockerfile.operator ENGINE='' IMAGE=localhost/openseer-operator:test LOCK=image-operator PACKAGES="core store text process api operator" ;;
-    scripted) ENGINE=none IMAGE=localhost/openseer-worker:scripted LOCK=image-worker-none ;;
-    cpu) ENGINE=cpu IMAGE=localhost/openseer-worker:cpu LOCK=image-worker-cpu WHERE=n0 ;;
+    operator) IMAGE=localhost/openseer-operator:test; recipe operator ;;
+    scripted) IMAGE=localhost/openseer-worker:scripted; recipe worker none ;;
+    cpu) IMAGE=localhost/openseer-worker:cpu WHERE=n0; recipe worker cpu ;;
     *) fail 2 "no image is called $1; there are operator, scripted, cpu" ;;
   esac
 }
@@ -62,8 +63,8 @@ content_key() {
   local package folders=(examples)
   (cd "$REPOSITORY" && {
     for package in $PACKAGES; do folders+=("$package"/openseer_*); done
-    echo "$SUITE $ENGINE"
-    cat "$DOCKERFILE" .dockerignore LICENSE pyproject.toml requirements/bootstrap.txt "requirements/$LOCK.txt"
+    echo "$SUITE ${RECIPE[*]}"
+    cat "$DOCKERFILE" .dockerignore images/sbom.py LICENSE pyproject.toml requirements/bootstrap.txt "requirements/$LOCK.txt"
     find "${folders[@]}" -name __pycache__ -prune -o -type f -print | LC_ALL=C sort | xargs sha256sum
   } | sha256sum | head -c 16)
 }
@@ -84,9 +85,8 @@ build() {
   if [ "$(cat "$layout/key" 2>/dev/null)" = "$key" ]; then return; fi
   lent
   say "images: $IMAGE …"
-  (cd "$REPOSITORY" && store bud --network host --isolation chroot --pull=never --layers --format oci "${LENT[@]}" \
-    ${ENGINE:+--build-arg ENGINE=$ENGINE} --build-arg VERSION="$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" \
-    -f "$DOCKERFILE" -t "$IMAGE" .) >"$log" 2>&1 || { tail -n 15 "$log" >&2; fail 1 "$IMAGE was not built; the whole log: $log"; }
+  (cd "$REPOSITORY" && store "${BUILDAH_BUD[@]}" --pull=never "${LENT[@]}" --build-arg BASE="$BASE" "${RECIPE[@]}" \
+    --tag "$IMAGE" .) >"$log" 2>&1 || { tail -n 15 "$log" >&2; fail 1 "$IMAGE was not built; the whole log: $log"; }
   say "images: $IMAGE built after $((SECONDS - start)) s; writing its layers"
   rm -f "$layout/key"; mkdir -p "$IMAGES"
   store push -q --compression-format zstd --compression-level 1 "$IMAGE" "oci:$layout:${IMAGE##*:}"
@@ -106,7 +106,14 @@ load() {
     --label "$KEY_LABEL=$key" --discard-unpacked-layers - >"$log" 2>&1; }
   put "$held" || { rm -f "$held"; put "$held"; } || { tail -n 5 "$log" >&2; fail 1 "$IMAGE could not be put into $node"; }
   "$HERE/oci_layout.py" layers "$IMAGES/$name" >"$held"
+  nameless "$node" | while read -r old; do ctr_of "$node" images rm "$old" >/dev/null || true; done
   say "images: $IMAGE is in $node after $((SECONDS - start)) s"
+}
+
+# nameless NODE: images whose name another one took; a node's own collection would keep them until its disk is nearly full
+nameless() {
+  ctr_of "$1" images ls | awk '$1 !~ /^sha256:/ {named[$3]} $1 ~ /^sha256:/ {digest[$1] = $3}
+    END {for (old in digest) if (!(digest[old] in named)) print old}'
 }
 
 LOCK_PATIENCE=1800  # seconds

@@ -3,9 +3,9 @@
 # shellcheck disable=SC2034  # used by the scripts that source this
 
 KUBERNETES=1.36.3 STAGING=v0.36.3 ETCD=v3.6.14 CONTAINERD=v2.3.7 CNI_PLUGINS=v1.9.1
-COREDNS=v1.14.0 KWOK=v0.8.0 HELM=v3.21.4 KUBECONFORM=v0.7.0
+COREDNS=v1.14.0 KWOK=v0.8.0 HELM=v3.21.4 KUBECONFORM=v0.7.0 KARPENTER=v1.14.1
 # The oldest Go that builds all of them.
-GO_AT_LEAST=1.26
+GO_AT_LEAST=1.26.6
 SUITE=bookworm
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+JOB_EXAMPLES = sorted(
+    path for path in (ROOT / "examples").rglob("*.yaml") if "kind: RolloutJob" in path.read_text(encoding="utf-8")
+)
+"""Manifests of jobs; what else is an example says itself which test runs it."""
 SOAK = bool(os.environ.get("OPENSEER_SOAK"))
 """`make soak`: long searches run in full; otherwise in a short, seeded form."""
 SEED = int(os.environ.get("OPENSEER_SOAK_SEED") or 1)

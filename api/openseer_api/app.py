@@ -1,5 +1,6 @@
 """The application: routes over a directory of jobs and an authenticator; it knows no concrete one of either."""
 
+import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
@@ -8,17 +9,23 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
-from openseer_api.compat import compatible_routers
+from openseer_api.compat import GENERATING, compatible_routers, protocol_error
 from openseer_api.http import problems
 from openseer_api.http.auth import Authenticator
-from openseer_api.http.limits import BodyLimit
+from openseer_api.http.bodies import OwnRoute
+from openseer_api.http.gate import GENERATING_BYTES, JSON_BYTES, Gate, Place
 from openseer_api.http.shutdown import AskAgain
 from openseer_api.job.context import JobDirectory
 from openseer_api.routes import batches, fleet, groups, results, weights
-from openseer_api.routes.access import named_job, one_job
+from openseer_api.routes.access import Admission, named_job, one_job
 
 PREFIX = "/jobs/{namespace}/{job}"
 """Where the gateway of a cluster has each job; on one machine the job's routes are at the root."""
+
+_IN_JOB = re.compile(r"/jobs/([^/]+)/([^/]+)(/.*)")
+_UPLOAD = re.compile(r"/v1/batches/[^/]+/groups")
+_PART = re.compile(r"\{[^}]*\}")
+_DOCUMENT = "/v1/openapi.json"
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -30,6 +37,35 @@ class _Application(FastAPI):
         schemas = document["components"]["schemas"]
         schemas.update({name: schema for name, schema in groups.BODY_MODELS.items() if name not in schemas})
         return document
+
+
+class _Paths:
+    """What the gate knows of paths. `many`: they begin with PREFIX."""
+
+    ready = "/readyz"
+    open = frozenset({"/healthz", ready})
+    health = frozenset({"/health", "/ping", "/liveness"})
+
+    def __init__(self, *, many: bool) -> None:
+        self._many = many
+        paths = [getattr(route, "path", "") for router in _our_routers() for route in router.routes]
+        patterns = [_PART.sub("[^/]+", path) for path in (*paths, _DOCUMENT, *self.open)]
+        self._ours = re.compile("|".join(patterns))
+
+    def place(self, path: str) -> Place | None:
+        if not self._many:
+            return Place("", "", path)
+        found = _IN_JOB.fullmatch(path)
+        return Place(*found.groups()) if found is not None else None
+
+    def shape(self, path: str) -> problems.Shape:
+        """Paths of nobody, below /v1 too, are mostly asked for by clients of other servers."""
+        return problems.problem if self._ours.fullmatch(path) else protocol_error
+
+    def body_bytes(self, path: str) -> int | None:
+        if _UPLOAD.fullmatch(path):
+            return None
+        return GENERATING_BYTES if path in GENERATING else JSON_BYTES
 
 
 @asynccontextmanager
@@ -44,8 +80,9 @@ def create_app(
     many: bool = False,
     ready: Callable[[], bool] = lambda: True,
     lifespan: Lifespan = _nothing,
+    trusted: str = "",
 ) -> FastAPI:
-    """`many`: jobs are named in the path. `ready`: whether requests should be sent here."""
+    """`many`: jobs are named in the path. `ready`: whether requests should be sent here. `trusted`: see Admission."""
     app = _Application(
         title="openseer",
         version=version("openseer"),
@@ -55,17 +92,18 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.directory, app.state.auth = directory, auth
     problems.install(app)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(
+        Gate, paths=_Paths(many=many), admit=Admission(directory, auth, many=many, trusted=trusted).admit
+    )
     app.add_middleware(AskAgain)
     _add_health(app, ready)
     prefix, find = (PREFIX, named_job) if many else ("", one_job)
-    for router in _routers():
+    for router in (*_our_routers(), *compatible_routers()):
         app.include_router(router, prefix=prefix, dependencies=[Depends(find)])
-    document = APIRouter()
+    document = APIRouter(route_class=OwnRoute)
 
-    @document.get("/v1/openapi.json", include_in_schema=False)
+    @document.get(_DOCUMENT, include_in_schema=False)
     async def openapi() -> dict[str, object]:
         return app.openapi()
 
@@ -73,11 +111,11 @@ def create_app(
     return app
 
 
-def _routers() -> Sequence[APIRouter]:
+def _our_routers() -> Sequence[APIRouter]:
     ours = APIRouter(prefix="/v1")
     for module in (batches, groups, results, weights, fleet):
         ours.include_router(module.router)
-    return [ours, fleet.plain, *compatible_routers()]
+    return [ours, fleet.plain]
 
 
 def _add_health(app: FastAPI, ready: Callable[[], bool]) -> None:

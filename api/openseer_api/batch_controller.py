@@ -32,6 +32,8 @@ ROUND_SECONDS = 0.2
 """Between two reconcile steps; while new weights are published, half of it."""
 TROUBLE_SECONDS = 2.0
 """After a reconcile step that failed."""
+MOST_PAUSE_SECONDS = 6 * 3600.0
+"""After so long a pause of the compatible routes ends by itself: whoever began it is gone, and all others wait."""
 
 
 async def control(job: JobContext) -> None:
@@ -60,6 +62,10 @@ async def reconcile(job: JobContext) -> bool:
     fleet_spec = await job.store.fleet_spec()
     job.note_answer()
     try:
+        if fleet_spec.held and await _is_forgotten(job, fleet_spec):
+            log.warning("%s/%s: a pause of %.0f s ends by itself", job.job.namespace, job.job.name, MOST_PAUSE_SECONDS)
+            await job.store.swap_fleet_spec(fleet_spec.changed(held=False, held_since=0.0))
+            return True
         if fleet_spec.active_transaction is None:
             await _move_strays(job, fleet_spec, batches)
             if not fleet_spec.awaits_digest or fleet_spec.rest is not None:
@@ -78,6 +84,11 @@ async def _apart(job: JobContext, work: Coroutine[Any, Any, object]) -> None:
         raise
     except Exception as error:  # whatever it is
         log.warning("%s/%s: %s", job.job.namespace, job.job.name, error, exc_info=not isinstance(error, OpenseerError))
+
+
+async def _is_forgotten(job: JobContext, fleet_spec: FleetSpec) -> bool:
+    """Whether a pause has lasted longer than any that somebody still wants."""
+    return 0.0 < fleet_spec.held_since < await job.store.now() - MOST_PAUSE_SECONDS
 
 
 async def _move_strays(job: JobContext, fleet_spec: FleetSpec, batches: list[BatchRecord]) -> None:

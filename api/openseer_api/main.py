@@ -5,22 +5,27 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI
 
+from openseer_api import heap
 from openseer_api.app import create_app
 from openseer_api.cluster.auth import KubernetesAuth
 from openseer_api.cluster.client import Kube
 from openseer_api.cluster.controlled_job import ControlledJob
 from openseer_api.cluster.directory import KubeDirectory
 from openseer_api.cluster.jobs import KubeJobs
+from openseer_api.http.server import WebServer
 from openseer_api.job.context import JobContext
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.job import RolloutJob
+from openseer_process.store_access import StoreAccess
 from openseer_store.connect import open_store
 from openseer_store.redis_link import TELL_SECONDS
 
@@ -29,19 +34,18 @@ STORE_SECONDS = 5.0
 FINISH_SECONDS = 15
 """How long responses in progress may take after a signal to stop; clients resume streams at another replica."""
 
-KEEP_ALIVE_SECONDS = 75
-"""A connection that nobody uses is controlled so long: longer than a trainer's step, mostly."""
-
 log = logging.getLogger("openseer_api")
 
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """`watched`: namespaces whose jobs are served, empty: all. `audiences`: see KubernetesAuth."""
+    """`watched`: namespaces whose jobs are served, empty: all. `audiences`: see KubernetesAuth. `stores`: how
+    jobs' stores are reached."""
 
     watched: tuple[str, ...] = ()
     audiences: tuple[str, ...] = ()
     port: int = 8080
+    stores: StoreAccess = field(default_factory=lambda: StoreAccess(Path()))
 
     @staticmethod
     def read(environment: Mapping[str, str] = os.environ) -> "GatewaySettings":
@@ -53,14 +57,17 @@ class GatewaySettings:
         port = environment.get("OPENSEER_HTTP_PORT", "8080")
         if not port.isdecimal():
             raise InputError(f"OPENSEER_HTTP_PORT: found {port!r}, allowed: a number")
-        return GatewaySettings(names("OPENSEER_WATCH_NAMESPACES"), names("OPENSEER_API_AUDIENCES"), int(port))
+        watched, audiences = names("OPENSEER_WATCH_NAMESPACES"), names("OPENSEER_API_AUDIENCES")
+        return GatewaySettings(watched, audiences, int(port), StoreAccess.read(environment))
 
 
 class ServedJobs:
     """The directory of the gateway: a job that is requested counts as used."""
 
-    def __init__(self, jobs: KubeJobs) -> None:
-        self.open = KubeDirectory(jobs, _open_job, ControlledJob.end, _renew_job)
+    def __init__(self, jobs: KubeJobs, access: StoreAccess) -> None:
+        self.open = KubeDirectory(
+            jobs, partial(_open_job, access), ControlledJob.end, _renew_job, attrgetter("is_troubled")
+        )
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
         """The job's context; None where no such job serves."""
@@ -71,29 +78,27 @@ class ServedJobs:
         return controlled.context
 
 
-async def _open_job(job: RolloutJob, url: str) -> ControlledJob:
-    """Connects to the job's store. Raises StoreUnavailableError while it does not answer."""
+async def _open_job(access: StoreAccess, job: RolloutJob, url: str) -> ControlledJob:
+    """Connects to the job's store. Raises StoreUnavailableError while it does not answer, or may not be dialled."""
     store = await open_store(
-        url, job.name, job.namespace, retry_seconds=STORE_SECONDS, tells_again=True, others_seconds=TELL_SECONDS
+        url,
+        job.name,
+        job.namespace,
+        retry_seconds=STORE_SECONDS,
+        tells_again=True,
+        others_seconds=TELL_SECONDS,
+        dial=access.dial(job),
     )
-    return ControlledJob(JobContext(job, store))
+    return ControlledJob(JobContext(job, store, on_codec=heap.keep))
 
 
 def _renew_job(controlled: ControlledJob, job: RolloutJob) -> None:
     controlled.context.renew(job)
 
 
-class _Server(uvicorn.Server):
-    """Leaves the handling of signals to `serve`."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-
 def gateway(kube: Kube, settings: GatewaySettings) -> FastAPI:
     """The application, with the task that watches for jobs."""
-    directory = ServedJobs(KubeJobs(kube, settings.watched))
+    directory = ServedJobs(KubeJobs(kube, settings.watched, settings.stores), settings.stores)
 
     @asynccontextmanager
     async def watching(_app: FastAPI) -> AsyncGenerator[None]:
@@ -114,16 +119,9 @@ async def serve(settings: GatewaySettings) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
     kube = await Kube.connect()
     try:
-        config = uvicorn.Config(
-            gateway(kube, settings),
-            host="",  # every address there is, of both kinds
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=FINISH_SECONDS,
-        )
-        server = _Server(config)
+        everywhere = ""  # every address there is, of both kinds
+        app = gateway(kube, settings)
+        server = WebServer(app, host=everywhere, port=settings.port, finish_seconds=FINISH_SECONDS, on_start=heap.keep)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, setattr, server, "should_exit", True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -74,9 +73,7 @@ class AsyncClient:
 
     async def open_batch(self, spec: BatchSpec | None = None, *, key: str | None = None) -> "AsyncBatchHandle":
         """Opens a batch. With a `key` used before it is that batch again: a restarted trainer finds its own so."""
-        return AsyncBatchHandle(
-            self, (await self.do(calls.open_batch(spec or BatchSpec(), key or uuid.uuid4().hex))).id
-        )
+        return AsyncBatchHandle(self, (await self.do(calls.open_batch(spec or BatchSpec(), key))).id)
 
     def batch(self, number: int) -> "AsyncBatchHandle":
         """A batch by its number; no call is made."""

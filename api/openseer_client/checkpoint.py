@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,10 +14,15 @@ RECENT_SECONDS = 60.0
 """How long a taken group is remembered: a store loses the last second or two, and is sent what is a minute old."""
 
 
+_WAYS = ".\nName another file, or remove this one to read from the beginning."
+
+
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     batch: int
+    job: str = ""
+    opened_at: float = 0.0
     cursor: int = 0
     complete: bool = False
     taken: dict[str, int] = Field(default_factory=dict)
@@ -39,17 +45,27 @@ class Position:
     recent: dict[str, float] = field(default_factory=dict[str, float])
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Which of all batches of one number is meant. `job`: NAMESPACE/NAME; `at`: when it was opened (seconds of the
+    store's clock). Both are unset where an earlier API does not tell them."""
+
+    job: str = ""
+    at: float = 0.0
+
+
 class Checkpoint:
     """A file that holds one batch's position. It is replaced as a whole, so a kill leaves the old or the new one.
 
-    A file of another batch (an earlier iteration's) is overwritten. Raises InputError for a file that is none of these,
-    OutputError when it cannot be written.
+    A file of another batch of the job (an earlier iteration's) is overwritten. Raises InputError for a file that is
+    none of these, one of another job, and one of a batch that had this number before the store was emptied; OutputError
+    when it cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def position(self, batch: int) -> Position:
+    def position(self, batch: int, opened: Opened = Opened()) -> Position:
         """Where the reader of `batch` stood; the beginning if the file is not there or of another batch."""
         try:
             found = _File.model_validate_json(self.path.read_bytes())
@@ -57,14 +73,25 @@ class Checkpoint:
             return Position()
         except (OSError, ValidationError) as error:
             raise InputError(f"checkpoint {self.path}: {error}\nName another file, or remove this one.") from error
+        if found.job and opened.job and found.job != opened.job:
+            raise InputError(
+                f"checkpoint {self.path}: of job {found.job}, and batch {batch} is one of {opened.job}{_WAYS}"
+            )
         if found.batch != batch:
             return Position()
+        if found.opened_at and opened.at and found.opened_at != opened.at:
+            raise InputError(
+                f"checkpoint {self.path}: of a batch {batch} that was opened at {_time(found.opened_at)}, and this one "
+                f"was at {_time(opened.at)}: the store was emptied since{_WAYS}"
+            )
         return Position(found.cursor, found.complete, found.taken, found.groups, found.recent)
 
-    def save(self, batch: int, position: Position, *, durable: bool = False) -> None:
+    def save(self, batch: int, position: Position, opened: Opened = Opened(), *, durable: bool = False) -> None:
         """Replaces the file. `durable`: waits until the disk has it, so that it survives a loss of power too."""
         content = {
             "batch": batch,
+            "job": opened.job,
+            "opened_at": opened.at,
             "cursor": position.cursor,
             "complete": position.complete,
             "taken": position.taken,
@@ -81,3 +108,7 @@ class Checkpoint:
             new.replace(self.path)
         except OSError as error:
             raise OutputError(f"checkpoint {self.path}: {error.strerror or error}") from error
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -1,7 +1,6 @@
 """The sync client: what a trainer calls. `async_client` offers the same with await."""
 
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -71,7 +70,7 @@ class Client:
 
     def open_batch(self, spec: BatchSpec | None = None, *, key: str | None = None) -> "BatchHandle":
         """Opens a batch. With a `key` used before it is that batch again: a restarted trainer finds its own so."""
-        return BatchHandle(self, self.do(calls.open_batch(spec or BatchSpec(), key or uuid.uuid4().hex)).id)
+        return BatchHandle(self, self.do(calls.open_batch(spec or BatchSpec(), key)).id)
 
     def batch(self, number: int) -> "BatchHandle":
         """A batch by its number; no call is made."""

@@ -94,7 +94,7 @@ class WeightsError(OpenseerError):
         lines += [
             f"  {worker.worker}: attempt {worker.attempt}, {worker.error}"
             for worker in transaction.workers
-            if worker.error
+            if worker.error and worker.error not in transaction.message
         ]
         lines.append(f"The fleet serves {transaction.previous} until a transaction succeeds.")
         super().__init__("\n".join(lines))

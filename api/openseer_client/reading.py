@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from openseer_client.checkpoint import RECENT_SECONDS, Checkpoint, Position
+from openseer_client.checkpoint import RECENT_SECONDS, Checkpoint, Opened, Position
 from openseer_client.errors import ConflictError, SubmissionLostError
 from openseer_client.groups import Collector, FinishedGroup
 from openseer_client.http import calls, flows
@@ -35,9 +35,21 @@ class Own:
 
     def noted(self, groups: Iterable[Group]) -> Iterator[Group]:
         """The same groups; their names are kept as they go by."""
+        _require(not _is_any(groups, Group, dict), "one", groups, "several of Group, as [Group(...)]")
         for group in groups:
+            _require(_is_any(group, Group), "a", group, "Group")
             self.groups.add(group.id)
             yield group
+
+
+def _is_any(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds)
+
+
+def _require(right: bool, article: str, found: object, allowed: str) -> None:
+    """Raises TypeError unless it is right."""
+    if not right:
+        raise TypeError(f"groups: found {article} {type(found).__name__}, allowed: {allowed}")
 
 
 def results(
@@ -48,7 +60,9 @@ def results(
     A store that lost its last writes generates again what it lost: those results come under other cursors, but are not
     new. A reader that was itself restarted meanwhile gets them again; each is unique by group, index and turn.
     """
-    position = checkpoint.position(batch) if checkpoint is not None and after is None else Position(after or 0)
+    opened = yield from _opened(batch, checkpoint)
+    known = checkpoint.position(batch, opened) if checkpoint is not None else Position()
+    position = known if after is None else Position(after)
     cursor, complete = position.cursor, position.complete
     news = _News()
     while not complete:
@@ -58,10 +72,10 @@ def results(
                 yield Emit(item)
             cursor = max(cursor, item.cursor)
             if checkpoint is not None:
-                checkpoint.save(batch, Position(cursor))
+                checkpoint.save(batch, Position(cursor), opened)
         complete = page.complete
         cursor = max(cursor, page.cursor)
-        yield from _note(batch, Position(cursor, complete), checkpoint, acknowledge=acknowledge)
+        yield from _note(batch, Position(cursor, complete), checkpoint, opened, acknowledge=acknowledge)
 
 
 def groups(
@@ -79,7 +93,8 @@ def groups(
     The position kept is the one before the first result of a group that has not been taken, so a restart gets such
     groups whole again, and taken ones not at all.
     """
-    position = checkpoint.position(batch) if checkpoint is not None else Position()
+    opened = yield from _opened(batch, checkpoint)
+    position = checkpoint.position(batch, opened) if checkpoint is not None else Position()
     cursor, complete, taken = position.cursor, position.complete, dict(position.taken)
     ended, recent = position.groups, dict(position.recent)
     turns = dict.fromkeys([*taken, *recent], LAST_TURN)
@@ -105,12 +120,12 @@ def groups(
             ended += 1
             if checkpoint is not None:
                 _remember(recent, item.group, time.time())
-                checkpoint.save(batch, _safe(collector, cursor, taken, ended, recent))
+                checkpoint.save(batch, _safe(collector, cursor, taken, ended, recent), opened)
             yield from _seal_at(batch, ended, seal_after, own)
         complete = page.complete
         cursor = max(cursor, page.cursor)
         safe = Position(cursor, complete=True) if complete else _safe(collector, cursor, taken, ended, recent)
-        yield from _note(batch, safe, checkpoint, acknowledge=acknowledge)
+        yield from _note(batch, safe, checkpoint, opened, acknowledge=acknowledge)
 
 
 def fill(
@@ -182,10 +197,20 @@ def _seal_again(batch: int, own: Own) -> Flow[None]:
     yield from ask(calls.seal(batch))
 
 
-def _note(batch: int, position: Position, checkpoint: Checkpoint | None, *, acknowledge: bool) -> Flow[None]:
+def _opened(batch: int, checkpoint: Checkpoint | None) -> Flow[Opened]:
+    """Which batch of that number it is; asked only where a file remembers one."""
+    if checkpoint is None:
+        return Opened()
+    found = yield from ask(calls.status(batch))
+    return Opened(found.job, found.opened_at)
+
+
+def _note(
+    batch: int, position: Position, checkpoint: Checkpoint | None, opened: Opened, *, acknowledge: bool
+) -> Flow[None]:
     """First the file, then the API: what is acknowledged will not be sent again."""
     if checkpoint is not None:
-        checkpoint.save(batch, position, durable=acknowledge)
+        checkpoint.save(batch, position, opened, durable=acknowledge)
     if acknowledge and position.cursor:
         yield from ask(calls.acknowledge(batch, position.cursor))
 

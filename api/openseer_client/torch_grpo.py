@@ -49,7 +49,10 @@ def advantages(rewards: Sequence[float], *, by_deviation: bool = True) -> list[f
 
 
 def samples(group: FinishedGroup, rewards: Sequence[float], *, by_deviation: bool = True) -> list[Sample]:
-    """A whole group as samples; `rewards` in the order of its results. Raises ValueError for a group that is not."""
+    """A whole group as samples; `rewards` in the order of its results.
+
+    Raises ValueError for a group that is not whole, or has a log-probability that was not finite.
+    """
     if not group.whole or len(rewards) != len(group.results):
         raise ValueError(
             f"group {group.name}: found {group.end.ok} whole of {group.end.size} responses and {len(rewards)} rewards; "
@@ -60,7 +63,8 @@ def samples(group: FinishedGroup, rewards: Sequence[float], *, by_deviation: boo
 
 
 def _sample(item: ResultItem, advantage: float) -> Sample:
-    logprobs = tuple(item.logprobs) if item.logprobs is not None else None
+    scores = item.scores()
+    logprobs = tuple(scores) if scores is not None else None
     return Sample(tuple(item.prompt_token_ids), tuple(item.token_ids), tuple(item.mask()), logprobs, advantage)
 
 

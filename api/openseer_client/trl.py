@@ -70,7 +70,7 @@ class Rollout:
         answer: dict[str, Any] = {
             "prompt_ids": [item.prompt_token_ids for item in items],
             "completion_ids": [item.token_ids for item in items],
-            "logprobs": [item.logprobs for item in items],
+            "logprobs": [item.scores() for item in items],
         }
         if self._environment is not None:
             answer["env_mask"] = [[int(drawn) for drawn in item.mask()] for item in items]

@@ -45,7 +45,7 @@ class _Finish(_Words):
 class _Meta(_Words):
     finish_reason: _Finish | None = None
     weight_version: str | None = None
-    output_token_logprobs: list[tuple[float, int, str | None]] | None = None
+    output_token_logprobs: list[tuple[float | None, int, str | None]] | None = None
 
 
 class Generated(_Words):
@@ -61,7 +61,7 @@ class Generated(_Words):
         return "aborted" if finish is None or finish.type == "abort" else "completed"
 
     @property
-    def logprobs(self) -> list[float] | None:
+    def logprobs(self) -> list[float | None] | None:
         found = self.meta_info.output_token_logprobs
         return [value for value, _, _ in found] if found is not None else None
 

@@ -335,6 +335,11 @@ class Client:
         """One object, as it is written in a file."""
         await self._call("POST", path, data=text, headers={"Content-Type": "application/yaml"})
 
+    async def merge(self, path: str, body: Json) -> None:
+        """A merge patch: maps are merged, lists are replaced."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        await self._call("PATCH", path, json=body, headers=headers)
+
     async def items(self, path: str, **query: str) -> list[Json]:
         """All objects of a collection, as the API server's own cache has them."""
         return (await self._call("GET", path, params={"resourceVersion": "0", **query}))["items"]

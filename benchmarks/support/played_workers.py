@@ -6,6 +6,7 @@ import time
 from openseer_core.errors import OpenseerError
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
+from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.messages import ClaimQuery, Delta, Finish
 from openseer_core.queue.policy import policy
 from openseer_core.queue.states import FinishReason, Status
@@ -107,7 +108,7 @@ async def _work(store: Store, worker: WorkerId) -> None:
         (SHARED_LANE,),
         slots=FINISHED_PER_BEAT,
         blocks=10**6,
-        block_tokens=16,
+        layout=whole(16),
         quantum=TOKENS,
         context_tokens=8192,
         slack=FINISHED_PER_BEAT,

@@ -20,13 +20,18 @@ class InputError(OpenseerError):
     exit_code = 2
 
 
-class ProblemsError(InputError):
-    """Several problems of one document, each a line."""
+class JsonError(InputError):
+    """JSON that cannot be taken as it was meant; one line, without the name of where it came from."""
 
-    def __init__(self, source: str, problems: Sequence[str]) -> None:
+
+class ProblemsError(InputError):
+    """Several problems of one document, each a line. `hidden`: how many more there are, which one last line says."""
+
+    def __init__(self, source: str, problems: Sequence[str], hidden: int = 0) -> None:
         self.source = source
-        self.problems = tuple(problems)
-        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        total = len(problems) + hidden
+        self.problems = (*problems, f"… and {hidden:,} more") if hidden else tuple(problems)
+        count = f"{total:,} problem{'s' if total != 1 else ''}"
         super().__init__(f"{source}: {count}\n" + "\n".join(f"  {problem}" for problem in self.problems))
 
 
@@ -42,6 +47,7 @@ class NameTakenError(InputError):
     """The batch has a group of that name with other content."""
 
     def __init__(self, batch: int, name: str) -> None:
+        self.name = name
         super().__init__(
             f"group {name}: batch {batch} has a group of that name with other content; give this one another name"
         )
@@ -73,6 +79,14 @@ class StoreLoadingError(StoreUnavailableError):
     """The store reads its data from disk; it answers once it has."""
 
 
+class StoreForbiddenError(StoreUnavailableError):
+    """Whoever asked may not use the store: a right or a name on a list is missing. `reason`: in one CamelCase word."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        self.reason = reason
+        super().__init__(text)
+
+
 class DriverFencedError(StoreError):
     """Another driver has taken over this job; this one must stop."""
 
@@ -101,6 +115,12 @@ class JobFailedError(OpenseerError):
     """The job cannot be finished: a worker died too often, a deadline passed."""
 
     exit_code = 5
+
+
+class ResponsesFailedError(OpenseerError):
+    """The job is complete, and some of its responses have failed; the message says how many, and why."""
+
+    exit_code = 9
 
 
 class AuditError(OpenseerError):

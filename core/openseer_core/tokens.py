@@ -2,7 +2,8 @@
 
 import sys
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import Any, Literal
 
 ITEM_BYTES = 4
@@ -26,6 +27,25 @@ def pack_logprobs(values: Iterable[float]) -> bytes:
 def unpack_logprobs(data: bytes) -> list[float]:
     """float32 bytes → log-probabilities. Raises ValueError when the length is not a multiple of four."""
     return _unpack("f", data)
+
+
+def readable_logprobs(data: bytes) -> list[float | None]:
+    """float32 bytes → log-probabilities as JSON can hold them: None where one is not finite.
+
+    Workers record none that is not finite; what they stored before that may hold some.
+    """
+    values = _unpack("f", data)
+    return values if _all_finite(values) else [value if isfinite(value) else None for value in values]
+
+
+def first_not_finite(values: Sequence[float]) -> int | None:
+    """The place of the first value that is NaN or infinite; None when all are finite."""
+    return None if _all_finite(values) else next(place for place, value in enumerate(values) if not isfinite(value))
+
+
+def _all_finite(values: Sequence[float]) -> bool:
+    """One sum in place of a look at each: no sum of float32 overflows, and NaN and infinity stay in it."""
+    return isfinite(sum(values))
 
 
 def count_items(data: bytes | bytearray) -> int:

@@ -7,7 +7,8 @@ after a crash of anything, is written once. One driver at a time: the store's fe
 import asyncio
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 from openseer_core.errors import DriverFencedError
 from openseer_core.ids import BATCH_JOB_BATCH
@@ -15,13 +16,15 @@ from openseer_core.manifest.job import Sampling
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import Result
-from openseer_core.tokens import unpack_logprobs, unpack_tokens
+from openseer_core.tokens import readable_logprobs, unpack_tokens
 from openseer_driver.run_folder import ResultsWriter
 from openseer_driver.run_lines import ChunkLine, ResultLine, Timings
 from openseer_store.port import FIRST_CURSOR, DriverStore
 from openseer_text.rendering import TextCodec
 from openseer_text.stop_strings import visible_text
 
+PIECE = 256
+"""Groups read from where they lie and submitted at once."""
 PAGE = 256
 """Results read, written and acknowledged at once."""
 WAIT_SECONDS = 1.0
@@ -35,19 +38,25 @@ class Driver:
     def __init__(
         self,
         store: DriverStore,
-        groups: Sequence[GroupSpec],
+        groups: Iterable[GroupSpec],
         writer: ResultsWriter,
         codec: TextCodec,
         boot: str = "",
         fence: int = 0,
+        *,
+        on_submitted: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`boot`: id of this life of the driver; unset: a new one. `fence`: what it was given when it took over."""
+        """`groups`: read anew by each submission. `boot`: id of this life of the driver; unset: a new one.
+
+        `fence`: what it was given when it took over. `on_submitted`: told how many groups the store has by now.
+        """
         self._store = store
         self._groups = groups
         self._writer = writer
         self._codec = codec
         self._boot = boot or new_boot()
         self._fence = fence
+        self._on_submitted = on_submitted
         self._epoch = 0
 
     async def submit(self) -> None:
@@ -59,7 +68,7 @@ class Driver:
             epoch = self._store.epoch
             self._fence = await self._store.acquire_driver(self._boot, self._fence)
             try:
-                await self._store.submit(list(self._groups), self._fence)
+                await self._submit_groups()
                 await self._store.seal(BATCH_JOB_BATCH, self._fence)
             except DriverFencedError:
                 if self._store.epoch == epoch:
@@ -67,6 +76,14 @@ class Driver:
                 continue  # the store has lost who its driver is
             self._epoch = epoch
             return
+
+    async def _submit_groups(self) -> None:
+        groups, submitted = iter(self._groups), 0
+        # In a thread: they may lie on a disk.
+        while piece := await asyncio.to_thread(lambda: list(islice(groups, PIECE))):
+            await self._store.submit(piece, self._fence)
+            submitted += len(piece)
+            self._on_submitted(submitted)
 
     async def collect(self) -> None:
         """Writes results until the batch is complete. Raises OutputError, DriverFencedError, StoreError.
@@ -126,7 +143,7 @@ def result_line(result: Result, codec: TextCodec) -> ResultLine:
     sampling = parse_sampling(result.sampling)
     context = json.loads(result.metadata)
     token_ids = unpack_tokens(result.tokens)
-    logprobs: list[float | None] | None = [*unpack_logprobs(result.logprobs)] if _has_logprobs(sampling) else None
+    logprobs = readable_logprobs(result.logprobs) if _has_logprobs(sampling) else None
     return ResultLine(
         batch=result.request.group.batch,
         group=result.request.group.name,
@@ -134,7 +151,7 @@ def result_line(result: Result, codec: TextCodec) -> ResultLine:
         weights_version=result.version,
         status=result.status.value,
         finish_reason=result.reason.value,
-        stop_reason=result.stop_reason or None,
+        stop_reason=result.ended_by or None,
         prompt_token_ids=unpack_tokens(result.prompt),
         prompt_template_hash=context["template_hash"],
         token_ids=token_ids,

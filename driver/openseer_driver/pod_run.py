@@ -7,31 +7,40 @@ again, and a driver that is still alive somewhere is fenced off before this one 
 import asyncio
 import json
 import logging
+import os
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
+from openseer_core.admission import ModelLimits, limits_of_manifest
 from openseer_core.errors import InputError, JobFailedError, ManifestError, OpenseerError, OutputError
 from openseer_core.ids import BATCH_JOB_BATCH
+from openseer_core.manifest.home import at_home
 from openseer_core.manifest.parse import parse_job
 from openseer_core.numbers import FIRST_BASE
+from openseer_core.worker.heartbeat import reported_limits
 from openseer_driver.audit.audit import AuditReport
 from openseer_driver.audit.run import audit_ended
 from openseer_driver.driver import Driver, new_boot
 from openseer_driver.pod_metrics import PodMetrics
+from openseer_driver.prompts.source import open_source
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.sampler import sample_forever
 from openseer_driver.session import OpenRun, RunPlan
-from openseer_driver.submission import read_prompts, read_source
+from openseer_driver.spool import GroupSpool
+from openseer_driver.submission import check_prompts
 from openseer_process.pod_http import PodHttp
 from openseer_process.termination import write_termination_message
 from openseer_store.connect import open_store
 from openseer_store.port import Store
 from openseer_store.redis_link import RETRY_SECONDS
+
+if TYPE_CHECKING:
+    from openseer_driver.report.report import Report
 
 log = logging.getLogger("openseer.driver")
 
@@ -39,6 +48,7 @@ HOLD_SECONDS = 120.0
 """Longest wait for an earlier driver, fenced by now, to release its lock on the folder."""
 HOLD_POLL_SECONDS = 0.5
 BEAT_SECONDS = 1.0
+PROGRESS_SECONDS = 10.0
 DEAD_SECONDS = 60.0
 """An event loop that was blocked for so long is taken for dead."""
 
@@ -100,19 +110,27 @@ class PodRun:
         if run.resumed:
             log.info("resuming: %d of %d results are there already", run.writer.count, known.requests)
         log.info("loading the tokenizer, rendering prompts")
-        codec, groups = await run.plan.render(await store.now())
-        driver = Driver(store, groups, run.writer, codec, boot, fence)
-        await driver.submit()
-        log.info("submitted %d groups, %d requests", len(groups), sum(group.size for group in groups))
-        self._ready = True
-        await self._collect(driver, store, run.plan.folder)
+
+        async def limits() -> ModelLimits:
+            reported = reported_limits(await store.workers(), await store.now())
+            return reported.else_by(limits_of_manifest(run.plan.job.spec.model))
+
+        async with run.plan.prepared(limits, await store.now(), _Progress("rendered"), log.info) as (codec, groups):
+            told = _Progress("submitted")
+            driver = Driver(
+                store, groups, run.writer, codec, boot, fence, on_submitted=lambda count: told(f"{count:,} groups")
+            )
+            await self._work(driver, groups, store, run.plan.folder)
         log.info("complete; checking every result against the journal")
         return await audit_ended(run.plan.folder, store)
 
-    async def _collect(self, driver: Driver, store: Store, folder: RunFolder) -> None:
+    async def _work(self, driver: Driver, groups: GroupSpool, store: Store, folder: RunFolder) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
                 samples = tasks.create_task(sample_forever(store, folder, self._metrics.take))
+                await driver.submit()
+                log.info("submitted %d groups, %d requests", groups.groups, groups.requests)
+                self._ready = True
                 await driver.collect()
                 samples.cancel()
         except* OpenseerError as group:
@@ -127,6 +145,20 @@ class PodRun:
         return time.monotonic() - self._beat_at < DEAD_SECONDS
 
 
+class _Progress:
+    """Logs how far a long piece of work is, at most every PROGRESS_SECONDS."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._next = time.monotonic() + PROGRESS_SECONDS
+
+    def __call__(self, text: str) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + PROGRESS_SECONDS
+            log.info("%s %s", self._what, text)
+
+
 def make_plan(settings: PodSettings) -> RunPlan:
     """Checks what does not need the model. Raises InputError and its kind."""
     source = str(settings.job_file)
@@ -136,10 +168,11 @@ def make_plan(settings: PodSettings) -> RunPlan:
         raise ManifestError(source, [f"cannot be read: {error.strerror}"]) from error
     except ValueError as error:
         raise ManifestError(source, [f"not JSON: {error}"]) from error
+    document = at_home(document, os.environ.get("HOME"))
     job = parse_job(document, source)
-    prompts, content = read_source(job, settings.prompts)
-    read_prompts(job, prompts, content)
-    plan = RunPlan(job, document, RunFolder(settings.output), prompts, content)
+    told = _Progress("prompts:")
+    prompts = check_prompts(job, open_source(job, settings.prompts, note=told), told)
+    plan = RunPlan(job, document, RunFolder(settings.output), prompts)
     plan.check_resumable("Give the job a folder of its own in spec.output, or empty this one")
     return plan
 
@@ -181,14 +214,17 @@ async def _check_lost(run: OpenRun, store: Store) -> None:
 
 
 async def _log_end(folder: RunFolder, audit: AuditReport) -> None:
-    log.info("%s", await asyncio.to_thread(_write_report, folder))
+    report = await asyncio.to_thread(_write_report, folder)
+    log.info("%s", report.summary)
+    for line in report.failures.text.splitlines():
+        log.warning("%s", line)
     log.info("audit: %s", audit.lines()[0])
     log.info("results %s, report %s", folder.results_file, folder.report_page)
     audit.require()
 
 
-def _write_report(folder: RunFolder) -> str:
+def _write_report(folder: RunFolder) -> "Report":
     # Imported now: it takes seconds, and a driver that starts again is to be at work soon.
     from openseer_driver.report.html import write_report  # noqa: PLC0415
 
-    return write_report(folder).summary
+    return write_report(folder)

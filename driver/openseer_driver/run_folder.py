@@ -12,6 +12,7 @@ import msgspec
 
 from openseer_core.errors import InputError, OutputError
 from openseer_driver.folder_lock import WAIT_SECONDS, held, lock
+from openseer_driver.result_keys import ResultKeys
 from openseer_driver.run_lines import FactLine, KeyLine, ResultKey, ResultLine, RunRecord, SampleLine
 from openseer_store.embedded import LOCK_FILE
 
@@ -161,7 +162,7 @@ class ResultsWriter:
                 os.ftruncate(self._fd, 0)
             self.dropped_bytes = self._cut_torn_line()
             """Bytes of a torn last line that opening removed."""
-            self.present: set[ResultKey] = {(line.batch, line.group, line.index) for line in self._keys()}
+            self.present = ResultKeys((line.batch, line.group, line.index) for line in self._keys())
         except BaseException:
             os.close(self._fd)
             raise
@@ -229,7 +230,7 @@ class ResultsWriter:
     def _forget_unsynced(self) -> None:
         self._back_to(self._synced_size)
         self._size = self._synced_size
-        self.present.difference_update(self._unsynced)
+        self.present.remove(self._unsynced)
         self.count -= len(self._unsynced)
         self._unsynced.clear()
 

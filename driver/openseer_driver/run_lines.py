@@ -89,6 +89,7 @@ class FactLine(msgspec.Struct, frozen=True):
     token_ids: msgspec.Raw
     chunks: list[ChunkLine]
     timings: Timings
+    stop_reason: str | None = None
 
     @property
     def length(self) -> int:

@@ -25,17 +25,19 @@ async def sample_forever(store: DriverStore, folder: RunFolder, on_sample: Calla
     """
     was_full = False
     while True:
-        now, counts, statuses, memory = await asyncio.gather(
-            store.now(), store.progress(BATCH_JOB_BATCH), store.workers(), store.memory()
-        )
+        sample, memory = await asyncio.gather(sample_now(store), store.memory())
         if memory.is_nearly_full and not was_full:
             log.warning("%s", memory.problem())
         was_full = memory.is_nearly_full
-        fresh = [status for status in statuses if status.is_fresh(now)]
-        sample = make_sample(now, counts, fresh)
         await asyncio.to_thread(_append, folder, msgspec.json.encode(sample) + b"\n")
         on_sample(sample)
         await asyncio.sleep(SAMPLE_SECONDS)
+
+
+async def sample_now(store: DriverStore) -> SampleLine:
+    """The fleet and the batch as the store has them."""
+    now, counts, statuses = await asyncio.gather(store.now(), store.progress(BATCH_JOB_BATCH), store.workers())
+    return make_sample(now, counts, [status for status in statuses if status.is_fresh(now)])
 
 
 def make_sample(now: float, counts: BatchProgress, statuses: list[WorkerStatus]) -> SampleLine:

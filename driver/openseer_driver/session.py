@@ -3,61 +3,81 @@
 import asyncio
 import json
 import time
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Any
 
+from openseer_core.admission import ModelLimits
 from openseer_core.errors import DriverFencedError, InputError, OutputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import changed_fields, manifest_content, manifest_hash
-from openseer_core.queue.group import GroupSpec
 from openseer_driver import VERSION
 from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.run_lines import RunRecord, RunState, Session
-from openseer_driver.submission import read_prompts, render_groups, source_hash
+from openseer_driver.spool import GroupSpool
+from openseer_driver.submission import CheckedPrompts, Note, read_groups
 from openseer_text.rendering import TextCodec, open_codec
+
+PIECE = 512
+"""Prompts rendered between two looks at whether to stop."""
+
+_CONTENT = "prompts.sha256"
+_PLACES = tuple(f"spec.prompts.{name}" for name in ("path", "url", "pvc", "configMap"))
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """A job that passed every check that can be made before anything starts.
 
-    `document`: the manifest as it was given. `source`, `content`: name and bytes of the prompts. `fresh`: what an
-    earlier run left in the folder is deleted.
+    `document`: the manifest as it was given. `fresh`: what an earlier run left in the folder is deleted.
     """
 
     job: RolloutJob
     document: dict[str, Any]
     folder: RunFolder
-    source: str
-    content: bytes
+    prompts: CheckedPrompts
     fresh: bool = False
 
     @property
     def record(self) -> dict[str, Any]:
         """What determines the run's results: kept in run.json, compared on a resume."""
-        return {**manifest_content(self.job), "prompts": {"sha256": source_hash(self.content)}}
+        return {**manifest_content(self.job), "prompts": {"sha256": self.prompts.sha256}}
 
     def check_resumable(self, advice: str) -> None:
         """Raises InputError when the folder holds a run of another manifest; `advice` says what to do then."""
         if self.fresh or not self.folder.exists():
             return
-        changed = changed_fields(self.folder.read_run().manifest, self.record)
+        changed = [
+            name
+            for name in changed_fields(self.folder.read_run().manifest, self.record)
+            if not name.startswith(_PLACES)  # the same prompts may lie elsewhere by now
+        ]
+        if _CONTENT in changed:
+            advice = f"{self.prompts.source.name} holds other bytes than when the run began; put them back. {advice}"
         if changed:
             raise InputError(
                 f"{self.folder.path}: holds a run of another manifest; changed: {', '.join(changed)}. {advice}"
             )
 
-    async def render(self, now: float) -> tuple[TextCodec, list[GroupSpec]]:
-        """The groups to submit, in a thread: it may take a minute. `now`: seconds of the store's clock."""
+    @asynccontextmanager
+    async def prepared(
+        self, limits: Callable[[], Awaitable[ModelLimits]], now: float, note: Note, say: Callable[[str], None]
+    ) -> AsyncGenerator[tuple[TextCodec, GroupSpool]]:
+        """The codec, and all groups to submit, rendered in threads.
 
-        def render() -> tuple[TextCodec, list[GroupSpec]]:
-            codec = open_codec(self.job.spec.model)
-            prompts = read_prompts(self.job, self.source, self.content)
-            return codec, render_groups(self.job, self.source, prompts, codec, now)
-
-        return await asyncio.to_thread(render)
+        `limits`: asked once the tokenizer is there. `now`: seconds of the store's clock. `note` is told how far.
+        `say`: see open_codec, called in a thread.
+        Raises InputError, PromptsError with what is wrong with any prompt, ModelError, OutputError.
+        """
+        codec = await asyncio.to_thread(open_codec, self.job.spec.model, say)
+        groups = read_groups(self.job, self.prompts, codec, await limits(), now)
+        with GroupSpool(self.folder.path) as spool:
+            while await asyncio.to_thread(lambda: spool.add(islice(groups, PIECE))):
+                note(f"{spool.groups:,} of {self.prompts.count:,} prompts")
+            yield codec, spool
 
 
 class OpenRun:

@@ -1,94 +1,81 @@
-"""From a job's prompts to the groups of its batch: read, checked, rendered, and placed by the policy."""
+"""From a job's prompts to the groups of its batch: read, checked, rendered, and placed by the policy, in a stream."""
 
-import hashlib
-import urllib.request
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
-from openseer_core.errors import InputError, PromptsError
+from openseer_core.admission import ModelLimits, check_stops, misfit
 from openseer_core.ids import BATCH_JOB_BATCH, INITIAL_VERSION, GroupId
 from openseer_core.manifest.job import RolloutJob
-from openseer_core.manifest.prompts import PromptLine, parse_prompts
+from openseer_core.manifest.problems import Problems
+from openseer_core.manifest.prompts import PromptLine, PromptRules, parse_prompts
 from openseer_core.manifest.sampling_json import dump_sampling
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.placement import Placement, group_metadata
 from openseer_core.tokens import pack_tokens
-from openseer_text.rendering import TextCodec, misfit
+from openseer_driver.prompts.source import PromptSource
+from openseer_text.rendering import RenderError, TextCodec
 
-FETCH_SECONDS = 60.0
-MOST_REPORTED = 20
+NOTE_EVERY = 1000
+"""Prompts between two notes of progress."""
+
+Note = Callable[[str], None]
+"""Takes how far the present work is, as text for a person."""
 
 
-def read_source(job: RolloutJob, mounted: Path | None = None) -> tuple[str, bytes]:
-    """The name and content of the prompt source. `mounted`: where a pod finds it, if it is on a volume.
+@dataclass(frozen=True, slots=True)
+class CheckedPrompts:
+    """A source whose rows are prompts that suit their job. `count`: how many; `sha256`: of what it held then."""
 
-    Raises PromptsError, or InputError for a source only pods have.
+    source: PromptSource
+    count: int
+    sha256: str
+
+
+def check_prompts(job: RolloutJob, source: PromptSource, note: Note) -> CheckedPrompts:
+    """Reads all prompts of a source. Raises PromptsError with what is wrong."""
+    sha256, count = source.digest(), 0
+    with source.unchanged(sha256):
+        for count, _ in enumerate(parse_prompts(source.rows(), source.name, PromptRules.of(job.spec)), start=1):
+            if count % NOTE_EVERY == 0:
+                note(f"{count:,} prompts")
+    return CheckedPrompts(source, count, sha256)
+
+
+def read_groups(
+    job: RolloutJob, checked: CheckedPrompts, codec: TextCodec, limits: ModelLimits, now: float
+) -> Iterator[GroupSpec]:
+    """The groups of a checked source, which is read again; as of `render_groups`.
+
+    Raises PromptsError also when the source has changed since it was checked.
     """
-    prompts = job.spec.prompts
-    if prompts is None:
-        raise InputError("spec.prompts: missing; a serving job gets its prompts through the API")
-    if mounted is not None:
-        return str(mounted), _read("spec.prompts", str(mounted))
-    if prompts.path is not None:
-        return prompts.path, _read("spec.prompts.path", prompts.path)
-    if prompts.url is not None:
-        return prompts.url, _fetch(prompts.url)
-    raise InputError("spec.prompts: pvc and configMap exist only in Kubernetes; on one machine give path or url")
-
-
-def _read(field: str, path: str) -> bytes:
-    try:
-        return Path(path).expanduser().read_bytes()
-    except OSError as error:
-        where = f"working directory: {Path.cwd()}"
-        raise PromptsError(path, [f"{field}: {path} cannot be read: {error.strerror} ({where})"]) from error
-
-
-def _fetch(url: str) -> bytes:
-    try:
-        with urllib.request.urlopen(url, timeout=FETCH_SECONDS) as answer:
-            return bytes(answer.read())
-    except (OSError, ValueError) as error:
-        raise PromptsError(url, [f"spec.prompts.url: {url} cannot be fetched: {error}"]) from error
-
-
-def source_hash(content: bytes) -> str:
-    """Equal for two prompt sources that hold the same bytes."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def read_prompts(job: RolloutJob, source: str, content: bytes) -> list[PromptLine]:
-    """The prompts of a source, checked against the job. Raises PromptsError."""
-    lines = content.split(b"\n")
-    spec = job.spec
-    prompts = parse_prompts(lines, source, group_size=spec.group_size, need_lengths=spec.needs_lengths)
-    if spec.sampling.force_lengths:
-        longest = spec.sampling.max_tokens
-        problems = [
-            f"{source} line {prompt.line}: lengths: found {max(prompt.lengths)}, allowed: at most "
-            f"spec.sampling.maxTokens, {longest}"
-            for prompt in prompts
-            if prompt.lengths and max(prompt.lengths) > longest
-        ]
-        if problems:
-            raise PromptsError(source, problems[:MOST_REPORTED])
-    return prompts
+    source = checked.source
+    with source.unchanged(checked.sha256):
+        prompts = parse_prompts(source.rows(), source.name, PromptRules.of(job.spec))
+        yield from render_groups(job, source.name, prompts, codec, limits, now)
 
 
 def render_groups(
-    job: RolloutJob, source: str, prompts: Iterable[PromptLine], codec: TextCodec, now: float
-) -> list[GroupSpec]:
-    """The batch's groups in order. `now`: seconds of the store's clock. Raises PromptsError, ModelError."""
+    job: RolloutJob, source: str, prompts: Iterable[PromptLine], codec: TextCodec, limits: ModelLimits, now: float
+) -> Iterator[GroupSpec]:
+    """The batch's groups in order. `now`: seconds of the store's clock.
+
+    Nothing may be submitted before the end: only then PromptsError is raised, with what is wrong with any prompt.
+    Raises InputError, ModelError.
+    """
+    check_stops(job.spec.sampling, limits)
     placement = Placement.of(job.spec.rollout, job.spec.workers)
     sampling = dump_sampling(job.spec.sampling)
     kept = job.spec.speculation.earlier_responses
-    problems: list[str] = []
-    groups: list[GroupSpec] = []
+    problems = Problems(source)
     for ordinal, prompt in enumerate(prompts):
-        rendered = codec.render(prompt)
-        problem = misfit(rendered, codec.context_tokens, job.spec.sampling, prompt.lengths or ())
+        try:
+            rendered = codec.render(prompt)
+        except RenderError as error:
+            problems.add(str(error), prompt.place)
+            continue
+        problem = misfit(rendered.token_ids, job.spec.sampling, limits, prompt.lengths or ())
         if problem:
-            problems.append(f"{source} line {prompt.line}: {problem}")
+            problems.add(problem, prompt.place)
             continue
         group = placement.group(
             GroupId(BATCH_JOB_BATCH, prompt.id),
@@ -102,8 +89,5 @@ def render_groups(
             sampling=sampling,
             metadata=group_metadata(prompt.metadata, template_hash=rendered.template_hash),
         )
-        groups.append(placement.with_history(group, kept, 0) if kept else group)
-    if problems:
-        more = [f"… and {len(problems) - MOST_REPORTED} more"] if len(problems) > MOST_REPORTED else []
-        raise PromptsError(source, problems[:MOST_REPORTED] + more)
-    return groups
+        yield placement.with_history(group, kept, 0) if kept else group
+    problems.require_none()

@@ -113,6 +113,8 @@ def _notes(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
     for name, report in zip(names, reports, strict=True):
         if report.state != "complete":
             notes.append(f"{name} is {report.state}: its figures are of what it finished.")
+        if report.failures.failed:
+            notes.append(f"{name}: {report.failures.text}.")
         if first and report.requests_total != first.requests_total:
             notes.append(f"{name} has {report.requests_total:,} results, {names[0]} {first.requests_total:,}.")
         if first and len(report.workers) != len(first.workers):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from openseer_core.admission import ModelLimits
 from openseer_core.errors import InputError, JobFailedError, OpenseerError
 from openseer_core.ids import worker_name
 from openseer_core.manifest.job import FailurePolicy
@@ -47,8 +48,9 @@ class LocalFleet:
         self._reader: asyncio.Task[None] | None = None
         self._failure: asyncio.Future[None] | None = None
         self._running: dict[int, int] = {}
-        self._deaths: dict[int, int] = {}
+        self._deaths: dict[int, tuple[int, float]] = {}  # those not forgotten, and the start of their window
         self._warm = False
+        self._limits: asyncio.Future[ModelLimits] | None = None
         self._spawned: set[int] = set()
         self._draining: set[int] = set()
         self._stopping = False
@@ -80,7 +82,8 @@ class LocalFleet:
     async def start(self) -> None:
         """Starts the fork server; it dies with this process."""
         self._process = await self._launch()
-        self._failure = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._failure, self._limits = loop.create_future(), loop.create_future()
         self._reader = asyncio.create_task(self._read(self._process, self._failure))
 
     async def _launch(self) -> asyncio.subprocess.Process:
@@ -98,6 +101,14 @@ class LocalFleet:
         finally:
             os.close(log)
 
+    async def limits(self) -> ModelLimits:
+        """What one request may have by the model's configuration, once the fork server has computed it.
+
+        Nothing is known where it could not, or ended before.
+        """
+        assert self._limits is not None
+        return await asyncio.shield(self._limits)
+
     async def watch(self) -> None:
         """Never returns. Raises JobFailedError, or InputError for a model that no worker can use."""
         assert self._failure is not None
@@ -105,6 +116,12 @@ class LocalFleet:
 
     async def _read(self, process: asyncio.subprocess.Process, failure: asyncio.Future[None]) -> None:
         """Follows the fork server to its end; one that was killed is started again."""
+        try:
+            await self._read_restarting(process, failure)
+        finally:
+            self._note_limits(ModelLimits())
+
+    async def _read_restarting(self, process: asyncio.subprocess.Process, failure: asyncio.Future[None]) -> None:
         restarts = 0
         while (code := await self._follow(process, failure)) < 0 and restarts < FORK_SERVER_RESTARTS:
             if self._stopping:
@@ -158,6 +175,8 @@ class LocalFleet:
                 self._warm = True
                 self._on_message(f"engine imported in {seconds:.0f} s; {_starting(self._replicas)}")
                 self.scale(self._replicas)
+            case {"limits": str(limits)}:
+                self._note_limits(ModelLimits.from_json(limits))
             case {"started": int(index), "pid": int(pid)}:
                 self._running[index] = pid
             case {"ended": int(index), "code": int(code)}:
@@ -166,6 +185,10 @@ class LocalFleet:
                 self._worker_ended(index, code)
             case other:
                 raise JobFailedError(f"the fork server said {other!r}")
+
+    def _note_limits(self, limits: ModelLimits) -> None:
+        if self._limits is not None and not self._limits.done():
+            self._limits.set_result(limits)
 
     async def stop(self, grace_seconds: float) -> None:
         """Drains all workers; after the grace period they are killed, and their leases expire. 0: at once."""
@@ -222,7 +245,10 @@ class LocalFleet:
         cause = _signal(code) if code < 0 else f"exit code {code}"
         if code == InputError.exit_code:
             raise InputError(f"{name} cannot start: {self._log_end(name)}")
-        deaths = self._deaths[index] = self._deaths.get(index, 0) + 1
+        now = asyncio.get_running_loop().time()
+        remembered, since = self._failure_policy.remembered(*self._deaths.get(index, (0, now)), now)
+        deaths = remembered + 1
+        self._deaths[index] = deaths, since if remembered else now
         if deaths > self._failure_policy.worker_restarts:
             raise JobFailedError(
                 f"{name} died {deaths} times, last by {cause}; spec.failurePolicy.workerRestarts allows "

@@ -22,4 +22,7 @@ def check_local_job(job: RolloutJob, mode: Literal["batch", "serve"]) -> None:
     if spec.workers.replicas < 1:
         raise InputError(f"spec.workers.replicas: found 0, needed: at least 1 worker to {verb} the job")
     if spec.store.secret_ref is not None:
-        raise InputError("spec.store.secretRef: exists only in Kubernetes; on one machine give url, or neither")
+        raise InputError(
+            "spec.store.secretRef: exists only in Kubernetes; on one machine give url, or neither; for a cluster "
+            "kubectl apply --dry-run=server checks the manifest"
+        )

@@ -2,22 +2,24 @@
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from openseer_core.errors import AuditError, InputError, ManifestError, OpenseerError
+from openseer_core.manifest.home import at_home
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_ended_job, parse_job
 from openseer_core.worker.speculation_enabled import job_refusal
 from openseer_driver import VERSION
 from openseer_driver.run_folder import RunFolder
 from openseer_local import bench
+from openseer_local.manifest_yaml import read_yaml
 from openseer_local.remote import batches, fleet
-from openseer_local.terminal.console import ERR, OPTIONS, OUT, AsJson
+from openseer_local.terminal.console import ERR, OPTIONS, OUT, AllowFailures, AsJson, end_by_failures
 
 if TYPE_CHECKING:
     from openseer_driver.report.report import Report
@@ -36,7 +38,7 @@ app = typer.Typer(
     "Start with `openseer run examples/arithmetic.yaml`.",
     epilog="Exit codes: 0 done · 2 wrong input · 3 results cannot be written · 4 store or API failed · "
     "5 the job failed · 6 an audit found a violation · 7 the engine failed · 8 a worker's GPU is sick · "
-    "70 a defect of openseer · 130 stopped (resumable).",
+    "9 responses have failed · 70 a defect of openseer · 130 stopped (resumable).",
 )
 
 
@@ -56,6 +58,7 @@ def run(
         Path | None, typer.Option(help="Folder of the run; otherwise the manifest's, or runs/NAME.")
     ] = None,
     fresh: Annotated[bool, typer.Option(help="Start over: deletes what an earlier run left in the folder.")] = False,
+    allow_failures: AllowFailures = False,
     as_json: AsJson = False,
 ) -> None:
     """Runs a job on this machine, with a Redis and workers of its own.
@@ -70,8 +73,9 @@ def run(
     document, job = load(manifest)
     _note_no_drafts(job)
     folder = RunFolder(output or job.output_path)
-    plan = plan_run(job, document, folder, fresh=fresh)
     with ProgressDisplay(ERR if as_json else OUT, live=sys.stdout.isatty() and not as_json) as progress:
+        progress.phase("reading prompts")
+        plan = plan_run(job, document, folder, fresh=fresh, note=progress.detail)
         state = run_job(plan, progress)
     if state == "stopped":
         ERR.print(f"stopped; the same command goes on from here ({folder.path})", highlight=False)
@@ -81,6 +85,7 @@ def run(
         typer.echo(report.to_json().decode(), nl=False)
     else:
         _show_report(report, folder)
+    end_by_failures(report.failures.text, allowed=allow_failures)
 
 
 @app.command()
@@ -91,6 +96,9 @@ def serve(
     token: Annotated[str | None, typer.Option(help="Bearer token that callers must have.")] = None,
     token_file: Annotated[Path | None, typer.Option(help="File with that token; otherwise one is made.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of store and logs; otherwise runs/NAME.")] = None,
+    no_token_from: Annotated[
+        str, typer.Option(help="Address of one machine whose calls need no token, for clients that cannot send one.")
+    ] = "",
     fresh: Annotated[
         bool, typer.Option(help="Start over: deletes what an earlier session left in the folder.")
     ] = False,
@@ -106,7 +114,8 @@ def serve(
     document, job = load(manifest)
     _note_no_drafts(job)
     folder = RunFolder(output or f"runs/{job.name}")
-    plan = ServingPlan(job, document, folder, Address(host, port), given_token(token, token_file), fresh)
+    address = Address(host, port)
+    plan = ServingPlan(job, document, folder, address, given_token(token, token_file), fresh, no_token_from)
     plan.check()
     bound = plan.address.bind()
     from openseer_local.serve.display import ServingDisplay  # noqa: PLC0415
@@ -131,26 +140,14 @@ def serve(
 @app.command()
 def validate(manifest: Manifest, as_json: AsJson = False) -> None:
     """Checks a manifest, its prompts and its model's tokenizer, and starts nothing."""
-    from openseer_driver.submission import read_prompts, render_groups  # noqa: PLC0415
-    from openseer_local.run.runner import plan_run  # noqa: PLC0415 - as above
-    from openseer_local.serve.plan import Address, ServingPlan  # noqa: PLC0415
-    from openseer_text.rendering import open_codec  # noqa: PLC0415
+    from openseer_local.terminal.display import Display  # noqa: PLC0415 - as above
+    from openseer_local.validation import checked  # noqa: PLC0415 - as above
 
     document, job = load(manifest)
     _note_no_drafts(job)
     facts: dict[str, object] = {"name": job.name, "policy": job.spec.rollout.policy}
-    if job.spec.mode == "serve":
-        ServingPlan(job, document, RunFolder(f"runs/{job.name}"), Address("localhost", 0), fresh=True).check()
-        open_codec(job.spec.model)
-    else:
-        plan = plan_run(job, document, RunFolder(job.output_path), fresh=True)
-        prompts = read_prompts(job, plan.source, plan.content)
-        groups = render_groups(job, plan.source, prompts, open_codec(job.spec.model), 0.0)
-        facts |= {
-            "groups": len(groups),
-            "requests": sum(group.size for group in groups),
-            "longest_prompt_tokens": max(len(group.prompt) // 4 for group in groups),
-        }
+    with Display(ERR, live=ERR.is_terminal, quiet=True) as progress:
+        facts |= checked(job, document, progress, _note)
     facts["workers"] = job.spec.workers.replicas
     if as_json:
         typer.echo(json.dumps(facts))
@@ -218,21 +215,26 @@ def load(path: Path, *, ended: bool = False) -> tuple[dict[str, Any], RolloutJob
     """A manifest file as it stands and as a job, which may be of a run that has ended. Raises ManifestError."""
     source = str(path)
     try:
-        document = yaml.safe_load(path.read_text("utf-8"))
+        data = path.read_bytes()
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise ManifestError(source, ["found UTF-16 text, allowed: UTF-8; save it again as that"])
+        document = read_yaml(data.decode("utf-8"), source)
     except OSError as error:
         raise ManifestError(source, [f"cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ManifestError(source, [f"not UTF-8: {error.reason} at byte {error.start}"]) from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ManifestError(source, [f"not one YAML document: {reason}"]) from error
+    document = at_home(document, os.environ.get("HOME"))
     return document, (parse_ended_job if ended else parse_job)(document, source)
 
 
 def _note_no_drafts(job: RolloutJob) -> None:
     """Says that a job that was told to draft will not."""
     if job.spec.speculation.enabled and (reason := job_refusal(job.spec)):
-        ERR.print(f"note: drafts are off: {reason}", highlight=False, markup=False)
+        _note(f"drafts are off: {reason}")
+
+
+def _note(message: str) -> None:
+    ERR.print(f"note: {message}", highlight=False, markup=False)
 
 
 def _show_report(report: "Report", folder: RunFolder) -> None:

@@ -21,6 +21,7 @@ from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.events import Events
 from openseer_operator.kube.lease import Elector
+from openseer_operator.kube.node_repair import NodeRepair
 from openseer_operator.settings import OperatorSettings
 
 LOOP_STOP_SECONDS = 15.0
@@ -41,8 +42,9 @@ class Operator:
         self._state = OperatorState(calls=api.calls)
         self._metrics = Metrics(self._state)
         self._elector = Elector(api, settings.namespace, settings.lease, settings.identity)
-        events = Events(api, settings)
-        self._poller = StorePoller(api, self._changed, events.announce)
+        events = Events(api, settings, lambda job, node: self._repair.suspect(job, node))
+        self._repair = NodeRepair(api, settings, events.tell_node)
+        self._poller = StorePoller(api, self._changed, events.announce, settings.stores)
         self._census = Census(api, self._cache, settings.watched, self._changed)
         observer = Observer(self._cache, self._census, self._poller, settings)
         applier = Applier(api, self._cache, self._census, self._poller, events, settings)
@@ -98,13 +100,17 @@ class Operator:
         for key in list(self._cache.keys()):
             self._loop.add(key)
         log.info("%d jobs", len(self._cache))
-        census = asyncio.create_task(self._census.run(), name="census")
+        beside = [
+            asyncio.create_task(self._census.run(), name="census"),
+            asyncio.create_task(self._repair.run(), name="node repair"),
+        ]
         try:
             await self._watch.run(self.stop)
         finally:
-            census.cancel()
-            with suppress(asyncio.CancelledError):
-                await census
+            for task in beside:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     def _changed(self, key: tuple[str, str]) -> None:
         self._loop.add(key)

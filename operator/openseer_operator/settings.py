@@ -1,10 +1,15 @@
 """The settings of the operator, from its environment; the chart sets them."""
 
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from openseer_core.errors import InputError
+from openseer_operator.pod_settings import JobPodSettings, read_pod_settings
+from openseer_process.store_access import StoreAccess
 
 FIELD_MANAGER = "openseer-operator"
 """Who owns the fields that the operator applies."""
@@ -17,9 +22,13 @@ class OperatorSettings:
     """`namespace`: the operator's own. `watched`: namespaces of jobs; empty: all of them.
 
     `worker_image`, `store_image`: of workers and drivers, and of managed Redis, for jobs that name none;
-    `pull_policy`: theirs ("" leaves it to Kubernetes). `status_writes` and `stamps`: most writes a second, over all
-    jobs. `node_condition`: type of the condition that is set to False on a node with a sick GPU, "" to set none.
-    `http_port`: of health and metrics.
+    `pull_policy`: theirs ("" leaves it to Kubernetes); `pull_secrets`: of the operator's own namespace, which the pods
+    that look at nodes are pulled with. `status_writes` and `stamps`: most writes a second, over all
+    jobs. `node_condition`: type of the condition that is set to False on a node with a sick GPU, "" to set none;
+    `probe_runtime_class`: of the pods that look at such a node. `http_port`: of health and metrics.
+    `network_policies`: whether jobs get one; `metrics_from`: who may read their metrics, entries of a policy's `from`;
+    `egress`: what they may reach beside themselves and DNS, entries of a policy's `egress`, None for everything.
+    `stores`: how their stores are reached. `pods`: what an admin decides of every job's objects.
     """
 
     namespace: str
@@ -27,13 +36,19 @@ class OperatorSettings:
     store_image: str
     watched: tuple[str, ...] = ()
     pull_policy: str = ""
+    pull_secrets: tuple[dict[str, Any], ...] = ()
     lease: str = "openseer-operator"
     identity: str = ""
     http_port: int = 8080
     node_condition: str = ""
+    probe_runtime_class: str = ""
     network_policies: bool = True
+    metrics_from: tuple[dict[str, Any], ...] = ()
+    egress: tuple[dict[str, Any], ...] | None = None
+    stores: StoreAccess = field(default_factory=lambda: StoreAccess(Path()))
     status_writes: float = 10.0
     stamps: float = 10.0
+    pods: JobPodSettings = field(default_factory=JobPodSettings)
 
     @staticmethod
     def read(environment: Mapping[str, str] = os.environ) -> "OperatorSettings":
@@ -52,17 +67,30 @@ class OperatorSettings:
             except ValueError as error:
                 raise InputError(f"{name}: found {text!r}, allowed: a number") from error
 
+        def entries(name: str) -> tuple[dict[str, Any], ...] | None:
+            text = environment.get(name, "")
+            try:
+                return tuple(json.loads(text)) if text else None
+            except (ValueError, TypeError) as error:
+                raise InputError(f"{name}: found {text!r}, allowed: a list in JSON") from error
+
         return OperatorSettings(
             namespace=required("OPENSEER_NAMESPACE"),
             worker_image=required("OPENSEER_WORKER_IMAGE"),
             store_image=required("OPENSEER_STORE_IMAGE"),
             watched=tuple(filter(None, environment.get("OPENSEER_WATCH_NAMESPACES", "").split(","))),
             pull_policy=environment.get("OPENSEER_PULL_POLICY", ""),
+            pull_secrets=entries("OPENSEER_PULL_SECRETS") or (),
             lease=environment.get("OPENSEER_LEASE", "openseer-operator"),
             identity=environment.get("OPENSEER_IDENTITY", environment.get("HOSTNAME", "operator")),
             http_port=int(number("OPENSEER_HTTP_PORT", 8080)),
             node_condition=environment.get("OPENSEER_NODE_CONDITION", ""),
+            probe_runtime_class=environment.get("OPENSEER_PROBE_RUNTIME_CLASS", ""),
             network_policies=environment.get("OPENSEER_NETWORK_POLICIES", "true") != "false",
+            metrics_from=entries("OPENSEER_JOB_METRICS_FROM") or (),
+            egress=entries("OPENSEER_JOB_EGRESS"),
+            stores=StoreAccess.read(environment),
             status_writes=number("OPENSEER_STATUS_WRITES_PER_SECOND", 10.0),
             stamps=number("OPENSEER_STAMPS_PER_SECOND", 10.0),
+            pods=read_pod_settings("OPENSEER_JOBS", environment.get("OPENSEER_JOBS", "")),
         )

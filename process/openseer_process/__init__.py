@@ -1,4 +1,5 @@
-"""What the processes of a pod share: how they answer probes and scrapes, and how they report why they end.
+"""What the processes of pods share: how they answer probes and scrapes, how they report why they end, and which stores
+those outside of a job's namespace may use.
 
-Read `termination`, `pod_http`. Tests: tests/process.
+Read `termination`, `pod_http`, `store_hosts`, `store_access`. Tests: tests/process.
 """

@@ -29,6 +29,7 @@ from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import count_items
 from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState, WorkerStatus
 from openseer_core.worker.metrics import WorkerMetrics
+from openseer_store.replies import read_count, read_seconds
 
 RESULT_FIELDS = 11
 """A result's row has so many fields, the end of a group fewer."""
@@ -342,8 +343,8 @@ def _read_hash(flat: list[bytes]) -> dict[str, bytes]:
 
 
 def _read_counts(batch_hash: dict[str, bytes]) -> BatchProgress:
-    counts = {name: int(batch_hash.get(name, 0)) for name in _COUNTS}
-    has_all = int(batch_hash.get("submitted", 0)) >= int(batch_hash.get("expected", 0))
+    counts = {name: read_count(batch_hash.get(name, 0)) for name in _COUNTS}
+    has_all = read_count(batch_hash.get("submitted", 0)) >= read_count(batch_hash.get("expected", 0))
     return BatchProgress(**counts, sealed="sealed" in batch_hash and has_all)
 
 
@@ -377,7 +378,7 @@ def read_load(reply: Row) -> QueueLoad:
         version = names.encode()[: int(length)].decode()
         if count:
             waiting[version] = waiting.get(version, 0) + count
-    return QueueLoad(waiting, running, float(idle), float(busy))
+    return QueueLoad(waiting, running, read_seconds(idle), read_seconds(busy))
 
 
 def read_worker(row: Row) -> WorkerStatus:

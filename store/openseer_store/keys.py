@@ -51,6 +51,7 @@ KEY_SPACE: dict[str, str] = {
     ":earlier_lengths:<digest>": "list: how many tokens those responses have",
     ":deadlines": "sorted set: leased requests by deadline",
     ":claiming": "sorted set: workers that claim, by when they were last seen",
+    ":limits": "sorted set: the same workers, by how many tokens one request may have there",
     ":claimed:<name>": "string, msgpack: holder and number of the last claim that leased anything, and its leases",
     ":workers": "set: names of registered workers",
     ":lost:<name>": "set: requests whose leases of that worker expired while nobody knew whether it died; gone with "

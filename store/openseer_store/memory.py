@@ -105,20 +105,22 @@ class MemoryStore:
 
     async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
         now = self._now()
-        reply = HeartbeatReply(drain=worker.name in self._drains, revision=self._fleet_spec.revision)
         if not self._queue.note_boot(worker, now):
-            return reply
+            return self._heartbeat_reply(worker)
         boot, _, before = self._workers.get(worker.name, ("", 0.0, Heartbeat(WorkerState.STARTING)))
         before = before if boot == worker.boot else Heartbeat(WorkerState.STARTING)
         self._idle_seconds += max(0.0, info.idle_seconds - before.idle_seconds)
         self._busy_seconds += max(0.0, info.busy_seconds - before.busy_seconds)
         self._workers[worker.name] = (worker.boot, now, info)
         if info.state in WORKING_STATES:
-            self._queue.count_in(worker, now)
+            self._queue.claimers.count_in(worker.name, info.metrics.limits.request_tokens, now)
         else:
-            self._queue.count_out(worker)
+            self._queue.claimers.count_out(worker.name)
         self._notify()
-        return reply
+        return self._heartbeat_reply(worker)
+
+    def _heartbeat_reply(self, worker: WorkerId) -> HeartbeatReply:
+        return HeartbeatReply(worker.name in self._drains, self._fleet_spec.revision, self._queue.claimers.largest)
 
     async def fleet_spec(self) -> FleetSpec:
         return self._fleet_spec.read_at(self._base)
@@ -247,6 +249,9 @@ class MemoryStore:
 
     async def batch(self, number: int) -> BatchRecord | None:
         return self._queue.batch(number)
+
+    async def batch_of_key(self, key: str) -> BatchRecord | None:
+        return self._queue.batch_of_key(key)
 
     async def group_names(self, batch: int, start: int, limit: int) -> list[str]:
         return self._queue.names(batch)[start : start + limit]

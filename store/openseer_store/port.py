@@ -243,6 +243,10 @@ class TrainerStore(DriverStore, Protocol):
         """One batch, also one that was forgotten within the last day."""
         ...
 
+    async def batch_of_key(self, key: str) -> BatchRecord | None:
+        """The batch that was opened with this idempotency key, for as long as `batch` knows it."""
+        ...
+
     async def group_names(self, batch: int, start: int, limit: int) -> list[str]:
         """Names of a batch's groups in the order of submission."""
         ...

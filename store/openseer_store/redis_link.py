@@ -11,25 +11,25 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis.exceptions
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import AbstractConnection, Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from openseer_core.errors import InputError, StoreError, StoreLoadingError, StoreUnavailableError
+from openseer_core.errors import StoreError, StoreLoadingError, StoreUnavailableError
 from openseer_store.codec import pack
 from openseer_store.recent_writes import Check, RecentWrite, RecentWrites, StoreCall
+from openseer_store.redis_dial import CONNECT_SECONDS, Dial, dialled
 from openseer_store.redis_pool import BROKEN, RedisPool, refusal
-from openseer_store.server_info import read_info
+from openseer_store.redis_url import connection_kind, public_url
+from openseer_store.replies import read_info
+from openseer_store.reply_limit import USUAL_LIMIT, ReplyLimit, UnfitReplyError
 
 log = logging.getLogger(__name__)
 
 OLDEST = (6, 2)
 """Oldest Redis that has all we use."""
-CONNECT_SECONDS = 5.0
-"""Longest wait for a connection to be made."""
 REPLY_SECONDS = 30.0
 """Longest wait for one answer: scripts take milliseconds, an append-only file on a slow disk seconds."""
 RETRY_SECONDS = 600.0
@@ -40,6 +40,8 @@ LOADING_FACTOR = 6.0
 append-only file a second, so an hour is longer than any load."""
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
+PAUSE_SHARE = 0.25
+"""Of the time that a call has waited: so much later than it could, at most, it finds that the store answers."""
 TELL_SECONDS = 3.0
 """How long those who share a store wait, after a new epoch began, until each has told what it wrote: longer than the
 longest pause between two tries."""
@@ -72,18 +74,11 @@ class TooOldError(redis.exceptions.RedisError):
     """The server's version is not enough."""
 
 
-def public_url(url: str) -> str:
-    """The URL without user, password and options, fit to be shown."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
-
-
 @cache
 def script(verb: str) -> tuple[str, str]:
     """The Lua text of a verb and its SHA-1."""
     folder = resources.files("openseer_store") / "lua"
-    front = ("_shared",) if verb in BOUNDS else ("_shared", "_numbers", "_clock", "_endings")
+    front = ("_shared",) if verb in BOUNDS else ("_shared", "_claimers", "_numbers", "_clock", "_endings")
     text = "\n".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in (*front, verb))
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
@@ -100,12 +95,17 @@ class RedisLink:
         *,
         tells_again: bool = False,
         others_seconds: float = 0.0,
+        dial: Dial | None = None,
+        limit: ReplyLimit = USUAL_LIMIT,
     ) -> None:
         """`tells_again`: in a new epoch the recent writes are made again before any other call.
 
         `others_seconds`: how long others, which do so too, are given to tell theirs: afterwards what is told here is
-        told once more, for it may build on theirs, and only then other calls go on.
+        told once more, for it may build on theirs, and only then other calls go on. `dial`: gives the addresses for
+        each new connection to a host; what it raises is raised. With one the store is somebody else's: its URL may not
+        say all, and its answers may not be longer than `limit`.
         """
+        kind, options = connection_kind(url, foreign=dial is not None)
         self.shown_url = public_url(url)
         self._prefix = prefix
         self._retry_seconds = retry_seconds
@@ -117,11 +117,7 @@ class RedisLink:
         self._told = 0
         self._others_seconds = others_seconds
         self._telling = asyncio.Lock()
-        try:
-            options: dict[str, Any] = dict(parse_url(url))
-        except ValueError as error:
-            raise InputError(f"store URL {self.shown_url}: {error}") from None
-        make = options.pop("connection_class", Connection)
+        make: Any = dialled(kind, dial, limit) if dial is not None and issubclass(kind, Connection) else kind
         settings = {
             "socket_connect_timeout": CONNECT_SECONDS,
             **options,
@@ -232,7 +228,7 @@ class RedisLink:
         loop = asyncio.get_running_loop()
         began = loop.time()
         give_up_at = began + self._retry_seconds
-        pause, told = FIRST_PAUSE_SECONDS, ""
+        told = ""
         while True:
             try:
                 return await call(check)
@@ -241,6 +237,7 @@ class RedisLink:
             loads = why == ADVICE["LOADING"]
             if loads:
                 give_up_at = min(loop.time() + self._retry_seconds, began + self._loading_seconds)
+            pause = max(FIRST_PAUSE_SECONDS, min(PAUSE_SHARE * (loop.time() - began), LONGEST_PAUSE_SECONDS))
             if loop.time() + pause > give_up_at:
                 kind = StoreLoadingError if loads else StoreUnavailableError
                 seconds = self._loading_seconds if loads else self._retry_seconds
@@ -249,13 +246,12 @@ class RedisLink:
                 log.info("waiting for redis at %s: %s", self.shown_url, "the store loads its data" if loads else why)
                 told = why
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _advice(self, error: Exception) -> str:
         """What to do about a failure that may pass. Raises StoreError for one that will not."""
-        if isinstance(error, TooOldError):
+        if isinstance(error, (TooOldError, UnfitReplyError)):
             raise StoreError(f"redis at {self.shown_url} {error}") from None
-        if isinstance(error, _REFUSED):
+        if isinstance(error, _REFUSED) or isinstance(error.__cause__, _REFUSED):  # redis-py wraps those of sockets
             raise StoreError(f"redis at {self.shown_url} refused the user name or password") from None
         found = _CODES.search(refusal(error))
         if found:

@@ -13,11 +13,15 @@ from openseer_core.queue.store_memory import StoreMemory
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_store import codec
 from openseer_store.keys import STORE, prefix
+from openseer_store.redis_dial import Dial
 from openseer_store.redis_link import RETRY_SECONDS, RedisLink
-from openseer_store.server_info import read_info
+from openseer_store.replies import read_count, read_info
+from openseer_store.reply_limit import USUAL_LIMIT, ReplyLimit
 
 BLOCK_SECONDS = 1.0
 """Longest single wait for a result on a connection."""
+STEP_WORKERS = 128
+"""Heartbeats that are read in one go."""
 
 
 class RedisReading:
@@ -34,6 +38,8 @@ class RedisReading:
         loading_seconds: float | None = None,
         tells_again: bool = False,
         others_seconds: float = 0.0,
+        dial: Dial | None = None,
+        limit: ReplyLimit = USUAL_LIMIT,
     ) -> None:
         self._prefix = prefix(namespace, job)
         self._clock = clock
@@ -44,6 +50,8 @@ class RedisReading:
             loading_seconds,
             tells_again=tells_again,
             others_seconds=others_seconds,
+            dial=dial,
+            limit=limit,
         )
 
     async def connect(self) -> None:
@@ -86,14 +94,18 @@ class RedisReading:
                 return
 
     async def workers(self) -> list[WorkerStatus]:
-        return [codec.read_worker(row) for row in await self._link.run("workers", ())]
+        rows, found = await self._link.run("workers", ()), list[WorkerStatus]()
+        for start in range(0, len(rows), STEP_WORKERS):
+            found += map(codec.read_worker, rows[start : start + STEP_WORKERS])
+            await asyncio.sleep(0)  # whoever reads many stores has others to hear, too
+        return found
 
     async def base(self) -> int:
         return int(await self._link.command("HGET", self._prefix + STORE, "base") or FIRST_BASE)
 
     async def memory(self) -> StoreMemory:
         info = read_info(await self._link.command("INFO", "memory"))
-        return StoreMemory(int(info.get("used_memory", 0)), int(info.get("maxmemory", 0)))
+        return StoreMemory(*(read_count(info.get(name, 0)) for name in ("used_memory", "maxmemory")))
 
     async def group_view(self, group: GroupId) -> GroupView:
         row = await self._link.run("view", (str(group),))
@@ -125,6 +137,10 @@ class RedisReading:
     async def batch(self, number: int) -> BatchRecord | None:
         found = codec.read_batches(await self._link.run("batches", (number,)))
         return found[0] if found else None
+
+    async def batch_of_key(self, key: str) -> BatchRecord | None:
+        number = await self._link.command("GET", f"{self._prefix}:key:{key}")
+        return await self.batch(int(number)) if number else None
 
     async def group_names(self, batch: int, start: int, limit: int) -> list[str]:
         command = ("LRANGE", f"{self._prefix}:batch:{batch}:groups", start, start + limit - 1)

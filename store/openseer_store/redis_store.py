@@ -1,5 +1,7 @@
 """The store on Redis: each verb is one Lua script, run once per call whatever the number of its items."""
 
+from dataclasses import astuple
+
 from openseer_core.errors import (
     BatchClosedError,
     DriverFencedError,
@@ -55,7 +57,7 @@ class RedisStore(RedisReading):
             query.lanes,
             query.slots,
             query.blocks,
-            query.block_tokens,
+            [astuple(group) for group in query.layout.groups],
             query.quantum,
             query.context_tokens,
             query.margin,
@@ -107,9 +109,10 @@ class RedisStore(RedisReading):
 
     async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
         spent = (float(info.idle_seconds), float(info.busy_seconds))
-        arguments = (worker.name, worker.boot, info.state in WORKING_STATES, *spent)
-        drain, revision = await self._link.run("heartbeat", arguments, codec.pack_info(info), at=self._at())
-        return HeartbeatReply(drain=bool(drain), revision=revision)
+        limit = info.metrics.limits.request_tokens
+        arguments = (worker.name, worker.boot, info.state in WORKING_STATES, *spent, limit)
+        drain, revision, largest = await self._link.run("heartbeat", arguments, codec.pack_info(info), at=self._at())
+        return HeartbeatReply(drain=bool(drain), revision=revision, largest=largest)
 
     async def fleet_spec(self) -> FleetSpec:
         data, revision, base = await self._link.run("fleet_spec", ())

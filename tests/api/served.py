@@ -8,11 +8,11 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import httpx
-import uvicorn
 
 from openseer_api.app import create_app
 from openseer_api.batch_controller import control
 from openseer_api.http.auth import Authenticator, BearerAuth
+from openseer_api.http.server import WebServer
 from openseer_api.job.context import JobContext, OneJob, UploadLimits
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
@@ -60,13 +60,13 @@ class Served:
         auth: Authenticator | None = None,
         limits: UploadLimits | None = None,
         port: int = 0,
+        trusted: str = "",
     ) -> None:
         self.job = job or serving_job()
         self.store = store or MemoryStore()
         self.context = JobContext(self.job, self.store, limits)
-        self.app = create_app(OneJob(self.context), auth or BearerAuth(TOKEN))
-        config = uvicorn.Config(self.app, port=port, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
+        self.app = create_app(OneJob(self.context), auth or BearerAuth(TOKEN), trusted=trusted)
+        self._server = WebServer(self.app, port=port, finish_seconds=1)
         self._workers: list[Worker] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self.url = ""

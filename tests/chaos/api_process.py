@@ -9,11 +9,10 @@ import json
 import logging
 from pathlib import Path
 
-import uvicorn
-
 from openseer_api.app import create_app
 from openseer_api.batch_controller import control
 from openseer_api.http.auth import BearerAuth
+from openseer_api.http.server import WebServer
 from openseer_api.job.context import JobContext, OneJob
 from openseer_core.manifest.parse import parse_job
 from openseer_store.connect import open_store
@@ -24,7 +23,7 @@ async def serve(job_file: Path, url: str, port: int, token: str) -> None:
     job = parse_job(json.loads(job_file.read_text()), str(job_file))
     context = JobContext(job, await open_store(url, job.name, job.namespace, tells_again=True))
     app = create_app(OneJob(context), BearerAuth(token))
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off", access_log=False))
+    server = WebServer(app, port=port, finish_seconds=1)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(control(context))
         tasks.create_task(server.serve())

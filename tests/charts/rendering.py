@@ -15,8 +15,14 @@ KUBERNETES = "1.36.3"
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "namespaced": {"watchNamespaces": ["lab", "prod"]},
+    "gone with the chart": {"crds": {"keep": False}, "podLabels": {"team": "a"}, "podAnnotations": {"seen": "yes"}},
     "everything on": {
         "nodeRepair": {"condition": "AcceleratedHardwareReady"},
+        "jobNetworkPolicies": {
+            "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            "egress": {"restricted": True, "allow": [{"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}]},
+        },
+        "stores": {"allowedHosts": ["cache.example", "*.pool.example", "10.20.0.0/16"]},
         "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
         "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}], "apiFrom": [{"podSelector": {}}]},
         "api": {
@@ -27,6 +33,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}],
             "volumeMounts": [{"name": "models", "mountPath": "/models"}],
         },
+        "jobs": {
+            "inheritLabels": ["team", "example.com/*"],
+            "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
+            "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+            "startSeconds": 7200,
+            "probes": {"livenessFailures": 12},
+        },
+        "caBundle": {"configMap": "trust"},
+        "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
         "imagePullSecrets": [{"name": "registry"}],
         "redisImage": {"repository": "valkey", "tag": "8"},
         "podLabels": {"team": "a"},
@@ -43,6 +58,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "networkPolicy": {"enabled": False},
         "metrics": {"service": False},
         "api": {"enabled": False},
+        "stores": {"keysSecret": "mine"},
     },
 }
 
@@ -62,8 +78,8 @@ HELM = program("helm")
 def helm(*arguments: str, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
     assert HELM is not None
     return subprocess.run(
-        [HELM, *arguments, "--values", "-"],
-        input=json.dumps(values or {}),
+        [HELM, *arguments, *(() if values is None else ("--values", "-"))],
+        input=json.dumps(values),
         capture_output=True,
         text=True,
         check=False,
@@ -71,5 +87,5 @@ def helm(*arguments: str, values: dict[str, Any] | None = None) -> subprocess.Co
     )
 
 
-def template(values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
-    return helm(*("template", "rel", str(CHART), "--namespace", "system", "--kube-version", KUBERNETES), values=values)
+def template(values: dict[str, Any] | None = None, chart: Path = CHART) -> subprocess.CompletedProcess[str]:
+    return helm(*("template", "rel", str(chart), "--namespace", "system", "--kube-version", KUBERNETES), values=values)

@@ -1,16 +1,27 @@
 """The chart renders what it promises, for every way of installing it, and asks for no more rights than are used."""
 
+import base64
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from openseer_operator.pod_settings import JobPodSettings
 from openseer_operator.settings import OperatorSettings
+from openseer_process.store_access import cluster_domain
+from openseer_process.store_hosts import StoreHosts
 from tests.charts.rendering import CHART, HELM, KUBERNETES, ROOT, VARIANTS, helm, template
+from tests.operator.stores import KEYS
 
 pytestmark = pytest.mark.skipif(HELM is None, reason="no helm: neither on the path nor built by cluster/build.sh")
+
+
+OF_JOBS = ("rel-openseer", ["rolloutjobs"])
 
 
 @cache
@@ -46,13 +57,8 @@ def rules(variant: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 def settings(variant: str) -> OperatorSettings:
     variables = {entry["name"]: entry.get("value", "from a field") for entry in pod(variant)["containers"][0]["env"]}
-    return OperatorSettings.read(variables)
-
-
-def refusal(values: dict[str, Any]) -> str:
-    done = template(values)
-    assert done.returncode != 0, "rendered"
-    return done.stderr
+    assert variables["OPENSEER_STORE_KEYS"] == "/etc/openseer/store-keys"
+    return OperatorSettings.read({**variables, "OPENSEER_STORE_KEYS": str(KEYS)})
 
 
 def test_the_linter_finds_nothing() -> None:
@@ -81,6 +87,11 @@ def test_what_is_switched_on_is_there() -> None:
     kinds = {entry["kind"] for entry in objects_of("everything on")}
     assert {"ServiceMonitor", "Service", "NetworkPolicy", "PodDisruptionBudget"} <= kinds
     assert "ServiceMonitor" not in {entry["kind"] for entry in objects_of("as it is")}
+
+
+def test_prometheus_takes_namespace_and_job_from_the_operator() -> None:
+    (monitor,) = of_kind("everything on", "ServiceMonitor")
+    assert [endpoint["honorLabels"] for endpoint in monitor["spec"]["endpoints"]] == [True]
 
 
 def test_the_crd_is_the_projects_own_and_stays_when_the_chart_goes() -> None:
@@ -114,8 +125,84 @@ def test_the_operator_understands_the_environment_that_it_is_given() -> None:
     assert plain.store_image == f"openseer-operator:{version}" == pod("as it is")["containers"][0]["image"]
     assert (plain.watched, plain.node_condition, plain.network_policies) == ((), "", True)
     assert (full.store_image, full.node_condition) == ("valkey:8", "AcceleratedHardwareReady")
+    assert (plain.pull_secrets, full.pull_secrets) == ((), ({"name": "registry"},))
     assert settings("namespaced").watched == ("lab", "prod")
     assert plain.lease == "rel-openseer"
+
+
+def test_an_image_with_a_digest_is_named_by_it_and_by_no_tag() -> None:
+    digest = "sha256:" + "0" * 64
+    image = {"repository": "registry.example/a", "tag": "1", "digest": digest}
+    done = template({"image": image, "workerImage": image, "redisImage": image})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f'"registry.example/a@{digest}"') == 4
+    assert "registry.example/a:1" not in done.stdout
+
+
+def notes(tmp_path: Path, values: dict[str, Any]) -> str:
+    """What `helm install` prints at its end; without a cluster helm renders it only as a template like others."""
+    chart = tmp_path / "chart"
+    shutil.copytree(CHART, chart, dirs_exist_ok=True)
+    text = (chart / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    indented = "\n".join(f"  {line}" for line in text.splitlines())
+    (chart / "templates" / "notes.yaml").write_text(f"kind: Notes\ntext: |\n{indented}\n", encoding="utf-8")
+    done = template(values, chart)
+    assert done.returncode == 0, done.stderr
+    (found,) = (entry for entry in yaml.safe_load_all(done.stdout) if entry and entry["kind"] == "Notes")
+    return found["text"]
+
+
+def test_the_notes_name_each_image_that_no_registry_has(tmp_path: Path) -> None:
+    plain = notes(tmp_path, {})
+    assert "image.repository: found openseer-operator, which no registry has" in plain
+    assert "workerImage.repository: found openseer-worker, which no registry has" in plain
+    assert "make images REGISTRY=" in plain
+    ours = {"image": {"repository": "registry.example/o"}, "workerImage": {"repository": "localhost/w"}}
+    assert "found localhost/w, which no registry has" in notes(tmp_path, ours)
+    assert "registry.example/o" not in notes(tmp_path, ours)
+    assert "WARNING" not in notes(tmp_path, ours | {"jobImagePullPolicy": "Never"})
+
+
+def test_the_operator_reads_what_the_admin_decides_of_jobs() -> None:
+    plain, full = settings("as it is").pods, settings("everything on").pods
+    assert plain == JobPodSettings()
+    restricted = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert full.pod_security_context == {**restricted, "fsGroupChangePolicy": "OnRootMismatch"}
+    assert (full.inherit_labels, full.start_seconds) == (("team", "example.com/*"), 7200)
+    assert (full.probes.liveness_failures, full.ca_bundle.config_map) == (12, "trust")
+    assert full.env == ({"name": "HTTPS_PROXY", "value": "http://proxy:3128"},)
+    for spec in pods("everything on").values():
+        assert spec["securityContext"] == restricted
+
+
+def test_operator_and_api_trust_the_bundle_that_is_named_and_none_else() -> None:
+    for spec in pods("everything on").values():
+        (container,) = spec["containers"]
+        assert {"name": "SSL_CERT_FILE", "value": "/etc/openseer-ca/ca-bundle.crt"} in container["env"]
+        (volume,) = [entry for entry in spec["volumes"] if entry["name"] == "ca"]
+        assert volume["configMap"]["name"] == "trust"
+    for spec in pods("as it is").values():
+        assert [entry["name"] for entry in spec["volumes"]] == ["tmp", "store-keys"]
+
+
+def test_jobs_are_deleted_before_the_operator_goes_where_the_crd_goes_too() -> None:
+    (hook,) = of_kind("gone with the chart", "Job")
+    assert hook["metadata"]["annotations"]["helm.sh/hook"] == "pre-delete"
+    spec = hook["spec"]["template"]["spec"]
+    assert spec["serviceAccountName"] == pod("gone with the chart")["serviceAccountName"]
+    assert spec["containers"][0]["command"] == ["python", "-m", "openseer_operator.uninstall"]
+    of_the_operator = [rule for _, name, rule in rules("gone with the chart") if name == "rel-openseer"]
+    (verbs,) = [rule["verbs"] for rule in of_the_operator if rule["resources"] == ["rolloutjobs"]]
+    assert {"list", "delete"} <= set(verbs)
+    selectors = [entry["spec"]["selector"]["matchLabels"] for entry in of_kind("gone with the chart", "Deployment")]
+    labels = hook["spec"]["template"]["metadata"]["labels"]
+    assert (labels["team"], hook["spec"]["template"]["metadata"]["annotations"]) == ("a", {"seen": "yes"})
+    assert not any(selector.items() <= labels.items() for selector in selectors)
+
+
+@pytest.mark.parametrize("variant", ["as it is", "everything off"])
+def test_jobs_outlive_a_chart_that_leaves_their_crd(variant: str) -> None:
+    assert of_kind(variant, "Job") == []
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -124,9 +211,66 @@ def test_no_rule_has_a_wildcard(variant: str) -> None:
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], name
 
 
-def test_the_operator_may_read_secrets_by_name_but_not_list_them() -> None:
-    verbs = {name: rule["verbs"] for _, name, rule in rules("as it is") if "secrets" in rule["resources"]}
-    assert verbs == {"rel-openseer": ["get", "create"], "rel-openseer-api": ["get"]}
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_jobs_are_listed_and_watched_and_never_read_one_by_one(variant: str) -> None:
+    verbs = [rule["verbs"] for _, name, rule in rules(variant) if (name, rule["resources"]) == OF_JOBS]
+    assert verbs == ([["list", "watch", "patch", "delete"]] * len(verbs))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nobody_reads_secrets_anywhere(variant: str) -> None:
+    verbs = {name: rule["verbs"] for _, name, rule in rules(variant) if "secrets" in rule["resources"]}
+    assert verbs == ({"rel-openseer": ["create"]} if variant != "everything off" else {})
+
+
+def test_every_verb_that_the_operator_and_the_api_have_is_one_of_these() -> None:
+    found: dict[str, set[str]] = {}
+    for _, name, rule in rules("everything on"):
+        if name not in ("rel-openseer-view", "rel-openseer-edit"):
+            for resource in rule["resources"]:
+                found.setdefault(resource, set()).update(rule["verbs"])
+    assert not {"escalate", "bind", "impersonate", "deletecollection"} & set().union(*found.values())
+    assert (
+        not {"roles", "rolebindings", "clusterroles", "pods/exec", "pods/log", "serviceaccounts/token"} & found.keys()
+    )
+    assert found.keys() == {
+        *("rolloutjobs", "rolloutjobs/status", "rolloutjobs/finalizers", "pods", "services", "configmaps"),
+        *("serviceaccounts", "persistentvolumeclaims", "secrets", "statefulsets", "poddisruptionbudgets"),
+        *("networkpolicies", "events", "leases", "nodes/status", "tokenreviews", "subjectaccessreviews"),
+        *("nodes", "persistentvolumes", "csidrivers"),
+    }
+    assert set().union(*(found[name] for name in ("nodes", "persistentvolumes", "csidrivers"))) == {"get", "list"}
+    assert found["secrets"] == {"create"}
+
+
+def test_operator_and_api_read_the_keys_of_the_installation_from_the_same_secret() -> None:
+    (secret,) = of_kind("as it is", "Secret")
+    assert len(base64.b64decode(secret["data"]["1"])) == 64
+    for spec in pods("as it is").values():
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        assert volumes["store-keys"]["secret"] == {"secretName": secret["metadata"]["name"], "defaultMode": 0o440}
+        (container,) = spec["containers"]
+        mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+        assert mounts["store-keys"] == {"name": "store-keys", "mountPath": "/etc/openseer/store-keys", "readOnly": True}
+
+
+def test_what_jobs_may_reach_and_who_may_scrape_them_is_told_to_the_operator() -> None:
+    plain, full = settings("as it is"), settings("everything on")
+    assert (plain.metrics_from, plain.egress, plain.stores.hosts) == (
+        (),
+        None,
+        replace(StoreHosts(), domain=cluster_domain()),
+    )
+    assert full.metrics_from == ({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}},)
+    assert full.egress == ({"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]},)
+    assert full.stores.hosts is not None
+    assert full.stores.hosts.allowed == ("cache.example", "*.pool.example", "10.20.0.0/16")
+    assert plain.stores.readers == ("system:rel-openseer", "system:rel-openseer-api")
+    (gateway,) = api("everything on")["containers"]
+    operator = {each["name"]: each.get("value") for each in pod("everything on")["containers"][0]["env"]}
+    for each in gateway["env"]:
+        if each["name"].startswith("OPENSEER_STORE_"):
+            assert operator[each["name"]] == each["value"]
 
 
 def test_nodes_are_touched_only_where_a_condition_is_wanted() -> None:
@@ -178,7 +322,7 @@ def test_the_api_changes_nothing_in_the_cluster() -> None:
         for verb in rule["verbs"]
     }
     asks = {("tokenreviews", "create"), ("subjectaccessreviews", "create")}
-    assert verbs == asks | {("rolloutjobs", "get"), ("rolloutjobs", "list"), ("secrets", "get")}
+    assert verbs == asks | {("rolloutjobs", "get"), ("rolloutjobs", "list")}
 
 
 def test_whoever_edits_reads_and_writes_batches_and_whoever_views_does_not() -> None:
@@ -192,7 +336,8 @@ def test_the_api_runs_from_the_operators_image_with_what_it_is_told() -> None:
     assert plain["command"] == ["python", "-m", "openseer_api.main"]
     variables = {entry["name"]: entry["value"] for entry in full["env"]}
     assert (variables["OPENSEER_API_AUDIENCES"], variables["HF_HUB_OFFLINE"]) == ("openseer,other", "1")
-    assert [entry["mountPath"] for entry in full["volumeMounts"]] == ["/tmp", "/models"]
+    mounts = ["/tmp", "/etc/openseer/store-keys", "/etc/openseer-ca", "/models"]
+    assert [entry["mountPath"] for entry in full["volumeMounts"]] == mounts
     (named,) = api("namespaced")["containers"]
     assert {"name": "OPENSEER_WATCH_NAMESPACES", "value": "lab,prod"} in named["env"]
 
@@ -213,27 +358,3 @@ def test_the_api_is_found_under_a_name_and_reached_by_whom_the_policy_lets_in() 
     assert of_the_api("as it is", "Ingress") == []
     (ingress,) = of_the_api("everything on", "Ingress")
     assert (ingress["spec"]["rules"][0]["host"], ingress["spec"]["tls"][0]["secretName"]) == ("api.example", "cert")
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"api": {"audiences": ["a,b"]}}, "audiences"),
-        ({"api": {"ingress": {"enabled": True}}}, "api.ingress.host: missing; name the host"),
-        ({"api": {"serviceAccount": {"create": False}}}, "api.serviceAccount.name: name the account to use"),
-        ({"replica": 3}, "replica"),
-        ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
-        ({"watchNamespaces": "lab"}, "watchNamespaces"),
-        (
-            {"redisImage": {"repository": "valkey"}},
-            "redisImage.tag: missing; name the tag of redisImage.repository",
-        ),
-        ({"serviceAccount": {"create": False}}, "serviceAccount.name: name the account to use"),
-        (
-            {"metrics": {"service": False, "serviceMonitor": {"enabled": True}}},
-            "metrics.serviceMonitor.enabled: needs metrics.service",
-        ),
-    ],
-)
-def test_a_wrong_value_is_refused_by_its_name(values: dict[str, Any], expected: str) -> None:
-    assert expected in refusal(values)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import deque
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -188,3 +189,35 @@ def test_importing_the_client_loads_nothing_heavy() -> None:
     check = f"import sys, openseer_client; print([name for name in {heavy.split()!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("group", "place"),
+    [
+        (Group(id="a", prompt="a", metadata={"x": {"y": ["\ud83d"]}}), "group a.metadata.x.y[0]"),
+        (Group(id="a", prompt="a", metadata={"\ud83d": 1}), "the key group a.metadata.'\\ud83d'"),
+        (Group(id="a", messages=[{"role": "user", "content": "\ud83d"}]), "group a.messages[0].content"),
+    ],
+)
+def test_half_of_a_character_is_refused_before_anything_is_sent(group: Group, place: str) -> None:
+    remote = Remote()
+    with remote.client() as client:
+        batch = client.open_batch()
+        sent = len(remote.seen)
+        with pytest.raises(InputError) as caught:
+            batch.submit([group])
+    assert str(caught.value) == f"{place}: not valid text (half of a character, \\ud83d)"
+    assert len(remote.seen) == sent
+
+
+def test_what_is_no_group_and_no_key_is_named_before_anything_is_sent() -> None:
+    remote, group = Remote(), Group(id="a", prompt_token_ids=[1])
+    with remote.client() as client:
+        batch = client.open_batch()
+        sent = len(remote.seen)
+        for given, found in ((group, "one Group"), ([{"id": "a"}], "a dict"), ({"id": "a"}, "one dict")):
+            with pytest.raises(TypeError, match=f"groups: found {found}, allowed: "):
+                batch.submit(cast("Any", given))
+        with pytest.raises(InputError, match="key: found an empty one, allowed: "):
+            client.open_batch(key="")
+        assert len(remote.seen) == sent

@@ -49,6 +49,14 @@ def test_log_probabilities_are_those_that_were_sampled_with(temperature: float) 
     assert difference(small_model(seed=1), items, temperature=temperature) > 1e-3
 
 
+def test_a_response_with_a_score_that_was_not_finite_is_no_sample() -> None:
+    old = result("g", 1).model_copy(update={"logprobs": [-0.1, None, -0.3]})
+    read = ResultItem.model_validate_json(old.model_dump_json())
+    assert read.logprobs == [-0.1, None, -0.3]
+    with pytest.raises(ValueError, match="group g, response 1: the log-probability of token 1 was not finite"):
+        samples(FinishedGroup(end("g", 2), (result("g", 0), read)), [1.0, 0.0])
+
+
 def test_only_whole_groups_become_samples() -> None:
     pair = (result("g", 0), result("g", 1))
     assert [sample.advantage for sample in samples(FinishedGroup(end("g", 2), pair), [1.0, 0.0])] == [1.0, -1.0]

@@ -30,6 +30,7 @@ from openseer_client import (
     WeightsError,
 )
 from openseer_client.verl import Router
+from openseer_core.errors import InputError
 from openseer_store.memory import MemoryStore
 from tests.api.served import TOKEN, Served, served, serving_job
 from tests.worker.weights.made import write_weights
@@ -219,6 +220,30 @@ async def test_a_checkpoint_of_a_complete_batch_needs_no_api(tmp_path: Path) -> 
         assert len([group async for group in batch.groups(checkpoint=checkpoint, acknowledge=True)]) == 2
         # Its data are gone, and nobody asks for them.
         assert [group async for group in batch.groups(checkpoint=checkpoint)] == []
+
+
+@pytest.mark.parametrize(
+    ("job", "said"), [("served", "the store was emptied since"), ("other", "of job default/served")]
+)
+async def test_a_checkpoint_from_before_the_store_was_emptied_is_refused(tmp_path: Path, job: str, said: str) -> None:
+    path = tmp_path / "state.json"
+
+    async def read(server: Served) -> int:
+        async with connected(server) as client:
+            batch = await client.open_batch(key="run/1")
+            await batch.submit(groups(2))
+            await batch.seal()
+            return len([group async for group in batch.groups(checkpoint=Checkpoint(path))])
+
+    async with served() as server:
+        assert await read(server) == 2
+        assert await read(server) == 0
+    kept = path.read_text()
+    async with served(job=serving_job(job)) as emptied:
+        with pytest.raises(InputError, match=said) as refused:
+            await read(emptied)
+        assert "remove this one to read from the beginning" in str(refused.value)
+        assert path.read_text() == kept
 
 
 @pytest.mark.usefixtures("token_output")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.chart import INSTALL_SECONDS, SYSTEM, install
-from tests.cluster.kube import CLUSTER, Kube, cluster_sh
-from tests.cluster.stories import Stage, chosen, restricted_namespace
+from tests.cluster.support.chart import INSTALL_SECONDS, SYSTEM, install
+from tests.cluster.support.kube import CLUSTER, Kube, cluster_sh
+from tests.cluster.support.stories import Stage, chosen, restricted_namespace
 
 NODES = 3
 CANNOT = 3
@@ -28,16 +28,18 @@ IMAGES_SECONDS = 600
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The time limit is a test's own; what it stands on has limits of its own, named above. Tests that need no
-    operator run before there is one; those marked `last`, which take the cluster down, run after all others."""
+    operator run before there is one, stories before those that trouble nodes; those marked `last`, which take the
+    cluster down, run after all others."""
     items.sort(key=_turn)
     for item in items:
         if item.path.parent == Path(__file__).parent and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(120, func_only=True))
+            item.add_marker(pytest.mark.timeout(300, func_only=True))
 
 
-def _turn(item: pytest.Item) -> tuple[bool, bool]:
+def _turn(item: pytest.Item) -> tuple[bool, bool, bool]:
     fixtures: tuple[str, ...] = getattr(item, "fixturenames", ())
-    return item.get_closest_marker("last") is not None, "operator" in fixtures
+    needs_operator = "operator" in fixtures
+    return item.get_closest_marker("last") is not None, needs_operator, needs_operator and "stage" not in fixtures
 
 
 @pytest.fixture(scope="session")
@@ -73,9 +75,9 @@ def namespace(kube: Kube) -> Iterator[str]:
         yield name
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stage(request: pytest.FixtureRequest, kube: Kube, operator: str) -> Iterator[Stage]:
-    """Where the stories of a module run, side by side."""
+    """Where all stories run, side by side and each of them once."""
     stage = Stage(kube, chosen(request.session.items))
     yield stage
     stage.close()
@@ -90,6 +92,6 @@ def operator(kube: Kube, images: None) -> Iterator[str]:
     install(kube)
     # The image's name stays while its content changes under the developer's hands.
     kube.kubectl("rollout", "restart", "deployment", "-n", SYSTEM)
-    kube.kubectl("rollout", "status", "deployment", "-n", SYSTEM, "--timeout=100s", seconds=INSTALL_SECONDS)
+    kube.kubectl("rollout", "status", "deployment", "-n", SYSTEM, "--timeout=180s", seconds=INSTALL_SECONDS)
     yield SYSTEM
     kube.run("helm", "uninstall", "openseer", "--ignore-not-found", "-n", SYSTEM)

@@ -3,10 +3,19 @@
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.cluster.kube import OPERATOR_IMAGE, SCRIPTED_IMAGE, Kube, KubeError, cluster_sh, restricted_pod, wait_until
+from tests.cluster.support.kube import (
+    OPERATOR_IMAGE,
+    SCRIPTED_IMAGE,
+    Kube,
+    KubeError,
+    cluster_sh,
+    restricted_pod,
+    wait_until,
+)
 from tests.repository import ROOT
 
 pytestmark = pytest.mark.cluster
@@ -57,7 +66,7 @@ def test_a_service_is_found_by_name_from_another_node(kube: Kube, namespace: str
         "spec": {"selector": {"app": "serve"}, "ports": [{"port": 80, "targetPort": 8080}]},
     }
     kube.apply([serve, service], namespace=namespace)
-    wait_until(lambda: kube.condition("pod", "serve", "Ready", namespace) == "True", "the server is ready", 60)
+    wait_until(lambda: kube.condition("pod", "serve", "Ready", namespace) == "True", "the server is ready", 180)
     ask = f"""
 import time, urllib.request
 for _ in range(100):
@@ -95,15 +104,15 @@ def test_a_claim_is_bound_and_can_be_written_to(kube: Kube, namespace: str) -> N
     assert kube.get("pvc", "results", namespace)["status"]["phase"] == "Bound"
 
 
-@pytest.mark.timeout(180, func_only=True)
+@pytest.mark.timeout(400, func_only=True)
 def test_a_node_that_is_cut_off_is_missed_and_comes_back(ours: Kube) -> None:
     last = ours.get_list("nodes")[-1]["metadata"]["name"]
     cluster_sh("cut", last)
     try:
-        wait_until(lambda: ours.condition("node", last, "Ready") == "Unknown", f"{last} is missed", 60)
+        wait_until(lambda: ours.condition("node", last, "Ready") == "Unknown", f"{last} is missed", 180)
     finally:
         cluster_sh("join", last)
-    wait_until(lambda: ours.condition("node", last, "Ready") == "True", f"{last} is Ready again", 60)
+    wait_until(lambda: ours.condition("node", last, "Ready") == "True", f"{last} is Ready again", 180)
 
 
 def test_a_node_claims_gpus(ours: Kube) -> None:
@@ -135,18 +144,29 @@ def test_a_killed_cluster_stops_no_image_build_and_leaves_nothing(ours: Kube) ->
         owner = subprocess.Popen(["sleep", "600"])
         cluster_sh("up", "1", "--watch", str(owner.pid))
         ours.kubectl("create", "deployment", "some", "--image=docker.io/local/pause:1", "--replicas=3")
-        wait_until(lambda: _available(ours, "some") == 3, "three pods run", 60)
+        wait_until(lambda: _available(ours, "some") == 3, "three pods run", 180)
         programs = [line.split()[0] for line in cluster_sh("status").splitlines() if " runs " in line]
         assert "n0-containerd" in programs
-        for program in programs:
-            os.kill(int(cluster_sh("pid", program)), signal.SIGKILL)
+        pids = [int(cluster_sh("pid", program)) for program in programs]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        # A busy machine takes its time to end them; until then the cluster counts as up.
+        wait_until(lambda: not any(map(_runs, pids)), "all programs have ended", 180)
         subprocess.run([ROOT / "cluster" / "images.sh", "operator"], check=True, timeout=120)
         assert len(cluster_sh("leftovers").splitlines()) > 10
         owner.kill()
         owner.wait()
-        wait_until(lambda: cluster_sh("leftovers") == "", "nothing is left", 60)
+        wait_until(lambda: cluster_sh("leftovers") == "", "nothing is left", 180)
     finally:
         cluster_sh("up", "3", "--watch", str(os.getpid()))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
 
 
 def _available(kube: Kube, deployment: str) -> int:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.kube import CPU_IMAGE, ROOT, Kube, cluster_sh
-from tests.cluster.serving import ServingJob
+from tests.cluster.support.kube import CPU_IMAGE, ROOT, Kube, cluster_sh
+from tests.cluster.support.serving import ServingJob
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1200)]
 

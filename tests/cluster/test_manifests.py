@@ -20,8 +20,9 @@ from openseer_operator.objects.pods import driver_pod, worker_pod
 from openseer_operator.objects.shared import shared_objects
 from openseer_operator.settings import OperatorSettings
 from tests.charts.rendering import CHART, HELM, ROOT, VARIANTS, program, template
-from tests.cluster.kube import Kube
-from tests.cluster.schemas import PATTERN, write_schemas
+from tests.cluster.support.kube import Kube
+from tests.cluster.support.schemas import PATTERN, write_schemas
+from tests.repository import JOB_EXAMPLES
 
 pytestmark = pytest.mark.cluster
 
@@ -79,13 +80,15 @@ def document_of(name: str, namespace: str = "default") -> dict[str, Any]:
 
 
 def objects_of(job: RolloutJob) -> Iterator[dict[str, Any]]:
-    yield from shared_objects(job, UID, SETTINGS).values()
+    yield from shared_objects(job, UID, SETTINGS, job.spec.workers.replicas).values()
     for rank in range(job.spec.workers.parallelism.nodes):
-        yield worker_pod(job, UID, SETTINGS, "openseer-worker:1", index=0, rank=rank, attempt=0, avoid=("n1", "n2"))
-    yield driver_pod(job, UID, SETTINGS, "openseer-worker:1", attempt=0)
+        yield worker_pod(
+            job, UID, SETTINGS, "openseer-worker:1", index=0, rank=rank, attempt=0, secret="s", avoid=("n1", "n2")
+        )
+    yield driver_pod(job, UID, SETTINGS, "openseer-worker:1", attempt=0, secret="s")
     if job.spec.store.url is None:
-        yield store_secret(job, UID, "sesame")
-        redis = store_stateful_set(job, UID, SETTINGS, 1)
+        yield store_secret(job, UID, "s", "sesame")
+        redis = store_stateful_set(job, UID, SETTINGS, 1, secret="s")
         yield redis
         yield pod_of(redis)
 
@@ -105,7 +108,7 @@ def test_every_object_of_a_job_is_valid_and_admitted(kube: Kube, namespace: str,
     job = parse_job(document_of(name, namespace), "job.yaml")
     objects = list(objects_of(job))
     # Pods are admitted only with an account that is there, and their owner is not; the rest is tried dry.
-    account = shared_objects(job, UID, SETTINGS)["serviceAccount"]
+    account = shared_objects(job, UID, SETTINGS, 1)["serviceAccount"]
     account["metadata"].pop("ownerReferences")
     kube.apply([account])
     refusal = tried(kube, "\n---\n".join(json.dumps(entry) for entry in objects))
@@ -133,7 +136,7 @@ def tried(kube: Kube, text: str) -> str:
 # ---- fields that there are none of
 
 KUBECONFORM = program("kubeconform")
-EXAMPLES = sorted(path.relative_to(ROOT) for path in (ROOT / "examples").rglob("*.yaml"))
+EXAMPLES = [path.relative_to(ROOT) for path in JOB_EXAMPLES]
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.chart import install
-from tests.cluster.kube import ROOT, Kube, cluster_sh
-from tests.cluster.workload import Workload
+from tests.cluster.support.chart import install
+from tests.cluster.support.kube import ROOT, Kube, cluster_sh
+from tests.cluster.support.workload import Workload
 from tests.e2e.workbench import Workbench
 
 pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]

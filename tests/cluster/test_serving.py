@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.cluster.chart import SYSTEM
-from tests.cluster.kube import Kube
-from tests.cluster.serving import API_LABELS, ServingJob, Trainer
-from tests.cluster.stories import story
+from tests.cluster.support.chart import SYSTEM
+from tests.cluster.support.kube import Kube
+from tests.cluster.support.serving import API_LABELS, ServingJob, Trainer
+from tests.cluster.support.stories import story
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -143,6 +143,20 @@ def test_released_gpus_have_no_worker_and_come_back_when_they_are_acquired(kube:
 
 
 @story
+def test_a_job_scales_to_zero_between_batches_and_the_next_one_wakes_it(kube: Kube, namespace: str) -> None:
+    workers = {"replicas": 1, "max": 2, "autoscale": {"targetSeconds": 60, "scaleDownSeconds": 5, "idleSeconds": 10}}
+    job = ServingJob(kube, namespace, step=0.004, spec={"workers": workers}).apply()
+    trainer = Trainer(kube, namespace).start()
+    job.until(lambda: job.status().get("workers", {}).get("desired") == 0, "an idle job wants no worker", 120)
+    job.until(lambda: not job.pods(), "no worker is left")
+    assert "replicas is fixed" in job.refusal("scale", "rolloutjob", "job", "--replicas=2")
+    iteration(trainer, 4)
+    assert {"ScaledUp", "ScaledDown"} <= job.events()
+    job.until(lambda: not job.pods(), "no worker is left after it either")
+    job.assert_leaves_nothing()
+
+
+@story
 def test_new_weights_reach_every_worker_also_when_one_and_the_gateway_die_meanwhile(kube: Kube, namespace: str) -> None:
     job = ServingJob(kube, namespace, step=0.004).apply()
     trainer = Trainer(kube, namespace).start()
@@ -150,7 +164,7 @@ def test_new_weights_reach_every_worker_also_when_one_and_the_gateway_die_meanwh
     with ThreadPoolExecutor(1) as pool:
         publishing = pool.submit(trainer.run, PUBLISH, 300)
         phase = "found = client.weights().transaction\nprint(found.phase if found else '')"
-        job.until(lambda: trainer.run(phase).strip() == "prefetch", "the transaction has begun", 60)
+        job.until(lambda: trainer.run(phase).strip() == "prefetch", "the transaction has begun", 180)
         job.kubectl("delete", "pod", "job-worker-1", "--grace-period=0", "--force")
         kube.kubectl("delete", "pod", "-n", SYSTEM, "-l", API_LABELS, "--grace-period=0", "--force")
         said = json.loads(publishing.result(300))

@@ -3,11 +3,11 @@
 import pytest
 import yaml
 
-from tests.cluster.chart import install
-from tests.cluster.kube import ROOT, SCRIPTED_IMAGE, Kube
-from tests.cluster.workload import Workload
+from tests.cluster.support.chart import install
+from tests.cluster.support.kube import ROOT, SCRIPTED_IMAGE, Kube
+from tests.cluster.support.workload import Workload
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def test_a_running_job_survives_an_upgrade_with_its_workers_and_its_image(

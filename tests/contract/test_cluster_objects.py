@@ -5,6 +5,7 @@ from typing import Any
 
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
+from openseer_core.manifest.store_url import store_name
 from openseer_core.plan.observation import RELEASED, Ending, Failure, JobOutcome, Memory, Observation, SickNode
 from openseer_core.plan.plan import Plan
 from openseer_core.plan.scaling import template_hash
@@ -40,7 +41,7 @@ WORDS = {
     "do not disrupt annotation": names.DO_NOT_DISRUPT_ANNOTATION,
     "deletion cost annotation": names.DELETION_COST_ANNOTATION,
     "busy cost": names.BUSY_COST,
-    "busy duration": names.BUSY_DURATION,
+    "do not disrupt": names.DO_NOT_DISRUPT,
     "managed selector": names.MANAGED_SELECTOR,
     "field manager": settings.FIELD_MANAGER,
     "finalizer": settings.FINALIZER,
@@ -61,15 +62,25 @@ def objects(rollout_job: RolloutJob, rank: int = 0) -> dict[str, Any]:
     """All that the operator makes for a job."""
     found = {
         "worker": worker_pod(
-            rollout_job, UID, SETTINGS, "openseer-worker:1", index=3, rank=rank, attempt=2, avoid=("node-7",)
+            rollout_job,
+            UID,
+            SETTINGS,
+            "openseer-worker:1",
+            index=3,
+            rank=rank,
+            attempt=2,
+            secret=store_name(rollout_job),
+            avoid=("node-7",),
         ),
         "template hash": template_hash(rollout_job),
         "shared": shared_objects(rollout_job, UID, SETTINGS, 2),
-        "store": store_stateful_set(rollout_job, UID, SETTINGS, 1),
-        "store secret": store_secret(rollout_job, UID, "word"),
+        "store": store_stateful_set(rollout_job, UID, SETTINGS, 1, secret=store_name(rollout_job)),
+        "store secret": store_secret(rollout_job, UID, store_name(rollout_job), "word"),
     }
     if rollout_job.spec.mode == "batch":
-        found["driver"] = driver_pod(rollout_job, UID, SETTINGS, "openseer-worker:1", attempt=1)
+        found["driver"] = driver_pod(
+            rollout_job, UID, SETTINGS, "openseer-worker:1", attempt=1, secret=store_name(rollout_job)
+        )
     return found
 
 
@@ -102,7 +113,7 @@ FULL = Memory(
     desired=3,
     scaled_at=NOW - 50,
     scale_reason="ScaledUp",
-    failures={"worker-1": Failure(2, 3, 1, "exit code 7", NOW - 20)},
+    failures={"worker-1": Failure(2, 3, 1, "exit code 7", NOW - 20, NOW - 90)},
     sick_nodes=(SickNode("node-7", "worker-1", "gpu0: Xid 48", NOW - 30),),
     progress=BatchProgress(groups=4, requests=8, ok=3, infra_failed=1, tokens=99, sealed=True),
 )

@@ -11,7 +11,7 @@ from openseer_core.queue.policy import BATCH_STRIDE, PROBES_FIRST, RESERVE, TIER
 from openseer_core.queue.siblings import EARLIER_SECONDS, EARLIER_TOKENS, prompt_digest
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_store.keys import KEY_SPACE, STORE, prefix
-from openseer_worker.request_seeds import derive_seed
+from openseer_worker.engine_requests import derive_seed
 from tests.contract.forms.recorded import compare
 
 

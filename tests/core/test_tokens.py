@@ -1,12 +1,21 @@
 """Tokens and log-probabilities survive being bytes."""
 
 import struct
+from math import isfinite
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openseer_core.tokens import count_items, pack_logprobs, pack_tokens, unpack_logprobs, unpack_tokens
+from openseer_core.tokens import (
+    count_items,
+    first_not_finite,
+    pack_logprobs,
+    pack_tokens,
+    readable_logprobs,
+    unpack_logprobs,
+    unpack_tokens,
+)
 
 
 @given(st.lists(st.integers(-(2**31), 2**31 - 1)))
@@ -19,6 +28,13 @@ def test_tokens_survive(ids: list[int]) -> None:
 @given(st.lists(st.floats(width=32, allow_nan=False)))
 def test_logprobs_survive_as_single_precision(values: list[float]) -> None:
     assert unpack_logprobs(pack_logprobs(values)) == values
+
+
+@given(st.lists(st.floats(width=32)))
+def test_what_is_not_finite_is_none_where_json_is_to_hold_it(values: list[float]) -> None:
+    readable = readable_logprobs(pack_logprobs(values))
+    assert readable == [value if isfinite(value) else None for value in values]
+    assert first_not_finite(values) == (readable.index(None) if None in readable else None)
 
 
 def test_bytes_are_little_endian_on_every_machine() -> None:

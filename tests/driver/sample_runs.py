@@ -10,6 +10,7 @@ import msgspec
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.model.job_queue import JobQueue
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
+from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.messages import Chunk, Claim, ClaimQuery, Delta, Finish, Rescore, Result
 from openseer_core.queue.policy import policy
 from openseer_core.queue.states import FinishReason, Status
@@ -148,7 +149,7 @@ class Simulation:
                 lanes=(SHARED_LANE,),
                 slots=room,
                 blocks=free,
-                block_tokens=BLOCK,
+                layout=whole(BLOCK),
                 quantum=self.shape.quantum,
                 context_tokens=8192,
             )

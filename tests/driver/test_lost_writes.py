@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from openseer_core.admission import ModelLimits
 from openseer_core.errors import DriverFencedError
 from openseer_core.ids import INITIAL_VERSION
 from openseer_core.manifest.parse import parse_job
@@ -64,7 +65,8 @@ def writer(tmp_path: Path) -> ResultsWriter:
 
 def driver_of(store: Store, writer: ResultsWriter, boot: str = "", fence: int = 0) -> Driver:
     codec = open_codec(JOB.spec.model)
-    return Driver(store, render_groups(JOB, "prompts.jsonl", PROMPTS, codec, 0.0), writer, codec, boot, fence)
+    groups = list(render_groups(JOB, "prompts.jsonl", PROMPTS, codec, ModelLimits(), 0.0))
+    return Driver(store, groups, writer, codec, boot, fence)
 
 
 async def work(store: Store, most: int) -> None:

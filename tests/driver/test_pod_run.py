@@ -115,6 +115,22 @@ def test_a_driver_that_is_killed_and_made_anew_loses_and_doubles_nothing(pods: P
     assert not [line for line in pods.bench.run.results() if any(chunk.event == "reap" for chunk in line.chunks)]
 
 
+def test_a_job_whose_responses_failed_is_complete_and_says_why(pods: PodBench) -> None:
+    pods.write(failurePolicy={"requestRetries": 0})
+    driver = pods.driver()
+    worker = pods.worker()
+    pods.until_results(5)
+    worker.end(signal.SIGKILL)
+    pods.worker()
+
+    assert driver.wait() == 0, driver.log
+    failed = sum(line.status == "infra_failed" for line in pods.bench.run.results())
+    assert f"{failed} of {REQUESTS} failed: losses of its worker: found 1, allowed: as spec." in driver.log
+    counts = BatchProgress.from_json(driver.termination_file.read_text())
+    assert counts is not None
+    assert counts.infra_failed == failed > 0
+
+
 def test_a_driver_that_is_replaced_ends_even_without_news_and_its_successor_completes_the_job(pods: PodBench) -> None:
     first = pods.driver()
     worker = pods.worker()

@@ -2,16 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from openseer_core.errors import OutputError, StoreError
+from openseer_core.errors import InputError, OutputError, StoreError
+from openseer_core.manifest.home import at_home
 from openseer_core.manifest.parse import parse_job
 from openseer_driver import run_folder
 from openseer_driver.folder_lock import FolderHeldError, held
+from openseer_driver.prompts.source import PromptSource, open_source
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ResultLine, RunRecord
 from openseer_driver.session import OpenRun, RunPlan
+from openseer_driver.submission import CheckedPrompts, check_prompts
 from tests.driver.sample_runs import SMALL, result_line, write_run
 
 
@@ -23,7 +27,9 @@ def plan(tmp_path: Path) -> RunPlan:
         "metadata": {"name": "run"},
         "spec": {"model": {"path": "none", "engine": "scripted"}, "prompts": {"path": "prompts.jsonl"}},
     }
-    return RunPlan(parse_job(document, "job"), document, RunFolder(tmp_path / "run"), "prompts.jsonl", b"")
+    (tmp_path / "prompts.jsonl").touch()
+    prompts = CheckedPrompts(PromptSource("prompts.jsonl", tmp_path / "prompts.jsonl"), 0, "")
+    return RunPlan(parse_job(document, "job"), document, RunFolder(tmp_path / "run"), prompts)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +83,52 @@ def test_starting_over_is_refused_while_the_store_still_runs(
     with held(plan.folder.store_folder / "lock"), pytest.raises(FolderHeldError, match="store/lock"):
         OpenRun(replace(plan, fresh=True)).__enter__()
     assert files(plan) == before
+
+
+def planned(folder: Path, path: Path, fields: dict[str, str] | None = None) -> RunPlan:
+    """A run of prompts at a path."""
+    document: dict[str, Any] = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": "run"},
+        "spec": {
+            "model": {"path": "none", "engine": "scripted"},
+            "prompts": {"path": str(path)} | ({"fields": fields} if fields else {}),
+        },
+    }
+    job = parse_job(at_home(document, str(folder)), "job")
+    return RunPlan(job, document, RunFolder(folder / "run"), check_prompts(job, open_source(job), lambda _: None))
+
+
+def refusal(plan: RunPlan) -> str:
+    with pytest.raises(InputError) as caught:
+        plan.check_resumable("Use --fresh")
+    return str(caught.value)
+
+
+def test_a_run_goes_on_wherever_the_same_prompts_lie(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a"}\n')
+    with OpenRun(planned(tmp_path, Path("~/prompts.jsonl"))):
+        pass
+    planned(tmp_path, Path("~/prompts.jsonl")).check_resumable("")
+    planned(tmp_path, path).check_resumable("")
+    path = path.rename(tmp_path / "moved.jsonl")
+    planned(tmp_path, path).check_resumable("")
+
+
+def test_a_run_whose_prompts_or_their_mapping_changed_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a", "more": "b"}\n')
+    with OpenRun(planned(tmp_path, path, {"prompt": "prompt"})):
+        pass
+    other = f"{tmp_path}/run: holds a run of another manifest; changed:"
+    assert refusal(planned(tmp_path, path, {"prompt": "more"})) == f"{other} spec.prompts.fields.prompt. Use --fresh"
+    with path.open("a") as file:
+        file.write('{"prompt": "c"}\n')
+    assert refusal(planned(tmp_path, path, {"prompt": "prompt"})) == (
+        f"{other} prompts.sha256. {path} holds other bytes than when the run began; put them back. Use --fresh"
+    )
 
 
 def test_why_a_session_failed_is_told_also_where_run_json_cannot_be_written(

@@ -34,6 +34,8 @@ def test_a_manifest_that_is_no_yaml_says_where(bench: Workbench) -> None:
 def test_a_manifest_that_is_not_utf8_says_so(bench: Workbench) -> None:
     (bench.folder / "job.yaml").write_bytes(b"name: \xff\xfe")
     assert "not UTF-8" in refused(bench)
+    (bench.folder / "job.yaml").write_text("name: a", "utf-16")
+    assert "found UTF-16 text, allowed: UTF-8" in refused(bench)
 
 
 def test_group_size_zero_is_refused_by_its_path(bench: Workbench) -> None:
@@ -92,11 +94,16 @@ def test_a_wrong_prompts_file_is_answered_with_the_line(bench: Workbench, conten
     assert expected in refused(bench)
 
 
-def test_a_prompt_longer_than_the_models_context_is_named_by_its_line(bench: Workbench) -> None:
-    bench.write(model={"path": str(TINY)}, sampling={"maxTokens": 64})
-    line = {"id": "long", "prompt_token_ids": [5] * 100_000}
-    (bench.folder / "prompts.jsonl").write_text(json.dumps(line))
-    assert "prompts.jsonl line 1: the prompt has 100000 tokens" in refused(bench)
+@pytest.mark.parametrize("command", ["run", "validate"])
+def test_what_no_worker_can_run_is_named_by_its_line_instead_of_waiting(bench: Workbench, command: str) -> None:
+    scripted = {"kvBlocks": 8, "blockTokens": 16}
+    bench.write(model={"path": "none", "engine": "scripted", "scripted": scripted}, sampling={"maxTokens": 64})
+    prompts = [{"prompt_token_ids": ids} for ids in ([5] * 400, [5], [5, 2**18])]
+    (bench.folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
+    told = refused(bench, command, "job.yaml")
+    assert "line 1: the prompt's 400 tokens do not fit a worker's KV cache, allowed with the response: 128" in told
+    assert "line 3: prompt_token_ids[1]: found token 262144" in told
+    assert "line 2" not in told
 
 
 def test_a_serving_job_is_not_run_as_a_batch(bench: Workbench) -> None:

@@ -20,6 +20,8 @@ def test_every_request_gets_one_result_and_a_report_is_written(bench: Workbench)
     done = bench.call("run", "job.yaml")
     assert done.returncode == 0, done.stdout
     bench.assert_whole(REQUESTS)
+    *_, last = [line for line in done.stdout.splitlines() if "requests  " in line]
+    assert last.startswith(f"openseer: {REQUESTS}/{REQUESTS} requests  100 %")
     report = json.loads(bench.run.report_file.read_text())
     assert report["requests_ok"] == report["requests_total"] == REQUESTS
     assert report["preemptions"] == 0
@@ -55,6 +57,25 @@ def test_when_a_worker_is_killed_the_others_go_on_from_its_checkpoint(bench: Wor
     reaped = [line for line in bench.run.results() if any(chunk.event == "reap" for chunk in line.chunks)]
     assert reaped, "the killed worker held nothing"
     assert any(chunk.end > chunk.start for line in reaped for chunk in line.chunks if chunk.event == "reap")
+
+
+def test_failed_responses_are_told_by_reason_and_end_the_run_with_9_unless_allowed(bench: Workbench) -> None:
+    bench.write(failurePolicy={"requestRetries": 0}, workers={"replicas": 1})
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: bench.results() >= 5, "the first results")
+    os.kill(bench.workers(process)[0], signal.SIGKILL)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 9, output
+    failed = [line for line in bench.run.results() if line.status == "infra_failed"]
+    why = "losses of its worker: found 1, allowed: as spec.failurePolicy.requestRetries says"
+    assert {line.stop_reason for line in failed} == {why}
+    told = f"{len(failed)} of {REQUESTS} failed: {why} ("
+    assert told in output
+    [reason] = json.loads(bench.run.report_file.read_text())["failures"]["reasons"]
+    assert (reason["reason"], reason["count"]) == (why, len(failed))
+    again = bench.call("run", "job.yaml", "--allow-failures")
+    assert again.returncode == 0, again.stdout
+    assert told in again.stdout
 
 
 def test_a_store_that_refuses_a_command_ends_a_run_with_its_message(bench: Workbench) -> None:

@@ -76,7 +76,7 @@ def test_a_killed_worker_takes_its_engine_with_it_and_the_others_go_on(bench: Wo
         workers={"replicas": 2, "maxInflight": 4},
     )
     process = bench.start("run", "job.yaml")
-    bench.until(lambda: bench.results() >= 4, "the first results", RUN_SECONDS)
+    bench.until(lambda: len(bench.used_workers()) == 2, "results of both workers", RUN_SECONDS)
     victim = bench.workers(process)[0]
     family = bench.below(victim)
     assert bool(family) == (where == "child")
@@ -88,6 +88,15 @@ def test_a_killed_worker_takes_its_engine_with_it_and_the_others_go_on(bench: Wo
     report = json.loads((Path(bench.run.path) / "report.json").read_text())
     assert report["preemptions"] == 0
     assert report["reaps"] > 0
+
+
+def test_a_killed_run_takes_its_engines_with_it(bench: Workbench) -> None:
+    write_job(bench, model={"engineProcess": "child"}, workers={"replicas": 1})
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: bench.results() > 0, "the first result", RUN_SECONDS)
+    family = bench.descendants(process)
+    process.kill()
+    bench.until(lambda: not any(alive(pid) for pid in family), "all its processes are gone", 10)
 
 
 def test_an_engine_argument_that_vllm_does_not_know_ends_the_run_with_its_name(bench: Workbench) -> None:

@@ -11,7 +11,7 @@ from tests.e2e.server import Server
 from tests.e2e.workbench import Workbench, alive
 from tests.worker.weights.made import write_weights
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.redis]
 
 MANY = 64
 """Groups that keep two workers busy for a quarter of a minute."""
@@ -212,7 +212,7 @@ def test_commands_need_an_address_and_say_when_nobody_is_there(
     ("content", "expected"),
     [
         ('{"prompt": "a"}\n{"prompt": \n', "groups.jsonl line 2: not valid JSON"),
-        ('{"prompt": "a", "promt": "b"}\n', "groups.jsonl line 1: promt: Extra inputs are not permitted"),
+        ('{"prompt": "a", "promt": "b"}\n', "groups.jsonl line 1: promt: unknown field"),
         ('{"id": "x", "prompt": "a"}\n{"id": "x", "prompt": "b"}\n', 'line 2: id "x" is already that of line 1'),
         ("\n", "groups.jsonl: empty"),
     ],

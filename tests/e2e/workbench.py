@@ -94,6 +94,11 @@ class Workbench:
         """How many results are written."""
         return sum(1 for _ in self.run.results()) if self.run.results_file.exists() else 0
 
+    def used_workers(self) -> set[str]:
+        """Workers of the results that are written."""
+        lines = self.run.facts() if self.run.results_file.exists() else ()
+        return {chunk.worker for line in lines for chunk in line.chunks}
+
     def descendants(self, process: subprocess.Popen[str]) -> dict[int, str]:
         """Process ids below a running command, with their command lines."""
         return self.below(process.pid)

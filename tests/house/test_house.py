@@ -11,7 +11,19 @@ import pytest
 from tests.repository import ROOT
 
 SOURCE_ROOTS = ("core", "draft", "store", "text", "process", "operator", "worker", "driver", "api", "local")
-FOLDERS = (*SOURCE_ROOTS, "tests", "benchmarks", "examples", "docs", "crds", "charts", "cluster", "requirements", ".ci")
+FOLDERS = (
+    *SOURCE_ROOTS,
+    "tests",
+    "benchmarks",
+    "examples",
+    "docs",
+    "crds",
+    "charts",
+    "cluster",
+    "images",
+    "requirements",
+    ".ci",
+)
 CODE = (".py", ".lua", ".sh")
 TEXT = (*CODE, ".md", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".css", ".js", ".j2", "")
 MOST_LINES = 400
@@ -104,6 +116,16 @@ def test_import_directions_are_held_for_every_package() -> None:
     found = {path.parent.name for folder in SOURCE_ROOTS for path in (ROOT / folder).glob("*/__init__.py")}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert set(project["tool"]["importlinter"]["root_packages"]) == found
+
+
+@pytest.mark.parametrize("image", ["operator", "worker-none", "worker-cpu", "worker-gpu"])
+def test_an_image_holds_the_versions_that_tests_ran_with(image: str) -> None:
+    tested = "gpu" if image.endswith("gpu") else "cpu"
+    ours, theirs = (
+        set(re.findall(r"^[\w.-]+==\S+", (ROOT / f"requirements/{name}.txt").read_text(encoding="utf-8"), re.MULTILINE))
+        for name in (f"image-{image}", tested)
+    )
+    assert ours - theirs == set()
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=named)

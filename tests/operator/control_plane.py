@@ -43,7 +43,7 @@ class ControlPlane:
         (self._folder / "tokens").write_text(f"{self._token},admin,admin,system:masters\n")
         key = str(self._folder / "sa.key")
         subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
-        self._write_kubeconfig()
+        self.kubeconfig_of(self._token, self.kubeconfig)
         try:
             self._launch("etcd", self._etcd)
             self.start()
@@ -98,9 +98,22 @@ class ControlPlane:
         with urllib.request.urlopen(request, timeout=5, context=context) as reply:
             return reply.read().decode()
 
-    def make_namespace(self, name: str) -> None:
-        """A namespace that admits everything."""
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    def kubeconfig_of(self, token: str, path: Path) -> Path:
+        """Writes the kubeconfig of whoever has that token."""
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "c", "cluster": {"server": self._url, "insecure-skip-tls-verify": True}}],
+            "users": [{"name": "u", "user": {"token": token}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        }
+        path.write_text(yaml.safe_dump(document))
+        return path
+
+    def make_namespace(self, name: str, labels: dict[str, str] | None = None) -> None:
+        """A namespace that admits everything, unless its labels say otherwise."""
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels or {}}}
         self.request("/api/v1/namespaces", yaml.safe_dump(body).encode())
 
     def _launch(self, name: str, command: list[str]) -> None:
@@ -135,17 +148,6 @@ class ControlPlane:
             "--disable-admission-plugins=ServiceAccount",
         ]
         return etcd, api
-
-    def _write_kubeconfig(self) -> None:
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "c", "cluster": {"server": self._url, "insecure-skip-tls-verify": True}}],
-            "users": [{"name": "u", "user": {"token": self._token}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-            "current-context": "x",
-        }
-        self.kubeconfig.write_text(yaml.safe_dump(document))
 
     def _make_kind(self) -> None:
         crd = (ROOT / "crds/rolloutjobs.yaml").read_bytes()

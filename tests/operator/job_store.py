@@ -6,6 +6,7 @@ from typing import Any
 
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
+from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.messages import Claim, ClaimQuery, Delta
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
@@ -16,7 +17,7 @@ from openseer_store.port import Store
 from openseer_store.redis_link import RedisLink
 
 ANN, BOB = WorkerId("worker-0", "ann"), WorkerId("worker-1", "bob")
-_QUERY = ClaimQuery("v1", (SHARED_LANE,), 8, 10**6, 16, quantum=512, context_tokens=8192, slack=8)
+_QUERY = ClaimQuery("v1", (SHARED_LANE,), 8, 10**6, whole(16), quantum=512, context_tokens=8192, slack=8)
 
 
 class JobStore:

@@ -15,7 +15,7 @@ from openseer_store.connect import open_store
 from tests.operator.job_store import JobStore
 from tests.operator.whole_process import components, operator, submit, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 async def get(url: str) -> tuple[int, str]:

@@ -12,6 +12,8 @@ from typing import Any
 import aiohttp
 
 from openseer_operator.kube.api import Api, KubeApiError
+from tests.operator.stores import ENVIRONMENT
+from tests.operator.tenant import store_pod
 
 PATIENCE_SECONDS = 60.0
 
@@ -27,6 +29,7 @@ async def operator(kubeconfig: Path, port: int, **settings: str) -> AsyncGenerat
         "OPENSEER_HTTP_PORT": str(port),
         "OPENSEER_IDENTITY": f"replica-{port}",
         "OPENSEER_LEASE": "whole-process",
+        **ENVIRONMENT,
         **settings,
     }
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "openseer_operator.main", env=environment)
@@ -50,8 +53,9 @@ async def until(condition: Callable[[], Awaitable[bool]], seconds: float = PATIE
             await asyncio.sleep(0.1)
 
 
-async def submit(api: Api, namespace: str = "default", **spec: Any) -> str:
-    """Makes a job; its name. One of mode serve has no prompts."""
+async def submit(api: Api, namespace: str = "default", *, watched: bool = True, **spec: Any) -> str:
+    """Makes a job; its name. One of mode serve has no prompts. `watched`: an operator makes its objects; then a managed
+    Redis has its pod, as from its controller."""
     prompts = {"prompts": {"path": "p.jsonl"}} if spec.get("mode") != "serve" else {}
     name = f"whole-{uuid.uuid4().hex[:8]}"
     body: dict[str, Any] = {
@@ -61,12 +65,19 @@ async def submit(api: Api, namespace: str = "default", **spec: Any) -> str:
         "spec": {"model": {"path": "m"}, **prompts, **spec},
     }
     await api.create("RolloutJob", namespace, body)
+    if watched and "store" not in spec:
+
+        async def placed() -> bool:
+            await api.create("Pod", namespace, store_pod(await api.get("StatefulSet", namespace, f"{name}-redis")))
+            return True
+
+        await until(placed)
     return name
 
 
 async def components(api: Api, job: str, namespace: str = "default") -> set[str]:
-    """Of the pods that the job has: driver, worker-0, …"""
+    """Of the pods that the job has, but for Redis: driver, worker-0, …"""
     found: set[str] = set()
     async for page in api.pages("Pod", (namespace,), f"openseer.dev/job={job}"):
         found |= {pod["metadata"]["name"].removeprefix(f"{job}-") for pod in page}
-    return found
+    return found - {"redis-0"}

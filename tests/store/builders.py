@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
+from openseer_core.queue.kv_blocks import KvLayout, whole
 from openseer_core.queue.messages import Claim, ClaimQuery, Delta, ExtendReply, Finish, Rescore, Result
 from openseer_core.queue.policy import PROBES_FIRST
 from openseer_core.queue.states import FinishReason, Status
@@ -16,6 +17,7 @@ ANN = WorkerId("ann", "1")
 BOB = WorkerId("bob", "1")
 NO_PROBE = Priority(base=0.0)
 PROBE = Priority(base=0.0, probe=PROBES_FIRST)
+FULL = whole(16)
 
 
 @dataclass
@@ -83,6 +85,7 @@ def query(
     version: str = VERSION,
     margin: int = 0,
     number: int = 0,
+    layout: KvLayout = FULL,
 ) -> ClaimQuery:
     """Room for nearly everything, unless said otherwise."""
     return ClaimQuery(
@@ -90,7 +93,7 @@ def query(
         lanes=lanes,
         slots=slots,
         blocks=blocks,
-        block_tokens=16,
+        layout=layout,
         quantum=quantum,
         context_tokens=context_tokens,
         margin=margin,

@@ -44,6 +44,12 @@ async def test_batches_are_numbered_and_a_key_gives_the_same_one_again(store: St
     assert (again.number, again.version, again.opened_at, new) == (first, "v1", 1000.0, False)
     assert [record.number for record in await store.batches()] == [first, first + 1]
     assert await store.batch(99) is None
+    found = await store.batch_of_key("a")
+    assert found is not None
+    assert found.number == first
+    assert await store.batch_of_key("b") is None
+    await store.forget(first)
+    assert await store.batch_of_key("a") == await store.batch(first)
 
 
 async def test_a_sealed_batch_takes_no_new_group_and_knows_its_old_ones(store: Store) -> None:

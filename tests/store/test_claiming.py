@@ -4,6 +4,7 @@ import pytest
 
 from openseer_core.ids import GroupId, WorkerId
 from openseer_core.queue.group import Priority
+from openseer_core.queue.kv_blocks import KvGroup, KvLayout
 from openseer_core.queue.messages import Rescore, WriteOutcome
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_store.port import Store
@@ -124,6 +125,15 @@ async def test_blocks_count_prompt_tokens_quantum_and_margin_up_to_the_end(store
     assert len(await store.claim(ANN, query(blocks=2, quantum=100, context_tokens=32))) == 1
 
 
+async def test_blocks_are_counted_by_groups_of_layers(store: Store) -> None:
+    layout = KvLayout((KvGroup(16), KvGroup(16, count=2, fixed=1, most=2, most_computing=4)))
+    await store.submit([group("a", 3, prompt_tokens=160, max_tokens=64)])
+    # 11 blocks of all tokens, and two groups that take 4 while the prompt is computed and one at any time.
+    assert not await store.claim(ANN, query(blocks=20, layout=layout))
+    assert len(await store.claim(ANN, query(blocks=41, layout=layout))) == 1
+    assert len(await store.claim(ANN, query(blocks=42, layout=layout))) == 2
+
+
 async def test_small_requests_behind_many_that_do_not_fit_are_claimed_in_order(store: Store) -> None:
     large = [group(f"large-{place:02}", 1, Priority(0.0), prompt_tokens=160) for place in range(40)]
     medium = [group(f"medium-{place}", 1, Priority(2.0 + place), prompt_tokens=40) for place in range(2)]
@@ -151,6 +161,12 @@ async def test_of_each_size_a_claim_looks_at_the_first_sixteen_groups(store: Sto
     await store.submit([*large, group("fits", 1, prompt_tokens=64), group("small", 1, prompt_tokens=63)])
     assert names(await store.claim(ANN, query(blocks=6))) == ["small/0"]
     assert len(await store.claim(ANN, query())) == 17
+
+
+async def test_a_request_without_room_in_the_context_needs_no_block(store: Store) -> None:
+    large = [group(f"large-{place:02}", 1, Priority(0.0), prompt_tokens=160) for place in range(20)]
+    await store.submit([*large, group("past", 1, Priority(5.0), prompt_tokens=400)])
+    assert names(await store.claim(ANN, query(blocks=3, context_tokens=200))) == ["past/0"]
 
 
 async def test_a_claim_tells_all_that_is_needed_to_go_on(store: Store) -> None:

@@ -92,10 +92,37 @@ async def test_a_server_that_is_not_there_is_named_without_its_password() -> Non
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://user:secret@host", "secret", "redis://host:port", "redis://host?db=x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://user:secret@host", "secret", "redis://host:port", "redis://host?db=x", "redis://[x/0"),
+        *("redis://host?secret=1", "redis://host?connection_class=a", "rediss://host?ssl_cert_reqs=a"),
+    ],
+)
 async def test_a_url_of_another_kind_is_the_users_mistake(url: str) -> None:
     with pytest.raises(InputError, match="store URL"):
         await open_store(url, "job", retry_seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(f"redis://default:S3cret{mark}x@host:6379/0" for mark in "/#?[]"),
+        *("redis://:S3cret#x@host", "redis://S3cret/x@host", "redis://:6379/S3cret@host:6379/0"),
+        *("redis://:6379?S3cret=1@host", "rediss://host?ssl_cert_reqs=S3cret", "redis://host?db=S3cret"),
+        *("unix://:1/S3cret@/socket", "http://S3cret@host", "S3cret"),
+    ],
+)
+async def test_no_error_shows_a_password_that_ends_its_place_early(url: str) -> None:
+    for dial in (None, _anywhere):
+        with pytest.raises(InputError, match="store URL: ") as caught:
+            await open_store(url, "job", retry_seconds=0.2, dial=dial)
+        assert "s3cret" not in str(caught.value).lower()
+        assert caught.value.__cause__ is None
+
+
+async def _anywhere(_host: str, _port: int) -> tuple[str, ...]:
+    raise AssertionError
 
 
 @pytest.mark.redis

@@ -17,6 +17,7 @@ from openseer_core.ids import PARKED_BATCH, GroupId, RequestId, WorkerId
 from openseer_core.model.request_queue import OUTCOME_EVENTS
 from openseer_core.queue import budgets
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
+from openseer_core.queue.kv_blocks import KvGroup, KvLayout
 from openseer_core.queue.messages import Claim, Delta, FleetLoad, RequestRecord, Rescore, Result
 from openseer_core.queue.siblings import SiblingQuery
 from openseer_core.queue.states import Event, State, Status
@@ -33,6 +34,8 @@ T = TypeVar("T")
 
 WORKERS = [WorkerId("ann", "1"), WorkerId("ann", "2"), WorkerId("bob", "1")]
 LANES = [(SHARED_LANE,), ("0", SHARED_LANE), ("1",)]
+LAYOUTS = [builders.FULL, KvLayout((KvGroup(16), KvGroup(8, count=2, fixed=1, most=1, most_computing=3)))]
+LIMITS = [1000, 48, 20]
 BATCHES = [0, 1]
 ALL = [*BATCHES, PARKED_BATCH]
 MOST_GROUPS = 8
@@ -149,11 +152,13 @@ class BothStores(RuleBasedStateMachine):
 
     @rule(
         worker=workers, slots=counts, blocks=st.integers(0, 20), own=st.sampled_from(LANES), slack=st.integers(0, 3),
-        version=versions, number=st.sampled_from([0, 0, 1, 2]),
+        version=versions, number=st.sampled_from([0, 0, 1, 2]), layout=st.sampled_from(LAYOUTS),
+        limit=st.sampled_from(LIMITS),
     )  # fmt: skip
     def claim(
-        self, worker: WorkerId, slots: int, blocks: int, own: tuple[str, ...], slack: int, version: str, number: int
-    ) -> None:
+        self, worker: WorkerId, slots: int, blocks: int, own: tuple[str, ...], slack: int, version: str, number: int,
+        layout: KvLayout, limit: int,
+    ) -> None:  # fmt: skip
         room = builders.query(
             slots,
             blocks=blocks,
@@ -163,6 +168,8 @@ class BothStores(RuleBasedStateMachine):
             max_losses=1,
             version=version,
             number=number,
+            layout=layout,
+            context_tokens=limit,
         )
         for claim in self.both(lambda store: store.claim(worker, room)):
             assert claim.fence > self.fences.get(claim.request, 0) or (
@@ -229,9 +236,13 @@ class BothStores(RuleBasedStateMachine):
     def reap(self, losses: int, everything: bool) -> None:
         self.both(lambda store: store.reap(losses, everything=everything))
 
-    @rule(worker=workers, state=st.sampled_from(["starting", "idle", "busy", "draining"]))
-    def heartbeat(self, worker: WorkerId, state: str) -> None:
-        self.both(lambda store: store.heartbeat(worker, Heartbeat(WorkerState(state), WorkerMetrics({"slots": 4}))))
+    @rule(
+        worker=workers, state=st.sampled_from(["starting", "idle", "busy", "draining"]),
+        limit=st.none() | st.sampled_from(LIMITS),
+    )  # fmt: skip
+    def heartbeat(self, worker: WorkerId, state: str, limit: int | None) -> None:
+        metrics = WorkerMetrics({"slots": 4} if limit is None else {"worker_tokens": limit})
+        self.both(lambda store: store.heartbeat(worker, Heartbeat(WorkerState(state), metrics)))
 
     @rule(worker=workers)
     def deregister(self, worker: WorkerId) -> None:

@@ -1,6 +1,6 @@
-"""A small random model that tests of the engine make for themselves."""
+"""Small random models that tests of the engine make for themselves."""
 
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from pathlib import Path
 
@@ -30,4 +30,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def windowed_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Gemma with the same tokens: five layers attend to the last 64, one to all."""
+    import torch  # noqa: PLC0415 - heavy
+    from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig  # noqa: PLC0415 - heavy
+
+    path = tmp_path_factory.mktemp("windowed")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.save_pretrained(path)
+    torch.manual_seed(0)
+    config = Gemma3TextConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=6, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=32, max_position_embeddings=1024, initializer_range=0.3, sliding_window=64,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    Gemma3ForCausalLM(config).save_pretrained(path)
     return path

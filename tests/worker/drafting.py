@@ -41,6 +41,13 @@ def of(
     return EngineRequest(name, group or name, index, PROMPTS[prompt], list(tokens), length, sampling)
 
 
+def _draft_on_any_machine(engine: Any) -> None:
+    """Lengths follow what a step costs; on a busy machine that is chance, and drafts may come out as not worth it."""
+    inside: Any = engine._core.engine_core.model_executor.driver_worker.worker.model_runner.drafter
+    inside.switch_off("")
+    inside._drafter._adaptive = False
+
+
 @contextmanager
 def drafting_player(
     folder: Path, parallelism: Parallelism | None = None, sampling: Sampling | None = None, **more: Any
@@ -50,6 +57,8 @@ def drafting_player(
     engine_model = model(folder).model_copy(update=more)
     engine = VllmEngine(engine_model, parallelism, sampling, cache_salt="drafts", speculation=speculation)
     try:
+        if engine_model.engine_process != "child":
+            _draft_on_any_machine(engine)
         yield Player(engine)
     finally:
         asyncio.run(engine.close())

@@ -1,14 +1,17 @@
 """When a worker claims: called by the store and not by the clock, in virtual time."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from openseer_core.ids import WorkerId
+from openseer_core.queue.kv_blocks import KvGroup, KvLayout
 from openseer_core.queue.messages import Claim, ClaimQuery
 from openseer_store.memory import MemoryStore
 from openseer_worker.arrivals import POLL_SECONDS
+from openseer_worker.scripted.engine import ScriptedEngine
 from tests.worker.test_loop import SIZE, Scene, job, play
 
 
@@ -96,5 +99,19 @@ def test_a_full_worker_claims_when_something_ends() -> None:
         assert found[0] == SIZE
         assert sum(found) == 2 * SIZE
         assert len(store.claims) <= 4 + 2 * SIZE
+
+    play(scenario)
+
+
+def test_a_worker_claims_again_when_computed_contexts_have_made_room() -> None:
+    async def scenario() -> None:
+        scene, store = scene_of([[300] * SIZE])
+        engine = ScriptedEngine(scene.job.spec.model.scripted)
+        # Of 4096 blocks a request takes 2400 while its three tokens are computed, and 800 afterwards.
+        engine.profile = replace(engine.profile, layout=KvLayout((KvGroup(1, count=800, most=1, most_computing=3),)))
+        await scene.submit()
+        scene.start(0, engine)
+        await asyncio.sleep(0.9 * POLL_SECONDS)
+        assert [found for _, found in store.claims if found] == [1, 1, 1]
 
     play(scenario)

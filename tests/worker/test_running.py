@@ -1,25 +1,31 @@
 """What a worker reserves for its responses: blocks for their next quantum, and for what comes before it can decide."""
 
+from dataclasses import replace
+
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.manifest.job import RolloutSpec
 from openseer_core.queue.group import GroupView, Priority
+from openseer_core.queue.kv_blocks import KvGroup, KvLayout, whole
 from openseer_core.queue.messages import Claim
 from openseer_core.queue.policy import policy
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_worker.engine import EngineOutput, EngineProfile
 from openseer_worker.running import RunningRequests
 
-PROFILE = EngineProfile(1000, 16, 4, 4096, "cpu", "none")
+BLOCK_TOKENS = 16
+PROFILE = EngineProfile(1000, whole(BLOCK_TOKENS), 4, 4096, "cpu", "none")
 GROUP = GroupId(0, "g")
 
 
-def running_requests(quantum: int = 1024) -> tuple[RunningRequests, str]:
-    running = RunningRequests(PROFILE, policy("context-aware"), RolloutSpec(quantum_tokens=quantum), 4)
+def running_requests(
+    quantum: int = 1024, prompt: int = 2, profile: EngineProfile = PROFILE
+) -> tuple[RunningRequests, str]:
+    running = RunningRequests(profile, policy("context-aware"), RolloutSpec(quantum_tokens=quantum), 4)
     view = GroupView(GROUP, 0, 0, 1, 4000, 0.0)
     claim = Claim(
         request=RequestId(GROUP, 0),
         fence=1,
-        prompt=pack_tokens([1, 2]),
+        prompt=pack_tokens([1] * prompt),
         tokens=b"",
         max_tokens=4000,
         true_length=0,
@@ -32,7 +38,7 @@ def running_requests(quantum: int = 1024) -> tuple[RunningRequests, str]:
 
 
 def gain(running: RunningRequests, key: str, count: int) -> None:
-    running.take(EngineOutput(key, pack_tokens([1] * count), pack_logprobs([0.0] * count)))
+    running.take(EngineOutput(key, pack_tokens([1] * count), pack_logprobs([0.0] * count)), "v1")
 
 
 def test_a_response_that_gains_much_between_two_decisions_is_reserved_twice_that() -> None:
@@ -42,7 +48,7 @@ def test_a_response_that_gains_much_between_two_decisions_is_reserved_twice_that
     assert (running.margin, running.reserved_blocks) == before
     gain(running, key, 400)
     assert running.margin == 800
-    assert running.reserved_blocks == -(-(2 + 1024 + 800) // PROFILE.block_tokens)
+    assert running.reserved_blocks == -(-(2 + 1024 + 800) // BLOCK_TOKENS)
 
 
 def test_one_long_pause_of_the_machine_does_not_take_all_blocks() -> None:
@@ -56,3 +62,20 @@ def test_output_of_a_request_that_is_gone_is_not_taken() -> None:
     running.drop(key)
     gain(running, key, 900)
     assert len(running) == 0
+
+
+def test_what_a_context_takes_while_it_is_computed_is_room_once_it_generates() -> None:
+    window = KvLayout((KvGroup(BLOCK_TOKENS, most=4, most_computing=20),))
+    running, key = running_requests(prompt=100, profile=replace(PROFILE, layout=window))
+    assert running.reserved_blocks == 7
+    assert not running.take(EngineOutput(key), "v1")
+    assert running.take(EngineOutput(key, pack_tokens([1]), pack_logprobs([0.0])), "v1")
+    assert running.reserved_blocks == 4
+    assert not running.take(EngineOutput(key, pack_tokens([1]), pack_logprobs([0.0])), "v1")
+
+
+def test_full_attention_frees_nothing_when_a_context_is_computed() -> None:
+    running, key = running_requests(prompt=100)
+    before = running.reserved_blocks
+    assert not running.take(EngineOutput(key, pack_tokens([1]), pack_logprobs([0.0])), "v1")
+    assert running.reserved_blocks == before

@@ -1,4 +1,5 @@
 """From text to token ids and back: how prompts are rendered, and where a response's text stops.
 
-Read `rendering`, `stop_strings`. Driver and API render with it, workers look for stop strings. Tests: tests/text.
+Read `model_files`, `reading`, `rendering`, `stop_strings`. Driver and API render with it, workers look for stop
+strings. Tests: tests/text.
 """

@@ -1,16 +1,19 @@
 """Between text and token ids: prompts are rendered once, responses are read back for people."""
 
 import hashlib
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, cast
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from openseer_core.errors import ModelError
-from openseer_core.manifest.job import Model, Sampling
+from openseer_core.manifest.job import Model
 from openseer_core.manifest.prompts import PromptLine
-from openseer_text.stop_strings import Decode
+from openseer_text.model_files import check_place, load_tokenizer
+from openseer_text.reading import Reader, reader_of
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,48 +24,60 @@ class Rendered:
     template_hash: str | None = None
 
 
-class TextCodec(Protocol):
-    """Renders prompts and reads responses. `context_tokens`: prompt and response together, None when unknown.
+@dataclass(frozen=True, slots=True)
+class RenderOptions:
+    """How a prompt is rendered otherwise than usual.
 
-    `read`: token ids → text, special tokens left out; None where tokens mean no text.
+    `special_tokens`: whether the tokenizer puts its own, such as BOS, around the text; None: around a prompt's text,
+    not around what a chat template wrote. `generation_prompt`: chat ends where an answer begins. `continue_last`: chat
+    ends within its last message. `tools`, `documents`: what the template shows of them; `template_values`: its further
+    variables.
     """
 
-    context_tokens: int | None
-    read: Decode | None
+    special_tokens: bool | None = None
+    generation_prompt: bool = True
+    continue_last: bool = False
+    tools: Sequence[Mapping[str, Any]] | None = None
+    documents: Sequence[Mapping[str, str]] | None = None
+    template_values: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
-    def render(self, prompt: PromptLine) -> Rendered:
-        """The token ids of a prompt. Raises ModelError when the tokenizer cannot render it."""
+
+USUAL = RenderOptions()
+
+
+class RenderError(ModelError):
+    """The tokenizer cannot render a prompt; the message says why, and the caller which prompt it is."""
+
+
+class TextCodec(Protocol):
+    """Renders prompts and reads responses.
+
+    `read`: token ids → text; None where tokens mean no text.
+    """
+
+    read: Reader | None
+
+    def render(self, prompt: PromptLine, options: RenderOptions = USUAL) -> Rendered:
+        """The token ids of a prompt. Raises RenderError."""
         ...
 
 
-def misfit(rendered: Rendered, context: int | None, sampling: Sampling, lengths: Sequence[int] = ()) -> str | None:
-    """Why a prompt cannot be run by a model of that context; None when it can."""
-    found = len(rendered.token_ids)
-    if not found:
-        return "the prompt has no tokens; give at least one"
-    if context is None:
-        return None
-    if found >= context:
-        return f"the prompt has {found} tokens, and the model's context holds {context} with the response"
-    longest = max(lengths, default=0) if sampling.force_lengths else 0
-    if found + longest > context:
-        return f"the prompt's {found} tokens and a length of {longest} do not fit the model's context of {context}"
-    return None
+def open_codec(model: Model, say: Callable[[str], None] = _LOG.warning, *, run_code: bool = True) -> TextCodec:
+    """The codec of a model. `say` is told, once, what of prompts is rendered otherwise than it is written.
 
-
-def open_codec(model: Model) -> TextCodec:
-    """The codec of a model. Raises ModelError when the model or its tokenizer cannot be found or read."""
-    return ScriptedCodec(model) if model.engine == "scripted" else ModelCodec(model)
+    `run_code`: a tokenizer that is code may run in this process where the manifest trusts it. Raises ModelError when
+    the model or its tokenizer cannot be found or read.
+    """
+    return ScriptedCodec() if model.engine == "scripted" else ModelCodec(model, say, run_code=run_code)
 
 
 class ScriptedCodec:
     """For the scripted engine: a text prompt is its UTF-8 bytes, and a response has no text."""
 
-    def __init__(self, model: Model) -> None:
-        self.context_tokens: int | None = model.scripted.max_model_len
-        self.read: Decode | None = None
+    def __init__(self) -> None:
+        self.read: Reader | None = None
 
-    def render(self, prompt: PromptLine) -> Rendered:
+    def render(self, prompt: PromptLine, options: RenderOptions = USUAL) -> Rendered:
         """Bytes as token ids; of chat messages, those of their contents."""
         if prompt.prompt_token_ids is not None:
             return Rendered(list(prompt.prompt_token_ids))
@@ -74,68 +89,78 @@ class ScriptedCodec:
 class ModelCodec:
     """The model's own tokenizer and chat template."""
 
-    def __init__(self, model: Model) -> None:
-        _check_path("spec.model.path", model.path)
-        _check_path("spec.model.tokenizer", model.tokenizer_path)
-        self._tokenizer = _load_tokenizer(model)
-        self.context_tokens: int | None = _context(model)
-        self.read: Decode | None = self._decode
+    def __init__(self, model: Model, say: Callable[[str], None], *, run_code: bool) -> None:
+        check_place("spec.model.path", model.path)
+        self._place = model.tokenizer_path
+        self._tokenizer = load_tokenizer(model, run_code=run_code)
+        self.read: Reader | None = reader_of(self._tokenizer)
         template = self._tokenizer.chat_template
         self._template_hash = hashlib.sha256(str(template).encode()).hexdigest()[:16] if template else None
+        self._opening = self._find_opening()
+        self._say: Callable[[str], None] | None = say
 
-    def render(self, prompt: PromptLine) -> Rendered:
-        """Text through the tokenizer; messages through the chat template, which ends where the response begins."""
+    def render(self, prompt: PromptLine, options: RenderOptions = USUAL) -> Rendered:
+        """Text through the tokenizer; messages through the chat template, which ends where the response begins.
+
+        Raises RenderError; ModelError for a template that no messages can be rendered by.
+        """
         if prompt.prompt_token_ids is not None:
             return Rendered(list(prompt.prompt_token_ids))
         if prompt.prompt is not None:
-            return Rendered(list(self._tokenizer.encode(prompt.prompt)))
+            return Rendered(self._encode(prompt.prompt, special_tokens=options.special_tokens is not False))
         if self._template_hash is None:
-            raise ModelError(
-                f"line {prompt.line}: has chat messages, but the model's tokenizer has no chat template; "
-                "give prompt text or token ids"
+            raise RenderError(
+                "chat messages, but the model's tokenizer has no chat template; give prompt text or token ids"
             )
         messages = [dict(message) for message in prompt.messages or ()]
+        self._check_values(options.template_values)
         try:
-            text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            text = self._tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=options.generation_prompt,
+                continue_final_message=options.continue_last,
+                tools=options.tools,
+                documents=options.documents,
+                **options.template_values,
+            )
         except Exception as error:  # a template is a program of the model's author: it may raise anything
-            raise ModelError(f"line {prompt.line}: the chat template refuses the messages: {error}") from error
-        return Rendered(list(self._tokenizer.encode(text, add_special_tokens=False)), self._template_hash)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if line := _syntax_line(error):
+                where = f"{self._place}'s chat template (chat_template.jinja, or in tokenizer_config.json)"
+                raise ModelError(f"{where} cannot be read, line {line}: {reason}") from error
+            raise RenderError(f"the chat template refuses the messages: {reason}") from error
+        return Rendered(self._encode(text, special_tokens=options.special_tokens is True), self._template_hash)
 
-    def _decode(self, token_ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+    def _check_values(self, values: Mapping[str, Any]) -> None:
+        """A template's variables only: not what says which template is applied, and how."""
+        taken = inspect.signature(self._tokenizer.apply_chat_template).parameters
+        if wrong := next((name for name in values if name in taken), None):
+            raise RenderError(f"found a value of {wrong}, allowed: variables of the model's own chat template")
+
+    def _encode(self, text: str, *, special_tokens: bool) -> list[int]:
+        ids: list[int] = list(self._tokenizer.encode(text, add_special_tokens=special_tokens))
+        opening, rest = self._opening, ids[len(self._opening) :]
+        if not special_tokens or not rest or rest[0] not in opening:
+            return ids
+        # The text has its opening, or a part of it: only what stands before that part is put there.
+        self._note_opening(rest[0])
+        return opening[: opening.index(rest[0])] + rest
+
+    def _find_opening(self) -> list[int]:
+        """The tokens that the tokenizer puts before a text, such as BOS."""
+        alone, opened = (list(self._tokenizer.encode("a", add_special_tokens=special)) for special in (False, True))
+        starts = (at for at in range(len(opened)) if opened[at : at + len(alone)] == alone)
+        return opened[: next(starts, 0)]
+
+    def _note_opening(self, token: int) -> None:
+        say, self._say = self._say, None
+        if say is not None:
+            word = self._tokenizer.convert_ids_to_tokens(token)
+            say(f"prompts that begin with {word} get no second one, which the tokenizer would put before it")
 
 
-def _check_path(field: str, path: str) -> None:
-    """A path that looks local has to exist; anything else is taken for a hub id."""
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
-    if looks_local and not Path(path).expanduser().is_dir():
-        raise ModelError(f"{field}: found {path}, which is no folder here (working directory: {Path.cwd()})")
-
-
-def _load_tokenizer(model: Model) -> Any:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, and a scripted job needs none
-
-    path = model.tokenizer_path
-    try:
-        return cast("Any", AutoTokenizer.from_pretrained(path, revision=model.revision))  # pyright: ignore
-    except Exception as error:  # the loader raises whatever the files or the hub made it stumble over
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"spec.model: the tokenizer at {path} cannot be loaded: {reason}") from error
-
-
-def _context(model: Model) -> int | None:
-    stated = model.engine_args.get("max_model_len")
-    if isinstance(stated, int):
-        return stated
-    from transformers import AutoConfig  # noqa: PLC0415 - see above
-
-    try:
-        config = cast("Any", AutoConfig.from_pretrained(model.path, revision=model.revision))  # pyright: ignore
-    except Exception as error:  # as above
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"spec.model.path: no model can be read at {model.path}: {reason}") from error
-    text_config = config.get_text_config()
-    context = getattr(text_config, "max_position_embeddings", None)
-    return int(context) if context else None
+def _syntax_line(error: Exception) -> int | None:
+    """Where a template is none; None for any other error."""
+    is_syntax = any(kind.__name__ == "TemplateSyntaxError" for kind in type(error).__mro__)  # jinja2 may be absent
+    return getattr(error, "lineno", None) if is_syntax else None

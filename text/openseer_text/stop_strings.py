@@ -1,9 +1,10 @@
 """Stop strings, checked by the worker itself: the same way in every engine, also when the response has moved."""
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-Decode = Callable[[Sequence[int]], str]
-"""Token ids → their text, special tokens left out."""
+from openseer_text.reading import Decode, Reader
 
 # What a decoder writes for bytes that are no character, or not yet one.
 _UNFINISHED = "\ufffd"
@@ -15,31 +16,50 @@ _WINDOW = 32
 class StopChecker:
     """Follows the text of one response and says at which token a stop string completes.
 
-    `earlier` are the response's tokens before this engine took it up: a string may begin in them. A string that
-    completes before `min_tokens` tokens of the response does not count.
+    A stop string that holds a special token is looked for in the text with special tokens, every other one in the
+    text without. `earlier` are the response's tokens before this engine took it up: a string may begin in them. A
+    string that completes before `min_tokens` tokens of the response does not count.
     """
 
-    def __init__(self, decode: Decode, stops: Sequence[str], earlier: Sequence[int] = (), min_tokens: int = 0) -> None:
-        self._decode = decode
-        self._stops = tuple(stops)
+    def __init__(self, reader: Reader, stops: Sequence[str], earlier: Sequence[int] = (), min_tokens: int = 0) -> None:
+        self._searches = [
+            _Search(decode, of, reader.special_ids if decode is reader.text else frozenset(), earlier)
+            for decode, of in _searches(reader, stops)
+        ]
         self._min_tokens = min_tokens
         self._count = len(earlier)
-        self._reach = max(len(stop) for stop in self._stops) - 1
-        self._window, self._sent = _last_tokens(decode, earlier, self._reach)
-        self._tail = self._keep(self._sent)
 
     def feed(self, tokens: Sequence[int]) -> tuple[int, str] | None:
         """Takes the next tokens. On a match: how many of them to keep, and the string that completed."""
         for position, token in enumerate(tokens):
             self._count += 1
-            piece = self._next_text(token)
-            if not piece:
-                continue
-            text = self._tail + piece
-            if self._count >= self._min_tokens and (stop := self._first_match(text)):
+            found = [search.take(token) for search in self._searches]
+            if self._count >= self._min_tokens and (stop := next(filter(None, found), None)):
                 return position + 1, stop
-            self._tail = self._keep(text)
         return None
+
+
+class _Search:
+    """Looks for stop strings in one text of a response; tokens that are `left_out` add nothing to it."""
+
+    def __init__(self, decode: Decode, stops: Sequence[str], left_out: frozenset[int], earlier: Sequence[int]) -> None:
+        self._decode = decode
+        self._stops = stops
+        self._left_out = left_out
+        self._reach = max(map(len, stops)) - 1
+        read = [token for token in earlier if token not in left_out] if left_out else earlier
+        self._window, self._sent = _last_tokens(decode, read, self._reach)
+        self._tail = self._keep(self._sent)
+
+    def take(self, token: int) -> str | None:
+        """Takes the next token; the string that it completes, or None."""
+        piece = "" if token in self._left_out else self._next_text(token)
+        if not piece:
+            return None
+        text = self._tail + piece
+        stop = self._first_match(text)
+        self._tail = self._keep(text)
+        return stop
 
     def _first_match(self, text: str) -> str | None:
         """The string that completes first in `text`; of those, the one that begins first."""
@@ -72,19 +92,93 @@ def _last_tokens(decode: Decode, tokens: Sequence[int], reach: int) -> tuple[lis
     count = 4 * _WINDOW
     while True:
         window = list(tokens[-count:])
-        text = decode(window).rstrip(_UNFINISHED) if window else ""
+        text = _settled(decode, window)
         # The first characters may be pieces of one that was cut.
         if count >= len(tokens) or len(text) >= reach + _CONTEXT:
             return window, text
         count *= 2
 
 
-def visible_text(decode: Decode, tokens: Sequence[int], stop_reason: str, stops: Sequence[str]) -> str:
-    """The text of a finished response, cut before the stop string that ended it, if one did."""
-    text = decode(tokens)
-    if stop_reason not in stops:
-        return text
-    # The string completed in the last token; an earlier one may stand before minTokens.
-    before = len(decode(tokens[:-1]).rstrip(_UNFINISHED))
-    at = text.find(stop_reason, max(0, before - len(stop_reason) + 1))
-    return text if at < 0 else text[:at]
+@dataclass(frozen=True, slots=True)
+class TextForm:
+    """What of a response its text holds. `special`: special tokens. `keep_stop`: what ended it; then cut is only what
+    its last token has beyond a stop string."""
+
+    special: bool = False
+    keep_stop: bool = False
+
+    def of(self, reader: Reader) -> Decode:
+        """What gives the text."""
+        return reader.whole if self.special else reader.text
+
+
+USUAL_FORM = TextForm()
+
+
+def visible_text(
+    reader: Reader,
+    tokens: Sequence[int],
+    stop_reason: str,
+    stops: Sequence[str],
+    form: TextForm = USUAL_FORM,
+) -> str:
+    """The text of a finished response, cut before what ended it: a stop string, or a token, special or not."""
+    read = form.of(reader)
+    if stop_reason in stops:
+        searched = reader.whole if reader.names_special(stop_reason) else reader.text
+        text = searched(tokens)
+        # The string completed in the last token; an earlier one may stand before minTokens.
+        before = len(_settled(searched, tokens[:-1]))
+        at = text.find(stop_reason, max(0, before - len(stop_reason) + 1))
+        if at >= 0:
+            return _translated(searched, read, tokens, at + len(stop_reason) if form.keep_stop else at)
+    return read(tokens[:-1] if stop_token(tokens, stop_reason) is not None and not form.keep_stop else tokens)
+
+
+def begun_text(reader: Reader, tokens: Sequence[int], stops: Sequence[str], form: TextForm = USUAL_FORM) -> str:
+    """The text of a response that may go on: that of the finished response begins with it.
+
+    The last token is left out, for it may be the one that ends the response, and all that a stop string may hold.
+    """
+    read, tokens = form.of(reader), tokens[:-1]
+    begun = _settled(read, tokens)
+    for searched, of in _searches(reader, stops):
+        held = 0 if form.keep_stop else max(map(len, of)) - 1
+        end = max(0, len(_settled(searched, tokens)) - held)
+        begun = min(begun, _translated(searched, read, tokens, end), key=len)
+    return begun
+
+
+def stop_token(tokens: Sequence[int], stop_reason: str) -> int | None:
+    """The token that ended a response; None where none did."""
+    return tokens[-1] if tokens and stop_reason == str(tokens[-1]) else None
+
+
+def _searches(reader: Reader, stops: Sequence[str]) -> list[tuple[Decode, list[str]]]:
+    """The texts in which stop strings are looked for, with those strings."""
+    whole = [stop for stop in stops if reader.names_special(stop)]
+    plain = [stop for stop in stops if not reader.names_special(stop)]
+    return [(decode, of) for decode, of in ((reader.whole, whole), (reader.text, plain)) if of]
+
+
+def _translated(searched: Decode, read: Decode, tokens: Sequence[int], end: int) -> str:
+    """What `read` makes of that part of a response that is the first `end` characters of what `searched` makes."""
+    if read is searched:
+        return read(tokens)[:end]
+    high, step = len(tokens), 1
+    while (low := max(0, high - step)) and len(_settled(searched, tokens[:low])) > end:
+        high, step = low, 2 * step
+    counts = range(low, high + 1)
+    place = bisect_right(counts, end, key=lambda count: len(_settled(searched, tokens[:count])))
+    count = counts[max(0, place - 1)]
+    before, beyond = read(tokens[:count]), len(searched(tokens[:count])) - end
+    if beyond >= 0:
+        # Beyond the end are unfinished characters only, which both texts have.
+        return before.rsplit(_UNFINISHED, beyond)[0]
+    text, beyond = read(tokens[: count + 1]), len(searched(tokens[: count + 1])) - end
+    return before if text == before else text[: max(len(before.rstrip(_UNFINISHED)), len(text) - beyond)]
+
+
+def _settled(decode: Decode, tokens: Sequence[int]) -> str:
+    """Their text without what a next token may still change."""
+    return decode(tokens).rstrip(_UNFINISHED) if tokens else ""

@@ -7,25 +7,44 @@ from typing import NamedTuple, Protocol
 
 from pydantic import JsonValue
 
+from openseer_core.admission import ModelLimits
 from openseer_core.manifest.job import Sampling
+from openseer_core.queue.kv_blocks import KvLayout
 from openseer_core.queue.states import FinishReason
+from openseer_core.tokens import count_items
 
 
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
-    """What an engine can hold: `blocks` KV blocks of `block_tokens` tokens, `slots` responses at once.
+    """What an engine can hold: `blocks` KV blocks, which a request takes as `layout` says, `slots` responses at once.
 
-    `context_tokens`: prompt and response together; `device`: what it runs on, for people; `dtype`: the number format
-    of its weights, by torch's name.
+    `context_tokens`: prompt and response together, by the model; `device`: what it runs on, for people; `dtype`: the
+    number format of its weights, by torch's name; `vocabulary`: rows of the model's embedding; `request_tokens`: prompt
+    and response together, what the model takes and the blocks hold.
     """
 
     blocks: int
-    block_tokens: int
+    layout: KvLayout
     slots: int
     context_tokens: int
     device: str
     engine: str
     dtype: str = "float32"
+    vocabulary: int | None = None
+    request_tokens: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "request_tokens", self.layout.tokens(self.blocks, self.context_tokens))
+
+    @property
+    def limits(self) -> ModelLimits:
+        """What one request may have."""
+        return ModelLimits(self.context_tokens, self.vocabulary, self.request_tokens)
+
+    @property
+    def metrics(self) -> dict[str, int | str]:
+        """What of it a worker's metrics have."""
+        return {"device": self.device, "dtype": self.dtype, **self.limits.metrics}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +70,9 @@ class EngineRequest:
 class EngineOutput:
     """What an engine produced for one request, in a step or since the last `collect`: bytes as in openseer_core.tokens.
 
-    `finish` is set exactly once, on the last output of a request; after an abort it is ABORTED.
+    `finish` is set exactly once, on the last output of a request; after an abort it is ABORTED. `unscored`: the place
+    in `tokens` of the first that was drawn from logits with NaN, where no log-probabilities are wanted that would show
+    it; None: no such one is known.
     """
 
     key: str
@@ -59,9 +80,12 @@ class EngineOutput:
     logprobs: bytes = b""
     finish: FinishReason | None = None
     stop_reason: str = ""
+    unscored: int | None = None
 
     def add(self, later: "EngineOutput") -> None:
         """Appends what the engine produced for the same request after this."""
+        if self.unscored is None and later.unscored is not None:
+            self.unscored = count_items(self.tokens) + later.unscored
         self.tokens += later.tokens
         self.logprobs += later.logprobs
         if later.finish is not None:
@@ -150,7 +174,8 @@ class Engine(Protocol):
         ...
 
     async def load_weights(self, weights: NewWeights) -> None:
-        """Replaces the weights; what was cached with others never matches again.
+        """Replaces the weights; what was cached with others never matches again. Weights whose scores are not finite
+        are refused.
 
         After LoadError the engine may have none that are whole: it takes requests only after another load.
         """

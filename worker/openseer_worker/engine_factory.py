@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from openseer_core.admission import ModelLimits, limits_of_manifest
 from openseer_core.manifest.job import RolloutJob, Spec, Speculation
 from openseer_core.worker.speculation_enabled import CPU, speculation_refusal
 from openseer_worker.engine import Engine
@@ -28,6 +29,16 @@ def warm_up(job: RolloutJob) -> bool:
 
     preload(job.spec.model.path)
     return is_cpu_build()
+
+
+def limits_of(job: RolloutJob) -> ModelLimits:
+    """What one request may have, before an engine is built. Raises ModelError for a model that vLLM cannot use."""
+    model = job.spec.model
+    if model.engine == "scripted":
+        return limits_of_manifest(model)
+    from openseer_worker.vllm.model_limits import model_limits  # noqa: PLC0415 - see above
+
+    return model_limits(model).else_by(limits_of_manifest(model))
 
 
 def build_engine(settings: WorkerSettings, place: GangPlace | None = None) -> Engine:

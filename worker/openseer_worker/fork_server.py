@@ -4,7 +4,8 @@ Importing vLLM takes some twenty seconds of CPU; a forked worker has it already,
 and a worker that was killed is back in seconds. It must stay a single thread and must never touch a GPU.
 
 Lines of JSON. In: {"spawn": index}, {"stop": index}. Out: {"warm": seconds}, {"started": index, "pid": …},
-{"ended": index, "pid": …, "code": …} (negative: the signal's number). End of input: everything is killed.
+{"ended": index, "pid": …, "code": …} (negative: the signal's number); once {"limits": …}: what a request may have,
+nothing where that is not known. End of input: everything is killed.
 """
 
 import argparse
@@ -20,12 +21,13 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from openseer_core.admission import ModelLimits
 from openseer_core.errors import OpenseerError
 from openseer_core.ids import worker_name
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_process.termination import report, start_log
-from openseer_worker.engine_factory import warm_up
+from openseer_worker.engine_factory import limits_of, warm_up
 from openseer_worker.hardware.devices import core_of, pin_to_gpus
 from openseer_worker.main import run_worker
 from openseer_worker.settings import WorkerSettings
@@ -44,6 +46,7 @@ class ForkServer:
         self._out = out
         self._pin = pin
         self._pids: dict[int, int] = {}
+        self._aside: int | None = None
 
     def handle(self, line: str) -> None:
         """Carries out one line of input."""
@@ -57,12 +60,36 @@ class ForkServer:
 
     def reap(self) -> None:
         """Reports every worker that has ended, and ends what is left of its process group."""
+        if self._aside is not None and os.waitpid(self._aside, os.WNOHANG)[0]:
+            self._aside = None
         for index, pid in list(self._pids.items()):
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 _kill_group(pid)  # while its id is still ours
                 _, status = os.waitpid(pid, 0)
                 del self._pids[index]
                 self._send({"ended": index, "pid": pid, "code": os.waitstatus_to_exitcode(status)})
+
+    def report_limits(self) -> None:
+        """Sends the model's limits, from a child of its own: its configuration may start threads or touch a GPU."""
+        parent = os.getpid()
+        self._aside = os.fork()
+        if self._aside:
+            return
+        limits = ModelLimits()
+        try:
+            die_with_parent(parent)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _close_input()  # it holds the parent's orders, and whoever asks here is to get no answer
+            limits = limits_of(self._job)
+        except OpenseerError as error:
+            report(error)  # a worker will say the same, and end the job
+        except BaseException:  # noqa: BLE001 - as in a worker
+            traceback.print_exc()
+        finally:
+            self._send({"limits": limits.to_json()})
+            sys.stderr.flush()
+            os._exit(0)
 
     def kill(self) -> None:
         """Kills all workers: the process that sent the commands is gone."""
@@ -120,6 +147,12 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def _outlive_parent() -> None:
+    """From now on the end of standard input says that the parent is gone. Were this process killed then, too, nobody
+    would end the groups of the workers, which their engines are in."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, 0)
+
+
 def _kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
@@ -127,10 +160,14 @@ def _kill_group(pid: int) -> None:
         return  # nothing of it is left
 
 
-def _redirect(path: Path) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+def _close_input() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
+
+
+def _redirect(path: Path) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    _close_input()
     os.dup2(handle, 1)
     os.dup2(handle, 2)
 
@@ -180,7 +217,9 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, _ignore_signal)
     signal.set_wakeup_fd(writable)
     server = ForkServer(job, options.store, options.logs, out=out, pin=pin)
+    server.report_limits()
     os.write(out, (json.dumps({"warm": round(time.monotonic() - started, 1)}) + "\n").encode())
+    _outlive_parent()
     try:
         _serve(server, readable)
     finally:

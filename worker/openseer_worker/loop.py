@@ -8,25 +8,23 @@ engine that drafts with news of its groups.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import assert_never
 
 from openseer_core.errors import EngineError, GpuSickError, OpenseerError, StoreError
-from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.messages import Claim, ClaimQuery, Finish, Reply, WriteOutcome
 from openseer_core.queue.policy import policy_of
 from openseer_core.queue.states import FinishReason, Status
-from openseer_core.tokens import unpack_tokens
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.port import WorkerStore
 from openseer_worker.arrivals import Arrivals
-from openseer_worker.engine import Engine, EngineRequest
+from openseer_worker.engine import Engine
+from openseer_worker.engine_requests import engine_request, misfit_here, refusal
 from openseer_worker.hardware.sickness import sick
 from openseer_worker.hardware.usage import Usage
 from openseer_worker.pace import CheckpointPace
-from openseer_worker.request_seeds import derive_seed
 from openseer_worker.running import RunningRequest, RunningRequests
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.sharing import Sharing
@@ -73,7 +71,7 @@ class Worker:
         self._max_losses = spec.failure_policy.request_retries
         self._wake = asyncio.Event()
         self._arrivals = Arrivals(store, settings.lanes, self._wake.set)
-        self._weights = ServedWeights(engine, settings.job_name, self._wake.set)
+        self._weights = ServedWeights(engine, settings.job_name, self._wake.set, spec.weights.allowed_hosts)
         self._usage = Usage()
         self._claims = 0
         self._draining = False
@@ -156,8 +154,9 @@ class Worker:
         """Takes what the engine produced and decides who goes on."""
         self._engine.check()
         for output in self._engine.collect():
-            self._running.take(output)
-        for key in self._running.decide().leave:
+            if self._running.take(output, self._weights.version):
+                self._arrivals.note_room()
+        for key in (*self._running.newly_failed(), *self._running.decide().leave):
             self._engine.abort(key)
 
     def _is_stalled(self, now: float) -> bool:
@@ -223,12 +222,12 @@ class Worker:
         for response in [response for response in ended if response.lost]:
             self._drop(response)
         ended = [response for response in ended if not response.lost]
-        aborted = [response for response in ended if response.finish is FinishReason.ABORTED]
-        if aborted:
-            replies = await self._store.give_back(self._settings.worker, [response.delta() for response in aborted])
-            for response, reply in zip(aborted, replies, strict=True):
+        moved = [response for response in ended if self._running.is_for_others(response)]
+        if moved:
+            replies = await self._store.give_back(self._settings.worker, [response.delta() for response in moved])
+            for response, reply in zip(moved, replies, strict=True):
                 self._is_settled(response, reply)  # after a gap it stays, and goes again with the missing tokens
-        await self._complete([response for response in ended if response.finish is not FinishReason.ABORTED])
+        await self._complete([response for response in ended if not self._running.is_for_others(response)])
 
     async def _complete(self, responses: list[RunningRequest]) -> None:
         for attempt in range(MAX_STALE_REPLIES + 1):
@@ -275,9 +274,9 @@ class Worker:
             lanes=self._settings.lanes,
             slots=running.free_slots,
             blocks=running.free_blocks,
-            block_tokens=profile.block_tokens,
+            layout=profile.layout,
             quantum=self._rollout.quantum_tokens,
-            context_tokens=profile.context_tokens,
+            context_tokens=profile.request_tokens,
             margin=running.margin,
             slack=running.claim_slack,
             lease_seconds=self._rollout.lease_seconds,
@@ -285,9 +284,25 @@ class Worker:
             number=self._claims,
         )
         claims = await self._store.claim(self._settings.worker, query)
-        for claim in claims:
-            self._engine.add(_engine_request(running.admit(claim).key, claim))
+        refused = self._admit(claims)
+        if refused:  # a larger worker may have come since the last heartbeat
+            assert self._heartbeat is not None
+            running.largest = (await self._store.heartbeat(self._settings.worker, self._heartbeat)).largest
+            refused = self._admit([claim for claim, _ in refused])
+            await self._store.complete(self._settings.worker, [refusal(*one) for one in refused])
         self._arrivals.note_claim(query.version, found=bool(claims))
+
+    def _admit(self, claims: Iterable[Claim]) -> list[tuple[Claim, str]]:
+        """Gives leases to the engine; returns those that it cannot go on with, and why."""
+        refused: list[tuple[Claim, str]] = []
+        for claim in claims:
+            request = engine_request(claim)
+            if reason := misfit_here(request, self._engine.profile.limits, self._running.largest):
+                refused.append((claim, reason))
+                continue
+            self._running.admit(claim)
+            self._engine.add(request)
+        return refused
 
     async def _checkpoint(self, now: float) -> None:
         """One call for all that runs: new tokens, leases renewed, news of groups; brings the load of the fleet.
@@ -358,6 +373,7 @@ class Worker:
         self._heartbeat_at = now
         reply = await self._store.heartbeat(self._settings.worker, heartbeat)
         self._heartbeat = heartbeat
+        self._running.largest = reply.largest
         if reply.revision != self._weights.revision:
             self._weights.follow(await self._store.fleet_spec())
         if reply.drain and not self._draining:
@@ -373,28 +389,10 @@ class Worker:
                 "kv_reserved": round(running.reserved_blocks / max(1, running.room.blocks), 4),
                 "held_tokens": running.tokens,
                 "checkpoint_seconds": round(self._pace.seconds, 3),
-                "device": self._engine.profile.device,
+                **self._engine.profile.metrics,
                 **self._settings.place,
                 **self._engine.metrics(),
                 **self._sharing.metrics(),
                 **self._telemetry(),
             }
         )
-
-
-def _engine_request(key: str, claim: Claim) -> EngineRequest:
-    sampling = parse_sampling(claim.sampling)
-    group, index = str(claim.request.group), claim.request.index
-    base_seed = sampling.seed if claim.seed is None else claim.seed
-    seed = None if base_seed is None else derive_seed(base_seed, group, index, claim.generated)
-    return EngineRequest(
-        key,
-        group,
-        index,
-        unpack_tokens(claim.prompt),
-        unpack_tokens(claim.tokens),
-        claim.max_tokens,
-        sampling,
-        seed,
-        claim.true_length,
-    )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.fleet import GANG_PORT
+from openseer_core.manifest.home import at_home
 from openseer_core.manifest.parse import parse_job
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_process.pod_http import PodHttp
@@ -73,7 +74,7 @@ def _settings(options: argparse.Namespace) -> WorkerSettings:
         document = json.loads(options.job.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"--job {options.job}: {error}") from None
-    job = parse_job(document, str(options.job))
+    job = parse_job(at_home(document, os.environ.get("HOME")), str(options.job))
     nodes = job.spec.workers.parallelism.nodes
     if options.rank and not (options.leader and 0 < options.rank < nodes):
         raise InputError(f"--rank {options.rank}: needs --leader, and spec.workers.parallelism.nodes is {nodes}")

@@ -12,9 +12,10 @@ from openseer_core.queue.length_estimate import is_news
 from openseer_core.queue.messages import Claim, Delta, FleetLoad, Rescore
 from openseer_core.queue.policy import Policy
 from openseer_core.queue.quantum import Decision, QuantumState, Room, decide
-from openseer_core.queue.states import FinishReason
+from openseer_core.queue.states import NOT_FINITE, FinishReason
 from openseer_core.tokens import ITEM_BYTES, count_items
 from openseer_worker.engine import EngineOutput, EngineProfile
+from openseer_worker.weights.scores import first_wrong, wrong_score
 
 TOKENS_PER_SECOND = 400
 """More than a response gains per second as a rule: sizes what may be generated before the next decision. A response
@@ -41,12 +42,24 @@ class RunningRequest:
         """Tokens of the response so far, those before this lease included."""
         return self.claim.generated + count_items(self.tokens)
 
-    def take(self, output: EngineOutput) -> None:
-        """Adds what the engine produced."""
-        self.tokens += output.tokens
-        self.logprobs += output.logprobs
-        if output.finish is not None:
+    def take(self, output: EngineOutput, weights: str, dtype: str) -> bool:
+        """Adds what the engine produced; False when the response has failed, so that the engine is to end it.
+
+        It has once a token has no finite score: the response ends before that one. `weights`: what it came from.
+        """
+        if self.finish is not None:
+            return True
+        wrong = first_wrong(output)
+        if wrong is not None:
+            place, found = wrong
+            why = wrong_score(self.generated + place, found, weights, dtype)
+            self.finish, self.stop_reason = FinishReason.INFRA_FAILED, NOT_FINITE + why
+        kept = None if wrong is None else wrong[0] * ITEM_BYTES
+        self.tokens += output.tokens[:kept]
+        self.logprobs += output.logprobs[:kept]
+        if wrong is None and output.finish is not None:
             self.finish, self.stop_reason = output.finish, output.stop_reason
+        return wrong is None
 
     def delta(self) -> Delta:
         """What the store does not have yet."""
@@ -61,6 +74,8 @@ class RunningRequests:
     def __init__(self, profile: EngineProfile, policy: Policy, rollout: RolloutSpec, slots: int) -> None:
         self.room = Room(slots, profile.blocks)
         self.margin = int(2 * rollout.checkpoint_seconds * TOKENS_PER_SECOND)
+        self.largest = 0
+        """Tokens that one request may have at the fleet's largest worker, by the latest heartbeat."""
         self.fleet_load: FleetLoad | None = None
         """The latest load of the fleet; used for one decision that moves work, then None until the next one comes."""
         self._slack = max(1, slots // 16)
@@ -70,6 +85,7 @@ class RunningRequests:
         self._policy = policy
         self._quantum = rollout.quantum_tokens
         self._responses: dict[str, RunningRequest] = {}
+        self._failed: list[str] = []
         self._views: dict[GroupId, GroupView] = {}
         self._members: Counter[GroupId] = Counter()
 
@@ -78,19 +94,32 @@ class RunningRequests:
 
     def admit(self, claim: Claim) -> RunningRequest:
         """Adds a newly claimed request."""
-        key = f"{claim.request}:{claim.fence}"
+        key = claim.key
         response = RunningRequest(claim, key, claim.generated + self._quantum, claim.generated)
         self._responses[key] = response
         self._members[claim.request.group] += 1
         self.learn(claim.view)
         return response
 
-    def take(self, output: EngineOutput) -> None:
-        """Adds what the engine produced for a response, if it is still here."""
+    def take(self, output: EngineOutput, version: str) -> bool:
+        """Adds what the engine produced with weights of a version for a response, if it is still here.
+
+        True when that makes room: what was reserved for its context while that was computed is free once it generates.
+        """
         response = self._responses.get(output.key)
-        if response is not None:
-            response.take(output)
-            self.margin = max(self.margin, min(2 * count_items(output.tokens), self._most_margin))
+        if response is None:
+            return False
+        begins = not response.tokens and bool(output.tokens)
+        before = self._blocks(response, response.horizon) if begins else 0
+        if not response.take(output, f"weights {version}", self._profile.dtype):
+            self._failed.append(output.key)
+        self.margin = max(self.margin, min(2 * count_items(output.tokens), self._most_margin))
+        return begins and self._blocks(response, response.horizon) < before
+
+    def newly_failed(self) -> list[str]:
+        """Responses that have failed since the last call, by their scores: the engine is to end them."""
+        failed, self._failed = self._failed, []
+        return failed
 
     def drop(self, key: str) -> None:
         """Forgets a response that ended, was given back or was lost."""
@@ -106,6 +135,17 @@ class RunningRequests:
     def ended(self) -> list[RunningRequest]:
         """Responses that the engine is done with and the store does not know yet."""
         return [response for response in self._responses.values() if response.finish is not None]
+
+    def is_for_others(self, response: RunningRequest) -> bool:
+        """Whether an ended response goes back to the queue: it was aborted, or it has filled what this worker takes.
+
+        If a larger one can go on with it, the store knows. One that was full when it came is here to be ended.
+        """
+        prompt, limit = count_items(response.claim.prompt), self._profile.request_tokens
+        is_full = prompt + response.claim.generated < limit <= prompt + response.generated
+        may_be_more = limit < max(self._profile.context_tokens, self.largest)
+        outgrown = response.finish is FinishReason.CONTEXT_FULL and is_full and may_be_more
+        return outgrown or response.finish is FinishReason.ABORTED
 
     def members(self) -> dict[GroupId, dict[int, int]]:
         """The groups of all responses here: index → tokens generated of each response."""
@@ -206,9 +246,10 @@ class RunningRequests:
 
     def _blocks(self, response: RunningRequest, horizon: int) -> int:
         prompt = count_items(response.claim.prompt)
-        longest = min(response.claim.max_tokens, self._profile.context_tokens - prompt)
-        footprint = Footprint(prompt, response.generated, horizon, longest, self.margin)
-        return footprint.blocks(self._profile.block_tokens)
+        longest = min(response.claim.max_tokens, self._profile.request_tokens - prompt)
+        computing = 0 if response.tokens else prompt + response.claim.generated
+        footprint = Footprint(prompt, response.generated, horizon, longest, self.margin, computing)
+        return footprint.blocks(self._profile.layout)
 
     def _state(self, response: RunningRequest) -> QuantumState:
         claim = response.claim

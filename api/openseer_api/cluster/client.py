@@ -11,6 +11,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from openseer_core.errors import InputError, OpenseerError
+from openseer_process.deep_json import read_json
 
 Json = dict[str, Any]
 
@@ -96,7 +97,7 @@ class Kube:
             raise KubeError(f"{method} {path}: the Kubernetes API did not answer: {reason}") from None
         if status >= 400:
             raise KubeError(f"{method} {path}: {status} {_message_of(data)[:LONGEST_ERROR]}", status)
-        return json.loads(data)
+        return read_json(data)
 
 
 def _message_of(data: bytes) -> str:

@@ -26,7 +26,8 @@ class ControlledJob:
         self.context = context
         self._woken = asyncio.Event()
         self._used_at = float("-inf")
-        self._troubled = False
+        self.is_troubled = False
+        """Whether the last reconcile step failed."""
         self._task = asyncio.create_task(
             self._run(), name=f"batch controller of {context.job.namespace}/{context.job.name}"
         )
@@ -62,12 +63,12 @@ class ControlledJob:
             publishes = await reconcile(self.context)
             load = await self.context.store.load()
         except Exception as error:  # a batch that cannot be handled must not stop the controller
-            if not self._troubled:
+            if not self.is_troubled:
                 known = isinstance(error, OpenseerError)
                 log.warning("%s/%s: %s", job.namespace, job.name, error, exc_info=not known)
-            self._troubled = True
+            self.is_troubled = True
             return TROUBLE_SECONDS
-        self._troubled = False
+        self.is_troubled = False
         if publishes:
             return ROUND_SECONDS / 2
         used = asyncio.get_running_loop().time() - self._used_at < USED_SECONDS

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from openseer_api.cluster.jobs import KubeJobs, ServedJob
@@ -23,15 +23,17 @@ Key = tuple[str, str]
 
 @dataclass(slots=True)
 class _Open(Generic[C]):
-    """A job that is open, or about to be. `uid`: of the object it was opened for."""
+    """A job that is open, or about to be. `uid`: of the object it was opened for; `url`: of its store, "" before it is
+    known."""
 
     uid: str
-    task: asyncio.Task[C]
+    url: str = ""
+    task: asyncio.Task[C] = field(init=False)
 
 
 class KubeDirectory(Generic[C]):
     """`open_job` makes the context that requests work with, from a job and its store's URL; `close_job` closes it;
-    `renew_job` passes it a manifest that changed."""
+    `renew_job` passes it a manifest that changed; `is_troubled`: whether it gets no answer from its store."""
 
     def __init__(
         self,
@@ -39,11 +41,13 @@ class KubeDirectory(Generic[C]):
         open_job: Callable[[RolloutJob, str], Awaitable[C]],
         close_job: Callable[[C], Awaitable[None]],
         renew_job: Callable[[C, RolloutJob], None] = lambda _context, _job: None,
+        is_troubled: Callable[[C], bool] = lambda _context: False,
     ) -> None:
         self._jobs = jobs
         self._open_job = open_job
         self._close_job = close_job
         self._renew_job = renew_job
+        self._is_troubled = is_troubled
         self._open: dict[Key, _Open[C]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self.synced = False
@@ -90,6 +94,7 @@ class KubeDirectory(Generic[C]):
     async def _try(self, served: ServedJob, gate: asyncio.Semaphore) -> None:
         async with gate:
             try:
+                await self._drop_moved(served)
                 await self._context(served)
             except OpenseerError as error:
                 log.info("%s/%s: %s", *served.key, error)
@@ -102,18 +107,27 @@ class KubeDirectory(Generic[C]):
             self._drop(served.key)
             known = None
         if known is None:
-            known = self._open[served.key] = _Open(served.uid, asyncio.create_task(self._begin(served)))
+            known = self._open[served.key] = _Open[C](served.uid)
+            known.task = asyncio.create_task(self._begin(served, known))
         # One waiting caller may be cancelled; the others still need the result.
         context = await asyncio.shield(known.task)
         self._renew_job(context, served.job)
         return context
 
-    async def _begin(self, served: ServedJob) -> C:
+    async def _drop_moved(self, served: ServedJob) -> None:
+        """Of a job whose store gives no answer: it may have another password by now, or another place."""
+        known = self._open.get(served.key)
+        if known is None or not known.task.done() or not self._is_troubled(known.task.result()):
+            return
+        if await self._jobs.store_url(served) != known.url and self._open.get(served.key) is known:
+            self._drop(served.key)
+
+    async def _begin(self, served: ServedJob, entry: _Open[C]) -> C:
         try:
-            return await self._open_job(served.job, await self._jobs.store_url(served))
+            entry.url = await self._jobs.store_url(served)
+            return await self._open_job(served.job, entry.url)
         except BaseException:
-            entry = self._open.get(served.key)
-            if entry is not None and entry.task is asyncio.current_task():
+            if self._open.get(served.key) is entry:
                 del self._open[served.key]
             raise
 

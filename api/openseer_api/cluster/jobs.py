@@ -1,15 +1,18 @@
 """The jobs that the gateway serves, as the cluster has them: looked up by name, and cached for a moment."""
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from openseer_api.cluster.client import Json, Kube, KubeError
 from openseer_api.cluster.ttl_cache import TTLCache
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob
 from openseer_core.manifest.parse import parse_job
-from openseer_core.manifest.store_url import url_in, url_reference
+from openseer_core.manifest.store_url import manages_store, store_name
+from openseer_process.store_access import StoreAccess
 
 FOUND_SECONDS = 5.0
 """A job that was found is not looked up again for so long."""
@@ -17,6 +20,7 @@ MISSED_SECONDS = 1.0
 """One that was not found is looked up again sooner: it may just have been made."""
 MOST_JOBS = 4096
 """Jobs kept, those that are not there included."""
+FORBIDDEN = 403
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +33,32 @@ class JobsUnavailable(OpenseerError):
 
 @dataclass(frozen=True, slots=True)
 class ServedJob:
-    """A job that serves trainers. `uid`: of the object; one made anew under the same name has another."""
+    """A job that serves trainers. `uid`: of the object; one made anew under the same name has another.
+
+    `secret`: name of the Secret of a managed Redis, "" until the operator has begun with the job.
+    """
 
     uid: str
     job: RolloutJob
+    secret: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
         """Namespace and name."""
         return self.job.namespace, self.job.name
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is known how to reach its store."""
+        return bool(self.secret) or not manages_store(self.job)
+
 
 class KubeJobs:
-    """`watched`: namespaces whose jobs are served; empty: all of them."""
+    """`watched`: namespaces whose jobs are served; empty: all of them. `access`: how their stores are reached."""
 
-    def __init__(self, kube: Kube, watched: Sequence[str] = ()) -> None:
+    def __init__(self, kube: Kube, watched: Sequence[str] = (), access: StoreAccess | None = None) -> None:
         self._kube = kube
+        self._access = access or StoreAccess(Path())
         self._watched = frozenset(watched)
         self._found = TTLCache[tuple[str, str], ServedJob | None](_good_for, MOST_JOBS)
 
@@ -71,21 +85,25 @@ class KubeJobs:
                 raise JobsUnavailable(f"jobs cannot be listed just now: {error}") from None
 
     async def store_url(self, served: ServedJob) -> str:
-        """Raises JobsUnavailable, also while the operator has not made the job's Redis yet."""
+        """Raises JobsUnavailable, also while the operator has not made the job's Redis yet; StoreForbiddenError."""
         job = served.job
-        reference = url_reference(job)
-        if reference is None:
-            return job.spec.store.url or ""
+        if not served.has_begun:
+            raise JobsUnavailable("the job's store is not there yet: the operator has not begun with the job")
         try:
-            secret = await self._kube.get(f"/api/v1/namespaces/{job.namespace}/secrets/{reference.name}")
-        except KubeError as error:
-            raise JobsUnavailable(f"the job's store cannot be looked up just now: {error}") from None
-        if secret is None:
-            raise JobsUnavailable(f"the job's store is not there yet: no Secret {reference.name}")
-        try:
-            return url_in(secret.get("data") or {}, reference)
+            return await self._access.url(job, served.uid, served.secret, partial(self._read_secret, job.namespace))
         except InputError as error:
             raise JobsUnavailable(f"the job's store is not known: {error}") from None
+
+    async def _read_secret(self, namespace: str, name: str) -> Mapping[str, str]:
+        try:
+            secret = await self._kube.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        except KubeError as error:
+            if error.status == FORBIDDEN:
+                raise self._access.secret_forbidden(namespace, name) from None
+            raise JobsUnavailable(f"the job's store cannot be looked up just now: {error}") from None
+        if secret is None:
+            raise JobsUnavailable(f"the job's store is not there yet: no Secret {name}")
+        return secret.get("data") or {}
 
     async def _look_up(self, namespace: str, name: str) -> ServedJob | None:
         try:
@@ -106,13 +124,19 @@ def _served(raw: Json) -> ServedJob | None:
     spec: Json = raw.get("spec") or {}
     if spec.get("mode") != "serve" or meta.get("deletionTimestamp"):
         return None
-    document: Json = {"apiVersion": API_VERSION, "kind": KIND, "metadata": meta, "spec": spec}
+    # Of the status only what autoscalers are told: the rest is long, and of no use here.
+    status: Json = {"backlog": (raw.get("status") or {}).get("backlog")}
+    document: Json = {"apiVersion": API_VERSION, "kind": KIND, "metadata": meta, "spec": spec, "status": status}
     try:
-        return ServedJob(meta["uid"], parse_job(document, "manifest"))
+        job = parse_job(document, "manifest")
     except InputError as error:
         log.warning("%s/%s is not served: %s", meta["namespace"], meta["name"], error)
         return None
+    status: Json = raw.get("status") or {}
+    # Jobs of an operator that made passwords at random say no name.
+    unnamed = store_name(job) if status.get("image") else ""
+    return ServedJob(meta["uid"], job, status.get("storeSecret") or unnamed)
 
 
 def _good_for(found: ServedJob | None) -> float:
-    return FOUND_SECONDS if found is not None else MISSED_SECONDS
+    return FOUND_SECONDS if found is not None and found.has_begun else MISSED_SECONDS

@@ -7,12 +7,19 @@ servers. Tests: tests/api/compat.
 from fastapi import APIRouter
 
 from openseer_api.compat.control import info, pausing, weight_routes
+from openseer_api.compat.live.refusals import protocol_error
 from openseer_api.compat.openai import routes as openai_routes
 from openseer_api.compat.sglang import generate as sglang_generate
 from openseer_api.compat.vllm import generate as vllm_generate
+from openseer_api.compat.vllm import tokens as vllm_tokens
+
+__all__ = ["GENERATING", "compatible_routers", "protocol_error"]
+
+GENERATING = frozenset({"/v1/completions", "/v1/chat/completions", "/inference/v1/generate", "/generate"})
+"""Paths of calls that may bring many prompts at once."""
 
 
 def compatible_routers() -> list[APIRouter]:
     """All of them."""
-    modules = (openai_routes, vllm_generate, sglang_generate, weight_routes, pausing, info)
+    modules = (openai_routes, vllm_generate, vllm_tokens, sglang_generate, weight_routes, pausing, info)
     return [module.router for module in modules]

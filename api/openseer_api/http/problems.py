@@ -1,12 +1,20 @@
-"""Errors as a caller sees them: RFC 9457 problems, one table from our errors to HTTP statuses."""
+"""Errors as a caller sees them: one table from errors to HTTP statuses, and the shape of ours, RFC 9457 problems.
 
-from collections.abc import Mapping, Sequence
+Every exception of a call becomes a `Fault`, and a `Shape` makes a response of it; which shape a path has, the gate
+knows and notes in the call's scope.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from openseer_api.http.auth import Forbidden, Unauthenticated
 from openseer_core.errors import (
@@ -17,6 +25,7 @@ from openseer_core.errors import (
     PublishRefusedError,
     RequestStateError,
 )
+from openseer_core.json_words import wrong_places
 from openseer_core.wire.problem import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -24,6 +33,10 @@ RETRY_SECONDS = 1
 """The Retry-After of errors that may pass."""
 MOST_ERRORS = 20
 """Most wrong fields that one problem names."""
+LONGEST_PLACE = 200
+"""Characters of a wrong field's place that are told; a caller's own keys are part of it."""
+
+log = logging.getLogger(__name__)
 
 
 class NotFoundProblem(OpenseerError):
@@ -44,6 +57,10 @@ class BusyProblem(OpenseerError):
     retryable = True
 
 
+class GoneError(OpenseerError):
+    """The caller has closed the connection; its requests are cancelled, and nobody reads the answer."""
+
+
 STATUSES: dict[type[OpenseerError], tuple[int, str]] = {
     Unauthenticated: (401, "Unauthorized"),
     Forbidden: (403, "Forbidden"),
@@ -56,10 +73,37 @@ STATUSES: dict[type[OpenseerError], tuple[int, str]] = {
     TooLargeProblem: (413, "Content Too Large"),
     InputError: (422, "Unprocessable Content"),
     BusyProblem: (429, "Too Many Requests"),
+    GoneError: (499, "Client Closed Request"),
 }
 """Nearest class first; any other error that may pass is 503, one that will not 500."""
 
-_TITLES = {401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed", 422: "Unprocessable Content"}
+
+_TITLES = dict(STATUSES.values()) | {
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    415: "Unsupported Media Type",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a call is refused, in no shape yet. `errors`: wrong fields, each with `where` and `what`."""
+
+    status: int
+    detail: str
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    errors: Sequence[Mapping[str, str]] = ()
+
+    @property
+    def title(self) -> str:
+        """The status in words."""
+        return _TITLES.get(self.status, "Error")
+
+
+Shape = Callable[[Fault], JSONResponse]
+"""An error as the clients of one protocol read it."""
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -68,47 +112,77 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in sorted({*always, *statuses})}
 
 
-def problem_response(
-    status: int, title: str, detail: str, headers: Mapping[str, str] | None = None, errors: Sequence[Any] = ()
-) -> JSONResponse:
+def fault_of(error: Exception) -> Fault:
+    """What a caller is told of an exception. Whatever its body or its names can cause is the call's own fault."""
+    if isinstance(error, OpenseerError):
+        return _ours(error)
+    if isinstance(error, HTTPException):
+        return Fault(error.status_code, str(error.detail), error.headers or {})
+    if isinstance(error, RequestValidationError):
+        return _wrong(error.errors())
+    if isinstance(error, ValidationError):
+        return _wrong(error.errors(include_url=False))
+    if isinstance(error, KeyError):  # the store raises it for a group or request that does not exist
+        return Fault(404, f"there is no {error.args[0]}" if error.args else "there is none")
+    if isinstance(error, UnicodeError):
+        return Fault(422, "found text with half a character (a lone surrogate), allowed: what UTF-8 can hold")
+    if isinstance(error, RecursionError):
+        return Fault(422, "the body is nested too deeply")
+    return Fault(500, "an error of openseer's own; its log has more")
+
+
+def problem(fault: Fault) -> JSONResponse:
+    """The shape of our own routes."""
+    body = Problem(
+        title=fault.title,
+        status=fault.status,
+        detail=fault.detail,
+        errors=[dict(entry) for entry in fault.errors] or None,
+    )
+    return JSONResponse(body.model_dump(exclude_none=True), fault.status, fault.headers, MEDIA_TYPE)
+
+
+def problem_response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """A response with one problem."""
-    body = Problem(title=title, status=status, detail=detail, errors=list(errors) or None)
-    return JSONResponse(body.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
+    return problem(Fault(status, detail, headers or {}))
+
+
+def shape_of(scope: Scope) -> Shape:
+    """The shape of a call's errors."""
+    return scope.get("state", {}).get("shape", problem)
 
 
 def install(app: FastAPI) -> None:
-    """Answers every error of the application with a problem."""
-    app.add_exception_handler(OpenseerError, _ours)
-    app.add_exception_handler(RequestValidationError, _wrong_request)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(KeyError, _unknown)
+    """Answers every exception of the application as a fault, in the shape of its path."""
+    for kind in (OpenseerError, HTTPException, RequestValidationError, KeyError):
+        app.add_exception_handler(kind, _answered)
+    for kind in (ValidationError, UnicodeError, RecursionError):
+        app.add_exception_handler(kind, _answered_and_logged)
+    app.add_exception_handler(Exception, _answered)  # which the framework logs
 
 
-async def _ours(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, OpenseerError)
+async def _answered(request: Request, error: Exception) -> JSONResponse:
+    return shape_of(request.scope)(fault_of(error))
+
+
+async def _answered_and_logged(request: Request, error: Exception) -> JSONResponse:
+    """A check has missed it: the call is refused all the same, and the log says where."""
+    log.warning("%s %s: not checked before: %s", request.method, request.url.path, error, exc_info=error)
+    return await _answered(request, error)
+
+
+def _ours(error: OpenseerError) -> Fault:
     kind = next((kind for kind in type(error).__mro__ if kind in STATUSES), None)
-    status, title = STATUSES[kind] if kind else (503, "Service Unavailable") if error.retryable else (500, "Error")
+    status = STATUSES[kind][0] if kind else 503 if error.retryable else 500
     headers: dict[str, str] = {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if status in (429, 503):
         headers["Retry-After"] = str(RETRY_SECONDS)
-    return problem_response(status, title, str(error), headers)
+    return Fault(status, str(error), headers)
 
 
-async def _unknown(_request: Request, error: Exception) -> JSONResponse:
-    """The store raises KeyError for a group or request that does not exist."""
-    return problem_response(404, "Not Found", f"there is no {error.args[0]}" if error.args else "there is none")
-
-
-async def _http(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    title = _TITLES.get(error.status_code, "Error")
-    return problem_response(error.status_code, title, str(error.detail), error.headers)
-
-
-async def _wrong_request(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    errors = [{"where": ".".join(map(str, entry["loc"])), "what": entry["msg"]} for entry in error.errors()]
-    detail = "; ".join(f"{entry['where']}: {entry['what']}" for entry in errors[:MOST_ERRORS])
-    return problem_response(422, "Unprocessable Content", detail, errors=errors[:MOST_ERRORS])
+def _wrong(found: Sequence[Any]) -> Fault:
+    told = wrong_places(found, MOST_ERRORS)
+    errors = [{"where": where[:LONGEST_PLACE], "what": what} for where, what in told]
+    return Fault(422, "; ".join(f"{entry['where']}: {entry['what']}" for entry in errors), errors=errors)

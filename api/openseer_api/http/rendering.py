@@ -1,14 +1,14 @@
 """From what the store holds to what crosses HTTP."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from openseer_core.ids import GroupId
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.batch import TAIL, BatchRecord, Entry, GroupEnd
 from openseer_core.queue.messages import APPEND, Chunk, RequestRecord, Result
-from openseer_core.tokens import unpack_logprobs, unpack_tokens
+from openseer_core.tokens import readable_logprobs, unpack_tokens
 from openseer_core.wire.batches import (
     Batch,
     BatchMetrics,
@@ -24,12 +24,15 @@ from openseer_text.rendering import TextCodec
 from openseer_text.stop_strings import visible_text
 
 
-def render_batch(record: BatchRecord, spec: BatchSpec, now: float, drafts: DraftMetrics) -> Batch:
-    """A batch as it stands. `now`: seconds of the store's clock; `drafts`: what was drafted while it ran."""
+def render_batch(record: BatchRecord, spec: BatchSpec, job: str, now: float, drafts: DraftMetrics) -> Batch:
+    """A batch as it stands. `job`: NAMESPACE/NAME; `now`: seconds of the store's clock; `drafts`: what was drafted
+    while it ran."""
     counts = record.progress
     open_ = counts.requests - counts.closed
     return Batch(
         id=record.number,
+        job=job,
+        opened_at=record.opened_at,
         state=_state(record),
         weights_version=record.version,
         purpose=spec.purpose,
@@ -121,9 +124,9 @@ def _metrics(record: BatchRecord, now: float, drafts: DraftMetrics) -> BatchMetr
 # ---- results: plain dictionaries, for there are thousands a second
 
 
-def render_entries(entries: Iterable[Entry], codec: TextCodec | None) -> list[dict[str, Any]]:
-    """Entries of a results stream as wire.ResultItem and wire.GroupItem say."""
-    return [render_result(entry, codec) if isinstance(entry, Result) else _group_item(entry) for entry in entries]
+def render_entry(entry: Entry, codec: TextCodec | None) -> dict[str, Any]:
+    """An entry of a results stream as wire.ResultItem or wire.GroupItem say."""
+    return render_result(entry, codec) if isinstance(entry, Result) else _group_item(entry)
 
 
 def render_result(result: Result, codec: TextCodec | None) -> dict[str, Any]:
@@ -142,12 +145,12 @@ def render_result(result: Result, codec: TextCodec | None) -> dict[str, Any]:
         "turn": result.turn,
         "status": result.status.value,
         "finish_reason": result.reason.value,
-        "stop_reason": result.stop_reason or None,
+        "stop_reason": result.ended_by or None,
         "weights_version": result.version,
         "versions": version_spans(result.chunks),
         "prompt_token_ids": unpack_tokens(result.prompt),
         "token_ids": tokens,
-        "logprobs": unpack_logprobs(result.logprobs) if has_logprobs else None,
+        "logprobs": readable_logprobs(result.logprobs) if has_logprobs else None,
         "logprobs_of": sampling.logprobs if has_logprobs else None,
         "sampled": sampled_spans(result.chunks),
         "text": visible_text(read, tokens, result.stop_reason, sampling.stop) if read is not None else None,
@@ -226,7 +229,7 @@ def sampled_spans(chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
 def render_request(record: RequestRecord) -> RequestInfo:
     """A request as it stands; of what its present lease has generated, only what is checkpointed."""
     tokens = unpack_tokens(record.tokens)
-    logprobs = unpack_logprobs(record.logprobs) if len(record.logprobs) == len(record.tokens) else None
+    logprobs = readable_logprobs(record.logprobs) if len(record.logprobs) == len(record.tokens) else None
     return RequestInfo(
         batch=record.request.group.batch,
         group=record.request.group.name,

@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openseer_api.http.problems import problem_response
+from openseer_api.http.problems import Fault, shape_of
 
 AGAIN_SECONDS = "1"
 
@@ -29,5 +29,5 @@ class AskAgain:
             if begun or scope["type"] != "http":
                 raise
             detail = "this process stops; ask again"
-            answer = problem_response(503, "Service Unavailable", detail, {"Retry-After": AGAIN_SECONDS})
+            answer = shape_of(scope)(Fault(503, detail, {"Retry-After": AGAIN_SECONDS}))
             await answer(scope, receive, send)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from openseer_api.job.drafting import DraftsOfBatches
+from openseer_core.admission import ModelLimits, limits_of_manifest
 from openseer_core.errors import ModelError
 from openseer_core.ids import worker_name
 from openseer_core.manifest.job import RolloutJob, Sampling
@@ -16,7 +17,7 @@ from openseer_core.queue.placement import Placement
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.hearing import Hearing
 from openseer_core.wire.batches import BatchSpec
-from openseer_core.worker.heartbeat import WorkerStatus
+from openseer_core.worker.heartbeat import WorkerStatus, reported_limits
 from openseer_store.port import Store
 from openseer_text.rendering import TextCodec, open_codec
 
@@ -41,27 +42,46 @@ class UploadLimits:
 
 @dataclass(slots=True)
 class FleetSnapshot:
-    """The fleet as it was a moment ago."""
+    """The fleet as it was a moment ago. `reported`: what one request may have, as its workers say."""
 
     at: float = float("-inf")
     fleet_spec: FleetSpec = field(default_factory=FleetSpec)
     workers: list[WorkerStatus] = field(default_factory=list[WorkerStatus])
     now: float = 0.0
+    reported: ModelLimits = field(default_factory=ModelLimits)
 
 
 class JobContext:
-    """What requests of one job work with."""
+    """What requests of one job work with. `run_code`: code of the model's own tokenizer may run in this process.
 
-    def __init__(self, job: RolloutJob, store: Store, limits: UploadLimits | None = None) -> None:
+    `on_codec`: called, in a thread, once the tokenizer is loaded. `model_names`: what the model may be called by, its
+    path first.
+    """
+
+    def __init__(
+        self,
+        job: RolloutJob,
+        store: Store,
+        limits: UploadLimits | None = None,
+        *,
+        run_code: bool = False,
+        on_codec: Callable[[], None] = lambda: None,
+    ) -> None:
         self.job = job
         self.store = store
         self.limits = limits or UploadLimits()
+        model = job.spec.model
+        self.model_names = tuple(dict.fromkeys((model.path, *model.served_names, job.name)))
+        self._run_code = run_code
+        self._on_codec = on_codec
         self.placement = Placement.of(job.spec.rollout, job.spec.workers)
         self._codec: asyncio.Future[TextCodec | ModelError] | None = None
         self._specs: dict[int, BatchSpec] = {}
         self._snapshot = FleetSnapshot()
         self._hearing = Hearing()
         self.drafts = DraftsOfBatches()
+        self.computed = limits_of_manifest(job.spec.model)
+        """What one request may have, as long as no worker has reported it."""
         self.closing: list[Callable[[], Awaitable[None]]] = []
         """Called by `close` before the store is closed: what others keep for this job ends here."""
         self.counts = dict.fromkeys(("compatible_requests", "compatible_grouped", "compatible_recognised"), 0)
@@ -73,7 +93,9 @@ class JobContext:
     async def codec(self) -> TextCodec:
         """The model's tokenizer, loaded once, in a thread. Raises ModelError where this process cannot have it."""
         if self._codec is None:
-            self._codec = asyncio.ensure_future(asyncio.to_thread(_open_codec, self.job))
+            self._codec = asyncio.ensure_future(
+                asyncio.to_thread(_open_codec, self.job, self._run_code, self._on_codec)
+            )
         found = await asyncio.shield(self._codec)
         if isinstance(found, ModelError):
             raise ModelError(f"{found}. Without the model's tokenizer, send prompt_token_ids")
@@ -106,8 +128,14 @@ class JobContext:
                 self.store.fleet_spec(), self.store.workers(), self.store.now()
             )
             self.note_answer()
-            self._snapshot = FleetSnapshot(time.monotonic(), fleet_spec, self._hearing.heard(workers, now), now)
+            heard = self._hearing.heard(workers, now)
+            reported = reported_limits(heard, now)
+            self._snapshot = FleetSnapshot(time.monotonic(), fleet_spec, heard, now, reported)
         return self._snapshot
+
+    async def limits_of_requests(self) -> ModelLimits:
+        """What one request may have: as the workers report it, before that as it was computed."""
+        return (await self.snapshot()).reported.else_by(self.computed)
 
     def note_answer(self) -> None:
         """The store has just answered: while it does, a worker that says nothing is silent."""
@@ -126,16 +154,23 @@ class JobContext:
         return parallelism.gpus
 
     def worker_names(self) -> list[str]:
-        """Names of the workers that the manifest asks for."""
+        """Names of the workers that the manifest asks for; of a job that scales itself, any number will do."""
+        if self.job.spec.workers.autoscale is not None:
+            return []
         return [worker_name(index) for index in range(self.job.spec.workers.replicas)]
 
 
-def _open_codec(job: RolloutJob) -> TextCodec | ModelError:
+def _open_codec(job: RolloutJob, run_code: bool, on_codec: Callable[[], None]) -> TextCodec | ModelError:
+    def say(message: str) -> None:
+        log.info("%s/%s: %s", job.namespace, job.name, message)
+
     try:
-        return open_codec(job.spec.model)
+        codec = open_codec(job.spec.model, say, run_code=run_code)
     except ModelError as error:
         log.warning("%s/%s: %s", job.namespace, job.name, error)
         return error
+    on_codec()
+    return codec
 
 
 class JobDirectory(Protocol):

@@ -1,19 +1,31 @@
 """Checks of a trainer's own sampling parameters against the job."""
 
 from openseer_api.job.context import JobContext
+from openseer_core.admission import bad_token
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import Sampling
 from openseer_core.worker.speculation_enabled import MIN_P_IGNORED, job_refusal
 
 
-async def check_sampling(job: JobContext, sampling: Sampling) -> None:
-    """Checks those of a batch. Raises InputError."""
+async def check_sampling(job: JobContext, sampling: Sampling, whose: str = "") -> None:
+    """Checks those of a batch or of a group. `whose`: begins the message. Raises InputError."""
     if sampling.force_lengths:
-        raise InputError("sampling.forceLengths: not allowed here; lengths are given by prompt lines of batch jobs")
+        text = "not allowed here; lengths are given by prompt lines of batch jobs"
+        raise InputError(f"{whose}sampling.forceLengths: {text}")
     kind = job.job.spec.sampling.logprobs
     if sampling.logprobs not in (kind, "none"):
-        raise InputError(f"sampling.logprobs: found {sampling.logprobs}, allowed in this job: {kind} or none")
-    await check_min_p(job, sampling, "sampling.minP")
+        raise InputError(f"{whose}sampling.logprobs: found {sampling.logprobs}, allowed in this job: {kind} or none")
+    problem = bad_token("sampling.stopTokenIds", sampling.stop_token_ids, await job.limits_of_requests())
+    if problem:
+        raise InputError(f"{whose}{problem}")
+    check_order(sampling, f"{whose}sampling.minTokens", "maxTokens")
+    await check_min_p(job, sampling, f"{whose}sampling.minP")
+
+
+def check_order(sampling: Sampling, field: str, most: str) -> None:
+    """Raises InputError where the shortest response is longer than the longest. `field`, `most`: the caller's names."""
+    if sampling.min_tokens > sampling.max_tokens:
+        raise InputError(f"{field}: found {sampling.min_tokens}, allowed: at most {most} ({sampling.max_tokens})")
 
 
 async def check_min_p(job: JobContext, sampling: Sampling, field: str) -> None:

@@ -1,11 +1,17 @@
 """From a trainer's groups to queued ones: checked, rendered, placed by the policy, submitted in bounded pieces."""
 
-from openseer_api.http.problems import BusyProblem
+import asyncio
+import json
+from dataclasses import replace
+
+from openseer_api.http.problems import BusyProblem, ConflictProblem
 from openseer_api.job.context import JobContext
 from openseer_api.job.history import with_earlier
-from openseer_api.job.sampling import check_min_p
-from openseer_core.errors import InputError, ModelError
+from openseer_api.job.sampling import check_min_p, check_sampling
+from openseer_core.admission import misfit
+from openseer_core.errors import InputError, ModelError, NameTakenError
 from openseer_core.ids import GroupId
+from openseer_core.json_words import canonical
 from openseer_core.manifest.prompts import PromptLine
 from openseer_core.manifest.sampling_json import dump_sampling
 from openseer_core.queue.batch import BatchRecord
@@ -14,11 +20,13 @@ from openseer_core.queue.placement import group_metadata
 from openseer_core.queue.policy import RESERVE, TIERS
 from openseer_core.tokens import pack_tokens
 from openseer_core.weights.transaction import takes_groups
-from openseer_core.wire.batches import Group, UploadReceipt
-from openseer_text.rendering import Rendered, TextCodec, misfit
+from openseer_core.wire.batches import Group, UploadReceipt, metadata_problem
+from openseer_text.rendering import Rendered, TextCodec
 
 PIECE = 64
 """Groups submitted at once."""
+PIECE_BYTES = 4 * 2**20
+"""Of their prompts, about: what an upload holds of groups that it has taken."""
 
 
 class Upload:
@@ -32,16 +40,25 @@ class Upload:
         self._now: float | None = None
         self._codec: TextCodec | None = None
         self._waiting: list[GroupSpec] = []
+        self._waiting_bytes = 0
         self._accepted = self._taken = 0
         self._sampling = job.sampling_of(self._spec)
         self._dumped = dump_sampling(self._sampling)
 
     async def take(self, group: Group) -> None:
         """Takes one more group. Raises InputError, ModelError, BusyProblem, BatchClosedError."""
-        self._waiting.append(await self._render(group))
+        spec = await self._render(group)
+        self._waiting.append(spec)
+        self._waiting_bytes += len(spec.prompt)
         self._taken += 1
-        if len(self._waiting) >= PIECE:
+        if len(self._waiting) >= PIECE or self._waiting_bytes >= PIECE_BYTES:
             await self._submit()
+
+    def counted(self, error: InputError) -> InputError:
+        """A refusal, with how many groups were queued before it; they stay."""
+        if self._accepted:
+            error.args = (f"{error}; {self._accepted} groups of this call were queued before it, and stay",)
+        return error
 
     async def finish(self) -> UploadReceipt:
         """Submits what is left and counts all groups, accepted and present."""
@@ -57,17 +74,67 @@ class Upload:
         fleet_spec = (await job.snapshot()).fleet_spec
         if not takes_groups(fleet_spec, self._record.version):
             raise BusyProblem(f"new weights are coming: batch {self._record.number} takes groups again afterwards")
-        self._waiting = []
-        self._accepted += await job.store.submit(await with_earlier(job, piece))
+        await self._check_version(piece)
+        self._waiting, self._waiting_bytes = [], 0
+        self._accepted += await self._queue(await with_earlier(job, piece))
+
+    async def _check_version(self, piece: list[GroupSpec]) -> None:
+        """Raises ConflictProblem for new groups of a batch that named a version and went to another with the fleet."""
+        named = self._spec.weights_version
+        if named is None:
+            return
+        record = await self._job.store.batch(self._record.number)
+        if record is None or record.version == named:
+            return
+        there = await asyncio.gather(*(self._is_there(spec.id) for spec in piece))
+        new = next((spec.id.name for spec, known in zip(piece, there, strict=True) if not known), None)
+        if new is not None:
+            raise ConflictProblem(
+                f"batch {record.number} was opened for weights {named}, and the fleet has gone on to {record.version}: "
+                f"group {new} is new and would be sampled from those; open another batch, or one that names no version"
+            )
+
+    async def _is_there(self, group: GroupId) -> bool:
+        try:
+            await self._job.store.group_view(group)
+        except KeyError:
+            return False
+        return True
+
+    async def _queue(self, piece: list[GroupSpec]) -> int:
+        """Submits groups and gives how many were new. Raises NameTakenError for one that is another than before."""
+        store = self._job.store
+        try:
+            new = await store.submit(piece)
+        except NameTakenError as error:
+            place = next(place for place, spec in enumerate(piece) if spec.id.name == error.name)
+            there = await store.spec(piece[place].id)
+            same = there is not None and there.metadata != piece[place].metadata and _same(there, piece[place])
+            if there is None or not same:
+                raise
+            again = [*piece[:place], replace(piece[place], metadata=there.metadata), *piece[place + 1 :]]
+            return await self._queue(again)
+        if new < len(piece):
+            views = await asyncio.gather(*(store.group_view(spec.id) for spec in piece))
+            for spec, view in zip(piece, views, strict=True):
+                if view.tier != spec.tier:  # what it reserves is no part of a group's digest
+                    raise NameTakenError(spec.id.batch, spec.id.name)
+        return new
 
     async def _render(self, group: Group) -> GroupSpec:
         job, spec = self._job, self._spec
         if self._now is None:
             self._now = await job.store.now()
         sampling = group.sampling or self._sampling
-        await check_min_p(job, sampling, f"group {group.id}: sampling.minP")
+        whose = f"group {group.id}: "
+        if group.sampling is not None:
+            await check_sampling(job, group.sampling, whose)
+        else:
+            await check_min_p(job, sampling, f"{whose}sampling.minP")
+        if wrong := metadata_problem(group.metadata):
+            raise InputError(whose + wrong)
         rendered = await self._tokens(group)
-        problem = misfit(rendered, self._context(), sampling)
+        problem = misfit(rendered.token_ids, sampling, await job.limits_of_requests())
         if problem:
             raise InputError(f"group {group.id}: {problem}")
         size = group.n or spec.group_size or job.job.spec.group_size
@@ -97,6 +164,7 @@ class Upload:
         except ModelError as error:
             raise InputError(f"group {group.id}: {error}") from None
 
-    def _context(self) -> int | None:
-        codec = self._codec or self._job.known_codec()
-        return codec.context_tokens if codec is not None else None
+
+def _same(one: GroupSpec, other: GroupSpec) -> bool:
+    """Whether their metadata differ only in the order of their keys."""
+    return canonical(json.loads(one.metadata)) == canonical(json.loads(other.metadata))

@@ -1,65 +1,95 @@
-"""Who calls, and for which job: the dependency of every route but health."""
+"""Who calls, and for which job: what the gate asks at every call, and what a route has of it."""
 
 import base64
-import binascii
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import Headers
 
 from openseer_api.http.auth import Authenticator
+from openseer_api.http.gate import Place
 from openseer_api.http.problems import NotFoundProblem
 from openseer_api.job.context import JobContext, JobDirectory
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
+LONGEST_LABEL = 63
+"""Characters of a name in a path."""
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
 _bearer = HTTPBearer(auto_error=False, description="A token that may use this job.")
 BearerCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-Label = Annotated[str, Path(pattern=DNS_LABEL_PATTERN, max_length=63)]
-READING = frozenset({"GET", "HEAD", "OPTIONS"})
+Label = Annotated[str, Path(pattern=DNS_LABEL_PATTERN, max_length=LONGEST_LABEL)]
 
 
-async def one_job(request: Request, credentials: BearerCredentials) -> JobContext:
-    """The job of a server that has one."""
-    return await _job(request, credentials, "", "")
+class Admission:
+    """Checks the token before anything is looked up, so that nobody learns of a job that is not theirs. `trusted`: the
+    address of a machine whose calls need none, for clients that cannot send one; "" for no such machine."""
+
+    def __init__(self, directory: JobDirectory, auth: Authenticator, *, many: bool, trusted: str = "") -> None:
+        self._directory = directory
+        self._auth = auth
+        self._many = many
+        self._trusted = _plain(trusted)
+
+    async def admit(self, method: str, headers: Headers, place: Place, address: str) -> JobContext:
+        """The job's context. Raises Unauthenticated, Forbidden, AuthUnavailable, NotFoundProblem."""
+        access = "read" if method in READING else "write"
+        if "authorization" in headers or not self._is_trusted(address):
+            await self._auth.check(token_of(headers), place.namespace, place.job, access)
+        found = None
+        if not self._many or all(map(_is_label, (place.namespace, place.job))):
+            found = await self._directory.find(place.namespace, place.job)
+        if found is None:
+            raise NotFoundProblem(f"there is no RolloutJob {place.namespace}/{place.job} of mode serve")
+        return found
+
+    def _is_trusted(self, address: str) -> bool:
+        return self._trusted is not None and _plain(address) == self._trusted
 
 
-async def named_job(request: Request, credentials: BearerCredentials, namespace: Label, job: Label) -> JobContext:
-    """The job that the path names."""
-    return await _job(request, credentials, namespace, job)
+def _plain(text: str) -> IPv4Address | IPv6Address | None:
+    """An address; the IPv4 one that an IPv6 one stands for; None for a socket of this machine, which has none."""
+    try:
+        found = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (found.ipv4_mapped or found) if isinstance(found, IPv6Address) else found
 
 
-async def _job(
-    request: Request, credentials: HTTPAuthorizationCredentials | None, namespace: str, name: str
-) -> JobContext:
-    """Checks the token before anything is looked up, so that nobody learns of a job that is not theirs."""
-    auth: Authenticator = request.app.state.auth
-    directory: JobDirectory = request.app.state.directory
-    token = credentials.credentials if credentials is not None else _password(request)
-    await auth.check(token, namespace, name, "read" if request.method in READING else "write")
-    found = await directory.find(namespace, name)
-    if found is None:
-        raise NotFoundProblem(f"there is no RolloutJob {namespace}/{name} of mode serve")
-    request.state.job = found
-    return found
-
-
-def _password(request: Request) -> str | None:
-    """The token of a caller that can only be given an address, http://any:TOKEN@host: clients send it as Basic."""
-    scheme, _, coded = request.headers.get("Authorization", "").partition(" ")
+def token_of(headers: Headers) -> str | None:
+    """The caller's token, as Bearer; or as the password of Basic, which clients send that can only be given an address,
+    http://any:TOKEN@host."""
+    scheme, _, value = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return value
     if scheme.lower() != "basic":
         return None
     try:
-        return base64.b64decode(coded, validate=True).decode().partition(":")[2] or None
-    except (binascii.Error, UnicodeDecodeError):
+        return base64.b64decode(value, validate=True).decode().partition(":")[2] or None
+    except ValueError:  # neither base64 nor text
         return None
 
 
+def _is_label(name: str) -> bool:
+    return len(name) <= LONGEST_LABEL and re.fullmatch(DNS_LABEL_PATTERN, name) is not None
+
+
+# ---- for the document: the gate has checked both
+
+
+async def one_job(_credentials: BearerCredentials) -> None:
+    """Every route of a server of one job takes a token."""
+
+
+async def named_job(_credentials: BearerCredentials, namespace: Label, job: Label) -> None:
+    """In a cluster the path names the job, too."""
+
+
 async def job_of(request: Request) -> JobContext:
-    """What `one_job` or `named_job` has found. Raises NotFoundProblem for names that no job can have."""
-    found: JobContext | None = getattr(request.state, "job", None)
-    if found is None:
-        raise NotFoundProblem("the path names no job")
-    return found
+    """The job to which the gate has admitted the call."""
+    return request.state.job
 
 
 Job = Annotated[JobContext, Depends(job_of)]

@@ -1,9 +1,11 @@
 """Routes of batches: open, list, seal, judge, cancel, acknowledge, forget."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Request, Response
 
+from openseer_api.http.bodies import OwnRoute
 from openseer_api.http.problems import ConflictProblem, NotFoundProblem, documented
 from openseer_api.http.rendering import is_complete, render_batch
 from openseer_api.job.context import FleetSnapshot, JobContext
@@ -13,14 +15,28 @@ from openseer_api.routes.access import Job
 from openseer_core.errors import InputError
 from openseer_core.ids import GroupId
 from openseer_core.json_model import INT53_MAX
+from openseer_core.json_words import canonical
 from openseer_core.queue.batch import BatchRecord, OpenBatch
 from openseer_core.queue.states import Event
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.transaction import takes_groups
-from openseer_core.wire.batches import Acknowledge, Batch, BatchList, BatchSpec, Cancel, Count, Verdicts
+from openseer_core.wire.batches import (
+    Acknowledge,
+    Batch,
+    BatchList,
+    BatchSpec,
+    Cancel,
+    Count,
+    Verdicts,
+    metadata_problem,
+)
 
-router = APIRouter(tags=["batches"])
+router = APIRouter(tags=["batches"], route_class=OwnRoute)
 
+LOOKUPS = 64
+"""Groups that are looked up at once."""
+MOST_NAMED = 5
+"""Most unknown groups that one problem names."""
 BatchNumber = Annotated[int, Path(ge=1, le=INT53_MAX)]
 IdempotencyKey = Annotated[
     str | None,
@@ -44,31 +60,64 @@ async def batch_of(job: JobContext, number: int) -> BatchRecord:
     return found
 
 
-async def shown(job: JobContext, record: BatchRecord) -> Batch:
-    """A batch as it crosses HTTP."""
-    snapshot, now = await job.snapshot(), await job.store.now()
+async def shown(job: JobContext, number: int) -> Batch:
+    """A batch as it crosses HTTP. Raises NotFoundProblem."""
+    # At once, not one after the other: beside large pages of results each answer waits for its turn.
+    record, snapshot, now = await asyncio.gather(batch_of(job, number), job.snapshot(), job.store.now())
     return _rendered(job, record, snapshot, now)
 
 
 def _rendered(job: JobContext, record: BatchRecord, snapshot: FleetSnapshot, now: float) -> Batch:
     drafts = job.drafts.of(record.number, snapshot.workers, ended=is_complete(record))
-    return render_batch(record, job.spec_of(record), now, drafts)
+    name = f"{job.job.namespace}/{job.job.name}"
+    return render_batch(record, job.spec_of(record), name, now, drafts)
 
 
 @router.post("/batches", status_code=201, response_model=Batch, responses={200: {"model": Batch}, **documented(409)})
 async def open_batch(spec: BatchSpec, job: Job, response: Response, key: IdempotencyKey = None) -> Batch:
-    """Opens a batch; groups are uploaded to it afterwards. 200 when the key was used before."""
+    """Opens a batch; groups are uploaded to it afterwards. 200 when the key was used before: then it is the same batch,
+    whatever the fleet's weights are now."""
     if spec.sampling is not None:
         await check_sampling(job, spec.sampling)
+    if wrong := metadata_problem(spec.metadata):
+        raise InputError(wrong)
+    if spec.max_staleness is not None and not spec.carry:
+        raise InputError(f"max_staleness: found {spec.max_staleness}; it is of carried groups, and needs carry: true")
     fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
-    version = _version(spec, fleet_spec)
-    kept = OpenBatch(version, spec.model_dump_json(exclude_defaults=True), key or "", spec.carry)
-    record, new = await job.store.open_batch(kept)
+    record, new = await _opened(job, spec, key, fleet_spec)
     if record.takes_parked:  # also of a repeat, if the first call broke off here
         await take_over(job, record, fleet_spec)
     if not new:
         response.status_code = 200
-    return await shown(job, await batch_of(job, record.number))
+    return await shown(job, record.number)
+
+
+async def _opened(job: JobContext, spec: BatchSpec, key: str | None, fleet_spec: FleetSpec) -> tuple[BatchRecord, bool]:
+    """A new batch and True, or the one that was opened with the key. Raises ConflictProblem."""
+    try:
+        version = _version(spec, fleet_spec)
+    except ConflictProblem:
+        there = await job.store.batch_of_key(key) if key else None
+        if there is None:
+            raise
+        record, new = there, False
+    else:
+        told = spec.model_dump_json(exclude_defaults=True)
+        record, new = await job.store.open_batch(OpenBatch(version, told, key or "", spec.carry))
+    if not new:
+        _check_same(job, record, spec)
+    return record, new
+
+
+def _check_same(job: JobContext, record: BatchRecord, spec: BatchSpec) -> None:
+    """Raises ConflictProblem for a key that was used with another body."""
+    before, now = job.spec_of(record).model_dump(mode="json"), spec.model_dump(mode="json")
+    other = [name for name in BatchSpec.model_fields if canonical(before[name]) != canonical(now[name])]
+    if other:
+        raise ConflictProblem(
+            f"Idempotency-Key: batch {record.number} was opened with it, and with other values of {', '.join(other)}; "
+            "use another key for another batch"
+        )
 
 
 def _version(spec: BatchSpec, fleet_spec: FleetSpec) -> str:
@@ -96,13 +145,13 @@ async def list_batches(job: Job) -> BatchList:
 @router.get("/batches/{batch}", responses=documented())
 async def get_batch(batch: BatchNumber, job: Job) -> Batch:
     """A batch with its progress; also one whose data went within the last day."""
-    return await shown(job, await batch_of(job, batch))
+    return await shown(job, batch)
 
 
 @router.get("/batches/{batch}/metrics", responses=documented())
 async def get_metrics(batch: BatchNumber, job: Job) -> dict[str, float]:
     """Names and numbers for the trainer's own logger."""
-    return (await shown(job, await batch_of(job, batch))).metrics.flat()
+    return (await shown(job, batch)).metrics.flat()
 
 
 @router.delete("/batches/{batch}", status_code=204, responses=documented())
@@ -117,7 +166,7 @@ async def seal_batch(batch: BatchNumber, job: Job) -> Batch:
     """Says that all groups are there: the batch is complete once the last of them has ended."""
     await _open(job, batch)
     await job.store.seal(batch)
-    return await shown(job, await batch_of(job, batch))
+    return await shown(job, batch)
 
 
 @router.post("/batches/{batch}/cancel", responses=documented(409))
@@ -129,7 +178,18 @@ async def cancel(batch: BatchNumber, what: Cancel, job: Job) -> Count:
     if what.groups is None:
         return Count(count=await job.store.end(batch, Event.CANCEL))
     groups = [GroupId(batch, name) for name in what.groups]
+    await _check_known(job, groups)
     return Count(count=await job.store.end_groups(groups, Event.CANCEL, what.index))
+
+
+async def _check_known(job: JobContext, groups: list[GroupId]) -> None:
+    """Raises NotFoundProblem for groups that the batch does not have."""
+    for start in range(0, len(groups), LOOKUPS):
+        piece = groups[start : start + LOOKUPS]
+        found = await asyncio.gather(*map(job.store.group_view, piece), return_exceptions=True)
+        unknown = [gid.name for gid, view in zip(piece, found, strict=True) if isinstance(view, KeyError)]
+        if unknown:
+            raise NotFoundProblem(f"groups: batch {piece[0].batch} has no group {', '.join(unknown[:MOST_NAMED])}")
 
 
 @router.post("/batches/{batch}/verdicts", responses=documented(409))
@@ -140,20 +200,26 @@ async def judge(batch: BatchNumber, verdicts: Verdicts, job: Job) -> Batch:
         raise InputError(f"valid and invalid both name {', '.join(both[:5])}")
     await _open(job, batch)
     await job.store.judge(batch, dict.fromkeys(verdicts.valid, True) | dict.fromkeys(verdicts.invalid, False))
-    return await shown(job, await batch_of(job, batch))
+    return await shown(job, batch)
 
 
 @router.post("/batches/{batch}/acknowledge", responses=documented(409))
 async def acknowledge(batch: BatchNumber, up_to: Acknowledge, job: Job) -> Batch:
     """Everything up to the cursor is safe with the trainer; with the last one of a complete batch its data go."""
     record = await batch_of(job, batch)
-    if up_to.cursor > max(record.progress.entries, await job.store.base()):  # below it are entries of earlier epochs
-        raise ConflictProblem(f"cursor: found {up_to.cursor}; the batch's last is {record.progress.entries}")
+    await check_cursor(job, record, up_to.cursor, "cursor")
     if not record.forgotten:
         await job.store.acknowledge(batch, up_to.cursor)
     if is_complete(record) and up_to.cursor == record.progress.entries:
         await job.store.forget(batch)  # also of a repeat, which goes on where the first call broke off
-    return await shown(job, await batch_of(job, batch))
+    return await shown(job, batch)
+
+
+async def check_cursor(job: JobContext, record: BatchRecord, cursor: int, name: str) -> None:
+    """Raises ConflictProblem for a cursor past the last one, unless the store may have lost that it gave it."""
+    last = record.progress.entries
+    if cursor > max(last, await job.store.base()):  # below it are entries of earlier epochs
+        raise ConflictProblem(f"{name}: found {cursor}; the batch's last is {last}")
 
 
 async def _open(job: JobContext, number: int) -> BatchRecord:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from openseer_api.http.bodies import OwnRoute, StrictRoute
 from openseer_api.http.problems import documented
 from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.fleet_changes import change_fleet_spec
@@ -21,8 +22,8 @@ from openseer_core.wire.fleet import Autoscaling, FleetState, FleetWord, JobStat
 from openseer_core.wire.weights import to_wire
 from openseer_core.worker.heartbeat import WorkerStatus
 
-router = APIRouter(tags=["fleet"])
-plain = APIRouter(tags=["fleet"])
+router = APIRouter(tags=["fleet"], route_class=OwnRoute)
+plain = APIRouter(tags=["fleet"], route_class=StrictRoute)
 
 SLOTS = 32
 """Assumed slots of a worker while no heartbeat has reported them."""
@@ -44,6 +45,7 @@ async def get_job(job: Job) -> JobStatus:
         running=load.running,
         tokens=sum(record.progress.tokens for record in batches),
         fleet=fleet_state(snapshot, load, job),
+        paused_since=snapshot.fleet_spec.held_since if snapshot.fleet_spec.held else None,
         transaction=to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now).transaction,
     )
 
@@ -57,11 +59,17 @@ async def get_workers(job: Job) -> WorkerList:
 
 @router.get("/autoscaling", responses=documented())
 async def get_autoscaling(job: Job) -> Autoscaling:
-    """Queue depth, backlog in tokens and wanted workers, for KEDA's metrics-api scaler and its kind."""
+    """Queue depth, backlog in tokens and wanted workers, for KEDA's metrics-api scaler and its kind.
+
+    In a cluster `desired_workers` is the operator's figure, `status.backlog.workers` of the job; elsewhere as many as
+    have room for all that waits and runs.
+    """
     snapshot, load, batches = await asyncio.gather(job.snapshot(), job.store.load(), job.store.batches())
     depth, workers = sum(load.waiting.values()), job.job.spec.workers
     slots = max((worker.heartbeat.metrics.slots for worker in snapshot.workers), default=0) or SLOTS
-    wanted = 0 if snapshot.fleet_spec.rest == "stop" else math.ceil((depth + load.running) / slots)
+    told = job.job.recommended_workers
+    room = math.ceil((depth + load.running) / slots) if told is None else told
+    wanted = 0 if snapshot.fleet_spec.rest == "stop" else room
     most = workers.max if workers.max is not None else workers.replicas
     return Autoscaling(
         queue_depth=depth,

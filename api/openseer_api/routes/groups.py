@@ -6,19 +6,24 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 
+from openseer_api.http.bodies import JSON, OwnRoute, media_type, validated
+from openseer_api.http.gate import Held
 from openseer_api.http.problems import ConflictProblem, NotFoundProblem, TooLargeProblem, documented
 from openseer_api.http.rendering import render_request
 from openseer_api.job.context import JobContext
 from openseer_api.job.upload import Upload
 from openseer_api.routes.access import Job
 from openseer_api.routes.batches import BatchNumber, batch_of, living_batch
-from openseer_core.errors import InputError
+from openseer_core.admission import bad_token, overflow
+from openseer_core.errors import InputError, JsonError, RequestStateError
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.json_model import KnownGroupName
+from openseer_core.json_words import first_problem
 from openseer_core.queue.length_estimate import estimate
 from openseer_core.queue.messages import RequestRecord
-from openseer_core.tokens import pack_tokens, unpack_tokens
+from openseer_core.tokens import count_items, pack_tokens, unpack_tokens
 from openseer_core.wire.batches import (
     MAX_GROUP_SIZE,
     Continue,
@@ -31,7 +36,7 @@ from openseer_core.wire.batches import (
     UploadReceipt,
 )
 
-router = APIRouter(tags=["groups"])
+router = APIRouter(tags=["groups"], route_class=OwnRoute)
 
 NDJSON = "application/x-ndjson"
 GroupInPath = Annotated[KnownGroupName, Path()]
@@ -57,16 +62,19 @@ async def upload(batch: BatchNumber, request: Request, job: Job, seal: bool = Fa
     are the last."""
     record = await living_batch(request, batch, job)
     receiver = Upload(job, record)
-    kind = request.headers.get("content-type", "").partition(";")[0].strip()
-    if kind == NDJSON:
-        async for number, line in _lines(request, job):
-            await receiver.take(_group(line, number))
-    elif kind == "application/json":
-        for group in await _whole(request, job):
-            await receiver.take(group)
-    else:
-        raise InputError(f"Content-Type: found {kind or 'none'}, allowed: application/json, {NDJSON}")
-    receipt = await receiver.finish()
+    kind = media_type(request)
+    if kind not in (NDJSON, JSON):
+        raise HTTPException(415, f"Content-Type: found {kind or 'none'}, allowed: {JSON}, {NDJSON}")
+    try:
+        if kind == NDJSON:
+            async for number, line in _lines(request, job):
+                await receiver.take(await _group(line, number))
+        else:
+            for group in await _whole(request, job):
+                await receiver.take(group)
+        receipt = await receiver.finish()
+    except InputError as error:
+        raise receiver.counted(error) from None
     if seal:
         await job.store.seal(batch)
     return receipt
@@ -74,6 +82,7 @@ async def upload(batch: BatchNumber, request: Request, job: Job, seal: bool = Fa
 
 async def _lines(request: Request, job: JobContext) -> AsyncIterator[tuple[int, bytes]]:
     """Lines with their numbers, as they come. Raises TooLargeProblem."""
+    held: Held = request.state.held
     rest, number, total = b"", 0, 0
     async for piece in request.stream():
         total += len(piece)
@@ -86,15 +95,18 @@ async def _lines(request: Request, job: JobContext) -> AsyncIterator[tuple[int, 
             number += 1
             if line.strip():
                 yield number, line
+        held.keep(len(rest))
     if rest.strip():
         yield number + 1, rest
 
 
-def _group(line: bytes, number: int) -> Group:
+async def _group(line: bytes, number: int) -> Group:
     try:
-        return Group.model_validate_json(line)
+        return await validated(line, Group)
+    except JsonError as error:
+        raise InputError(f"line {number}: {error}") from None
     except ValidationError as error:
-        raise InputError(f"line {number}: {_message_of(error)}") from None
+        raise InputError(f"line {number}: {first_problem(error)}") from None
 
 
 async def _whole(request: Request, job: JobContext) -> list[Group]:
@@ -104,15 +116,11 @@ async def _whole(request: Request, job: JobContext) -> list[Group]:
         if len(body) > job.limits.body_bytes:
             raise TooLargeProblem(f"a JSON body may have {job.limits.body_bytes} bytes; stream {NDJSON} instead")
     try:
-        return GroupsUpload.model_validate_json(body).groups
+        return (await validated(body, GroupsUpload)).groups
+    except JsonError as error:
+        raise InputError(f"body: {error}") from None
     except ValidationError as error:
-        raise InputError(_message_of(error)) from None
-
-
-def _message_of(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where}: {first['msg']}" if where else first["msg"]
+        raise InputError(first_problem(error)) from None
 
 
 @router.get("/batches/{batch}/groups", responses=documented(409))
@@ -168,8 +176,22 @@ async def go_on(batch: BatchNumber, group: GroupInPath, index: Index, turn: Cont
     if record.progress.complete:
         raise ConflictProblem(f"batch {batch} is complete; seal a batch only after its last turns have begun")
     request = RequestId(GroupId(batch, group), index)
+    await _check_room(job, request, turn)
     await job.store.go_on(request, turn.turn, pack_tokens(turn.token_ids))
     return render_request(await _record(job, request))
+
+
+async def _check_room(job: JobContext, request: RequestId, turn: Continue) -> None:
+    """Raises InputError for tokens outside the vocabulary, RequestStateError where no token more has room."""
+    limits = await job.limits_of_requests()
+    if problem := bad_token("token_ids", turn.token_ids, limits):
+        raise InputError(problem)
+    record, spec = await job.store.record(request), await job.store.spec(request.group)
+    if spec is None or record.turn != turn.turn:
+        return  # a repeat, or one that the store refuses
+    response = count_items(record.tokens) + len(turn.token_ids)
+    if problem := overflow(count_items(spec.prompt), response, limits, room=1):
+        raise RequestStateError(f"{request} has no room: {problem}")
 
 
 async def _record(job: JobContext, request: RequestId) -> RequestRecord:

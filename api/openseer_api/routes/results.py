@@ -2,29 +2,32 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from openseer_api.http.bodies import OwnRoute
 from openseer_api.http.problems import ConflictProblem, documented
-from openseer_api.http.rendering import is_complete, render_entries
+from openseer_api.http.rendering import is_complete, render_entry
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
-from openseer_api.routes.batches import BatchNumber, batch_of, living_batch
+from openseer_api.routes.batches import BatchNumber, batch_of, check_cursor, living_batch
 from openseer_core.json_model import INT53_MAX
-from openseer_core.queue.batch import BatchRecord
+from openseer_core.queue.batch import BatchRecord, Entry
 from openseer_core.wire.batches import MAX_PAGE, MAX_WAIT_SECONDS, ResultPage
 
-router = APIRouter(tags=["results"])
+router = APIRouter(tags=["results"], route_class=OwnRoute)
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
-STREAM_PAGE = 64
-"""Entries read at once for a stream: small pieces let other calls in between."""
 STEP = 32
-"""Entries read and rendered without a pause."""
+"""Entries read from the store at once: small steps let other calls in between, and whoever takes nothing holds one."""
+PIECE_BYTES = 128 * 2**10
+"""Of JSON, rendered, encoded and sent without a pause; one longer entry is a piece by itself."""
+PAGE_BYTES = 16 * 2**20
+"""A page begins no further step after so many bytes of JSON, for its reader takes it as a whole."""
 BEAT_SECONDS = 10.0
 """A stream without new entries sends a sign of life so often."""
 _encode = msgspec.json.Encoder().encode
@@ -61,21 +64,35 @@ async def read_results(
     if cursor < record.progress.entries:
         await living_batch(request, batch, job)
     start = max(cursor, last_event_id or 0)
+    await check_cursor(job, record, start, "cursor" if start == cursor else "Last-Event-ID")
     _check_kept(record, start)
     if SSE in accept:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(_events(job, batch, start), media_type=SSE, headers=headers)
     if NDJSON in accept:
         return StreamingResponse(_lines(job, batch, cursor), media_type=NDJSON)
-    items, complete = await page(job, batch, cursor, limit, wait_seconds)
-    last = items[-1]["cursor"] if items else cursor
-    return Response(_encode({"items": items, "cursor": last, "complete": complete}), media_type="application/json")
+    first = await _step(job, batch, cursor, limit, wait_seconds)  # before the answer begins: it may be a refusal
+    return StreamingResponse(_page(job, batch, cursor, limit, first), media_type="application/json")
 
 
-async def page(
-    job: JobContext, batch: int, cursor: int, limit: int, wait_seconds: float
-) -> tuple[list[dict[str, Any]], bool]:
-    """Entries after a cursor, and whether nothing more will come after them.
+class _Item(NamedTuple):
+    """An entry as it crosses HTTP."""
+
+    cursor: int
+    kind: str
+    json: bytes
+
+
+class _Step(NamedTuple):
+    """The next entries, the cursor of the last, and whether nothing more will come after it."""
+
+    entries: list[Entry]
+    cursor: int
+    done: bool
+
+
+async def _step(job: JobContext, batch: int, cursor: int, limit: int, wait_seconds: float) -> _Step:
+    """At most STEP entries after a cursor.
 
     Raises ConflictProblem when entries after `cursor` were acknowledged meanwhile, and are gone.
     """
@@ -83,19 +100,47 @@ async def page(
     record = await job.store.batch(batch)
     _check_kept(record, cursor)
     ended = record is None or is_complete(record)
-    items: list[dict[str, Any]] = []
-    wait = 0.0 if ended else wait_seconds
-    while len(items) < limit:
-        # A page of long responses takes a while to read and render: in steps, other calls are answered in between.
-        entries = await job.store.results(batch, cursor, min(STEP, limit - len(items)), 0.0 if items else wait)
-        if not entries:
+    entries = await job.store.results(batch, cursor, min(STEP, limit), 0.0 if ended else wait_seconds)
+    if entries and entries[0].cursor > cursor + 1:  # a new epoch of the store, or another reader's acknowledgement
+        _check_kept(await job.store.batch(batch), cursor)
+    cursor = entries[-1].cursor if entries else cursor
+    return _Step(entries, cursor, record is None or record.forgotten or (ended and cursor >= record.progress.entries))
+
+
+async def _pieces(job: JobContext, entries: list[Entry]) -> AsyncIterator[list[_Item]]:
+    """Entries as they cross HTTP, encoded once the piece before them is taken."""
+    piece: list[_Item] = []
+    size = 0
+    for entry in entries:
+        item = render_entry(entry, job.known_codec())
+        piece.append(_Item(entry.cursor, item["kind"], _encode(item)))
+        size += len(piece[-1].json)
+        if size >= PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+            await asyncio.sleep(0)
+    if piece:
+        yield piece
+
+
+async def _page(job: JobContext, batch: int, cursor: int, limit: int, step: _Step) -> AsyncIterator[bytes]:
+    """A page that begins with a step, and is sent piece by piece."""
+    count = size = 0
+    head = b'{"items":['
+    while step.entries:
+        async for piece in _pieces(job, step.entries):
+            text = head + b",".join(item.json for item in piece)
+            head, size = b",", size + len(text)
+            yield text
+        count, cursor = count + len(step.entries), step.cursor
+        if step.done or count >= limit or size >= PAGE_BYTES:
             break
-        if entries[0].cursor > cursor + 1:  # a new epoch of the store, or another reader's acknowledgement
-            _check_kept(await job.store.batch(batch), cursor)
-        items += render_entries(entries, job.known_codec())
-        cursor = entries[-1].cursor
-    done = record is None or record.forgotten or (ended and cursor >= record.progress.entries)
-    return items, done
+        try:
+            step = await _step(job, batch, cursor, limit - count, 0.0)
+        except ConflictProblem:
+            break  # the next call is told of it
+    end = b'],"cursor":%d,"complete":%s}' % (cursor, b"true" if step.done else b"false")
+    yield end if count else head + end
 
 
 def _check_kept(record: BatchRecord | None, cursor: int) -> None:
@@ -106,32 +151,37 @@ def _check_kept(record: BatchRecord | None, cursor: int) -> None:
         raise ConflictProblem(f"cursor: found {cursor}; entries up to {gone} were acknowledged, and are gone")
 
 
-async def _pieces(job: JobContext, batch: int, cursor: int) -> AsyncIterator[list[dict[str, Any]]]:
+async def _stream(job: JobContext, batch: int, cursor: int) -> AsyncIterator[list[_Item]]:
     """Entries as they come, an empty list as a sign of life, the end or an error at the end."""
     done = False
     while not done:
         try:
-            items, done = await page(job, batch, cursor, STREAM_PAGE, BEAT_SECONDS)
+            entries, cursor, done = await _step(job, batch, cursor, STEP, BEAT_SECONDS)
         except ConflictProblem as error:
-            yield [{"kind": "error", "cursor": cursor, "status": 409, "detail": str(error)}]
+            yield [_note("error", cursor, status=409, detail=str(error))]
             return
-        if items:
-            cursor = items[-1]["cursor"]
+        async for piece in _pieces(job, entries):
+            yield piece
         if done:
-            items.append({"kind": "end", "cursor": cursor})
-        yield items
+            yield [_note("end", cursor)]
+        elif not entries:
+            yield []
         await asyncio.sleep(0)
 
 
+def _note(kind: str, cursor: int, **fields: object) -> _Item:
+    return _Item(cursor, kind, _encode({"kind": kind, "cursor": cursor, **fields}))
+
+
 async def _lines(job: JobContext, batch: int, cursor: int) -> AsyncIterator[bytes]:
-    async for items in _pieces(job, batch, cursor):
-        yield b"".join(_encode(item) + b"\n" for item in items) or b"\n"
+    async for items in _stream(job, batch, cursor):
+        yield b"".join(item.json + b"\n" for item in items) or b"\n"
 
 
 async def _events(job: JobContext, batch: int, cursor: int) -> AsyncIterator[bytes]:
-    async for items in _pieces(job, batch, cursor):
-        yield b"".join(_event(item) for item in items) or b": alive\n\n"
+    async for items in _stream(job, batch, cursor):
+        yield b"".join(map(_event, items)) or b": alive\n\n"
 
 
-def _event(item: dict[str, Any]) -> bytes:
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (item["cursor"], item["kind"].encode(), _encode(item))
+def _event(item: _Item) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (item.cursor, item.kind.encode(), item.json)

@@ -5,24 +5,34 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
+from openseer_api.http.bodies import OwnRoute
 from openseer_api.http.problems import documented
 from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.fleet_changes import change_fleet_spec
 from openseer_api.routes.access import Job
+from openseer_core.admission import bad_canary
+from openseer_core.errors import InputError
 from openseer_core.json_model import INT53_MAX
 from openseer_core.weights import transaction
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.publish import Publish
+from openseer_core.weights.url import shown_url, url_problem
 from openseer_core.wire.batches import MAX_WAIT_SECONDS
 from openseer_core.wire.weights import Transaction, Weights, to_wire
 
-router = APIRouter(tags=["weights"])
+router = APIRouter(tags=["weights"], route_class=OwnRoute)
 
 POLL_SECONDS = 0.1
 
 
 async def publish_weights(job: JobContext, publish: Publish) -> tuple[FleetSpec, bool]:
-    """Begins a transaction; the fleet spec, and whether it is new. Raises PublishRefusedError, BusyProblem."""
+    """Begins a transaction; the fleet spec, and whether it is new. Raises PublishRefusedError, BusyProblem, InputError
+    for a canary that the model cannot score, and a host that the job does not allow."""
+    if publish.canary is not None and (problem := bad_canary(publish.canary.token_ids, await job.limits_of_requests())):
+        raise InputError(problem)
+    url = publish.source.url
+    if url is not None and (problem := url_problem(url, job.job.spec.weights.allowed_hosts)):
+        raise InputError(f"source.url: {shown_url(url)} {problem}")
 
     def begun(snapshot: FleetSnapshot) -> FleetSpec:
         there = transaction.participants(snapshot.workers, snapshot.now)

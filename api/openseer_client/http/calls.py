@@ -1,13 +1,17 @@
 """Every call of the API as a value: what to send and how to read the response. No I/O."""
 
+import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from openseer_client.errors import AnswerError, ApiError, error_of
+from openseer_core.errors import InputError
+from openseer_core.strict_json import require_whole_text
 from openseer_core.weights.publish import Publish
 from openseer_core.wire.batches import (
     Acknowledge,
@@ -34,6 +38,7 @@ M = TypeVar("M", bound=BaseModel)
 
 _JSON = "application/json"
 _LINES = "application/x-ndjson"
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _FLAT = TypeAdapter(dict[str, float])
 
 
@@ -95,8 +100,21 @@ def _nothing(_: bytes) -> None:
     return None
 
 
+def _written(body: BaseModel, name: str) -> bytes:
+    """Raises JsonError for text that no JSON can carry."""
+    try:
+        text = body.model_dump_json(exclude_none=True)
+    except PydanticSerializationError:
+        require_whole_text(body.model_dump(exclude_none=True), name)
+        raise
+    if _REPLACEMENT in text:
+        # Pydantic puts it in the place of half of a character that a key holds.
+        require_whole_text(body.model_dump(exclude_none=True), name)
+    return text.encode()
+
+
 def _post(path: str, body: BaseModel | None, answer: type[M]) -> Call[M]:
-    content = b"" if body is None else body.model_dump_json(exclude_none=True).encode()
+    content = b"" if body is None else _written(body, "the body")
     return Call("POST", path, _reads(answer), body=content, headers={"Content-Type": _JSON})
 
 
@@ -104,8 +122,12 @@ def _batch(number: int, *rest: str | int) -> str:
     return "/".join(["/v1/batches", str(number), *(quote(str(part), safe="") for part in rest)])
 
 
-def open_batch(spec: BatchSpec, key: str) -> Call[Batch]:
-    body = spec.model_dump_json(exclude_none=True).encode()
+def open_batch(spec: BatchSpec, key: str | None) -> Call[Batch]:
+    """Without a key a new one. Raises InputError for an empty one."""
+    if key == "":
+        raise InputError("key: found an empty one, allowed: 1 to 200 characters, or None")
+    key = key or uuid.uuid4().hex
+    body = _written(spec, "the batch")
     headers = {"Content-Type": _JSON, "Idempotency-Key": key}
     return Call("POST", "/v1/batches", _reads(Batch), body=body, headers=headers)
 
@@ -127,7 +149,7 @@ def metrics(batch: int) -> Call[dict[str, float]]:
 
 
 def upload(batch: int, groups: Sequence[Group]) -> Call[UploadReceipt]:
-    lines = b"".join(group.model_dump_json(exclude_none=True).encode() + b"\n" for group in groups)
+    lines = b"".join(_written(group, f"group {group.id}") + b"\n" for group in groups)
     headers = {"Content-Type": _LINES}
     return Call("POST", _batch(batch, "groups"), _reads(UploadReceipt), body=lines, headers=headers)
 

@@ -59,28 +59,101 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
+{{/* An image by its digest if it has one, else by its tag; without a tag by the project's version. */}}
+{{- define "openseer.reference" -}}
+{{- with .image -}}
+{{- if .digest }}{{ printf "%s@%s" .repository .digest }}{{ else }}{{ printf "%s:%s" .repository (default $.version .tag) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "openseer.image" -}}
-{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- include "openseer.reference" (dict "image" .Values.image "version" .Chart.AppVersion) -}}
 {{- end -}}
 
 {{- define "openseer.workerImage" -}}
-{{- printf "%s:%s" .Values.workerImage.repository (default .Chart.AppVersion .Values.workerImage.tag) -}}
+{{- include "openseer.reference" (dict "image" .Values.workerImage "version" .Chart.AppVersion) -}}
 {{- end -}}
 
 {{- define "openseer.redisImage" -}}
-{{- if .Values.redisImage.repository -}}
-{{- $tag := required "redisImage.tag: missing; name the tag of redisImage.repository" .Values.redisImage.tag -}}
-{{- printf "%s:%s" .Values.redisImage.repository $tag -}}
-{{- else -}}
+{{- if not .Values.redisImage.repository -}}
 {{- include "openseer.image" . -}}
+{{- else if or .Values.redisImage.tag .Values.redisImage.digest -}}
+{{- include "openseer.reference" (dict "image" .Values.redisImage) -}}
+{{- else -}}
+{{- fail "redisImage.tag: missing; name the tag of redisImage.repository, or its digest" -}}
 {{- end -}}
 {{- end -}}
 
-{{/* What the operator may do where jobs are: exactly the calls that it makes. To apply is to patch, and to create. */}}
+{{/* Our images under names that no registry has, a line each, unless they are never pulled. */}}
+{{- define "openseer.unpullable" -}}
+{{- $ours := list (list "image" .Values.image "image.pullPolicy" .Values.image.pullPolicy) -}}
+{{- $ours = append $ours (list "workerImage" .Values.workerImage "jobImagePullPolicy" .Values.jobImagePullPolicy) -}}
+{{- range $ours -}}
+{{- $repository := (index . 1).repository -}}
+{{- if and (ne (index . 3) "Never") (or (not (contains "/" $repository)) (hasPrefix "localhost/" $repository)) }}
+  {{ first . }}.repository: found {{ $repository }}, which no registry has; allowed: a repository that nodes can pull, or any where all nodes hold the image and {{ index . 2 }} is Never
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Certificates to trust: nothing without caBundle.configMap. */}}
+{{- define "openseer.caVariables" -}}
+{{- with .Values.caBundle }}
+{{- if .configMap }}
+{{- $file := printf "/etc/openseer-ca/%s" .key }}
+{{- range list "SSL_CERT_FILE" "REQUESTS_CA_BUNDLE" }}
+- {name: {{ . }}, value: {{ $file | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "openseer.caMount" -}}
+{{- if .Values.caBundle.configMap }}
+- {name: ca, mountPath: /etc/openseer-ca, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "openseer.caVolume" -}}
+{{- with .Values.caBundle }}
+{{- if .configMap }}
+- name: ca
+  configMap: {name: {{ .configMap | quote }}, items: [{key: {{ .key | quote }}, path: {{ .key | quote }}}]}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "openseer.storeKeys" -}}
+{{- default (printf "%s-store-keys" (include "openseer.fullname" .)) .Values.stores.keysSecret -}}
+{{- end -}}
+
+{{/* The ServiceAccounts that read Secrets which namespaces let them read, as RBAC subjects and as kubectl takes them. */}}
+{{- define "openseer.storeReaders" -}}
+- {kind: ServiceAccount, name: {{ include "openseer.serviceAccount" . }}, namespace: {{ .Release.Namespace }}}
+{{- if .Values.api.enabled }}
+- {kind: ServiceAccount, name: {{ include "openseer.apiServiceAccount" . }}, namespace: {{ .Release.Namespace }}}
+{{- end }}
+{{- end -}}
+
+{{- define "openseer.storeReaderNames" -}}
+{{- $readers := list -}}
+{{- range fromYamlArray (include "openseer.storeReaders" .) -}}
+{{- $readers = append $readers (printf "%s:%s" .namespace .name) -}}
+{{- end -}}
+{{- join "," $readers -}}
+{{- end -}}
+
+{{- define "openseer.storeEnvironment" -}}
+- {name: OPENSEER_STORE_KEYS, value: /etc/openseer/store-keys}
+- {name: OPENSEER_STORE_HOSTS, value: {{ join "," .Values.stores.allowedHosts | quote }}}
+- {name: OPENSEER_STORE_READERS, value: {{ include "openseer.storeReaderNames" . | quote }}}
+{{- end -}}
+
+{{/* What the operator may do where jobs are: exactly the calls that it makes. What is there already is read, to see whose it is. */}}
 {{- define "openseer.rules" -}}
 - apiGroups: [openseer.dev]
   resources: [rolloutjobs]
-  verbs: [get, list, watch, patch, delete]
+  verbs: [list, watch, patch, delete]
 - apiGroups: [openseer.dev]
   resources: [rolloutjobs/status]
   verbs: [patch]
@@ -93,32 +166,32 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services, configmaps, serviceaccounts, persistentvolumeclaims]
-  verbs: [list, create, patch]
-# Passwords of managed Redis, and the Secrets that jobs name for their own. Never listed.
+  verbs: [get, list, create, patch]
+# Passwords of managed Redis. They are derived, never read.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, create]
+  verbs: [create]
 - apiGroups: [apps]
   resources: [statefulsets]
-  verbs: [list, create, patch, delete]
+  verbs: [get, list, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [list, create, patch]
+  verbs: [get, list, create, patch]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [list, create, patch]
+  verbs: [get, list, create, patch]
 {{ include "openseer.eventRules" . }}
+# Why the StatefulSet of a Redis has no pod, and why a pod that has waited long does not start.
+- apiGroups: [""]
+  resources: [events]
+  verbs: [list]
 {{- end -}}
 
-{{/* What the gateway may do where jobs are: find them, and the URL of their Redis. It changes nothing. */}}
+{{/* What the gateway may do where jobs are: find them. It changes nothing, and derives the passwords of their Redis. */}}
 {{- define "openseer.apiRules" -}}
 - apiGroups: [openseer.dev]
   resources: [rolloutjobs]
   verbs: [get, list]
-# Those of managed Redis, and those that jobs name for their own. Never listed.
-- apiGroups: [""]
-  resources: [secrets]
-  verbs: [get]
 {{- end -}}
 
 {{- define "openseer.eventRules" -}}

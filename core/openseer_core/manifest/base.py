@@ -7,7 +7,14 @@ from pydantic.alias_generators import to_camel
 
 from openseer_core.json_model import INT32_MAX
 
-QUANTITY_PATTERN = r"^([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
+MOST_WORKERS = 4096
+"""More than any fleet has: a number that a job asks for is work for those who serve all jobs."""
+MOST_NODES = 256
+"""Of one worker; the same holds."""
+QUANTITY_PATTERN = r"^([0-9]{1,32}(\.[0-9]{0,32})?|\.[0-9]{1,32})([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
+"""Of few digits, for somebody computes with it: 1e999998 is ten characters and a number of a million digits."""
+HOST_PATTERN = r"^(\*\.)?([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}$"
+"""A host's name in small letters, or *. and what it ends with."""
 DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
@@ -64,8 +71,18 @@ ObjectName = Annotated[
     StringConstraints(pattern=DNS_SUBDOMAIN_PATTERN, max_length=253),
     Field(json_schema_extra=allowed("the name of a Kubernetes object (lower-case letters, digits, - and .)")),
 ]
+HostPattern = Annotated[
+    str,
+    StringConstraints(pattern=HOST_PATTERN, max_length=253),
+    Field(
+        description="A host's name, or *. and what it ends with.",
+        json_schema_extra=allowed("a host's name in small letters, or *. and what it ends with"),
+    ),
+]
 Positive = Annotated[int, Field(ge=1, le=INT32_MAX)]
 NonNegative = Annotated[int, Field(ge=0, le=INT32_MAX)]
+WorkerCount = Annotated[int, Field(ge=0, le=MOST_WORKERS)]
+NodeCount = Annotated[int, Field(ge=1, le=MOST_NODES)]
 
 
 class KeyRef(ManifestModel):

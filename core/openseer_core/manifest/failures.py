@@ -4,10 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from openseer_core.manifest.base import ManifestModel, NonNegative, Text
+from openseer_core.manifest.base import ManifestModel, NonNegative, Positive, Text
 
 FailureAction = Literal["FailJob", "Ignore", "Count"]
 CodeOperator = Literal["In", "NotIn"]
+RESTART_WINDOW_SECONDS = 21600
+"""So often one failure is forgotten, where a job does not say."""
 ConditionStatus = Literal["True", "False", "Unknown"]
 
 
@@ -49,9 +51,18 @@ class FailureRule(ManifestModel):
 class FailurePolicy(ManifestModel):
     """How much may go wrong."""
 
-    worker_restarts: NonNegative = Field(default=3, description="Restarts of one worker before the job fails.")
+    worker_restarts: NonNegative = Field(
+        default=3, description="Restarts of one worker before the job fails; see restartWindowSeconds."
+    )
     driver_restarts: NonNegative = Field(
         default=6, description="Restarts of the driver before the job fails; read only in Kubernetes."
+    )
+    # Without a default of its own: job.json names it only where it is set, and workers of an older image know it not.
+    restart_window_seconds: Positive | None = Field(
+        default=None,
+        description="Of the failures that count towards workerRestarts and driverRestarts one is forgotten every so "
+        "many seconds, so that a job that serves for months ends by failures that are frequent, not by their sum. "
+        "Unset: 21600, six hours.",
     )
     request_retries: NonNegative = Field(
         default=3,
@@ -61,7 +72,14 @@ class FailurePolicy(ManifestModel):
         default=(),
         max_length=16,
         strict=False,
-        description="What a failed pod means; the first rule that applies wins. Before them: exit code 2, an input "
-        "error, fails the job. After them: a pod that was evicted or lost with its node is ignored, anything else "
-        "counts. Read only in Kubernetes.",
+        description="What a failed pod means; the first rule that applies wins. Before them: exit code 8, a sick GPU, "
+        "is not counted. After them: exit codes 2 (wrong input), 5 (the store lost the job) and 6 (the audit found a "
+        "violation) fail the job; a pod that was evicted or lost with its node is not counted; anything else counts. "
+        "Read only in Kubernetes.",
     )
+
+    def remembered(self, count: int, since: float, now: float) -> tuple[int, float]:
+        """How many of `count` failures are not forgotten by `now`, and the start of the present window (seconds)."""
+        seconds = self.restart_window_seconds or RESTART_WINDOW_SECONDS
+        windows = max(0, int((now - since) // seconds)) if count else 0
+        return max(0, count - windows), since + windows * seconds

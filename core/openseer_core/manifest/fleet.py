@@ -5,14 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue, StringConstraints
 
 from openseer_core.manifest.base import (
+    HostPattern,
     KeyRef,
     ManifestModel,
+    NodeCount,
     NonNegative,
     ObjectName,
     Positive,
     Quantity,
     Text,
     VolumeClaimPath,
+    WorkerCount,
     allowed,
 )
 
@@ -73,7 +76,7 @@ class Parallelism(ManifestModel):
 
     tensor: Positive = Field(default=1, description="GPUs that share each layer (tensor parallelism).")
     pipeline: Positive = Field(default=1, description="Stages that the layers are cut into (pipeline parallelism).")
-    nodes: Positive = Field(
+    nodes: NodeCount = Field(
         default=1,
         description="Nodes that one worker spans, a gang of as many pods; tensor times pipeline is a multiple of it. "
         "Read only in Kubernetes.",
@@ -106,21 +109,50 @@ class Resources(ManifestModel):
     )
 
 
+class Autoscale(ManifestModel):
+    """How the number of workers follows from what waits."""
+
+    target_seconds: Positive | None = Field(
+        default=None,
+        description="Time in which what waits should be done; unset: what is left of activeDeadlineSeconds, without "
+        "that 600.",
+    )
+    scale_down_seconds: NonNegative = Field(
+        default=300, description="Time for which fewer workers must be enough before any is stopped."
+    )
+    idle_seconds: NonNegative = Field(
+        default=300,
+        description="Time without an unfinished request after which all workers above min are stopped; the next "
+        "request starts them again.",
+    )
+
+
 class Workers(ManifestModel):
     """The fleet."""
 
-    replicas: NonNegative = Field(
+    replicas: WorkerCount = Field(
         default=1,
         description="Workers wanted; within min and max where these are set. Fixed with policies round-robin and "
-        "least-inflight.",
+        "least-inflight, and with autoscale, where the job begins with it.",
     )
-    min: NonNegative | None = Field(default=None, description="Fewest workers that scaling may ask for.")
-    max: NonNegative | None = Field(default=None, description="Most workers that scaling may ask for.")
+    min: WorkerCount | None = Field(default=None, description="Fewest workers that scaling may ask for.")
+    max: WorkerCount | None = Field(default=None, description="Most workers that scaling may ask for.")
+    autoscale: Autoscale | None = Field(
+        default=None,
+        description="The operator chooses the number of workers between min (unset: 0) and max, by what waits, how "
+        "fast workers are and how long they take to start; unset: replicas. Needs max. Read only in Kubernetes.",
+    )
     parallelism: Parallelism = Field(
         default_factory=Parallelism, description="How one worker is laid over GPUs and nodes."
     )
     grace_period_seconds: NonNegative = Field(
         default=60, description="Time a worker has to hand back its requests when it is stopped."
+    )
+    start_seconds: Positive | None = Field(
+        default=None,
+        description="Longest start of a worker, the loading of its model included, before it is started anew; unset: "
+        "the operator's, an hour unless its admin chose another. A change holds for pods that are made later. Read "
+        "only in Kubernetes.",
     )
     max_inflight: Positive | None = Field(
         default=None, description="Most responses in flight in one worker; unset: the engine's max_num_seqs."
@@ -173,7 +205,22 @@ class Persistence(ManifestModel):
     storage_class: ObjectName | None = Field(
         default=None, description="StorageClass of the volume; unset: the cluster's default."
     )
-    size: Quantity = Field(default="4Gi", description="Size of the volume.")
+    size: Quantity = Field(
+        default="4Gi",
+        description="Size of the volume. It may grow while the job exists, if its StorageClass allows expansion.",
+    )
+
+
+class WeightsSpec(ManifestModel):
+    """How new weights reach the fleet."""
+
+    allowed_hosts: tuple[HostPattern, ...] = Field(
+        default=(),
+        max_length=64,
+        strict=False,
+        description="Hosts that the URL of new weights may name, also after a redirect: names, or *. and a suffix. "
+        "Unset: any host, and a redirect leads to the same one.",
+    )
 
 
 class StoreSpec(ManifestModel):

@@ -1,8 +1,9 @@
 """The parts of the manifest that say what is generated: model, engine, prompts, sampling."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
-from pydantic import Field, JsonValue, StringConstraints
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
 
 from openseer_core.json_model import INT32_MAX, INT53_MAX
 from openseer_core.manifest.base import (
@@ -24,21 +25,27 @@ EngineName = Literal["vllm", "scripted"]
 EngineProcess = Literal["inProcess", "child"]
 Logprobs = Literal["sampled", "raw", "none"]
 
+
 _NOT_CONTINUED = "the engine cannot continue it exactly when a response goes on in another worker"
-# Sampling parameters that engines know and openseer refuses, each with the reason.
-REFUSED_SAMPLING = {
-    "presencePenalty": _NOT_CONTINUED,
-    "frequencyPenalty": _NOT_CONTINUED,
-    "repetitionPenalty": _NOT_CONTINUED,
-    "logitBias": _NOT_CONTINUED,
-    "logitsProcessors": _NOT_CONTINUED,
-    "badWords": _NOT_CONTINUED,
-    "allowedTokenIds": _NOT_CONTINUED,
-    "structuredOutputs": _NOT_CONTINUED,
-    "n": "set spec.groupSize, the number of responses per prompt",
-    "bestOf": "every response is kept; set spec.groupSize and choose among the results",
-    "useBeamSearch": "responses are sampled; a beam cannot be divided over workers",
+REFUSED_SAMPLING: dict[str, tuple[tuple[object, ...], str]] = {
+    "presencePenalty": ((0,), _NOT_CONTINUED),
+    "frequencyPenalty": ((0,), _NOT_CONTINUED),
+    "repetitionPenalty": ((1,), _NOT_CONTINUED),
+    "logitBias": (({},), _NOT_CONTINUED),
+    "logitsProcessors": (([],), _NOT_CONTINUED),
+    "badWords": (([],), _NOT_CONTINUED),
+    "allowedTokenIds": (([],), _NOT_CONTINUED),
+    "structuredOutputs": (({},), _NOT_CONTINUED),
+    "bestOf": ((1,), "every response is kept; ask for more of them and choose among the results"),
+    "useBeamSearch": ((False,), "responses are sampled; a beam cannot be divided over workers"),
 }
+"""Sampling parameters that engines know and openseer refuses, by the manifest's names, on compatible routes, too: the
+values that mean "off", which pass, and why any other is refused."""
+
+
+def is_off(value: object, off: tuple[object, ...]) -> bool:
+    """Whether a value is absent or one of these; `true` is not 1."""
+    return value is None or any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in off)
 
 
 class Scripted(ManifestModel):
@@ -91,6 +98,13 @@ class Model(ManifestModel):
     path: Text = Field(
         description="Local path or hub id of the model. A relative path is relative to the working directory, "
         "which in the worker image is the folder that holds examples/."
+    )
+    served_names: tuple[Text, ...] = Field(
+        default=(),
+        max_length=16,
+        strict=False,
+        description="Further names that requests of the compatible routes may give the model, beside path and the "
+        "job's own name; read only in mode serve.",
     )
     tokenizer: Text | None = Field(
         default=None, description="Local path or hub id of the tokenizer; unset: the one at path."
@@ -146,21 +160,68 @@ class Model(ManifestModel):
         return self.tokenizer or self.path
 
 
+class PromptFields(ManifestModel):
+    """Which columns of a source's rows are what of a prompt; a name may lead into a map, as reward_model.ground_truth.
+    Other columns are passed over."""
+
+    prompt: Text | None = Field(default=None, description="Column with the prompt as text.")
+    messages: Text | None = Field(default=None, description="Column with the prompt as chat messages.")
+    prompt_token_ids: Text | None = Field(default=None, description="Column with the prompt as token ids.")
+    id: Text | None = Field(
+        default=None, description="Column with the prompt's id, text or a whole number; unset: its line's number."
+    )
+    metadata: tuple[Text, ...] = Field(
+        default=(),
+        max_length=64,
+        strict=False,
+        description="Columns that come back with each result, under their names in its metadata.",
+    )
+    lengths: Text | None = Field(default=None, description="Column with the lengths of the responses, for studies.")
+
+
 class Prompts(ManifestModel):
     """Where a batch job's prompts come from."""
 
-    path: Text | None = Field(default=None, description="A JSONL file, relative to the working directory.")
-    pvc: VolumeClaimPath | None = Field(default=None, description="A JSONL file on a persistent volume.")
-    config_map: KeyRef | None = Field(default=None, description="A key of a ConfigMap that holds JSONL.")
+    path: Text | None = Field(
+        default=None,
+        description="JSON lines (plain or gzip), a Parquet file, or the folder of a dataset; relative to the working "
+        "directory.",
+    )
+    pvc: VolumeClaimPath | None = Field(default=None, description="The same on a persistent volume.")
+    config_map: KeyRef | None = Field(default=None, description="A key of a ConfigMap that holds such a file.")
     url: Annotated[str, StringConstraints(pattern=r"^https?://.+$")] | None = Field(
         default=None,
-        description="A JSONL file to fetch over HTTP.",
+        description="Such a file, to fetch over HTTP.",
         json_schema_extra=allowed("a URL that begins with http:// or https://"),
     )
+    fields: PromptFields | None = Field(
+        default=None,
+        description="Columns of the source's rows, exactly one of prompt, messages and promptTokenIds among them; "
+        "unset: rows have the names of openseer's own prompt lines.",
+    )
+
+
+def _is_refused_and_off(name: object, value: object) -> bool:
+    refused = REFUSED_SAMPLING.get(to_camel(name)) if isinstance(name, str) else None
+    return refused is not None and is_off(value, refused[0])
+
+
+def _none_is_zero(count: int) -> int:
+    """Engines write that nothing is cut off as 0 or -1."""
+    return max(count, 0)
 
 
 class Sampling(ManifestModel):
     """How tokens are drawn."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _off_is_absent(cls, value: object) -> object:
+        """A parameter that openseer refuses changes nothing at the value that means "off"."""
+        if not isinstance(value, dict):
+            return value
+        fields = cast("dict[object, object]", value)
+        return {name: entry for name, entry in fields.items() if not _is_refused_and_off(name, entry)}
 
     temperature: float = Field(
         default=1.0, ge=0, le=2, description="Divides the logits; 0 takes the most likely token always."
@@ -168,7 +229,9 @@ class Sampling(ManifestModel):
     top_p: float = Field(
         default=1.0, gt=0, le=1, description="Keeps the most likely tokens up to this probability; 1 keeps all."
     )
-    top_k: NonNegative = Field(default=0, description="Keeps this number of the most likely tokens; 0 keeps all.")
+    top_k: Annotated[int, AfterValidator(_none_is_zero)] = Field(
+        default=0, ge=-1, le=INT32_MAX, description="Keeps this number of the most likely tokens; 0 or -1 keeps all."
+    )
     min_p: float = Field(
         default=0.0,
         ge=0,

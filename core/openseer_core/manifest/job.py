@@ -1,6 +1,7 @@
 """RolloutJob: the typed face of the manifest, the same contract as crds/rolloutjobs.yaml."""
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
@@ -19,6 +20,7 @@ from openseer_core.manifest.base import (
 )
 from openseer_core.manifest.failures import ExitCodes, FailurePolicy, FailureRule, PodCondition
 from openseer_core.manifest.fleet import (
+    Autoscale,
     DriverSpec,
     Fsync,
     Output,
@@ -29,6 +31,7 @@ from openseer_core.manifest.fleet import (
     Resources,
     RolloutSpec,
     StoreSpec,
+    WeightsSpec,
     Workers,
 )
 from openseer_core.manifest.generation import (
@@ -41,6 +44,7 @@ from openseer_core.manifest.generation import (
     Model,
     ModelCache,
     ModelVolume,
+    PromptFields,
     Prompts,
     Sampling,
     Scripted,
@@ -51,6 +55,7 @@ from openseer_core.manifest.speculation import Speculation
 __all__ = [
     "API_VERSION",
     "KIND",
+    "Autoscale",
     "DriverSpec",
     "Dtype",
     "EngineName",
@@ -73,6 +78,7 @@ __all__ = [
     "Persistence",
     "PodCondition",
     "PolicyName",
+    "PromptFields",
     "Prompts",
     "PullPolicy",
     "ResourceClaim",
@@ -86,6 +92,7 @@ __all__ = [
     "StoreSpec",
     "VolumeClaim",
     "VolumeClaimPath",
+    "WeightsSpec",
     "Workers",
 ]
 
@@ -164,6 +171,9 @@ class Spec(ManifestModel):
     store: StoreSpec = Field(
         default_factory=StoreSpec, description="Where the queue and the tokens live while the job runs."
     )
+    weights: WeightsSpec = Field(
+        default_factory=WeightsSpec, description="How new weights reach the fleet; read only in mode serve."
+    )
     output: Output = Field(
         default_factory=Output,
         description="Where results go, at most one of path and pvc; read only in mode batch.",
@@ -201,6 +211,16 @@ class RolloutJob(ManifestModel):
     metadata: Metadata = Field(description="Name and labels of the job.")
     spec: Spec = Field(description="What the job is to do.")
     status: Any = Field(default=None, description="Written by the operator; ignored when read.", exclude=True)
+
+    @property
+    def recommended_workers(self) -> int | None:
+        """Workers that the job's backlog needs, by the operator's last word; None where no operator has said any."""
+        status: Any = self.status
+        if not isinstance(status, Mapping):
+            return None
+        backlog = cast("Mapping[str, Mapping[str, object] | None]", status).get("backlog") or {}
+        found = backlog.get("workers")
+        return found if isinstance(found, int) else None
 
     @property
     def name(self) -> str:

@@ -1,7 +1,6 @@
 """Words for what is wrong with a manifest: where, what was found, what is allowed."""
 
 import difflib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
@@ -11,12 +10,11 @@ from pydantic_core import ErrorDetails
 
 from openseer_core.manifest.generation import REFUSED_SAMPLING
 from openseer_core.manifest.job import RolloutJob
-from openseer_core.manifest.rules import one_line
+from openseer_core.wording import one_line, shown
 
 Schema = Mapping[str, Any]
 # Inside a free-form map.
 _FREE: Schema = {}
-_SHOWN_LENGTH = 60
 _TYPE_WORDS = {
     "string": "text",
     "integer": "a whole number",
@@ -25,15 +23,6 @@ _TYPE_WORDS = {
     "array": "a list",
     "object": "a map",
 }
-
-
-def shown(value: object) -> str:
-    """A value as a person wrote it, cut when it is long."""
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
-        text = " ".join(str(value).split())
-    return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"
 
 
 def problem_line(error: ErrorDetails) -> str:
@@ -128,8 +117,8 @@ def _bounds(schema: Schema) -> Iterator[str]:
 
 def _unknown(place: Sequence[str | int]) -> str:
     parent, name = place[:-1], str(place[-1])
-    if tuple(parent) == ("spec", "sampling") and to_camel(name) in REFUSED_SAMPLING:
-        return f"not supported: {REFUSED_SAMPLING[to_camel(name)]}"
+    if tuple(parent) == ("spec", "sampling") and (why := _why_refused(to_camel(name))):
+        return f"not supported: {why}"
     known = [field for field in schema_at(parent).get("properties", {}) if field != "status"]
     by_folded = {_folded(field): field for field in known}
     near = difflib.get_close_matches(_folded(name), by_folded, n=1)
@@ -139,6 +128,12 @@ def _unknown(place: Sequence[str | int]) -> str:
     if elsewhere:
         return f"unknown field; did you mean {' or '.join(elsewhere)}?"
     return f"unknown field, known: {', '.join(known)}"
+
+
+def _why_refused(name: str) -> str | None:
+    if name == "n":
+        return "set spec.groupSize, the number of responses per prompt"
+    return REFUSED_SAMPLING[name][1] if name in REFUSED_SAMPLING else None
 
 
 def _folded(name: str) -> str:

@@ -2,15 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, cast
 
 from pydantic import ValidationError
 
 from openseer_core.errors import ManifestError
 from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob, default_spec
-from openseer_core.manifest.messages import problem_line, shown
+from openseer_core.manifest.messages import problem_line
 from openseer_core.manifest.rules import broken_rules
+from openseer_core.wording import shown
+
+MOST_NESTED = 64
+"""Maps and lists of a spec within one another; no pod template needs so many, and each level takes stack."""
 
 # What may change between two starts of one run without changing what the run yields.
 _NOT_RESULTS = (
@@ -29,6 +33,7 @@ _NOT_RESULTS = (
     "workers.replicas",
     "workers.min",
     "workers.max",
+    "workers.autoscale",
     "workers.gracePeriodSeconds",
     "workers.maxInflight",
     "workers.tailRelease",
@@ -37,6 +42,7 @@ _NOT_RESULTS = (
     "workers.template",
     "driver",
     "store",
+    "weights",
     "output",
     "suspend",
     "activeDeadlineSeconds",
@@ -54,6 +60,8 @@ def parse_job(document: object, source: str) -> RolloutJob:
     foreign = list(_foreign(manifest))
     if foreign:
         raise ManifestError(source, foreign)
+    if _is_nested_deeper(manifest.get("spec"), MOST_NESTED):
+        raise ManifestError(source, [f"spec: maps and lists are nested deeper than the {MOST_NESTED} levels allowed"])
     problems: list[str] = []
     job: RolloutJob | None = None
     try:
@@ -118,6 +126,21 @@ def _mapping(document: object, source: str) -> dict[str, Any]:
         found = "nothing" if document is None else shown(document)
         raise ManifestError(source, [f"found {found}, allowed: a map with apiVersion, kind, metadata and spec"])
     return cast("dict[str, Any]", document)
+
+
+def _is_nested_deeper(value: object, levels: int) -> bool:
+    level = [value]
+    for _ in range(levels):
+        level = [inner for outer in level for inner in _entries(outer) if isinstance(inner, Mapping | list)]
+        if not level:
+            return False
+    return True
+
+
+def _entries(value: object) -> Collection[object]:
+    if isinstance(value, Mapping):
+        return cast("Mapping[object, object]", value).values()
+    return cast("list[object]", value) if isinstance(value, list) else ()
 
 
 def _foreign(manifest: Mapping[str, Any]) -> Iterator[str]:

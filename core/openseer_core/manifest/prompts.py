@@ -1,24 +1,61 @@
 """The lines of a prompt source: what each may hold, and what a person is told about the wrong ones."""
 
-import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
-from openseer_core.errors import PromptsError
+from openseer_core.chat import ChatError, read_messages
+from openseer_core.errors import JsonError
 from openseer_core.json_model import INT32_MAX
-from openseer_core.manifest.rules import one_line
+from openseer_core.manifest.job import PromptFields, Spec
+from openseer_core.manifest.problems import Problems
+from openseer_core.manifest.prompt_columns import ColumnError, mapped
+from openseer_core.strict_json import parse
+from openseer_core.wording import one_line, shown, unknown_field
 
 _ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _FIELDS = ("id", "prompt", "messages", "prompt_token_ids", "metadata", "lengths")
 _SOURCES = ("prompt", "messages", "prompt_token_ids")
-_MESSAGE_FIELDS = ("role", "content")
-_MOST_REPORTED = 20
-_BOM = b"\xef\xbb\xbf"
-# JSON can write half of a character (a lone surrogate), which no tokenizer takes.
-_HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRow:
+    """One row of a prompt source, as it was read.
+
+    `number`: from 1, over the whole source. `place`: the same for a person, with the file's name. `content`: a line, or
+    the values of a table's row by column.
+    """
+
+    number: int
+    place: str
+    content: bytes | Mapping[str, Any]
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether it is a line without anything, which is passed over."""
+        return isinstance(self.content, bytes) and not self.content.strip()
+
+    @property
+    def is_of_table(self) -> bool:
+        """Whether it has the columns that all rows of its file have."""
+        return not isinstance(self.content, bytes)
+
+    def taken(self, name: str, first: int) -> str:
+        """That an earlier row, of this number, has its id."""
+        unit = "row" if self.is_of_table else "line"
+        of_all = "" if self.place.endswith(f" {self.number}") else " (counted over all files)"
+        return f'id "{name}" is already that of {unit} {first}{of_all}'
+
+    def values(self, fields: PromptFields | None = None) -> Mapping[str, Any]:
+        """Its values by name, under `fields` those that it maps. Raises JsonError, ColumnError."""
+        values = _fields(self.content) if isinstance(self.content, bytes) else self.content
+        if fields is not None:
+            values = mapped(values, fields)
+        if self.is_of_table:
+            _require_json(values)
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,160 +69,153 @@ class PromptLine:
     prompt_token_ids: tuple[int, ...] | None = None
     metadata: Mapping[str, Any] | None = None
     lengths: tuple[int, ...] | None = None
+    place: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRules:
+    """What a job asks of its prompts. `longest_length`: in tokens, of a length that is forced; None: no limit.
+
+    `fields`: the columns that make a prompt; None: rows have the names of a prompt line.
+    """
+
+    group_size: int
+    need_lengths: bool = False
+    longest_length: int | None = None
+    fields: PromptFields | None = None
+
+    @staticmethod
+    def of(spec: Spec) -> "PromptRules":
+        """As the manifest says."""
+        longest = spec.sampling.max_tokens if spec.sampling.force_lengths else None
+        fields = spec.prompts.fields if spec.prompts is not None else None
+        return PromptRules(spec.group_size, spec.needs_lengths, longest, fields)
 
 
 class _LineError(ValueError):
     """What is wrong with one line."""
 
 
-def parse_prompts(lines: Iterable[bytes], source: str, *, group_size: int, need_lengths: bool) -> list[PromptLine]:
-    """The prompts of a JSONL source, in order; blank lines are ignored. `source` names it in messages.
+def parse_prompts(rows: Iterable[PromptRow], source: str, rules: PromptRules) -> Iterator[PromptLine]:
+    """The prompts of a source, in order, one after the other; blank lines are ignored. `source` names it in messages.
 
-    Raises PromptsError with the first problems, a line each.
+    Of each prompt only the id is kept. Raises PromptsError at the end, when anything was wrong.
     """
-    prompts: list[PromptLine] = []
-    problems: list[str] = []
+    problems = Problems(source)
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if number == 1:
-            line = line.removeprefix(_BOM)
-        if not line.strip():
+    is_empty = True
+    for row in rows:
+        if row.is_blank:
             continue
+        is_empty = False
         try:
-            prompt = _prompt(_fields(line), number, group_size, need_lengths)
-            first = seen.setdefault(prompt.id, number)
-            if first != number:
-                _wrong(f'id "{prompt.id}" is already that of line {first}')
-            prompts.append(prompt)
-        except _LineError as error:
-            problems.append(f"{source} line {number}: {error}")
-    if not prompts and not problems:
-        problems.append(f"{source}: empty, needed: at least one prompt")
-    if problems:
-        raise PromptsError(source, _first(problems))
-    return prompts
+            prompt = _prompt(row.values(rules.fields), row, rules)
+            first = seen.setdefault(prompt.id, row.number)
+            if first != row.number:
+                _wrong(row.taken(prompt.id, first) + _unnumbered(rules.fields))
+        except (_LineError, ColumnError, JsonError) as error:
+            problems.add(str(error), row.place)
+            if isinstance(error, ColumnError) and error.is_whole and row.is_of_table:
+                break  # it is so in all rows of a table
+        else:
+            yield prompt
+    if is_empty:
+        problems.add(f"{source}: empty, needed: at least one prompt")
+    problems.require_none()
 
 
-def _first(problems: Sequence[str]) -> list[str]:
-    shown = list(problems[:_MOST_REPORTED])
-    if len(problems) > _MOST_REPORTED:
-        shown.append(f"… and {len(problems) - _MOST_REPORTED} more")
-    return shown
+def _unnumbered(fields: PromptFields | None) -> str:
+    named = fields is not None and fields.id is not None
+    return "; without spec.prompts.fields.id rows are numbered" if named else ""
 
 
 def _wrong(message: str) -> NoReturn:
     raise _LineError(message)
 
 
-def _no_constant(name: str) -> NoReturn:
-    _wrong(f"not valid JSON ({name} is no JSON number)")
+def _require_json(values: Mapping[str, Any]) -> None:
+    """Refuses values of a table's row that no JSON line can hold."""
+    try:
+        json.dumps(values, allow_nan=False)
+    except TypeError as error:
+        raise JsonError(f"found a value that JSON cannot hold ({error})") from None
+    except ValueError:
+        parse(json.dumps(values))  # as of a line: it says where
 
 
 def _fields(line: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(line.decode("utf-8"), parse_constant=_no_constant)
-        if _HALF_CHARACTER.search(line):
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except _LineError:
-        raise
-    except (ValueError, RecursionError) as error:
-        _wrong(_unreadable(error, line))
+    value = parse(line)
     if not isinstance(value, dict):
-        _wrong(f"found {_kind(value)}, allowed: a map with one of {', '.join(_SOURCES)}")
+        raise JsonError(f"found {_kind(value)}, allowed: a map with one of {', '.join(_SOURCES)}")
     return cast("dict[str, Any]", value)
 
 
-def _unreadable(error: ValueError | RecursionError, line: bytes) -> str:
-    match error:
-        case UnicodeDecodeError():
-            return f"not UTF-8 (byte 0x{line[error.start]:02x} at offset {error.start} of the line)"
-        case UnicodeEncodeError():
-            return f"not valid text (half of a character, \\u{ord(error.object[error.start]):04x})"
-        case json.JSONDecodeError():
-            return f"not valid JSON ({error.msg} at column {error.colno})"
-        case RecursionError():
-            return "not usable JSON (nested too deeply)"
-        case _:
-            # The interpreter's own limit on the digits of a number.
-            return f"not usable JSON ({error})"
-
-
-def _prompt(fields: dict[str, Any], number: int, group_size: int, need_lengths: bool) -> PromptLine:
-    _only_known(fields, _FIELDS)
+def _prompt(fields: Mapping[str, Any], row: PromptRow, rules: PromptRules) -> PromptLine:
+    _only_known(fields)
     given = [name for name in _SOURCES if fields.get(name) is not None]
     if len(given) != 1:
-        found = " and ".join(given) or "none"
+        found = " and ".join(given) or ("null" if any(name in fields for name in _SOURCES) else "none")
         _wrong(f"found {found}, allowed: exactly one of {', '.join(_SOURCES)}")
     return PromptLine(
-        id=_id(fields.get("id"), number),
-        line=number,
+        id=_id(fields.get("id"), row.number),
+        line=row.number,
         prompt=_text(fields.get("prompt")),
         messages=_messages(fields.get("messages")),
         prompt_token_ids=_whole_numbers("prompt_token_ids", fields.get("prompt_token_ids"), least=0),
         metadata=_metadata(fields.get("metadata")),
-        lengths=_lengths(fields.get("lengths"), group_size, need_lengths),
+        lengths=_lengths(fields.get("lengths"), rules),
+        place=row.place,
     )
 
 
-def _only_known(fields: Mapping[str, Any], known: Sequence[str], where: str = "") -> None:
-    for name in fields:
-        if name not in known:
-            near = difflib.get_close_matches(name.lower(), known, n=1)
-            hint = f'; did you mean "{near[0]}"?' if near else f", known: {', '.join(known)}"
-            _wrong(f"{where}{one_line(name)}: unknown field{hint}")
+def _only_known(fields: Mapping[str, Any]) -> None:
+    name = next((name for name in fields if name not in _FIELDS), None)
+    if name is not None:
+        told = unknown_field(name, _FIELDS, more="; columns of other names are mapped by spec.prompts.fields")
+        raise ColumnError(f"{one_line(name)}: {told}", is_whole=True)
 
 
 def _id(value: object, number: int) -> str:
     if value is None:
         return f"line-{number}"
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        _wrong(f"id: found {_shown(value)}, allowed: 1 to 128 of letters, digits, . _ : -")
+        _wrong(f"id: found {shown(value)}, allowed: 1 to 128 of letters, digits, . _ : -")
     return value
 
 
 def _text(value: object) -> str | None:
     if value is not None and not (isinstance(value, str) and value):
-        _wrong(f"prompt: found {_shown(value)}, allowed: text, not empty")
+        hint = "; chat messages belong into messages (spec.prompts.fields.messages)" if isinstance(value, list) else ""
+        _wrong(f"prompt: found {shown(cast('object', value))}, allowed: text, not empty{hint}")
     return value
 
 
 def _messages(value: object) -> tuple[Mapping[str, str], ...] | None:
-    if value is None:
-        return None
-    messages = _entries(value)
-    if not messages:
-        _wrong(f"messages: found {_shown(value)}, allowed: a list of at least one message")
-    return tuple(_message(message, f"messages[{index}]") for index, message in enumerate(messages))
-
-
-def _message(value: object, where: str) -> Mapping[str, str]:
-    if not isinstance(value, dict):
-        _wrong(f"{where}: found {_shown(value)}, allowed: a map with role and content")
-    message = cast("dict[str, object]", value)
-    _only_known(message, _MESSAGE_FIELDS, f"{where}.")
-    role, content = message.get("role"), message.get("content")
-    if not isinstance(role, str) or not role:
-        _wrong(f"{where}.role: found {_shown(role)}, allowed: text, not empty")
-    if not isinstance(content, str):
-        _wrong(f"{where}.content: found {_shown(content)}, allowed: text")
-    return {"role": role, "content": content}
+    try:
+        return None if value is None else tuple(read_messages(value))
+    except ChatError as error:
+        raise _LineError(str(error)) from None
 
 
 def _metadata(value: object) -> Mapping[str, Any] | None:
     if value is not None and not isinstance(value, dict):
-        _wrong(f"metadata: found {_shown(value)}, allowed: a map")
+        _wrong(f"metadata: found {shown(value)}, allowed: a map")
     return cast("Mapping[str, Any] | None", value)
 
 
-def _lengths(value: object, group_size: int, need_lengths: bool) -> tuple[int, ...] | None:
-    if value is None and need_lengths:
+def _lengths(value: object, rules: PromptRules) -> tuple[int, ...] | None:
+    if value is None and rules.need_lengths:
         _wrong(
             "lengths: missing; policy longest-first-oracle and forceLengths need the length of each response "
-            f"({group_size}, as groupSize states)"
+            f"({rules.group_size}, as groupSize states)"
         )
     lengths = _whole_numbers("lengths", value, least=1)
-    if lengths is not None and len(lengths) != group_size:
-        _wrong(f"lengths: found {len(lengths)} entries, allowed: {group_size}, as groupSize states")
+    if lengths is None:
+        return None
+    if len(lengths) != rules.group_size:
+        _wrong(f"lengths: found {len(lengths)} entries, allowed: {rules.group_size}, as groupSize states")
+    if rules.longest_length is not None and max(lengths) > rules.longest_length:
+        _wrong(f"lengths: found {max(lengths)}, allowed: at most spec.sampling.maxTokens, {rules.longest_length}")
     return lengths
 
 
@@ -194,12 +224,12 @@ def _whole_numbers(name: str, value: object, *, least: int) -> tuple[int, ...] |
         return None
     entries = cast("list[int]", _entries(value))
     if not entries:
-        _wrong(f"{name}: found {_shown(value)}, allowed: a list of whole numbers, not empty")
+        _wrong(f"{name}: found {shown(value)}, allowed: a list of whole numbers, not empty")
     # Lists may hold a hundred thousand ids: the usual case is checked without a Python loop.
     if set(map(type, entries)) == {int} and min(entries) >= least and max(entries) <= INT32_MAX:
         return tuple(entries)
     index, entry = next(_unfit(entries, least))
-    _wrong(f"{name}[{index}]: found {_shown(entry)}, allowed: a whole number from {least} to {INT32_MAX}")
+    _wrong(f"{name}[{index}]: found {shown(entry)}, allowed: a whole number from {least} to {INT32_MAX}")
 
 
 def _entries(value: object) -> list[object]:
@@ -217,8 +247,3 @@ def _kind(value: object) -> str:
         if isinstance(value, kind):
             return text
     return "a number"
-
-
-def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:59] + "…"

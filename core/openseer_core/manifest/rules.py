@@ -10,14 +10,10 @@ from typing import Any, cast
 
 from openseer_core.manifest.engine_args import OWNED_ENGINE_ARGS, UNFIT_ENGINE_ARGS, is_default
 from openseer_core.manifest.fleet import BINDING_POLICIES
+from openseer_core.wording import one_line
 
 Rule = Callable[[Mapping[str, Any]], Iterator[str]]
 _REFUSED_ENGINE_ARGS = OWNED_ENGINE_ARGS | UNFIT_ENGINE_ARGS
-
-
-def one_line(name: str) -> str:
-    """A name as it stands in a message of one line; a key of a YAML map may hold anything."""
-    return name if name.isprintable() else repr(name)
 
 
 def _map(spec: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
@@ -68,6 +64,12 @@ def _one_prompt_source(spec: Mapping[str, Any]) -> Iterator[str]:
     yield from _exactly_one("spec.prompts", _map(spec, "prompts"), ("path", "pvc", "configMap", "url"))
 
 
+def _one_prompt_column(spec: Mapping[str, Any]) -> Iterator[str]:
+    if isinstance(_map(spec, "prompts").get("fields"), Mapping):
+        names = ("prompt", "messages", "promptTokenIds")
+        yield from _exactly_one("spec.prompts.fields", _map(spec, "prompts", "fields"), names)
+
+
 def _lengths_come_from_prompts(spec: Mapping[str, Any]) -> Iterator[str]:
     if spec.get("mode") != "serve":
         return
@@ -88,6 +90,12 @@ def _engine_args_are_free(spec: Mapping[str, Any]) -> Iterator[str]:
             yield f"{path}: not allowed here; {_REFUSED_ENGINE_ARGS[plain]}"
         elif plain != name:
             yield f"{path}: engine arguments have vLLM's own snake_case names; write {one_line(plain)}"
+
+
+def _trust_is_said(spec: Mapping[str, Any]) -> Iterator[str]:
+    trust = _map(spec, "model", "engineArgs").get("trust_remote_code")
+    if trust is not None and not isinstance(trust, bool):
+        yield f"spec.model.engineArgs.trust_remote_code: found {trust!r:.40}, allowed: true or false"
 
 
 def _experts_need_gpus(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -143,6 +151,16 @@ def _bound_groups_need_workers(spec: Mapping[str, Any]) -> Iterator[str]:
         yield f"spec.workers.replicas: found 0, allowed: at least 1 with policy {policy}, which binds groups to workers"
 
 
+def _autoscaling_has_room(spec: Mapping[str, Any]) -> Iterator[str]:
+    workers, policy = _map(spec, "workers"), _map(spec, "rollout").get("policy")
+    if not isinstance(workers.get("autoscale"), Mapping):
+        return
+    if _number(workers, "max") is None:
+        yield "spec.workers.max: found nothing, needed: the most workers that spec.workers.autoscale may ask for"
+    if policy in BINDING_POLICIES:
+        yield f"spec.workers.autoscale: does not go with policy {policy}, which fixes the number of workers"
+
+
 def _one_store(spec: Mapping[str, Any]) -> Iterator[str]:
     store = _map(spec, "store")
     yield from _only_one("spec.store", store, ("url", "secretRef"))
@@ -173,8 +191,10 @@ def _one_cause_per_failure_rule(spec: Mapping[str, Any]) -> Iterator[str]:
 RULES: tuple[Rule, ...] = (
     _prompts_fit_mode,
     _one_prompt_source,
+    _one_prompt_column,
     _lengths_come_from_prompts,
     _engine_args_are_free,
+    _trust_is_said,
     _experts_need_gpus,
     _min_tokens,
     _checkpoint_within_lease,
@@ -182,6 +202,7 @@ RULES: tuple[Rule, ...] = (
     _one_model_volume,
     _gang_divides_gpus,
     _bound_groups_need_workers,
+    _autoscaling_has_room,
     _one_store,
     _suspend_keeps_store,
     _one_output,

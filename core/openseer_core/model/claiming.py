@@ -16,7 +16,7 @@ SIBLING_WINDOW = 4
 @dataclass(slots=True)
 class Claiming:
     """A claim that goes on: what it has leased, and the blocks that it has left. `group`: by its id; `lease`: of one
-    of a group's requests."""
+    of a group's requests; `ends`: whether the worker is to end what has no room to go on there."""
 
     worker: WorkerId
     query: ClaimQuery
@@ -26,12 +26,13 @@ class Claiming:
     claims: list[Claim] = field(default_factory=list[Claim])
     groups: set[GroupId] = field(default_factory=set[GroupId])
     bytes: int = 0
+    ends: bool = True
 
     def claim_suspect(self, suspects: list[RequestId], allowed: int) -> int:
         """Leases the first of them that fits; gives how many it leased."""
         for request in suspects if allowed > 0 and self._may_go_on() else ():
             group = self.group(str(request.group))
-            needed = blocks_needed(group, request.index, self.query)
+            needed = blocks_needed(group, request.index, self.query, ends=self.ends)
             if needed <= self.blocks:
                 self.blocks -= needed
                 self._take(self.lease(group, request.index))
@@ -56,7 +57,7 @@ class Claiming:
                 places[number] += 1
                 misses += 1
                 continue
-            self.blocks -= blocks_needed(group, index, self.query)
+            self.blocks -= blocks_needed(group, index, self.query, ends=self.ends)
             self._take(self.lease(group, index))
             allowed -= 1
         return allowed, misses
@@ -65,7 +66,7 @@ class Claiming:
         first: int | None = None
         for _, name in group.waiting[lane].first(SIBLING_WINDOW):
             index = int(name)
-            if blocks_needed(group, index, self.query) > self.blocks:
+            if blocks_needed(group, index, self.query, ends=self.ends) > self.blocks:
                 continue
             if group.requests[index].holder == str(self.worker):
                 return index

@@ -54,6 +54,11 @@ class JobQueue(LossQueue):
         found = self._ledger.pages.get(number)
         return found.record() if found is not None and number > 0 else None
 
+    def batch_of_key(self, key: str) -> BatchRecord | None:
+        """The batch that was opened with this key."""
+        number = self._keys.get(key)
+        return self.batch(number) if number is not None else None
+
     def acknowledge(self, batch: int, cursor: int) -> None:
         """Everything of the batch up to `cursor` is safe; it never goes back."""
         known = self._ledger.page(batch)

@@ -59,7 +59,7 @@ class LossQueue(ChunkQueue):
         self._boots.pop(worker.name, None)
         self._lost.pop(worker.name, None)
         self._claimed.pop(worker.name, None)
-        self.count_out(worker)
+        self.claimers.count_out(worker.name)
 
     def _bury(self, worker: WorkerId, now: float) -> None:
         held = self._inflight.get(worker.name, 0)

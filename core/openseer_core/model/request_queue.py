@@ -8,6 +8,7 @@ What a trainer does with its batches beside that is in job_queue.py.
 from openseer_core.errors import BatchClosedError, NameTakenError
 from openseer_core.ids import PROBE_INDEX, GroupId, RequestId, WorkerId
 from openseer_core.model.accounting import Ledger
+from openseer_core.model.claimers import Claimers
 from openseer_core.model.claiming import Claiming
 from openseer_core.model.earlier_responses import EarlierResponses
 from openseer_core.model.job_clock import JobClock
@@ -18,7 +19,7 @@ from openseer_core.model.waiting_counts import WaitingCounts
 from openseer_core.numbers import FIRST_BASE, issue
 from openseer_core.queue import budgets
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView, Priority
-from openseer_core.queue.kv_blocks import size_of
+from openseer_core.queue.kv_blocks import size_of, sizes_below, sizes_to_claim
 from openseer_core.queue.messages import (
     REAP_LIMIT,
     Chunk,
@@ -64,7 +65,7 @@ class ChunkQueue:
         self._waiting = WaitingCounts()
         self._deadlines = SortedSet()
         self._inflight: dict[str, int] = {}
-        self._claiming: dict[str, float] = {}
+        self.claimers = Claimers()
         self._boots: dict[str, list[str]] = {}
         self._suspects = Suspects()
         self._lost: dict[str, set[str]] = {}
@@ -112,7 +113,7 @@ class ChunkQueue:
         """Leases the best waiting requests that fit the worker's free blocks and its fair share of the load."""
         self._max_losses = query.max_losses
         self.reap(now, query.max_losses)
-        self._claiming[worker.name] = now
+        self.claimers.count_in(worker.name, query.context_tokens, now)
         claiming = Claiming(
             worker,
             query,
@@ -122,6 +123,7 @@ class ChunkQueue:
         )
         for lane in query.lanes:
             allowed = query.slots - len(claiming.claims)
+            claiming.ends = lane != SHARED_LANE or query.context_tokens >= self.claimers.largest
             if lane == SHARED_LANE:
                 fleet_load = self.fleet_load(worker, query.version, (lane,))
                 allowed = min(allowed, fleet_load.fair_share + query.slack - fleet_load.mine)
@@ -129,8 +131,8 @@ class ChunkQueue:
             heads = self._heads.get((query.version, lane), SortedSet())
             allowed, misses = claiming.claim_in(lane, [heads], allowed)
             if misses >= budgets.HEAD_WINDOW:
-                most = size_of(claiming.blocks * query.block_tokens)
-                sized = [self._sized.get((query.version, lane, size), SortedSet()) for size in range(most + 1)]
+                sizes = sizes_to_claim(claiming.blocks, query.layout, query.context_tokens, ends=claiming.ends)
+                sized = [self._sized.get((query.version, lane, size), SortedSet()) for size in sizes]
                 claiming.claim_in(lane, sized, allowed)
         return claiming.claims
 
@@ -200,33 +202,28 @@ class ChunkQueue:
             elif self._has_died(holder):
                 self._lose(request, max_losses, now, died=True)
             else:
-                self._claiming.pop(holder.name, None)  # it does not call
+                self.claimers.count_out(holder.name)  # it does not call
                 self._lost.setdefault(holder.name, set()).add(name)
                 self._lose(request, max_losses, now, died=False)
-        silent = [name for name, seen in self._claiming.items() if seen < now - FRESH_SECONDS and not grace]
-        for name in silent:
-            del self._claiming[name]
+        if not grace:
+            self.claimers.count_out_silent(now - FRESH_SECONDS)
         return len(expired)
-
-    def count_in(self, worker: WorkerId, now: float) -> None:
-        """Counts the worker as one that claims."""
-        self._claiming[worker.name] = now
-
-    def count_out(self, worker: WorkerId) -> None:
-        """No longer counts the worker as one that claims (it drains, is sick, or left)."""
-        self._claiming.pop(worker.name, None)
 
     # ---- reading
 
     def fleet_load(self, worker: WorkerId, version: str, lanes: tuple[str, ...]) -> FleetLoad:
-        """Load and the best waiting score, as this worker sees them."""
-        fronts = [self._heads[version, lane].at(0) for lane in lanes if (version, lane) in self._heads]
+        """Load and the best waiting score, as this worker sees them: what only larger ones take is not for it."""
+        limit = self.claimers.limit(worker.name)
+        heads = [self._heads.get((version, lane)) for lane in lanes]
+        if 0 < limit < self.claimers.largest:
+            heads = [self._sized.get((version, lane, size)) for lane in lanes for size in sizes_below(limit)]
+        fronts = [groups.at(0) for groups in heads if groups]
         return FleetLoad(
             waiting=sum(self._waiting.of((version, lane)) for lane in lanes),
             best_waiting=min((front[0] for front in fronts if front), default=float("inf")),
             mine=self._inflight.get(worker.name, 0),
             inflight=sum(self._inflight.values()),
-            workers=len(self._claiming),
+            workers=self.claimers.peers(limit),
         )
 
     def take_call(self, version: str, lanes: tuple[str, ...]) -> bool:

@@ -8,7 +8,7 @@ from openseer_core.ids import RequestId
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.queue.batch import BatchRecord, Entry
 from openseer_core.queue.group import GroupSpec, GroupView, Priority
-from openseer_core.queue.kv_blocks import blocks_for
+from openseer_core.queue.kv_blocks import UNLIMITED, Footprint
 from openseer_core.queue.messages import BatchProgress, Chunk, Claim, ClaimQuery, JournalEntry, Result
 from openseer_core.queue.states import FinishReason, State, Status
 from openseer_core.tokens import ITEM_BYTES, count_items
@@ -133,13 +133,15 @@ class QueuedBatch:
         )
 
 
-def blocks_needed(group: QueuedGroup, index: int, query: ClaimQuery) -> int:
-    """KV blocks that the next chunk of a waiting request takes."""
-    generated = group.requests[index].generated
-    chunk = min(query.quantum, group.spec.max_tokens - generated)
-    prompt = count_items(group.spec.prompt)
-    tokens = prompt + min(generated + chunk + query.margin, group.spec.max_tokens)
-    return blocks_for(min(tokens, query.context_tokens), query.block_tokens)
+def blocks_needed(group: QueuedGroup, index: int, query: ClaimQuery, *, ends: bool) -> int:
+    """KV blocks that the next chunk of a waiting request takes. One that has no room to go on takes none of a worker
+    that ends it, and more than any other has."""
+    prompt, generated = count_items(group.spec.prompt), group.requests[index].generated
+    context = prompt + generated
+    if context >= query.context_tokens:
+        return 0 if ends else UNLIMITED
+    longest = min(group.spec.max_tokens, query.context_tokens - prompt)
+    return Footprint(prompt, generated, generated + query.quantum, longest, query.margin, context).blocks(query.layout)
 
 
 def claim_of(request: RequestId, group: QueuedGroup) -> Claim:

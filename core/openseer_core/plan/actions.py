@@ -23,6 +23,11 @@ class ScaleStore:
 
 
 @dataclass(frozen=True, slots=True)
+class InspectStore:
+    """Asks Kubernetes why the managed Redis has no pod."""
+
+
+@dataclass(frozen=True, slots=True)
 class CreatePod:
     """Makes one pod of a component: `index` None is the driver. `avoid`: nodes that it must not land on."""
 
@@ -43,6 +48,14 @@ class DeletePod:
     uid: str
     reason: str
     force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndSidecars:
+    """Ends what else runs in a pod whose own process is over; the pod stays, for its log."""
+
+    name: str
+    uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +101,10 @@ Action = (
     ApplyShared
     | DeleteStore
     | ScaleStore
+    | InspectStore
     | CreatePod
     | DeletePod
+    | EndSidecars
     | Stamp
     | AddFinalizer
     | RemoveFinalizer

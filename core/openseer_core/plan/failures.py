@@ -1,10 +1,11 @@
 """What follows from how the pods of a job ended: restarts counted, nodes avoided, the job's own end.
 
-The failure policy follows that of batch/v1 Jobs: the first matching rule of the user decides; then what is known of
-infrastructure; the rest counts against the component's restart budget.
+The failure policy follows that of batch/v1 Jobs: the first matching rule of the user decides; then exit codes that no
+repeat can mend; then what is known of infrastructure; the rest counts against the component's restart budget. A sick
+GPU comes before all: it is nobody's failure.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from openseer_core.errors import GpuSickError
@@ -21,18 +22,29 @@ from openseer_core.plan.observation import (
     PodPhase,
     SickNode,
 )
+from openseer_core.plan.revival import DEADLINE_EXCEEDED, RESTARTS_EXHAUSTED, revive
 from openseer_core.queue.messages import BatchProgress
 
 FIRST_BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 120.0
 QUIET_SECONDS = 600.0
 """A component that ran for so long starts its back-off anew."""
+MOST_FAILED_MEMBERS = 256
+"""Members whose failures are remembered; those with the fewest counted, of these the oldest, are forgotten."""
+LONGEST_REASON = 256
+"""Characters of the reason that is remembered of each."""
 MOST_SICK_NODES = 16
-"""Nodes remembered as sick; the oldest are forgotten."""
+"""Nodes remembered as sick, and as many that refused a pod; the oldest of each are forgotten."""
+SICK_WINDOW_SECONDS = 86400.0
+"""No more than MOST_SICK_NODES nodes are believed to be sick in so long: what more a job reports are its failures."""
+GPU_SICK = "GpuSick"
+"""Reason of the event on a node of which a job says so."""
+REFUSAL_SECONDS = 600.0
+"""A node that would not take on a pod is avoided for so long."""
 LONGEST_MESSAGE = 1024
 """Characters of a pod's termination message that go into a status."""
 DISRUPTED = ("DisruptionTarget", "True")
-_FAIL_JOB = {2: "InvalidInput", 5: "StoreLost", 6: "AuditFailed"}
+FAIL_JOB = {2: "InvalidInput", 5: "StoreLost", 6: "AuditFailed"}
 """Exit codes (openseer_core.errors) that no repeat can mend."""
 
 
@@ -45,11 +57,14 @@ class MemoryUpdate:
 
 
 def update_memory(observation: Observation) -> MemoryUpdate:
-    """The memory after this observation. That of a job that has ended changes no more."""
-    memory = replace(observation.memory, progress=_final_progress(observation) or observation.progress)
+    """The memory after this observation. That of a job that has ended changes no more, unless it is revived."""
+    progress = _final_progress(observation) or observation.progress
+    memory = replace(observation.memory, progress=progress, gpu_seconds=observation.gpu_seconds)
+    memory, revived = revive(observation, memory)
     if memory.ending is not None:
         return MemoryUpdate(memory)
     memory, events = _update_start(observation, memory)
+    events = [*revived, *events]
     ending = _completion(observation, memory) or _deadline_exceeded(observation, memory)
     if ending is None and not observation.job.spec.suspend:
         memory, ending, ended = _count_failures(observation, memory)
@@ -68,6 +83,15 @@ def backoff_until(failure: Failure | None) -> float:
     return failure.at + min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failure.streak - 1, 30), MOST_BACKOFF_SECONDS)
 
 
+def unremembered(failures: Mapping[str, Failure]) -> Failure:
+    """What holds of a member of whom nothing is remembered. Where as many are as can be, its failures may have been
+    forgotten: it waits as long as the one that waits longest."""
+    if len(failures) < MOST_FAILED_MEMBERS:
+        return Failure()
+    longest = max(failures.values(), key=backoff_until)
+    return Failure(streak=longest.streak, at=longest.at)
+
+
 def _update_start(observation: Observation, memory: Memory) -> tuple[Memory, list[Announce]]:
     """The deadline counts while the job is not suspended, as that of a batch/v1 Job does."""
     if observation.job.spec.suspend:
@@ -76,7 +100,7 @@ def _update_start(observation: Observation, memory: Memory) -> tuple[Memory, lis
         return replace(memory, suspended=True, started_at=None), [
             Announce(False, "Suspended", "workers hand back what they run; then no pod is left")
         ]
-    if memory.started_at is not None:
+    if memory.started_at is not None or not observation.templates.makes:
         return memory, []
     reason = "Resumed" if memory.suspended else "Started"
     return replace(memory, suspended=False, started_at=observation.now), [
@@ -93,10 +117,11 @@ def _final_progress(observation: Observation) -> BatchProgress | None:
 def _completion(observation: Observation, memory: Memory) -> Ending | None:
     if any(pod.component == DRIVER and pod.phase is PodPhase.SUCCEEDED for pod in observation.pods):
         counts = memory.progress
+        failed = f", {counts.infra_failed} of them failed: report.json says why" if counts.infra_failed else ""
         return Ending(
             JobOutcome.COMPLETE,
             "AllReported",
-            f"{counts.closed} of {counts.requests} responses written",
+            f"{counts.closed} of {counts.requests} responses written{failed}",
             observation.now,
         )
     return None
@@ -108,7 +133,7 @@ def _deadline_exceeded(observation: Observation, memory: Memory) -> Ending | Non
         return None
     return Ending(
         JobOutcome.FAILED,
-        "DeadlineExceeded",
+        DEADLINE_EXCEEDED,
         f"spec.activeDeadlineSeconds: {limit} s have passed; see the results",
         observation.now,
     )
@@ -116,25 +141,47 @@ def _deadline_exceeded(observation: Observation, memory: Memory) -> Ending | Non
 
 def _count_failures(observation: Observation, memory: Memory) -> tuple[Memory, Ending | None, list[Announce]]:
     """Counts every incarnation that ended unasked once."""
-    failures = dict(memory.failures)
+    failures, unknown = {**memory.failures}, unremembered(memory.failures)
     events: list[Announce] = []
     for component, pods in _ended_incarnations(observation, memory):
-        known = failures.get(component, Failure())
+        known = _decayed(failures.get(component, unknown), observation)
         size = 1 if component == DRIVER else observation.job.spec.workers.parallelism.nodes
-        counted, reason, fatal = _judge(observation.job, pods, size)
+        counted, reason, fatal = _judge(observation, memory, pods, size)
         quiet = observation.now - known.at > QUIET_SECONDS
         failures[component] = failure = Failure(
-            known.count + counted, known.attempts + 1, 1 if quiet else known.streak + 1, reason, observation.now
+            known.count + counted,
+            # Not one more than is known: what was known may have been forgotten.
+            max(pod.attempt for pod in pods) + 1,
+            1 if quiet else known.streak + 1,
+            reason[:LONGEST_REASON],
+            observation.now,
+            known.since if known.count else observation.now,
         )
         budget = _budget(observation.job, component)
         if not fatal and failure.count > budget:
-            fatal, reason = "RestartsExhausted", f"failed {failure.count} times, {budget} are allowed; last: {reason}"
+            fatal, reason = RESTARTS_EXHAUSTED, f"failed {failure.count} times, {budget} are allowed; last: {reason}"
         if fatal:
             ending = Ending(JobOutcome.FAILED, fatal, f"{component}: {reason}", observation.now)
-            return replace(memory, failures=failures), ending, events
+            # By what is remembered of it, it is known whether the limit was raised since.
+            return replace(memory, failures=_weightiest(failures, component)), ending, events
         counting = f"failure {failure.count} of {budget} allowed" if counted else "not counted as a failure"
         events.append(Announce(bool(counted), "MemberEnded", f"{component}: {reason} ({counting})"))
-    return replace(memory, failures=failures), None, events
+    return replace(memory, failures=_weightiest(failures)), None, events
+
+
+def _decayed(failure: Failure, observation: Observation) -> Failure:
+    """The failures that are not forgotten by now."""
+    policy = observation.job.spec.failure_policy
+    count, since = policy.remembered(failure.count, failure.since, observation.now)
+    return replace(failure, count=count, since=since)
+
+
+def _weightiest(failures: Mapping[str, Failure], kept: str = "") -> Mapping[str, Failure]:
+    """Those that are remembered, `kept` among them. Who is forgotten has its budget anew (see `unremembered`)."""
+    if len(failures) <= MOST_FAILED_MEMBERS:
+        return failures
+    by_weight = sorted(failures, key=lambda name: (name == kept, failures[name].count, failures[name].at, name))
+    return {name: failures[name] for name in by_weight[-MOST_FAILED_MEMBERS:]}
 
 
 def _ended_incarnations(observation: Observation, memory: Memory) -> Iterator[tuple[str, list[Pod]]]:
@@ -149,13 +196,14 @@ def _ended_incarnations(observation: Observation, memory: Memory) -> Iterator[tu
             yield component, pods
 
 
-def _judge(job: RolloutJob, pods: Sequence[Pod], size: int) -> tuple[int, str, str]:
+def _judge(observation: Observation, memory: Memory, pods: Sequence[Pod], size: int) -> tuple[int, str, str]:
     """Whether it counts (0 or 1), why it ended, and the reason when the whole job has to fail for it."""
+    job = observation.job
     failed = [pod for pod in pods if pod.phase is PodPhase.FAILED and not pod.leaving]
     if not failed:
         return 0, "left by itself", ""
     sick = next((pod for pod in failed if pod.exit_code == GpuSickError.exit_code), None)
-    if sick is not None:
+    if sick is not None and _believes(observation, memory, sick.node):
         return 0, _end_reason(sick), ""
     # Of a gang, most ranks end because another did: the pod without the usual exit code says most.
     pod = max(
@@ -167,8 +215,8 @@ def _judge(job: RolloutJob, pods: Sequence[Pod], size: int) -> tuple[int, str, s
         return 1, reason, "FailurePolicy"
     if action is not None:
         return int(action == "Count"), reason, ""
-    if pod.exit_code in _FAIL_JOB:
-        return 1, reason, _FAIL_JOB[pod.exit_code]
+    if pod.exit_code in FAIL_JOB:
+        return 1, reason, FAIL_JOB[pod.exit_code]
     return int(not _is_infrastructure(pods, size)), reason, ""
 
 
@@ -189,7 +237,8 @@ def _is_infrastructure(pods: Sequence[Pod], size: int) -> bool:
     """Evicted, taken away, or never run: no process of ours is to blame. A gang that lost a rank so is not, either."""
     if len(pods) < size or any(pod.leaving or DISRUPTED in pod.conditions for pod in pods):
         return True
-    return all(pod.exit_code is None for pod in pods if pod.phase is PodPhase.FAILED)
+    failed = [pod for pod in pods if pod.phase is PodPhase.FAILED]
+    return all(pod.exit_code is None and not (pod.setup_failed or pod.refused) for pod in failed)
 
 
 def _end_reason(pod: Pod) -> str:
@@ -202,22 +251,42 @@ def _budget(job: RolloutJob, component: str) -> int:
     return policy.driver_restarts if component == DRIVER else policy.worker_restarts
 
 
+def _believes(observation: Observation, memory: Memory, node: str) -> bool:
+    """Whether the job may call the node sick: it has done so, or has not called many others so of late."""
+    since = observation.now - SICK_WINDOW_SECONDS
+    recent = [sick.node for sick in memory.sick_nodes if sick.until is None and sick.at > since]
+    return node in recent or len(recent) < MOST_SICK_NODES
+
+
 def _update_sick_nodes(observation: Observation, memory: Memory) -> tuple[Memory, list[Announce]]:
-    """Remembers nodes whose GPUs a worker reported sick, in a heartbeat or in its termination message."""
-    nodes = {sick.node: sick for sick in memory.sick_nodes}
+    """Remembers nodes whose GPUs a worker reported sick, in a heartbeat or in its termination message, and for a while
+    those that refused a pod."""
+    nodes = {sick.node: sick for sick in memory.sick_nodes if sick.until is None or sick.until > observation.now}
     events: list[Announce] = []
+    for pod in observation.pods:
+        if pod.refused and not pod.leaving and pod.node and pod.node not in nodes:
+            until = observation.now + REFUSAL_SECONDS
+            why = _end_reason(pod)
+            nodes[pod.node] = SickNode(pod.node, pod.component, why, observation.now, until)
+            message = f"node {pod.node} would not take on {pod.name}: {why}; it is avoided for {REFUSAL_SECONDS:.0f} s"
+            events.append(Announce(True, "PodRefused", message[:LONGEST_MESSAGE], node=pod.node))
     for pod in observation.pods:
         fault = _gpu_fault(observation, pod)
         # The leader of a gang reports for all its ranks: where it means another rank, the message begins with its node.
         gang = (other for other in observation.pods if other.index == pod.index)
         node = next((other.node for other in gang if fault.startswith(f"{other.node} ")), pod.node)
-        if not fault or not node or node in nodes:
+        known = nodes.get(node)
+        if not fault or not node or (known is not None and known.until is None):
+            continue
+        if not _believes(observation, replace(memory, sick_nodes=tuple(nodes.values())), node):
             continue
         nodes[node] = SickNode(node, pod.component, fault[:LONGEST_MESSAGE], observation.now)
         message = f"{pod.component} on node {node} reports {fault}; it is replaced on another node"
-        events.append(Announce(True, "GpuSick", message, node=node))
-    newest = sorted(nodes.values(), key=lambda sick: sick.at)[-MOST_SICK_NODES:]
-    return replace(memory, sick_nodes=tuple(newest)), events
+        events.append(Announce(True, GPU_SICK, message, node=node))
+    by_age = sorted(nodes.values(), key=lambda sick: sick.at)
+    refusing = [sick for sick in by_age if sick.until is not None][-MOST_SICK_NODES:]
+    lasting = [sick for sick in by_age if sick.until is None][-MOST_SICK_NODES:]
+    return replace(memory, sick_nodes=(*refusing, *lasting)), events
 
 
 def _gpu_fault(observation: Observation, pod: Pod) -> str:

@@ -5,6 +5,8 @@ applied, it asks for less each time, until nothing is left to do. The memory mus
 applied, for they rest on it (a failure is counted before its pod is deleted).
 """
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from openseer_core.manifest.store_url import manages_store
@@ -16,28 +18,42 @@ from openseer_core.plan.actions import (
     CreatePod,
     DeleteJob,
     DeletePod,
-    DeleteStore,
+    EndSidecars,
     Purge,
     RemoveFinalizer,
     ScaleStore,
 )
+from openseer_core.plan.autoscale import autoscaled, recommend
 from openseer_core.plan.failures import backoff_until, update_memory
-from openseer_core.plan.observation import DRIVER, RELEASED, JobOutcome, Memory, Observation
+from openseer_core.plan.observation import DRIVER, RELEASED, Memory, Observation, Refusal
 from openseer_core.plan.scaling import desired_workers
-from openseer_core.plan.workers import forced_deletions, plan_fleet
+from openseer_core.plan.store import keeps_lost_redis, plan_redis, plan_store
+from openseer_core.plan.workers import avoids_in_vain, forced_deletions, plan_fleet
 
 PURGE_SECONDS = 60.0
 """A job that is deleted while its user's store is down waits so long for it; then it goes without."""
 PURGE_RETRY_SECONDS = 5.0
+MOST_EVENTS = 16
+"""Events of one reason at one reconcile step; the rest are told as one, for each is a call or two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Actions in order, the memory to write before them, and when to plan again even if nothing happens."""
+    """Actions in order, the memory to write before them, and when to plan again even if nothing happens. `refused`:
+    what Kubernetes would not make, and is tried again later: until then that still holds."""
 
     actions: tuple[Action, ...]
     memory: Memory
     wake_at: float | None = None
+    refused: tuple[Refusal, ...] = ()
+
+
+_MAKES = (AddFinalizer, ApplyShared, CreatePod)
+
+
+def _without_creations(actions: Iterable[Action]) -> list[Action]:
+    """Those that make nothing from the job's templates."""
+    return [action for action in actions if not isinstance(action, _MAKES) and action != ScaleStore(1)]
 
 
 def plan(observation: Observation) -> Plan:
@@ -45,29 +61,76 @@ def plan(observation: Observation) -> Plan:
     actions, wake_at = forced_deletions(observation)
     if observation.deleting_since is not None:
         rest, due = _plan_deletion(observation)
-        return Plan((*actions, *rest), observation.memory, _soonest(wake_at, due))
+        redis, redis_due = plan_redis(observation, observation.memory)
+        memory = replace(observation.memory, redis_lost=keeps_lost_redis(observation, observation.memory))
+        return Plan((*actions, *redis, *rest), memory, _soonest(wake_at, due, redis_due))
     update = update_memory(observation)
     memory = update.memory
     runs = memory.ending is None and not observation.job.spec.suspend
-    desired, reason = (
-        desired_workers(observation.job, observation.progress, released=observation.released)
-        if runs
-        else (0, "the job does not run")
-    )
+    memory, desired, reason, rescale_at = _number_of_workers(observation, memory, runs=runs)
     memory, scaled = _record_scaling(observation, memory, desired, reason)
+    redis, redis_due = plan_store(observation, memory, runs=runs)
+    memory = replace(memory, redis_lost=keeps_lost_redis(observation, memory))
     actions += [*update.events, *scaled]
     fleet = plan_fleet(observation, memory, desired)
     if runs:
         actions += _prerequisites(observation)
     driver, due = _plan_driver(observation, memory, runs=runs)
-    actions += [*driver, *fleet.actions]
-    if not runs:
-        actions += _stop_store(observation, memory)
+    pods = [*driver, *fleet.actions]
+    needed = _most_needed_first(observation, pods)
+    actions += [*needed, *redis]
     expiry = _expiry(observation, memory)
     if expiry is not None and observation.now >= expiry:
         actions.append(DeleteJob())
         expiry = None
-    return Plan(tuple(actions), memory, _soonest(wake_at, fleet.wake_at, due, expiry, _deadline(observation, memory)))
+    avoided_until = (node.until for node in memory.sick_nodes if runs)
+    waits = fleet.waits or due is not None or len(needed) < len(pods) or not observation.templates.makes
+    if not observation.templates.makes:
+        actions = _without_creations(actions)
+    times = (wake_at, fleet.wake_at, due, redis_due, rescale_at, expiry, _deadline(observation, memory), *avoided_until)
+    refused = _still_refused(observation, actions) if waits else ()
+    return Plan(_summarized(actions), memory, _soonest(*times), refused)
+
+
+def _still_refused(observation: Observation, actions: Iterable[Action]) -> tuple[Refusal, ...]:
+    """Workers that were refused, while none is tried, and likewise the driver."""
+    driver = f"{observation.job.name}-{DRIVER}"
+    tried = {action.index is None for action in actions if isinstance(action, CreatePod)}
+    pods = (refusal for refusal in observation.refusals if refusal.kind == "Pod")
+    return tuple(refusal for refusal in pods if (refusal.name == driver) not in tried)
+
+
+def _summarized(actions: Sequence[Action]) -> tuple[Action, ...]:
+    """With no more than MOST_EVENTS events of one reason, and one that says how many more there were."""
+    events: dict[str, list[Announce]] = defaultdict(list)
+    kept: list[Action] = []
+    for action in actions:
+        if isinstance(action, Announce):
+            events[action.reason].append(action)
+        if not isinstance(action, Announce) or len(events[action.reason]) <= MOST_EVENTS:
+            kept.append(action)
+    for reason, told in events.items():
+        rest = told[MOST_EVENTS:]
+        if rest:
+            warning = any(event.warning for event in rest)
+            kept.append(Announce(warning, reason, f"and {len(rest)} more; the last: {rest[-1].message}"))
+    return tuple(kept)
+
+
+def _number_of_workers(
+    observation: Observation, memory: Memory, *, runs: bool
+) -> tuple[Memory, int, str, float | None]:
+    """Workers wanted, why, and when that may change by itself; with what is to be remembered of it."""
+    job, number, due = observation.job, None, None
+    if runs:
+        memory = replace(memory, backlog=recommend(observation, memory))
+        if job.spec.workers.autoscale is not None:
+            decision = autoscaled(observation, memory)
+            memory, number, due = replace(memory, scaling=decision.scaling), decision.workers, decision.due
+    desired, reason = desired_workers(
+        job, observation.progress, runs=runs, released=observation.released, autoscaled=number
+    )
+    return memory, desired, reason, due
 
 
 def _prerequisites(observation: Observation) -> list[Action]:
@@ -76,22 +139,20 @@ def _prerequisites(observation: Observation) -> list[Action]:
     if not manages_store(observation.job) and not observation.finalizer:
         actions.append(AddFinalizer())
     actions += [ApplyShared(key) for key, current in observation.shared.items() if not current]
-    if manages_store(observation.job) and observation.store_replicas != 1:
+    if manages_store(observation.job) and (observation.store_replicas != 1 or not observation.store_current):
         actions.append(ScaleStore(1))
     return actions
 
 
-def _stop_store(observation: Observation, memory: Memory) -> list[Action]:
-    """The managed store goes after everybody who might still write to it."""
-    if (
-        not manages_store(observation.job)
-        or observation.store_replicas is None
-        or any(not pod.ended for pod in observation.pods)
-    ):
-        return []
-    if memory.ending is not None and memory.ending.outcome is JobOutcome.COMPLETE:
-        return [DeleteStore()]
-    return [ScaleStore(0)] if observation.store_replicas else []
+def _most_needed_first(observation: Observation, actions: list[Action]) -> list[Action]:
+    """No pod before that of the managed Redis, and where not all find room no worker before the driver: workers would
+    take the room and wait for ever."""
+    if manages_store(observation.job) and not observation.store_pods:
+        return [action for action in actions if not isinstance(action, CreatePod)]
+    if not observation.refusals or observation.job.spec.mode != "batch":
+        return actions
+    has_driver = any(pod.component == DRIVER and not pod.ended for pod in observation.pods)
+    return [action for action in actions if has_driver or not isinstance(action, CreatePod) or action.index is None]
 
 
 def _plan_driver(observation: Observation, memory: Memory, *, runs: bool) -> tuple[list[Action], float | None]:
@@ -101,15 +162,20 @@ def _plan_driver(observation: Observation, memory: Memory, *, runs: bool) -> tup
     pods = [pod for pod in observation.pods if pod.component == DRIVER]
     needed = runs and not any(pod.ended for pod in pods)
     if not needed and memory.ending is not None:
-        return [DeletePod(pod.name, pod.uid, "the job is over") for pod in pods if not (pod.ended or pod.leaving)], None
+        present = [pod for pod in pods if not pod.leaving]
+        ends = [EndSidecars(pod.name, pod.uid) for pod in present if pod.lingers]
+        return [*ends, *(DeletePod(pod.name, pod.uid, "the job is over") for pod in present if not pod.ended)], None
     if not needed:
         reason = "it ended" if runs else "the job is suspended"
         return [DeletePod(pod.name, pod.uid, reason) for pod in pods if not pod.leaving], None
+    outdated = [pod for pod in pods if avoids_in_vain(observation, pod, memory)]
+    if outdated:
+        return [DeletePod(pod.name, pod.uid, "a node that it avoids can be used again") for pod in outdated], None
     failure = memory.failures.get(DRIVER)
     due = backoff_until(failure)
     if pods or due > observation.now:
         return [], due if not pods else None
-    return [CreatePod(None, 0, failure.attempts if failure is not None else 0)], None
+    return [CreatePod(None, 0, failure.attempts if failure is not None else 0, memory.refusing)], None
 
 
 def _record_scaling(observation: Observation, memory: Memory, desired: int, reason: str) -> tuple[Memory, list[Action]]:

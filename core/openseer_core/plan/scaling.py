@@ -12,21 +12,38 @@ LARGE_FLEET = 8
 """From so many workers on, a quarter of them may be unavailable at once."""
 
 
-def desired_workers(job: RolloutJob, progress: BatchProgress, *, released: bool = False) -> tuple[int, str]:
-    """Workers wanted, and the reason. `released`: a trainer has the GPUs, and no worker may be left.
+def desired_workers(
+    job: RolloutJob,
+    progress: BatchProgress,
+    *,
+    runs: bool = True,
+    released: bool = False,
+    autoscaled: int | None = None,
+) -> tuple[int, str]:
+    """Workers wanted, and the reason: whoever comes first here owns the number, and nothing else sets it.
+
+    1. A job that is suspended or over (not `runs`) has none.
+    2. While a trainer has the GPUs (`released`) there is none.
+    3. The tail of a batch lowers what 4 or 5 say.
+    4. `autoscaled`: of a job with `workers.autoscale`, the number that its backlog needs; None of any other job.
+    5. `workers.replicas`, which people and autoscalers write through the scale subresource.
 
     In the tail of a batch no more than one per unfinished request can be of use: the others are removed, so that the
     node pool shrinks before the batch ends. As requests only ever finish, this never flaps. In mode serve the next
     batch is never far: there only a release by the trainer takes workers away.
     """
+    if not runs:
+        return 0, "the job does not run"
     if released and job.spec.mode == "serve":
         return 0, RELEASED
-    replicas = job.spec.workers.replicas
+    number = job.spec.workers.replicas if autoscaled is None else autoscaled
     unfinished = progress.requests - progress.closed
     scales_down = job.spec.workers.tail_release and job.spec.rollout.policy not in BINDING_POLICIES
-    if scales_down and job.spec.mode == "batch" and progress.sealed and unfinished < replicas:
+    if scales_down and job.spec.mode == "batch" and progress.sealed and unfinished < number:
         return unfinished, f"tail: {unfinished} unfinished requests need no more"
-    return replicas, "spec.workers.replicas"
+    if autoscaled is None:
+        return number, "spec.workers.replicas"
+    return number, "spec.workers.autoscale" if number else "spec.workers.autoscale: nothing waits"
 
 
 def max_unavailable(job: RolloutJob) -> int:

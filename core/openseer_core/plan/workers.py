@@ -1,17 +1,22 @@
 """The fleet of one job: from the pods there are to those there should be, least work lost first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from openseer_core.ids import worker_name
 from openseer_core.plan.actions import Action, CreatePod, DeletePod, Stamp
-from openseer_core.plan.failures import backoff_until
+from openseer_core.plan.failures import backoff_until, unremembered
 from openseer_core.plan.observation import Memory, Observation, Pod, PodPhase
 from openseer_core.plan.scaling import max_unavailable, template_hash
 from openseer_core.worker.heartbeat import WorkerState
 
 FORCE_SECONDS = 30.0
 """A pod that is still there so long after its last moment is on a node that does not answer."""
+PROTECTED_SECONDS = 4 * 3600.0
+"""Node autoscalers leave a busy pod alone for so long from its start; later a move costs only itself."""
+
+MOST_CREATIONS = 256
+"""Pods of workers that one reconcile step makes, and what the last gang needs beside; the next step goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +85,12 @@ def _worker(
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """What is to be done to the workers, and when to plan again (None: nothing is due)."""
+    """What is to be done to the workers, and when to plan again (None: nothing is due). `waits`: whether workers are
+    missing that are made later."""
 
     actions: tuple[Action, ...]
     wake_at: float | None = None
+    waits: bool = False
 
 
 def plan_fleet(observation: Observation, memory: Memory, desired: int) -> FleetPlan:
@@ -92,24 +99,45 @@ def plan_fleet(observation: Observation, memory: Memory, desired: int) -> FleetP
     actions = list(_delete_ended(workers))
     going = [worker for worker in workers if worker.leaving or worker.ended]
     live = [worker for worker in workers if not worker.leaving and not worker.ended]
-    sick = [worker for worker in live if worker.sick]
+    sick = [worker for worker in live if worker.sick and any(pod.node in memory.avoid for pod in worker.pods)]
     for worker in sick:
         actions += _delete_pods(worker, "its GPU is sick")
-    live = [worker for worker in live if not worker.sick]
+    outdated = [worker for worker in live if any(avoids_in_vain(observation, pod, memory) for pod in worker.pods)]
+    for worker in outdated:
+        actions += _delete_pods(worker, "a node that it avoids can be used again")
+    live = [worker for worker in live if worker not in sick and worker not in outdated]
     surplus = sorted(live, key=lambda worker: worker.removal_cost)[: max(0, len(live) - desired)]
     for worker in surplus:
         actions += _delete_pods(worker, f"{desired} workers are wanted")
     live = [worker for worker in live if worker not in surplus]
-    drifted = list(_replaceable(observation, live, desired))
+    drifted = list(_replaceable(observation, live, desired)) if observation.templates.replaces else []
     for worker in drifted:
         actions += _delete_pods(worker, "the job's template changed")
     live = [worker for worker in live if worker not in drifted]
-    taken = len(going) + len(sick) + len(drifted)
+    taken = len(going) + len(sick) + len(outdated) + len(drifted)
+    completed = list(_complete_gangs(memory, live))
+    room = MOST_CREATIONS - sum(isinstance(action, CreatePod) for action in completed)
     created, wake_at = _create_workers(
-        observation, memory, {worker.index for worker in workers}, desired - len(live) - taken
+        observation, memory, {worker.index for worker in workers}, desired - len(live) - taken, room
     )
-    actions += [*_complete_gangs(memory, live), *created, *_stamps(observation, workers)]
-    return FleetPlan(tuple(actions), wake_at)
+    actions += [*completed, *created, *_stamps(observation, workers)]
+    ends = [*_protection_ends(observation, workers), *([wake_at] if wake_at is not None else [])]
+    return FleetPlan(tuple(actions), min(ends, default=None), waits=wake_at is not None)
+
+
+def avoids_in_vain(observation: Observation, pod: Pod, memory: Memory) -> bool:
+    """Whether a pod that no node has taken on yet keeps off a node that may be used by now, and another can come."""
+    waits = not pod.node and not pod.leaving
+    return waits and observation.templates.replaces and not pod.avoids <= set(memory.avoid)
+
+
+def standing_workers(pods: Iterable[Pod], desired: int) -> int:
+    """Of the workers wanted, those that an eviction would take work from: all but those that something known holds up.
+
+    One that was evicted counts until it is known that its successor finds no room: so workers go one after another.
+    """
+    held_up = {pod.index for pod in pods if pod.index is not None and pod.is_held_up}
+    return max(0, desired - len(held_up))
 
 
 def forced_deletions(observation: Observation) -> tuple[list[Action], float | None]:
@@ -156,32 +184,37 @@ def _replaceable(observation: Observation, live: Sequence[WorkerPods], desired: 
 
 def _complete_gangs(memory: Memory, live: Sequence[WorkerPods]) -> Iterator[Action]:
     """A gang without one of its ranks: what runs of it has lost its link and goes; what has not begun is completed."""
+    created = 0
     for worker in live:
         missing = sorted(set(range(worker.size)) - {pod.rank for pod in worker.pods})
         if missing and any(pod.phase is PodPhase.RUNNING for pod in worker.pods):
             yield from _delete_pods(worker, "a rank of its gang is gone")
-        else:
+        elif created < MOST_CREATIONS:
+            created += len(missing)
             yield from (CreatePod(worker.index, rank, worker.pods[0].attempt, memory.avoid) for rank in missing)
 
 
 def _create_workers(
-    observation: Observation, memory: Memory, occupied: set[int], missing: int
+    observation: Observation, memory: Memory, occupied: set[int], missing: int, room: int
 ) -> tuple[list[Action], float | None]:
-    """New workers under the lowest free numbers, each when its back-off is over."""
+    """New workers under the lowest free numbers, each when its back-off is over, while there is `room` for pods."""
     actions: list[Action] = []
     wake_at: float | None = None
+    unknown = unremembered(memory.failures)
     index = 0
     while missing > 0:
+        if len(actions) >= room:
+            # Where Kubernetes refuses some, more need not hurry.
+            return actions, wake_at if observation.refusals else observation.now
         if index not in occupied:
             missing -= 1
-            failure = memory.failures.get(worker_name(index))
+            failure = memory.failures.get(worker_name(index), unknown)
             due = backoff_until(failure)
             if due > observation.now:
                 wake_at = due if wake_at is None else min(wake_at, due)
             else:
-                attempt = failure.attempts if failure is not None else 0
                 nodes = observation.job.spec.workers.parallelism.nodes
-                actions += [CreatePod(index, rank, attempt, memory.avoid) for rank in range(nodes)]
+                actions += [CreatePod(index, rank, failure.attempts, memory.avoid) for rank in range(nodes)]
         index += 1
     return actions, wake_at
 
@@ -193,5 +226,19 @@ def _stamps(observation: Observation, workers: Sequence[WorkerPods]) -> Iterator
     for worker in workers:
         busy = worker.busy and not worker.leaving and not worker.ended
         for pod in worker.pods:
-            if not pod.ended and pod.ready and pod.stamp is not busy:
-                yield Stamp(pod.name, pod.uid, busy)
+            protected = busy and is_protected(pod, observation.now)
+            if not pod.ended and pod.ready and pod.stamp is not protected:
+                yield Stamp(pod.name, pod.uid, protected)
+
+
+def _protection_ends(observation: Observation, workers: Sequence[WorkerPods]) -> Iterator[float]:
+    """When the stamps of busy pods are to be taken off."""
+    for worker in workers:
+        for pod in worker.pods:
+            if pod.stamp and pod.started_at is not None and is_protected(pod, observation.now):
+                yield pod.started_at + PROTECTED_SECONDS
+
+
+def is_protected(pod: Pod, now: float) -> bool:
+    """Whether node autoscalers may be asked to leave the pod alone."""
+    return pod.started_at is None or now < pod.started_at + PROTECTED_SECONDS

@@ -10,7 +10,8 @@ from enum import StrEnum
 
 from openseer_core.ids import RequestId
 from openseer_core.queue.group import GroupView, Priority
-from openseer_core.queue.states import FinishReason, State, Status
+from openseer_core.queue.kv_blocks import KvLayout
+from openseer_core.queue.states import Event, FinishReason, State, Status
 from openseer_core.tokens import count_items
 
 REAP_LIMIT = 64
@@ -28,18 +29,20 @@ def suspect_losses(max_losses: float) -> float:
 class ClaimQuery:
     """How much work a worker has room for.
 
-    `blocks` of `block_tokens` tokens are free; a chunk takes the blocks of its prompt, its tokens so far, one quantum
-    and `margin` tokens (drafts, and what is generated until the next decision), but never more than `context_tokens`,
-    prompt and response together. `slots`: most requests to hand out.
-    `slack`: how far above the fleet's mean load the worker may go. `number`: grows with each claim of a boot, so that a
-    claim whose answer was lost gets the same leases again; 0: every call leases more.
+    `blocks` are free; a chunk takes those that `layout` gives to its prompt, its tokens so far, one quantum and
+    `margin` tokens (drafts, and what is generated until the next decision), but never more than `context_tokens`,
+    which is the most that a request may have here, prompt and response together. A request that has so many needs no
+    blocks: the worker ends it, but passes it over in the lane that all share while a worker that takes more claims.
+    `slots`: most requests to hand out. `slack`: how far above the fleet's mean load the worker may go. `number`: grows
+    with each claim of a boot, so that a claim whose answer was lost gets the same leases again; 0: every call leases
+    more.
     """
 
     version: str
     lanes: tuple[str, ...]
     slots: int
     blocks: int
-    block_tokens: int
+    layout: KvLayout
     quantum: int
     context_tokens: int
     margin: int = 0
@@ -64,6 +67,11 @@ class Claim:
     priority: Priority
     view: GroupView
     seed: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Unique among all leases of the job."""
+        return f"{self.request}:{self.fence}"
 
     @property
     def generated(self) -> int:
@@ -141,7 +149,7 @@ class FleetLoad:
     """The load of the fleet: what a worker needs to decide whether to go on or to hand over.
 
     `best_waiting`: the lowest score waiting in the worker's lanes; `waiting`: requests in them; `mine` and `inflight`:
-    leased requests of this worker and of all; `workers`: how many claim.
+    leased requests of this worker and of all; `workers`: how many claim that take requests as long as it does.
     """
 
     waiting: int = 0
@@ -196,6 +204,14 @@ class Result:
     finished_at: float
     chunks: tuple[Chunk, ...]
     turn: int = 0
+
+    @property
+    def ended_by(self) -> str:
+        """The stop that ended it, or why it failed; "" where there is no more to say than `reason`."""
+        if self.stop_reason or self.status is not Status.INFRA_FAILED:
+            return self.stop_reason
+        lost = sum(chunk.event in (Event.REAP, Event.FAIL) for chunk in self.chunks)
+        return f"losses of its worker: found {lost}, allowed: as spec.failurePolicy.requestRetries says"
 
 
 @dataclass(frozen=True, slots=True)

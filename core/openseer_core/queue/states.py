@@ -29,6 +29,10 @@ class Event(StrEnum):
     GO_ON = "go_on"
 
 
+NOT_FINITE = "scores are not finite: "
+"""With this begins why a response failed by its weights, not by its request; `stop_reason` holds it."""
+
+
 class FinishReason(StrEnum):
     """Why a response ended. `length`: maxTokens reached; `context_full`: the model's context is.
 

@@ -56,8 +56,8 @@ class FleetSpec(JsonModel):
     `versions`: published so far.
     `publisher`: the transaction that brought `version` (0: none), so that a version which failed, and was published
     again under the same name, is told apart. `canary`: what a worker that loads `version` later must agree with.
-    `rest`: GPUs are lent to the trainer. `held`: new requests of the compatible routes wait; batches go on.
-    `transactions`: id of the latest.
+    `rest`: GPUs are lent to the trainer. `held`: new requests of the compatible routes wait, since
+    `held_since` (seconds of the store's clock); batches go on. `transactions`: id of the latest.
     """
 
     revision: int = 0
@@ -71,6 +71,7 @@ class FleetSpec(JsonModel):
     rest: Literal["sleep", "stop"] | None = None
     rest_since: float = 0.0
     held: bool = False
+    held_since: float = 0.0
     _base: int = PrivateAttr(default=FIRST_BASE)
 
     def read_at(self, base: int) -> "FleetSpec":

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from openseer_core.json_model import JsonModel, TokenId, VersionName
+from openseer_core.json_model import INT53_MAX, JsonModel, TokenIds, VersionName
+from openseer_core.weights.url import shown_url, url_problem
 
 PublishMode = Literal["drain", "keep", "abort"]
 
@@ -15,16 +16,20 @@ TransactionPhase = Literal["prefetch", "quiesce", "load", "commit", "rollback", 
 OnFailure = Literal["abort", "replace"]
 
 
+WeightsPath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
 class Source(JsonModel):
     """Where new weights are; exactly one.
 
-    path: a folder of safetensors that every worker sees. url: a folder over HTTP(S), fetched by each worker: it holds
-    model.safetensors, or model.safetensors.index.json and the files it names. transfer: the engine's own transfer
+    path: a folder of safetensors that every worker sees. url: a folder over HTTP(S), fetched by each worker from a host
+    that the job allows (spec.weights.allowedHosts): it holds model.safetensors, or model.safetensors.index.json and the
+    files it names. transfer: the engine's own transfer
     backend, on GPUs; its fields are the engine's. digest: of the files (core's version_digest); a worker that finds
     others refuses them.
     """
 
-    path: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+    path: WeightsPath | None = None
     url: Annotated[str, StringConstraints(pattern=r"^https?://", max_length=4096)] | None = None
     transfer: dict[str, JsonValue] | None = None
     digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
@@ -33,6 +38,8 @@ class Source(JsonModel):
     def _exactly_one(self) -> "Source":
         if sum(value is not None for value in (self.path, self.url, self.transfer)) != 1:
             raise ValueError("exactly one of path, url and transfer is needed")
+        if self.url is not None and (problem := url_problem(self.url, ())):
+            raise ValueError(f"url: {shown_url(self.url)} {problem}")
         if self.transfer is not None and self.digest is not None:
             raise ValueError("digest: a transfer has no files")
         return self
@@ -45,8 +52,8 @@ class Canary(JsonModel):
     -1 in proportion to them; unset: by the engine's number format (CANARY_TOLERANCE).
     """
 
-    token_ids: list[TokenId] = Field(min_length=2, max_length=4096)
-    logprobs: list[float]
+    token_ids: Annotated[TokenIds, Field(min_length=2, max_length=4096)]
+    logprobs: Annotated[list[float], Field(strict=False)]
     tolerance: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
@@ -79,6 +86,8 @@ class Publish(JsonModel):
     on_failure: OnFailure = "abort"
     retries: int = Field(default=1, ge=0, le=10)
     prefetch: bool = Field(default=True, description="Fetch and read the files while the old version still runs.")
-    max_staleness: int | None = Field(default=None, ge=0, description="With keep: older responses are aborted.")
+    max_staleness: int | None = Field(
+        default=None, ge=0, le=INT53_MAX, description="With keep: older responses are aborted."
+    )
     canary: Canary | None = None
     deadlines: Deadlines = Deadlines()

@@ -4,23 +4,43 @@ Field names are snake_case; unknown fields are refused, so that a misspelt one i
 log-probabilities float32 (natural logarithm). Times are seconds of the store's clock.
 """
 
-from typing import Annotated, Literal
+import json
+from collections.abc import Mapping
+from typing import Annotated, Literal, cast
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from openseer_core.json_model import GroupName, JsonModel, KnownGroupName, TokenId, VersionName
+from openseer_core.chat import ChatMessages
+from openseer_core.json_model import (
+    INT32_MAX,
+    INT53_MAX,
+    GroupName,
+    JsonModel,
+    KnownGroupName,
+    TokenIds,
+    VersionName,
+)
 from openseer_core.manifest.generation import Sampling
 
 MAX_GROUP_SIZE = 1024
 MAX_PROMPT_TOKENS = 2**20
 MAX_METADATA_BYTES = 16 * 2**10
+"""Of one batch's or one group's metadata, as JSON in UTF-8."""
 MAX_PAGE = 1024
 """Most results in one page."""
 MAX_WAIT_SECONDS = 60.0
 """Longest wait of one long poll."""
 
+Span = Annotated[tuple[int, int], Field(strict=False)]
+"""In JSON a list of two."""
 Purpose = Literal["train", "eval"]
 PriorityName = Literal["high", "normal", "low"]
+
+
+def metadata_problem(metadata: Mapping[str, JsonValue]) -> str | None:
+    """Why metadata are refused; None when they are not too long."""
+    size = len(json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode()) if metadata else 0
+    return f"metadata: found {size} bytes, allowed: {MAX_METADATA_BYTES}" if size > MAX_METADATA_BYTES else None
 
 
 class Target(JsonModel):
@@ -46,7 +66,9 @@ class BatchSpec(JsonModel):
     """A batch as a trainer opens it. It belongs to one weights version."""
 
     weights_version: VersionName | None = Field(
-        default=None, description="Version that samples; unset: the one the fleet has when the batch is opened."
+        default=None,
+        description="Version that samples; once the fleet has another, new groups are refused (409). Unset: the one "
+        "the fleet has when the batch is opened; then groups follow the fleet.",
     )
     purpose: Purpose = Field(default="train", description="eval batches run beside training ones.")
     priority: PriorityName = Field(default="normal", description="Whose requests are claimed first.")
@@ -61,6 +83,7 @@ class BatchSpec(JsonModel):
     max_staleness: int | None = Field(
         default=None,
         ge=0,
+        le=INT53_MAX,
         description="Carried groups whose oldest token is more published versions behind are dropped; unset: none is.",
     )
     metadata: dict[str, JsonValue] = Field(default_factory=dict, description="Comes back with the batch.")
@@ -72,9 +95,9 @@ class Group(JsonModel):
     id: GroupName = Field(
         description="Unique within the batch; the same group again changes nothing, another of that name is refused."
     )
-    prompt_token_ids: Annotated[list[TokenId], Field(min_length=1, max_length=MAX_PROMPT_TOKENS)] | None = None
+    prompt_token_ids: Annotated[TokenIds, Field(min_length=1, max_length=MAX_PROMPT_TOKENS)] | None = None
     prompt: Annotated[str, StringConstraints(min_length=1)] | None = None
-    messages: Annotated[list[dict[str, str]], Field(min_length=1)] | None = None
+    messages: ChatMessages | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_GROUP_SIZE, description="Responses; unset: the batch's.")
     sampling: Sampling | None = Field(default=None, description="Unset: the batch's.")
     reserve: bool = Field(default=False, description="Runs only when nothing else of its batch waits.")
@@ -145,9 +168,13 @@ class Batch(JsonModel):
     `state`: open takes groups; sealed does not; complete has all its results; acknowledged: its data are gone.
     `progress`: share of the requests that are done. `eta_seconds`: None while nothing is known.
     `tail`: whether fewer than a tenth of the requests are left. `wanted`: how many more groups would meet the target.
+    `job`: NAMESPACE/NAME; `opened_at`: seconds of the store's clock. A store that was emptied gives numbers again:
+    these two tell such batches apart.
     """
 
     id: int
+    job: str = ""
+    opened_at: float = 0.0
     state: BatchState
     weights_version: str
     purpose: Purpose
@@ -200,8 +227,9 @@ class Origin(JsonModel):
 class ResultItem(JsonModel):
     """A finished request: one of its turns.
 
-    `logprobs`: of each token, None when the job records none; of appended tokens 0.0. `sampled`: spans [start, end) of
-    tokens that the model drew; the others were appended by the trainer. `status`: only ok is a whole sample.
+    `logprobs`: of each token, None when the job records none; of appended tokens 0.0. An entry is None where it was not
+    finite: only in what earlier releases stored, for such a response fails now. `sampled`: spans [start, end) of tokens
+    that the model drew; the others were appended by the trainer. `status`: only ok is a whole sample.
     """
 
     kind: Literal["result"] = "result"
@@ -218,14 +246,24 @@ class ResultItem(JsonModel):
     versions: list[VersionSpan]
     prompt_token_ids: list[int]
     token_ids: list[int]
-    logprobs: list[float] | None = None
+    logprobs: list[float | None] | None = None
     logprobs_of: Literal["sampled", "raw"] | None = None
-    sampled: list[tuple[int, int]]
+    sampled: list[Span]
     text: str | None = None
     chunks: list[ChunkInfo]
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     enqueued_at: float
     finished_at: float
+
+    def scores(self) -> list[float] | None:
+        """`logprobs`, to learn from. Raises ValueError where one was not finite."""
+        if self.logprobs is None or None not in self.logprobs:
+            return cast("list[float] | None", self.logprobs)
+        place = self.logprobs.index(None)
+        raise ValueError(
+            f"group {self.group}, response {self.index}: the log-probability of token {place} was not finite, so it is "
+            "no sample; sample the group again"
+        )
 
     def mask(self) -> list[bool]:
         """One a token: whether the model drew it."""
@@ -273,14 +311,16 @@ class ResultPage(JsonModel):
 class Acknowledge(JsonModel):
     """Everything up to `cursor` is safe with the trainer. Of a complete batch's last cursor: its data go."""
 
-    cursor: int = Field(ge=0)
+    cursor: int = Field(ge=0, le=INT53_MAX)
 
 
 class Cancel(JsonModel):
     """What to end; nothing named: the whole batch."""
 
     groups: list[KnownGroupName] | None = None
-    index: int | None = Field(default=None, ge=0, description="With exactly one group: only this request.")
+    index: int | None = Field(
+        default=None, ge=0, lt=MAX_GROUP_SIZE, description="With exactly one group: only this request."
+    )
 
 
 class Count(JsonModel):
@@ -302,9 +342,9 @@ class Continue(JsonModel):
     `turn`: the turn that has finished (0 at first): a repeat of the same call changes nothing.
     """
 
-    turn: int = Field(ge=0)
-    token_ids: list[TokenId] = Field(
-        default_factory=list[TokenId], description="Appended to the response before it goes on."
+    turn: int = Field(ge=0, le=INT32_MAX)
+    token_ids: Annotated[TokenIds, Field(max_length=MAX_PROMPT_TOKENS)] = Field(
+        default_factory=list[int], description="Appended to the response before it goes on."
     )
 
 
@@ -319,8 +359,8 @@ class RequestInfo(JsonModel):
     finish_reason: str | None = None
     worker: str | None = None
     token_ids: list[int]
-    logprobs: list[float] | None = None
-    sampled: list[tuple[int, int]]
+    logprobs: list[float | None] | None = None
+    sampled: list[Span]
     versions: list[VersionSpan]
     chunks: list[ChunkInfo]
 

@@ -59,7 +59,8 @@ class Autoscaling(JsonModel):
 
 
 class JobStatus(JsonModel):
-    """The job at a glance. `workers_ready`: those that work and have loaded the fleet's weights."""
+    """The job at a glance. `workers_ready`: those that work and have loaded the fleet's weights. `paused_since`: from
+    when on new requests of the compatible routes wait (seconds of the store's clock), None while they do not."""
 
     name: str
     namespace: str
@@ -71,4 +72,5 @@ class JobStatus(JsonModel):
     running: int
     tokens: int
     fleet: FleetState
+    paused_since: float | None = None
     transaction: Transaction | None = None

@@ -1,10 +1,12 @@
 """What a worker says of itself once a second, and what the store answers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pydantic import Field
 
+from openseer_core.admission import ModelLimits, limits_of_all
 from openseer_core.json_model import JsonModel
 from openseer_core.worker.metrics import WorkerMetrics
 
@@ -94,12 +96,23 @@ class WorkerStatus:
         return self.heartbeat.state in WORKING_STATES and self.is_fresh(now)
 
 
+def reported_limits(workers: Sequence[WorkerStatus], now: float) -> ModelLimits:
+    """What one request may have, as the workers that claim report it, or without any those that were there last.
+
+    `now`: seconds of the store's clock.
+    """
+    claiming = [worker for worker in workers if worker.works(now)]
+    return limits_of_all(worker.heartbeat.metrics.limits for worker in claiming or workers)
+
+
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
     """The answer of the store to a heartbeat.
 
     `revision`: of the fleet spec; news when it differs: a store that lost its last writes has an older one.
+    `largest`: tokens that one request may have at the worker that takes the most, of those that claim; 0 without any.
     """
 
     drain: bool = False
     revision: int = 0
+    largest: int = 0

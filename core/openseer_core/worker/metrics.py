@@ -1,5 +1,6 @@
 """The metrics that a worker's heartbeat carries: one mapping by name, read through typed properties."""
 
+from openseer_core.admission import ModelLimits
 from openseer_core.worker.draft_metrics import DraftMetrics
 
 Metric = float | int | str
@@ -46,9 +47,14 @@ class WorkerMetrics(dict[str, Metric]):
         return float(self._number("kv_reserved"))
 
     @property
-    def context_tokens(self) -> int:
+    def held_tokens(self) -> int:
         """Tokens, prompts included, that another worker would have to compute again if this worker left."""
         return int(self._number("held_tokens"))
+
+    @property
+    def limits(self) -> ModelLimits:
+        """What one request may have here; nothing is known of a worker that reports none."""
+        return ModelLimits.of(self)
 
     @property
     def pod(self) -> str:

@@ -1,19 +1,22 @@
 """The rules of an audit, as pure checks: of the journal, of one result, and of it against the store's record."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import pairwise
+from math import nan
 
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.numbers import NUMBERS_PER_MILLISECOND
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import JournalEntry, RequestRecord
 from openseer_core.queue.states import TRANSITIONS, Event, FinishReason, State, Status
-from openseer_core.tokens import count_items, pack_logprobs, pack_tokens, unpack_tokens
+from openseer_core.tokens import count_items, pack_logprobs, pack_tokens, readable_logprobs, unpack_tokens
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import WorkerStatus
 from openseer_driver.run_lines import ChunkLine, ResultLine
 
+_DIGEST_BYTES = 16
 REASONS = {
     Status.OK: frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.CONTEXT_FULL}),
     Status.ABORTED: frozenset({FinishReason.ABORTED, FinishReason.CANCELLED}),
@@ -49,6 +52,8 @@ class SubmittedGroup:
     size: int
     version: str
     prompt: bytes
+    """Digest of its tokens: of a million groups the prompts themselves are too many to keep."""
+    prompt_tokens: int
     limits: tuple[int, ...]
     """Per request the length at which it ends at the latest: max_tokens, or the length that a study forces."""
 
@@ -57,7 +62,11 @@ def submitted_group(spec: GroupSpec) -> SubmittedGroup:
     """The part of a submitted group that an audit needs."""
     forced = bool(spec.lengths) and parse_sampling(spec.sampling).force_lengths
     limits = spec.lengths if forced else (spec.max_tokens,) * spec.size
-    return SubmittedGroup(spec.size, spec.version, spec.prompt, limits)
+    return SubmittedGroup(spec.size, spec.version, _digest(spec.prompt), count_items(spec.prompt), limits)
+
+
+def _digest(prompt: bytes) -> bytes:
+    return blake2b(prompt, digest_size=_DIGEST_BYTES).digest()
 
 
 @dataclass(slots=True)
@@ -128,10 +137,10 @@ def check_result(line: ResultLine, submitted: SubmittedGroup) -> Iterator[Violat
     name = str(line.request)
     if line.weights_version != submitted.version:
         yield Violation("version", name, repr(line.weights_version), repr(submitted.version))
-    if pack_tokens(line.prompt_token_ids) != submitted.prompt:
+    if _digest(pack_tokens(line.prompt_token_ids)) != submitted.prompt:
         found, expected = (
             f"{len(line.prompt_token_ids)} prompt tokens",
-            f"the {count_items(submitted.prompt)} submitted",
+            f"the {submitted.prompt_tokens} submitted",
         )
         yield Violation("prompt", name, found, expected)
     if line.logprobs is not None and len(line.logprobs) != len(line.token_ids):
@@ -232,10 +241,16 @@ def _logprobs(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Vi
         if record.logprobs:
             yield Violation("logprobs", name, "none", f"the {count_items(record.logprobs)} of the store")
         return
-    values = [float("-inf") if value is None else value for value in line.logprobs]
-    if pack_logprobs(values) != record.logprobs:
+    # JSON has null for NaN and infinity, which the store may hold from before such a response failed.
+    stored = readable_logprobs(record.logprobs) if None in line.logprobs else None
+    same = _nan_for_null(line.logprobs) == (record.logprobs if stored is None else _nan_for_null(stored))
+    if not same:
         found = f"{len(line.logprobs)} log-probabilities that differ"
         yield Violation("logprobs", name, found, f"the {count_items(record.logprobs)} of the store")
+
+
+def _nan_for_null(logprobs: Sequence[float | None]) -> bytes:
+    return pack_logprobs(nan if value is None else value for value in logprobs)
 
 
 def _chunks(name: str, line: ResultLine) -> Iterator[Violation]:

@@ -176,6 +176,7 @@ def _facts(trace: Trace, report: Report) -> list[tuple[str, str]]:
         ("Sessions", f"{report.sessions}" + _pauses(report)),
         ("Results", _counted(report.by_status)),
         ("Finish reasons", _counted(report.by_finish_reason)),
+        ("Failures", report.failures.text.replace("\n", ";")),
         (
             "Lengths",
             f"mean {lengths.mean:,.0f}, median {lengths.median:,.0f}, 90 % {lengths.p90:,}, 99 % {lengths.p99:,}, "

@@ -14,6 +14,7 @@ from openseer_core.manifest.generation import Sampling
 from openseer_core.queue.group import GroupView
 from openseer_core.queue.length_estimate import estimate
 from openseer_driver.report.drafting import DraftReport, draft_points, drafting_states, make_draft_report
+from openseer_driver.report.failures import NO_FAILURES, Failures
 from openseer_driver.report.trace import Fact, Trace, covered, step_changes
 
 PERCENTS = (50, 90, 99, 100)
@@ -121,6 +122,7 @@ class Report(msgspec.Struct, frozen=True):
     workers: dict[str, WorkerSummary]
     drafts: str = ""
     drafting: DraftReport | None = None
+    failures: Failures = NO_FAILURES
 
     @property
     def acceptance_length(self) -> float:
@@ -186,6 +188,7 @@ def make_report(trace: Trace) -> Report:
         workers=workers,
         drafts=drafting_states(trace.samples),
         drafting=make_draft_report(draft_points(trace.samples)),
+        failures=trace.failures,
     )
 
 

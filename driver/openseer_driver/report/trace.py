@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from openseer_driver.report.failures import NO_FAILURES, FailureCount, Failures
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ChunkLine, FactLine, RunRecord, SampleLine, Session
 
@@ -67,6 +68,7 @@ class Trace:
     facts: tuple[Fact, ...]
     samples: tuple[SampleLine, ...]
     clock: ActiveClock
+    failures: Failures = NO_FAILURES
 
     @property
     def end(self) -> float:
@@ -98,16 +100,22 @@ class Trace:
 
 def read_trace(folder: RunFolder) -> Trace:
     """Reads a run folder. Raises InputError when it is none."""
-    facts = tuple(sorted((Fact.of(line) for line in folder.facts()), key=lambda fact: fact.finished_at))
-    return make_trace(folder.read_run(), facts, tuple(folder.samples()))
+    failures, facts = FailureCount(), list[Fact]()
+    for line in folder.facts():
+        failures.take(line.status, line.group, line.index, line.stop_reason)
+        facts.append(Fact.of(line))
+    facts.sort(key=lambda fact: fact.finished_at)
+    return make_trace(folder.read_run(), tuple(facts), tuple(folder.samples()), failures.counted())
 
 
-def make_trace(record: RunRecord, facts: tuple[Fact, ...], samples: tuple[SampleLine, ...]) -> Trace:
+def make_trace(
+    record: RunRecord, facts: tuple[Fact, ...], samples: tuple[SampleLine, ...], failures: Failures = NO_FAILURES
+) -> Trace:
     """A trace with its clock."""
     queued = min((fact.enqueued_at for fact in facts), default=0.0)
     origin = min((fact.started_at for fact in facts if fact.started_at is not None), default=queued)
     pauses = tuple(_pauses(record.sessions, facts, samples))
-    return Trace(record, facts, samples, ActiveClock(origin, pauses))
+    return Trace(record, facts, samples, ActiveClock(origin, pauses), failures)
 
 
 def natural(name: str) -> tuple[str, int]:

@@ -7,17 +7,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import msgspec
 import typer
 
+from openseer_core.admission import ModelLimits
 from openseer_core.errors import InputError
 from openseer_core.wire.batches import PriorityName, Purpose
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_local.remote.connection import LONG_PATIENCE_SECONDS, PATIENCE_SECONDS, Token, TokenFile, Url, connected
-from openseer_local.terminal.console import ERR, OUT, AsJson
+from openseer_local.terminal.console import ERR, OUT, AllowFailures, AsJson, end_by_failures
 
 if TYPE_CHECKING:
     from openseer_client import Batch, BatchHandle, Client
     from openseer_core.wire.batches import ResultPage
+    from openseer_driver.report.failures import Failures
     from openseer_local.remote.displays import BatchDisplay
     from openseer_local.remote.results_file import ResultsFile
 
@@ -37,7 +40,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def submit(
-    prompts: Annotated[Path, typer.Argument(help="Groups, a JSON object a line: the prompts of a batch job, say.")],
+    prompts: Annotated[
+        Path, typer.Argument(help="Groups: a file of JSON lines (plain or gzip) or Parquet, or a dataset's folder.")
+    ],
     batch: Annotated[int | None, typer.Option(min=1, help="Add to this batch, instead of opening one.")] = None,
     key: Annotated[str | None, typer.Option(help="Open a batch under this key; the same key gives it again.")] = None,
     version: Annotated[str | None, typer.Option(help="Weights that sample; otherwise those the fleet has.")] = None,
@@ -49,6 +54,7 @@ def submit(
     priority: Annotated[PriorityName, typer.Option(help="Whose requests go first.")] = "normal",
     seal: Annotated[bool, typer.Option(help="These are the batch's last groups.")] = True,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the batch is complete.")] = False,
+    allow_failures: AllowFailures = False,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
@@ -60,12 +66,16 @@ def submit(
     --batch again.
     """
     from openseer_client import BatchSpec, Target  # noqa: PLC0415 - other commands are to be instant
+    from openseer_driver.report.failures import Failures  # noqa: PLC0415
     from openseer_local.remote.displays import BatchDisplay, is_live  # noqa: PLC0415
-    from openseer_local.remote.upload import check_groups, read_groups  # noqa: PLC0415
+    from openseer_local.remote.sending import send  # noqa: PLC0415
+    from openseer_local.remote.upload import GroupsFile  # noqa: PLC0415
 
     if key is not None and not _KEY.fullmatch(key):
         raise InputError("--key: allowed are 1 to 200 ASCII characters without spaces")
-    total = check_groups(prompts, n)
+    groups = GroupsFile(prompts, n)
+    if groups.lengths:
+        ERR.print("note: lengths are for studies in batch jobs; a serving job does not read them", highlight=False)
     patience = LONG_PATIENCE_SECONDS if wait else PATIENCE_SECONDS
     with (
         connected(url, token, token_file, patience=patience) as client,
@@ -80,17 +90,21 @@ def submit(
         )
         if batch is not None and (key is not None or spec != BatchSpec()):
             raise InputError("--batch: that batch is there already; --key, --version, --target … are for a new one")
+        groups.require_fit([ModelLimits.of(worker.figures) for worker in client.workers()])
         handle = client.batch(batch) if batch is not None else client.open_batch(spec, key=key)
-        receipt = handle.submit(display.count("groups sent", read_groups(prompts, n), total))
+        receipt = send(handle, groups, display, is_own=batch is None and key is None)
         state = handle.seal() if seal else handle.status()
         if wait:
             state = _wait(handle, display)
     if as_json:
         typer.echo(json.dumps({**receipt.model_dump(), "batch": state.model_dump()}))
-        return
-    present = f", {receipt.present:,} were there already" if receipt.present else ""
-    OUT.print(f"batch {state.id} ({state.state}): {receipt.accepted:,} groups accepted{present}", highlight=False)
-    OUT.print(f"read them with: openseer results {state.id} --output FILE --follow", highlight=False)
+    else:
+        present = f", {receipt.present:,} were there already" if receipt.present else ""
+        OUT.print(f"batch {state.id} ({state.state}): {receipt.accepted:,} groups accepted{present}", highlight=False)
+        OUT.print(f"read them with: openseer results {state.id} --output FILE --follow", highlight=False)
+    if wait:
+        failures = Failures(state.metrics.requests, state.metrics.requests_infra_failed)
+        end_by_failures(failures.text, allowed=allow_failures)
 
 
 def _wait(handle: "BatchHandle", display: "BatchDisplay") -> "Batch":
@@ -111,6 +125,7 @@ def results(
     acknowledge: Annotated[
         bool, typer.Option("--acknowledge", help="Tell the API what is safe in the file; at the end its data go.")
     ] = False,
+    allow_failures: AllowFailures = False,
     url: Url = None,
     token: Token = None,
     token_file: TokenFile = None,
@@ -129,29 +144,36 @@ def results(
     patience = LONG_PATIENCE_SECONDS if follow else PATIENCE_SECONDS
     with connected(url, token, token_file, patience=patience) as client:
         if output is None:
-            _print_results(client, batch, follow=follow)
+            failures = _print_results(client, batch, follow=follow)
+            end_by_failures(failures.text, allowed=allow_failures)
             return
         with (
             ResultsFile(output, batch) as file,
             BatchDisplay(ERR, live=is_live(as_json=as_json)) if follow and not as_json else nullcontext() as display,
         ):
             state = _write_results(client.batch(batch), file, display, follow=follow, acknowledge=acknowledge)
-        summary = {"batch": batch, "results": file.results, "cursor": file.cursor, "state": state.state}
+        failures = file.failures.counted()
     if as_json:
-        typer.echo(json.dumps(summary))
+        found = {"batch": batch, "results": file.results, "cursor": file.cursor, "state": state.state}
+        typer.echo(msgspec.json.encode({**found, "failures": failures}).decode())
     else:
         OUT.print(f"{output}: {file.results:,} results of batch {batch}, which is {state.state}", highlight=False)
+    end_by_failures(failures.text, allowed=allow_failures)
 
 
-def _print_results(client: "Client", batch: int, *, follow: bool) -> None:
-    cursor = 0
+def _print_results(client: "Client", batch: int, *, follow: bool) -> "Failures":
+    from openseer_driver.report.failures import FailureCount  # noqa: PLC0415 - as above
+
+    cursor, failures = 0, FailureCount()
     while True:
         page = _page(client, batch, cursor, follow=follow)
         for item in page.items:
             typer.echo(item.model_dump_json())
+            if item.kind == "result":
+                failures.take(item.status, item.group, item.index, item.stop_reason)
         cursor = page.cursor
         if page.complete or not (follow or page.items):
-            return
+            return failures.counted()
 
 
 def _write_results(

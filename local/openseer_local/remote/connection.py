@@ -9,6 +9,7 @@ import typer
 from pydantic import ValidationError
 
 from openseer_core.errors import InputError, OpenseerError, StoreError
+from openseer_core.json_words import first_problem
 from openseer_local.bearer import check_token
 
 if TYPE_CHECKING:
@@ -54,8 +55,7 @@ def connected(
         try:
             yield client
         except ValidationError as error:  # of what the command line asks for; answers are the client's own business
-            first = error.errors()[0]
-            raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+            raise InputError(first_problem(error)) from error
         except ApiError as error:
             raise RefusedError(_one_line(error), _code(error)) from error
         except (WeightsError, FleetError) as error:

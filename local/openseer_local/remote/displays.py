@@ -62,15 +62,20 @@ class BatchDisplay(Display):
 
 
 class WeightsDisplay(Display):
-    """A transaction with each worker in it; without a terminal a line a phase."""
+    """A transaction with each worker in it; without a terminal a line a phase. Why one failed is told by the error that
+    follows, not here."""
 
     def __init__(self, console: Console, live: bool) -> None:
         super().__init__(console, live)
         self._transaction: Transaction | None = None
         self._now: float | None = None
+        self._last_line = ""
 
     def show(self, transaction: Transaction, now: float | None) -> None:
         """The transaction as it stands. `now`: seconds of the store's clock, as far as it is known."""
+        if transaction.phase == "failed":
+            workers = [worker.model_copy(update={"error": None}) for worker in transaction.workers]
+            transaction = transaction.model_copy(update={"message": "", "workers": workers})
         before, self._transaction, self._now = self._transaction, transaction, now
         changed = before is None or (before.phase, before.attempt) != (transaction.phase, transaction.attempt)
         if changed:
@@ -82,7 +87,11 @@ class WeightsDisplay(Display):
         return [transaction_line(transaction, self._now), transaction_table(transaction)] if transaction else []
 
     def line(self) -> str:
-        return f"openseer: {transaction_line(self._transaction, self._now).plain}" if self._transaction else ""
+        if self._transaction is None:
+            return ""
+        text = f"openseer: {transaction_line(self._transaction, self._now).plain}"
+        before, self._last_line = self._last_line, text
+        return text if text != before else ""
 
 
 def is_live(*, as_json: bool) -> bool:

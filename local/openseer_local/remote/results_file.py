@@ -11,18 +11,24 @@ import msgspec
 
 from openseer_core.errors import InputError, OutputError
 from openseer_core.wire.batches import GroupItem, ResultItem
+from openseer_driver.report.failures import FailureCount
 
 
 class _Position(msgspec.Struct):
-    """The part of a line that says where reading continues."""
+    """The part of a line that says where reading continues, and of a result whether it failed."""
 
     kind: str
     batch: int
     cursor: int
+    status: str = ""
+    group: str = ""
+    index: int = 0
+    stop_reason: str | None = None
 
 
 class ResultsFile:
-    """The results of one batch, appended to. `cursor`: of its last entry, 0 for none; `results`: how many it holds.
+    """The results of one batch, appended to. `cursor`: of its last entry, 0 for none; `results`: how many it holds;
+    `failures`: those of them that failed.
 
     One writer at a time. A torn last line, as a kill leaves it, is dropped and read again.
     Raises InputError for a file that holds something else, OutputError when it cannot be written.
@@ -32,6 +38,7 @@ class ResultsFile:
         self.path = path
         self.cursor = 0
         self.results = 0
+        self.failures = FailureCount()
         if path.exists() and not path.is_file():
             raise InputError(
                 f"{path}: is no file that could be gone on with; without --output, results go to the terminal"
@@ -66,7 +73,8 @@ class ResultsFile:
             raise OutputError(
                 f"{self.path}: {error.strerror}; what is written is whole, and the same command goes on from there"
             ) from error
-        self.results += sum(item.kind == "result" for item in items)
+        for item in items:
+            self._count(item)
         self.cursor = items[-1].cursor if items else self.cursor
 
     def sync(self) -> None:
@@ -75,6 +83,11 @@ class ResultsFile:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise OutputError(f"{self.path}: {error.strerror}") from error
+
+    def _count(self, entry: ResultItem | GroupItem | _Position) -> None:
+        if entry.kind == "result" and not isinstance(entry, GroupItem):
+            self.results += 1
+            self.failures.take(entry.status, entry.group, entry.index, entry.stop_reason)
 
     def _size(self) -> int:
         return os.fstat(self._file.fileno()).st_size
@@ -100,5 +113,5 @@ class ResultsFile:
                     raise InputError(f"{self.path}: holds results of batch {position.batch}; name another file")
                 whole += len(line)
                 self.cursor = max(self.cursor, position.cursor)
-                self.results += position.kind == "result"
+                self._count(position)
         os.ftruncate(self._file.fileno(), whole)

@@ -1,82 +1,105 @@
-"""A file of groups, one JSON object a line, as `openseer submit` sends it."""
+"""A file of groups, as `openseer submit` sends it: a group a row, of every format that a job's prompts may have."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 from pydantic import ValidationError
 
-from openseer_core.errors import InputError, PromptsError
+from openseer_core.admission import ModelLimits, misfit
+from openseer_core.errors import JsonError
+from openseer_core.json_words import what_is_wrong
+from openseer_core.manifest.generation import Sampling
+from openseer_core.manifest.problems import Problems
+from openseer_core.manifest.prompts import PromptRow
 from openseer_core.wire.batches import Group
+from openseer_driver.prompts.source import PromptSource
 
-MOST_REPORTED = 20
-_BOM = b"\xef\xbb\xbf"
-
-
-def check_groups(path: Path, n: int | None) -> int:
-    """How many groups the file holds; read as a whole before anything is sent. Raises PromptsError, InputError."""
-    problems: list[str] = []
-    seen: dict[str, int] = {}
-    for number, line in _lines(path):
-        try:
-            group = _group(line, number, n)
-        except ValueError as error:
-            problems.append(f"{path} line {number}: {error}")
-            continue
-        first = seen.setdefault(group.id, number)
-        if first != number:
-            problems.append(f'{path} line {number}: id "{group.id}" is already that of line {first}')
-    if not seen and not problems:
-        problems.append(f"{path}: empty, needed: at least one group")
-    if problems:
-        more = [f"… and {len(problems) - MOST_REPORTED} more"] if len(problems) > MOST_REPORTED else []
-        raise PromptsError(str(path), problems[:MOST_REPORTED] + more)
-    return len(seen)
+_STUDY_FIELDS = frozenset({"lengths"})
+"""Of batch jobs for study: a trainer does not know them."""
+_UNKNOWN = f"unknown field, known: {', '.join(Group.model_fields)}; columns are mapped only by a job's manifest"
 
 
-def read_groups(path: Path, n: int | None) -> Iterator[Group]:
-    """The groups of a file that was checked, one after the other. `n`: responses of a group that states none."""
-    for number, line in _lines(path):
-        yield _group(line, number, n)
+class GroupsFile:
+    """The groups of a file or a folder, in a stream; they may be read several times.
+
+    `count`: how many they are; `lengths`: rows that state lengths, which a serving job does not read. Its columns have
+    the names of a group: there is no manifest that maps others.
+    """
+
+    def __init__(self, path: Path, n: int | None) -> None:
+        """Reads it as a whole, before anything is sent. `n`: responses of a group that states none.
+
+        Raises PromptsError with what is wrong.
+        """
+        self._source = PromptSource(str(path), path)
+        self._n = n
+        self._sha256 = self._source.digest()
+        self.count = self.lengths = 0
+        for row, _ in self._placed():
+            self.count += 1
+            self.lengths += row.values().get("lengths") is not None
+
+    def __iter__(self) -> Iterator[Group]:
+        """The groups in order. Raises PromptsError at the end, when anything is wrong or the file has changed."""
+        return (group for _, group in self._placed())
+
+    def require_fit(self, workers: Sequence[ModelLimits]) -> None:
+        """Raises PromptsError with the prompts of token ids that none of these workers can run.
+
+        How many tokens a text has, only the API knows.
+        """
+        problems = Problems(self._source.name)
+        for row, group in self._placed() if workers else ():
+            sampling, prompt = group.sampling or Sampling(), group.prompt_token_ids
+            whys = [misfit(prompt, sampling, limits) for limits in workers] if prompt is not None else [None]
+            if all(whys):
+                problems.add(str(whys[0]), row.place)
+        problems.require_none()
+
+    def place_of(self, name: str) -> str | None:
+        """Where the file has a group of this name."""
+        return next((row.place for row, group in self._placed() if group.id == name), None)
+
+    def _placed(self) -> Iterator[tuple[PromptRow, Group]]:
+        with self._source.unchanged(self._sha256):
+            yield from self._groups()
+
+    def _groups(self) -> Iterator[tuple[PromptRow, Group]]:
+        problems = Problems(self._source.name)
+        seen: dict[str, int] = {}
+        for row in self._source.rows():
+            if row.is_blank:
+                continue
+            try:
+                group = _group(row, self._n)
+            except (JsonError, ValueError) as error:
+                problems.add(str(error), row.place)
+                continue
+            first = seen.setdefault(group.id, row.number)
+            if first == row.number:
+                yield row, group
+            else:
+                problems.add(row.taken(group.id, first), row.place)
+        problems.require_none()
+        if not seen:
+            problems.add(f"{self._source.name}: empty, needed: at least one group")
+        problems.require_none()
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                text = line.removeprefix(_BOM) if number == 1 else line
-                if text.strip():
-                    yield number, text
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+def _group(row: PromptRow, n: int | None) -> Group:
+    """A row as the API takes a group; the prompt lines of batch jobs are such rows, too.
 
-
-def _group(line: bytes, number: int, n: int | None) -> Group:
-    """A line is a group as the API takes it; the prompt files of batch jobs are such lines too. Raises ValueError."""
-    fields = _fields(line)
-    fields.pop("lengths", None)  # of batch jobs for study: a trainer does not know them
-    if fields.get("id") is None:
-        fields["id"] = f"line-{number}"
-    if fields.get("n") is None and n is not None:
-        fields["n"] = n
+    Raises JsonError, ValueError.
+    """
+    # A table has every column in each row: what is null there is not given.
+    fields = {name: value for name, value in row.values().items() if value is not None and name not in _STUDY_FIELDS}
+    fields.setdefault("id", f"line-{row.number}")
+    if n is not None:
+        fields.setdefault("n", n)
     try:
         return Group.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where}: {first['msg']}" if where else first["msg"]) from None
-
-
-def _fields(line: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start} of the line") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON ({error.msg} at column {error.colno})") from None
-    except RecursionError:
-        raise ValueError("not usable JSON (nested too deeply)") from None
-    if not isinstance(value, dict):
-        raise ValueError("found no map, needed: one with prompt, messages or prompt_token_ids")
-    return cast("dict[str, Any]", value)
+        told = _UNKNOWN if first["type"] == "extra_forbidden" and len(first["loc"]) == 1 else what_is_wrong(first)
+        raise ValueError(f"{where}: {told}" if where else told) from None

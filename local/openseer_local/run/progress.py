@@ -30,12 +30,18 @@ class ProgressDisplay(Display):
     ) -> None:
         super().__init__(console, live, clock=clock, tick_seconds=tick_seconds)
         self._pace = Pace()
-        self._tail_shown = False
+        self._tail_shown = self._waits = False
+
+    def wait_for_work(self) -> None:
+        """All is submitted: the start-up ends with the first sample that has a request in flight."""
+        self._waits = not self._pace.has_begun
+        self.phase("waiting for the first worker" if self._waits else "")
 
     def update(self, sample: SampleLine) -> None:
-        """The latest sample; the first one with a request in flight ends the start-up."""
+        """The latest sample."""
         with self._lock:
-            if sample.has_begun and not self._pace.has_begun:
+            if self._waits and sample.has_begun:
+                self._waits = False
                 self._end_phase()
             self._pace.take(sample, self._clock())
             entered_tail = sample.in_tail and not self._tail_shown

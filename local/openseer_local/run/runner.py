@@ -8,11 +8,12 @@ from openseer_core.errors import InputError, JobFailedError
 from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.manifest.job import RolloutJob
 from openseer_driver.driver import Driver
+from openseer_driver.prompts.source import open_source
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import RunState
-from openseer_driver.sampler import sample_forever
+from openseer_driver.sampler import sample_forever, sample_now
 from openseer_driver.session import OpenRun, RunPlan
-from openseer_driver.submission import read_prompts, read_source
+from openseer_driver.submission import Note, check_prompts
 from openseer_local.fleet import LocalFleet
 from openseer_local.job_checks import check_local_job
 from openseer_local.run.progress import ProgressDisplay
@@ -21,12 +22,12 @@ from openseer_store.connect import open_store
 from openseer_store.port import Store
 
 
-def plan_run(job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fresh: bool) -> RunPlan:
-    """Checks what does not need the model. Raises InputError and its kind, OutputError."""
+def plan_run(
+    job: RolloutJob, document: dict[str, Any], folder: RunFolder, *, fresh: bool, note: Note = lambda _: None
+) -> RunPlan:
+    """Checks what does not need the model; `note` is told how far. Raises InputError and its kind, OutputError."""
     check_local_job(job, "batch")
-    source, content = read_source(job)
-    read_prompts(job, source, content)
-    plan = RunPlan(job, document, folder, source, content, fresh)
+    plan = RunPlan(job, document, folder, check_prompts(job, open_source(job, note=note), note), fresh)
     plan.check_resumable("Use --fresh to start over, or --output for another folder")
     if folder.exists() and not fresh and not folder.store_folder.is_dir() and job.spec.store.url is None:
         raise InputError(f"{folder.path}: its store/ is gone, so it cannot be resumed; use --fresh to start over")
@@ -59,11 +60,7 @@ class LocalRun:
             stack.push_async_callback(store.close)
             await self._take_over(store, run)
             fleet = await self._session.start_fleet(stack, url, plan.job.spec.workers.replicas)
-            self._progress.phase("loading the tokenizer, rendering prompts; the engine loads meanwhile")
-            codec, groups = await plan.render(await store.now())
-            driver = Driver(store, groups, run.writer, codec)
-            await driver.submit()
-            return await self._run_batch(store, fleet, driver)
+            return await self._run_batch(store, fleet, run)
 
     async def _take_over(self, store: Store, run: OpenRun) -> None:
         """A new run in a store that has the job already would mix two; an old run's leases have no worker any more."""
@@ -79,8 +76,23 @@ class LocalRun:
             await store.reap(self._plan.job.spec.failure_policy.request_retries, everything=True)
             self._progress.message(f"resuming: {run.writer.count} of {known.requests} results are there already")
 
-    async def _run_batch(self, store: Store, fleet: LocalFleet, driver: Driver) -> RunState:
-        self._progress.phase("waiting for the first worker")
+    async def _drive(self, store: Store, fleet: LocalFleet, run: OpenRun) -> None:
+        progress = self._progress
+        progress.phase("loading the tokenizer, rendering prompts; the engine loads meanwhile")
+        prepared = self._plan.prepared(fleet.limits, await store.now(), progress.detail, progress.message)
+        async with prepared as (codec, groups):
+            progress.phase("submitting")
+
+            def tell(submitted: int) -> None:
+                progress.detail(f"{submitted:,} of {groups.groups:,} groups")
+
+            driver = Driver(store, groups, run.writer, codec, on_submitted=tell)
+            await driver.submit()
+            progress.wait_for_work()
+            await driver.collect()
+            progress.update(await sample_now(store))  # the samples' own pace leaves out how it ended
+
+    async def _run_batch(self, store: Store, fleet: LocalFleet, run: OpenRun) -> RunState:
         state: RunState = "stopped"
 
         def end_phase(tasks: Tasks) -> str:
@@ -91,7 +103,7 @@ class LocalRun:
             return "stopping the workers"
 
         work = {
-            "driver": driver.collect(),
+            "driver": self._drive(store, fleet, run),
             "fleet": fleet.watch(),
             "samples": sample_forever(store, self._plan.folder, self._progress.update),
             "deadline": _deadline(self._plan.job.spec.active_deadline_seconds),

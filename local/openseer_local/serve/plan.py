@@ -75,6 +75,7 @@ class ServingPlan:
     """A serving job that passed every check that can be made before anything starts.
 
     `document`: the manifest as it was given. `given_token`: "" to make one. `fresh`: what is in the folder is deleted.
+    `trusted`: the address of a machine whose calls need no token, "" for none.
     """
 
     job: RolloutJob
@@ -83,6 +84,7 @@ class ServingPlan:
     address: Address
     given_token: str = ""
     fresh: bool = False
+    trusted: str = ""
 
     @property
     def token_file(self) -> Path:
@@ -97,7 +99,19 @@ class ServingPlan:
                 f"--host: found {self.address.host}, which other machines reach; give --token-file with a token of "
                 "your own choice, or serve on 127.0.0.1"
             )
+        if self.trusted:
+            self._check_trusted()
         self._check_folder()
+
+    def _check_trusted(self) -> None:
+        try:
+            if not ipaddress.ip_address(self.trusted).is_unspecified:
+                return
+        except ValueError:
+            pass
+        raise InputError(
+            f"--no-token-from: found {self.trusted}, allowed: the address of one machine, such as 10.0.0.7"
+        )
 
     def _check_folder(self) -> None:
         folder = self.folder

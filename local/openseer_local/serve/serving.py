@@ -3,18 +3,19 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Generator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import Any
 
-import uvicorn
-
+from openseer_api import heap
 from openseer_api.app import create_app
 from openseer_api.batch_controller import control
 from openseer_api.http.auth import BearerAuth
+from openseer_api.http.server import WebServer
 from openseer_api.job.context import JobContext, OneJob
 from openseer_api.routes.batches import list_batches
 from openseer_api.routes.fleet import get_job, get_workers
+from openseer_core.admission import check_stops
 from openseer_local.fleet import LocalFleet
 from openseer_local.serve.display import JobSnapshot, ServingDisplay
 from openseer_local.serve.plan import ServingPlan, ServingRecord
@@ -27,7 +28,6 @@ FLEET_SPEC_SECONDS = 0.5
 SHOW_SECONDS = 1.0
 FINISH_SECONDS = 2
 """Time for responses under way when the server stops; a client repeats what is cut off."""
-BACKLOG = 1024
 LOG_FORMAT = "%(asctime)s %(name)s: %(message)s"
 
 OnListening = Callable[[str], None]
@@ -64,14 +64,15 @@ class Serving:
             stack.push(_note_end(record))
             job = self._plan.job
             store = await open_store(url, job.name, job.namespace, tells_again=True)
-            context = JobContext(job, store)
+            context = JobContext(job, store, run_code=True, on_codec=heap.keep)
             stack.push_async_callback(context.close)
             if self._plan.fresh:
                 await store.purge()
             await self._take_over(store, record)
             desired = await _desired_replicas(store, job.spec.workers.replicas)
             fleet = await self._session.start_fleet(stack, url, desired)
-            server = _Server(create_app(OneJob(context), BearerAuth(token)), lambda: self._started(bound))
+            app = create_app(OneJob(context), BearerAuth(token), trusted=self._plan.trusted)
+            server = WebServer(app, finish_seconds=FINISH_SECONDS, on_start=lambda: self._started(bound))
             await self._until_stopped(context, fleet, server, bound)
 
     async def _take_over(self, store: Store, record: ServingRecord) -> None:
@@ -86,7 +87,7 @@ class Serving:
             self._display.message(f"going on with {len(batches)} batches, {open_} of them unfinished{ran}")
 
     async def _until_stopped(
-        self, context: JobContext, fleet: LocalFleet, server: "_Server", bound: socket.socket
+        self, context: JobContext, fleet: LocalFleet, server: WebServer, bound: socket.socket
     ) -> None:
         work = {
             "fleet": fleet.watch(),
@@ -95,6 +96,7 @@ class Serving:
             "gpus": self._follow_fleet_spec(context.store, fleet),
             "display": self._show(context),
             "text": _load_text(context),
+            "limits": _take_limits(context, fleet),
         }
         try:
             await self._session.run(
@@ -107,6 +109,7 @@ class Serving:
             self._display.phase("")
 
     def _started(self, bound: socket.socket) -> None:
+        heap.keep()
         host, port = self._plan.address.host, bound.getsockname()[1]
         self._display.phase("waiting for the first worker")
         self._announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -130,35 +133,7 @@ class Serving:
             await asyncio.sleep(SHOW_SECONDS)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: those of the command are for the whole session."""
-
-    def __init__(self, app: Any, on_start: Callable[[], None]) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                log_level="warning",
-                access_log=False,
-                lifespan="off",
-                ws="none",
-                backlog=BACKLOG,
-                timeout_graceful_shutdown=FINISH_SECONDS,
-            )
-        )
-
-        self._on_start = on_start
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_start()
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None]:
-        yield
-
-
-async def _close_server(server: _Server, task: asyncio.Task[Any]) -> None:
+async def _close_server(server: WebServer, task: asyncio.Task[Any]) -> None:
     """Gives responses under way a moment to finish."""
     server.should_exit = True
     await asyncio.wait({task}, timeout=2 * FINISH_SECONDS)
@@ -172,6 +147,13 @@ async def _desired_replicas(store: Store, replicas: int) -> int:
 async def _load_text(context: JobContext) -> None:
     """Loads the tokenizer, so that prompts and results may be text. Raises ModelError. Returns never."""
     await context.codec()
+    await asyncio.Event().wait()
+
+
+async def _take_limits(context: JobContext, fleet: LocalFleet) -> None:
+    """What the model's configuration allows, until workers report it. Raises InputError. Returns never."""
+    context.computed = (await fleet.limits()).else_by(context.computed)
+    check_stops(context.job.spec.sampling, context.computed)
     await asyncio.Event().wait()
 
 

@@ -1,10 +1,12 @@
-"""What all commands share: the two consoles, `--json`, and options that stand before the command."""
+"""What commands share: the two consoles, options, and how they end when responses have failed."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from openseer_core.errors import ResponsesFailedError
 
 
 @dataclass(slots=True)
@@ -19,3 +21,14 @@ OUT = Console()
 ERR = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text.")]
+AllowFailures = Annotated[
+    bool, typer.Option("--allow-failures", help="End with 0 also when responses have failed, instead of 9.")
+]
+
+
+def end_by_failures(text: str, *, allowed: bool) -> None:
+    """`text`: which responses have failed, "" for none. Raises ResponsesFailedError where that is not allowed."""
+    if text and not allowed:
+        raise ResponsesFailedError(f"{text}\nwith --allow-failures the command ends with 0 all the same")
+    if text:
+        ERR.print(text, highlight=False, markup=False, soft_wrap=True)

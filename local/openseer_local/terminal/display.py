@@ -19,8 +19,8 @@ PLAIN_EVERY_SECONDS = 5.0
 class Display:
     """Shows phases, messages and, by `body` and `line` of its subclasses, the work itself.
 
-    `live`: redraw in place (a terminal), else a line every few seconds. `tick_seconds` None: nothing is drawn but by
-    calls (tests do that).
+    `live`: redraw in place (a terminal), else a line every few seconds. `quiet`: nothing stays of phases, and a short
+    one shows nothing. `tick_seconds` None: nothing is drawn but by calls (tests do that).
     """
 
     def __init__(
@@ -28,11 +28,13 @@ class Display:
         console: Console,
         live: bool,
         *,
+        quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
         tick_seconds: float | None = TICK_SECONDS,
     ) -> None:
         self._console = console
-        self._live = Live(console=console, auto_refresh=False, transient=False) if live else None
+        self._live = Live(console=console, auto_refresh=False, transient=quiet) if live else None
+        self._quiet = quiet
         self._clock = clock
         self._tick_seconds = tick_seconds
         self._plain_every = PLAIN_EVERY_SECONDS
@@ -40,7 +42,7 @@ class Display:
         self._broken = False
         self._stop = Event()
         self._ticker: Thread | None = None
-        self._phase = ""
+        self._phase = self._detail = ""
         self._phase_at = clock()
         self._printed_at = float("-inf")
 
@@ -82,8 +84,13 @@ class Display:
             self._phase, self._phase_at = text, self._clock()
             if text:
                 self._printed_at = self._phase_at
-                self._plain(f"openseer: {text}")
+                if not self._quiet:
+                    self._plain(f"openseer: {text}")
             self._draw()
+
+    def detail(self, text: str) -> None:
+        """How far the phase is; cheap enough for every step of it."""
+        self._detail = text
 
     def message(self, text: str) -> None:
         """One line that stays: a worker died, a signal came."""
@@ -108,12 +115,17 @@ class Display:
     def _end_phase(self) -> None:
         if not self._phase:
             return
-        took = f"{self._phase} ({self._clock() - self._phase_at:.1f} s)"
-        self._phase = ""
+        took = f"{self._phase_text()} ({self._clock() - self._phase_at:.1f} s)"
+        self._phase = self._detail = ""
+        if self._quiet:
+            return
         if self._live:
             self._safely(lambda: self._console.print(Text.assemble(("✓ ", "green"), took)))
         else:
             self._plain(f"openseer: {took}")
+
+    def _phase_text(self) -> str:
+        return f"{self._phase}: {self._detail}" if self._detail else self._phase
 
     def _plain_if_due(self) -> None:
         now = self._clock()
@@ -121,7 +133,7 @@ class Display:
             return
         self._printed_at = now
         if self._phase:
-            self._plain(f"openseer: {self._phase} … {now - self._phase_at:.0f} s")
+            self._plain(f"openseer: {self._phase_text()} … {now - self._phase_at:.0f} s")
         elif line := self.line():
             self._plain(line)
 
@@ -146,5 +158,5 @@ class Display:
     def _picture(self) -> RenderableType:
         parts: list[RenderableType] = []
         if self._phase:
-            parts.append(Text(f"{self._phase} … {self._clock() - self._phase_at:.0f} s", style="bold"))
+            parts.append(Text(f"{self._phase_text()} … {self._clock() - self._phase_at:.0f} s", style="bold"))
         return Group(*parts, *self.body())

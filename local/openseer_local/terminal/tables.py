@@ -121,7 +121,7 @@ def batch_facts(batch: Batch) -> Table:
     ended = {
         "whole": counts.requests_ok,
         "aborted": counts.requests_aborted,
-        "lost to failures": counts.requests_infra_failed,
+        "failed": counts.requests_infra_failed,
         "carried over": counts.requests_carried_over,
     }
     facts = {

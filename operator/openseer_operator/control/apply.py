@@ -1,7 +1,6 @@
 """Does what a plan asks for. Whatever it gets from the API server is known at once, so nothing is done twice."""
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from functools import partial
 from typing import TypeVar
 
 from openseer_core.manifest.job import RolloutJob
-from openseer_core.manifest.store_url import store_name
+from openseer_core.manifest.store_url import derived_password, derived_secret_name, store_name
 from openseer_core.plan.actions import (
     Action,
     AddFinalizer,
@@ -19,44 +18,55 @@ from openseer_core.plan.actions import (
     DeleteJob,
     DeletePod,
     DeleteStore,
+    EndSidecars,
+    InspectStore,
     Purge,
     RemoveFinalizer,
     ScaleStore,
     Stamp,
 )
-from openseer_operator.control.observe import STORE_SECRET
+from openseer_core.plan.observation import Refusal
+from openseer_operator.control.observe import STORE_SECRET, standing_workers_of
 from openseer_operator.control.store_poller import StorePoller
-from openseer_operator.kube.api import Api, KubeApiError, KubeConflictError, NotThereError
+from openseer_operator.kube.api import Api, KubeConflictError, NotThereError
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.events import Events
+from openseer_operator.kube.owned_objects import NotMadeError, OwnedObjects
 from openseer_operator.kube.rate_limiter import RateLimiter
-from openseer_operator.objects.managed_redis import store_secret, store_stateful_set
-from openseer_operator.objects.names import REPLICAS_ANNOTATION, stamp_annotations
+from openseer_operator.kube.store_volume import resize_claim
+from openseer_operator.objects.managed_redis import store_claim_name, store_secret, store_stateful_set
+from openseer_operator.objects.names import (
+    REPLICAS_ANNOTATION,
+    TEMPLATE_ANNOTATION,
+    TOO_SMALL,
+    inherit,
+    stamp_annotations,
+)
 from openseer_operator.objects.pods import driver_pod, worker_pod
-from openseer_operator.objects.reading import JobRecord, JsonObject, owner_uid
+from openseer_operator.objects.reading import JobKey, JobRecord, JsonObject
 from openseer_operator.objects.shared import shared_objects
-from openseer_operator.objects.status import last_desired_workers
 from openseer_operator.settings import FINALIZER, OperatorSettings
 
 CONCURRENT_CALLS = 16
 """Calls for one job that run at the same time."""
-PASSWORD_BYTES = 24
 
 A = TypeVar("A")
-
-
-class NotOursError(KubeApiError):
-    """The name of an object is taken by one that is not the job's."""
+Stage = Callable[[], Awaitable[list[BaseException]]]
+"""Calls that may run at the same time; returns what failed."""
+Stages = tuple[Stage, ...]
+"""Stages of which each needs those before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyTarget:
-    """The job that actions are for. `image`: of its workers and driver; `now`: seconds since the epoch."""
+    """The job that actions are for. `image`: of its workers and driver; `secret`: name of the Secret of a managed
+    Redis; `now`: seconds since the epoch."""
 
     record: JobRecord
     job: RolloutJob
     image: str
+    secret: str
     now: float
 
     @property
@@ -65,7 +75,7 @@ class ApplyTarget:
 
 
 class Applier:
-    """All calls that change anything but a job's status. Raises the first failure of a stage, the whole stage tried."""
+    """All calls that change anything but a job's status. What one call fails at holds up only what needs it."""
 
     def __init__(
         self, api: Api, cache: Cache, census: Census, poller: StorePoller, events: Events, settings: OperatorSettings
@@ -73,82 +83,128 @@ class Applier:
         self._api = api
         self._cache = cache
         self._census = census
+        self._objects = OwnedObjects(api, census)
         self._poller = poller
         self._events = events
         self._settings = settings
         self._stamp_limiter = RateLimiter(settings.stamps)
 
-    async def apply(self, target: ApplyTarget, actions: Sequence[Action]) -> float | None:
-        """Stage after stage; the events come last, whatever fails.
+    async def apply(
+        self, target: ApplyTarget, actions: Sequence[Action], refused: tuple[Refusal, ...] = ()
+    ) -> float | None:
+        """What hands back work or saves it first, then what is made, then what is taken away, then the events.
 
-        Returns in how many seconds a stamp that had to wait is due.
+        What Kubernetes would not make is no failure: the census keeps it for the next observation, with what still
+        is `refused` though it was not tried. Raises the first other failure, everything tried. Returns in how many
+        seconds a stamp that had to wait is due.
         """
-        try:
-            await self._apply_prerequisites(target, actions)
-            stamps = [action for action in actions if isinstance(action, Stamp)]
-            waits = {action.uid: self._stamp_limiter.wait(action.uid, target.now) for action in stamps}
-            await self._stage(target, actions, CreatePod, self._create_pod)
-            await self._stage(target, actions, DeletePod, self._delete_pod)
-            await self._stage(target, [action for action in stamps if not waits[action.uid]], Stamp, self._stamp)
-            await self._apply_removals(target, actions)
-        except NotOursError as error:
-            await self._events.announce(target.record, Announce(True, "NameTaken", str(error)))
-            raise
-        finally:
-            for action in actions:
-                if isinstance(action, Announce):
-                    await self._events.announce(target.record, action)
+        stamps, key = [action for action in actions if isinstance(action, Stamp)], target.record.key
+        self._stamp_limiter.keep(key, {action.uid for action in stamps})
+        waits = {action.uid: self._stamp_limiter.wait(key, action.uid, target.now) for action in stamps}
+        stamps = [action for action in stamps if not waits[action.uid]]
+        errors: list[BaseException] = []
+        for chain in (
+            (self._stage(target, actions, DeletePod, self._delete_pod),),
+            (self._stage(target, actions, EndSidecars, self._end_sidecars),),
+            (self._stage(target, stamps, Stamp, self._stamp),),
+            self._creation(target, actions),
+            (self._stage(target, actions, InspectStore, self._inspect_store),),
+            self._removal(target, actions),
+        ):
+            errors += await _first_failure(chain)
+        await self._tell(target, errors, actions, refused)
+        failures = [error for error in errors if not isinstance(error, NotMadeError)]
+        if failures:
+            raise failures[0]
         return min(filter(None, waits.values()), default=None)
+
+    def forget(self, key: JobKey) -> None:
+        """The job is gone."""
+        self._stamp_limiter.keep(key, ())
+
+    async def _tell(
+        self,
+        target: ApplyTarget,
+        errors: Sequence[BaseException],
+        actions: Sequence[Action],
+        refused: tuple[Refusal, ...],
+    ) -> None:
+        """Events, of refusals once for as long as they are the same; and the refusals for the next observation."""
+        key = target.record.key
+        known = self._census.refusals(key)
+        refusals = (*(error.refusal for error in errors if isinstance(error, NotMadeError)), *refused)
+        self._census.put_refusals(key, refusals)
+        news = [refusal for refusal in refusals if refusal not in known][:1]
+        told = [action for action in actions if isinstance(action, Announce)]
+        for event in [*told, *map(refusal_event, news)]:
+            await self._events.announce(target.record, event)
 
     # ---- stages
 
-    async def _apply_prerequisites(self, target: ApplyTarget, actions: Sequence[Action]) -> None:
-        """What pods need, the Redis last: its StatefulSet needs its service account and Secret."""
-        await self._stage(target, actions, AddFinalizer, self._add_finalizer)
+    def _creation(self, target: ApplyTarget, actions: Sequence[Action]) -> Stages:
+        """Each stage needs those before it; where room is scarce, the driver goes before workers."""
+        bodies: Mapping[str, JsonObject] = {}
         if any(isinstance(action, ApplyShared) for action in actions):
-            bodies = shared_objects(
-                target.job, target.record.uid, self._settings, last_desired_workers(target.record.status)
-            )
-            await self._stage(target, actions, ApplyShared, partial(self._apply_shared, bodies))
-        await self._stage(
-            target, [action for action in actions if action == ScaleStore(1)], ScaleStore, self._scale_store
+            standing = standing_workers_of(target.record, self._cache)
+            bodies = shared_objects(target.job, target.record.uid, self._settings, standing)
+        pods = [action for action in actions if isinstance(action, CreatePod)]
+        drivers = [action for action in pods if action.index is None]
+        workers = [action for action in pods if action.index is not None]
+        return (
+            self._stage(target, actions, AddFinalizer, self._add_finalizer),
+            self._stage(target, actions, ApplyShared, partial(self._apply_shared, bodies)),
+            self._stage(target, [each for each in actions if each == ScaleStore(1)], ScaleStore, self._scale_store),
+            self._stage(target, drivers, CreatePod, self._create_pod),
+            partial(self._create_workers, target, workers),
         )
 
-    async def _apply_removals(self, target: ApplyTarget, actions: Sequence[Action]) -> None:
+    def _removal(self, target: ApplyTarget, actions: Sequence[Action]) -> Stages:
         """Each stage needs those before it."""
-        await self._stage(
-            target, [action for action in actions if action == ScaleStore(0)], ScaleStore, self._scale_store
+        return (
+            self._stage(target, [each for each in actions if each == ScaleStore(0)], ScaleStore, self._scale_store),
+            self._stage(target, actions, DeleteStore, self._delete_store),
+            self._stage(target, actions, Purge, self._purge),
+            self._stage(target, actions, RemoveFinalizer, self._remove_finalizer),
+            self._stage(target, actions, DeleteJob, self._delete_job),
         )
-        await self._stage(target, actions, DeleteStore, self._delete_store)
-        await self._stage(target, actions, Purge, self._purge)
-        await self._stage(target, actions, RemoveFinalizer, self._remove_finalizer)
-        await self._stage(target, actions, DeleteJob, self._delete_job)
 
-    async def _stage(
+    def _stage(
         self,
         target: ApplyTarget,
         actions: Iterable[Action],
         kind: type[A],
         apply_action: Callable[[ApplyTarget, A], Awaitable[None]],
-    ) -> None:
+    ) -> Stage:
         """All actions of one kind, concurrently."""
-        gate = asyncio.Semaphore(CONCURRENT_CALLS)
+        return partial(_together, [partial(apply_action, target, each) for each in actions if isinstance(each, kind)])
 
-        async def run(action: A) -> None:
-            async with gate:
-                await apply_action(target, action)
+    async def _create_workers(self, target: ApplyTarget, actions: Sequence[CreatePod]) -> list[BaseException]:
+        """As room allows: they are alike, so the first refusal ends it; after one, a single pod tries whether there is
+        room again."""
+        full = False
 
-        selected = [action for action in actions if isinstance(action, kind)]
-        for outcome in await asyncio.gather(*map(run, selected), return_exceptions=True):
-            if outcome is not None:
-                raise outcome
+        async def create(action: CreatePod) -> None:
+            nonlocal full
+            if full:
+                return
+            try:
+                await self._create_pod(target, action)
+            except NotMadeError as error:
+                full = full or not error.refusal.taken
+                raise
+
+        creations = [partial(create, action) for action in actions]
+        first = 1 if self._census.refusals(target.record.key) else 0
+        return [*await _together(creations[:first]), *await _together(creations[first:])]
 
     # ---- pods
 
     async def _create_pod(self, target: ApplyTarget, action: CreatePod) -> None:
         job, uid, settings = target.job, target.record.uid, self._settings
         if action.index is None:
-            body = driver_pod(job, uid, settings, target.image, attempt=action.attempt)
+            body = driver_pod(
+                job, uid, settings, target.image, attempt=action.attempt, secret=target.secret, avoid=action.avoid
+            )
         else:
             body = worker_pod(
                 job,
@@ -158,20 +214,10 @@ class Applier:
                 index=action.index,
                 rank=action.rank,
                 attempt=action.attempt,
+                secret=target.secret,
                 avoid=action.avoid,
             )
-        self._cache.put_pod(await self._create(target, "Pod", body))
-
-    async def _create(self, target: ApplyTarget, kind: str, body: JsonObject) -> JsonObject:
-        """The object; one of that name that is the job's own already is as good."""
-        try:
-            return await self._api.create(kind, target.namespace, body)
-        except KubeConflictError:
-            found = await self._api.get(kind, target.namespace, body["metadata"]["name"])
-        if owner_uid(found["metadata"]) == target.record.uid:
-            return found
-        name = found["metadata"]["name"]
-        raise NotOursError(f"{kind} {name} is not of this job; it is made once that one is deleted")
+        self._cache.put_pod(await self._objects.create(target.record, "Pod", body))
 
     async def _delete_pod(self, target: ApplyTarget, action: DeletePod) -> None:
         try:
@@ -181,6 +227,14 @@ class Applier:
             return
         if answer.get("kind") == "Pod":
             self._cache.put_pod(answer)
+
+    async def _end_sidecars(self, target: ApplyTarget, action: EndSidecars) -> None:
+        """Its node ends a pod that is older than it may be, and keeps its log; a deletion would take that, too."""
+        body: JsonObject = {"metadata": {"uid": action.uid}, "spec": {"activeDeadlineSeconds": 1}}
+        try:
+            self._cache.put_pod(await self._api.merge("Pod", target.namespace, action.name, body))
+        except (NotThereError, KubeConflictError):
+            self._cache.drop_pod(target.record.key, action.name, action.uid)
 
     async def _stamp(self, target: ApplyTarget, action: Stamp) -> None:
         body: JsonObject = {"metadata": {"uid": action.uid, "annotations": stamp_annotations(action.busy)}}
@@ -193,23 +247,61 @@ class Applier:
 
     async def _apply_shared(self, bodies: Mapping[str, JsonObject], target: ApplyTarget, action: ApplyShared) -> None:
         if action.key == STORE_SECRET:
-            password = secrets.token_urlsafe(PASSWORD_BYTES)
-            await self._create(target, "Secret", store_secret(target.job, target.record.uid, password))
+            await self._create_secret(target)
             return
         body = bodies[action.key]
-        self._census.put(await self._api.apply(body["kind"], body), body["kind"])
+        await self._objects.put(target.record, body["kind"], body)
+
+    async def _create_secret(self, target: ApplyTarget) -> None:
+        """That of the managed Redis. Where no key tells what was in the one that is gone, Redis takes the new password
+        when it starts again."""
+        job, uid, keys = target.job, target.record.uid, self._settings.stores.keys()
+        names = (target.secret, derived_secret_name(job, uid, keys[0]))
+        password = next(filter(None, (derived_password(job, uid, name, keys) for name in names)))
+        body = inherit(store_secret(job, uid, target.secret, password), job, self._settings.pods)
+        await self._objects.create_unread(target.record, "Secret", body)
+        self._census.see_secret(target.record, target.now)
 
     async def _scale_store(self, target: ApplyTarget, action: ScaleStore) -> None:
-        body = store_stateful_set(target.job, target.record.uid, self._settings, action.replicas)
-        body["metadata"]["annotations"][REPLICAS_ANNOTATION] = str(action.replicas)
-        self._census.put(await self._api.apply("StatefulSet", body), "StatefulSet")
+        name, uid = store_name(target.job), target.record.uid
+        body = store_stateful_set(target.job, uid, self._settings, action.replicas, secret=target.secret)
+        annotations, claims = body["metadata"]["annotations"], body["spec"].get("volumeClaimTemplates")
+        annotations[REPLICAS_ANNOTATION] = str(action.replicas)
+        if claims:
+            claim, problem = store_claim_name(target.job), ""
+            found = await self._objects.own(target.record, "StatefulSet", name)
+            if found is None:
+                # The set's controller takes a claim of that name for its own, and deletes it with the set.
+                await self._objects.expect_none(target.record, "PersistentVolumeClaim", claim)
+            else:
+                # Nobody may change those of a set that is there: it keeps them, so that the rest of it may change.
+                body["spec"]["volumeClaimTemplates"] = found["spec"]["volumeClaimTemplates"]
+                if action.replicas:
+                    size = claims[0]["spec"]["resources"]["requests"]["storage"]
+                    problem = await resize_claim(self._api, found["metadata"], claim, size)
+            self._census.put_volume_problem(target.record.key, problem, target.now)
+            if problem:
+                # Not what it should be, for an operator too that starts anew.
+                annotations[TEMPLATE_ANNOTATION] += TOO_SMALL
+        await self._objects.put(target.record, "StatefulSet", body)
 
     async def _delete_store(self, target: ApplyTarget, action: DeleteStore) -> None:
         """Its volume goes with the set, by the set's own policy."""
+        await self._objects.delete(target.record, "StatefulSet", store_name(target.job))
+
+    async def _inspect_store(self, target: ApplyTarget, action: InspectStore) -> None:
+        """The set's controller makes the pod and its volume; what it is refused stands in its events."""
         name = store_name(target.job)
-        with suppress(NotThereError):
-            await self._api.delete("StatefulSet", target.namespace, name)
-        self._census.drop(target.record.key, "StatefulSet", name)
+        found = await self._objects.own(target.record, "StatefulSet", name)
+        if found is None:
+            return
+        fields = f"involvedObject.uid={found['metadata']['uid']},reason=FailedCreate"
+        refused: list[JsonObject] = []
+        async for page in self._api.pages("Event", (target.namespace,), fields=fields):
+            refused += page
+        if refused:
+            newest = max(refused, key=lambda event: event.get("lastTimestamp") or "")
+            raise NotMadeError(Refusal("StatefulSet", name, newest.get("message") or newest["reason"]))
 
     # ---- the job
 
@@ -238,3 +330,31 @@ class Applier:
     async def _delete_job(self, target: ApplyTarget, action: DeleteJob) -> None:
         with suppress(NotThereError, KubeConflictError):
             await self._api.delete("RolloutJob", *target.record.key, target.record.uid)
+
+
+def refusal_event(refusal: Refusal) -> Announce:
+    """What could not be made, for people."""
+    return Announce(
+        True, "NameTaken" if refusal.taken else "PodsNotCreated", f"{refusal.kind} {refusal.name}: {refusal.message}"
+    )
+
+
+async def _first_failure(chain: Stages) -> list[BaseException]:
+    """Stage after stage, until one fails; its failures."""
+    for stage in chain:
+        errors = await stage()
+        if errors:
+            return errors
+    return []
+
+
+async def _together(calls: Sequence[Callable[[], Awaitable[None]]]) -> list[BaseException]:
+    """All of them, so many at a time; the failures."""
+    gate = asyncio.Semaphore(CONCURRENT_CALLS)
+
+    async def run(call: Callable[[], Awaitable[None]]) -> None:
+        async with gate:
+            await call()
+
+    outcomes = await asyncio.gather(*map(run, calls), return_exceptions=True)
+    return [outcome for outcome in outcomes if outcome is not None]

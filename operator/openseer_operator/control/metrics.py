@@ -9,6 +9,8 @@ from prometheus_client import Counter as PrometheusCounter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from openseer_core.plan.backlog import Backlog
+from openseer_core.plan.observation import GpuSeconds
 from openseer_core.queue.messages import BatchProgress
 from openseer_operator.objects.reading import JobKey
 
@@ -20,13 +22,16 @@ WAIT_BUCKETS = (*RECONCILE_BUCKETS, 60.0, 120.0, 300.0, 600.0, 1200.0)
 
 @dataclass(frozen=True, slots=True)
 class JobMetrics:
-    """Of one job. `inflight`: requests that workers run; `tokens`: generated so far, also in batches that are gone."""
+    """Of one job. `inflight`: requests that workers run; `tokens`: generated so far, also in batches that are gone;
+    `backlog`: what waits, and the workers that it needs."""
 
     progress: BatchProgress
     workers: Mapping[str, int | str]
     inflight: int
     tokens_per_second: float | None
     tokens: int
+    backlog: Backlog = field(default_factory=Backlog)
+    gpu_seconds: GpuSeconds = field(default_factory=GpuSeconds)
 
     @property
     def unfinished(self) -> int:
@@ -85,6 +90,7 @@ class _JobCollector(Collector):
         yield from self._requests()
         yield from self._tokens()
         yield self._workers()
+        yield self._gpu_seconds()
 
     def _operator(self) -> Iterable[Metric]:
         state = self._state
@@ -120,14 +126,12 @@ class _JobCollector(Collector):
     def _tokens(self) -> Iterable[Metric]:
         tokens = CounterMetricFamily("openseer_job_tokens", "Tokens generated so far", labels=("namespace", "job"))
         speed = _gauge("tokens_per_second", "Tokens generated per second of late")
-        backlog = _gauge("backlog_tokens", "Estimate of tokens to come: unfinished requests at the mean length so far")
+        backlog = _gauge("backlog_tokens", "Tokens to come: unfinished requests at the mean length of a response")
         for key, metrics in list(self._state.jobs.items()):
-            counts = metrics.progress
             tokens.add_metric(key, metrics.tokens)
             if metrics.tokens_per_second is not None:
                 speed.add_metric(key, metrics.tokens_per_second)
-            if counts.closed:
-                backlog.add_metric(key, metrics.unfinished * counts.tokens / counts.closed)
+            backlog.add_metric(key, metrics.backlog.tokens)
         yield tokens
         yield speed
         yield backlog
@@ -137,7 +141,19 @@ class _JobCollector(Collector):
         for key, metrics in list(self._state.jobs.items()):
             for state in ("desired", "current", "ready", "busy"):
                 workers.add_metric((*key, state), float(metrics.workers[state]))
+            workers.add_metric((*key, "recommended"), metrics.backlog.workers)
         return workers
+
+    def _gpu_seconds(self) -> Metric:
+        spent = CounterMetricFamily(
+            "openseer_job_gpu_seconds",
+            "GPU time of awake workers, summed over GPUs, by whether they ran something",
+            labels=("namespace", "job", "state"),
+        )
+        for key, metrics in list(self._state.jobs.items()):
+            spent.add_metric((*key, "idle"), metrics.gpu_seconds.idle)
+            spent.add_metric((*key, "busy"), metrics.gpu_seconds.busy)
+        return spent
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

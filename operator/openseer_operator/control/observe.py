@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob
-from openseer_core.manifest.store_url import manages_store, store_name
-from openseer_core.plan.observation import Observation
+from openseer_core.manifest.store_url import derived_secret_name, manages_store, store_name
+from openseer_core.plan.observation import Observation, Pod, PodPhase
+from openseer_core.plan.workers import standing_workers
 from openseer_operator.control.store_poller import StorePoller
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
-from openseer_operator.objects.managed_redis import store_stateful_set
-from openseer_operator.objects.names import TEMPLATE_ANNOTATION
+from openseer_operator.objects.managed_redis import store_pod_name, store_stateful_set
+from openseer_operator.objects.names import TEMPLATE_ANNOTATION, TOO_SMALL
 from openseer_operator.objects.pods import driver_pod, worker_pod
 from openseer_operator.objects.reading import JobKey, JobRecord
 from openseer_operator.objects.shared import shared_objects
@@ -20,18 +21,35 @@ from openseer_operator.settings import FINALIZER, OperatorSettings
 
 STORE_SECRET = "storeSecret"
 """Key of the Secret of a managed Redis among the shared objects."""
+SECRET_SECONDS = 60.0
+"""While a pod starts, that Secret is made again so often; where it is still there, that changes nothing."""
+
+RESIZE_SECONDS = 60.0
+"""A volume that could not be enlarged is asked for again so often."""
+MOST_SETS = 8
+"""StatefulSets of one job that are remembered after they are gone: the pod of one may still be on a lost node."""
 
 
 @dataclass(frozen=True, slots=True)
 class DesiredObjects:
-    """The shared objects of one generation of a job with so many workers desired: kind, name and hash by key; or why
-    there can be none."""
+    """The shared objects of one generation of a job with so many standing workers: kind, name and hash by key; or why
+    there can be none. `secret`: name of the Secret of the managed Redis, `store`: hash of the latter."""
 
     uid: str
     generation: int
-    desired: int
+    standing: int
+    secret: str
     objects: Mapping[str, tuple[str, str, str]]
     problems: str = ""
+    store: str = ""
+
+
+def standing_workers_of(record: JobRecord, cache: Cache) -> int:
+    """Workers of a job without problems that an eviction would take work from."""
+    assert record.job is not None
+    return standing_workers(
+        cache.pods_of(record), last_desired_workers(record.status) or record.job.spec.workers.replicas
+    )
 
 
 class Observer:
@@ -43,6 +61,8 @@ class Observer:
         self._poller = poller
         self._settings = settings
         self._desired: dict[JobKey, DesiredObjects] = {}
+        self._without_store: dict[JobKey, float] = {}  # since when a Redis that should have a pod has none
+        self._sets: dict[JobKey, tuple[str, tuple[str, ...]]] = {}  # uids of the job and of its StatefulSets
 
     def problems(self, record: JobRecord) -> str:
         """Why the operator cannot do what the manifest asks for; "" when it can."""
@@ -52,11 +72,12 @@ class Observer:
         """Of a job without problems."""
         job = record.job
         assert job is not None
+        store_pods = self.store_pods(record)
         redis = self._census.find(record, "StatefulSet", store_name(job))
         shared = {key: self._is_current(record, *entry) for key, entry in self._desired_objects(record).objects.items()}
         if manages_store(job):
-            # Nobody may list Secrets; that of a Redis was made before its set.
-            shared[STORE_SECRET] = redis is not None
+            shared[STORE_SECRET] = redis is not None and not self._doubts_secret(record, now)
+        missing = redis is not None and redis.replicas == 1 and not store_pods
         return Observation(
             now=now,
             job=job,
@@ -65,15 +86,65 @@ class Observer:
             finalizer=FINALIZER in record.finalizers,
             shared=shared,
             store_replicas=redis.replicas if redis is not None else None,
-            store_pods=len(self._cache.store_pods(record.key)),
+            store_current=redis is None or self._is_store_current(record, redis.template, now),
+            volume_problem=self._census.volume_problem(record.key)[0],
+            store_pods=len(store_pods),
+            store_missing_since=self._store_missing_since(record.key, missing, now),
+            redis=next((pod for pod in store_pods if pod.name == store_pod_name(job)), None),
+            refusals=self._census.refusals(record.key),
             pods=self._cache.pods_of(record),
             store=self._poller.view(record.key),
             store_loads=self._poller.loads(record.key),
+            revive=record.revive,
+            store_problem=self._poller.problem(record.key),
         )
+
+    def store_pods(self, record: JobRecord) -> list[Pod]:
+        """Of the job's managed Redis: those that its own StatefulSet has made, or one that was its own. Labels and a
+        name alone make no pod the job's."""
+        assert record.job is not None
+        known = self._sets.get(record.key)
+        uids = known[1] if known is not None and known[0] == record.uid else ()
+        found = self._census.find(record, "StatefulSet", store_name(record.job))
+        if found is not None and found.uid not in uids:
+            uids = (*uids, found.uid)[-MOST_SETS:]
+            self._sets[record.key] = record.uid, uids
+        return self._cache.store_pods(record.key, uids)
+
+    def store_secret(self, record: JobRecord, job: RolloutJob) -> str:
+        """Name of the Secret of a managed Redis: the one that the job began with, for a new job that of the newest key;
+        "" for a store of the user's own. Raises InputError for a key that cannot be read."""
+        if not manages_store(job):
+            return ""
+        if named := record.status.get("storeSecret"):
+            return named
+        if self._census.find(record, "StatefulSet", store_name(job)) is not None:
+            return store_name(job)  # its password was made at random, by an operator that read Secrets
+        return derived_secret_name(job, record.uid, self._settings.stores.keys()[0])
 
     def forget(self, key: JobKey) -> None:
         """The job is gone."""
         self._desired.pop(key, None)
+        self._without_store.pop(key, None)
+        self._sets.pop(key, None)
+
+    def _is_store_current(self, record: JobRecord, template: str, now: float) -> bool:
+        """Whether nothing is to be changed; one whose volume could not be enlarged rests until that is tried again."""
+        wanted = self._desired_objects(record).store
+        rests = now - self._census.volume_problem(record.key)[1] < RESIZE_SECONDS
+        return template == wanted or (rests and template == wanted + TOO_SMALL)
+
+    def _doubts_secret(self, record: JobRecord, now: float) -> bool:
+        """Whether the Secret may be gone and matters: pods read it when they start, and nobody may list Secrets."""
+        starting = any(pod.phase is PodPhase.PENDING for pod in self._cache.pods_of(record))
+        works = any(pod.ready for pod in self.store_pods(record))
+        return (starting or not works) and now - self._census.secret_seen_at(record) >= SECRET_SECONDS
+
+    def _store_missing_since(self, key: JobKey, missing: bool, now: float) -> float | None:
+        if not missing:
+            self._without_store.pop(key, None)
+            return None
+        return self._without_store.setdefault(key, now)
 
     def _is_current(self, record: JobRecord, kind: str, name: str, template: str) -> bool:
         owned = self._census.find(record, kind, name)
@@ -81,36 +152,38 @@ class Observer:
 
     def _desired_objects(self, record: JobRecord) -> DesiredObjects:
         known = self._desired.get(record.key)
-        desired = last_desired_workers(record.status)
-        if known is not None and (known.uid, known.generation, known.desired) == (
-            record.uid,
-            record.generation,
-            desired,
-        ):
+        standing = standing_workers_of(record, self._cache)
+        assert record.job is not None
+        made_for = record.uid, record.generation, standing, self.store_secret(record, record.job)
+        if known is not None and (known.uid, known.generation, known.standing, known.secret) == made_for:
             return known
-        rendered = self._desired[record.key] = self._render(record, desired)
+        rendered = self._desired[record.key] = self._render(record, standing, made_for[-1])
         return rendered
 
-    def _render(self, record: JobRecord, desired: int) -> DesiredObjects:
+    def _render(self, record: JobRecord, standing: int, secret: str) -> DesiredObjects:
         """All of a job's manifests are tried, so that it is refused whole rather than half-way."""
         job = record.job
         assert job is not None
         try:
-            objects = shared_objects(job, record.uid, self._settings, desired)
-            self._try_pods(job, record.uid)
+            objects = shared_objects(job, record.uid, self._settings, standing)
+            store = self._try_pods(job, record.uid, secret)
         except InputError as error:
-            return DesiredObjects(record.uid, record.generation, desired, {}, str(error))
+            return DesiredObjects(record.uid, record.generation, standing, secret, {}, str(error))
         entries = {
             key: (body["kind"], body["metadata"]["name"], body["metadata"]["annotations"][TEMPLATE_ANNOTATION])
             for key, body in objects.items()
         }
-        return DesiredObjects(record.uid, record.generation, desired, entries)
+        return DesiredObjects(record.uid, record.generation, standing, secret, entries, store=store)
 
-    def _try_pods(self, job: RolloutJob, uid: str) -> None:
+    def _try_pods(self, job: RolloutJob, uid: str, secret: str) -> str:
+        """The hash of the managed Redis, "" for none."""
         last = max(0, job.spec.workers.replicas - 1)
         rank = job.spec.workers.parallelism.nodes - 1
-        worker_pod(job, uid, self._settings, self._settings.worker_image, index=last, rank=rank, attempt=0)
+        image = self._settings.worker_image
+        worker_pod(job, uid, self._settings, image, index=last, rank=rank, attempt=0, secret=secret)
         if job.spec.mode == "batch":
-            driver_pod(job, uid, self._settings, self._settings.worker_image, attempt=0)
+            driver_pod(job, uid, self._settings, image, attempt=0, secret=secret)
         if manages_store(job):
-            store_stateful_set(job, uid, self._settings, 1)
+            redis = store_stateful_set(job, uid, self._settings, 1, secret=secret)
+            return redis["metadata"]["annotations"][TEMPLATE_ANNOTATION]
+        return ""

@@ -3,23 +3,39 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
-from openseer_core.errors import OpenseerError, StoreLoadingError
+from openseer_core.errors import (
+    InputError,
+    OpenseerError,
+    StoreError,
+    StoreForbiddenError,
+    StoreLoadingError,
+    StoreUnavailableError,
+)
 from openseer_core.ids import BATCH_JOB_BATCH
-from openseer_core.manifest.job import RolloutJob
-from openseer_core.manifest.store_url import url_in, url_reference
+from openseer_core.manifest.store_url import store_name
 from openseer_core.plan.actions import Announce
-from openseer_core.plan.observation import StoreView, WorkerReport
-from openseer_core.queue.messages import BatchProgress
-from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
-from openseer_core.weights.loaded import why_not_loaded
-from openseer_core.worker.heartbeat import WorkerStatus
-from openseer_operator.kube.api import Api
+from openseer_core.plan.observation import GpuSeconds, StoreProblem, StoreView
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.worker.heartbeat import WorkerState
+from openseer_operator.control.read_slots import ReadSlots
+from openseer_operator.control.store_views import (
+    actionable_state,
+    open_batches,
+    reports_of,
+    total_progress,
+    weights_event,
+)
+from openseer_operator.kube.api import FORBIDDEN, Api, KubeApiError
 from openseer_operator.objects.reading import JobKey, JobRecord
+from openseer_process.store_access import StoreAccess
 from openseer_store.connect import open_store
 from openseer_store.port import Store
+from openseer_store.reply_limit import ReplyLimit
 
 CONNECT_SECONDS = 2.0
 """Longest wait for a store to be reached."""
@@ -29,16 +45,27 @@ READ_EVERY_SECONDS = 1.0
 """Between two readings of one store, while there are few."""
 READS_PER_SECOND = 200.0
 """Most readings a second, over all stores."""
-READS_AT_ONCE = 32
-"""Stores that are read at the same time; the time limit of a reading begins with the reading."""
 RETRY_SECONDS = 5.0
-"""Longest pause after a reading that failed; it grows up to that, with many stores to three times the usual pause."""
+"""Longest pause after a reading that failed; it grows up to that, with many stores to three times the usual pause. The
+time limit of a reading begins with the reading."""
+SILENT_SECONDS = 60.0
+"""Longest such pause of a store that never answered: a tenth of the time that it is known for, up to so much."""
+REOPEN_FAILURES = 3
+"""After so many failed readings in a row a store is looked for anew: its Secret may hold another password by then, or
+another place. After a refusal that is no outage it is at once."""
+FORBIDDEN_SECONDS = 30.0
+"""Pause after a store was found that only a person can change."""
 STALE_SECONDS = 5.0
 """An older view is none; with so many stores that readings come seldom, three readings' time."""
 REPORT_SECONDS = 30.0
 """A heartbeat that is older counts no more."""
 RATE_SECONDS = 30.0
 """Tokens per second are taken over so long."""
+LEAST_BUSY_SECONDS = 10.0
+"""The speed of a worker is known once workers have been busy for so long within that time, all of them together."""
+REPLY_LIMIT = ReplyLimit(bytes=8 * 2**20, parts=2**16)
+"""Of one answer: the heartbeats of MOST_WORKERS with 2 KiB each, or 1,500 open batches. It does not follow the job's
+manifest: rows of workers that were killed stay when a fleet has become small, and a manifest may say any number."""
 PURGE_SECONDS = 10.0
 """Longest time for deleting a job's keys."""
 
@@ -54,7 +81,8 @@ class PolledStore:
 
     `inflight`: requests that its workers run; `batch_tokens`: tokens of each batch; `past_tokens`: those of batches
     that were read and are no longer there. `last_transaction`: the latest weights transaction that had ended when the
-    fleet spec was read; None before that.
+    fleet spec was read; None before that. `token_counts`: when, and how many tokens there were, of late;
+    `busy_seconds`: at the same times, how long workers were busy so far, all of them together.
     """
 
     record: JobRecord
@@ -67,22 +95,31 @@ class PolledStore:
     actionable_state: object = None
     failures: int = 0
     loads: bool = False
+    problem: StoreProblem | None = None
     batch_tokens: Mapping[int, int] = field(default_factory=dict[int, int])
     past_tokens: int = 0
     last_transaction: int | None = None
     token_counts: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
+    busy_seconds: deque[float] = field(default_factory=deque[float])
 
 
 class StorePoller:
     """`changed`: called with a job's key when its store holds something that may call for action. `announce`: makes an
-    event of weights that were published, or not; no action follows from that."""
+    event of weights that were published, or not; no action follows from that. `access`: how stores are reached."""
 
-    def __init__(self, api: Api, changed: Callable[[JobKey], None], announce: AnnounceEvent | None = None) -> None:
+    def __init__(
+        self,
+        api: Api,
+        changed: Callable[[JobKey], None],
+        announce: AnnounceEvent | None = None,
+        access: StoreAccess | None = None,
+    ) -> None:
         self._api = api
+        self._access = access or StoreAccess(Path())
         self._changed = changed
         self._announce = announce
         self._polled: dict[JobKey, PolledStore] = {}
-        self._gate = asyncio.Semaphore(READS_AT_ONCE)
+        self._slots = ReadSlots()
 
     def __len__(self) -> int:
         return len(self._polled)
@@ -116,10 +153,17 @@ class StorePoller:
         polled = self._polled.get(key)
         return polled is not None and polled.loads
 
+    def problem(self, key: JobKey) -> StoreProblem | None:
+        """Why the store was not to be read at the last try, though it may be well."""
+        polled = self._polled.get(key)
+        return polled.problem if polled is not None else None
+
     def settling(self, key: JobKey) -> bool:
         """Whether it is too early to say that the store does not answer."""
         polled = self._polled.get(key)
-        return polled is not None and polled.view is None and _now() - polled.watched_since < self._stale_after
+        if polled is None or polled.view is not None or polled.problem is not None:
+            return False
+        return _now() - polled.watched_since < self._stale_after
 
     def inflight(self, key: JobKey) -> int:
         """Requests that workers ran when the store was last read."""
@@ -167,13 +211,20 @@ class StorePoller:
     def _stale_after(self) -> float:
         return max(STALE_SECONDS, 3 * self.interval)
 
+    def _silence_pause(self, polled: PolledStore) -> float:
+        """The longer a store has never answered, the less it matters that its first answer is heard at once."""
+        silent = _now() - polled.watched_since if not polled.read_at else 0.0
+        return min(silent / 10, SILENT_SECONDS)
+
     async def _follow(self, polled: PolledStore) -> None:
         try:
             while True:
-                async with self._gate:
+                answered = polled.view is not None and not polled.failures
+                async with self._slots.slot(polled.record.key[0], answered=answered):
                     await self._poll(polled)
-                pause = min(self.interval * 2.0 ** min(polled.failures, 10), max(RETRY_SECONDS, 3 * self.interval))
-                await asyncio.sleep(pause)
+                longest = max(RETRY_SECONDS, 3 * self.interval, self._silence_pause(polled))
+                pause = min(self.interval * 2.0 ** min(polled.failures, 10), longest)
+                await asyncio.sleep(pause if polled.problem is None else max(pause, FORBIDDEN_SECONDS))
         finally:
             if polled.store is not None:
                 await polled.store.close()
@@ -192,12 +243,19 @@ class StorePoller:
                 known = isinstance(error, (OpenseerError, TimeoutError, OSError))
                 log.info("%s/%s: store: %s", *key, str(error) or "no answer in time", exc_info=not known)
             polled.failures += 1
+            if self._stale(polled):
+                polled.view = None  # nobody is told of it any more, and it may be large
             polled.loads = isinstance(error, StoreLoadingError)
-            silence = "loads" if polled.loads else None
+            polled.problem = _problem_of(error, opened=polled.store is not None)
+            if polled.store is not None and _wants_another_url(error, polled.failures):
+                leaving, polled.store = polled.store, None
+                await leaving.close()
+            silence = polled.problem or ("loads" if polled.loads else None)
             state: object = silence if self._stale(polled) else polled.actionable_state
         else:
-            polled.failures, polled.loads, polled.view, polled.read_at = 0, False, view, _now()
-            state = _actionable_state(polled.record.job, view)
+            polled.failures, polled.loads, polled.problem = 0, False, None
+            polled.view, polled.read_at = view, _now()
+            state = actionable_state(polled.record.job, view)
         if state != polled.actionable_state:
             polled.actionable_state = state
             self._changed(key)
@@ -206,7 +264,7 @@ class StorePoller:
         """One call after the other: they share one connection, and there may be a thousand stores."""
         job = polled.record.job
         serves = job is not None and job.spec.mode == "serve"
-        batches = await _open_batches(store) if serves else {BATCH_JOB_BATCH: await store.progress(BATCH_JOB_BATCH)}
+        batches = await open_batches(store) if serves else {BATCH_JOB_BATCH: await store.progress(BATCH_JOB_BATCH)}
         fleet_spec = await store.fleet_spec() if serves else FleetSpec()
         await self._announce_weights(polled, fleet_spec)
         workers = await store.workers()
@@ -214,11 +272,27 @@ class StorePoller:
         polled.inflight = sum(worker.inflight for worker in workers)
         polled.past_tokens += sum(tokens for number, tokens in polled.batch_tokens.items() if number not in batches)
         polled.batch_tokens = {number: progress.tokens for number, progress in batches.items()}
-        polled.token_counts.append((_now(), self.tokens(polled.record.key)))
-        while polled.token_counts[-1][0] - polled.token_counts[0][0] > RATE_SECONDS and len(polled.token_counts) > 2:
-            polled.token_counts.popleft()
         reports = reports_of((worker for worker in workers if worker.seen_at >= fresh), fleet_spec)
-        return StoreView(total_progress(batches.values()), reports, fleet_spec.rest == "stop", await store.memory())
+        self._note_speed(polled, sum(report.state is WorkerState.BUSY for report in reports.values()))
+        return StoreView(
+            total_progress(batches.values()),
+            reports,
+            fleet_spec.rest == "stop",
+            await store.memory(),
+            polled.inflight,
+            _worker_speed(polled),
+            GpuSeconds.of(job, await store.load()) if job is not None else GpuSeconds(),
+        )
+
+    def _note_speed(self, polled: PolledStore, busy: int) -> None:
+        """Tokens and busy workers at this reading; those of the last RATE_SECONDS are kept."""
+        counts, seconds = polled.token_counts, polled.busy_seconds
+        counts.append((_now(), self.tokens(polled.record.key)))
+        passed = counts[-1][0] - counts[-2][0] if len(counts) > 1 else 0.0
+        seconds.append((seconds[-1] if seconds else 0.0) + busy * passed)
+        while counts[-1][0] - counts[0][0] > RATE_SECONDS and len(counts) > 2:
+            counts.popleft()
+            seconds.popleft()
 
     async def _announce_weights(self, polled: PolledStore, fleet_spec: FleetSpec) -> None:
         """An event for a transaction that has ended since the last reading; what ended before the first is old."""
@@ -232,76 +306,50 @@ class StorePoller:
     async def _open(self, polled: PolledStore) -> Store:
         job = polled.record.job
         assert job is not None
-        url = await self._url(job)
-        return await open_store(url, job.name, job.namespace, retry_seconds=CONNECT_SECONDS, loading_seconds=0.0)
-
-    async def _url(self, job: RolloutJob) -> str:
-        """Raises InputError when the Secret has none."""
-        reference = url_reference(job)
-        if reference is None:
-            return job.spec.store.url or ""
-        return url_in((await self._api.get("Secret", job.namespace, reference.name)).get("data") or {}, reference)
-
-
-def weights_event(transaction: WeightsTransaction) -> Announce:
-    """How a weights transaction ended, for people."""
-    seconds = (transaction.finished_at or transaction.started_at) - transaction.started_at
-    detail = f": {transaction.message}" if transaction.message else ""
-    if transaction.phase == "done":
-        return Announce(
-            False, "WeightsPublished", f"weights {transaction.publish.version} after {seconds:.1f} s{detail}"
+        secret = polled.record.status.get("storeSecret") or store_name(job)
+        url = await self._access.url(job, polled.record.uid, secret, partial(self._read_secret, job.namespace))
+        return await open_store(
+            url,
+            job.name,
+            job.namespace,
+            retry_seconds=CONNECT_SECONDS,
+            loading_seconds=0.0,
+            dial=self._access.dial(job),
+            limit=REPLY_LIMIT,
         )
-    message = (
-        f"weights {transaction.publish.version} were not published, the fleet keeps {transaction.previous}{detail}"
-    )
-    return Announce(True, "WeightsFailed", message)
+
+    async def _read_secret(self, namespace: str, name: str) -> Mapping[str, str]:
+        """The data of a Secret that its namespace lets us read. Raises StoreForbiddenError where it does not."""
+        try:
+            return (await self._api.get("Secret", namespace, name)).get("data") or {}
+        except KubeApiError as error:
+            if error.status == FORBIDDEN:
+                raise self._access.secret_forbidden(namespace, name) from None
+            raise
 
 
-async def _open_batches(store: Store) -> dict[int, BatchProgress]:
-    """Of a trainer's batches, those whose data are there."""
-    return {batch.number: batch.progress for batch in await store.batches() if not batch.forgotten}
+def _problem_of(error: Exception, *, opened: bool) -> StoreProblem | None:
+    """What keeps a store from being read until a person changes something."""
+    if isinstance(error, StoreForbiddenError):
+        return StoreProblem(error.reason, str(error))
+    if isinstance(error, InputError) and not opened:
+        return StoreProblem("StoreInvalid", str(error))
+    return None
 
 
-def total_progress(batches: Collection[BatchProgress]) -> BatchProgress:
-    """Several batches as one; it has all its groups when each of them has."""
-    return BatchProgress(
-        groups=sum(progress.groups for progress in batches),
-        requests=sum(progress.requests for progress in batches),
-        ok=sum(progress.ok for progress in batches),
-        aborted=sum(progress.aborted for progress in batches),
-        infra_failed=sum(progress.infra_failed for progress in batches),
-        carried_over=sum(progress.carried_over for progress in batches),
-        tokens=sum(progress.tokens for progress in batches),
-        sealed=bool(batches) and all(progress.sealed for progress in batches),
-    )
+def _wants_another_url(error: Exception, failures: int) -> bool:
+    """Whether a store that failed is to be looked for anew. One that loads its data is where it was."""
+    if isinstance(error, StoreLoadingError):
+        return False
+    refused = isinstance(error, StoreError) and not isinstance(error, StoreUnavailableError)
+    return refused or failures % REOPEN_FAILURES == 0
 
 
-def reports_of(workers: Iterable[WorkerStatus], fleet_spec: FleetSpec) -> dict[str, WorkerReport]:
-    """The reports of workers, by the uid of their pods; a worker that runs in no pod is left out."""
-    reports: dict[str, WorkerReport] = {}
-    for worker in workers:
-        metrics, weights = worker.heartbeat.metrics, worker.heartbeat.weights
-        number = worker.name.removeprefix("worker-")
-        if metrics.pod and number.isdecimal():
-            reports[metrics.pod] = WorkerReport(
-                int(number),
-                metrics.pod,
-                worker.heartbeat.state,
-                metrics.context_tokens,
-                metrics.sick,
-                why_not_loaded(fleet_spec, weights) if weights is not None else "",
-            )
-    return reports
-
-
-def _actionable_state(job: RolloutJob | None, view: StoreView) -> object:
-    """What of a view may call for action: equal for two views that do not differ in it."""
-    counts: BatchProgress = view.progress
-    left = counts.requests - counts.closed
-    fleet = job.spec.workers.replicas if job is not None else 0
-    full = view.memory.is_nearly_full
-    workers = frozenset(replace(report, held_tokens=0) for report in view.reports.values())
-    return counts.sealed, min(left, fleet) if counts.sealed else None, counts.complete, view.released, workers, full
+def _worker_speed(polled: PolledStore) -> float | None:
+    """Tokens per second of a busy worker, None before workers were busy for LEAST_BUSY_SECONDS in all."""
+    counts, seconds = polled.token_counts, polled.busy_seconds
+    busy = seconds[-1] - seconds[0]
+    return (counts[-1][1] - counts[0][1]) / busy if busy >= LEAST_BUSY_SECONDS else None
 
 
 def _now() -> float:

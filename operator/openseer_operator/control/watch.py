@@ -18,6 +18,7 @@ from openseer_operator.kube.cache import Cache
 from openseer_operator.objects.names import JOB_LABEL
 from openseer_operator.objects.reading import JobKey, job_key, read_pod
 from openseer_operator.settings import OperatorSettings
+from openseer_process.deep_json import read_deep_json_everywhere
 
 PAGE_OBJECTS = 500
 """Objects in a page of kopf's own LIST."""
@@ -58,6 +59,7 @@ class Watch:
 
     async def run(self, on_signal: Callable[[], None]) -> None:
         """Watches until `stop`; an error of kopf is raised. Signals stay ours: `on_signal`."""
+        read_deep_json_everywhere()  # kopf's reader, and the one of its HTTP client
         namespaces = self._settings.watched
         tasks = await kopf.spawn_tasks(
             registry=self._registry(),

@@ -14,8 +14,10 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from openseer_core.errors import InputError, OpenseerError
+from openseer_operator.kube.clock import ServerClock
 from openseer_operator.objects.reading import JsonObject
 from openseer_operator.settings import FIELD_MANAGER
+from openseer_process.deep_json import read_json
 
 CONNECT_SECONDS = 5.0
 """Longest wait for a connection to the API server."""
@@ -30,6 +32,8 @@ CONNECTIONS = 64
 LONGEST_ERROR = 500
 """Characters of a server's error message that are shown."""
 
+FORBIDDEN = 403
+"""HTTP status of a call that the operator has no right to."""
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
@@ -37,13 +41,14 @@ _STRATEGIC = "application/strategic-merge-patch+json"
 
 
 class KubeApiError(OpenseerError):
-    """The API server refused a call. `status`: the HTTP status, 0 when there was no answer."""
+    """The API server refused a call. `status`: the HTTP status, 0 when there was no answer; `message`: in its words."""
 
     retryable = True
 
-    def __init__(self, text: str, status: int = 0) -> None:
+    def __init__(self, text: str, status: int = 0, message: str = "") -> None:
         super().__init__(text)
         self.status = status
+        self.message = message or text
 
 
 class NotThereError(KubeApiError):
@@ -51,7 +56,11 @@ class NotThereError(KubeApiError):
 
 
 class KubeConflictError(KubeApiError):
-    """It exists already, or is not the object or the version that was meant (409)."""
+    """It exists already, or is not the object or the version that was meant (409; of a patch, 422 for its uid)."""
+
+
+class AlreadyThereError(KubeConflictError):
+    """It exists already; other conflicts of a creation are those of a quota that changed at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,8 @@ RESOURCES: Mapping[str, Resource] = {
     "PersistentVolumeClaim": Resource("/api/v1", "persistentvolumeclaims"),
     "Event": Resource("/api/v1", "events"),
     "Node": Resource("/api/v1", "nodes", namespaced=False),
+    "PersistentVolume": Resource("/api/v1", "persistentvolumes", namespaced=False),
+    "CSIDriver": Resource("/apis/storage.k8s.io/v1", "csidrivers", namespaced=False),
     "StatefulSet": Resource("/apis/apps/v1", "statefulsets"),
     "PodDisruptionBudget": Resource("/apis/policy/v1", "poddisruptionbudgets"),
     "NetworkPolicy": Resource("/apis/networking.k8s.io/v1", "networkpolicies"),
@@ -88,12 +99,14 @@ RESOURCES: Mapping[str, Resource] = {
 
 
 class Api:
-    """One client for all calls. `calls` counts them by verb, kind and status; `answered_at`: monotonic, last answer."""
+    """One client for all calls. `calls` counts them by verb, kind and status; `answered_at`: monotonic, last answer;
+    `clock`: the server's."""
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
         self.calls: Counter[tuple[str, str, int]] = Counter()
         self.answered_at = time.monotonic()
+        self.clock = ServerClock()
 
     @staticmethod
     async def connect() -> "Api":
@@ -118,9 +131,15 @@ class Api:
         return await self._call("GET", kind, RESOURCES[kind].path(namespace, name))
 
     async def create(self, kind: str, namespace: str | None, body: JsonObject) -> JsonObject:
-        """Raises KubeConflictError when the name is taken."""
-        query = [("fieldManager", FIELD_MANAGER)]
+        """Raises KubeConflictError when the name is taken. An unknown or repeated field is an error and not dropped: a
+        rule of a network policy without it would mean something else."""
+        query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Strict")]
         return await self._call("POST", kind, RESOURCES[kind].path(namespace), query=query, body=body)
+
+    async def try_create(self, kind: str, namespace: str | None, body: JsonObject) -> None:
+        """A dry run of `create`; it raises what that would raise."""
+        query = [("fieldManager", FIELD_MANAGER), ("dryRun", "All"), ("fieldValidation", "Strict")]
+        await self._call("POST", kind, RESOURCES[kind].path(namespace), query=query, body=body)
 
     async def replace(self, kind: str, namespace: str | None, body: JsonObject) -> JsonObject:
         """Raises KubeConflictError when the body's resourceVersion is not the newest."""
@@ -157,11 +176,13 @@ class Api:
     # ---- many objects
 
     async def pages(
-        self, kind: str, namespaces: Sequence[str], selector: str = "", *, metadata_only: bool = False
+        self, kind: str, namespaces: Sequence[str], selector: str = "", *, fields: str = "", metadata_only: bool = False
     ) -> AsyncIterator[list[JsonObject]]:
-        """All objects of a kind, page by page; `namespaces` empty: of the whole cluster."""
+        """All objects of a kind, or those that the selectors choose, by labels and by fields, page by page;
+        `namespaces` empty: of the whole cluster."""
         for namespace in namespaces or (None,):
-            query = [("limit", str(PAGE_OBJECTS)), *([("labelSelector", selector)] if selector else [])]
+            selectors = (("labelSelector", selector), ("fieldSelector", fields))
+            query = [("limit", str(PAGE_OBJECTS)), *(entry for entry in selectors if entry[1])]
             continue_token = ""
             while True:
                 more = [("continue", continue_token)] if continue_token else []
@@ -189,7 +210,7 @@ class Api:
     ) -> JsonObject:
         method = "GET" if verb == "LIST" else verb
         headers = {"Accept": accept, "Content-Type": content}
-        status = 0
+        status, sent = 0, time.time()
         try:
             request = await self._client.param_serialize(
                 method, path, query_params=list(query), header_params=headers, body=body, auth_settings=["BearerToken"]
@@ -197,6 +218,7 @@ class Api:
             limit: Any = aiohttp.ClientTimeout(total=seconds, connect=CONNECT_SECONDS)
             response = await self._client.call_api(*request, _request_timeout=limit)
             status = response.status
+            self.clock.observe(response.headers.get("Date"), sent, time.time())
             data = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
@@ -206,15 +228,21 @@ class Api:
         self.answered_at = time.monotonic()
         if status >= 400:
             raise _error_of(status, f"{verb} {path}", data)
-        return json.loads(data)
+        return read_json(data)
 
 
 def _error_of(status: int, call: str, data: bytes) -> KubeApiError:
+    reason = ""
     try:
-        message = str(json.loads(data).get("message", ""))
+        answer = json.loads(data)
+        message, reason = str(answer.get("message", "")), str(answer.get("reason", ""))
     except (ValueError, AttributeError):
         message = data.decode(errors="replace")
-    text = f"{call}: {status} {message[:LONGEST_ERROR]}"
+    message = message[:LONGEST_ERROR]
+    text = f"{call}: {status} {message}"
     if status in (404, 410):
-        return NotThereError(text, status)
-    return KubeConflictError(text, status) if status == 409 else KubeApiError(text, status)
+        return NotThereError(text, status, message)
+    if (status, reason) == (409, "AlreadyExists"):
+        return AlreadyThereError(text, status, message)
+    is_another = status == 409 or (status == 422 and "metadata.uid: " in message)
+    return (KubeConflictError if is_another else KubeApiError)(text, status, message)

@@ -1,7 +1,7 @@
 """The newest that is known of every job and pod, from the watch as well as from the answers to our own writes."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from typing import Any
 
 from openseer_core.plan.observation import Pod
@@ -46,9 +46,9 @@ class Cache:
         """The job's own workers and driver."""
         return tuple(record.pod for record in self.pods(job.key) if record.owner == job.uid)
 
-    def store_pods(self, key: JobKey) -> list[Pod]:
-        """Of the job's managed Redis."""
-        return [record.pod for record in self.pods(key) if record.role == STORE_ROLE]
+    def store_pods(self, key: JobKey, owners: Container[str]) -> list[Pod]:
+        """Pods of a managed Redis that StatefulSets with these uids have made."""
+        return [record.pod for record in self.pods(key) if record.role == STORE_ROLE and record.owner in owners]
 
     def put_job(self, raw: Mapping[str, Any]) -> JobKey | None:
         known = self._jobs.get(job_key(raw))

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from openseer_core.errors import OpenseerError
+from openseer_core.plan.observation import Refusal
 from openseer_operator.kube.api import Api
 from openseer_operator.kube.cache import Cache
 from openseer_operator.objects.names import JOB_LABEL, MANAGED_SELECTOR, REPLICAS_ANNOTATION, TEMPLATE_ANNOTATION
-from openseer_operator.objects.reading import JobKey, JobRecord, owner_uid, pod_identity, version_of
+from openseer_operator.objects.reading import JobKey, JobRecord, owner_uid, pod_identity, version_of, whole_number
 
 CENSUS_SECONDS = 300.0
 """Between two counts."""
@@ -44,11 +45,12 @@ ObjectKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class OwnedObject:
-    """A shared object that is there. `owner`: uid of its job; `replicas`: of a Redis."""
+    """A shared object that is there. `owner`: uid of its job; `replicas`: of a Redis; `uid`: its own."""
 
     owner: str
     template: str
     replicas: int | None = None
+    uid: str = ""
 
 
 class Census:
@@ -61,6 +63,9 @@ class Census:
         self._changed = changed
         self._objects: dict[JobKey, dict[ObjectKey, OwnedObject]] = {}
         self._touched: set[JobKey] = set()
+        self._refusals: dict[JobKey, tuple[Refusal, ...]] = {}
+        self._secrets: dict[JobKey, tuple[str, float]] = {}
+        self._volume_problems: dict[JobKey, tuple[str, float]] = {}
         self._recount = asyncio.Event()
         self.stuck = ""
         """What the watch should have reported and did not; "" while it is complete."""
@@ -85,9 +90,45 @@ class Census:
         self._touched.add(key)
         self._objects.get(key, {}).pop((kind, name), None)
 
+    def secret_seen_at(self, job: JobRecord) -> float:
+        """When the Secret of the job's managed Redis was last known to be there (seconds since the epoch), 0 for never:
+        Secrets are not counted."""
+        uid, at = self._secrets.get(job.key, ("", 0.0))
+        return at if uid == job.uid else 0.0
+
+    def see_secret(self, job: JobRecord, now: float) -> None:
+        """The Secret of the job's managed Redis is there."""
+        self._secrets[job.key] = job.uid, now
+
+    def refusals(self, key: JobKey) -> tuple[Refusal, ...]:
+        """What could not be made for the job when that was last tried."""
+        return self._refusals.get(key, ())
+
+    def put_refusals(self, key: JobKey, refusals: tuple[Refusal, ...]) -> None:
+        """What could not be made for the job this time."""
+        if refusals:
+            self._refusals[key] = refusals
+        else:
+            self._refusals.pop(key, None)
+
+    def volume_problem(self, key: JobKey) -> tuple[str, float]:
+        """Why the volume of the job's Redis could not be enlarged when that was last tried, "" when it could; and when
+        that was (seconds since the epoch)."""
+        return self._volume_problems.get(key, ("", 0.0))
+
+    def put_volume_problem(self, key: JobKey, problem: str, now: float) -> None:
+        """What came of trying to enlarge it."""
+        if problem:
+            self._volume_problems[key] = problem, now
+        else:
+            self._volume_problems.pop(key, None)
+
     def forget(self, key: JobKey) -> None:
         """The job is gone."""
         self._objects.pop(key, None)
+        self._refusals.pop(key, None)
+        self._secrets.pop(key, None)
+        self._volume_problems.pop(key, None)
 
     def recount_soon(self) -> None:
         """Counts soon: something may have been missed."""
@@ -122,6 +163,9 @@ class Census:
                 pause = CENSUS_SECONDS
             except OpenseerError as error:
                 log.warning("census: %s", error)
+                pause = RETRY_SECONDS
+            except Exception:  # nobody else finds what the watch has missed
+                log.exception("census: this count failed")
                 pause = RETRY_SECONDS
 
     async def _count_shared(self) -> None:
@@ -189,8 +233,6 @@ def _entry(raw: Mapping[str, Any], kind: str) -> tuple[JobKey, ObjectKey, OwnedO
     job = labels.get(JOB_LABEL)
     if job is None or meta.get("deletionTimestamp"):
         return None
-    replicas = annotations.get(REPLICAS_ANNOTATION, "")
-    owned = OwnedObject(
-        owner_uid(meta), annotations.get(TEMPLATE_ANNOTATION, ""), int(replicas) if replicas.isdecimal() else None
-    )
+    replicas = whole_number(annotations.get(REPLICAS_ANNOTATION))
+    owned = OwnedObject(owner_uid(meta), annotations.get(TEMPLATE_ANNOTATION, ""), replicas, meta["uid"])
     return (meta["namespace"], job), (kind, meta["name"]), owned

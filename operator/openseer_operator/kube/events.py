@@ -2,13 +2,15 @@
 
 import hashlib
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from openseer_core.manifest.job import API_VERSION, KIND
 from openseer_core.plan.actions import Announce
+from openseer_core.plan.failures import GPU_SICK
 from openseer_operator.kube.api import Api, KubeApiError, KubeConflictError
 from openseer_operator.objects.names import MANAGER
-from openseer_operator.objects.reading import JobRecord, JsonObject
+from openseer_operator.objects.reading import JobKey, JobRecord, JsonObject
 from openseer_operator.settings import OperatorSettings
 
 LONGEST_MESSAGE = 1024
@@ -20,11 +22,15 @@ log = logging.getLogger(__name__)
 
 
 class Events:
-    """The same event again is counted, not repeated."""
+    """The same event again is counted, not repeated. `suspect`: called with the job and the node of which it says that
+    a GPU is sick."""
 
-    def __init__(self, api: Api, settings: OperatorSettings) -> None:
+    def __init__(
+        self, api: Api, settings: OperatorSettings, suspect: Callable[[JobKey, str], None] | None = None
+    ) -> None:
         self._api = api
         self._settings = settings
+        self._suspect = suspect
 
     async def announce(self, job: JobRecord, event: Announce) -> None:
         """On the job, and on the node where one is named."""
@@ -41,9 +47,17 @@ class Events:
         }
         await self._post(namespace, involved_object, event)
         if event.node:
-            node = {"apiVersion": "v1", "kind": "Node", "name": event.node, "uid": event.node}
-            await self._post(NODE_EVENTS_NAMESPACE, node, event)
-            await self._set_node_condition(event)
+            await self.tell_node(event.node, event)
+        if event.node and event.reason == GPU_SICK and self._suspect is not None:
+            self._suspect(job.key, event.node)
+
+    async def tell_node(self, node: str, event: Announce) -> None:
+        """On the node alone."""
+        log.log(
+            logging.WARNING if event.warning else logging.INFO, "node %s: %s: %s", node, event.reason, event.message
+        )
+        involved_object = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node}
+        await self._post(NODE_EVENTS_NAMESPACE, involved_object, event)
 
     async def _post(self, namespace: str, involved_object: dict[str, str], event: Announce) -> None:
         identity = "\n".join((involved_object["uid"], event.reason, event.message))
@@ -69,31 +83,14 @@ class Events:
                 await self._api.create("Event", namespace, body)
             except KubeConflictError:
                 known = await self._api.get("Event", namespace, name)
+                if (known.get("involvedObject") or {}).get("uid") != involved_object["uid"]:
+                    raise
                 update = {"count": int(known.get("count") or 1) + 1, "lastTimestamp": now}
                 await self._api.merge("Event", namespace, name, update)
         except KubeApiError as error:
             log.warning(
                 "event %s on %s %s is lost: %s", event.reason, involved_object["kind"], involved_object["name"], error
             )
-
-    async def _set_node_condition(self, event: Announce) -> None:
-        """The node's own condition, where the cluster's operator wants one."""
-        kind = self._settings.node_condition
-        if not kind:
-            return
-        now = _time()
-        condition = {
-            "type": kind,
-            "status": "False",
-            "reason": event.reason,
-            "message": event.message[:LONGEST_MESSAGE],
-            "lastHeartbeatTime": now,
-            "lastTransitionTime": now,
-        }
-        try:
-            await self._api.set_condition("Node", event.node, condition)
-        except KubeApiError as error:
-            log.warning("condition %s of node %s is not set: %s", kind, event.node, error)
 
 
 def _time() -> str:

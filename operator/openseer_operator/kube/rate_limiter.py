@@ -1,25 +1,53 @@
 """Limits how often all jobs together write: each asks, and gets how long it has to wait."""
 
+import heapq
+from collections.abc import Collection
+
+from openseer_operator.objects.reading import JobKey
+
 BURST_SECONDS = 1.0
 """Slots that nobody took are kept for so long."""
 
 
 class RateLimiter:
-    """At most `rate` slots a second over all names, in the order of their first calls. Times in seconds."""
+    """At most `rate` slots a second over all jobs, in the order of their first calls. Times in seconds.
+
+    A slot is of one name of a job, until it is taken or given back; one that was given back goes to whoever comes next.
+    """
 
     def __init__(self, rate: float) -> None:
         self._interval = 1.0 / rate
         self._next = 0.0
-        self._slots: dict[str, float] = {}
+        self._slots: dict[JobKey, dict[str, float]] = {}
+        self._free: list[float] = []  # a heap of those that were given back
 
-    def wait(self, name: str, now: float) -> float:
+    def __len__(self) -> int:
+        return sum(map(len, self._slots.values()))
+
+    def wait(self, job: JobKey, name: str, now: float) -> float:
         """0: the slot is `name`'s, and taken. More: to be called again after so long."""
-        slot = self._slots.get(name)
-        if slot is None:
-            slot = max(self._next, now - BURST_SECONDS)
-            self._next = slot + self._interval
-        if slot <= now:
-            self._slots.pop(name, None)
-            return 0.0
-        self._slots[name] = slot
-        return slot - now
+        slots = self._slots.setdefault(job, {})
+        slot = slots.pop(name) if name in slots else self._new_slot(now)
+        if slot > now:
+            slots[name] = slot
+        elif not slots:
+            del self._slots[job]
+        return max(0.0, slot - now)
+
+    def keep(self, job: JobKey, names: Collection[str]) -> None:
+        """Gives back what the job holds for any other name: nobody will come for it."""
+        slots = self._slots.get(job, {})
+        for name in [name for name in slots if name not in names]:
+            heapq.heappush(self._free, slots.pop(name))
+        if not slots:
+            self._slots.pop(job, None)
+
+    def _new_slot(self, now: float) -> float:
+        oldest = now - BURST_SECONDS
+        while self._free:
+            slot = heapq.heappop(self._free)
+            if slot >= oldest:
+                return slot
+        slot = max(self._next, oldest)
+        self._next = slot + self._interval
+        return slot

@@ -2,17 +2,22 @@
 
 # kubernetes' function has no types.
 # pyright: reportUnknownVariableType=false
+from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Any
 
 from kubernetes.utils import parse_quantity
 
 from openseer_core.manifest.fleet import StoreSpec
 from openseer_core.manifest.job import KeyRef, Persistence, RolloutJob
-from openseer_core.manifest.store_url import URL_KEY, store_name
+from openseer_core.manifest.store_url import REDIS_PORT, URL_KEY, managed_url, store_name
 from openseer_operator.objects.names import (
+    DO_NOT_DISRUPT,
     DO_NOT_DISRUPT_ANNOTATION,
     SAFE_TO_EVICT_ANNOTATION,
+    inherit,
     labels,
     metadata,
     selector,
@@ -28,11 +33,11 @@ from openseer_operator.objects.pod_parts import (
     service_port,
     volume_claim_spec,
 )
+from openseer_operator.objects.status_parts import entries, part
 from openseer_operator.settings import OperatorSettings
 
 REDIS = "redis"
 """Name of the container of the managed Redis."""
-REDIS_PORT = 6379
 PASSWORD_KEY = "password"
 CONFIG_KEY = "redis.conf"
 """Of the Secret: the part of Redis' settings that nobody may read in its arguments."""
@@ -42,17 +47,23 @@ MEMORY_SHARE = Decimal("0.75")
 """Of the container's memory for data; the rest is for buffers, and for pages that change while the log is rewritten."""
 _STORE_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}}
 _REDIS_FOLDER, _DATA = "/etc/redis", "/data"
+DATA_CLAIM = "data"
+"""Name of the volume claim in the StatefulSet; that of its pod is longer."""
 _PING = ["sh", "-c", 'test "$(redis-cli ping)" = PONG']
 
 
-def store_secret(job: RolloutJob, uid: str, password: str) -> dict[str, Any]:
+def store_pod_name(job: RolloutJob) -> str:
+    """Of the pod that the StatefulSet's controller makes for the managed Redis."""
+    return f"{store_name(job)}-0"
+
+
+def store_secret(job: RolloutJob, uid: str, name: str, password: str) -> dict[str, Any]:
     """How to reach the managed Redis; key `storeSecret`. To be created once and never replaced: Redis knows one
     password. Its hash leaves out what is secret, so that it is the same for every password."""
-    host = f"{store_name(job)}.{job.namespace}.svc"
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": metadata(job, uid, store_name(job), "shared"),
+        "metadata": metadata(job, uid, name, "shared"),
         "type": "Opaque",
         # A changed password would lock out whoever reads it after Redis did.
         "immutable": True,
@@ -61,63 +72,88 @@ def store_secret(job: RolloutJob, uid: str, password: str) -> dict[str, Any]:
         **with_template_hash(secret),
         "stringData": {
             PASSWORD_KEY: password,
-            URL_KEY: f"redis://:{password}@{host}:{REDIS_PORT}/0",
+            URL_KEY: managed_url(job, password),
             CONFIG_KEY: f"requirepass {password}\n",
         },
     }
 
 
-def store_stateful_set(job: RolloutJob, uid: str, settings: OperatorSettings, replicas: int) -> dict[str, Any]:
+def store_stateful_set(
+    job: RolloutJob, uid: str, settings: OperatorSettings, replicas: int, *, secret: str
+) -> dict[str, Any]:
     """The managed Redis: one pod, or none while the job is suspended; its volume stays until the set is deleted.
 
+    `secret`: name of the Secret with its password.
     Raises InputError for a template that overrides what the operator sets.
     """
     persistence = job.spec.store.persistence or Persistence()
     mounts = Mounts()
     mounts.add("tmp", "/tmp", {"emptyDir": {}})
     items = [{"key": CONFIG_KEY, "path": CONFIG_KEY}]
-    source = {"secret": {"secretName": store_name(job), "items": items, "defaultMode": 0o440}}
+    source = {"secret": {"secretName": secret, "items": items, "defaultMode": 0o440}}
     mounts.add("config", _REDIS_FOLDER, source, read_only=True)
     claims: dict[str, Any] = {}
     if persistence.medium == "ephemeral":
         mounts.add("data", _DATA, {"emptyDir": {"sizeLimit": persistence.size}})
     else:
         mounts.add("data", _DATA, None)
-        claim = {
-            "metadata": {"name": "data", "labels": labels(job, "redis")},
+        claim: dict[str, Any] = {
+            "metadata": {"name": DATA_CLAIM, "labels": labels(job, "redis")},
             "spec": volume_claim_spec(persistence.size, persistence.storage_class),
         }
+        inherit(claim, job, settings.pods)
         claims = {
             "volumeClaimTemplates": [claim],
             "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"},
         }
-    return with_template_hash(
-        {
-            "apiVersion": "apps/v1",
-            "kind": "StatefulSet",
-            "metadata": metadata(job, uid, store_name(job), "redis"),
-            "spec": {
-                "serviceName": store_name(job),
-                "replicas": replicas,
-                "podManagementPolicy": "Parallel",
-                # Another version of the operator must not restart the Redis of a job that runs.
-                "updateStrategy": {"type": "OnDelete"},
-                "selector": {"matchLabels": selector(job, "redis")},
-                "template": _pod_template(job, settings, mounts),
-                **claims,
-            },
-        }
-    )
+    manifest: dict[str, Any] = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": metadata(job, uid, store_name(job), "redis"),
+        "spec": {
+            "serviceName": store_name(job),
+            "replicas": replicas,
+            "podManagementPolicy": "Parallel",
+            # Another version of the operator must not restart the Redis of a job that runs.
+            "updateStrategy": {"type": "OnDelete"},
+            "selector": {"matchLabels": selector(job, "redis")},
+            "template": _pod_template(job, settings, mounts, secret),
+            **claims,
+        },
+    }
+    return with_template_hash(inherit(manifest, job, settings.pods))
 
 
-def _pod_template(job: RolloutJob, settings: OperatorSettings, mounts: Mounts) -> dict[str, Any]:
+def store_claim_name(job: RolloutJob) -> str:
+    """Of the volume claim that the StatefulSet's controller makes for the managed Redis."""
+    return f"{DATA_CLAIM}-{store_pod_name(job)}"
+
+
+def data_claims(pod: Mapping[str, Any]) -> dict[str, str]:
+    """The volumes that a pod of a Redis has at its data folder or beneath it, by name: the claim of each, "" for one
+    that comes from no claim, or from one that goes with the pod. A job's template may have put others there."""
+    spec: Mapping[str, Any] = pod["spec"]
+    claims = {
+        entry["name"]: part(entry, "persistentVolumeClaim").get("claimName", "") for entry in entries(spec, "volumes")
+    }
+    own = (entry for entry in entries(spec, "containers") if entry["name"] == REDIS)
+    mounts = [mount for entry in own for mount in entries(entry, "volumeMounts")]
+    return {mount["name"]: claims.get(mount["name"], "") for mount in mounts if _holds_data(mount["mountPath"])}
+
+
+def _holds_data(path: str) -> bool:
+    """Whether a path, in whatever form, is the data folder or beneath it."""
+    return PurePosixPath(normpath("/" + path.lstrip("/"))).is_relative_to(_DATA)
+
+
+def _pod_template(job: RolloutJob, settings: OperatorSettings, mounts: Mounts, secret: str) -> dict[str, Any]:
     pod = {
         "metadata": {
             "labels": labels(job, "redis"),
-            "annotations": {SAFE_TO_EVICT_ANNOTATION: "false", DO_NOT_DISRUPT_ANNOTATION: "true"},
+            "annotations": {SAFE_TO_EVICT_ANNOTATION: "false", DO_NOT_DISRUPT_ANNOTATION: DO_NOT_DISRUPT},
         },
         "spec": {
-            **base_pod_spec(job),
+            **base_pod_spec(job, settings.pods),
             "terminationGracePeriodSeconds": STORE_GRACE_SECONDS,
             "containers": [
                 {
@@ -129,7 +165,7 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings, mounts: Mounts) -
                     "env": [
                         {
                             "name": "REDISCLI_AUTH",
-                            "valueFrom": secret_variable(KeyRef(name=store_name(job), key=PASSWORD_KEY)),
+                            "valueFrom": secret_variable(KeyRef(name=secret, key=PASSWORD_KEY)),
                         }
                     ],
                     "ports": [{"name": REDIS, "containerPort": REDIS_PORT, "protocol": "TCP"}],
@@ -149,7 +185,8 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings, mounts: Mounts) -
             "volumes": mounts.volumes,
         },
     }
-    return overlay_template(pod, job.spec.store.template, path="spec.store.template", main=REDIS)
+    pod = overlay_template(pod, job.spec.store.template, path="spec.store.template", main=REDIS)
+    return inherit(pod, job, settings.pods)
 
 
 def _command(store: StoreSpec) -> list[str]:

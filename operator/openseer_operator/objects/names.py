@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob
 from openseer_core.manifest.store_url import MOST_LABEL_CHARS
+from openseer_operator.pod_settings import JobPodSettings
 
 APP = "openseer"
 MANAGER = "openseer-operator"
@@ -23,6 +24,10 @@ TEMPLATE_ANNOTATION = "openseer.dev/template"
 """Hash of what an object was made from; another hash means that the object is out of date."""
 ATTEMPT_ANNOTATION = "openseer.dev/attempt"
 """Which incarnation of its component a pod belongs to."""
+AVOID_ANNOTATION = "openseer.dev/avoid"
+"""Nodes that the operator keeps a pod off, with commas between them."""
+REVIVE_ANNOTATION = "openseer.dev/revive"
+"""On a job: a value that was not there before revives one that has failed."""
 REPLICAS_ANNOTATION = "openseer.dev/replicas"
 """On the StatefulSet of a Redis: a number that its metadata would lack otherwise."""
 SAFE_TO_EVICT_ANNOTATION = "cluster-autoscaler.kubernetes.io/safe-to-evict"
@@ -30,8 +35,9 @@ DO_NOT_DISRUPT_ANNOTATION = "karpenter.sh/do-not-disrupt"
 DELETION_COST_ANNOTATION = "controller.kubernetes.io/pod-deletion-cost"
 BUSY_COST = 1000
 """Deletion cost of a worker with work in flight; an idle one's is 0."""
-BUSY_DURATION = "4h"
-"""Karpenter does not disrupt a busy worker for so long from its pod's start; later a drain costs only a move."""
+DO_NOT_DISRUPT = "true"
+"""Every version of Karpenter reads it; a duration only those from 1.12 on, for which earlier ones protect nothing. So
+the operator bounds it instead, and takes the stamp off."""
 
 MANAGED_SELECTOR = f"{MANAGED_BY_LABEL}={MANAGER}"
 """Finds every object that the operator made."""
@@ -86,7 +92,7 @@ def stamp_annotations(busy: bool) -> dict[str, str | None]:
     """Annotations that tell node autoscalers whether evicting a worker costs work; None takes one off."""
     return {
         SAFE_TO_EVICT_ANNOTATION: "false" if busy else "true",
-        DO_NOT_DISRUPT_ANNOTATION: BUSY_DURATION if busy else None,
+        DO_NOT_DISRUPT_ANNOTATION: DO_NOT_DISRUPT if busy else None,
         DELETION_COST_ANNOTATION: str(BUSY_COST) if busy else "0",
     }
 
@@ -114,6 +120,30 @@ def metadata(job: RolloutJob, uid: str, name: str, role: str) -> dict[str, Any]:
         "annotations": {},
         "ownerReferences": owner_references(job, uid),
     }
+
+
+def inherit(manifest: dict[str, Any], job: RolloutJob, settings: JobPodSettings) -> dict[str, Any]:
+    """The manifest, with those labels and annotations of the job that the admin chose; what it has itself stays."""
+    meta = manifest["metadata"]
+    for part, found, names in (
+        ("labels", job.metadata.labels, settings.inherit_labels),
+        ("annotations", job.metadata.annotations, settings.inherit_annotations),
+    ):
+        chosen = {name: value for name, value in found.items() if _is_chosen(name, names)}
+        # An empty map would be another manifest.
+        if chosen:
+            meta[part] = {**chosen, **(meta.get(part) or {})}
+    return manifest
+
+
+def _is_chosen(name: str, names: Iterable[str]) -> bool:
+    if name.startswith(PREFIX):
+        return False
+    return any(name.startswith(entry[:-1]) if entry.endswith("*") else name == entry for entry in names)
+
+
+TOO_SMALL = "-small"
+"""Behind the hash of a managed Redis whose volume could not be enlarged: it is not yet as it should be."""
 
 
 def with_template_hash(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,8 @@ OWNED_CONTAINER_FIELDS = {
     "startupProbe": _OPERATOR,
     "livenessProbe": _OPERATOR,
     "readinessProbe": _OPERATOR,
+    "restartPolicy": OWNED_POD_FIELDS["restartPolicy"],
+    "restartPolicyRules": OWNED_POD_FIELDS["restartPolicy"],
 }
 """Of openseer's own container."""
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openseer_core.manifest.job import KeyRef, Resources, RolloutJob
+from openseer_operator.pod_settings import JobPodSettings
 
-USER_ID = 65532
-"""User and group of every process; the images are made for it."""
 NODE_LOST_SECONDS = 30
 """A pod on a node that does not answer is given up so soon (Kubernetes' own default is 300)."""
 
@@ -25,7 +24,7 @@ class Mounts:
         self.mounts.append({"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})})
 
 
-def base_pod_spec(job: RolloutJob) -> dict[str, Any]:
+def base_pod_spec(job: RolloutJob, settings: JobPodSettings) -> dict[str, Any]:
     """What every pod of a job has in common, its Redis included: restricted, without credentials."""
     secrets = [{"name": secret.name} for secret in job.spec.image_pull_secrets]
     return {
@@ -34,14 +33,7 @@ def base_pod_spec(job: RolloutJob) -> dict[str, Any]:
         # Variables made from services would be taken for settings (VLLM_PORT, REDIS_URL).
         "enableServiceLinks": False,
         **({"imagePullSecrets": secrets} if secrets else {}),
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
-            "fsGroup": USER_ID,
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": dict(settings.pod_security_context),
         "tolerations": [
             {
                 "key": f"node.kubernetes.io/{taint}",

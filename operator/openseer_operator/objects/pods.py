@@ -10,12 +10,14 @@ from openseer_core.manifest.store_url import url_reference
 from openseer_core.plan.scaling import template_hash
 from openseer_operator.objects.names import (
     ATTEMPT_ANNOTATION,
+    AVOID_ANNOTATION,
     RANK_LABEL,
     SAFE_TO_EVICT_ANNOTATION,
     TEMPLATE_ANNOTATION,
     WORKER_LABEL,
     config_name,
     driver_pod_name,
+    inherit,
     metadata,
     output_name,
     stamp_annotations,
@@ -30,6 +32,7 @@ from openseer_operator.objects.pod_parts import (
     resource_requirements,
     secret_variable,
 )
+from openseer_operator.pod_settings import JobPodSettings
 from openseer_operator.settings import OperatorSettings
 
 HTTP_PORT = 8080
@@ -42,13 +45,9 @@ EXIT_SECONDS = 5
 """What a process has to exit, after the time that it has for its work."""
 DRIVER_GRACE_SECONDS = 30
 """What the driver has to write and acknowledge what it holds."""
-START_SECONDS = 3600
-"""Longest start of a process: loading a large model takes long."""
-LIVENESS_PERIOD_SECONDS, LIVENESS_FAILURES = 10, 6
-"""A process that does not answer for a minute is started anew."""
-READINESS_PERIOD_SECONDS = 2
 
 _JOB_FOLDER, _CACHE, _MODELS, _PROMPTS, _OUTPUT = "/etc/openseer", "/cache", "/models", "/prompts", "/output"
+_CERTIFICATES = "/etc/openseer-ca"
 _DRIVER_RESOURCES = {"requests": {"cpu": "250m", "memory": "512Mi"}}
 _IMAGE_OWNED = {"image": "set spec.image", "imagePullPolicy": "set spec.imagePullPolicy"}
 _GRACE_OWNED = {"terminationGracePeriodSeconds": "set spec.workers.gracePeriodSeconds"}
@@ -63,9 +62,11 @@ def worker_pod(
     index: int,
     rank: int,
     attempt: int,
+    secret: str,
     avoid: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """One pod of a worker; of a gang, that of `rank`. `avoid`: nodes that it must not land on.
+    """One pod of a worker; of a gang, that of `rank`. `secret`: name of the Secret of a managed Redis; `avoid`: nodes
+    that it must not land on.
 
     Raises InputError for a template that overrides what the operator sets, and for a name that is too long.
     """
@@ -78,12 +79,13 @@ def worker_pod(
         spec = {"hostname": name, "subdomain": workers_name(job)}
         leader = f"{worker_pod_name(job, index, 0)}.{workers_name(job)}.{job.namespace}.svc"
         command += ["--rank", str(rank), "--leader", leader]
-    mounts = _mounts(job)
-    container = _container(job, settings, WORKER, image, command, mounts, workers.resources)
+    mounts = _mounts(job, settings.pods)
+    start = workers.start_seconds or settings.pods.start_seconds
+    container = _container(job, settings, WORKER, image, command, mounts, workers.resources, start, secret)
     pod: dict[str, Any] = {
         "metadata": metadata(job, uid, name, "worker"),
         "spec": {
-            **_pod_spec(job, container, mounts),
+            **_pod_spec(job, settings, container, mounts),
             **spec,
             "terminationGracePeriodSeconds": workers.grace_period_seconds + EXIT_SECONDS,
         },
@@ -105,25 +107,36 @@ def worker_pod(
         owned_container_fields=_IMAGE_OWNED,
     )
     if avoid:
-        _avoid_nodes(pod["spec"], avoid)
-    return {"apiVersion": "v1", "kind": "Pod", **pod}
+        _avoid_nodes(pod, avoid)
+    return {"apiVersion": "v1", "kind": "Pod", **inherit(pod, job, settings.pods)}
 
 
-def driver_pod(job: RolloutJob, uid: str, settings: OperatorSettings, image: str, *, attempt: int) -> dict[str, Any]:
+def driver_pod(
+    job: RolloutJob,
+    uid: str,
+    settings: OperatorSettings,
+    image: str,
+    *,
+    attempt: int,
+    secret: str,
+    avoid: Sequence[str] = (),
+) -> dict[str, Any]:
     """The pod that submits the prompts and writes the results. Autoscalers may move it: it goes on where it was.
+    `secret`: name of the Secret of a managed Redis.
 
     Raises InputError for a template that overrides what the operator sets, and for a path that leaves its volume.
     """
-    mounts = _mounts(job)
+    mounts = _mounts(job, settings.pods)
     command = ["python", "-m", "openseer_driver.main", "--job", f"{_JOB_FOLDER}/job.json"]
     command += ["--output", _add_output(job, mounts), "--http-port", str(HTTP_PORT), *_add_prompts(job, mounts)]
-    container = _container(job, settings, DRIVER, image, command, mounts, job.spec.driver.resources)
+    resources, start = job.spec.driver.resources, settings.pods.start_seconds
+    container = _container(job, settings, DRIVER, image, command, mounts, resources, start, secret)
     if "resources" not in container:
         container["resources"] = _DRIVER_RESOURCES
     pod: dict[str, Any] = {
         "metadata": metadata(job, uid, driver_pod_name(job), "driver"),
         "spec": {
-            **_pod_spec(job, container, mounts),
+            **_pod_spec(job, settings, container, mounts),
             "terminationGracePeriodSeconds": DRIVER_GRACE_SECONDS + EXIT_SECONDS,
         },
     }
@@ -135,11 +148,14 @@ def driver_pod(job: RolloutJob, uid: str, settings: OperatorSettings, image: str
         main=DRIVER,
         owned_container_fields=_IMAGE_OWNED,
     )
-    return {"apiVersion": "v1", "kind": "Pod", **pod}
+    if avoid:
+        _avoid_nodes(pod, avoid)
+    return {"apiVersion": "v1", "kind": "Pod", **inherit(pod, job, settings.pods)}
 
 
-def _pod_spec(job: RolloutJob, container: dict[str, Any], mounts: Mounts) -> dict[str, Any]:
-    return {**base_pod_spec(job), "restartPolicy": "Never", "containers": [container], "volumes": mounts.volumes}
+def _pod_spec(job: RolloutJob, settings: OperatorSettings, container: dict[str, Any], mounts: Mounts) -> dict[str, Any]:
+    base = base_pod_spec(job, settings.pods)
+    return {**base, "restartPolicy": "Never", "containers": [container], "volumes": mounts.volumes}
 
 
 def _container(
@@ -150,8 +166,12 @@ def _container(
     command: list[str],
     mounts: Mounts,
     resources: Resources,
+    start_seconds: int,
+    secret: str,
 ) -> dict[str, Any]:
-    """The container of a worker or driver."""
+    """The container of a worker or driver; `start_seconds`: its longest start, for a large model takes long."""
+    probes = settings.pods.probes
+    timeout = probes.timeout_seconds
     pull_policy = job.spec.image_pull_policy or ("" if job.spec.image else settings.pull_policy)
     requirements = resource_requirements(resources)
     return {
@@ -159,11 +179,11 @@ def _container(
         "image": image,
         **({"imagePullPolicy": pull_policy} if pull_policy else {}),
         "command": command,
-        "env": _environment(job),
+        "env": _environment(job, settings.pods, secret),
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
-        "startupProbe": _probe("/readyz", period=1, failures=START_SECONDS),
-        "readinessProbe": _probe("/readyz", period=READINESS_PERIOD_SECONDS, failures=1),
-        "livenessProbe": _probe("/healthz", period=LIVENESS_PERIOD_SECONDS, failures=LIVENESS_FAILURES),
+        "startupProbe": _probe("/readyz", 1, start_seconds, timeout),
+        "readinessProbe": _probe("/readyz", probes.readiness_period_seconds, 1, timeout),
+        "livenessProbe": _probe("/healthz", probes.liveness_period_seconds, probes.liveness_failures, timeout),
         **({"resources": requirements} if requirements else {}),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -171,16 +191,17 @@ def _container(
     }
 
 
-def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
+def _probe(path: str, period: int, failures: int, timeout: int) -> dict[str, Any]:
     return {
         "httpGet": {"path": path, "port": "http"},
         "periodSeconds": period,
-        "timeoutSeconds": 2,
+        "timeoutSeconds": timeout,
         "failureThreshold": failures,
     }
 
 
-def _environment(job: RolloutJob) -> list[dict[str, Any]]:
+def _environment(job: RolloutJob, settings: JobPodSettings, secret: str) -> list[dict[str, Any]]:
+    """The admin's variables, and ours, which no other replaces; a template may replace both."""
     model = job.spec.model
     plain = {
         "OPENSEER_TERMINATION_LOG": "/dev/termination-log",
@@ -192,31 +213,40 @@ def _environment(job: RolloutJob) -> list[dict[str, Any]]:
         "TRITON_CACHE_DIR": f"{_CACHE}/triton",
         "TORCHINDUCTOR_CACHE_DIR": f"{_CACHE}/inductor",
     }
+    if settings.ca_bundle.config_map:
+        bundle = f"{_CERTIFICATES}/{settings.ca_bundle.key}"
+        # Of OpenSSL, which Python's ssl reads; of requests; of curl.
+        plain |= dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), bundle)
     if model.offline:
         plain |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     variables: list[dict[str, Any]] = [
-        _store_variable(job),
+        _store_variable(job, secret),
         {"name": "OPENSEER_NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
         {"name": "OPENSEER_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
         *({"name": name, "value": value} for name, value in plain.items()),
     ]
     if model.hub_token_secret is not None:
         variables.append({"name": "HF_TOKEN", "valueFrom": secret_variable(model.hub_token_secret)})
-    return variables
+    ours = {variable["name"] for variable in variables}
+    return [*(entry for entry in settings.env if entry["name"] not in ours), *variables]
 
 
-def _store_variable(job: RolloutJob) -> dict[str, Any]:
-    reference = url_reference(job)
+def _store_variable(job: RolloutJob, secret: str) -> dict[str, Any]:
+    reference = url_reference(job, secret)
     value = {"value": job.spec.store.url} if reference is None else {"valueFrom": secret_variable(reference)}
     return {"name": "OPENSEER_STORE_URL", **value}
 
 
-def _mounts(job: RolloutJob) -> Mounts:
+def _mounts(job: RolloutJob, settings: JobPodSettings) -> Mounts:
     """What workers and driver both see."""
     mounts = Mounts()
     mounts.add("job", _JOB_FOLDER, {"configMap": {"name": config_name(job)}}, read_only=True)
     mounts.add("tmp", "/tmp", {"emptyDir": {}})
     mounts.add("shm", "/dev/shm", {"emptyDir": {"medium": "Memory"}})
+    bundle = settings.ca_bundle
+    if bundle.config_map:
+        items = [{"key": bundle.key, "path": bundle.key}]
+        mounts.add("ca", _CERTIFICATES, {"configMap": {"name": bundle.config_map, "items": items}}, read_only=True)
     cache = job.spec.model.cache
     if cache is not None:
         mounts.add("cache", _CACHE, {"persistentVolumeClaim": {"claimName": cache.pvc.claim_name}})
@@ -266,15 +296,20 @@ def _inside(root: str, path: str, field_name: str) -> str:
     return str(PurePosixPath(root, *parts))
 
 
-def _avoid_nodes(spec: dict[str, Any], nodes: Sequence[str]) -> None:
-    """Adds to the pod's node affinity that it must not land on `nodes`; terms are alternatives, so it joins each."""
-    rule = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": sorted(set(nodes))}
+def _avoid_nodes(pod: dict[str, Any], nodes: Sequence[str]) -> None:
+    """Adds to the pod's node affinity that it must not land on `nodes`; terms are alternatives, so it joins each.
+
+    By the nodes' names: the label kubernetes.io/hostname is another name on some clouds. A field takes one value.
+    """
+    spec = pod["spec"]
+    rules = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in sorted(set(nodes))]
+    pod["metadata"]["annotations"][AVOID_ANNOTATION] = ",".join(sorted(set(nodes)))
     affinity = dict(spec.get("affinity") or {})
     node_affinity = dict(affinity.get("nodeAffinity") or {})
     required = dict(node_affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {})
     terms: list[dict[str, Any]] = required.get("nodeSelectorTerms") or [{}]
     required["nodeSelectorTerms"] = [
-        {**term, "matchExpressions": [*(term.get("matchExpressions") or []), rule]} for term in terms
+        {**term, "matchFields": [*(term.get("matchFields") or []), *rules]} for term in terms
     ]
     node_affinity["requiredDuringSchedulingIgnoredDuringExecution"] = required
     spec["affinity"] = {**affinity, "nodeAffinity": node_affinity}

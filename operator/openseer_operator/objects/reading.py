@@ -1,8 +1,11 @@
-"""From the API's objects to plain values: all that the operator keeps of a pod or a job, and nothing else of it."""
+"""From the API's objects to plain values: all that the operator keeps of a pod or a job, and nothing else of it.
 
+Whatever an object holds, it is read: one that a tenant made to break the operator must not keep it from the others.
+"""
+
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from sys import intern
 from typing import Any
 
@@ -12,13 +15,16 @@ from openseer_core.manifest.parse import parse_job
 from openseer_core.plan.observation import Pod, PodPhase
 from openseer_operator.objects.names import (
     ATTEMPT_ANNOTATION,
+    AVOID_ANNOTATION,
     JOB_LABEL,
     RANK_LABEL,
+    REVIVE_ANNOTATION,
     ROLE_LABEL,
     SAFE_TO_EVICT_ANNOTATION,
     TEMPLATE_ANNOTATION,
     WORKER_LABEL,
 )
+from openseer_operator.objects.status_parts import seconds_of
 
 JsonObject = dict[str, Any]
 """An object of the API, or a part of one, as it is sent and received."""
@@ -26,10 +32,23 @@ JobKey = tuple[str, str]
 """Namespace and name of a job."""
 
 WORKER_ROLE, DRIVER_ROLE, STORE_ROLE = "worker", "driver", "redis"
+LONGEST_REQUEST = 256
+"""Characters that are read of a request to revive a job."""
 LONGEST_TEXT = 1024
 """Characters kept of a pod's message."""
+LONGEST_NUMBER = 9
+"""Digits of a whole number in an annotation; nobody counts further."""
+UNREADABLE = "the operator cannot read it"
+"""What is told of an object that no reader was made for."""
+_READY = ("Ready", "True")
 _STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 """Reasons of a waiting container that are normal."""
+_KUEUE = "kueue.x-k8s.io/"
+"""Of the scheduling gates that Kueue holds."""
+_REFUSALS = frozenset({"UnexpectedAdmissionError", "TopologyAffinityError"})
+"""Reasons of a pod that its node would not take on, beside OutOf… (OutOfcpu, OutOfnvidia.com/gpu)."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +64,8 @@ class PodRecord:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job. `job` is None when `problems` says why the operator cannot do what its manifest asks for."""
+    """A job. `job` is None when `problems` says why the operator cannot do what its manifest asks for. `revive`: the
+    request to revive it if it has failed, "" for none."""
 
     key: JobKey
     uid: str
@@ -56,6 +76,7 @@ class JobRecord:
     status: JsonObject
     job: RolloutJob | None
     problems: str = ""
+    revive: str = ""
 
 
 def job_key(raw: Mapping[str, Any]) -> JobKey:
@@ -82,10 +103,11 @@ def read_job(raw: Mapping[str, Any], known: JobRecord | None = None) -> JobRecor
         version=version_of(raw),
         generation=generation,
         finalizers=tuple(meta.get("finalizers") or ()),
-        deleting_since=seconds(meta.get("deletionTimestamp")),
+        deleting_since=seconds_of(meta.get("deletionTimestamp")),
         status=raw.get("status") or {},
         job=job,
         problems=problems,
+        revive=str(_part(meta, "annotations").get(REVIVE_ANNOTATION, ""))[:LONGEST_REQUEST],
     )
 
 
@@ -98,6 +120,9 @@ def _parse(raw: Mapping[str, Any]) -> tuple[RolloutJob | None, str]:
         return None, "; ".join(error.problems)
     except InputError as error:
         return None, str(error)
+    except Exception:
+        log.exception("job %s/%s: %s", *job_key(raw), UNREADABLE)
+        return None, UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +155,13 @@ def read_pod(raw: Mapping[str, Any]) -> PodRecord | None:
     identity = pod_identity(raw["metadata"])
     if identity is None:
         return None
-    return PodRecord(identity.key, identity.role, owner_uid(raw["metadata"]), version_of(raw), _pod(raw, identity))
+    meta = raw["metadata"]
+    try:
+        pod = _pod(raw, identity)
+    except Exception:  # it has its name, and nothing may be made under that
+        log.exception("pod %s/%s: %s", meta["namespace"], meta["name"], UNREADABLE)
+        pod = Pod(meta["name"], meta["uid"], identity.index, identity.rank, problem=UNREADABLE)
+    return PodRecord(identity.key, identity.role, owner_uid(meta), version_of(raw), pod)
 
 
 def _pod(raw: Mapping[str, Any], identity: PodIdentity) -> Pod:
@@ -138,25 +169,37 @@ def _pod(raw: Mapping[str, Any], identity: PodIdentity) -> Pod:
     status: JsonObject = raw.get("status") or {}
     annotations: Mapping[str, str] = meta.get("annotations") or {}
     conditions: list[JsonObject] = status.get("conditions") or []
-    termination = _termination(status, identity.role)
-    unschedulable = _unschedulable(conditions)
+    own = _own_container(status, identity.role)
+    termination = _part(_part(own, "state"), "terminated")
+    phase = _phase(status.get("phase", ""))
+    setup_failure = _setup_failure(status) if phase is PodPhase.FAILED and not termination else ""
+    unschedulable = _not_scheduled(conditions, "Unschedulable")
+    gated = _not_scheduled(conditions, "SchedulingGated")
+    waits = unschedulable if unschedulable is not None else _gates(raw["spec"]) if gated is not None else ""
     return Pod(
         name=meta["name"],
         uid=meta["uid"],
         index=identity.index,
         rank=identity.rank,
         template=intern(annotations.get(TEMPLATE_ANNOTATION, "")),
-        attempt=_number(annotations.get(ATTEMPT_ANNOTATION)),
-        phase=_phase(status.get("phase", "")),
-        ready=any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions),
-        gone_by=seconds(meta.get("deletionTimestamp")),
+        attempt=whole_number(annotations.get(ATTEMPT_ANNOTATION)) or 0,
+        phase=(PodPhase.FAILED if termination.get("exitCode") else PodPhase.SUCCEEDED) if termination else phase,
+        ready=_ready(conditions, own),
+        gone_by=seconds_of(meta.get("deletionTimestamp")),
         node=intern(raw["spec"].get("nodeName") or ""),
         unschedulable=unschedulable is not None,
-        problem=(unschedulable if unschedulable is not None else _problem(status, termination))[:LONGEST_TEXT],
+        gated=gated is not None,
+        problem=(waits or setup_failure or _problem(status, own))[:LONGEST_TEXT],
         exit_code=termination.get("exitCode"),
         message=str(termination.get("message") or status.get("message") or "")[:LONGEST_TEXT],
+        lingers=bool(termination) and phase not in (PodPhase.SUCCEEDED, PodPhase.FAILED),
+        setup_failed=bool(setup_failure),
         conditions=frozenset((intern(condition["type"]), intern(condition["status"])) for condition in conditions),
         stamp=_stamp(annotations.get(SAFE_TO_EVICT_ANNOTATION)),
+        start_seconds=_start_seconds(meta, conditions),
+        started_at=seconds_of(status.get("startTime")),
+        refused=_is_refused(status),
+        avoids=frozenset(intern(node) for node in annotations.get(AVOID_ANNOTATION, "").split(",") if node),
     )
 
 
@@ -166,9 +209,9 @@ def owner_uid(meta: Mapping[str, Any]) -> str:
     return next((owner["uid"] for owner in owners if owner.get("controller")), "")
 
 
-def seconds(text: str | None) -> float | None:
-    """A time of the API, in seconds since the epoch."""
-    return datetime.fromisoformat(text).timestamp() if text else None
+def whole_number(text: str | None) -> int | None:
+    """Of an annotation, None where it holds none, or one of more than LONGEST_NUMBER digits."""
+    return int(text) if text and text.isdecimal() and len(text) <= LONGEST_NUMBER else None
 
 
 def _phase(text: str) -> PodPhase:
@@ -178,50 +221,88 @@ def _phase(text: str) -> PodPhase:
         return PodPhase.RUNNING
 
 
-def _termination(status: Mapping[str, Any], role: str) -> JsonObject:
-    """How openseer's own container ended, {} while it has not."""
+def _own_container(status: Mapping[str, Any], role: str) -> JsonObject:
+    """The status of openseer's own container, {} before its node has told of it."""
     containers: list[JsonObject] = status.get("containerStatuses") or []
     for container in containers:
         if container.get("name") == role:
-            state: JsonObject = container.get("state") or {}
-            return state.get("terminated") or {}
+            return container
     return {}
 
 
-def _unschedulable(conditions: Iterable[Mapping[str, Any]]) -> str | None:
-    """Why no node takes the pod, None when that is not known."""
+def _ready(conditions: Iterable[Mapping[str, Any]], own: Mapping[str, Any]) -> bool:
+    """Whether our container is ready, on a node that answers: of a lost one Kubernetes takes back `Ready` alone, while
+    a sidecar that is not ready takes `ContainersReady` along."""
+    states = {condition["type"]: condition["status"] for condition in conditions}
+    node_answers = states.get("Ready") == "True" or (bool(own) and states.get("ContainersReady") == "False")
+    return node_answers and bool(own.get("ready", True))
+
+
+def _not_scheduled(conditions: Iterable[Mapping[str, Any]], reason: str) -> str | None:
+    """What the scheduler says of a pod that it does not place for this reason, None when it is not so."""
     for condition in conditions:
-        if (
-            condition["type"] == "PodScheduled"
-            and condition["status"] == "False"
-            and condition.get("reason") == "Unschedulable"
-        ):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False" and condition.get("reason") == reason:
             return condition.get("message") or "no node takes it"
     return None
 
 
-def _problem(status: Mapping[str, Any], termination: Mapping[str, Any]) -> str:
-    """Why the pod does not start, or what ended it, beside an exit code; "" when nothing is known."""
-    if termination.get("reason") == "OOMKilled":
+def _gates(spec: Mapping[str, Any]) -> str:
+    """Who has to let a gated pod be scheduled."""
+    gates: list[Mapping[str, str]] = spec.get("schedulingGates") or []
+    names = ", ".join(gate["name"] for gate in gates)
+    holder = "Kueue has not admitted it yet" if _KUEUE in names else "its holder has not opened it yet"
+    return f"it waits for its scheduling gate {names}: {holder}" if names else "its scheduling is gated"
+
+
+def _setup_failure(status: Mapping[str, Any]) -> str:
+    """How a container that runs before ours ended, when it kept ours from running; "" when none did."""
+    containers: list[JsonObject] = status.get("initContainerStatuses") or []
+    for container in containers:
+        ended = _part(_part(container, "state"), "terminated")
+        if ended.get("exitCode"):
+            words = str(ended.get("message") or ended.get("reason") or "").strip()
+            return f"init container {container['name']}: exit code {ended['exitCode']}: {words}".rstrip(": ")
+    return ""
+
+
+def _problem(status: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Why the pod does not start, or what ended it, beside an exit code; "" when nothing is known. Other containers
+    matter only until ours runs."""
+    state = _part(own, "state")
+    if _part(state, "terminated").get("reason") == "OOMKilled":
         return "OOMKilled: it needed more memory than its limit"
     if status.get("reason"):  # Evicted, NodeLost, DeadlineExceeded, …
         return status["reason"]
+    if "terminated" in state or "running" in state:
+        return ""
     containers: list[JsonObject] = [
         *(status.get("initContainerStatuses") or ()),
         *(status.get("containerStatuses") or ()),
     ]
     for container in containers:
-        state: JsonObject = container.get("state") or {}
-        waiting: Mapping[str, str] = state.get("waiting") or {}
+        waiting = _part(_part(container, "state"), "waiting")
         reason = waiting.get("reason") or ""
         if reason and reason not in _STARTING:
             return f"{reason}: {waiting['message']}" if waiting.get("message") else reason
     return ""
 
 
+def _part(owner: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A map within another; empty when it is missing or null."""
+    return owner.get(name) or {}
+
+
+def _start_seconds(meta: Mapping[str, Any], conditions: Iterable[Mapping[str, Any]]) -> float | None:
+    """From the pod's creation until it was ready."""
+    times = (entry.get("lastTransitionTime") for entry in conditions if (entry["type"], entry["status"]) == _READY)
+    ready, made = seconds_of(next(times, None)), seconds_of(meta.get("creationTimestamp"))
+    return max(0.0, ready - made) if ready is not None and made is not None else None
+
+
 def _stamp(safe_to_evict: str | None) -> bool | None:
     return None if safe_to_evict is None else safe_to_evict == "false"
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0
+def _is_refused(status: Mapping[str, Any]) -> bool:
+    reason = status.get("reason") or ""
+    return status.get("phase") == "Failed" and (reason in _REFUSALS or reason.startswith("OutOf"))

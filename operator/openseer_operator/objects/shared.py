@@ -5,11 +5,12 @@ from typing import Any
 
 from openseer_core.manifest.fleet import GANG_PORT
 from openseer_core.manifest.job import RolloutJob
-from openseer_core.manifest.store_url import manages_store
+from openseer_core.manifest.store_url import REDIS_PORT, manages_store
 from openseer_core.plan.scaling import max_unavailable
-from openseer_operator.objects.managed_redis import REDIS_PORT, store_service
+from openseer_operator.objects.managed_redis import store_service
 from openseer_operator.objects.names import (
     config_name,
+    inherit,
     metadata,
     output_name,
     selector,
@@ -20,19 +21,21 @@ from openseer_operator.objects.pod_parts import service_port, volume_claim_spec
 from openseer_operator.objects.pods import HTTP_PORT
 from openseer_operator.settings import OperatorSettings
 
+DNS_PORTS = (53, 5353)
+"""Open to every address where pods of jobs may not reach everything: a cluster's DNS may stand on its nodes. Policies
+judge the port of the pod behind a service, which with OpenShift's DNS is the latter."""
 
-def shared_objects(
-    job: RolloutJob, uid: str, settings: OperatorSettings, desired: int = 0
-) -> dict[str, dict[str, Any]]:
+
+def shared_objects(job: RolloutJob, uid: str, settings: OperatorSettings, standing: int) -> dict[str, dict[str, Any]]:
     """All of them by key, but for the managed Redis itself (`store_stateful_set`) and its password (`store_secret`).
 
-    `desired`: workers wanted now, fewer than replicas in the tail of a batch; 0 when that is not known yet.
+    `standing`: workers that an eviction would take work from (`standing_workers`).
     """
     objects = {
         "serviceAccount": _service_account(job, uid),
         "config": _config(job, uid),
         "workersService": _workers_service(job, uid),
-        "disruptionBudget": _disruption_budget(job, uid, desired or job.spec.workers.replicas),
+        "disruptionBudget": _disruption_budget(job, uid, standing),
     }
     if settings.network_policies:
         objects["networkPolicy"] = _network_policy(job, uid, settings)
@@ -40,7 +43,7 @@ def shared_objects(
         objects["output"] = _output(job, uid)
     if manages_store(job):
         objects["storeService"] = store_service(job, uid)
-    return {key: with_template_hash(manifest) for key, manifest in objects.items()}
+    return {key: with_template_hash(inherit(manifest, job, settings.pods)) for key, manifest in objects.items()}
 
 
 def _service_account(job: RolloutJob, uid: str) -> dict[str, Any]:
@@ -80,10 +83,11 @@ def _workers_service(job: RolloutJob, uid: str) -> dict[str, Any]:
     }
 
 
-def _disruption_budget(job: RolloutJob, uid: str, desired: int) -> dict[str, Any]:
+def _disruption_budget(job: RolloutJob, uid: str, standing: int) -> dict[str, Any]:
     """How many pods of workers must stay. As a number of pods, not as maxUnavailable: that one counts against the
-    job's scale, which counts workers, and a gang is several pods. The first pod of a gang takes the others along."""
-    pods = desired * job.spec.workers.parallelism.nodes
+    job's scale, which counts workers, and a gang is several pods. The first pod of a gang takes the others along.
+    Workers that cannot come are not missed: a drain would wait for them for ever."""
+    pods = standing * job.spec.workers.parallelism.nodes
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -98,23 +102,35 @@ def _disruption_budget(job: RolloutJob, uid: str, desired: int) -> dict[str, Any
 
 
 def _network_policy(job: RolloutJob, uid: str, settings: OperatorSettings) -> dict[str, Any]:
+    """Lets in the job itself, operator and gateway, and whoever may read metrics. Where the installation wants it, lets
+    out to the job itself, DNS and what is listed only."""
     operators = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}}}
+    own = {"podSelector": {"matchLabels": selector(job)}}
+    ingress: list[dict[str, Any]] = [
+        {"from": [own]},
+        {"from": [operators], "ports": [_port(REDIS_PORT), _port(HTTP_PORT)]},
+    ]
+    if settings.metrics_from:
+        ingress.append({"from": list(settings.metrics_from), "ports": [_port(HTTP_PORT)]})
+    egress: dict[str, Any] = {}
+    if settings.egress is not None:
+        dns = {"ports": [_port(number, protocol) for number in DNS_PORTS for protocol in ("UDP", "TCP")]}
+        egress = {"egress": [{"to": [own]}, dns, *settings.egress]}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": metadata(job, uid, job.name, "shared"),
         "spec": {
             "podSelector": {"matchLabels": selector(job)},
-            "policyTypes": ["Ingress"],
-            "ingress": [
-                {"from": [{"podSelector": {"matchLabels": selector(job)}}]},
-                {
-                    "from": [operators],
-                    "ports": [{"protocol": "TCP", "port": port} for port in (REDIS_PORT, HTTP_PORT)],
-                },
-            ],
+            "policyTypes": ["Ingress", *(["Egress"] if egress else [])],
+            "ingress": ingress,
+            **egress,
         },
     }
+
+
+def _port(number: int, protocol: str = "TCP") -> dict[str, Any]:
+    return {"protocol": protocol, "port": number}
 
 
 def _output(job: RolloutJob, uid: str) -> dict[str, Any]:

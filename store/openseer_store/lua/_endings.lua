@@ -262,14 +262,16 @@ local function reap(limit, everything)
       lose(request, limit, true)
     else
       local name = name_of(request.holder)
-      call('ZREM', P .. ':claiming', name)  -- it does not call
+      count_out(name)  -- it does not call
       call('SADD', P .. ':lost:' .. name, rid)
       call('EXPIRE', P .. ':lost:' .. name, LOST_SECONDS)
       lose(request, limit, false)
     end
   end
   if not grace then
-    call('ZREMRANGEBYSCORE', P .. ':claiming', '-inf', '(' .. real(now - WORKER_TTL_SECONDS))
+    for _, name in ipairs(call('ZRANGEBYSCORE', CLAIMING, '-inf', '(' .. real(now - WORKER_TTL_SECONDS))) do
+      count_out(name)
+    end
   end
   flush()
   return #expired

@@ -8,7 +8,7 @@
 -- by flush().
 
 local P, call, pack, unpack_row = KEYS[1], redis.call, cmsgpack.pack, cmsgpack.unpack
-local SIBLING_WINDOW, CALLS = 4, 2
+local SIBLING_WINDOW, CALLS, LARGEST_SIZE = 4, 2, 24
 local EXPIRY_LIMIT, LOST_SECONDS, EXPIRED, SUSPECT_LOSSES = 16, 24 * 3600, 0, 2
 local REAP_LIMIT, WORKER_TTL_SECONDS, ITEM_BYTES, TAIL, PARKED = 64, 10, 4, 10, '-1'
 local NUMBERS_PER_MILLISECOND, EPOCHS_BEGIN, SETBACK = 4096, 1735689600, 1048576
@@ -49,7 +49,12 @@ end
 
 local function size_of(tokens)
   local _, exponent = math.frexp(math.max(1, tokens))
-  return exponent - 1
+  return math.min(exponent - 1, LARGEST_SIZE)
+end
+
+-- The largest of core's sizes_below.
+local function largest_below(tokens)
+  return tokens > 1 and size_of(tokens - 1) or -1
 end
 
 local function waiting_key(lane, gid)
@@ -368,23 +373,4 @@ local function append(request, offset, tokens, logprobs)
     bump(batch_key(request.gid), 'tokens', fresh)
     request.generated = request.generated + fresh
   end
-end
-
--- ---- reading
-
--- {waiting, best, mine, inflight, workers}: core's FleetLoad.
-local function fleet_load(worker, version, lanes)
-  local fields, best = {'worker:' .. worker, 'inflight'}, 'inf'
-  for _, lane in ipairs(lanes) do
-    fields[#fields + 1] = 'waiting:' .. lane_name(version, lane)
-    local front = call('ZRANGE', heads_key(version, lane), 0, 0, 'WITHSCORES')
-    if front[1] and tonumber(front[2]) < tonumber(best) then
-      best = front[2]
-    end
-  end
-  local counts, waiting = call('HMGET', COUNTERS, unpack(fields)), 0
-  for place = 3, #fields do
-    waiting = waiting + tonumber(counts[place] or 0)
-  end
-  return {waiting, best, tonumber(counts[1] or 0), tonumber(counts[2] or 0), call('ZCARD', P .. ':claiming')}
 end

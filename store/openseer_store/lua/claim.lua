@@ -2,22 +2,38 @@
 -- Guarantee  A repeat of the worker's last claim that leased anything gives the same leases, as far as it still holds
 --            them. A request has one holder; its fence only grows, also over a restart of the server.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {worker name, holder "name#boot", version, lanes, slots, blocks, block_tokens, quantum, context_tokens,
---            margin, slack, lease_seconds, max_losses, number of the claim or 0, most requests, most bytes, head window}
+-- ARGV[2]    {worker name, holder "name#boot", version, lanes, slots, blocks, KV groups, quantum, context_tokens, margin,
+--            slack, lease_seconds, max_losses, number of the claim or 0, most requests, most bytes, head window}
 -- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view};
 --            specs: group, spec, group, spec, … (each group once).
 
 local query = unpack_row(ARGV[2])
 local worker, holder, version, lanes, slots, blocks = query[1], query[2], query[3], query[4], query[5], query[6]
-local block_tokens, quantum, context_tokens, margin = query[7], query[8], query[9], query[10]
+local kv_groups, quantum, context_tokens, margin = query[7], query[8], query[9], query[10]
 local slack, lease_seconds = query[11], query[12]
 local claims, specs, sent = {}, {}, {}
 local most_requests, bytes_left, head_window = query[15], query[16], query[17]
 
+-- Core's KvLayout.blocks. A KV group: {block_tokens, count, fixed, most, most_computing}.
+local function kv_blocks(tokens, computing)
+  local blocks = 0
+  for _, kv in ipairs(kv_groups) do
+    local held = math.max(kv[4], math.min(math.ceil(computing / kv[1]), kv[5]))
+    blocks = blocks + kv[2] * (kv[3] + math.min(math.ceil(tokens / kv[1]), held))
+  end
+  return blocks
+end
+
+-- Whether the worker ends what has no room to go on here: larger ones would go on with it.
+local ends
+
 local function blocks_needed(group, generated)
+  if group.prompt_tokens + generated >= context_tokens then
+    return ends and 0 or math.huge
+  end
   local chunk = math.min(quantum, group.max_tokens - generated)
   local tokens = group.prompt_tokens + math.min(generated + chunk + margin, group.max_tokens)
-  return math.ceil(math.min(tokens, context_tokens) / block_tokens)
+  return kv_blocks(math.min(tokens, context_tokens), group.prompt_tokens + generated)
 end
 
 -- The first waiting requests of a group, read once per lane: enough for all that may be leased from it.
@@ -197,13 +213,17 @@ end
 
 local function claim_from(lane)
   windows = {}
+  ends = lane ~= '' or context_tokens >= largest_limit()
   local room = room_in(lane)
   room = room - claim_suspect(lane, room)
   local allowed, misses = claim_in(lane, {heads_key(version, lane)}, room)
   if misses >= head_window then
     local keys = {}
-    for size = 0, size_of(blocks * block_tokens) do
-      keys[#keys + 1] = sized_key(version, lane, size)
+    for size = 0, LARGEST_SIZE do  -- core's sizes_to_claim
+      local may_fit = size <= largest_below(context_tokens) and kv_blocks(2 ^ size, 2 ^ size) <= blocks
+      if may_fit or ends and size >= size_of(context_tokens) then
+        keys[#keys + 1] = sized_key(version, lane, size)
+      end
     end
     claim_in(lane, keys, allowed)
   end
@@ -246,7 +266,7 @@ end
 
 if not is_repeat() then
   reap(query[13], false)
-  call('ZADD', P .. ':claiming', real(now), worker)
+  count_in(worker, context_tokens)
   for _, lane in ipairs(lanes) do
     claim_from(lane)
   end

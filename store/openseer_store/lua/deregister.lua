@@ -12,5 +12,5 @@ end
 call('SREM', P .. ':workers', args[1])
 call('DEL', P .. ':worker:' .. args[1], P .. ':lost:' .. args[1], P .. ':claimed:' .. args[1])
 call('SREM', P .. ':drains', args[1])
-call('ZREM', P .. ':claiming', args[1])
+count_out(args[1])
 return 1

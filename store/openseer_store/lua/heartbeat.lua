@@ -2,15 +2,16 @@
 -- Guarantee  The latest boot of a name wins; its first heartbeat is evidence that the one before has died. A repeat
 --            changes nothing but the time.
 -- KEYS[1]    the job's prefix
--- ARGV[2]    {worker name, boot, whether it claims, seconds that this boot was idle, and busy}
+-- ARGV[2]    {worker name, boot, whether it claims, seconds that this boot was idle, and busy, tokens of one
+--            request there or nil}
 -- ARGV[3]    the heartbeat, which only clients read
--- Returns    {1 when it is to drain, else 0; revision of the fleet spec}
+-- Returns    {1 when it is to drain, else 0; revision of the fleet spec; the largest of those limits of the workers that claim}
 
 local PAST_BOOTS = 16  -- core's
 tick()
 local args = unpack_row(ARGV[2])
 local row = call('HMGET', P .. ':worker:' .. args[1], 'boot', 'idle', 'busy', 'before')
-local reply = {call('SISMEMBER', P .. ':drains', args[1]), tonumber(call('HGET', P .. ':orders', 'revision') or 0)}
+local reply = {call('SISMEMBER', P .. ':drains', args[1]), tonumber(call('HGET', P .. ':orders', 'revision') or 0), largest_limit()}
 local past = {row[1] or nil}
 for boot in string.gmatch(row[4] or '', '%S+') do
   if boot == args[2] then
@@ -35,8 +36,9 @@ call('SADD', P .. ':workers', args[1])
 call('HSET', P .. ':worker:' .. args[1], 'boot', args[2], 'seen_at', real(now), 'info', ARGV[3],
   'idle', real(args[4]), 'busy', real(args[5]))
 if args[3] then
-  call('ZADD', P .. ':claiming', now, args[1])
+  count_in(args[1], args[6])
 else
-  call('ZREM', P .. ':claiming', args[1])
+  count_out(args[1])
 end
+reply[3] = largest_limit()
 return reply

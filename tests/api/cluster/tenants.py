@@ -1,6 +1,7 @@
 """Who uses the gateway: jobs, and trainers with a token for one of them."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from tests.operator.control_plane import ControlPlane
@@ -30,6 +31,30 @@ class Tenant:
     def token(self, **spec: Any) -> str:
         """A new one, as a pod would get it."""
         return make(self._plane, f"{self._core}/{self.job}/token", {"spec": spec})["status"]["token"]
+
+
+class Reader:
+    """Somebody who may get RolloutJobs of a namespace and nothing else; `kubeconfig` is theirs."""
+
+    def __init__(self, plane: ControlPlane, namespace: str, folder: Path) -> None:
+        account, roles = f"/api/v1/namespaces/{namespace}/serviceaccounts", f"{RBAC}/namespaces/{namespace}"
+        make(plane, account, {"metadata": {"name": "reader"}})
+        rule = {"apiGroups": ["openseer.dev"], "resources": ["rolloutjobs"], "verbs": ["get", "list"]}
+        make(plane, f"{roles}/roles", {"metadata": {"name": "reader"}, "rules": [rule]})
+        binding = {
+            "metadata": {"name": "reader"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+            "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": namespace}],
+        }
+        make(plane, f"{roles}/rolebindings", binding)
+        token = make(plane, f"{account}/reader/token", {"spec": {}})["status"]["token"]
+        self.kubeconfig = plane.kubeconfig_of(token, folder / f"{namespace}.kubeconfig")
+
+
+def set_status(plane: ControlPlane, namespace: str, name: str, **status: Any) -> None:
+    """The operator has said this of a job."""
+    path = f"/apis/openseer.dev/v1alpha1/namespaces/{namespace}/rolloutjobs/{name}/status"
+    plane.request(path, json.dumps({"status": status}).encode(), "PATCH", "application/merge-patch+json")
 
 
 def make(plane: ControlPlane, path: str, body: Json) -> Json:

@@ -16,7 +16,7 @@ from openseer_api.http.auth import Access, AuthUnavailable, Forbidden, Unauthent
 from tests.api.cluster.tenants import Tenant, make_job
 from tests.operator.control_plane import ControlPlane
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster]
 
 
 def signed_anew(token: str, key: Path, **claims: Any) -> str:

@@ -13,7 +13,7 @@ from openseer_core.manifest.job import RolloutJob
 from tests.api.cluster.tenants import delete_job, make_job
 from tests.operator.control_plane import ControlPlane
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster]
 STORE = {"url": "redis://mine:6379/0"}
 
 

@@ -16,8 +16,9 @@ import pytest
 from openseer_store.embedded import EmbeddedRedis
 from tests.api.cluster.tenants import Tenant, delete_job, make_job
 from tests.operator.control_plane import ControlPlane
+from tests.operator.stores import ENVIRONMENT
 
-pytestmark = [pytest.mark.cluster, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster, pytest.mark.redis, pytest.mark.slow]
 SPEC: dict[str, Any] = {"model": {"path": "none", "engine": "scripted"}, "sampling": {"maxTokens": 8}}
 
 
@@ -34,7 +35,11 @@ class Gateway:
         self.process: asyncio.subprocess.Process
 
     async def start(self) -> None:
-        environment = os.environ | {"KUBECONFIG": str(self._kubeconfig), "OPENSEER_HTTP_PORT": str(self.port)}
+        environment = os.environ | {
+            "KUBECONFIG": str(self._kubeconfig),
+            "OPENSEER_HTTP_PORT": str(self.port),
+            **ENVIRONMENT,
+        }
         command = (sys.executable, "-m", "openseer_api.main")
         self.process = await asyncio.create_subprocess_exec(*command, env=environment)
         async with asyncio.timeout(40):
@@ -144,4 +149,4 @@ async def test_a_store_that_is_away_is_a_503_with_words_and_another_job_goes_on(
         refused = await gateway.call(unmade, "GET", "/v1/job")
         assert refused.headers["content-type"] == "application/problem+json"
         assert refused.headers["retry-after"]
-        assert "no Secret unmade-redis" in refused.json()["detail"]
+        assert "the operator has not begun with the job" in refused.json()["detail"]

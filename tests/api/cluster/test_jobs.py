@@ -1,15 +1,19 @@
 """Jobs are found by their names, and their stores where the operator put them."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from openseer_api.cluster.client import Kube
 from openseer_api.cluster.jobs import JobsUnavailable, KubeJobs
-from tests.api.cluster.tenants import make, make_job
+from openseer_core.errors import StoreForbiddenError
+from openseer_core.manifest.store_url import derived_password, derived_secret_name
+from tests.api.cluster.tenants import Reader, make, make_job, set_status
 from tests.operator.control_plane import ControlPlane
+from tests.operator.stores import ACCESS
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster]
 
 
 async def test_a_job_is_found_with_its_defaults_and_one_made_a_moment_later_too(
@@ -37,12 +41,36 @@ async def test_only_jobs_that_serve_and_are_looked_after_are_found(
     assert await KubeJobs(kube, ["elsewhere"]).find(namespace, "serve") is None
     assert await KubeJobs(kube, [namespace]).find(namespace, "serve") is not None
     assert [served.key async for served in KubeJobs(kube, [namespace]).all()] == [(namespace, "serve")]
+    found = await KubeJobs(kube).find(namespace, "serve")
+    assert found is not None
+    assert found.job.recommended_workers is None
     assert (namespace, "serve") in [served.key async for served in KubeJobs(kube).all()]
 
 
-async def test_the_store_is_where_the_operator_put_it(plane: ControlPlane, kube: Kube, namespace: str) -> None:
-    jobs, url = KubeJobs(kube), "redis://:p@job-redis.x.svc:6379/0"
+async def test_the_store_is_where_the_operator_put_it_and_no_secret_is_read(
+    plane: ControlPlane, kube: Kube, namespace: str
+) -> None:
     make_job(plane, namespace, "job")
+    found = await KubeJobs(kube, access=ACCESS).find(namespace, "job")
+    assert found is not None
+    with pytest.raises(JobsUnavailable, match="not there yet: the operator has not begun with the job"):
+        await KubeJobs(kube, access=ACCESS).store_url(found)
+    secret = derived_secret_name(found.job, found.uid, ACCESS.keys()[0])
+    set_status(plane, namespace, "job", image="worker:1", storeSecret=secret)
+    begun = await KubeJobs(kube, access=ACCESS).find(namespace, "job")
+    assert begun is not None
+    password = derived_password(found.job, found.uid, secret, ACCESS.keys())
+    assert await KubeJobs(kube, access=ACCESS).store_url(begun) == (
+        f"redis://:{password}@job-redis.{namespace}.svc:6379/0"
+    )
+
+
+async def test_a_password_made_at_random_is_read_from_the_jobs_old_secret(
+    plane: ControlPlane, kube: Kube, namespace: str
+) -> None:
+    jobs, url = KubeJobs(kube, access=ACCESS), "redis://:p@job-redis.x.svc:6379/0"
+    make_job(plane, namespace, "job")
+    set_status(plane, namespace, "job", image="worker:1")
     found = await jobs.find(namespace, "job")
     assert found is not None
     with pytest.raises(JobsUnavailable, match="not there yet: no Secret job-redis"):
@@ -50,6 +78,23 @@ async def test_the_store_is_where_the_operator_put_it(plane: ControlPlane, kube:
     secret = {"metadata": {"name": "job-redis"}, "stringData": {"url": url}}
     make(plane, f"/api/v1/namespaces/{namespace}/secrets", secret)
     assert await jobs.store_url(found) == url
+
+
+async def test_a_secret_that_may_not_be_read_is_told_with_the_remedy(
+    plane: ControlPlane, namespace: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_job(plane, namespace, "job", store={"secretRef": {"name": "mine", "key": "url"}})
+    reader = Reader(plane, namespace, folder)
+    monkeypatch.setenv("KUBECONFIG", str(reader.kubeconfig))
+    kube = await Kube.connect()
+    try:
+        jobs = KubeJobs(kube, access=ACCESS)
+        found = await jobs.find(namespace, "job")
+        assert found is not None
+        with pytest.raises(StoreForbiddenError, match=f"kubectl create role openseer-mine -n {namespace} --verb=get"):
+            await jobs.store_url(found)
+    finally:
+        await kube.close()
 
 
 async def test_a_store_of_the_users_own_is_found_by_its_secret_or_its_url(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,17 @@ import pytest
 from openseer_api.compat.live.batch import GROUPS
 from openseer_api.compat.live.orphans import ORPHAN_SECONDS
 from openseer_api.job.context import UploadLimits
-from openseer_core.ids import GroupId
+from openseer_core.ids import INITIAL_VERSION, GroupId, WorkerId
 from openseer_core.queue.batch import OpenBatch
+from openseer_core.queue.group import SHARED_LANE
+from openseer_core.queue.kv_blocks import whole as whole_layout
+from openseer_core.queue.messages import Claim, ClaimQuery, Delta
+from openseer_core.tokens import pack_logprobs
 from openseer_core.wire.batches import BatchSpec
 from openseer_store.embedded import EmbeddedRedis
 from openseer_store.memory import MemoryStore
 from openseer_store.redis_store import RedisStore
+from openseer_worker.engine_requests import refusal
 from tests.api.compat.stories import PROMPT, get, groups, long_job, post, running, until, whole
 from tests.api.served import Served, served, serving_job
 
@@ -38,6 +44,19 @@ async def on_redis(url: str, name: str, **options: Any) -> AsyncGenerator[Served
             await server.context.close()
     finally:
         await store.close()
+
+
+WORKER = WorkerId("worker-0", "played")
+QUERY = ClaimQuery(
+    INITIAL_VERSION,
+    (SHARED_LANE,),
+    slots=1,
+    blocks=100,
+    layout=whole_layout(16),
+    quantum=64,
+    context_tokens=4096,
+    max_losses=0,
+)
 
 
 def short() -> dict[str, Any]:
@@ -107,6 +126,34 @@ async def test_a_request_whose_batch_is_deleted_is_lost_and_says_so() -> None:
         assert "send it again" in (await call)["error"]["message"]
 
 
+async def first_claim(server: Served) -> Claim:
+    """The lease of a worker that the test plays, on the first request that waits; none may be lost."""
+    claims: list[Claim] = []
+
+    async def claimed() -> bool:
+        claims.extend(await server.store.claim(WORKER, QUERY))
+        return bool(claims)
+
+    await until(claimed)
+    return claims[0]
+
+
+async def test_a_request_that_no_engine_can_run_is_answered_400_with_the_reason() -> None:
+    async with Served(job=serving_job()) as server:
+        call = asyncio.create_task(post(server, "/generate", {"input_ids": PROMPT}, status=400))
+        claim = await first_claim(server)
+        await server.store.complete(WORKER, [refusal(claim, "token 9999 is not in the vocabulary")])
+        assert (await call)["error"]["message"].endswith("failed: token 9999 is not in the vocabulary")
+
+
+async def test_a_request_that_loses_its_workers_is_answered_503_with_the_losses() -> None:
+    async with Served(job=serving_job()) as server:
+        call = asyncio.create_task(post(server, "/generate", {"input_ids": PROMPT}, status=503))
+        claim = await first_claim(server)
+        await server.store.give_back(WORKER, [Delta(claim.request, claim.fence, 0)], lost=True)
+        assert "losses of its worker: found 1, allowed: as spec." in (await call)["error"]["message"]
+
+
 async def test_a_server_that_closes_leaves_nothing_behind() -> None:
     async with served(job=long_job()) as server:
         call = asyncio.create_task(post(server, "/generate", {"input_ids": PROMPT}, status=503))
@@ -145,3 +192,14 @@ async def test_a_job_with_a_closed_lane_for_each_worker_serves_groups_that_grow(
         assert all(answer["output_ids"] for answer in await asyncio.gather(*calls))
         await post(server, "/generate", {"input_ids": PROMPT, "sampling_params": short()})
         assert await groups(server) == {"live-1": 7}
+
+
+async def test_a_response_that_failed_says_why_and_is_not_called_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing_finite(group: str, index: int, begin: int, end: int) -> bytes:
+        del group, index
+        return pack_logprobs([nan] * (end - begin))
+
+    monkeypatch.setattr("openseer_worker.scripted.engine.scripted_logprobs", nothing_finite)
+    async with served() as server:
+        error = (await post(server, "/generate", {"input_ids": PROMPT, "return_logprob": True}, status=500))["error"]
+        assert "failed: scores are not finite: token 0: found log-probability nan" in error["message"]

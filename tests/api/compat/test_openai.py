@@ -9,7 +9,7 @@ import pytest
 from openseer_core.ids import GroupId
 from openseer_core.tokens import pack_tokens
 from openseer_worker.scripted.text import scripted_tokens
-from tests.api.compat.stories import PROMPT, all_ended, client_of, groups, long_job, running, whole
+from tests.api.compat.stories import PROMPT, all_ended, client_of, groups, long_job, post, running, whole
 from tests.api.served import Served, served, serving_job
 
 
@@ -190,6 +190,26 @@ async def test_what_cannot_be_continued_is_refused_and_what_means_nothing_passes
             await client.completions.create(model="none", prompt="")
 
 
+async def test_a_model_that_the_job_does_not_have_is_not_found() -> None:
+    model = {"path": "none", "engine": "scripted", "servedNames": ["org/model"]}
+    async with served(job=serving_job(model=model)) as server, client_of(server) as client:
+        assert [card.id async for card in client.models.list()] == ["none", "org/model", "served"]
+        for name in ("none", "org/model", "served", ""):
+            answer = await client.completions.create(model=name, prompt=PROMPT, max_tokens=1)
+            assert answer.model == (name or "none")
+        chat: Any = {"model": "my-lora", "messages": [{"role": "user", "content": "hi"}]}
+        creates: list[tuple[Any, dict[str, Any]]] = [
+            (client.completions.create, {"model": "my-lora", "prompt": PROMPT}),
+            (client.chat.completions.create, chat),
+        ]
+        for create, fields in creates:
+            with pytest.raises(openai.NotFoundError, match="found my-lora; the model does not exist here"):
+                await create(**fields)
+        body = {"model": "my-lora", "token_ids": PROMPT}
+        message = (await post(server, "/inference/v1/generate", body, status=404))["error"]["message"]
+        assert "allowed: none, org/model, served" in message
+
+
 async def test_a_wrong_key_is_refused_in_the_protocols_words() -> None:
     async with Served() as server:
         client = openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="wrong", max_retries=0)
@@ -201,4 +221,4 @@ async def test_a_wrong_key_is_refused_in_the_protocols_words() -> None:
 
 async def test_the_model_is_listed() -> None:
     async with Served() as server, client_of(server) as client:
-        assert [model.id async for model in client.models.list()] == ["none"]
+        assert [model.id async for model in client.models.list()] == ["none", "served"]

@@ -64,6 +64,9 @@ async def test_an_update_that_fails_says_why_and_the_old_weights_stay(tmp_path: 
         answer = await post(server, "/update_weights_from_disk", {"model_path": str(tmp_path / "none")}, status=400)
         assert answer["success"] is False
         assert "none" in answer["message"]
+        answer = await post(server, "/update_weights", {"weight_dir": str(tmp_path / "none")}, status=400)
+        assert answer["error"]["type"] == "invalid_request_error"
+        assert "there is no folder" in answer["error"]["message"]
         assert await get(server, "/get_weight_version") == {"weight_version": "initial"}
         assert (await generate(server, sampling_params={"max_new_tokens": 4}))["output_ids"]
 
@@ -93,11 +96,13 @@ async def test_prime_rls_update_moves_what_runs_to_the_new_weights(tmp_path: Pat
         await running(server)
         await post(server, "/pause", params={"mode": "keep", "clear_cache": "false"})
         assert await get(server, "/is_paused") == {"is_paused": True}
+        assert (await server.call("GET", "/job"))["paused_since"] > 0
         held = asyncio.create_task(generate(server, rid="held"))
         answer = await post(server, "/update_weights", {"weight_dir": folder(tmp_path, "step_1")})
         assert answer["weight_version"] == "step_1"
         assert not held.done()
         await post(server, "/resume")
+        assert (await server.call("GET", "/job"))["paused_since"] is None
         spans = (await running_call)["meta_info"]["weight_versions"]
         assert [span["version"] for span in spans] == ["initial", "step_1"]
         assert [span["version"] for span in (await held)["meta_info"]["weight_versions"]] == ["step_1"]
@@ -158,6 +163,8 @@ async def test_the_gpus_are_lent_and_come_back() -> None:
         await post(server, "/release_memory_occupation", {"tags": ["weights"]})
         await post(server, "/resume_memory_occupation", {"tags": ["weights"]})
         assert await get(server, "/is_sleeping") == {"is_sleeping": False}
+        slept = await post(server, "/sleep", params={"level": 2, "mode": "keep"})
+        assert slept == {"status": "sleeping", "level": 1}
         await post(server, "/sleep", params={"level": 0}, status=400)
 
 
@@ -169,7 +176,7 @@ async def test_a_transfer_is_gathered_and_published_at_its_end() -> None:
         await post(server, "/start_weight_update")
         await post(server, "/update_weights", {"update_info": {"names": ["a"]}})
         await post(server, "/update_weights", {"update_info": {"names": ["b"]}}, status=400)
-        answer = await post(server, "/finish_weight_update", {"weight_version": "v1"}, status=500)
+        answer = await post(server, "/finish_weight_update", {"weight_version": "v1"}, status=400)
         assert "scripted engine has no weights" in answer["error"]["message"]
         fleet_spec = await server.store.fleet_spec()
         assert fleet_spec.transaction is not None

@@ -2,7 +2,9 @@
 
 import pytest
 
+from openseer_api import batch_controller
 from openseer_api.batch_controller import reconcile
+from openseer_api.compat.control.pausing import set_paused
 from openseer_api.job.context import JobContext
 from openseer_api.routes.weights import publish_weights
 from openseer_core.ids import PARKED_BATCH, GroupId, WorkerId
@@ -143,3 +145,19 @@ async def test_a_carry_that_broke_off_is_finished_by_whoever_looks(store: Memory
     await store.carry([GroupId(one.number, "c")], PARKED_BATCH, "initial")
     await reconcile(context(store))
     assert len(await store.group_names(two.number, 0, 9)) == 2  # what is parked later is for a later batch
+
+
+async def test_a_pause_that_nobody_ends_ends_by_itself(
+    store: MemoryStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_controller, "MOST_PAUSE_SECONDS", 3.0)
+    job = context(store)
+    await set_paused(job, True)
+    for held in (True, True, True, False):
+        clock.seconds += 1.0
+        await say(store, ANN)
+        await reconcile(job)
+        assert (await store.fleet_spec()).held is held
+    await set_paused(job, True)
+    await reconcile(job)
+    assert (await store.fleet_spec()).held

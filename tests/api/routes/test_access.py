@@ -16,6 +16,7 @@ from openseer_store.memory import MemoryStore
 from tests.api.served import TOKEN, Served, serving_job
 
 OPEN = {"/healthz", "/readyz"}
+HEALTH = {"/health", "/ping", "/liveness"}
 """What nobody needs a token for."""
 VALUES = {"namespace": "team-b", "job": "b", "batch": "1", "group": "g0", "index": "0"}
 
@@ -54,9 +55,10 @@ async def test_every_route_but_health_wants_a_token() -> None:
     async with Served() as server, server.client(None) as nobody, server.client("wrong") as stranger:
         for method, path in calls(server.app):
             answer = await nobody.request(method, path)
-            assert answer.status_code == (200 if path in OPEN else 401), (method, path, answer.text)
-            if path not in OPEN:
+            assert answer.status_code == (200 if path in OPEN | HEALTH else 401), (method, path, answer.text)
+            if path not in OPEN | HEALTH:
                 assert answer.headers["WWW-Authenticate"] == "Bearer"
+            if path not in OPEN:
                 assert (await stranger.request(method, path)).status_code == 401, (method, path)
 
 
@@ -88,6 +90,18 @@ async def test_the_gateway_serves_each_job_to_its_own_token() -> None:
         assert gone.status_code == 404
         odd = await client.get("/jobs/Team%20C/c/v1/job", headers={"Authorization": "Bearer Team C/c"})
         assert odd.status_code == 404
+
+
+async def test_health_without_a_token_tells_of_the_server_and_of_no_job() -> None:
+    ready = True
+    app = create_app(TwoJobs(), TwoTenants(), many=True, ready=lambda: ready)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        for path in sorted(HEALTH):
+            answers = [await client.get(f"/jobs/{job}{path}") for job in ("team-a/a", "team-a/nobody", "No/Name")]
+            assert {(answer.status_code, answer.text) for answer in answers} == {(200, "ok\n")}
+        ready = False
+        assert (await client.get("/jobs/team-a/a/health")).status_code == 503
+        assert (await client.get("/jobs/team-a/a/health_generate")).status_code == 401
 
 
 @pytest.mark.parametrize("token", [TOKEN + "x", "", TOKEN.upper()])

@@ -79,6 +79,27 @@ async def test_kept_responses_tell_which_weights_drew_which_tokens(weights: str)
         assert (await server.call("GET", f"/batches/{batch}"))["weights_version"] == "v1"
 
 
+async def test_a_batch_that_named_its_weights_takes_no_groups_for_others(weights: str) -> None:
+    async with served() as server:
+        await ready(server)
+        named, unnamed = await server.open(weights_version="initial"), await server.open()
+        for batch in (named, unnamed):
+            await server.upload(batch, prompts(2))
+        assert (await published(server, {"version": "v1", "source": {"path": weights}}))["phase"] == "done"
+        more = {"groups": prompts(3)}
+        refused = await server.call("POST", f"/batches/{named}/groups", more, status=409)
+        for part in ("opened for weights initial", "gone on to v1", "group g2 is new"):
+            assert part in refused["detail"]
+        again = await server.upload(named, prompts(2), seal=True)
+        assert (again["accepted"], again["present"]) == (0, 2)
+        await server.call("POST", f"/batches/{unnamed}/groups", more, params={"seal": True})
+        for batch, versions in ((named, {"initial"}), (unnamed, {"initial", "v1"})):
+            items = await server.until_complete(batch)
+            assert {
+                span["version"] for item in items if item["kind"] == "result" for span in item["versions"]
+            } == versions
+
+
 async def test_aborted_responses_are_reported_with_what_they_have(weights: str) -> None:
     async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
@@ -162,6 +183,15 @@ async def test_autoscalers_are_told_what_waits_and_how_many_workers_it_would_tak
         await server.upload(batch, prompts(10))
         reported = await server.call("GET", "/autoscaling")
         assert (reported["queue_depth"], reported["backlog_tokens"], reported["desired_workers"]) == (40, 800, 1)
+
+
+async def test_in_a_cluster_autoscalers_are_told_the_operators_figure() -> None:
+    job = serving_job(workers=1)
+    async with Served(job) as server:
+        server.context.renew(job.model_copy(update={"status": {"backlog": {"workers": 1}}}))
+        assert (await server.call("GET", "/autoscaling"))["desired_workers"] == 1
+        server.context.renew(job)
+        assert (await server.call("GET", "/autoscaling"))["desired_workers"] == 0
 
 
 async def test_a_batch_for_weights_that_failed_ends_and_says_so(weights: str) -> None:

@@ -3,10 +3,19 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import replace
+from math import inf, nan
 from typing import Any
 
 import httpx
+import pytest
 
+from openseer_api.routes import results as routes
+from openseer_core.ids import RequestId
+from openseer_core.queue.batch import Entry
+from openseer_core.queue.messages import RequestRecord, Result
+from openseer_core.tokens import pack_logprobs
+from openseer_core.wire.batches import ResultItem
 from openseer_store.memory import MemoryStore
 from tests.api.served import TOKEN, Served, prompts, served, serving_job
 
@@ -27,25 +36,34 @@ async def read_lines(server: Served, batch: int, cursor: int = 0, most: int = 10
     return items
 
 
-async def read_slowly(server: Served, batch: int, meanwhile: Callable[[], Awaitable[object]]) -> list[dict[str, Any]]:
-    """Items of a stream whose reader does something else between its first piece and the others."""
-    lines = bytearray()
-    waited = False
+async def pieces_of(
+    server: Served, batch: int, accept: str, meanwhile: Callable[[], Awaitable[object]], query: str = ""
+) -> list[bytes]:
+    """Pieces of an answer whose reader does something else between its first piece and the others."""
+    pieces: list[bytes] = []
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: MutableMapping[str, Any]) -> None:
-        nonlocal waited
-        if message.get("body") and not waited:
-            waited = True
-            await meanwhile()
-        lines.extend(message.get("body", b""))
+        if piece := message.get("body"):
+            pieces.append(piece)
+            if len(pieces) == 1:
+                await meanwhile()
 
-    headers = [(b"accept", b"application/x-ndjson"), (b"authorization", f"Bearer {TOKEN}".encode())]
-    scope = {"type": "http", "method": "GET", "path": f"/v1/batches/{batch}/results", "query_string": b""}
+    headers = [(b"accept", accept.encode()), (b"authorization", f"Bearer {TOKEN}".encode())]
+    scope = {"type": "http", "method": "GET", "path": f"/v1/batches/{batch}/results", "query_string": query.encode()}
     await server.app(scope | {"headers": headers, "asgi": {"spec_version": "2.4"}}, receive, send)
-    return [json.loads(line) for line in lines.splitlines() if line]
+    return pieces
+
+
+async def nothing() -> None:
+    """A reader that only reads."""
+
+
+def acknowledging(server: Served, batch: int, cursor: int) -> Callable[[], Awaitable[object]]:
+    """Another reader."""
+    return lambda: server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": cursor})
 
 
 async def test_a_stream_whose_next_entries_another_reader_acknowledged_says_so() -> None:
@@ -53,17 +71,14 @@ async def test_a_stream_whose_next_entries_another_reader_acknowledged_says_so()
         batch = await server.open()
         await server.upload(batch, prompts(80), seal=True)
         last = (await server.until_complete(batch))[-2]["cursor"]
-
-        async def acknowledge() -> None:
-            await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": last})
-
-        items = await read_slowly(server, batch, acknowledge)
-        assert [item["cursor"] for item in items[:-1]] == list(range(1, 65))
+        pieces = await pieces_of(server, batch, LINES["Accept"], acknowledging(server, batch, last))
+        items = [json.loads(line) for line in b"".join(pieces).splitlines()]
+        assert [item["cursor"] for item in items[:-1]] == list(range(1, 33))
         assert items[-1] == {
             "kind": "error",
-            "cursor": 64,
+            "cursor": 32,
             "status": 409,
-            "detail": f"cursor: found 64; entries up to {last} were acknowledged, and are gone",
+            "detail": f"cursor: found 32; entries up to {last} were acknowledged, and are gone",
         }
 
 
@@ -132,6 +147,72 @@ async def test_a_page_gives_the_same_again_until_it_is_acknowledged() -> None:
         await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": 21}, status=409)
 
 
+class CountingStore(MemoryStore):
+    """Counts what is read of results, and the turns of the event loop since."""
+
+    reads = turns = 0
+
+    async def results(self, batch: int, cursor: int, limit: int, wait_seconds: float = 0.0) -> list[Entry]:
+        found = await super().results(batch, cursor, limit, wait_seconds)
+        self.reads, self.turns = self.reads + 1, 0
+        return found
+
+
+async def test_who_takes_nothing_of_a_page_holds_one_step_of_it() -> None:
+    async with served(store=(store := CountingStore())) as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(60), seal=True)
+        items = await server.until_complete(batch)
+        before = store.reads
+
+        async def stall() -> None:
+            assert store.reads == before + 1
+
+        pieces = await pieces_of(server, batch, "application/json", stall, "limit=200")
+        assert store.reads == before + 7
+        assert max(map(len, pieces)) < len(b"".join(pieces)) / 2
+        page = json.loads(b"".join(pieces))
+        assert page == {"items": items[:200], "cursor": 200, "complete": False}
+
+
+async def test_a_page_whose_next_entries_were_acknowledged_ends_before_them() -> None:
+    async with served() as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(40), seal=True)
+        items = await server.until_complete(batch)
+        pieces = await pieces_of(server, batch, "", acknowledging(server, batch, 199), "limit=1000")
+        page = json.loads(b"".join(pieces))
+        assert page == {"items": items[:32], "cursor": 32, "complete": False}
+        await server.call("GET", f"/batches/{batch}/results", params={"cursor": 32}, status=409)
+
+
+async def test_a_page_of_long_responses_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "PAGE_BYTES", 1000)
+    async with served() as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(40), seal=True)
+        items = await server.until_complete(batch)
+        assert len(items) == 200
+        page = await server.call("GET", f"/batches/{batch}/results", params={"limit": 1000})
+        assert page == {"items": items[:32], "cursor": 32, "complete": False}
+
+
+async def test_other_calls_go_on_while_long_responses_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "PIECE_BYTES", 1)
+    async with served(store=(store := CountingStore())) as server:
+        batch = await server.open()
+        await server.upload(batch, prompts(8), seal=True)
+        await server.until_complete(batch)
+        encoding = asyncio.create_task(pieces_of(server, batch, "", nothing))
+        turns = 0
+        while not encoding.done():
+            store.turns += 1
+            turns = max(turns, store.turns)
+            await asyncio.sleep(0)
+        assert len(encoding.result()) == 40 + 1
+        assert turns >= routes.STEP - 1
+
+
 async def test_a_reader_that_goes_away_in_mid_stream_leaves_nothing_behind() -> None:
     async with served(job=serving_job(sampling={"maxTokens": 30_000})) as server:
         batch = await server.open()
@@ -179,3 +260,30 @@ async def test_a_cursor_beyond_the_last_entry_is_taken_only_of_an_epoch_that_may
         async with served(store=store) as server:
             batch = await server.open()
             await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": cursor}, status=status)
+
+
+class OldStore(MemoryStore):
+    """Holds scores that are not finite, as those of earlier releases may."""
+
+    async def results(self, batch: int, cursor: int, limit: int, wait_seconds: float = 0.0) -> list[Entry]:
+        found = await super().results(batch, cursor, limit, wait_seconds)
+        return [replace(entry, logprobs=NOT_FINITE) if isinstance(entry, Result) else entry for entry in found]
+
+    async def record(self, request: RequestId) -> RequestRecord:
+        return replace(await super().record(request), logprobs=NOT_FINITE)
+
+
+NOT_FINITE = pack_logprobs([-0.5, nan, -inf])
+
+
+async def test_scores_that_were_not_finite_are_null_and_their_page_is_read() -> None:
+    async with served(store=OldStore(), job=serving_job(sampling={"maxTokens": 3, "minTokens": 3})) as server:
+        batch = await server.open(group_size=1)
+        await server.upload(batch, prompts(1), seal=True)
+        result, _ = await server.until_complete(batch)
+        assert result["logprobs"] == [-0.5, None, None]
+        assert ResultItem.model_validate(result).logprobs == [-0.5, None, None]
+        request = await server.call("GET", f"/batches/{batch}/groups/g0/requests/0")
+        assert request["logprobs"] == [-0.5, None, None]
+        (line, *_) = await read_lines(server, batch)
+        assert line == result

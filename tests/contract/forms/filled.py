@@ -128,6 +128,7 @@ ORDERS = FleetSpec(
     rest="sleep",
     rest_since=999.5,
     held=True,
+    held_since=4.0,
 )
 SAMPLING = Sampling(
     temperature=0.5,

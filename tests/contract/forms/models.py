@@ -93,6 +93,7 @@ WORDS: dict[str, type[StrEnum]] = {
 ERRORS: dict[str, type[errors.OpenseerError]] = {
     "any": errors.OpenseerError,
     "audit": errors.AuditError,
+    "responses failed": errors.ResponsesFailedError,
     "batch closed": errors.BatchClosedError,
     "driver fenced": errors.DriverFencedError,
     "engine": errors.EngineError,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from openseer_core.ids import PARKED_BATCH, GroupId, RequestId, WorkerId
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.queue.group import GroupSpec, Priority
+from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.messages import Claim, ClaimQuery, Delta, Finish, Rescore
 from openseer_core.queue.siblings import prompt_digest
 from openseer_core.queue.states import Event, FinishReason, Status
@@ -65,7 +66,7 @@ def ask(slots: int, lanes: tuple[str, ...] = ("",), version: str = VERSION) -> C
         lanes=lanes,
         slots=slots,
         blocks=1000,
-        block_tokens=16,
+        layout=whole(16),
         quantum=16,
         context_tokens=1000,
         margin=2,

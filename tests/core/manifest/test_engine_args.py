@@ -65,10 +65,11 @@ def test_one_that_changes_something_is_refused(engine_args: dict[str, object]) -
         parse_job(manifest(**engine_args), "m")
 
 
+@pytest.mark.parametrize("name", ["enable_expert_parallel", "trust_remote_code"])
 @pytest.mark.parametrize("value", [1, "true"])
-def test_expert_parallel_is_said_by_true_or_false(value: object) -> None:
-    with pytest.raises(ManifestError, match=r"enable_expert_parallel: found .*, allowed: true or false"):
-        parse_job(manifest(enable_expert_parallel=value), "m")
+def test_expert_parallel_and_trust_are_said_by_true_or_false(name: str, value: object) -> None:
+    with pytest.raises(ManifestError, match=rf"{name}: found .*, allowed: true or false"):
+        parse_job(manifest(**{name: value}), "m")
 
 
 def test_an_ended_run_is_read_whatever_its_engine_was_given() -> None:

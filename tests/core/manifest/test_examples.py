@@ -7,10 +7,8 @@ import yaml
 
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
-from openseer_core.manifest.prompts import parse_prompts
-from tests.repository import ROOT
-
-MANIFESTS = sorted((ROOT / "examples").rglob("*.yaml"))
+from openseer_core.manifest.prompts import PromptRow, PromptRules, parse_prompts
+from tests.repository import JOB_EXAMPLES, ROOT
 
 
 def job_of(path: Path) -> RolloutJob:
@@ -19,16 +17,17 @@ def job_of(path: Path) -> RolloutJob:
     return parse_job(document, str(path))
 
 
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", JOB_EXAMPLES, ids=lambda path: path.name)
 def test_an_example_is_valid_and_its_paths_exist(path: Path) -> None:
     spec = job_of(path).spec
     if spec.prompts is not None and spec.prompts.path is not None:
         lines = (ROOT / spec.prompts.path).read_bytes().split(b"\n")
-        assert parse_prompts(lines, spec.prompts.path, group_size=spec.group_size, need_lengths=spec.needs_lengths)
+        rows = [PromptRow(number, f"line {number}", line) for number, line in enumerate(lines, start=1)]
+        assert list(parse_prompts(rows, spec.prompts.path, PromptRules.of(spec)))
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in MANIFESTS if path.parent.name == "cluster"], ids=lambda path: path.name
+    "path", [path for path in JOB_EXAMPLES if path.parent.name == "cluster"], ids=lambda path: path.name
 )
 def test_an_example_for_clusters_is_named_like_its_file_and_says_what_it_needs(path: Path) -> None:
     job = job_of(path)

@@ -77,8 +77,27 @@ def test_a_document_that_is_no_rollout_job_is_named(document: object, expected: 
 
 
 @pytest.mark.parametrize(
+    "off",
+    [
+        {"topK": -1},
+        {"repetitionPenalty": 1.0},
+        {"presencePenalty": 0, "frequencyPenalty": 0.0, "logitBias": {}, "badWords": []},
+        {"bestOf": 1, "useBeamSearch": False, "structuredOutputs": None},
+        {"minP": 0, "topP": 1, "stop": list[str](), "minTokens": 0},
+    ],
+)
+def test_a_value_that_means_off_changes_nothing(off: dict[str, Any]) -> None:
+    plain = parse_job(MINIMAL, "job.yaml")
+    job = parse_job(manifest(sampling=off), "job.yaml")
+    assert (job, manifest_hash(job)) == (plain, manifest_hash(plain))
+
+
+@pytest.mark.parametrize(
     ("spec", "expected"),
     [
+        ({"sampling": {"topK": -2}}, "spec.sampling.topK: found -2, allowed: at least -1"),
+        ({"sampling": {"repetitionPenalty": True}}, "spec.sampling.repetitionPenalty: not supported"),
+        ({"sampling": {"presencePenalty": 1e-9}}, "spec.sampling.presencePenalty: not supported"),
         ({"samplng": {}}, 'spec.samplng: unknown field; did you mean "sampling"?'),
         ({"sampling": {"top_p": 0.5}}, 'spec.sampling.top_p: unknown field; did you mean "topP"?'),
         ({"temperature": 1}, "spec.temperature: unknown field; did you mean spec.sampling.temperature?"),
@@ -134,6 +153,11 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
         ({"rollout": {"leaseSeconds": 2, "checkpointSeconds": 1}}, "spec.rollout.checkpointSeconds: found 1, allowed:"),
         ({"workers": {"min": 3}}, "spec.workers.min: found 3, allowed: at most spec.workers.replicas (1)"),
         ({"workers": {"replicas": 3, "max": 2}}, "spec.workers.replicas: found 3, allowed: at most"),
+        ({"workers": {"autoscale": {}}}, "spec.workers.max: found nothing, needed: the most workers"),
+        (
+            {"workers": {"max": 2, "autoscale": {}}, "rollout": {"policy": "least-inflight"}},
+            "spec.workers.autoscale: does not go with policy least-inflight",
+        ),
         (
             {"workers": {"replicas": 0}, "rollout": {"policy": "round-robin"}},
             "spec.workers.replicas: found 0, allowed: at least 1 with policy round-robin",
@@ -307,3 +331,36 @@ def test_changed_fields_are_named() -> None:
         "spec.sampling.topP",
     ]
     assert changed_fields(manifest_content(old), manifest_content(old)) == []
+
+
+@pytest.mark.parametrize("text", ["1e999998", "1E+100", "9" * 33, "0." + "1" * 33, "1e-999999"])
+def test_a_quantity_that_takes_long_to_compute_with_is_refused(text: str) -> None:
+    found = problems(manifest(store={"resources": {"limits": {"memory": text}}}))
+    assert len(found) == 1
+    assert found[0].startswith("spec.store.resources.limits.memory: found")
+
+
+@pytest.mark.parametrize("text", ["1e3", "1E-3", "2.", ".5", "0.25", "128974848", "129e6", "123Mi", "9" * 19, "100m"])
+def test_a_quantity_as_kubernetes_writes_it_is_taken(text: str) -> None:
+    parse_job(manifest(store={"resources": {"limits": {"memory": text}}}), "a.yaml")
+
+
+@pytest.mark.parametrize("workers", [{"replicas": 4097}, {"max": 4097}, {"replicas": 4097, "min": 4097}])
+def test_a_fleet_that_nobody_has_is_refused(workers: dict[str, int]) -> None:
+    assert any("4096" in line for line in problems(manifest(workers=workers)))
+    parse_job(manifest(workers=dict.fromkeys(workers, 4096)), "a.yaml")
+
+
+def test_a_gang_that_nobody_has_is_refused() -> None:
+    found = problems(manifest(workers={"parallelism": {"tensor": 257, "nodes": 257}}))
+    assert any("spec.workers.parallelism.nodes" in line and "256" in line for line in found)
+
+
+@pytest.mark.parametrize("levels", [70, 300, 900])
+def test_a_spec_that_is_nested_too_deeply_is_told_in_one_line(levels: int) -> None:
+    nested: Any = 1
+    for _ in range(levels):
+        nested = {"a": nested}
+    assert problems(manifest(workers={"template": {"spec": nested}})) == [
+        "spec: maps and lists are nested deeper than the 64 levels allowed"
+    ]

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openseer_core.errors import PromptsError
-from openseer_core.manifest.prompts import PromptLine, parse_prompts
+from openseer_core.manifest.prompts import PromptLine, PromptRow, PromptRules, parse_prompts
 
 
 def read(*lines: bytes, group_size: int = 2, need_lengths: bool = False) -> list[PromptLine]:
-    return parse_prompts(lines, "prompts.jsonl", group_size=group_size, need_lengths=need_lengths)
+    rows = [PromptRow(number, f"prompts.jsonl line {number}", line) for number, line in enumerate(lines, start=1)]
+    return list(parse_prompts(rows, "prompts.jsonl", PromptRules(group_size, need_lengths)))
 
 
 def problems(*lines: bytes, need_lengths: bool = False) -> list[str]:
@@ -23,7 +24,7 @@ def problems(*lines: bytes, need_lengths: bool = False) -> list[str]:
 
 def test_the_three_kinds_of_prompt_are_read_and_blank_lines_ignored() -> None:
     prompts = read(
-        b'\xef\xbb\xbf{"id":"first","prompt":"1 + 1","lengths":[3,4]}\n',
+        b'{"id":"first","prompt":"1 + 1","lengths":[3,4]}\n',
         b"  \n",
         b'{"messages":[{"role":"user","content":"hello"}]}\n',
         b'{"prompt_token_ids":[5,6],"metadata":{"answer":"2"}}',
@@ -39,11 +40,14 @@ def test_the_three_kinds_of_prompt_are_read_and_blank_lines_ignored() -> None:
     ("line", "expected"),
     [
         (b'{"prompt" "a"}', "not valid JSON (Expecting ':' delimiter at column 11)"),
-        (b'{"prompt":"\xff"}', "not UTF-8 (byte 0xff at offset 11 of the line)"),
-        (b'{"prompt":"\\ud800"}', "not valid text (half of a character, \\ud800)"),
-        (b'{"prompt":"a","metadata":{"x":NaN}}', "not valid JSON (NaN is no JSON number)"),
-        (b"[" * 100_000, "not usable JSON (nested too deeply)"),
-        (b'{"prompt_token_ids":[' + b"9" * 5000 + b"]}", "not usable JSON (Exceeds the limit"),
+        (b'{"prompt":"\xff"}', "not UTF-8 (byte 0xff at offset 11)"),
+        (b'{"prompt":"\\ud800"}', "prompt: not valid text (half of a character, \\ud800)"),
+        (b'{"prompt":"a","metadata":{"x":NaN}}', "metadata.x: found NaN, allowed: a number"),
+        (b'{"prompt":"a","metadata":{"x":-1e999}}', "metadata.x: found -1e999, allowed: a number that a double holds"),
+        (b'{"prompt":"a","metadata":{"x":1,"x":2}}', "metadata.x: found twice, allowed: once"),
+        (b'{"prompt":"a","prompt":"b"}', "prompt: found twice, allowed: once"),
+        (b"[" * 100_000, "not usable JSON (nested too deeply, allowed: 128 lists and maps within one another)"),
+        (b'{"prompt_token_ids":[' + b"9" * 5000 + b"]}", "prompt_token_ids[0]: found 999"),
         (b"[1]", "found a list, allowed: a map with one of prompt"),
         (b'{"promt":"a"}', 'promt: unknown field; did you mean "prompt"?'),
         (b'{"prompt":"a","zzz":1}', "zzz: unknown field, known: id, prompt"),

@@ -8,7 +8,15 @@ import pytest
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import KeyRef, RolloutJob
 from openseer_core.manifest.parse import parse_job
-from openseer_core.manifest.store_url import manages_store, store_name, url_in, url_reference
+from openseer_core.manifest.store_url import (
+    derived_password,
+    derived_secret_name,
+    managed_url,
+    manages_store,
+    store_name,
+    url_in,
+    url_reference,
+)
 
 
 def job(name: str = "arithmetic", **store: Any) -> RolloutJob:
@@ -31,14 +39,14 @@ def test_the_longest_names_leave_room_for_a_stateful_sets_revision() -> None:
 
 def test_the_url_of_a_managed_redis_lies_in_its_own_secret() -> None:
     assert manages_store(job())
-    assert url_reference(job()) == KeyRef(name="arithmetic-redis", key="url")
+    assert url_reference(job(), "its-own") == KeyRef(name="its-own", key="url")
 
 
 def test_a_redis_of_the_users_own_is_named_by_a_secret_or_by_its_url() -> None:
     named = job(secretRef={"name": "mine", "key": "redis"})
     assert not manages_store(named)
-    assert url_reference(named) == KeyRef(name="mine", key="redis")
-    assert url_reference(job(url="redis://mine:6379/0")) is None
+    assert url_reference(named, "its-own") == KeyRef(name="mine", key="redis")
+    assert url_reference(job(url="redis://mine:6379/0"), "its-own") is None
 
 
 def test_a_secret_says_the_url_in_base64_and_a_line_end_is_no_part_of_it() -> None:
@@ -50,3 +58,30 @@ def test_a_secret_says_the_url_in_base64_and_a_line_end_is_no_part_of_it() -> No
 def test_a_secret_that_does_not_say_is_named_with_its_key(data: dict[str, str]) -> None:
     with pytest.raises(InputError, match="Secret mine: key url: missing or no text, allowed: the URL of a Redis"):
         url_in(data, KeyRef(name="mine", key="url"))
+
+
+OLD, NEW = b"o" * 32, b"n" * 32
+
+
+def test_a_managed_redis_has_a_password_that_its_installation_knows_without_reading() -> None:
+    name = derived_secret_name(job(), "uid", NEW)
+    password = derived_password(job(), "uid", name, [NEW, OLD])
+    assert name.startswith("arithmetic-redis-")
+    assert password is not None
+    assert len(password) == 64
+    assert managed_url(job(), password) == f"redis://:{password}@arithmetic-redis.default.svc:6379/0"
+
+
+def test_a_job_keeps_its_password_when_the_installation_gets_another_key() -> None:
+    name = derived_secret_name(job(), "uid", OLD)
+    assert derived_password(job(), "uid", name, [NEW, OLD]) == derived_password(job(), "uid", name, [OLD])
+    assert derived_password(job(), "uid", name, [NEW]) is None
+
+
+def test_each_job_and_each_key_has_a_secret_and_a_password_of_its_own() -> None:
+    names = {derived_secret_name(job(), uid, key) for uid in ("a", "b") for key in (OLD, NEW)}
+    made = {
+        derived_password(job(), uid, derived_secret_name(job(), uid, key), [key]) for uid in "ab" for key in (OLD, NEW)
+    }
+    assert (len(names), len(made)) == (4, 4)
+    assert derived_password(job(), "uid", store_name(job()), [OLD, NEW]) is None

@@ -7,6 +7,7 @@ from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.model.job_queue import JobQueue
 from openseer_core.model.sorted_set import SortedSet
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, Priority
+from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.messages import REAP_LIMIT, Claim, ClaimQuery, Delta, Finish, Result, WriteOutcome
 from openseer_core.queue.policy import policy
 from openseer_core.queue.states import FinishReason, Status
@@ -14,7 +15,7 @@ from openseer_core.tokens import pack_tokens
 
 ANN = WorkerId("ann", "1")
 ASK = ClaimQuery(
-    "v", (SHARED_LANE,), slots=100, blocks=10**6, block_tokens=16, quantum=64, context_tokens=999, slack=100
+    "v", (SHARED_LANE,), slots=100, blocks=10**6, layout=whole(16), quantum=64, context_tokens=999, slack=100
 )
 
 
@@ -48,7 +49,7 @@ def test_a_probe_that_ended_leaves_its_group_to_its_estimate() -> None:
     chosen = policy("context-aware")
     specs = [group(name, 2, Priority(0.0)) for name in ("a", "b")]
     queue = queue_of(*(group(spec.id.name, 2, chosen.priority(spec.view())) for spec in specs))
-    probes = queue.claim(ANN, ClaimQuery("v", ("",), 2, 10**6, 16, 64, context_tokens=999, slack=100), 0.0)
+    probes = queue.claim(ANN, ClaimQuery("v", ("",), 2, 10**6, whole(16), 64, context_tokens=999, slack=100), 0.0)
     assert [claim.request.index for claim in probes] == [0, 0]
     queue.complete([end(probes[0], 10)], 1.0)
     assert queue.view(GroupId(0, "a")).longest_finished == 10

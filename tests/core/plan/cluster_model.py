@@ -17,12 +17,24 @@ from openseer_core.plan.actions import (
     DeleteJob,
     DeletePod,
     DeleteStore,
+    EndSidecars,
+    InspectStore,
     Purge,
     RemoveFinalizer,
     ScaleStore,
     Stamp,
 )
-from openseer_core.plan.observation import Memory, Observation, Pod, PodPhase, StoreView, WorkerReport
+from openseer_core.plan.observation import (
+    GpuSeconds,
+    Memory,
+    Observation,
+    Pod,
+    PodPhase,
+    Refusal,
+    StoreView,
+    TemplateVerdict,
+    WorkerReport,
+)
 from openseer_core.plan.plan import Plan, plan
 from openseer_core.plan.scaling import template_hash
 from openseer_core.queue.messages import BatchProgress
@@ -60,14 +72,23 @@ class Cluster:
     pods: dict[str, Pod] = field(default_factory=dict[str, Pod])
     shared: set[str] = field(default_factory=set[str])
     store_replicas: int | None = None
+    room: int = 9999
+    store_missing_since: float | None = None
+    refusals: tuple[Refusal, ...] = ()
+    templates: TemplateVerdict = field(default_factory=TemplateVerdict)
     store_answers: bool = True
     progress: BatchProgress = field(default_factory=BatchProgress)
+    worker_speed: float | None = None
     released: bool = False
+    gpu_seconds: GpuSeconds = field(default_factory=GpuSeconds)
     busy: dict[str, int] = field(default_factory=dict[str, int])
     sick: dict[str, str] = field(default_factory=dict[str, str])
     dead_nodes: set[str] = field(default_factory=set[str])
+    redis: Pod | None = None
+    volume_risk: str = ""
     finalizer: bool = False
     deleting_since: float | None = None
+    revive: str = ""
     gone: bool = False
     purged: bool = False
     made: int = 0
@@ -75,7 +96,8 @@ class Cluster:
 
     def observe(self) -> Observation:
         """What the operator would see."""
-        answers = self.store_answers and (not manages_store(self.job) or self.store_replicas == 1)
+        serves = self.redis is not None and self.redis.ready
+        answers = self.store_answers and (serves or not manages_store(self.job))
         return Observation(
             now=self.now,
             job=self.job,
@@ -84,8 +106,21 @@ class Cluster:
             finalizer=self.finalizer,
             shared={key: key in self.shared for key in SHARED},
             store_replicas=self.store_replicas,
+            store_pods=int(self.redis is not None),
+            store_missing_since=self.store_missing_since,
+            refusals=self.refusals,
+            templates=self.templates,
+            redis=self.redis,
+            volume_risk=self.volume_risk,
             pods=tuple(self.pods.values()),
-            store=StoreView(self.progress, dict(self._reports()), self.released) if answers else None,
+            store=self._store_view() if answers else None,
+            revive=self.revive,
+        )
+
+    def _store_view(self) -> StoreView:
+        reports = dict(self._reports())
+        return StoreView(
+            self.progress, reports, self.released, worker_speed=self.worker_speed, gpu_seconds=self.gpu_seconds
         )
 
     def _reports(self) -> Iterable[tuple[str, WorkerReport]]:
@@ -99,6 +134,7 @@ class Cluster:
         """One reconcile step of the operator: plan, remember, apply. Then the cluster lives on for a tick."""
         decided = plan(self.observe())
         self.memory = decided.memory
+        self.refusals = decided.refused
         for action in decided.actions:
             self.apply(action)
         return decided
@@ -114,7 +150,9 @@ class Cluster:
                 self.busy.pop(pod.component, None)
                 self.sick.pop(pod.component, None)
             elif pod.phase is PodPhase.PENDING and not pod.unschedulable:
-                self.pods[pod.name] = replace(pod, phase=PodPhase.RUNNING, ready=True, node=self._assign_node(pod))
+                self.pods[pod.name] = replace(
+                    pod, phase=PodPhase.RUNNING, ready=True, node=self._assign_node(pod), start_seconds=TICK
+                )
 
     def _assign_node(self, pod: Pod) -> str:
         avoided = {sick.node for sick in self.memory.sick_nodes}
@@ -128,14 +166,18 @@ class Cluster:
                 self._create(action)
             case DeletePod():
                 self._delete(action)
-            case Stamp(name, _, busy):
-                self.pods[name] = replace(self.pods[name], stamp=busy)
+            case EndSidecars(name):
+                self.pods[name] = replace(self.pods[name], lingers=False)
+            case Stamp():
+                self._stamp(action)
             case ApplyShared(key):
                 self.shared.add(key)
             case ScaleStore(replicas):
                 self.store_replicas = replicas
+                self.place_store()
             case DeleteStore():
                 self.store_replicas = None
+                self.place_store()
             case _:
                 self._apply_to_job(action)
 
@@ -150,13 +192,25 @@ class Cluster:
                 self.purged = True
             case DeleteJob():
                 self.gone = True
+            case InspectStore():
+                self._refuse("StatefulSet", "j-redis")
             case _:
                 assert isinstance(action, Announce)
 
+    def _stamp(self, action: Stamp) -> None:
+        if self.redis is not None and action.uid == self.redis.uid:
+            self.redis = replace(self.redis, stamp=action.busy)
+        else:
+            self.pods[action.name] = replace(self.pods[action.name], stamp=action.busy)
+
     def _delete(self, action: DeletePod) -> None:
+        if self.redis is not None and action.uid == self.redis.uid:
+            self.redis = None
+            self.place_store()
+            return
         pod = self.pods[action.name]
         assert pod.uid == action.uid
-        if action.force or pod.ended:
+        if action.force or not pod.node or (pod.ended and not pod.lingers):
             del self.pods[action.name]
         else:
             self.pods[action.name] = replace(pod, gone_by=self.now + 60)
@@ -166,6 +220,9 @@ class Cluster:
         name = "j-driver" if action.index is None else f"j-worker-{action.index}"
         name += f"-{action.rank}" if nodes > 1 and action.index is not None else ""
         assert name not in self.pods, f"{name} is there already"
+        if len(self.pods) + (self.redis is not None) >= self.room:
+            self._refuse("Pod", name)
+            return
         self.made += 1
         self.pods[name] = Pod(
             name,
@@ -175,7 +232,20 @@ class Cluster:
             template=template_hash(self.job),
             attempt=action.attempt,
             stamp=False,
+            avoids=frozenset(action.avoid),
         )
+
+    def _refuse(self, kind: str, name: str) -> None:
+        self.refusals = (*self.refusals, Refusal(kind, name, "exceeded quota"))
+
+    def place_store(self) -> None:
+        """The StatefulSet's controller makes the pod of the managed Redis at once, where there is room for it."""
+        wanted = self.store_replicas == 1
+        if self.redis is None and wanted and len(self.pods) < self.room:
+            self.redis = Pod("j-redis-0", f"r{self.now:.0f}", None, phase=PodPhase.RUNNING, ready=True, stamp=True)
+        elif self.redis is not None and not wanted and not self.redis.leaving:
+            self.redis = None
+        self.store_missing_since = self.now if wanted and self.redis is None else None
 
     # ---- what people and machines do
 
@@ -186,17 +256,26 @@ class Cluster:
         document["spec"] |= spec | {"workers": workers}
         self.job = parse_job(document, "test")
 
-    def end(self, name: str, code: int, message: str = "", *, disrupted: bool = False) -> None:
-        """A pod's process ends by itself, or (disrupted) with its node's doing."""
+    def end(
+        self, name: str, code: int, message: str = "", *, disrupted: bool = False, beside_sidecar: bool = False
+    ) -> None:
+        """A pod's process ends by itself, or (disrupted) with its node's doing; a sidecar does not end with it."""
         self.pods[name] = replace(
             self.pods[name],
             phase=PodPhase.FAILED if code else PodPhase.SUCCEEDED,
             ready=False,
             exit_code=code,
             message=message,
+            lingers=beside_sidecar,
             conditions=frozenset({("DisruptionTarget", "True")} if disrupted else ()),
         )
         self.busy.pop(self.pods[name].component, None)
+
+    def refuse(self, name: str, node: str, reason: str) -> None:
+        """The kubelet of the node to which a pod was bound does not take it on."""
+        self.pods[name] = replace(
+            self.pods[name], phase=PodPhase.FAILED, ready=False, node=node, problem=reason, refused=True
+        )
 
     @property
     def moves(self) -> bool:

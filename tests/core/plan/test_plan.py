@@ -1,5 +1,6 @@
 """What holds of `plan` whatever happens: it comes to rest, where the spec says, and costs no work it need not."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -7,14 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openseer_core.plan.actions import DeletePod
-from openseer_core.plan.observation import RELEASED, JobOutcome, Observation, PodPhase
+from openseer_core.errors import GpuSickError
+from openseer_core.manifest.failures import FailurePolicy
+from openseer_core.plan.actions import DeletePod, Stamp
+from openseer_core.plan.failures import FAIL_JOB, LONGEST_REASON, MOST_FAILED_MEMBERS, MOST_SICK_NODES
+from openseer_core.plan.observation import RELEASED, Failure, JobOutcome, Memory, Observation, Pod, PodPhase
 from openseer_core.plan.plan import Plan, plan
 from openseer_core.plan.scaling import desired_workers, template_hash
-from openseer_core.plan.workers import workers_of
+from openseer_core.plan.workers import PROTECTED_SECONDS, standing_workers, workers_of
 from openseer_core.queue.messages import BatchProgress
 from tests.core.plan.cluster_model import TICK, Cluster, make_job, serving
-from tests.repository import SOAK
+from tests.repository import ROOT, SOAK
 
 MOST_STEPS = 80
 """Steps until rest: back-off of the last failures and a rolling replacement of six workers, one by one, included."""
@@ -188,7 +192,74 @@ def test_a_rule_on_a_condition_of_the_pod_decides_before_infrastructure_is_excus
     assert cluster.memory.failures["worker-0"].count == 1
 
 
-@pytest.mark.parametrize(("code", "reason"), [(2, "InvalidInput"), (5, "StoreLost"), (6, "AuditFailed")])
+@pytest.mark.parametrize("code", [2, 5, 6])
+def test_a_rule_of_the_user_comes_before_what_exit_codes_mean(code: int) -> None:
+    rules = [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [code]}}]
+    cluster = Cluster(make_job(failurePolicy={"rules": rules}))
+    assert rests(cluster)
+    cluster.end("j-worker-0", code, "of the user's own image")
+    cluster.step()
+    assert (cluster.memory.ending, cluster.memory.failures["worker-0"].count) == (None, 0)
+
+
+def test_no_rule_counts_a_sick_gpu() -> None:
+    rules = [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [8]}}]
+    cluster = Cluster(make_job(failurePolicy={"rules": rules}))
+    assert rests(cluster)
+    cluster.end("j-worker-0", 8, "gpu0: Xid 79")
+    cluster.step()
+    assert (cluster.memory.ending, cluster.memory.failures["worker-0"].count) == (None, 0)
+
+
+def test_manifest_and_docs_name_the_codes_that_fail_a_job() -> None:
+    definition = (ROOT / "crds/rolloutjobs.yaml").read_text(encoding="utf-8")
+    known = FailurePolicy.model_fields["rules"].description or ""
+    assert known in " ".join(definition.split()), "the CRD says the same as the manifest's model"
+    before, after = known.split("After them:")
+    fatal = after.split("fail the job")[0]
+    assert {int(code) for code in re.findall(r"\d+", fatal)} == set(FAIL_JOB)
+    assert re.findall(r"\d+", before) == [str(GpuSickError.exit_code)]
+    rows = re.findall(r"^\| (\d+) \|.* fails at once, `(\w+)` \|$", read_docs("kubernetes.md"), re.MULTILINE)
+    assert {int(code): reason for code, reason in rows} == FAIL_JOB
+
+
+def read_docs(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def test_a_job_that_calls_every_node_sick_is_believed_so_often_and_fails() -> None:
+    cluster = Cluster(make_job(workers={"replicas": 1}), nodes=tuple(f"n{index}" for index in range(40)))
+    for _ in range(40):
+        assert rests(cluster)
+        if cluster.memory.ending is None:
+            cluster.end("j-worker-0", 8, "error: gpu0: Xid 79")
+    assert len(cluster.memory.sick_nodes) == MOST_SICK_NODES
+    assert cluster.memory.failures["worker-0"].attempts < 24
+    assert cluster.memory.ending is not None
+    assert "RestartsExhausted" in cluster.memory.ending.reason
+
+
+def test_a_worker_that_calls_one_node_too_many_sick_stays_there() -> None:
+    cluster = Cluster(make_job(workers={"replicas": 1}), nodes=tuple(f"n{index}" for index in range(40)))
+    for _ in range(MOST_SICK_NODES + 2):
+        assert rests(cluster)
+        cluster.sick["worker-0"] = "gpu0: Xid 79"
+        reconcile(cluster)
+    assert len(cluster.memory.sick_nodes) == MOST_SICK_NODES
+    assert not cluster.pods["j-worker-0"].leaving
+
+
+def test_a_redis_in_memory_of_its_pod_alone_is_left_alone_for_as_long_as_it_serves() -> None:
+    for medium, moves in (("volume", True), ("ephemeral", False)):
+        cluster = Cluster(make_job(store={"persistence": {"medium": medium, "size": "1Gi"}}))
+        assert rests(cluster)
+        started = cluster.now
+        cluster.redis = Pod("j-redis-0", "r", None, phase=PodPhase.RUNNING, ready=True, stamp=True, started_at=started)
+        cluster.now += PROTECTED_SECONDS
+        assert (Stamp("j-redis-0", "r", busy=False) in plan(cluster.observe()).actions) is moves
+
+
+@pytest.mark.parametrize(("code", "reason"), FAIL_JOB.items())
 def test_what_a_repeat_cannot_mend_fails_the_job_at_once(code: int, reason: str) -> None:
     cluster = Cluster(make_job())
     assert rests(cluster)
@@ -196,6 +267,69 @@ def test_what_a_repeat_cannot_mend_fails_the_job_at_once(code: int, reason: str)
     cluster.step()
     assert cluster.memory.ending is not None
     assert (cluster.memory.ending.outcome, cluster.memory.ending.reason) == (JobOutcome.FAILED, reason)
+
+
+def test_of_a_fleet_that_fails_as_one_a_bounded_part_is_remembered() -> None:
+    size = MOST_FAILED_MEMBERS + 40
+    cluster = Cluster(make_job(workers={"replicas": size}, failurePolicy={"workerRestarts": 9}))
+    for _ in range(4):
+        cluster.step()
+        cluster.tick()
+    for index in range(size):
+        cluster.end(f"j-worker-{index}", 7, "x" * 5000)
+    cluster.step()
+    failures = cluster.memory.failures
+    assert len(failures) == MOST_FAILED_MEMBERS
+    assert {len(failure.reason) for failure in failures.values()} == {LONGEST_REASON}
+    forgotten = {f"worker-{index}" for index in range(size)} - failures.keys()
+    for _ in range(3):
+        cluster.tick()
+        cluster.step()
+    assert len(cluster.live_workers()) == size
+    # Counted more often weighs more; who was forgotten is counted once, though its pod is of a later incarnation.
+    again = next(iter(failures))
+    pod = f"j-{next(iter(forgotten))}"
+    cluster.pods[pod] = replace(cluster.pods[pod], attempt=4)
+    cluster.end(f"j-{again}", 7)
+    cluster.end(pod, 7)
+    cluster.now += 1
+    decided = plan(cluster.observe())
+    assert decided.memory.failures[again].count == 2
+    seen = replace(cluster.observe(), memory=decided.memory)
+    assert plan(seen).memory.failures == decided.memory.failures
+
+
+def test_failures_of_an_older_status_are_cut_when_the_next_comes() -> None:
+    many = {f"worker-{index}": Failure(1, 1, 1, "why", 1.0, 1.0) for index in range(2000)}
+    cluster = Cluster(make_job(), memory=Memory(started_at=1000.0, failures=many))
+    assert len(plan(cluster.observe()).memory.failures) == MOST_FAILED_MEMBERS
+
+
+def test_a_setup_that_fails_before_our_process_counts() -> None:
+    cluster = Cluster(make_job())
+    assert rests(cluster)
+    pod = cluster.pods["j-worker-0"]
+    problem = "init container fetch: exit code 1: no such host"
+    ended = replace(pod, phase=PodPhase.FAILED, ready=False, problem=problem, setup_failed=True)
+    cluster.pods["j-worker-0"] = ended
+    cluster.step()
+    failure = cluster.memory.failures["worker-0"]
+    assert (failure.count, failure.reason) == (1, problem)
+
+
+def test_workers_that_cannot_come_are_not_protected() -> None:
+    job = make_job(workers={"replicas": 8})
+    cluster = Cluster(job)
+    assert rests(cluster)
+    assert standing_workers(cluster.pods.values(), 8) == 8
+    cut = {"unschedulable": True}, {"gated": True}, {"problem": "ImagePullBackOff"}, {"unschedulable": True}
+    for index, held in enumerate(cut):
+        name = f"j-worker-{index}"
+        cluster.pods[name] = replace(cluster.pods[name], phase=PodPhase.PENDING, ready=False, node="", **held)
+    assert standing_workers(cluster.pods.values(), 8) == 4
+    # A worker that was evicted is missed until its successor is known to find no room.
+    del cluster.pods["j-worker-7"]
+    assert standing_workers(cluster.pods.values(), 8) == 4
 
 
 def test_a_worker_that_keeps_ending_is_started_ever_later() -> None:
@@ -238,4 +372,4 @@ def test_the_counts_of_a_complete_job_are_the_last_words_of_its_driver() -> None
     assert rests(cluster)
     assert cluster.memory.progress == counts
     assert cluster.memory.ending is not None
-    assert cluster.memory.ending.message == "12 of 12 responses written"
+    assert cluster.memory.ending.message == "12 of 12 responses written, 1 of them failed: report.json says why"

@@ -12,8 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from openseer_core.plan.actions import Action, Announce, ApplyShared, CreatePod, DeletePod, ScaleStore, Stamp
+from openseer_core.plan.actions import (
+    Action,
+    Announce,
+    ApplyShared,
+    CreatePod,
+    DeletePod,
+    EndSidecars,
+    InspectStore,
+    ScaleStore,
+    Stamp,
+)
 from openseer_core.plan.observation import PodPhase
+from openseer_core.plan.workers import FORCE_SECONDS
 from openseer_core.queue.messages import BatchProgress
 from tests.core.plan.cluster_model import TICK, Cluster, make_job, serving
 
@@ -49,13 +60,18 @@ class Story:
                 return [*lines, "       at rest" + (f", looks again at {due - 1000:.1f}s" if due is not None else "")]
             if self.cluster.gone:
                 return [*lines, "       the job is gone"]
-            self.cluster.tick()
+            tries = all(isinstance(each, CreatePod | InspectStore) for each in decided.actions)
+            if self.cluster.refusals and tries and not waits:
+                return [*lines, "       waits for room"]
+            if ScaleStore(1) not in decided.actions:
+                self.cluster.tick()
         return [*lines, "       NOT AT REST"]
 
     # ---- the verbs of the stories
 
     def do_job(self, *arguments: str) -> None:
-        """A new job: replicas=N nodes=N own-store max-unavailable=N deadline=N ttl=N restarts=N."""
+        """A new job: replicas=N nodes=N own-store max-unavailable=N deadline=N ttl=N restarts=N window=N room=N min=N
+        max=N autoscale=SECONDS, which is the target; both windows are half of it."""
         options: dict[str, str] = {}
         for word in arguments:
             name, _, value = word.partition("=")
@@ -64,6 +80,14 @@ class Story:
         if "nodes" in options:
             nodes = int(options["nodes"])
             workers["parallelism"] = {"nodes": nodes, "tensor": nodes}
+        workers |= {name: int(options[name]) for name in ("min", "max") if name in options}
+        if "autoscale" in options:
+            target = int(options["autoscale"])
+            workers["autoscale"] = {
+                "targetSeconds": target,
+                "scaleDownSeconds": target // 2,
+                "idleSeconds": target // 2,
+            }
         spec: dict[str, object] = {"workers": workers}
         if "own-store" in options:
             spec["store"] = OWN_STORE
@@ -72,8 +96,10 @@ class Story:
         if "ttl" in options:
             spec["ttlSecondsAfterFinished"] = int(options["ttl"])
         if "restarts" in options:
-            spec["failurePolicy"] = {"workerRestarts": int(options["restarts"])}
-        self.cluster = Cluster(make_job(**spec))
+            policy = {"workerRestarts": int(options["restarts"])}
+            window = {"restartWindowSeconds": int(options["window"])} if "window" in options else {}
+            spec["failurePolicy"] = policy | window
+        self.cluster = Cluster(make_job(**spec), room=int(options.get("room", 99)))
 
     def do_serve(self, *arguments: str) -> None:
         """A new job that serves a trainer; the arguments of `job`."""
@@ -108,9 +134,30 @@ class Story:
         """So many of all requests are finished; all groups are submitted."""
         self.cluster.progress = BatchProgress(groups=1, requests=int(total), ok=int(done), sealed=True)
 
+    def do_open(self, done: str, total: str, speed: str = "") -> None:
+        """So many of all requests are finished, and more may come; a busy worker generates `speed` tokens a second."""
+        self.cluster.progress = BatchProgress(groups=1, requests=int(total), ok=int(done))
+        self.cluster.worker_speed = float(speed) if speed else self.cluster.worker_speed
+
     def do_end(self, name: str, code: str, message: str = "") -> None:
         """A process ends with a code and a termination message."""
         self.cluster.end(f"j-{name}", int(code), message)
+
+    def do_end_beside_sidecar(self, name: str, code: str, message: str = "") -> None:
+        """The same, but another container of its pod runs on."""
+        self.cluster.end(f"j-{name}", int(code), message, beside_sidecar=True)
+
+    def do_restarts(self, count: str) -> None:
+        """A change of failurePolicy.workerRestarts."""
+        self.cluster.change(failurePolicy={"workerRestarts": int(count)})
+
+    def do_deadline(self, limit: str) -> None:
+        """A change of activeDeadlineSeconds."""
+        self.cluster.change(activeDeadlineSeconds=int(limit))
+
+    def do_revive(self, request: str) -> None:
+        """kubectl annotate --overwrite openseer.dev/revive=…."""
+        self.cluster.revive = request
 
     def do_evict(self, name: str) -> None:
         """The node ended the pod."""
@@ -134,11 +181,40 @@ class Story:
             if pod.node == node:
                 self.cluster.pods[name] = replace(pod, ready=False, gone_by=self.cluster.now + 60)
 
+    def do_refuse(self, name: str, node: str, reason: str) -> None:
+        """The node's kubelet does not take on the pod, which was bound to it."""
+        self.cluster.refuse(f"j-{name}", node, reason)
+
+    def do_redis(self, *arguments: str) -> None:
+        """redis n0: runs there since now; redis lost: should be gone for long, and its node says nothing."""
+        (word,) = arguments
+        redis = self.cluster.redis
+        assert redis is not None
+        if word == "lost":
+            self.cluster.redis = replace(redis, ready=False, gone_by=self.cluster.now - FORCE_SECONDS)
+        else:
+            self.cluster.redis = replace(redis, node=word, started_at=self.cluster.now)
+
+    def do_volume(self, risk: str = "") -> None:
+        """Why the volume of a lost Redis is not safe."""
+        self.cluster.volume_risk = risk
+
+    def do_started(self, *components: str) -> None:
+        """Their nodes say that these pods started now."""
+        for component in components:
+            pod = self.cluster.pods[f"j-{component}"]
+            self.cluster.pods[pod.name] = replace(pod, started_at=self.cluster.now)
+
     def do_full(self, name: str) -> None:
         """No node has room for the pod, which was not placed yet."""
         self.cluster.pods[f"j-{name}"] = replace(
             self.cluster.pods[f"j-{name}"], phase=PodPhase.PENDING, ready=False, node="", unschedulable=True
         )
+
+    def do_room(self, pods: str) -> None:
+        """A quota of so many pods."""
+        self.cluster.room = int(pods)
+        self.cluster.place_store()
 
     def do_store(self, word: str) -> None:
         """store down | up."""
@@ -174,6 +250,8 @@ def _described(action: Action) -> str:
             return f"stamp {name} {'busy' if busy else 'idle'}"
         case ScaleStore(replicas):
             return f"store {'on' if replicas else 'off'}"
+        case EndSidecars(name):
+            return f"end what else runs in {name}"
         case _:
             return type(action).__name__
 

@@ -13,7 +13,7 @@ def test_a_state_of_a_newer_version_keeps_its_text() -> None:
 
 def test_a_metric_that_is_no_number_counts_as_none() -> None:
     metrics = WorkerMetrics({"held_tokens": "n/a", "slots": 8, "kv_used": 0.5, "gpu0_xid": 13, "later": "x"})
-    assert (metrics.context_tokens, metrics.slots, metrics.kv_used, metrics.tokens) == (0, 8, 0.5, 0)
+    assert (metrics.held_tokens, metrics.slots, metrics.kv_used, metrics.tokens) == (0, 8, 0.5, 0)
     assert metrics.gpus == {"gpu0_xid": 13}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf, nan
 from typing import cast
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from openseer_core.errors import AuditError
 from openseer_core.queue.messages import JournalEntry, Result
 from openseer_core.queue.states import State
+from openseer_core.tokens import pack_logprobs, unpack_logprobs
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.publish import Source
 from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState, WorkerStatus
@@ -132,6 +134,20 @@ async def test_a_result_that_was_changed_is_found(
     told = [line for line in report.lines() if line.startswith(f"{kind}: {lines[place].request}: ")]
     assert any(words in line for line in told), report.lines()
     assert {violation.request for violation in report.violations} == {str(lines[place].request)}
+
+
+async def test_null_is_what_the_store_has_as_nan_or_infinity(evidence: Evidence, lines: list[ResultLine]) -> None:
+    for place, bad in enumerate((nan, inf, -inf)):
+        record = evidence.queue.record(lines[place].request)
+        stored = [bad, *unpack_logprobs(record.logprobs)[1:]]
+        evidence.records[str(lines[place].request)] = replace(record, logprobs=pack_logprobs(stored))
+        lines[place] = changed(lines[place], logprobs=[None, *stored[1:]])
+    assert not (await audited(evidence, lines)).violations
+
+    other = lines[3].logprobs
+    assert other is not None
+    lines[3] = changed(lines[3], logprobs=[None, *other[1:]])
+    assert (await audited(evidence, lines)).by_kind == {"logprobs": 1}
 
 
 async def test_a_wall_clock_that_went_back_is_no_violation(evidence: Evidence, lines: list[ResultLine]) -> None:

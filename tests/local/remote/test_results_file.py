@@ -1,11 +1,12 @@
 """The file that `openseer results` writes: whole lines, each entry once, never somebody else's file."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from openseer_core.errors import InputError, OutputError
-from openseer_core.wire.batches import GroupItem
+from openseer_core.wire.batches import GroupItem, ResultItem
 from openseer_local.remote.results_file import ResultsFile
 
 
@@ -24,6 +25,27 @@ def entry(cursor: int) -> GroupItem:
     )
 
 
+def result(cursor: int, status: Literal["ok", "infra_failed"], reason: str | None = None) -> ResultItem:
+    return ResultItem(
+        cursor=cursor,
+        batch=3,
+        group=f"g{cursor}",
+        index=0,
+        turn=0,
+        status=status,
+        finish_reason="stop",
+        stop_reason=reason,
+        weights_version="initial",
+        versions=[],
+        prompt_token_ids=[1],
+        token_ids=[2],
+        sampled=[(0, 1)],
+        chunks=[],
+        enqueued_at=0.0,
+        finished_at=1.0,
+    )
+
+
 def test_reading_goes_on_after_the_last_entry(tmp_path: Path) -> None:
     path = tmp_path / "new/results.jsonl"
     with ResultsFile(path, 3) as file:
@@ -34,6 +56,16 @@ def test_reading_goes_on_after_the_last_entry(tmp_path: Path) -> None:
         assert (file.cursor, file.results) == (2, 0)
         file.write([entry(3)])
     assert len(path.read_text().splitlines()) == 3
+
+
+def test_failed_results_are_counted_over_all_commands_that_wrote_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    with ResultsFile(path, 3) as file:
+        file.write([result(1, "ok"), result(2, "infra_failed", "no room for 40 tokens"), entry(3)])
+    with ResultsFile(path, 3) as file:
+        file.write([result(4, "infra_failed", "no room for 50 tokens")])
+        assert file.results == 3
+        assert file.failures.counted().text == "2 of 3 failed: no room for … tokens (g2, g4)"
 
 
 def test_a_line_that_was_cut_off_is_dropped_and_read_again(tmp_path: Path) -> None:

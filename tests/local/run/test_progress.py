@@ -10,6 +10,7 @@ from rich.console import Console
 
 from openseer_driver.run_lines import SampleLine, WorkerSample
 from openseer_local.run.progress import ProgressDisplay
+from openseer_local.terminal.display import Display
 
 
 class Clock:
@@ -60,7 +61,7 @@ def test_phases_of_the_start_up_show_how_long_they_take(clock: Clock) -> None:
     with progress:
         progress.phase("starting the store")
         clock.now += 0.5
-        progress.phase("loading the engine")
+        progress.wait_for_work()
         progress.update(SampleLine(0.0, waiting=320, requests=320))
         clock.now += 12
         progress.tick()
@@ -69,10 +70,42 @@ def test_phases_of_the_start_up_show_how_long_they_take(clock: Clock) -> None:
     assert text.getvalue().splitlines()[:5] == [
         "openseer: starting the store",
         "openseer: starting the store (0.5 s)",
-        "openseer: loading the engine",
-        "openseer: loading the engine … 12 s",
-        "openseer: loading the engine (12.0 s)",
+        "openseer: waiting for the first worker",
+        "openseer: waiting for the first worker … 12 s",
+        "openseer: waiting for the first worker (12.0 s)",
     ]
+
+
+def test_work_that_begins_while_prompts_are_submitted_does_not_end_that_phase(clock: Clock) -> None:
+    progress, text = plain(clock)
+
+    with progress:
+        progress.phase("submitting")
+        progress.detail("256 of 1,000 groups")
+        progress.update(snapshot(0, 0))
+        clock.now += 6
+        progress.tick()
+        progress.detail("1,000 of 1,000 groups")
+        progress.wait_for_work()
+
+    assert text.getvalue().splitlines()[:3] == [
+        "openseer: submitting",
+        "openseer: submitting: 256 of 1,000 groups … 6 s",
+        "openseer: submitting: 1,000 of 1,000 groups (6.0 s)",
+    ]
+
+
+def test_a_quiet_display_shows_only_a_phase_that_takes_long(clock: Clock) -> None:
+    text = io.StringIO()
+
+    with Display(Console(file=text), live=False, quiet=True, clock=clock, tick_seconds=None) as display:
+        display.phase("reading prompts")
+        display.phase("rendering prompts")
+        display.detail("1,000 of 9,000 prompts")
+        clock.now += 6
+        display.tick()
+
+    assert text.getvalue() == "openseer: rendering prompts: 1,000 of 9,000 prompts … 6 s\n"
 
 
 def test_the_tail_is_told_as_soon_as_it_begins(clock: Clock) -> None:
@@ -113,7 +146,7 @@ def test_a_terminal_shows_a_bar_and_a_table_of_workers(clock: Clock) -> None:
     console = Console(file=text, width=120, height=30, force_terminal=True, color_system=None)
 
     with ProgressDisplay(console, live=True, clock=clock, tick_seconds=None) as progress:
-        progress.phase("loading the engine")
+        progress.wait_for_work()
         clock.now += 3
         progress.update(snapshot(0, 0))
         clock.now += 2
@@ -121,7 +154,7 @@ def test_a_terminal_shows_a_bar_and_a_table_of_workers(clock: Clock) -> None:
         progress.message("worker-1 is slow")
 
     shown = text.getvalue()
-    assert "✓ loading the engine (3.0 s)" in shown
+    assert "✓ waiting for the first worker (3.0 s)" in shown
     assert "128/320 requests" in shown
     assert "4,000 tokens" in shown
     assert "worker-1 is slow" in shown

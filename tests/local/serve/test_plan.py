@@ -30,6 +30,7 @@ def plan(folder: Path, host: str = "127.0.0.1", **options: Any) -> ServingPlan:
         ({"suspend": True}, "spec.suspend: found true"),
         ({"workers": {"replicas": 0}}, "spec.workers.replicas: found 0"),
         ({"store": {"secretRef": {"name": "redis", "key": "url"}}}, "spec.store.secretRef: exists only in Kubernetes"),
+        ({"store": {"secretRef": {"name": "redis", "key": "url"}}}, "kubectl apply --dry-run=server"),
     ],
 )
 def test_a_manifest_that_cannot_be_served_here_is_refused(tmp_path: Path, spec: dict[str, Any], expected: str) -> None:
@@ -43,6 +44,13 @@ def test_only_an_address_of_this_machine_goes_without_a_token_of_ones_own(tmp_pa
     plan(tmp_path / "run", "0.0.0.0", given_token="long enough").check()
     with pytest.raises(InputError, match="which other machines reach"):
         plan(tmp_path / "run", "0.0.0.0").check()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "10.0.0.0/8", "trainer.example"])
+def test_only_the_address_of_one_machine_may_go_without_a_token(tmp_path: Path, address: str) -> None:
+    plan(tmp_path / "run", trusted="10.0.0.7").check()
+    with pytest.raises(InputError, match="--no-token-from: found"):
+        plan(tmp_path / "run", trusted=address).check()
 
 
 def test_a_token_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:

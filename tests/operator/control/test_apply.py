@@ -1,5 +1,6 @@
 """Actions become calls, against a real API server: each may be repeated, and none touches what is not the job's own."""
 
+import json
 import time
 import uuid
 from dataclasses import dataclass
@@ -15,23 +16,28 @@ from openseer_core.plan.actions import (
     DeleteJob,
     DeletePod,
     DeleteStore,
+    EndSidecars,
     RemoveFinalizer,
     ScaleStore,
     Stamp,
 )
 from openseer_core.plan.observation import Pod
-from openseer_operator.control.apply import Applier, ApplyTarget, NotOursError
-from openseer_operator.control.observe import Observer
+from openseer_operator.control.apply import Applier, ApplyTarget
+from openseer_operator.control.observe import RESIZE_SECONDS, Observer
 from openseer_operator.control.store_poller import StorePoller
-from openseer_operator.kube.api import Api, KubeApiError, NotThereError
+from openseer_operator.kube.api import Api, NotThereError
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.events import Events
 from openseer_operator.objects.reading import JobRecord
 from openseer_operator.settings import FINALIZER, OperatorSettings
+from tests.operator.control_plane import ControlPlane
+from tests.operator.stores import ACCESS
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
-SETTINGS = OperatorSettings(namespace="default", worker_image="worker:1", store_image="operator:1", identity="test")
+pytestmark = [pytest.mark.cluster]
+SETTINGS = OperatorSettings(
+    namespace="default", worker_image="worker:1", store_image="operator:1", identity="test", stores=ACCESS
+)
 
 
 @dataclass
@@ -41,6 +47,7 @@ class Bench:
     api: Api
     cache: Cache
     census: Census
+    stores: StorePoller
     observer: Observer
     applier: Applier
     key: tuple[str, str]
@@ -57,7 +64,8 @@ class Bench:
 
     def target(self) -> ApplyTarget:
         assert self.record.job is not None
-        return ApplyTarget(self.record, self.record.job, "worker:1", time.time())
+        secret = self.observer.store_secret(self.record, self.record.job)
+        return ApplyTarget(self.record, self.record.job, "worker:1", secret, time.time())
 
     async def apply(self, *actions: Any) -> float | None:
         return await self.applier.apply(self.target(), actions)
@@ -75,16 +83,25 @@ async def bench(api: Api, settings: OperatorSettings = SETTINGS, **spec: Any) ->
         "spec": {"model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, **spec},
     }
     cache = Cache()
-    stores = StorePoller(api, lambda key: None)
+    stores = StorePoller(api, lambda key: None, access=ACCESS)
     census = Census(api, cache, ("default",), lambda key: None)
     cache.put_job(await api.create("RolloutJob", "default", body))
     applier = Applier(api, cache, census, stores, Events(api, settings), settings)
-    return Bench(api, cache, census, Observer(cache, census, stores, settings), applier, ("default", name))
+    return Bench(api, cache, census, stores, Observer(cache, census, stores, settings), applier, ("default", name))
 
 
 @pytest.fixture
 async def job(api: Api) -> Bench:
-    return await bench(api)
+    begun = await bench(api)
+    namespace, name = begun.key
+    status = {"storeSecret": begun.target().secret}  # what the first look at a job writes before all else
+    head = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"namespace": namespace, "name": name},
+    }
+    begun.cache.put_job(await api.apply("RolloutJob", {**head, "status": status}, "status"))
+    return begun
 
 
 async def test_shared_objects_are_there_after_they_are_applied_and_applying_again_changes_nothing(job: Bench) -> None:
@@ -107,14 +124,6 @@ async def test_a_census_finds_the_same_as_the_answers_to_our_own_writes(job: Ben
     assert fresh.observe(job.record, 0.0) == job.observer.observe(job.record, 0.0)
 
 
-async def test_the_password_of_a_store_is_made_once(job: Bench) -> None:
-    await job.apply(ApplyShared("storeSecret"))
-    first = await job.api.get("Secret", "default", f"{job.key[1]}-redis")
-    await job.apply(ApplyShared("storeSecret"))
-    second = await job.api.get("Secret", "default", f"{job.key[1]}-redis")
-    assert first["data"] == second["data"]
-
-
 async def test_a_store_is_scaled_and_deleted_and_both_are_known_at_once(job: Bench) -> None:
     await job.apply(ApplyShared("serviceAccount"), ScaleStore(1))
     await job.apply(ScaleStore(0))
@@ -133,12 +142,17 @@ async def test_a_pod_is_known_as_soon_as_it_is_made_and_made_once(job: Bench) ->
     assert job.api.calls["POST", "Pod", 409] == 2
 
 
+async def test_a_pod_keeps_off_the_nodes_that_it_is_to_avoid_by_their_names(job: Bench) -> None:
+    await job.apply(CreatePod(0, 0, 0, ("n1", "n2")), CreatePod(None, 0, 0, ("n3",)))
+    assert {pod.component: pod.avoids for pod in job.pods} == {"worker-0": {"n1", "n2"}, "driver": {"n3"}}
+
+
 async def test_a_pod_of_somebody_else_is_not_taken_for_ours_and_a_person_is_told(job: Bench) -> None:
     name = f"{job.key[1]}-worker-0"
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default"}}
     await job.api.create("Pod", "default", body | {"spec": {"containers": [{"name": "c", "image": "i"}]}})
-    with pytest.raises(NotOursError, match=name):
-        await job.apply(CreatePod(0, 0, 0), CreatePod(1, 0, 0))
+    await job.apply(CreatePod(0, 0, 0), CreatePod(1, 0, 0))
+    assert [(refusal.name, refusal.taken) for refusal in job.census.refusals(job.key)] == [(name, True)]
     assert [pod.component for pod in job.pods] == ["worker-1"], "the others of the stage are made all the same"
     assert "NameTaken" in await reasons(job)
 
@@ -161,8 +175,35 @@ async def test_deleting_a_pod_that_is_gone_is_done(job: Bench) -> None:
     assert job.pods == ()
 
 
+async def test_the_sidecars_of_a_pod_are_ended_by_its_own_deadline(job: Bench) -> None:
+    await job.apply(CreatePod(None, 0, 0))
+    pod = job.pods[0]
+    for _ in range(2):
+        await job.apply(EndSidecars(pod.name, pod.uid))
+    found = await job.pod(pod.name)
+    assert found["spec"]["activeDeadlineSeconds"] == 1
+    assert "deletionTimestamp" not in found["metadata"], "its log stays"
+    await job.apply(EndSidecars(pod.name, "another-uid"))  # a pod that is another by now is left alone
+
+
+async def test_the_disruption_budget_follows_the_pods_that_can_come(api: Api) -> None:
+    job = await bench(api, workers={"replicas": 8})
+    await job.apply(*(CreatePod(index, 0, 0) for index in range(8)), ApplyShared("disruptionBudget"))
+    for pod in job.pods[:4]:
+        raw = await job.pod(pod.name)
+        full = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room"}
+        raw["status"]["conditions"] = [full]
+        raw["metadata"]["resourceVersion"] = str(int(raw["metadata"]["resourceVersion"]) + 10**9)
+        job.cache.put_pod(raw)
+    assert not job.observer.observe(job.record, 0.0).shared["disruptionBudget"]
+    await job.apply(ApplyShared("disruptionBudget"))
+    assert job.observer.observe(job.record, 0.0).shared["disruptionBudget"]
+    budget = await api.get("PodDisruptionBudget", "default", f"{job.key[1]}-workers")
+    assert budget["spec"]["minAvailable"] == 2
+
+
 async def test_stamps_are_written_in_turn_when_there_are_many(api: Api) -> None:
-    job = await bench(api, OperatorSettings("default", "w", "s", stamps=2.0))
+    job = await bench(api, OperatorSettings("default", "w", "s", stamps=2.0, stores=ACCESS))
     await job.apply(*(CreatePod(index, 0, 0) for index in range(6)))
     wait = await job.apply(*(Stamp(pod.name, pod.uid, True) for pod in job.pods))
     stamped = [pod for pod in job.pods if pod.stamp]
@@ -171,9 +212,15 @@ async def test_stamps_are_written_in_turn_when_there_are_many(api: Api) -> None:
     assert 0.0 < wait < 1.0
 
 
+async def test_a_stamp_of_a_pod_that_is_another_by_now_is_left_out(job: Bench) -> None:
+    await job.apply(CreatePod(0, 0, 0))
+    await job.apply(Stamp(job.pods[0].name, "another-uid", True))
+    assert (await job.pod(job.pods[0].name))["metadata"]["annotations"].get("karpenter.sh/do-not-disrupt") is None
+
+
 async def test_a_stamp_tells_both_autoscalers_and_is_taken_back(job: Bench) -> None:
     await job.apply(CreatePod(0, 0, 0))
-    for busy, safe, disrupt in ((True, "false", "4h"), (False, "true", None)):
+    for busy, safe, disrupt in ((True, "false", "true"), (False, "true", None)):
         await job.apply(Stamp(job.pods[0].name, job.pods[0].uid, busy))
         found = (await job.pod(job.pods[0].name))["metadata"]["annotations"]
         assert found["cluster-autoscaler.kubernetes.io/safe-to-evict"] == safe
@@ -194,12 +241,10 @@ async def test_the_finalizer_holds_the_job_and_others_of_it_stay(job: Bench) -> 
 
 
 async def test_people_are_told_even_if_a_call_fails_and_the_same_news_is_counted(job: Bench) -> None:
-    foreign = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{job.key[1]}-redis"}}
-    await job.api.create("Secret", "default", foreign)
+    foreign = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": f"{job.key[1]}-worker-0"}}
+    await job.api.create("Pod", "default", foreign | {"spec": {"containers": [{"name": "c", "image": "i"}]}})
     for _ in range(2):
-        with pytest.raises(KubeApiError):
-            await job.apply(ApplyShared("storeSecret"), CreatePod(0, 0, 0), Announce(False, "Started", "1 worker"))
-    assert job.pods == (), "no pod before what it stands on"
+        await job.apply(CreatePod(0, 0, 0), Announce(False, "Started", "1 worker"))
     found = [event for event in await events(job) if event["reason"] == "Started"]
     assert [(event["count"], event["type"], event["message"]) for event in found] == [(2, "Normal", "1 worker")]
 
@@ -213,3 +258,89 @@ async def events(job: Bench) -> list[dict[str, Any]]:
 
 async def reasons(job: Bench) -> set[str]:
     return {event["reason"] for event in await events(job)}
+
+
+async def change(job: Bench, **store: Any) -> None:
+    job.cache.put_job(await job.api.merge("RolloutJob", *job.key, {"spec": {"store": store}}))
+
+
+async def redis_set(job: Bench) -> dict[str, Any]:
+    return await job.api.get("StatefulSet", "default", f"{job.key[1]}-redis")
+
+
+async def test_a_running_redis_gets_more_memory_by_its_set_and_keeps_its_claim(job: Bench) -> None:
+    await job.apply(ApplyShared("serviceAccount"), ScaleStore(1))
+    before = await redis_set(job)
+    await change(job, resources={"limits": {"memory": "8Gi"}}, persistence={"size": "9Gi"})
+    assert not job.observer.observe(job.record, 0.0).store_current
+    await job.apply(ScaleStore(1))
+    found = await redis_set(job)
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"] == {"memory": "8Gi"}
+    assert found["spec"]["volumeClaimTemplates"] == before["spec"]["volumeClaimTemplates"]
+    seen = job.observer.observe(job.record, 0.0)
+    assert (seen.store_current, seen.volume_problem) == (True, "")
+
+
+async def make_claim(job: Bench, **spec: Any) -> str:
+    """As the controller of the job's StatefulSet makes it, which is not there."""
+    name, redis = f"data-{job.key[1]}-redis-0", (await redis_set(job))["metadata"]
+    owner = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": redis["name"], "uid": redis["uid"]}
+    body: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "namespace": "default", "ownerReferences": [owner]},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "4Gi"}}, **spec},
+    }
+    await job.api.create("PersistentVolumeClaim", "default", body)
+    return name
+
+
+async def requested(job: Bench, claim: str) -> str:
+    found = await job.api.get("PersistentVolumeClaim", "default", claim)
+    return found["spec"]["resources"]["requests"]["storage"]
+
+
+async def test_a_volume_grows_where_its_class_allows_that(job: Bench, control_plane: ControlPlane) -> None:
+    grows = {"metadata": {"name": job.key[1]}, "provisioner": "example.com/disk", "allowVolumeExpansion": True}
+    kind = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass"}
+    control_plane.request("/apis/storage.k8s.io/v1/storageclasses", json.dumps({**kind, **grows}).encode())
+    await job.apply(ApplyShared("serviceAccount"), ScaleStore(1))
+    claim = await make_claim(job, storageClassName=job.key[1], volumeName="some")
+    bound = json.dumps({"status": {"phase": "Bound", "capacity": {"storage": "4Gi"}}}).encode()
+    path = f"/api/v1/namespaces/default/persistentvolumeclaims/{claim}/status"
+    control_plane.request(path, bound, "PATCH", "application/merge-patch+json")
+    await change(job, persistence={"size": "9Gi"})
+    assert not job.observer.observe(job.record, 0.0).store_current
+    await job.apply(ScaleStore(1))
+    seen = job.observer.observe(job.record, 0.0)
+    assert (seen.store_current, seen.volume_problem, await requested(job, claim)) == (True, "", "9Gi")
+
+
+async def test_a_volume_that_cannot_grow_is_told_of_and_tried_again(job: Bench) -> None:
+    await job.apply(ApplyShared("serviceAccount"), ScaleStore(1))
+    claim = await make_claim(job)
+    assert job.observer.observe(job.record, 0.0).store_current
+    await change(job, persistence={"size": "9Gi"})
+    assert not job.observer.observe(job.record, time.time()).store_current
+    await job.apply(ScaleStore(1))
+    later = time.time() + RESIZE_SECONDS
+    seen = job.observer.observe(job.record, later)
+    assert not seen.store_current
+    assert seen.volume_problem.startswith(f"{claim}: ")
+    assert job.observer.observe(job.record, later - RESIZE_SECONDS).store_current, "it rests"
+    await change(job, persistence={"size": "4Gi"})
+    await job.apply(ScaleStore(1))
+    seen = job.observer.observe(job.record, 0.0)
+    assert (seen.store_current, seen.volume_problem) == (True, "")
+
+
+async def test_a_claim_that_is_not_of_the_jobs_redis_is_not_resized(job: Bench) -> None:
+    await job.apply(ApplyShared("serviceAccount"), ScaleStore(1))
+    claim = await make_claim(job)
+    await job.api.merge("PersistentVolumeClaim", "default", claim, {"metadata": {"ownerReferences": None}})
+    patches = job.api.calls["PATCH", "PersistentVolumeClaim", 200]
+    await change(job, persistence={"size": "9Gi"})
+    await job.apply(ScaleStore(1))
+    assert "found a claim that is not of this job's Redis" in job.observer.observe(job.record, 0.0).volume_problem
+    assert (await requested(job, claim), job.api.calls["PATCH", "PersistentVolumeClaim", 200]) == ("4Gi", patches)

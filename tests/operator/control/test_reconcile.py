@@ -10,28 +10,32 @@ from typing import Any
 
 import pytest
 
-from openseer_operator.control import reconcile
+from openseer_core.plan.observation import GpuSeconds, TemplateAnswer
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
+from openseer_operator.control import reconcile, templates
 from openseer_operator.control.apply import Applier
 from openseer_operator.control.metrics import OperatorState
 from openseer_operator.control.observe import Observer
 from openseer_operator.control.reconcile import Reconciler
 from openseer_operator.control.store_poller import StorePoller
-from openseer_operator.kube.api import Api
+from openseer_operator.kube.api import Api, KubeApiError
 from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.events import Events
 from openseer_operator.objects.reading import JobKey
 from openseer_operator.settings import OperatorSettings
 from tests.operator.job_store import ANN, JobStore
+from tests.operator.stores import ACCESS
+from tests.operator.tenant import store_pod
 
-pytestmark = [pytest.mark.cluster, pytest.mark.redis, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster, pytest.mark.redis]
 
 
 class Bench:
     """Jobs of one namespace, and all that looks after them but the watch and the loop."""
 
     def __init__(self, api: Api, namespace: str, url: str, **settings: Any) -> None:
-        chosen = OperatorSettings("default", "worker:1", "operator:1", identity="test", **settings)
+        chosen = OperatorSettings("default", "worker:1", "operator:1", identity="test", stores=ACCESS, **settings)
         self.api = api
         self.namespace = namespace
         self.url = url
@@ -110,6 +114,32 @@ async def test_nothing_is_written_while_nothing_changes(bench: Bench) -> None:
     assert delay > 1.0
 
 
+async def test_a_job_that_nobody_has_looked_at_is_not_taken_for_ready(bench: Bench) -> None:
+    key = await bench.submit()
+    assert (await bench.job(key))["status"] == {"observedGeneration": -1}
+    assert bench.reconciler.is_new(key)
+    await bench.reconcile(key)
+    found = await bench.job(key)
+    assert found["status"]["observedGeneration"] == found["metadata"]["generation"]
+    assert not bench.reconciler.is_new(key)
+
+
+async def test_a_failed_job_that_is_asked_to_goes_on_once(bench: Bench) -> None:
+    key = await bench.submit(workers={"replicas": 1}, failurePolicy={"workerRestarts": 0})
+    await bench.reconcile(key)
+    ended = {"name": "worker", "state": {"terminated": {"exitCode": 7}}}
+    await bench.report_pod_status(key, "worker-0", phase="Failed", containerStatuses=[ended])
+    await bench.reconcile(key)
+    assert (await bench.job(key))["status"]["reason"] == "RestartsExhausted"
+    note = {"metadata": {"annotations": {"openseer.dev/revive": "1"}}}
+    bench.cache.put_job(await bench.api.merge("RolloutJob", *key, note))
+    await bench.reconcile(key)
+    status = (await bench.job(key))["status"]
+    assert (status["revivedBy"], status["workers"]["desired"], "completionTime" in status) == ("1", 1, False)
+    _, wrote = await bench.reconcile(key)
+    assert not wrote
+
+
 async def test_a_failure_is_written_down_before_its_pod_is_deleted_and_though_no_turn_is_left(
     api: Api, namespace: str, server: JobStore
 ) -> None:
@@ -135,7 +165,9 @@ async def test_a_status_that_cannot_be_written_stops_the_look_before_it_acts(ben
 
 
 @pytest.mark.slow
-async def test_what_people_read_is_written_in_turn(api: Api, namespace: str, server: JobStore) -> None:
+async def test_what_people_read_is_written_in_turn(
+    api: Api, namespace: str, server: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bench = Bench(api, namespace, server.url, status_writes=2.0)
     keys = [await bench.submit(f"job-{number}", workers={"replicas": 1}) for number in range(6)]
     for _ in range(3):  # whoever waits for a turn gets it
@@ -144,6 +176,8 @@ async def test_what_people_read_is_written_in_turn(api: Api, namespace: str, ser
         await asyncio.sleep(1.0)
     for key in keys:
         await bench.see_ready(key, "worker-0")
+    now = api.clock.now()
+    monkeypatch.setattr(api.clock, "now", lambda: now)  # six looks take no time, however slow the machine is
     passes = [await bench.reconcile(key) for key in keys]
     at_once = [wrote for _, wrote in passes].index(False)
     assert 2 <= at_once <= 4
@@ -151,7 +185,7 @@ async def test_what_people_read_is_written_in_turn(api: Api, namespace: str, ser
     waits = [delay or 0.0 for delay, _ in passes[at_once:]]
     assert 0.0 < waits[0] < waits[-1] <= 2.0
     assert waits == sorted(waits)
-    await asyncio.sleep(waits[0])
+    monkeypatch.setattr(api.clock, "now", lambda: now + waits[0])
     assert (await bench.reconcile(keys[at_once]))[1]
     await bench.stores.close()
 
@@ -184,6 +218,29 @@ async def test_progress_alone_waits_for_its_interval_and_readiness_does_not(
     assert (status["workers"]["summary"], status["progress"]["tokens"]) == ("1/1", 150)
 
 
+async def test_idle_gpus_are_a_metric_at_once_and_alone_no_reason_to_write(
+    bench: Bench, server: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr(reconcile, "ESTIMATES_SECONDS", 0.0)
+    key = await bench.submit(workers={"replicas": 1})
+    await bench.settle(key)
+    async with asyncio.timeout(30.0):
+        while bench.stores.tokens_per_second(key) is None:
+            await asyncio.sleep(0.1)
+    await bench.settle(key)
+    await server.store.heartbeat(ANN, Heartbeat(WorkerState.IDLE, idle_seconds=70.0))
+    async with asyncio.timeout(30.0):
+        while bench.board.jobs[key].gpu_seconds != GpuSeconds(idle=70):
+            _, wrote = await bench.reconcile(key)
+            assert not wrote
+            await asyncio.sleep(0.1)
+    assert "gpuSeconds" not in (await bench.job(key))["status"]
+    await bench.see_ready(key, "worker-0")
+    await bench.settle(key)
+    assert (await bench.job(key))["status"]["gpuSeconds"] == {"idle": 70, "busy": 0}
+
+
 async def test_a_sick_gpu_is_told_of_on_its_node_and_the_worker_goes(
     api: Api, namespace: str, server: JobStore
 ) -> None:
@@ -198,9 +255,7 @@ async def test_a_sick_gpu_is_told_of_on_its_node_and_the_worker_goes(
     await asyncio.sleep(1.5)
     await bench.reconcile(key)
     found = {condition["type"]: condition for condition in (await api.get("Node", None, "n1"))["status"]["conditions"]}
-    assert found["Ready"]["reason"] == "KubeletReady"
-    assert found["GpuReady"]["status"] == "False"
-    assert "worker-0 on node n1 reports Xid 79" in found["GpuReady"]["message"]
+    assert set(found) == {"Ready"}, "a job's word sets no condition"
     (sick,) = (await bench.job(key))["status"]["sickNodes"]
     assert (sick["node"], sick["worker"]) == ("n1", "worker-0")
     assert api.calls["DELETE", "Pod", 200] == 1
@@ -237,9 +292,108 @@ async def test_a_managed_store_is_read_once_its_pod_takes_connections(bench: Ben
     key = await bench.submit(store={})
     await bench.reconcile(key)
     assert len(bench.stores) == 0
-    labels = {"openseer.dev/job": key[1], "openseer.dev/role": "redis"}
-    head = {"name": "job-redis-0", "namespace": bench.namespace, "labels": labels, "uid": "r", "resourceVersion": "1"}
-    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-    bench.cache.put_pod({"metadata": head, "spec": {}, "status": ready})
+    pod = store_pod(await bench.api.get("StatefulSet", bench.namespace, "job-redis"))
+    pod["metadata"] |= {"namespace": bench.namespace, "uid": "r", "resourceVersion": "1"}
+    pod["status"] = {"conditions": [{"type": "Ready", "status": "True"}]}
+    bench.cache.put_pod(pod)
     await bench.reconcile(key)
     assert len(bench.stores) == 1
+
+
+def condition(status: dict[str, Any], kind: str) -> tuple[str, str]:
+    found = next(entry for entry in status["conditions"] if entry["type"] == kind)
+    return found["status"], found["message"]
+
+
+WRONG_TEMPLATES: list[tuple[dict[str, Any], str, str]] = [
+    ({"workers": {"template": {"spec": {"nodeSelectr": {"a": "b"}}}}}, "workers", 'unknown field "spec.nodeSelectr"'),
+    (
+        {"driver": {"template": {"spec": {"priority": "high"}}}},
+        "driver",
+        "cannot unmarshal string into Go struct field",
+    ),
+    ({"driver": {"template": {"spec": {"dnsPolicy": "Mine"}}}}, "driver", 'Unsupported value: "Mine"'),
+    (
+        {"workers": {"template": {"spec": {"nodeSelector": {"not a label": "x"}}}}},
+        "workers",
+        'spec.nodeSelector: Invalid value: "not a label"',
+    ),
+    (
+        {"store": {"template": {"spec": {"containers": [{"name": "redis", "enw": []}]}}}},
+        "store",
+        'unknown field "spec.template.spec.containers[0].enw"',
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "part", "words"), WRONG_TEMPLATES, ids=[words for *_, words in WRONG_TEMPLATES])
+async def test_a_template_that_the_server_does_not_take_is_told_of_in_its_words(
+    bench: Bench, spec: dict[str, Any], part: str, words: str
+) -> None:
+    whole: dict[str, Any] = {"store": {}, **spec}
+    key = await bench.submit(**whole)
+    await bench.reconcile(key)
+    status = (await bench.job(key))["status"]
+    assert status["reason"] == "TemplateInvalid"
+    for kind, expected in (("TemplateInvalid", "True"), ("Ready", "False")):
+        found, message = condition(status, kind)
+        assert found == expected
+        assert message.startswith(f"spec.{part}.template: ")
+        assert words in message
+    before = dict(bench.api.calls)
+    assert await bench.reconciler.reconcile(key) == templates.RECHECK_SECONDS[TemplateAnswer.INVALID]
+    assert bench.api.calls == before
+    assert {kind for verb, kind, answer in before if (verb, answer) == ("POST", 201)} == {"RolloutJob"}
+
+
+async def test_a_template_is_tried_once_and_goes_on_when_it_is_mended(bench: Bench) -> None:
+    key = await bench.submit(workers={"template": {"spec": {"nodeSelectr": {}}}})
+    await bench.reconcile(key)
+    for spec in ({"nodeSelector": {"a": "b"}, "nodeSelectr": None}, {}):
+        patch = {"spec": {"workers": {"replicas": 2, "template": {"spec": spec}}}}
+        bench.cache.put_job(await bench.api.merge("RolloutJob", *key, patch))
+        await bench.reconcile(key)
+    status = (await bench.job(key))["status"]
+    assert condition(status, "TemplateInvalid") == ("False", "")
+    assert bench.api.calls["POST", "Pod", 400] == 1
+    # One dry run, two workers, one driver.
+    assert bench.api.calls["POST", "Pod", 201] == 4
+
+
+async def test_a_job_that_ends_is_let_go_whatever_its_template_says(bench: Bench) -> None:
+    key = await bench.submit(store={}, workers={"template": {"spec": {"nodeSelectr": {}}}})
+    record = bench.cache.job(key)
+    assert record is not None
+    await bench.api.merge("RolloutJob", *key, {"metadata": {"finalizers": ["openseer.dev/store"]}})
+    await bench.api.delete("RolloutJob", *key)
+    bench.cache.put_job(await bench.job(key))
+    await bench.reconciler.reconcile(key)
+    assert bench.api.calls["POST", "Pod", 400] == 0
+    with pytest.raises(reconcile.NotThereError):
+        await bench.job(key)
+
+
+async def test_a_running_job_outlives_a_template_that_is_not_taken(bench: Bench) -> None:
+    key = await bench.submit(workers={"replicas": 2})
+    await bench.settle(key)
+    changes: list[dict[str, Any]] = [{"replicas": 1, "template": {"spec": {"nodeSelectr": {}}}}, {"template": None}]
+    for workers in changes:
+        bench.cache.put_job(await bench.api.merge("RolloutJob", *key, {"spec": {"workers": workers}}))
+        await bench.reconcile(key)
+        await bench.settle(key)
+        names = {record.pod.name for record in bench.cache.pods(key) if not record.pod.leaving}
+        assert {name for name in names if "worker" in name} == {f"{key[1]}-worker-0"}
+    assert condition((await bench.job(key))["status"], "TemplateInvalid") == ("False", "")
+
+
+async def test_what_a_policy_refuses_is_no_fault_of_the_template(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "pods \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no team label"
+
+    async def denied(*_: object) -> None:
+        raise KubeApiError(words, 422)
+
+    monkeypatch.setattr(bench.api, "try_create", denied)
+    key = await bench.submit(workers={"template": {"spec": {"nodeSelector": {"a": "b"}}}})
+    await bench.reconcile(key)
+    told = ("Unknown", f"spec.workers.template: {words}")
+    assert condition((await bench.job(key))["status"], "TemplateInvalid") == told

@@ -1,12 +1,14 @@
 """Stores of jobs are read beside all else: what they say is known soon, and one that is silent holds nobody up."""
 
 import asyncio
+import gc
 import signal
 import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +17,36 @@ from kubernetes.aio.client.api_client import ApiClient
 from kubernetes.aio.client.configuration import Configuration
 
 from openseer_core.ids import WorkerId
+from openseer_core.manifest.fleet import Autoscale
 from openseer_core.plan.actions import Announce
-from openseer_core.plan.observation import StoreView, WorkerReport
+from openseer_core.plan.observation import GpuSeconds, StoreView, WorkerReport
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import Publish, Source, TransactionPhase
-from openseer_core.worker.heartbeat import WorkerState
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
+from openseer_operator.control import store_poller
+from openseer_operator.control.read_slots import READS_AT_ONCE
 from openseer_operator.control.store_poller import (
-    READS_AT_ONCE,
     READS_PER_SECOND,
     STALE_SECONDS,
     StorePoller,
-    weights_event,
 )
+from openseer_operator.control.store_views import weights_event
 from openseer_operator.kube.api import Api
 from openseer_operator.objects.reading import JobKey, JobRecord, read_job
+from openseer_process.store_access import StoreAccess
 from tests.operator.job_store import ANN, BOB, JobStore
+from tests.operator.stores import ACCESS
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.redis]
 KEY = ("default", "job")
 
 
-def record(url: str, name: str = "job", uid: str = "", *, serves: bool = False, **store: Any) -> JobRecord:
+def record(
+    url: str, name: str = "job", uid: str = "", *, serves: bool = False, namespace: str = "default", **store: Any
+) -> JobRecord:
     raw: dict[str, Any] = {
-        "metadata": {"name": name, "namespace": "default", "uid": uid or f"uid of {name}", "generation": 1},
+        "metadata": {"name": name, "namespace": namespace, "uid": uid or f"uid of {name}", "generation": 1},
         "spec": {
             "model": {"path": "m"},
             **({"mode": "serve"} if serves else {"prompts": {"path": "p.jsonl"}}),
@@ -52,11 +60,13 @@ def record(url: str, name: str = "job", uid: str = "", *, serves: bool = False, 
 
 
 @asynccontextmanager
-async def reading(*records: JobRecord, api: Api | None = None) -> AsyncGenerator[tuple[StorePoller, Counter[JobKey]]]:
+async def reading(
+    *records: JobRecord, api: Api | None = None, access: StoreAccess = ACCESS
+) -> AsyncGenerator[tuple[StorePoller, Counter[JobKey]]]:
     """The stores, and how often each said something new. No API server is asked for a URL that the job names."""
     changes = Counter[JobKey]()
     client = ApiClient(Configuration())
-    stores = StorePoller(api or Api(client), lambda key: changes.update([key]))
+    stores = StorePoller(api or Api(client), lambda key: changes.update([key]), access=access)
     try:
         for watched in records:
             stores.watch(watched)
@@ -165,8 +175,55 @@ async def test_tokens_per_second_and_what_workers_hold_are_those_of_late(server:
         assert stores.inflight(KEY) == 2
 
 
+async def test_the_speed_of_a_worker_is_per_second_that_workers_were_busy(
+    server: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_poller, "LEAST_BUSY_SECONDS", 1.0)
+    claims = await server.submit("a")
+    await server.heartbeat(ANN, "busy", pod="pod-a")
+    await server.heartbeat(BOB, "busy", pod="pod-b")
+    async with reading(record(server.url)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        assert view(stores).worker_speed is None
+        assert view(stores).inflight == 2
+        await server.extend(claims[0], 500)
+        await until(lambda: bool(view(stores).worker_speed))
+        speed, fleet = view(stores).worker_speed, stores.tokens_per_second(KEY)
+        assert speed is not None
+        assert fleet is not None
+        assert speed == pytest.approx(fleet / 2)
+
+
+async def test_a_job_that_scales_itself_is_looked_at_when_a_request_comes(server: JobStore) -> None:
+    watched = record(server.url)
+    assert watched.job is not None
+    spec = watched.job.spec.model_copy(
+        update={"workers": watched.job.spec.workers.model_copy(update={"max": 4, "autoscale": Autoscale()})}
+    )
+    scales = replace(watched, job=watched.job.model_copy(update={"spec": spec}))
+    async with reading(scales) as (_, announced):
+        await until(lambda: announced[KEY] == 1)
+        await server.submit("a")
+        await until(lambda: announced[KEY] == 2)
+
+
+async def test_gpu_time_holds_that_of_workers_that_are_gone(server: JobStore) -> None:
+    await server.store.heartbeat(ANN, Heartbeat(WorkerState.BUSY, idle_seconds=3.0, busy_seconds=40.0))
+    await server.store.deregister(ANN)
+    await server.store.heartbeat(BOB, Heartbeat(WorkerState.IDLE, idle_seconds=5.0))
+    async with reading(record(server.url)) as (stores, _):
+        await until(lambda: stores.view(KEY) is not None)
+        assert view(stores).gpu_seconds == GpuSeconds(idle=8, busy=40)
+
+
+def views_kept() -> int:
+    gc.collect()
+    return sum(type(kept) is StoreView for kept in gc.get_objects())
+
+
 @pytest.mark.slow
 async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_comes_back(server: JobStore) -> None:
+    before = views_kept()
     async with reading(record(server.url)) as (stores, announced):
         await until(lambda: announced[KEY] == 1)
         server.send_signal(signal.SIGSTOP)
@@ -178,6 +235,7 @@ async def test_a_silent_store_has_no_view_after_a_while_somebody_is_told_and_it_
             assert STALE_SECONDS - 1.5 < time.monotonic() - silent < STALE_SECONDS + 1.5
             assert not stores.settling(KEY)
             await until(lambda: announced[KEY] == 2, 20.0)
+            assert views_kept() <= before
         finally:
             server.send_signal(signal.SIGCONT)
         await until(lambda: stores.view(KEY) is not None, 20.0)
@@ -229,7 +287,7 @@ async def test_a_store_that_refuses_is_asked_ever_more_seldom() -> None:
 @pytest.mark.slow
 async def test_stores_that_never_answer_do_not_keep_others_from_being_read(server: JobStore) -> None:
     async with listener(b"") as (url, _):
-        silent = [record(url, f"silent-{number}") for number in range(2 * READS_AT_ONCE)]
+        silent = [record(url, f"silent-{number}", namespace="other") for number in range(8 * READS_AT_ONCE)]
         async with reading(*silent, record(server.url)) as (stores, _):
             await until(lambda: stores.view(KEY) is not None, 12.0)
 

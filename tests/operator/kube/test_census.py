@@ -14,7 +14,7 @@ from openseer_operator.kube.census import Census
 from openseer_operator.objects.names import JOB_LABEL, MANAGED_BY_LABEL, MANAGER, ROLE_LABEL, TEMPLATE_ANNOTATION
 from openseer_operator.objects.reading import JobKey, JobRecord
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.cluster]
 
 
 @pytest.fixture(autouse=True)

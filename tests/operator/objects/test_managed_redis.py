@@ -7,11 +7,13 @@ import pytest
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
-from openseer_operator.objects.managed_redis import store_secret, store_stateful_set
+from openseer_operator.objects.managed_redis import data_claims, store_secret, store_stateful_set
 from openseer_operator.settings import OperatorSettings
+from tests.operator.tenant import store_pod
 
 SETTINGS = OperatorSettings(namespace="openseer", worker_image="openseer-worker:1", store_image="openseer-operator:1")
 UID = "11111111-2222-3333-4444-555555555555"
+SECRET = "arithmetic-redis-0123456789"
 
 
 def job(**spec: Any) -> RolloutJob:
@@ -25,7 +27,7 @@ def job(**spec: Any) -> RolloutJob:
 
 
 def redis(rollout_job: RolloutJob) -> dict[str, Any]:
-    return store_stateful_set(rollout_job, UID, SETTINGS, 1)
+    return store_stateful_set(rollout_job, UID, SETTINGS, 1, secret=SECRET)
 
 
 def container(rollout_job: RolloutJob) -> dict[str, Any]:
@@ -37,14 +39,14 @@ def template_of(manifest: dict[str, Any]) -> str:
 
 
 def test_the_password_is_in_the_secret_alone_and_the_hash_does_not_depend_on_it() -> None:
-    secret = store_secret(job(), UID, "sesame")
+    secret = store_secret(job(), UID, SECRET, "sesame")
     assert secret["stringData"] == {
         "password": "sesame",
         "url": "redis://:sesame@arithmetic-redis.lab.svc:6379/0",
         "redis.conf": "requirepass sesame\n",
     }
     assert secret["immutable"] is True
-    assert template_of(secret) == template_of(store_secret(job(), UID, "other"))
+    assert template_of(secret) == template_of(store_secret(job(), UID, SECRET, "other"))
 
 
 def test_redis_reads_its_password_from_a_file() -> None:
@@ -52,7 +54,8 @@ def test_redis_reads_its_password_from_a_file() -> None:
     assert redis_container["command"][:2] == ["redis-server", "/etc/redis/redis.conf"]
     assert not [word for word in redis_container["command"] if "pass" in word]
     volumes = {volume["name"]: volume for volume in redis(job())["spec"]["template"]["spec"]["volumes"]}
-    assert volumes["config"]["secret"]["secretName"] == "arithmetic-redis"
+    assert volumes["config"]["secret"]["secretName"] == SECRET
+    assert redis_container["env"][0]["valueFrom"]["secretKeyRef"] == {"name": SECRET, "key": "password"}
 
 
 @pytest.mark.parametrize("fsync", ["everysec", "always"])
@@ -64,9 +67,8 @@ def test_redis_logs_every_write_and_drops_nothing(fsync: str) -> None:
 
 
 def test_redis_keeps_its_volume_while_it_is_stopped_and_loses_it_when_it_is_deleted() -> None:
-    spec = store_stateful_set(job(store={"persistence": {"size": "9Gi", "storageClass": "fast"}}), UID, SETTINGS, 0)[
-        "spec"
-    ]
+    stored = job(store={"persistence": {"size": "9Gi", "storageClass": "fast"}})
+    spec = store_stateful_set(stored, UID, SETTINGS, 0, secret=SECRET)["spec"]
     assert (spec["replicas"], spec["updateStrategy"]) == (0, {"type": "OnDelete"})
     assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Delete", "whenScaled": "Retain"}
     (claim,) = spec["volumeClaimTemplates"]
@@ -109,3 +111,31 @@ def test_redis_refuses_writes_before_the_kernel_ends_it() -> None:
     command = container(job(store={"resources": {"limits": {"memory": "4Gi"}}}))["command"]
     assert command[command.index("--maxmemory") + 1] == str(3 * 2**30)
     assert "--maxmemory" not in container(job())["command"]
+
+
+def placed(**store: Any) -> dict[str, Any]:
+    """The pod that the StatefulSet's controller makes."""
+    found = redis(job(store=store))
+    found["metadata"]["uid"] = "u"
+    return store_pod(found)
+
+
+def mounting(path: str, **source: Any) -> dict[str, Any]:
+    """A template that puts a volume of the user's there."""
+    container = {"name": "redis", "volumeMounts": [{"name": "mine", "mountPath": path}]}
+    return {"spec": {"volumes": [{"name": "mine", **source}], "containers": [container]}}
+
+
+def test_the_data_are_in_the_claim_of_the_set_and_nowhere_else() -> None:
+    assert data_claims(placed()) == {"data": "data-arithmetic-redis-0"}
+    assert data_claims(placed(persistence={"medium": "ephemeral", "size": "2Gi"})) == {"data": ""}
+    assert data_claims(placed(template=mounting("/database", emptyDir={}))) == {"data": "data-arithmetic-redis-0"}
+
+
+def test_what_a_template_puts_over_the_data_is_known() -> None:
+    shared = {"persistentVolumeClaim": {"claimName": "shared-nfs"}}
+    assert data_claims(placed(template=mounting("/data", **shared))) == {"mine": "shared-nfs"}
+    for path in ("/data/appendonlydir", "//data", "/data/", "/data/./x"):
+        both = {"data": "data-arithmetic-redis-0", "mine": "shared-nfs"}
+        assert data_claims(placed(template=mounting(path, **shared))) == both, path
+    assert data_claims(placed(template=mounting("/data", emptyDir={}))) == {"mine": ""}

@@ -43,7 +43,7 @@ def test_the_stamp_of_a_busy_worker_keeps_its_node_and_that_of_an_idle_one_frees
     busy, idle = stamp_annotations(busy=True), stamp_annotations(busy=False)
     assert (busy["cluster-autoscaler.kubernetes.io/safe-to-evict"], busy["karpenter.sh/do-not-disrupt"]) == (
         "false",
-        "4h",
+        "true",
     )
     assert (idle["cluster-autoscaler.kubernetes.io/safe-to-evict"], idle["karpenter.sh/do-not-disrupt"]) == (
         "true",

@@ -110,6 +110,10 @@ def test_labels_and_annotations_of_the_users_own_are_added() -> None:
         ({"spec": {"hostname": "h"}}, "template.spec.hostname: cannot be set here"),
         ({"spec": {"subdomain": "s"}}, "template.spec.subdomain: cannot be set here"),
         (
+            {"spec": {"containers": [{"name": "worker", "restartPolicy": "Always"}]}},
+            "template.spec.containers[0].restartPolicy: cannot be set here; the operator counts",
+        ),
+        (
             {"spec": {"containers": [{"name": "a"}, {"name": "worker", "command": ["sh"]}]}},
             "spec.workers.template.spec.containers[1].command: cannot be set here",
         ),

@@ -10,6 +10,8 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_core.plan.scaling import template_hash
 from openseer_operator.objects.pods import driver_pod, worker_pod
+from openseer_operator.objects.reading import read_pod
+from openseer_operator.pod_settings import CaBundle, JobPodSettings, Probes
 from openseer_operator.settings import OperatorSettings
 
 SETTINGS = OperatorSettings(namespace="openseer", worker_image="openseer-worker:1", store_image="openseer-operator:1")
@@ -29,11 +31,21 @@ def job(labels: dict[str, str] | None = None, **spec: Any) -> RolloutJob:
 
 def worker(rollout_job: RolloutJob, *, rank: int = 0, avoid: tuple[str, ...] = (), **settings: Any) -> dict[str, Any]:
     chosen = OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1", **settings)
-    return worker_pod(rollout_job, UID, chosen, "openseer-worker:1", index=3, rank=rank, attempt=2, avoid=avoid)
+    return worker_pod(
+        rollout_job,
+        UID,
+        chosen,
+        "openseer-worker:1",
+        index=3,
+        rank=rank,
+        attempt=2,
+        secret="arithmetic-redis",
+        avoid=avoid,
+    )
 
 
 def driver(rollout_job: RolloutJob) -> dict[str, Any]:
-    return driver_pod(rollout_job, UID, SETTINGS, "openseer-worker:1", attempt=1)
+    return driver_pod(rollout_job, UID, SETTINGS, "openseer-worker:1", attempt=1, secret="arithmetic-redis")
 
 
 def main(pod: dict[str, Any]) -> dict[str, Any]:
@@ -152,18 +164,29 @@ def test_nodes_to_avoid_join_every_alternative_of_the_users_node_affinity() -> N
     rollout_job = job(workers={"template": template})
     before = copy.deepcopy(rollout_job.spec.workers.template)
     affinity = worker(rollout_job, avoid=("n2", "n1"))["spec"]["affinity"]
-    rule = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["n1", "n2"]}
+    rules = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in ("n1", "n2")]
     found = affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    assert [term["matchExpressions"] for term in found] == [[*term["matchExpressions"], rule] for term in terms]
+    assert found == [{**term, "matchFields": rules} for term in terms]
     assert affinity["podAffinity"] == {}
     assert rollout_job.spec.workers.template == before
 
 
+def test_nodes_that_the_users_template_excludes_are_not_taken_for_ours_to_avoid() -> None:
+    rule = {"key": "metadata.name", "operator": "NotIn", "values": ["theirs"]}
+    required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": [rule]}]}}
+    rollout_job = job(workers={"template": {"spec": {"affinity": {"nodeAffinity": required}}}})
+    for avoid in ((), ("n2", "n1")):
+        made = worker(rollout_job, avoid=avoid)
+        record = read_pod(made | {"metadata": made["metadata"] | {"uid": "u", "resourceVersion": "1"}})
+        assert record is not None
+        assert record.pod.avoids == set(avoid)
+
+
 def test_a_worker_without_an_affinity_keeps_off_bad_nodes_too() -> None:
-    rule = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["n1"]}
+    rule = {"key": "metadata.name", "operator": "NotIn", "values": ["n1"]}
     required = worker(job(), avoid=("n1",))["spec"]["affinity"]["nodeAffinity"]
     assert required == {
-        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [rule]}]}
+        "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchFields": [rule]}]}
     }
     assert "affinity" not in worker(job())["spec"]
 
@@ -301,3 +324,65 @@ def test_the_driver_is_built_on_its_own_template() -> None:
     rollout_job = job(driver={"template": {"spec": {"priorityClassName": "high"}}})
     assert driver(rollout_job)["spec"]["priorityClassName"] == "high"
     assert "priorityClassName" not in worker(rollout_job)["spec"]
+
+
+def test_a_start_may_take_what_the_job_says_else_what_the_admin_says() -> None:
+    def start(pod: dict[str, Any]) -> int:
+        probe = main(pod)["startupProbe"]
+        return probe["periodSeconds"] * probe["failureThreshold"]
+
+    pods = JobPodSettings(start_seconds=7200)
+    assert start(worker(job(), pods=pods)) == 7200
+    assert start(worker(job(workers={"startSeconds": 10800}), pods=pods)) == 10800
+    assert start(driver(job(workers={"startSeconds": 10800}))) == 3600
+
+
+def test_probes_are_those_of_the_admin() -> None:
+    probes = Probes(timeout_seconds=5, readiness_period_seconds=3, liveness_period_seconds=20, liveness_failures=9)
+    container = main(worker(job(), pods=JobPodSettings(probes=probes)))
+    live = container["livenessProbe"]
+    assert (container["readinessProbe"]["periodSeconds"], live["periodSeconds"], live["failureThreshold"]) == (3, 20, 9)
+    assert {container[f"{name}Probe"]["timeoutSeconds"] for name in ("startup", "readiness", "liveness")} == {5}
+
+
+def test_a_longer_start_replaces_no_worker() -> None:
+    assert template_hash(job(workers={"startSeconds": 7200})) == template_hash(job())
+
+
+def test_a_pod_has_the_security_context_of_the_admin_whole() -> None:
+    pods = JobPodSettings(pod_security_context={"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}})
+    assert worker(job(), pods=pods)["spec"]["securityContext"] == pods.pod_security_context
+
+
+def test_variables_of_the_admin_yield_to_ours_and_to_those_of_a_template() -> None:
+    pods = JobPodSettings(env=({"name": "HTTPS_PROXY", "value": "a"}, {"name": "HOME", "value": "/root"}))
+    assert environment(worker(job(), pods=pods)).items() >= {"HTTPS_PROXY": "a", "HOME": "/tmp"}.items()
+    container = {"name": "worker", "env": [{"name": "HTTPS_PROXY", "value": "b"}]}
+    rollout_job = job(workers={"template": {"spec": {"containers": [container]}}})
+    assert environment(worker(rollout_job, pods=pods))["HTTPS_PROXY"] == "b"
+    names = [variable["name"] for variable in main(worker(rollout_job, pods=pods))["env"]]
+    assert len(names) == len(set(names))
+
+
+def test_certificates_of_the_admin_are_mounted_and_named_to_libraries() -> None:
+    pod = worker(job(), pods=JobPodSettings(ca_bundle=CaBundle(config_map="trust", key="ca.pem")))
+    items = [{"key": "ca.pem", "path": "ca.pem"}]
+    assert volume(pod, "/etc/openseer-ca") == {"configMap": {"name": "trust", "items": items}, "ro": True}
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        assert environment(pod)[name] == "/etc/openseer-ca/ca.pem"
+    assert "SSL_CERT_FILE" not in environment(worker(job()))
+
+
+def test_a_pod_gets_the_labels_of_its_job_that_the_admin_chose() -> None:
+    labels = {
+        "team": "a",
+        "example.com/cost": "7",
+        "other": "x",
+        "app.kubernetes.io/name": "y",
+        "openseer.dev/rank": "9",
+    }
+    template = {"metadata": {"labels": {"team": "b"}}}
+    pods = JobPodSettings(inherit_labels=("team", "example.com/*", "app.kubernetes.io/name", "openseer.dev/*"))
+    found = worker(job(labels=labels, workers={"template": template}), pods=pods)["metadata"]["labels"]
+    assert (found["team"], found["example.com/cost"], "other" in found) == ("b", "7", False)
+    assert (found["app.kubernetes.io/name"], found["openseer.dev/rank"]) == ("openseer", "0")

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from openseer_core.plan.observation import Pod, PodPhase
 from openseer_operator.kube.cache import Cache
-from openseer_operator.objects.reading import JsonObject, read_job, read_pod
+from openseer_operator.objects.reading import LONGEST_REQUEST, JsonObject, read_job, read_pod
 
 
 def pod(
@@ -48,7 +50,7 @@ def seen(raw: JsonObject) -> Pod:
 
 
 def container(state: JsonObject, name: str = "worker") -> JsonObject:
-    return {"name": name, "ready": False, "restartCount": 0, "image": "i", "state": state}
+    return {"name": name, "ready": "running" in state, "restartCount": 0, "image": "i", "state": state}
 
 
 def test_a_fresh_pod_is_pending_and_nothing_stands_in_its_way() -> None:
@@ -72,6 +74,16 @@ def test_a_ready_pod_says_where_it_runs_and_how_it_is_stamped() -> None:
         assert found.conditions == {("PodScheduled", "True"), ("Ready", "True")}
 
 
+def test_a_pod_says_how_long_it_took_from_its_creation_until_it_was_ready() -> None:
+    made, ready = "2026-01-01T00:00:00Z", "2026-01-01T00:01:30Z"
+    condition = {"type": "Ready", "status": "True", "lastTransitionTime": ready}
+    raw = pod({"phase": "Running", "conditions": [condition]})
+    raw["metadata"]["creationTimestamp"] = made
+    assert seen(raw).start_seconds == 90.0
+    raw["status"]["conditions"] = [condition | {"status": "False"}]
+    assert seen(raw).start_seconds is None
+
+
 def test_an_unschedulable_pod_says_why() -> None:
     message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
@@ -81,8 +93,12 @@ def test_an_unschedulable_pod_says_why() -> None:
 
 def test_a_pod_whose_scheduling_is_gated_is_not_unschedulable() -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "gated"}
-    found = seen(pod({"phase": "Pending", "conditions": [condition]}))
-    assert (found.unschedulable, found.problem) == (False, "")
+    raw = pod({"phase": "Pending", "conditions": [condition]})
+    for gate, holder in (("kueue.x-k8s.io/admission", "Kueue has not admitted it yet"), ("x.org/y", "its holder")):
+        raw["spec"]["schedulingGates"] = [{"name": gate}]
+        found = seen(raw)
+        assert (found.unschedulable, found.gated) == (False, True)
+        assert found.problem.startswith(f"it waits for its scheduling gate {gate}: {holder}")
 
 
 def test_an_image_that_cannot_be_pulled_is_a_problem() -> None:
@@ -122,6 +138,51 @@ def test_the_last_words_and_exit_code_are_those_of_our_container_not_of_a_sideca
     found = seen(pod(status, role="driver"))
     assert (found.index, found.component, found.exit_code) == (None, "driver", 2)
     assert found.message == "error: no such model\n"
+
+
+ENDED: JsonObject = {"exitCode": 0, "reason": "Completed"}
+BROKEN: JsonObject = {"exitCode": 7, "reason": "Error", "message": "error: the engine broke"}
+RUNS: JsonObject = {"running": {}}
+CRASHES = {"waiting": {"reason": "CrashLoopBackOff"}}
+
+
+@pytest.mark.parametrize("sidecar", [RUNS, CRASHES, {"terminated": BROKEN}, {"terminated": ENDED}])
+@pytest.mark.parametrize("kind", ["containerStatuses", "initContainerStatuses"])
+@pytest.mark.parametrize(("own", "phase"), [(ENDED, PodPhase.SUCCEEDED), (BROKEN, PodPhase.FAILED)])
+def test_a_pod_has_ended_once_our_container_has_and_as_that_did(
+    own: JsonObject, phase: PodPhase, kind: str, sidecar: JsonObject
+) -> None:
+    runs = "terminated" not in sidecar
+    status: JsonObject = {"phase": "Running" if runs else "Failed", "containerStatuses": []}
+    status.setdefault(kind, []).append(container(sidecar, "istio-proxy"))
+    status["containerStatuses"].append(container({"terminated": own}))
+    found = seen(pod(status, node="n1"))
+    assert (found.phase, found.exit_code, found.ready) == (phase, own["exitCode"], False)
+    assert (found.lingers, found.setup_failed, found.problem) == (runs, False, "")
+
+
+def test_a_sidecar_that_ended_takes_no_worker_out_of_service() -> None:
+    def states(ready: str, containers: str) -> list[JsonObject]:
+        return [{"type": "Ready", "status": ready}, {"type": "ContainersReady", "status": containers}]
+
+    sidecar = container({"terminated": BROKEN}, "log-shipper")
+    status = {"phase": "Running", "containerStatuses": [container(RUNS), sidecar]}
+    found = seen(pod(status | {"conditions": states("False", "False")}, node="n1"))
+    assert (found.phase, found.ready, found.problem) == (PodPhase.RUNNING, True, "")
+    # Of a lost node Kubernetes takes back Ready alone.
+    assert not seen(pod(status | {"conditions": states("False", "True")}, node="n1")).ready
+    starting = container(RUNS) | {"ready": False}
+    status = {"phase": "Running", "containerStatuses": [starting], "conditions": states("False", "False")}
+    assert not seen(pod(status, node="n1")).ready
+
+
+def test_a_container_that_kept_ours_from_running_is_named() -> None:
+    waiting = container({"waiting": {"reason": "PodInitializing"}})
+    setup = container({"terminated": {"exitCode": 1, "message": "no such host\n"}}, "fetch")
+    status = {"phase": "Failed", "containerStatuses": [waiting], "initContainerStatuses": [setup]}
+    found = seen(pod(status, node="n1"))
+    assert (found.phase, found.exit_code, found.setup_failed) == (PodPhase.FAILED, None, True)
+    assert found.problem == "init container fetch: exit code 1: no such host"
 
 
 def test_an_evicted_pod_is_known_as_disrupted_and_why() -> None:
@@ -186,6 +247,14 @@ def test_a_job_is_parsed_once_per_generation() -> None:
     assert (second.version, second.finalizers, second.status) == (6, ("openseer.dev/store",), {"reason": "Running"})
 
 
+def test_a_request_to_revive_is_read_anew_whatever_the_generation() -> None:
+    first = read_job(job(version=5))
+    raw = job(version=6)
+    raw["metadata"]["annotations"] = {"openseer.dev/revive": "x" * 5000}
+    assert first.revive == ""
+    assert read_job(raw, first).revive == "x" * LONGEST_REQUEST
+
+
 def test_a_manifest_with_mistakes_gives_no_job_but_all_its_problems() -> None:
     record = read_job(job(groupSize=0, nonsense=1))
     assert record.job is None
@@ -231,3 +300,10 @@ def test_pods_of_an_earlier_job_of_that_name_are_not_the_jobs_own() -> None:
     record = cache.job(("team", "sums"))
     assert record is not None
     assert cache.pods_of(record) == ()
+
+
+def test_a_pod_that_its_node_refused_is_told_from_one_that_was_taken_away() -> None:
+    for reason in ("UnexpectedAdmissionError", "TopologyAffinityError", "OutOfcpu", "OutOfnvidia.com/gpu"):
+        refused = seen(pod({"phase": "Failed", "reason": reason, "message": "no device"}, node="n1"))
+        assert (refused.refused, refused.problem, refused.message) == (True, reason, "no device")
+    assert not seen(pod({"phase": "Failed", "reason": "Evicted"}, node="n1")).refused

@@ -9,6 +9,7 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_operator.objects.managed_redis import store_secret, store_stateful_set
 from openseer_operator.objects.shared import shared_objects
+from openseer_operator.pod_settings import JobPodSettings
 from openseer_operator.settings import OperatorSettings
 
 SETTINGS = OperatorSettings(namespace="openseer", worker_image="openseer-worker:1", store_image="openseer-operator:1")
@@ -27,9 +28,8 @@ def job(**spec: Any) -> RolloutJob:
 
 
 def shared(rollout_job: RolloutJob, **settings: Any) -> dict[str, dict[str, Any]]:
-    return shared_objects(
-        rollout_job, UID, OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1", **settings)
-    )
+    chosen = OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1", **settings)
+    return shared_objects(rollout_job, UID, chosen, rollout_job.spec.workers.replicas)
 
 
 def template_of(manifest: dict[str, Any]) -> str:
@@ -47,8 +47,8 @@ def test_a_job_has_what_it_needs_and_no_more() -> None:
 def test_every_object_goes_with_its_job_and_says_what_it_was_made_from() -> None:
     for manifest in (
         *shared(job()).values(),
-        store_stateful_set(job(), UID, SETTINGS, 1),
-        store_secret(job(), UID, "word"),
+        store_stateful_set(job(), UID, SETTINGS, 1, secret="s"),
+        store_secret(job(), UID, "s", "word"),
     ):
         head = manifest["metadata"]
         assert [owner["uid"] for owner in head["ownerReferences"]] == [UID]
@@ -95,10 +95,10 @@ def test_the_budget_lets_as_many_workers_go_as_may_be_unavailable(workers: dict[
     assert (spec["minAvailable"], spec["unhealthyPodEvictionPolicy"]) == (least, "AlwaysAllow")
 
 
-def test_the_disruption_budget_follows_the_workers_wanted_so_that_a_tail_can_be_drained() -> None:
-    settings = OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1")
-    objects = shared_objects(job(workers={"replicas": 6}), UID, settings, 2)
-    assert objects["disruptionBudget"]["spec"]["minAvailable"] == 1
+def test_the_disruption_budget_follows_the_workers_that_can_come() -> None:
+    for replicas, standing, least in ((6, 2, 1), (8, 4, 2), (8, 1, 0)):
+        objects = shared_objects(job(workers={"replicas": replicas}), UID, SETTINGS, standing)
+        assert objects["disruptionBudget"]["spec"]["minAvailable"] == least
 
 
 def test_only_the_job_itself_and_the_operator_reach_its_pods() -> None:
@@ -117,3 +117,24 @@ def test_results_have_a_volume_of_the_asked_size_and_class() -> None:
     assert plain == {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     asked = shared(job(output={"size": "5Gi", "storageClass": "fast"}))["output"]["spec"]
     assert (asked["resources"]["requests"]["storage"], asked["storageClassName"]) == ("5Gi", "fast")
+
+
+def test_objects_get_the_labels_and_annotations_that_policies_ask_for() -> None:
+    pods = JobPodSettings(inherit_labels=("team",), inherit_annotations=("no*",))
+    settings = OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1", pods=pods)
+    redis = store_stateful_set(job(), UID, settings, 1, secret="s")
+    claims = redis["spec"]["volumeClaimTemplates"]
+    for manifest in (*shared(job(), pods=pods).values(), redis, redis["spec"]["template"], *claims):
+        head = manifest["metadata"]
+        assert (head["labels"]["team"], head["annotations"]["note"]) == ("a", "b")
+    assert redis["spec"]["selector"] == store_stateful_set(job(), UID, SETTINGS, 1, secret="s")["spec"]["selector"]
+
+
+def test_objects_are_the_same_while_nothing_is_inherited() -> None:
+    assert "team" not in shared(job())["output"]["metadata"]["labels"]
+    pods = JobPodSettings(inherit_labels=("cost",), inherit_annotations=("cost",))
+    assert shared(job(), pods=pods) == shared(job())
+    settings = OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1", pods=pods)
+    assert store_stateful_set(job(), UID, settings, 1, secret="s") == store_stateful_set(
+        job(), UID, SETTINGS, 1, secret="s"
+    )

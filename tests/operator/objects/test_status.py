@@ -1,5 +1,6 @@
 """The status: what the operator remembers through it, and what a person reads in it."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -9,10 +10,26 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openseer_core.plan.observation import Ending, Failure, JobOutcome, Memory, Observation, PodPhase, SickNode
+from openseer_core.plan.backlog import Backlog, ScalingState
+from openseer_core.plan.failures import LONGEST_REASON, MOST_FAILED_MEMBERS, update_memory
+from openseer_core.plan.observation import (
+    Ending,
+    Failure,
+    GpuSeconds,
+    JobOutcome,
+    Memory,
+    Observation,
+    Pod,
+    PodPhase,
+    SickNode,
+    StoreProblem,
+    TemplateAnswer,
+    TemplateVerdict,
+)
 from openseer_core.plan.plan import Plan, plan
 from openseer_core.queue.messages import BatchProgress
 from openseer_core.queue.store_memory import StoreMemory
+from openseer_operator.objects.conditions import KINDS
 from openseer_operator.objects.status import StatusDetails, is_urgent, memory_of, refused_status, status_of
 from tests.core.plan.cluster_model import Cluster, make_job, serving
 from tests.repository import ROOT
@@ -47,9 +64,13 @@ MEMORIES = st.builds(
     scale_reason=WORDS,
     failures=st.dictionaries(
         st.sampled_from(["driver", "worker-0", "worker-17"]),
-        st.builds(Failure, st.integers(0, 9), st.integers(1, 9), st.integers(1, 9), WORDS, WHOLE_SECONDS),
+        st.builds(
+            Failure, st.integers(0, 9), st.integers(1, 9), st.integers(1, 9), WORDS, WHOLE_SECONDS, WHOLE_SECONDS
+        ),
     ),
-    sick_nodes=st.lists(st.builds(SickNode, WORDS, WORDS, WORDS, WHOLE_SECONDS), max_size=3).map(tuple),
+    sick_nodes=st.lists(
+        st.builds(SickNode, WORDS, WORDS, WORDS, WHOLE_SECONDS, st.none() | WHOLE_SECONDS), max_size=3
+    ).map(tuple),
     progress=st.builds(
         BatchProgress,
         groups=st.integers(0, 10**6),
@@ -59,6 +80,12 @@ MEMORIES = st.builds(
         tokens=st.integers(0, 10**12),
         sealed=st.booleans(),
     ),
+    revived_by=WORDS | st.just(""),
+    backlog=st.builds(
+        Backlog, *[st.integers(0, 10**9)] * 2, *[st.integers(0, 9999).map(float)] * 3, st.integers(0, 99)
+    ),
+    scaling=st.builds(ScalingState, st.none() | WHOLE_SECONDS, st.none() | WHOLE_SECONDS, st.integers(0, 99)),
+    gpu_seconds=st.builds(GpuSeconds, st.integers(0, 10**9), st.integers(0, 10**9)),
 )
 
 
@@ -71,6 +98,24 @@ def test_what_is_remembered_is_read_back_as_it_was(memory: Memory) -> None:
 def test_the_status_is_one_that_the_api_server_takes(memory: Memory) -> None:
     problems = list(misfits(status_after(memory), STATUS_SCHEMA, "status"))
     assert problems == []
+
+
+@pytest.mark.parametrize("pods", [(), (Pod("j-worker-0", "u", 0, ready=True, phase=PodPhase.RUNNING),)])
+def test_a_store_that_may_not_be_read_is_told_with_what_to_do(pods: tuple[Pod, ...]) -> None:
+    problem = StoreProblem("StoreSecretForbidden", "Secret mine …: kubectl create role …")
+    status = status_after(Memory(started_at=NOW, desired=1), pods=pods, store_problem=problem)
+    assert conditions(status)["Available"] == conditions(status)["Ready"] == ("False", "StoreSecretForbidden")
+    assert conditions(status)["Progressing"] == ("True", "WaitingForStore")
+    assert status["reason"] == "StoreSecretForbidden"
+    assert {entry["message"] for entry in status["conditions"] if entry["type"] == "Available"} == {problem.message}
+
+
+SCALARS: Mapping[type, tuple[str, ...]] = {
+    bool: ("boolean",),
+    int: ("integer", "number"),
+    float: ("number",),
+    str: ("string",),
+}
 
 
 def misfits(value: object, schema: Mapping[str, Any], place: str) -> Iterator[str]:
@@ -87,18 +132,15 @@ def misfits(value: object, schema: Mapping[str, Any], place: str) -> Iterator[st
         case list():
             for entry in cast("list[object]", value):
                 yield from misfits(entry, schema["items"], f"{place}[]")
-        case bool():
-            yield from () if schema["type"] == "boolean" else (f"{place} is {schema['type']}",)
-        case int():
-            yield from () if schema["type"] in ("integer", "number") else (f"{place} is {schema['type']}",)
         case _:
-            yield from () if schema["type"] == "string" else (f"{place} is {schema['type']}",)
+            yield from () if schema["type"] in SCALARS[type(value)] else (f"{place} is {schema['type']}",)
 
 
 def test_all_conditions_are_there_from_the_first_visit() -> None:
     found = conditions(status_after(Memory()))
     assert list(found) == [
-        *("Suspended", "PodsScheduled", "Available", "Progressing", "Draining", "Complete", "Failed", "Ready")
+        *("Suspended", "TemplateInvalid", "NameTaken", "PodsCreated", "VolumeResized", "PodsScheduled", "Available"),
+        *("Progressing", "Draining", "Complete", "Failed", "Stalled", "Ready"),
     ]
     assert found["PodsScheduled"][0] == "Unknown"
 
@@ -113,7 +155,7 @@ def test_a_transition_time_moves_only_when_the_status_flips() -> None:
         for old, new in zip(later["conditions"], suspended["conditions"], strict=True)
         if old["lastTransitionTime"] != new["lastTransitionTime"]
     }
-    assert moved == {"Suspended", "Progressing"}
+    assert moved == {"Suspended", "Progressing", "Ready"}
 
 
 def test_a_job_goes_from_starting_over_running_to_complete() -> None:
@@ -153,7 +195,8 @@ def test_a_serving_job_says_when_the_trainer_has_its_gpus_and_promises_no_end() 
     cluster.released = True
     released = reconciled()
     assert (released["reason"], released["workers"]["summary"]) == ("Released", "0/0")
-    assert conditions(released)["Ready"] == ("False", "Released")
+    assert conditions(released)["Ready"] == ("True", "Released")
+    assert conditions(released)["Available"] == ("False", "Released")
     assert conditions(released)["Progressing"] == ("False", "Released")
     cluster.released = False
     assert reconciled()["reason"] == "Running"
@@ -161,6 +204,7 @@ def test_a_serving_job_says_when_the_trainer_has_its_gpus_and_promises_no_end() 
 
 def test_pods_that_no_node_takes_are_a_condition_and_not_a_failure() -> None:
     cluster = Cluster(make_job())
+    cluster.step()
     cluster.step()
     pod = cluster.pods["j-worker-1"]
     words = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu"
@@ -176,8 +220,44 @@ def test_pods_that_no_node_takes_are_a_condition_and_not_a_failure() -> None:
     assert status["reason"] == "Running"
 
 
+def test_pods_that_kueue_holds_back_are_told_as_such() -> None:
+    cluster = Cluster(make_job())
+    cluster.step()
+    cluster.step()
+    words = "it waits for its scheduling gate kueue.x-k8s.io/admission: Kueue has not admitted it yet"
+    for name in ("j-worker-0", "j-worker-1"):
+        cluster.pods[name] = replace(cluster.pods[name], gated=True, problem=words)
+    seen = cluster.observe()
+    status = status_of(seen, plan(seen), FACTS, {})
+    found = {condition["type"]: condition for condition in status["conditions"]}
+    assert conditions(status)["PodsScheduled"] == ("False", "SchedulingGated")
+    assert found["PodsScheduled"]["message"] == f"2 of 3 pods are gated; j-worker-0: {words}"
+    assert words in found["Available"]["message"]
+    assert status["reason"] == "SchedulingGated"
+
+
+def test_the_largest_status_stays_far_below_what_the_api_server_takes() -> None:
+    members = {f"worker-{index}": Failure(9, 9, 9, "\u20ac" * LONGEST_REASON, NOW, NOW) for index in range(1500)}
+    sick = tuple(SickNode(f"n{index}" * 60, "worker-1", "\u20ac" * 1024, NOW) for index in range(16))
+    told = status_after(update_memory(observe(Memory(started_at=NOW, failures=members, sick_nodes=sick))).memory)
+    assert len(told["failures"]) == MOST_FAILED_MEMBERS == STATUS_SCHEMA["properties"]["failures"]["maxItems"]
+    # etcd takes 1.5 MiB, the record of who wrote which field included.
+    assert len(json.dumps(told, ensure_ascii=False).encode()) < 2**19
+
+
+def test_a_redis_that_cannot_start_says_why() -> None:
+    redis = Pod("j-redis-0", "r", None, node="n1", problem="FailedMount: no such volume")
+    waiting = Pod("j-worker-0", "u", 0, phase=PodPhase.RUNNING)
+    for pods, reason in (((waiting,), "PodsNotStarting"), ((replace(waiting, ready=True),), "StoreUnreachable")):
+        status = status_after(Memory(started_at=NOW, desired=1), pods=pods, redis=redis)
+        found = {condition["type"]: condition for condition in status["conditions"]}["Available"]
+        assert found["reason"] == reason
+        assert found["message"].startswith("j-redis-0: FailedMount: no such volume")
+
+
 def test_a_pod_that_cannot_start_says_why() -> None:
     cluster = Cluster(make_job())
+    cluster.step()
     cluster.step()
     for name in ("j-worker-0", "j-worker-1"):
         cluster.pods[name] = replace(cluster.pods[name], problem="ImagePullBackOff: no such image")
@@ -200,7 +280,31 @@ def test_a_manifest_that_cannot_be_read_keeps_what_is_remembered() -> None:
     status = refused_status("spec.workers: wrong", 4, before, NOW)
     assert status["reason"] == "InvalidManifest"
     assert conditions(status)["Ready"] == ("False", "InvalidManifest")
+    assert conditions(status)["Stalled"] == ("True", "InvalidManifest")
     assert memory_of(status).failures == memory_of(before).failures
+
+
+@pytest.mark.parametrize("outcome", JobOutcome)
+def test_a_job_that_is_over_stays_so_when_its_manifest_cannot_be_read(outcome: JobOutcome) -> None:
+    before = status_after(Memory(desired=0, ending=Ending(outcome, "Why", "as it was", NOW)))
+    status = refused_status("spec.workers: wrong", 4, before, NOW + 60)
+    assert memory_of(status) == memory_of(before)
+    assert conditions(status) == conditions(before)
+    assert status["observedGeneration"] == 4
+
+
+def test_a_template_that_is_not_taken_is_told_beside_what_runs() -> None:
+    cluster = Cluster(make_job())
+    for _ in range(4):
+        cluster.step()
+        cluster.tick()
+    cluster.templates = TemplateVerdict(TemplateAnswer.INVALID, "spec.workers.template: unknown field")
+    observation = cluster.observe()
+    status = status_of(observation, plan(observation), StatusDetails(3, "image"), {})
+    assert status["reason"] == "TemplateInvalid"
+    for kind, expected in {"TemplateInvalid": "True", "Stalled": "True", "Ready": "False"}.items():
+        assert conditions(status)[kind] == (expected, "TemplateInvalid")
+    assert conditions(status)["Available"] == ("True", "WorkersReady")
 
 
 @pytest.mark.parametrize(("done", "expected"), [(0, None), (5, 100), (10, 0)])
@@ -211,6 +315,7 @@ def test_the_time_left_is_told_once_something_is_finished(done: int, expected: i
 
 def test_a_running_pod_without_a_store_is_not_available() -> None:
     cluster = Cluster(make_job())
+    cluster.step()
     cluster.step()
     cluster.tick()
     cluster.store_answers = False
@@ -255,3 +360,8 @@ def test_a_store_that_is_nearly_full_is_told_with_its_numbers() -> None:
     full = replace(seen, store=replace(seen.store, memory=StoreMemory(used=95 * 2**30 // 100, limit=2**30)))
     assert conditions(status_of(full, plan(full), FACTS, {}))["Available"] == ("True", "StoreFull")
     assert "Redis uses 972.8 MiB of its 1.00 GiB" in str(status_of(full, plan(full), FACTS, {}))
+
+
+def test_kubectl_explain_names_every_condition() -> None:
+    text = STATUS_SCHEMA["properties"]["conditions"]["description"]
+    assert tuple(text.partition("per type: ")[2].removesuffix(".").split(", ")) == KINDS

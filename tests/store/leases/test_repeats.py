@@ -64,6 +64,7 @@ READING: dict[str, Call] = {
     "journal": lambda store, claims: store.journal(0, 0, 100),
     "batches": lambda store, claims: store.batches(),
     "batch": lambda store, claims: store.batch(1),
+    "batch_of_key": lambda store, claims: store.batch_of_key("first"),
     "group_names": lambda store, claims: store.group_names(0, 0, 10),
     "spec": lambda store, claims: store.spec(A),
     "verdict": lambda store, claims: store.verdict(A),

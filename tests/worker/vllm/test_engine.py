@@ -12,10 +12,12 @@ import pytest
 
 from openseer_core.errors import EngineError
 from openseer_core.manifest.job import Parallelism, Sampling
+from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.states import FinishReason
-from openseer_text.stop_strings import Decode, visible_text
+from openseer_text.reading import Decode, Reader
+from openseer_text.stop_strings import visible_text
 from openseer_worker.engine import EngineRequest
-from openseer_worker.request_seeds import derive_seed
+from openseer_worker.engine_requests import derive_seed
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build
 from tests.worker.player import BLOCKS, CONTEXT, GREEDY, PROMPT, Player, model, sampled_logprobs, work
@@ -95,7 +97,7 @@ def logits_of(folder: Path) -> Any:
 
 def test_the_profile_is_the_engines_own(player: Player) -> None:
     profile = player.engine.profile
-    assert (profile.blocks, profile.block_tokens, profile.slots, profile.context_tokens) == (BLOCKS, 32, 8, CONTEXT)
+    assert (profile.blocks, profile.layout, profile.slots, profile.context_tokens) == (BLOCKS, whole(32), 8, CONTEXT)
     assert (profile.device, profile.engine.split()[0], profile.engine.split()[-1]) == ("cpu", "vllm", "cpu")
     pool = player.engine._core.engine_core.scheduler.kv_cache_manager.block_pool
     assert pool.get_num_free_blocks() == profile.blocks
@@ -198,8 +200,24 @@ def test_a_stop_string_ends_a_response_at_the_token_that_completes_it(
     assert earlier + response.tokens == whole.tokens[:length]
     assert len(response.logprobs) == len(response.tokens)
     assert (response.finish, response.stop_reason) == (FinishReason.STOP, stop)
-    visible = visible_text(text_of, earlier + response.tokens, response.stop_reason, (stop,))
+    visible = visible_text(Reader(text_of), earlier + response.tokens, response.stop_reason, (stop,))
     assert visible == text_of(whole.tokens)[: text_of(whole.tokens).index(stop)]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_stop_string_that_holds_the_end_token_stops_at_it(player: Player, before: bool) -> None:
+    free, end = Sampling(temperature=2.0, ignore_eos=True), 2
+    drawn = ((seed, player.one(free, 230, seed=seed).tokens) for seed in range(20))
+    # The first letter is token 4; the ones below are special.
+    seed, whole, place = next(
+        (seed, whole, place)
+        for seed, whole in drawn
+        if end in whole and (place := whole.index(end)) and whole[place - 1] >= 4
+    )
+    stop = (chr(ord(" ") + whole[place - 1] - 4) if before else "") + "<eos>"
+    response = player.one(free.model_copy(update={"stop": ("never", stop)}), 230, seed=seed)
+    assert response.tokens == whole[: place + 1]
+    assert (response.finish, response.stop_reason) == (FinishReason.STOP, stop)
 
 
 def test_context_full_is_distinct_from_length(player: Player) -> None:

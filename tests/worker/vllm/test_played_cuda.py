@@ -56,13 +56,19 @@ SCRIPT = """
 import os
 from dataclasses import fields
 
+import torch
+
 from openseer_core.errors import ModelError
 from openseer_core.manifest.job import Model, Parallelism, Speculation
 from openseer_worker.vllm.arguments import engine_arguments, readable
 from openseer_worker.vllm.configuration import create as configuration
-from openseer_worker.vllm.profile import profile_of
+from openseer_worker.vllm.kv_groups import kv_rows
+from openseer_worker.vllm.profile import layout_of, profile_of
 from vllm.config import ParallelConfig
 from vllm.engine.arg_utils import EngineArgs
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec, SlidingWindowSpec
+
+HEADS = {"num_kv_heads": 1, "head_size": 64, "dtype": torch.bfloat16}
 
 
 def facts(path, tensor=1, speculation=None, **arguments):
@@ -80,7 +86,12 @@ def facts(path, tensor=1, speculation=None, **arguments):
     except ModelError as error:
         return str(error)
     config.cache_config.num_gpu_blocks = 101
-    profile = profile_of(config, on_cpu=False)
+    tokens = config.cache_config.block_size
+    layers = [KVCacheGroupSpec(["a"], FullAttentionSpec(block_size=tokens, **HEADS))]
+    if not config.parallel_config.decode_context_parallel_size > 1:
+        layers.append(KVCacheGroupSpec(["b"], SlidingWindowSpec(block_size=tokens, sliding_window=100, **HEADS)))
+    layout = layout_of(kv_rows(KVCacheConfig(101, [], layers), config))
+    profile = profile_of(config, layout, on_cpu=False)
     parallel = config.parallel_config
     return {
         "worker": parallel.worker_cls,
@@ -88,7 +99,8 @@ def facts(path, tensor=1, speculation=None, **arguments):
         "experts spread": parallel.enable_expert_parallel,
         "runner": "V2" if config.use_v2_model_runner else "V1",
         "ahead": config.scheduler_config.async_scheduling,
-        "profile": [profile.blocks, profile.block_tokens, profile.slots, profile.device],
+        "profile": [profile.blocks, layout.groups[0].block_tokens, profile.slots, profile.device],
+        "window": layout.groups[-1].blocks(10_000, 0),
     }
 
 
@@ -142,6 +154,12 @@ def test_experts_are_spread_over_the_gpus_of_one_worker(answer: Mapping[str, Any
 def test_a_block_shared_by_context_parallel_ranks_counts_whole(answer: Mapping[str, Any]) -> None:
     assert answer["shared cache"]["processes"] == [8, "mp"]
     assert answer["shared cache"]["profile"][:2] == [100, 64]
+
+
+def test_a_window_is_held_with_what_the_steps_under_way_write(answer: Mapping[str, Any]) -> None:
+    # Blocks of 16 tokens: 99 of the window, and 2 that run ahead, or one and 16 drafts that are waited for.
+    assert answer["dense"]["window"] == -(-(99 + 2) // 16) + 1
+    assert answer["drafting"]["window"] == -(-(99 + 17) // 16) + 1
 
 
 def test_vllm_itself_refuses_routed_experts_with_drafts(answer: Mapping[str, Any]) -> None:

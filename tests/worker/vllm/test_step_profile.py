@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from openseer_core.manifest.job import Sampling
+from openseer_core.queue.kv_blocks import whole
 from openseer_worker.engine import EngineProfile
 from openseer_worker.vllm.drafting.calls import DraftCalls
 from openseer_worker.vllm.drafting.link import DraftLink
@@ -19,7 +20,7 @@ from openseer_worker.vllm.drafting.step_profile import LENGTHS, PROFILE_SECONDS,
 from openseer_worker.vllm.environment import engine_version
 from openseer_worker.vllm.extension import WorkerExtension
 
-PROFILE = EngineProfile(blocks=400, block_tokens=32, slots=64, context_tokens=1024, device="cpu", engine="played")
+PROFILE = EngineProfile(blocks=400, layout=whole(32), slots=64, context_tokens=1024, device="cpu", engine="played")
 
 
 def test_a_probe_drafts_each_length_in_turn_and_takes_the_median() -> None:
@@ -154,8 +155,8 @@ def test_the_profile_of_a_slow_engine_ends_in_time(core_of: Make) -> None:
 @on_vllm
 def test_a_small_engine_is_measured_as_far_as_it_reaches(core_of: Make) -> None:
     core = core_of(lambda tokens: 0.01)
-    small = EngineProfile(blocks=24, block_tokens=32, slots=8, context_tokens=256, device="cpu", engine="played")
+    small = EngineProfile(blocks=24, layout=whole(32), slots=8, context_tokens=256, device="cpu", engine="played")
     assert {length for _, length in measure(core, DraftCalls(core), PlayedInputs(), small, Sampling(), 2)} == {0, 1}
     assert core.begun == [1, 8, 4]
-    tiny = EngineProfile(blocks=2, block_tokens=32, slots=8, context_tokens=48, device="cpu", engine="played")
+    tiny = EngineProfile(blocks=2, layout=whole(32), slots=8, context_tokens=48, device="cpu", engine="played")
     assert measure(core, DraftCalls(core), PlayedInputs(), tiny, Sampling(), 8) == {}

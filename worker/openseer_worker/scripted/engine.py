@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from openseer_core.admission import SCRIPTED_VOCABULARY
 from openseer_core.errors import EngineError, LoadError
 from openseer_core.manifest.job import Scripted
+from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import ITEM_BYTES, count_items, unpack_tokens
 from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewWeights
@@ -85,11 +87,12 @@ class ScriptedEngine:
         self._sick_file = sick_file
         self.profile = EngineProfile(
             blocks=scripted.kv_blocks,
-            block_tokens=scripted.block_tokens,
+            layout=whole(scripted.block_tokens),
             slots=scripted.slots,
             context_tokens=scripted.max_model_len,
             device="none",
             engine="scripted",
+            vocabulary=SCRIPTED_VOCABULARY,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: Callable[[], None] = _nobody
@@ -117,7 +120,7 @@ class ScriptedEngine:
 
     def add(self, request: EngineRequest) -> None:
         self._settle()
-        target, reason = planned_end(request, self.profile.context_tokens)
+        target, reason = planned_end(request, self.profile.request_tokens)
         play = _Play(request, target - len(request.tokens), reason)
         if play.target <= 0:
             self._end(play, reason)
@@ -220,7 +223,7 @@ class ScriptedEngine:
         self._crossings[play.phase] -= 1
         self._used -= self._blocks(context if grown else context - 1)
         # The newest token is computed only by the step after it.
-        self._cache.keep((play.request.group, play.request.index), (context - 1) // self.profile.block_tokens)
+        self._cache.keep((play.request.group, play.request.index), (context - 1) // self._scripted.block_tokens)
         self._cache.shrink_to(self.profile.blocks - self._used)
         return play
 
@@ -305,7 +308,7 @@ class ScriptedEngine:
     # Slots and blocks.
 
     def _blocks(self, tokens: int) -> int:
-        return -(-tokens // self.profile.block_tokens)
+        return -(-tokens // self._scripted.block_tokens)
 
     def _grow(self) -> bool:
         """Blocks for the next token of every running request; the newest give way when they do not suffice."""
@@ -325,7 +328,7 @@ class ScriptedEngine:
 
     def _admit(self, play: _Play) -> int:
         """Gives a request a slot and blocks; returns the tokens that its prefill computes."""
-        context, size = play.context(play.before), self.profile.block_tokens
+        context, size = play.context(play.before), self._scripted.block_tokens
         self._used += self._blocks(context)
         play.since = self._steps
         play.phase = (self._steps - context + 1) % size

@@ -38,7 +38,7 @@ def scripted_scores(content: str, tokens: list[int]) -> list[float]:
 
 
 def planned_end(request: EngineRequest, context_tokens: int) -> tuple[int, FinishReason]:
-    """The length of the whole response, and why it ends there."""
+    """The length of the whole response, at least one token, and why it ends there."""
     forced = request.true_length > 0 and request.sampling.force_lengths
     if forced:
         length, reason = request.true_length, FinishReason.LENGTH
@@ -46,7 +46,7 @@ def planned_end(request: EngineRequest, context_tokens: int) -> tuple[int, Finis
         length = max(_own_length(request), request.sampling.min_tokens)
         reason = FinishReason.STOP if length < request.max_tokens else FinishReason.LENGTH
         length = min(length, request.max_tokens)
-    room = context_tokens - len(request.prompt)
+    room = max(1, context_tokens - len(request.prompt))
     return (room, FinishReason.CONTEXT_FULL) if room < length else (length, reason)
 
 

@@ -2,10 +2,10 @@
 
 import os
 import secrets
-from collections.abc import Generator
+import traceback
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,6 +15,7 @@ from vllm.exceptions import VLLMValidationError
 
 from openseer_core.errors import ModelError, OpenseerError
 from openseer_core.manifest.job import Logprobs, Model, Parallelism, Speculation
+from openseer_text.model_files import UNTRUSTED, asks_for_trust, check_place
 from openseer_worker.engine import EngineRequest
 from openseer_worker.gang import GangPlace
 
@@ -49,9 +50,9 @@ def engine_arguments(
     unknown = sorted(set(model.engine_args) - known)
     if unknown:
         raise ModelError(f"spec.model.engineArgs: vLLM knows no argument {', '.join(unknown)}")
-    _check_folder("spec.model.path", model.path)
+    check_place("spec.model.path", model.path)
     if model.tokenizer:
-        _check_folder("spec.model.tokenizer", model.tokenizer)
+        check_place("spec.model.tokenizer", model.tokenizer)
     values: dict[str, Any] = {
         "use_tqdm_on_load": False,
         "worker_extension_cls": "openseer_worker.vllm.extension.WorkerExtension",
@@ -85,8 +86,13 @@ def engine_arguments(
         return EngineArgs(**values)
 
 
-def sampling_params(request: EngineRequest, remaining: int, *, log_probabilities: bool) -> SamplingParams:
-    """What vLLM is asked for: at most `remaining` tokens more. Stop strings are not among it: we check those."""
+def sampling_params(
+    request: EngineRequest, remaining: int, stop_token_ids: Sequence[int] = (), *, log_probabilities: bool
+) -> SamplingParams:
+    """What vLLM is asked for: at most `remaining` tokens more. Stop strings are not among it: we check those.
+
+    `stop_token_ids`: the tokens that those stop strings are, where they are one.
+    """
     sampling = request.sampling
     forced = is_forced(request)
     return SamplingParams(
@@ -96,13 +102,22 @@ def sampling_params(request: EngineRequest, remaining: int, *, log_probabilities
         min_p=sampling.min_p,
         max_tokens=remaining,
         min_tokens=0 if forced else min(remaining, max(0, sampling.min_tokens - len(request.tokens))),
-        stop_token_ids=[] if forced else list(sampling.stop_token_ids),
+        stop_token_ids=[] if forced else [*sampling.stop_token_ids, *stop_token_ids],
         seed=request.seed,
         ignore_eos=forced or sampling.ignore_eos,
         logprobs=0 if log_probabilities else None,
         detokenize=False,
         extra_args={"group": request.group, "index": request.index, "response_start": len(request.prompt)},
     )
+
+
+def drop_stops_past(vocabulary: int, params: SamplingParams) -> None:
+    """Removes ids past the vocabulary from those that `min_tokens` masks, where vLLM uses each as an index.
+
+    The end-of-sequence tokens of the tokenizer and of the generation config come in there, whatever they are.
+    """
+    masked = params.all_stop_token_ids
+    masked.difference_update([token for token in masked if token >= vocabulary])
 
 
 def is_forced(request: EngineRequest) -> bool:
@@ -116,13 +131,15 @@ def token_limit(request: EngineRequest) -> int:
 
 
 @contextmanager
-def readable(what: str) -> Generator[None]:
-    """Turns whatever vLLM raises into a ModelError of one message; our own errors pass."""
+def readable(what: str, model: Model | None = None) -> Generator[None]:
+    """Turns whatever vLLM raises into a ModelError of one message; our own errors pass. `model`: that it loads then."""
     try:
         yield
     except OpenseerError:
         raise
     except Exception as error:
+        if model is not None and asks_for_trust(model, error):
+            raise ModelError(f"{what}, {UNTRUSTED}") from error
         raise ModelError(f"{what}: {_reason(error)}") from error
 
 
@@ -169,17 +186,16 @@ def _gang_values(place: GangPlace) -> dict[str, Any]:
     }
 
 
-def _check_folder(field: str, path: str) -> None:
-    """A path that can only be a folder must be one; anything else may be an id of the hub."""
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
-    if looks_local and not Path(path).is_dir():
-        raise ModelError(f"{field}: there is no folder {path}")
-
-
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         parts = [f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}".lstrip(": ") for entry in error.errors()]
         return "; ".join(parts)[:_REASON_CHARS]
     lines = [line.strip() for line in str(error).splitlines()]
     telling = [line for line in lines if line and not line.startswith(_DULL_LINES)]
-    return " ".join(telling)[:_REASON_CHARS] or type(error).__name__
+    return " ".join(telling)[:_REASON_CHARS] or _place(error)
+
+
+def _place(error: Exception) -> str:
+    """Of an error without text: its kind, and where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return type(error).__name__ + (f" in {frames[-1].name}: {frames[-1].line}" if frames else "")

@@ -13,11 +13,13 @@ from openseer_worker.gang import GangPlace
 from openseer_worker.vllm import environment
 from openseer_worker.vllm.drafting.link import DraftLink
 from openseer_worker.vllm.drafting.no_gain import NoGainRecord, facts_of
-from openseer_worker.vllm.profile import device_text, profile_of
+from openseer_worker.vllm.profile import device_text, layout_of, profile_of
 
 _LOG = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 10.0
 """What an engine has to end."""
+COUNT_NAN = "VLLM_COMPUTE_NANS_IN_LOGITS"
+"""Environment of vLLM: 1 has it count NaN in each request's logits, one more pass over them in each step."""
 _HEAVY = (
     "openseer_worker.vllm.arguments",
     "vllm.model_executor.model_loader",
@@ -116,9 +118,11 @@ class EngineBuilder:
             from openseer_draft.warm import warm_up  # brings numba, which no other worker needs
 
             warm_up()  # compiles the drafter (14 s, once per machine) before the child that waits for it has begun
-        with vllm_arguments.readable(f"spec.model: vLLM cannot run {self._model.path}"):
+        # Log-probabilities show NaN without a count; and where vLLM verifies drafts, its counts name wrong requests.
+        os.environ[COUNT_NAN] = str(int(speculation is None and self._sampling.logprobs == "none"))
+        with vllm_arguments.readable(f"spec.model: vLLM cannot run {self._model.path}", self._model):
             core, config, inputs = self.make(arguments)
-        profile = profile_of(config, on_cpu=self._on_cpu)
+        profile = profile_of(config, layout_of(core.collective_rpc("kv_rows")[0]), on_cpu=self._on_cpu)
         return BuiltEngine(core, config, inputs, profile, DraftLink(core, no_drafts if speculation is None else ""))
 
     def make(self, arguments: Any) -> tuple[Any, Any, Any]:

@@ -8,16 +8,18 @@ token for text and streams that nobody reads here.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from openseer_core.errors import EngineError, LoadError
+from openseer_core.admission import overflow
+from openseer_core.errors import EngineError, LoadError, ModelError
 from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import ITEM_BYTES
 from openseer_core.worker.speculation_enabled import MIN_P_IGNORED
-from openseer_text.stop_strings import Decode, StopChecker
+from openseer_text.reading import Reader, reader_of
+from openseer_text.stop_strings import StopChecker
 from openseer_worker.engine import DraftNews, EngineOutput, EngineRequest, NewWeights
 from openseer_worker.gang import GangPlace
 from openseer_worker.vllm import environment, weight_loading
@@ -37,7 +39,8 @@ class VllmEngine:
     Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a request may ask
     for that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version.
     `place`: of a gang's leader, whose followers run `gang.VllmRank`. `speculation`: how it drafts; None when it does
-    not, for the reason `no_drafts`. `no_gain`: see EngineBuilder. Raises ModelError when vLLM cannot use the model.
+    not, for the reason `no_drafts`. `no_gain`: see EngineBuilder. Raises ModelError when vLLM cannot use the model, or
+    its scores are not finite.
     """
 
     def __init__(
@@ -65,9 +68,17 @@ class VllmEngine:
             environment.set_host(place.host)
         engines = builder(model, parallelism or Parallelism(), sampling, place, no_gain)
         built = engines.build(speculation, no_drafts)
+        try:
+            weight_loading.check_scores(built.core, built.inputs, built.profile)
+        except LoadError as error:
+            built.core.shutdown(SHUTDOWN_SECONDS)
+            raise ModelError(f"spec.model.path: {model.path}: {error}") from error
         self._core: Any = built.core
         self._config, self._inputs = built.config, built.inputs
+        tokenizer: Any = built.inputs.tokenizer
+        self._reader = None if tokenizer is None else reader_of(tokenizer)
         self.profile, self._drafts = built.profile, built.drafts
+        self._vocabulary: int = built.config.model_config.get_vocab_size()
         self._lock = threading.Condition()
         self._commands: list[EngineRequest | str] = []
         self._calls: list[EngineCall] = []
@@ -105,6 +116,7 @@ class VllmEngine:
             self._check_idle()
             self._cache_salt = weights.salt
             weight_loading.load(self._core, weights, self._own_model)
+            weight_loading.check_scores(self._core, self._inputs, self.profile)
 
         await self._call(action)
 
@@ -238,9 +250,11 @@ class VllmEngine:
     def _admit(self, request: EngineRequest) -> tuple[FinishReason, str] | None:
         """Gives a request to vLLM; instead, the reason why it has ended already or cannot run."""
         limit = self._arguments.token_limit(request)
+        if no_room := overflow(len(request.prompt), 0, self.profile.limits, room=1):
+            return FinishReason.INFRA_FAILED, no_room
         if len(request.tokens) >= limit:
             return FinishReason.LENGTH, ""
-        if len(request.prompt) + len(request.tokens) >= self.profile.context_tokens:
+        if len(request.prompt) + len(request.tokens) >= self.profile.request_tokens:
             return FinishReason.CONTEXT_FULL, ""
         wanted = request.sampling.logprobs
         if wanted not in (self._logprobs, "none"):
@@ -248,29 +262,41 @@ class VllmEngine:
         if request.sampling.min_p > 0 and self._drafts.built:
             return FinishReason.INFRA_FAILED, f"minP: {MIN_P_IGNORED}; set spec.speculation.enabled: false"
         try:
-            self._submit(request, limit, wanted != "none")
+            self._submit(request, limit, recorded=wanted != "none")
         except self._arguments.REFUSALS as error:
             # One request that vLLM refuses (a token outside the vocabulary, say) must not end the others.
             return FinishReason.INFRA_FAILED, str(error)
         return None
 
-    def _submit(self, request: EngineRequest, limit: int, log_probabilities: bool) -> None:
+    def _submit(self, request: EngineRequest, limit: int, *, recorded: bool) -> None:
         from vllm.inputs.engine import tokens_input
 
-        remaining = limit - len(request.tokens)
-        params = self._arguments.sampling_params(request, remaining, log_probabilities=log_probabilities)
+        sampling = request.sampling
+        remaining = min(limit, self.profile.request_tokens - len(request.prompt)) - len(request.tokens)
+        reader = self._stop_reader(request)
+        stops = reader.stop_token_ids(sampling.stop) if reader is not None else []
+        # A tokenizer may have more tokens than the embedding has rows; none of those is ever sampled.
+        stops = [token for token in stops if token < self._vocabulary]
+        # An engine that records log-probabilities makes them for each request, for no other sign tells of NaN.
+        scored = self._logprobs != "none"
+        params = self._arguments.sampling_params(request, remaining, stops, log_probabilities=scored)
         prompt = tokens_input(request.prompt + request.tokens, cache_salt=self._cache_salt)
         sent: Any = self._inputs.process_inputs(request.key, prompt, params, _TASKS)
+        self._arguments.drop_stops_past(self._vocabulary, sent.sampling_params)
         sent.external_req_id = request.key
-        checker = self._checker(request)
+        checker = None
+        if reader is not None:
+            checker = StopChecker(reader, sampling.stop, request.tokens, sampling.min_tokens)
         self._core.add_request(sent)
-        self._running[request.key] = ResponseState(len(request.tokens), limit, log_probabilities, checker)
+        self._running[request.key] = ResponseState(len(request.tokens), limit, scored, recorded, checker)
 
-    def _checker(self, request: EngineRequest) -> StopChecker | None:
-        sampling = request.sampling
-        if not sampling.stop or self._arguments.is_forced(request):
+    def _stop_reader(self, request: EngineRequest) -> Reader | None:
+        """What reads a response for its stop strings; None when it has none."""
+        if not request.sampling.stop or self._arguments.is_forced(request):
             return None
-        return StopChecker(_decoder(self._inputs.tokenizer), sampling.stop, request.tokens, sampling.min_tokens)
+        if self._reader is None:
+            raise ValueError("stop strings need a tokenizer")
+        return self._reader
 
     def _gather(self, outputs: Any) -> bool:
         """Takes what one step has produced; True when a response has ended by it."""
@@ -312,18 +338,6 @@ class VllmEngine:
         ]
         if surplus:
             self._core.abort_requests(surplus)
-
-
-def _decoder(tokenizer: Any) -> Decode:
-    """How stop strings read tokens; the tokenizer's core, where it has one, without the layers around it."""
-    if tokenizer is None:
-        raise ValueError("stop strings need a tokenizer")
-    core = getattr(tokenizer, "backend_tokenizer", tokenizer)
-
-    def decode(tokens: Sequence[int]) -> str:
-        return cast("str", core.decode(list(tokens), skip_special_tokens=True))
-
-    return decode
 
 
 def _nobody() -> None:

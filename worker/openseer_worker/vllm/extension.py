@@ -1,17 +1,28 @@
-"""Loaded by vLLM into each of its processes: undoes a load of weights that broke off, and reaches the proposer.
+"""Loaded by vLLM into each of its processes: undoes a load of weights that broke off, tells how requests hold KV
+blocks, and reaches the proposer.
 
 After a broken load vLLM leaves layers without memory, half in the new format, and every later load fails.
 """
 
 # pyright: reportPrivateUsage=false
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openseer_worker.vllm.drafting.extension import DraftExtension
+
+if TYPE_CHECKING:
+    from openseer_worker.vllm.profile import KvRow
 
 
 class WorkerExtension(DraftExtension):
     """What vLLM mixes into its worker. It gives the worker `get_model`."""
+
+    def kv_rows(self) -> "list[KvRow]":
+        """See kv_groups."""
+        from openseer_worker.vllm.kv_groups import kv_rows
+
+        worker: Any = self
+        return kv_rows(worker.model_runner.kv_cache_config, worker.vllm_config)
 
     def undo_broken_load(self) -> None:
         """Gives every layer that was not loaded to its end its old tensors back; the whole is of no version."""

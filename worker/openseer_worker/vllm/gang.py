@@ -38,7 +38,7 @@ class VllmRank:
         arguments = vllm_arguments.engine_arguments(
             model, parallelism, sampling.logprobs, on_cpu=on_cpu, place=place, speculation=speculation
         )
-        with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}"):
+        with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}", model):
             config = configuration.create(arguments, headless=True)
             self._executor: Any = MultiprocExecutor(config, monitor_workers=False)
 

@@ -15,11 +15,15 @@ _FLOAT32 = np.dtype("<f4")
 
 @dataclass(slots=True)
 class ResponseState:
-    """A response in the engine: how many tokens it has, and what may end it."""
+    """A response in the engine: how many tokens it has, and what may end it.
+
+    `scored`: vLLM gives its log-probabilities; `recorded`: they are wanted, and not only looked at.
+    """
 
     done: int
     limit: int
-    log_probabilities: bool
+    scored: bool
+    recorded: bool
     checker: StopChecker | None
 
 
@@ -29,17 +33,28 @@ def read(output: Any, state: ResponseState) -> EngineOutput:
     stopped = state.checker.feed(tokens) if state.checker is not None and tokens else None
     if stopped is not None:
         tokens = tokens[: stopped[0]]
-    logprobs = b""
-    if state.log_probabilities and tokens:
-        # The first column is the sampled token's.
-        logprobs = output.new_logprobs.logprobs[: len(tokens), 0].astype(_FLOAT32, copy=False).tobytes()
     state.done += len(tokens)
-    produced = EngineOutput(output.request_id, pack_tokens(tokens), logprobs)
+    produced = EngineOutput(output.request_id, pack_tokens(tokens))
+    if tokens:
+        _score(produced, output, state, len(tokens))
     if stopped is not None:
         produced.finish, produced.stop_reason = FinishReason.STOP, stopped[1]
     elif output.finish_reason is not None:
         produced.finish, produced.stop_reason = _finish(output, state)
     return produced
+
+
+def _score(produced: EngineOutput, output: Any, state: ResponseState, count: int) -> None:
+    """Adds what a step says of the scores of its tokens."""
+    if state.scored:
+        # The first column is the sampled token's.
+        scores = output.new_logprobs.logprobs[:count, 0]
+        if state.recorded:
+            produced.logprobs = scores.astype(_FLOAT32, copy=False).tobytes()
+        elif not (finite := np.isfinite(scores)).all():
+            produced.unscored = int(finite.argmin())
+    elif output.num_nans_in_logits:
+        produced.unscored = 0
 
 
 def preemptions(output: Any) -> int:

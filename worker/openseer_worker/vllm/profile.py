@@ -2,23 +2,32 @@
 
 from typing import Any
 
+from openseer_core.queue.kv_blocks import KvGroup, KvLayout
 from openseer_core.worker.speculation_enabled import CPU
 from openseer_worker.engine import EngineProfile
 from openseer_worker.vllm import environment
 
+KvRow = tuple[int, int, int, int, int]
+"""The fields of a KvGroup, as they cross from vLLM's worker to the engine."""
 
-def profile_of(config: Any, *, on_cpu: bool) -> EngineProfile:
-    """The profile of an engine of that configuration, once its cache is made."""
-    cache, scheduler = config.cache_config, config.scheduler_config
-    # One block is vLLM's null block, which holds nothing.
+
+def layout_of(rows: list[KvRow]) -> KvLayout:
+    """How requests hold blocks, by what kv_groups.kv_rows has told."""
+    return KvLayout(tuple(KvGroup(*row) for row in rows))
+
+
+def profile_of(config: Any, layout: KvLayout, *, on_cpu: bool) -> EngineProfile:
+    """The profile of an engine of that configuration, once its cache is made; `layout`: of that cache."""
+    total, scheduler = config.cache_config.num_gpu_blocks, config.scheduler_config
     return EngineProfile(
-        blocks=cache.num_gpu_blocks - 1,
-        # With decode context parallelism each of those ranks holds a part of a block's tokens.
-        block_tokens=cache.block_size * config.parallel_config.decode_context_parallel_size,
+        # One block is vLLM's null block, which holds nothing; and it admits nothing that would take its last ones.
+        blocks=total - 1 - int(scheduler.watermark * total),
+        layout=layout,
         slots=scheduler.max_num_active_seqs or scheduler.max_num_seqs,
         context_tokens=config.model_config.max_model_len,
         device=device_text(config.parallel_config.world_size, on_cpu=on_cpu),
         engine=f"vllm {environment.engine_version()} {'cpu' if on_cpu else 'gpu'}",
+        vocabulary=config.model_config.get_vocab_size(),
         dtype=str(config.model_config.dtype).removeprefix("torch."),
     )
 

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from openseer_core.errors import LoadError
-from openseer_worker.engine import NewWeights
+from openseer_worker.engine import EngineProfile, NewWeights
 from openseer_worker.vllm import environment
 from openseer_worker.weights.files import check_files
+from openseer_worker.weights.scores import check_finite
 
 _SLEEP_LEVEL = 1
 """Weights go to the host's memory, the KV cache is dropped."""
+SCORED_TOKENS = 8
+"""So many tokens are scored after each load: one small step of the engine. NaN or infinity in what all tokens pass, or
+in any row of the output layer, shows; in an expert, or a row of the embedding, that none of these has, it does not."""
 _NUMBER = itertools.count()
 
 
@@ -69,6 +73,17 @@ def score(core: Any, inputs: Any, tokens: list[int], context_tokens: int) -> lis
                 scored += cast("list[float]", output.new_prompt_logprobs_tensors.logprobs[:, 0].tolist())
             if output.finish_reason is not None:
                 return scored
+
+
+def check_scores(core: Any, inputs: Any, profile: EngineProfile) -> None:
+    """Scores a few tokens with the weights that are loaded. Raises LoadError when a score is not finite."""
+    count = min(SCORED_TOKENS, profile.context_tokens - 1)
+    if count < 2:  # the first token has no score
+        return
+    # Special tokens, which a model may take for images, are the first or the last of a vocabulary.
+    first = max(0, (profile.vocabulary or 0) - count) // 2
+    scored = score(core, inputs, list(range(first, first + count)), profile.context_tokens)
+    check_finite(scored, f"{count} tokens were scored after the load", profile.dtype)
 
 
 def sleep(core: Any, config: Any) -> None:

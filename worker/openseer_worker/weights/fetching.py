@@ -1,14 +1,17 @@
 """Weights over HTTP: a folder's files, hashed while they arrive."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx
 
 from openseer_core.errors import LoadError
 from openseer_core.weights.digest import FileDigest, version_digest
+from openseer_core.weights.url import host_of, shown_url, url_problem
 from openseer_worker.weights.files import INDEX, SINGLE, named_files
 from openseer_worker.weights.hashing import HASH_THREADS, ArrivingFile, never
 
@@ -20,27 +23,51 @@ READ_TIMEOUT_SECONDS = 30.0
 """Longest wait for a server's next bytes, and so the longest that a fetch goes on that is no longer wanted."""
 
 
-def fetch(url: str, folder: Path, stopped: Callable[[], bool] = never) -> str:
+def fetch(url: str, folder: Path, stopped: Callable[[], bool] = never, allowed: Sequence[str] = ()) -> str:
     """Fetches a folder of safetensors over HTTP (the files that its index names, or else its one file); their digest.
 
-    Raises LoadError when the server refuses, takes longer than FETCH_SECONDS or sends more than MAX_FETCH_BYTES.
+    `allowed`: hosts, as in url_problem. Raises LoadError for another one, and when the server refuses, takes longer
+    than FETCH_SECONDS or sends more than MAX_FETCH_BYTES.
     """
+    shown = shown_url(url)
+    if problem := url_problem(url, allowed):
+        raise LoadError(f"{shown} {problem}")
+    hooks = {"response": [partial(_check_redirect, url, allowed)]}
     try:
         with (
-            httpx.Client(timeout=READ_TIMEOUT_SECONDS, follow_redirects=True) as client,
+            httpx.Client(timeout=READ_TIMEOUT_SECONDS, follow_redirects=True, event_hooks=hooks) as client,
             ThreadPoolExecutor(HASH_THREADS) as pool,
         ):
             download = _Download(client, url.rstrip("/"), folder, pool, stopped)
             names = {SINGLE}
             if download.get(INDEX, optional=True):
-                names = named_files((folder / INDEX).read_bytes(), f"{url}/{INDEX}")
+                names = named_files((folder / INDEX).read_bytes(), f"{shown}/{INDEX}")
             for name in sorted(names):
                 download.get(name)
             return version_digest(download.files)
     except httpx.HTTPError as error:
-        raise LoadError(f"{url}: {error or type(error).__name__}") from None
+        raise LoadError(f"{shown}: {_words(error)}") from None
     except OSError as error:
-        raise LoadError(f"{url}: cannot be kept in {folder}: {error}") from None
+        raise LoadError(f"{shown}: cannot be kept in {folder}: {error}") from None
+
+
+def _check_redirect(url: str, allowed: Sequence[str], response: httpx.Response) -> None:
+    """Of a fetch from `url`: where hosts are allowed a redirect leads to one of them, else to the URL's own."""
+    if not response.has_redirect_location:
+        return
+    to = urljoin(str(response.url), response.headers["Location"])
+    problem = url_problem(to.partition("?")[0], allowed)
+    if not problem and not allowed and host_of(to) != host_of(url):
+        problem = "is on another host, which the job has to allow (spec.weights.allowedHosts)"
+    if problem:
+        raise LoadError(f"{shown_url(url)} leads to {shown_url(to.partition('?')[0])}, which {problem}")
+
+
+def _words(error: httpx.HTTPError) -> str:
+    """httpx repeats the whole address, its password too."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"{error.response.status_code} {error.response.reason_phrase} for {error.request.url.path}"
+    return str(error) or type(error).__name__
 
 
 class _Download:
@@ -76,6 +103,8 @@ class _Download:
     def _check(self, count: int) -> None:
         self._left -= count
         if self._stopped():
-            raise LoadError(f"{self._url}: no longer wanted")
+            raise LoadError(f"{shown_url(self._url)}: no longer wanted")
         if self._left < 0 or time.monotonic() > self._deadline:
-            raise LoadError(f"{self._url}: more than {MAX_FETCH_BYTES} bytes, or longer than {FETCH_SECONDS:.0f} s")
+            raise LoadError(
+                f"{shown_url(self._url)}: more than {MAX_FETCH_BYTES} bytes, or longer than {FETCH_SECONDS:.0f} s"
+            )

@@ -6,13 +6,14 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from openseer_core.errors import LoadError
 from openseer_core.weights.publish import Source
+from openseer_core.weights.url import shown_url
 from openseer_core.weights.worker_step import WeightsTarget
 from openseer_worker.weights.fetching import fetch
 from openseer_worker.weights.files import check_files, weight_files
@@ -43,7 +44,8 @@ class CheckedFolder:
 class WeightFolders:
     """What is fetched is found by its digest, or by its publisher (a transaction's id) while no digest is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, allowed_hosts: Sequence[str] = ()) -> None:
+        self._allowed_hosts = allowed_hosts
         self._root: TemporaryRoot | None = None
         self._fetched: dict[int, CheckedFolder] = {}
         self._paths: dict[Path, CheckedFolder] = {}
@@ -63,7 +65,7 @@ class WeightFolders:
             found = self._find(source, target.publisher) or await self._fetch(source.url or "", target.publisher)
         if source.digest not in (None, found.digest):
             self._forget(found)
-            place = source.path or source.url
+            place = source.path or shown_url(source.url or "")
             raise LoadError(f"{place} has other weights: found digest {found.digest}, needed: {source.digest}")
         return found
 
@@ -99,7 +101,7 @@ class WeightFolders:
         def work(stopped: Callable[[], bool]) -> CheckedFolder:
             remove_left()
             try:
-                found = fetch(url, folder, stopped)
+                found = fetch(url, folder, stopped, self._allowed_hosts)
                 check_files(folder)
                 return CheckedFolder(folder, found, _stamps(folder))
             except BaseException:

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
+from openseer_core.admission import bad_canary
 from openseer_core.errors import LoadError
 from openseer_core.ids import INITIAL_VERSION
 from openseer_core.weights.canary import canary_difference, canary_tolerance
@@ -23,6 +24,7 @@ from openseer_core.weights.worker_step import (
 from openseer_core.worker.heartbeat import WeightsReport
 from openseer_worker.engine import Engine, NewWeights
 from openseer_worker.weights.folders import CheckedFolder, WeightFolders
+from openseer_worker.weights.scores import check_finite
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +35,14 @@ NOTHING = -1
 
 
 class ServedWeights:
-    """`advance` is called again and again; what takes longer runs as a task and calls `wake` when it has ended."""
+    """`advance` is called again and again; what takes longer runs as a task and calls `wake` when it has ended.
+    `allowed_hosts`: those that weights are fetched from, none: any."""
 
-    def __init__(self, engine: Engine, salt: str, wake: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, salt: str, wake: Callable[[], None], allowed_hosts: Sequence[str] = ()) -> None:
         self._engine = engine
         self._salt = salt
         self._wake = wake
-        self._folders = WeightFolders()
+        self._folders = WeightFolders(allowed_hosts)
         self._state = WeightsState()
         self._report = WeightsReport(version=INITIAL_VERSION)
         self._fleet_spec = FleetSpec()
@@ -177,9 +180,14 @@ class ServedWeights:
             self._reads = NOTHING
 
     async def _check(self, canary: Canary) -> float:
-        """The difference to the publisher's log-probabilities. Raises LoadError when it is too great."""
-        difference = canary_difference(canary, await self._engine.score(canary.token_ids))
-        allowed = canary_tolerance(canary, self._engine.profile.dtype)
+        """The difference to the publisher's log-probabilities. Raises LoadError when it is too great or unknown."""
+        if problem := bad_canary(canary.token_ids, self._engine.profile.limits):
+            raise LoadError(problem)
+        dtype = self._engine.profile.dtype
+        scored = await self._engine.score(canary.token_ids)
+        check_finite(scored, "the canary was scored", dtype)
+        difference = canary_difference(canary, scored)
+        allowed = canary_tolerance(canary, dtype)
         if difference > allowed:
             self._report = self._report.model_copy(update={"difference": _finite(difference), "mismatch": True})
             raise LoadError(f"the canary's log-probabilities differ by {difference:.3g}, allowed: {allowed:g}")

@@ -6,16 +6,27 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from openseer_api.compat.live.refusals import ProtocolRoute, error_response
+from openseer_api.compat.live.protocol_model import ProtocolModel
+from openseer_api.compat.live.refusals import error_response
+from openseer_api.compat.live.refused_fields import MOST_SHOWN
 from openseer_api.compat.live.requests import live_of
+from openseer_api.http.bodies import StrictRoute
+from openseer_api.http.problems import NotFoundProblem
+from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
+from openseer_core.errors import InputError
 from openseer_core.weights.loaded import is_ready
+from openseer_core.weights.url import shown_url
 
-router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
+router = APIRouter(route_class=StrictRoute, include_in_schema=False)
+
+WORKER_ID = "openseer"
+"""Of this server among the engines of SGLang's router."""
 
 
 @router.get("/health")
 @router.get("/ping")
+@router.get("/liveness")
 async def health(job: Job) -> Response:
     """The server and its store answer."""
     await job.snapshot()
@@ -55,15 +66,39 @@ async def model_info(job: Job) -> dict[str, Any]:
 @router.get("/server_info")
 @router.get("/get_server_info")
 async def server_info(job: Job) -> dict[str, Any]:
-    """The same, with the fleet's shape."""
-    spec = job.job.spec
+    """The same, with the fleet's shape; vLLM's configuration as far as trainers read it."""
+    parallelism, replicas = job.job.spec.workers.parallelism, job.job.spec.workers.replicas
     return await model_info(job) | {
         "version": version("openseer"),
-        "tp_size": spec.workers.parallelism.tensor,
-        "pp_size": spec.workers.parallelism.pipeline,
-        "dp_size": spec.workers.replicas,
+        "tp_size": parallelism.tensor,
+        "pp_size": parallelism.pipeline,
+        "dp_size": replicas,
         "internal_states": [],
+        "vllm_config": {
+            "model_config": {
+                "model": job.model_names[0],
+                "dtype": await _dtype(job),
+                "max_model_len": (await job.limits_of_requests()).request_tokens,
+            },
+            "parallel_config": {
+                "tensor_parallel_size": parallelism.tensor,
+                "pipeline_parallel_size": parallelism.pipeline,
+                "data_parallel_size": replicas,
+                "world_size": parallelism.tensor * parallelism.pipeline,
+            },
+            # Neither adapters nor a sender of the trainer's process: weights are published by folder or URL.
+            "lora_config": None,
+            "weight_transfer_config": None,
+        },
     }
+
+
+async def _dtype(job: JobContext) -> str | None:
+    """Of the weights, by torch's name: as workers report it, else as the manifest states it."""
+    told = (worker.heartbeat.metrics.get("dtype") for worker in (await job.snapshot()).workers)
+    stated = job.job.spec.model.dtype
+    found = next((dtype for dtype in told if isinstance(dtype, str)), stated if stated != "auto" else None)
+    return None if found is None else f"torch.{found.removeprefix('torch.')}"
 
 
 @router.get("/get_world_size")
@@ -84,11 +119,45 @@ async def loads(job: Job) -> dict[str, Any]:
 @router.get("/list_workers")
 async def workers(request: Request, job: Job) -> Response:
     """The engines as SGLang's router lists them: this server is the only one."""
-    url = str(request.url.replace(query="")).rpartition("/")[0]
+    url = _url(request)
     if request.url.path.endswith("/list_workers"):
         return JSONResponse({"urls": [url]})
-    worker = {"id": "openseer", "url": url, "worker_type": "regular", "is_healthy": True}
-    return JSONResponse({"workers": [worker], "total": 1})
+    return JSONResponse({"workers": [_worker(url)], "total": 1})
+
+
+class NewWorker(ProtocolModel):
+    """An engine, as a trainer tells SGLang's router of it."""
+
+    url: str
+    worker_type: str = "regular"
+
+
+@router.post("/workers")
+async def add_worker(body: NewWorker, request: Request, job: Job) -> Response:
+    """This server, as the only engine there is, is known already; others belong to no fleet."""
+    url = _url(request)
+    shown = shown_url(body.url.rstrip("/"))
+    if body.worker_type != "regular" or shown.removeprefix("http://") != url.removeprefix("http://"):
+        found = f"{shown[:MOST_SHOWN]} ({body.worker_type[:MOST_SHOWN]})"
+        raise InputError(f"url: found {found}, allowed: {url} (regular); the fleet's own workers are all there are")
+    return JSONResponse({"status": "accepted", "worker_id": WORKER_ID, "url": url}, 202)
+
+
+@router.delete("/workers/{worker}")
+async def remove_worker(worker: str, job: Job) -> dict[str, Any]:
+    """A trainer that ends says good-bye; the fleet stays."""
+    if worker != WORKER_ID:
+        raise NotFoundProblem(f"there is no worker {worker[:MOST_SHOWN]}; the only one is {WORKER_ID}")
+    return {"status": "accepted", "worker_id": WORKER_ID}
+
+
+def _url(request: Request) -> str:
+    """Of this server, as the caller has it."""
+    return str(request.url.replace(query="")).rpartition("/")[0]
+
+
+def _worker(url: str) -> dict[str, Any]:
+    return {"id": WORKER_ID, "url": url, "worker_type": "regular", "is_healthy": True}
 
 
 @router.api_route("/flush_cache", methods=["GET", "POST"])

@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
 
-from openseer_api.compat.live.refusals import ProtocolRoute, error_response
+from openseer_api.compat.live.protocol_model import ProtocolModel
+from openseer_api.compat.live.refusals import error_response
 from openseer_api.compat.live.requests import live_of
+from openseer_api.http.bodies import StrictRoute
 from openseer_api.http.problems import BusyProblem
 from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.fleet_changes import change_fleet_spec
@@ -22,7 +23,7 @@ from openseer_core.errors import InputError
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.wire.fleet import Release
 
-router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
+router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 PauseMode = Literal["abort", "wait", "keep"]
 POLL_SECONDS = 0.05
@@ -41,7 +42,7 @@ async def set_paused(job: JobContext, paused: bool) -> None:
         fleet_spec = snapshot.fleet_spec
         if fleet_spec.held == paused:
             return fleet_spec
-        return fleet_spec.changed(held=paused)
+        return fleet_spec.changed(held=paused, held_since=snapshot.now if paused else 0.0)
 
     _, new = await change_fleet_spec(job, changed)
     if new:
@@ -86,10 +87,8 @@ async def is_paused(job: Job) -> dict[str, Any]:
     return {"is_paused": (await job.snapshot(fresh=True)).fleet_spec.held}
 
 
-class PauseBody(BaseModel):
+class PauseBody(ProtocolModel):
     """SGLang's modes: abort ends what runs; in_place and retract leave it."""
-
-    model_config = ConfigDict(extra="ignore")
 
     mode: Literal["abort", "retract", "in_place"] = "abort"
 
@@ -131,11 +130,12 @@ async def sleep(
     level: Annotated[int, Query(ge=0, le=2)] = 1,
     mode: Annotated[PauseMode, Query()] = "abort",
 ) -> Response:
-    """vLLM's: the engines free their memory; what runs is ended, awaited, or goes on after the waking."""
+    """vLLM's: the engines free their memory as at level 1; what runs is ended, awaited, or goes on after the waking."""
     if level == 0:
         raise InputError("level: 0 only pauses; use /pause")
     await settle(job, mode)
-    return await rest(job, Release()) or JSONResponse({"status": "sleeping", "level": level})
+    # One depth of sleep: what level 2 would throw away, too, is kept in the machine's memory.
+    return await rest(job, Release()) or JSONResponse({"status": "sleeping", "level": 1})
 
 
 @router.post("/wake_up")

@@ -19,11 +19,12 @@ _MOST_CHARACTERS = 100
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """How the transaction ended. `version`: the name of the weights."""
+    """How the transaction ended. `version`: the name of the weights; `status`: HTTP's, 400 where the fleet has refused
+    what the call named."""
 
-    done: bool
+    status: int
     version: str
-    message: str
+    message: str = ""
 
 
 async def update(job: JobContext, source: Source, version: str | None, mode: PublishMode, *, hint: str) -> Update:
@@ -53,12 +54,12 @@ async def _follow(job: JobContext, transaction: WeightsTransaction) -> Update:
         now = fleet_spec.transaction
         if now is None or now.id != transaction.id:
             done = version in fleet_spec.versions
-            return Update(done, version, "" if done else "another transaction has followed it")
+            return Update(200, version) if done else Update(409, version, "another transaction has followed it")
         if not now.active:
-            return Update(now.phase == "done", version, now.message)
+            return Update(200 if now.phase == "done" else 400, version, now.message)
         if loop.time() > end:
             await take_back(job)
-            return Update(False, version, f"not done within {UPDATE_SECONDS:g} s: still in {now.phase}; taken back")
+            return Update(503, version, f"not done within {UPDATE_SECONDS:g} s: still in {now.phase}; taken back")
         await asyncio.sleep(POLL_SECONDS)
 
 

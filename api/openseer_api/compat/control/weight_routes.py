@@ -5,26 +5,28 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict, Field
 
 from openseer_api.compat.control.updating import Update, update
-from openseer_api.compat.live.refusals import ProtocolRoute, error_response, status_of
+from openseer_api.compat.live.protocol_model import ProtocolModel
+from openseer_api.compat.live.refusals import error_response, status_of
 from openseer_api.compat.live.requests import live_of
+from openseer_api.http.bodies import StrictRoute
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
 from openseer_core.errors import InputError, OpenseerError
-from openseer_core.weights.publish import PublishMode, Source
+from openseer_core.weights.publish import PublishMode, Source, WeightsPath
 
-router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
+router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 
-class FromDisk(BaseModel):
+class FromDisk(ProtocolModel):
     """SGLang's. `model_path`: a folder that every worker sees."""
 
-    model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
+    model_config = ConfigDict(coerce_numbers_to_str=True)
 
-    model_path: str
-    weight_version: str | None = None
+    model_path: WeightsPath
+    weight_version: Annotated[str, Field(strict=False)] | None = None
     abort_all_requests: bool = False
     flush_cache: bool = True
 
@@ -43,18 +45,17 @@ async def update_from_disk(body: FromDisk, job: Job) -> Response:
         return JSONResponse(
             {"success": False, "message": str(error), "num_paused_requests": unfinished}, status_of(error)
         )
-    message = f"Weights {outcome.version} are loaded." if outcome.done else outcome.message
-    content = {"success": outcome.done, "message": message, "num_paused_requests": unfinished}
-    return JSONResponse(content, 200 if outcome.done else 400)
+    is_done = outcome.status == 200
+    message = f"Weights {outcome.version} are loaded." if is_done else outcome.message
+    content = {"success": is_done, "message": message, "num_paused_requests": unfinished}
+    return JSONResponse(content, outcome.status)
 
 
-class UpdateWeights(BaseModel):
+class UpdateWeights(ProtocolModel):
     """vLLM's `update_info`, for its own transfer; or prime-rl's `weight_dir`, a folder that every worker sees."""
 
-    model_config = ConfigDict(extra="ignore")
-
     update_info: dict[str, Any] | None = None
-    weight_dir: str | None = None
+    weight_dir: WeightsPath | None = None
 
 
 @router.post("/init_weight_transfer_engine")
@@ -98,8 +99,8 @@ async def finish_update(job: Job, weight_version: Annotated[str | None, Body(emb
 
 
 def _answered(outcome: Update) -> Response:
-    if not outcome.done:
-        return error_response(500, outcome.message)
+    if outcome.status != 200:
+        return error_response(outcome.status, outcome.message)
     return JSONResponse({"status": "ok", "message": "Weight update finished", "weight_version": outcome.version})
 
 

@@ -1,20 +1,21 @@
 """A live request: one response that a waiting HTTP call wants, and how it ended."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openseer_api.compat.live.refusals import LostError
+from openseer_api.compat.live.refusals import FailedResponseError, LostError
 from openseer_api.http.rendering import version_spans
-from openseer_core.errors import OpenseerError
+from openseer_core.errors import InputError, OpenseerError
 from openseer_core.ids import RequestId
+from openseer_core.manifest.job import Sampling
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.messages import Result
-from openseer_core.queue.states import FinishReason, Status
-from openseer_core.tokens import unpack_logprobs, unpack_tokens
+from openseer_core.queue.states import NOT_FINITE, FinishReason, Status
+from openseer_core.tokens import readable_logprobs, unpack_tokens
+from openseer_text.reading import Reader
 from openseer_text.rendering import TextCodec
-from openseer_text.stop_strings import visible_text
+from openseer_text.stop_strings import TextForm, stop_token, visible_text
 
 _REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.CONTEXT_FULL: "length"}
 
@@ -23,8 +24,8 @@ _REASONS = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReas
 class LiveRequest:
     """One wanted response. `sampling`: JSON, without a seed. `name`: of its group, "" where none was given.
 
-    `explicit_group`: the caller gave its group (by a name, or as n responses of one call). `keeps_stop`: its text holds
-    the stop string that ended it. `ended`: its result; None when it was cancelled before it was queued. `request_id`:
+    `explicit_group`: the caller gave its group (by a name, or as n responses of one call). `text_form`: of its
+    text. `ended`: its result; None when it was cancelled before it was queued. `request_id`:
     set once it is queued. `cancelled`: nobody wants it any more.
     """
 
@@ -34,7 +35,7 @@ class LiveRequest:
     seed: int | None
     name: str
     explicit_group: bool
-    keeps_stop: bool
+    text_form: TextForm
     ended: "asyncio.Future[Result | None]"
     request_id: RequestId | None = None
     cancelled: bool = False
@@ -58,14 +59,23 @@ def resolve(live_request: LiveRequest, outcome: "Result | OpenseerError | None")
 
 @dataclass(frozen=True, slots=True)
 class FinishedResponse:
-    """A response that has ended. `finish`: stop, length or abort. `versions`: spans of weights versions."""
+    """A response that has ended. `finish`: stop, length or abort. `stop`: the stop string or token that ended it.
+
+    `at_end`: that is the model's own end token. `versions`: spans of weights versions.
+    """
 
     tokens: list[int]
-    logprobs: list[float]
+    logprobs: list[float | None]
     finish: str
     stop: str | int | None
     text: str
     versions: list[dict[str, Any]]
+    at_end: bool = False
+
+    @property
+    def stop_reason(self) -> str | int | None:
+        """What ended it as vLLM has it: the model's own end is no reason."""
+        return None if self.at_end else self.stop
 
     @property
     def version(self) -> str | None:
@@ -73,29 +83,38 @@ class FinishedResponse:
         return self.versions[-1]["version"] if self.versions else None
 
 
-def response_of(result: Result | None, codec: TextCodec | None, *, keeps_stop: bool) -> FinishedResponse:
-    """The response as a client gets it. Raises LostError when the fleet has failed: that is no sample of the model."""
+def response_of(result: Result | None, codec: TextCodec | None, form: TextForm) -> FinishedResponse:
+    """The response as a client gets it; what has failed is no sample of the model.
+
+    Raises InputError with the reason for which the engine cannot run the request, FailedResponseError where its weights
+    are the reason, LostError when the fleet has failed.
+    """
     if result is None:
         return FinishedResponse([], [], "abort", None, "", [])
+    if result.status is Status.INFRA_FAILED and result.stop_reason:
+        by_weights = result.stop_reason.startswith(NOT_FINITE)
+        failed = FailedResponseError if by_weights else InputError
+        raise failed(f"request {result.request} failed: {result.stop_reason}")
     if result.status is Status.INFRA_FAILED:
-        raise LostError(f"request {result.request} lost its workers too often; send it again")
+        raise LostError(f"request {result.request} failed: {result.ended_by}; send it again")
     tokens = unpack_tokens(result.tokens)
     sampling = parse_sampling(result.sampling)
     read = codec.read if codec is not None else None
-    text = ""
-    if read is not None:
-        text = read(tokens) if keeps_stop else visible_text(read, tokens, result.stop_reason, sampling.stop)
+    text = visible_text(read, tokens, result.stop_reason, sampling.stop, form) if read is not None else ""
+    token = None if result.stop_reason in sampling.stop else stop_token(tokens, result.stop_reason)
     return FinishedResponse(
         tokens=tokens,
-        logprobs=unpack_logprobs(result.logprobs) if len(result.logprobs) == len(result.tokens) else [],
+        logprobs=readable_logprobs(result.logprobs) if len(result.logprobs) == len(result.tokens) else [],
         finish=_REASONS.get(result.reason, "abort"),
-        stop=_stop(result.stop_reason, sampling.stop_token_ids),
+        stop=token if token is not None else result.stop_reason or None,
         text=text,
         versions=version_spans(result.chunks),
+        at_end=token is not None and _is_end(token, sampling, read),
     )
 
 
-def _stop(reason: str, token_ids: Sequence[int]) -> str | int | None:
-    if not reason:
-        return None
-    return int(reason) if reason.isdigit() and int(reason) in token_ids else reason
+def _is_end(token: int, sampling: Sampling, read: Reader | None) -> bool:
+    """Whether a token that ended a response is the model's own end, as vLLM sees it."""
+    if sampling.ignore_eos or read is None or read.end is None:
+        return token not in sampling.stop_token_ids
+    return token == read.end

@@ -1,84 +1,71 @@
-"""Sampling parameters of the protocols as openseer's own; what cannot be continued on another worker is refused."""
+"""Sampling parameters of the protocols as openseer's own, and in which form a response's text is wanted."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, StrictInt, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic.alias_generators import to_snake
 
+from openseer_api.compat.live.protocol_model import WHOLE, RefusingModel, Whole
+from openseer_api.compat.live.refused_fields import SAMPLING, Refusals
+from openseer_api.job.sampling import check_order
 from openseer_core.errors import InputError
 from openseer_core.json_model import INT53_MAX
+from openseer_core.json_words import first_problem
 from openseer_core.manifest.job import Sampling
 from openseer_core.wire.batches import MAX_GROUP_SIZE
-
-_NOT_CONTINUED = "a response could not go on in another worker with it"
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "presence_penalty": ((0,), _NOT_CONTINUED),
-    "frequency_penalty": ((0,), _NOT_CONTINUED),
-    "repetition_penalty": ((1,), _NOT_CONTINUED),
-    "logit_bias": (({},), _NOT_CONTINUED),
-    "logits_processors": (([],), _NOT_CONTINUED),
-    "bad_words": (([],), _NOT_CONTINUED),
-    "allowed_token_ids": (([],), _NOT_CONTINUED),
-    "structured_outputs": (({},), _NOT_CONTINUED),
-    "guided_json": ((), _NOT_CONTINUED),
-    "guided_regex": ((), _NOT_CONTINUED),
-    "json_schema": ((), _NOT_CONTINUED),
-    "regex": ((), _NOT_CONTINUED),
-    "ebnf": ((), _NOT_CONTINUED),
-    "structural_tag": ((), _NOT_CONTINUED),
-    "use_beam_search": ((False,), "responses are sampled; a beam cannot be divided over workers"),
-    "best_of": ((1,), "every response is given; set n and choose among them"),
-    "prompt_logprobs": ((), "log-probabilities are recorded of responses only"),
-    "truncate_prompt_tokens": ((), "prompts are taken as they are"),
-}
-"""Parameters with their neutral values, which pass, and why any other value is refused."""
+from openseer_text.reading import Reader
+from openseer_text.stop_strings import TextForm
 
 
-class SamplingFields(BaseModel):
+def _step(value: object, check: ValidatorFunctionWrapHandler) -> list[int]:
+    """Of many lists each is checked by itself: in between, other threads go on."""
+    return check(value)
+
+
+Ids = Annotated[list[StrictInt], Field(fail_fast=True), WrapValidator(_step)]
+"""Token ids: true, 5.0 and "5" are none. The first wrong one is told, not each of millions."""
+
+
+class SamplingFields(RefusingModel):
     """Sampling parameters by the names of OpenAI, vLLM and SGLang. Unset ones are the job's own."""
 
-    model_config = ConfigDict(extra="ignore")
+    refused: ClassVar[Refusals] = SAMPLING
 
-    n: int | None = Field(default=None, ge=1, le=MAX_GROUP_SIZE)
+    n: Annotated[int, Field(ge=1, le=MAX_GROUP_SIZE), WHOLE] | None = None
     temperature: float | None = None
     top_p: float | None = None
-    top_k: int | None = None
+    top_k: Whole | None = None
     min_p: float | None = None
-    max_tokens: int | None = None
-    max_new_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    min_tokens: int | None = None
-    min_new_tokens: int | None = None
+    max_tokens: Whole | None = None
+    max_new_tokens: Whole | None = None
+    max_completion_tokens: Whole | None = None
+    min_tokens: Whole | None = None
+    min_new_tokens: Whole | None = None
     stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
-    seed: int | None = None
-    sampling_seed: int | None = None
+    stop_token_ids: Ids | None = None
+    seed: Whole | None = None
+    sampling_seed: Whole | None = None
     ignore_eos: bool | None = None
-    include_stop_str_in_output: bool = False
-    no_stop_trim: bool = False
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    logit_bias: dict[str, Any] | None = None
-    logits_processors: Any = None
-    bad_words: Any = None
-    allowed_token_ids: Any = None
-    structured_outputs: Any = None
-    guided_json: Any = None
-    guided_regex: Any = None
-    json_schema: Any = None
-    regex: Any = None
-    ebnf: Any = None
-    structural_tag: Any = None
-    use_beam_search: Any = None
-    best_of: int | None = None
-    prompt_logprobs: Any = None
-    truncate_prompt_tokens: Any = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    no_stop_trim: bool | None = None
 
     @property
     def count(self) -> int:
         """Responses wanted of each prompt."""
         return self.n or 1
+
+    @property
+    def most_tokens(self) -> int | None:
+        """Longest response."""
+        return _first(self.max_completion_tokens, self.max_tokens, self.max_new_tokens)
+
+    @property
+    def least_tokens(self) -> int | None:
+        """Shortest response."""
+        return _first(self.min_tokens, self.min_new_tokens)
 
     @property
     def effective_seed(self) -> int | None:
@@ -87,18 +74,28 @@ class SamplingFields(BaseModel):
         return None if seed is None else seed % (INT53_MAX + 1)
 
     @property
-    def keeps_stop(self) -> bool:
-        """Whether the text holds the stop string that ended it."""
-        return self.include_stop_str_in_output or self.no_stop_trim
+    def text_form(self) -> TextForm:
+        """What of a response its text holds."""
+        keep_stop = bool(self.include_stop_str_in_output or self.no_stop_trim)
+        return TextForm(special=self.skip_special_tokens is False, keep_stop=keep_stop)
+
+    def check_text(self, reader: Reader | None) -> None:
+        """Raises InputError for a form of text that the model's tokenizer cannot give."""
+        wanted = self.text_form.special and self.spaces_between_special_tokens is False
+        if wanted and reader is not None and reader.spaces_special:
+            raise InputError(
+                "spaces_between_special_tokens: found False, which openseer refuses with skip_special_tokens False: "
+                "the model's tokenizer writes them"
+            )
 
 
 _FIELDS: dict[str, Callable[[SamplingFields], Any]] = {
     "temperature": lambda fields: fields.temperature,
     "top_p": lambda fields: fields.top_p,
-    "top_k": lambda fields: None if fields.top_k is None else max(0, fields.top_k),
+    "top_k": lambda fields: fields.top_k,
     "min_p": lambda fields: fields.min_p,
-    "max_tokens": lambda fields: _first(fields.max_completion_tokens, fields.max_tokens, fields.max_new_tokens),
-    "min_tokens": lambda fields: _first(fields.min_tokens, fields.min_new_tokens),
+    "max_tokens": lambda fields: fields.most_tokens,
+    "min_tokens": lambda fields: fields.least_tokens,
     "stop": lambda fields: (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ()) or None,
     "stop_token_ids": lambda fields: tuple(fields.stop_token_ids or ()) or None,
     "ignore_eos": lambda fields: fields.ignore_eos,
@@ -110,23 +107,18 @@ def sampling_of(own: Sampling, fields: SamplingFields, *, logprobs: bool) -> Sam
 
     `logprobs`: the request wants them. Raises InputError for what is refused or out of range.
     """
-    refuse(fields)
     if logprobs and own.logprobs == "none":
         raise InputError("logprobs: this job records none; set spec.sampling.logprobs")
     given = {name: value for name, read in _FIELDS.items() if (value := read(fields)) is not None}
     try:
-        return Sampling.model_validate(own.model_dump() | given | {"seed": None})
+        sampling = Sampling.model_validate(own.model_dump() | given | {"seed": None})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def refuse(fields: SamplingFields) -> None:
-    """Raises InputError for a parameter that openseer does not accept, unless its value is neutral."""
-    for name, (neutral, why) in REFUSED.items():
-        value = getattr(fields, name)
-        if value is not None and value not in neutral:
-            raise InputError(f"{name}: found {value!r}, which openseer refuses: {why}")
+        field, _, what = first_problem(error).partition(":")
+        raise InputError(f"{to_snake(field)}:{what}") from None
+    if "min_tokens" not in given:  # the job's own gives way to a shorter response
+        return sampling.model_copy(update={"min_tokens": min(sampling.min_tokens, sampling.max_tokens)})
+    check_order(sampling, "min_tokens", "max_tokens")
+    return sampling
 
 
 def _first(*values: int | None) -> int | None:

@@ -11,17 +11,20 @@ from fastapi import Request
 from fastapi import Response as HTTPResponse
 
 from openseer_api.compat.live.live_request import FinishedResponse, LiveRequest, response_of
-from openseer_api.compat.live.refusals import GoneError
+from openseer_api.compat.live.refused_fields import MOST_SHOWN
 from openseer_api.compat.live.requests import Live, live_of
 from openseer_api.compat.live.sampling import SamplingFields, sampling_of
+from openseer_api.http.problems import GoneError, NotFoundProblem
 from openseer_api.job.context import JobContext
 from openseer_api.job.sampling import check_min_p
+from openseer_core.admission import misfit
 from openseer_core.errors import InputError, ModelError
 from openseer_core.manifest.prompts import PromptLine
 from openseer_core.manifest.sampling_json import dump_sampling, parse_sampling
-from openseer_core.tokens import pack_tokens, unpack_logprobs, unpack_tokens
+from openseer_core.tokens import pack_tokens, readable_logprobs, unpack_tokens
 from openseer_core.wire.batches import MAX_PROMPT_TOKENS
-from openseer_text.rendering import Rendered, TextCodec, misfit
+from openseer_text.rendering import USUAL, RenderOptions, TextCodec
+from openseer_text.stop_strings import begun_text
 
 STREAM_SECONDS = 0.1
 """How often a stream reads new tokens; they arrive at the workers' checkpoints."""
@@ -61,7 +64,7 @@ class Piece:
 
     index: int
     tokens: list[int]
-    logprobs: list[float]
+    logprobs: list[float | None]
     text: str
     end: FinishedResponse | None = None
 
@@ -75,25 +78,30 @@ async def open_call(
     group: str | None = None,
     names: Iterable[str] = (),
     logprobs: bool = False,
+    options: RenderOptions = USUAL,
+    field: str = "prompt",
+    model: str | None = None,
 ) -> CompletionCall:
-    """A call, checked and rendered; nothing is queued yet. Raises InputError, BusyProblem."""
-    if not 0 < len(prompts) * sampling_fields.count <= MOST_REQUESTS:
-        raise InputError(
-            f"found {len(prompts)} prompts of {sampling_fields.count} responses, allowed: 1 to {MOST_REQUESTS}"
-        )
+    """A call, checked and rendered; nothing is queued yet. `field`: of its prompts; `model`: as the caller names it.
+    Raises InputError, BusyProblem, and NotFoundProblem for another model."""
+    check_model(job, model)
+    check_count(len(prompts), len(prompts) * sampling_fields.count)
     await live_of(job).check_room(len(prompts) * sampling_fields.count)
     sampling = sampling_of(job.job.spec.sampling, sampling_fields, logprobs=logprobs)
     await check_min_p(job, sampling, "min_p")
     codec = await _codec(job, prompts)
+    sampling_fields.check_text(codec.read if codec is not None else None)
     name = group or request.headers.get(GROUP_HEADER, "")
     loop, dumped = asyncio.get_running_loop(), dump_sampling(sampling)
     requests: list[LiveRequest] = []
     rendered: list[list[int]] = []
-    for prompt in prompts:
-        ids = _render(prompt, codec)
-        problem = misfit(Rendered(ids), codec.context_tokens if codec is not None else None, sampling)
+    limits = await job.limits_of_requests()
+    for place, prompt in enumerate(prompts):
+        await asyncio.sleep(0)  # there may be thousands: other calls are answered in between
+        ids = _render(prompt, codec, options)
+        problem = misfit(ids, sampling, limits, name=field)
         if problem:
-            raise InputError(problem)
+            raise InputError(f"prompt {place}: {problem}" if len(prompts) > 1 else problem)
         rendered.append(ids)
         explicit, packed, base_seed = (
             bool(name) or sampling_fields.count > 1,
@@ -110,11 +118,36 @@ async def open_call(
                     seed,
                     name,
                     explicit,
-                    sampling_fields.keeps_stop,
+                    sampling_fields.text_form,
                     loop.create_future(),
                 )
             )
     return CompletionCall(sampling_fields, requests, rendered, dict.fromkeys(names, requests), codec)
+
+
+async def render_prompts(job: JobContext, prompts: Sequence[Prompt], options: RenderOptions) -> list[list[int]]:
+    """The token ids of prompts, as the fleet gets them. Raises ModelError, InputError."""
+    codec = await _codec(job, prompts)
+    rendered: list[list[int]] = []
+    for prompt in prompts:
+        await asyncio.sleep(0)  # there may be thousands: other calls are answered in between
+        rendered.append(_render(prompt, codec, options))
+    return rendered
+
+
+def check_model(job: JobContext, name: str | None) -> None:
+    """Raises NotFoundProblem for a model that is not the job's: its answers would be those of another one."""
+    if name and name not in job.model_names:
+        raise NotFoundProblem(
+            f"model: found {name[:MOST_SHOWN]}; the model does not exist here, allowed: {', '.join(job.model_names)} "
+            "(spec.model.servedNames adds names)"
+        )
+
+
+def check_count(prompts: int, responses: int) -> None:
+    """Raises InputError for more responses, or fewer, than one call may ask for."""
+    if not 0 < responses <= MOST_REQUESTS:
+        raise InputError(f"found {prompts} prompts with {responses} responses in all, allowed: 1 to {MOST_REQUESTS}")
 
 
 async def _codec(job: JobContext, prompts: Sequence[Prompt]) -> TextCodec | None:
@@ -127,18 +160,18 @@ async def _codec(job: JobContext, prompts: Sequence[Prompt]) -> TextCodec | None
         return None
 
 
-def _render(prompt: Prompt, codec: TextCodec | None) -> list[int]:
+def _render(prompt: Prompt, codec: TextCodec | None, options: RenderOptions) -> list[int]:
     if isinstance(prompt, str):
         assert codec is not None
-        return codec.render(PromptLine("prompt", 0, prompt)).token_ids
+        return codec.render(PromptLine("prompt", 0, prompt), options).token_ids
     ids = [token for token in prompt if isinstance(token, int)]
     if len(ids) == len(prompt):
-        if len(ids) > MAX_PROMPT_TOKENS or any(not 0 <= token < 2**31 for token in ids):
-            raise InputError(f"prompt: needed are at most {MAX_PROMPT_TOKENS} token ids of 0 to {2**31 - 1}")
+        if len(ids) > MAX_PROMPT_TOKENS:
+            raise InputError(f"prompt: found {len(ids)} token ids, allowed: at most {MAX_PROMPT_TOKENS}")
         return ids
     assert codec is not None
     messages = tuple(message for message in prompt if isinstance(message, dict))
-    return codec.render(PromptLine("messages", 0, None, messages)).token_ids
+    return codec.render(PromptLine("messages", 0, None, messages), options).token_ids
 
 
 async def responses(job: JobContext, request: Request, call: CompletionCall) -> list[FinishedResponse]:
@@ -154,8 +187,7 @@ async def responses(job: JobContext, request: Request, call: CompletionCall) -> 
             gone.cancel()
             ended.cancel()
     return [
-        response_of(live_request.ended.result(), call.codec, keeps_stop=live_request.keeps_stop)
-        for live_request in call.requests
+        response_of(live_request.ended.result(), call.codec, live_request.text_form) for live_request in call.requests
     ]
 
 
@@ -183,13 +215,11 @@ class _Stream:
         self.ended = live_request.ended
         self._job, self._call, self._index, self._request = job, call, index, live_request
         self._sent = self._characters = 0
-        # A stop string is cut from the text, so its first characters are held back.
-        longest = max(map(len, parse_sampling(live_request.sampling).stop), default=1)
-        self._withheld = 0 if live_request.keeps_stop else longest - 1
+        self._stops = parse_sampling(live_request.sampling).stop
 
     async def next_piece(self) -> Piece | None:
         if self.ended.done():
-            end = response_of(self.ended.result(), self._call.codec, keeps_stop=self._request.keeps_stop)
+            end = response_of(self.ended.result(), self._call.codec, self._request.text_form)
             return self._piece(end.tokens, end.logprobs, end.text, end)
         if self._request.request_id is None:
             return None
@@ -200,17 +230,16 @@ class _Stream:
         tokens = unpack_tokens(record.tokens)
         if len(tokens) <= self._sent:
             return None
-        logprobs = unpack_logprobs(record.logprobs) if len(record.logprobs) == len(record.tokens) else []
+        logprobs = readable_logprobs(record.logprobs) if len(record.logprobs) == len(record.tokens) else []
         return self._piece(tokens, logprobs, self._settled(tokens), None)
 
     def _settled(self, tokens: list[int]) -> str:
         codec = self._call.codec
         if codec is None or codec.read is None:
             return ""
-        text = codec.read(tokens).rstrip("\ufffd")
-        return text[: len(text) - self._withheld] if self._withheld else text
+        return begun_text(codec.read, tokens, self._stops, self._request.text_form)
 
-    def _piece(self, tokens: list[int], logprobs: list[float], text: str, end: FinishedResponse | None) -> Piece:
+    def _piece(self, tokens: list[int], logprobs: list[float | None], text: str, end: FinishedResponse | None) -> Piece:
         start, begin = self._sent, self._characters
         self._sent, self._characters = len(tokens), max(begin, len(text))
         return Piece(self._index, tokens[start:], logprobs[start:], text[begin:], end)

@@ -72,13 +72,13 @@ def _ending(response: FinishedResponse | None) -> dict[str, Any]:
         return {"finish_reason": None}
     return {
         "finish_reason": response.finish,
-        "stop_reason": response.stop,
+        "stop_reason": response.stop_reason,
         "weight_versions": response.versions,
     }
 
 
 def _lists(
-    tokens: Sequence[int], logprobs: Sequence[float], body: OpenAIRequest, call: CompletionCall
+    tokens: Sequence[int], logprobs: Sequence[float | None], body: OpenAIRequest, call: CompletionCall
 ) -> dict[str, Any]:
     words = token_words(tokens, call, ids=bool(body.return_tokens_as_token_ids))
     return {
@@ -90,13 +90,18 @@ def _lists(
 
 
 def _contents(
-    tokens: Sequence[int], logprobs: Sequence[float], body: ChatRequest, call: CompletionCall
+    tokens: Sequence[int], logprobs: Sequence[float | None], body: ChatRequest, call: CompletionCall
 ) -> dict[str, Any]:
     return contents(tokens, logprobs, call, top=bool(body.top_logprobs), ids=bool(body.return_tokens_as_token_ids))
 
 
 def contents(
-    tokens: Sequence[int], logprobs: Sequence[float], call: CompletionCall, *, top: bool = False, ids: bool = False
+    tokens: Sequence[int],
+    logprobs: Sequence[float | None],
+    call: CompletionCall,
+    *,
+    top: bool = False,
+    ids: bool = False,
 ) -> dict[str, Any]:
     """Log-probabilities as chat completions have them."""
     words = token_words(tokens, call, ids=ids)
@@ -112,7 +117,7 @@ def token_words(tokens: Sequence[int], call: CompletionCall, *, ids: bool) -> li
     read = call.codec.read if call.codec is not None else None
     if read is None or ids:
         return [f"token_id:{token}" for token in tokens]
-    return [read([token]) for token in tokens]
+    return [read.whole([token]) for token in tokens]
 
 
 def _offsets(words: Sequence[str]) -> list[int]:

@@ -2,61 +2,79 @@
 
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from openseer_api.compat.live.refusals import ProtocolRoute, status_of
+from openseer_api.compat.live.refusals import status_of
 from openseer_api.compat.live.serving import CompletionCall, Piece, answer, encode, open_call, pieces, responses
 from openseer_api.compat.openai import rendering
 from openseer_api.compat.openai.wire import ChatRequest, CompletionRequest, OpenAIRequest
+from openseer_api.http.bodies import StrictRoute, body_of
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
 from openseer_core.errors import OpenseerError
 
-router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
+router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 SSE = "text/event-stream"
 STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
 @router.get("/v1/models")
 async def models(job: Job) -> dict[str, Any]:
-    """The one model of the job."""
-    path = job.job.spec.model.path
-    codec = job.known_codec()
-    card = {"id": path, "object": "model", "created": 0, "owned_by": "openseer", "root": path, "parent": None}
-    return {"object": "list", "data": [card | {"max_model_len": codec.context_tokens if codec is not None else None}]}
+    """The one model of the job, by each of its names."""
+    card = {"object": "model", "created": 0, "owned_by": "openseer", "root": job.model_names[0], "parent": None}
+    card["max_model_len"] = (await job.limits_of_requests()).request_tokens
+    return {"object": "list", "data": [{"id": name, **card} for name in job.model_names]}
 
 
 @router.post("/v1/completions")
-async def completions(body: CompletionRequest, request: Request, job: Job) -> Response:
+async def completions(
+    body: Annotated[CompletionRequest, body_of(CompletionRequest)], request: Request, job: Job
+) -> Response:
     """Completions of one prompt or several."""
-    key = _key("cmpl", body, request)
+    key = request_key("cmpl", body, request)
     names = [key, *_given(body, request)]
     call = await open_call(
-        job, request, body.prompts, body, group=body.group, names=names, logprobs=body.logprobs is not None
+        job,
+        request,
+        body.prompts,
+        body,
+        group=body.group,
+        names=names,
+        logprobs=body.logprobs is not None,
+        options=body.options,
+        model=body.model,
     )
 
     def choice(piece: Piece) -> dict[str, Any]:
         return rendering.completion_piece(piece, body, call)
 
     if body.stream:
-        return _streamed(job, call, body, (key, "text_completion", _model(job, body)), choice)
+        return _streamed(job, call, body, (key, "text_completion", model_of(job, body)), choice)
     found = await responses(job, request, call)
     choices = [rendering.completion_choice(index, response, body, call) for index, response in enumerate(found)]
     tokens = sum(len(response.tokens) for response in found)
-    whole = rendering.envelope(key, "text_completion", _model(job, body), choices)
+    whole = rendering.envelope(key, "text_completion", model_of(job, body), choices)
     return answer(whole | {"usage": rendering.usage(call, tokens)})
 
 
 @router.post("/v1/chat/completions")
-async def chat(body: ChatRequest, request: Request, job: Job) -> Response:
+async def chat(body: Annotated[ChatRequest, body_of(ChatRequest)], request: Request, job: Job) -> Response:
     """Answers to a chat, which the model's own template renders."""
-    key = _key("chatcmpl", body, request)
+    key = request_key("chatcmpl", body, request)
     names = [key, *_given(body, request)]
     call = await open_call(
-        job, request, [body.rendered], body, group=body.group, names=names, logprobs=bool(body.logprobs)
+        job,
+        request,
+        [body.messages],
+        body,
+        group=body.group,
+        names=names,
+        logprobs=bool(body.logprobs),
+        options=body.options,
+        model=body.model,
     )
     begun: set[int] = set()
 
@@ -66,11 +84,11 @@ async def chat(body: ChatRequest, request: Request, job: Job) -> Response:
         return rendering.chat_piece(piece, body, call, first=first)
 
     if body.stream:
-        return _streamed(job, call, body, (key, "chat.completion.chunk", _model(job, body)), choice)
+        return _streamed(job, call, body, (key, "chat.completion.chunk", model_of(job, body)), choice)
     found = await responses(job, request, call)
     choices = [rendering.chat_choice(index, response, body, call) for index, response in enumerate(found)]
     tokens = sum(len(response.tokens) for response in found)
-    whole = rendering.envelope(key, "chat.completion", _model(job, body), choices)
+    whole = rendering.envelope(key, "chat.completion", model_of(job, body), choices)
     prompt = {"prompt_token_ids": call.prompts[0]} if body.return_token_ids else {}
     return answer(whole | prompt | {"usage": rendering.usage(call, tokens)})
 
@@ -112,7 +130,8 @@ def event(content: Any) -> bytes:
     return b"data: %s\n\n" % encode(content)
 
 
-def _key(kind: str, body: OpenAIRequest, request: Request) -> str:
+def request_key(kind: str, body: OpenAIRequest, request: Request) -> str:
+    """The id of an answer: with the one that the caller gave, or one made for it."""
     given = _given(body, request)
     return f"{kind}-{given[0] if given else uuid.uuid4().hex}"
 
@@ -122,5 +141,6 @@ def _given(body: OpenAIRequest, request: Request) -> list[str]:
     return [response for response in (body.request_id, request.headers.get("X-Request-Id")) if response]
 
 
-def _model(job: JobContext, body: OpenAIRequest) -> str:
-    return body.model or job.job.spec.model.path
+def model_of(job: JobContext, body: OpenAIRequest) -> str:
+    """The model as the caller names it, or by its path."""
+    return body.model or job.model_names[0]

@@ -1,22 +1,27 @@
 """What OpenAI's clients send, with vLLM's extra fields."""
 
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, model_validator
 
-from openseer_api.compat.live.sampling import SamplingFields
+from openseer_api.compat.live.protocol_model import ProtocolModel, RefusingModel, ZeroOrOne
+from openseer_api.compat.live.refused_fields import CHAT, COMPLETIONS, MOST_SHOWN, OPENAI, SAMPLING, Refusals
+from openseer_api.compat.live.sampling import Ids, SamplingFields
+from openseer_core.chat import ChatMessages
+from openseer_text.rendering import RenderOptions
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(ProtocolModel):
     """What a stream ends with."""
-
-    model_config = ConfigDict(extra="ignore")
 
     include_usage: bool = False
 
 
 class OpenAIRequest(SamplingFields):
     """What completions and chat completions share."""
+
+    refused: ClassVar[Refusals] = SAMPLING | OPENAI
 
     model: str | None = None
     stream: bool | None = False
@@ -26,14 +31,7 @@ class OpenAIRequest(SamplingFields):
     vllm_xargs: dict[str, Any] | None = None
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
-    response_format: dict[str, Any] | None = None
-
-    @field_validator("response_format")
-    @classmethod
-    def _text_only(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and value.get("type", "text") != "text":
-            raise ValueError("only text: constrained output could not go on in another worker")
-        return value
+    add_special_tokens: bool | None = None
 
     @property
     def group(self) -> str | None:
@@ -50,19 +48,15 @@ class OpenAIRequest(SamplingFields):
 class CompletionRequest(OpenAIRequest):
     """`prompt`: a text, token ids, or several of either."""
 
-    prompt: str | list[int] | list[str] | list[list[int]]
-    logprobs: Annotated[int, Field(ge=0, le=1, description="Of the sampled token; others are not recorded.")] | None = (
-        None
-    )
-    echo: Annotated[bool | None, Field(description="Not supported.")] = False
-    suffix: str | None = None
+    refused: ClassVar[Refusals] = OpenAIRequest.refused | COMPLETIONS
 
-    @field_validator("echo", "suffix")
-    @classmethod
-    def _neither(cls, value: Any) -> Any:
-        if value:
-            raise ValueError("not supported; a completion holds the response alone")
-        return value
+    prompt: str | Ids | Annotated[list[str], Field(fail_fast=True)] | Annotated[list[Ids], Field(fail_fast=True)]
+    logprobs: ZeroOrOne | None = Field(default=None, description="Of the sampled token; others are not recorded.")
+
+    @property
+    def options(self) -> RenderOptions:
+        """How prompts of text are rendered."""
+        return RenderOptions(special_tokens=self.add_special_tokens)
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -76,47 +70,59 @@ class CompletionRequest(OpenAIRequest):
         return [entry for entry in prompt if not isinstance(entry, int)]
 
 
-class ChatPart(BaseModel):
-    """A piece of a message; of text alone."""
+class Rendering(RefusingModel):
+    """How a text, or chat messages by the model's own template, become a prompt."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(BaseModel):
-    """One message."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    role: str
-    content: str | list[ChatPart] | None = None
+    add_special_tokens: bool | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
 
     @property
-    def text(self) -> str:
-        """Its content."""
-        if self.content is None or isinstance(self.content, str):
-            return self.content or ""
-        return "".join(part.text for part in self.content)
+    def options(self) -> RenderOptions:
+        """The same, as it is rendered."""
+        return RenderOptions(
+            special_tokens=self.add_special_tokens,
+            generation_prompt=self.add_generation_prompt is not False,
+            continue_last=self.continue_final_message is True,
+            tools=self.tools or None,
+            template_values=self.chat_template_kwargs or {},
+        )
 
 
-class ChatRequest(OpenAIRequest):
+class ChatRequest(Rendering, OpenAIRequest):
     """`messages`: rendered by the model's own chat template."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
-    logprobs: bool | None = False
-    top_logprobs: int | None = Field(default=None, ge=0, le=1)
-    tools: list[Any] | None = None
+    refused: ClassVar[Refusals] = OpenAIRequest.refused | CHAT
 
-    @field_validator("tools")
-    @classmethod
-    def _no_tools(cls, value: list[Any] | None) -> list[Any] | None:
-        if value:
-            raise ValueError("not supported; render the prompt yourself and send token ids")
-        return value
+    messages: ChatMessages
+    logprobs: bool | None = False
+    top_logprobs: ZeroOrOne | None = None
+    tool_choice: Any = None
+    documents: list[dict[str, str]] | None = None
+    reasoning_effort: str | None = None
+
+    @model_validator(mode="after")
+    def _no_calls(self) -> Self:
+        allowed = ("none",) if self.tools else (None, "none", "auto")
+        if self.tool_choice not in allowed:
+            place = " with tools" if self.tools else ""
+            raise ValueError(
+                f"tool_choice: found {self.tool_choice!r:.{MOST_SHOWN}}, allowed{place}: none; "
+                "calls are not parsed: the prompt shows the tools, and the text holds all of a response"
+            )
+        return self
 
     @property
-    def rendered(self) -> list[dict[str, str]]:
-        """Messages as the template gets them."""
-        return [{"role": message.role, "content": message.text} for message in self.messages]
+    def options(self) -> RenderOptions:
+        """How its messages are rendered."""
+        return replace(super().options, documents=self.documents, template_values=self._template_values)
+
+    @property
+    def _template_values(self) -> dict[str, Any]:
+        """Variables of the template; what vLLM makes of an effort, too."""
+        values, effort = self.chat_template_kwargs or {}, self.reasoning_effort
+        if effort is None:
+            return values
+        return {"enable_thinking": effort != "none"} | values | {"reasoning_effort": effort}

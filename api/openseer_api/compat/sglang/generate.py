@@ -1,35 +1,44 @@
 """SGLang's `/generate` and its aborts."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from fastapi import Response as HTTPResponse
 from fastapi.responses import StreamingResponse
 
 from openseer_api.compat.live.live_request import FinishedResponse
-from openseer_api.compat.live.refusals import ProtocolRoute, status_of
+from openseer_api.compat.live.refusals import status_of
 from openseer_api.compat.live.requests import live_of
-from openseer_api.compat.live.serving import CompletionCall, Piece, answer, open_call, pieces, responses
+from openseer_api.compat.live.serving import CompletionCall, Piece, answer, check_count, open_call, pieces, responses
 from openseer_api.compat.openai.routes import SSE, STREAM_HEADERS, event
 from openseer_api.compat.sglang.wire import AbortRequest, SglangGenerateRequest
+from openseer_api.http.bodies import StrictRoute, body_of
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
 from openseer_core.errors import InputError, OpenseerError
 
-router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
+router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 
 @router.api_route("/generate", methods=["POST", "PUT"])
-async def generate(body: SglangGenerateRequest, request: Request, job: Job) -> HTTPResponse:
+async def generate(
+    body: Annotated[SglangGenerateRequest, body_of(SglangGenerateRequest)], request: Request, job: Job
+) -> HTTPResponse:
     """One response, or a list of them where the prompts are a list or n is more than one."""
     body.check()
     prompts = body.prompts
     params, rids = body.params(len(prompts)), body.rids(len(prompts))
-    calls = [
-        await open_call(job, request, [prompt], draw, group=group, names=(rid,), logprobs=body.wants_logprobs)
-        for prompt, draw, rid, group in zip(prompts, params, rids, body.groups(params), strict=True)
-    ]
+    check_count(len(prompts), sum(draw.count for draw in params))
+    calls: list[CompletionCall] = []
+    for prompt, draw, rid, group in zip(prompts, params, rids, body.groups(params), strict=True):
+        try:
+            call = await open_call(
+                job, request, [prompt], draw, group=group, names=(rid,), logprobs=body.wants_logprobs, field="input_ids"
+            )
+        except InputError as error:
+            raise InputError(f"prompt {len(calls)}: {error}" if body.is_batch else str(error)) from None
+        calls.append(call)
     if body.stream:
         if len(calls) > 1:
             raise InputError("stream: one prompt a call")
@@ -91,7 +100,7 @@ def finish_of(response: FinishedResponse) -> dict[str, Any]:
 
 def _word(token: int, call: CompletionCall, body: SglangGenerateRequest) -> str | None:
     read = call.codec.read if call.codec is not None else None
-    return read([token]) if body.return_text_in_logprobs and read is not None else None
+    return read.whole([token]) if body.return_text_in_logprobs and read is not None else None
 
 
 async def _events(job: JobContext, call: CompletionCall, body: SglangGenerateRequest, rid: str) -> AsyncIterator[bytes]:

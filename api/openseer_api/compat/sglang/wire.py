@@ -1,19 +1,15 @@
 """What SGLang's clients send to `/generate`, one prompt or a list of them."""
 
 import uuid
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-from openseer_api.compat.live.sampling import SamplingFields
+from openseer_api.compat.live.protocol_model import ProtocolModel, RefusingModel, Whole
+from openseer_api.compat.live.refused_fields import SGLANG_GENERATE, Refusals
+from openseer_api.compat.live.sampling import Ids, SamplingFields
 from openseer_core.errors import InputError
-
-REFUSED = (
-    "image_data", "video_data", "audio_data", "input_embeds", "lora_path", "custom_logit_processor",
-    "token_ids_logprob", "return_hidden_states", "return_routed_experts", "return_indexer_topk",
-    "return_sampling_mask", "session_params", "positional_embed_overrides",
-)  # fmt: skip
-"""Fields that openseer cannot honour; none, false and empty pass."""
 
 _Entry = TypeVar("_Entry")
 
@@ -21,33 +17,31 @@ _Entry = TypeVar("_Entry")
 class SglangSamplingParams(SamplingFields):
     """SGLang's sampling parameters."""
 
+    closed: ClassVar[bool] = True
+
     custom_params: dict[str, Any] | None = None
 
 
-class SglangGenerateRequest(BaseModel):
+class SglangGenerateRequest(RefusingModel):
     """A single prompt, or lists: then whatever else is a list has one entry a prompt."""
 
-    model_config = ConfigDict(extra="ignore")
+    refused: ClassVar[Refusals] = SGLANG_GENERATE
 
-    text: str | list[str] | None = None
-    input_ids: list[int] | list[list[int]] | None = None
+    text: str | Annotated[list[str], Field(fail_fast=True)] | None = None
+    input_ids: Ids | Annotated[list[Ids], Field(fail_fast=True)] | None = None
     sampling_params: SglangSamplingParams | list[SglangSamplingParams] | None = None
     rid: str | list[str] | None = None
     return_logprob: bool | list[bool] | None = None
-    logprob_start_len: int | list[int] | None = None
-    top_logprobs_num: int | list[int] | None = None
+    logprob_start_len: Whole | list[Whole] | None = None
+    top_logprobs_num: Whole | list[Whole] | None = None
     return_text_in_logprobs: bool = False
     stream: bool = False
     group_id: str | list[str] | None = None
-    refused: list[str] = Field(default_factory=list[str], exclude=True)
 
-    @model_validator(mode="before")
     @classmethod
-    def _note_refused(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        fields: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
-        return fields | {"refused": [name for name in REFUSED if fields.get(name)]}
+    def elsewhere(cls) -> Mapping[str, str]:
+        """Sampling parameters, which have a place of their own."""
+        return {name: f"sampling_params.{name}" for name in SglangSamplingParams.model_fields.keys() - cls.known()}
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -68,8 +62,6 @@ class SglangGenerateRequest(BaseModel):
 
     def check(self) -> None:
         """Raises InputError for what would be ignored otherwise."""
-        if self.refused:
-            raise InputError(f"{self.refused[0]}: not supported; openseer takes and gives token ids only")
         starts = self.logprob_start_len if isinstance(self.logprob_start_len, list) else [self.logprob_start_len]
         tops = self.top_logprobs_num if isinstance(self.top_logprobs_num, list) else [self.top_logprobs_num]
         if self.wants_logprobs and any(start is not None and start >= 0 for start in starts):
@@ -112,10 +104,8 @@ def _each(name: str, given: list[_Entry], count: int) -> list[_Entry]:
     return given
 
 
-class AbortRequest(BaseModel):
+class AbortRequest(ProtocolModel):
     """Which request to end."""
-
-    model_config = ConfigDict(extra="ignore")
 
     rid: str | None = ""
     abort_all: bool = False

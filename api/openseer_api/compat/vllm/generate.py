@@ -2,26 +2,29 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
 
 from openseer_api.compat.live.live_request import FinishedResponse
-from openseer_api.compat.live.refusals import ProtocolRoute, status_of
+from openseer_api.compat.live.protocol_model import ProtocolModel, RefusingModel, ZeroOrOne
+from openseer_api.compat.live.refusals import status_of
+from openseer_api.compat.live.refused_fields import VLLM_GENERATE, Refusals
 from openseer_api.compat.live.requests import live_of
-from openseer_api.compat.live.sampling import SamplingFields
+from openseer_api.compat.live.sampling import Ids, SamplingFields
 from openseer_api.compat.live.serving import CompletionCall, Piece, answer, open_call, pieces, responses
 from openseer_api.compat.openai import rendering
 from openseer_api.compat.openai.routes import SSE, STREAM_HEADERS, event
 from openseer_api.compat.openai.wire import StreamOptions
+from openseer_api.http.bodies import StrictRoute, body_of
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
 from openseer_core.errors import InputError, OpenseerError
 
-router = APIRouter(route_class=ProtocolRoute, include_in_schema=False)
+router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 PREFIX = "generate-tokens-"
 """What vLLM puts before the id that a caller gives its request."""
 
@@ -29,26 +32,38 @@ PREFIX = "generate-tokens-"
 class VllmSamplingParams(SamplingFields):
     """vLLM's SamplingParams, as far as they travel in JSON."""
 
-    logprobs: int | None = Field(default=None, ge=0, le=1)
+    closed: ClassVar[bool] = True
+
+    logprobs: ZeroOrOne | None = None
+    detokenize: bool | None = None
     extra_args: dict[str, Any] | None = None
 
 
-class VllmGenerateRequest(BaseModel):
-    """One prompt. Fields about images, KV transfer and salts of caches are vLLM's own affair and are not read."""
+class VllmGenerateRequest(RefusingModel):
+    """One prompt. Fields about KV transfer and salts of caches are vLLM's own affair and are not read."""
 
-    model_config = ConfigDict(extra="ignore")
+    refused: ClassVar[Refusals] = VLLM_GENERATE
 
     request_id: str | None = None
-    token_ids: list[int] = Field(min_length=1)
+    token_ids: Ids = Field(min_length=1)
     sampling_params: VllmSamplingParams = Field(default_factory=VllmSamplingParams)
     model: str | None = None
-    features: None = None
-    content_parts: None = None
     output_mode: Literal["tokens", "text"] = "tokens"
     return_token_ids: bool | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     group_id: str | None = None
+
+    @classmethod
+    def elsewhere(cls) -> Mapping[str, str]:
+        """Sampling parameters, which have a place of their own."""
+        return {name: f"sampling_params.{name}" for name in VllmSamplingParams.model_fields.keys() - cls.known()}
+
+    @model_validator(mode="after")
+    def _text_is_read(self) -> Self:
+        if self.output_mode == "text" and self.sampling_params.detokenize is False:
+            raise ValueError("sampling_params.detokenize: found False, allowed with output_mode text: True")
+        return self
 
     @property
     def group(self) -> str | None:
@@ -57,21 +72,29 @@ class VllmGenerateRequest(BaseModel):
         return None if named is None else str(named)
 
 
-class AbortRequests(BaseModel):
+class AbortRequests(ProtocolModel):
     """Which requests to end."""
-
-    model_config = ConfigDict(extra="ignore")
 
     request_ids: Annotated[list[str] | None, Field(description="None, or empty where vLLM allows it: all.")] = None
 
 
 @router.post("/inference/v1/generate")
-async def generate(body: VllmGenerateRequest, request: Request, job: Job) -> Response:
+async def generate(
+    body: Annotated[VllmGenerateRequest, body_of(VllmGenerateRequest)], request: Request, job: Job
+) -> Response:
     """Responses to one prompt, in token ids."""
     given = body.request_id or request.headers.get("X-Request-Id") or uuid.uuid4().hex
     key, wanted = f"{PREFIX}{given}", body.sampling_params.logprobs is not None
     call = await open_call(
-        job, request, [body.token_ids], body.sampling_params, group=body.group, names=(given, key), logprobs=wanted
+        job,
+        request,
+        [body.token_ids],
+        body.sampling_params,
+        group=body.group,
+        names=(given, key),
+        logprobs=wanted,
+        field="token_ids",
+        model=body.model,
     )
     if body.stream:
         return StreamingResponse(_events(job, call, body, key), media_type=SSE, headers=STREAM_HEADERS)
@@ -83,7 +106,7 @@ async def generate(body: VllmGenerateRequest, request: Request, job: Job) -> Res
     return answer(
         _envelope(key, body, call, choices)
         | {
-            "model": body.model or job.job.spec.model.path,
+            "model": body.model or job.model_names[0],
             "created": int(time.time()),
             "usage": rendering.usage(call, sum(len(response.tokens) for response in found)),
         }
@@ -118,7 +141,7 @@ def _piece(piece: Piece, body: VllmGenerateRequest, call: CompletionCall) -> dic
 
 
 def _content(
-    tokens: Sequence[int], logprobs: Sequence[float], text: str, body: VllmGenerateRequest, call: CompletionCall
+    tokens: Sequence[int], logprobs: Sequence[float | None], text: str, body: VllmGenerateRequest, call: CompletionCall
 ) -> dict[str, Any]:
     content: dict[str, Any] = {"token_ids": list(tokens)}
     if body.sampling_params.logprobs is not None:
@@ -136,7 +159,7 @@ def _content(
 def _ending(response: FinishedResponse) -> dict[str, Any]:
     return {
         "finish_reason": response.finish,
-        "stop_reason": response.stop,
+        "stop_reason": response.stop_reason,
         "weight_versions": response.versions,
     }
 

@@ -35,7 +35,7 @@ def measure(
     """Profiles an engine that has not begun to work; at most `most` drafts per row. Leaves nothing in its cache."""
     lengths = [length for length in LENGTHS if length <= most]
     tokens = ROUNDS * len(lengths) + _SPARE_TOKENS
-    request_blocks = -(-(PROMPT_TOKENS + tokens) // profile.block_tokens)
+    request_blocks = profile.layout.blocks(PROMPT_TOKENS + tokens, PROMPT_TOKENS)
     full = min(profile.slots, profile.blocks // request_blocks)
     deadline = time.monotonic() + PROFILE_SECONDS
     costs: MeasuredCosts = {}

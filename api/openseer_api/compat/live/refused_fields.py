@@ -1,0 +1,115 @@
+"""Fields of the protocols that openseer cannot honour: refused by name, so that none is ignored without a word."""
+
+from pydantic.alias_generators import to_snake
+
+from openseer_core.manifest.generation import REFUSED_SAMPLING
+
+Refusals = dict[str, tuple[tuple[object, ...], str]]
+"""Fields with the values that mean "off", which pass, and why any other value is refused."""
+
+MOST_SHOWN = 60
+"""Most characters of a refused value that an error repeats."""
+NOT_CONTINUED = "a response could not go on in another worker with it"
+_ONLY_TEXT = "requests and responses are text, or tokens of text alone"
+_ONLY_SAMPLED = "log-probabilities are recorded of sampled tokens only"
+_ONLY_RESPONSE = "log-probabilities are recorded of responses only"
+_AS_THEY_ARE = "prompts are taken as they are"
+_NOT_IN_ANSWERS = "answers do not hold it"
+_NO_PARSER = "answers are not parsed: the text holds all of a response"
+_NO_SESSIONS = "every request is one of its own"
+
+SAMPLING: Refusals = {
+    **{to_snake(name): refusal for name, refusal in REFUSED_SAMPLING.items()},
+    "length_penalty": ((1,), "responses are sampled, and beams are not"),
+    **dict.fromkeys(
+        (
+            *("guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+            *("json_schema", "regex", "ebnf", "structural_tag"),
+            *("thinking_token_budget", "repetition_detection", "trace_decode_token_ids"),
+        ),
+        ((), NOT_CONTINUED),
+    ),
+    "stop_regex": (([], ""), "give the texts themselves as stop"),
+    "watermarking": ((False,), NOT_CONTINUED),
+    **dict.fromkeys(("prompt_logprobs", "prompt_logprob_token_ids", "prompt_logprob_start"), ((), _ONLY_RESPONSE)),
+    "logprob_token_ids": (([],), _ONLY_SAMPLED),
+    "flat_logprobs": ((False,), _NOT_IN_ANSWERS),
+    "routed_experts_prompt_start": ((0,), _NOT_IN_ANSWERS),
+    **dict.fromkeys(("truncate_prompt_tokens", "truncation_side"), ((), _AS_THEY_ARE)),
+}
+"""Of sampling parameters, by the names of OpenAI, vLLM and SGLang."""
+
+OPENAI: Refusals = {
+    "sampling_params": (({},), "its fields stand beside the prompt here"),
+    "echo": ((False,), "an answer holds the response alone"),
+    "response_format": (({"type": "text"}, {}), NOT_CONTINUED),
+    "return_token_offsets": ((False,), _NOT_IN_ANSWERS),
+    "return_prompt_text": ((False,), _NOT_IN_ANSWERS),
+    "return_mm_kwargs": ((False,), _ONLY_TEXT),
+    "mm_payload": ((), _ONLY_TEXT),
+    "return_hidden_states": ((False,), _NOT_IN_ANSWERS),
+    "mm_processor_kwargs": (({},), _ONLY_TEXT),
+    "lora_path": ((), "a job has one model"),
+    "session_params": (({},), _NO_SESSIONS),
+}
+"""Of completions and chat completions, with what vLLM and SGLang add to them."""
+
+COMPLETIONS: Refusals = {
+    "suffix": (("",), "a response follows its prompt"),
+    "prompt_embeds": ((), _ONLY_TEXT),
+}
+"""Of completions alone."""
+
+_NO_TOOLS = "render the prompt yourself and send token ids"
+CHAT: Refusals = {
+    "functions": (([],), "they are called tools"),
+    "function_call": (("none", "auto"), _NO_TOOLS),
+    "chat_template": ((), "the model's own is applied; render the prompt yourself and send token ids"),
+    "include_reasoning": ((True,), _NO_PARSER),
+    "separate_reasoning": ((False,), _NO_PARSER),
+    "media_io_kwargs": (({},), _ONLY_TEXT),
+    "modalities": ((["text"],), _ONLY_TEXT),
+    "audio": ((), _ONLY_TEXT),
+    "web_search_options": ((), _NO_TOOLS),
+    "verbosity": ((), "the model's own template may have such a variable: give it in chat_template_kwargs"),
+    "moderation": ((), _NOT_IN_ANSWERS),
+}
+"""Of chat completions alone."""
+
+VLLM_GENERATE: Refusals = {
+    **dict.fromkeys(("features", "content_parts"), ((), _ONLY_TEXT)),
+    "reasoning_ended": ((), NOT_CONTINUED),
+    "reasoning_parser_kwargs": ((), NOT_CONTINUED),
+    "return_token_offsets": ((False,), _NOT_IN_ANSWERS),
+}
+"""Of vLLM's own route, around its sampling parameters."""
+
+SGLANG_GENERATE: Refusals = {
+    **dict.fromkeys(("image_data", "video_data", "audio_data"), (([], ""), _ONLY_TEXT)),
+    **dict.fromkeys(("input_embeds", "positional_embed_overrides"), (([],), _ONLY_TEXT)),
+    "mm_processor_kwargs": (({},), _ONLY_TEXT),
+    **dict.fromkeys(("lora_path", "lora_id"), (([], ""), "a job has one model")),
+    "custom_logit_processor": (("",), NOT_CONTINUED),
+    "token_ids_logprob": (([],), _ONLY_SAMPLED),
+    **dict.fromkeys(
+        (
+            *("return_hidden_states", "return_routed_experts", "return_indexer_topk"),
+            *("return_sampling_mask", "return_prompt_token_ids", "return_bytes"),
+        ),
+        ((False, []), _NOT_IN_ANSWERS),
+    ),
+    "session_params": (({}, []), _NO_SESSIONS),
+    "require_reasoning": ((False,), NOT_CONTINUED),
+    "background": ((False,), "an answer comes when the response has ended"),
+}
+"""Of SGLang's route, around its sampling parameters."""
+
+THE_FLEETS_OWN = frozenset({
+    "user", "priority", "session_id", "cache_salt", "kv_transfer_params", "ec_transfer_params", "stream_interval",
+    "parallel_tool_calls", "skip_reading_prefix_cache", "token_offsets", "data_parallel_rank",
+    "output_kind", "skip_clone", "output_text_buffer_length",
+    "metadata", "prediction", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "safety_identifier",
+    "service_tier", "store",
+})  # fmt: skip
+"""Passed over: how the fleet orders, caches and moves requests, who sent them, what vLLM's processes say to others, and
+what OpenAI's service does with a request beside answering it. None of them changes a prompt or how tokens are drawn."""

@@ -1,0 +1,148 @@
+"""Bodies of JSON: read strictly, whatever route they are for; large ones in a thread and in steps, so that other calls
+go on.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from fastapi import Depends, Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from openseer_core.errors import InputError, JsonError
+from openseer_core.large_json import parse_large
+from openseer_core.strict_json import parse
+
+THREAD_BYTES = 256 * 2**10
+"""A body of more bytes is read in a thread: on the event loop it would hold up all other calls for milliseconds."""
+MOST_SHOWN = 60
+"""Characters of an unknown parameter's name that an error repeats."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+JSON = "application/json"
+_Body = bytes | bytearray
+
+
+async def parsed(data: _Body) -> Any:
+    """The value of a JSON body. Raises JsonError."""
+    return parse(data) if len(data) <= THREAD_BYTES else await asyncio.to_thread(parse_large, data)
+
+
+async def validated(data: _Body, model: type[_Model]) -> _Model:
+    """A JSON body as a model. Raises JsonError, ValidationError."""
+    if len(data) <= THREAD_BYTES:
+        return model.model_validate(parse(data))
+    return await asyncio.to_thread(lambda: model.model_validate(parse_large(data)))
+
+
+def media_type(request: Request) -> str:
+    """What a body is said to be, in small letters, without parameters; empty where nothing is said."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+class StrictRequest(Request):
+    """A request whose body counts as JSON only if it says so and is strictly that.
+
+    The framework answers HTTPExceptions as they are, and any other error of a body without its reason.
+    """
+
+    async def stream(self) -> AsyncGenerator[bytes]:
+        """The pieces of the body. Raises HTTPException where its sender hangs up."""
+        try:
+            async for piece in super().stream():
+                yield piece
+        except ClientDisconnect:
+            raise HTTPException(499, "the client has hung up before its body's end") from None
+
+    async def body(self) -> bytes:
+        """The whole body. Raises HTTPException for one that is not said to be JSON."""
+        data = await super().body()
+        kind = media_type(self)
+        if data and kind != JSON:
+            raise HTTPException(415, f"Content-Type: found {kind or 'none'}, allowed: {JSON}")
+        return data
+
+    async def json(self) -> Any:
+        """The body's value. Raises HTTPException."""
+        with _refusing():
+            return await parsed(await self.body())
+
+    async def checked(self, model: type[_Model]) -> _Model:
+        """The body as a model. Raises HTTPException, RequestValidationError."""
+        data = await self.body()
+        with _refusing():
+            return await validated(data, model)
+
+
+@contextmanager
+def _refusing() -> Generator[None]:
+    try:
+        yield
+    except JsonError as error:
+        raise HTTPException(422, f"body: {error}") from None
+    except ValidationError as error:
+        raise RequestValidationError([{**wrong, "loc": ("body", *wrong["loc"])} for wrong in error.errors()]) from None
+
+
+def body_of(model: type[BaseModel]) -> Any:
+    """What declares the body of a route, as the framework does, but with `checked`."""
+
+    async def read(request: Request) -> BaseModel:
+        assert isinstance(request, StrictRequest)
+        return await request.checked(model)
+
+    return Depends(read)
+
+
+class StrictRoute(APIRoute):
+    """A route whose requests are strict."""
+
+    async def check(self, request: StrictRequest) -> None:
+        """What is refused before the framework reads the call."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, for strict requests."""
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            strictly = StrictRequest(request.scope, request.receive)
+            await self.check(strictly)
+            return await handle(strictly)
+
+        return strict
+
+
+class OwnRoute(StrictRoute):
+    """A route of openseer's own: nothing that a call brings is passed over without a word."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._known = frozenset(_query_names(self.dependant))
+        self._takes_body = self.body_field is not None or "requestBody" in (self.openapi_extra or {})
+
+    async def check(self, request: StrictRequest) -> None:
+        """Raises InputError for a parameter that is unknown or given twice, and for a body where none is read."""
+        given = [name for name, _ in request.query_params.multi_items()]
+        for name in given:
+            if name not in self._known:
+                told = ", ".join(sorted(self._known)) or "none"
+                raise InputError(f"query.{name[:MOST_SHOWN]}: unknown parameter, known: {told}")
+            if given.count(name) > 1:
+                raise InputError(f"query.{name}: found {given.count(name)} times, allowed: once")
+        if not self._takes_body and (await request.body()).strip() not in (b"", b"{}", b"null"):
+            raise InputError("body: found one, which this route does not read; allowed: none")
+
+
+def _query_names(of: Dependant) -> Iterator[str]:
+    """The query parameters that a route or what it depends on reads."""
+    yield from (field.alias for field in of.query_params)
+    for part in of.dependencies:
+        yield from _query_names(part)

@@ -1,0 +1,188 @@
+"""The web server: uvicorn, with limits of its own for connections, heads and whoever stalls.
+
+One implementation of HTTP everywhere (h11), since it is the one of uvicorn's that limits a head.
+"""
+
+import asyncio
+import logging
+import re
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import unquote
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from openseer_api.http.gate import HEAD_BYTES
+from openseer_api.http.problems import Fault, problem
+
+CONNECTIONS = 8192
+"""Most connections. One more ends the one that has waited longest for a call; where all have a call, it is refused."""
+BACKLOG = 2048
+"""Connections that wait to be taken."""
+KEEP_ALIVE_SECONDS = 75
+"""How long a connection stays that nobody uses: longer than a trainer's step, mostly."""
+HEAD_SECONDS = 20.0
+"""Longest time for a head, or for what is left of a body after its answer."""
+TAKE_SECONDS = 30.0
+"""Longest time in which a client takes nothing of an answer that waits for it."""
+_ABSOLUTE = re.compile(rb"https?://(?:[^/@]*@)?([^/@]+)(/.*)?", re.IGNORECASE)
+
+log = logging.getLogger(__name__)
+
+
+class Connection(H11Protocol):
+    """One connection. `idle`: all that wait for a call, the longest first; shared by those of a server."""
+
+    def __init__(self, *args: Any, idle: dict["Connection", None], **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._idle = idle
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._take_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            if not self._idle:
+                log.warning("%s connections are open, and all are used: another one is refused", CONNECTIONS)
+                transport.abort()
+                return
+            next(iter(self._idle)).drop()
+        self._note()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._note()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._note()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._take_timer = self._await_taking()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._take_timer = _stopped(self._take_timer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._idle.pop(self, None)
+        self._head_timer, self._take_timer = _stopped(self._head_timer), _stopped(self._take_timer)
+        super().connection_lost(exc)
+
+    def drop(self) -> None:
+        """Ends the connection, whatever has not been sent."""
+        self._idle.pop(self, None)
+        self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is answered, too, unless an answer has begun."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.abort()
+            return
+        error = sys.exception()
+        status = error.error_status_hint if isinstance(error, h11.RemoteProtocolError) else 400
+        text = f"header fields may have {HEAD_BYTES} bytes" if status == 431 else str(error) if error else msg
+        answer = problem(Fault(status, text))
+        headers = [*answer.raw_headers, (b"connection", b"close")]
+        for event in (
+            h11.Response(status_code=status, headers=headers, reason=b""),
+            h11.Data(data=bytes(answer.body)),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _note(self) -> None:
+        """Whether it waits for a call now, and whether something of one has come that must go on coming."""
+        if self.transport.is_closing():
+            return
+        cycle: Any = self.cycle
+        fresh = cycle is None  # as it is before the first call, whatever its type says
+        if not fresh and not cycle.response_complete:
+            self._idle.pop(self, None)
+            self._head_timer = _stopped(self._head_timer)
+            return
+        self._idle.setdefault(self)
+        coming = fresh or self.conn.their_state is not h11.IDLE or bool(self.conn.trailing_data[0])
+        if not coming:
+            self._head_timer = _stopped(self._head_timer)
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.drop)
+
+    def _await_taking(self) -> asyncio.TimerHandle:
+        return self.loop.call_later(TAKE_SECONDS, self._check_taking, self.transport.get_write_buffer_size())
+
+    def _check_taking(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._take_timer = self._await_taking()
+        else:
+            self.drop()
+
+
+def _stopped(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def _in_origin_form(app: ASGIApp) -> ASGIApp:
+    """The application, to which a whole URL in place of a path, as clients send it to a proxy, is that path; the URL's
+    host counts then, not the header field's (RFC 9112, 3.2.2)."""
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (found := _ABSOLUTE.fullmatch(scope["raw_path"])):
+            host, path = found[1], found[2] or b"/"
+            others = [field for field in scope["headers"] if field[0] != b"host"]
+            scope = {**scope, "path": unquote(path.decode()), "raw_path": path, "headers": [(b"host", host), *others]}
+        await app(scope, receive, send)
+
+    return served
+
+
+class WebServer(uvicorn.Server):
+    """Serves an application until `should_exit`; signals are its caller's affair.
+
+    `finish_seconds`: for answers under way when it stops. `on_start`: called when it listens.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        finish_seconds: int,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        http: Any = partial(Connection, idle={})
+        config = uvicorn.Config(
+            _in_origin_form(app),
+            host=host,
+            port=port,
+            http=http,
+            ws="none",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,  # who calls is known by the connection, not by what the caller writes
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=finish_seconds,
+            h11_max_incomplete_event_size=HEAD_BYTES,
+        )
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self._on_start()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield

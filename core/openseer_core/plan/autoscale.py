@@ -1,0 +1,100 @@
+"""From what is seen of a job to the workers that its backlog needs: `recommend` for everybody who scales, `autoscaled`
+for a job that scales itself."""
+
+from dataclasses import replace
+from statistics import median
+
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.plan.backlog import (
+    START_SECONDS,
+    Backlog,
+    ScalingDecision,
+    decide,
+    measured,
+    recommended,
+    target_seconds,
+)
+from openseer_core.plan.observation import Memory, Observation
+from openseer_core.queue.messages import BatchProgress
+
+LEARN_SHARE = 0.9
+"""From so many finished requests on, the mean length of a batch is known."""
+MOST_START_SECONDS = 1800.0
+"""A worker that became ready later than this was ready before: its pod tells no more how long it took to start."""
+DEADLINE_SHARE = 0.8
+"""Of the time that is left until the deadline, what waits may take so much; the rest is for a tail that is longer."""
+
+
+def recommend(observation: Observation, memory: Memory) -> Backlog:
+    """The backlog now, with the workers that it needs; while the store does not answer, what it was last."""
+    store, known = observation.store, memory.backlog
+    if store is None:
+        return known
+    unfinished = store.progress.requests - store.progress.closed
+    enough_to_do = unfinished > store.inflight
+    length = measured(known.length, _learned_length(store.progress))
+    backlog = Backlog(
+        requests=unfinished,
+        tokens=round(unfinished * (length or observation.job.spec.sampling.max_tokens / 2)),
+        length=length,
+        speed=measured(known.speed, store.worker_speed if enough_to_do else None),
+        start_seconds=measured(known.start_seconds, _start_seconds(observation)),
+    )
+    workers = observation.job.spec.workers
+    present = _present(observation.job, memory)
+    number = recommended(backlog, present, _target(observation, memory, backlog), workers.replicas)
+    return replace(backlog, workers=_bounded(observation.job, number))
+
+
+def autoscaled(observation: Observation, memory: Memory) -> ScalingDecision:
+    """The number of workers of a job with `workers.autoscale`, from `memory.backlog`; the last one while the store does
+    not answer."""
+    options = observation.job.spec.workers.autoscale
+    assert options is not None
+    present = _bounded(observation.job, _present(observation.job, memory))
+    if observation.store is None:
+        return ScalingDecision(present, memory.scaling)
+    return decide(
+        memory.backlog.workers,
+        present,
+        memory.scaling,
+        observation.now,
+        idle=not memory.backlog.requests,
+        window=options.scale_down_seconds,
+        patience=options.idle_seconds,
+    )
+
+
+def _present(job: RolloutJob, memory: Memory) -> int:
+    """Workers that were wanted last; a job that scales itself begins with its replicas."""
+    workers = job.spec.workers
+    return workers.replicas if workers.autoscale is None or memory.desired is None else memory.desired
+
+
+def _bounded(job: RolloutJob, number: int) -> int:
+    workers = job.spec.workers
+    return max(workers.min or 0, number if workers.max is None else min(number, workers.max))
+
+
+def _target(observation: Observation, memory: Memory, backlog: Backlog) -> float:
+    spec = observation.job.spec
+    limit, options = spec.active_deadline_seconds, spec.workers.autoscale
+    left = None
+    if limit is not None and memory.started_at is not None:
+        left = DEADLINE_SHARE * (memory.started_at + limit - observation.now)
+    asked = options.target_seconds if options is not None else None
+    return target_seconds(asked, left, backlog.start_seconds or START_SECONDS)
+
+
+def _learned_length(progress: BatchProgress) -> float | None:
+    """Mean tokens of a response; None while too few are finished, for the short ones finish first."""
+    if not progress.closed or progress.closed < LEARN_SHARE * progress.requests:
+        return None
+    return progress.tokens / progress.closed
+
+
+def _start_seconds(observation: Observation) -> float | None:
+    """What the workers that are there took to start, as a rule."""
+    took = (pod.start_seconds for pod in observation.pods if pod.index is not None)
+    seen = [seconds for seconds in took if seconds is not None and seconds <= MOST_START_SECONDS]
+    return median(seen) if seen else None

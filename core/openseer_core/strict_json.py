@@ -1,0 +1,194 @@
+"""JSON that a user gives, read so strictly that nothing in it is lost or changed on its way.
+
+Python's own reader does the work in about its own time, and what it lets pass is refused. A second look, which only
+wrong JSON gets, finds the place.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any, NoReturn, cast
+
+from openseer_core.errors import JsonError
+
+MOST_DEPTH = 128
+"""Lists and maps within one another. Whoever handles a value that passed has stack enough for it, wherever it is."""
+MOST_SHOWN = 60
+"""Characters of a name or a value in a message."""
+
+_NO_NUMBERS = ("NaN", "Infinity", "-Infinity")
+# Half of a character without its other half next to it. Where the first half's backslash may itself be escaped, the
+# pattern takes it for one, and a slower test decides.
+_HALF = re.compile(
+    r"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|[c-fC-F](?<!\\u[dD][89abAB]..\\u[dD].)|(?<=\\\\u[dD])[89abAB])", re.DOTALL
+)
+_TEXT = re.compile(rb'"[^"]*"')
+_NO_STRUCTURE = bytes(set(range(256)) - set(b'"[]{}'))
+_STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+def parse(data: bytes | bytearray | str) -> Any:
+    """The value of one JSON text (UTF-8, or text).
+
+    Raises JsonError, which says what is wrong and where: not UTF-8, no JSON, a key given twice, NaN and its like,
+    numbers that no double holds, half of a character (a lone surrogate), more than MOST_DEPTH levels.
+    """
+    text = decoded(data)
+    try:
+        value = _read(STRICT, text)
+        if _depth(text) > MOST_DEPTH:
+            raise _too_deep()
+        if _HALF.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except ValueError:
+        raise blamed(text) from None
+    return value
+
+
+def require_whole_text(value: object, name: str) -> None:
+    """Refuses half of a character anywhere in a JSON value, which could not be sent. `name` stands before the place.
+
+    Raises JsonError.
+    """
+    for fault in _faults(value, name):
+        raise JsonError(fault)
+
+
+def _read(decoder: json.JSONDecoder, text: str) -> Any:
+    """Raises JsonError for what is no JSON, ValueError for what the decoder's own functions refuse."""
+    try:
+        return decoder.decode(text)
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno} " if error.lineno > 1 else ""
+        raise JsonError(f"not valid JSON ({error.msg} at {line}column {error.colno})") from None
+    except RecursionError:
+        raise _too_deep() from None
+
+
+def decoded(data: bytes | bytearray | str) -> str:
+    """Text of UTF-8. Raises JsonError."""
+    try:
+        if not isinstance(data, str):
+            return data.decode()
+        if not data.isascii():
+            data.encode()
+    except UnicodeDecodeError as error:
+        raise JsonError(f"not UTF-8 (byte 0x{error.object[error.start]:02x} at offset {error.start})") from None
+    except UnicodeEncodeError as error:
+        raise JsonError(f"{_half(error)} at offset {error.start}") from None
+    return data
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A map of pairs. Raises ValueError for a key given twice."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a key given twice")
+    return fields
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError("more than a double holds")
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+STRICT = json.JSONDecoder(object_pairs_hook=unique, parse_float=_finite, parse_constant=_no_constant)
+"""Refuses with a ValueError, which names no place."""
+
+
+def _depth(text: str) -> int:
+    """Of valid JSON: all but its brackets is taken out, by C code. Of few brackets their number, which is no less."""
+    plain = text.encode()
+    if b"\\" in plain:
+        plain = plain.replace(rb"\\", b"").replace(rb"\"", b"")
+    plain = plain.translate(None, _NO_STRUCTURE)
+    opened = plain.count(b"[") + plain.count(b"{")
+    if opened <= MOST_DEPTH:
+        return opened
+    return max(accumulate(map(_STEPS.__getitem__, _TEXT.sub(b"", plain))), default=0)
+
+
+def _too_deep() -> JsonError:
+    return JsonError(f"not usable JSON (nested too deeply, allowed: {MOST_DEPTH} lists and maps within one another)")
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A map with all its keys."""
+
+
+class _NoNumber(str):
+    """A number as it was written, of which there is no value."""
+
+
+def _number(written: str) -> float | _NoNumber:
+    value = float(written)
+    return value if math.isfinite(value) else _NoNumber(written)
+
+
+def _whole_number(written: str) -> int | _NoNumber:
+    try:
+        return int(written)
+    except ValueError:
+        # The interpreter limits the digits.
+        return _NoNumber(written)
+
+
+_LENIENT = json.JSONDecoder(
+    object_pairs_hook=_Pairs, parse_float=_number, parse_int=_whole_number, parse_constant=_NoNumber
+)
+
+
+def blamed(text: str) -> JsonError:
+    """For the first fault in JSON that a strict reader has refused."""
+    tree = _read(_LENIENT, text)
+    if _depth(text) > MOST_DEPTH:
+        return _too_deep()
+    return JsonError(next(_faults(tree, "")))
+
+
+def _faults(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, _Pairs | dict):
+        pairs = value if isinstance(value, _Pairs) else cast("dict[str, object]", value).items()
+        seen: set[str] = set()
+        for key, entry in pairs:
+            place = f"{path}.{shown_name(key)}" if path else shown_name(key)
+            yield from _faults(key, f"the key {place}")
+            if key in seen:
+                yield f"{place}: found twice, allowed: once"
+            seen.add(key)
+            yield from _faults(entry, place)
+    elif isinstance(value, list):
+        for index, entry in enumerate(cast("list[object]", value)):
+            if not isinstance(entry, int | float):
+                yield from _faults(entry, f"{path}[{index}]")
+    elif isinstance(value, str):
+        yield from _faults_of_scalar(value, path or "the value")
+
+
+def _faults_of_scalar(value: str, path: str) -> Iterator[str]:
+    if isinstance(value, _NoNumber):
+        allowed = "a number" if value in _NO_NUMBERS else "a number that a double holds"
+        yield f"{path}: found {value[:MOST_SHOWN]}, allowed: {allowed}"
+        return
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        yield f"{path}: {_half(error)}"
+
+
+def _half(error: UnicodeEncodeError) -> str:
+    return f"not valid text (half of a character, \\u{ord(error.object[error.start]):04x})"
+
+
+def shown_name(name: str) -> str:
+    """A key as it stands in a message of one line; it may hold anything."""
+    plain = name if name.isprintable() else repr(name)
+    return plain if len(plain) <= MOST_SHOWN else plain[: MOST_SHOWN - 1] + "…"

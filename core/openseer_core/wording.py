@@ -1,0 +1,27 @@
+"""Words that messages about a user's input share: a name, a value, an unknown field."""
+
+import difflib
+import json
+from collections.abc import Sequence
+
+_SHOWN_LENGTH = 60
+
+
+def one_line(name: str) -> str:
+    """A name as it stands in a message of one line; a key of a map may hold anything."""
+    return name if name.isprintable() else repr(name)
+
+
+def shown(value: object) -> str:
+    """A value as a person wrote it, cut when it is long."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        text = " ".join(str(value).split())
+    return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"
+
+
+def unknown_field(name: str, known: Sequence[str], more: str = "") -> str:
+    """That a map has no such field, and which one was meant; `more` is said after the known ones."""
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    return f'unknown field; did you mean "{near[0]}"?' if near else f"unknown field, known: {', '.join(known)}{more}"

@@ -1,0 +1,146 @@
+"""A prompt source on this machine: its rows, read in a stream, and the digest that it is known by."""
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from openseer_core.errors import InputError, PromptsError
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.prompt_columns import columns_of
+from openseer_core.manifest.prompts import PromptRow
+from openseer_driver.prompts.fetch import fetched
+from openseer_driver.prompts.folders import FolderError, files_at
+from openseer_driver.prompts.formats import FileFormat, RowsError
+from openseer_driver.prompts.rows import read_rows, sniff, unit_of
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+
+
+class PromptSource:
+    """A source by the name that messages give it. It may be read several times; nothing of it stays in memory."""
+
+    def __init__(
+        self, name: str, path: Path, held: IO[bytes] | None = None, columns: Collection[str] | None = None
+    ) -> None:
+        """`path`: of a file or a folder, or a split in a folder. `held`: the open temporary file that it is; it goes
+        with the source. `columns`: of tables, those that are needed, as spec.prompts.fields names them; None: all.
+
+        Raises PromptsError for what holds no prompts, with what it is.
+        """
+        self.name = name
+        self._held = held
+        self._columns = columns
+        with self._told():
+            self._files = files_at(path)
+        # Of a split the name is that of no folder.
+        self._folder = None if self._files == [path] else Path(name) if path.is_dir() else Path(name).parent
+        self._formats: list[FileFormat] = [self._sniffed(file) for file in self._files]
+
+    def rows(self) -> Iterator[PromptRow]:
+        """All rows in order. Raises PromptsError."""
+        number = 0
+        for path, file_format in zip(self._files, self._formats, strict=True):
+            name, unit = self._name_of(path), unit_of(file_format)
+            with self._told(name):
+                for index, content in enumerate(read_rows(path, file_format, self._columns), start=1):
+                    number += 1
+                    yield PromptRow(number, f"{name} {unit} {index}", content)
+
+    def digest(self) -> str:
+        """SHA-256 in hex of what the source holds now; of a folder, of its files' names and digests.
+
+        Raises PromptsError.
+        """
+        digests: list[str] = []
+        for path in self._files:
+            with self._told(self._name_of(path)), path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        if self._folder is None:
+            return digests[0]
+        listing = "".join(f"{digest}  {path.name}\n" for digest, path in zip(digests, self._files, strict=True))
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+    @contextmanager
+    def unchanged(self, sha256: str) -> Generator[None]:
+        """Raises PromptsError when the source, which is read in here, is not what it was; of its parts nothing is told
+        then. `sha256`: its digest before."""
+        try:
+            yield
+        except PromptsError:
+            self._require(sha256)
+            raise
+        self._require(sha256)
+
+    def _require(self, sha256: str) -> None:
+        if self.digest() != sha256:
+            problem = f"{self.name}: changed while it was read; start over once nothing writes it any more"
+            raise PromptsError(self.name, [problem])
+
+    def _sniffed(self, path: Path) -> FileFormat:
+        with self._told(self._name_of(path)):
+            return sniff(path)
+
+    def _name_of(self, path: Path) -> str:
+        return self.name if self._folder is None else str(self._folder / path.name)
+
+    @contextmanager
+    def _told(self, name: str = "") -> Generator[None]:
+        """Names the source, or the file of it that is meant, where reading it fails."""
+        name = name or self.name
+        try:
+            yield
+        except OSError as error:
+            raise PromptsError(self.name, [f"{name} cannot be read: {error.strerror or error}"]) from error
+        except (RowsError, FolderError) as error:
+            raise PromptsError(self.name, [f"{name}: {error}"]) from error
+
+
+def open_source(
+    job: RolloutJob, mounted: Path | None = None, *, note: Callable[[str], None] = lambda _: None
+) -> PromptSource:
+    """The prompt source of a job. `mounted`: where a pod finds it, if it is on a volume.
+
+    `note` is told how far the fetch of a URL is. Raises PromptsError, or InputError for a source only pods have.
+    """
+    prompts = job.spec.prompts
+    if prompts is None:
+        raise InputError("spec.prompts: missing; a serving job gets its prompts through the API")
+    columns = columns_of(prompts.fields) if prompts.fields is not None else None
+    if mounted is not None:
+        return _local("spec.prompts", str(mounted), columns)
+    if prompts.path is not None:
+        return _local("spec.prompts.path", prompts.path, columns)
+    if prompts.url is not None:
+        file = fetched(prompts.url, note)
+        return PromptSource(prompts.url, Path(file.name), file, columns)
+    raise InputError(
+        "spec.prompts: pvc and configMap exist only in Kubernetes; on one machine give path or url; for a cluster "
+        "kubectl apply --dry-run=server checks the manifest"
+    )
+
+
+def _local(field: str, name: str, columns: Collection[str] | None) -> PromptSource:
+    path = Path(name)
+    try:
+        with suppress(FolderError):  # which the source tells
+            if files_at(path) == [path]:
+                path.stat()
+    except OSError as error:
+        where = f"working directory: {Path.cwd()}"
+        hint = _hub_hint(name) if isinstance(error, FileNotFoundError) else ""
+        raise PromptsError(name, [f"{field}: {name} cannot be read: {error.strerror} ({where}){hint}"]) from error
+    return PromptSource(name, path, columns=columns)
+
+
+def _hub_hint(name: str) -> str:
+    """What to do where the name may be that of a hub's dataset."""
+    if not _HUB_NAME.fullmatch(name) or Path(name).suffix or Path(name).parent.is_dir():
+        return ""
+    folder = Path(name).name
+    return (
+        f"; no dataset is fetched from a hub: hf download --repo-type dataset {name} --local-dir {folder}, then give "
+        f"{folder}, or a folder in it"
+    )

@@ -1,0 +1,33 @@
+"""What one request may have, as far as this machine can tell before an engine runs."""
+
+import subprocess
+import sys
+
+from openseer_core.admission import ModelLimits, limits_of_manifest
+from openseer_core.errors import InputError, ModelError
+from openseer_core.manifest.job import Model
+from openseer_worker.vllm.environment import engine_version
+
+LIMITS_SECONDS = 300.0
+"""Longest wait for vLLM's configuration; a busy machine takes a minute to import it."""
+
+
+def computed_limits(model: Model) -> ModelLimits:
+    """By vLLM's own configuration, in a process of its own, where it is installed; else what the manifest says.
+
+    Raises ModelError for a model that vLLM cannot use.
+    """
+    stated = limits_of_manifest(model)
+    if model.engine == "scripted" or not engine_version():
+        return stated
+    command = [sys.executable, "-m", "openseer_worker.vllm.model_limits"]
+    given = model.model_dump_json(by_alias=True)
+    try:
+        ended = subprocess.run(
+            command, input=given, capture_output=True, text=True, timeout=LIMITS_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return stated
+    if ended.returncode == InputError.exit_code:
+        raise ModelError(ended.stderr.rpartition("error: ")[2].strip())
+    return stated if ended.returncode else ModelLimits.from_json(ended.stdout).else_by(stated)

@@ -1,0 +1,97 @@
+"""What `openseer validate` checks of a job, step by step; nothing is started."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from openseer_core.admission import ModelLimits, check_stops
+from openseer_core.errors import JsonError, ModelError
+from openseer_core.manifest.generation import Model
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.strict_json import parse
+from openseer_core.tokens import count_items
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.submission import read_groups
+from openseer_local.model_limits import computed_limits
+from openseer_local.run.runner import plan_run
+from openseer_local.serve.plan import Address, ServingPlan
+from openseer_local.terminal.display import Display
+from openseer_text.rendering import TextCodec, open_codec
+
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.gguf")
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_FROM_FILES = (None, "auto", "hf", "safetensors", "pt", "mistral")
+"""Values of vLLM's load_format by which it reads such files in the model's own folder."""
+_UNREAD = ("tokenizer", "dtype", "engine_args")
+"""What the scripted engine has no use for."""
+
+
+def checked(job: RolloutJob, document: dict[str, Any], display: Display, say: Callable[[str], None]) -> dict[str, int]:
+    """Counts of a job that is valid. `say` is told what the job states to no effect.
+
+    Raises InputError and its kind, OutputError.
+    """
+    model = job.spec.model
+    if ignored := [name for name in _UNREAD if model.engine == "scripted" and name in model.model_fields_set]:
+        names = ", ".join(f"spec.model.{Model.model_fields[name].alias or name}" for name in ignored)
+        say(f"the scripted engine does not read {names}")
+    if job.spec.mode == "serve":
+        ServingPlan(job, document, RunFolder(f"runs/{job.name}"), Address("localhost", 0), fresh=True).check()
+        _checked_codec(model, display, say)
+        check_stops(job.spec.sampling, _limits(model, display))
+        return {}
+    display.phase("reading prompts")
+    plan = plan_run(job, document, RunFolder(job.output_path), fresh=True, note=display.detail)
+    codec = _checked_codec(model, display, say)
+    limits = _limits(model, display)
+    display.phase("rendering prompts")
+    longest = 0
+    for number, group in enumerate(read_groups(job, plan.prompts, codec, limits, 0.0), start=1):
+        longest = max(longest, count_items(group.prompt))
+        display.detail(f"{number:,} of {plan.prompts.count:,} prompts")
+    count = plan.prompts.count
+    return {"groups": count, "requests": count * job.spec.group_size, "longest_prompt_tokens": longest}
+
+
+def _limits(model: Model, display: Display) -> ModelLimits:
+    if model.engine != "scripted":
+        display.phase("asking vLLM for the model's limits")
+    return computed_limits(model)
+
+
+def _checked_codec(model: Model, display: Display, say: Callable[[str], None]) -> TextCodec:
+    """The codec of a model, whose files are there as far as they are on this machine."""
+    if model.engine == "scripted":
+        return open_codec(model, say)
+    place = model.tokenizer_path
+    is_here = Path(place).is_dir()
+    display.phase("loading the tokenizer" if is_here else f"asking the hub for {place}, which is no folder here")
+    codec = open_codec(model, say)
+    _require_weights(model)
+    return codec
+
+
+def _require_weights(model: Model) -> None:
+    """Raises ModelError for a model's folder here without its weights, or without one of their files."""
+    folder = Path(model.path)
+    if not folder.is_dir() or model.engine_args.get("load_format") not in _FROM_FILES:
+        return
+    if not any(True for pattern in _WEIGHTS for _ in folder.glob(pattern)):
+        raise ModelError(
+            f"spec.model.path: found {model.path}, a folder without weights, allowed: one with {', '.join(_WEIGHTS)}"
+        )
+    for index in map(folder.joinpath, _INDEXES):
+        if index.is_file() and (missing := [name for name in _listed(index) if not (folder / name).is_file()]):
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ModelError(f"{index}: lists {missing[0]}{more}, which the folder has not")
+
+
+def _listed(index: Path) -> list[str]:
+    """Files of weights by their index."""
+    try:
+        found = parse(index.read_bytes())
+    except JsonError as error:
+        raise ModelError(f"{index}: {error}") from None
+    files = cast("dict[str, Any]", found).get("weight_map") if isinstance(found, dict) else None
+    names = cast("dict[str, Any]", files).values() if isinstance(files, dict) else ()
+    return sorted({name for name in names if isinstance(name, str)})

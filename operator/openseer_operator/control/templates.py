@@ -1,0 +1,118 @@
+"""Whether the API server takes what a job's pod templates make of its pods: asked by a dry run, once per template."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.store_url import manages_store, store_name
+from openseer_core.plan.observation import TemplateAnswer, TemplateVerdict
+from openseer_operator.kube.api import Api, KubeApiError, KubeConflictError
+from openseer_operator.kube.owned_objects import MAY_PASS
+from openseer_operator.objects.managed_redis import store_stateful_set
+from openseer_operator.objects.names import digest
+from openseer_operator.objects.pods import driver_pod, worker_pod
+from openseer_operator.objects.reading import JobKey, JobRecord, JsonObject
+from openseer_operator.settings import OperatorSettings
+
+RECHECK_SECONDS: Mapping[TemplateAnswer, float] = {
+    TemplateAnswer.INVALID: 60.0,
+    TemplateAnswer.HINDERED: 60.0,
+    TemplateAnswer.UNANSWERED: 5.0,
+}
+"""After so long it is asked again; what is TAKEN stays so."""
+UNREADABLE, INVALID = 400, 422
+_NOT_DECODED = "cannot be handled as"
+"""In a server's message of a body that it cannot read; 400 has other causes too (webhooks without dry runs)."""
+_OTHERS = ("admission webhook", "ValidatingAdmissionPolicy")
+"""In a message of others than the server: what they refuse may be allowed later, and is told of when pods are made."""
+_NOT_TRIED = ("does not support dry run", "exceeded quota")
+"""In a message that says nothing of a pod that comes in place of another: from webhooks that judge real ones alone, and
+from quotas, which come last and are full because the others run."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A verdict, and what it is on. `asked_at`: when that was, last (seconds since the epoch)."""
+
+    uid: str
+    generation: int
+    tried: str
+    verdict: TemplateVerdict
+    asked_at: float
+
+    def holds(self, now: float) -> bool:
+        """Whether it is not yet time to ask again."""
+        lasts = RECHECK_SECONDS.get(self.verdict.answer)
+        return lasts is None or self.asked_at <= now < self.asked_at + lasts
+
+
+class TemplateChecker:
+    """Jobs without templates cost no call: their fields are those of the CRD, which knows them all."""
+
+    def __init__(self, api: Api, settings: OperatorSettings) -> None:
+        self._api = api
+        self._settings = settings
+        self._known: dict[JobKey, _Known] = {}
+
+    async def verdict(self, record: JobRecord, job: RolloutJob, now: float) -> TemplateVerdict:
+        """On the first template that the server does not take, or on all. Where it does not answer, what it said of the
+        same ones before still holds. `now`: seconds since the epoch."""
+        known = self._known.get(record.key)
+        if known is not None and (known.uid, known.generation) == (record.uid, record.generation) and known.holds(now):
+            return known.verdict
+        bodies = dict(self._bodies(record, job))
+        tried = digest(bodies)
+        same = known is not None and (known.uid, known.tried) == (record.uid, tried)
+        if known is None or not same or not known.holds(now):
+            verdict = await self._ask(record, bodies)
+            if known is not None and same and verdict.answer is TemplateAnswer.UNANSWERED:
+                verdict = known.verdict
+            known = _Known(record.uid, record.generation, tried, verdict, now)
+        self._known[record.key] = replace(known, generation=record.generation)
+        return known.verdict
+
+    def forget(self, key: JobKey) -> None:
+        """The job is gone."""
+        self._known.pop(key, None)
+
+    async def _ask(self, record: JobRecord, bodies: Mapping[str, JsonObject]) -> TemplateVerdict:
+        """`bodies`: what would be made from each template, by its part of the spec."""
+        verdict = TemplateVerdict()
+        for part, body in bodies.items():
+            try:
+                await self._api.try_create(body["kind"], record.key[0], body)
+            except KubeConflictError:  # its name is taken, or a quota was busy: all others have let it pass
+                continue
+            except KubeApiError as error:
+                found = TemplateVerdict(_answer(error), f"spec.{part}.template: {error.message}")
+                if not found.makes:
+                    return found
+                if not found.replaces:
+                    verdict = found
+        return verdict
+
+    def _bodies(self, record: JobRecord, job: RolloutJob) -> Iterator[tuple[str, JsonObject]]:
+        """What would be made from each template that the job has."""
+        settings, uid, image = self._settings, record.uid, job.spec.image or self._settings.worker_image
+        secret = store_name(job)  # any name does
+        pods: list[tuple[str, JsonObject]] = []
+        if job.spec.workers.template:
+            pods.append(("workers", worker_pod(job, uid, settings, image, index=0, rank=0, attempt=0, secret=secret)))
+        if job.spec.driver.template and job.spec.mode == "batch":
+            pods.append(("driver", driver_pod(job, uid, settings, image, attempt=0, secret=secret)))
+        for part, pod in pods:
+            # The account is made later; without it the server would not come to look at the fields' values.
+            pod["spec"].pop("serviceAccountName", None)
+            yield part, pod
+        if job.spec.store.template and manages_store(job):
+            yield "store", store_stateful_set(job, uid, settings, 1, secret=secret)
+
+
+def _answer(error: KubeApiError) -> TemplateAnswer:
+    if error.status in MAY_PASS:
+        return TemplateAnswer.UNANSWERED
+    if any(words in error.message for words in _NOT_TRIED):
+        return TemplateAnswer.TAKEN
+    invalid = error.status == INVALID or (error.status == UNREADABLE and _NOT_DECODED in error.message)
+    by_others = any(words in error.message for words in _OTHERS)
+    return TemplateAnswer.INVALID if invalid and not by_others else TemplateAnswer.HINDERED

@@ -1,0 +1,201 @@
+"""The condition of nodes with sick GPUs: set and taken back by the operator's own evidence, never by a job's word.
+
+A tenant owns the image, the store and the exit codes of a job, so what a job says of a node is a suspicion. It makes
+the operator look there itself; what its probe finds sets the condition, and sets it back once the GPUs are well.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from openseer_core.plan.actions import Announce
+from openseer_operator.kube.api import Api, KubeApiError, KubeConflictError, NotThereError
+from openseer_operator.objects.node_probe import PROBE_SECONDS, finding_of, probe_name, probe_pod
+from openseer_operator.objects.reading import JobKey, JsonObject
+from openseer_operator.settings import OperatorSettings
+
+PROBES_PER_NAMESPACE = 16
+"""Most probes that the jobs of one namespace cause in PROBE_WINDOW_SECONDS, however many jobs that are."""
+PROBE_WINDOW_SECONDS = 3600.0
+MOST_SUSPECTS = 256
+"""Nodes that wait for a probe; what is said of more is left out."""
+PROBES_AT_ONCE = 4
+"""Probes that run at the same time in the whole cluster."""
+RECHECKS_AT_ONCE = 1
+"""Of these, so many go to unfit nodes that are due, before any suspect: whatever jobs say of other nodes, one that is
+well again is found to be."""
+MOST_UNFIT_NODES = 4
+"""Nodes whose condition is False at the same time: a fault of the probe must not take a cluster's nodes away."""
+RECHECK_SECONDS = 600.0
+"""An unfit node is probed again so often."""
+PAUSE_SECONDS = 2.0
+"""Between two looks at what is due, and at a probe."""
+LONGEST_MESSAGE = 1024
+"""Characters of a condition's message."""
+SICK, WELL = "GpuSick", "GpusWell"
+"""Reasons of the condition; one with another reason is not ours, and left alone."""
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[str, Announce], Awaitable[None]]
+"""Makes an event of a node."""
+
+
+class NodeRepair:
+    """`tell`: for events. Without a condition in the settings it does nothing."""
+
+    def __init__(self, api: Api, settings: OperatorSettings, tell: Tell) -> None:
+        self._api = api
+        self._settings = settings
+        self._tell = tell
+        self._suspects: dict[str, None] = {}  # who came first is probed first
+        self._unfit: dict[str, float] = {}  # when each is probed again, monotonic
+        self._caused: dict[str, deque[float]] = {}  # when each namespace's jobs have last named a node
+
+    def suspect(self, job: JobKey, node: str) -> None:
+        """A job says that the node has a sick GPU: it is looked at, unless its namespace said so too often of late."""
+        if not self._settings.node_condition or node in self._suspects or node in self._unfit:
+            return
+        now = time.monotonic()
+        since = now - PROBE_WINDOW_SECONDS
+        self._caused = {namespace: times for namespace, times in self._caused.items() if times[-1] > since}
+        times = self._caused.get(job[0], deque(maxlen=PROBES_PER_NAMESPACE))
+        often = len(times) == PROBES_PER_NAMESPACE and times[0] > since
+        if often or len(self._suspects) >= MOST_SUSPECTS:
+            log.warning("%s/%s calls node %s sick, too, which is not looked into: too many are", *job, node)
+            return
+        times.append(now)
+        self._caused[job[0]] = times
+        self._suspects[node] = None
+
+    async def run(self) -> None:
+        """For ever, while this replica leads."""
+        if not self._settings.node_condition:
+            return
+        loaded = False
+        while True:
+            try:
+                if not loaded:
+                    await self._load()
+                    loaded = True
+                await self.look()
+            except KubeApiError as error:
+                log.warning("node repair: %s", error)
+            except Exception:  # whatever a server answers, the next look is tried
+                log.exception("node repair: this look failed")
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def look(self) -> None:
+        """Probes the nodes that are due, some at a time, and sets their conditions."""
+        now = time.monotonic()
+        again = sorted((due, node) for node, due in self._unfit.items() if due <= now)
+        rechecks = [node for _, node in again]
+        order = dict.fromkeys([*rechecks[:RECHECKS_AT_ONCE], *self._suspects, *rechecks])
+        due = list(order)[:PROBES_AT_ONCE]
+        for node in due:
+            self._suspects.pop(node, None)
+            if node in self._unfit:
+                self._unfit[node] = now + RECHECK_SECONDS
+        await asyncio.gather(*map(self._judge, due))
+
+    async def _load(self) -> None:
+        """Nodes that a replica before this one called unfit are probed at once."""
+        async for page in self._api.pages("Node", ()):
+            for raw in page:
+                if self._says_sick(raw):
+                    self._unfit[raw["metadata"]["name"]] = 0.0
+
+    async def _judge(self, node: str) -> None:
+        try:
+            await self._look_at(node)
+        except KubeApiError as error:
+            log.warning("node %s: %s", node, error)
+        except Exception:  # one node that cannot be handled must not stop the others
+            log.exception("node %s: this look failed", node)
+
+    async def _look_at(self, node: str) -> None:
+        try:
+            # What it says itself: a machine that was made anew under its name has lost what it was told.
+            told = self._says_sick(await self._api.get("Node", None, node))
+        except NotThereError:  # repaired away: it counts no more among those that are unfit
+            self._unfit.pop(node, None)
+            return
+        well, message = await self._probe(node)
+        if well is None:
+            if message:
+                await self._tell(node, Announce(True, "GpuProbeFailed", f"nothing is known of its GPUs: {message}"))
+        elif well:
+            if node in self._unfit and (not told or await self._set_condition(node, "True", WELL, message)):
+                self._unfit.pop(node, None)
+        elif not told:
+            await self._call_unfit(node, message)
+
+    def _says_sick(self, node: JsonObject) -> bool:
+        """Whether a Node's condition is what a probe has set it to."""
+        conditions: list[JsonObject] = (node.get("status") or {}).get("conditions") or []
+        found = ((entry["type"], entry["status"], entry.get("reason")) for entry in conditions)
+        return (self._settings.node_condition, "False", SICK) in found
+
+    async def _call_unfit(self, node: str, message: str) -> None:
+        kind, known = self._settings.node_condition, node in self._unfit
+        if not known and len(self._unfit) >= MOST_UNFIT_NODES:
+            why = f"{message}; condition {kind} is not set: {MOST_UNFIT_NODES} nodes have it already, repair them first"
+            await self._tell(node, Announce(True, "TooManyUnfitNodes", why))
+            return
+        self._unfit.setdefault(node, time.monotonic() + RECHECK_SECONDS)
+        await self._set_condition(node, "False", SICK, message)
+
+    async def _set_condition(self, node: str, status: str, reason: str, message: str) -> bool:
+        """Whether it is set; where it is not, the next probe tries again. A node that is gone is forgotten."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        condition: JsonObject = {
+            "type": self._settings.node_condition,
+            "status": status,
+            "reason": reason,
+            "message": message[:LONGEST_MESSAGE],
+            "lastHeartbeatTime": now,
+            "lastTransitionTime": now,
+        }
+        try:
+            await self._api.set_condition("Node", node, condition)
+        except NotThereError:
+            self._unfit.pop(node, None)
+        except KubeApiError as error:
+            log.warning("condition %s of node %s is not set: %s", condition["type"], node, error)
+        else:
+            await self._tell(node, Announce(status == "False", reason, message))
+            return True
+        return False
+
+    async def _probe(self, node: str) -> tuple[bool | None, str]:
+        """Whether the node's GPUs are well, None when that is not known, and what the probe says."""
+        namespace, name = self._settings.namespace, probe_name(node)
+        try:
+            uid = (await self._api.create("Pod", namespace, probe_pod(node, self._settings)))["metadata"]["uid"]
+        except KubeConflictError:  # of a replica before: the next probe follows it
+            await self._end(name, "")
+            return None, ""
+        except KubeApiError as error:
+            return None, str(error)
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                while True:
+                    found = finding_of(await self._api.get("Pod", namespace, name))
+                    if found is not None:
+                        return found
+                    await asyncio.sleep(PAUSE_SECONDS)
+        except TimeoutError:
+            return None, f"the probe did not end within {PROBE_SECONDS} s"
+        except KubeApiError as error:
+            return None, str(error)
+        finally:
+            await self._end(name, uid)
+
+    async def _end(self, name: str, uid: str) -> None:
+        try:
+            await self._api.delete("Pod", self._settings.namespace, name, uid, at_once=True)
+        except KubeApiError as error:
+            log.info("probe %s is not deleted: %s", name, error)

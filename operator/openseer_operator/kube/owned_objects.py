@@ -1,0 +1,145 @@
+"""Makes the objects of jobs, and changes or deletes none that does not carry its job's uid.
+
+Each is created first. One that is there already is looked at: only the job's own is changed, by its uid, so that
+nothing else can take its place in between.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from openseer_core.manifest.job import KIND
+from openseer_core.plan.observation import Refusal
+from openseer_operator.kube.api import AlreadyThereError, Api, KubeApiError, KubeConflictError, NotThereError
+from openseer_operator.kube.census import Census
+from openseer_operator.objects.reading import JobRecord, JsonObject, owner_uid
+from openseer_operator.settings import FIELD_MANAGER
+
+MAY_PASS = frozenset({0, 401, 408, 429, 502, 503, 504})
+"""HTTP statuses that say nothing of the object that was to be made; 0: no answer. Others are the server's refusal:
+quotas, limit ranges, Pod Security (403), webhooks (any status, 500 where one fails), invalid fields (422)."""
+
+
+class NotMadeError(KubeApiError):
+    """Kubernetes refused to make an object, or its name is taken."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"{refusal.kind} {refusal.name}: {refusal.message}")
+        self.refusal = refusal
+
+
+class OwnedObjects:
+    """What it makes or changes, the census knows at once."""
+
+    def __init__(self, api: Api, census: Census) -> None:
+        self._api = api
+        self._census = census
+
+    async def create(self, job: JobRecord, kind: str, body: JsonObject) -> JsonObject:
+        """The object; one of that name that is the job's own already is as good. Raises NotMadeError and
+        KubeApiError."""
+        name = body["metadata"]["name"]
+        try:
+            return await self._make(job, kind, body)
+        except KubeConflictError as conflict:
+            found = await self._find(job, kind, name)
+            if found is None:  # gone meanwhile; or a quota that another creation changed at the same time
+                raise conflict from None
+            return found
+
+    async def create_unread(self, job: JobRecord, kind: str, body: JsonObject) -> None:
+        """Makes an object that the operator may not read, whose name is this job's alone: one that is there already is
+        as good. Raises NotMadeError and KubeApiError."""
+        with suppress(AlreadyThereError):
+            await self._make(job, kind, body)
+
+    async def _make(self, job: JobRecord, kind: str, body: JsonObject) -> JsonObject:
+        """Raises NotMadeError for what the server refuses, and other KubeApiErrors."""
+        try:
+            return await self._api.create(kind, job.key[0], body)
+        except (KubeConflictError, NotThereError):  # the latter: the namespace
+            raise
+        except KubeApiError as error:
+            if error.status in MAY_PASS:
+                raise
+            raise NotMadeError(Refusal(kind, body["metadata"]["name"], error.message)) from None
+
+    async def put(self, job: JobRecord, kind: str, body: JsonObject) -> None:
+        """Makes an object what it should be. Raises NotMadeError and KubeApiError."""
+        name = body["metadata"]["name"]
+        found = await self._find(job, kind, name) if self._census.find(job, kind, name) is not None else None
+        if found is None:
+            found = await self.create(job, kind, body)
+        if not _is_current(found, body):
+            found = await self._change(kind, found, body)
+        self._census.put(found, kind)
+
+    async def delete(self, job: JobRecord, kind: str, name: str) -> None:
+        """Deletes the job's own object of that name, if there is one. Raises NotMadeError and KubeApiError."""
+        found = await self._find(job, kind, name)
+        if found is not None:
+            await self._api.delete(kind, job.key[0], name, found["metadata"]["uid"])
+        self._census.drop(job.key, kind, name)
+
+    async def expect_none(self, job: JobRecord, kind: str, name: str) -> None:
+        """Raises NotMadeError where there is one: another controller would take it for its own."""
+        try:
+            found = await self._api.get(kind, job.key[0], name)
+        except NotThereError:
+            return
+        raise NotMadeError(_taken(job, kind, found["metadata"]))
+
+    async def own(self, job: JobRecord, kind: str, name: str) -> JsonObject | None:
+        """The job's own object of that name, None where there is none. Raises KubeApiError."""
+        try:
+            return await self._find(job, kind, name)
+        except NotMadeError:
+            return None
+
+    async def _find(self, job: JobRecord, kind: str, name: str) -> JsonObject | None:
+        """The object of that name, None where there is none. Raises NotMadeError when it is not the job's."""
+        try:
+            found = await self._api.get(kind, job.key[0], name)
+        except NotThereError:
+            return None
+        if owner_uid(found["metadata"]) != job.uid:
+            raise NotMadeError(_taken(job, kind, found["metadata"]))
+        return found
+
+    async def _change(self, kind: str, found: JsonObject, body: JsonObject) -> JsonObject:
+        """Server-side apply to this very object. It gives up fields only that were applied before: those that we
+        created count as applied from the first change on."""
+        meta: JsonObject = found["metadata"]
+        managers: list[JsonObject] = meta.get("managedFields") or []
+        if not any(_is_ours(manager, "Apply") for manager in managers):
+            applied = [
+                {**manager, "operation": "Apply"} if _is_ours(manager, "Update") else manager for manager in managers
+            ]
+            head = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"], "managedFields": applied}
+            await self._api.merge(kind, meta["namespace"], meta["name"], {"metadata": head})
+        return await self._api.apply(kind, {**body, "metadata": {**body["metadata"], "uid": meta["uid"]}})
+
+
+def _is_ours(manager: Mapping[str, Any], operation: str) -> bool:
+    return (manager.get("manager"), manager.get("operation"), manager.get("subresource", "")) == (
+        FIELD_MANAGER,
+        operation,
+        "",
+    )
+
+
+def _is_current(found: JsonObject, body: JsonObject) -> bool:
+    """Whether an object was made from this manifest: its hash, and the labels that it is found by."""
+    meta, wanted = found["metadata"], body["metadata"]
+    return all((meta.get(part) or {}).items() >= wanted[part].items() for part in ("labels", "annotations"))
+
+
+def _taken(job: JobRecord, kind: str, meta: Mapping[str, Any]) -> Refusal:
+    owners: list[JsonObject] = meta.get("ownerReferences") or []
+    earlier = any((owner.get("kind"), owner.get("name")) == (KIND, job.key[1]) for owner in owners)
+    message = (
+        "found one of an earlier job of this name; it is made once that one is gone"
+        if earlier
+        else "found one that is not of this job, nothing of it is changed; delete it, or make a job with another name"
+    )
+    return Refusal(kind, meta["name"], message, taken=True)

@@ -1,0 +1,46 @@
+"""The backlog of a job in its status, and what its autoscaler remembers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from openseer_core.plan.backlog import Backlog, ScalingState
+from openseer_operator.objects.reading import JsonObject
+from openseer_operator.objects.status_parts import seconds_of, time_text
+
+
+def read_backlog(part: Mapping[str, Any]) -> Backlog:
+    """What stands under `backlog`; what is missing is not known."""
+    return Backlog(
+        requests=int(part.get("requests", 0)),
+        tokens=int(part.get("tokens", 0)),
+        length=float(part.get("responseTokens", 0)),
+        speed=float(part.get("workerTokensPerSecond", 0)),
+        start_seconds=float(part.get("startSeconds", 0)),
+        workers=int(part.get("workers", 0)),
+    )
+
+
+def backlog_part(backlog: Backlog) -> JsonObject:
+    """What is to stand there; what is not known yet is left out."""
+    figures = {
+        "responseTokens": round(backlog.length, 1),
+        "workerTokensPerSecond": round(backlog.speed, 1),
+        "startSeconds": round(backlog.start_seconds, 1),
+    }
+    counts = {"requests": backlog.requests, "tokens": backlog.tokens, "workers": backlog.workers}
+    return counts | {name: value for name, value in figures.items() if value}
+
+
+def read_scaling(part: Mapping[str, Any]) -> ScalingState:
+    """What stands under `scaling`."""
+    return ScalingState(seconds_of(part.get("idleSince")), seconds_of(part.get("lowerSince")), int(part.get("peak", 0)))
+
+
+def scaling_part(scaling: ScalingState) -> JsonObject:
+    """What is to stand there; empty where there is nothing to remember."""
+    state = {
+        "idleSince": time_text(scaling.idle_since),
+        "lowerSince": time_text(scaling.lower_since),
+        "peak": scaling.peak or None,
+    }
+    return {name: value for name, value in state.items() if value is not None}

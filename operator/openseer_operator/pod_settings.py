@@ -1,0 +1,72 @@
+"""What an admin decides of every job's objects: metadata, security, environment, certificates, probes.
+
+The names are those of the chart's value `jobs`, and its value `caBundle` beside them.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.base import ManifestModel, Positive
+
+USER_ID = 65532
+"""User and group of every process, unless the admin says otherwise; the images are made for it."""
+OWN_VARIABLES = "OPENSEER_"
+"""How the names of openseer's own variables begin."""
+
+NamePatterns = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class Probes(ManifestModel):
+    """How often workers and drivers are asked whether they are well, and how long that may take."""
+
+    timeout_seconds: Positive = 2
+    readiness_period_seconds: Positive = 2
+    liveness_period_seconds: Positive = 10
+    liveness_failures: Positive = 6
+
+
+class CaBundle(ManifestModel):
+    """A ConfigMap with certificates, of the same name in every namespace of jobs; name "" for none."""
+
+    config_map: str = ""
+    key: str = "ca-bundle.crt"
+
+
+class JobPodSettings(ManifestModel):
+    """`inherit_labels`, `inherit_annotations`: names of those of a job that its objects get too; a "*" at the end
+    stands for any rest. `pod_security_context`: of every pod. `env`: more variables of workers and drivers, entries of
+    a container's env. `start_seconds`: longest start of a process, for workers whose job states none."""
+
+    inherit_labels: NamePatterns = ()
+    inherit_annotations: NamePatterns = ()
+    pod_security_context: dict[str, Any] = Field(
+        default_factory=lambda: {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+    )
+    env: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
+    start_seconds: Positive = 3600
+    probes: Probes = Field(default_factory=Probes)
+    ca_bundle: CaBundle = Field(default_factory=CaBundle)
+
+
+def read_pod_settings(variable: str, text: str) -> JobPodSettings:
+    """From JSON, "" for the defaults. Raises InputError that names the variable and what is wrong in it."""
+    try:
+        settings = JobPodSettings.model_validate_json(text or "{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{variable}: {place or 'the whole'}: {first['msg']}") from None
+    for index, entry in enumerate(settings.env):
+        name = entry.get("name")
+        if not isinstance(name, str) or name.startswith(OWN_VARIABLES):
+            raise InputError(f"{variable}: env[{index}].name: found {name!r}, allowed: not {OWN_VARIABLES}…")
+    return settings

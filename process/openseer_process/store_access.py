@@ -1,0 +1,118 @@
+"""What the operator and the gateway of one installation may do to reach jobs' stores. Nobody reads Secrets for managed
+Redis: its password is derived. For the rest a namespace lets them read one Secret, by a Role of its own."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from openseer_core.errors import InputError, StoreForbiddenError
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.store_url import (
+    derived_password,
+    managed_url,
+    manages_store,
+    url_in,
+    url_reference,
+)
+from openseer_process.store_hosts import Dialler, StoreHosts
+
+SECRET_FORBIDDEN = "StoreSecretForbidden"
+"""Reason of the error for a Secret that may not be read."""
+SHORTEST_KEY_BYTES = 32
+LONGEST_KEY_BYTES = 1024
+MOST_KEYS = 64
+"""Of an installation: one for new jobs, and one for each rotation that running jobs have lived through."""
+_RESOLVER = Path("/etc/resolv.conf")
+
+ReadSecret = Callable[[str], Awaitable[Mapping[str, str]]]
+"""The data of the Secret of that name in the job's namespace, as the API gives them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAccess:
+    """`keys_folder`: a file for each key, named by its number; the highest is the newest, for new jobs. `hosts`: which
+    hosts are dialled, None for all. `readers`: ServiceAccounts of operator and gateway, as NAMESPACE:NAME."""
+
+    keys_folder: Path
+    hosts: StoreHosts | None = None
+    readers: tuple[str, ...] = ()
+
+    @staticmethod
+    def read(environment: Mapping[str, str]) -> "StoreAccess":
+        """From OPENSEER_* variables. Raises InputError that names what is missing or wrong."""
+
+        def names(name: str) -> tuple[str, ...]:
+            return tuple(filter(None, environment.get(name, "").split(",")))
+
+        folder = environment.get("OPENSEER_STORE_KEYS", "")
+        if not folder:
+            raise InputError("OPENSEER_STORE_KEYS: missing; the chart sets it on its Deployments")
+        never = tuple(filter(None, [environment.get("KUBERNETES_SERVICE_HOST", "")]))
+        hosts = StoreHosts(names("OPENSEER_STORE_HOSTS"), never, cluster_domain())
+        access = StoreAccess(Path(folder), hosts, names("OPENSEER_STORE_READERS"))
+        access.keys()
+        return access
+
+    def keys(self) -> tuple[bytes, ...]:
+        """The keys, newest first; read anew, so that a rotation needs no restart. Raises InputError."""
+        try:
+            files = [path for path in self.keys_folder.iterdir() if path.name.isdecimal()]
+            newest = sorted(files, key=lambda path: int(path.name), reverse=True)[:MOST_KEYS]
+            keys = tuple(_key_in(path.read_bytes()) for path in newest)
+        except OSError as error:
+            raise InputError(f"OPENSEER_STORE_KEYS: {error}") from None
+        if not keys:
+            raise InputError(f"OPENSEER_STORE_KEYS: found no file in {self.keys_folder} that is named by a number")
+        for path, key in zip(newest, keys, strict=True):
+            if not SHORTEST_KEY_BYTES <= len(key) <= LONGEST_KEY_BYTES:
+                limits = f"allowed: {SHORTEST_KEY_BYTES} to {LONGEST_KEY_BYTES} bytes"
+                raise InputError(f"OPENSEER_STORE_KEYS: {path}: found {len(key)} bytes, {limits}")
+        return keys
+
+    async def url(self, job: RolloutJob, uid: str, secret: str, read: ReadSecret) -> str:
+        """The URL of a job's store, which may be dialled by what is known before its name is resolved.
+
+        `secret`: name of the Secret of a managed Redis. `read` is called where no key tells what is in it: for a Secret
+        of the user's, and one whose password was made at random or by a key that is gone. Raises InputError for a
+        Secret without URL, StoreForbiddenError, and what `read` raises.
+        """
+        url = job.spec.store.url
+        if url is None and manages_store(job):
+            password = derived_password(job, uid, secret, self.keys())
+            url = managed_url(job, password) if password is not None else None
+        reference = url_reference(job, secret)
+        if url is None and reference is not None:
+            url = url_in(await read(reference.name), reference)
+        if self.hosts is not None:
+            self.hosts.check_url(job.namespace, url or "")
+        return url or ""
+
+    def dial(self, job: RolloutJob) -> Dialler | None:
+        """How to reach the job's store; None: as its URL says."""
+        return self.hosts.dial(job.namespace) if self.hosts is not None else None
+
+    def secret_forbidden(self, namespace: str, name: str) -> StoreForbiddenError:
+        """Why a Secret cannot be read, and how its namespace allows it."""
+        role, within = f"openseer-{name}", f"-n {namespace}"
+        accounts = " ".join(f"--serviceaccount={reader}" for reader in self.readers)
+        return StoreForbiddenError(
+            SECRET_FORBIDDEN,
+            f"Secret {name} with the URL of this job's store may not be read by openseer, pods read it all the same; "
+            f"allow it in namespace {namespace}: kubectl create role {role} {within} --verb=get --resource=secrets "
+            f"--resource-name={name} && kubectl create rolebinding {role} {within} --role={role} {accounts}".rstrip(),
+        )
+
+
+def _key_in(data: bytes) -> bytes:
+    """A key of random bytes is taken as it is, but for the newline that an editor adds behind it."""
+    return data[:-1] if data.endswith(b"\n") and len(data) != SHORTEST_KEY_BYTES else data
+
+
+def cluster_domain(resolver: Path = _RESOLVER) -> str:
+    """The domain of the cluster that this process is a pod of, as its search list says; cluster.local elsewhere."""
+    try:
+        lines = resolver.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    words = [word for line in lines if line.startswith("search") for word in line.split()[1:]]
+    return next((word.removeprefix("svc.").rstrip(".") for word in words if word.startswith("svc.")), "cluster.local")

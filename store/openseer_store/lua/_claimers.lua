@@ -1,0 +1,46 @@
+-- The workers that claim, and the load of the fleet as each of them sees it, put after _shared.lua: core's Claimers, and
+-- the methods of the same name in openseer_core/model/request_queue.py.
+
+local CLAIMING, LIMITS, UNLIMITED = P .. ':claiming', P .. ':limits', 2 ^ 31 - 1
+
+local function count_in(worker, limit)
+  call('ZADD', CLAIMING, real(now), worker)
+  call('ZADD', LIMITS, limit or UNLIMITED, worker)
+end
+
+local function count_out(worker)
+  call('ZREM', CLAIMING, worker)
+  call('ZREM', LIMITS, worker)
+end
+
+local function largest_limit()
+  return tonumber(call('ZRANGE', LIMITS, -1, -1, 'WITHSCORES')[2] or 0)
+end
+
+-- {waiting, best, mine, inflight, workers}: core's FleetLoad.
+local function fleet_load(worker, version, lanes)
+  local fields, best = {'worker:' .. worker, 'inflight'}, 'inf'
+  local limit = tonumber(call('ZSCORE', LIMITS, worker) or 0)
+  local is_smaller = 0 < limit and limit < largest_limit()
+  local function look(key)
+    local front = call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    if front[1] and tonumber(front[2]) < tonumber(best) then
+      best = front[2]
+    end
+  end
+  for _, lane in ipairs(lanes) do
+    fields[#fields + 1] = 'waiting:' .. lane_name(version, lane)
+    if is_smaller then
+      for size = 0, largest_below(limit) do
+        look(sized_key(version, lane, size))
+      end
+    else
+      look(heads_key(version, lane))
+    end
+  end
+  local counts, waiting = call('HMGET', COUNTERS, unpack(fields)), 0
+  for place = 3, #fields do
+    waiting = waiting + tonumber(counts[place] or 0)
+  end
+  return {waiting, best, tonumber(counts[1] or 0), tonumber(counts[2] or 0), call('ZCOUNT', LIMITS, limit, '+inf')}
+end

@@ -1,0 +1,15 @@
+"""What a process keeps is set apart from what the garbage collector looks at."""
+
+import gc
+
+from openseer_api import heap
+
+
+def test_what_is_there_is_not_looked_at_again() -> None:
+    kept = [[number] for number in range(1000)]
+    try:
+        heap.keep()
+        assert gc.get_freeze_count() > len(kept)
+        assert not any(found is kept for found in gc.get_objects())
+    finally:
+        gc.unfreeze()

@@ -1,0 +1,57 @@
+"""TRL's own client for its server mode, unchanged: what it reads, generates and is told of weights."""
+
+from typing import Any
+
+import pytest
+
+from tests.api.served import TOKEN, serving_job
+from tests.api.threaded import ThreadedServer
+
+# TRL and its own dependencies warn of what is theirs to change.
+pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.filterwarnings("default")]
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
+
+
+@pytest.fixture(scope="module")
+def client() -> Any:
+    from trl.generation.vllm_client import VLLMClient  # noqa: PLC0415 - fifteen seconds of imports
+
+    with ThreadedServer(serving_job()) as server:
+        yield VLLMClient(base_url=server.url.replace("http://", f"http://trl:{TOKEN}@"), connection_timeout=20.0)
+
+
+def test_trl_reads_the_fleets_shape(client: Any) -> None:
+    found = client.get_server_info()
+    assert found["model_config"] == {"model": "none", "dtype": "torch.float32", "max_model_len": 32768}
+    assert found["parallel_config"]["tensor_parallel_size"] == 1
+    assert client.get_world_size() == 2
+    client.reset_prefix_cache()
+
+
+def test_trl_generates_by_token_ids(client: Any) -> None:
+    answer = client.generate([[1, 2, 3], [4, 5, 6]], n=2, max_tokens=12, temperature=1.0, logprobs=0)
+    assert answer["prompt_ids"] == [[1, 2, 3], [4, 5, 6]]
+    assert len(answer["completion_ids"]) == 4
+    for tokens, logprobs, ids in zip(
+        answer["completion_ids"], answer["logprobs"], answer["logprob_token_ids"], strict=True
+    ):
+        assert 0 < len(tokens) <= 12
+        assert [of[0] for of in ids] == tokens
+        assert all(of[0] < 0 for of in logprobs)
+
+
+def test_trl_chats_with_tools_that_it_reads_itself(client: Any) -> None:
+    messages = [[{"role": "user", "content": "ab"}], [{"role": "user", "content": "cd"}]]
+    answer = client.chat(messages, n=2, max_tokens=5, tools=[TOOL], chat_template_kwargs={"enable_thinking": False})
+    assert answer["prompt_ids"] == [[97, 98], [99, 100]]
+    assert len(answer["completion_ids"]) == 4
+
+
+def test_trl_is_told_that_no_sender_of_its_own_is_heard(client: Any) -> None:
+    with pytest.raises(RuntimeError, match="has no weight-transfer engine"):
+        client.init_communicator("cpu")
+
+
+def test_trl_is_told_that_prompts_are_not_scored(client: Any) -> None:
+    with pytest.raises(Exception, match="prompt_logprobs: found 100, which openseer refuses"):
+        client.get_sequence_logprobs([[1, 2, 3]], [1])

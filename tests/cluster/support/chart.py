@@ -1,0 +1,17 @@
+"""The operator in a cluster, installed by helm as a user would."""
+
+from tests.cluster.support.kube import ROOT, Kube
+
+SYSTEM = "openseer-system"
+INSTALL_SECONDS = 220.0
+
+
+def install(kube: Kube, *values: str) -> None:
+    """Installs or upgrades the operator from the chart as it stands, and waits until it runs."""
+    images = [
+        *("--set", "image.repository=localhost/openseer-operator", "--set", "image.tag=test"),
+        *("--set", "workerImage.repository=localhost/openseer-worker", "--set", "workerImage.tag=scripted"),
+    ]
+    chart = str(ROOT / "charts/openseer")
+    kube.run("helm", "upgrade", "--install", "openseer", chart, "-n", SYSTEM, "--create-namespace", *images, *values)
+    kube.kubectl("rollout", "status", "deployment", "-n", SYSTEM, "--timeout=180s", seconds=INSTALL_SECONDS)

@@ -1,0 +1,163 @@
+"""A cluster as the tests see it: kubectl, and a few words for what they do often."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tests.repository import ROOT
+
+CLUSTER = ROOT / "cluster" / "cluster.sh"
+POLL_SECONDS = 0.25
+"""Between two checks of `wait_until`."""
+CALL_SECONDS = 200
+"""The longest that one kubectl may take."""
+
+OPERATOR_IMAGE = "localhost/openseer-operator:test"
+SCRIPTED_IMAGE = "localhost/openseer-worker:scripted"
+CPU_IMAGE = "localhost/openseer-worker:cpu"
+
+
+class KubeError(AssertionError):
+    """kubectl or the cluster's own script failed; says what they said."""
+
+
+@dataclass(frozen=True)
+class Kube:
+    """One cluster and whose it is: a user's (KUBECONFIG), a developer's (cluster.sh up) or these tests' own."""
+
+    owner: Literal["user", "developer", "tests"]
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is one that cluster/cluster.sh started, whose nodes can be cut off."""
+        return self.owner != "user"
+
+    def command(self, *arguments: str) -> list[str]:
+        """A command line that runs where the cluster can be reached, for what must go on running (an operator)."""
+        return [str(CLUSTER), "exec", *arguments] if self.is_ours else list(arguments)
+
+    def kubectl(self, *arguments: str, text: str | None = None, seconds: float = CALL_SECONDS) -> str:
+        """What kubectl prints. `text` is its standard input. Raises KubeError."""
+        return _run(self.command("kubectl", *arguments), text, seconds)
+
+    def run(self, *arguments: str, seconds: float = CALL_SECONDS) -> str:
+        """What another client of the cluster (helm) prints. Raises KubeError."""
+        return _run(self.command(*arguments), None, seconds)
+
+    def ask(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+        """kubectl where a refusal is an answer, too: exit code and both outputs."""
+        command = self.command("kubectl", *arguments)
+        return subprocess.run(command, input=text, capture_output=True, text=True, timeout=CALL_SECONDS, check=False)
+
+    def apply(self, manifests: Sequence[str | dict[str, Any]], namespace: str | None = None) -> None:
+        """Applies manifests: YAML text or objects. Raises KubeError."""
+        texts = [each if isinstance(each, str) else json.dumps(each) for each in manifests]
+        apply = ("apply", "--server-side", "--force-conflicts", *_within(namespace), "-f", "-")
+        self.kubectl(*apply, text="\n---\n".join(texts))
+
+    def get(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any]:
+        """One object. Raises KubeError where it does not exist."""
+        return json.loads(self.kubectl("get", kind, name, *_within(namespace), "-o", "json"))
+
+    def get_list(self, kind: str, namespace: str | None = None, selector: str = "") -> list[dict[str, Any]]:
+        """All objects of a kind, or those that a label selector chooses; namespace "": of all namespaces."""
+        chosen = ["-l", selector] if selector else []
+        where = ["--all-namespaces"] if namespace == "" else _within(namespace)
+        return json.loads(self.kubectl("get", kind, *where, *chosen, "-o", "json"))["items"]
+
+    def condition(self, kind: str, name: str, condition: str, namespace: str | None = None) -> str:
+        """The status of one condition: True, False or Unknown, also where the object has no such condition yet."""
+        status = self.get(kind, name, namespace).get("status", {})
+        found = [each["status"] for each in status.get("conditions", []) if each["type"] == condition]
+        return found[0] if found else "Unknown"
+
+    def phase(self, pod: str, namespace: str) -> str:
+        """Pending, Running, Succeeded or Failed."""
+        return self.get("pod", pod, namespace)["status"].get("phase", "Pending")
+
+    def logs(self, pod: str, namespace: str) -> str:
+        """What a pod has printed."""
+        return self.kubectl("logs", pod, "-n", namespace)
+
+    def finished(self, pod: str, namespace: str, seconds: float = 180) -> str:
+        """Waits for a pod's end and gives what it printed. Raises KubeError, with the log, unless it succeeded."""
+        wait_until(lambda: self.phase(pod, namespace) in {"Succeeded", "Failed"}, f"pod {pod} has ended", seconds)
+        text = self.logs(pod, namespace)
+        if self.phase(pod, namespace) != "Succeeded":
+            raise KubeError(f"pod {pod} failed; its log:\n{text}")
+        return text
+
+
+def wait_until(predicate: Callable[[], bool], what: str, seconds: float) -> None:
+    """Looks until it is so. Raises KubeError with `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not predicate():
+        if time.monotonic() > deadline:
+            raise KubeError(f"not so after {seconds:g} s: {what}")
+        time.sleep(POLL_SECONDS)
+
+
+def cluster_sh(*arguments: str, seconds: float = 180) -> str:
+    """Runs cluster/cluster.sh and gives what it says. Raises KubeError."""
+    return _run([str(CLUSTER), *arguments], None, seconds)
+
+
+def restricted_pod(name: str, image: str, *command: str, **spec: Any) -> dict[str, Any]:
+    """A pod that the restricted Pod Security level admits, with a read-only root; `spec` adds to its spec."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "runAsGroup": 65532,
+                "fsGroup": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "main",
+                    "image": image,
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": list(command),
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    "volumeMounts": [
+                        {"name": "tmp", "mountPath": "/tmp"},
+                        {"name": "shm", "mountPath": "/dev/shm"},
+                        *spec.pop("mounts", []),
+                    ],
+                }
+            ],
+            "volumes": [
+                {"name": "tmp", "emptyDir": {}},
+                {"name": "shm", "emptyDir": {"medium": "Memory"}},
+                *spec.pop("volumes", []),
+            ],
+            **spec,
+        },
+    }
+
+
+def _within(namespace: str | None) -> list[str]:
+    return ["-n", namespace] if namespace else []
+
+
+def _run(command: list[str], text: str | None, seconds: float) -> str:
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as slow:
+        raise KubeError(f"{' '.join(command)}: no end after {seconds:g} s") from slow
+    if done.returncode:
+        raise KubeError(f"{' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
+    return done.stdout

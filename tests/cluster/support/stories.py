@@ -1,0 +1,77 @@
+"""Tests that mostly wait, run side by side: each keeps its own name and its own result.
+
+A story is a function of (kube, namespace). `@story` makes a test of it that reports what became of it; the first such
+test starts all that were chosen, a few at a time, each in a namespace of its own. They must leave the nodes alone.
+"""
+
+import uuid
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from tests.cluster.support.kube import Kube
+
+SIDE_BY_SIDE = 4
+"""Two cores carry about so many jobs that mostly wait."""
+STORY_SECONDS = 600.0
+"""The longest that a story may take, its wait for a place included."""
+
+Story = Callable[[Kube, str], None]
+Test = Callable[["Stage"], None]
+
+
+@contextmanager
+def restricted_namespace(kube: Kube) -> Generator[str]:
+    """A namespace at the restricted Pod Security level, gone afterwards."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    kube.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}])
+    try:
+        yield name
+    finally:
+        kube.kubectl("delete", "namespace", name, "--wait=false")
+
+
+class Stage:
+    """Where the chosen stories run."""
+
+    def __init__(self, kube: Kube, stories: list[Story]) -> None:
+        self._kube = kube
+        self._pool = ThreadPoolExecutor(SIDE_BY_SIDE)
+        self._ends: dict[str, Future[None]] = {
+            story.__name__: self._pool.submit(self._play, story) for story in stories
+        }
+
+    def _play(self, story: Story) -> None:
+        with restricted_namespace(self._kube) as namespace:
+            story(self._kube, namespace)
+
+    def end_of(self, name: str) -> None:
+        """Waits for a story's end and raises what it raised."""
+        self._ends[name].result(STORY_SECONDS)
+
+    def close(self) -> None:
+        """Those not begun are left out."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def story(play: Story) -> Test:
+    """A test that plays `play` beside the others."""
+
+    def test(stage: Stage) -> None:
+        stage.end_of(play.__name__)
+
+    test.__name__, test.__doc__ = play.__name__, play.__doc__
+    STORIES[play.__name__] = play
+    return pytest.mark.timeout(STORY_SECONDS, func_only=True)(test)
+
+
+STORIES: dict[str, Story] = {}
+"""All stories by name."""
+
+
+def chosen(items: list[pytest.Item]) -> list[Story]:
+    """The stories among the tests that run in this session, in their order."""
+    return [STORIES[name] for item in items if (name := getattr(item, "originalname", item.name)) in STORIES]

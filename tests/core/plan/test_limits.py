@@ -1,0 +1,120 @@
+"""What one job makes the operator do at once has a limit, however large the job and whatever fails in it."""
+
+import pytest
+
+from openseer_core.plan.actions import Announce, CreatePod
+from openseer_core.plan.failures import MOST_FAILED_MEMBERS, MOST_SICK_NODES
+from openseer_core.plan.observation import Memory, Pod, SickNode
+from openseer_core.plan.plan import MOST_EVENTS, Plan
+from openseer_core.plan.workers import MOST_CREATIONS
+from tests.core.plan.cluster_model import Cluster, make_job
+
+EXTERNAL = {"url": "redis://r:6379/0"}
+IGNORE = {"rules": [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [1]}}]}
+
+
+def workers_made(decided: Plan) -> list[CreatePod]:
+    return [action for action in decided.actions if isinstance(action, CreatePod) and action.index is not None]
+
+
+def test_a_large_fleet_is_made_in_batches_one_right_after_the_other() -> None:
+    cluster = Cluster(make_job(workers={"replicas": 4096}, store=EXTERNAL))
+    first = cluster.step()
+    assert len(workers_made(first)) == MOST_CREATIONS
+    assert first.wake_at == cluster.now
+    rest = [len(workers_made(cluster.step())) for _ in range(16)]
+    assert rest == [MOST_CREATIONS] * 15 + [0]
+
+
+def test_no_gang_is_cut_by_the_limit_of_a_batch() -> None:
+    cluster = Cluster(make_job(workers={"replicas": 9, "parallelism": {"tensor": 100, "nodes": 100}}, store=EXTERNAL))
+    made = [len(workers_made(cluster.step())) for _ in range(4)]
+    assert made == [300, 300, 300, 0]
+
+
+def test_where_kubernetes_refuses_pods_the_next_batch_does_not_hurry() -> None:
+    cluster = Cluster(make_job(workers={"replicas": 1000}, store=EXTERNAL), room=40)
+    cluster.step()
+    assert cluster.refusals
+    assert cluster.step().wake_at is None
+
+
+def ready_workers(cluster: Cluster, replicas: int) -> list[Pod]:
+    """All of them, after as long as it takes."""
+    for _ in range(60):
+        found = [pod for pod in cluster.live_workers() if pod.ready]
+        if len(found) == replicas:
+            return found
+        cluster.step()
+        cluster.tick()
+    raise AssertionError(f"{len(cluster.live_workers())} of {replicas} workers are there")
+
+
+@pytest.mark.parametrize("failing", [MOST_FAILED_MEMBERS + 44, MOST_FAILED_MEMBERS])
+def test_members_whose_failures_are_forgotten_wait_like_the_others(failing: int) -> None:
+    cluster = Cluster(make_job(workers={"replicas": failing}, failurePolicy=IGNORE, store=EXTERNAL))
+    for _ in range(6):
+        for pod in ready_workers(cluster, failing):
+            cluster.end(pod.name, 1)
+        cluster.step()
+    assert workers_made(cluster.step()) == []
+
+
+def test_a_member_that_fails_alone_waits_for_no_others() -> None:
+    cluster = Cluster(make_job(workers={"replicas": 3}, failurePolicy=IGNORE, store=EXTERNAL))
+    ready_workers(cluster, 3)
+    cluster.end("j-worker-1", 1)
+    cluster.change(workers={"replicas": 5})
+    assert [made.index for made in workers_made(cluster.step())] == [3, 4]
+
+
+def test_many_events_of_one_reason_are_told_as_a_few() -> None:
+    cluster = Cluster(make_job(workers={"replicas": 200}, failurePolicy=IGNORE, store=EXTERNAL))
+    for pod in ready_workers(cluster, 200):
+        cluster.end(pod.name, 1)
+    told = [event for event in cluster.step().actions if isinstance(event, Announce) and event.reason == "MemberEnded"]
+    assert len(told) == MOST_EVENTS + 1
+    assert told[-1].message.startswith(f"and {200 - MOST_EVENTS} more; the last: worker-")
+
+
+def full(room: int) -> Cluster:
+    """A job of three workers in a namespace with room for so many pods."""
+    cluster = Cluster(make_job(workers={"replicas": 3}, store=EXTERNAL), room=room)
+    for _ in range(6):
+        cluster.step()
+        cluster.tick()
+    assert cluster.refusals
+    return cluster
+
+
+def test_what_was_refused_holds_while_it_is_not_tried() -> None:
+    cluster = full(room=3)
+    cluster.end("j-driver", 1)
+    seen: list[bool] = []
+    for _ in range(8):
+        cluster.step()
+        seen.append(bool(cluster.refusals))
+        cluster.now += 0.1
+    assert all(seen)
+    assert "j-driver" in cluster.pods, "no worker has taken its place"
+
+
+def test_what_was_refused_is_forgotten_once_it_is_not_wanted() -> None:
+    cluster = full(room=3)
+    cluster.change(workers={"replicas": 2})
+    cluster.step()
+    assert not cluster.refusals
+
+
+def test_nodes_that_refuse_pods_are_avoided_beside_all_sick_ones() -> None:
+    cluster = Cluster(make_job(workers={"replicas": MOST_SICK_NODES}, store=EXTERNAL))
+    sick = [f"g{index}" for index in range(MOST_SICK_NODES)]
+    known = tuple(SickNode(node, "worker-0", "Xid 79", at) for at, node in enumerate(sick))
+    cluster.memory = Memory(sick_nodes=known)
+    ready_workers(cluster, MOST_SICK_NODES)
+    refusing = [f"r{index}" for index in range(MOST_SICK_NODES)]
+    for index, node in enumerate(refusing):
+        cluster.refuse(f"j-worker-{index}", node, "UnexpectedAdmissionError")
+    cluster.step()
+    assert set(cluster.memory.avoid) == {*sick, *refusing}
+    assert set(cluster.memory.refusing) == {*refusing}

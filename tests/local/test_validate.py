@@ -1,0 +1,101 @@
+"""`openseer validate` says at each step what it waits for, and what a job would lack."""
+
+import json
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from openseer_core.admission import ModelLimits
+from openseer_core.errors import ModelError
+from openseer_local.main import app
+from openseer_local.terminal.display import Display
+from tests.text.tokenizers_of_tests import byte_level, save
+
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a model and prompts; vLLM is not asked."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("openseer_local.validation.computed_limits", Mock(return_value=ModelLimits()))
+    (save(byte_level(), tmp_path / "model") / "model.safetensors").write_bytes(b"")
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n')
+    return tmp_path
+
+
+def validate(folder: Path, **spec: Any) -> Any:
+    document = {
+        "apiVersion": "openseer.dev/v1alpha1",
+        "kind": "RolloutJob",
+        "metadata": {"name": "job"},
+        "spec": {"model": {"path": "model"}, "prompts": {"path": "prompts.jsonl"}} | spec,
+    }
+    (folder / "job.yaml").write_text(yaml.safe_dump(document))
+    return CliRunner().invoke(app, ["validate", str(folder / "job.yaml")])
+
+
+@pytest.fixture
+def phases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a person sees, step by step."""
+    seen: list[str] = []
+
+    def phase(_: Display, text: str) -> None:
+        seen.append(text)
+
+    monkeypatch.setattr(Display, "phase", phase)
+    return seen
+
+
+def test_each_step_is_shown_under_its_own_name(folder: Path, phases: list[str]) -> None:
+    assert validate(folder).exit_code == 0
+    assert phases == [
+        "reading prompts",
+        "loading the tokenizer",
+        "asking vLLM for the model's limits",
+        "rendering prompts",
+    ]
+
+
+def test_a_model_that_is_no_folder_is_asked_for_before_vllm_starts(
+    folder: Path, phases: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = validate(folder, model={"path": "model/gone"})
+    assert isinstance(done.exception, ModelError)
+    assert "model/ is a folder here, and has no gone" in str(done.exception)
+    assert phases[-1] == "asking the hub for model/gone, which is no folder here"
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({}, "found model, a folder without weights, allowed: one with *.safetensors"),
+        (
+            {"model-1.safetensors": "", INDEX: json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "m-2"}})},
+            f"model/{INDEX}: lists m-2, which the folder has not",
+        ),
+        ({"model-1.safetensors": "", INDEX: "{"}, f"model/{INDEX}: not "),
+    ],
+)
+def test_a_models_folder_has_all_its_weights(folder: Path, files: dict[str, str], told: str) -> None:
+    (folder / "model/model.safetensors").unlink()
+    for name, text in files.items():
+        (folder / "model" / name).write_text(text)
+    done = validate(folder)
+    assert isinstance(done.exception, ModelError)
+    assert told in str(done.exception)
+    assert validate(folder, model={"path": "model", "engineArgs": {"load_format": "dummy"}}).exit_code == 0
+
+
+def test_what_the_scripted_engine_does_not_read_is_noted(folder: Path) -> None:
+    model = {"path": "none", "engine": "scripted", "dtype": "float16", "engineArgs": {"max_model_len": 8}}
+    done = validate(folder, model=model)
+    assert done.exit_code == 0
+    told = " ".join(done.stderr.split())
+    assert "note: the scripted engine does not read spec.model.dtype, spec.model.engineArgs" in told
+    assert "does not read" not in validate(folder, model={"path": "none", "engine": "scripted"}).stderr

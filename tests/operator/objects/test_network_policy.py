@@ -1,0 +1,73 @@
+"""Who reaches the pods of a job, and whom they reach: the policy's selectors, evaluated."""
+
+from typing import Any
+
+import pytest
+
+from tests.operator.objects.network_policy import Peer, lets_in, lets_out, selects
+from tests.operator.objects.test_shared import job, shared
+
+REDIS, HTTP = 6379, 8080
+WORKER = Peer("lab", {"openseer.dev/job": "arithmetic", "openseer.dev/role": "worker"})
+PROMETHEUS = Peer("monitoring", {"app.kubernetes.io/name": "prometheus"}, {"team": "platform"})
+STRANGERS = {
+    "another job": Peer("lab", {"openseer.dev/job": "other"}),
+    "a pod of the namespace": Peer("lab"),
+    "a job of that name elsewhere": Peer("prod", WORKER.labels),
+    "prometheus' neighbour": Peer("monitoring", {"app": "grafana"}),
+    "a pod that calls itself prometheus": Peer("prod", PROMETHEUS.labels),
+    "the internet": Peer(address="203.0.113.7"),
+}
+BY_NAMESPACE = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+BY_POD = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}}}
+BY_EXPRESSION = {"namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "In", "values": ["platform"]}]}}
+
+
+def policy(**settings: Any) -> dict[str, Any]:
+    return shared(job(), **settings)["networkPolicy"]
+
+
+@pytest.mark.parametrize("who", STRANGERS)
+@pytest.mark.parametrize("port", [REDIS, HTTP, 29500])
+def test_strangers_reach_no_pod_of_a_job_whoever_may_scrape(who: str, port: int) -> None:
+    scraped = policy(metrics_from=({**BY_NAMESPACE, **BY_POD},))
+    assert selects(scraped, WORKER)
+    assert not lets_in(scraped, STRANGERS[who], port)
+
+
+@pytest.mark.parametrize(
+    "scraper", [{**BY_NAMESPACE, **BY_POD}, BY_NAMESPACE, BY_EXPRESSION, {"ipBlock": {"cidr": "10.0.0.0/24"}}]
+)
+def test_whoever_may_scrape_reaches_metrics_and_nothing_else(scraper: dict[str, Any]) -> None:
+    found = policy(metrics_from=(scraper,))
+    reached = [port for port in (REDIS, HTTP, 29500) if lets_in(found, PROMETHEUS, port)]
+    assert reached == [HTTP]
+    assert not lets_in(policy(), PROMETHEUS, HTTP)
+
+
+@pytest.mark.parametrize("settings", [{}, {"metrics_from": (BY_NAMESPACE,)}, {"egress": ()}])
+def test_the_job_itself_and_the_operators_namespace_get_in_always(settings: dict[str, Any]) -> None:
+    found = policy(**settings)
+    assert all(lets_in(found, WORKER, port) for port in (REDIS, HTTP, 29500, 40000))
+    assert [port for port in (REDIS, HTTP, 29500) if lets_in(found, Peer("openseer"), port)] == [REDIS, HTTP]
+
+
+def test_pods_reach_everything_unless_the_installation_restricts_them() -> None:
+    assert policy()["spec"]["policyTypes"] == ["Ingress"]
+    assert all(lets_out(policy(), peer, 443) for peer in STRANGERS.values())
+
+
+def test_restricted_pods_reach_one_another_dns_and_what_is_listed() -> None:
+    hub = {"to": [{"ipBlock": {"cidr": "203.0.113.0/24", "except": ["203.0.113.8/32"]}}], "ports": [{"port": 443}]}
+    closed, opened = policy(egress=()), policy(egress=(hub,))
+    for found in (closed, opened):
+        assert found["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        assert all(lets_out(found, WORKER, port) for port in (REDIS, 29500, 40000))
+        # 5353: where pods of OpenShift's DNS listen behind its service.
+        dns = [(port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")]
+        assert all(lets_out(found, Peer("kube-system"), *each) for each in dns)
+        assert not any(lets_out(found, peer, 80) for peer in STRANGERS.values())
+        assert not lets_out(found, Peer(address="169.254.169.254"), 80)
+    assert not lets_out(closed, STRANGERS["the internet"], 443)
+    assert lets_out(opened, STRANGERS["the internet"], 443)
+    assert not lets_out(opened, Peer(address="203.0.113.8"), 443)

@@ -1,0 +1,139 @@
+"""A connection goes to the address that was found fit for its host, and nowhere where none was."""
+
+import asyncio
+import os
+import ssl
+import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from openseer_core.errors import InputError, StoreError, StoreForbiddenError, StoreUnavailableError
+from openseer_store.connect import open_store
+
+HOST = "redis.made-up.example"
+
+
+@asynccontextmanager
+async def listener(context: ssl.SSLContext | None = None) -> AsyncGenerator[tuple[int, list[bytes]]]:
+    """A port of this machine, and what is said to it first by each who connects; it hangs up then."""
+    said: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        said.append(await reader.read(100))
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1], said
+
+
+async def here(host: str, port: int) -> tuple[str, ...]:
+    assert host.rstrip(".") == HOST
+    return ("127.0.0.1",)
+
+
+async def test_each_connection_goes_to_the_address_that_it_is_given() -> None:
+    async with listener() as (port, said):
+        with pytest.raises(StoreUnavailableError):
+            await open_store(f"redis://{HOST}:{port}/0", "job", retry_seconds=0.0, dial=here)
+    assert said
+    assert b"INFO" in b"".join(said) or b"HELLO" in b"".join(said) or b"CLIENT" in b"".join(said)
+
+
+async def test_a_host_that_may_not_be_dialled_is_told_at_once_and_not_connected_to() -> None:
+    async def refuse(host: str, port: int) -> tuple[str, ...]:
+        raise StoreForbiddenError("StoreHostForbidden", f"not {host}")
+
+    async with listener() as (port, said):
+        with pytest.raises(StoreForbiddenError, match=r"not 127\.0\.0\.1"):
+            await open_store(f"redis://127.0.0.1:{port}/0", "job", retry_seconds=60.0, dial=refuse)
+    assert said == []
+
+
+async def test_the_next_address_is_tried_where_the_first_is_dead() -> None:
+    async def dead_first(host: str, port: int) -> tuple[str, ...]:
+        return ("127.0.0.2", "127.0.0.1")  # nobody listens at the first
+
+    async with listener() as (port, said):
+        with pytest.raises(StoreUnavailableError):
+            await open_store(f"redis://{HOST}:{port}/0", "job", retry_seconds=0.0, dial=dead_first)
+    assert said
+
+
+@pytest.mark.parametrize("end", ["", "."])
+async def test_tls_still_asks_for_a_certificate_of_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    subject = ("-subj", f"/CN={HOST}", "-addext", f"subjectAltName=DNS:{HOST}")
+    made = ("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    subprocess.run([*made, "-keyout", key, "-out", certificate, *subject], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    async with listener(context) as (port, said):
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with pytest.raises(StoreUnavailableError):
+            await open_store(f"rediss://{HOST}{end}:{port}/0", "job", retry_seconds=0.0, dial=here)
+    assert said
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("ssl_ca_certs", "ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile", "ssl_password"),
+        *("credential_provider", "encoder_class", "client_name", "unknown"),
+    ],
+)
+async def test_the_url_of_somebody_elses_store_names_no_file_and_nothing_else(option: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # whoever reads it waits for ever
+    with pytest.raises(InputError, match=f"found option {option}, allowed: db, ssl_cert_reqs, ssl_check_hostname"):
+        await open_store(f"rediss://{HOST}/0?{option}={pipe}", "job", retry_seconds=0.0, dial=here)
+
+
+async def test_what_a_foreign_url_may_say_of_its_certificate_is_heard() -> None:
+    async with listener() as (port, _):
+        url = f"rediss://{HOST}:{port}/?db=3&ssl_cert_reqs=none&ssl_check_hostname=no"
+        with pytest.raises(StoreUnavailableError):
+            await open_store(url, "job", retry_seconds=0.0, dial=here)
+
+
+@asynccontextmanager
+async def store_that_says(answer: bytes) -> AsyncGenerator[int]:
+    """The port of a server that answers with that to whatever it is told first, and sends on for ever."""
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.read(100)
+            writer.write(answer)
+            while True:
+                writer.write(2**16 * b":1\r\n")
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(send, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (b"$%d\r\n" % 2**32, "answers with more than 16777216 bytes"),
+        (b"*20\r\n" + 20 * (b"$1000000\r\n%s\r\n" % (10**6 * b"x")), "answers with more than 16777216 bytes"),
+        (b"*2147483647\r\n", "answers with more than 524288 elements"),
+        (b"*2\r\n*400000\r\n*400000\r\n", "answers with more than 524288 elements"),
+        (b"$3\r\n*9\n\r\n*1000000\r\n", "answers with more than 524288 elements"),
+        (b"+" + 20_000 * b"x", "answers with a line of more than 16384 bytes"),
+        (b"%1000000\r\n", "does not speak as Redis does"),
+        (b":%d\r\n" % 10**400, "does not speak as Redis does"),
+        (b"$1_0\r\n", "does not speak as Redis does"),
+    ],
+)
+async def test_a_store_that_never_ends_its_answer_is_left(answer: bytes, found: str) -> None:
+    async with store_that_says(answer) as port:
+        with pytest.raises(StoreError, match=f"^redis at redis://{HOST}:{port}/0 {found}"):
+            await open_store(f"redis://{HOST}:{port}/0", "job", retry_seconds=600.0, dial=here)

@@ -1,0 +1,54 @@
+"""Looks at all GPUs of a machine for a while: `python -m openseer_worker.hardware.probe`, in the operator's own pod.
+
+Ends with 0 when all are well, with GpuSickError's exit code when one is not, with 1 when there is nothing to ask.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+
+from openseer_core.errors import GpuSickError, OpenseerError
+from openseer_core.worker.metrics import WorkerMetrics
+from openseer_process.termination import report, start_log, write_termination_message
+from openseer_worker.hardware.sickness import sick
+from openseer_worker.hardware.telemetry import Telemetry
+
+LOOK_SECONDS = 20.0
+"""Errors that come meanwhile count, as do those that the driver still asks a reset for."""
+READ_SECONDS = 0.5
+
+
+def look(telemetry: Callable[[], WorkerMetrics], seconds: float = LOOK_SECONDS) -> str:
+    """What was seen of GPUs in good health. Raises GpuSickError, or OpenseerError when none could be read."""
+    until, seen = time.monotonic() + seconds, set[str]()
+    while True:
+        metrics = telemetry()
+        illness = sick(metrics)
+        if illness is not None:
+            raise GpuSickError(illness)
+        seen |= {name.partition("_")[0] for name in metrics}
+        if time.monotonic() >= until:
+            break
+        time.sleep(READ_SECONDS)
+    if not seen:
+        raise OpenseerError(
+            "no GPU could be read: the pod needs NVIDIA's runtime (chart value nodeRepair.runtimeClass), and a driver"
+        )
+    return f"{len(seen)} GPUs are well"
+
+
+def main() -> int:
+    """The entry point."""
+    start_log()
+    telemetry = Telemetry(environment={})
+    try:
+        write_termination_message(look(telemetry))
+    except OpenseerError as error:
+        return report(error)
+    finally:
+        telemetry.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

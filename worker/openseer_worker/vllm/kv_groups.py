@@ -1,0 +1,65 @@
+"""How vLLM holds the tokens of a request: what its managers of KV blocks take from the pool that they share.
+
+Read against vllm/v1/core/single_type_kv_cache_manager.py and vllm/v1/kv_cache_interface.py. Attention, full and over
+sliding windows, is counted as vLLM counts it. Bounds from above are attention in chunks, the states of Mamba (one
+for each step that may be under way, though few steps need a new one), and kinds that are not named here.
+"""
+
+from collections import Counter
+from typing import Any
+
+from vllm.v1.kv_cache_interface import (
+    ChunkedLocalAttentionSpec,
+    FullAttentionSpec,
+    KVCacheConfig,
+    MambaSpec,
+    iter_layer_specs,
+)
+
+from openseer_core.queue.kv_blocks import UNLIMITED, blocks_for
+from openseer_worker.vllm.profile import KvRow
+
+
+def kv_rows(cache: KVCacheConfig, config: Any) -> list[KvRow]:
+    """The groups of an engine, by its KVCacheConfig and VllmConfig; groups on the host take nothing of its pool."""
+    specs = [group.kv_cache_spec for group in cache.kv_cache_groups if not group.host_resident]
+    found = Counter(_held(next(iter(iter_layer_specs(spec))), cache, config) for spec in specs)
+    return [(block_tokens, count, *blocks) for (block_tokens, blocks), count in found.items()]
+
+
+def _held(spec: Any, cache: KVCacheConfig, config: Any) -> tuple[int, tuple[int, int, int]]:
+    """Of one group: block_tokens, and its blocks: fixed, most, most_computing."""
+    ranks = config.parallel_config.decode_context_parallel_size if spec.dcp_sharded else 1
+    block_tokens = spec.block_size * ranks
+    if isinstance(spec, FullAttentionSpec):
+        return block_tokens, (_copied(block_tokens, cache), UNLIMITED, UNLIMITED)
+    # What one request may write in the steps that are under way at once, while it generates.
+    steps = config.max_concurrent_batches
+    written = steps * config.uniform_decode_query_len + config.num_lookahead_tokens
+    if hasattr(spec, "max_admission_blocks_per_request"):
+        # vLLM's own formula: its limit while it computes a context, and for so few tokens the same while it generates.
+        context = config.model_config.max_model_len
+        most, most_computing = (
+            spec.max_admission_blocks_per_request(max_in_flight_tokens=tokens, max_model_len=context)
+            for tokens in (written, config.max_in_flight_tokens)
+        )
+        unaligned = isinstance(spec, ChunkedLocalAttentionSpec) and spec.attention_chunk_size % block_tokens > 0
+        return block_tokens, (int(unaligned), most, most_computing)
+    if isinstance(spec, MambaSpec):
+        drafts = spec.num_speculative_blocks
+        if spec.mamba_cache_mode != "align":
+            return block_tokens, (drafts, 1 + blocks_for(written, block_tokens), UNLIMITED)
+        checkpoints = steps * spec.num_prefill_checkpoint_blocks
+        return block_tokens, (drafts + _copied(block_tokens, cache), 1 + steps, 1 + steps + checkpoints)
+    # Taken whole for a request, whatever its length: rings, hot pages, an encoder's states.
+    return block_tokens, (blocks_for(spec.max_memory_usage_bytes(config), max(1, spec.page_size_bytes)), 0, 0)
+
+
+def _copied(block_tokens: int, cache: KVCacheConfig) -> int:
+    """Blocks for the copy of a cached one that a request shares up to its middle, which aligned Mamba states allow."""
+    aligned = any(
+        isinstance(spec, MambaSpec) and spec.mamba_cache_mode == "align"
+        for group in cache.kv_cache_groups
+        for spec in iter_layer_specs(group.kv_cache_spec)
+    )
+    return int(aligned and cache.hash_block_size is not None and block_tokens > cache.hash_block_size)
