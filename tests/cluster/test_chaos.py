@@ -23,7 +23,10 @@ def job(kube: Kube, namespace: str) -> Workload:
 
 
 def begun(kube: Kube, namespace: str, groups: int) -> Workload:
-    """Three workers that have done some of their work; 16 groups take them about forty seconds."""
+    """Three workers that have done some of their work; 16 groups take them forty seconds, 40 groups a hundred.
+
+    A story that watches workers come back takes the latter: its job must not end before they are there.
+    """
     job = Workload(kube, namespace, groups=groups, length=600, step=0.02, spec={"workers": {"replicas": 3}}).apply()
     job.until_ready(3)
     job.until(lambda: job.done() > 0, "the first request is finished")
@@ -134,7 +137,8 @@ def test_draining_a_node_hands_everything_over(job: Workload) -> None:
     assert all(entry["count"] == 0 for entry in job.status().get("failures", []))
 
 
-def test_an_operator_that_is_killed_is_followed_by_the_other_replica(job: Workload, kube: Kube, operator: str) -> None:
+def test_an_operator_that_is_killed_is_followed_by_the_other_replica(kube: Kube, namespace: str, operator: str) -> None:
+    job = begun(kube, namespace, groups=40)
     lease = kube.get("lease", "openseer", operator)
     holder = lease["spec"]["holderIdentity"]
     kube.kubectl("--namespace", operator, "delete", "pod", holder, "--grace-period=0", "--force")
@@ -168,7 +172,7 @@ def test_a_redis_that_is_killed_comes_back_with_everything(job: Workload) -> Non
 
 def test_on_full_nodes_a_worker_waits_and_the_others_work_on(kube: Kube, namespace: str) -> None:
     workers = {"replicas": 3, "resources": {"requests": {"cpu": "500m"}}}
-    job = Workload(kube, namespace, groups=16, length=600, step=0.02, spec={"workers": workers}).apply()
+    job = Workload(kube, namespace, groups=40, length=600, step=0.02, spec={"workers": workers}).apply()
     job.until_ready(3)
     for node in kube.get_list("nodes"):
         fill(kube, namespace, node, but=300)

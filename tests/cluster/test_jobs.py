@@ -40,7 +40,7 @@ def test_a_job_runs_from_apply_to_complete_and_leaves_its_results(kube: Kube, na
 
 @story
 def test_a_suspended_job_has_no_pod_and_goes_on_where_it_was(kube: Kube, namespace: str) -> None:
-    job = long_job(kube, namespace).apply()
+    job = long_job(kube, namespace, step=SLOW).apply()
     job.until(lambda: job.done() >= 8, "some requests are finished")
     job.patch(suspend=True)
     job.until(lambda: not kube.get_list("pods", namespace), "no pod is left")
@@ -88,10 +88,10 @@ def test_a_horizontal_autoscaler_moves_the_replicas(kube: Kube, namespace: str) 
 
 @story
 def test_the_tail_of_a_batch_releases_workers(kube: Kube, namespace: str) -> None:
-    # One response is ten times as long as the others: in the end one worker is enough for it.
+    # One response is far longer than the others: in the end one worker is enough for it, for a minute.
     job = Workload(kube, namespace, groups=6, length=60, step=0.02, spec={"workers": {"replicas": 3}})
     lines = [json.loads(line) for line in job.prompts().splitlines()]
-    lines[0]["lengths"][0] = 1200
+    lines[0]["lengths"][0] = 4000
     job.prompt_text = "\n".join(map(json.dumps, lines)) + "\n"
     job.apply()
     job.until(lambda: "tail" in job.status().get("lastScaleReason", ""), "the tail is noticed", 180)
@@ -118,7 +118,9 @@ def test_autoscalers_are_told_who_is_busy(kube: Kube, namespace: str) -> None:
 
 @story
 def test_a_changed_template_replaces_workers_one_by_one_and_loses_nothing(kube: Kube, namespace: str) -> None:
-    job = long_job(kube, namespace, step=SLOW, workers={"replicas": 3}).apply()
+    job = long_job(kube, namespace, step=SLOW, workers={"replicas": 3})
+    job.groups = 24  # two minutes: none of the three may find the work done when it comes
+    job.apply()
     job.until_ready(3)
     before = {pod["metadata"]["uid"] for pod in job.pods()}
     job.patch(workers={"template": {"metadata": {"labels": {"wave": "two"}}}})
@@ -152,7 +154,7 @@ def test_fewer_gpus_than_workers_is_a_condition_and_not_a_failure(kube: Kube, na
 
 @story
 def test_a_sick_gpu_moves_its_worker_to_another_node(kube: Kube, namespace: str) -> None:
-    job = long_job(kube, namespace)
+    job = long_job(kube, namespace, step=SLOW)
     container: dict[str, Any] = {"name": "worker", "env": [{"name": "SCRIPTED_ENGINE_SICK", "value": "/tmp/sick"}]}
     job.spec = {"workers": {"replicas": 1, "template": {"spec": {"containers": [container]}}}}
     job.apply()

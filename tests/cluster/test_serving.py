@@ -34,9 +34,14 @@ PUBLISH = """
 import functools, http.server, numpy, socket, threading, time
 from safetensors.numpy import save_file
 
-class Slow(http.server.SimpleHTTPRequestHandler):
+GO = Path("/tmp/go")
+
+class Held(http.server.SimpleHTTPRequestHandler):
     def do_GET(self):
-        time.sleep(5)
+        for _ in range(250):
+            if GO.exists():
+                break
+            time.sleep(0.1)
         super().do_GET()
 
     def log_message(self, *_):
@@ -45,7 +50,7 @@ class Slow(http.server.SimpleHTTPRequestHandler):
 folder = Path("/tmp/v2")
 folder.mkdir(exist_ok=True)
 save_file({"w": numpy.zeros((4, 4), numpy.float32)}, str(folder / "model.safetensors"))
-server = http.server.ThreadingHTTPServer(("", 8000), functools.partial(Slow, directory=str(folder)))
+server = http.server.ThreadingHTTPServer(("", 8000), functools.partial(Held, directory=str(folder)))
 threading.Thread(target=server.serve_forever, daemon=True).start()
 source = Source(url=f"http://{socket.gethostbyname(socket.gethostname())}:8000")
 done = client.publish(Publish(version="v2", source=source, on_failure="replace"))
@@ -89,7 +94,7 @@ def iteration(trainer: Trainer, groups: int) -> None:
 
 @story
 def test_a_batch_goes_through_the_gateway_while_its_pods_are_killed(kube: Kube, namespace: str) -> None:
-    job = ServingJob(kube, namespace, step=0.03).apply()
+    job = ServingJob(kube, namespace, step=0.1).apply()  # a minute of work, to be seen before it is done
     trainer = Trainer(kube, namespace).start()
     job.until_ready(2)
     with ThreadPoolExecutor(1) as pool:
@@ -167,6 +172,8 @@ def test_new_weights_reach_every_worker_also_when_one_and_the_gateway_die_meanwh
         job.until(lambda: trainer.run(phase).strip() == "prefetch", "the transaction has begun", 180)
         job.kubectl("delete", "pod", "job-worker-1", "--grace-period=0", "--force")
         kube.kubectl("delete", "pod", "-n", SYSTEM, "-l", API_LABELS, "--grace-period=0", "--force")
+        # Until now no worker got the file: both died within the transaction, however slow this machine is.
+        job.kubectl("exec", "trainer", "--", "touch", "/tmp/go")
         said = json.loads(publishing.result(300))
     assert said == {"phase": "done", "version": "v2", "results": 16, "versions": ["v2"]}
     job.until_ready(2)
