@@ -3,7 +3,7 @@
 Importing this loads httpx and pydantic, nothing heavier; `torch_grpo`, `trl` and `verl` are imported by name.
 
 Read `client`, `async_client`, `groups` and `reading` (results), `checkpoint`, `errors`, `settings`, `http`; then the
-adapters and what they share, `torch_grpo` and `torch_weights`. Tests: tests/client.
+adapters and what they share, `torch_grpo` and `torch_weights`; `rewards`. Tests: tests/client.
 """
 
 from openseer_client.async_client import AsyncBatchHandle, AsyncClient
@@ -19,6 +19,7 @@ from openseer_client.errors import (
     ForbiddenError,
     GroupsLostError,
     NotFoundError,
+    RewardError,
     StaleResultError,
     SubmissionLostError,
     TooLargeError,
@@ -28,6 +29,7 @@ from openseer_client.errors import (
 )
 from openseer_client.groups import FinishedGroup
 from openseer_client.http.retry import Limits
+from openseer_client.rewards import RewardPool
 from openseer_core.manifest.generation import Sampling
 from openseer_core.weights.publish import Canary, Deadlines, Publish, Source
 from openseer_core.wire.batches import Batch, BatchSpec, Group, GroupItem, ResultItem, Target
@@ -61,6 +63,8 @@ __all__ = [
     "Publish",
     "Release",
     "ResultItem",
+    "RewardError",
+    "RewardPool",
     "Sampling",
     "Source",
     "StaleResultError",

@@ -128,6 +128,15 @@ class SubmissionLostError(OpenseerError):
         )
 
 
+class RewardError(OpenseerError):
+    """A response got no reward. `group`: its group's name; `index`: of the response, None where it is not known."""
+
+    def __init__(self, group: str, index: int | None, why: str) -> None:
+        self.group, self.index = group, index
+        response = f"response {group}/{index}" if index is not None else f"group {group}"
+        super().__init__(f"the reward of {response}: {why}")
+
+
 class StaleResultError(OpenseerError):
     """A response has tokens of other weights than its batch asked for."""
 

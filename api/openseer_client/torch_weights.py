@@ -113,12 +113,14 @@ def publish(
     *,
     canary_ids: Sequence[int] | None = None,
     mode: PublishMode = "drain",
+    max_staleness: int | None = None,
     deadlines: Deadlines | None = None,
     progress: Callable[[Transaction], None] | None = None,
 ) -> Transaction:
     """Saves the model, publishes it with a canary, and waits until every worker has proved it.
 
-    Raises WeightsError with the workers that did not confirm; the fleet then serves the version before.
+    `mode`, `max_staleness`: what becomes of responses that run meanwhile, as in Publish. Raises WeightsError with the
+    workers that did not confirm; the fleet then serves the version before.
     """
     proof = canary(model, canary_ids)
     path = folder.save(model, version)
@@ -126,6 +128,7 @@ def publish(
         version=version,
         source=Source(path=str(path)),
         mode=mode,
+        max_staleness=max_staleness,
         canary=proof,
         deadlines=deadlines or Deadlines(),
     )

@@ -4,47 +4,58 @@ import itertools
 import random
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
-from openseer_client import FinishedGroup, Group
+from openseer_client import FinishedGroup, Group, ResultItem
 
 TINY = Path(__file__).parents[1] / "tiny-model"
 MODEL = TINY / "model"
-sys.path.insert(0, str(TINY))
+sys.path.append(str(TINY))  # after this folder: both hold a train.py
 from traces import check, is_held_out
 
 DIGITS = (4, 1)
 """Products of so many digits: the model as it comes is right about 70 times in 100."""
 
 
+@cache
+def tokenizer() -> Any:
+    """The model's."""
+    return AutoTokenizer.from_pretrained(MODEL)
+
+
+def reward_of(item: ResultItem) -> float:
+    """1 for a response that ends in the right answer, else 0. It may be called in a process of its own."""
+    return Problems.reward(str(item.metadata["prompt"]), tokenizer().decode(item.token_ids, skip_special_tokens=True))
+
+
 class Problems:
     """Products to work out, such as `mul 4817*6`. One prompt in ten, by hash, is held out: it is never trained on."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-        self._tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    def __init__(self, seed: int, digits: tuple[int, int] = DIGITS) -> None:
+        self._seed, self._digits = seed, digits
+        self._tokenizer = tokenizer()
 
     def training(self) -> Iterator[Group]:
         """Groups without end, each under a name of its own."""
-        for number, prompt in enumerate(_prompts(random.Random(self._seed), held_out=False)):
+        for number, prompt in enumerate(_prompts(random.Random(self._seed), self._digits, held_out=False)):
             yield self._group(f"train-{number}", prompt)
 
     def held_out(self, count: int) -> list[Group]:
         """So many different groups of one response each, always the same."""
-        prompts = dict.fromkeys(itertools.islice(_prompts(random.Random(0), held_out=True), 20 * count))
+        prompts = dict.fromkeys(itertools.islice(_prompts(random.Random(0), self._digits, held_out=True), 20 * count))
         return [self._group(f"eval-{number}", prompt) for number, prompt in enumerate(itertools.islice(prompts, count))]
 
     def rewards(self, group: FinishedGroup) -> list[float]:
         """1 for each response that ends in the right answer, else 0."""
-        texts = self._tokenizer.batch_decode([item.token_ids for item in group.results], skip_special_tokens=True)
-        prompts = [str(item.metadata["prompt"]) for item in group.results]
-        return [self.reward(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+        return [reward_of(item) for item in group.results]
 
     def prompts(self, count: int) -> list[str]:
         """The first prompts of the training, as text."""
-        return list(itertools.islice(_prompts(random.Random(self._seed), held_out=False), count))
+        return list(itertools.islice(_prompts(random.Random(self._seed), self._digits, held_out=False), count))
 
     @staticmethod
     def reward(prompt: str, response: str) -> float:
@@ -57,9 +68,9 @@ class Problems:
         return Group(id=name, prompt_token_ids=ids, metadata={"prompt": prompt})
 
 
-def _prompts(rng: random.Random, *, held_out: bool) -> Iterator[str]:
+def _prompts(rng: random.Random, digits: tuple[int, int], *, held_out: bool) -> Iterator[str]:
     while True:
-        left, right = (rng.randrange(10 ** (count - 1), 10**count) for count in DIGITS)
+        left, right = (rng.randrange(10 ** (count - 1), 10**count) for count in digits)
         prompt = f"mul {left}*{right}"
         if is_held_out(prompt) == held_out:
             yield prompt

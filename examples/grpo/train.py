@@ -46,10 +46,14 @@ class Training:
         self.run = f"grpo-{uuid.uuid4().hex[:8]}"
         self.phases, self.log = Phases(), Log(options.out / "metrics.jsonl")
 
-    def train(self) -> None:
-        """So many iterations, and one evaluation on held-out prompts after the last."""
+    def wait(self) -> None:
+        """Until the fleet takes requests."""
         while not self.client.job().workers_ready:
             time.sleep(0.5)
+
+    def train(self) -> None:
+        """So many iterations, and one evaluation on held-out prompts after the last."""
+        self.wait()
         last = self.options.iterations
         for iteration in range(last + 1):
             version = f"{self.run}-{iteration}"
@@ -64,13 +68,17 @@ class Training:
                     groups, metrics = self.roll_out(version)
                 with self.phases("train"):
                     row |= metrics | self.learn(groups)
-            row |= {"seconds": self.phases.take(), "load_average": os.getloadavg()[0]}
-            self.log.write(row)
-            print(_line(row), flush=True)
+            self.note(row)
 
-    def publish(self, version: str) -> dict[str, Any]:
+    def note(self, row: dict[str, Any]) -> None:
+        """An iteration is over: its line, in metrics.jsonl and on the screen."""
+        row |= {"seconds": self.phases.take(), "load_average": os.getloadavg()[0]}
+        self.log.write(row)
+        print(_line(row), flush=True)
+
+    def publish(self, version: str, **how: Any) -> dict[str, Any]:
         """The weights to the whole fleet. It proves itself: each worker's log-probabilities agree with this model's."""
-        done = publish(self.client, self.folder, self.model, version)
+        done = publish(self.client, self.folder, self.model, version, **how)
         others = [worker.name for worker in self.client.workers() if worker.version != version]
         if others:
             raise RuntimeError(f"published {version}, and these workers serve other weights: {', '.join(others)}")
@@ -152,9 +160,9 @@ def _line(row: dict[str, Any]) -> str:
     return "  ".join([*parts, f"[s: {seconds}]"])
 
 
-def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
+def parser_of(description: str | None) -> argparse.ArgumentParser:
     """The command line's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     where = parser.add_argument_group("the API, otherwise started here (`openseer serve`) and ended with the training")
     where.add_argument("--url", help="its address; OPENSEER_TOKEN or OPENSEER_TOKEN_FILE hold the token")
     parser.add_argument("--job", type=Path, default=HERE / "job.yaml", help="what is served, without --url")
@@ -171,19 +179,19 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--eval-every", type=int, default=4)
     parser.add_argument("--eval-prompts", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
-    return parser.parse_args(arguments)
+    return parser
 
 
-def main() -> None:
-    options = options_of()
+def run(training: type[Training], options: argparse.Namespace) -> None:
+    """Trains, with a server of its own where no address is given, and draws what came of it."""
     torch.set_num_threads(1)
     disable_progress_bar()
     here = serving(options.job, options.out / "serve") if options.url is None else nullcontext((options.url, None))
     # Without a token file the client reads OPENSEER_TOKEN or OPENSEER_TOKEN_FILE.
     with here as (url, token_file), Client(url, token_file=token_file) as client:
-        Training(client, options).train()
+        training(client, options).train()
     print(draw(options.out))
 
 
 if __name__ == "__main__":
-    main()
+    run(Training, parser_of(__doc__).parse_args())

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,12 +22,13 @@ def test_every_snippet_is_whole(code: str) -> None:
 
 
 @pytest.mark.slow
-async def test_snippets_run_one_after_another_against_the_real_api() -> None:
-    assert len(PLAYED) == 4
+async def test_snippets_run_one_after_another_against_the_real_api(tmp_path: Path) -> None:
+    assert len(PLAYED) == 5
     async with served() as server:
         for code in PLAYED:
+            (tmp_path / "snippet.py").write_text(code)
             done = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", code),
+                *(sys.executable, str(tmp_path / "snippet.py")),
                 cwd=ROOT,
                 env={"OPENSEER_URL": server.url, "OPENSEER_TOKEN": TOKEN, "PATH": "/usr/bin:/bin"},
                 stdout=asyncio.subprocess.PIPE,

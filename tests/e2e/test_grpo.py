@@ -1,9 +1,11 @@
-"""The example training, on the real engine and through the real `openseer serve`: short, but with all its parts."""
+"""The example trainings, on the real engine and through the real `openseer serve`: short, but with all their parts."""
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,37 @@ FLOAT32_TOLERANCE = 1e-3
 """Between a log-probability of the engine and one of the trainer; seen: below 1e-4."""
 
 
-def train(script: str, out: Path, *arguments: str) -> str:
-    """What a training prints."""
-    command = [sys.executable, str(GRPO / script), "--out", str(out), *SMALL, *arguments]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENSEER_")}
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("OPENSEER_")}
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """`openseer serve examples/grpo/job.yaml`, one for several examples; its address and token as environment."""
+    output = tmp_path_factory.mktemp("fleet")
+    command = [str(Path(sys.executable).with_name("openseer")), "serve", str(GRPO / "job.yaml"), "--port", "0"]
+    command += ["--json", "--output", str(output)]
+    process = subprocess.Popen(command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        found = json.loads(process.stdout.readline())
+        yield {"OPENSEER_URL": found["url"], "OPENSEER_TOKEN_FILE": found["token_file"]}
+    finally:
+        process.terminate()
+        process.communicate(timeout=90)
+
+
+def run(script: str, out: Path, *arguments: str, fleet: dict[str, str] | None = None) -> str:
+    """What an example prints; with a fleet it starts none of its own."""
+    command = [sys.executable, str(GRPO / script), "--out", str(out), *arguments]
+    command += ["--url", fleet["OPENSEER_URL"]] if fleet is not None else []
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=clean_environment() | (fleet or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         printed, _ = process.communicate(timeout=TRAIN_SECONDS)
@@ -38,7 +65,7 @@ def train(script: str, out: Path, *arguments: str) -> str:
 
 def test_two_iterations_through_a_server_of_its_own(tmp_path: Path) -> None:
     arguments = ["--iterations", "2", "--spare-groups", "1", "--eval-every", "2", "--eval-prompts", "8"]
-    train("train.py", tmp_path, *arguments)
+    run("train.py", tmp_path, *SMALL, *arguments)
     rows: list[dict[str, Any]] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [0, 1, 2]
     assert len({row["version"] for row in rows}) == 3
@@ -55,8 +82,27 @@ def test_two_iterations_through_a_server_of_its_own(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "weights").iterdir()} == {row["version"] for row in rows}
 
 
-def test_trls_trainer_learns_from_the_same_fleet(tmp_path: Path) -> None:
-    printed = train("train_trl.py", tmp_path, "--steps", "2")
+def test_an_asynchronous_training_learns_from_weights_of_known_age(tmp_path: Path, fleet: dict[str, str]) -> None:
+    arguments = ["--iterations", "3", "--spare-groups", "1", "--eval-every", "9", "--eval-prompts", "8"]
+    run("train_async.py", tmp_path, *SMALL, *arguments, "--max-staleness", "1", fleet=fleet)
+    rows: list[dict[str, Any]] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
+    # The first batch was drawn with the weights that learned from it; the next ones began before those were there.
+    assert (rows[0]["staleness_max"], rows[1]["staleness_max"]) == (0, 1)
+    assert rows[0]["logprob_difference_max"] < FLOAT32_TOLERANCE < rows[1]["logprob_difference_max"]
+    assert all(row["staleness_max"] <= 2 and row["gradient_norm"] > 0 for row in rows[:3])
+
+
+def test_a_calculator_answers_between_turns_and_helps(tmp_path: Path, fleet: dict[str, str]) -> None:
+    printed = run("calculator.py", tmp_path, "--prompts", "48", fleet=fleet)
+    without, tool = map(float, re.findall(r"(?:without|with) the calculator: ([\d.]+)", printed))
+    calls = float(re.findall(r"([\d.]+) calls each", printed)[0])
+    assert tool > without + 0.2
+    assert calls > 2
+
+
+def test_trls_trainer_learns_from_the_same_fleet(tmp_path: Path, fleet: dict[str, str]) -> None:
+    printed = run("train_trl.py", tmp_path, *SMALL, "--steps", "2", fleet=fleet)
     steps = [line for line in printed.splitlines() if "'grad_norm'" in line]
     assert len(steps) == 2, printed
     published = sorted(path.name for path in (tmp_path / "weights").iterdir())

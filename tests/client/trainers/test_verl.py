@@ -15,7 +15,7 @@ import pytest
 
 from openseer_client.verl import Router, Server, generation, steps_of
 from openseer_core.errors import InputError
-from tests.client.sglang_route import generating
+from tests.client.trainers.sglang_route import generating
 
 # RequestLoadBalancer of verl/workers/rollout/router.py, verl 0.9.1: name → parameters after self.
 LOAD_BALANCER_0_9_1 = {
