@@ -15,7 +15,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready-$(ACCELERATOR)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run test soak check format bench images lock clean cluster cluster-down cluster-tools cluster-prepare
+.PHONY: help setup run test soak trainers check format bench images lock clean cluster cluster-down cluster-tools cluster-prepare
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +30,9 @@ test: $(READY) cluster-prepare ## Runs all tests that this machine can run
 
 soak: $(READY) ## Runs in full the long searches that `make test` runs in a short form; SEED and MINUTES: of random faults
 	@OPENSEER_SOAK=1 OPENSEER_SOAK_SEED="$(SEED)" OPENSEER_SOAK_MINUTES="$(MINUTES)" $(BIN)/python -m pytest --durations=0 $$(grep -rlw SOAK tests --include='test_*.py')
+
+trainers: $(READY) ## Runs trainers' own code against openseer, each in an environment of its own (300 MB)
+	@tests/client/trainers/run.sh $(BIN)/python
 
 check: $(READY) ## Lint, format, types, import directions, house rules
 	@echo "lint" && $(BIN)/ruff check .
@@ -77,6 +80,9 @@ lock: $(READY) ## Renews requirements/ from pyproject.toml
 	image operator cpu --extra operator --extra api; image worker-none cpu --extra driver --extra datasets; \
 	image worker-cpu cpu --extra driver --extra datasets --extra cpu; \
 	image worker-gpu gpu --extra driver --extra datasets --extra gpu
+	@for trainer in requirements/trainers/*.in; do \
+	    echo "$${trainer%.in}.txt" && $(BIN)/$(COMPILE) --no-deps --no-annotate --output-file "$${trainer%.in}.txt" "$$trainer"; \
+	done
 	@echo "requirements/bootstrap.txt" && echo uv | $(BIN)/$(COMPILE) --no-annotate --output-file requirements/bootstrap.txt -
 
 clean: ## Removes .venv and caches; runs/ stays

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch.distributed
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY, BaseRollout  # pyright: ignore[reportPrivateUsage]
-from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
+from verl.workers.rollout.replica import RolloutMode, RolloutReplica, RolloutReplicaRegistry
 from verl.workers.rollout.utils import ensure_async_iterator
 
 from openseer_client.client import Client
@@ -101,6 +101,22 @@ class Rollout(BaseRollout):
 
 class Replica(RolloutReplica):
     """What verl takes for an inference server: the fleet."""
+
+    async def init_standalone(self) -> None:
+        """No engine is started, so no GPU is asked of Ray: the fleet has its own."""
+        backend = self.config.checkpoint_engine.backend
+        if backend != "naive":
+            raise InputError(
+                f"actor_rollout_ref.rollout.checkpoint_engine.backend: found {backend}, needed: naive; the "
+                "trainer's own processes write the weights, and no process of a rollout is there to receive them"
+            )
+        self.rollout_mode = RolloutMode.STANDALONE
+        await self.launch_servers()
+
+    async def init_colocated(self, resource_pool: Any) -> None:
+        """As above; the pool is the trainer's alone."""
+        self.rollout_mode = RolloutMode.COLOCATED
+        await self.launch_servers()
 
     async def launch_servers(self) -> None:
         """Nothing is launched."""

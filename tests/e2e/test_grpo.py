@@ -1,7 +1,6 @@
 """The example trainings, on the real engine and through the real `openseer serve`: short, but with all their parts."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.example_fleet import clean_environment, example_fleet
 from tests.repository import ROOT
 
 pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(1000)]
@@ -22,24 +22,11 @@ FLOAT32_TOLERANCE = 1e-3
 """Between a log-probability of the engine and one of the trainer; seen: below 1e-4."""
 
 
-def clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("OPENSEER_")}
-
-
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """`openseer serve examples/grpo/job.yaml`, one for several examples; its address and token as environment."""
-    output = tmp_path_factory.mktemp("fleet")
-    command = [str(Path(sys.executable).with_name("openseer")), "serve", str(GRPO / "job.yaml"), "--port", "0"]
-    command += ["--json", "--output", str(output)]
-    process = subprocess.Popen(command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        found = json.loads(process.stdout.readline())
-        yield {"OPENSEER_URL": found["url"], "OPENSEER_TOKEN_FILE": found["token_file"]}
-    finally:
-        process.terminate()
-        process.communicate(timeout=90)
+    """One for several examples."""
+    with example_fleet(tmp_path_factory.mktemp("fleet")) as found:
+        yield found
 
 
 def run(script: str, out: Path, *arguments: str, fleet: dict[str, str] | None = None) -> str:

@@ -38,7 +38,7 @@ GENERATE_0_9_1 = {"request_id", "prompt_ids", "sampling_params", "image_data", "
 SAMPLING_0_9_1 = {"temperature": 1.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}
 
 HAS_VERL = importlib.util.find_spec("verl") is not None and importlib.util.find_spec("ray") is not None
-needs_verl = pytest.mark.skipif(not HAS_VERL, reason="verl is not installed (checked against 0.9.1)")
+needs_verl = pytest.mark.skipif(not HAS_VERL, reason="verl is not installed: `make trainers` (checked against 0.9.1)")
 
 
 def answer(finish: str = "stop") -> dict[str, Any]:

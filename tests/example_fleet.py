@@ -1,0 +1,33 @@
+"""`openseer serve examples/grpo/job.yaml`: the tiny model on one real engine, for programs of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.repository import ROOT
+
+STOP_SECONDS = 90
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without openseer's settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("OPENSEER_")}
+
+
+@contextmanager
+def example_fleet(output: Path) -> Generator[dict[str, str]]:
+    """Its address and token as environment of a client."""
+    openseer = str(Path(sys.executable).with_name("openseer"))
+    command = [openseer, "serve", "examples/grpo/job.yaml", "--port", "0", "--json", "--output", str(output)]
+    process = subprocess.Popen(command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        found = json.loads(process.stdout.readline())
+        yield {"OPENSEER_URL": found["url"], "OPENSEER_TOKEN_FILE": found["token_file"]}
+    finally:
+        process.terminate()
+        process.communicate(timeout=STOP_SECONDS)
