@@ -31,8 +31,8 @@ test: $(READY) cluster-prepare ## Runs all tests that this machine can run
 soak: $(READY) ## Runs in full the long searches that `make test` runs in a short form; SEED and MINUTES: of random faults
 	@OPENSEER_SOAK=1 OPENSEER_SOAK_SEED="$(SEED)" OPENSEER_SOAK_MINUTES="$(MINUTES)" $(BIN)/python -m pytest --durations=0 $$(grep -rlw SOAK tests --include='test_*.py')
 
-trainers: $(READY) ## Runs trainers' own code against openseer, each in an environment of its own (300 MB)
-	@tests/client/trainers/run.sh $(BIN)/python
+trainers: $(READY) ## Runs trainers' own code against openseer, each in an environment of its own (500 MB); TRAINER=areal: one alone
+	@tests/client/trainers/run.sh $(BIN)/python $(TRAINER)
 
 check: $(READY) ## Lint, format, types, import directions, house rules
 	@echo "lint" && $(BIN)/ruff check .

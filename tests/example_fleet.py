@@ -19,10 +19,20 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextmanager
-def example_fleet(output: Path) -> Generator[dict[str, str]]:
-    """Its address and token as environment of a client."""
+def example_fleet(output: Path, *arguments: str) -> Generator[dict[str, str]]:
+    """Its address and token as environment of a client. `arguments`: more of the command's."""
     openseer = str(Path(sys.executable).with_name("openseer"))
-    command = [openseer, "serve", "examples/grpo/job.yaml", "--port", "0", "--json", "--output", str(output)]
+    command = [
+        openseer,
+        "serve",
+        "examples/grpo/job.yaml",
+        "--port",
+        "0",
+        "--json",
+        "--output",
+        str(output),
+        *arguments,
+    ]
     process = subprocess.Popen(command, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs trainers' own code against openseer: run.sh PYTHON, the one of the project's environment.
+# Runs trainers' own code against openseer: run.sh PYTHON [TRAINER]; PYTHON is the one of the project's environment.
 # Each trainer has an environment of its own: what it needs in other versions comes first there, then the project's packages.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 python=$1
 packages=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-for lock in requirements/trainers/*.txt; do
+for lock in requirements/trainers/${2:-*}.txt; do
     trainer=$(basename "$lock" .txt)
     key=$(cat "$lock" <("$python" --version) | sha256sum | cut -c1-12)
     home=${XDG_CACHE_HOME:-$HOME/.cache}/openseer/trainers/$trainer-$key
