@@ -67,7 +67,7 @@ def test_only_so_many_groups_are_taken_ahead() -> None:
 
     with RewardPool(by_name, 1) as pool:
         next(pool.over(groups(), ahead=2))
-        assert taken == ["g0", "g1", "g2"]
+        assert taken in (["g0"], ["g0", "g1"], ["g0", "g1", "g2"])
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,9 @@ def test_only_so_many_groups_are_taken_ahead() -> None:
     ],
 )
 def test_a_response_without_a_reward_is_an_error(name: str, index: int | None, why: str) -> None:
-    with RewardPool(misbehaves, 1, seconds=0.3) as pool:
+    # Only those that take for ever may take too long, however busy this machine is.
+    seconds = 0.3 if name in ("sleeps", "hangs") else 60.0
+    with RewardPool(misbehaves, 1, seconds=seconds) as pool:
         with pytest.raises(RewardError, match=why) as caught:
             pool.rewards(group(name))
         assert (caught.value.group, caught.value.index) == (name, index)
