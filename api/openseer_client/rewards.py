@@ -3,9 +3,13 @@
 import faulthandler
 import math
 import multiprocessing
+import multiprocessing.connection
+import os
 import pickle
 import signal
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -20,6 +24,8 @@ from openseer_core.wire.batches import ResultItem
 Reward = Callable[[ResultItem], float]
 """What a response is worth, a finite number."""
 
+LONGEST_SECONDS = 86400.0
+"""Most that one call may be given."""
 KILL_SECONDS = 2.0
 """After its time a reward function gets an exception; if that does not end it so much later, its process ends."""
 
@@ -29,17 +35,18 @@ class RewardPool:
 
     `reward` is called with one response at a time. It is imported in each process by its name, so it stands at the top
     level of a module; the module's main part stands under `if __name__ == "__main__"`. `seconds`: longest time of one
-    call. An exception, a longer call, a process that dies and a reward that is no finite number are a RewardError: a
-    response without a reward is no sample, and 0 would be a reward.
+    call, import included. An exception, a longer call, a process that dies and a reward that is no finite number are a
+    RewardError: a response without a reward is no sample, and 0 would be a reward. A reward that catches every
+    exception cannot hide that its time is over; one that sets alarms (SIGALRM) of its own is ended with its process.
     """
 
     def __init__(self, reward: Reward, processes: int = 4, *, seconds: float = 60.0) -> None:
-        if processes < 1 or seconds <= 0:
-            raise ValueError(f"processes, seconds: found {processes}, {seconds}; needed: at least 1, more than 0")
-        _require_importable(reward)
-        self._reward, self._seconds = reward, seconds
+        if processes < 1 or not 0 < seconds <= LONGEST_SECONDS:
+            allowed = f"at least 1, more than 0 and at most {LONGEST_SECONDS:.0f}"
+            raise ValueError(f"processes, seconds: found {processes}, {seconds}; needed: {allowed}")
+        self._reward, self._seconds = _importable(reward), seconds
         # Not forked: a trainer has threads, and a GPU.
-        self._pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _leave_to_parent)
+        self._pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _follow_parent)
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +68,7 @@ class RewardPool:
         Up to `ahead` groups are taken from `groups` before the first has its rewards: read them without `acknowledge`,
         and acknowledge the batch once the rewards are used. Raises RewardError.
         """
-        begun: deque[tuple[FinishedGroup, list[Future[float]]]] = deque()
+        begun: deque[tuple[FinishedGroup, list[Future[_Said]]]] = deque()
         for group in groups:
             begun.append((group, self._begun(group) if group.whole else []))
             while len(begun) > ahead or (begun and all(future.done() for future in begun[0][1])):
@@ -69,52 +76,38 @@ class RewardPool:
         while begun:
             yield begun[0][0], self._taken(*begun.popleft())
 
-    def _begun(self, group: FinishedGroup) -> list[Future[float]]:
+    def _begun(self, group: FinishedGroup) -> "list[Future[_Said]]":
         try:
             return [self._pool.submit(_called, self._reward, item, self._seconds) for item in group.results]
         except BrokenProcessPool as error:
             raise RewardError(group.name, None, _died(error)) from error
 
-    def _taken(self, group: FinishedGroup, futures: list[Future[float]]) -> list[float]:
+    def _taken(self, group: FinishedGroup, futures: "list[Future[_Said]]") -> list[float]:
         found: list[float] = []
         for item, future in zip(group.results, futures, strict=False):
             try:
-                reward = future.result()
+                reward, problem = future.result()
             except BrokenProcessPool as error:
                 raise RewardError(group.name, None, _died(error)) from error
-            except TimeoutError as error:
-                why = f"no reward within {self._seconds:g} s"
-                raise RewardError(group.name, item.index, f"{why}: {error}" if str(error) else why) from error
-            except Exception as error:
-                raise RewardError(group.name, item.index, f"{type(error).__name__}: {error}") from error
-            found.append(_finite(reward, group.name, item.index))
+            if problem:
+                raise RewardError(group.name, item.index, problem)
+            found.append(reward)
         return found
 
 
-def _require_importable(reward: Reward) -> None:
-    """Raises ValueError for what a process cannot import by its name."""
+def _importable(reward: Reward) -> bytes:
+    """How a process finds it, by name. Raises ValueError for what none can import."""
     is_typed = reward.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
     try:
-        pickle.dumps(reward)
+        named, why = pickle.dumps(reward), ""
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        is_typed, why = True, f": {error}"
-    else:
-        why = ""
-    if is_typed:
+        named, why = b"", f": {error}"
+    if is_typed or not named:
         raise ValueError(
             f"reward: found {reward!r}, needed: a function at the top level of a module in a file, which other "
             f"processes can import{why}"
         )
-
-
-def _finite(reward: Any, group: str, index: int) -> float:
-    try:
-        value = float(reward)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise RewardError(group, index, f"found {reward!r}, needed: a finite number")
-    return value
+    return named
 
 
 def _died(error: BrokenProcessPool) -> str:
@@ -123,23 +116,53 @@ def _died(error: BrokenProcessPool) -> str:
 
 # ---- in the processes
 
+_Said = tuple[float, str]
+"""A reward, or why there is none. Text, because an exception may fail to be made again elsewhere."""
+_overdue = threading.Event()
 
-def _leave_to_parent() -> None:
-    # Ctrl-C is for the trainer, which then ends these.
+
+def _follow_parent() -> None:
+    # Ctrl-C is for the trainer, which then ends these. If it is killed, nobody else does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, _overdue)
+    signal.signal(signal.SIGALRM, _end_call)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
 
 
-def _overdue(_number: int, _frame: FrameType | None) -> NoReturn:
+def _end_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
+
+
+def _end_call(_number: int, _frame: FrameType | None) -> NoReturn:
+    _overdue.set()
     raise TimeoutError
 
 
-def _called(reward: Reward, item: ResultItem, seconds: float) -> float:
+def _called(named: bytes, item: ResultItem, seconds: float) -> _Said:
     # The alarm ends Python code and waits; the watchdog ends what never comes back to the interpreter.
     faulthandler.dump_traceback_later(seconds + KILL_SECONDS, exit=True)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    _overdue.clear()
+    begun = time.monotonic()
     try:
-        return reward(item)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            reward: Any = pickle.loads(named)(item)
+            problem = ""
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except BaseException as error:  # noqa: BLE001 - also sys.exit() of a model's code
+        reward, problem = None, f"{type(error).__name__}: {error}"
+    faulthandler.cancel_dump_traceback_later()
+    if _overdue.is_set() or time.monotonic() - begun > seconds:
+        return 0.0, f"no reward within {seconds:g} s"
+    return (0.0, problem) if problem else _finite(reward)
+
+
+def _finite(reward: Any) -> _Said:
+    try:
+        value = math.nan if isinstance(reward, str | bytes) else float(reward)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    return (value, "") if math.isfinite(value) else (0.0, f"found {reward!r:.100}, needed: a finite number")

@@ -59,7 +59,8 @@ def _content(value: object, place: tuple[int | str, ...]) -> str:
         return value
     if not isinstance(value, list) or not value:
         raise _wrong(place, cast("object", value), "text, or a list of parts of text")
-    return "".join(_part(part, (*place, number)) for number, part in enumerate(cast("list[object]", value)))
+    # As vLLM joins them for a template that takes text.
+    return "\n".join(_part(part, (*place, number)) for number, part in enumerate(cast("list[object]", value)))
 
 
 def _part(value: object, place: tuple[int | str, ...]) -> str:

@@ -17,6 +17,8 @@ MESSAGE_BYTES = 4096
 def start_log() -> None:
     """To standard error, which a runner or a pod keeps."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", force=True)
+    # It logs every request's whole URL, passwords and signatures too.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def report(error: OpenseerError) -> int:

@@ -5,12 +5,27 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from openseer_client import FinishedGroup, ResultItem, RewardError, RewardPool
 from tests.client.remote import end, result
+
+KILLED = """
+import os, time
+from openseer_client import RewardPool
+from tests.client.test_rewards import group
+
+def slow(item):
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    RewardPool(slow, 1).rewards(group("g", 1))
+"""
 
 
 def group(name: str, size: int = 2, *, aborted: int = 0) -> FinishedGroup:
@@ -24,25 +39,54 @@ def by_name(item: ResultItem) -> float:
     return 10.0 * len(item.group) + item.index
 
 
-def misbehaves(item: ResultItem) -> float:
-    match item.group:
-        case "raises":
-            raise KeyError("no answer")
-        case "sleeps":
-            time.sleep(600)
-        case "hangs":
-            # As code does that never comes back to the interpreter.
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
-            time.sleep(600)
-        case "dies":
-            os._exit(3)
-        case "none":
-            return None  # pyright: ignore[reportReturnType]
-        case "nan":
-            return float("nan")
-        case other:
-            raise ValueError(other)
+class Judged(Exception):
+    """As errors of HTTP clients: what is raised cannot be made again from its text."""
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"{status} {body}")
+
+
+def raises() -> float:
+    raise KeyError("no answer")
+
+
+def judge() -> float:
+    raise Judged(429, "slow down")
+
+
+def hides() -> float:
+    try:
+        time.sleep(600)
+    except Exception:  # noqa: BLE001 - as rewards do
+        return 0.0
     return 1.0
+
+
+def hangs() -> float:
+    # As code does that never comes back to the interpreter.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+    time.sleep(600)
+    return 1.0
+
+
+WAYS: dict[str, Callable[[], Any]] = {
+    "fine": lambda: 1.0,
+    "raises": raises,
+    "judge": judge,
+    "hides": hides,
+    "hangs": hangs,
+    "sleeps": lambda: time.sleep(600),
+    "dies": lambda: os._exit(3),
+    "exits": lambda: sys.exit(0),
+    "none": lambda: None,
+    "nan": lambda: float("nan"),
+    "huge": lambda: 10**400,
+    "text": lambda: "0.5",
+}
+
+
+def misbehaves(item: ResultItem) -> float:
+    return WAYS[item.group]()
 
 
 def test_each_response_of_a_group_has_its_reward() -> None:
@@ -70,6 +114,33 @@ def test_only_so_many_groups_are_taken_ahead() -> None:
         assert taken in (["g0"], ["g0", "g1"], ["g0", "g1", "g2"])
 
 
+def test_a_response_without_a_reward_costs_no_other_its_own() -> None:
+    with RewardPool(misbehaves, 1) as pool:
+        for name in ("judge", "exits", "raises"):
+            with pytest.raises(RewardError):
+                pool.rewards(group(name))
+        assert pool.rewards(group("fine")) == [1.0, 1.0]
+
+
+def test_processes_end_with_a_trainer_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "trainer.py"
+    script.write_text(KILLED)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen([sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, text=True) as trainer:
+        assert trainer.stdout is not None
+        process = int(trainer.stdout.readline())
+        trainer.kill()
+    while _runs(process):
+        time.sleep(0.05)
+
+
+def _runs(process: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize(
     ("name", "index", "why"),
     [
@@ -77,13 +148,18 @@ def test_only_so_many_groups_are_taken_ahead() -> None:
         ("sleeps", 0, "reward of response sleeps/0: no reward within 0.3 s"),
         ("hangs", None, "reward of group hangs: a process that computed rewards died"),
         ("dies", None, "reward of group dies: a process that computed rewards died"),
+        ("hides", 0, "reward of response hides/0: no reward within 0.3 s"),
+        ("exits", 0, "reward of response exits/0: SystemExit: 0"),
+        ("judge", 0, "reward of response judge/0: Judged: 429 slow down"),
+        ("huge", 0, "reward of response huge/0: found 1000"),
+        ("text", 0, "reward of response text/0: found '0.5', needed: a finite number"),
         ("none", 0, "reward of response none/0: found None, needed: a finite number"),
         ("nan", 0, "reward of response nan/0: found nan, needed: a finite number"),
     ],
 )
 def test_a_response_without_a_reward_is_an_error(name: str, index: int | None, why: str) -> None:
     # Only those that take for ever may take too long, however busy this machine is.
-    seconds = 0.3 if name in ("sleeps", "hangs") else 60.0
+    seconds = 0.3 if name in ("sleeps", "hides", "hangs") else 60.0
     with RewardPool(misbehaves, 1, seconds=seconds) as pool:
         with pytest.raises(RewardError, match=why) as caught:
             pool.rewards(group(name))
@@ -99,6 +175,6 @@ def test_a_function_that_no_process_can_import_is_refused_at_once() -> None:
 
 
 def test_a_pool_needs_processes_and_time() -> None:
-    for processes, seconds in ((0, 1.0), (1, 0.0)):
+    for processes, seconds in ((0, 1.0), (1, 0.0), (1, float("inf")), (1, float("nan"))):
         with pytest.raises(ValueError, match="needed: at least 1, more than 0"):
             RewardPool(by_name, processes, seconds=seconds)

@@ -64,9 +64,10 @@ def test_what_a_prompt_would_lose_is_refused_on_every_way(message: Any, place: s
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_content_in_parts_of_text_is_one_text(way: Any) -> None:
-    parts = [{"type": "text", "text": "1 + "}, {"type": "text", "text": "1?"}]
-    assert way([{"role": "user", "content": parts}]) == [TURN]
+def test_parts_of_text_are_lines_of_one_text_as_in_vllm(way: Any) -> None:
+    parts = [{"type": "text", "text": "1 + 1?"}, {"type": "text", "text": "Be brief."}]
+    assert way([{"role": "user", "content": parts[:1]}]) == [TURN]
+    assert way([{"role": "user", "content": parts}]) == [{"role": "user", "content": "1 + 1?\nBe brief."}]
 
 
 @pytest.mark.parametrize("way", WAYS)

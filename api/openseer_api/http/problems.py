@@ -6,7 +6,7 @@ knows and notes in the call's scope.
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,6 +26,7 @@ from openseer_core.errors import (
     RequestStateError,
 )
 from openseer_core.json_words import wrong_places
+from openseer_core.weights.url import without_passwords
 from openseer_core.wire.problem import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -114,6 +115,12 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def fault_of(error: Exception) -> Fault:
     """What a caller is told of an exception. Whatever its body or its names can cause is the call's own fault."""
+    fault = _fault_of(error)
+    told = [{name: without_passwords(text) for name, text in entry.items()} for entry in fault.errors]
+    return replace(fault, detail=without_passwords(fault.detail), errors=told)
+
+
+def _fault_of(error: Exception) -> Fault:
     if isinstance(error, OpenseerError):
         return _ours(error)
     if isinstance(error, HTTPException):

@@ -1,11 +1,12 @@
 """New weights as a publisher describes them: where they are, how the fleet moves to them, and what proves them."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
 
 from openseer_core.json_model import INT53_MAX, JsonModel, TokenIds, VersionName
-from openseer_core.weights.url import shown_url, url_problem
+from openseer_core.weights.url import shown_url, url_problem, without_passwords
 
 PublishMode = Literal["drain", "keep", "abort"]
 
@@ -16,7 +17,13 @@ TransactionPhase = Literal["prefetch", "quiesce", "load", "commit", "rollback", 
 OnFailure = Literal["abort", "replace"]
 
 
-WeightsPath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+def _no_url(path: str) -> str:
+    if re.match("[A-Za-z][A-Za-z0-9+.-]*:/", path):
+        raise ValueError(f"found {without_passwords(path)}, needed: a folder's path; a URL is source.url")
+    return path
+
+
+WeightsPath = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_no_url)]
 
 
 class Source(JsonModel):
@@ -30,7 +37,7 @@ class Source(JsonModel):
     """
 
     path: WeightsPath | None = None
-    url: Annotated[str, StringConstraints(pattern=r"^https?://", max_length=4096)] | None = None
+    url: Annotated[str, StringConstraints(pattern=r"^[hH][tT]{2}[pP][sS]?://", max_length=4096)] | None = None
     transfer: dict[str, JsonValue] | None = None
     digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
 

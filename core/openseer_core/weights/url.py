@@ -2,13 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from ipaddress import IPv6Address
 
 from openseer_core.hosts import is_named
 
+_LABEL = "[a-z0-9_-]{1,63}"
 _URL = re.compile(
-    r"https?://(?:[^@/?#\s]*@)?(?P<place>(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?)(?:/[^?#\s]*)?", re.I
+    r"https?://(?:[^@/?#\s\x00-\x1f\x7f]*@)?"
+    rf"(?P<place>(?P<host>\[[0-9a-f:.]+\]|{_LABEL}(?:\.{_LABEL})*\.?)(?::(?P<port>[0-9]{{1,5}}))?)"
+    r"(?:/[^?#\s\x00-\x1f\x7f]*)?",
+    re.I,
 )
 """Narrower than what a client would take, so that none reads another host in it."""
+_CREDENTIALS = re.compile(r"(:/{1,2})[^/@\s]*@")
+LONGEST_HOST, LAST_PORT = 253, 65535
 
 
 def url_problem(url: str, allowed: Sequence[str]) -> str:
@@ -17,12 +24,22 @@ def url_problem(url: str, allowed: Sequence[str]) -> str:
     if "?" in url or "#" in url:
         return "is the address of a folder: it has no ? and no #"
     found = _URL.fullmatch(url)
-    if found is None:
+    if found is None or len(found["host"]) > LONGEST_HOST or int(found["port"] or 0) > LAST_PORT:
         return "is no URL of a folder, such as https://HOST/FOLDER"
+    if found["host"][0] == "[" and not _is_ipv6(found["host"][1:-1]):
+        return f"names host {found['host']}, which is no IPv6 address"
     host = found["host"].lower().rstrip(".")
     if allowed and not is_named(host, allowed):
         return f"names host {host}, allowed by spec.weights.allowedHosts: {', '.join(allowed)}"
     return ""
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def shown_url(url: str) -> str:
@@ -32,6 +49,11 @@ def shown_url(url: str) -> str:
     if "@" in place or _URL.fullmatch(url):
         return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}"
     return f"{scheme}{mark}{rest.rpartition('@')[2]}"
+
+
+def without_passwords(text: str) -> str:
+    """A message without the user and password of any URL in it, also of one that is none."""
+    return _CREDENTIALS.sub(r"\1", text)
 
 
 def host_of(url: str) -> str:

@@ -6,7 +6,10 @@ from typing import Any
 import openai
 import pytest
 
+from openseer_api.compat.live.sampling import sampling_of
+from openseer_api.compat.openai.wire import CompletionRequest
 from openseer_core.ids import GroupId
+from openseer_core.manifest.job import Sampling
 from openseer_core.tokens import pack_tokens
 from openseer_worker.scripted.text import scripted_tokens
 from tests.api.compat.stories import PROMPT, all_ended, client_of, groups, long_job, post, running, whole
@@ -83,6 +86,8 @@ async def test_a_stream_gives_the_tokens_as_they_come_and_ends_with_counts() -> 
         )  # fmt: skip
         tokens: dict[int, list[int]] = {0: [], 1: []}
         ends: dict[int, str] = {}
+        prompts: dict[int, list[list[int]]] = {0: [], 1: []}
+        offsets: dict[int, list[int]] = {0: [], 1: []}
         chunks = total = 0
         async for chunk in stream:
             total = chunk.usage.completion_tokens if chunk.usage else total
@@ -91,11 +96,17 @@ async def test_a_stream_gives_the_tokens_as_they_come_and_ends_with_counts() -> 
                 tokens[choice.index] += choice.token_ids  # type: ignore[attr-defined]
                 assert choice.logprobs is not None
                 assert len(choice.logprobs.token_logprobs or []) == len(choice.token_ids)  # type: ignore[attr-defined]
+                offsets[choice.index] += choice.logprobs.text_offset or []
+                if hasattr(choice, "prompt_token_ids"):
+                    prompts[choice.index].append(choice.prompt_token_ids)  # type: ignore[attr-defined]
                 if choice.finish_reason:
                     ends[choice.index] = choice.finish_reason
         for index, found in tokens.items():
             whole("1/live-1", index, found)
             assert len(found) >= 300
+        # Once, in the first chunk; and offsets go on from chunk to chunk.
+        assert prompts == {0: [PROMPT], 1: [PROMPT]}
+        assert all(found == sorted(set(found)) for found in offsets.values())
         assert chunks > 4
         assert set(ends) == {0, 1}
         assert total == sum(map(len, tokens.values()))
@@ -104,9 +115,14 @@ async def test_a_stream_gives_the_tokens_as_they_come_and_ends_with_counts() -> 
 async def test_a_chat_streams_too() -> None:
     async with served() as server, client_of(server) as client:
         stream = await client.chat.completions.create(
-            model="none", messages=[{"role": "user", "content": "hi"}], max_tokens=8, stream=True
+            model="none",
+            messages=[{"role": "user", "content": "hi"}],
+            max_tokens=8,
+            stream=True,
+            extra_body={"return_token_ids": True},
         )
         chunks = [chunk async for chunk in stream]
+        assert [hasattr(chunk, "prompt_token_ids") for chunk in chunks] == [True] + [False] * (len(chunks) - 1)
         assert chunks[0].choices[0].delta.role == "assistant"
         assert chunks[-1].choices[0].finish_reason in ("stop", "length")
 
@@ -181,6 +197,8 @@ async def test_what_cannot_be_continued_is_refused_and_what_means_nothing_passes
             {"presence_penalty": 0.5}, {"frequency_penalty": -1}, {"logit_bias": {"5": 1.0}}, {"best_of": 4},
             {"echo": True}, {"logprobs": 5}, {"temperature": 9.0}, {"extra_body": {"repetition_penalty": 1.2}},
             {"extra_body": {"structured_outputs": {"regex": "a"}}}, {"n": 0}, {"max_tokens": 0},
+            {"stream_options": {"include_usage": True}},
+            {"stream": True, "stream_options": {"continuous_usage_stats": True}},
         ):  # fmt: skip
             options: dict[str, Any] = wrong
             with pytest.raises(openai.BadRequestError) as caught:
@@ -188,6 +206,23 @@ async def test_what_cannot_be_continued_is_refused_and_what_means_nothing_passes
             assert caught.value.body["type"] == "invalid_request_error"  # type: ignore[index]
         with pytest.raises(openai.BadRequestError, match="no tokens"):
             await client.completions.create(model="none", prompt="")
+
+
+async def test_top_logprobs_need_logprobs() -> None:
+    async with served() as server:
+        body = {"messages": [{"role": "user", "content": "hi"}], "top_logprobs": 1}
+        message = (await post(server, "/v1/chat/completions", body, status=400))["error"]["message"]
+        assert "top_logprobs: found 1 without logprobs: true" in message
+        await post(server, "/v1/chat/completions", body | {"logprobs": True, "max_tokens": 1})
+
+
+async def test_an_empty_list_of_stops_and_a_seed_of_minus_one_are_none() -> None:
+    own = Sampling(stop=("a",), stop_token_ids=(7,))
+    fields = CompletionRequest.model_validate({"prompt": PROMPT, "stop": [], "stop_token_ids": [], "seed": -1})
+    sampling = sampling_of(own, fields, logprobs=False)
+    assert (sampling.stop, sampling.stop_token_ids, fields.effective_seed) == ((), (), None)
+    unset = CompletionRequest.model_validate({"prompt": PROMPT, "stop": None})
+    assert sampling_of(own, unset, logprobs=False).stop_token_ids == (7,)
 
 
 async def test_a_model_that_the_job_does_not_have_is_not_found() -> None:

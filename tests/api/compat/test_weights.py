@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from openseer_core.manifest.job import RolloutJob
 from tests.api.compat.stories import PROMPT, all_ended, get, groups, long_job, post, running, until
 from tests.api.served import Served, served, serving_job
@@ -204,3 +206,21 @@ async def test_nothing_is_left_of_what_was_delivered() -> None:
             await asyncio.sleep(0.05)
         assert await server.store.batches() == []
         assert (await generate(server))["output_ids"]
+
+
+@pytest.mark.parametrize("url", ["ftp://u:hidden@host/x", "HTTP://u:hidden@a..b/x", "http:/u:hidden@host/x"])
+async def test_no_answer_repeats_a_password_of_an_address(url: str) -> None:
+    async with served() as server:
+        sent: list[tuple[str, dict[str, Any]]] = [
+            ("/v1/weights", {"version": "v1", "source": {"url": url}}),
+            ("/v1/weights", {"version": "v1", "source": {"path": url}}),
+            ("/v1/weights", {"version": "v1", "source": url}),
+            ("/v1/weights", {"version": url, "source": {"path": "/x"}}),
+            ("/update_weights_from_disk", {"model_path": url}),
+            ("/update_weights", {"weight_dir": url}),
+        ]
+        for path, body in sent:
+            answer = await server.http.post(path, json=body)
+            assert 400 <= answer.status_code < 500, path
+            assert "hidden" not in answer.text
+        assert "hidden" not in (await server.http.get("/v1/weights")).text

@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import logging
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from openseer_core.errors import LoadError
 from openseer_core.weights.url import shown_url, url_problem
+from openseer_process.termination import start_log
 from openseer_worker.weights.fetching import fetch
 from openseer_worker.weights.hashing import digest
 
@@ -53,6 +55,35 @@ def test_a_redirect_to_another_host_is_followed_only_where_the_job_allows_it(
     assert fetch(moved, tmp_path, allowed=("127.0.0.1", "localhost")) == digest(folder)
 
 
+@pytest.mark.parametrize("to", ["http:", "http://a..b", "http://xn--zzzzzz--"])
+def test_a_redirect_to_what_no_host_can_be_is_an_error_of_the_weights(to: str, tmp_path: Path) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), functools.partial(Moved, to)) as server:
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        with pytest.raises(LoadError):
+            fetch(
+                f"http://127.0.0.1:{server.server_address[1]}", tmp_path, allowed=("127.0.0.1", "*.b", "xn--zzzzzz--")
+            )
+        server.shutdown()
+        serving.join()
+
+
+def test_a_name_that_cannot_be_encoded_is_an_error_of_the_weights(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="no request can be made to it"):
+        fetch("http://xn--zzzzzz--/v1", tmp_path)
+
+
+def test_requests_of_weights_are_not_logged_with_their_addresses() -> None:
+    level = logging.getLogger("httpx").level
+    root = list(logging.getLogger().handlers), logging.getLogger().level
+    try:
+        start_log()
+        assert not logging.getLogger("httpx").isEnabledFor(logging.INFO)
+    finally:
+        logging.getLogger("httpx").setLevel(level)
+        logging.getLogger().handlers, logging.getLogger().level = root
+
+
 def test_no_message_repeats_a_password(moved: str, url: str, tmp_path: Path) -> None:
     named = url.replace("http://", "http://user:hidden@")
     attempts = [(moved, ()), (moved, ("elsewhere",)), (f"{named}/nothing", ()), ("http://user:hidden@127.0.0.1:9", ())]
@@ -80,6 +111,12 @@ def test_no_message_repeats_a_password(moved: str, url: str, tmp_path: Path) -> 
         ("https://evil.example@store.example@cache/v1", "is no URL"),
         ("https://cache\\@evil.example/v1", "names host evil.example"),
         ("https://cache\n.evil.example/v1", "is no URL"),
+        ("https://cache/v1\x7f", "is no URL"),
+        ("https://cache..store.example/v1", "is no URL"),
+        (f"https://{64 * 'a'}.store.example/v1", "is no URL"),
+        ("https://./v1", "is no URL"),
+        ("https://cache:70000/v1", "is no URL"),
+        ("https://[:::::]/v1", "is no IPv6 address"),
     ],
 )
 def test_hosts_of_new_weights_are_those_that_the_job_lists(url: str, problem: str) -> None:

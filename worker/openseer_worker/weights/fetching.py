@@ -1,5 +1,6 @@
 """Weights over HTTP: a folder's files, hashed while they arrive."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,9 @@ FETCH_SECONDS = 3600.0
 """Longest time for fetching one version."""
 READ_TIMEOUT_SECONDS = 30.0
 """Longest wait for a server's next bytes, and so the longest that a fetch goes on that is no longer wanted."""
+
+_SCHEME_ALONE = re.compile(r"[a-z][a-z0-9+.-]*:(?!//[^/?#])", re.I)
+"""Of a redirect: a scheme that no host follows."""
 
 
 def fetch(url: str, folder: Path, stopped: Callable[[], bool] = never, allowed: Sequence[str] = ()) -> str:
@@ -47,6 +51,8 @@ def fetch(url: str, folder: Path, stopped: Callable[[], bool] = never, allowed: 
             return version_digest(download.files)
     except httpx.HTTPError as error:
         raise LoadError(f"{shown}: {_words(error)}") from None
+    except (httpx.InvalidURL, ValueError) as error:  # a host that no name or address can be, here or in a redirect
+        raise LoadError(f"{shown}: {type(error).__name__}: no request can be made to it") from None
     except OSError as error:
         raise LoadError(f"{shown}: cannot be kept in {folder}: {error}") from None
 
@@ -57,6 +63,8 @@ def _check_redirect(url: str, allowed: Sequence[str], response: httpx.Response) 
         return
     to = urljoin(str(response.url), response.headers["Location"])
     problem = url_problem(to.partition("?")[0], allowed)
+    if _SCHEME_ALONE.match(response.headers["Location"]):  # read as the same place by some, as another port by httpx
+        problem = "names no host"
     if not problem and not allowed and host_of(to) != host_of(url):
         problem = "is on another host, which the job has to allow (spec.weights.allowedHosts)"
     if problem:

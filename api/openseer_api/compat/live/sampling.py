@@ -1,6 +1,6 @@
 """Sampling parameters of the protocols as openseer's own, and in which form a response's text is wanted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StrictInt, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
@@ -69,9 +69,9 @@ class SamplingFields(RefusingModel):
 
     @property
     def effective_seed(self) -> int | None:
-        """The seed, in the range that openseer takes."""
+        """The seed, in the range that openseer takes; -1 is none, as in vLLM."""
         seed = self.seed if self.seed is not None else self.sampling_seed
-        return None if seed is None else seed % (INT53_MAX + 1)
+        return None if seed in (None, -1) else seed % (INT53_MAX + 1)
 
     @property
     def text_form(self) -> TextForm:
@@ -96,8 +96,8 @@ _FIELDS: dict[str, Callable[[SamplingFields], Any]] = {
     "min_p": lambda fields: fields.min_p,
     "max_tokens": lambda fields: fields.most_tokens,
     "min_tokens": lambda fields: fields.least_tokens,
-    "stop": lambda fields: (fields.stop,) if isinstance(fields.stop, str) else tuple(fields.stop or ()) or None,
-    "stop_token_ids": lambda fields: tuple(fields.stop_token_ids or ()) or None,
+    "stop": lambda fields: (fields.stop,) if isinstance(fields.stop, str) else _given(fields.stop),
+    "stop_token_ids": lambda fields: _given(fields.stop_token_ids),
     "ignore_eos": lambda fields: fields.ignore_eos,
 }
 
@@ -119,6 +119,11 @@ def sampling_of(own: Sampling, fields: SamplingFields, *, logprobs: bool) -> Sam
         return sampling.model_copy(update={"min_tokens": min(sampling.min_tokens, sampling.max_tokens)})
     check_order(sampling, "min_tokens", "max_tokens")
     return sampling
+
+
+def _given(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    """Also an empty list is the request's own word."""
+    return None if values is None else tuple(values)
 
 
 def _first(*values: int | None) -> int | None:

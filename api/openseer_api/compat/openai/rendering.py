@@ -34,12 +34,16 @@ def completion_choice(
     }
 
 
-def completion_piece(piece: Piece, body: CompletionRequest, call: CompletionCall) -> dict[str, Any]:
-    """One choice of a completion's stream."""
+def completion_piece(piece: Piece, body: CompletionRequest, call: CompletionCall, begun: dict[int, int]) -> Any:
+    """One choice of a completion's stream. `begun`: characters of the tokens so far, of each choice; kept up here."""
+    first, at = piece.index not in begun, begun.get(piece.index, 0)
+    lists = _lists(piece.tokens, piece.logprobs, body, call, at) if body.logprobs is not None else None
+    begun[piece.index] = at + sum(map(len, lists["tokens"])) if lists is not None else at
     return {
         "index": piece.index,
         "text": piece.text,
-        "logprobs": _lists(piece.tokens, piece.logprobs, body, call) if body.logprobs is not None else None,
+        "logprobs": lists,
+        **({"prompt_token_ids": call.prompt_of(piece.index)} if first and body.return_token_ids else {}),
         **_ending(piece.end),
         **({"token_ids": piece.tokens} if body.return_token_ids else {}),
     }
@@ -78,14 +82,14 @@ def _ending(response: FinishedResponse | None) -> dict[str, Any]:
 
 
 def _lists(
-    tokens: Sequence[int], logprobs: Sequence[float | None], body: OpenAIRequest, call: CompletionCall
+    tokens: Sequence[int], logprobs: Sequence[float | None], body: OpenAIRequest, call: CompletionCall, at: int = 0
 ) -> dict[str, Any]:
     words = token_words(tokens, call, ids=bool(body.return_tokens_as_token_ids))
     return {
         "tokens": words,
         "token_logprobs": list(logprobs),
         "top_logprobs": [{word: value} for word, value in zip(words, logprobs, strict=False)],
-        "text_offset": _offsets(words),
+        "text_offset": _offsets(words, at),
     }
 
 
@@ -120,8 +124,8 @@ def token_words(tokens: Sequence[int], call: CompletionCall, *, ids: bool) -> li
     return [read.whole([token]) for token in tokens]
 
 
-def _offsets(words: Sequence[str]) -> list[int]:
-    offsets, at = list[int](), 0
+def _offsets(words: Sequence[str], at: int) -> list[int]:
+    offsets: list[int] = []
     for word in words:
         offsets.append(at)
         at += len(word)

@@ -48,8 +48,10 @@ async def completions(
         model=body.model,
     )
 
+    begun: dict[int, int] = {}
+
     def choice(piece: Piece) -> dict[str, Any]:
-        return rendering.completion_piece(piece, body, call)
+        return {"choices": [rendering.completion_piece(piece, body, call, begun)]}
 
     if body.stream:
         return _streamed(job, call, body, (key, "text_completion", model_of(job, body)), choice)
@@ -80,8 +82,9 @@ async def chat(body: Annotated[ChatRequest, body_of(ChatRequest)], request: Requ
 
     def choice(piece: Piece) -> dict[str, Any]:
         first = piece.index not in begun
+        prompt = {"prompt_token_ids": call.prompts[0]} if body.return_token_ids and not begun else {}
         begun.add(piece.index)
-        return rendering.chat_piece(piece, body, call, first=first)
+        return prompt | {"choices": [rendering.chat_piece(piece, body, call, first=first)]}
 
     if body.stream:
         return _streamed(job, call, body, (key, "chat.completion.chunk", model_of(job, body)), choice)
@@ -115,7 +118,7 @@ async def _events(
     try:
         async for piece in pieces(job, call):
             tokens += len(piece.tokens)
-            yield event(rendering.envelope(*head, [choice(piece)]))
+            yield event(rendering.envelope(*head, []) | choice(piece))
     except OpenseerError as error:
         status = status_of(error)
         yield event({"error": {"message": str(error), "type": "server_error", "param": None, "code": status}})

@@ -5,17 +5,21 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from openseer_api.compat.live.protocol_model import ProtocolModel, RefusingModel, ZeroOrOne
+from openseer_api.compat.live.protocol_model import RefusingModel, ZeroOrOne
 from openseer_api.compat.live.refused_fields import CHAT, COMPLETIONS, MOST_SHOWN, OPENAI, SAMPLING, Refusals
 from openseer_api.compat.live.sampling import Ids, SamplingFields
 from openseer_core.chat import ChatMessages
 from openseer_text.rendering import RenderOptions
 
 
-class StreamOptions(ProtocolModel):
+class StreamOptions(RefusingModel):
     """What a stream ends with."""
 
-    include_usage: bool = False
+    refused: ClassVar[Refusals] = {
+        "continuous_usage_stats": ((False,), "counts come once, at the end: set include_usage")
+    }
+
+    include_usage: bool | None = None
 
 
 class OpenAIRequest(SamplingFields):
@@ -42,7 +46,13 @@ class OpenAIRequest(SamplingFields):
     @property
     def usage_wanted(self) -> bool:
         """Whether a stream ends with counts."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and self.stream_options.include_usage is True
+
+    @model_validator(mode="after")
+    def _options_of_a_stream(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options: found without stream: true, which it belongs to")
+        return self
 
 
 class CompletionRequest(OpenAIRequest):
@@ -102,6 +112,12 @@ class ChatRequest(Rendering, OpenAIRequest):
     tool_choice: Any = None
     documents: list[dict[str, str]] | None = None
     reasoning_effort: str | None = None
+
+    @model_validator(mode="after")
+    def _logprobs_of_top(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError(f"top_logprobs: found {self.top_logprobs} without logprobs: true, which it needs")
+        return self
 
     @model_validator(mode="after")
     def _no_calls(self) -> Self:
