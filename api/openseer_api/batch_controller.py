@@ -23,8 +23,8 @@ from openseer_core.weights.transaction import (
     DrainWorkers,
     TransactionAction,
     advance,
-    stale_by,
 )
+from openseer_core.weights.versions import leaving, stale_by, successor
 
 log = logging.getLogger(__name__)
 
@@ -93,14 +93,15 @@ async def _is_forgotten(job: JobContext, fleet_spec: FleetSpec) -> bool:
 
 async def _move_strays(job: JobContext, fleet_spec: FleetSpec, batches: list[BatchRecord]) -> None:
     """Handles unfinished batches of a version that the fleet does not serve: one that was served before is continued
-    with the present version, one that was never published ends."""
+    with the present version, one that was never published, or whose adapter is gone, ends."""
     store, revision = job.store, fleet_spec.revision
     for record in batches:
-        if record.version == fleet_spec.version or record.progress.complete:
+        if record.version in fleet_spec.served or record.progress.complete:
             continue
-        if record.version in fleet_spec.versions:
-            stale = stale_by(fleet_spec)
-            await _apart(job, store.change_version(record.number, fleet_spec.version, stale, revision))
+        following = successor(fleet_spec, record.version)
+        if following is not None:
+            stale = stale_by(fleet_spec, following)
+            await _apart(job, store.change_version(record.number, following, stale, revision))
         elif record.progress.requests > record.progress.closed:
             await _apart(job, store.end(record.number, Event.ABORT, revision))
 
@@ -108,10 +109,11 @@ async def _move_strays(job: JobContext, fleet_spec: FleetSpec, batches: list[Bat
 async def _advance(job: JobContext, snapshot: FleetSnapshot, batches: list[BatchRecord]) -> None:
     fleet_spec = snapshot.fleet_spec
     before = fleet_spec.active_transaction
+    left = leaving(fleet_spec, before) if before is not None else ()
     unfinished = sum(
         record.progress.requests - record.progress.closed
         for record in batches
-        if before is not None and record.version == before.previous and not record.forgotten
+        if record.version in left and not record.forgotten
     )
     step = advance(fleet_spec, snapshot.workers, unfinished, snapshot.now)
     for action in step.actions:

@@ -31,12 +31,13 @@ from openseer_client.groups import FinishedGroup
 from openseer_client.http.retry import Limits
 from openseer_client.rewards import RewardPool
 from openseer_core.manifest.generation import Sampling
-from openseer_core.weights.publish import Canary, Deadlines, Publish, Source
+from openseer_core.weights.publish import AdapterSpec, Canary, Deadlines, Publish, Source
 from openseer_core.wire.batches import Batch, BatchSpec, Group, GroupItem, ResultItem, Target
 from openseer_core.wire.fleet import Release
 from openseer_core.wire.weights import Transaction
 
 __all__ = [
+    "AdapterSpec",
     "AnswerError",
     "ApiError",
     "AsyncBatchHandle",

@@ -256,7 +256,7 @@ def read_claims(reply: Row) -> list[Claim]:
 
 
 def _read_claim(row: Row, spec: GroupSpec) -> Claim:
-    name, fence, tokens, base, slope, probe, view = row
+    name, fence, tokens, base, slope, probe, view, version = row
     request = RequestId.parse(name.decode())
     return Claim(
         request=request,
@@ -270,6 +270,7 @@ def _read_claim(row: Row, spec: GroupSpec) -> Claim:
         priority=Priority(float(base), float(slope), float(probe) if probe else None),
         view=read_view(view),
         seed=spec.seeds[request.index] if spec.seeds else None,
+        version=version.decode(),
     )
 
 

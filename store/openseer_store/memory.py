@@ -73,10 +73,18 @@ class MemoryStore:
         lease_seconds: float,
         version: str,
         lanes: tuple[str, ...],
+        adapters: tuple[str, ...] = (),
     ) -> ExtendReply:
         now = self._now(lease_seconds)
         return self._queue.extend(
-            worker, deltas, rescores, now, lease_seconds=lease_seconds, version=version, lanes=lanes
+            worker,
+            deltas,
+            rescores,
+            now,
+            lease_seconds=lease_seconds,
+            version=version,
+            lanes=lanes,
+            adapters=adapters,
         )
 
     async def complete(self, worker: WorkerId, finishes: list[Finish]) -> list[Reply]:
@@ -89,10 +97,12 @@ class MemoryStore:
         self._notify()
         return replies
 
-    async def wait_for_work(self, version: str, lanes: tuple[str, ...], seconds: float) -> bool:
+    async def wait_for_work(
+        self, version: str, lanes: tuple[str, ...], seconds: float, adapters: tuple[str, ...] = ()
+    ) -> bool:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while not self._queue.take_call(version, lanes):
+        while not self._queue.take_call((version, *adapters), lanes):
             try:
                 async with asyncio.timeout_at(end):
                     await self._changed.wait()

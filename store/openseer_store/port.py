@@ -61,8 +61,12 @@ class WorkerStore(Protocol):
         lease_seconds: float,
         version: str,
         lanes: tuple[str, ...],
+        adapters: tuple[str, ...] = (),
     ) -> ExtendReply:
-        """Appends tokens, renews leases (also with an empty delta), writes new facts of groups, reads the load."""
+        """Appends tokens, renews leases (also with an empty delta), writes new facts of groups, reads the load.
+
+        `adapters`: versions that the worker has beside `version`.
+        """
         ...
 
     async def complete(self, worker: WorkerId, finishes: list[Finish]) -> list[Reply]:
@@ -73,8 +77,11 @@ class WorkerStore(Protocol):
         """Returns requests to the queue with their tokens kept; `lost`: the engine broke with them, which counts."""
         ...
 
-    async def wait_for_work(self, version: str, lanes: tuple[str, ...], seconds: float) -> bool:
-        """Waits at most so long until the worker is called to one of the lanes, because requests of the version wait.
+    async def wait_for_work(
+        self, version: str, lanes: tuple[str, ...], seconds: float, adapters: tuple[str, ...] = ()
+    ) -> bool:
+        """Waits at most so long until the worker is called to one of the lanes, because requests of the version wait,
+        or of one of the adapters that it has.
 
         True when it was called: a claim may then find something. Few workers are called at a time: each claim that
         leaves something waiting calls more. A call may get lost, and one may come too late.

@@ -68,6 +68,7 @@ class RedisStore(RedisReading):
             budgets.CLAIM_REQUESTS,
             budgets.CLAIM_BYTES,
             budgets.HEAD_WINDOW,
+            query.adapters,
         )
         return codec.read_claims(await self._link.run("claim", arguments, at=self._at()))
 
@@ -80,10 +81,11 @@ class RedisStore(RedisReading):
         lease_seconds: float,
         version: str,
         lanes: tuple[str, ...],
+        adapters: tuple[str, ...] = (),
     ) -> ExtendReply:
         rows = [codec.delta_row(delta) for delta in deltas]
         rescore_rows = [codec.rescore_row(rescore) for rescore in rescores]
-        arguments = (worker.name, version, lanes, lease_seconds, rows, rescore_rows)
+        arguments = (worker.name, (version, *adapters), lanes, lease_seconds, rows, rescore_rows)
         reply = await self._link.run("extend", arguments, *codec.delta_bytes(deltas), at=self._at())
         return codec.read_extend(reply)
 
@@ -97,9 +99,11 @@ class RedisStore(RedisReading):
         reply = await self._link.run("give_back", (lost, rows), *codec.delta_bytes(deltas), at=self._at())
         return [codec.read_reply(row) for row in reply]
 
-    async def wait_for_work(self, version: str, lanes: tuple[str, ...], seconds: float) -> bool:
-        length = len(version.encode())
-        keys = [f"{self._prefix}:calls:{length}:{version}:{lane}" for lane in lanes]
+    async def wait_for_work(
+        self, version: str, lanes: tuple[str, ...], seconds: float, adapters: tuple[str, ...] = ()
+    ) -> bool:
+        places = [f"{len(name.encode())}:{name}:{lane}" for name in (version, *adapters) for lane in lanes]
+        keys = [f"{self._prefix}:calls:{place}" for place in places]
         block = max(seconds, SHORTEST_BLOCK_SECONDS)
         return await self._link.command("BLPOP", *keys, f"{block:.3f}", patience=block) is not None
 

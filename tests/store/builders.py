@@ -86,6 +86,7 @@ def query(
     margin: int = 0,
     number: int = 0,
     layout: KvLayout = FULL,
+    adapters: tuple[str, ...] = (),
 ) -> ClaimQuery:
     """Room for nearly everything, unless said otherwise."""
     return ClaimQuery(
@@ -101,6 +102,7 @@ def query(
         lease_seconds=lease_seconds,
         max_losses=max_losses,
         number=number,
+        adapters=adapters,
     )
 
 

@@ -153,11 +153,11 @@ class BothStores(RuleBasedStateMachine):
     @rule(
         worker=workers, slots=counts, blocks=st.integers(0, 20), own=st.sampled_from(LANES), slack=st.integers(0, 3),
         version=versions, number=st.sampled_from([0, 0, 1, 2]), layout=st.sampled_from(LAYOUTS),
-        limit=st.sampled_from(LIMITS),
+        limit=st.sampled_from(LIMITS), both_versions=st.booleans(),
     )  # fmt: skip
     def claim(
         self, worker: WorkerId, slots: int, blocks: int, own: tuple[str, ...], slack: int, version: str, number: int,
-        layout: KvLayout, limit: int,
+        layout: KvLayout, limit: int, both_versions: bool,
     ) -> None:  # fmt: skip
         room = builders.query(
             slots,
@@ -170,6 +170,7 @@ class BothStores(RuleBasedStateMachine):
             number=number,
             layout=layout,
             context_tokens=limit,
+            adapters=("v2" if version == builders.VERSION else builders.VERSION,) if both_versions else (),
         )
         for claim in self.both(lambda store: store.claim(worker, room)):
             assert claim.fence > self.fences.get(claim.request, 0) or (
@@ -220,7 +221,8 @@ class BothStores(RuleBasedStateMachine):
 
     @rule(own=st.sampled_from(LANES), version=versions)
     def wait_for_work(self, own: tuple[str, ...], version: str) -> None:
-        self.both(lambda store: store.wait_for_work(version, own, 0.01))
+        others = tuple({builders.VERSION, "v2"} - {version})
+        self.both(lambda store: store.wait_for_work(version, own, 0.01, others))
 
     @rule(seconds=st.sampled_from([0.25, 1.0, 5.0, 11.0]))
     def time_passes(self, seconds: float) -> None:
@@ -350,7 +352,9 @@ class BothStores(RuleBasedStateMachine):
     def fleet_load(self, worker: WorkerId) -> FleetLoad:
         every = (SHARED_LANE, "0", "1")
         reply = self.both(
-            lambda store: store.extend(worker, [], [], lease_seconds=5.0, version=builders.VERSION, lanes=every)
+            lambda store: store.extend(
+                worker, [], [], lease_seconds=5.0, version=builders.VERSION, lanes=every, adapters=("v2",)
+            )
         )
         return reply.fleet_load
 

@@ -25,6 +25,7 @@ from openseer_core.weights.transaction import (
     begin,
     participants,
 )
+from openseer_core.weights.versions import leaving
 from openseer_store.memory import MemoryStore
 from openseer_worker.engine import NewWeights
 from openseer_worker.loop import Worker
@@ -38,13 +39,13 @@ LENGTH = 300
 SIZE = 4
 
 
-def job() -> RolloutJob:
+def job(**model: Any) -> RolloutJob:
     document = {
         "apiVersion": "openseer.dev/v1alpha1",
         "kind": "RolloutJob",
         "metadata": {"name": "weights"},
         "spec": {
-            "model": {"path": "none", "engine": "scripted", "scripted": {"stepSeconds": 0.01, "slots": 4}},
+            "model": {"path": "none", "engine": "scripted", "scripted": {"stepSeconds": 0.01, "slots": 4}, **model},
             "prompts": {"path": "none"},
             "groupSize": SIZE,
             "sampling": {"maxTokens": 400, "forceLengths": True},
@@ -72,6 +73,11 @@ class LoadingEngine(ScriptedEngine):
         await super().load_weights(weights)
         self.loaded = "initial" if weights.folder is None else weights.folder.name
 
+    @property
+    def held(self) -> list[str]:
+        """Versions of adapters that it has."""
+        return sorted(self._adapters)
+
 
 class StrictStore(MemoryStore):
     """Sees to it that nobody ever asks for work of a version that it has not loaded."""
@@ -85,8 +91,9 @@ class StrictStore(MemoryStore):
     async def claim(self, worker: WorkerId, query: ClaimQuery) -> list[Claim]:
         """The answer comes after `delay` seconds."""
         assert query.version == self.engines[worker].loaded
+        assert set(query.adapters) <= set(self.engines[worker].held)
         claims = await super().claim(worker, query)
-        self.claimed += [query.version] * len(claims)
+        self.claimed += [claim.version for claim in claims]
         await asyncio.sleep(self.delay)
         return claims
 
@@ -94,8 +101,8 @@ class StrictStore(MemoryStore):
 class Fleet:
     """A store, workers, and a controller of the fleet spec."""
 
-    def __init__(self, tmp_path: Path) -> None:
-        self.job = job()
+    def __init__(self, tmp_path: Path, **model: Any) -> None:
+        self.job = job(**model)
         self.now = asyncio.get_running_loop().time
         self.store = StrictStore(self.now)
         self.folder = tmp_path
@@ -138,6 +145,10 @@ class Fleet:
         write_weights(folder, version)
         return Source(path=str(folder))
 
+    async def sleep(self, seconds: float) -> None:
+        """In virtual time."""
+        await asyncio.sleep(seconds)
+
     async def publish(self, version: str = "v1", **more: Any) -> None:
         values: dict[str, Any] = {"version": version, "source": self.weights(version), "retries": 0} | more
         fleet_spec = await self.store.fleet_spec()
@@ -166,7 +177,7 @@ class Fleet:
             unfinished = 0
             for batch, version in self.batches.items():
                 progress = await self.store.progress(batch)
-                old = transaction is not None and version == transaction.previous
+                old = transaction is not None and version in leaving(fleet_spec, transaction)
                 unfinished += progress.requests - progress.closed if old else 0
             step = advance(fleet_spec, await self.store.workers(), unfinished, self.now())
             for action in step.actions:
@@ -207,11 +218,12 @@ class Fleet:
         await asyncio.gather(*self.tasks.values(), self.controller, return_exceptions=True)
 
 
-def play(tmp_path: Path, story: Callable[[Fleet], Coroutine[Any, Any, None]]) -> None:
-    """A story with two workers, which are at work on a batch of the first version after a second."""
+def play(tmp_path: Path, story: Callable[[Fleet], Coroutine[Any, Any, None]], **model: Any) -> None:
+    """A story with two workers, which are at work on a batch of the first version after a second. `model`: of the
+    manifest."""
 
     async def main() -> None:
-        fleet = Fleet(tmp_path)
+        fleet = Fleet(tmp_path, **model)
         await fleet.submit(0, "initial")
         fleet.start(0)
         fleet.start(1)

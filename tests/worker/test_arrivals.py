@@ -33,10 +33,12 @@ class ClaimedStore(MemoryStore):
         self.checkpoints += 1
         return await super().extend(*arguments, **more)
 
-    async def wait_for_work(self, version: str, lanes: tuple[str, ...], seconds: float) -> bool:
+    async def wait_for_work(
+        self, version: str, lanes: tuple[str, ...], seconds: float, adapters: tuple[str, ...] = ()
+    ) -> bool:
         if not self.calls:
             await asyncio.sleep(seconds)
-        return self.calls and await super().wait_for_work(version, lanes, seconds)
+        return self.calls and await super().wait_for_work(version, lanes, seconds, adapters)
 
 
 def scene_of(lengths: list[list[int]], **options: Any) -> tuple[Scene, ClaimedStore]:

@@ -18,25 +18,25 @@ class Arrivals:
         self._lanes = lanes
         self._wake = wake
         self._listening: asyncio.Task[bool] | None = None
-        self._version = ""
+        self._versions: tuple[str, ...] = ()
         self._due = True
 
-    def is_due(self, version: str) -> bool:
+    def is_due(self, versions: tuple[str, ...]) -> bool:
         """Whether a claim may find something. Raises StoreUnavailableError when the store was away for too long."""
         if self._listening is not None and self._listening.done():
             self._listening.result()
             self._listening, self._due = None, True
-        return self._due or version != self._version
+        return self._due or versions != self._versions
 
     def note_room(self) -> None:
         """The worker has more room than at its last claim."""
         self._due = True
 
-    def note_claim(self, version: str, *, found: bool) -> None:
-        """After a claim for this version that found nothing the next one waits for a call."""
-        self._version, self._due = version, found
+    def note_claim(self, versions: tuple[str, ...], *, found: bool) -> None:
+        """After a claim for these versions that found nothing the next one waits for a call."""
+        self._versions, self._due = versions, found
         if not found and self._listening is None:
-            waiting = self._store.wait_for_work(version, self._lanes, POLL_SECONDS)
+            waiting = self._store.wait_for_work(versions[0], self._lanes, POLL_SECONDS, versions[1:])
             self._listening = asyncio.ensure_future(waiting)
             self._listening.add_done_callback(lambda _: self._wake())
 

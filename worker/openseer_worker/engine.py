@@ -53,6 +53,7 @@ class EngineRequest:
 
     `key` is unique among all requests of the engine. `tokens`: the response so far. `seed` is derived by the caller
     from the request's seed and the position, so no draw repeats after a move. `true_length`: 0 or the forced length.
+    `adapter`: the version of the adapter that it runs with, "" for none.
     """
 
     key: str
@@ -64,6 +65,7 @@ class EngineRequest:
     sampling: Sampling
     seed: int | None = None
     true_length: int = 0
+    adapter: str = ""
 
 
 @dataclass(slots=True)
@@ -104,6 +106,15 @@ class NewWeights:
     transfer: dict[str, JsonValue] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NewAdapter:
+    """A LoRA adapter to load, from a folder that was checked. `salt` tells the KV cached with it apart."""
+
+    version: str
+    salt: str
+    folder: Path
+
+
 class DraftTokens(NamedTuple):
     """Tokens of a group's response that is generated elsewhere, from token `position` on: int32 bytes to draft from."""
 
@@ -131,8 +142,8 @@ class DraftNews:
 class Engine(Protocol):
     """One engine. All methods are called from the worker's event loop, and those that are not async return at once.
 
-    The async ones raise LoadError when that one thing went wrong. Other than `feed`, they are for an engine that has no
-    requests.
+    The async ones raise LoadError when that one thing went wrong. All but `feed`, and those of adapters, are for an
+    engine that has no requests.
     """
 
     profile: EngineProfile
@@ -147,7 +158,8 @@ class Engine(Protocol):
         ...
 
     def add(self, request: EngineRequest) -> None:
-        """Takes a request. It fits: the worker counts blocks and slots."""
+        """Takes a request. It fits: the worker counts blocks and slots. One whose adapter is not loaded comes back
+        as ABORTED."""
         ...
 
     def abort(self, key: str) -> None:
@@ -174,15 +186,24 @@ class Engine(Protocol):
         ...
 
     async def load_weights(self, weights: NewWeights) -> None:
-        """Replaces the weights; what was cached with others never matches again. Weights whose scores are not finite
-        are refused.
+        """Replaces the weights; what was cached with others never matches again, and all adapters go. Weights whose
+        scores are not finite are refused.
 
         After LoadError the engine may have none that are whole: it takes requests only after another load.
         """
         ...
 
-    async def score(self, tokens: list[int]) -> list[float]:
-        """Log-probabilities of `tokens[1:]`, each given those before it, by the model itself (temperature 1)."""
+    async def load_adapter(self, adapter: NewAdapter) -> None:
+        """Adds an adapter, beside the requests that run; one whose scores are not finite is refused."""
+        ...
+
+    async def drop_adapter(self, version: str) -> None:
+        """Removes an adapter, which no request uses any more; unknown ones are ignored."""
+        ...
+
+    async def score(self, tokens: list[int], adapter: str = "") -> list[float]:
+        """Log-probabilities of `tokens[1:]`, each given those before it, by the model itself (temperature 1), or with
+        an adapter, beside the requests that run."""
         ...
 
     async def sleep(self) -> None:

@@ -28,6 +28,7 @@ from openseer_worker.pace import CheckpointPace
 from openseer_worker.running import RunningRequest, RunningRequests
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.sharing import Sharing
+from openseer_worker.weights.adapter_files import AdapterCheck
 from openseer_worker.weights.served import ServedWeights
 
 log = logging.getLogger(__name__)
@@ -57,13 +58,12 @@ class Worker:
     ) -> None:
         spec = settings.job.spec
         rollout = spec.rollout
-        chosen = policy_of(rollout)
         slots = min(engine.profile.slots, spec.workers.max_inflight or engine.profile.slots)
         self._settings = settings
         self._store = store
         self._engine = engine
         self._telemetry = telemetry
-        self._running = RunningRequests(engine.profile, chosen, rollout, slots)
+        self._running = RunningRequests(engine.profile, policy_of(rollout), rollout, slots)
         self._pace = CheckpointPace(rollout.checkpoint_seconds, rollout.lease_seconds)
         earlier = spec.speculation.earlier_responses > 0
         self._sharing = Sharing(store, engine, self._running, self._pace, earlier=earlier)
@@ -71,7 +71,8 @@ class Worker:
         self._max_losses = spec.failure_policy.request_retries
         self._wake = asyncio.Event()
         self._arrivals = Arrivals(store, settings.lanes, self._wake.set)
-        self._weights = ServedWeights(engine, settings.job_name, self._wake.set, spec.weights.allowed_hosts)
+        hosts, check = spec.weights.allowed_hosts, AdapterCheck(spec.model)
+        self._weights = ServedWeights(engine, settings.job_name, self._wake.set, hosts, check)
         self._usage = Usage()
         self._claims = 0
         self._draining = False
@@ -182,7 +183,7 @@ class Worker:
             is_late = now() >= extend_at + self._rollout.checkpoint_seconds
             if is_late:  # after a stall a claim would take back this worker's own leases
                 await self._checkpoint(now())
-            while claims and self._has_room and self._arrivals.is_due(self._weights.version):
+            while claims and self._has_room and self._arrivals.is_due(self._weights.versions):
                 await self._claim()
             if now() >= extend_at:
                 extend_at = now() + self._pace.seconds
@@ -195,13 +196,13 @@ class Worker:
         Nothing else changes the fleet spec or the weights between this and the reply to a claim, so what is claimed
         fits them.
         """
-        step = self._weights.advance(len(self._running))
+        step = self._weights.advance(len(self._running), self._running.versions)
         if step.leaves and not self._draining:
             self._failure = EngineError(f"the previous weights cannot be loaded again: {self._weights.report.error}")
             log.error("draining, for %s", self._failure)
             self.drain()
-        if self._draining or step.give_back:
-            for response in self._running.running():
+        for response in self._running.running():
+            if self._draining or step.give_back or response.claim.version in step.drop:
                 self._engine.abort(response.key)
         return step.claims and not self._draining
 
@@ -210,11 +211,9 @@ class Worker:
         return self._running.free_slots > 0 and self._running.free_blocks > 0
 
     async def _sleep(self, seconds: float) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
                 await self._wake.wait()
-        except TimeoutError:
-            return
 
     async def _settle(self) -> None:
         """Reports every response that the engine is done with to the store."""
@@ -282,6 +281,7 @@ class Worker:
             lease_seconds=self._rollout.lease_seconds,
             max_losses=self._max_losses,
             number=self._claims,
+            adapters=self._weights.adapters,
         )
         claims = await self._store.claim(self._settings.worker, query)
         refused = self._admit(claims)
@@ -290,13 +290,13 @@ class Worker:
             running.largest = (await self._store.heartbeat(self._settings.worker, self._heartbeat)).largest
             refused = self._admit([claim for claim, _ in refused])
             await self._store.complete(self._settings.worker, [refusal(*one) for one in refused])
-        self._arrivals.note_claim(query.version, found=bool(claims))
+        self._arrivals.note_claim(query.versions, found=bool(claims))
 
     def _admit(self, claims: Iterable[Claim]) -> list[tuple[Claim, str]]:
         """Gives leases to the engine; returns those that it cannot go on with, and why."""
         refused: list[tuple[Claim, str]] = []
         for claim in claims:
-            request = engine_request(claim)
+            request = engine_request(claim, self._weights.version)
             if reason := misfit_here(request, self._engine.profile.limits, self._running.largest):
                 refused.append((claim, reason))
                 continue
@@ -322,6 +322,7 @@ class Worker:
             lease_seconds=self._rollout.lease_seconds,
             version=self._weights.version,
             lanes=self._settings.lanes,
+            adapters=self._weights.adapters,
         )
         self._pace.note(asyncio.get_running_loop().time() - now, reply.fleet_load.inflight)
         self._running.note_load(reply.fleet_load)

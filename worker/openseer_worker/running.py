@@ -111,7 +111,7 @@ class RunningRequests:
             return False
         begins = not response.tokens and bool(output.tokens)
         before = self._blocks(response, response.horizon) if begins else 0
-        if not response.take(output, f"weights {version}", self._profile.dtype):
+        if not response.take(output, f"weights {response.claim.version or version}", self._profile.dtype):
             self._failed.append(output.key)
         self.margin = max(self.margin, min(2 * count_items(output.tokens), self._most_margin))
         return begins and self._blocks(response, response.horizon) < before
@@ -127,6 +127,11 @@ class RunningRequests:
         self._members[group] -= 1
         if not self._members[group]:
             del self._members[group], self._views[group]
+
+    @property
+    def versions(self) -> set[str]:
+        """Of all responses here."""
+        return {response.claim.version for response in self._responses.values()}
 
     def running(self) -> list[RunningRequest]:
         """Responses that the engine still works on."""

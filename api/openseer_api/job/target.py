@@ -6,7 +6,7 @@ from openseer_core.ids import PARKED_BATCH, GroupId
 from openseer_core.queue.batch import BatchRecord
 from openseer_core.queue.states import Event
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.weights.transaction import stale_versions
+from openseer_core.weights.versions import stale_versions
 
 PAGE = 1024
 """Groups whose names are read at once."""

@@ -19,7 +19,7 @@ from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.placement import group_metadata
 from openseer_core.queue.policy import RESERVE, TIERS
 from openseer_core.tokens import pack_tokens
-from openseer_core.weights.transaction import takes_groups
+from openseer_core.weights.versions import takes_groups
 from openseer_core.wire.batches import Group, UploadReceipt, metadata_problem
 from openseer_text.rendering import Rendered, TextCodec
 

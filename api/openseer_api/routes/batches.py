@@ -19,7 +19,7 @@ from openseer_core.json_words import canonical
 from openseer_core.queue.batch import BatchRecord, OpenBatch
 from openseer_core.queue.states import Event
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.weights.transaction import takes_groups
+from openseer_core.weights.versions import takes_groups
 from openseer_core.wire.batches import (
     Acknowledge,
     Batch,
@@ -121,18 +121,28 @@ def _check_same(job: JobContext, record: BatchRecord, spec: BatchSpec) -> None:
 
 
 def _version(spec: BatchSpec, fleet_spec: FleetSpec) -> str:
-    """The version that the batch belongs to: one that the fleet has, or will have."""
-    coming = fleet_spec.active_transaction.publish.version if fleet_spec.active_transaction is not None else None
-    if spec.weights_version is None:
-        return fleet_spec.version
-    if spec.weights_version not in (fleet_spec.version, coming):
+    """The version that the batch belongs to: one that the fleet has, or will have. Raises ConflictProblem."""
+    active = fleet_spec.active_transaction
+    coming = active.publish.version if active is not None else None
+    adapter = fleet_spec.adapter(spec.adapter) if spec.adapter is not None else None
+    if spec.adapter is not None and adapter is None:
+        names = ", ".join(served.name for served in fleet_spec.adapters) or "no adapters"
+        raise ConflictProblem(f"adapter: found {spec.adapter}; the fleet has {names}: publish it first")
+    own = fleet_spec.version if adapter is None else adapter.version
+    version = spec.weights_version or own
+    if version not in ((own,) if adapter is not None else (*fleet_spec.served, coming)):
         raise ConflictProblem(
-            f"weights_version: found {spec.weights_version}; the fleet has {fleet_spec.version}"
+            f"weights_version: found {version}; the fleet has {', '.join(fleet_spec.served)}"
             + (f", and {coming} is being published" if coming else "")
+            + (f"; adapter {adapter.name} is {own}" if adapter is not None else "")
         )
-    if not takes_groups(fleet_spec, spec.weights_version):
-        raise ConflictProblem(f"weights_version: the fleet is leaving {spec.weights_version} for {coming}")
-    return spec.weights_version
+    if not takes_groups(fleet_spec, version):
+        raise ConflictProblem(f"weights_version: the fleet is leaving {version} for {coming}")
+    carries = spec.carry or (spec.target is not None and spec.target.rest == "carry")
+    is_weights = active is None or active.publish.adapter is None
+    if carries and version != fleet_spec.version and not (is_weights and version == coming):
+        raise ConflictProblem("carry: groups of an adapter are not carried over, for any batch would take them")
+    return version
 
 
 @router.get("/batches", responses=documented())

@@ -3,16 +3,16 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from openseer_api.http.bodies import OwnRoute
-from openseer_api.http.problems import documented
+from openseer_api.http.problems import ConflictProblem, NotFoundProblem, documented
 from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.fleet_changes import change_fleet_spec
 from openseer_api.routes.access import Job
 from openseer_core.admission import bad_canary
 from openseer_core.errors import InputError
-from openseer_core.json_model import INT53_MAX
+from openseer_core.json_model import INT53_MAX, VersionName
 from openseer_core.weights import transaction
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.publish import Publish
@@ -30,13 +30,15 @@ async def publish_weights(job: JobContext, publish: Publish) -> tuple[FleetSpec,
     for a canary that the model cannot score, and a host that the job does not allow."""
     if publish.canary is not None and (problem := bad_canary(publish.canary.token_ids, await job.limits_of_requests())):
         raise InputError(problem)
+    if publish.adapter is not None and publish.adapter.name in job.model_names:
+        raise InputError(f"adapter.name: found {publish.adapter.name}, which is the model's own name; give another")
     url = publish.source.url
     if url is not None and (problem := url_problem(url, job.job.spec.weights.allowed_hosts)):
         raise InputError(f"source.url: {shown_url(url)} {problem}")
 
     def begun(snapshot: FleetSnapshot) -> FleetSpec:
         there = transaction.participants(snapshot.workers, snapshot.now)
-        return transaction.begin(snapshot.fleet_spec, publish, there, snapshot.now)
+        return transaction.begin(snapshot.fleet_spec, publish, there, snapshot.now, job.job.spec.model.lora)
 
     return await change_fleet_spec(job, begun)
 
@@ -78,6 +80,31 @@ async def get_weights(
 async def abort(job: Job) -> Weights:
     """Takes back the transaction that is under way: the fleet goes back to the version it had."""
     await take_back(job)
+    return await _shown(job)
+
+
+async def remove_adapter(job: JobContext, name: str) -> None:
+    """Takes an adapter out of service; what is unfinished of it ends. Raises NotFoundProblem, ConflictProblem while
+    another version of it is being published, and BusyProblem."""
+
+    def removed(snapshot: FleetSnapshot) -> FleetSpec:
+        fleet_spec = snapshot.fleet_spec
+        active = fleet_spec.active_transaction
+        if active is not None and active.publish.adapter is not None and active.publish.adapter.name == name:
+            raise ConflictProblem(f"adapter {name} is being published (transaction {active.id}): abort that, or wait")
+        if fleet_spec.adapter(name) is None:
+            names = ", ".join(adapter.name for adapter in fleet_spec.adapters) or "none"
+            raise NotFoundProblem(f"there is no adapter {name}; served: {names}")
+        return fleet_spec.without(name)
+
+    await change_fleet_spec(job, removed)
+    await job.snapshot(fresh=True)  # so that no request is taken by an older one
+
+
+@router.delete("/weights/adapters/{name}", responses=documented(409, 429))
+async def delete_adapter(name: Annotated[VersionName, Path()], job: Job) -> Weights:
+    """Takes an adapter out of service. What is unfinished of its batches ends as aborted."""
+    await remove_adapter(job, name)
     return await _shown(job)
 
 

@@ -42,6 +42,7 @@ _DATA_PARALLEL = (
 )
 _HALVES = "vLLM overlaps the halves of a batch only between data parallel ranks, and a worker has none"
 _NOT_IN_RESULTS = "results do not hold it, so it would be computed for nothing"
+_LORA = "set spec.model.lora"
 _TEXT_ONLY = "requests hold tokens of text alone"
 
 UNFIT_ENGINE_ARGS = {
@@ -74,7 +75,7 @@ UNFIT_ENGINE_ARGS = {
     "enable_return_routed_experts": _NOT_IN_RESULTS,
     "aux_output_config": _NOT_IN_RESULTS,
     "return_sampling_mask": _NOT_IN_RESULTS,
-    "enable_lora": "requests name no adapter, so all would run without; publish weights that contain it",
+    **dict.fromkeys(("enable_lora", "max_lora_rank", "max_loras", "max_cpu_loras", "lora_target_modules"), _LORA),
     "skip_tokenizer_init": "without a tokenizer no response ends at the end-of-sequence token",
     "tokens_only": "without a tokenizer no response ends at the end-of-sequence token",
     "ec_transfer_config": _TEXT_ONLY,

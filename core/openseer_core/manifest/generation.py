@@ -92,6 +92,29 @@ class ModelCache(ManifestModel):
     )
 
 
+NO_LORA_MODULES = frozenset({"lm_head", "embed_tokens"})
+"""Modules that no adapter may change: engines that wrap the output layer cannot score prompts, as every load does."""
+
+
+class Lora(ManifestModel):
+    """What the engine is prepared for, so that a trainer may publish LoRA adapters."""
+
+    max_rank: Annotated[int, Field(ge=1, le=512)] = Field(
+        default=16, description="Largest rank of an adapter; the engine reserves memory for the next of 8, 16, 32, …"
+    )
+    max_adapters: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=4, description="Adapters that are served at once, each under a name of its own."
+    )
+    target_modules: tuple[Text, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        max_length=64,
+        strict=False,
+        description="Last names of the modules that adapters may change, as the model's files have them. lm_head and "
+        "embed_tokens are refused.",
+    )
+
+
 class Model(ManifestModel):
     """The model and the engine that runs it."""
 
@@ -133,6 +156,11 @@ class Model(ManifestModel):
     )
     scripted: Scripted = Field(
         default_factory=Scripted, description="The scripted engine's timing and capacity; read only with it."
+    )
+    lora: Lora | None = Field(
+        default=None,
+        description="Lets LoRA adapters be published beside the model's weights; unset: none may be. Read only in mode "
+        "serve.",
     )
     volume: ModelVolume | None = Field(
         default=None,

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from openseer_core.manifest.engine_args import OWNED_ENGINE_ARGS, UNFIT_ENGINE_ARGS, is_default
 from openseer_core.manifest.fleet import BINDING_POLICIES
+from openseer_core.manifest.generation import NO_LORA_MODULES
 from openseer_core.wording import one_line
 
 Rule = Callable[[Mapping[str, Any]], Iterator[str]]
@@ -96,6 +97,13 @@ def _trust_is_said(spec: Mapping[str, Any]) -> Iterator[str]:
     trust = _map(spec, "model", "engineArgs").get("trust_remote_code")
     if trust is not None and not isinstance(trust, bool):
         yield f"spec.model.engineArgs.trust_remote_code: found {trust!r:.40}, allowed: true or false"
+
+
+def _adapters_leave_the_vocabulary(spec: Mapping[str, Any]) -> Iterator[str]:
+    modules = _map(spec, "model", "lora").get("targetModules")
+    for index, name in enumerate(cast("Sequence[object]", modules) if isinstance(modules, list | tuple) else ()):
+        if isinstance(name, str) and name in NO_LORA_MODULES:
+            yield f"spec.model.lora.targetModules[{index}]: found {name}, allowed: modules of layers; remove it"
 
 
 def _experts_need_gpus(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -195,6 +203,7 @@ RULES: tuple[Rule, ...] = (
     _lengths_come_from_prompts,
     _engine_args_are_free,
     _trust_is_said,
+    _adapters_leave_the_vocabulary,
     _experts_need_gpus,
     _min_tokens,
     _checkpoint_within_lease,

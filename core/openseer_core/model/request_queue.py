@@ -125,15 +125,16 @@ class ChunkQueue:
             allowed = query.slots - len(claiming.claims)
             claiming.ends = lane != SHARED_LANE or query.context_tokens >= self.claimers.largest
             if lane == SHARED_LANE:
-                fleet_load = self.fleet_load(worker, query.version, (lane,))
+                fleet_load = self.fleet_load(worker, query.versions, (lane,))
                 allowed = min(allowed, fleet_load.fair_share + query.slack - fleet_load.mine)
-            allowed -= claiming.claim_suspect(self._suspects.first((query.version, lane), worker.name), allowed)
-            heads = self._heads.get((query.version, lane), SortedSet())
-            allowed, misses = claiming.claim_in(lane, [heads], allowed)
+            for version in query.versions:
+                allowed -= claiming.claim_suspect(self._suspects.first((version, lane), worker.name), allowed)
+            heads = [self._heads.get((version, lane), SortedSet()) for version in query.versions]
+            allowed, misses = claiming.claim_in(lane, heads, allowed)
             if misses >= budgets.HEAD_WINDOW:
                 sizes = sizes_to_claim(claiming.blocks, query.layout, query.context_tokens, ends=claiming.ends)
-                sized = [self._sized.get((query.version, lane, size), SortedSet()) for size in sizes]
-                claiming.claim_in(lane, sized, allowed)
+                places = [(version, lane, size) for version in query.versions for size in sizes]
+                claiming.claim_in(lane, [self._sized.get(place, SortedSet()) for place in places], allowed)
         return claiming.claims
 
     def extend(
@@ -146,6 +147,7 @@ class ChunkQueue:
         lease_seconds: float,
         version: str,
         lanes: tuple[str, ...],
+        adapters: tuple[str, ...] = (),
     ) -> ExtendReply:
         """Appends new tokens, renews the leases, and tells how the fleet stands."""
         replies: list[Reply] = []
@@ -164,7 +166,7 @@ class ChunkQueue:
                 self._place(group, group.view.with_running(rescore.view.longest_running), rescore.priority)
             elif group is not None:
                 views.append(group.view)
-        return ExtendReply(tuple(replies), tuple(views), self.fleet_load(worker, version, lanes))
+        return ExtendReply(tuple(replies), tuple(views), self.fleet_load(worker, (version, *adapters), lanes))
 
     def complete(self, finishes: list[Finish], now: float) -> list[Reply]:
         """Ends requests: last tokens, result, the group's estimate and its siblings' place, all in one step."""
@@ -211,24 +213,25 @@ class ChunkQueue:
 
     # ---- reading
 
-    def fleet_load(self, worker: WorkerId, version: str, lanes: tuple[str, ...]) -> FleetLoad:
+    def fleet_load(self, worker: WorkerId, versions: tuple[str, ...], lanes: tuple[str, ...]) -> FleetLoad:
         """Load and the best waiting score, as this worker sees them: what only larger ones take is not for it."""
         limit = self.claimers.limit(worker.name)
-        heads = [self._heads.get((version, lane)) for lane in lanes]
+        places = [(version, lane) for version in versions for lane in lanes]
+        heads = [self._heads.get(place) for place in places]
         if 0 < limit < self.claimers.largest:
-            heads = [self._sized.get((version, lane, size)) for lane in lanes for size in sizes_below(limit)]
+            heads = [self._sized.get((*place, size)) for place in places for size in sizes_below(limit)]
         fronts = [groups.at(0) for groups in heads if groups]
         return FleetLoad(
-            waiting=sum(self._waiting.of((version, lane)) for lane in lanes),
+            waiting=sum(map(self._waiting.of, places)),
             best_waiting=min((front[0] for front in fronts if front), default=float("inf")),
             mine=self._inflight.get(worker.name, 0),
             inflight=sum(self._inflight.values()),
             workers=self.claimers.peers(limit),
         )
 
-    def take_call(self, version: str, lanes: tuple[str, ...]) -> bool:
+    def take_call(self, versions: tuple[str, ...], lanes: tuple[str, ...]) -> bool:
         """Whether a worker is called to one of the lanes, because requests wait there; each call is given once."""
-        return self._waiting.take_call([(version, lane) for lane in lanes])
+        return self._waiting.take_call([(version, lane) for version in versions for lane in lanes])
 
     def inflight(self, worker: str) -> int:
         """Requests leased to the worker of that name."""

@@ -160,6 +160,7 @@ def claim_of(request: RequestId, group: QueuedGroup) -> Claim:
         group.priority,
         group.view,
         spec.seeds[index] if spec.seeds else None,
+        group.version,
     )
 
 

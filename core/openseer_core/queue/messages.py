@@ -35,7 +35,7 @@ class ClaimQuery:
     blocks: the worker ends it, but passes it over in the lane that all share while a worker that takes more claims.
     `slots`: most requests to hand out. `slack`: how far above the fleet's mean load the worker may go. `number`: grows
     with each claim of a boot, so that a claim whose answer was lost gets the same leases again; 0: every call leases
-    more.
+    more. `adapters`: further versions that the worker has; the best requests of all of them come first.
     """
 
     version: str
@@ -50,11 +50,17 @@ class ClaimQuery:
     lease_seconds: float = 10.0
     max_losses: int = 3
     number: int = 0
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """All versions that the worker takes requests of."""
+        return (self.version, *self.adapters)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A lease on a request, with all that is needed to go on with it."""
+    """A lease on a request, with all that is needed to go on with it. `version`: that it is to be sampled from."""
 
     request: RequestId
     fence: int
@@ -67,6 +73,7 @@ class Claim:
     priority: Priority
     view: GroupView
     seed: int | None = None
+    version: str = ""
 
     @property
     def key(self) -> str:

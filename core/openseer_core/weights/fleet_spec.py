@@ -50,10 +50,27 @@ class WeightsTransaction(JsonModel):
         return self.phase not in ("done", "failed")
 
 
+class Adapter(JsonModel):
+    """A LoRA adapter that the fleet serves beside its weights: requests name it, `version` is what samples them.
+
+    `base`: the weights' version that it works on. `source` has its digest. `publisher`: the transaction that brought
+    it. `versions`: published so far under this name, the present one last.
+    """
+
+    name: str
+    version: str
+    base: str
+    source: Source
+    publisher: int
+    canary: Canary | None = None
+    versions: tuple[str, ...]
+
+
 class FleetSpec(JsonModel):
     """`version` is what the fleet serves, from `source` (None: the job's own model), whose digest says what it holds.
 
-    `versions`: published so far.
+    `versions`: published so far. `adapters`: those that work on `version`, the latest last; `adapter_versions`: all
+    versions of adapters so far.
     `publisher`: the transaction that brought `version` (0: none), so that a version which failed, and was published
     again under the same name, is told apart. `canary`: what a worker that loads `version` later must agree with.
     `rest`: GPUs are lent to the trainer. `held`: new requests of the compatible routes wait, since
@@ -72,6 +89,8 @@ class FleetSpec(JsonModel):
     rest_since: float = 0.0
     held: bool = False
     held_since: float = 0.0
+    adapters: tuple[Adapter, ...] = ()
+    adapter_versions: tuple[str, ...] = ()
     _base: int = PrivateAttr(default=FIRST_BASE)
 
     def read_at(self, base: int) -> "FleetSpec":
@@ -83,6 +102,60 @@ class FleetSpec(JsonModel):
     def changed(self, **update: object) -> "FleetSpec":
         """A copy with these fields changed, and the revision that follows."""
         return self.model_copy(update={"revision": issue(self.revision, self._base), **update})
+
+    def adapter(self, name: str) -> Adapter | None:
+        """The adapter that is called so; None where there is none."""
+        return next((adapter for adapter in self.adapters if adapter.name == name), None)
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """All versions that sample: the fleet's weights, and its adapters."""
+        return (self.version, *(adapter.version for adapter in self.adapters))
+
+    def without(self, name: str) -> "FleetSpec":
+        """The fleet spec without an adapter; the same object where there is none of that name."""
+        if self.adapter(name) is None:
+            return self
+        return self.changed(adapters=tuple(adapter for adapter in self.adapters if adapter.name != name))
+
+    def replaced_by(self, publish: Publish) -> str:
+        """The version that a publish replaces; "" where it brings the first one of an adapter."""
+        if publish.adapter is None:
+            return self.version
+        before = self.adapter(publish.adapter.name)
+        return "" if before is None else before.version
+
+    def with_committed(self, transaction: WeightsTransaction) -> dict[str, object]:
+        """What of the fleet spec changes as a transaction commits; nothing where it has done so already.
+
+        Adapters work on the weights that they were trained on: with others they go.
+        """
+        publish = transaction.publish
+        if publish.adapter is None:
+            if self.publisher == transaction.id:
+                return {}
+            return {
+                "version": publish.version,
+                "source": transaction.source,
+                "publisher": transaction.id,
+                "canary": publish.canary,
+                "versions": (*self.versions, publish.version),
+                "adapters": (),
+            }
+        if any(adapter.publisher == transaction.id for adapter in self.adapters):
+            return {}
+        name, before = publish.adapter.name, self.adapter(publish.adapter.name)
+        adapter = Adapter(
+            name=name,
+            version=publish.version,
+            base=self.version,
+            source=transaction.source,
+            publisher=transaction.id,
+            canary=publish.canary,
+            versions=(*(before.versions if before is not None else ()), publish.version),
+        )
+        others = tuple(other for other in self.adapters if other.name != name)
+        return {"adapters": (*others, adapter), "adapter_versions": (*self.adapter_versions, publish.version)}
 
     @property
     def next_transaction(self) -> int:

@@ -8,14 +8,20 @@ from openseer_core.worker.heartbeat import WeightsReport, WorkerStatus
 
 
 def has_loaded(fleet_spec: FleetSpec, report: WeightsReport) -> bool:
-    """Whether a worker has loaded the version that the fleet serves; one of an earlier release says no more of it."""
+    """Whether a worker has loaded the version that the fleet serves, with its adapters.
+
+    One of an earlier release says no more of it than the version's name.
+    """
     needed = None if fleet_spec.source is None else fleet_spec.source.digest
-    return report.version == fleet_spec.version and (not report.loaded or needed in (None, report.loaded))
+    has_weights = report.version == fleet_spec.version and (not report.loaded or needed in (None, report.loaded))
+    return has_weights and all(
+        report.adapters.get(adapter.version) == adapter.source.digest for adapter in fleet_spec.adapters
+    )
 
 
 def why_not_loaded(fleet_spec: FleetSpec, report: WeightsReport) -> str:
     """What has gone wrong for a worker that has not loaded the version that the fleet serves; "" for nothing."""
-    return "" if has_loaded(fleet_spec, report) else report.error
+    return "" if has_loaded(fleet_spec, report) else report.error or report.adapter_error
 
 
 def is_ready(fleet_spec: FleetSpec, worker: WorkerStatus, now: float) -> bool:

@@ -52,6 +52,17 @@ class Source(JsonModel):
         return self
 
 
+class AdapterSpec(JsonModel):
+    """Says that a version is a LoRA adapter: a PEFT folder, which works on a version of the model's weights.
+
+    name: what batches and requests call it, whatever its version; another version under that name replaces it. base:
+    the version that it was trained on; unset: the one that the fleet has.
+    """
+
+    name: VersionName
+    base: VersionName | None = None
+
+
 class Canary(JsonModel):
     """What every worker scores with the new weights, and what the publisher's own forward pass says of it.
 
@@ -79,7 +90,7 @@ class Deadlines(JsonModel):
 
 
 class Publish(JsonModel):
-    """New weights for the whole fleet, in one transaction.
+    """New weights for the whole fleet, in one transaction; with `adapter` a LoRA adapter, beside the model's weights.
 
     `mode`: drain waits for open batches of the old version; keep hands running responses to the new version (their
     results tell the spans); abort ends them, partial responses reported. `on_failure`: what happens when a worker has
@@ -98,3 +109,17 @@ class Publish(JsonModel):
     )
     canary: Canary | None = None
     deadlines: Deadlines = Deadlines()
+    adapter: AdapterSpec | None = Field(
+        default=None, description="The version is a LoRA adapter; what runs without it goes on meanwhile."
+    )
+
+    def is_of(self, other: "Publish") -> bool:
+        """Whether both bring the same weights, however the fleet moves to them."""
+        named = ("version", "source", "canary", "adapter")
+        return all(getattr(self, name) == getattr(other, name) for name in named)
+
+    @model_validator(mode="after")
+    def _adapter_has_files(self) -> "Publish":
+        if self.adapter is not None and self.source.transfer is not None:
+            raise ValueError("source.transfer: an adapter is a folder; give path or url")
+        return self

@@ -15,9 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from openseer_core.errors import PublishRefusedError
+from openseer_core.manifest.generation import Lora
+from openseer_core.weights.adapters import no_place
 from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
 from openseer_core.weights.loaded import found_source
 from openseer_core.weights.publish import Publish, TransactionPhase
+from openseer_core.weights.versions import leaving, stale_by
 from openseer_core.worker.heartbeat import WeightsReport, WorkerStatus
 
 CONFIRMED = ("prefetch", "quiesce", "load")
@@ -63,13 +66,16 @@ def participants(workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]
     return tuple(sorted(worker.name for worker in workers if worker.works(now) and not _report(worker).asleep))
 
 
-def begin(fleet_spec: FleetSpec, publish: Publish, participants: Sequence[str], now: float) -> FleetSpec:
-    """The fleet spec with a new transaction; the same object when it is under way or done already.
+def begin(
+    fleet_spec: FleetSpec, publish: Publish, participants: Sequence[str], now: float, lora: Lora | None = None
+) -> FleetSpec:
+    """The fleet spec with a new transaction; the same object when it is under way or done already. `lora`: the job's.
 
-    Raises PublishRefusedError while another one is active, and for a name that other weights had.
+    Raises PublishRefusedError while another one is active, for a name that other weights had, and for an adapter that
+    has no place.
     """
     last = fleet_spec.transaction
-    if last is not None and _same(last.publish, publish) and last.phase not in ("rollback", "failed"):
+    if last is not None and last.publish.is_of(publish) and last.phase not in ("rollback", "failed"):
         return fleet_spec
     if fleet_spec.active_transaction is not None:
         active = fleet_spec.active_transaction
@@ -77,13 +83,15 @@ def begin(fleet_spec: FleetSpec, publish: Publish, participants: Sequence[str], 
             f"weights {active.publish.version} are being published (transaction {active.id}, in {active.phase}); "
             "wait until it is done, or abort it"
         )
-    if publish.version in fleet_spec.versions:
+    if publish.version in (*fleet_spec.versions, *fleet_spec.adapter_versions):
         raise PublishRefusedError(f"there were weights {publish.version} before; new weights need a name of their own")
+    if why := no_place(fleet_spec, publish, participants, lora):
+        raise PublishRefusedError(why)
     fetches = publish.prefetch and publish.source.transfer is None
     transaction = WeightsTransaction(
         id=fleet_spec.next_transaction,
         publish=publish,
-        previous=fleet_spec.version,
+        previous=fleet_spec.replaced_by(publish),
         previous_source=fleet_spec.source,
         phase="prefetch" if fetches else "quiesce",
         started_at=now,
@@ -104,8 +112,8 @@ def cancel(fleet_spec: FleetSpec, now: float) -> FleetSpec:
 
 
 def advance(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], unfinished: int, now: float) -> Advance:
-    """What follows from what the workers report. `unfinished`: requests of the previous version's open batches, where
-    a transaction is active."""
+    """What follows from what the workers report. `unfinished`: requests of open batches of the versions that an active
+    transaction replaces (versions.leaving)."""
     found = found_source(fleet_spec, workers, now)
     transaction = fleet_spec.active_transaction
     if found is not None:
@@ -117,7 +125,14 @@ def advance(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], unfinished: 
             _put(fleet_spec, _enter(transaction, "done", now)), _leftovers(fleet_spec, transaction, unfinished)
         )
     transaction = _with_who_is_there(transaction, workers, now)
-    view = _view(transaction, workers, unfinished, now, rests=fleet_spec.rest is not None)
+    view = _view(
+        transaction,
+        workers,
+        unfinished,
+        now,
+        rests=fleet_spec.rest is not None,
+        left=leaving(fleet_spec, transaction),
+    )
     actions: tuple[TransactionAction, ...] = ()
     phase = ""
     while transaction.phase != phase and transaction.phase in _PHASES:
@@ -125,30 +140,6 @@ def advance(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], unfinished: 
         transaction, more = _PHASES[phase](transaction, view)
         actions += more
     return Advance(fleet_spec if transaction == fleet_spec.transaction else _put(fleet_spec, transaction), actions)
-
-
-def takes_groups(fleet_spec: FleetSpec, version: str) -> bool:
-    """Whether work of this version may still be queued: in drain not once the fleet has left the version."""
-    transaction = fleet_spec.active_transaction
-    if transaction is None or transaction.previous != version:
-        return True
-    left = {"drain": ("load", "commit"), "abort": ("quiesce", "load", "commit"), "keep": ("commit",)}
-    return transaction.phase not in left[transaction.publish.mode]
-
-
-def stale_versions(versions: Sequence[str], version: str, max_staleness: int | None) -> tuple[str, ...]:
-    """Which published versions are more than `max_staleness` behind `version`; None: no limit."""
-    if max_staleness is None or version not in versions:
-        return ()
-    return tuple(versions[: max(0, list(versions).index(version) - max_staleness)])
-
-
-def stale_by(fleet_spec: FleetSpec) -> tuple[str, ...]:
-    """Versions whose tokens the publish that brought the present version does not let go on."""
-    transaction = fleet_spec.transaction
-    if transaction is None or transaction.id != fleet_spec.publisher or transaction.publish.mode != "keep":
-        return ()
-    return stale_versions(fleet_spec.versions, fleet_spec.version, transaction.publish.max_staleness)
 
 
 def deadline(transaction: WeightsTransaction) -> float | None:
@@ -176,18 +167,24 @@ def waiting_for(transaction: WeightsTransaction, workers: Sequence[WorkerStatus]
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """`reports`: of the participants that are there and awake. `rests`: the fleet's GPUs are lent to the trainer."""
+    """`reports`: of the participants that are there and awake. `rests`: the fleet's GPUs are lent to the trainer.
+    `left`: the versions that are replaced."""
 
     reports: dict[str, WeightsReport]
     holders: tuple[str, ...]
     unfinished: int
     now: float
     rests: bool
+    left: tuple[str, ...] = ()
 
     def is_confirmed(self, transaction: WeightsTransaction) -> bool:
-        """Whether all that are there have confirmed the phase, and somebody has where anybody could."""
+        """Whether all that are there have confirmed the phase, and somebody has where anybody could.
+
+        Nobody waits for the digest of an adapter later, as they do for weights: without one somebody has to find it.
+        """
         if not self.reports:
-            return self.rests or not transaction.participants
+            is_known = bool(transaction.digest) or transaction.publish.adapter is None
+            return is_known and (self.rests or not transaction.participants)
         return not self.unconfirmed(transaction)
 
     def unconfirmed(self, transaction: WeightsTransaction) -> tuple[str, ...]:
@@ -215,7 +212,8 @@ def has_confirmed(report: WeightsReport, transaction: WeightsTransaction) -> boo
         return False
     if transaction.phase == "rollback":
         return report.phase == "rollback" and report.version == transaction.previous
-    if transaction.phase == "load" and report.version != transaction.publish.version:
+    loaded = report.adapters if transaction.publish.adapter is not None else (report.version,)
+    if transaction.phase == "load" and transaction.publish.version not in loaded:
         return False
     if report.phase not in CONFIRMED or transaction.phase not in CONFIRMED:
         return False
@@ -232,7 +230,13 @@ def _report(worker: WorkerStatus) -> WeightsReport:
 
 
 def _view(
-    transaction: WeightsTransaction, workers: Sequence[WorkerStatus], unfinished: int, now: float, *, rests: bool
+    transaction: WeightsTransaction,
+    workers: Sequence[WorkerStatus],
+    unfinished: int,
+    now: float,
+    *,
+    rests: bool,
+    left: tuple[str, ...] = (),
 ) -> _View:
     wanted = set(transaction.participants) - set(transaction.replaced)
     there = sorted(
@@ -240,7 +244,7 @@ def _view(
     )
     awake = [worker for worker in there if not _report(worker).asleep]
     holders = tuple(worker.name for worker in awake if worker.inflight)
-    return _View({worker.name: _report(worker) for worker in awake}, holders, unfinished, now, rests)
+    return _View({worker.name: _report(worker) for worker in awake}, holders, unfinished, now, rests, left)
 
 
 def _with_who_is_there(
@@ -306,7 +310,7 @@ def _quiesce(transaction: WeightsTransaction, view: _View) -> tuple[WeightsTrans
     waiting = view.holders if mode == "drain" else view.unconfirmed(transaction)
     confirmed = mode == "drain" or view.is_confirmed(transaction)
     left = 0 if mode == "keep" else view.unfinished
-    ended = (AbortBatches(transaction.previous),) if mode == "abort" and left else ()
+    ended = tuple(AbortBatches(version) for version in view.left) if mode == "abort" and left else ()
     if not left and confirmed:
         return _enter(transaction, "load", view.now), ()
     if not view.is_late(transaction):
@@ -341,12 +345,10 @@ def _leftovers(
 ) -> tuple[TransactionAction, ...]:
     """After the commit: batches of the previous version, also those opened meanwhile, go on with the new one."""
     publish, old = transaction.publish, transaction.previous
+    if not old:
+        return ()
     ended = (AbortBatches(old),) if publish.mode == "abort" and unfinished else ()
-    return (*ended, ChangeVersion(old, publish.version, stale_by(fleet_spec)))
-
-
-def _same(publish: Publish, other: Publish) -> bool:
-    return (publish.version, publish.source, publish.canary) == (other.version, other.source, other.canary)
+    return (*ended, ChangeVersion(old, publish.version, stale_by(fleet_spec, publish.version)))
 
 
 def _late(transaction: WeightsTransaction) -> str:
@@ -365,9 +367,10 @@ def _noting(transaction: WeightsTransaction, what: str) -> WeightsTransaction:
 def _give_up(
     transaction: WeightsTransaction, why: str, now: float, waiting: tuple[str, ...] = ()
 ) -> WeightsTransaction:
-    """Back to the previous version, which only a worker that began to load can have lost."""
+    """Back to the previous version, which only a worker that began to load can have lost; an adapter is beside it."""
     failed = transaction.model_copy(update={"message": why, "waiting_for": waiting})
-    return _enter(failed, "rollback" if transaction.phase == "load" else "failed", now)
+    is_lost = transaction.phase == "load" and transaction.publish.adapter is None
+    return _enter(failed, "rollback" if is_lost else "failed", now)
 
 
 def _spend(transaction: WeightsTransaction, now: float) -> WeightsTransaction:
@@ -387,13 +390,6 @@ def _enter(transaction: WeightsTransaction, phase: TransactionPhase, now: float)
 def _put(fleet_spec: FleetSpec, transaction: WeightsTransaction) -> FleetSpec:
     """The fleet spec with the transaction as it is now; with its commit the new version is what the fleet serves."""
     update: dict[str, object] = {"transaction": transaction}
-    publish = transaction.publish
-    if transaction.phase == "commit" and fleet_spec.publisher != transaction.id:
-        update |= {
-            "version": publish.version,
-            "source": transaction.source,
-            "publisher": transaction.id,
-            "canary": publish.canary,
-            "versions": (*fleet_spec.versions, publish.version),
-        }
+    if transaction.phase == "commit":
+        update |= fleet_spec.with_committed(transaction)
     return fleet_spec.changed(**update)

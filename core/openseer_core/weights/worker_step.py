@@ -5,6 +5,7 @@ loaded what the fleet spec says, and only ever for the version that it has loade
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from openseer_core.ids import INITIAL_VERSION
 from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
@@ -16,12 +17,27 @@ Attempt = tuple[int, int, str]
 
 @dataclass(frozen=True, slots=True)
 class WeightsTarget:
-    """Weights to serve. `source`: None is the job's own model; `publisher`: the transaction they came with, or 0."""
+    """Weights to serve. `source`: None is the job's own model; `publisher`: the transaction they came with, or 0.
+    `adapter`: they are a LoRA adapter, beside other weights."""
 
     version: str
     publisher: int
     source: Source | None = None
     canary: Canary | None = None
+    adapter: bool = False
+
+
+class LoadedAdapter(NamedTuple):
+    """An adapter that a worker has: its version, the transaction that it came with, and the digest of its files."""
+
+    version: str
+    publisher: int
+    digest: str
+
+    def is_of(self, target: WeightsTarget) -> bool:
+        """Whether it is this one."""
+        needed = None if target.source is None else target.source.digest
+        return (self.version, self.publisher) == (target.version, target.publisher) and needed in (None, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +46,7 @@ class WeightsState:
 
     `version`: "" while none is whole. `digest`: of the files that it was loaded from, "" for none. `fetched`: the
     transaction whose files it has read. `failed`: the latest attempt, if that went wrong and another is not due.
+    `adapters`: those that are loaded; `adapters_wait`: one of the fleet's has failed, and another try is not due.
     """
 
     version: str = INITIAL_VERSION
@@ -38,9 +55,13 @@ class WeightsState:
     asleep: bool = False
     fetched: int = 0
     failed: Attempt | None = None
+    adapters: tuple[LoadedAdapter, ...] = ()
+    adapters_wait: bool = False
 
     def has(self, target: WeightsTarget) -> bool:
         """Whether these are the weights that are loaded, by their digest where one is known by now."""
+        if target.adapter:
+            return any(adapter.is_of(target) for adapter in self.adapters)
         needed = None if target.source is None else target.source.digest
         same = (self.version, self.publisher) == (target.version, target.publisher)
         return same and needed in (None, self.digest)
@@ -48,10 +69,11 @@ class WeightsState:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStep:
-    """`claims`: may take new work. `give_back`: gives back all it holds, tokens kept. `load`: then loads these.
+    """`claims`: may take new work. `give_back`: gives back all it holds, tokens kept. `load`: then loads these; an
+    adapter is loaded beside the work.
 
     `fetch`: reads their files beside its work. `confirms`: the phase that it has done its part of, "" for none.
-    `leaves`: cannot go on; drains.
+    `leaves`: cannot go on; drains. `drop`: adapters that are served no longer; it gives back what runs with them.
     """
 
     claims: bool = False
@@ -62,6 +84,7 @@ class WorkerStep:
     wake: bool = False
     confirms: str = ""
     leaves: bool = False
+    drop: tuple[str, ...] = ()
 
 
 def current_attempt(fleet_spec: FleetSpec) -> Attempt:
@@ -72,10 +95,15 @@ def current_attempt(fleet_spec: FleetSpec) -> Attempt:
 
 def targets(fleet_spec: FleetSpec) -> tuple[WeightsTarget, ...]:
     """What a worker may have to load, by the fleet spec as it is."""
-    transaction, served = fleet_spec.active_transaction, _target(fleet_spec)
+    transaction, served = fleet_spec.active_transaction, (_target(fleet_spec), *_adapters(fleet_spec))
     if transaction is None or transaction.phase not in ("prefetch", "quiesce", "load"):
-        return (served,)
-    return served, _new(transaction)
+        return served
+    return *served, _new(transaction)
+
+
+def claimed_adapters(fleet_spec: FleetSpec, state: WeightsState) -> tuple[str, ...]:
+    """The versions of adapters that a worker claims for: the fleet serves them, and it has them."""
+    return tuple(target.version for target in _adapters(fleet_spec) if state.has(target))
 
 
 def next_step(fleet_spec: FleetSpec, state: WeightsState, running: int) -> WorkerStep:
@@ -96,6 +124,8 @@ def _take_part(
     fleet_spec: FleetSpec, transaction: WeightsTransaction, state: WeightsState, running: int, *, blocked: bool
 ) -> WorkerStep:
     served = _target(fleet_spec)
+    if transaction.publish.adapter is not None and transaction.phase != "prefetch":
+        return _take_adapter(fleet_spec, transaction, state, running, blocked=blocked)
     match transaction.phase:
         case "prefetch":
             working = _serve(fleet_spec, state, running, blocked=blocked)
@@ -115,12 +145,30 @@ def _take_part(
             return _reach(served, state, running, confirms="", blocked=blocked)
 
 
+def _take_adapter(
+    fleet_spec: FleetSpec, transaction: WeightsTransaction, state: WeightsState, running: int, *, blocked: bool
+) -> WorkerStep:
+    """An adapter is loaded beside the work: there is nothing to hand over, or to go back to."""
+    working, new = _serve(fleet_spec, state, running, blocked=blocked), _new(transaction)
+    if transaction.phase == "quiesce":
+        return replace(working, confirms="quiesce")
+    if transaction.phase != "load" or not working.claims:
+        return working
+    if state.has(new):
+        return replace(working, confirms="load")
+    return replace(working, load=None if blocked or working.drop else new)
+
+
 def _serve(fleet_spec: FleetSpec, state: WeightsState, running: int, *, blocked: bool) -> WorkerStep:
     """What nobody has said the digest of is served by nobody: who has loaded it first says it."""
     target = _target(fleet_spec)
     if not state.has(target):
         return _reach(target, state, running, confirms="", blocked=blocked)
-    return WorkerStep(claims=not fleet_spec.awaits_digest)
+    wanted = [target for target in targets(fleet_spec) if target.adapter]
+    drop = tuple(adapter.version for adapter in state.adapters if not any(adapter.is_of(target) for target in wanted))
+    missing = [target for target in _adapters(fleet_spec) if not state.has(target)]
+    is_due = missing and not drop and not state.adapters_wait
+    return WorkerStep(claims=not fleet_spec.awaits_digest, drop=drop, load=missing[0] if is_due else None)
 
 
 def _reach(target: WeightsTarget, state: WeightsState, running: int, *, confirms: str, blocked: bool) -> WorkerStep:
@@ -138,4 +186,12 @@ def _target(fleet_spec: FleetSpec) -> WeightsTarget:
 
 def _new(transaction: WeightsTransaction) -> WeightsTarget:
     publish = transaction.publish
-    return WeightsTarget(publish.version, transaction.id, transaction.source, publish.canary)
+    is_adapter = publish.adapter is not None
+    return WeightsTarget(publish.version, transaction.id, transaction.source, publish.canary, is_adapter)
+
+
+def _adapters(fleet_spec: FleetSpec) -> tuple[WeightsTarget, ...]:
+    return tuple(
+        WeightsTarget(adapter.version, adapter.publisher, adapter.source, adapter.canary, adapter=True)
+        for adapter in fleet_spec.adapters
+    )

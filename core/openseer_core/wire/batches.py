@@ -70,6 +70,11 @@ class BatchSpec(JsonModel):
         description="Version that samples; once the fleet has another, new groups are refused (409). Unset: the one "
         "the fleet has when the batch is opened; then groups follow the fleet.",
     )
+    adapter: VersionName | None = Field(
+        default=None,
+        description="Name of a LoRA adapter, whose present version samples; new groups follow it, unless "
+        "weights_version names that version.",
+    )
     purpose: Purpose = Field(default="train", description="eval batches run beside training ones.")
     priority: PriorityName = Field(default="normal", description="Whose requests are claimed first.")
     sampling: Sampling | None = Field(

@@ -47,10 +47,23 @@ class Transaction(JsonModel):
     digest: str | None = None
 
 
+class ServedAdapter(JsonModel):
+    """A LoRA adapter beside the weights: `base` is the version that it works on, `digest` of its files.
+
+    `versions`: published so far under its name, the present one last.
+    """
+
+    name: str
+    version: str
+    base: str
+    digest: str | None = None
+    versions: list[str]
+
+
 class Weights(JsonModel):
     """The fleet's weights. `revision` grows with every change; `versions`: published so far, the latest last.
 
-    `errors`: by worker, what keeps it from loading `version`.
+    `errors`: by worker, what keeps it from loading `version`, or one of the `adapters`.
     """
 
     revision: int
@@ -58,6 +71,7 @@ class Weights(JsonModel):
     versions: list[str]
     transaction: Transaction | None = None
     errors: dict[str, str] = Field(default_factory=dict)
+    adapters: list[ServedAdapter] = Field(default_factory=list[ServedAdapter])
 
 
 def to_wire(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], now: float) -> Weights:
@@ -71,6 +85,16 @@ def to_wire(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], now: float) 
         versions=list(fleet_spec.versions),
         transaction=None if transaction is None else _transaction(transaction, workers, now),
         errors={name: why for name, why in whys.items() if why},
+        adapters=[
+            ServedAdapter(
+                name=adapter.name,
+                version=adapter.version,
+                base=adapter.base,
+                digest=adapter.source.digest,
+                versions=list(adapter.versions),
+            )
+            for adapter in fleet_spec.adapters
+        ],
     )
 
 

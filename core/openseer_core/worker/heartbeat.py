@@ -46,7 +46,8 @@ class WeightsReport(JsonModel):
     `attempt`, `error`: of its latest failure, which stands until something succeeds. `mismatch`: the failure is that
     the canary's log-probabilities differ; `difference`: the greatest one. `seconds`: what each phase took. `digest`: of
     the files that it read last, "" for none; `loaded`: of those that `version` was loaded from, and `publisher`: the
-    transaction that it came with.
+    transaction that it came with. `adapters`: loaded ones, version → digest; `adapter_error`: what keeps one of the
+    fleet's adapters from it.
     """
 
     version: str = ""
@@ -61,6 +62,8 @@ class WeightsReport(JsonModel):
     digest: str = ""
     loaded: str = ""
     publisher: int = 0
+    adapters: dict[str, str] = Field(default_factory=dict)
+    adapter_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

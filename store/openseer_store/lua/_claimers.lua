@@ -18,7 +18,7 @@ local function largest_limit()
 end
 
 -- {waiting, best, mine, inflight, workers}: core's FleetLoad.
-local function fleet_load(worker, version, lanes)
+local function fleet_load(worker, versions, lanes)
   local fields, best = {'worker:' .. worker, 'inflight'}, 'inf'
   local limit = tonumber(call('ZSCORE', LIMITS, worker) or 0)
   local is_smaller = 0 < limit and limit < largest_limit()
@@ -28,14 +28,16 @@ local function fleet_load(worker, version, lanes)
       best = front[2]
     end
   end
-  for _, lane in ipairs(lanes) do
-    fields[#fields + 1] = 'waiting:' .. lane_name(version, lane)
-    if is_smaller then
-      for size = 0, largest_below(limit) do
-        look(sized_key(version, lane, size))
+  for _, version in ipairs(versions) do
+    for _, lane in ipairs(lanes) do
+      fields[#fields + 1] = 'waiting:' .. lane_name(version, lane)
+      if is_smaller then
+        for size = 0, largest_below(limit) do
+          look(sized_key(version, lane, size))
+        end
+      else
+        look(heads_key(version, lane))
       end
-    else
-      look(heads_key(version, lane))
     end
   end
   local counts, waiting = call('HMGET', COUNTERS, unpack(fields)), 0

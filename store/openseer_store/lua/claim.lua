@@ -3,16 +3,20 @@
 --            them. A request has one holder; its fence only grows, also over a restart of the server.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, holder "name#boot", version, lanes, slots, blocks, KV groups, quantum, context_tokens, margin,
---            slack, lease_seconds, max_losses, number of the claim or 0, most requests, most bytes, head window}
--- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view};
+--            slack, lease_seconds, max_losses, number of the claim or 0, most requests, most bytes, head window,
+--            versions of adapters}
+-- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view, version};
 --            specs: group, spec, group, spec, … (each group once).
 
 local query = unpack_row(ARGV[2])
-local worker, holder, version, lanes, slots, blocks = query[1], query[2], query[3], query[4], query[5], query[6]
+local worker, holder, versions, lanes, slots, blocks = query[1], query[2], {query[3]}, query[4], query[5], query[6]
 local kv_groups, quantum, context_tokens, margin = query[7], query[8], query[9], query[10]
 local slack, lease_seconds = query[11], query[12]
 local claims, specs, sent = {}, {}, {}
 local most_requests, bytes_left, head_window = query[15], query[16], query[17]
+for _, adapter in ipairs(query[18]) do
+  versions[#versions + 1] = adapter
+end
 
 -- Core's KvLayout.blocks. A KV group: {block_tokens, count, fixed, most, most_computing}.
 local function kv_blocks(tokens, computing)
@@ -85,7 +89,7 @@ end
 local function take(group, lane, window, place)
   local entry = table.remove(window, place)
   window.taken[#window.taken + 1] = entry.member
-  bump(COUNTERS, 'waiting:' .. lane_name(version, lane), -1)
+  bump(COUNTERS, 'waiting:' .. lane_name(group.version, lane), -1)
   if entry.request.leases > 0 then
     group.returned = group.returned - 1
     touch(group, lane)
@@ -114,7 +118,7 @@ local function hand_out(group, request)
   local tokens = request.generated > 0 and call('GET', P .. ':tokens:' .. request.id) or ''
   bytes_left = bytes_left - #tokens
   claims[#claims + 1] = {request.id, int(request.fence), tokens, real(group.base), real(group.slope),
-    group.probe and real(group.probe) or '', sent[group.id]}
+    group.probe and real(group.probe) or '', sent[group.id], group.version}
 end
 
 local function lease(group, request)
@@ -143,7 +147,7 @@ local function room_in(lane)
   if lane ~= '' then
     return room
   end
-  local load = fleet_load(worker, version, {lane})
+  local load = fleet_load(worker, versions, {lane})
   local fair_share = math.max(1, math.ceil((load[4] + load[1]) / math.max(1, load[5])))
   return math.min(room, fair_share + slack - load[3])
 end
@@ -177,7 +181,7 @@ local function claim_in(lane, keys, allowed)
       local request = window[chosen].request
       blocks, allowed = blocks - needed, allowed - 1
       if take(group, lane, window, chosen) then
-        fronts[best.key], fronts[sized_key(version, lane, size_in(group, lane))] = nil, nil
+        fronts[best.key], fronts[sized_key(group.version, lane, size_in(group, lane))] = nil, nil
       end
       lease(group, request)
     else
@@ -189,7 +193,7 @@ end
 
 -- Leases the first suspect that fits; gives how many it leased. A worker holds one at a time: what kills workers takes no
 -- other suspect along.
-local function claim_suspect(lane, allowed)
+local function claim_suspect(version, lane, allowed)
   if allowed <= 0 or #claims >= most_requests or bytes_left <= 0 then
     return 0
   end
@@ -215,14 +219,20 @@ local function claim_from(lane)
   windows = {}
   ends = lane ~= '' or context_tokens >= largest_limit()
   local room = room_in(lane)
-  room = room - claim_suspect(lane, room)
-  local allowed, misses = claim_in(lane, {heads_key(version, lane)}, room)
+  local heads, suspects = {}, 0
+  for _, version in ipairs(versions) do
+    suspects = suspects > 0 and suspects or claim_suspect(version, lane, room)
+    heads[#heads + 1] = heads_key(version, lane)
+  end
+  local allowed, misses = claim_in(lane, heads, room - suspects)
   if misses >= head_window then
     local keys = {}
     for size = 0, LARGEST_SIZE do  -- core's sizes_to_claim
       local may_fit = size <= largest_below(context_tokens) and kv_blocks(2 ^ size, 2 ^ size) <= blocks
       if may_fit or ends and size >= size_of(context_tokens) then
-        keys[#keys + 1] = sized_key(version, lane, size)
+        for _, version in ipairs(versions) do
+          keys[#keys + 1] = sized_key(version, lane, size)
+        end
       end
     end
     claim_in(lane, keys, allowed)

@@ -118,7 +118,7 @@ async def test_sglangs_stream_holds_the_whole_response_each_time() -> None:
         {"input_ids": [1], "text": "a"},
         {},
         {"input_ids": [1], "image_data": "x"},
-        {"input_ids": [1], "lora_path": "x"},
+        {"input_ids": [1], "lora_id": "x"},
         {"input_ids": [1], "return_logprob": True, "logprob_start_len": 0},
         {"input_ids": [1], "top_logprobs_num": 2},
         {"input_ids": [1], "sampling_params": {"frequency_penalty": 1.0}},

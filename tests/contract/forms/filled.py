@@ -12,8 +12,8 @@ from openseer_core.queue.messages import BatchProgress, Chunk, Delta, Finish, Jo
 from openseer_core.queue.siblings import SiblingQuery
 from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
-from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
-from openseer_core.weights.publish import Canary, Deadlines, Publish, Source
+from openseer_core.weights.fleet_spec import Adapter, FleetSpec, WeightsTransaction
+from openseer_core.weights.publish import AdapterSpec, Canary, Deadlines, Publish, Source
 from openseer_core.wire.batches import BatchSpec, Target
 from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState
 from openseer_core.worker.metrics import WorkerMetrics
@@ -83,6 +83,8 @@ REPORT = WeightsReport(
     digest="d" * 64,
     loaded="e" * 64,
     publisher=3,
+    adapters={"a1": "f" * 64},
+    adapter_error="the disk is gone",
 )
 INFO = Heartbeat(WorkerState.BUSY, WorkerMetrics({"slots": 8, "kv_used": 0.25, "device": "cpu"}), REPORT, 2.5, 7.75)
 PLAIN_INFO = Heartbeat(WorkerState.STARTING)
@@ -98,6 +100,7 @@ PUBLISH = Publish(
     max_staleness=2,
     canary=CANARY,
     deadlines=Deadlines(prefetch=1.0, quiesce=2.0, load=3.0),
+    adapter=AdapterSpec(name="math", base="v6"),
 )
 ONGOING = WeightsTransaction(
     id=4,
@@ -129,6 +132,18 @@ ORDERS = FleetSpec(
     rest_since=999.5,
     held=True,
     held_since=4.0,
+    adapters=(
+        Adapter(
+            name="math",
+            version="a2",
+            base="v6",
+            source=Source(path="/adapters/a2", digest="f" * 64),
+            publisher=2,
+            canary=CANARY,
+            versions=("a1", "a2"),
+        ),
+    ),
+    adapter_versions=("a1", "a2"),
 )
 SAMPLING = Sampling(
     temperature=0.5,
@@ -146,6 +161,7 @@ SAMPLING = Sampling(
 )
 BATCH_SPEC = BatchSpec(
     weights_version="v6",
+    adapter="math",
     purpose="eval",
     priority="high",
     sampling=Sampling(temperature=0.5, max_tokens=77),

@@ -42,7 +42,10 @@ def claims_row(spec: bytes) -> list[Any]:
     """Two leases on one group."""
     claimed = [b"4294967299", TOKENS, b"-400.5", b"0.25"]
     return [
-        [[RID, *claimed, b"-1000000000000000", VIEW_ROW], ["3/group-é/1".encode(), *claimed, b"", VIEW_ROW]],
+        [
+            [RID, *claimed, b"-1000000000000000", VIEW_ROW, b"v7"],
+            ["3/group-é/1".encode(), *claimed, b"", VIEW_ROW, b"v7"],
+        ],
         [GID, spec],
     ]
 
@@ -59,6 +62,7 @@ CLAIM = Claim(
     priority=SPEC.priority,
     view=VIEW,
     seed=2**53 - 1,
+    version="v7",
 )
 
 

@@ -11,9 +11,8 @@ from openseer_core.weights.transaction import (
     DrainWorkers,
     begin,
     cancel,
-    stale_versions,
-    takes_groups,
 )
+from openseer_core.weights.versions import stale_versions, takes_groups
 from openseer_core.wire.weights import to_wire
 from tests.core.weights.reported_fleet import Fleet, publish
 

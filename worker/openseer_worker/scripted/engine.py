@@ -17,7 +17,7 @@ from openseer_core.manifest.job import Scripted
 from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import ITEM_BYTES, count_items, unpack_tokens
-from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewWeights
+from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewAdapter, NewWeights
 from openseer_worker.scripted.text import planned_end, scripted_logprobs, scripted_scores, scripted_tokens
 from openseer_worker.weights.files import check_files
 from openseer_worker.weights.hashing import digest
@@ -110,6 +110,7 @@ class ScriptedEngine:
         self._ends_at = 0.0
         self._steps = self._tokens = self._preemptions = self._cached = 0
         self._content = ""
+        self._adapters: dict[str, str] = {}
 
     def start(self, wake: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -122,7 +123,9 @@ class ScriptedEngine:
         self._settle()
         target, reason = planned_end(request, self.profile.request_tokens)
         play = _Play(request, target - len(request.tokens), reason)
-        if play.target <= 0:
+        if request.adapter and request.adapter not in self._adapters:
+            self._end(play, FinishReason.ABORTED)
+        elif play.target <= 0:
             self._end(play, reason)
         else:
             self._waiting.append(play)
@@ -175,11 +178,20 @@ class ScriptedEngine:
             content = await asyncio.to_thread(digest, weights.folder)
         await asyncio.sleep(LOAD_SECONDS + size / LOAD_BYTES_PER_SECOND)
         self._content = content
+        self._adapters.clear()
         self._cache = _PrefixCache()
 
-    async def score(self, tokens: list[int]) -> list[float]:
+    async def load_adapter(self, adapter: NewAdapter) -> None:
+        content = await asyncio.to_thread(digest, adapter.folder)
+        await asyncio.sleep(LOAD_SECONDS)
+        self._adapters[adapter.version] = content
+
+    async def drop_adapter(self, version: str) -> None:
+        self._adapters.pop(version, None)
+
+    async def score(self, tokens: list[int], adapter: str = "") -> list[float]:
         await asyncio.sleep(SCORE_SECONDS)
-        return scripted_scores(self._content, tokens)
+        return scripted_scores(self._content + self._adapters.get(adapter, ""), tokens)
 
     async def sleep(self) -> None:
         self._cache = _PrefixCache()

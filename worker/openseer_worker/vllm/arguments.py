@@ -14,7 +14,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.exceptions import VLLMValidationError
 
 from openseer_core.errors import ModelError, OpenseerError
-from openseer_core.manifest.job import Logprobs, Model, Parallelism, Speculation
+from openseer_core.manifest.job import Logprobs, Lora, Model, Parallelism, Speculation
 from openseer_text.model_files import UNTRUSTED, asks_for_trust, check_place
 from openseer_worker.engine import EngineRequest
 from openseer_worker.gang import GangPlace
@@ -27,6 +27,8 @@ _CPU_KV_BYTES = 256 * 2**20
 _CPU_BLOCK_TOKENS = 32
 # Either of these says how much memory the cache is to take.
 _KV_SIZES = frozenset({"kv_cache_memory_bytes", "gpu_memory_utilization"})
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as the largest rank."""
 REFUSALS = (ValueError, VLLMValidationError)
 """How vLLM refuses one request: its own kind of error is not everywhere a ValueError."""
 _REASON_CHARS = 500
@@ -78,6 +80,8 @@ def engine_arguments(
         # vLLM's own default is 0: then all workers would sample alike for the requests that bring no seed.
         "seed": secrets.randbits(31),
     }
+    if model.lora is not None:
+        values |= _lora_values(model.lora, on_cpu=on_cpu)
     if speculation is not None:
         values |= _draft_values(speculation, logprobs, model.engine_args.get("additional_config"))
     if place is not None:
@@ -171,6 +175,28 @@ def _draft_values(speculation: Speculation, logprobs: Logprobs, own: Any) -> dic
                 "logprobs": logprobs != "none",
             },
         },
+    }
+
+
+def most_adapters(lora: Lora | None) -> int:
+    """How many are loaded at once: while one replaces another both are."""
+    return 0 if lora is None else lora.max_adapters + 1
+
+
+def _lora_values(lora: Lora, *, on_cpu: bool) -> dict[str, Any]:
+    """What makes vLLM ready for adapters. It must throw out none: it would read it again from its folder, whatever that
+    holds by then.
+
+    Requests without an adapter have place -1, by which torch's operations, which CPUs use, take the last one
+    (lora/ops/torch_ops): there it stays empty, for vLLM fills the first that is free.
+    """
+    most = most_adapters(lora) + on_cpu
+    return {
+        "enable_lora": True,
+        "max_lora_rank": next(rank for rank in _LORA_RANKS if rank >= lora.max_rank),
+        "max_loras": most,
+        "max_cpu_loras": most,
+        "lora_target_modules": list(lora.target_modules),
     }
 
 

@@ -20,9 +20,10 @@ from openseer_core.tokens import ITEM_BYTES
 from openseer_core.worker.speculation_enabled import MIN_P_IGNORED
 from openseer_text.reading import Reader, reader_of
 from openseer_text.stop_strings import StopChecker
-from openseer_worker.engine import DraftNews, EngineOutput, EngineRequest, NewWeights
+from openseer_worker.engine import DraftNews, EngineOutput, EngineRequest, NewAdapter, NewWeights
 from openseer_worker.gang import GangPlace
 from openseer_worker.vllm import environment, weight_loading
+from openseer_worker.vllm.adapters import Adapters
 from openseer_worker.vllm.building import SHUTDOWN_SECONDS, EngineBuilder, preload
 from openseer_worker.vllm.engine_calls import EngineCall
 from openseer_worker.vllm.outputs import ResponseState, preemptions, read
@@ -86,6 +87,7 @@ class VllmEngine:
         self._closing = False
         self._failure: EngineError | None = None
         self._running: dict[str, ResponseState] = {}
+        self._adapters = Adapters(vllm_arguments.most_adapters(model.lora))
         self._steps = self._tokens = self._preemptions = self._cached = 0
         self._stats: Any = None
         self._thread: threading.Thread | None = None
@@ -114,16 +116,30 @@ class VllmEngine:
     async def load_weights(self, weights: NewWeights) -> None:
         def action() -> None:
             self._check_idle()
+            self._adapters.clear(self._core)
             self._cache_salt = weights.salt
             weight_loading.load(self._core, weights, self._own_model)
             weight_loading.check_scores(self._core, self._inputs, self.profile)
 
         await self._call(action)
 
-    async def score(self, tokens: list[int]) -> list[float]:
+    async def load_adapter(self, adapter: NewAdapter) -> None:
+        def action() -> None:
+            self._adapters.load(self._core, adapter)
+            request = self._adapters.request(adapter.version)
+            weight_loading.check_scores(self._core, self._inputs, self.profile, request, self._gather_aside)
+
+        await self._call(action)
+
+    async def drop_adapter(self, version: str) -> None:
+        await self._call(lambda: self._adapters.drop(self._core, version))
+
+    async def score(self, tokens: list[int], adapter: str = "") -> list[float]:
         def action() -> list[float]:
-            self._check_idle()
-            return weight_loading.score(self._core, self._inputs, tokens, self.profile.context_tokens)
+            if not adapter:
+                self._check_idle()
+            request, limit = self._adapters.request(adapter), self.profile.context_tokens
+            return weight_loading.score(self._core, self._inputs, tokens, limit, request, self._gather_aside)
 
         return await self._call(action)
 
@@ -250,6 +266,8 @@ class VllmEngine:
     def _admit(self, request: EngineRequest) -> tuple[FinishReason, str] | None:
         """Gives a request to vLLM; instead, the reason why it has ended already or cannot run."""
         limit = self._arguments.token_limit(request)
+        if request.adapter and request.adapter not in self._adapters:
+            return FinishReason.ABORTED, ""
         if no_room := overflow(len(request.prompt), 0, self.profile.limits, room=1):
             return FinishReason.INFRA_FAILED, no_room
         if len(request.tokens) >= limit:
@@ -280,8 +298,10 @@ class VllmEngine:
         # An engine that records log-probabilities makes them for each request, for no other sign tells of NaN.
         scored = self._logprobs != "none"
         params = self._arguments.sampling_params(request, remaining, stops, log_probabilities=scored)
-        prompt = tokens_input(request.prompt + request.tokens, cache_salt=self._cache_salt)
-        sent: Any = self._inputs.process_inputs(request.key, prompt, params, _TASKS)
+        salt = self._adapters.salt(request.adapter) if request.adapter else self._cache_salt
+        prompt = tokens_input(request.prompt + request.tokens, cache_salt=salt)
+        lora = self._adapters.request(request.adapter)
+        sent: Any = self._inputs.process_inputs(request.key, prompt, params, _TASKS, lora_request=lora)
         self._arguments.drop_stops_past(self._vocabulary, sent.sampling_params)
         sent.external_req_id = request.key
         checker = None
@@ -319,6 +339,11 @@ class VllmEngine:
         if ended:
             self._end(ended, outputs)
         return bool(ended)
+
+    def _gather_aside(self, outputs: Any) -> None:
+        """Takes what a step produced that was made for something else."""
+        if self._gather(outputs):
+            self._wake()
 
     def _add_output(self, output: EngineOutput) -> None:
         before = self._outputs.get(output.key)

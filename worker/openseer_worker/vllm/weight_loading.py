@@ -1,6 +1,7 @@
 """What vLLM is asked for beside tokens: other weights, the score of a sequence, sleep. All of it between two steps."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,10 @@ SCORED_TOKENS = 8
 """So many tokens are scored after each load: one small step of the engine. NaN or infinity in what all tokens pass, or
 in any row of the output layer, shows; in an expert, or a row of the embedding, that none of these has, it does not."""
 _NUMBER = itertools.count()
+
+
+def _ignore(outputs: Any) -> None:
+    """There are no other requests."""
 
 
 def load(core: Any, weights: NewWeights, own_model: str) -> None:
@@ -50,8 +55,18 @@ def _receive(core: Any, transfer: dict[str, Any]) -> None:
     core.collective_rpc("finish_weight_update")
 
 
-def score(core: Any, inputs: Any, tokens: list[int], context_tokens: int) -> list[float]:
-    """Log-probabilities of `tokens[1:]`, read from the prompt of a request of its own. Raises LoadError."""
+def score(
+    core: Any,
+    inputs: Any,
+    tokens: list[int],
+    context_tokens: int,
+    adapter: Any = None,
+    aside: Callable[[Any], None] = _ignore,
+) -> list[float]:
+    """Log-probabilities of `tokens[1:]`, read from the prompt of a request of its own. Raises LoadError.
+
+    `adapter`: vLLM's LoRARequest, or None; `aside`: takes what the steps produce for other requests.
+    """
     from vllm import SamplingParams
     from vllm.inputs.engine import tokens_input
 
@@ -60,12 +75,16 @@ def score(core: Any, inputs: Any, tokens: list[int], context_tokens: int) -> lis
     key = f"canary-{next(_NUMBER)}"
     # Prompt log-probabilities are the model's own, whatever kind the engine records for what it samples.
     params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
-    request = inputs.process_inputs(key, tokens_input(tokens, cache_salt=key), params, ("generate",))
+    request = inputs.process_inputs(
+        key, tokens_input(tokens, cache_salt=key), params, ("generate",), lora_request=adapter
+    )
     request.external_req_id = key
     core.add_request(request)
     scored: list[float] = []
     while True:
-        for output in core.get_output().outputs:
+        outputs = core.get_output()
+        aside(outputs)
+        for output in outputs.outputs:
             if output.request_id != key:
                 continue
             if output.new_prompt_logprobs_tensors is not None:
@@ -75,14 +94,17 @@ def score(core: Any, inputs: Any, tokens: list[int], context_tokens: int) -> lis
                 return scored
 
 
-def check_scores(core: Any, inputs: Any, profile: EngineProfile) -> None:
-    """Scores a few tokens with the weights that are loaded. Raises LoadError when a score is not finite."""
+def check_scores(
+    core: Any, inputs: Any, profile: EngineProfile, adapter: Any = None, aside: Callable[[Any], None] = _ignore
+) -> None:
+    """Scores a few tokens with the weights that are loaded. Raises LoadError when a score is not finite. `adapter`,
+    `aside`: as in score."""
     count = min(SCORED_TOKENS, profile.context_tokens - 1)
     if count < 2:  # the first token has no score
         return
     # Special tokens, which a model may take for images, are the first or the last of a vocabulary.
     first = max(0, (profile.vocabulary or 0) - count) // 2
-    scored = score(core, inputs, list(range(first, first + count)), profile.context_tokens)
+    scored = score(core, inputs, list(range(first, first + count)), profile.context_tokens, adapter, aside)
     check_finite(scored, f"{count} tokens were scored after the load", profile.dtype)
 
 

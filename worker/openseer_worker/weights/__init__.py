@@ -1,4 +1,5 @@
 """The weights that a worker serves: their files, and the steps of a transaction.
 
-Read `served`, `folders`, `temporary`, `fetching`, `hashing`, `files`, `scores`. Tests: tests/worker/weights.
+Read `served`, `folders`, `temporary`, `fetching`, `hashing`, `files`, `adapter_files`, `scores`.
+Tests: tests/worker/weights.
 """

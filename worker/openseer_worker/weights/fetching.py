@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 import httpx
 
 from openseer_core.errors import LoadError
+from openseer_core.weights.adapters import CONFIG, TENSORS
 from openseer_core.weights.digest import FileDigest, version_digest
 from openseer_core.weights.url import host_of, shown_url, url_problem
 from openseer_worker.weights.files import INDEX, SINGLE, named_files
@@ -27,8 +28,16 @@ _SCHEME_ALONE = re.compile(r"[a-z][a-z0-9+.-]*:(?!//[^/?#])", re.I)
 """Of a redirect: a scheme that no host follows."""
 
 
-def fetch(url: str, folder: Path, stopped: Callable[[], bool] = never, allowed: Sequence[str] = ()) -> str:
+def fetch(
+    url: str,
+    folder: Path,
+    stopped: Callable[[], bool] = never,
+    allowed: Sequence[str] = (),
+    *,
+    adapter: bool = False,
+) -> str:
     """Fetches a folder of safetensors over HTTP (the files that its index names, or else its one file); their digest.
+    `adapter`: the two files of an adapter.
 
     `allowed`: hosts, as in url_problem. Raises LoadError for another one, and when the server refuses, takes longer
     than FETCH_SECONDS or sends more than MAX_FETCH_BYTES.
@@ -43,8 +52,8 @@ def fetch(url: str, folder: Path, stopped: Callable[[], bool] = never, allowed: 
             ThreadPoolExecutor(HASH_THREADS) as pool,
         ):
             download = _Download(client, url.rstrip("/"), folder, pool, stopped)
-            names = {SINGLE}
-            if download.get(INDEX, optional=True):
+            names = {CONFIG, TENSORS} if adapter else {SINGLE}
+            if not adapter and download.get(INDEX, optional=True):
                 names = named_files((folder / INDEX).read_bytes(), f"{shown}/{INDEX}")
             for name in sorted(names):
                 download.get(name)

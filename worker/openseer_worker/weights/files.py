@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 from openseer_core.errors import LoadError
+from openseer_core.weights.adapters import CONFIG, TENSORS, Tensor
 
 MAX_HEADER_BYTES = 100 * 2**20
 """Longest header of a safetensors file, by its specification."""
@@ -13,16 +14,24 @@ _TIED = frozenset({"lm_head.weight"})
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-Shapes = dict[str, tuple[int, ...]]
-"""Shapes of tensors by name."""
+Tensors = dict[str, Tensor]
+"""Tensors by name."""
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that are the weights: the index and those that it names, or all safetensors."""
+    """The files that are the weights: the index and those that it names, or all safetensors; an adapter's two files."""
     index = folder / INDEX
+    if is_adapter(folder):
+        return [folder / CONFIG, folder / TENSORS]
     if index.exists():
         return [index, *(folder / name for name in sorted(named_files(index.read_bytes(), str(index))))]
     return sorted(folder.glob("*.safetensors"))
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter, as PEFT saves it, and no weights."""
+    has_weights = (folder / INDEX).exists() or (folder / SINGLE).exists()
+    return not has_weights and (folder / CONFIG).exists() and (folder / TENSORS).exists()
 
 
 def check_files(folder: Path, own: Path | None = None) -> int:
@@ -30,15 +39,16 @@ def check_files(folder: Path, own: Path | None = None) -> int:
 
     `own`: of the job's model: tensors that it has and the folder has not, or in another shape, are missing too.
     """
-    size, shapes = _survey(folder)
+    size, tensors = survey(folder)
     if not size:
         raise LoadError(f"{folder} has no safetensors; weights are the folder that they lie in")
     if own is not None:
-        _compare(folder, shapes, own)
+        _compare(folder, tensors, own)
     return size
 
 
-def _survey(folder: Path) -> tuple[int, Shapes]:
+def survey(folder: Path) -> tuple[int, Tensors]:
+    """The bytes of a folder's safetensors, and their tensors. Raises LoadError for one that is missing or cut short."""
     if not folder.is_dir():
         raise LoadError(f"there is no folder {folder} on this worker")
     names = {path.name for path in folder.glob("*.safetensors")}
@@ -47,16 +57,16 @@ def _survey(folder: Path) -> tuple[int, Shapes]:
         missing = sorted(named_files(index.read_bytes(), str(index)) - names)
         if missing:
             raise LoadError(f"{folder} lacks {', '.join(missing)}, which {INDEX} names")
-    size, shapes = 0, Shapes()
+    size, tensors = 0, Tensors()
     for name in sorted(names):
-        size += _read_header(folder / name, shapes)
-    return size, shapes
+        size += _read_header(folder / name, tensors)
+    return size, tensors
 
 
-def _compare(folder: Path, shapes: Shapes, own: Path) -> None:
+def _compare(folder: Path, tensors: Tensors, own: Path) -> None:
     """An engine would go on with its old tensors where there are no new ones."""
-    for name, shape in _survey(own)[1].items():
-        found = shapes.get(name)
+    for name, (_, shape) in survey(own)[1].items():
+        found = tensors[name].shape if name in tensors else None
         if found is None and not (name in _TIED and _is_tied(own)):
             raise LoadError(f"{folder} lacks tensor {name}, which the job's model has")
         if found not in (None, shape):
@@ -71,7 +81,7 @@ def _is_tied(own: Path) -> bool:
         return False
 
 
-def _read_header(path: Path, shapes: Shapes) -> int:
+def _read_header(path: Path, found: Tensors) -> int:
     """The size of one file, whose header must fit it; notes the tensors."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -86,7 +96,7 @@ def _read_header(path: Path, shapes: Shapes) -> int:
         for name, tensor in tensors.items():
             if name != "__metadata__":
                 ends.append(int(tensor["data_offsets"][1]))
-                shapes[name] = tuple(int(length) for length in tensor["shape"])
+                found[name] = Tensor(str(tensor["dtype"]), tuple(int(length) for length in tensor["shape"]))
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         raise LoadError(f"{path}: its header cannot be read") from None
     expected = 8 + length + max(ends)

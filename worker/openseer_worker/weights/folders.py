@@ -15,6 +15,7 @@ from openseer_core.errors import LoadError
 from openseer_core.weights.publish import Source
 from openseer_core.weights.url import shown_url
 from openseer_core.weights.worker_step import WeightsTarget
+from openseer_worker.weights.adapter_files import refuse_adapter
 from openseer_worker.weights.fetching import fetch
 from openseer_worker.weights.files import check_files, weight_files
 from openseer_worker.weights.hashing import digest
@@ -44,8 +45,11 @@ class CheckedFolder:
 class WeightFolders:
     """What is fetched is found by its digest, or by its publisher (a transaction's id) while no digest is known."""
 
-    def __init__(self, allowed_hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self, allowed_hosts: Sequence[str] = (), check_adapter: Callable[[Path], None] = refuse_adapter
+    ) -> None:
         self._allowed_hosts = allowed_hosts
+        self._check_adapter = check_adapter
         self._root: TemporaryRoot | None = None
         self._fetched: dict[int, CheckedFolder] = {}
         self._paths: dict[Path, CheckedFolder] = {}
@@ -60,9 +64,9 @@ class WeightFolders:
         if source is None or source.transfer is not None:
             return None
         if source.path is not None:
-            found = await self._local(Path(source.path))
+            found = await self._local(Path(source.path), target)
         else:
-            found = self._find(source, target.publisher) or await self._fetch(source.url or "", target.publisher)
+            found = self._find(source, target.publisher) or await self._fetch(source.url or "", target)
         if source.digest not in (None, found.digest):
             self._forget(found)
             place = source.path or shown_url(source.url or "")
@@ -94,31 +98,37 @@ class WeightFolders:
             del self._fetched[publisher]
             shutil.rmtree(folder.path, ignore_errors=True)
 
-    async def _fetch(self, url: str, publisher: int) -> CheckedFolder:
+    async def _fetch(self, url: str, target: WeightsTarget) -> CheckedFolder:
         self._root = self._root or TemporaryRoot()
         folder = Path(tempfile.mkdtemp(dir=self._root.path))
 
         def work(stopped: Callable[[], bool]) -> CheckedFolder:
             remove_left()
             try:
-                found = fetch(url, folder, stopped, self._allowed_hosts)
-                check_files(folder)
+                found = fetch(url, folder, stopped, self._allowed_hosts, adapter=target.adapter)
+                self._check(folder, target)
                 return CheckedFolder(folder, found, _stamps(folder))
             except BaseException:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
 
-        self._fetched[publisher] = await _in_thread(work)
-        return self._fetched[publisher]
+        self._fetched[target.publisher] = await _in_thread(work)
+        return self._fetched[target.publisher]
 
-    async def _local(self, path: Path) -> CheckedFolder:
+    def _check(self, folder: Path, target: WeightsTarget) -> None:
+        if target.adapter:
+            self._check_adapter(folder)
+        else:
+            check_files(folder)
+
+    async def _local(self, path: Path, target: WeightsTarget) -> CheckedFolder:
         """A folder's digest is known while its files have the stamps that they had when it was taken."""
         known = self._paths.get(path)
 
         def work(stopped: Callable[[], bool]) -> CheckedFolder:
             if known is not None and _stamps(path) == known.stamps:
                 return known
-            check_files(path)
+            self._check(path, target)
             stamps = _stamps(path)
             found = CheckedFolder(path, digest(path, stopped), stamps)
             found.check_unchanged()

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from openseer_core.admission import bad_canary
@@ -14,15 +16,18 @@ from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.publish import Canary
 from openseer_core.weights.worker_step import (
     Attempt,
+    LoadedAdapter,
     WeightsState,
     WeightsTarget,
     WorkerStep,
+    claimed_adapters,
     current_attempt,
     next_step,
     targets,
 )
 from openseer_core.worker.heartbeat import WeightsReport
-from openseer_worker.engine import Engine, NewWeights
+from openseer_worker.engine import Engine, NewAdapter, NewWeights
+from openseer_worker.weights.adapter_files import refuse_adapter
 from openseer_worker.weights.folders import CheckedFolder, WeightFolders
 from openseer_worker.weights.scores import check_finite
 
@@ -36,26 +41,46 @@ NOTHING = -1
 
 class ServedWeights:
     """`advance` is called again and again; what takes longer runs as a task and calls `wake` when it has ended.
-    `allowed_hosts`: those that weights are fetched from, none: any."""
+    `allowed_hosts`: those that weights are fetched from, none: any; `check_adapter`: raises LoadError for an adapter's
+    folder that the engine would not compute as it was trained."""
 
-    def __init__(self, engine: Engine, salt: str, wake: Callable[[], None], allowed_hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        salt: str,
+        wake: Callable[[], None],
+        allowed_hosts: Sequence[str] = (),
+        check_adapter: Callable[[Path], None] = refuse_adapter,
+    ) -> None:
         self._engine = engine
         self._salt = salt
         self._wake = wake
-        self._folders = WeightFolders(allowed_hosts)
+        self._folders = WeightFolders(allowed_hosts, check_adapter)
         self._state = WeightsState()
         self._report = WeightsReport(version=INITIAL_VERSION)
         self._fleet_spec = FleetSpec()
         self._task: asyncio.Task[None] | None = None
         self._fetch_task: asyncio.Task[None] | None = None
+        self._adapter_task: asyncio.Task[None] | None = None
         self._fetches = self._reads = NOTHING
         self._retry_at = 0.0
         self._pause = FIRST_RETRY_SECONDS
+        self._adapters_due = 0.0
 
     @property
     def version(self) -> str:
         """The version that is loaded, "" while none is whole."""
         return self._state.version
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """All that may be claimed for."""
+        return (self.version, *self.adapters)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Versions of adapters that are loaded, and served by the fleet."""
+        return claimed_adapters(self._fleet_spec, self._state)
 
     @property
     def revision(self) -> int:
@@ -93,8 +118,8 @@ class ServedWeights:
             self._task.cancel()
             self._task = None
 
-    def advance(self, running: int) -> WorkerStep:
-        """The next step of a worker that runs so many responses; begins the tasks that the step needs."""
+    def advance(self, running: int, versions: Collection[str] = ()) -> WorkerStep:
+        """The next step of a worker that runs so many responses, of these versions; begins the tasks that it needs."""
         self._forget_ended_tasks()
         if self._task is not None:  # no further step before that has ended
             return WorkerStep()
@@ -104,15 +129,27 @@ class ServedWeights:
         if step.fetch is not None and self._fetch_task is None:
             self._fetches = step.fetch.publisher
             self._fetch_task = self._begin(self._read_ahead(step.fetch, current_attempt(self._fleet_spec)))
-        if step.load is not None:
+        if self._adapter_task is not None:  # weights are changed, and the engine sleeps, after it
+            return step
+        self._adapter_task = self._begin_adapter(step, versions)
+        if step.load is not None and not step.load.adapter:
             self._task = self._begin(self._load(step.load, current_attempt(self._fleet_spec)))
         elif step.sleep or step.wake:
             self._task = self._begin(self._change_sleep(current_attempt(self._fleet_spec), asleep=step.sleep))
         return step if self._task is None else replace(step, claims=False)
 
+    def _begin_adapter(self, step: WorkerStep, versions: Collection[str]) -> asyncio.Task[None] | None:
+        """What the step does to adapters, if anything; `versions`: of what runs, which stay until it has ended."""
+        drop = tuple(version for version in step.drop if version not in versions)
+        if drop:
+            return self._begin(self._drop(drop))
+        if step.load is None or not step.load.adapter:
+            return None
+        return self._begin(self._load_adapter(step.load, current_attempt(self._fleet_spec)))
+
     async def close(self) -> None:
         """Cancels the tasks and removes the files."""
-        tasks = [task for task in (self._task, self._fetch_task) if task is not None]
+        tasks = [task for task in (self._task, self._fetch_task, self._adapter_task) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -132,6 +169,9 @@ class ServedWeights:
             done.result()
         if self._fetch_task is not None and self._fetch_task.done():
             done, self._fetch_task = self._fetch_task, None
+            done.result()
+        if self._adapter_task is not None and self._adapter_task.done():
+            done, self._adapter_task = self._adapter_task, None
             done.result()
 
     async def _read_ahead(self, target: WeightsTarget, attempt: Attempt) -> None:
@@ -171,6 +211,57 @@ class ServedWeights:
         self._report = self._report.model_copy(update={**served, "loaded": digest, "difference": difference})
         log.info("serving weights %s", target.version)
 
+    async def _load_adapter(self, target: WeightsTarget, attempt: Attempt) -> None:
+        """Beside what runs. A failure is the transaction's that brings this adapter; another one is tried again."""
+        log.info("loading adapter %s", target.version)
+        begun = _now()
+        try:
+            folder = await self._folders.get(target)
+            assert folder is not None
+            await self._engine.load_adapter(NewAdapter(target.version, self._salt_of(target), folder.path))
+            folder.check_unchanged()
+            difference = None if target.canary is None else await self._check(target.canary, target.version)
+        except (LoadError, OSError) as error:
+            with suppress(LoadError):
+                await self._engine.drop_adapter(target.version)
+            self._fail_adapter(target, attempt, error)
+            return
+        loaded = LoadedAdapter(target.version, target.publisher, folder.digest)
+        self._state = replace(self._state, adapters=(*self._state.adapters, loaded))
+        self._pause = FIRST_RETRY_SECONDS
+        if attempt[0] == target.publisher:
+            self._state = replace(self._state, failed=None)
+            self._succeed(attempt, folder, load=_now() - begun)
+            self._report = self._report.model_copy(update={"difference": difference})
+        self._report_adapters("")
+        log.info("serving adapter %s", target.version)
+
+    async def _drop(self, versions: tuple[str, ...]) -> None:
+        try:
+            for version in versions:
+                await self._engine.drop_adapter(version)
+        except LoadError as error:
+            log.error("adapters: %s", error)  # it stays loaded, and is tried again
+            return
+        left = tuple(adapter for adapter in self._state.adapters if adapter.version not in versions)
+        self._state = replace(self._state, adapters=left)
+        self._report_adapters(self._report.adapter_error)
+        log.info("dropped adapter %s", ", ".join(versions))
+
+    def _fail_adapter(self, target: WeightsTarget, attempt: Attempt, error: Exception) -> None:
+        if attempt[0] == target.publisher:
+            self._fail(attempt, error)
+            return
+        log.error("adapter %s: %s", target.version, error)
+        self._state = replace(self._state, adapters_wait=True)
+        self._adapters_due = _now() + self._pause
+        self._pause = min(2 * self._pause, LAST_RETRY_SECONDS)
+        self._report_adapters(f"adapter {target.version}: {error}")
+
+    def _report_adapters(self, error: str) -> None:
+        loaded = {adapter.version: adapter.digest for adapter in self._state.adapters}
+        self._report = self._report.model_copy(update={"adapters": loaded, "adapter_error": error})
+
     async def _find(self, target: WeightsTarget) -> CheckedFolder | None:
         """The files of a load; until they are there it may be cancelled."""
         self._reads = target.publisher
@@ -179,12 +270,12 @@ class ServedWeights:
         finally:
             self._reads = NOTHING
 
-    async def _check(self, canary: Canary) -> float:
+    async def _check(self, canary: Canary, adapter: str = "") -> float:
         """The difference to the publisher's log-probabilities. Raises LoadError when it is too great or unknown."""
         if problem := bad_canary(canary.token_ids, self._engine.profile.limits):
             raise LoadError(problem)
         dtype = self._engine.profile.dtype
-        scored = await self._engine.score(canary.token_ids)
+        scored = await self._engine.score(canary.token_ids, adapter)
         check_finite(scored, "the canary was scored", dtype)
         difference = canary_difference(canary, scored)
         allowed = canary_tolerance(canary, dtype)
@@ -205,8 +296,9 @@ class ServedWeights:
     # ---- outcomes
 
     def _clear_version(self) -> None:
-        """From here on no version is loaded."""
-        self._state = replace(self._state, version="", publisher=0, digest="")
+        """From here on no version is loaded, and no adapter."""
+        self._state = replace(self._state, version="", publisher=0, digest="", adapters=())
+        self._report_adapters("")
         nothing: dict[str, Any] = {"version": "", "publisher": 0, "loaded": "", "difference": None, "mismatch": False}
         self._report = self._report.model_copy(update=nothing)
 
@@ -245,6 +337,8 @@ class ServedWeights:
         """The state; outside a transaction a failure is forgotten after a pause, so that it is tried again."""
         if self._state.failed == (0, 0, "") and _now() >= self._retry_at:
             self._state = replace(self._state, failed=None)
+        if self._state.adapters_wait and _now() >= self._adapters_due:
+            self._state = replace(self._state, adapters_wait=False)
         return self._state
 
     def _salt_of(self, target: WeightsTarget) -> str:

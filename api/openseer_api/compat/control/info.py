@@ -86,8 +86,10 @@ async def server_info(job: Job) -> dict[str, Any]:
                 "data_parallel_size": replicas,
                 "world_size": parallelism.tensor * parallelism.pipeline,
             },
-            # Neither adapters nor a sender of the trainer's process: weights are published by folder or URL.
-            "lora_config": None,
+            "lora_config": None
+            if (lora := job.job.spec.model.lora) is None
+            else {"max_lora_rank": lora.max_rank, "max_loras": lora.max_adapters},
+            # No sender of the trainer's process: weights are published by folder or URL.
             "weight_transfer_config": None,
         },
     }

@@ -8,7 +8,7 @@ from openseer_api.job.context import JobContext
 from openseer_api.routes.weights import publish_weights, take_back
 from openseer_core.errors import InputError
 from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
-from openseer_core.weights.publish import Publish, PublishMode, Source
+from openseer_core.weights.publish import AdapterSpec, Publish, PublishMode, Source
 
 UPDATE_SECONDS = 3600.0
 """Longest a call waits; then the transaction is cancelled, so that the call's failure is the fleet's state."""
@@ -27,8 +27,17 @@ class Update:
     message: str = ""
 
 
-async def update(job: JobContext, source: Source, version: str | None, mode: PublishMode, *, hint: str) -> Update:
+async def update(
+    job: JobContext,
+    source: Source,
+    version: str | None,
+    mode: PublishMode,
+    *,
+    hint: str,
+    adapter: AdapterSpec | None = None,
+) -> Update:
     """Moves the fleet to new weights and waits for it. `hint`: the base of their name where the caller gave no version.
+    `adapter`: they are one.
 
     An active transaction from the same source is joined. Raises PublishRefusedError, BusyProblem.
     """
@@ -36,11 +45,11 @@ async def update(job: JobContext, source: Source, version: str | None, mode: Pub
     transaction = fleet_spec.active_transaction
     if (
         transaction is None
-        or transaction.publish.source != source
+        or (transaction.publish.source, transaction.publish.adapter) != (source, adapter)
         or version not in (None, transaction.publish.version)
     ):
         named = _checked(version) if version else _fresh(fleet_spec, hint)
-        fleet_spec, _ = await publish_weights(job, Publish(version=named, source=source, mode=mode))
+        fleet_spec, _ = await publish_weights(job, Publish(version=named, source=source, mode=mode, adapter=adapter))
         transaction = fleet_spec.transaction
         assert transaction is not None
     return await _follow(job, transaction)
@@ -53,7 +62,7 @@ async def _follow(job: JobContext, transaction: WeightsTransaction) -> Update:
         fleet_spec = await job.store.fleet_spec()
         now = fleet_spec.transaction
         if now is None or now.id != transaction.id:
-            done = version in fleet_spec.versions
+            done = version in (*fleet_spec.versions, *fleet_spec.adapter_versions)
             return Update(200, version) if done else Update(409, version, "another transaction has followed it")
         if not now.active:
             return Update(200 if now.phase == "done" else 400, version, now.message)
@@ -73,7 +82,7 @@ def _fresh(fleet_spec: FleetSpec, hint: str) -> str:
     """A version that was not used yet: the hint, with a number where that is taken."""
     base = _NOT_IN_VERSIONS.sub("-", hint)[:_MOST_CHARACTERS].lstrip("._:@+-") or "update"
     tried = fleet_spec.transaction.publish.version if fleet_spec.transaction is not None else ""
-    taken = {*fleet_spec.versions, tried}
+    taken = {*fleet_spec.versions, *fleet_spec.adapter_versions, tried}
     name, number = base, 1
     while name in taken:
         number += 1

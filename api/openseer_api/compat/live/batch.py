@@ -4,6 +4,7 @@ deleted."""
 import asyncio
 import logging
 import time
+from collections.abc import Collection
 
 from openseer_api.compat.live.groups import JOIN_SECONDS, LiveGroup, Names, first_spec, grown_spec
 from openseer_api.compat.live.live_request import LiveRequest, resolve
@@ -30,7 +31,7 @@ PAGE = 256
 TROUBLE_SECONDS = 1.0
 """After a read that failed."""
 
-_GroupKey = tuple[str, bytes, str]
+_GroupKey = tuple[str, bytes, str, str]
 
 
 class LiveBatch:
@@ -127,12 +128,12 @@ class LiveBatch:
                     [live_request.request_id.group], Event.CANCEL, live_request.request_id.index
                 )
 
-    async def maintain(self, version: str) -> None:
-        """Retires the batch once it is full, old, idle or of another version; seals it when no group may grow."""
+    async def maintain(self, served: Collection[str]) -> None:
+        """Retires the batch once it is full, old, idle or of a version not served; seals it when no group may grow."""
         now = time.monotonic()
         idle = not self.waiting and now - self._used > IDLE_SECONDS
         if self.retired is None and (
-            idle or self.version != version or self._count >= GROUPS or now - self.opened > BATCH_SECONDS
+            idle or self.version not in served or self._count >= GROUPS or now - self.opened > BATCH_SECONDS
         ):
             self.retired = now
         if self.retired is not None and not self.sealed and (not self.waiting or now - self.retired > JOIN_SECONDS):

@@ -25,8 +25,8 @@ class LiveRequest:
     """One wanted response. `sampling`: JSON, without a seed. `name`: of its group, "" where none was given.
 
     `explicit_group`: the caller gave its group (by a name, or as n responses of one call). `text_form`: of its
-    text. `ended`: its result; None when it was cancelled before it was queued. `request_id`:
-    set once it is queued. `cancelled`: nobody wants it any more.
+    text. `adapter`: the name of the one that it asks for, "" for none. `ended`: its result; None when it was cancelled
+    before it was queued. `request_id`: set once it is queued. `cancelled`: nobody wants it any more.
     """
 
     prompt: bytes
@@ -37,13 +37,14 @@ class LiveRequest:
     explicit_group: bool
     text_form: TextForm
     ended: "asyncio.Future[Result | None]"
+    adapter: str = ""
     request_id: RequestId | None = None
     cancelled: bool = False
 
     @property
-    def group_key(self) -> tuple[str, bytes, str]:
+    def group_key(self) -> tuple[str, bytes, str, str]:
         """Equal for live requests of one group."""
-        return self.name, self.prompt, self.sampling
+        return self.name, self.prompt, self.sampling, self.adapter
 
 
 def resolve(live_request: LiveRequest, outcome: "Result | OpenseerError | None") -> None:

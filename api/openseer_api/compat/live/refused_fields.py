@@ -49,7 +49,7 @@ OPENAI: Refusals = {
     "mm_payload": ((), _ONLY_TEXT),
     "return_hidden_states": ((False,), _NOT_IN_ANSWERS),
     "mm_processor_kwargs": (({},), _ONLY_TEXT),
-    "lora_path": ((), "a job has one model"),
+    "lora_path": ((), "name the adapter as model"),
     "session_params": (({},), _NO_SESSIONS),
 }
 """Of completions and chat completions, with what vLLM and SGLang add to them."""
@@ -88,7 +88,7 @@ SGLANG_GENERATE: Refusals = {
     **dict.fromkeys(("image_data", "video_data", "audio_data"), (([], ""), _ONLY_TEXT)),
     **dict.fromkeys(("input_embeds", "positional_embed_overrides"), (([],), _ONLY_TEXT)),
     "mm_processor_kwargs": (({},), _ONLY_TEXT),
-    **dict.fromkeys(("lora_path", "lora_id"), (([], ""), "a job has one model")),
+    "lora_id": (([], ""), "name the adapter in lora_path"),
     "custom_logit_processor": (("",), NOT_CONTINUED),
     "token_ids_logprob": (([],), _ONLY_SAMPLED),
     **dict.fromkeys(

@@ -13,13 +13,13 @@ from typing import Any
 
 from openseer_api.compat.live.batch import LiveBatch, by_group
 from openseer_api.compat.live.live_request import LiveRequest, resolve
-from openseer_api.http.problems import BusyProblem
+from openseer_api.http.problems import BusyProblem, NotFoundProblem
 from openseer_api.job.context import JobContext
 from openseer_core.errors import OpenseerError
 from openseer_core.queue.batch import BatchRecord, OpenBatch
 from openseer_core.queue.states import Event
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.weights.transaction import takes_groups
+from openseer_core.weights.versions import admits, successor
 from openseer_core.wire.batches import BatchSpec
 
 log = logging.getLogger(__name__)
@@ -151,55 +151,72 @@ class Live:
 
     async def _round(self) -> None:
         fleet_spec = (await self._job.snapshot(fresh=bool(self._pending))).fleet_spec
-        if self._pending and admits(fleet_spec):
-            requests, self._pending = self._pending, []
+        ready = self._take_ready(fleet_spec)
+        if ready:
             try:
-                await self._queue(requests, fleet_spec)
+                await self._queue(ready, fleet_spec)
             except OpenseerError as error:
-                for live_request in requests:
+                for live_request in ready:
                     resolve(live_request, error)
         for batch in self._batches:
-            await batch.maintain(fleet_spec.version)
+            await batch.maintain(fleet_spec.served)
         self._batches = [batch for batch in self._batches if not batch.gone]
+
+    def _take_ready(self, fleet_spec: FleetSpec) -> list[LiveRequest]:
+        """Takes what may be queued now out of what waits. What names an adapter that has gone ends."""
+        waiting, self._pending = self._pending, []
+        ready: list[LiveRequest] = []
+        for live_request in waiting:
+            version = _version_of(live_request, fleet_spec)
+            if version is None:
+                gone = f"model: adapter {live_request.adapter} was removed before this request was queued"
+                resolve(live_request, NotFoundProblem(gone))
+            elif admits(fleet_spec, version):
+                ready.append(live_request)
+            else:
+                self._pending.append(live_request)
+        return ready
 
     async def _queue(self, requests: list[LiveRequest], fleet_spec: FleetSpec) -> None:
         places: dict[int, tuple[LiveBatch, list[list[LiveRequest]]]] = {}
         for group in by_group(requests):
-            batch = self._joined(group, fleet_spec) or await self._current(fleet_spec)
+            version = _version_of(group[0], fleet_spec)
+            assert version is not None
+            batch = self._joined(group, version) or await self._current(version, fleet_spec)
             places.setdefault(batch.number, (batch, []))[1].append(group)
         for batch, groups in places.values():
             await batch.put(groups)
         # New weights may have been committed meanwhile: then these requests continue with them, as earlier ones do.
         after = await self._job.store.fleet_spec()
-        if after.version != fleet_spec.version:
-            for batch, _ in places.values():
-                await self._job.store.change_version(batch.number, after.version)
+        for batch, _ in places.values():
+            following = successor(after, batch.version)
+            if batch.version not in after.served and following is not None:
+                await self._job.store.change_version(batch.number, following)
 
-    def _joined(self, requests: list[LiveRequest], fleet_spec: FleetSpec) -> LiveBatch | None:
+    def _joined(self, requests: list[LiveRequest], version: str) -> LiveBatch | None:
         """The batch that has a group for these live requests."""
-        fit = (
-            batch for batch in self._batches if batch.version == fleet_spec.version and not (batch.sealed or batch.gone)
-        )
+        fit = (batch for batch in self._batches if batch.version == version and not (batch.sealed or batch.gone))
         return next((batch for batch in fit if batch.group_for(requests) is not None), None)
 
-    async def _current(self, fleet_spec: FleetSpec) -> LiveBatch:
-        """The batch that takes new groups of the fleet's version."""
+    async def _current(self, version: str, fleet_spec: FleetSpec) -> LiveBatch:
+        """The batch that takes new groups of a version that the fleet serves."""
         for batch in self._batches:
-            await batch.maintain(fleet_spec.version)
-            if batch.retired is None and not batch.gone:
+            await batch.maintain(fleet_spec.served)
+            if batch.version == version and batch.retired is None and not batch.gone:
                 return batch
-        spec = BatchSpec(weights_version=fleet_spec.version, metadata={LIVE: self.boot})
-        record, _ = await self._job.store.open_batch(OpenBatch(fleet_spec.version, spec.model_dump_json()))
-        batch = LiveBatch(self._job, record, fleet_spec.version)
+        spec = BatchSpec(weights_version=version, metadata={LIVE: self.boot})
+        record, _ = await self._job.store.open_batch(OpenBatch(version, spec.model_dump_json()))
+        batch = LiveBatch(self._job, record, version)
         self._batches.append(batch)
         return batch
 
 
-def admits(fleet_spec: FleetSpec) -> bool:
-    """Whether requests are queued now. Not while the fleet drains for new weights: it would never become empty."""
-    transaction = fleet_spec.active_transaction
-    drains = transaction is not None and transaction.publish.mode == "drain" and transaction.phase != "prefetch"
-    return not (fleet_spec.held or drains) and takes_groups(fleet_spec, fleet_spec.version)
+def _version_of(live_request: LiveRequest, fleet_spec: FleetSpec) -> str | None:
+    """What samples it: the fleet's weights, or the adapter that it names, as it is now; None where that is gone."""
+    if not live_request.adapter:
+        return fleet_spec.version
+    adapter = fleet_spec.adapter(live_request.adapter)
+    return None if adapter is None else adapter.version
 
 
 def owner(job: JobContext, record: BatchRecord) -> str:

@@ -84,7 +84,7 @@ async def open_call(
 ) -> CompletionCall:
     """A call, checked and rendered; nothing is queued yet. `field`: of its prompts; `model`: as the caller names it.
     Raises InputError, BusyProblem, and NotFoundProblem for another model."""
-    check_model(job, model)
+    adapter = await adapter_of(job, model)
     check_count(len(prompts), len(prompts) * sampling_fields.count)
     await live_of(job).check_room(len(prompts) * sampling_fields.count)
     sampling = sampling_of(job.job.spec.sampling, sampling_fields, logprobs=logprobs)
@@ -120,6 +120,7 @@ async def open_call(
                     explicit,
                     sampling_fields.text_form,
                     loop.create_future(),
+                    adapter,
                 )
             )
     return CompletionCall(sampling_fields, requests, rendered, dict.fromkeys(names, requests), codec)
@@ -135,13 +136,22 @@ async def render_prompts(job: JobContext, prompts: Sequence[Prompt], options: Re
     return rendered
 
 
-def check_model(job: JobContext, name: str | None) -> None:
-    """Raises NotFoundProblem for a model that is not the job's: its answers would be those of another one."""
-    if name and name not in job.model_names:
+async def adapter_of(job: JobContext, name: str | None) -> str:
+    """The adapter that a model's name means, "" for the job's model itself.
+
+    Raises NotFoundProblem for a name that is neither: its answers would be those of another model.
+    """
+    if not name or name in job.model_names:
+        return ""
+    served = [adapter.name for adapter in (await job.snapshot()).fleet_spec.adapters]
+    if name not in served:  # it may have been published a moment ago
+        served = [adapter.name for adapter in (await job.snapshot(fresh=True)).fleet_spec.adapters]
+    if name not in served:
         raise NotFoundProblem(
-            f"model: found {name[:MOST_SHOWN]}; the model does not exist here, allowed: {', '.join(job.model_names)} "
-            "(spec.model.servedNames adds names)"
+            f"model: found {name[:MOST_SHOWN]}; the model does not exist here, allowed: "
+            f"{', '.join((*job.model_names, *served))} (spec.model.servedNames adds names)"
         )
+    return name
 
 
 def check_count(prompts: int, responses: int) -> None:

@@ -15,6 +15,7 @@ from openseer_api.http.bodies import StrictRoute, body_of
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
 from openseer_core.errors import OpenseerError
+from openseer_core.weights.url import shown_url
 
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 SSE = "text/event-stream"
@@ -23,10 +24,20 @@ STREAM_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 @router.get("/v1/models")
 async def models(job: Job) -> dict[str, Any]:
-    """The one model of the job, by each of its names."""
-    card = {"object": "model", "created": 0, "owned_by": "openseer", "root": job.model_names[0], "parent": None}
-    card["max_model_len"] = (await job.limits_of_requests()).request_tokens
-    return {"object": "list", "data": [{"id": name, **card} for name in job.model_names]}
+    """The one model of the job, by each of its names, and its adapters, whose root is where their files are."""
+    limit, model = (await job.limits_of_requests()).request_tokens, job.model_names[0]
+    card = {"object": "model", "created": 0, "owned_by": "openseer", "max_model_len": limit}
+    own = [{"id": name, **card, "root": model, "parent": None} for name in job.model_names]
+    adapters = [
+        {
+            "id": adapter.name,
+            **card,
+            "root": adapter.source.path or shown_url(adapter.source.url or ""),
+            "parent": model,
+        }
+        for adapter in (await job.snapshot(fresh=True)).fleet_spec.adapters
+    ]
+    return {"object": "list", "data": [*own, *adapters]}
 
 
 @router.post("/v1/completions")

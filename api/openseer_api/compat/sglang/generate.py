@@ -31,10 +31,19 @@ async def generate(
     params, rids = body.params(len(prompts)), body.rids(len(prompts))
     check_count(len(prompts), sum(draw.count for draw in params))
     calls: list[CompletionCall] = []
-    for prompt, draw, rid, group in zip(prompts, params, rids, body.groups(params), strict=True):
+    wanted = zip(prompts, params, rids, body.groups(params), body.adapters(len(prompts)), strict=True)
+    for prompt, draw, rid, group, adapter in wanted:
         try:
             call = await open_call(
-                job, request, [prompt], draw, group=group, names=(rid,), logprobs=body.wants_logprobs, field="input_ids"
+                job,
+                request,
+                [prompt],
+                draw,
+                group=group,
+                names=(rid,),
+                logprobs=body.wants_logprobs,
+                field="input_ids",
+                model=adapter,
             )
         except InputError as error:
             raise InputError(f"prompt {len(calls)}: {error}" if body.is_batch else str(error)) from None

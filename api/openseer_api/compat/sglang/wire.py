@@ -37,6 +37,7 @@ class SglangGenerateRequest(RefusingModel):
     return_text_in_logprobs: bool = False
     stream: bool = False
     group_id: str | list[str] | None = None
+    lora_path: str | list[str | None] | None = None
 
     @classmethod
     def elsewhere(cls) -> Mapping[str, str]:
@@ -89,6 +90,13 @@ class SglangGenerateRequest(RefusingModel):
             return _each("rid", self.rid, count)
         base = self.rid or uuid.uuid4().hex
         return [f"{base}_{index}" for index in range(count)] if self.is_batch else [base]
+
+    def adapters(self, count: int) -> list[str | None]:
+        """The name of the adapter that each prompt asks for. Raises InputError."""
+        given = self.lora_path
+        if isinstance(given, list):
+            return _each("lora_path", given, count) if given else [None] * count
+        return [given or None] * count
 
     def groups(self, params: list[SglangSamplingParams]) -> list[str | None]:
         """The group that the caller names, for each prompt. Raises InputError."""

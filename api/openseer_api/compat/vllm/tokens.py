@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from openseer_api.compat.live.protocol_model import ProtocolModel
 from openseer_api.compat.live.refused_fields import CHAT, COMPLETIONS, Refusals
 from openseer_api.compat.live.sampling import Ids
-from openseer_api.compat.live.serving import Prompt, check_model, render_prompts
+from openseer_api.compat.live.serving import Prompt, adapter_of, render_prompts
 from openseer_api.compat.openai.routes import model_of, request_key
 from openseer_api.compat.openai.wire import ChatRequest, CompletionRequest, OpenAIRequest, Rendering
 from openseer_api.compat.vllm.generate import VllmSamplingParams
@@ -63,7 +63,7 @@ class DetokenizeRequest(ProtocolModel):
 @router.post("/tokenize")
 async def tokenize(body: Annotated[TokenizeRequest, body_of(TokenizeRequest)], job: Job) -> dict[str, Any]:
     """The token ids that a prompt would have."""
-    check_model(job, body.model)
+    await adapter_of(job, body.model)
     (tokens,) = await render_prompts(job, [body.text], body.options)
     limit = (await job.limits_of_requests()).request_tokens
     return {"tokens": tokens, "count": len(tokens), "max_model_len": limit, "token_strs": None}
@@ -72,7 +72,7 @@ async def tokenize(body: Annotated[TokenizeRequest, body_of(TokenizeRequest)], j
 @router.post("/detokenize")
 async def detokenize(body: Annotated[DetokenizeRequest, body_of(DetokenizeRequest)], job: Job) -> dict[str, Any]:
     """The text of token ids, under vLLM's name and SGLang's."""
-    check_model(job, body.model)
+    await adapter_of(job, body.model)
     read = (await job.codec()).read
     if read is None:
         raise InputError("tokens: the scripted engine's tokens mean no text")
@@ -104,7 +104,7 @@ async def render_chat(body: Annotated[ChatRequest, body_of(ChatRequest)], reques
 async def _rendered(
     job: JobContext, body: OpenAIRequest, prompts: list[Any], options: RenderOptions, *, logprobs: int | None
 ) -> list[dict[str, Any]]:
-    check_model(job, body.model)
+    await adapter_of(job, body.model)
     given = body.model_dump(include=set(VllmSamplingParams.model_fields) - _OTHERS_NAMES)
     params: dict[str, Any] = {
         **given,

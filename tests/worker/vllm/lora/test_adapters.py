@@ -1,0 +1,181 @@
+"""The real engine with LoRA adapters: each request as by the merged model, beside others, with drafts, after swaps."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openseer_core.errors import LoadError
+from openseer_core.manifest.job import Lora, Sampling
+from openseer_core.queue.states import FinishReason
+from openseer_core.tokens import unpack_logprobs, unpack_tokens
+from openseer_core.weights.canary import CANARY_TOLERANCE
+from openseer_worker.engine import DraftNews, DraftTokens, EngineOutput, EngineRequest, NewAdapter, NewWeights
+from openseer_worker.vllm.engine import VllmEngine
+from openseer_worker.vllm.environment import is_cpu_build, prepare
+from tests.worker.drafting import drafting_player
+from tests.worker.vllm.lora.made import OWN, make_adapter, merged
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(600),
+    # Of vLLM, torch and the compiled modules below them, at import.
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
+]
+
+PROMPT = [(7 * place) % 60 + 2 for place in range(70)]
+MAX_TOKENS = 48
+GREEDY = Sampling(temperature=0, ignore_eos=True, max_tokens=MAX_TOKENS)
+LORA = Lora(max_rank=4, max_adapters=2)
+ARGUMENTS = {"max_model_len": 256, "num_gpu_blocks_override": 129, "max_num_seqs": 6, "max_num_batched_tokens": 512}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[VllmEngine]:
+    """One that drafts, too."""
+    with drafting_player(OWN, lora=LORA, dtype="float32", engine_args=ARGUMENTS) as player:
+        yield player.engine
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Adapters, and under "=" and their name the models that they make; "": the model itself."""
+    prepare()
+    root = tmp_path_factory.mktemp("adapters")
+    found = {"": OWN}
+    for seed, name in enumerate(("a1", "a2", "b1")):
+        found[name] = make_adapter(root / name, seed)
+        found[f"={name}"] = merged(found[name], root / f"{name}-merged")
+    return found
+
+
+def forward(folder: Path, tokens: list[int]) -> tuple[list[float], list[int]]:
+    """Log-probabilities of `tokens[1:]`, and the most probable tokens in their places, computed without vLLM."""
+    import torch  # noqa: PLC0415 - heavy
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - heavy
+
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        found = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+    return found[range(len(tokens) - 1), tokens[1:]].tolist(), found[:-1].argmax(-1).tolist()
+
+
+async def run(engine: VllmEngine, requests: list[EngineRequest]) -> dict[str, EngineOutput]:
+    """What becomes of requests that run at once."""
+    for request in requests:
+        engine.add(request)
+    outputs: dict[str, EngineOutput] = {}
+    while sum(output.finish is not None for output in outputs.values()) < len(requests):
+        engine.check()
+        for output in engine.collect():
+            if output.key in outputs:
+                outputs[output.key].add(output)
+            else:
+                outputs[output.key] = output
+        await asyncio.sleep(0.01)
+    return outputs
+
+
+def play(story: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(story)
+
+
+def request(key: str, adapter: str, group: str = "") -> EngineRequest:
+    return EngineRequest(key, group or key, 0, PROMPT, [], MAX_TOKENS, GREEDY, adapter=adapter)
+
+
+def expect(output: EngineOutput, folder: Path) -> None:
+    """A greedy response of the model in that folder."""
+    tokens = unpack_tokens(output.tokens)
+    assert output.finish is FinishReason.LENGTH
+    logprobs, best = forward(folder, PROMPT + tokens)
+    assert tokens == best[len(PROMPT) - 1 :]
+    assert unpack_logprobs(output.logprobs) == pytest.approx(logprobs[len(PROMPT) - 1 :], abs=2e-4)
+
+
+def test_each_request_of_a_mixed_batch_is_of_its_own_adapter(engine: VllmEngine, folders: dict[str, Path]) -> None:
+    async def story() -> None:
+        for name in ("a1", "b1"):
+            await engine.load_adapter(NewAdapter(name, f"job@{name}", folders[name]))
+        wanted = ["", "a1", "b1", "a1", ""]
+        first = await run(engine, [request(f"{place}", name) for place, name in enumerate(wanted)])
+        for place, name in enumerate(wanted):
+            expect(first[f"{place}"], folders[f"={name}" if name else ""])
+        assert len({first[f"{place}"].tokens for place in range(3)}) == 3
+        # Again, from cached prompts and with drafts of what the same adapter has generated.
+        drafts = [DraftTokens(f"again-{name}", 1, 0, first[f"{place}"].tokens) for place, name in enumerate(wanted[:3])]
+        await engine.feed(DraftNews(tokens=drafts))
+        cached, accepted = (int(engine.metrics()[name]) for name in ("cached_tokens", "accepted_tokens"))
+        again = await run(engine, [request(f"r{name}", name, f"again-{name}") for name in wanted[:3]])
+        for place, name in enumerate(wanted[:3]):
+            assert again[f"r{name}"].tokens == first[f"{place}"].tokens
+        await asyncio.sleep(0.2)
+        assert int(engine.metrics()["cached_tokens"]) > cached
+        assert int(engine.metrics()["accepted_tokens"]) > accepted
+
+    play(story())
+
+
+def test_an_adapter_is_swapped_and_scored_beside_requests_that_run(
+    engine: VllmEngine, folders: dict[str, Path]
+) -> None:
+    def close(scored: list[float], folder: Path) -> bool:
+        wanted = forward(folder, PROMPT)[0]
+        return max(abs(one - other) for one, other in zip(scored, wanted, strict=True)) < CANARY_TOLERANCE["float32"]
+
+    async def story() -> None:
+        await engine.load_adapter(NewAdapter("a1", "job@a1#2", folders["a1"]))
+        running = asyncio.create_task(run(engine, [request("base", ""), request("old", "a1")]))
+        await asyncio.sleep(0.02)
+        await engine.load_adapter(NewAdapter("a2", "job@a2", folders["a2"]))
+        assert close(await engine.score(PROMPT, "a2"), folders["=a2"])
+        assert not close(await engine.score(PROMPT, "a2"), folders["=a1"])
+        found = await running
+        expect(found["base"], OWN)
+        expect(found["old"], folders["=a1"])
+        await engine.drop_adapter("a1")
+        expect((await run(engine, [request("new", "a2")]))["new"], folders["=a2"])
+        gone = (await run(engine, [request("gone", "a1")]))["gone"]
+        assert (gone.finish, gone.tokens) == (FinishReason.ABORTED, b"")
+
+    play(story())
+
+
+def test_other_weights_take_the_adapters_along(engine: VllmEngine, folders: dict[str, Path]) -> None:
+    async def story() -> None:
+        await engine.load_adapter(NewAdapter("a1", "job@a1#3", folders["a1"]))
+        await engine.load_weights(NewWeights("job@v1", folders["=b1"]))
+        found = await run(engine, [request("weights", ""), request("adapter", "a1")])
+        expect(found["weights"], folders["=b1"])
+        assert found["adapter"].finish is FinishReason.ABORTED
+        await engine.load_weights(NewWeights("job@initial#2"))
+        await engine.load_adapter(NewAdapter("a1", "job@a1#4", folders["a1"]))
+        expect((await run(engine, [request("again", "a1")]))["again"], folders["=a1"])
+
+    play(story())
+
+
+def test_an_adapter_that_does_not_fit_leaves_the_engine_as_it_was(
+    engine: VllmEngine, tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    import torch  # noqa: PLC0415 - heavy
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
+
+    large, wrong = make_adapter(tmp_path / "large", 9, rank=16), make_adapter(tmp_path / "wrong", 9)
+    tensors = load_file(wrong / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+    save_file(tensors | {name: torch.full_like(tensors[name], float("nan"))}, wrong / "adapter_model.safetensors")
+
+    async def story() -> None:
+        with pytest.raises(LoadError, match="LoRA rank 16 is greater than max_lora_rank 8"):
+            await engine.load_adapter(NewAdapter("large", "job@large", large))
+        with pytest.raises(LoadError, match="after the load"):
+            await engine.load_adapter(NewAdapter("wrong", "job@wrong", wrong))
+        await engine.drop_adapter("wrong")
+        assert (await run(engine, [request("x", "large")]))["x"].finish is FinishReason.ABORTED
+        expect((await run(engine, [request("y", "")]))["y"], OWN)
+
+    play(story())

@@ -1,0 +1,55 @@
+"""Whether a folder holds a LoRA adapter that the job's engine computes as it was trained."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+from openseer_core.errors import LoadError
+from openseer_core.manifest.generation import Model
+from openseer_core.weights.adapters import CONFIG, TENSORS, wrong_adapter
+from openseer_worker.weights.files import Tensors, is_adapter, survey
+
+MOST_CONFIG_BYTES = 2**20
+"""Of an adapter's configuration."""
+
+
+def refuse_adapter(folder: Path) -> NoReturn:
+    """Where there is no place for adapters. Raises LoadError."""
+    raise LoadError(f"{folder}: this job serves no adapters; set spec.model.lora in its manifest")
+
+
+class AdapterCheck:
+    """Checks adapters of one model."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def __call__(self, folder: Path) -> None:
+        """Raises LoadError for a folder without an adapter, or with one that the engine refuses or computes wrongly."""
+        lora = self._model.lora
+        if lora is None:
+            refuse_adapter(folder)
+        if not folder.is_dir():
+            raise LoadError(f"there is no folder {folder} on this worker")
+        if not is_adapter(folder):
+            raise LoadError(f"{folder} holds no adapter: needed {CONFIG} and {TENSORS}, and no model.safetensors")
+        if problem := wrong_adapter(_config(folder / CONFIG), survey(folder)[1], lora, self._model.path, self._own):
+            raise LoadError(f"{folder}: {problem}")
+
+    @cached_property
+    def _own(self) -> Tensors | None:
+        path = Path(self._model.path)
+        return (survey(path)[1] or None) if path.is_dir() else None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        data = file.read(MOST_CONFIG_BYTES + 1)
+    try:
+        config = json.loads(data) if len(data) <= MOST_CONFIG_BYTES else None
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise LoadError(f"{path}: it cannot be read as a map in JSON of at most {MOST_CONFIG_BYTES} bytes")
+    return cast("dict[str, Any]", config)
