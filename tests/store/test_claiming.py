@@ -45,6 +45,19 @@ async def test_slope_moves_a_request_by_what_it_has_generated(store: Store) -> N
     assert names(await store.claim(ANN, query())) == ["a/1", "b/0", "a/0"]
 
 
+async def test_a_worker_claims_the_best_of_all_versions_that_it_has(store: Store) -> None:
+    await store.submit(
+        [
+            group("weights", 1, Priority(2.0)),
+            group("adapter", 1, Priority(1.0), version="a1"),
+            group("other", 1, Priority(0.0), version="b1"),
+        ]
+    )
+    claims = await store.claim(ANN, query(adapters=("a1",)))
+    assert [(claim.request.group.name, claim.version) for claim in claims] == [("adapter", "a1"), ("weights", "v1")]
+    assert names(await store.claim(BOB, query())) == []
+
+
 async def test_a_worker_claims_only_its_version(store: Store) -> None:
     await store.submit([group("new", 1, version="v2"), group("old", 1)])
     assert names(await store.claim(ANN, query(version="v2"))) == ["new/0"]
