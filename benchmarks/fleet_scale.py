@@ -116,7 +116,7 @@ class SimulatedWorker:
                 if now() >= extend_at and self._held:
                     extend_at = now() + self._pace.seconds
                     await self._extend(now())
-                while len(self._held) < self._plan.slots and self._arrivals.is_due(VERSION):
+                while len(self._held) < self._plan.slots and self._arrivals.is_due((VERSION,)):
                     await self._claim(now())
                 ends = [at + length / self._plan.tokens_per_second for _, at, length in self._held.values()]
                 due = [beat_at, *([extend_at, min(ends)] if ends else [])]
@@ -145,7 +145,7 @@ class SimulatedWorker:
             self._views[claim.view.id] = claim.view
         self._account.empty_claims += not claims
         self._is_first = self._is_first and len(self._held) < self._plan.slots
-        self._arrivals.note_claim(VERSION, found=bool(claims))
+        self._arrivals.note_claim((VERSION,), found=bool(claims))
 
     def _delta(self, name: str, now: float) -> Delta:
         claim, at, length = self._held[name]

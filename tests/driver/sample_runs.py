@@ -211,7 +211,7 @@ class Simulation:
 
     def _must_go(self, worker: Worker, running: Running) -> bool:
         over = running.length - running.start >= self.shape.quantum
-        fleet_load = self.queue.fleet_load(worker.id, VERSION, (SHARED_LANE,))
+        fleet_load = self.queue.fleet_load(worker.id, (VERSION,), (SHARED_LANE,))
         return over and fleet_load.waiting > 0 and self.random.random() < 0.08
 
     def _delta(self, running: Running, new: int) -> Delta:
@@ -257,7 +257,7 @@ class Simulation:
                 drafts=drafts,
             )
         fleet_load, progress = (
-            self.queue.fleet_load(self.workers[0].id, VERSION, (SHARED_LANE,)),
+            self.queue.fleet_load(self.workers[0].id, (VERSION,), (SHARED_LANE,)),
             self.queue.progress(0),
         )
         return SampleLine(
