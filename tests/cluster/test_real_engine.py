@@ -13,15 +13,16 @@ from tests.cluster.support.kube import ROOT, Kube, cluster_sh
 from tests.cluster.support.workload import Workload
 from tests.e2e.workbench import Workbench
 
-pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 EXAMPLE = ROOT / "examples/arithmetic.yaml"
 NODE = "n0"
 """One node is enough: the image is large."""
 IMPORT_SECONDS = 2400
 """The image is built and put into the node beforehand (`make test` does); this is for whoever did not."""
-START_SECONDS = 400
-COMPLETE_SECONDS = 500
+START_SECONDS = 900
+COMPLETE_SECONDS = 900
+"""Far more than either takes alone; beside engines of other tests an import of vLLM in a pod takes minutes."""
 MOST_APART = 0.12
 """Share of right answers, cluster against local: four standard deviations of a difference over 320 responses each."""
 
@@ -49,7 +50,8 @@ def test_the_example_gives_in_a_cluster_what_it_gives_locally(
         for node in others:
             kube.kubectl("cordon", node)
         job.kubectl("apply", "--filename", str(EXAMPLE))
-        job.until_ready(2, START_SECONDS)
+        # Not both at once: on a busy machine the first may do all the work before the second has its engine.
+        job.until(lambda: job.ready() > 0 or job.holds("Complete"), "a worker is ready", START_SECONDS)
         job.until(lambda: job.holds("Complete") or job.holds("Failed"), "complete", COMPLETE_SECONDS)
         job.kubectl("wait", "--for=condition=Complete", f"rolloutjob/{job.name}", "--timeout=1s")
         assert "100" in job.kubectl("get", "rj").splitlines()[1].split()
@@ -63,7 +65,7 @@ def test_the_example_gives_in_a_cluster_what_it_gives_locally(
 
     bench = Workbench(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    done = bench.call("run", str(EXAMPLE), "--output", "local", timeout=550)
+    done = bench.call("run", str(EXAMPLE), "--output", "local", timeout=COMPLETE_SECONDS)
     assert done.returncode == 0, done.stdout
     local = [json.loads(line) for line in (tmp_path / "local/results.jsonl").read_text().splitlines()]
     assert {(line["group"], line["index"]) for line in lines} == {(line["group"], line["index"]) for line in local}
