@@ -22,7 +22,7 @@ from problems import MODEL, Problems
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from openseer_client import BatchSpec, Client, FinishedGroup, Sampling, StaleResultError, Target
+from openseer_client import BatchHandle, BatchSpec, Client, FinishedGroup, Sampling, StaleResultError, Target
 from openseer_client.torch_grpo import loss, samples
 from openseer_client.torch_weights import WeightsFolder, publish
 
@@ -93,19 +93,28 @@ class Training:
         )
         batch = self.client.open_batch(spec)
         batch.submit(islice(self.supply, self.options.groups + self.options.spare_groups))
+        groups, metrics = self.gather(batch)
+        self.prove(groups, version)
+        return groups, metrics
+
+    def gather(self, batch: BatchHandle) -> tuple[list[FinishedGroup], dict[str, float]]:
+        """Groups of a batch with right and wrong responses, as many as an iteration needs."""
         rewards: list[float] = []
 
         def teaches(group: FinishedGroup) -> bool:
-            with self.phases("reward"):
-                found = self.problems.rewards(group)
+            found = self.rewards(group)
             rewards.extend(found)
             return len(set(found)) > 1
 
         groups = list(batch.fill(self.supply, teaches))
         metrics = batch.metrics()
         batch.acknowledge(batch.status().last_cursor)
-        self.prove(groups, version)
         return groups, metrics | {"reward": sum(rewards) / len(rewards)}
+
+    def rewards(self, group: FinishedGroup) -> list[float]:
+        """Of each response of a group that has just ended."""
+        with self.phases("reward"):
+            return self.problems.rewards(group)
 
     def prove(self, groups: Iterable[FinishedGroup], version: str) -> None:
         """Every token was drawn with the weights of this version."""

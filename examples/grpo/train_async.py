@@ -68,19 +68,9 @@ class AsyncTraining(Training):
         batch.submit(islice(self.supply, options.groups + options.spare_groups))
         return batch
 
-    def gather(self, batch: BatchHandle) -> tuple[list[FinishedGroup], dict[str, float]]:
-        """Groups with right and wrong responses, as many as an iteration needs."""
-        rewards: list[float] = []
-
-        def teaches(group: FinishedGroup) -> bool:
-            found = self.pool.rewards(group)
-            rewards.extend(found)
-            return len(set(found)) > 1
-
-        groups = list(batch.fill(self.supply, teaches))
-        metrics = batch.metrics()
-        batch.acknowledge(batch.status().last_cursor)
-        return groups, metrics | {"reward": sum(rewards) / len(rewards)}
+    def rewards(self, group: FinishedGroup) -> list[float]:
+        """In processes beside this one."""
+        return self.pool.rewards(group)
 
     def staleness(self, groups: list[FinishedGroup], iteration: int) -> dict[str, float]:
         """By how many versions the weights that drew each token are behind those that learn from it."""
