@@ -22,7 +22,7 @@ def derive_seed(seed: int, group: str, index: int, position: int) -> int:
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> (64 - _SEED_BITS)
 
 
-def engine_request(claim: Claim, weights: str = "") -> EngineRequest:
+def engine_request(claim: Claim, weights: str) -> EngineRequest:
     """What the engine is given for a lease. `weights`: the version that it has; another one is an adapter's."""
     sampling = parse_sampling(claim.sampling)
     group, index = str(claim.request.group), claim.request.index

@@ -81,7 +81,7 @@ class Stepped:
             )
             for claim in queue.claim(ANN, query, 0.0):
                 running.admit(claim)
-                engine.add(engine_request(claim))
+                engine.add(engine_request(claim, VERSION))
             self.step()
             run.most = max(run.most, int(engine.metrics()["running"]))
             for output in engine.collect():
