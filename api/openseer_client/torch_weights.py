@@ -9,6 +9,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,9 @@ from safetensors.torch import save_file
 
 from openseer_client.client import Client
 from openseer_core.errors import InputError, OutputError
-from openseer_core.weights.publish import Canary, Deadlines, Publish, PublishMode, Source
+from openseer_core.weights.adapters import CONFIG, TENSORS
+from openseer_core.weights.digest import PIECE_BYTES, FileDigest, version_digest
+from openseer_core.weights.publish import AdapterSpec, Canary, Deadlines, Publish, PublishMode, Source
 from openseer_core.wire.weights import Transaction
 
 SHARD_BYTES = 4 * 2**30
@@ -26,7 +29,7 @@ _TEMPORARY = ".writing-"
 
 
 class SavesItself(Protocol):
-    """A model of transformers: it knows how its weights are named in files."""
+    """A model of transformers, or of PEFT, which saves its adapter alone: it knows how its files are named."""
 
     def save_pretrained(self, save_directory: str, **more: Any) -> Any: ...
 
@@ -35,7 +38,8 @@ class WeightsFolder:
     """A folder that trainer and workers both see, with a folder of safetensors in it per version.
 
     A version appears whole or not at all. The `keep` latest stay: the fleet may go back one version, and a worker that
-    starts later loads the current one. Raises OutputError when it cannot write.
+    starts later loads the current one. So adapters of several names need a folder each. Raises OutputError when it
+    cannot write.
     """
 
     def __init__(self, path: str | Path, *, keep: int = 3) -> None:
@@ -45,7 +49,8 @@ class WeightsFolder:
         self._keep = keep
 
     def save(self, model: SavesItself, version: str, *, state: Mapping[str, Any] | None = None) -> Path:
-        """Writes a transformers model. `state`: its gathered parameters, where they are spread over processes."""
+        """Writes a transformers model, or the adapter of a PEFT model. `state`: its gathered parameters, where they are
+        spread over processes."""
         more = {"state_dict": state} if state is not None else {}
         with self._folder(version) as folder:
             model.save_pretrained(str(folder), **more)
@@ -80,10 +85,43 @@ class WeightsFolder:
 
     def _prune(self, newest: Path) -> None:
         """Removes versions beyond those to keep; a folder that holds anything else is not ours."""
-        versions = [path for path in self.path.iterdir() if any(path.glob("model*.safetensors")) and path != newest]
+        versions = [path for path in self.path.iterdir() if _holds_weights(path) and path != newest]
         versions.sort(key=lambda path: path.stat().st_mtime)
         for old in versions[: max(0, len(versions) - self._keep + 1)]:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _holds_weights(folder: Path) -> bool:
+    return any(folder.glob("model*.safetensors")) or (folder / TENSORS).exists()
+
+
+def adapter_of(model: Any, name: str | None) -> AdapterSpec | None:
+    """What a publish of a model says of its LoRA adapter: `name` is what batches call it; None for whole weights.
+
+    Raises InputError for a model with an adapter that has no name, whose folder holds no whole weights, and for the
+    opposite.
+    """
+    has_adapter = bool(getattr(model, "peft_config", None))
+    if has_adapter and name is None:
+        raise InputError(
+            "adapter: missing, and the model has a LoRA adapter; give it a name, or merge it into the model"
+        )
+    if name is not None and not has_adapter:
+        raise InputError(f"adapter: found {name}, and the model has none; wrap it by peft.get_peft_model")
+    return None if name is None else AdapterSpec(name=name)
+
+
+def source_of(folder: Path) -> Source:
+    """Where a saved version is. An adapter's digest goes along: with it no worker has to be there yet."""
+    if not (folder / TENSORS).exists():
+        return Source(path=str(folder))
+    return Source(path=str(folder), digest=version_digest(_file_digest(folder, name) for name in (CONFIG, TENSORS)))
+
+
+def _file_digest(folder: Path, name: str) -> FileDigest:
+    with (folder / name).open("rb") as file:
+        pieces = tuple(sha256(piece).digest() for piece in iter(lambda: file.read(PIECE_BYTES), b""))
+        return FileDigest(name, file.tell(), pieces)
 
 
 def canary(model: Any, token_ids: Sequence[int] | None = None, *, tolerance: float | None = None) -> Canary:
@@ -116,21 +154,25 @@ def publish(
     max_staleness: int | None = None,
     deadlines: Deadlines | None = None,
     progress: Callable[[Transaction], None] | None = None,
+    adapter: str | None = None,
 ) -> Transaction:
     """Saves the model, publishes it with a canary, and waits until every worker has proved it.
 
-    `mode`, `max_staleness`: what becomes of responses that run meanwhile, as in Publish. Raises WeightsError with the
-    workers that did not confirm; the fleet then serves the version before.
+    `mode`, `max_staleness`: what becomes of responses that run meanwhile, as in Publish. `adapter`: the name of a PEFT
+    model's adapter, which goes alone, to be served beside the weights that it was trained on. Raises WeightsError with
+    the workers that did not confirm; the fleet then serves the version before.
     """
+    is_adapter = adapter_of(model, adapter)
     proof = canary(model, canary_ids)
     path = folder.save(model, version)
     what = Publish(
         version=version,
-        source=Source(path=str(path)),
+        source=source_of(path),
         mode=mode,
         max_staleness=max_staleness,
         canary=proof,
         deadlines=deadlines or Deadlines(),
+        adapter=is_adapter,
     )
     return client.publish(what, progress=progress)
 

@@ -14,10 +14,10 @@ from openseer_client.client import Client
 from openseer_client.errors import GroupsLostError, StaleResultError
 from openseer_client.groups import FinishedGroup
 from openseer_client.reading import Environment
-from openseer_client.torch_weights import WeightsFolder, canary
+from openseer_client.torch_weights import WeightsFolder, adapter_of, canary, source_of
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.generation import Sampling
-from openseer_core.weights.publish import Canary, Publish, PublishMode, Source
+from openseer_core.weights.publish import Canary, Publish, PublishMode
 from openseer_core.wire.batches import BatchSpec, Group, ResultItem
 from openseer_core.wire.weights import Transaction
 
@@ -31,6 +31,7 @@ class Rollout:
     Whenever the optimizer has stepped, the model goes to the shared folder and is published as `RUN-LIFE-STEP`; then
     each prompt and its repetitions are one group. Every process of a distributed training samples its own prompts; the
     first one publishes. `run`: names the training; given, a restarted trainer removes what its last life left behind.
+    `adapter`: the name of a PEFT model's LoRA adapter, which is published alone, beside the weights that it works on.
     `environment`: answers turns, for multi-turn training; its tokens are masked. The trainer's own use of vLLM has to
     be off.
     """
@@ -44,6 +45,7 @@ class Rollout:
         mode: PublishMode = "drain",
         environment: Environment | None = None,
         progress: Callable[[Transaction], None] | None = None,
+        adapter: str | None = None,
     ) -> None:
         self.client = client
         self.folder = folder
@@ -55,6 +57,7 @@ class Rollout:
         self._mode: PublishMode = mode
         self._environment = environment
         self._progress = progress
+        self._adapter = adapter
         self._step = -1
 
     def __call__(self, prompts: list[Any], trainer: Any) -> dict[str, Any]:
@@ -126,9 +129,10 @@ class Rollout:
     def _publish(self, model: Any, version: str, proof: Canary, state: Any) -> list[Any]:
         """The version, or the error for all processes: one that failed alone would leave the others waiting."""
         try:
+            adapter = adapter_of(model, self._adapter)
             self._forget_leftovers()
-            path = self.folder.save(model, version, state=state)
-            what = Publish(version=version, source=Source(path=str(path)), mode=self._mode, canary=proof)
+            source = source_of(self.folder.save(model, version, state=state))
+            what = Publish(version=version, source=source, mode=self._mode, canary=proof, adapter=adapter)
             self.client.publish(what, progress=self._progress)
         except OpenseerError as error:
             return [None, error]

@@ -96,3 +96,16 @@ def test_trls_trainer_learns_from_the_same_fleet(tmp_path: Path, fleet: dict[str
     assert [name.rsplit("-", 1)[1] for name in published] == ["0", "1"]
     first, second = ((tmp_path / "weights" / name / "model.safetensors").read_bytes() for name in published)
     assert first != second
+
+
+def test_trls_trainer_learns_an_adapter_beside_the_models_weights(tmp_path: Path) -> None:
+    arguments = ["--lora", "8", "--steps", "2", "--eval-every", "2", "--eval-prompts", "8"]
+    run("train_trl.py", tmp_path, *SMALL, *arguments)
+    rows: list[dict[str, Any]] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [0, 1, 2]
+    assert rows[0]["held_out_prompts"] == rows[2]["held_out_prompts"] == 8
+    assert all(row["gradient_norm"] > 0 for row in rows[1:])
+    published = {path.name.rsplit("-", 1)[1]: path for path in (tmp_path / "weights").iterdir()}
+    # Each proved itself by a canary before it was sampled from.
+    assert published.keys() == {"0", "1", "2"}
+    assert all((path / "adapter_model.safetensors").exists() for path in published.values())

@@ -29,6 +29,7 @@ class Fleet(Remote):
         super().__init__()
         self.on_upload = self.generate
         self.versions: list[str] = []
+        self.adapters: list[Any] = []
         self.model: Any = None
         self.lose = 0
         self.lie = ""
@@ -37,7 +38,8 @@ class Fleet(Remote):
         if request.method == "POST" and request.url.path.endswith("/v1/weights"):
             said = json.loads(request.content)
             self.versions.append(said["version"])
-            self.model = AutoModelForCausalLM.from_pretrained(said["source"]["path"]).float().eval()
+            self.adapters.append(said.get("adapter"))
+            self.model = _loaded(said["source"]["path"], said.get("adapter"))
             done = {"id": len(self.versions), "version": said["version"], "previous": "", "mode": "drain"}
             more = {"phase": "done", "attempt": 0, "started_at": 0.0}
             self.answers["POST weights"] = deque([done | more])
@@ -71,6 +73,14 @@ class Fleet(Remote):
         return item.model_copy(update={"logprobs": [-1.0] * len(response), "sampled": [(0, len(response))]})
 
 
+def _loaded(path: str, adapter: Any) -> Any:
+    if not adapter:
+        return AutoModelForCausalLM.from_pretrained(path).float().eval()
+    from peft import PeftModel  # noqa: PLC0415 - seconds
+
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(MODEL).float(), path).eval()
+
+
 @dataclass
 class Training:
     """A trainer with its fleet and what its reward function was shown."""
@@ -83,12 +93,27 @@ class Training:
 
 @pytest.fixture
 def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    return _training(tmp_path, AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32))
+
+
+@pytest.fixture
+def adapter_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
+    """Trains a LoRA adapter; its rollout function has no name for it yet."""
+    from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - seconds
+
+    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
+    base = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    return _training(tmp_path, get_peft_model(base, config))
+
+
+def _training(tmp_path: Path, model: Any) -> Training:
     # Fifteen seconds of imports, and warnings on the way.
     from datasets import Dataset  # noqa: PLC0415
     from trl.trainer.grpo_config import GRPOConfig  # noqa: PLC0415
     from trl.trainer.grpo_trainer import GRPOTrainer  # noqa: PLC0415
 
-    monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
     # Threads that wait for one another cost more than they bring on a busy machine.
     torch.set_num_threads(1)
     fleet, rewards = Fleet(), list[float]()
@@ -114,7 +139,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
         bf16=False,
     )
     trainer = GRPOTrainer(
-        model=AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32),
+        model=model,
         reward_funcs=varied,
         args=config,
         train_dataset=Dataset.from_dict({"prompt": ["1+1=", "2+3=", "7-4=", "5+5="]}),
@@ -169,6 +194,28 @@ def test_a_response_of_other_weights_stops_the_training(training: Training) -> N
     training.fleet.lie = "older"
     with pytest.raises(StaleResultError, match="found older"):
         training.trainer.train()
+
+
+def test_an_adapter_is_published_alone_and_sampled_from(adapter_training: Training) -> None:
+    trainer, fleet, folder = adapter_training.trainer, adapter_training.fleet, adapter_training.folder
+    trainer.rollout_func = Rollout(fleet.client(), folder, adapter="math")
+    trainer.train()
+    trainer.rollout_func(["1+1="] * 4, trainer)  # publishes what the last step made
+    assert [adapter["name"] for adapter in fleet.adapters] == ["math"] * 4
+    saved = [{file.name for file in path.iterdir()} for path in folder.path.iterdir()]
+    assert len(saved) == 2
+    assert all({"adapter_config.json", "adapter_model.safetensors"} <= names for names in saved)
+    assert not any(name.startswith("model") for names in saved for name in names)
+    with torch.no_grad():
+        ids = torch.tensor([[5, 6, 7]])
+        ours, theirs = (model.eval()(input_ids=ids).logits for model in (trainer.model, fleet.model))
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_an_adapter_without_a_name_is_refused_before_it_is_sampled_from(adapter_training: Training) -> None:
+    with pytest.raises(InputError, match="adapter: missing, and the model has a LoRA adapter"):
+        adapter_training.trainer.train()
+    assert adapter_training.fleet.versions == []
 
 
 def test_what_workers_cannot_sample_is_refused_before_anything_runs(training: Training) -> None:

@@ -54,7 +54,29 @@ def graphs_with_drafts(config: Any) -> CUDAGraphMode:
 
 
 def _create(arguments: EngineArgs, headless: bool) -> Any:
+    own = arguments.max_num_batched_tokens
+    try:
+        return arguments.create_engine_config(UsageContext.OPENAI_API_SERVER, headless=headless)
+    except ValueError:
+        # vLLM has put its defaults into the arguments by then.
+        needed = _tokens_with_drafts(arguments)
+        if needed <= (arguments.max_num_batched_tokens or 0):
+            raise
+        if own is not None:
+            raise ModelError(
+                f"spec.model.engineArgs.max_num_batched_tokens: found {own}, needed with adapters and drafts: at least "
+                f"{needed}, max_num_seqs times (1 + spec.speculation.maxTokens)"
+            ) from None
+    arguments.max_num_batched_tokens = needed
     return arguments.create_engine_config(UsageContext.OPENAI_API_SERVER, headless=headless)
+
+
+def _tokens_with_drafts(arguments: EngineArgs) -> int:
+    """What vLLM wants a step to hold where there are adapters: the longest draft of each request; 0 without both."""
+    drafts: Any = arguments.speculative_config
+    if not arguments.enable_lora or not drafts:
+        return 0
+    return (arguments.max_num_seqs or 0) * (1 + int(drafts["num_speculative_tokens"]))
 
 
 def _check_size(arguments: EngineArgs, found: int) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from openseer_core.errors import LoadError
-from openseer_core.manifest.job import Lora, Sampling
+from openseer_core.errors import LoadError, ModelError
+from openseer_core.manifest.job import Lora, Model, Parallelism, Sampling, Speculation
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
 from openseer_core.weights.canary import CANARY_TOLERANCE
@@ -179,3 +179,21 @@ def test_an_adapter_that_does_not_fit_leaves_the_engine_as_it_was(
         expect((await run(engine, [request("y", "")]))["y"], OWN)
 
     play(story())
+
+
+def test_a_step_has_room_for_the_drafts_of_all_its_requests() -> None:
+    assert steps(max_num_seqs=128) == 128 * 17
+    assert steps(max_num_seqs=128, max_num_batched_tokens=4096) == 4096
+    with pytest.raises(
+        ModelError, match="max_num_batched_tokens: found 1024, needed with adapters and drafts: at least"
+    ):
+        steps(max_num_seqs=128, max_num_batched_tokens=1024)
+
+
+def steps(**own: Any) -> int:
+    """Tokens that one step may hold, of an engine with adapters that drafts up to 16 tokens; it is not built."""
+    from openseer_worker.vllm import arguments, configuration  # noqa: PLC0415 - vLLM
+
+    model = Model(path=str(OWN), lora=LORA, engine_args=own)
+    made = arguments.engine_arguments(model, Parallelism(), "none", on_cpu=True, speculation=Speculation(max_tokens=16))
+    return int(configuration.create(made).scheduler_config.max_num_batched_tokens)
