@@ -1,6 +1,6 @@
 """How long a weights transaction takes, by size of the model and number of workers, split by phase.
 
-    python benchmarks/weights.py [--digests]
+    python benchmarks/weights.py [--digests | --shared]
 
 Real vLLM workers (CPU build), one core each where there are as many, over a real Redis; a batch is running and goes on
 with the new weights (mode keep). Each transaction prefetches the files, hands everything back, loads, scores a canary
@@ -8,6 +8,7 @@ and commits. Then the protocol alone: scripted workers, whose load takes no time
 Then what it costs to know a version by its digest (`--digests`: only that), as shares of a load's time. A load is the
 least that an engine does: each tensor is read and copied. All files are in the page cache; of several rounds the
 shortest counts, for what else runs on the machine only adds.
+`--shared`: only how long one and eight workers of this machine take to fetch a version, see support/shared_weights.py.
 """
 
 # transformers and torch have few types.
@@ -27,6 +28,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from support.shared_weights import shared
 from support.stamp import Stamp
 
 from openseer_api.batch_controller import control
@@ -264,14 +266,23 @@ def main() -> None:
     parser.add_argument("--versions", type=int, default=5, help="transactions for each row")
     parser.add_argument("--quick", action="store_true", help="the smallest model, two transactions")
     parser.add_argument("--digests", action="store_true", help="only what digests cost")
+    parser.add_argument("--shared", action="store_true", help="only what workers of one machine share")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
     stamp = Stamp()
-    rows = list[dict[str, Any]]() if options.digests else transaction_rows(options)
-    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
-        measurements = {"rows": rows, "digests": digests(Path(path) / "weights", 9), **stamp.fields()}
+    if options.shared:
+        measurements = shared(8, 1024, 3) | stamp.fields()
+    else:
+        measurements = transactions_and_digests(options) | stamp.fields()
     if options.json:
         options.json.write_text(json.dumps(measurements, indent=1))
+
+
+def transactions_and_digests(options: argparse.Namespace) -> dict[str, Any]:
+    """All that has to do with one version after the other."""
+    rows = list[dict[str, Any]]() if options.digests else transaction_rows(options)
+    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as path:
+        return {"rows": rows, "digests": digests(Path(path) / "weights", 9)}
 
 
 def transaction_rows(options: argparse.Namespace) -> list[dict[str, Any]]:

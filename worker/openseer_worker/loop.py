@@ -72,7 +72,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._arrivals = Arrivals(store, settings.lanes, self._wake.set)
         hosts, check = spec.weights.allowed_hosts, AdapterCheck(spec.model)
-        self._weights = ServedWeights(engine, settings.job_name, self._wake.set, hosts, check)
+        self._weights = ServedWeights(engine, settings.job_name, self._wake.set, hosts, check, settings.fleet)
         self._usage = Usage()
         self._claims = 0
         self._draining = False

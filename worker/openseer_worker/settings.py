@@ -65,6 +65,11 @@ class WorkerSettings:
         return f"{self.job_name}@{self.version}"
 
     @property
+    def fleet(self) -> str:
+        """What the workers of one job have in common, and no other job has: it may hold a password."""
+        return f"{self.job_name} {self.store_url}"
+
+    @property
     def job_name(self) -> str:
         """Namespace and name."""
         return f"{self.job.namespace}/{self.job.name}"

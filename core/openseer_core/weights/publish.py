@@ -29,9 +29,9 @@ WeightsPath = Annotated[str, StringConstraints(min_length=1, max_length=4096), A
 class Source(JsonModel):
     """Where new weights are; exactly one.
 
-    path: a folder of safetensors that every worker sees. url: a folder over HTTP(S), fetched by each worker from a host
-    that the job allows (spec.weights.allowedHosts): it holds model.safetensors, or model.safetensors.index.json and the
-    files it names. transfer: the engine's own transfer
+    path: a folder of safetensors that every worker sees. url: a folder over HTTP(S), fetched once for all workers of a
+    machine (in a cluster by each pod) from a host that the job allows (spec.weights.allowedHosts): it holds
+    model.safetensors, or model.safetensors.index.json and the files it names. transfer: the engine's own transfer
     backend, on GPUs; its fields are the engine's. digest: of the files (core's version_digest); a worker that finds
     others refuses them.
     """

@@ -4,9 +4,6 @@ import asyncio
 import hashlib
 import os
 import socket
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,7 +21,6 @@ from openseer_worker.weights.files import INDEX, SINGLE, check_files
 from openseer_worker.weights.folders import CheckedFolder, WeightFolders
 from openseer_worker.weights.hashing import digest
 from openseer_worker.weights.served import ServedWeights
-from openseer_worker.weights.temporary import TemporaryRoot, remove_left
 from tests.worker.weights.made import safetensors
 
 
@@ -89,33 +85,7 @@ async def test_a_folder_is_fetched_once_and_goes_when_it_is_old(folder: Path, ur
     assert not fetched.path.exists()
     again = await got(folders, target)
     folders.close()
-    assert not again.path.parent.exists()
-
-
-_DIES = """
-import sys
-from openseer_worker.weights.temporary import TemporaryRoot
-print(TemporaryRoot().path, flush=True)
-sys.stdin.read()
-"""
-
-
-def test_what_a_killed_process_has_fetched_goes_with_the_next_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    with subprocess.Popen([sys.executable, "-c", _DIES], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        path = Path(process.stdout.readline().decode().strip())
-        mine = TemporaryRoot()
-        remove_left()
-        assert sorted(tmp_path.iterdir()) == sorted([path, mine.path])
-        process.kill()
-    remove_left()
-    assert list(tmp_path.iterdir()) == [mine.path]
-    mine.close()
-    assert list(tmp_path.iterdir()) == []
+    assert not again.path.exists()
 
 
 async def test_other_weights_under_the_same_url_are_fetched_anew(folder: Path, url: str) -> None:

@@ -2,10 +2,9 @@
 
 import asyncio
 import os
-import shutil
-import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from openseer_worker.weights.adapter_files import refuse_adapter
 from openseer_worker.weights.fetching import fetch
 from openseer_worker.weights.files import check_files, weight_files
 from openseer_worker.weights.hashing import digest
-from openseer_worker.weights.temporary import TemporaryRoot, remove_left
+from openseer_worker.weights.temporary import Record, SharedFolder, remove_left, shared_folder
 
 TICK_SECONDS, COARSE_TICK_SECONDS = 0.05, 2.0
 """Two writes within so long may leave the same times: of a file system with fractions of a second, and of others."""
@@ -43,16 +42,25 @@ class CheckedFolder:
 
 
 class WeightFolders:
-    """What is fetched is found by its digest, or by its publisher (a transaction's id) while no digest is known."""
+    """What is fetched is found by its digest, or by its publisher (a transaction's id) while no digest is known.
+
+    `scope`: what the workers of one job have in common and others have not. Those of one machine fetch a version once,
+    and read it once for its digest; without a scope each does it for itself.
+    """
 
     def __init__(
-        self, allowed_hosts: Sequence[str] = (), check_adapter: Callable[[Path], None] = refuse_adapter
+        self,
+        allowed_hosts: Sequence[str] = (),
+        check_adapter: Callable[[Path], None] = refuse_adapter,
+        scope: str = "",
     ) -> None:
         self._allowed_hosts = allowed_hosts
         self._check_adapter = check_adapter
-        self._root: TemporaryRoot | None = None
+        self._scope = scope or uuid.uuid4().hex
         self._fetched: dict[int, CheckedFolder] = {}
         self._paths: dict[Path, CheckedFolder] = {}
+        self._held: dict[int | Path, SharedFolder] = {}
+        """By publisher what was fetched, by path what was read; threads enter it, also when nobody waits any more."""
 
     async def get(self, target: WeightsTarget) -> CheckedFolder | None:
         """Where the weights are, read and fetched if need be; None for the job's own model and for a transfer.
@@ -74,19 +82,21 @@ class WeightFolders:
         return found
 
     def keep(self, targets: Iterable[WeightsTarget]) -> None:
-        """Removes what was fetched for anything else, and forgets what else was read."""
+        """Lets go what was fetched for anything else, and forgets what else was read."""
         targets = list(targets)
         paths = {target.source.path for target in targets if target.source is not None}
         self._paths = {path: folder for path, folder in self._paths.items() if str(path) in paths}
         found = [self._find(target.source, target.publisher) for target in targets if target.source is not None]
-        for folder in [folder for folder in self._fetched.values() if folder not in found]:
-            self._forget(folder)
+        self._fetched = {publisher: folder for publisher, folder in self._fetched.items() if folder in found}
+        wanted = {*self._fetched, *map(Path, filter(None, paths)), *(target.publisher for target in targets)}
+        for key in [key for key in self._held if key not in wanted]:
+            self._held.pop(key).release()
 
     def close(self) -> None:
-        """Removes everything that was fetched."""
-        if self._root is not None:
-            self._root.close()
-            self._root = None
+        """Lets go everything that was fetched."""
+        self._fetched, self._paths = {}, {}
+        while self._held:
+            self._held.popitem()[1].release()
 
     def _find(self, source: Source, publisher: int) -> CheckedFolder | None:
         if source.url is None or source.digest is None:
@@ -94,26 +104,41 @@ class WeightFolders:
         return next((folder for folder in self._fetched.values() if folder.digest == source.digest), None)
 
     def _forget(self, folder: CheckedFolder) -> None:
+        """Of what was fetched: another try fetches it anew."""
         for publisher in [publisher for publisher, known in self._fetched.items() if known == folder]:
             del self._fetched[publisher]
-            shutil.rmtree(folder.path, ignore_errors=True)
+            held = self._held.pop(publisher)
+            held.spoil()
+            held.release()
 
     async def _fetch(self, url: str, target: WeightsTarget) -> CheckedFolder:
-        self._root = self._root or TemporaryRoot()
-        folder = Path(tempfile.mkdtemp(dir=self._root.path))
+        key = f"{self._scope}\n{target.publisher}\n{url}"
 
         def work(stopped: Callable[[], bool]) -> CheckedFolder:
-            remove_left()
-            try:
+            def make(folder: Path) -> Record:
+                remove_left()
                 found = fetch(url, folder, stopped, self._allowed_hosts, adapter=target.adapter)
                 self._check(folder, target)
-                return CheckedFolder(folder, found, _stamps(folder))
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
+                return {"digest": found, "stamps": _stamps(folder)}
+
+            shared = self._hold(target.publisher, shared_folder(key, make, stopped))
+            made = {name: tuple(stamp) for name, stamp in shared.record["stamps"].items()}
+            found = CheckedFolder(shared.path, shared.record["digest"], made)
+            try:
+                found.check_unchanged()
+            except LoadError:
+                shared.spoil()
                 raise
+            return found
 
         self._fetched[target.publisher] = await _in_thread(work)
         return self._fetched[target.publisher]
+
+    def _hold(self, key: int | Path, shared: SharedFolder) -> SharedFolder:
+        if (before := self._held.pop(key, None)) is not None:
+            before.release()
+        self._held[key] = shared
+        return shared
 
     def _check(self, folder: Path, target: WeightsTarget) -> None:
         if target.adapter:
@@ -130,7 +155,7 @@ class WeightFolders:
                 return known
             self._check(path, target)
             stamps = _stamps(path)
-            found = CheckedFolder(path, digest(path, stopped), stamps)
+            found = CheckedFolder(path, self._digest(path, stamps, stopped), stamps)
             found.check_unchanged()
             return found
 
@@ -139,6 +164,18 @@ class WeightFolders:
         if found is known or _is_settled(found.stamps):
             self._paths[path] = found
         return found
+
+    def _digest(self, path: Path, stamps: _Stamps, stopped: Callable[[], bool]) -> str:
+        """Of files with these stamps; who finds it out first tells the others of this machine."""
+        if not _is_settled(stamps):
+            return digest(path, stopped)
+
+        def make(_: Path) -> Record:
+            remove_left()
+            return {"digest": digest(path, stopped)}
+
+        shared = shared_folder(f"{self._scope}\n{path}\n{sorted(stamps.items())}", make, stopped)
+        return str(self._hold(path, shared).record["digest"])
 
 
 def _stamps(folder: Path) -> _Stamps:

@@ -42,7 +42,7 @@ NOTHING = -1
 class ServedWeights:
     """`advance` is called again and again; what takes longer runs as a task and calls `wake` when it has ended.
     `allowed_hosts`: those that weights are fetched from, none: any; `check_adapter`: raises LoadError for an adapter's
-    folder that the engine would not compute as it was trained."""
+    folder that the engine would not compute as it was trained; `scope`: as in WeightFolders."""
 
     def __init__(
         self,
@@ -51,11 +51,12 @@ class ServedWeights:
         wake: Callable[[], None],
         allowed_hosts: Sequence[str] = (),
         check_adapter: Callable[[Path], None] = refuse_adapter,
+        scope: str = "",
     ) -> None:
         self._engine = engine
         self._salt = salt
         self._wake = wake
-        self._folders = WeightFolders(allowed_hosts, check_adapter)
+        self._folders = WeightFolders(allowed_hosts, check_adapter, scope)
         self._state = WeightsState()
         self._report = WeightsReport(version=INITIAL_VERSION)
         self._fleet_spec = FleetSpec()
