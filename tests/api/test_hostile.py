@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from starlette.types import Message
 
 from openseer_api.app import create_app
-from openseer_api.compat.control import pausing, updating
+from openseer_api.compat.control import lending, updating
 from openseer_api.http.auth import BearerAuth
 from openseer_api.job.context import JobContext, OneJob
 from openseer_store.memory import MemoryStore
@@ -132,7 +132,8 @@ fields = st.fixed_dictionaries(
 def runner() -> Iterator[asyncio.Runner]:
     """One event loop for all calls: what a call leaves behind meets the next one."""
     with asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pausing, "REST_SECONDS", 0.0)
+        patch.setattr(lending, "SLEEP_SECONDS", 0.0)
+        patch.setattr(lending, "WAKE_SECONDS", 0.0)
         patch.setattr(updating, "UPDATE_SECONDS", 0.0)
         yield runner
 

@@ -73,6 +73,10 @@ class LoadingEngine(ScriptedEngine):
         await super().load_weights(weights)
         self.loaded = "initial" if weights.folder is None else weights.folder.name
 
+    async def sleep(self, *, keep_weights: bool) -> bool:
+        self.loaded = self.loaded if keep_weights else "nothing"
+        return await super().sleep(keep_weights=keep_weights)
+
     @property
     def held(self) -> list[str]:
         """Versions of adapters that it has."""

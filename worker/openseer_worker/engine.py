@@ -206,12 +206,21 @@ class Engine(Protocol):
         an adapter, beside the requests that run."""
         ...
 
-    async def sleep(self) -> None:
-        """Frees the GPU's memory; nothing but `wake` and `close` may follow. Without a GPU nothing happens."""
+    async def sleep(self, *, keep_weights: bool) -> bool:
+        """Frees the GPU's memory, also once more after `wake(weights_only=True)`; nothing but `wake` and `close` may
+        follow. Whether it was freed: without a GPU there is none.
+
+        Unless `keep_weights`, it takes requests only after another load.
+        """
         ...
 
-    async def wake(self) -> None:
-        """Takes the memory again; the weights are those of before."""
+    async def wake(self, *, weights_only: bool) -> None:
+        """Takes the memory again, with the weights of before, or takes that of the weights alone: then they may be
+        replaced by `load_weights`, which does not score them, and nothing else may be done before the rest is awake."""
+        ...
+
+    async def check_weights(self) -> None:
+        """Scores a few tokens, as a load does. Raises LoadError where a score is not finite."""
         ...
 
     async def close(self) -> None:

@@ -6,7 +6,7 @@ servers. Tests: tests/api/compat.
 
 from fastapi import APIRouter
 
-from openseer_api.compat.control import adapter_routes, info, pausing, weight_routes
+from openseer_api.compat.control import adapter_routes, info, lending, pausing, weight_routes
 from openseer_api.compat.live.refusals import protocol_error
 from openseer_api.compat.openai import routes as openai_routes
 from openseer_api.compat.sglang import generate as sglang_generate
@@ -21,5 +21,15 @@ GENERATING = frozenset({"/v1/completions", "/v1/chat/completions", "/inference/v
 
 def compatible_routers() -> list[APIRouter]:
     """All of them."""
-    modules = (openai_routes, vllm_generate, vllm_tokens, sglang_generate, weight_routes, adapter_routes, pausing, info)
+    modules = (
+        openai_routes,
+        vllm_generate,
+        vllm_tokens,
+        sglang_generate,
+        weight_routes,
+        adapter_routes,
+        pausing,
+        lending,
+        info,
+    )
     return [module.router for module in modules]

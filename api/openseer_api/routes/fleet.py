@@ -15,8 +15,9 @@ from openseer_api.job.fleet_changes import change_fleet_spec
 from openseer_api.job.metrics import exposition
 from openseer_api.routes.access import Job
 from openseer_core.queue.batch import BatchRecord, QueueLoad
-from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.weights.fleet_spec import MEMORY_PARTS, FleetSpec
 from openseer_core.weights.loaded import is_ready, why_not_loaded
+from openseer_core.weights.rest import asleep, is_at_rest, woken
 from openseer_core.wire.batches import MAX_WAIT_SECONDS
 from openseer_core.wire.fleet import Autoscaling, FleetState, FleetWord, JobStatus, Release, WorkerInfo, WorkerList
 from openseer_core.wire.weights import to_wire
@@ -137,13 +138,15 @@ async def acquire(job: Job) -> FleetState:
 
 async def change_rest(job: JobContext, how: Release | None) -> FleetState:
     """Puts the fleet to rest, or back to work, through its fleet spec. Raises BusyProblem."""
-    mode = how.mode if how is not None else None
 
     def changed(snapshot: FleetSnapshot) -> FleetSpec:
-        fleet_spec = snapshot.fleet_spec
-        if fleet_spec.rest == mode:
-            return fleet_spec
-        return fleet_spec.changed(rest=mode, rest_since=snapshot.now)
+        fleet_spec, now = snapshot.fleet_spec, snapshot.now
+        if how is None:
+            return woken(fleet_spec, MEMORY_PARTS, now)
+        if how.mode == "sleep" and fleet_spec.rest != "stop":
+            return asleep(fleet_spec, MEMORY_PARTS, now)
+        same = fleet_spec.rest == how.mode
+        return fleet_spec if same else fleet_spec.changed(rest=how.mode, awake=(), rest_since=now)
 
     await change_fleet_spec(job, changed)
     return fleet_state(await job.snapshot(fresh=True), await job.store.load(), job)
@@ -153,23 +156,24 @@ def fleet_state(snapshot: FleetSnapshot, load: QueueLoad, job: JobContext) -> Fl
     """Whether the workers have reached the rest that the fleet spec asks for, and which have not."""
     fleet_spec = snapshot.fleet_spec
     live_workers = [worker for worker in snapshot.workers if worker.is_fresh(snapshot.now)]
-    asleep = {
-        worker.name
-        for worker in live_workers
-        if worker.heartbeat.weights is not None and worker.heartbeat.weights.asleep
-    }
-    names = {worker.name for worker in live_workers}
-    ready = {worker.name for worker in live_workers if _ready(worker, snapshot)} - asleep
+    reports = {worker.name: worker.heartbeat.weights for worker in live_workers}
+    sleepers = {name: report for name, report in reports.items() if report is not None and report.asleep}
+    at_rest = {name for name, report in sleepers.items() if is_at_rest(fleet_spec, report)}
+    freed = [report.freed for report in sleepers.values() if report.freed is not None]
+    names = set(reports)
+    ready = {worker.name for worker in live_workers if _ready(worker, snapshot)} - set(sleepers)
     expected = (
         set(job.worker_names()) | names if fleet_spec.rest_since else set[str]()
     )  # never lent: who starts, starts
-    waiting = {"sleep": names - asleep, "stop": names}.get(fleet_spec.rest or "", expected - ready)
+    waiting = {"sleep": names - at_rest, "stop": names}.get(fleet_spec.rest or "", expected - ready)
     lent: tuple[FleetWord, FleetWord] = ("releasing", "released")
     states: tuple[FleetWord, FleetWord] = lent if fleet_spec.rest else ("acquiring", "awake")
     return FleetState(
         state=states[0] if waiting else states[1],
         mode=fleet_spec.rest,
         since=fleet_spec.rest_since,
+        awake=list(fleet_spec.awake),
+        freed=all(freed) if freed else None,
         waiting_for=sorted(waiting),
         idle_gpu_seconds=job.gpus_per_worker * load.idle_seconds,
         busy_gpu_seconds=job.gpus_per_worker * load.busy_seconds,

@@ -37,7 +37,8 @@ async def publish_weights(job: JobContext, publish: Publish) -> tuple[FleetSpec,
         raise InputError(f"source.url: {shown_url(url)} {problem}")
 
     def begun(snapshot: FleetSnapshot) -> FleetSpec:
-        there = transaction.participants(snapshot.workers, snapshot.now)
+        is_adapter = publish.adapter is not None
+        there = transaction.participants(snapshot.workers, snapshot.now, adapter=is_adapter)
         return transaction.begin(snapshot.fleet_spec, publish, there, snapshot.now, job.job.spec.model.lora)
 
     return await change_fleet_spec(job, begun)

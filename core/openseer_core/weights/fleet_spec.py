@@ -13,6 +13,10 @@ from openseer_core.json_model import JsonModel
 from openseer_core.numbers import FIRST_BASE, issue
 from openseer_core.weights.publish import Canary, Publish, Source, TransactionPhase
 
+MemoryPart = Literal["weights", "kv_cache"]
+"""What an engine's memory holds."""
+MEMORY_PARTS: tuple[MemoryPart, ...] = ("weights", "kv_cache")
+
 
 class WeightsTransaction(JsonModel):
     """A weights transaction. Times are seconds of the store's clock.
@@ -73,8 +77,10 @@ class FleetSpec(JsonModel):
     versions of adapters so far.
     `publisher`: the transaction that brought `version` (0: none), so that a version which failed, and was published
     again under the same name, is told apart. `canary`: what a worker that loads `version` later must agree with.
-    `rest`: GPUs are lent to the trainer. `held`: new requests of the compatible routes wait, since
-    `held_since` (seconds of the store's clock); batches go on. `transactions`: id of the latest.
+    `rest`: GPUs are lent to the trainer; `awake`: what of engines that sleep is awake, and `keeps_weights`: whether
+    they keep their weights in the machine's memory, or throw them away and load them again. `held`: new requests of the
+    compatible routes wait, since `held_since` (seconds of the store's clock); batches go on. `transactions`: id of the
+    latest.
     """
 
     revision: int = 0
@@ -87,6 +93,8 @@ class FleetSpec(JsonModel):
     transactions: int = 0
     rest: Literal["sleep", "stop"] | None = None
     rest_since: float = 0.0
+    awake: tuple[MemoryPart, ...] = ()
+    keeps_weights: bool = True
     held: bool = False
     held_since: float = 0.0
     adapters: tuple[Adapter, ...] = ()
@@ -106,6 +114,11 @@ class FleetSpec(JsonModel):
     def adapter(self, name: str) -> Adapter | None:
         """The adapter that is called so; None where there is none."""
         return next((adapter for adapter in self.adapters if adapter.name == name), None)
+
+    @property
+    def weights_awake(self) -> bool:
+        """Whether engines that sleep have their weights awake, and take others."""
+        return self.rest == "sleep" and "weights" in self.awake
 
     @property
     def served(self) -> tuple[str, ...]:

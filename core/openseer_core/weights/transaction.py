@@ -7,8 +7,8 @@ Only participants are waited for: workers that worked when it began, until they 
 has to be, for a worker serves the one version that it has loaded, and loads what the fleet spec says before it claims.
 No phase passes without a confirmation. Once no participant is left, the workers that then work take part in their
 place; while there are none the phase waits, and at its deadline the transaction fails. Two fleets have nobody who
-could confirm, and move at once: one without a worker at the beginning, and one that is at rest. What their new version
-holds is what the first worker that loads it says; nobody serves it before.
+could confirm, and move at once: one without a worker at the beginning, and one whose weights sleep. What their new
+version holds is what the first worker that loads it says; nobody serves it before.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,9 +61,9 @@ class Advance:
     actions: tuple[TransactionAction, ...] = ()
 
 
-def participants(workers: Sequence[WorkerStatus], now: float) -> tuple[str, ...]:
-    """Who takes part in a transaction that begins now."""
-    return tuple(sorted(worker.name for worker in workers if worker.works(now) and not _report(worker).asleep))
+def participants(workers: Sequence[WorkerStatus], now: float, *, adapter: bool = False) -> tuple[str, ...]:
+    """Who takes part in a transaction that begins now; `adapter`: it brings one."""
+    return tuple(sorted(worker.name for worker in workers if worker.works(now) and _takes_part(worker, adapter)))
 
 
 def begin(
@@ -85,6 +85,8 @@ def begin(
         )
     if publish.version in (*fleet_spec.versions, *fleet_spec.adapter_versions):
         raise PublishRefusedError(f"there were weights {publish.version} before; new weights need a name of their own")
+    if publish.source.transfer is not None and not participants:
+        raise PublishRefusedError("source.transfer: no worker is there, with its weights awake, to receive it")
     if why := no_place(fleet_spec, publish, participants, lora):
         raise PublishRefusedError(why)
     fetches = publish.prefetch and publish.source.transfer is None
@@ -125,14 +127,8 @@ def advance(fleet_spec: FleetSpec, workers: Sequence[WorkerStatus], unfinished: 
             _put(fleet_spec, _enter(transaction, "done", now)), _leftovers(fleet_spec, transaction, unfinished)
         )
     transaction = _with_who_is_there(transaction, workers, now)
-    view = _view(
-        transaction,
-        workers,
-        unfinished,
-        now,
-        rests=fleet_spec.rest is not None,
-        left=leaving(fleet_spec, transaction),
-    )
+    rests = fleet_spec.rest is not None and not fleet_spec.weights_awake
+    view = _view(transaction, workers, unfinished, now, rests=rests, left=leaving(fleet_spec, transaction))
     actions: tuple[TransactionAction, ...] = ()
     phase = ""
     while transaction.phase != phase and transaction.phase in _PHASES:
@@ -229,6 +225,12 @@ def _report(worker: WorkerStatus) -> WeightsReport:
     return worker.heartbeat.weights or WeightsReport()
 
 
+def _takes_part(worker: WorkerStatus, adapter: bool) -> bool:
+    """Weights go to engines whose weights are awake; an adapter is scored as it is loaded, with a KV cache."""
+    report = _report(worker)
+    return not report.asleep or (report.weights_awake and not adapter)
+
+
 def _view(
     transaction: WeightsTransaction,
     workers: Sequence[WorkerStatus],
@@ -242,7 +244,7 @@ def _view(
     there = sorted(
         (worker for worker in workers if worker.name in wanted and worker.works(now)), key=lambda worker: worker.name
     )
-    awake = [worker for worker in there if not _report(worker).asleep]
+    awake = [worker for worker in there if _takes_part(worker, transaction.publish.adapter is not None)]
     holders = tuple(worker.name for worker in awake if worker.inflight)
     return _View({worker.name: _report(worker) for worker in awake}, holders, unfinished, now, rests, left)
 
@@ -255,7 +257,7 @@ def _with_who_is_there(
     gone = tuple(name for name in transaction.participants if name not in there and name not in transaction.replaced)
     if gone:
         transaction = _replacing(transaction, gone, f"{', '.join(gone)} left during {transaction.phase}")
-    successors = participants(workers, now)
+    successors = participants(workers, now, adapter=transaction.publish.adapter is not None)
     if not successors or not set(transaction.participants) <= set(transaction.replaced):
         return transaction
     joined = transaction.model_copy(

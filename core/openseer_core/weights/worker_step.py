@@ -46,6 +46,7 @@ class WeightsState:
 
     `version`: "" while none is whole. `digest`: of the files that it was loaded from, "" for none. `fetched`: the
     transaction whose files it has read. `failed`: the latest attempt, if that went wrong and another is not due.
+    `asleep`: its engine samples nothing; `weights_awake`: but has its weights awake.
     `adapters`: those that are loaded; `adapters_wait`: one of the fleet's has failed, and another try is not due.
     """
 
@@ -53,6 +54,7 @@ class WeightsState:
     publisher: int = 0
     digest: str = ""
     asleep: bool = False
+    weights_awake: bool = False
     fetched: int = 0
     failed: Attempt | None = None
     adapters: tuple[LoadedAdapter, ...] = ()
@@ -73,6 +75,7 @@ class WorkerStep:
     adapter is loaded beside the work.
 
     `fetch`: reads their files beside its work. `confirms`: the phase that it has done its part of, "" for none.
+    `sleep`: its engine falls asleep, and `discards` its weights; `wake_weights`: wakes these alone; `wake`: wakes.
     `leaves`: cannot go on; drains. `drop`: adapters that are served no longer; it gives back what runs with them.
     """
 
@@ -81,6 +84,8 @@ class WorkerStep:
     load: WeightsTarget | None = None
     fetch: WeightsTarget | None = None
     sleep: bool = False
+    discards: bool = False
+    wake_weights: bool = False
     wake: bool = False
     confirms: str = ""
     leaves: bool = False
@@ -110,14 +115,30 @@ def next_step(fleet_spec: FleetSpec, state: WeightsState, running: int) -> Worke
     """The next step of a worker that holds `running` requests."""
     blocked = state.failed == current_attempt(fleet_spec)
     if fleet_spec.rest is not None:
-        falls_asleep = fleet_spec.rest == "sleep" and not state.asleep and not blocked
-        return WorkerStep(give_back=True) if running else WorkerStep(sleep=falls_asleep)
+        return WorkerStep(give_back=True) if running else _rest(fleet_spec, state, blocked=blocked)
     if state.asleep:
         return WorkerStep(wake=not blocked)
     transaction = fleet_spec.active_transaction
     if transaction is None:
         return _serve(fleet_spec, state, running, blocked=blocked)
     return _take_part(fleet_spec, transaction, state, running, blocked=blocked)
+
+
+def _rest(fleet_spec: FleetSpec, state: WeightsState, *, blocked: bool) -> WorkerStep:
+    """Falls asleep, wakes its weights, or loads others into them; those of before are loaded when all is awake."""
+    transaction = fleet_spec.active_transaction
+    if fleet_spec.rest == "sleep" and not blocked:
+        if not state.asleep or (state.weights_awake and not fleet_spec.weights_awake):
+            return WorkerStep(sleep=True, discards=not fleet_spec.keeps_weights)
+        if fleet_spec.weights_awake and not state.weights_awake:
+            return WorkerStep(wake_weights=True)
+    if transaction is None or transaction.publish.adapter is not None or not state.weights_awake:
+        return WorkerStep()
+    if transaction.phase == "prefetch" and state.fetched != transaction.id:
+        return WorkerStep() if blocked else WorkerStep(fetch=_new(transaction))
+    if transaction.phase in ("prefetch", "quiesce"):  # nothing runs
+        return WorkerStep(confirms=transaction.phase)
+    return _take_part(fleet_spec, transaction, state, 0, blocked=blocked)
 
 
 def _take_part(

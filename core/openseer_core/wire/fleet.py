@@ -38,11 +38,17 @@ class Release(JsonModel):
 
 
 class FleetState(JsonModel):
-    """Whether the GPUs are openseer's. `idle_gpu_seconds`: GPU time, summed, in which awake workers ran nothing."""
+    """Whether the GPUs are openseer's. `idle_gpu_seconds`: GPU time, summed, in which awake workers ran nothing.
+
+    `awake`: of engines that sleep, what is awake (weights, kv_cache). `freed`: whether all that sleep gave GPU memory
+    back, which those on a CPU do not; None while nobody sleeps, or has told it.
+    """
 
     state: FleetWord
     mode: Literal["sleep", "stop"] | None = None
     since: float
+    awake: list[str] = Field(default_factory=list[str])
+    freed: bool | None = None
     waiting_for: list[str] = Field(default_factory=list[str])
     idle_gpu_seconds: float = 0.0
     busy_gpu_seconds: float = 0.0

@@ -47,7 +47,8 @@ class WeightsReport(JsonModel):
     the canary's log-probabilities differ; `difference`: the greatest one. `seconds`: what each phase took. `digest`: of
     the files that it read last, "" for none; `loaded`: of those that `version` was loaded from, and `publisher`: the
     transaction that it came with. `adapters`: loaded ones, version → digest; `adapter_error`: what keeps one of the
-    fleet's adapters from it.
+    fleet's adapters from it. `asleep`: the engine samples nothing; its weights may be awake (`weights_awake`), and it
+    takes others then. `freed`: whether falling asleep gave memory of a GPU back, which a CPU does not; None: not told.
     """
 
     version: str = ""
@@ -58,6 +59,8 @@ class WeightsReport(JsonModel):
     mismatch: bool = False
     difference: float | None = None
     asleep: bool = False
+    weights_awake: bool = False
+    freed: bool | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
     digest: str = ""
     loaded: str = ""

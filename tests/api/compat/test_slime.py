@@ -94,13 +94,17 @@ async def test_slime_generates_aborts_until_idle_and_goes_on_with_new_weights(tm
         assert (await generated(client))["meta_info"]["weight_version"] == "1"
 
 
-async def test_slime_takes_the_gpus_and_gives_them_back_in_stages() -> None:
+async def test_slime_takes_the_gpus_and_gives_them_back_in_stages(tmp_path: Path) -> None:
+    write_weights(tmp_path / "step_1", "new")
     async with served(trusted="127.0.0.1") as server, trainer(server) as client:
         await generated(client)
         await asked(client, "POST", "/release_memory_occupation", {})
-        for tags in (["weights"], ["kv_cache", "cuda_graph"], None):
+        await asked(client, "POST", "/resume_memory_occupation", {"tags": ["weights"]})
+        body = {"model_path": str(tmp_path / "step_1"), "weight_version": "1"}
+        assert (await asked(client, "POST", "/update_weights_from_disk", body))["success"]
+        for tags in (["kv_cache", "cuda_graph"], None):
             await asked(client, "POST", "/resume_memory_occupation", {"tags": tags})
-        await generated(client)
+        assert (await generated(client))["meta_info"]["weight_version"] == "1"
 
 
 @pytest.mark.parametrize(("trusted", "status"), [("127.0.0.1", 200), ("::ffff:127.0.0.1", 200), ("10.0.0.7", 401)])

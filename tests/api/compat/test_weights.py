@@ -153,21 +153,35 @@ async def test_a_pause_may_wait_for_what_runs() -> None:
         assert await get(server, "/is_paused") == {"is_paused": True}
 
 
+async def test_a_pause_that_a_resume_overtakes_is_no_pause() -> None:
+    async with served(job=long_job(600)) as server:
+        call = asyncio.create_task(generate(server))
+        await running(server)
+        pausing = asyncio.create_task(post(server, "/pause", params={"mode": "wait"}, status=409))
+
+        async def held() -> bool:
+            return (await server.store.fleet_spec()).held
+
+        await until(held)
+        await post(server, "/resume")
+        assert "generation was resumed before this call had paused it" in (await pausing)["error"]["message"]
+        assert len((await call)["output_ids"]) == 600
+
+
 async def test_the_gpus_are_lent_and_come_back() -> None:
     async with served(job=long_job(600)) as server:
         running_call = asyncio.create_task(generate(server))
         await running(server)
-        assert await post(server, "/sleep", params={"level": 1, "mode": "keep"}) == {"status": "sleeping", "level": 1}
+        slept = await post(server, "/sleep", params={"level": 1, "mode": "keep"})
+        assert (slept["status"], slept["level"], slept["freed"]) == ("sleeping", 1, False)
+        assert "run on CPUs" in slept["note"]
         assert await get(server, "/is_sleeping") == {"is_sleeping": True}
         assert not running_call.done()
-        assert (await post(server, "/wake_up", params={"tags": "weights"}))["status"] == "awake"
+        assert (await post(server, "/wake_up"))["status"] == "awake"
         assert len((await running_call)["output_ids"]) == 600
         await post(server, "/release_memory_occupation", {"tags": ["weights"]})
         await post(server, "/resume_memory_occupation", {"tags": ["weights"]})
         assert await get(server, "/is_sleeping") == {"is_sleeping": False}
-        slept = await post(server, "/sleep", params={"level": 2, "mode": "keep"})
-        assert slept == {"status": "sleeping", "level": 1}
-        await post(server, "/sleep", params={"level": 0}, status=400)
 
 
 async def test_a_transfer_is_gathered_and_published_at_its_end() -> None:

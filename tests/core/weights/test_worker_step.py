@@ -1,5 +1,6 @@
 """What a worker does about its weights, line by line."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ OLD, NEW = Source(path="/old", digest=ONE), Source(path="/new", digest=TWO)
 ON_OLD, ON_NEW = WeightsState("v1", 1, ONE), WeightsState("v2", 2, TWO)
 TO_OLD, TO_NEW = WeightsTarget("v1", 1, OLD), WeightsTarget("v2", 2, NEW)
 HANDS_BACK = WorkerStep(give_back=True)
+STAGE: dict[str, Any] = {"rest": "sleep", "awake": ("weights",), "keeps_weights": False}
+WEIGHTS_AWAKE = WeightsState("", asleep=True, weights_awake=True)
+NEW_ASLEEP = replace(ON_NEW, asleep=True, weights_awake=True)
 
 
 def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
@@ -85,6 +89,25 @@ def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
         (fleet_spec(rest="stop"), ON_OLD, 0, WorkerStep()),
         (fleet_spec(), WeightsState("v1", 1, ONE, asleep=True), 0, WorkerStep(wake=True)),
         (fleet_spec("load", rest="sleep"), ON_OLD, 0, WorkerStep(sleep=True)),
+        # The weights thrown away, or awake alone: others are loaded, those of before not yet.
+        (fleet_spec(rest="sleep", keeps_weights=False), ON_OLD, 0, WorkerStep(sleep=True, discards=True)),
+        (fleet_spec(), WeightsState("", asleep=True), 0, WorkerStep(wake=True)),
+        (fleet_spec(**STAGE), ON_OLD, 3, HANDS_BACK),
+        (fleet_spec(**STAGE), ON_OLD, 0, WorkerStep(sleep=True, discards=True)),
+        (fleet_spec(**STAGE), WeightsState("", asleep=True), 0, WorkerStep(wake_weights=True)),
+        (fleet_spec(**STAGE), WEIGHTS_AWAKE, 0, WorkerStep()),
+        (fleet_spec(**STAGE), WeightsState("", asleep=True, failed=(0, 0, "")), 0, WorkerStep()),
+        (fleet_spec(rest="sleep", awake=("kv_cache",)), WeightsState("", asleep=True), 0, WorkerStep()),
+        (fleet_spec(rest="sleep"), WEIGHTS_AWAKE, 0, WorkerStep(sleep=True)),
+        (fleet_spec(), WEIGHTS_AWAKE, 0, WorkerStep(wake=True)),
+        (fleet_spec("prefetch", **STAGE), WEIGHTS_AWAKE, 0, WorkerStep(fetch=TO_NEW)),
+        (fleet_spec("prefetch", **STAGE), replace(WEIGHTS_AWAKE, fetched=2), 0, WorkerStep(confirms="prefetch")),
+        (fleet_spec("quiesce", **STAGE), WEIGHTS_AWAKE, 0, WorkerStep(confirms="quiesce")),
+        (fleet_spec("load", **STAGE), WEIGHTS_AWAKE, 0, WorkerStep(load=TO_NEW)),
+        (fleet_spec("load", **STAGE), NEW_ASLEEP, 0, WorkerStep(confirms="load")),
+        (fleet_spec("rollback", **STAGE), NEW_ASLEEP, 0, WorkerStep(load=TO_OLD)),
+        (fleet_spec("commit", **STAGE), NEW_ASLEEP, 0, WorkerStep()),
+        (fleet_spec("load", rest="sleep"), WeightsState("", asleep=True), 0, WorkerStep()),
     ],
 )
 def test_the_next_step_follows_from_fleet_spec_and_state(

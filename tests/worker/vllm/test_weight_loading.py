@@ -140,8 +140,12 @@ def test_a_long_canary_is_scored_piece_by_piece(others: tuple[Path, Path]) -> No
         assert close(await engine.score(TOKENS), forward(others[0], TOKENS))
         with pytest.raises(LoadError, match="found 256 tokens, this engine's context takes 255"):
             await engine.score([5] * 256)
-        await engine.sleep()
-        await engine.wake()
+        assert not await engine.sleep(keep_weights=False)
+        await engine.wake(weights_only=True)
+        await engine.load_weights(NewWeights("x", others[1]))
+        await engine.wake(weights_only=False)
+        await engine.check_weights()
+        assert close(await engine.score(TOKENS), forward(others[1], TOKENS))
         await generate(engine, "a")
 
     play(others[0], story, max_num_batched_tokens=64, enable_chunked_prefill=True)

@@ -17,6 +17,7 @@ from openseer_core.manifest.job import Scripted
 from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import ITEM_BYTES, count_items, unpack_tokens
+from openseer_core.weights.fleet_spec import MEMORY_PARTS, MemoryPart
 from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewAdapter, NewWeights
 from openseer_worker.scripted.text import planned_end, scripted_logprobs, scripted_scores, scripted_tokens
 from openseer_worker.weights.files import check_files
@@ -109,7 +110,8 @@ class ScriptedEngine:
         self._prefill = 0
         self._ends_at = 0.0
         self._steps = self._tokens = self._preemptions = self._cached = 0
-        self._content = ""
+        self._content, self._whole = "", True
+        self._asleep = set[MemoryPart]()
         self._adapters: dict[str, str] = {}
 
     def start(self, wake: Callable[[], None]) -> None:
@@ -121,6 +123,8 @@ class ScriptedEngine:
 
     def add(self, request: EngineRequest) -> None:
         self._settle()
+        if self._asleep or not self._whole:
+            self._fail(f"request {request.key} needs what the engine does not have: it sleeps, or its weights are gone")
         target, reason = planned_end(request, self.profile.request_tokens)
         play = _Play(request, target - len(request.tokens), reason)
         if request.adapter and request.adapter not in self._adapters:
@@ -172,12 +176,14 @@ class ScriptedEngine:
     async def load_weights(self, weights: NewWeights) -> None:
         if weights.transfer is not None:
             raise LoadError("transfer: a scripted engine has no weights that could be sent to it; publish a path")
+        if "weights" in self._asleep:
+            raise LoadError("the memory of the weights sleeps")
         size, content = 0, ""
         if weights.folder is not None:
             size = await asyncio.to_thread(check_files, weights.folder)
             content = await asyncio.to_thread(digest, weights.folder)
         await asyncio.sleep(LOAD_SECONDS + size / LOAD_BYTES_PER_SECOND)
-        self._content = content
+        self._content, self._whole = content, True
         self._adapters.clear()
         self._cache = _PrefixCache()
 
@@ -190,14 +196,22 @@ class ScriptedEngine:
         self._adapters.pop(version, None)
 
     async def score(self, tokens: list[int], adapter: str = "") -> list[float]:
+        await self.check_weights()
         await asyncio.sleep(SCORE_SECONDS)
         return scripted_scores(self._content + self._adapters.get(adapter, ""), tokens)
 
-    async def sleep(self) -> None:
+    async def sleep(self, *, keep_weights: bool) -> bool:
         self._cache = _PrefixCache()
+        self._asleep = set(MEMORY_PARTS)
+        self._whole = self._whole and keep_weights
+        return False
 
-    async def wake(self) -> None:
-        return
+    async def wake(self, *, weights_only: bool) -> None:
+        self._asleep -= {"weights"} if weights_only else set(MEMORY_PARTS)
+
+    async def check_weights(self) -> None:
+        if self._asleep or not self._whole:
+            raise LoadError("there are no weights, or no KV cache, to score with")
 
     async def close(self) -> None:
         if self._timer is not None:

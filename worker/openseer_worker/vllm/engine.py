@@ -84,7 +84,7 @@ class VllmEngine:
         self._commands: list[EngineRequest | str] = []
         self._calls: list[EngineCall] = []
         self._outputs: dict[str, EngineOutput] = {}
-        self._closing = False
+        self._closing = self._asleep = False
         self._failure: EngineError | None = None
         self._running: dict[str, ResponseState] = {}
         self._adapters = Adapters(vllm_arguments.most_adapters(model.lora))
@@ -119,7 +119,8 @@ class VllmEngine:
             self._adapters.clear(self._core)
             self._cache_salt = weights.salt
             weight_loading.load(self._core, weights, self._own_model)
-            weight_loading.check_scores(self._core, self._inputs, self.profile)
+            if not self._asleep:  # its scores need a KV cache
+                weight_loading.check_scores(self._core, self._inputs, self.profile)
 
         await self._call(action)
 
@@ -143,15 +144,24 @@ class VllmEngine:
 
         return await self._call(action)
 
-    async def sleep(self) -> None:
-        def action() -> None:
+    async def sleep(self, *, keep_weights: bool) -> bool:
+        def action() -> bool:
             self._check_idle()
-            weight_loading.sleep(self._core, self._config)
+            freed = weight_loading.sleep(self._core, self._config, keep_weights=keep_weights)
+            self._asleep = True
+            return freed
+
+        return await self._call(action)
+
+    async def wake(self, *, weights_only: bool) -> None:
+        def action() -> None:
+            weight_loading.wake(self._core, weights_only=weights_only)
+            self._asleep = weights_only
 
         await self._call(action)
 
-    async def wake(self) -> None:
-        await self._call(lambda: weight_loading.wake(self._core))
+    async def check_weights(self) -> None:
+        await self._call(lambda: weight_loading.check_scores(self._core, self._inputs, self.profile))
 
     async def _call(self, action: Callable[[], _Result]) -> _Result:
         """Has the engine's thread do something between two steps."""

@@ -11,8 +11,8 @@ from openseer_worker.vllm import environment
 from openseer_worker.weights.files import check_files
 from openseer_worker.weights.scores import check_finite
 
-_SLEEP_LEVEL = 1
-"""Weights go to the host's memory, the KV cache is dropped."""
+_KEEPS_WEIGHTS, _DISCARDS_WEIGHTS = 1, 2
+"""vLLM's levels of sleep: weights go to the host's memory, or are thrown away. The KV cache is dropped by both."""
 SCORED_TOKENS = 8
 """So many tokens are scored after each load: one small step of the engine. NaN or infinity in what all tokens pass, or
 in any row of the output layer, shows; in an expert, or a row of the embedding, that none of these has, it does not."""
@@ -108,16 +108,17 @@ def check_scores(
     check_finite(scored, f"{count} tokens were scored after the load", profile.dtype)
 
 
-def sleep(core: Any, config: Any) -> None:
-    """Gives the GPU's memory back; on a CPU there is nothing to give. Raises LoadError."""
+def sleep(core: Any, config: Any, *, keep_weights: bool) -> bool:
+    """Gives the GPU's memory back, and says whether it did; on a CPU there is nothing to give. Raises LoadError."""
     if environment.is_cpu_build():
-        return
+        return False
     if not config.model_config.enable_sleep_mode:
         raise LoadError("to sleep, the engine must be started for it: spec.model.engineArgs.enable_sleep_mode: true")
-    core.sleep(_SLEEP_LEVEL)
+    core.sleep(_KEEPS_WEIGHTS if keep_weights else _DISCARDS_WEIGHTS)
+    return True
 
 
-def wake(core: Any) -> None:
-    """The opposite of sleep."""
+def wake(core: Any, *, weights_only: bool) -> None:
+    """The opposite of sleep, of all that still sleeps or of the weights alone."""
     if not environment.is_cpu_build():
-        core.wake_up()
+        core.wake_up(["weights"] if weights_only else None)

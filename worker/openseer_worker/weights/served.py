@@ -67,6 +67,7 @@ class ServedWeights:
         self._retry_at = 0.0
         self._pause = FIRST_RETRY_SECONDS
         self._adapters_due = 0.0
+        self._unscored: WeightsTarget | None = None
 
     @property
     def version(self) -> str:
@@ -135,8 +136,8 @@ class ServedWeights:
         self._adapter_task = self._begin_adapter(step, versions)
         if step.load is not None and not step.load.adapter:
             self._task = self._begin(self._load(step.load, current_attempt(self._fleet_spec)))
-        elif step.sleep or step.wake:
-            self._task = self._begin(self._change_sleep(current_attempt(self._fleet_spec), asleep=step.sleep))
+        elif step.sleep or step.wake or step.wake_weights:
+            self._task = self._begin(self._change_rest(step, current_attempt(self._fleet_spec)))
         return step if self._task is None else replace(step, claims=False)
 
     def _begin_adapter(self, step: WorkerStep, versions: Collection[str]) -> asyncio.Task[None] | None:
@@ -165,15 +166,11 @@ class ServedWeights:
 
     def _forget_ended_tasks(self) -> None:
         """Forgets tasks that have ended; an unexpected error is raised here."""
-        if self._task is not None and self._task.done():
-            done, self._task = self._task, None
-            done.result()
-        if self._fetch_task is not None and self._fetch_task.done():
-            done, self._fetch_task = self._fetch_task, None
-            done.result()
-        if self._adapter_task is not None and self._adapter_task.done():
-            done, self._adapter_task = self._adapter_task, None
-            done.result()
+        for name in ("_task", "_fetch_task", "_adapter_task"):
+            task: asyncio.Task[None] | None = getattr(self, name)
+            if task is not None and task.done():
+                setattr(self, name, None)
+                task.result()
 
     async def _read_ahead(self, target: WeightsTarget, attempt: Attempt) -> None:
         begun = _now()
@@ -194,12 +191,15 @@ class ServedWeights:
             folder = await self._find(target)
             path = None if folder is None else folder.path
             transfer = None if target.source is None else target.source.transfer
+            if transfer is not None and attempt[::2] != (target.publisher, "load"):
+                raise LoadError(f"{target.version} was sent to the workers of that time, once; publish weights anew")
             self._clear_version()
             await self._engine.load_weights(NewWeights(self._salt_of(target), path, transfer))
             if folder is not None:
                 folder.check_unchanged()
             loaded = _now()
-            difference = None if target.canary is None else await self._check(target.canary)
+            self._unscored = target if self._state.asleep else None
+            difference = None if target.canary is None or self._unscored else await self._check(target.canary)
         except (LoadError, OSError) as error:
             self._fail(attempt, error)
             return
@@ -207,7 +207,7 @@ class ServedWeights:
         digest = "" if folder is None else folder.digest
         self._state = replace(self._state, **served, digest=digest, failed=None)
         self._pause = FIRST_RETRY_SECONDS
-        scored = {} if target.canary is None else {"canary": _now() - loaded}
+        scored = {} if difference is None else {"canary": _now() - loaded}
         self._succeed(attempt, folder, load=loaded - begun, **scored)
         self._report = self._report.model_copy(update={**served, "loaded": digest, "difference": difference})
         log.info("serving weights %s", target.version)
@@ -285,20 +285,43 @@ class ServedWeights:
             raise LoadError(f"the canary's log-probabilities differ by {difference:.3g}, allowed: {allowed:g}")
         return difference
 
-    async def _change_sleep(self, attempt: Attempt, *, asleep: bool) -> None:
+    async def _change_rest(self, step: WorkerStep, attempt: Attempt) -> None:
+        """Falls asleep, or wakes as the step says: weights that came meanwhile are scored, as a load does."""
+        freed = self._report.freed
         try:
-            await (self._engine.sleep() if asleep else self._engine.wake())
+            if step.sleep:
+                if step.discards:
+                    self._clear_version()
+                freed = await self._engine.sleep(keep_weights=not step.discards)
+            else:
+                await self._engine.wake(weights_only=step.wake_weights)
         except LoadError as error:
             self._fail(attempt, error)
             return
-        self._state = replace(self._state, asleep=asleep, failed=None)
-        self._report = self._report.model_copy(update={"asleep": asleep, "error": ""})
+        rest: dict[str, Any] = {"asleep": not step.wake, "weights_awake": step.wake_weights}
+        self._state = replace(self._state, **rest, failed=None)
+        self._report = self._report.model_copy(update={"error": ""})
+        if step.wake and self._unscored is not None:
+            await self._score_what_came(self._unscored, attempt)
+        self._report = self._report.model_copy(update={**rest, "freed": None if step.wake else freed})
+
+    async def _score_what_came(self, target: WeightsTarget, attempt: Attempt) -> None:
+        self._unscored = None
+        try:
+            await self._engine.check_weights()
+            difference = None if target.canary is None else await self._check(target.canary)
+        except LoadError as error:
+            self._clear_version()  # they are loaded again, with all checks
+            self._fail(attempt, error)
+            return
+        self._report = self._report.model_copy(update={"difference": difference})
 
     # ---- outcomes
 
     def _clear_version(self) -> None:
         """From here on no version is loaded, and no adapter."""
         self._state = replace(self._state, version="", publisher=0, digest="", adapters=())
+        self._unscored = None
         self._report_adapters("")
         nothing: dict[str, Any] = {"version": "", "publisher": 0, "loaded": "", "difference": None, "mismatch": False}
         self._report = self._report.model_copy(update=nothing)

@@ -1,4 +1,4 @@
-"""Control routes of vLLM and SGLang: state, pausing, new weights.
+"""Control routes of vLLM and SGLang: state, pausing, lending of GPUs, new weights.
 
-Read `info`, `pausing`, `updating`, `weight_routes`, `adapter_routes`. Tests: tests/api/compat.
+Read `info`, `pausing`, `lending`, `updating`, `weight_routes`, `adapter_routes`. Tests: tests/api/compat.
 """

@@ -1,4 +1,4 @@
-"""Routes that pause generation, and those that lend the GPUs to the trainer.
+"""Routes that pause generation.
 
 A pause holds new requests of the compatible routes back, in every process that serves the job. Running requests are
 aborted, awaited or left alone, as the mode says; batches of `/v1` are never held.
@@ -7,21 +7,16 @@ aborted, awaited or left alone, as the mode says; batches of `/v1` are never hel
 import asyncio
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Query, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Body, Query
 
 from openseer_api.compat.live.protocol_model import ProtocolModel
-from openseer_api.compat.live.refusals import error_response
 from openseer_api.compat.live.requests import live_of
 from openseer_api.http.bodies import StrictRoute
-from openseer_api.http.problems import BusyProblem
+from openseer_api.http.problems import BusyProblem, ConflictProblem
 from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.fleet_changes import change_fleet_spec
 from openseer_api.routes.access import Job
-from openseer_api.routes.fleet import change_rest, fleet_state
-from openseer_core.errors import InputError
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.wire.fleet import Release
 
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
@@ -31,8 +26,6 @@ ABORT_SECONDS = 60.0
 """How long a pause with `abort` waits until everything has ended."""
 QUIET_SECONDS = 3600.0
 """How long a pause with `wait` waits for running requests."""
-REST_SECONDS = 120.0
-"""How long a call waits until the engines are asleep, or awake."""
 
 
 async def set_paused(job: JobContext, paused: bool) -> None:
@@ -49,8 +42,11 @@ async def set_paused(job: JobContext, paused: bool) -> None:
         await job.snapshot(fresh=True)
 
 
-async def settle(job: JobContext, mode: PauseMode) -> None:
-    """Awaits running requests (wait), aborts them (abort) or leaves them (keep). Raises BusyProblem after a timeout."""
+async def settle(job: JobContext, mode: PauseMode, *, paused: bool = False) -> None:
+    """Awaits running requests (wait), aborts them (abort) or leaves them (keep).
+
+    Raises BusyProblem after a timeout, and ConflictProblem where the fleet was `paused` and is so no longer.
+    """
     if mode == "keep":
         return
     loop, live = asyncio.get_running_loop(), live_of(job)
@@ -59,6 +55,8 @@ async def settle(job: JobContext, mode: PauseMode) -> None:
         if mode == "abort":
             await live.cancel_all()
         left = await live.unfinished()
+        if paused and not (await job.snapshot(fresh=True)).fleet_spec.held:
+            raise ConflictProblem("generation was resumed before this call had paused it; pause it again")
         if not left:
             return
         if loop.time() > end:
@@ -70,7 +68,7 @@ async def settle(job: JobContext, mode: PauseMode) -> None:
 async def pause(job: Job, mode: Annotated[PauseMode, Query()] = "abort") -> dict[str, Any]:
     """vLLM's: holds new requests; what runs is ended, awaited, or goes on."""
     await set_paused(job, True)
-    await settle(job, mode)
+    await settle(job, mode, paused=True)
     return {"status": "paused"}
 
 
@@ -97,7 +95,7 @@ class PauseBody(ProtocolModel):
 async def pause_generation(job: Job, body: Annotated[PauseBody | None, Body()] = None) -> dict[str, Any]:
     """SGLang's."""
     await set_paused(job, True)
-    await settle(job, "abort" if body is None or body.mode == "abort" else "keep")
+    await settle(job, "abort" if body is None or body.mode == "abort" else "keep", paused=True)
     return {"message": "Generation paused successfully.", "status": "ok"}
 
 
@@ -106,58 +104,3 @@ async def continue_generation(job: Job) -> dict[str, Any]:
     """SGLang's."""
     await set_paused(job, False)
     return {"message": "Generation continued successfully.", "status": "ok"}
-
-
-# ---- GPUs lent to the trainer
-
-
-async def rest(job: JobContext, how: Release | None) -> Response | None:
-    """Puts all engines to sleep, or wakes them; an error when it is not done in time."""
-    await change_rest(job, how)
-    loop, wanted = asyncio.get_running_loop(), "released" if how is not None else "awake"
-    end = loop.time() + REST_SECONDS
-    while (state := fleet_state(await job.snapshot(fresh=True), await job.store.load(), job)).state != wanted:
-        if loop.time() > end:
-            waiting = ", ".join(state.waiting_for)
-            return error_response(503, f"not {wanted} within {REST_SECONDS:g} s; waiting for {waiting}")
-        await asyncio.sleep(POLL_SECONDS)
-    return None
-
-
-@router.post("/sleep")
-async def sleep(
-    job: Job,
-    level: Annotated[int, Query(ge=0, le=2)] = 1,
-    mode: Annotated[PauseMode, Query()] = "abort",
-) -> Response:
-    """vLLM's: the engines free their memory as at level 1; what runs is ended, awaited, or goes on after the waking."""
-    if level == 0:
-        raise InputError("level: 0 only pauses; use /pause")
-    await settle(job, mode)
-    # One depth of sleep: what level 2 would throw away, too, is kept in the machine's memory.
-    return await rest(job, Release()) or JSONResponse({"status": "sleeping", "level": 1})
-
-
-@router.post("/wake_up")
-async def wake_up(request: Request, job: Job) -> Response:
-    """All of the engines' memory comes back, whatever the tags."""
-    tags = request.query_params.getlist("tags") or None
-    return await rest(job, None) or JSONResponse({"status": "awake", "tags": tags})
-
-
-@router.get("/is_sleeping")
-async def is_sleeping(job: Job) -> dict[str, Any]:
-    """Whether the fleet spec has the engines asleep."""
-    return {"is_sleeping": (await job.snapshot(fresh=True)).fleet_spec.rest is not None}
-
-
-@router.post("/release_memory_occupation")
-async def release_memory(job: Job) -> Response:
-    """SGLang's: the same as sleep; what runs goes on afterwards."""
-    return await rest(job, Release()) or JSONResponse({"status": "released"})
-
-
-@router.post("/resume_memory_occupation")
-async def resume_memory(job: Job) -> Response:
-    """SGLang's: the same as waking up."""
-    return await rest(job, None) or JSONResponse({"status": "resumed"})

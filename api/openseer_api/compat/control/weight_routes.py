@@ -34,10 +34,11 @@ class FromDisk(ProtocolModel):
 @router.post("/update_weights_from_disk")
 async def update_from_disk(body: FromDisk, job: Job) -> Response:
     """SGLang's: new weights from a folder. Without abort_all_requests what runs is finished first, unless generation is
-    paused: then it goes on with the new weights."""
-    paused = (await job.snapshot(fresh=True)).fleet_spec.held
+    paused, or the engines sleep: then it goes on with the new weights."""
+    fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
+    sleeps, paused = fleet_spec.rest is not None, fleet_spec.held
     unfinished = await live_of(job).unfinished() if paused else 0
-    mode: PublishMode = "abort" if body.abort_all_requests else "keep" if paused else "drain"
+    mode: PublishMode = "abort" if body.abort_all_requests else "keep" if paused or sleeps else "drain"
     try:
         source = Source(path=body.model_path)
         outcome = await update(job, source, body.weight_version, mode, hint=PurePosixPath(body.model_path).name)
@@ -46,7 +47,8 @@ async def update_from_disk(body: FromDisk, job: Job) -> Response:
             {"success": False, "message": str(error), "num_paused_requests": unfinished}, status_of(error)
         )
     is_done = outcome.status == 200
-    message = f"Weights {outcome.version} are loaded." if is_done else outcome.message
+    when = "published; engines load them as they wake" if sleeps and not fleet_spec.weights_awake else "loaded"
+    message = f"Weights {outcome.version} are {when}." if is_done else outcome.message
     content = {"success": is_done, "message": message, "num_paused_requests": unfinished}
     return JSONResponse(content, outcome.status)
 

@@ -1,0 +1,46 @@
+"""What of the engines sleeps while their GPUs are lent to the trainer, and who has followed: changes of the fleet spec.
+
+An engine's memory has two parts, and a trainer may take either and give them back one after the other: it loads new
+weights into engines whose weights are awake before it gives back the room of their KV cache. Nothing is sampled before
+both are awake.
+"""
+
+from collections.abc import Collection
+
+from openseer_core.weights.fleet_spec import MEMORY_PARTS, FleetSpec, MemoryPart
+from openseer_core.worker.heartbeat import WeightsReport
+
+
+def awake_parts(fleet_spec: FleetSpec) -> tuple[MemoryPart, ...]:
+    """What is to be awake, in the order of MEMORY_PARTS."""
+    return MEMORY_PARTS if fleet_spec.rest is None else fleet_spec.awake
+
+
+def asleep(fleet_spec: FleetSpec, parts: Collection[str], now: float, *, keep_weights: bool = True) -> FleetSpec:
+    """The fleet spec with these parts asleep; the same object where they are.
+
+    `keep_weights`: the weights go to the machine's memory, else they are thrown away and have to be loaded again. What
+    sleeps already stays as it fell asleep. `now`: seconds of the store's clock.
+    """
+    before = awake_parts(fleet_spec)
+    left = tuple(part for part in before if part not in parts)
+    if left == before:
+        return fleet_spec
+    kept = keep_weights if "weights" in before and "weights" in parts else fleet_spec.keeps_weights
+    return fleet_spec.changed(rest="sleep", awake=left, keeps_weights=kept, rest_since=now)
+
+
+def woken(fleet_spec: FleetSpec, parts: Collection[str], now: float) -> FleetSpec:
+    """The fleet spec with these parts awake; the same object where they are. `now`: seconds of the store's clock."""
+    before = awake_parts(fleet_spec)
+    after = tuple(part for part in MEMORY_PARTS if part in before or part in parts)
+    if after == before:
+        return fleet_spec
+    if after == MEMORY_PARTS:
+        return fleet_spec.changed(rest=None, awake=(), keeps_weights=True, rest_since=now)
+    return fleet_spec.changed(rest="sleep", awake=after, rest_since=now)
+
+
+def is_at_rest(fleet_spec: FleetSpec, report: WeightsReport | None) -> bool:
+    """Whether a worker's engine sleeps as the fleet spec says, by its report."""
+    return report is not None and report.asleep and report.weights_awake == fleet_spec.weights_awake
