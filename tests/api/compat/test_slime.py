@@ -13,6 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from openseer_core.ids import WorkerId
+from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState
+from openseer_worker.weights.hashing import digest
 from tests.api.compat.stories import long_job, running
 from tests.api.served import Served, served
 from tests.worker.weights.made import write_weights
@@ -105,6 +108,41 @@ async def test_slime_takes_the_gpus_and_gives_them_back_in_stages(tmp_path: Path
         for tags in (["kv_cache", "cuda_graph"], None):
             await asked(client, "POST", "/resume_memory_occupation", {"tags": tags})
         assert (await generated(client))["meta_info"]["weight_version"] == "1"
+
+
+async def test_slimes_checks_of_tensors_and_copies_are_refused_with_what_to_do() -> None:
+    async with Served(trusted="127.0.0.1") as server, trainer(server) as client:
+        for action in ("snapshot", "reset_tensors", "compare"):
+            answer = await client.post("/weights_checker", json={"action": action})
+            assert (answer.status_code, answer.json()["success"]) == (400, False)
+            assert f"found '{action}', allowed: checksum" in answer.json()["message"]
+            assert "--check-weight-update-equal" in answer.json()["message"]
+        body = {"local_checkpoint_dir": "/local", "source_dir": "/weights", "target_version": 7}
+        answer = await client.post("/pull_weights", json=body)
+        assert (answer.status_code, answer.json()["success"]) == (400, False)
+        assert "--update-weight-local-checkpoint-dir" in answer.json()["message"]
+
+
+async def test_the_checksum_is_of_the_files_that_all_workers_have_loaded(tmp_path: Path) -> None:
+    write_weights(tmp_path / "step_1", "new")
+    async with served(trusted="127.0.0.1") as server, trainer(server) as client:
+        await generated(client)
+        assert "initial have no digest" in (await client.get("/weights_checker")).json()["message"]
+        body = {"model_path": str(tmp_path / "step_1"), "weight_version": "1"}
+        await asked(client, "POST", "/update_weights_from_disk", body)
+        for method, sent in (("GET", None), ("POST", {"action": "checksum", "selector": "all"})):
+            found = await asked(client, method, "/weights_checker", sent)
+            assert found["success"]
+            assert (found["per_engine_checksum"], found["weight_version"]) == (digest(tmp_path / "step_1"), "1")
+        some = await client.post("/weights_checker", json={"skip_tensor_list": ["lm_head"]})
+        assert "a digest is of all tensors" in some.json()["message"]
+        await server.store.heartbeat(
+            WorkerId("worker-9", "x"), Heartbeat(WorkerState.IDLE, weights=WeightsReport(version="1", loaded="0" * 64))
+        )
+        other = await client.get("/weights_checker")
+        assert other.status_code == 400
+        assert "not what these workers have: " in other.json()["message"]
+        assert "worker-9" in other.json()["message"]
 
 
 @pytest.mark.parametrize(("trusted", "status"), [("127.0.0.1", 200), ("::ffff:127.0.0.1", 200), ("10.0.0.7", 401)])

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from openseer_api.compat.control import lending, pausing, weight_routes
+from openseer_api.compat.control import lending, pausing, weight_checks, weight_routes
 from openseer_api.compat.openai import wire as openai_wire
 from openseer_api.compat.sglang import wire as sglang_wire
 from openseer_api.compat.vllm import generate as vllm_generate
@@ -75,6 +75,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "sglang generate": sglang_wire.SglangGenerateRequest,
     "sglang pause": pausing.PauseBody,
     "sglang memory": lending.MemoryBody,
+    "sglang check": weight_checks.CheckWeights,
     "sglang weights from disk": weight_routes.FromDisk,
     "vllm abort": vllm_generate.AbortRequests,
     "vllm generate": vllm_generate.VllmGenerateRequest,

@@ -1,4 +1,5 @@
 """Control routes of vLLM and SGLang: state, pausing, lending of GPUs, new weights.
 
-Read `info`, `pausing`, `lending`, `updating`, `weight_routes`, `adapter_routes`. Tests: tests/api/compat.
+Read `info`, `pausing`, `lending`, `updating`, `weight_routes`, `weight_checks`, `adapter_routes`. Tests:
+tests/api/compat.
 """

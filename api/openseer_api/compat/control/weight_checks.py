@@ -1,0 +1,88 @@
+"""SGLang's questions about weights that engines have: a checksum is answered, by the digest of their files.
+
+Its other checks work on tensors in the engines, which are not read or overwritten here.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Response
+from fastapi.responses import JSONResponse
+
+from openseer_api.compat.live.protocol_model import ProtocolModel
+from openseer_api.http.bodies import StrictRoute
+from openseer_api.job.context import FleetSnapshot, JobContext
+from openseer_api.routes.access import Job
+from openseer_core.weights.loaded import has_loaded
+
+router = APIRouter(route_class=StrictRoute, include_in_schema=False)
+
+NOT_CHECKED = (
+    "allowed: checksum. Engines' tensors are neither kept aside nor overwritten: leave out slime's "
+    "--check-weight-update-equal. Each update is checked instead: the digest of its files in every worker, finite "
+    "scores, and with POST /v1/weights a canary, which has the trainer's own log-probabilities"
+)
+NOT_PULLED = (
+    "not supported: workers read the published folder themselves. Leave out slime's "
+    "--update-weight-local-checkpoint-dir, with --update-weight-mode full; then /update_weights_from_disk names the "
+    "folder. Deltas are not applied"
+)
+
+
+class CheckWeights(ProtocolModel):
+    """SGLang's. `selector`, `skip_tensor_list`: which tensors; all of them here."""
+
+    action: str = "checksum"
+    selector: str | None = None
+    skip_tensor_list: list[str] | None = None
+
+
+@router.get("/weights_checker")
+async def checksum(job: Job) -> Response:
+    """SGLang's, without a body: the checksum."""
+    return await _checked(job, CheckWeights())
+
+
+@router.post("/weights_checker")
+async def check_weights(job: Job, body: Annotated[CheckWeights | None, Body()] = None) -> Response:
+    """SGLang's: whether all workers have loaded the fleet's weights from the same files, and the digest of those."""
+    return await _checked(job, body or CheckWeights())
+
+
+async def _checked(job: JobContext, body: CheckWeights) -> Response:
+    if body.action != "checksum":
+        return _refused(f"action: found {body.action[:100]!r}, {NOT_CHECKED}")
+    if body.selector not in (None, "all") or body.skip_tensor_list:
+        return _refused("selector, skip_tensor_list: a digest is of all tensors; leave them out")
+    snapshot = await job.snapshot(fresh=True)
+    version, source = snapshot.fleet_spec.version, snapshot.fleet_spec.source
+    if source is None or source.digest is None:
+        return _refused(f"weights {version} have no digest: they came without files, or nobody has read those yet")
+    missing = _missing(snapshot)
+    if missing is None:
+        return _refused("no worker is there")
+    if missing:
+        return _refused(f"weights {version} are not what these workers have: {', '.join(missing)}")
+    message = f"All workers have loaded weights {version} from files of this digest (of files, not of tensors)."
+    content: dict[str, Any] = {"message": message, "per_engine_checksum": source.digest, "weight_version": version}
+    return JSONResponse({"success": True} | content)
+
+
+def _missing(snapshot: FleetSnapshot) -> list[str] | None:
+    """Workers that have not loaded what the fleet serves, by their digests; None where no worker is there."""
+    reports = {worker.name: worker.heartbeat.weights for worker in snapshot.workers if worker.works(snapshot.now)}
+    if not reports:
+        return None
+    spec = snapshot.fleet_spec
+    return sorted(
+        name for name, report in reports.items() if report is None or not report.loaded or not has_loaded(spec, report)
+    )
+
+
+@router.post("/pull_weights")
+async def pull_weights(job: Job) -> Response:
+    """slime's: a copy of a checkpoint beside the engine, or deltas applied to one."""
+    return _refused(NOT_PULLED)
+
+
+def _refused(message: str) -> Response:
+    return JSONResponse({"success": False, "message": message}, 400)
