@@ -13,8 +13,9 @@ MOST_NODES = 256
 """Of one worker; the same holds."""
 QUANTITY_PATTERN = r"^([0-9]{1,32}(\.[0-9]{0,32})?|\.[0-9]{1,32})([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$"
 """Of few digits, for somebody computes with it: 1e999998 is ten characters and a number of a million digits."""
-HOST_PATTERN = r"^(\*\.)?([a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}$"
-"""A host's name in small letters, or *. and what it ends with."""
+_PORT = "(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+HOST_PATTERN = rf"^(\*\.)?([a-z0-9_-]{{1,63}}\.)*[a-z0-9_-]{{1,63}}(:{_PORT})?$"
+"""A host's name in small letters, or *. and what it ends with; then, where only one is meant, a port."""
 DNS_LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 DNS_SUBDOMAIN_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
@@ -73,10 +74,10 @@ ObjectName = Annotated[
 ]
 HostPattern = Annotated[
     str,
-    StringConstraints(pattern=HOST_PATTERN, max_length=253),
+    StringConstraints(pattern=HOST_PATTERN, max_length=259),
     Field(
-        description="A host's name, or *. and what it ends with.",
-        json_schema_extra=allowed("a host's name in small letters, or *. and what it ends with"),
+        description="A host's name, or *. and what it ends with; with :PORT that port alone.",
+        json_schema_extra=allowed("a host's name in small letters, or *. and what it ends with, also with :PORT"),
     ),
 ]
 Positive = Annotated[int, Field(ge=1, le=INT32_MAX)]

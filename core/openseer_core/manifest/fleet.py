@@ -218,8 +218,8 @@ class WeightsSpec(ManifestModel):
         default=(),
         max_length=64,
         strict=False,
-        description="Hosts that the URL of new weights may name, also after a redirect: names, or *. and a suffix. "
-        "Unset: any host, and a redirect leads to the same one.",
+        description="Hosts that the URL of new weights may name, also after a redirect: names, or *. and a suffix, "
+        "at any port or, as HOST:PORT, at that one. Unset: any host, and a redirect leads to the same one.",
     )
 
 

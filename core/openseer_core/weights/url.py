@@ -8,19 +8,20 @@ from openseer_core.hosts import is_named
 
 _LABEL = "[a-z0-9_-]{1,63}"
 _URL = re.compile(
-    r"https?://(?:[^@/?#\s\x00-\x1f\x7f]*@)?"
+    r"(?P<scheme>https?)://(?:[^@/?#\s\x00-\x1f\x7f]*@)?"
     rf"(?P<place>(?P<host>\[[0-9a-f:.]+\]|{_LABEL}(?:\.{_LABEL})*\.?)(?::(?P<port>[0-9]{{1,5}}))?)"
     r"(?:/[^?#\s\x00-\x1f\x7f]*)?",
     re.I,
 )
 """Narrower than what a client would take, so that none reads another host in it."""
-_CREDENTIALS = re.compile(r"(:/{1,2})[^/@\s]*@")
+_CREDENTIALS = re.compile(r"(:/{1,2})[^/\s]*@")
+_PORTS = {"http": "80", "https": "443"}
 LONGEST_HOST, LAST_PORT = 253, 65535
 
 
 def url_problem(url: str, allowed: Sequence[str]) -> str:
     """Why nothing is fetched from this URL, "" where it may be. `allowed`: hosts and *.suffixes of the job's
-    weights.allowedHosts; none: any host."""
+    weights.allowedHosts, at any port or, as host:port, at that one alone; none: any host."""
     if "?" in url or "#" in url:
         return "is the address of a folder: it has no ? and no #"
     found = _URL.fullmatch(url)
@@ -29,9 +30,16 @@ def url_problem(url: str, allowed: Sequence[str]) -> str:
     if found["host"][0] == "[" and not _is_ipv6(found["host"][1:-1]):
         return f"names host {found['host']}, which is no IPv6 address"
     host = found["host"].lower().rstrip(".")
-    if allowed and not is_named(host, allowed):
-        return f"names host {host}, allowed by spec.weights.allowedHosts: {', '.join(allowed)}"
+    port = found["port"] or _PORTS[found["scheme"].lower()]
+    if allowed and not any(_allows(entry, host, int(port)) for entry in allowed):
+        shown = f"{host} at port {port}" if any(":" in entry for entry in allowed) else host
+        return f"names host {shown}, allowed by spec.weights.allowedHosts: {', '.join(allowed)}"
     return ""
+
+
+def _allows(entry: str, host: str, port: int) -> bool:
+    name, _, only = entry.partition(":")
+    return is_named(host, (name,)) and only in ("", str(port))
 
 
 def _is_ipv6(text: str) -> bool:
@@ -44,10 +52,10 @@ def _is_ipv6(text: str) -> bool:
 
 def shown_url(url: str) -> str:
     """The URL without user and password, also of what is none for a sign that its password would have had to encode."""
+    shown = without_passwords(url)
+    if shown != url or _URL.fullmatch(url):
+        return shown
     scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
-    place, slash, path = rest.partition("/")
-    if "@" in place or _URL.fullmatch(url):
-        return f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}"
     return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 

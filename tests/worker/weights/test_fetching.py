@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from openseer_core.errors import LoadError
-from openseer_core.weights.url import shown_url, url_problem
+from openseer_core.weights.url import shown_url, url_problem, without_passwords
 from openseer_process.termination import start_log
 from openseer_worker.weights.fetching import fetch
 from openseer_worker.weights.hashing import digest
@@ -125,6 +125,23 @@ def test_hosts_of_new_weights_are_those_that_the_job_lists(url: str, problem: st
     assert bool(found) == bool(problem)
 
 
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("https://cache:8443/v1", ""),
+        ("https://cache/v1", "names host cache at port 443, allowed by spec.weights.allowedHosts: cache:8443, "),
+        ("http://cache:80/v1", "names host cache at port 80"),
+        ("http://a.store.example/v1", ""),
+        ("https://a.store.example/v1", "at port 443"),
+        ("https://open.example:1/v1", ""),
+    ],
+)
+def test_a_host_with_a_port_is_allowed_at_that_port_alone(url: str, problem: str) -> None:
+    found = url_problem(url, ("cache:8443", "*.store.example:80", "open.example"))
+    assert problem in found
+    assert bool(found) == bool(problem)
+
+
 def test_an_address_is_shown_without_user_and_password() -> None:
     assert shown_url("https://user:p@ss@host:1/a@b") == "https://host:1/a@b"
     assert shown_url("https://host/a") == "https://host/a"
@@ -132,3 +149,4 @@ def test_an_address_is_shown_without_user_and_password() -> None:
     for sign in "/?#":
         assert shown_url(f"https://user:p{sign}w@host/a") == "https://host/a"
     assert shown_url("user:pw@host:1") == "host:1"
+    assert without_passwords("found http://u:p@ss@host/a@b, http:/u:pw@host") == "found http://host/a@b, http:/host"
