@@ -88,7 +88,9 @@ def test_a_chat_template_gets_its_variables_and_where_to_end(codec: TextCodec) -
     assert chat(codec, "user", "assistant", generation_prompt=False, continue_last=True) == f"{BOS}[hi][hi"
 
 
-@pytest.mark.parametrize("name", ["chat_template", "tokenize", "tools", "conversation"])
+@pytest.mark.parametrize(
+    "name", ["chat_template", "tokenize", "tools", "conversation", "messages", "self", "conversations"]
+)
 def test_what_is_no_variable_of_the_template_is_refused(codec: TextCodec, name: str) -> None:
     with pytest.raises(RenderError, match=f"found a value of {name}, allowed: variables"):
         chat(codec, "user", template_values={name: "x"})

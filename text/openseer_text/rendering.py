@@ -14,6 +14,8 @@ from openseer_text.model_files import check_place, load_tokenizer
 from openseer_text.reading import Reader, reader_of
 
 _LOG = logging.getLogger(__name__)
+_ARGUMENTS = ("self", "messages", "conversations")
+"""What transformers gives a template under these names; a value of such a name would be a second one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class ModelCodec:
 
     def _check_values(self, values: Mapping[str, Any]) -> None:
         """A template's variables only: not what says which template is applied, and how."""
-        taken = inspect.signature(self._tokenizer.apply_chat_template).parameters
+        taken = {*inspect.signature(self._tokenizer.apply_chat_template).parameters, *_ARGUMENTS}
         if wrong := next((name for name in values if name in taken), None):
             raise RenderError(f"found a value of {wrong}, allowed: variables of the model's own chat template")
 

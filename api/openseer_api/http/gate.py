@@ -97,13 +97,13 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers, place = Headers(scope=scope), self._paths.place(scope["path"])
+        state = scope.setdefault("state", {})
+        state["shape"] = self._paths.shape(place.path if place is not None else scope["path"])
         if place is not None and place.path in self._paths.health and "authorization" not in headers:
             scope = {**scope, "path": self._paths.ready, "raw_path": self._paths.ready.encode()}
             place = self._paths.place(scope["path"])
         open_ = scope["path"] in self._paths.open
         path = place.path if place is not None else scope["path"]
-        state = scope.setdefault("state", {})
-        state["shape"] = self._paths.shape(path)
         try:
             _check_head(headers)
             if not open_:

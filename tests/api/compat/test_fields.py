@@ -17,7 +17,7 @@ from openseer_core.manifest.prompts import PromptLine
 from openseer_text.reading import Reader
 from openseer_text.rendering import USUAL, Rendered, RenderOptions, TextCodec, open_codec
 from tests.api.compat.stories import post
-from tests.api.served import Served, served
+from tests.api.served import Served, served, serving_job
 from tests.text.tokenizers_of_tests import BOS, byte_level, save
 
 TOOL: dict[str, Any] = {
@@ -108,6 +108,27 @@ async def test_a_refused_field_is_answered_with_its_name(path: str, body: dict[s
         refused = ("echo", "chat_template", "thinking_token_budget", "stop_regex")
         assert any(f"{name}: found" in message for name in refused)
         assert "which openseer refuses" in message
+
+
+def extra(path: str, **arguments: Any) -> dict[str, Any]:
+    """A body of that route with arguments for logits processors."""
+    return {
+        "/v1/completions": {"prompt": [1], "max_tokens": 1, "vllm_xargs": arguments},
+        "/inference/v1/generate": {"token_ids": [1], "sampling_params": {"max_tokens": 1, "extra_args": arguments}},
+        "/generate": {"input_ids": [1], "sampling_params": {"max_new_tokens": 1, "custom_params": arguments}},
+    }[path]
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/inference/v1/generate", "/generate"])
+async def test_arguments_of_logits_processors_pass_only_where_there_are_none(path: str) -> None:
+    model = {"path": "none", "engine": "scripted", "engineArgs": {"logits_processors": ["mine:Processor"]}}
+    async with served() as server:
+        await post(server, path, extra(path, strength=2, group_id="g"))
+        message = (await post(server, path, extra(path, groupid="g"), status=400))["error"]["message"]
+        assert "groupid: unknown field; did you mean group_id?" in message
+    async with Served(job=serving_job(model=model)) as server:
+        message = (await post(server, path, extra(path, strength=2), status=400))["error"]["message"]
+        assert "strength: found, but the job's logits processors" in message
 
 
 @pytest.fixture(scope="module")

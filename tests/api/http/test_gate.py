@@ -127,6 +127,14 @@ async def test_long_header_fields_are_refused() -> None:
         assert (await caller.get("/v1/job", headers={"X-Long": "x" * gate.HEAD_BYTES})).status_code == 431
 
 
+@pytest.mark.parametrize("path", ["/health", "/ping", "/liveness"])
+async def test_health_has_the_protocols_errors_without_a_token_too(path: str) -> None:
+    async with client() as caller:
+        del caller.headers["Authorization"]
+        refused = await caller.post(path, json={})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (405, 405)
+
+
 @pytest.mark.parametrize("value", [b"Basic \xff", b"Basic gA==", b"Bearer \xff\xfe", b"Basic", b"\xff", b""])
 async def test_a_token_that_is_no_text_opens_nothing(value: bytes) -> None:
     async with client() as caller:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, StrictInt, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic.alias_generators import to_snake
 
+from openseer_api.compat.live.extra_arguments import GROUP
 from openseer_api.compat.live.protocol_model import WHOLE, RefusingModel, Whole
 from openseer_api.compat.live.refused_fields import SAMPLING, Refusals
 from openseer_api.job.sampling import check_order
@@ -78,6 +79,17 @@ class SamplingFields(RefusingModel):
         """What of a response its text holds."""
         keep_stop = bool(self.include_stop_str_in_output or self.no_stop_trim)
         return TextForm(special=self.skip_special_tokens is False, keep_stop=keep_stop)
+
+    @property
+    def extra_arguments(self) -> tuple[str, dict[str, Any]]:
+        """Arguments for a job's own logits processors, and where they stand in the body."""
+        return "", {}
+
+    @property
+    def named_group(self) -> str | None:
+        """The group that they name."""
+        name = self.extra_arguments[1].get(GROUP)
+        return None if name is None else str(name)
 
     def check_text(self, reader: Reader | None) -> None:
         """Raises InputError for a form of text that the model's tokenizer cannot give."""

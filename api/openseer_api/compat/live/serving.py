@@ -10,6 +10,7 @@ import msgspec
 from fastapi import Request
 from fastapi import Response as HTTPResponse
 
+from openseer_api.compat.live.extra_arguments import check_extra_arguments
 from openseer_api.compat.live.live_request import FinishedResponse, LiveRequest, response_of
 from openseer_api.compat.live.refused_fields import MOST_SHOWN
 from openseer_api.compat.live.requests import Live, live_of
@@ -86,6 +87,7 @@ async def open_call(
     Raises InputError, BusyProblem, and NotFoundProblem for another model."""
     adapter = await adapter_of(job, model)
     check_count(len(prompts), len(prompts) * sampling_fields.count)
+    check_extra_arguments(job.job.spec, *sampling_fields.extra_arguments)
     await live_of(job).check_room(len(prompts) * sampling_fields.count)
     sampling = sampling_of(job.job.spec.sampling, sampling_fields, logprobs=logprobs)
     await check_min_p(job, sampling, "min_p")

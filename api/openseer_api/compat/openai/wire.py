@@ -40,8 +40,12 @@ class OpenAIRequest(SamplingFields):
     @property
     def group(self) -> str | None:
         """The group that the caller names."""
-        named = self.group_id or (self.vllm_xargs or {}).get("group_id")
-        return None if named is None else str(named)
+        return self.group_id or self.named_group
+
+    @property
+    def extra_arguments(self) -> tuple[str, dict[str, Any]]:
+        """vLLM's name for them."""
+        return "vllm_xargs", self.vllm_xargs or {}
 
     @property
     def usage_wanted(self) -> bool:

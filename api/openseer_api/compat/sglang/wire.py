@@ -21,6 +21,11 @@ class SglangSamplingParams(SamplingFields):
 
     custom_params: dict[str, Any] | None = None
 
+    @property
+    def extra_arguments(self) -> tuple[str, dict[str, Any]]:
+        """SGLang's name for them."""
+        return "sampling_params.custom_params", self.custom_params or {}
+
 
 class SglangGenerateRequest(RefusingModel):
     """A single prompt, or lists: then whatever else is a list has one entry a prompt."""
@@ -102,8 +107,7 @@ class SglangGenerateRequest(RefusingModel):
         """The group that the caller names, for each prompt. Raises InputError."""
         if isinstance(self.group_id, list):
             return [*_each("group_id", self.group_id, len(params))]
-        named = [(entry.custom_params or {}).get("group_id") for entry in params]
-        return [self.group_id or (None if name is None else str(name)) for name in named]
+        return [self.group_id or entry.named_group for entry in params]
 
 
 def _each(name: str, given: list[_Entry], count: int) -> list[_Entry]:

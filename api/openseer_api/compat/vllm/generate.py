@@ -38,6 +38,11 @@ class VllmSamplingParams(SamplingFields):
     detokenize: bool | None = None
     extra_args: dict[str, Any] | None = None
 
+    @property
+    def extra_arguments(self) -> tuple[str, dict[str, Any]]:
+        """vLLM's name for them."""
+        return "sampling_params.extra_args", self.extra_args or {}
+
 
 class VllmGenerateRequest(RefusingModel):
     """One prompt. Fields about KV transfer and salts of caches are vLLM's own affair and are not read."""
@@ -68,8 +73,7 @@ class VllmGenerateRequest(RefusingModel):
     @property
     def group(self) -> str | None:
         """The group that the caller names."""
-        named = self.group_id or (self.sampling_params.extra_args or {}).get("group_id")
-        return None if named is None else str(named)
+        return self.group_id or self.sampling_params.named_group
 
 
 class AbortRequests(ProtocolModel):

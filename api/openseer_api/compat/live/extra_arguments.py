@@ -1,0 +1,31 @@
+"""Arguments that vLLM and SGLang hand to a job's own logits processors; of them openseer reads the group's name."""
+
+import difflib
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from pydantic.alias_generators import to_snake
+
+from openseer_api.compat.live.protocol_model import LIKENESS, MOST_UNKNOWN
+from openseer_api.compat.live.refused_fields import MOST_SHOWN, THE_FLEETS_OWN
+from openseer_core.errors import InputError
+from openseer_core.manifest.job import Spec
+
+GROUP = "group_id"
+"""The argument that openseer reads."""
+
+
+def check_extra_arguments(spec: Spec, place: str, given: Mapping[str, Any]) -> None:
+    """Raises InputError for an argument that is nearly the group's name, and for any other one in a job with logits
+    processors, which do not get it. Without such ones no engine reads it, and it passes. `place`: of the arguments."""
+    others = (name for name in given if name != GROUP and name not in THE_FLEETS_OWN)
+    for name in islice(others, MOST_UNKNOWN):
+        shown = f"{place}.{name:.{MOST_SHOWN}}"
+        if difflib.get_close_matches(to_snake(name[:MOST_SHOWN]), [GROUP], n=1, cutoff=LIKENESS):
+            raise InputError(f"{shown}: unknown field; did you mean {GROUP}?")
+        if spec.model.engine_args.get("logits_processors"):
+            raise InputError(
+                f"{shown}: found, but the job's logits processors (spec.model.engineArgs.logits_processors) get no "
+                "arguments of a request; leave it out"
+            )
