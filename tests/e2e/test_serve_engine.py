@@ -5,7 +5,9 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.server import Server
@@ -32,6 +34,17 @@ def perturbed(folder: Path) -> str:
     return folder.name
 
 
+def sorted_by_place(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By group and index."""
+    return sorted(entries, key=lambda entry: (entry["group"], entry["index"]))
+
+
+def asked(server: Server, path: str) -> dict[str, Any]:
+    """What a compatible route answers to a trainer that shares the GPUs."""
+    headers = {"Authorization": f"Bearer {server.token_file.read_text().strip()}"}
+    return dict(httpx.post(server.url + path, headers=headers, timeout=120.0).raise_for_status().json())
+
+
 def test_a_batch_is_sampled_from_the_weights_that_were_published_before_it(bench: Workbench) -> None:
     server = Server(bench)
     server.write(
@@ -44,14 +57,19 @@ def test_a_batch_is_sampled_from_the_weights_that_were_published_before_it(bench
     (bench.folder / "groups.jsonl").write_text("\n".join(prompts) + "\n")
     server.start()
 
-    for batch, version in ((1, "initial"), (2, "moved")):
-        if version != "initial":
+    for batch, version in ((1, "initial"), (2, "moved"), (3, "again")):
+        if version != "initial":  # the weights are thrown away; then others come, or those of before once more
+            assert asked(server, "/sleep?level=2")["freed"] is False
+        if version == "moved":
+            assert asked(server, "/wake_up?tags=weights")["status"] == "sleeping"
             server.json("weights", "publish", perturbed(bench.folder / version), "--version", version)
+        if version != "initial":
+            assert asked(server, "/wake_up")["status"] == "awake"
         server.submit_and_wait("groups.jsonl", 300)
         server.call("results", str(batch), "--output", f"{version}.jsonl")
 
-    before, after = server.results("initial.jsonl"), server.results("moved.jsonl")
-    for entries, version in ((before, "initial"), (after, "moved")):
+    before, after, again = (server.results(f"{name}.jsonl") for name in ("initial", "moved", "again"))
+    for entries, version in ((before, "initial"), (after, "moved"), (again, "moved")):
         assert len(entries) == GROUPS * SIZE
         for entry in entries:
             assert entry["weights_version"] == version
@@ -59,6 +77,9 @@ def test_a_batch_is_sampled_from_the_weights_that_were_published_before_it(bench
             assert len(entry["logprobs"]) == len(entry["token_ids"]) == TOKENS
             assert all(math.isfinite(value) and value <= 0 for value in entry["logprobs"])
             assert isinstance(entry["text"], str)
+    assert [entry["token_ids"] for entry in sorted_by_place(again)] == [
+        entry["token_ids"] for entry in sorted_by_place(after)
+    ]
     said = {(entry["group"], entry["index"]): entry["logprobs"] for entry in before}
     assert any(entry["logprobs"] != said[entry["group"], entry["index"]] for entry in after)
     assert json.loads(server.call("status", "--json"))["job"]["weights_version"] == "moved"
