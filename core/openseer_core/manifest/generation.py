@@ -287,6 +287,11 @@ class Sampling(ManifestModel):
         description="Log-probability recorded with each token. sampled: of the distribution sampled from, with "
         "temperature and cuts applied. raw: of the model's unmodified distribution. none: not recorded.",
     )
+    score_from: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = Field(
+        default=None,
+        description="Samples nothing: the prompt's tokens from this place on (the first is 0) are the response, with "
+        "the log-probability that the model gives each; unset: responses are sampled.",
+    )
     ignore_eos: bool = Field(
         default=False, description="Goes on past the model's end-of-sequence token, up to maxTokens."
     )

@@ -234,7 +234,8 @@ class ResultItem(JsonModel):
 
     `logprobs`: of each token, None when the job records none; of appended tokens 0.0. An entry is None where it was not
     finite: only in what earlier releases stored, for such a response fails now. `sampled`: spans [start, end) of tokens
-    that the model drew; the others were appended by the trainer. `status`: only ok is a whole sample.
+    that the model drew; the others were appended by the trainer, or given and
+    scored. `status`: only ok is a whole sample.
     """
 
     kind: Literal["result"] = "result"

@@ -257,3 +257,21 @@ async def test_a_finished_response_goes_on_after_its_environment_has_spoken() ->
         assert again["items"][0]["token_ids"] == first["token_ids"]
         await server.call("POST", f"/batches/{batch}/seal")
         await server.call("POST", path, {"turn": 1}, status=409)
+
+
+async def test_given_tokens_come_back_with_their_scores_and_none_as_sampled() -> None:
+    async with served() as server:
+        batch = await server.open(group_size=1, sampling={"scoreFrom": 1})
+        await server.upload(batch, prompts(3), seal=True)
+        found = results(await server.until_complete(batch))
+        assert {tuple(item["token_ids"]) for item in found} == {(6, 7), (6, 8), (6, 9)}
+        for item in found:
+            assert item["prompt_token_ids"][1:] == item["token_ids"]
+            assert (len(item["logprobs"]), item["sampled"], item["status"]) == (2, [], "ok")
+
+
+async def test_a_job_that_scores_refuses_to_complete_prompts() -> None:
+    async with served(job=serving_job(sampling={"scoreFrom": 1})) as server:
+        answer = await server.http.post("/v1/completions", json={"prompt": [5, 6, 7]})
+        assert answer.status_code == 400
+        assert "this job scores" in answer.text

@@ -261,6 +261,21 @@ def test_the_workers_count_of_blocks_is_the_engines(player: Player) -> None:
     assert int(player.engine.metrics()["preemptions"]) > 0
 
 
+def test_given_tokens_are_scored_as_when_they_were_sampled(player: Player, logits_of: Any) -> None:
+    sampled = player.one(Sampling(ignore_eos=True), 60)
+    prompt, scoring = PROMPT + sampled.tokens, Sampling(score_from=len(PROMPT))
+    request = EngineRequest("scored", "g", 0, prompt, [], 1024, scoring)
+    again = EngineRequest("scored-again", "g", 0, prompt, [], 1024, scoring)
+    scored, repeated, _ = player.run(request, again, work(GREEDY, 5))
+    assert (scored.tokens, scored.finish) == (sampled.tokens, FinishReason.LENGTH)
+    assert scored.logprobs == pytest.approx(sampled.logprobs, abs=1e-3)
+    assert repeated.logprobs == pytest.approx(scored.logprobs, abs=1e-3)
+    expected = logits_of(scored.tokens).log_softmax(-1)[range(60), scored.tokens].tolist()
+    assert scored.logprobs == pytest.approx(expected, abs=1e-3)
+    moved = player.run(EngineRequest("moved", "g", 0, prompt, sampled.tokens, 1024, scoring))[0]
+    assert (moved.tokens, moved.finish) == ([], FinishReason.LENGTH)
+
+
 def test_metrics_report_what_runs(player: Player) -> None:
     steps = int(player.engine.metrics()["steps"])
     responses = [player.add(work(GREEDY, 200)) for _ in range(2)]

@@ -16,7 +16,7 @@ from openseer_core.errors import EngineError, LoadError
 from openseer_core.manifest.job import Scripted
 from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.states import FinishReason
-from openseer_core.tokens import ITEM_BYTES, count_items, unpack_tokens
+from openseer_core.tokens import ITEM_BYTES, count_items, pack_tokens, unpack_tokens
 from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewAdapter, NewWeights
 from openseer_worker.scripted.text import planned_end, scripted_logprobs, scripted_scores, scripted_tokens
 from openseer_worker.weights.files import check_files
@@ -213,6 +213,11 @@ class ScriptedEngine:
 
     def _output(self, play: _Play) -> EngineOutput:
         request, begin, new_tokens = play.request, len(play.request.tokens), self._new_tokens(play)
+        if request.sampling.score_from is not None:
+            given = request.prompt[request.sampling.score_from :] if new_tokens > play.collected else []
+            play.collected = new_tokens
+            logprobs = scripted_logprobs(request.group, request.index, 0, len(given))
+            return EngineOutput(play.key, pack_tokens(given), logprobs, play.finish)
         span = (request.group, request.index, begin + play.collected, begin + new_tokens)
         play.collected = new_tokens
         tokens = scripted_tokens(*span)

@@ -270,7 +270,7 @@ class VllmEngine:
             return FinishReason.ABORTED, ""
         if no_room := overflow(len(request.prompt), 0, self.profile.limits, room=1):
             return FinishReason.INFRA_FAILED, no_room
-        if len(request.tokens) >= limit:
+        if len(request.tokens) >= limit or (request.tokens and request.sampling.score_from is not None):
             return FinishReason.LENGTH, ""
         if len(request.prompt) + len(request.tokens) >= self.profile.request_tokens:
             return FinishReason.CONTEXT_FULL, ""
@@ -308,7 +308,10 @@ class VllmEngine:
         if reader is not None:
             checker = StopChecker(reader, sampling.stop, request.tokens, sampling.min_tokens)
         self._core.add_request(sent)
-        self._running[request.key] = ResponseState(len(request.tokens), limit, scored, recorded, checker)
+        state = ResponseState(len(request.tokens), limit, scored, recorded, checker)
+        if sampling.score_from is not None:
+            state.given = request.prompt[sampling.score_from :]
+        self._running[request.key] = state
 
     def _stop_reader(self, request: EngineRequest) -> Reader | None:
         """What reads a response for its stop strings; None when it has none."""

@@ -109,6 +109,8 @@ def sampling_of(own: Sampling, fields: SamplingFields, *, logprobs: bool) -> Sam
     """
     if logprobs and own.logprobs == "none":
         raise InputError("logprobs: this job records none; set spec.sampling.logprobs")
+    if own.score_from is not None:
+        raise InputError("this job scores and samples nothing: send prompts as a batch, or unset scoreFrom")
     given = {name: value for name, read in _FIELDS.items() if (value := read(fields)) is not None}
     try:
         sampling = Sampling.model_validate(own.model_dump() | given | {"seed": None})
