@@ -114,17 +114,15 @@ def _unscorable(prompt: int, sampling: Sampling) -> str | None:
         return None
     if start >= prompt:
         return f"sampling.scoreFrom: found {start}, allowed with a prompt of {prompt} tokens: 1 to {prompt - 1}"
-    if prompt - start > sampling.max_tokens:
-        return f"sampling.maxTokens: found {sampling.max_tokens}, needed to score so many tokens: {prompt - start}"
     if sampling.logprobs == "none":
         return "sampling.scoreFrom: needs log-probabilities; set sampling.logprobs to sampled or raw"
     if sampling.force_lengths:
         return "sampling.scoreFrom: not allowed with forceLengths"
-    drawn = sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p, sampling.min_tokens
-    if sampling.logprobs == "sampled" and drawn != (1, 1, 0, 0, 0):
+    drawn = sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p
+    if sampling.logprobs == "sampled" and drawn != (1, 1, 0, 0):
         return (
             "sampling.scoreFrom: scores are of the model's unmodified distribution; with logprobs sampled set "
-            "temperature 1, topP 1, topK 0, minP 0 and minTokens 0"
+            "temperature 1, topP 1, topK 0 and minP 0"
         )
     return None
 

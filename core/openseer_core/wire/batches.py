@@ -130,7 +130,8 @@ class UploadReceipt(JsonModel):
 
 
 class BatchMetrics(JsonModel):
-    """Counts and rates of one batch; `flat()` is what a trainer's logger takes.
+    """Counts and rates of one batch; `flat()` is what a trainer's logger takes. `tokens`: of all responses, those that
+    were appended or scored included.
 
     Of drafts the workers keep no account by batch: these are of the whole fleet, from the first look at the batch to
     its end. `draft_share`: of the generated tokens; `acceptance_length`: tokens that a request gained in a step.

@@ -14,7 +14,7 @@ import pytest
 from openseer_core.manifest.job import Parallelism, Sampling
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import pack_tokens
-from openseer_worker.engine import DraftTokens
+from openseer_worker.engine import DraftTokens, EngineRequest
 from openseer_worker.vllm.drafting.calls import DraftCalls
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import check_version, is_cpu_build
@@ -290,6 +290,25 @@ def test_a_canary_is_scored_beside_drafts(player: Player, plain: list[Response])
     scores = asyncio.run(player.engine.score(tokens[:-1]))
     assert scores[len(PROMPTS[3]) - 1 :] == pytest.approx(plain[3].logprobs[:-1], abs=1e-4)
     expect(player.run(of(3, GREEDY))[0], plain[3])
+
+
+def test_given_tokens_are_scored_beside_drafts_and_never_drafted_for(player: Player, plain: list[Response]) -> None:
+    """The prompts of 24 and 230 tokens come in pieces of a step; the others of the step verify drafts."""
+    given, names = PROMPTS[3] + plain[3].tokens[:-1], [NAMES.new() for _ in range(3)]
+    feed(player, tokens=[DraftTokens(names[0], 1, 0, pack_tokens(plain[0].tokens))])
+    scoring, drafted = Sampling(score_from=len(PROMPTS[3])), metric(player, "drafted_tokens")
+    scored = [EngineRequest(name, name, 0, given, [], 1, scoring) for name in names[1:]]
+    beside, *found = player.run(of(0, GREEDY, group=names[0]), *scored)
+    expect(beside, plain[0])
+    for response in found:
+        assert response.finish is FinishReason.LENGTH
+        assert response.tokens == plain[3].tokens[:-1]
+        assert response.logprobs == pytest.approx(plain[3].logprobs[:-1], abs=1e-4)
+    drafted = metric(player, "drafted_tokens", above=drafted)
+    assert not player.run(EngineRequest(NAMES.new(), names[1], 0, given, [], 1, scoring))[0].stop_reason
+    assert metric(player, "drafted_tokens") == drafted
+    assert not set(names[1:]) & {request.group for request in proposer(player)._requests.values()}
+    assert player.engine.metrics()["drafts"] == "on"
 
 
 def test_metrics_add_up(player: Player) -> None:

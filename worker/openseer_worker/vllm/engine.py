@@ -332,7 +332,8 @@ class VllmEngine:
             for output in outputs.outputs
             if (state := self._running.get(output.request_id)) is not None
         ]
-        self._tokens += sum(len(output.tokens) for output in produced) // ITEM_BYTES
+        generated = (output for output in produced if not self._running[output.key].given)
+        self._tokens += sum(len(output.tokens) for output in generated) // ITEM_BYTES
         eventful = [output for output in outputs.outputs if output.events]
         self._preemptions += sum(preemptions(output) for output in eventful if output.request_id in self._running)
         with self._lock:
