@@ -16,6 +16,7 @@ from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import pack_tokens
 from openseer_worker.engine import DraftTokens, EngineRequest
 from openseer_worker.vllm.drafting.calls import DraftCalls
+from openseer_worker.vllm.drafting.prompt_scores import score_in_pieces
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import check_version, is_cpu_build
 from tests.worker.drafting import MOST, NAMES, PROMPTS, ROOM, VOCABULARY, drafting_player, feed, metric, of
@@ -76,13 +77,14 @@ def test_this_vllm_has_what_drafting_relies_on(player: Player) -> None:
         "_calc_spec_decode_metadata": ["self", "num_draft_tokens", "cu_num_scheduled_tokens"],
         "_sample": ["self", "logits", "spec_decode_metadata"],
         "take_draft_token_ids": ["self"],
+        "_get_prompt_logprobs_dict": ["self", "hidden_states", "num_scheduled_tokens"],
     }.items():
         assert list(inspect.signature(getattr(GPUModelRunner, method)).parameters) == parameters, method
     expand = inspect.signature(rejection_sampler.expand_batch_to_tokens)
     assert list(expand.parameters) == ["x", "cu_num_tokens", "num_tokens", "replace_from", "replace_to"]
     runner = proposer(player)._runner
     assert {"req_ids", "num_tokens_no_spec", "token_ids_cpu"} <= set(dir(runner.input_batch))
-    for name in ("requests", "effective_drafter_max_model_len", "device"):
+    for name in ("requests", "effective_drafter_max_model_len", "device", "num_prompt_logprobs"):
         assert hasattr(runner, name), name
     assert player.engine._core.engine_core.scheduler.dynamic_sd_lookup, "new requests are padded with empty drafts"
 
@@ -292,8 +294,12 @@ def test_a_canary_is_scored_beside_drafts(player: Player, plain: list[Response])
     expect(player.run(of(3, GREEDY))[0], plain[3])
 
 
-def test_given_tokens_are_scored_beside_drafts_and_never_drafted_for(player: Player, plain: list[Response]) -> None:
-    """The prompts of 24 and 230 tokens come in pieces of a step; the others of the step verify drafts."""
+@pytest.mark.parametrize("piece", [1, 7, 1024])
+def test_given_tokens_are_scored_beside_drafts_and_never_drafted_for(
+    player: Player, plain: list[Response], piece: int
+) -> None:
+    """Their prompts come in pieces of a step, those in pieces of logits; others of the step verify drafts."""
+    score_in_pieces(proposer(player)._runner, piece)
     given, names = PROMPTS[3] + plain[3].tokens[:-1], [NAMES.new() for _ in range(3)]
     feed(player, tokens=[DraftTokens(names[0], 1, 0, pack_tokens(plain[0].tokens))])
     scoring, drafted = Sampling(score_from=len(PROMPTS[3])), metric(player, "drafted_tokens")
