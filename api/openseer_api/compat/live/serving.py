@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -43,7 +43,7 @@ Prompt = list[int] | str | list[dict[str, str]]
 class CompletionCall:
     """One HTTP call. `requests`: in the order of its prompts, `sampling_fields.count` of each; none where it wants no
     tokens. `scores`: one of each prompt, where its log-probabilities are wanted. `named`: all, by the names that an
-    abort may use."""
+    abort may use. `words`: tokens that were read."""
 
     sampling_fields: SamplingFields
     requests: list[LiveRequest]
@@ -51,6 +51,14 @@ class CompletionCall:
     named: dict[str, list[LiveRequest]]
     codec: TextCodec | None
     scores: list[LiveRequest]
+    words: dict[int, str] = field(default_factory=dict[int, str])
+
+    def word(self, token: int) -> str | None:
+        """The text of one token, special ones written; None without a tokenizer. Each is read once: there are many."""
+        known = self.words.get(token)
+        if known is None and self.codec is not None and self.codec.read is not None:
+            known = self.words[token] = self.codec.read.whole([token])
+        return known
 
     @property
     def all_requests(self) -> list[LiveRequest]:
@@ -106,13 +114,14 @@ async def open_call(
     sampling_fields.check_text(codec.read if codec is not None else None)
     name = group or request.headers.get(GROUP_HEADER, "")
     wanted = sampling_fields.count if not scored or sampling_fields.most_tokens != 0 else 0
-    explicit, base_seed = bool(name) or sampling_fields.count > 1, sampling_fields.effective_seed
+    base_seed = sampling_fields.effective_seed
     loop, dumped, dumped_scoring = asyncio.get_running_loop(), dump_sampling(sampling), dump_sampling(scoring)
 
-    def live_request(packed: bytes, seed: int | None, sampling: Sampling, dumped: str) -> LiveRequest:
+    form, many = sampling_fields.text_form, sampling_fields.count > 1
+
+    def live_request(packed: bytes, dumped: str, most: int, seed: int | None, *, many: bool) -> LiveRequest:
         ended: asyncio.Future[Result | None] = loop.create_future()
-        form = sampling_fields.text_form
-        return LiveRequest(packed, dumped, sampling.most_added, seed, name, explicit, form, ended, adapter)
+        return LiveRequest(packed, dumped, most, seed, name, bool(name) or many, form, ended, adapter)
 
     requests: list[LiveRequest] = []
     scores: list[LiveRequest] = []
@@ -128,9 +137,9 @@ async def open_call(
         packed = pack_tokens(ids)
         for number in range(wanted):
             seed = None if base_seed is None else base_seed + number
-            requests.append(live_request(packed, seed, sampling, dumped))
+            requests.append(live_request(packed, dumped, sampling.max_tokens, seed, many=many))
         if scored:
-            scores.append(live_request(packed, None, scoring, dumped_scoring))
+            scores.append(live_request(packed, dumped_scoring, scoring.most_added, None, many=False))
     return CompletionCall(sampling_fields, requests, rendered, dict.fromkeys(names, requests + scores), codec, scores)
 
 

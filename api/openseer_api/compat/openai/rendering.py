@@ -74,15 +74,12 @@ def prompt_logprobs(response: FinishedResponse, prompt: Sequence[int], call: Com
         return {}
     if response.prompt_logprobs is None:
         return {"prompt_logprobs": None, "prompt_weight_version": None}
-    read = call.codec.read if call.codec is not None else None
-
-    def entry(token: int, value: float | None) -> dict[str, Any] | None:
-        word = read.whole([token]) if read is not None else None
-        return None if value is None else {str(token): {"logprob": value, "rank": None, "decoded_token": word}}
-
     pairs = zip(prompt, _whole(response, prompt), strict=True)
     return {
-        "prompt_logprobs": [entry(token, value) for token, value in pairs],
+        "prompt_logprobs": [
+            None if value is None else {str(token): {"logprob": value, "rank": None, "decoded_token": call.word(token)}}
+            for token, value in pairs
+        ],
         "prompt_weight_version": response.prompt_version,
     }
 
@@ -158,10 +155,8 @@ def contents(
 
 def token_words(tokens: Sequence[int], call: CompletionCall, *, ids: bool) -> list[str]:
     """Tokens as text, or as vLLM writes ids where there is no text."""
-    read = call.codec.read if call.codec is not None else None
-    if read is None or ids:
-        return [f"token_id:{token}" for token in tokens]
-    return [read.whole([token]) for token in tokens]
+    words = [None if ids else call.word(token) for token in tokens]
+    return [f"token_id:{token}" if word is None else word for token, word in zip(tokens, words, strict=True)]
 
 
 def _offsets(words: Sequence[str], at: int) -> list[int]:

@@ -114,8 +114,7 @@ def finish_of(response: FinishedResponse) -> dict[str, Any]:
 
 
 def _word(token: int, call: CompletionCall, body: SglangGenerateRequest) -> str | None:
-    read = call.codec.read if call.codec is not None else None
-    return read.whole([token]) if body.return_text_in_logprobs and read is not None else None
+    return call.word(token) if body.return_text_in_logprobs else None
 
 
 async def _events(job: JobContext, call: CompletionCall, body: SglangGenerateRequest, rid: str) -> AsyncIterator[bytes]:
