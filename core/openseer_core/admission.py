@@ -103,7 +103,28 @@ def misfit(
         or bad_token("stop_token_ids", sampling.stop_token_ids, limits)
         or overflow(len(prompt), 0, limits, room=1)
         or overflow(len(prompt), longest, limits)
+        or _unscorable(len(prompt), sampling)
     )
+
+
+def _unscorable(prompt: int, sampling: Sampling) -> str | None:
+    """Why a prompt of so many tokens cannot be scored; None when it can, and when its responses are sampled."""
+    start = sampling.score_from
+    if start is None:
+        return None
+    if start >= prompt:
+        return f"sampling.scoreFrom: found {start}, allowed with a prompt of {prompt} tokens: 1 to {prompt - 1}"
+    if sampling.logprobs == "none":
+        return "sampling.scoreFrom: needs log-probabilities; set sampling.logprobs to sampled or raw"
+    if sampling.force_lengths:
+        return "sampling.scoreFrom: not allowed with forceLengths"
+    drawn = sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p
+    if sampling.logprobs == "sampled" and drawn != (1, 1, 0, 0):
+        return (
+            "sampling.scoreFrom: scores are of the model's unmodified distribution; with logprobs sampled set "
+            "temperature 1, topP 1, topK 0 and minP 0"
+        )
+    return None
 
 
 def overflow(prompt: int, response: int, limits: ModelLimits, room: int = 0) -> str | None:

@@ -82,7 +82,7 @@ def render_groups(
             INITIAL_VERSION,
             ordinal,
             pack_tokens(rendered.token_ids),
-            job.spec.sampling.max_tokens,
+            job.spec.sampling.most_added,
             job.spec.group_size,
             now,
             lengths=prompt.lengths or (),

@@ -23,7 +23,7 @@ def test_every_snippet_is_whole(code: str) -> None:
 
 @pytest.mark.slow
 async def test_snippets_run_one_after_another_against_the_real_api(tmp_path: Path) -> None:
-    assert len(PLAYED) == 5
+    assert len(PLAYED) == 6
     async with served() as server:
         for code in PLAYED:
             (tmp_path / "snippet.py").write_text(code)

@@ -1,5 +1,7 @@
 """What can be run by a model and its workers, and what a person is told of the rest."""
 
+from typing import Any
+
 import pytest
 
 from openseer_core.admission import ModelLimits, bad_token, limits_of_all, limits_of_manifest, misfit, overflow
@@ -93,3 +95,29 @@ def test_the_scripted_engine_has_the_limits_of_its_settings() -> None:
 def test_a_manifest_says_the_context_of_vllm_only_as_a_number(stated: int | str | None, known: int | None) -> None:
     model = Model(path="org/model", engine_args={"max_model_len": stated})
     assert limits_of_manifest(model) == ModelLimits(context_tokens=known)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"score_from": 4}, "sampling.scoreFrom: found 4, allowed with a prompt of 4 tokens: 1 to 3"),
+        ({"score_from": 1, "logprobs": "none"}, "needs log-probabilities"),
+        ({"score_from": 1, "temperature": 0.5}, "unmodified distribution"),
+        ({"score_from": 1, "top_k": 5}, "unmodified distribution"),
+        ({"score_from": 1, "force_lengths": True}, "not allowed with forceLengths"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(fields: dict[str, Any], problem: str) -> None:
+    assert problem in (misfit([1, 2, 3, 4], Sampling(**fields), ModelLimits()) or "")
+
+
+def test_raw_scores_need_no_temperature_of_one() -> None:
+    sampling = Sampling(score_from=1, temperature=0.5, logprobs="raw")
+    assert misfit([1, 2, 3, 4], sampling, ModelLimits()) is None
+
+
+def test_a_scored_prompt_leaves_room_for_one_token_whatever_its_length_limits() -> None:
+    sampling = Sampling(score_from=1, max_tokens=1, min_tokens=1)
+    assert misfit([1, 2, 3, 4], sampling, ModelLimits(context_tokens=5)) is None
+    assert "no room" in (misfit([1, 2, 3, 4], sampling, ModelLimits(context_tokens=4)) or "")
+    assert (sampling.most_added, Sampling(score_from=1).most_added, Sampling(max_tokens=7).most_added) == (1, 1, 7)

@@ -37,6 +37,17 @@ def test_responses_have_the_lengths_that_were_forced(bench: Workbench) -> None:
         assert len(line.logprobs) == len(line.token_ids)
 
 
+def test_a_run_scores_the_tokens_of_its_prompts(bench: Workbench) -> None:
+    bench.write(groups=6, groupSize=1, sampling={"scoreFrom": 2})
+    file = bench.folder / "prompts.jsonl"
+    file.write_text("".join(f'{{"id": "g{n}", "prompt_token_ids": [5, 6, 7, {n}]}}\n' for n in range(6)))
+    done = bench.call("run", "job.yaml")
+    assert done.returncode == 0, done.stdout
+    bench.assert_whole(6)
+    for line in bench.run.results():
+        assert (line.token_ids, len(line.logprobs or [])) == ([7, int(line.group[1:])], 2)
+
+
 @pytest.mark.parametrize("policy", ["fifo", "round-robin", "least-inflight", "longest-first-oracle"])
 def test_every_policy_completes_everything(bench: Workbench, policy: str) -> None:
     bench.write(groups=6, rollout={"policy": policy, "quantumTokens": 32})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from openseer_client import BatchSpec, Group, Sampling
 from tests.e2e.server import Server
 from tests.e2e.workbench import Workbench, alive
 from tests.worker.weights.made import write_weights
@@ -127,6 +128,31 @@ def test_a_worker_that_was_drained_comes_back_and_counts_as_no_failure(server: S
     os.kill(victim, signal.SIGTERM)
     server.bench.until(lambda: len(set(server.workers()) - {victim}) == 2, "another worker in its place", 20)
     assert server.json("submit", server.prompts(2), "--wait")["batch"]["metrics"]["requests_ok"] == 8
+
+
+def test_tokens_are_scored_once_each_after_a_worker_was_killed(server: Server) -> None:
+    """Reading a prompt takes two seconds, in which the worker that reads it dies."""
+    scripted = {"stepSeconds": 0.004, "slots": 2, "prefillTokensPerSecond": 100}
+    server.write(model={"path": "none", "engine": "scripted", "scripted": scripted}, workers={"replicas": 1})
+    server.start()
+    server.until_ready(1)
+    given = [[5, 6, *range(number, number + 198)] for number in range(4)]
+    with server.client() as client:
+        batch = client.open_batch(BatchSpec(group_size=1, sampling=Sampling(score_from=2)))
+        batch.submit(Group(id=f"g{number}", prompt_token_ids=tokens) for number, tokens in enumerate(given))
+        batch.seal()
+        states = lambda: {batch.request(f"g{number}", 0).state for number in range(4)}  # noqa: E731
+        server.bench.until(lambda: "leased" in states(), "a prompt is read")
+        victim = server.workers()[0]
+        os.kill(victim, signal.SIGKILL)
+        [*groups] = batch.groups(acknowledge=True)
+    assert sorted(group.name for group in groups) == ["g0", "g1", "g2", "g3"]
+    for group in groups:
+        [item] = group.results
+        assert item.token_ids == given[int(group.name[1:])][2:]
+        assert item.scores() == groups[0].results[0].scores()
+        assert (item.sampled, item.mask(), len(item.versions)) == ([], [False] * 198, 1)
+    assert sum(len(group.results[0].chunks) > 1 for group in groups) > 0
 
 
 def test_weights_are_published_to_every_worker_and_the_next_batch_is_of_them(server: Server) -> None:

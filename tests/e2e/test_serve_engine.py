@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from openseer_client import BatchSpec, Group, Sampling
 from tests.e2e.server import Server
 from tests.e2e.workbench import Workbench
 from tests.repository import ROOT
@@ -83,3 +84,23 @@ def test_a_batch_is_sampled_from_the_weights_that_were_published_before_it(bench
     said = {(entry["group"], entry["index"]): entry["logprobs"] for entry in before}
     assert any(entry["logprobs"] != said[entry["group"], entry["index"]] for entry in after)
     assert json.loads(server.call("status", "--json"))["job"]["weights_version"] == "moved"
+    scores_agree(server, after[0])
+
+
+def scores_agree(server: Server, result: dict[str, Any]) -> None:
+    """The engine scores what it has sampled as when it sampled that, by a batch and by a route of vLLM's."""
+    prompt, response = result["prompt_token_ids"], result["token_ids"]
+    with server.client() as client:
+        batch = client.open_batch(BatchSpec(group_size=1, sampling=Sampling(score_from=len(prompt))))
+        batch.submit([Group(id="scored", prompt_token_ids=prompt + response)])
+        batch.seal()
+        [group] = batch.groups(acknowledge=True)
+    assert group.results[0].scores() == pytest.approx(result["logprobs"], abs=1e-4)
+    body = {"prompt": prompt + response, "max_tokens": 0, "prompt_logprobs": 0}
+    headers = {"Authorization": f"Bearer {server.token_file.read_text().strip()}"}
+    answer = httpx.post(f"{server.url}/v1/completions", json=body, headers=headers, timeout=60).json()
+    [choice] = answer["choices"]
+    told = [choice["prompt_logprobs"][len(prompt) + place][str(token)] for place, token in enumerate(response)]
+    assert [entry["logprob"] for entry in told] == pytest.approx(result["logprobs"], abs=1e-4)
+    assert all(isinstance(entry["decoded_token"], str) for entry in told)
+    assert (choice["text"], choice["prompt_weight_version"]) == ("", "moved")

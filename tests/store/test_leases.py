@@ -4,6 +4,7 @@ import pytest
 
 from openseer_core.ids import GroupId
 from openseer_core.queue.group import GroupView, Priority
+from openseer_core.queue.length_estimate import estimate
 from openseer_core.queue.messages import Delta, Rescore, WriteOutcome
 from openseer_core.queue.states import State, Status
 from openseer_store.port import Store
@@ -105,6 +106,23 @@ async def test_giving_back_twice_changes_nothing_more(store: Store) -> None:
     record = await store.record(claim.request)
     assert (record.state, [chunk.event for chunk in record.chunks]) == (State.QUEUED, ["give_back"])
     assert names(await store.claim(BOB, query())) == ["a/0"]
+
+
+async def test_tokens_that_are_scored_come_once_after_their_worker_died(store: Store, clock: Clock) -> None:
+    """They are more than the engine adds to the prompt, which is all that the claim reserves blocks for."""
+    await store.submit([group("a", 1, prompt_tokens=31, max_tokens=1)])
+    assert await store.claim(ANN, query(blocks=1)) == []
+    [lost] = await store.claim(ANN, query(blocks=2))
+    await wait(store, clock, 11)
+    [claim] = await store.claim(BOB, query(blocks=2))
+    assert claim.tokens == b""
+    for worker, leased in ((ANN, lost), (BOB, claim), (BOB, claim)):
+        await store.complete(worker, [finish(leased, 30)])
+    [result] = await results(store)
+    assert (result.tokens, result.logprobs) == (tokens(0, 30), delta(claim, 30).logprobs)
+    assert ((await store.progress(0)).tokens, (await store.progress(0)).complete) == (30, False)
+    view = await store.group_view(claim.request.group)
+    assert (view.finished, estimate(view)) == (1, 1)
 
 
 async def test_completing_twice_gives_one_result(store: Store) -> None:

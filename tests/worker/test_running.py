@@ -18,16 +18,16 @@ GROUP = GroupId(0, "g")
 
 
 def running_requests(
-    quantum: int = 1024, prompt: int = 2, profile: EngineProfile = PROFILE
+    quantum: int = 1024, prompt: int = 2, profile: EngineProfile = PROFILE, most: int = 4000
 ) -> tuple[RunningRequests, str]:
     running = RunningRequests(profile, policy("context-aware"), RolloutSpec(quantum_tokens=quantum), 4)
-    view = GroupView(GROUP, 0, 0, 1, 4000, 0.0)
+    view = GroupView(GROUP, 0, 0, 1, most, 0.0)
     claim = Claim(
         request=RequestId(GROUP, 0),
         fence=1,
         prompt=pack_tokens([1] * prompt),
         tokens=b"",
-        max_tokens=4000,
+        max_tokens=most,
         true_length=0,
         sampling="{}",
         bias=0.0,
@@ -79,3 +79,11 @@ def test_full_attention_frees_nothing_when_a_context_is_computed() -> None:
     before = running.reserved_blocks
     assert not running.take(EngineOutput(key, pack_tokens([1]), pack_logprobs([0.0])), "v1")
     assert running.reserved_blocks == before
+
+
+def test_tokens_that_are_scored_take_no_blocks_but_their_prompts_and_teach_no_margin() -> None:
+    running, key = running_requests(prompt=1000, most=1)
+    before = running.margin, running.reserved_blocks
+    gain(running, key, 999)
+    assert (running.margin, running.reserved_blocks) == before
+    assert running.reserved_blocks == -(-(1000 + 1) // BLOCK_TOKENS)

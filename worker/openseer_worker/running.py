@@ -113,7 +113,8 @@ class RunningRequests:
         before = self._blocks(response, response.horizon) if begins else 0
         if not response.take(output, f"weights {response.claim.version or version}", self._profile.dtype):
             self._failed.append(output.key)
-        self.margin = max(self.margin, min(2 * count_items(output.tokens), self._most_margin))
+        gained = min(count_items(output.tokens), response.claim.max_tokens)  # more than that was given, and scored
+        self.margin = max(self.margin, min(2 * gained, self._most_margin))
         return begins and self._blocks(response, response.horizon) < before
 
     def newly_failed(self) -> list[str]:

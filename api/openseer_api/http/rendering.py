@@ -152,7 +152,7 @@ def render_result(result: Result, codec: TextCodec | None) -> dict[str, Any]:
         "token_ids": tokens,
         "logprobs": readable_logprobs(result.logprobs) if has_logprobs else None,
         "logprobs_of": sampling.logprobs if has_logprobs else None,
-        "sampled": sampled_spans(result.chunks),
+        "sampled": sampled_spans(result.chunks) if sampling.score_from is None else [],
         "text": visible_text(read, tokens, result.stop_reason, sampling.stop) if read is not None else None,
         "chunks": [_chunk(chunk) for chunk in result.chunks],
         "metadata": _metadata(result.metadata),

@@ -138,13 +138,18 @@ class Upload:
         if problem:
             raise InputError(f"group {group.id}: {problem}")
         size = group.n or spec.group_size or job.job.spec.group_size
+        if sampling.score_from is not None and size > 1:
+            raise InputError(
+                f"group {group.id}: found {size} responses, allowed with sampling.scoreFrom: 1, for all would be the "
+                "same; set group_size or n to 1"
+            )
         ordinal, self._ordinal = self._ordinal, self._ordinal + 1
         return job.placement.group(
             GroupId(self._record.number, group.id),
             self._record.version,
             ordinal,
             pack_tokens(rendered.token_ids),
-            sampling.max_tokens,
+            sampling.most_added,
             size,
             self._now,
             sampling=self._dumped if group.sampling is None else dump_sampling(sampling),

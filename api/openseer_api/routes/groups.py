@@ -21,6 +21,7 @@ from openseer_core.errors import InputError, JsonError, RequestStateError
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.json_model import KnownGroupName
 from openseer_core.json_words import first_problem
+from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.length_estimate import estimate
 from openseer_core.queue.messages import RequestRecord
 from openseer_core.tokens import count_items, pack_tokens, unpack_tokens
@@ -189,6 +190,8 @@ async def _check_room(job: JobContext, request: RequestId, turn: Continue) -> No
     record, spec = await job.store.record(request), await job.store.spec(request.group)
     if spec is None or record.turn != turn.turn:
         return  # a repeat, or one that the store refuses
+    if parse_sampling(spec.sampling).score_from is not None:
+        raise RequestStateError(f"{request} was scored and not sampled: it has no further turn; submit another group")
     response = count_items(record.tokens) + len(turn.token_ids)
     if problem := overflow(count_items(spec.prompt), response, limits, room=1):
         raise RequestStateError(f"{request} has no room: {problem}")

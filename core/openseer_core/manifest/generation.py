@@ -287,6 +287,12 @@ class Sampling(ManifestModel):
         description="Log-probability recorded with each token. sampled: of the distribution sampled from, with "
         "temperature and cuts applied. raw: of the model's unmodified distribution. none: not recorded.",
     )
+    score_from: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = Field(
+        default=None,
+        description="Samples nothing: the prompt's tokens from this place on (the first is 0) are the response, with "
+        "the log-probability that the model gives each. Lengths, stops and seed are not read then, and a group has one "
+        "response. Unset: responses are sampled.",
+    )
     ignore_eos: bool = Field(
         default=False, description="Goes on past the model's end-of-sequence token, up to maxTokens."
     )
@@ -295,3 +301,8 @@ class Sampling(ManifestModel):
         description="For studies: every response runs to exactly the length that its prompt line states in lengths. "
         "Mode batch only.",
     )
+
+    @property
+    def most_added(self) -> int:
+        """Tokens that the engine adds to a prompt at most. Where given ones are scored it is one, which is dropped."""
+        return self.max_tokens if self.score_from is None else 1

@@ -80,6 +80,12 @@ def _lengths_come_from_prompts(spec: Mapping[str, Any]) -> Iterator[str]:
         yield "spec.sampling.forceLengths: reads the lengths of prompt lines, which mode serve has not"
 
 
+def _given_tokens_are_scored_once(spec: Mapping[str, Any]) -> Iterator[str]:
+    size = _number(spec, "groupSize")
+    if spec.get("mode") == "batch" and "scoreFrom" in _map(spec, "sampling") and size is not None and size > 1:
+        yield f"spec.groupSize: found {size:g}, allowed with spec.sampling.scoreFrom: 1, for all would be the same"
+
+
 def _engine_args_are_free(spec: Mapping[str, Any]) -> Iterator[str]:
     given = _map(spec, "model", "engineArgs")
     for name in (key for key in given if isinstance(cast("object", key), str)):
@@ -201,6 +207,7 @@ RULES: tuple[Rule, ...] = (
     _one_prompt_source,
     _one_prompt_column,
     _lengths_come_from_prompts,
+    _given_tokens_are_scored_once,
     _engine_args_are_free,
     _trust_is_said,
     _adapters_leave_the_vocabulary,

@@ -235,7 +235,8 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """Counts of one batch. `tokens`: generated so far, of all its requests; `longest`: its longest whole response.
+    """Counts of one batch. `tokens`: generated or scored so far, of all its requests; `longest`: its longest whole
+    response.
 
     `groups_*`: ended; of these whole (every response ok); carried over; `valid`, `invalid`: by the trainer's verdict.
     `entries`: cursor of the latest entry of its results stream.

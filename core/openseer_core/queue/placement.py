@@ -11,6 +11,7 @@ from typing import Any
 
 from openseer_core.ids import GroupId
 from openseer_core.manifest.fleet import LEAST_INFLIGHT, ROUND_ROBIN, RolloutSpec, Workers
+from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.group import SHARED_LANE, GroupSpec, GroupView
 from openseer_core.queue.policy import Policy, policy_of
 from openseer_core.queue.siblings import prompt_digest
@@ -116,8 +117,11 @@ class Placement:
     def with_history(self, group: GroupSpec, size: int, longest: int) -> GroupSpec:
         """The group with earlier responses to its prompt kept: the newest `size`, the longest of them `longest` tokens.
 
-        Its priority follows from that length where the policy uses it.
+        Its priority follows from that length where the policy uses it. A group that scores given tokens stays as it
+        was: those are no response of the model to its prompt.
         """
+        if parse_sampling(group.sampling).score_from is not None:
+            return group
         known = replace(group, history=prompt_digest(group.prompt), history_size=size, longest_earlier=longest)
         return replace(known, priority=self.policy.priority(known.view()))
 

@@ -130,7 +130,8 @@ class UploadReceipt(JsonModel):
 
 
 class BatchMetrics(JsonModel):
-    """Counts and rates of one batch; `flat()` is what a trainer's logger takes.
+    """Counts and rates of one batch; `flat()` is what a trainer's logger takes. `tokens`: of all responses, those that
+    were appended or scored included.
 
     Of drafts the workers keep no account by batch: these are of the whole fleet, from the first look at the batch to
     its end. `draft_share`: of the generated tokens; `acceptance_length`: tokens that a request gained in a step.
@@ -234,7 +235,8 @@ class ResultItem(JsonModel):
 
     `logprobs`: of each token, None when the job records none; of appended tokens 0.0. An entry is None where it was not
     finite: only in what earlier releases stored, for such a response fails now. `sampled`: spans [start, end) of tokens
-    that the model drew; the others were appended by the trainer. `status`: only ok is a whole sample.
+    that the model drew; the others were appended by the trainer, or given and
+    scored. `status`: only ok is a whole sample.
     """
 
     kind: Literal["result"] = "result"

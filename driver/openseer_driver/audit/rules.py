@@ -55,13 +55,16 @@ class SubmittedGroup:
     """Digest of its tokens: of a million groups the prompts themselves are too many to keep."""
     prompt_tokens: int
     limits: tuple[int, ...]
-    """Per request the length at which it ends at the latest: max_tokens, or the length that a study forces."""
+    """Per request the length at which it ends at the latest: max_tokens, the length that a study forces, or that of the
+    tokens that are scored."""
 
 
 def submitted_group(spec: GroupSpec) -> SubmittedGroup:
     """The part of a submitted group that an audit needs."""
-    forced = bool(spec.lengths) and parse_sampling(spec.sampling).force_lengths
-    limits = spec.lengths if forced else (spec.max_tokens,) * spec.size
+    sampling, limit = parse_sampling(spec.sampling), spec.max_tokens
+    if sampling.score_from is not None:
+        limit = count_items(spec.prompt) - sampling.score_from
+    limits = spec.lengths if spec.lengths and sampling.force_lengths else (limit,) * spec.size
     return SubmittedGroup(spec.size, spec.version, _digest(spec.prompt), count_items(spec.prompt), limits)
 
 

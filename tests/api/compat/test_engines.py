@@ -53,7 +53,7 @@ async def test_vllms_own_models_read_our_answers() -> None:
     from vllm.entrypoints.scale_out.token_in_token_out import protocol  # noqa: PLC0415 - heavy
 
     async with served() as server:
-        for params in ({}, {"logprobs": 1}):
+        for params in ({}, {"logprobs": 1}, {"logprobs": 0, "prompt_logprobs": 0}):
             body = {"token_ids": PROMPT, "sampling_params": params | {"max_tokens": 9}, "return_token_ids": True}
             answer = await post(server, "/inference/v1/generate", body)
             read = TypeAdapter(protocol.GenerateResponse).validate_python(answer)
@@ -63,14 +63,26 @@ async def test_vllms_own_models_read_our_answers() -> None:
             assert versions is not None
             assert versions[0].version == "initial"
             assert (read.choices[0].logprobs is not None) == bool(params)
-            for chunk in await events(server, "/inference/v1/generate", body | {"stream": True}):
-                TypeAdapter(protocol.GenerateStreamResponse).validate_python(chunk)
+            if "prompt_logprobs" in params:
+                assert read.prompt_logprobs is not None
+                assert [entry and [*entry] for entry in read.prompt_logprobs] == [
+                    None,
+                    *([token] for token in PROMPT[1:]),
+                ]
+            else:
+                for chunk in await events(server, "/inference/v1/generate", body | {"stream": True}):
+                    TypeAdapter(protocol.GenerateStreamResponse).validate_python(chunk)
             text = await post(server, "/inference/v1/generate", body | {"output_mode": "text"})
             TypeAdapter(protocol.GenerateResponse).validate_python(text)
         body = {"prompt": PROMPT, "max_tokens": 5, "logprobs": 1, "return_token_ids": True}
         CompletionResponse.model_validate(await post(server, "/v1/completions", body))
+        scored = await post(server, "/v1/completions", body | {"logprobs": 0, "echo": True, "prompt_logprobs": 0})
+        logprobs = CompletionResponse.model_validate(scored).choices[0].logprobs
+        assert logprobs is not None
+        assert logprobs.token_logprobs[0] is None
         body = {"messages": [{"role": "user", "content": "hi"}], "logprobs": True, "top_logprobs": 1}
-        ChatCompletionResponse.model_validate(await post(server, "/v1/chat/completions", body))
+        chat = await post(server, "/v1/chat/completions", body | {"prompt_logprobs": 0})
+        assert ChatCompletionResponse.model_validate(chat).prompt_logprobs is not None
 
 
 async def test_sglangs_route_gives_tokens_with_log_probabilities() -> None:
@@ -119,7 +131,6 @@ async def test_sglangs_stream_holds_the_whole_response_each_time() -> None:
         {},
         {"input_ids": [1], "image_data": "x"},
         {"input_ids": [1], "lora_id": "x"},
-        {"input_ids": [1], "return_logprob": True, "logprob_start_len": 0},
         {"input_ids": [1], "top_logprobs_num": 2},
         {"input_ids": [1], "sampling_params": {"frequency_penalty": 1.0}},
         {"input_ids": [1], "sampling_params": {"json_schema": "{}"}},

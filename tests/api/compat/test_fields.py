@@ -95,7 +95,7 @@ def test_no_field_of_the_installed_vllm_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/v1/completions", {"prompt": [1], "echo": True}),
+        ("/v1/completions", {"prompt": [1], "suffix": "a"}),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "echo": True}),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "chat_template": "{{ 1 }}"}),
         ("/inference/v1/generate", {"token_ids": [1], "sampling_params": {"thinking_token_budget": 5}}),
@@ -105,7 +105,7 @@ def test_no_field_of_the_installed_vllm_is_left_out() -> None:
 async def test_a_refused_field_is_answered_with_its_name(path: str, body: dict[str, Any]) -> None:
     async with Served() as server:
         message = (await post(server, path, body, status=400))["error"]["message"]
-        refused = ("echo", "chat_template", "thinking_token_budget", "stop_regex")
+        refused = ("suffix", "echo", "chat_template", "thinking_token_budget", "stop_regex")
         assert any(f"{name}: found" in message for name in refused)
         assert "which openseer refuses" in message
 

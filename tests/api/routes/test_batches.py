@@ -4,6 +4,8 @@ import asyncio
 from typing import Any
 
 from openseer_api.job.context import UploadLimits
+from openseer_core.ids import GroupId
+from openseer_core.queue.siblings import prompt_digest
 from tests.api.served import Served, ends, prompts, results, served, serving_job
 
 
@@ -257,3 +259,38 @@ async def test_a_finished_response_goes_on_after_its_environment_has_spoken() ->
         assert again["items"][0]["token_ids"] == first["token_ids"]
         await server.call("POST", f"/batches/{batch}/seal")
         await server.call("POST", path, {"turn": 1}, status=409)
+
+
+async def test_given_tokens_come_back_with_their_scores_and_none_as_sampled() -> None:
+    async with served() as server:
+        batch = await server.open(group_size=1, sampling={"scoreFrom": 1})
+        await server.upload(batch, prompts(3), seal=True)
+        found = results(await server.until_complete(batch))
+        assert {tuple(item["token_ids"]) for item in found} == {(6, 7), (6, 8), (6, 9)}
+        for item in found:
+            assert item["prompt_token_ids"][1:] == item["token_ids"]
+            assert (len(item["logprobs"]), item["sampled"], item["status"]) == (2, [], "ok")
+
+
+async def test_what_was_scored_is_one_response_of_one_turn_and_no_earlier_one() -> None:
+    async with served(job=serving_job(speculation={"earlierResponses": 8})) as server:
+        batch = await server.open(group_size=2, sampling={"scoreFrom": 1})
+        refused = await server.call("POST", f"/batches/{batch}/groups", {"groups": prompts(1)}, status=422)
+        assert "found 2 responses, allowed with sampling.scoreFrom: 1" in refused["detail"]
+        await server.upload(batch, prompts(1, n=1))
+        page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 20})
+        assert [item["token_ids"] for item in results(page["items"])] == [[6, 7]]
+        path = f"/batches/{batch}/groups/g0/requests/0/continue"
+        refused = await server.call("POST", path, {"turn": 0, "token_ids": [1]}, status=409)
+        assert "was scored and not sampled" in refused["detail"]
+        spec = await server.store.spec(GroupId(batch, "g0"))
+        assert spec is not None
+        assert await server.store.longest_earlier([prompt_digest(spec.prompt)]) == [0]
+        assert (await server.call("GET", f"/batches/{batch}/groups/g0"))["estimate"] == 1
+
+
+async def test_a_job_that_scores_refuses_to_complete_prompts() -> None:
+    async with served(job=serving_job(sampling={"scoreFrom": 1})) as server:
+        answer = await server.http.post("/v1/completions", json={"prompt": [5, 6, 7]})
+        assert answer.status_code == 400
+        assert "this job scores" in answer.text

@@ -160,6 +160,7 @@ SAMPLING = Sampling(
     stop_token_ids=(2, 3),
     seed=2**53 - 1,
     logprobs="raw",
+    score_from=3,
     ignore_eos=True,
     force_lengths=True,
 )

@@ -234,6 +234,10 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
             {"mode": "serve", "prompts": None, "sampling": {"forceLengths": True}},
             "spec.sampling.forceLengths: reads the lengths",
         ),
+        (
+            {"groupSize": 2, "sampling": {"scoreFrom": 1}},
+            "spec.groupSize: found 2, allowed with spec.sampling.scoreFrom: 1",
+        ),
     ],
 )
 def test_a_rule_over_several_fields_is_named(spec: dict[str, Any], expected: str) -> None:

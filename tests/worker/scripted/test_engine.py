@@ -203,3 +203,14 @@ def test_drawn_lengths_have_a_heavy_tail_and_groups_are_alike() -> None:
     assert lengths[-len(lengths) // 100] > 4 * statistics.median(lengths)
     within = statistics.mean(statistics.pstdev(group) for group in groups)
     assert within < 0.6 * statistics.pstdev(lengths)
+
+
+def test_a_scored_response_is_the_end_of_its_prompt() -> None:
+    async def script(play: Play) -> None:
+        play.add("a", prompt=6, sampling=Sampling(score_from=2))
+        await play.until(3)
+
+    play = played(STEPS, script)
+    assert play.ends == {"a": (1.0, FinishReason.LENGTH)}
+    assert play.tokens["a"] == [1] * 4
+    assert play.logprobs["a"] == unpack_logprobs(scripted_logprobs("", 0, 2, 6))

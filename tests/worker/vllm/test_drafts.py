@@ -14,8 +14,9 @@ import pytest
 from openseer_core.manifest.job import Parallelism, Sampling
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import pack_tokens
-from openseer_worker.engine import DraftTokens
+from openseer_worker.engine import DraftTokens, EngineRequest
 from openseer_worker.vllm.drafting.calls import DraftCalls
+from openseer_worker.vllm.drafting.prompt_scores import score_in_pieces
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import check_version, is_cpu_build
 from tests.worker.drafting import MOST, NAMES, PROMPTS, ROOM, VOCABULARY, drafting_player, feed, metric, of
@@ -76,13 +77,14 @@ def test_this_vllm_has_what_drafting_relies_on(player: Player) -> None:
         "_calc_spec_decode_metadata": ["self", "num_draft_tokens", "cu_num_scheduled_tokens"],
         "_sample": ["self", "logits", "spec_decode_metadata"],
         "take_draft_token_ids": ["self"],
+        "_get_prompt_logprobs_dict": ["self", "hidden_states", "num_scheduled_tokens"],
     }.items():
         assert list(inspect.signature(getattr(GPUModelRunner, method)).parameters) == parameters, method
     expand = inspect.signature(rejection_sampler.expand_batch_to_tokens)
     assert list(expand.parameters) == ["x", "cu_num_tokens", "num_tokens", "replace_from", "replace_to"]
     runner = proposer(player)._runner
     assert {"req_ids", "num_tokens_no_spec", "token_ids_cpu"} <= set(dir(runner.input_batch))
-    for name in ("requests", "effective_drafter_max_model_len", "device"):
+    for name in ("requests", "effective_drafter_max_model_len", "device", "num_prompt_logprobs"):
         assert hasattr(runner, name), name
     assert player.engine._core.engine_core.scheduler.dynamic_sd_lookup, "new requests are padded with empty drafts"
 
@@ -290,6 +292,29 @@ def test_a_canary_is_scored_beside_drafts(player: Player, plain: list[Response])
     scores = asyncio.run(player.engine.score(tokens[:-1]))
     assert scores[len(PROMPTS[3]) - 1 :] == pytest.approx(plain[3].logprobs[:-1], abs=1e-4)
     expect(player.run(of(3, GREEDY))[0], plain[3])
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1024])
+def test_given_tokens_are_scored_beside_drafts_and_never_drafted_for(
+    player: Player, plain: list[Response], piece: int
+) -> None:
+    """Their prompts come in pieces of a step, those in pieces of logits; others of the step verify drafts."""
+    score_in_pieces(proposer(player)._runner, piece)
+    given, names = PROMPTS[3] + plain[3].tokens[:-1], [NAMES.new() for _ in range(3)]
+    feed(player, tokens=[DraftTokens(names[0], 1, 0, pack_tokens(plain[0].tokens))])
+    scoring, drafted = Sampling(score_from=len(PROMPTS[3])), metric(player, "drafted_tokens")
+    scored = [EngineRequest(name, name, 0, given, [], 1, scoring) for name in names[1:]]
+    beside, *found = player.run(of(0, GREEDY, group=names[0]), *scored)
+    expect(beside, plain[0])
+    for response in found:
+        assert response.finish is FinishReason.LENGTH
+        assert response.tokens == plain[3].tokens[:-1]
+        assert response.logprobs == pytest.approx(plain[3].logprobs[:-1], abs=1e-4)
+    drafted = metric(player, "drafted_tokens", above=drafted)
+    assert not player.run(EngineRequest(NAMES.new(), names[1], 0, given, [], 1, scoring))[0].stop_reason
+    assert metric(player, "drafted_tokens") == drafted
+    assert not set(names[1:]) & {request.group for request in proposer(player)._requests.values()}
+    assert player.engine.metrics()["drafts"] == "on"
 
 
 def test_metrics_add_up(player: Player) -> None:

@@ -261,6 +261,36 @@ def test_the_workers_count_of_blocks_is_the_engines(player: Player) -> None:
     assert int(player.engine.metrics()["preemptions"]) > 0
 
 
+def test_given_tokens_are_scored_as_when_they_were_sampled(player: Player, logits_of: Any) -> None:
+    sampled = player.one(Sampling(ignore_eos=True), 60)
+    prompt, scoring = PROMPT + sampled.tokens, Sampling(score_from=len(PROMPT))
+    request = EngineRequest("scored", "g", 0, prompt, [], 1024, scoring)
+    again = EngineRequest("scored-again", "g", 0, prompt, [], 1024, scoring)
+    scored, repeated, _ = player.run(request, again, work(GREEDY, 5))
+    assert (scored.tokens, scored.finish) == (sampled.tokens, FinishReason.LENGTH)
+    assert scored.logprobs == pytest.approx(sampled.logprobs, abs=1e-3)
+    assert repeated.logprobs == pytest.approx(scored.logprobs, abs=1e-3)
+    expected = logits_of(scored.tokens).log_softmax(-1)[range(60), scored.tokens].tolist()
+    assert scored.logprobs == pytest.approx(expected, abs=1e-3)
+    moved = player.run(EngineRequest("moved", "g", 0, prompt, sampled.tokens, 1024, scoring))[0]
+    assert (moved.tokens, moved.finish) == ([], FinishReason.LENGTH)
+
+
+def test_a_scored_prompt_may_fill_the_context_but_for_one_token(player: Player, logits_of: Any) -> None:
+    generated, scoring = int(player.engine.metrics()["tokens"]), Sampling(score_from=len(PROMPT))
+    prompt = PROMPT + [(5 * place) % 80 + 4 for place in range(CONTEXT - 1 - len(PROMPT))]
+    fits = EngineRequest("fits", "g", 0, prompt, [], scoring.most_added, scoring)
+    full = EngineRequest("full", "g", 0, [*prompt, 5], [], scoring.most_added, scoring)
+    scored, refused = player.run(fits, full)
+    given = prompt[len(PROMPT) :]
+    expected = logits_of(given).log_softmax(-1)[range(len(given)), given].tolist()
+    assert scored.tokens == given
+    assert scored.logprobs == pytest.approx(expected, abs=1e-3)
+    assert (refused.tokens, refused.finish) == ([], FinishReason.INFRA_FAILED)
+    assert "no room" in refused.stop_reason
+    assert int(player.engine.metrics()["tokens"]) == generated
+
+
 def test_metrics_report_what_runs(player: Player) -> None:
     steps = int(player.engine.metrics()["steps"])
     responses = [player.add(work(GREEDY, 200)) for _ in range(2)]

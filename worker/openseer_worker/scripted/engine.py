@@ -16,7 +16,7 @@ from openseer_core.errors import EngineError, LoadError
 from openseer_core.manifest.job import Scripted
 from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.states import FinishReason
-from openseer_core.tokens import ITEM_BYTES, count_items, unpack_tokens
+from openseer_core.tokens import ITEM_BYTES, count_items, pack_tokens, unpack_tokens
 from openseer_core.weights.fleet_spec import MEMORY_PARTS, MemoryPart
 from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewAdapter, NewWeights
 from openseer_worker.scripted.text import planned_end, scripted_logprobs, scripted_scores, scripted_tokens
@@ -227,12 +227,22 @@ class ScriptedEngine:
 
     def _output(self, play: _Play) -> EngineOutput:
         request, begin, new_tokens = play.request, len(play.request.tokens), self._new_tokens(play)
+        if request.sampling.score_from is not None:
+            return self._scored(play, request.sampling.score_from)
         span = (request.group, request.index, begin + play.collected, begin + new_tokens)
         play.collected = new_tokens
         tokens = scripted_tokens(*span)
         logprobs = scripted_logprobs(*span) if request.sampling.logprobs != "none" else b""
         last = unpack_tokens(tokens[-ITEM_BYTES:]) if play.finish == FinishReason.STOP else []
         return EngineOutput(play.key, tokens, logprobs, play.finish, str(last[0]) if last else "")
+
+    def _scored(self, play: _Play, start: int) -> EngineOutput:
+        """All given tokens once the prompt is read; their scores are of the weights, and the same for everybody."""
+        given = play.request.prompt[start:] if play.finish is FinishReason.LENGTH else []
+        content = self._content + self._adapters.get(play.request.adapter, "")
+        logprobs = scripted_logprobs(content, 0, start, start + len(given))
+        play.collected = self._new_tokens(play)
+        return EngineOutput(play.key, pack_tokens(given), logprobs, play.finish)
 
     def _end(self, play: _Play, reason: FinishReason) -> None:
         play.finish = reason

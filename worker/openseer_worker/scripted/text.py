@@ -39,6 +39,8 @@ def scripted_scores(content: str, tokens: list[int]) -> list[float]:
 
 def planned_end(request: EngineRequest, context_tokens: int) -> tuple[int, FinishReason]:
     """The length of the whole response, at least one token, and why it ends there."""
+    if request.sampling.score_from is not None:
+        return 1, FinishReason.LENGTH  # one step scores all
     forced = request.true_length > 0 and request.sampling.force_lengths
     if forced:
         length, reason = request.true_length, FinishReason.LENGTH

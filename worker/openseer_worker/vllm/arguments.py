@@ -98,6 +98,9 @@ def sampling_params(
     `stop_token_ids`: the tokens that those stop strings are, where they are one.
     """
     sampling = request.sampling
+    if sampling.score_from is not None:
+        # Prompt log-probabilities are the model's own, whatever kind the engine records for what it samples.
+        return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
     forced = is_forced(request)
     return SamplingParams(
         temperature=sampling.temperature,

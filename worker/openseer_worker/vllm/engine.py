@@ -280,7 +280,7 @@ class VllmEngine:
             return FinishReason.ABORTED, ""
         if no_room := overflow(len(request.prompt), 0, self.profile.limits, room=1):
             return FinishReason.INFRA_FAILED, no_room
-        if len(request.tokens) >= limit:
+        if len(request.tokens) >= limit or (request.tokens and request.sampling.score_from is not None):
             return FinishReason.LENGTH, ""
         if len(request.prompt) + len(request.tokens) >= self.profile.request_tokens:
             return FinishReason.CONTEXT_FULL, ""
@@ -318,7 +318,10 @@ class VllmEngine:
         if reader is not None:
             checker = StopChecker(reader, sampling.stop, request.tokens, sampling.min_tokens)
         self._core.add_request(sent)
-        self._running[request.key] = ResponseState(len(request.tokens), limit, scored, recorded, checker)
+        state = ResponseState(len(request.tokens), limit, scored, recorded, checker)
+        if sampling.score_from is not None:
+            state.given = request.prompt[sampling.score_from :]
+        self._running[request.key] = state
 
     def _stop_reader(self, request: EngineRequest) -> Reader | None:
         """What reads a response for its stop strings; None when it has none."""
@@ -339,7 +342,8 @@ class VllmEngine:
             for output in outputs.outputs
             if (state := self._running.get(output.request_id)) is not None
         ]
-        self._tokens += sum(len(output.tokens) for output in produced) // ITEM_BYTES
+        generated = (output for output in produced if not self._running[output.key].given)
+        self._tokens += sum(len(output.tokens) for output in generated) // ITEM_BYTES
         eventful = [output for output in outputs.outputs if output.events]
         self._preemptions += sum(preemptions(output) for output in eventful if output.request_id in self._running)
         with self._lock:

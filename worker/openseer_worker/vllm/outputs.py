@@ -1,6 +1,6 @@
 """What one step of vLLM produced for a request: its tokens, cut where the response ends, and why it ends."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ _FLOAT32 = np.dtype("<f4")
 class ResponseState:
     """A response in the engine: how many tokens it has, and what may end it.
 
-    `scored`: vLLM gives its log-probabilities; `recorded`: they are wanted, and not only looked at.
+    `scored`: vLLM gives its log-probabilities; `recorded`: they are wanted, and not only looked at. `given`: the last
+    tokens of its prompt, which are scored in place of sampling any; `scores`: float32 [tokens] of the prompt so far.
     """
 
     done: int
@@ -25,10 +26,14 @@ class ResponseState:
     scored: bool
     recorded: bool
     checker: StopChecker | None
+    given: list[int] = field(default_factory=list[int])
+    scores: list[Any] = field(default_factory=list[Any])
 
 
 def read(output: Any, state: ResponseState) -> EngineOutput:
     """What a step produced for one response, cut where a stop string completes."""
+    if state.given:
+        return _given(output, state)
     tokens = output.new_token_ids
     stopped = state.checker.feed(tokens) if state.checker is not None and tokens else None
     if stopped is not None:
@@ -41,6 +46,28 @@ def read(output: Any, state: ResponseState) -> EngineOutput:
         produced.finish, produced.stop_reason = FinishReason.STOP, stopped[1]
     elif output.finish_reason is not None:
         produced.finish, produced.stop_reason = _finish(output, state)
+    return produced
+
+
+def _given(output: Any, state: ResponseState) -> EngineOutput:
+    """All tokens of a response that is scored, once its prompt is read; the token that vLLM samples is dropped."""
+    produced = EngineOutput(output.request_id)
+    if output.new_prompt_logprobs_tensors is not None:
+        # The first column is the prompt's own token.
+        state.scores.append(np.asarray(output.new_prompt_logprobs_tensors.logprobs[:, 0]))
+    if output.finish_reason is None:
+        return produced
+    if output.finish_reason.name not in ("LENGTH", "STOP"):
+        produced.finish, produced.stop_reason = _finish(output, state)
+        return produced
+    count = len(state.given)
+    scores = np.concatenate(state.scores)[-count:]
+    if len(scores) < count:
+        produced.finish = FinishReason.INFRA_FAILED
+        produced.stop_reason = f"vLLM scored {len(scores)} of {count} tokens"
+        return produced
+    produced.tokens, produced.logprobs = pack_tokens(state.given), scores.astype(_FLOAT32, copy=False).tobytes()
+    produced.finish = FinishReason.LENGTH
     return produced
 
 

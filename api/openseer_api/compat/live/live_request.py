@@ -1,7 +1,7 @@
 """A live request: one response that a waiting HTTP call wants, and how it ended."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from openseer_api.compat.live.refusals import FailedResponseError, LostError
@@ -62,7 +62,9 @@ def resolve(live_request: LiveRequest, outcome: "Result | OpenseerError | None")
 class FinishedResponse:
     """A response that has ended. `finish`: stop, length or abort. `stop`: the stop string or token that ended it.
 
-    `at_end`: that is the model's own end token. `versions`: spans of weights versions.
+    `at_end`: that is the model's own end token. `versions`: spans of weights versions. `prompt_logprobs`: of its
+    prompt's last tokens, from the wanted one on, by the weights `prompt_version`; None where none are wanted, or their
+    computation was aborted.
     """
 
     tokens: list[int]
@@ -72,6 +74,8 @@ class FinishedResponse:
     text: str
     versions: list[dict[str, Any]]
     at_end: bool = False
+    prompt_logprobs: list[float | None] | None = None
+    prompt_version: str | None = None
 
     @property
     def stop_reason(self) -> str | int | None:
@@ -112,6 +116,17 @@ def response_of(result: Result | None, codec: TextCodec | None, form: TextForm) 
         versions=version_spans(result.chunks),
         at_end=token is not None and _is_end(token, sampling, read),
     )
+
+
+def scored_by(response: FinishedResponse | None, scores: FinishedResponse) -> FinishedResponse:
+    """A response with the log-probabilities of its prompt, which it shares the end of an abort with.
+
+    None: nothing was to be sampled, so it is an empty one.
+    """
+    found = response or replace(scores, tokens=[], logprobs=[], text="", stop=None)
+    if scores.finish == "abort":
+        return replace(found, finish="abort")
+    return replace(found, prompt_logprobs=scores.logprobs, prompt_version=scores.version)
 
 
 def _is_end(token: int, sampling: Sampling, read: Reader | None) -> bool:

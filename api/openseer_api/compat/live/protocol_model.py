@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_snake
 from pydantic_core import PydanticCustomError
 
@@ -25,6 +25,23 @@ WHOLE = BeforeValidator(_whole)
 """Of a whole number: 5.0 is one in JSON, which has one kind of number."""
 Whole = Annotated[int, WHOLE]
 ZeroOrOne = Annotated[int, Field(ge=0, le=1), WHOLE]
+
+
+NO_LIKELIER = (
+    "which openseer refuses: of a prompt each token's own log-probability is computed, and not those of likelier ones; "
+    "send 0"
+)
+NOT_STREAMED = "a stream holds new tokens alone; leave stream out"
+
+
+def _own_alone(value: int) -> int:
+    if value != 0:
+        raise PydanticCustomError("own_alone", "found {found}, {why}", {"found": value, "why": NO_LIKELIER})
+    return value
+
+
+OwnAlone = Annotated[int, AfterValidator(_own_alone), WHOLE]
+"""How many log-probabilities of each token of a prompt are wanted beside its own: none can be had."""
 
 
 class ProtocolModel(BaseModel):

@@ -12,7 +12,7 @@ MOST_SHOWN = 60
 NOT_CONTINUED = "a response could not go on in another worker with it"
 _ONLY_TEXT = "requests and responses are text, or tokens of text alone"
 _ONLY_SAMPLED = "log-probabilities are recorded of sampled tokens only"
-_ONLY_RESPONSE = "log-probabilities are recorded of responses only"
+_ONLY_OWN = "log-probabilities of a prompt are those of all its own tokens"
 _AS_THEY_ARE = "prompts are taken as they are"
 _NOT_IN_ANSWERS = "answers do not hold it"
 _NO_PARSER = "answers are not parsed: the text holds all of a response"
@@ -31,7 +31,7 @@ SAMPLING: Refusals = {
     ),
     "stop_regex": (([], ""), "give the texts themselves as stop"),
     "watermarking": ((False,), NOT_CONTINUED),
-    **dict.fromkeys(("prompt_logprobs", "prompt_logprob_token_ids", "prompt_logprob_start"), ((), _ONLY_RESPONSE)),
+    **dict.fromkeys(("prompt_logprob_token_ids", "prompt_logprob_start"), ((), _ONLY_OWN)),
     "logprob_token_ids": (([],), _ONLY_SAMPLED),
     "flat_logprobs": ((False,), _NOT_IN_ANSWERS),
     "routed_experts_prompt_start": ((0,), _NOT_IN_ANSWERS),
@@ -41,7 +41,6 @@ SAMPLING: Refusals = {
 
 OPENAI: Refusals = {
     "sampling_params": (({},), "its fields stand beside the prompt here"),
-    "echo": ((False,), "an answer holds the response alone"),
     "response_format": (({"type": "text"}, {}), NOT_CONTINUED),
     "return_token_offsets": ((False,), _NOT_IN_ANSWERS),
     "return_prompt_text": ((False,), _NOT_IN_ANSWERS),
@@ -62,6 +61,7 @@ COMPLETIONS: Refusals = {
 
 _NO_TOOLS = "render the prompt yourself and send token ids"
 CHAT: Refusals = {
+    "echo": ((False,), "an answer holds the response alone; prompt_logprobs scores the messages"),
     "functions": (([],), "they are called tools"),
     "function_call": (("none", "auto"), _NO_TOOLS),
     "chat_template": ((), "the model's own is applied; render the prompt yourself and send token ids"),

@@ -114,14 +114,19 @@ _FIELDS: dict[str, Callable[[SamplingFields], Any]] = {
 }
 
 
-def sampling_of(own: Sampling, fields: SamplingFields, *, logprobs: bool) -> Sampling:
+def sampling_of(own: Sampling, fields: SamplingFields, *, logprobs: bool, scored: bool = False) -> Sampling:
     """The job's own parameters, overridden by those of a request; without a seed, which belongs to a response.
 
-    `logprobs`: the request wants them. Raises InputError for what is refused or out of range.
+    `logprobs`: the request wants them. `scored`: of its prompts, too; then it may want no tokens, which is one here.
+    Raises InputError for what is refused or out of range.
     """
     if logprobs and own.logprobs == "none":
         raise InputError("logprobs: this job records none; set spec.sampling.logprobs")
+    if own.score_from is not None:
+        raise InputError("this job scores and samples nothing: send prompts as a batch, or unset scoreFrom")
     given = {name: value for name, read in _FIELDS.items() if (value := read(fields)) is not None}
+    if scored and fields.most_tokens == 0:
+        given["max_tokens"] = 1
     try:
         sampling = Sampling.model_validate(own.model_dump() | given | {"seed": None})
     except ValidationError as error:

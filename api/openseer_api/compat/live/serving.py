@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi import Response as HTTPResponse
 
 from openseer_api.compat.live.extra_arguments import check_extra_arguments
-from openseer_api.compat.live.live_request import FinishedResponse, LiveRequest, response_of
+from openseer_api.compat.live.live_request import FinishedResponse, LiveRequest, response_of, scored_by
 from openseer_api.compat.live.refused_fields import MOST_SHOWN
 from openseer_api.compat.live.requests import Live, live_of
 from openseer_api.compat.live.sampling import SamplingFields, sampling_of
@@ -20,8 +20,10 @@ from openseer_api.job.context import JobContext
 from openseer_api.job.sampling import check_min_p
 from openseer_core.admission import misfit
 from openseer_core.errors import InputError, ModelError
+from openseer_core.manifest.job import Sampling
 from openseer_core.manifest.prompts import PromptLine
 from openseer_core.manifest.sampling_json import dump_sampling, parse_sampling
+from openseer_core.queue.messages import Result
 from openseer_core.tokens import pack_tokens, readable_logprobs, unpack_tokens
 from openseer_core.wire.batches import MAX_PROMPT_TOKENS
 from openseer_text.rendering import USUAL, RenderOptions, TextCodec
@@ -40,14 +42,29 @@ Prompt = list[int] | str | list[dict[str, str]]
 
 @dataclass(slots=True)
 class CompletionCall:
-    """One HTTP call. `requests`: in the order of its prompts, `sampling_fields.count` of each. `named`: by the names
-    that an abort may use."""
+    """One HTTP call. `requests`: in the order of its prompts, `sampling_fields.count` of each; none where it wants no
+    tokens. `scores`: one of each prompt, where its log-probabilities are wanted. `named`: all, by the names that an
+    abort may use. `words`: tokens that were read."""
 
     sampling_fields: SamplingFields
     requests: list[LiveRequest]
     prompts: list[list[int]]
     named: dict[str, list[LiveRequest]]
     codec: TextCodec | None
+    scores: list[LiveRequest]
+    words: dict[int, str] = field(default_factory=dict[int, str])
+
+    def word(self, token: int) -> str | None:
+        """The text of one token, special ones written; None without a tokenizer. Each is read once: there are many."""
+        known = self.words.get(token)
+        if known is None and self.codec is not None and self.codec.read is not None:
+            known = self.words[token] = self.codec.read.whole([token])
+        return known
+
+    @property
+    def all_requests(self) -> list[LiveRequest]:
+        """What is sampled and what is scored."""
+        return self.requests + self.scores
 
     @property
     def prompt_tokens(self) -> int:
@@ -82,50 +99,57 @@ async def open_call(
     options: RenderOptions = USUAL,
     field: str = "prompt",
     model: str | None = None,
+    score_from: int | None = None,
 ) -> CompletionCall:
-    """A call, checked and rendered; nothing is queued yet. `field`: of its prompts; `model`: as the caller names it.
+    """A call, checked and rendered; nothing is queued yet. `field`: of its prompts; `model`: as the caller names it;
+    `score_from`: the place of a prompt's first token whose log-probability is wanted, None for none.
     Raises InputError, BusyProblem, and NotFoundProblem for another model."""
-    adapter = await adapter_of(job, model)
+    adapter, scored = await adapter_of(job, model), score_from is not None
     check_count(len(prompts), len(prompts) * sampling_fields.count)
     check_extra_arguments(job.job.spec, *sampling_fields.extra_arguments)
-    await live_of(job).check_room(len(prompts) * sampling_fields.count)
-    sampling = sampling_of(job.job.spec.sampling, sampling_fields, logprobs=logprobs)
+    await live_of(job).check_room(len(prompts) * (sampling_fields.count + scored))
+    own = job.job.spec.sampling
+    sampling = sampling_of(own, sampling_fields, logprobs=logprobs or scored, scored=scored)
+    scoring = Sampling(score_from=score_from, logprobs=own.logprobs)
     await check_min_p(job, sampling, "min_p")
     codec = await _codec(job, prompts)
     sampling_fields.check_text(codec.read if codec is not None else None)
     name = group or request.headers.get(GROUP_HEADER, "")
-    loop, dumped = asyncio.get_running_loop(), dump_sampling(sampling)
+    wanted = sampling_fields.count if not scored or sampling_fields.most_tokens != 0 else 0
+    base_seed = sampling_fields.effective_seed
+    loop, dumped, dumped_scoring = asyncio.get_running_loop(), dump_sampling(sampling), dump_sampling(scoring)
+
+    form, many = sampling_fields.text_form, sampling_fields.count > 1
+
+    def live_request(packed: bytes, dumped: str, most: int, seed: int | None, *, many: bool) -> LiveRequest:
+        ended: asyncio.Future[Result | None] = loop.create_future()
+        return LiveRequest(packed, dumped, most, seed, name, bool(name) or many, form, ended, adapter)
+
     requests: list[LiveRequest] = []
+    scores: list[LiveRequest] = []
     rendered: list[list[int]] = []
     limits = await job.limits_of_requests()
     for place, prompt in enumerate(prompts):
         await asyncio.sleep(0)  # there may be thousands: other calls are answered in between
         ids = _render(prompt, codec, options)
-        problem = misfit(ids, sampling, limits, name=field)
+        problem = misfit(ids, sampling, limits, name=field) or _too_short(ids, score_from, field)
         if problem:
             raise InputError(f"prompt {place}: {problem}" if len(prompts) > 1 else problem)
         rendered.append(ids)
-        explicit, packed, base_seed = (
-            bool(name) or sampling_fields.count > 1,
-            pack_tokens(ids),
-            sampling_fields.effective_seed,
-        )
-        for number in range(sampling_fields.count):
+        packed = pack_tokens(ids)
+        for number in range(wanted):
             seed = None if base_seed is None else base_seed + number
-            requests.append(
-                LiveRequest(
-                    packed,
-                    dumped,
-                    sampling.max_tokens,
-                    seed,
-                    name,
-                    explicit,
-                    sampling_fields.text_form,
-                    loop.create_future(),
-                    adapter,
-                )
-            )
-    return CompletionCall(sampling_fields, requests, rendered, dict.fromkeys(names, requests), codec)
+            requests.append(live_request(packed, dumped, sampling.max_tokens, seed, many=many))
+        if scored:
+            scores.append(live_request(packed, dumped_scoring, scoring.most_added, None, many=False))
+    return CompletionCall(sampling_fields, requests, rendered, dict.fromkeys(names, requests + scores), codec, scores)
+
+
+def _too_short(ids: Sequence[int], score_from: int | None, field: str) -> str | None:
+    """Why a prompt has no token whose log-probability is wanted; None when it has, or none is."""
+    if score_from is None or score_from < len(ids):
+        return None
+    return f"{field}: found {len(ids)} tokens, needed for scores from place {score_from} on: {score_from + 1} or more"
 
 
 async def render_prompts(job: JobContext, prompts: Sequence[Prompt], options: RenderOptions) -> list[list[int]]:
@@ -188,9 +212,17 @@ def _render(prompt: Prompt, codec: TextCodec | None, options: RenderOptions) -> 
 
 async def responses(job: JobContext, request: Request, call: CompletionCall) -> list[FinishedResponse]:
     """All responses of a call. Raises GoneError when the client hangs up; LostError."""
-    async with _submitted(job, call):
+    return (await all_responses(job, request, [call]))[0]
+
+
+async def all_responses(
+    job: JobContext, request: Request, calls: Sequence[CompletionCall]
+) -> list[list[FinishedResponse]]:
+    """The same of several calls, each with prompts of its own, that one client awaits together."""
+    async with _submitted(job, calls):
+        waiting = [live_request.ended for call in calls for live_request in call.all_requests]
         gone = asyncio.create_task(_until_disconnected(request))
-        ended = asyncio.ensure_future(asyncio.wait([live_request.ended for live_request in call.requests]))
+        ended = asyncio.ensure_future(asyncio.wait(waiting))
         try:
             await asyncio.wait((gone, ended), return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
@@ -198,14 +230,26 @@ async def responses(job: JobContext, request: Request, call: CompletionCall) -> 
         finally:
             gone.cancel()
             ended.cancel()
-    return [
-        response_of(live_request.ended.result(), call.codec, live_request.text_form) for live_request in call.requests
-    ]
+    return [_responses(call) for call in calls]
+
+
+def _responses(call: CompletionCall) -> list[FinishedResponse]:
+    """Of a call whose live requests have all ended."""
+
+    def read(live_request: LiveRequest, codec: TextCodec | None) -> FinishedResponse:
+        return response_of(live_request.ended.result(), codec, live_request.text_form)
+
+    count = call.sampling_fields.count
+    scores = [scores for live_request in call.scores for scores in [read(live_request, None)] * count]
+    found = [read(live_request, call.codec) for live_request in call.requests]
+    if not scores:
+        return found
+    return [scored_by(response, of) for response, of in zip(found or [None] * len(scores), scores, strict=True)]
 
 
 async def pieces(job: JobContext, call: CompletionCall) -> AsyncIterator[Piece]:
     """The responses of a call as they grow. Closing the iterator cancels what has not ended. Raises LostError."""
-    async with _submitted(job, call):
+    async with _submitted(job, [call]):
         streams = [_Stream(job, call, index) for index in range(len(call.requests))]
         while streams:
             await asyncio.wait(
@@ -263,15 +307,17 @@ def answer(content: Any) -> HTTPResponse:
 
 
 @asynccontextmanager
-async def _submitted(job: JobContext, call: CompletionCall) -> AsyncGenerator[Live]:
-    """Submits the call's live requests, which aborts find meanwhile; cancels those that have not ended at exit."""
+async def _submitted(job: JobContext, calls: Sequence[CompletionCall]) -> AsyncGenerator[Live]:
+    """Submits the calls' live requests, which aborts find meanwhile; cancels those that have not ended at exit."""
     live = live_of(job)
-    live.submit(call.requests, call.named)
+    for call in calls:
+        live.submit(call.all_requests, call.named)
     try:
         yield live
     finally:
-        live.forget(call.named)
-        await asyncio.shield(live.cancel(call.requests))
+        for call in calls:
+            live.forget(call.named)
+        await asyncio.shield(live.cancel([live_request for call in calls for live_request in call.all_requests]))
 
 
 async def _until_disconnected(request: Request) -> None:

@@ -23,12 +23,18 @@ def usage(call: CompletionCall, tokens: int) -> dict[str, Any]:
 def completion_choice(
     index: int, response: FinishedResponse, body: CompletionRequest, call: CompletionCall
 ) -> dict[str, Any]:
-    """One choice of a completion."""
+    """One choice of a completion; what is echoed of its prompt comes first."""
+    prompt = call.prompt_of(index)
+    text, tokens, logprobs = response.text, response.tokens, response.logprobs
+    if body.echo:
+        text = _text_of_prompt(index, body, call) + text
+        tokens, logprobs = prompt + tokens, _whole(response, prompt) + logprobs
     return {
         "index": index,
-        "text": response.text,
-        "logprobs": _lists(response.tokens, response.logprobs, body, call) if body.logprobs is not None else None,
-        "prompt_token_ids": call.prompt_of(index) if body.return_token_ids else None,
+        "text": text,
+        "logprobs": _lists(tokens, logprobs, body, call) if body.logprobs is not None else None,
+        "prompt_token_ids": prompt if body.return_token_ids else None,
+        **prompt_logprobs(response, prompt, call),
         **_ending(response),
         **({"token_ids": response.tokens} if body.return_token_ids else {}),
     }
@@ -46,6 +52,35 @@ def completion_piece(piece: Piece, body: CompletionRequest, call: CompletionCall
         **({"prompt_token_ids": call.prompt_of(piece.index)} if first and body.return_token_ids else {}),
         **_ending(piece.end),
         **({"token_ids": piece.tokens} if body.return_token_ids else {}),
+    }
+
+
+def _text_of_prompt(index: int, body: CompletionRequest, call: CompletionCall) -> str:
+    given = body.prompts[index // call.sampling_fields.count]
+    if isinstance(given, str):
+        return given
+    return call.codec.read.whole(given) if call.codec is not None and call.codec.read is not None else ""
+
+
+def _whole(response: FinishedResponse, prompt: Sequence[int]) -> list[float | None]:
+    """Log-probabilities of all tokens of a prompt: None of those that have none."""
+    known = response.prompt_logprobs or []
+    return [None] * (len(prompt) - len(known)) + known
+
+
+def prompt_logprobs(response: FinishedResponse, prompt: Sequence[int], call: CompletionCall) -> dict[str, Any]:
+    """Those of a prompt as vLLM has them, a map from the token's id in each place; nothing where none are wanted."""
+    if not call.scores:
+        return {}
+    if response.prompt_logprobs is None:
+        return {"prompt_logprobs": None, "prompt_weight_version": None}
+    pairs = zip(prompt, _whole(response, prompt), strict=True)
+    return {
+        "prompt_logprobs": [
+            None if value is None else {str(token): {"logprob": value, "rank": None, "decoded_token": call.word(token)}}
+            for token, value in pairs
+        ],
+        "prompt_weight_version": response.prompt_version,
     }
 
 
@@ -88,7 +123,9 @@ def _lists(
     return {
         "tokens": words,
         "token_logprobs": list(logprobs),
-        "top_logprobs": [{word: value} for word, value in zip(words, logprobs, strict=False)],
+        "top_logprobs": [
+            None if value is None else {word: value} for word, value in zip(words, logprobs, strict=False)
+        ],
         "text_offset": _offsets(words, at),
     }
 
@@ -118,10 +155,8 @@ def contents(
 
 def token_words(tokens: Sequence[int], call: CompletionCall, *, ids: bool) -> list[str]:
     """Tokens as text, or as vLLM writes ids where there is no text."""
-    read = call.codec.read if call.codec is not None else None
-    if read is None or ids:
-        return [f"token_id:{token}" for token in tokens]
-    return [read.whole([token]) for token in tokens]
+    words = [None if ids else call.word(token) for token in tokens]
+    return [f"token_id:{token}" if word is None else word for token, word in zip(tokens, words, strict=True)]
 
 
 def _offsets(words: Sequence[str], at: int) -> list[int]:

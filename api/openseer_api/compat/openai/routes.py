@@ -57,6 +57,7 @@ async def completions(
         logprobs=body.logprobs is not None,
         options=body.options,
         model=body.model,
+        score_from=body.score_from,
     )
 
     begun: dict[int, int] = {}
@@ -88,6 +89,7 @@ async def chat(body: Annotated[ChatRequest, body_of(ChatRequest)], request: Requ
         logprobs=bool(body.logprobs),
         options=body.options,
         model=body.model,
+        score_from=body.score_from,
     )
     begun: set[int] = set()
 
@@ -104,6 +106,7 @@ async def chat(body: Annotated[ChatRequest, body_of(ChatRequest)], request: Requ
     tokens = sum(len(response.tokens) for response in found)
     whole = rendering.envelope(key, "chat.completion", model_of(job, body), choices)
     prompt = {"prompt_token_ids": call.prompts[0]} if body.return_token_ids else {}
+    prompt |= rendering.prompt_logprobs(found[0], call.prompts[0], call)
     return answer(whole | prompt | {"usage": rendering.usage(call, tokens)})
 
 

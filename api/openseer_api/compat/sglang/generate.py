@@ -10,7 +10,15 @@ from fastapi.responses import StreamingResponse
 from openseer_api.compat.live.live_request import FinishedResponse
 from openseer_api.compat.live.refusals import status_of
 from openseer_api.compat.live.requests import live_of
-from openseer_api.compat.live.serving import CompletionCall, Piece, answer, check_count, open_call, pieces, responses
+from openseer_api.compat.live.serving import (
+    CompletionCall,
+    Piece,
+    all_responses,
+    answer,
+    check_count,
+    open_call,
+    pieces,
+)
 from openseer_api.compat.openai.routes import SSE, STREAM_HEADERS, event
 from openseer_api.compat.sglang.wire import AbortRequest, SglangGenerateRequest
 from openseer_api.http.bodies import StrictRoute, body_of
@@ -28,11 +36,11 @@ async def generate(
     """One response, or a list of them where the prompts are a list or n is more than one."""
     body.check()
     prompts = body.prompts
-    params, rids = body.params(len(prompts)), body.rids(len(prompts))
+    params, rids, starts = body.params(len(prompts)), body.rids(len(prompts)), body.starts(len(prompts))
     check_count(len(prompts), sum(draw.count for draw in params))
     calls: list[CompletionCall] = []
-    wanted = zip(prompts, params, rids, body.groups(params), body.adapters(len(prompts)), strict=True)
-    for prompt, draw, rid, group, adapter in wanted:
+    wanted = zip(prompts, params, rids, body.groups(params), body.adapters(len(prompts)), starts, strict=True)
+    for prompt, draw, rid, group, adapter, start in wanted:
         try:
             call = await open_call(
                 job,
@@ -44,6 +52,7 @@ async def generate(
                 logprobs=body.wants_logprobs,
                 field="input_ids",
                 model=adapter,
+                score_from=None if start is None else start + 1,
             )
         except InputError as error:
             raise InputError(f"prompt {len(calls)}: {error}" if body.is_batch else str(error)) from None
@@ -52,7 +61,7 @@ async def generate(
         if len(calls) > 1:
             raise InputError("stream: one prompt a call")
         return StreamingResponse(_events(job, calls[0], body, rids[0]), media_type=SSE, headers=STREAM_HEADERS)
-    found = await _all(job, request, calls)
+    found = await all_responses(job, request, calls)
     version = (await job.snapshot()).fleet_spec.version
     answers = [
         _answer(response, rid, call, body, version)
@@ -60,21 +69,6 @@ async def generate(
         for response in of
     ]
     return answer(answers if body.is_batch or len(answers) > 1 else answers[0])
-
-
-async def _all(job: JobContext, request: Request, calls: Sequence[CompletionCall]) -> list[list[FinishedResponse]]:
-    """Awaits the prompts of one call together, so that a client that disconnects cancels all."""
-    if len(calls) == 1:
-        return [await responses(job, request, calls[0])]
-    joined = CompletionCall(
-        calls[0].sampling_fields,
-        [live_request for call in calls for live_request in call.requests],
-        [call.prompts[0] for call in calls],
-        {name: of for call in calls for name, of in call.named.items()},
-        calls[0].codec,
-    )
-    found = iter(await responses(job, request, joined))
-    return [[next(found) for _ in call.requests] for call in calls]
 
 
 def _answer(
@@ -90,12 +84,24 @@ def _answer(
         "weight_versions": response.versions,
     }
     if body.wants_logprobs:
-        meta["input_token_logprobs"] = []
-        meta["output_token_logprobs"] = [
-            [value, token, _word(token, call, body)]
-            for value, token in zip(response.logprobs, response.tokens, strict=False)
-        ]
+        meta["input_token_logprobs"] = _entries(*_scored(response, call), call, body)
+        if call.scores:
+            meta["input_weight_version"] = response.prompt_version
+        meta["output_token_logprobs"] = _entries(response.tokens, response.logprobs, call, body)
     return {"text": response.text, "output_ids": response.tokens, "meta_info": meta}
+
+
+def _scored(response: FinishedResponse, call: CompletionCall) -> tuple[list[int], list[float | None]]:
+    """The scored tokens of the prompt, after the one in the wanted place: that one has no log-probability in SGLang."""
+    known = response.prompt_logprobs
+    return ([], []) if known is None else (call.prompts[0][-len(known) - 1 :], [None, *known])
+
+
+def _entries(
+    tokens: Sequence[int], logprobs: Sequence[float | None], call: CompletionCall, body: SglangGenerateRequest
+) -> list[list[Any]]:
+    pairs = zip(tokens, logprobs, strict=False)
+    return [[value, token, _word(token, call, body)] for token, value in pairs]
 
 
 def finish_of(response: FinishedResponse) -> dict[str, Any]:
@@ -108,8 +114,7 @@ def finish_of(response: FinishedResponse) -> dict[str, Any]:
 
 
 def _word(token: int, call: CompletionCall, body: SglangGenerateRequest) -> str | None:
-    read = call.codec.read if call.codec is not None else None
-    return read.whole([token]) if body.return_text_in_logprobs and read is not None else None
+    return call.word(token) if body.return_text_in_logprobs else None
 
 
 async def _events(job: JobContext, call: CompletionCall, body: SglangGenerateRequest, rid: str) -> AsyncIterator[bytes]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
-from openseer_api.compat.live.protocol_model import ProtocolModel, RefusingModel, Whole
+from openseer_api.compat.live.protocol_model import NOT_STREAMED, ProtocolModel, RefusingModel, Whole
 from openseer_api.compat.live.refused_fields import SGLANG_GENERATE, Refusals
 from openseer_api.compat.live.sampling import Ids, SamplingFields
 from openseer_core.errors import InputError
@@ -68,10 +68,7 @@ class SglangGenerateRequest(RefusingModel):
 
     def check(self) -> None:
         """Raises InputError for what would be ignored otherwise."""
-        starts = self.logprob_start_len if isinstance(self.logprob_start_len, list) else [self.logprob_start_len]
         tops = self.top_logprobs_num if isinstance(self.top_logprobs_num, list) else [self.top_logprobs_num]
-        if self.wants_logprobs and any(start is not None and start >= 0 for start in starts):
-            raise InputError("logprob_start_len: log-probabilities are recorded of responses only; leave it at -1")
         if any(tops):
             raise InputError("top_logprobs_num: log-probabilities are recorded of sampled tokens only; leave it at 0")
 
@@ -79,6 +76,15 @@ class SglangGenerateRequest(RefusingModel):
     def wants_logprobs(self) -> bool:
         """Whether any entry does; then all get them."""
         return any(self.return_logprob) if isinstance(self.return_logprob, list) else bool(self.return_logprob)
+
+    def starts(self, count: int) -> list[int | None]:
+        """For each prompt the place from which on it is scored, None where it is not. Raises InputError."""
+        given = self.logprob_start_len
+        each = _each("logprob_start_len", given, count) if isinstance(given, list) else [given] * count
+        starts = [start if self.wants_logprobs and start is not None and start >= 0 else None for start in each]
+        if self.stream and any(start is not None for start in starts):
+            raise InputError(f"logprob_start_len: found {given} with stream: true; {NOT_STREAMED}")
+        return starts
 
     def params(self, count: int) -> list[SglangSamplingParams]:
         """Sampling parameters of each prompt. Raises InputError."""

@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, model_validator
 
 from openseer_api.compat.live.live_request import FinishedResponse
-from openseer_api.compat.live.protocol_model import ProtocolModel, RefusingModel, ZeroOrOne
+from openseer_api.compat.live.protocol_model import NOT_STREAMED, OwnAlone, ProtocolModel, RefusingModel, ZeroOrOne
 from openseer_api.compat.live.refusals import status_of
 from openseer_api.compat.live.refused_fields import VLLM_GENERATE, Refusals
 from openseer_api.compat.live.requests import live_of
@@ -35,6 +35,7 @@ class VllmSamplingParams(SamplingFields):
     closed: ClassVar[bool] = True
 
     logprobs: ZeroOrOne | None = None
+    prompt_logprobs: OwnAlone | None = None
     detokenize: bool | None = None
     extra_args: dict[str, Any] | None = None
 
@@ -70,6 +71,12 @@ class VllmGenerateRequest(RefusingModel):
             raise ValueError("sampling_params.detokenize: found False, allowed with output_mode text: True")
         return self
 
+    @model_validator(mode="after")
+    def _scores_are_whole(self) -> Self:
+        if self.sampling_params.prompt_logprobs is not None and self.stream:
+            raise ValueError(f"sampling_params.prompt_logprobs: found 0 with stream: true; {NOT_STREAMED}")
+        return self
+
     @property
     def group(self) -> str | None:
         """The group that the caller names."""
@@ -99,6 +106,7 @@ async def generate(
         logprobs=wanted,
         field="token_ids",
         model=body.model,
+        score_from=None if body.sampling_params.prompt_logprobs is None else 1,
     )
     if body.stream:
         return StreamingResponse(_events(job, call, body, key), media_type=SSE, headers=STREAM_HEADERS)
@@ -109,6 +117,7 @@ async def generate(
     ]
     return answer(
         _envelope(key, body, call, choices)
+        | rendering.prompt_logprobs(found[0], call.prompts[0], call)
         | {
             "model": body.model or job.model_names[0],
             "created": int(time.time()),

@@ -119,6 +119,23 @@ def test_each_request_of_a_mixed_batch_is_of_its_own_adapter(engine: VllmEngine,
     play(story())
 
 
+def test_given_tokens_are_scored_as_the_merged_model_does(engine: VllmEngine, folders: dict[str, Path]) -> None:
+    def scoring(name: str) -> EngineRequest:
+        return EngineRequest(f"s{name}", f"s{name}", 0, PROMPT, [], 1, Sampling(score_from=3), adapter=name)
+
+    async def story() -> None:
+        for name in ("a1", "b1"):
+            await engine.load_adapter(NewAdapter(name, f"job@{name}#s", folders[name]))
+        found = await run(engine, [*map(scoring, ("", "a1", "b1")), request("sampled", "a1")])
+        for name in ("", "a1", "b1"):
+            wanted = forward(folders[f"={name}" if name else ""], PROMPT)[0][2:]
+            assert unpack_tokens(found[f"s{name}"].tokens) == PROMPT[3:]
+            assert unpack_logprobs(found[f"s{name}"].logprobs) == pytest.approx(wanted, abs=2e-4)
+        expect(found["sampled"], folders["=a1"])
+
+    play(story())
+
+
 def test_an_adapter_is_swapped_and_scored_beside_requests_that_run(
     engine: VllmEngine, folders: dict[str, Path]
 ) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from openseer_draft.drafter import Drafter
 from openseer_draft.warm import warm_up
 from openseer_worker.engine import DraftNews
+from openseer_worker.vllm.drafting.prompt_scores import score_in_pieces
 from openseer_worker.vllm.drafting.step_probe import Probe
 from openseer_worker.vllm.environment import is_cpu_build
 
@@ -94,6 +95,7 @@ class GroupProposer:
         if is_cpu_build():
             _mend_sampling()
         _skip_without_drafts(runner)
+        score_in_pieces(runner)
         self._runner = runner
         if get_tp_group().rank_in_group == 0:
             take = runner.take_draft_token_ids

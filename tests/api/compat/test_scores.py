@@ -1,0 +1,167 @@
+"""Log-probabilities of prompts by the compatible routes, in the shape of each protocol."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from openseer_core.tokens import unpack_logprobs
+from openseer_worker.scripted.text import scripted_logprobs
+from tests.api.compat.stories import PROMPT, all_ended, client_of, groups, post
+from tests.api.served import Served, served, serving_job
+
+CHAT = [{"role": "user", "content": "hi"}]
+
+
+def scores(start: int, stop: int) -> list[float]:
+    """What the scripted engine says of the tokens in these places of any prompt."""
+    return unpack_logprobs(scripted_logprobs("", 0, start, stop))
+
+
+def told(tokens: list[int]) -> list[dict[str, Any] | None]:
+    """The same of a whole prompt as vLLM has it."""
+    values = [{"logprob": value, "rank": None, "decoded_token": None} for value in scores(1, len(tokens))]
+    return [None, *({str(token): value} for token, value in zip(tokens[1:], values, strict=True))]
+
+
+async def test_a_teacher_scores_prompts_and_samples_nothing() -> None:
+    async with served() as server:
+        body = {"prompt": [PROMPT, [9, *PROMPT]], "max_tokens": 0, "prompt_logprobs": 0, "n": 2}
+        answer = await post(server, "/v1/completions", body)
+        assert [choice["prompt_logprobs"] for choice in answer["choices"]] == [
+            *[told(PROMPT)] * 2,
+            *[told([9, *PROMPT])] * 2,
+        ]
+        assert {(choice["text"], choice["finish_reason"]) for choice in answer["choices"]} == {("", "length")}
+        assert answer["choices"][0]["weight_versions"] == [{"version": "initial", "start": 0, "end": 2}]
+        assert answer["choices"][0]["prompt_weight_version"] == "initial"
+        assert answer["usage"] == {"prompt_tokens": 7, "completion_tokens": 0, "total_tokens": 7}
+        assert await groups(server) == {"live-1": 1, "live-2": 1}
+
+
+async def test_responses_are_sampled_beside_the_scores_of_their_prompt() -> None:
+    async with served() as server:
+        params = {"n": 2, "max_tokens": 6, "temperature": 0.7, "seed": 1, "prompt_logprobs": 0}
+        answer = await post(server, "/inference/v1/generate", {"token_ids": PROMPT, "sampling_params": params})
+        assert answer["prompt_logprobs"] == told(PROMPT)
+        assert [0 < len(choice["token_ids"]) <= 6 for choice in answer["choices"]] == [True, True]
+        body = {"messages": CHAT, "prompt_logprobs": 0, "max_tokens": 3, "return_token_ids": True}
+        answer = await post(server, "/v1/chat/completions", body)
+        assert answer["prompt_logprobs"] == told(answer["prompt_token_ids"])
+        assert "prompt_logprobs" not in answer["choices"][0]
+        body = {"prompt": PROMPT, "max_tokens": 4}
+        assert "prompt_logprobs" not in (await post(server, "/v1/completions", body))["choices"][0]
+
+
+async def test_an_echo_has_the_prompt_with_its_log_probabilities() -> None:
+    async with served() as server, client_of(server) as client:
+        for most in (0, 5):
+            answer = await client.completions.create(
+                model="none", prompt=PROMPT, echo=True, logprobs=0, max_tokens=most
+            )
+            [choice] = answer.choices
+            assert choice.logprobs is not None
+            assert choice.logprobs.tokens is not None
+            assert choice.logprobs.token_logprobs is not None
+            assert choice.logprobs.top_logprobs is not None
+            assert choice.logprobs.tokens[:3] == ["token_id:5", "token_id:6", "token_id:7"]
+            assert choice.logprobs.token_logprobs[:3] == [None, *scores(1, 3)]
+            assert choice.logprobs.top_logprobs[:2] == [None, {"token_id:6": scores(1, 2)[0]}]
+            assert answer.usage is not None
+            assert len(choice.logprobs.tokens) == 3 + answer.usage.completion_tokens
+            assert (answer.usage.completion_tokens > 0) is (most > 0)
+        echoed = await client.completions.create(model="none", prompt="ab", echo=True, max_tokens=5)
+        assert echoed.choices[0].text.startswith("ab")
+
+
+async def test_sglangs_input_log_probabilities_begin_with_a_token_that_has_none() -> None:
+    async with served() as server:
+        body: dict[str, Any] = {
+            "input_ids": [[5, 6, 7, 8], [9, 8, 7, 6, 5], [1, 2]],
+            "sampling_params": [{"max_new_tokens": 0}, {"max_new_tokens": 3}, {"max_new_tokens": 3}],
+            "return_logprob": True,
+            "logprob_start_len": [0, 2, -1],
+        }
+        first, second, third = await post(server, "/generate", body)
+        values = [None, *scores(1, 4)]
+        expected = [[value, token, None] for value, token in zip(values, [5, 6, 7, 8], strict=True)]
+        assert first["meta_info"]["input_token_logprobs"] == expected
+        assert first["meta_info"]["input_weight_version"] == "initial"
+        assert (first["output_ids"], first["meta_info"]["output_token_logprobs"]) == ([], [])
+        assert first["meta_info"]["finish_reason"] == {"type": "length", "length": 0}
+        assert second["meta_info"]["input_token_logprobs"] == [
+            [None, 7, None],
+            *([value, token, None] for value, token in zip(scores(3, 5), [6, 5], strict=True)),
+        ]
+        assert len(second["meta_info"]["output_token_logprobs"]) == len(second["output_ids"]) > 0
+        assert third["meta_info"]["input_token_logprobs"] == []
+
+
+async def test_what_renders_a_prompt_says_that_it_is_to_be_scored() -> None:
+    async with served() as server:
+        body = {"prompt": PROMPT, "echo": True, "logprobs": 0, "max_tokens": 0}
+        [rendered] = await post(server, "/v1/completions/render", body)
+        answer = await post(server, "/inference/v1/generate", rendered)
+        assert answer["prompt_logprobs"] == told(PROMPT)
+        assert answer["choices"][0]["token_ids"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "problem"),
+    [
+        (
+            "/v1/completions",
+            {"prompt": PROMPT, "prompt_logprobs": 1},
+            "prompt_logprobs: found 1, which openseer refuses",
+        ),
+        ("/v1/completions", {"prompt": PROMPT, "prompt_logprobs": -1}, "prompt_logprobs: found -1"),
+        ("/v1/completions", {"prompt": PROMPT, "prompt_logprobs": 0, "stream": True}, "leave stream out"),
+        ("/v1/completions", {"prompt": PROMPT, "echo": True, "stream": True}, "echo: found true with stream"),
+        ("/v1/completions", {"prompt": PROMPT, "echo": True, "logprobs": 1}, "logprobs: found 1 with echo, which"),
+        ("/v1/completions", {"prompt": PROMPT, "echo": True, "max_tokens": 0}, "max_tokens: found 0"),
+        (
+            "/v1/completions",
+            {"prompt": [5], "prompt_logprobs": 0},
+            "found 1 tokens, needed for scores",
+        ),
+        ("/v1/chat/completions", {"messages": CHAT, "prompt_logprobs": 5}, "prompt_logprobs: found 5"),
+        ("/v1/chat/completions", {"messages": CHAT, "echo": True}, "echo: found True, which openseer refuses"),
+        (
+            "/inference/v1/generate",
+            {"token_ids": PROMPT, "sampling_params": {"prompt_logprobs": 0}, "stream": True},
+            "sampling_params.prompt_logprobs: found 0 with stream: true",
+        ),
+        (
+            "/generate",
+            {"input_ids": PROMPT, "return_logprob": True, "logprob_start_len": 0, "stream": True},
+            "logprob_start_len: found 0 with stream: true",
+        ),
+        (
+            "/generate",
+            {"input_ids": PROMPT, "return_logprob": True, "logprob_start_len": 2},
+            "input_ids: found 3 tokens, needed for scores from place 3 on: 4 or more",
+        ),
+        ("/generate", {"input_ids": PROMPT, "sampling_params": {"max_new_tokens": 0}}, "max_tokens: found 0"),
+    ],
+)
+async def test_scores_that_cannot_be_given_are_refused(path: str, body: dict[str, Any], problem: str) -> None:
+    async with Served() as server:
+        assert problem in (await post(server, path, body, status=400))["error"]["message"]
+
+
+async def test_a_job_without_log_probabilities_scores_no_prompt() -> None:
+    async with Served(job=serving_job(sampling={"logprobs": "none"})) as server:
+        answer = await post(server, "/v1/completions", {"prompt": PROMPT, "prompt_logprobs": 0}, status=400)
+        assert "set spec.sampling.logprobs" in answer["error"]["message"]
+
+
+async def test_an_abort_ends_scores_that_wait_as_it_ends_their_responses() -> None:
+    slow = {"path": "none", "engine": "scripted", "scripted": {"prefillTokensPerSecond": 1}}
+    async with served(job=serving_job(model=slow)) as server:
+        body = {"prompt": PROMPT, "max_tokens": 0, "prompt_logprobs": 0, "request_id": "r"}
+        call = asyncio.create_task(post(server, "/v1/completions", body))
+        while not (await post(server, "/inference/v1/abort_requests", {"request_ids": ["r"]}))["aborted"]:
+            await asyncio.sleep(0.02)
+        [choice] = (await call)["choices"]
+        assert (choice["finish_reason"], choice["prompt_logprobs"]) == ("abort", None)
+        await all_ended(server)
