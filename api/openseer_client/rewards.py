@@ -153,7 +153,7 @@ def _called(named: bytes, item: ResultItem, seconds: float) -> _Said:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     except BaseException as error:  # noqa: BLE001 - also sys.exit() of a model's code
-        reward, problem = None, f"{type(error).__name__}: {error}"
+        reward, problem = None, f"{type(error).__name__}: {_shown(error, str)}"
     faulthandler.cancel_dump_traceback_later()
     if _overdue.is_set() or time.monotonic() - begun > seconds:
         return 0.0, f"no reward within {seconds:g} s"
@@ -163,6 +163,14 @@ def _called(named: bytes, item: ResultItem, seconds: float) -> _Said:
 def _finite(reward: Any) -> _Said:
     try:
         value = math.nan if isinstance(reward, str | bytes) else float(reward)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # noqa: BLE001 - of a reward's own code
         value = math.nan
-    return (value, "") if math.isfinite(value) else (0.0, f"found {reward!r:.100}, needed: a finite number")
+    return (value, "") if math.isfinite(value) else (0.0, f"found {_shown(reward, repr):.100}, needed: a finite number")
+
+
+def _shown(value: object, show: Callable[[object], str]) -> str:
+    """The words of what anybody has written: they may fail, too."""
+    try:
+        return show(value)
+    except Exception as error:  # noqa: BLE001 - of a reward's own code
+        return f"{type(value).__name__} ({type(error).__name__} where it was to be shown)"

@@ -47,6 +47,19 @@ class Judged(Exception):
         super().__init__(f"{status} {body}")
 
 
+class Wordless(Exception):
+    """No words of it can be had, as of errors whose own code is wrong."""
+
+    def __str__(self) -> str:
+        raise KeyError("words")
+
+    __repr__ = __str__
+
+
+def silent() -> float:
+    raise Wordless
+
+
 def raises() -> float:
     raise KeyError("no answer")
 
@@ -83,6 +96,8 @@ WAYS: dict[str, Callable[[], Any]] = {
     "nan": lambda: float("nan"),
     "huge": lambda: 10**400,
     "text": lambda: "0.5",
+    "wordless": Wordless,
+    "silent": silent,
 }
 
 
@@ -162,6 +177,8 @@ def _runs(process: int) -> bool:
         ("judge", 0, "reward of response judge/0: Judged: 429 slow down"),
         ("huge", 0, "reward of response huge/0: found 1000"),
         ("text", 0, "reward of response text/0: found '0.5', needed: a finite number"),
+        ("wordless", 0, r"reward of response wordless/0: found Wordless \(KeyError"),
+        ("silent", 0, r"reward of response silent/0: Wordless: Wordless \(KeyError"),
         ("none", 0, "reward of response none/0: found None, needed: a finite number"),
         ("nan", 0, "reward of response nan/0: found nan, needed: a finite number"),
     ],

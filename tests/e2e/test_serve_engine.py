@@ -1,4 +1,4 @@
-"""A serving job on a real vLLM engine: text, log-probabilities, and weights that are other ones."""
+"""A serving job on a real vLLM engine: text, log-probabilities, and weights and adapters that are other ones."""
 
 # pyright: reportUnknownVariableType=false
 import json
@@ -10,10 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from openseer_client import BatchSpec, Group, Sampling
+from openseer_client import AdapterSpec, BatchHandle, BatchSpec, ConflictError, Group, Publish, Sampling, Source
 from tests.e2e.server import Server
 from tests.e2e.workbench import Workbench
 from tests.repository import ROOT
+from tests.worker.vllm.lora.made import make_adapter, merged
 
 pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -44,6 +45,18 @@ def asked(server: Server, path: str) -> dict[str, Any]:
     """What a compatible route answers to a trainer that shares the GPUs."""
     headers = {"Authorization": f"Bearer {server.token_file.read_text().strip()}"}
     return dict(httpx.post(server.url + path, headers=headers, timeout=120.0).raise_for_status().json())
+
+
+def score(folder: Path, prompt: list[int], tokens: list[int]) -> tuple[list[int], list[float]]:
+    """The most probable tokens in the places of a response, and the response's log-probabilities, without vLLM."""
+    import torch  # noqa: PLC0415 - heavy
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - heavy
+
+    models: Any = AutoModelForCausalLM
+    model = models.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        found = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+    return found.argmax(-1).tolist(), found[range(len(tokens)), tokens].tolist()
 
 
 def test_a_batch_is_sampled_from_the_weights_that_were_published_before_it(bench: Workbench) -> None:
@@ -104,3 +117,58 @@ def scores_agree(server: Server, result: dict[str, Any]) -> None:
     assert [entry["logprob"] for entry in told] == pytest.approx(result["logprobs"], abs=1e-4)
     assert all(isinstance(entry["decoded_token"], str) for entry in told)
     assert (choice["text"], choice["prompt_weight_version"]) == ("", "moved")
+
+
+def test_batches_that_name_an_adapter_are_answered_as_by_the_merged_model(bench: Workbench) -> None:
+    """Two at once, beside the model itself; then one is replaced by keep, and removed."""
+    server = Server(bench)
+    server.write(
+        model={
+            "path": str(TINY),
+            "dtype": "float32",
+            "lora": {"maxRank": 4, "maxAdapters": 2},
+            "engineArgs": {"max_num_seqs": 8},
+        },
+        groupSize=1,
+        sampling={"maxTokens": TOKENS, "temperature": 0.0, "ignoreEos": True},
+        workers={"replicas": 1, "maxInflight": 8, "gracePeriodSeconds": 10},
+    )
+    models: dict[str, Path] = {"initial": TINY}
+    for seed, version in enumerate(("math-1", "math-2", "code-1")):
+        folder = make_adapter(bench.folder / version, seed)
+        models[version] = merged(folder, bench.folder / f"{version}-merged")
+    prompt = [(7 * place) % 60 + 2 for place in range(40)]
+    server.start()
+    server.until_ready(1)
+    with server.client() as client:
+
+        def publish(version: str) -> None:
+            source, adapter = Source(path=str(bench.folder / version)), AdapterSpec(name=version[:4])
+            client.publish(Publish(version=version, source=source, adapter=adapter, mode="keep"))
+
+        def submitted(adapter: str | None) -> BatchHandle:
+            batch = client.open_batch(BatchSpec(adapter=adapter))
+            batch.submit([Group(id="g", prompt_token_ids=prompt)])
+            batch.seal()
+            return batch
+
+        def check(batch: BatchHandle, version: str) -> None:
+            [group] = list(batch.groups())
+            [item] = group.results
+            assert [span.version for span in item.versions] == [version]
+            best, logprobs = score(models[version], prompt, item.token_ids)
+            assert item.token_ids == best
+            assert item.scores() == pytest.approx(logprobs, abs=2e-4)
+
+        for version in ("math-1", "code-1"):
+            publish(version)
+        batches = [submitted(name) for name in ("math", None, "code")]
+        for batch, version in zip(batches, ("math-1", "initial", "code-1"), strict=True):
+            check(batch, version)
+        publish("math-2")
+        check(submitted("math"), "math-2")
+        token = {"Authorization": f"Bearer {server.token_file.read_text().strip()}"}
+        assert httpx.delete(f"{server.url}/v1/weights/adapters/math", headers=token).status_code == 200
+        with pytest.raises(ConflictError, match="adapter: found math; the fleet has code"):
+            submitted("math")
+        check(submitted("code"), "code-1")

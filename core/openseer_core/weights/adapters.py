@@ -1,7 +1,7 @@
 """Whether an adapter has a place in the fleet, and whether engines compute its files as they were trained."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from openseer_core.manifest.generation import Lora
@@ -31,6 +31,39 @@ _REFUSED: dict[str, tuple[tuple[object, ...], str]] = {
     "use_qalora": ((None, False), _MERGE),
 }
 """Fields of an adapter's configuration with the values that are served, and why no other is."""
+_READ = frozenset(
+    {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "init_lora_weights", "base_model_name_or_path"}
+)
+_WITHOUT_EFFECT = frozenset(
+    {
+        "auto_mapping",
+        "corda_config",
+        "ensure_weight_tying",
+        "eva_config",
+        "exclude_modules",
+        "inference_mode",
+        "layers_pattern",
+        "layers_to_transform",
+        "loftq_config",
+        "lora_dropout",
+        "lora_dtype",
+        "lora_ga_config",
+        "lorap_emb_lr",
+        "lorap_lr_ratio",
+        "megatron_config",
+        "megatron_core",
+        "peft_version",
+        "qalora_group_size",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "task_type",
+        "velora_config",
+    }
+)
+"""Fields that change no result of a trained adapter: of training, of how it began, and which modules it has, as its
+tensors say themselves."""
+_OFF: tuple[object, ...] = (None, False, 0, "", [], {})
 
 
 class Tensor(NamedTuple):
@@ -74,7 +107,9 @@ def wrong_adapter(
 
     `model`: the job's, a path or a hub id; `own`: its tensors, None where they are not known, as of one on the hub.
     """
-    return next(_wrong_config(config, model if own is None else ""), "") or next(_wrong_tensors(tensors, lora, own), "")
+    return next(_wrong_config(config, model if own is None else ""), "") or next(
+        _wrong_tensors(tensors, lora, own, _ranks(config)), ""
+    )
 
 
 def _wrong_config(config: Mapping[str, Any], model: str) -> Iterator[str]:
@@ -87,6 +122,12 @@ def _wrong_config(config: Mapping[str, Any], model: str) -> Iterator[str]:
     init = config.get("init_lora_weights", True)
     if isinstance(init, str) and init.lower() not in _PLAIN_INITS:
         yield f"init_lora_weights: found {_shown(init)}, allowed: true, false, {', '.join(_PLAIN_INITS)}; {_OTHER_BASE}"
+    for name in sorted(config.keys() - _REFUSED.keys() - _READ - _WITHOUT_EFFECT):
+        if config[name] not in _OFF:
+            yield (
+                f"{name}: found {_shown(config[name])}; this release does not know it: remove it where it changes no "
+                f"result; otherwise {_MERGE}"
+            )
     yield from _wrong_numbers(config)
 
 
@@ -98,9 +139,33 @@ def _wrong_numbers(config: Mapping[str, Any]) -> Iterator[str]:
         pattern: Any = config.get(name) or {}
         if not isinstance(pattern, Mapping) or not all(map(_is_number, cast("Mapping[str, Any]", pattern).values())):
             yield f"{name}: found {_shown(config[name])}, allowed: a map of names to numbers above 0"
+            continue
+        for key in cast("Mapping[str, Any]", pattern):
+            try:
+                _matcher(key)
+            except (re.error, OverflowError, RecursionError):
+                yield f"{name}: found key {_shown(key)}, needed: a regular expression, or a module's name"
 
 
-def _wrong_tensors(tensors: Mapping[str, Tensor], lora: Lora, own: Mapping[str, Tensor] | None) -> Iterator[str]:
+def _matcher(key: str) -> re.Pattern[str]:
+    """What finds the modules that a key of a pattern means, as PEFT and vLLM do: their whole names, or ends of them."""
+    return re.compile(rf"(.*\.)?({key})$")
+
+
+def _ranks(config: Mapping[str, Any]) -> Callable[[str], float]:
+    """The rank of each module, by its name, as the configuration says; its update is scaled by that."""
+    ranks: Mapping[str, float] = config.get("rank_pattern") or {}
+    patterns = [(_matcher(key), rank) for key, rank in ranks.items()]
+
+    def rank_of(module: str) -> float:
+        return next((rank for pattern, rank in patterns if pattern.match(module)), config["r"])
+
+    return rank_of
+
+
+def _wrong_tensors(
+    tensors: Mapping[str, Tensor], lora: Lora, own: Mapping[str, Tensor] | None, rank_of: Callable[[str], float]
+) -> Iterator[str]:
     halves: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         found = _TENSOR.fullmatch(name)
@@ -114,11 +179,11 @@ def _wrong_tensors(tensors: Mapping[str, Tensor], lora: Lora, own: Mapping[str, 
     if not halves:
         yield f"{TENSORS}: it has no tensors"
     for module, pair in halves.items():
-        yield from _wrong_module(module, pair, lora, own)
+        yield from _wrong_module(module, pair, lora, own, rank_of(module))
 
 
 def _wrong_module(
-    module: str, pair: Mapping[str, Tensor], lora: Lora, own: Mapping[str, Tensor] | None
+    module: str, pair: Mapping[str, Tensor], lora: Lora, own: Mapping[str, Tensor] | None, needed: float
 ) -> Iterator[str]:
     last = module.rpartition(".")[2]
     if last not in lora.target_modules:
@@ -135,14 +200,19 @@ def _wrong_module(
         yield f"module {module}: lora_A has shape {list(down)} and lora_B {list(up)}, of different ranks"
     if rank > lora.max_rank:
         yield f"module {module}: found rank {rank}, allowed: at most {lora.max_rank} (spec.model.lora.maxRank)"
-    if own is None:
-        return
+    if rank != needed:
+        yield f"module {module}: found rank {rank}, needed: {needed:g}, by {CONFIG} (r, rank_pattern)"
+    if own is not None:
+        yield from _wrong_shape(module, (up[0], down[1]), own)
+
+
+def _wrong_shape(module: str, found: tuple[int, int], own: Mapping[str, Tensor]) -> Iterator[str]:
     base = own.get(f"{module}.weight")
     if base is None:
         yield f"module {module}: the job's model has no such module; the adapter is of another model"
-    elif base.shape != (up[0], down[1]):
+    elif base.shape != found:
         yield (
-            f"module {module}: its update has shape {[up[0], down[1]]}, the job's model {list(base.shape)}; "
+            f"module {module}: its update has shape {list(found)}, the job's model {list(base.shape)}; "
             "the adapter is of another model"
         )
 

@@ -76,6 +76,8 @@ def begin(
     """
     last = fleet_spec.transaction
     if last is not None and last.publish.is_of(publish) and last.phase not in ("rollback", "failed"):
+        if not last.active and publish.version not in fleet_spec.served:
+            raise PublishRefusedError(f"adapter {publish.version} was removed; publish it under a version of its own")
         return fleet_spec
     if fleet_spec.active_transaction is not None:
         active = fleet_spec.active_transaction

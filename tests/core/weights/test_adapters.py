@@ -70,3 +70,11 @@ def test_an_adapter_that_no_worker_can_read_needs_its_digest() -> None:
         begin(FleetSpec(), spec, ("a",), 0.0)
     begun = begin(FleetSpec(), publish(adapter=AdapterSpec(name="a"), source=SOURCE), (), 0.0, lora)
     assert begun.active_transaction is not None
+
+
+def test_an_adapter_that_was_removed_is_not_published_by_its_old_version() -> None:
+    what = publish(version="m2", source=SOURCE, adapter=AdapterSpec(name="math"))
+    served = publishing("done", **what.model_dump(include={"version"}), source=SOURCE, adapter=what.adapter)
+    assert begin(served, what, ("a",), 0.0, Lora()) is served
+    with pytest.raises(PublishRefusedError, match=r"adapter m2 was removed; publish it under a version of its own"):
+        begin(served.without("math"), what, ("a",), 0.0, Lora())

@@ -39,11 +39,31 @@ def test_an_adapter_that_fits_is_taken(tmp_path: Path) -> None:
         ({"init_lora_weights": "pissa"}, "init_lora_weights: found 'pissa'.*path_initial_model"),
         ({"lora_alpha": 0}, "lora_alpha: found 0, allowed: a number above 0"),
         ({"base_model_name_or_path": "org/other"}, "found 'org/other', needed: the job's model, org/model"),
+        ({"kasa_config": {"beta": 1e-4}}, "kasa_config: found {'beta': 0.0001}; this release does not know it"),
+        ({"r": 8}, r"module model.layers.0.self_attn.q_proj: found rank 2, needed: 8, by .*r, rank_pattern"),
+        ({"rank_pattern": {"layers.0.self_attn.q_proj": 1}}, "found rank 2, needed: 1"),
+        ({"alpha_pattern": {"(": 1}}, r"alpha_pattern: found key '\(', needed: a regular expression"),
+        ({"lora_alpha": float("inf")}, "lora_alpha: found Infinity, allowed: a number"),
     ],
 )
 def test_an_adapter_is_refused_by_field_value_and_remedy(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(LoadError, match=words):
         AdapterCheck(MODEL)(write_adapter(tmp_path / "a", **changes))
+
+
+def test_ranks_follow_the_pattern_that_matches_first_as_in_peft(tmp_path: Path) -> None:
+    pattern = {"elf_attn.q_proj": 4, r"layers\.\d+\.self_attn\.q_proj": 2, "q_proj": 3}
+    AdapterCheck(MODEL)(write_adapter(tmp_path / "a", r=16, rank_pattern=pattern))
+
+
+def test_fields_that_change_no_result_may_have_any_value(tmp_path: Path) -> None:
+    harmless: dict[str, Any] = {
+        "lora_dropout": 0.1,
+        "eva_config": {"rho": 2.0},
+        "exclude_modules": ["lm_head"],
+        "inference_mode": True,
+    }
+    AdapterCheck(MODEL)(write_adapter(tmp_path / "a", **harmless, of_the_future=None, other_config={}))
 
 
 def test_an_adapter_of_another_model_is_refused_by_its_shapes(tmp_path: Path) -> None:

@@ -2,30 +2,42 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import socket
+import struct
 from pathlib import Path
 
 import pytest
 
 from openseer_core.errors import LoadError
+from openseer_core.manifest.generation import Lora, Model
 from openseer_core.manifest.job import Scripted
+from openseer_core.weights.adapters import CONFIG, TENSORS
 from openseer_core.weights.digest import PIECE_BYTES, FileDigest, version_digest
 from openseer_core.weights.fleet_spec import FleetSpec
-from openseer_core.weights.publish import Publish, Source
+from openseer_core.weights.publish import AdapterSpec, Publish, Source
 from openseer_core.weights.transaction import begin, cancel
 from openseer_core.weights.worker_step import WeightsTarget
 from openseer_worker.scripted.engine import ScriptedEngine
+from openseer_worker.weights.adapter_files import AdapterCheck
 from openseer_worker.weights.fetching import fetch
 from openseer_worker.weights.files import INDEX, SINGLE, check_files
 from openseer_worker.weights.folders import CheckedFolder, WeightFolders
 from openseer_worker.weights.hashing import digest
 from openseer_worker.weights.served import ServedWeights
+from tests.worker.weights.adapters import write_adapter
 from tests.worker.weights.made import safetensors
+
+ADAPTED = Model(path="org/model", lora=Lora(max_rank=4))
 
 
 def local(folder: Path, publisher: int = 1, digest: str | None = None) -> WeightsTarget:
     return WeightsTarget("v", publisher, Source(path=str(folder), digest=digest))
+
+
+def adapter(folder: Path, publisher: int = 1) -> WeightsTarget:
+    return WeightsTarget("v", publisher, Source(path=str(folder)), adapter=True)
 
 
 def remote(url: str, publisher: int = 1, digest: str | None = None) -> WeightsTarget:
@@ -158,3 +170,73 @@ async def test_a_hanging_fetch_of_a_cancelled_publish_does_not_hold_up_the_next(
         connection.close()
     assert (weights.report.transaction, weights.report.digest) == (2, digest(folder))
     await weights.close()
+
+
+async def test_a_hanging_fetch_of_an_adapter_does_not_hold_up_weights(folder: Path) -> None:
+    def loading(fleet_spec: FleetSpec) -> FleetSpec:
+        assert fleet_spec.transaction is not None
+        return fleet_spec.changed(transaction=fleet_spec.transaction.model_copy(update={"phase": "load"}))
+
+    weights = ServedWeights(ScriptedEngine(Scripted()), "job", lambda: None)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        source = Source(url=f"http://127.0.0.1:{mute.getsockname()[1]}")
+        hanging = Publish(version="a1", source=source, prefetch=False, adapter=AdapterSpec(name="a"))
+        fleet_spec = loading(begin(FleetSpec(), hanging, ("a",), 0.0, Lora()))
+        weights.follow(fleet_spec)
+        weights.advance(0)
+        connection, _ = await asyncio.to_thread(mute.accept)
+        good = Publish(version="v2", source=Source(path=str(folder)), prefetch=False)
+        weights.follow(loading(begin(cancel(fleet_spec, 1.0), good, ("a",), 2.0)))
+        async with asyncio.timeout(20):
+            while weights.version != "v2":
+                weights.advance(0)
+                await asyncio.sleep(0.01)
+        connection.close()
+    await weights.close()
+
+
+HOSTILE = {
+    "deep": b"[" * 200_000,
+    "endless": b'{"t": {"dtype": "F32", "shape": [1], "data_offsets": [0, Infinity]}}',
+    "twice": b'{"t": {"dtype": "F32", "shape": [1, 1e999], "data_offsets": [0, 4]}}',
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_whatever_a_header_holds_is_a_refusal_that_ends_no_worker(tmp_path: Path, name: str) -> None:
+    for file in (SINGLE, TENSORS):
+        (tmp_path / file).write_bytes(struct.pack("<Q", len(HOSTILE[name])) + HOSTILE[name] + bytes(4))
+    (tmp_path / CONFIG).write_bytes(HOSTILE[name])
+    with pytest.raises(LoadError):
+        await WeightFolders().get(local(tmp_path))
+    (tmp_path / SINGLE).unlink()
+    (tmp_path / INDEX).write_bytes(HOSTILE[name])
+    with pytest.raises(LoadError):
+        await WeightFolders().get(local(tmp_path))
+    (tmp_path / INDEX).unlink()
+    with pytest.raises(LoadError):
+        await WeightFolders((), AdapterCheck(ADAPTED)).get(adapter(tmp_path))
+
+
+async def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "a")
+    for name in (TENSORS, CONFIG):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        with pytest.raises(LoadError):
+            await asyncio.wait_for(WeightFolders((), AdapterCheck(ADAPTED)).get(adapter(folder)), 20)
+    os.mkfifo(tmp_path / SINGLE)
+    with pytest.raises(LoadError):
+        await asyncio.wait_for(WeightFolders().get(local(tmp_path)), 20)
+
+
+async def test_a_folder_is_checked_anew_for_what_it_is_to_be(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "a")
+    age(folder)
+    folders = WeightFolders((), AdapterCheck(ADAPTED))
+    await folders.get(local(folder))
+    (tmp_path / "a" / CONFIG).write_text(json.dumps(json.loads((folder / CONFIG).read_text()) | {"use_dora": True}))
+    age(folder)
+    await folders.get(local(folder))
+    with pytest.raises(LoadError, match="use_dora"):
+        await folders.get(adapter(folder))

@@ -28,7 +28,10 @@ class Adapters:
         return self._loaded[version][1]
 
     def load(self, core: Any, adapter: NewAdapter) -> None:
-        """Raises LoadError where vLLM does not take it, and whatever vLLM raises."""
+        """Raises LoadError where vLLM does not take it or has no such module, and whatever vLLM raises.
+
+        What is refused leaves nothing: vLLM keeps what broke half-way, and the place that it took.
+        """
         from vllm.lora.request import LoRARequest
 
         self.drop(core, adapter.version)
@@ -37,9 +40,24 @@ class Adapters:
         number = next(self._numbers)
         # vLLM tells adapters apart by their names in some places, and by their numbers in others.
         request = LoRARequest(f"{adapter.version}#{number}", number, str(adapter.folder))
-        if not core.add_lora(request):
-            raise LoadError(f"vLLM has not taken the adapter {adapter.version}")
+        try:
+            if not core.add_lora(request):
+                raise LoadError(f"vLLM has not taken the adapter {adapter.version}")
+            self._check_modules(core, adapter, number)
+        except Exception:
+            core.remove_lora(number)
+            raise
         self._loaded[adapter.version] = request, adapter.salt
+
+    def _check_modules(self, core: Any, adapter: NewAdapter, number: int) -> None:
+        """Raises LoadError for modules that the model has nowhere: vLLM leaves them out without a word."""
+        of_ranks = [set(names) for names in core.collective_rpc("unplaced_modules", args=(number,))]
+        unplaced = sorted(set.intersection(*of_ranks))
+        if unplaced:
+            others = f", and {len(unplaced) - 1} others of it" if len(unplaced) > 1 else ""
+            raise LoadError(
+                f"{adapter.folder}: the model has no module {unplaced[0]}{others}; the adapter is of another model"
+            )
 
     def drop(self, core: Any, version: str) -> None:
         """Nothing happens where it is not loaded."""

@@ -355,8 +355,11 @@ class VllmEngine:
         return bool(ended)
 
     def _gather_aside(self, outputs: Any) -> None:
-        """Takes what a step produced that was made for something else."""
-        if self._gather(outputs):
+        """Takes what a step produced that was made for something else, and does what was commanded meanwhile: a score
+        may wait for a place, which an abort makes."""
+        with self._lock:
+            commands, self._commands = self._commands, []
+        if self._gather(outputs) | self._apply(commands):
             self._wake()
 
     def _add_output(self, output: EngineOutput) -> None:

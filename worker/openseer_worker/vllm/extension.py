@@ -1,5 +1,5 @@
 """Loaded by vLLM into each of its processes: undoes a load of weights that broke off, tells how requests hold KV
-blocks, and reaches the proposer.
+blocks and where an adapter's modules lie, and reaches the proposer.
 
 After a broken load vLLM leaves layers without memory, half in the new format, and every later load fails.
 """
@@ -23,6 +23,12 @@ class WorkerExtension(DraftExtension):
 
         worker: Any = self
         return kv_rows(worker.model_runner.kv_cache_config, worker.vllm_config)
+
+    def unplaced_modules(self, adapter: int) -> list[str]:
+        """Modules of a loaded adapter, by vLLM's names, that this rank's part of the model has not."""
+        worker: Any = self
+        manager = worker.model_runner.lora_manager._adapter_manager
+        return [name for name in manager.get_adapter(adapter).loras if name not in manager.modules]
 
     def undo_broken_load(self) -> None:
         """Gives every layer that was not loaded to its end its old tensors back; the whole is of no version."""

@@ -19,11 +19,13 @@ def layout_of(rows: list[KvRow]) -> KvLayout:
 def profile_of(config: Any, layout: KvLayout, *, on_cpu: bool) -> EngineProfile:
     """The profile of an engine of that configuration, once its cache is made; `layout`: of that cache."""
     total, scheduler = config.cache_config.num_gpu_blocks, config.scheduler_config
+    places = scheduler.max_num_active_seqs or scheduler.max_num_seqs
     return EngineProfile(
         # One block is vLLM's null block, which holds nothing; and it admits nothing that would take its last ones.
         blocks=total - 1 - int(scheduler.watermark * total),
         layout=layout,
-        slots=scheduler.max_num_active_seqs or scheduler.max_num_seqs,
+        # An adapter that is loaded beside the work is scored in a place of its own.
+        slots=places if config.lora_config is None else max(1, places - 1),
         context_tokens=config.model_config.max_model_len,
         device=device_text(config.parallel_config.world_size, on_cpu=on_cpu),
         engine=f"vllm {environment.engine_version()} {'cpu' if on_cpu else 'gpu'}",

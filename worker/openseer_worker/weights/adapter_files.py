@@ -1,12 +1,12 @@
 """Whether a folder holds a LoRA adapter that the job's engine computes as it was trained."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from openseer_core.errors import LoadError
+from openseer_core.errors import JsonError, LoadError
 from openseer_core.manifest.generation import Model
+from openseer_core.strict_json import parse
 from openseer_core.weights.adapters import CONFIG, TENSORS, wrong_adapter
 from openseer_worker.weights.files import Tensors, is_adapter, survey
 
@@ -46,10 +46,12 @@ class AdapterCheck:
 def _config(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         data = file.read(MOST_CONFIG_BYTES + 1)
+    if len(data) > MOST_CONFIG_BYTES:
+        raise LoadError(f"{path}: more than {MOST_CONFIG_BYTES} bytes")
     try:
-        config = json.loads(data) if len(data) <= MOST_CONFIG_BYTES else None
-    except ValueError:
-        config = None
+        config = parse(data)
+    except JsonError as error:
+        raise LoadError(f"{path}: {error}") from None
     if not isinstance(config, dict):
-        raise LoadError(f"{path}: it cannot be read as a map in JSON of at most {MOST_CONFIG_BYTES} bytes")
+        raise LoadError(f"{path}: found {type(config).__name__}, needed: a map")
     return cast("dict[str, Any]", config)

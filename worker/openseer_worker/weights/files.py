@@ -31,7 +31,7 @@ def weight_files(folder: Path) -> list[Path]:
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter, as PEFT saves it, and no weights."""
     has_weights = (folder / INDEX).exists() or (folder / SINGLE).exists()
-    return not has_weights and (folder / CONFIG).exists() and (folder / TENSORS).exists()
+    return not has_weights and (folder / CONFIG).is_file() and (folder / TENSORS).is_file()
 
 
 def check_files(folder: Path, own: Path | None = None) -> int:
@@ -83,6 +83,8 @@ def _is_tied(own: Path) -> bool:
 
 def _read_header(path: Path, found: Tensors) -> int:
     """The size of one file, whose header must fit it; notes the tensors."""
+    if not path.is_file():  # to open a pipe would wait for whoever writes to it
+        raise LoadError(f"{path} is no file")
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)

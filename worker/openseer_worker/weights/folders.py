@@ -1,6 +1,7 @@
 """The folders of the versions that a worker may have to load: fetched, checked, and known by their digest."""
 
 import asyncio
+import logging
 import os
 import threading
 import time
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from openseer_core.errors import LoadError
+from openseer_core.errors import LoadError, OpenseerError
 from openseer_core.weights.publish import Source
 from openseer_core.weights.url import shown_url
 from openseer_core.weights.worker_step import WeightsTarget
@@ -23,6 +24,8 @@ from openseer_worker.weights.temporary import Record, SharedFolder, remove_left,
 TICK_SECONDS, COARSE_TICK_SECONDS = 0.05, 2.0
 """Two writes within so long may leave the same times: of a file system with fractions of a second, and of others."""
 
+_LOG = logging.getLogger(__name__)
+_REASON_CHARS = 200
 _T = TypeVar("_T")
 _Stamps = dict[str, tuple[int, int, int, int]]
 
@@ -58,7 +61,7 @@ class WeightFolders:
         self._check_adapter = check_adapter
         self._scope = scope or uuid.uuid4().hex
         self._fetched: dict[int, CheckedFolder] = {}
-        self._paths: dict[Path, CheckedFolder] = {}
+        self._paths: dict[tuple[Path, bool], CheckedFolder] = {}
         self._held: dict[int | Path, SharedFolder] = {}
         """By publisher what was fetched, by path what was read; threads enter it, also when nobody waits any more."""
 
@@ -84,11 +87,12 @@ class WeightFolders:
     def keep(self, targets: Iterable[WeightsTarget]) -> None:
         """Lets go what was fetched for anything else, and forgets what else was read."""
         targets = list(targets)
-        paths = {target.source.path for target in targets if target.source is not None}
-        self._paths = {path: folder for path, folder in self._paths.items() if str(path) in paths}
+        sources = [target.source for target in targets]
+        paths = {Path(source.path) for source in sources if source is not None and source.path is not None}
+        self._paths = {key: folder for key, folder in self._paths.items() if key[0] in paths}
         found = [self._find(target.source, target.publisher) for target in targets if target.source is not None]
         self._fetched = {publisher: folder for publisher, folder in self._fetched.items() if folder in found}
-        wanted = {*self._fetched, *map(Path, filter(None, paths)), *(target.publisher for target in targets)}
+        wanted = {*self._fetched, *paths, *(target.publisher for target in targets)}
         for key in [key for key in self._held if key not in wanted]:
             self._held.pop(key).release()
 
@@ -147,8 +151,10 @@ class WeightFolders:
             check_files(folder)
 
     async def _local(self, path: Path, target: WeightsTarget) -> CheckedFolder:
-        """A folder's digest is known while its files have the stamps that they had when it was taken."""
-        known = self._paths.get(path)
+        """A folder is checked for what it is to be, weights or an adapter, and its digest taken; both hold while its
+        files have the stamps that they had then."""
+        key = path, target.adapter
+        known = self._paths.get(key)
 
         def work(stopped: Callable[[], bool]) -> CheckedFolder:
             if known is not None and _stamps(path) == known.stamps:
@@ -160,9 +166,9 @@ class WeightFolders:
             return found
 
         found = await _in_thread(work)
-        self._paths.pop(path, None)
+        self._paths.pop(key, None)
         if found is known or _is_settled(found.stamps):
-            self._paths[path] = found
+            self._paths[key] = found
         return found
 
     def _digest(self, path: Path, stamps: _Stamps, stopped: Callable[[], bool]) -> str:
@@ -197,9 +203,17 @@ def _is_settled(stamps: _Stamps) -> bool:
 
 
 async def _in_thread(work: Callable[[Callable[[], bool]], _T]) -> _T:
-    """Runs `work` in a thread; what it is given tells once nobody waits for it any more."""
+    """Runs `work` in a thread; what it is given tells once nobody waits for it any more.
+
+    Raises LoadError whatever is wrong: files that anybody has written must not end a worker.
+    """
     stop = threading.Event()
     try:
         return await asyncio.to_thread(work, stop.is_set)
+    except (OpenseerError, OSError):
+        raise
+    except Exception as error:
+        _LOG.exception("weights could not be read")
+        raise LoadError(f"the files cannot be read ({type(error).__name__}: {str(error)[:_REASON_CHARS]})") from error
     finally:
         stop.set()

@@ -63,7 +63,7 @@ class ServedWeights:
         self._task: asyncio.Task[None] | None = None
         self._fetch_task: asyncio.Task[None] | None = None
         self._adapter_task: asyncio.Task[None] | None = None
-        self._fetches = self._reads = NOTHING
+        self._fetches = self._reads = self._adapter_reads = NOTHING
         self._retry_at = 0.0
         self._pause = FIRST_RETRY_SECONDS
         self._adapters_due = 0.0
@@ -119,6 +119,9 @@ class ServedWeights:
         if self._task is not None and self._reads not in wanted:
             self._task.cancel()
             self._task = None
+        if self._adapter_task is not None and self._adapter_reads not in wanted:
+            self._adapter_task.cancel()
+            self._adapter_task = None
 
     def advance(self, running: int, versions: Collection[str] = ()) -> WorkerStep:
         """The next step of a worker that runs so many responses, of these versions; begins the tasks that it needs."""
@@ -147,6 +150,7 @@ class ServedWeights:
             return self._begin(self._drop(drop))
         if step.load is None or not step.load.adapter:
             return None
+        self._adapter_reads = step.load.publisher
         return self._begin(self._load_adapter(step.load, current_attempt(self._fleet_spec)))
 
     async def close(self) -> None:
@@ -217,7 +221,10 @@ class ServedWeights:
         log.info("loading adapter %s", target.version)
         begun = _now()
         try:
-            folder = await self._folders.get(target)
+            try:
+                folder = await self._folders.get(target)
+            finally:
+                self._adapter_reads = NOTHING
             assert folder is not None
             await self._engine.load_adapter(NewAdapter(target.version, self._salt_of(target), folder.path))
             folder.check_unchanged()

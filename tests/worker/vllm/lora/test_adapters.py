@@ -1,6 +1,7 @@
 """The real engine with LoRA adapters: each request as by the merged model, beside others, with drafts, after swaps."""
 
 import asyncio
+import json
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from openseer_core.weights.canary import CANARY_TOLERANCE
 from openseer_worker.engine import DraftNews, DraftTokens, EngineOutput, EngineRequest, NewAdapter, NewWeights
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build, prepare
+from openseer_worker.weights.adapter_files import AdapterCheck
 from tests.worker.drafting import drafting_player
 from tests.worker.vllm.lora.made import OWN, make_adapter, merged
 
@@ -214,3 +216,118 @@ def steps(**own: Any) -> int:
     model = Model(path=str(OWN), lora=LORA, engine_args=own)
     made = arguments.engine_arguments(model, Parallelism(), "none", on_cpu=True, speculation=Speculation(max_tokens=16))
     return int(configuration.create(made).scheduler_config.max_num_batched_tokens)
+
+
+def test_adapters_that_vllm_refuses_half_loaded_leave_their_places_empty(
+    engine: VllmEngine, tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    import torch  # noqa: PLC0415 - heavy
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
+
+    torn = make_adapter(tmp_path / "torn", 9)
+    tensors = load_file(torn / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"
+    save_file(tensors | {name: torch.ones(4096, 4)}, torn / "adapter_model.safetensors")
+
+    async def story() -> None:
+        await engine.load_adapter(NewAdapter("a1", "job@a1#5", folders["a1"]))
+        await engine.drop_adapter("a2")
+        for number in range(5):
+            with pytest.raises(LoadError):
+                await engine.load_adapter(NewAdapter(f"torn{number}", f"job@torn{number}", torn))
+        await engine.load_adapter(NewAdapter("b1", "job@b1#5", folders["b1"]))
+        found = await run(engine, [request(f"t-{name}", name) for name in ("", "a1", "b1")])
+        for name in ("", "a1", "b1"):
+            expect(found[f"t-{name}"], folders[f"={name}" if name else ""])
+        for name in ("a1", "b1"):
+            await engine.drop_adapter(name)
+
+    play(story())
+
+
+def test_an_adapter_whose_modules_the_model_has_not_is_refused(
+    engine: VllmEngine, tmp_path: Path, folders: dict[str, Path]
+) -> None:
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
+
+    other = make_adapter(tmp_path / "other", 9)
+    tensors = load_file(other / "adapter_model.safetensors")
+    for old, new, shown in ((".layers.1.", ".layers.9.", "layers.9"), (".model.model.", ".model.", "layers.0")):
+        moved = {name.replace(old, new): tensor for name, tensor in tensors.items()}
+        save_file(moved, other / "adapter_model.safetensors")
+
+        async def story(shown: str = shown) -> None:
+            with pytest.raises(LoadError, match=f"the model has no module .*{shown}"):
+                await engine.load_adapter(NewAdapter("other", "job@other", other))
+            await engine.drop_adapter("other")
+            expect((await run(engine, [request(f"m-{shown}", "")]))[f"m-{shown}"], OWN)
+
+        play(story())
+
+
+def test_what_peft_computes_by_module_the_engine_computes_too(engine: VllmEngine, tmp_path: Path) -> None:
+    from peft import PeftModel  # noqa: PLC0415 - heavy
+    from safetensors.torch import load_file, save_file  # noqa: PLC0415 - heavy
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - heavy
+
+    ranks = {r"layers\.1\.self_attn\.q_proj": 2, "o_proj": 3, "gate_proj": 1}
+    folder = make_adapter(
+        tmp_path / "varied",
+        11,
+        scale=0.1,
+        rank_pattern=ranks,
+        alpha_pattern={"v_proj": 32, r".*\.1\.mlp\.up_proj": 2, "q_proj": 16},
+        use_rslora=True,
+        base_model_name_or_path=str(OWN),
+    )
+    tensors: dict[str, Any] = {}
+    for name, tensor in load_file(folder / "adapter_model.safetensors").items():
+        if ".layers.0.self_attn.k_proj." in name:
+            continue  # a module of a packed layer that the adapter leaves as it is
+        keys = {"layers.1.self_attn.q_proj": 2, "o_proj": 3, "gate_proj": 1}
+        rank = next((rank for key, rank in keys.items() if f"{key}.lora" in name), 4)
+        tensors[name] = (tensor[:rank] if "lora_A" in name else tensor[:, :rank]).contiguous()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config | {"exclude_modules": r".*layers\.0\.self_attn\.k_proj"})
+    )
+    AdapterCheck(Model(path=str(OWN), lora=LORA))(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(OWN, dtype="float32")
+    peft: Any = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    peft.save_pretrained(tmp_path / "merged")
+
+    async def story() -> None:
+        await engine.load_adapter(NewAdapter("varied", "job@varied", folder))
+        expect((await run(engine, [request("varied", "varied")]))["varied"], tmp_path / "merged")
+        await engine.drop_adapter("varied")
+
+    play(story())
+
+
+def test_an_adapter_is_loaded_beside_as_much_as_the_worker_takes(engine: VllmEngine, folders: dict[str, Path]) -> None:
+    async def story() -> None:
+        keys = [f"l{number}" for number in range(engine.profile.slots)]
+        running = asyncio.create_task(run(engine, [EngineRequest(k, k, 0, PROMPT, [], 180, GREEDY) for k in keys]))
+        await asyncio.sleep(0.05)
+        await engine.load_adapter(NewAdapter("a1", "job@a1#6", folders["a1"]))
+        assert not running.done()
+        assert all(output.finish is FinishReason.LENGTH for output in (await running).values())
+
+    play(story())
+
+
+def test_requests_are_aborted_while_a_score_waits_for_a_place(engine: VllmEngine, folders: dict[str, Path]) -> None:
+    async def story() -> None:
+        keys = [f"f{number}" for number in range(engine.profile.slots + 1)]
+        running = asyncio.create_task(run(engine, [EngineRequest(k, k, 0, PROMPT, [], 180, GREEDY) for k in keys]))
+        await asyncio.sleep(0.05)
+        scoring = asyncio.create_task(engine.score(PROMPT, "a1"))
+        await asyncio.sleep(0.05)
+        engine.abort("f0")
+        await scoring
+        assert not running.done()
+        assert (await running)["f0"].finish is FinishReason.ABORTED
+        await engine.drop_adapter("a1")
+
+    play(story())
