@@ -33,10 +33,11 @@ from openseer_client.rewards import RewardPool
 from openseer_core.manifest.generation import Sampling
 from openseer_core.weights.publish import AdapterSpec, Canary, Deadlines, Publish, Source
 from openseer_core.wire.batches import Batch, BatchSpec, Group, GroupItem, ResultItem, Target
-from openseer_core.wire.fleet import Release
+from openseer_core.wire.fleet import Acquire, Release
 from openseer_core.wire.weights import Transaction
 
 __all__ = [
+    "Acquire",
     "AdapterSpec",
     "AnswerError",
     "ApiError",

@@ -33,7 +33,7 @@ from openseer_core.wire.batches import (
     UploadReceipt,
     Verdicts,
 )
-from openseer_core.wire.fleet import Autoscaling, FleetState, JobStatus, Release, WorkerInfo
+from openseer_core.wire.fleet import Acquire, Autoscaling, FleetState, JobStatus, Release, WorkerInfo
 from openseer_core.wire.weights import Transaction, Weights
 
 T = TypeVar("T")
@@ -106,9 +106,12 @@ class AsyncClient:
         """Has the fleet give up its GPUs, and waits for it. Raises FleetError after `patience` seconds."""
         return await self.run(flows.release(what or Release(), time.monotonic, patience))
 
-    async def acquire(self, *, patience: float = 600.0) -> FleetState:
-        """Gives the GPUs back to the fleet, and waits until it is awake. Raises FleetError after `patience` seconds."""
-        return await self.run(flows.acquire(time.monotonic, patience))
+    async def acquire(self, what: Acquire | None = None, *, patience: float = 600.0) -> FleetState:
+        """Gives the GPUs back to the fleet, and waits until it is awake, or the parts of it that are named.
+
+        Raises FleetError after `patience` seconds.
+        """
+        return await self.run(flows.acquire(what or Acquire(), time.monotonic, patience))
 
     async def fleet(self) -> FleetState:
         """Whether the GPUs are openseer's."""

@@ -7,6 +7,7 @@ Checked against verl 0.9.1, where `VERL_USE_EXTERNAL_MODULES=openseer_client.ver
     url, token_file              # unset: from the environment
     run: math                    # begins the names of versions
     mode: abort                  # for responses that still run: abort (verl goes on with them), keep or drain
+    share_gpus: true             # the fleet's workers have the trainer's GPUs: they sleep while it trains
 """
 
 # verl and Ray are no dependencies of openseer: they are Any here.
@@ -16,6 +17,7 @@ Checked against verl 0.9.1, where `VERL_USE_EXTERNAL_MODULES=openseer_client.ver
 import asyncio
 import os
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import torch.distributed
@@ -28,12 +30,17 @@ from openseer_client.torch_weights import WeightsFolder
 from openseer_client.verl import Server
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.weights.publish import Publish, Source
+from openseer_core.wire.fleet import Acquire, Release
 
 NAME = "openseer"
 
 
 def _settings(config: Any) -> dict[str, Any]:
     return dict(getattr(config, "custom", None) or {})
+
+
+def _client(settings: dict[str, Any]) -> Client:
+    return Client(settings.get("url"), token=settings.get("token"), token_file=settings.get("token_file"))
 
 
 class Rollout(BaseRollout):
@@ -55,10 +62,14 @@ class Rollout(BaseRollout):
         self._count = 0
 
     async def resume(self, tags: list[str]) -> None:
-        """Nothing: the fleet has GPUs of its own."""
+        """Wakes those parts of the fleet's engines; nothing where the fleet has GPUs of its own."""
+        if self._settings.get("share_gpus"):
+            await self._by_leader(lambda client: client.acquire(Acquire.model_validate({"parts": tags})))
 
     async def release(self) -> None:
-        """Nothing, as above."""
+        """Has the fleet's engines give the GPUs back; nothing where they have their own."""
+        if self._settings.get("share_gpus"):
+            await self._by_leader(lambda client: client.release(Release(keep_weights=False)))
 
     async def update_weights(
         self, weights: Any, wire_format: str = "named_tensors", global_steps: int | None = None, **more: Any
@@ -70,20 +81,27 @@ class Rollout(BaseRollout):
             or more.get("peft_config") is not None
         ):
             raise InputError("weights: whole tensors are needed (with LoRA set model.lora.merge=True)")
-        errors: list[Any] = [None]
+        error = None
         if self.is_leader_rank:
             try:
                 await self._publish(weights, global_steps)
-            except OpenseerError as error:
-                errors = [error]
+            except OpenseerError as failure:
+                error = failure
         else:
             async for _ in ensure_async_iterator(weights):
                 pass
-        # Who fails alone leaves the others waiting, so its error is everybody's.
-        if torch.distributed.is_initialized():
-            await asyncio.to_thread(torch.distributed.broadcast_object_list, errors, src=0)
-        if errors[0] is not None:
-            raise errors[0]
+        await _agree(error)
+
+    async def _by_leader(self, call: Callable[[Client], Any]) -> None:
+        """The first process calls the fleet, all wait for it."""
+        error = None
+        if self.is_leader_rank:
+            try:
+                with _client(self._settings) as client:
+                    await asyncio.to_thread(call, client)
+            except OpenseerError as failure:
+                error = failure
+        await _agree(error)
 
     async def _publish(self, weights: Any, global_steps: int | None) -> None:
         # A version's weights never change, so each publication has a name of its own.
@@ -94,9 +112,17 @@ class Rollout(BaseRollout):
                 shards.add(name, tensor)
         path = str(self._folder.path / version)
         what = Publish(version=version, source=Source(path=path), mode=self._settings.get("mode", "abort"))
-        settings = self._settings
-        with Client(settings.get("url"), token=settings.get("token"), token_file=settings.get("token_file")) as client:
+        with _client(self._settings) as client:
             await asyncio.to_thread(client.publish, what)
+
+
+async def _agree(error: OpenseerError | None) -> None:
+    """Raises the first process's error in all: who fails alone leaves the others waiting."""
+    errors: list[Any] = [error]
+    if torch.distributed.is_initialized():
+        await asyncio.to_thread(torch.distributed.broadcast_object_list, errors, src=0)
+    if errors[0] is not None:
+        raise errors[0]
 
 
 class Replica(RolloutReplica):
@@ -130,6 +156,20 @@ class Replica(RolloutReplica):
         self.servers = []
         self._server_handle = server
         self._server_address = settings.get("url") or os.environ.get("OPENSEER_URL", "")
+
+    async def sleep(self) -> None:
+        """After a batch: the trainer takes the GPUs. One of the replicas speaks for the fleet."""
+        settings = _settings(self.config)
+        if settings.get("share_gpus") and self.replica_rank == 0:
+            with _client(settings) as client:
+                await asyncio.to_thread(client.release, Release(keep_weights=False))
+
+    async def wake_up(self) -> None:
+        """All of the engines, with the weights that they had."""
+        settings = _settings(self.config)
+        if settings.get("share_gpus") and self.replica_rank == 0:
+            with _client(settings) as client:
+                await asyncio.to_thread(client.acquire)
 
     def rollout_worker_use_gpu(self) -> bool:
         """The fleet's GPUs are not Ray's."""

@@ -11,6 +11,7 @@ import pytest
 
 from openseer_api.job.context import UploadLimits as ApiLimits
 from openseer_client import (
+    Acquire,
     AsyncClient,
     BatchSpec,
     Canary,
@@ -22,6 +23,7 @@ from openseer_client import (
     Limits,
     NotFoundError,
     Publish,
+    Release,
     ResultItem,
     Sampling,
     Source,
@@ -182,6 +184,19 @@ async def test_gpus_are_handed_over_and_back() -> None:
     async with served() as server, connected(server) as client:
         assert (await client.release(patience=20.0)).state == "released"
         assert (await client.acquire(patience=20.0)).state == "awake"
+
+
+async def test_gpus_come_back_in_stages_with_new_weights_between_them(tmp_path: Path) -> None:
+    async with served() as server, connected(server) as client:
+        write_weights(tmp_path, "new")
+        slept = await client.release(Release(keep_weights=False), patience=20.0)
+        assert (slept.state, slept.awake) == ("released", [])
+        assert {worker.version for worker in await client.workers()} == {""}
+        woken = await client.acquire(Acquire(parts=["weights"]), patience=20.0)
+        assert (woken.state, woken.awake) == ("released", ["weights"])
+        await client.publish(Publish(version="v2", source=Source(path=str(tmp_path)), mode="abort"))
+        assert (await client.acquire(Acquire(parts=["kv_cache"]), patience=20.0)).state == "awake"
+        assert {worker.version for worker in await client.workers()} == {"v2"}
 
 
 async def test_groups_and_requests_can_be_looked_at_and_ended() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import math
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Body, Query, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -19,7 +19,16 @@ from openseer_core.weights.fleet_spec import MEMORY_PARTS, FleetSpec
 from openseer_core.weights.loaded import is_ready, why_not_loaded
 from openseer_core.weights.rest import asleep, is_at_rest, woken
 from openseer_core.wire.batches import MAX_WAIT_SECONDS
-from openseer_core.wire.fleet import Autoscaling, FleetState, FleetWord, JobStatus, Release, WorkerInfo, WorkerList
+from openseer_core.wire.fleet import (
+    Acquire,
+    Autoscaling,
+    FleetState,
+    FleetWord,
+    JobStatus,
+    Release,
+    WorkerInfo,
+    WorkerList,
+)
 from openseer_core.wire.weights import to_wire
 from openseer_core.worker.heartbeat import WorkerStatus
 
@@ -131,20 +140,21 @@ async def release(how: Release, job: Job) -> FleetState:
 
 
 @router.post("/acquire", responses=documented(409, 429))
-async def acquire(job: Job) -> FleetState:
-    """Takes the GPUs back: engines wake, or workers start, and load the fleet's weights."""
-    return await change_rest(job, None)
+async def acquire(job: Job, what: Annotated[Acquire | None, Body()] = None) -> FleetState:
+    """Takes the GPUs back: engines wake, or workers start, and load the fleet's weights. With parts engines wake in
+    stages: new weights are loaded into those whose weights alone are awake."""
+    return await change_rest(job, what or Acquire())
 
 
-async def change_rest(job: JobContext, how: Release | None) -> FleetState:
+async def change_rest(job: JobContext, how: Release | Acquire) -> FleetState:
     """Puts the fleet to rest, or back to work, through its fleet spec. Raises BusyProblem."""
 
     def changed(snapshot: FleetSnapshot) -> FleetSpec:
         fleet_spec, now = snapshot.fleet_spec, snapshot.now
-        if how is None:
-            return woken(fleet_spec, MEMORY_PARTS, now)
+        if isinstance(how, Acquire):
+            return woken(fleet_spec, how.parts or MEMORY_PARTS, now)
         if how.mode == "sleep" and fleet_spec.rest != "stop":
-            return asleep(fleet_spec, MEMORY_PARTS, now)
+            return asleep(fleet_spec, MEMORY_PARTS, now, keep_weights=how.keep_weights)
         same = fleet_spec.rest == how.mode
         return fleet_spec if same else fleet_spec.changed(rest=how.mode, awake=(), rest_since=now)
 

@@ -29,7 +29,7 @@ from openseer_core.wire.batches import (
     UploadReceipt,
     Verdicts,
 )
-from openseer_core.wire.fleet import Autoscaling, FleetState, JobStatus, Release, WorkerList
+from openseer_core.wire.fleet import Acquire, Autoscaling, FleetState, JobStatus, Release, WorkerList
 from openseer_core.wire.problem import Problem
 from openseer_core.wire.weights import Transaction, Weights
 
@@ -222,8 +222,8 @@ def release(what: Release) -> Call[FleetState]:
     return _post("/v1/release", what, FleetState)
 
 
-def acquire() -> Call[FleetState]:
-    return _post("/v1/acquire", None, FleetState)
+def acquire(what: Acquire) -> Call[FleetState]:
+    return _post("/v1/acquire", what, FleetState)
 
 
 def fleet(wait_seconds: float) -> Call[FleetState]:

@@ -14,7 +14,7 @@ from openseer_client.http import calls
 from openseer_client.http.calls import Call, ask
 from openseer_core.weights.publish import Publish
 from openseer_core.wire.batches import Batch, Group, UploadReceipt
-from openseer_core.wire.fleet import FleetState, Release
+from openseer_core.wire.fleet import Acquire, FleetState, Release
 from openseer_core.wire.weights import Transaction, Weights
 
 T = TypeVar("T")
@@ -165,10 +165,13 @@ def release(what: Release, clock: Clock, patience: float) -> Flow[FleetState]:
     return (yield from _until(state, "released", clock, patience))
 
 
-def acquire(clock: Clock, patience: float) -> Flow[FleetState]:
-    """Gives the GPUs back and waits until the workers are awake. Raises FleetError when that takes too long."""
-    state = yield from ask(calls.acquire())
-    return (yield from _until(state, "awake", clock, patience))
+def acquire(what: Acquire, clock: Clock, patience: float) -> Flow[FleetState]:
+    """Gives the GPUs back and waits until the workers are awake, or sleep but for the parts that are to be awake.
+
+    Raises FleetError when that takes too long.
+    """
+    state = yield from ask(calls.acquire(what))
+    return (yield from _until(state, "awake" if state.mode is None else "released", clock, patience))
 
 
 def _until(state: FleetState, wanted: str, clock: Clock, patience: float) -> Flow[FleetState]:

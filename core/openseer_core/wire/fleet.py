@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from openseer_core.json_model import JsonModel
+from openseer_core.weights.fleet_spec import MemoryPart
 from openseer_core.wire.weights import Transaction
 
 FleetWord = Literal["awake", "releasing", "released", "acquiring"]
@@ -32,9 +33,20 @@ class WorkerList(JsonModel):
 
 
 class Release(JsonModel):
-    """Hands the GPUs to the trainer. sleep: engines free their memory, processes stay. stop: no worker is left."""
+    """Hands the GPUs to the trainer. sleep: engines free their memory, processes stay. stop: no worker is left.
+
+    `keep_weights`: those that sleep keep their weights in the machine's memory; otherwise they throw them away, and
+    load those that are published next, or the present ones when they are awake again.
+    """
 
     mode: Literal["sleep", "stop"] = "sleep"
+    keep_weights: bool = True
+
+
+class Acquire(JsonModel):
+    """Takes the GPUs back. `parts`: of engines that sleep, what is to be awake; unset: all, and they sample again."""
+
+    parts: list[MemoryPart] | None = Field(default=None, min_length=1)
 
 
 class FleetState(JsonModel):

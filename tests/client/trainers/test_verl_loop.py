@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from openseer_client import Client
 from tests.example_fleet import example_fleet
 from tests.repository import ROOT
 
@@ -127,6 +128,35 @@ def test_verls_agent_loop_samples_from_weights_that_its_rollout_published(tmp_pa
     model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     asyncio.run(rollout.update_weights(iter(model.state_dict().items()), base_sync_done=True, global_steps=7))
     check(sampled(configured(tmp_path)), 7)
+
+
+@pytest.mark.usefixtures("ray")
+def test_a_fleet_on_the_trainers_gpus_sleeps_while_verl_trains(tmp_path: Path, fleet: dict[str, str]) -> None:
+    import torch  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+    from verl.workers.config import RolloutConfig  # noqa: PLC0415
+    from verl.workers.rollout.base import get_rollout_class  # noqa: PLC0415
+    from verl.workers.rollout.replica import get_rollout_replica_class  # noqa: PLC0415
+
+    custom = {"weights_folder": str(tmp_path), "share_gpus": True}
+    config = RolloutConfig(name="openseer", custom=custom, tensor_model_parallel_size=1)
+    rollout: Any = get_rollout_class("openseer", "async")(config=config, model_config={}, device_mesh=None)
+    replica: Any = get_rollout_replica_class("openseer")(0, config, {}, 1)
+    model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+
+    async def step(client: Client) -> None:
+        """verl's order: its trainer has the GPUs, then weights, then the rest (verl/workers/engine_workers.py)."""
+        await replica.sleep()
+        assert (client.fleet().state, client.fleet().awake) == ("released", [])
+        await rollout.resume(tags=["weights"])
+        assert client.fleet().awake == ["weights"]
+        await rollout.update_weights(iter(model.state_dict().items()), base_sync_done=True, global_steps=8)
+        await rollout.resume(tags=["kv_cache"])
+        assert client.fleet().state == "awake"
+
+    with Client(fleet["OPENSEER_URL"], token_file=fleet["OPENSEER_TOKEN_FILE"]) as client:
+        asyncio.run(step(client))
+    check(sampled(configured(tmp_path)), 8)
 
 
 @pytest.mark.usefixtures("ray")
