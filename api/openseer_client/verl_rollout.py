@@ -158,18 +158,19 @@ class Replica(RolloutReplica):
         self._server_address = settings.get("url") or os.environ.get("OPENSEER_URL", "")
 
     async def sleep(self) -> None:
-        """After a batch: the trainer takes the GPUs. One of the replicas speaks for the fleet."""
-        settings = _settings(self.config)
-        if settings.get("share_gpus") and self.replica_rank == 0:
-            with _client(settings) as client:
-                await asyncio.to_thread(client.release, Release(keep_weights=False))
+        """After a batch: the trainer takes the GPUs."""
+        await self._lend(lambda client: client.release(Release(keep_weights=False)))
 
     async def wake_up(self) -> None:
         """All of the engines, with the weights that they had."""
+        await self._lend(lambda client: client.acquire())
+
+    async def _lend(self, call: Callable[[Client], Any]) -> None:
+        """One of the replicas speaks for the fleet; nothing where the fleet has GPUs of its own."""
         settings = _settings(self.config)
         if settings.get("share_gpus") and self.replica_rank == 0:
             with _client(settings) as client:
-                await asyncio.to_thread(client.acquire)
+                await asyncio.to_thread(call, client)
 
     def rollout_worker_use_gpu(self) -> bool:
         """The fleet's GPUs are not Ray's."""

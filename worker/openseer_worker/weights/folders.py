@@ -19,7 +19,7 @@ from openseer_worker.weights.adapter_files import refuse_adapter
 from openseer_worker.weights.fetching import fetch
 from openseer_worker.weights.files import check_files, weight_files
 from openseer_worker.weights.hashing import digest
-from openseer_worker.weights.temporary import Record, SharedFolder, remove_left, shared_folder
+from openseer_worker.weights.temporary import Record, SharedFolder, shared_folder
 
 TICK_SECONDS, COARSE_TICK_SECONDS = 0.05, 2.0
 """Two writes within so long may leave the same times: of a file system with fractions of a second, and of others."""
@@ -120,7 +120,6 @@ class WeightFolders:
 
         def work(stopped: Callable[[], bool]) -> CheckedFolder:
             def make(folder: Path) -> Record:
-                remove_left()
                 found = fetch(url, folder, stopped, self._allowed_hosts, adapter=target.adapter)
                 self._check(folder, target)
                 return {"digest": found, "stamps": _stamps(folder)}
@@ -176,11 +175,8 @@ class WeightFolders:
         if not _is_settled(stamps):
             return digest(path, stopped)
 
-        def make(_: Path) -> Record:
-            remove_left()
-            return {"digest": digest(path, stopped)}
-
-        shared = shared_folder(f"{self._scope}\n{path}\n{sorted(stamps.items())}", make, stopped)
+        key = f"{self._scope}\n{path}\n{sorted(stamps.items())}"
+        shared = shared_folder(key, lambda _: {"digest": digest(path, stopped)}, stopped)
         return str(self._hold(path, shared).record["digest"])
 
 

@@ -106,6 +106,7 @@ def _is_spoiled(path: Path, lock: int) -> bool:
 
 
 def _make(path: Path, make: Callable[[Path], Record]) -> None:
+    remove_left()
     for left in path.iterdir():
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     record = json.dumps(make(path))

@@ -133,16 +133,22 @@ class MemoryBody(ProtocolModel):
 @router.post("/release_memory_occupation")
 async def release_memory(job: Job, body: Annotated[MemoryBody | None, Body()] = None) -> Response:
     """SGLang's: what the tags name sleeps, or all; weights are kept, and what runs goes on afterwards."""
-    parts = _checked(body and body.tags, _SGLANG_TAGS)
-    fleet_spec = await _change(job, lambda spec, now: asleep(spec, parts, now))
-    content = {"status": "released", "awake": list(awake_parts(fleet_spec))}
-    return _answer(await _followed(job, fleet_spec), content)
+    return await _change_memory(job, body, asleep, "released")
 
 
 @router.post("/resume_memory_occupation")
 async def resume_memory(job: Job, body: Annotated[MemoryBody | None, Body()] = None) -> Response:
     """SGLang's: what the tags name is awake again, or all."""
+    return await _change_memory(job, body, woken, "resumed")
+
+
+async def _change_memory(
+    job: JobContext,
+    body: MemoryBody | None,
+    change: Callable[[FleetSpec, Collection[str], float], FleetSpec],
+    status: str,
+) -> Response:
     parts = _checked(body and body.tags, _SGLANG_TAGS)
-    fleet_spec = await _change(job, lambda spec, now: woken(spec, parts, now))
-    content = {"status": "resumed", "awake": list(awake_parts(fleet_spec))}
+    fleet_spec = await _change(job, lambda spec, now: change(spec, parts, now))
+    content = {"status": status, "awake": list(awake_parts(fleet_spec))}
     return _answer(await _followed(job, fleet_spec), content)
