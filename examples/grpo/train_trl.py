@@ -55,6 +55,7 @@ class Figures(TrainerCallback):
             self._row["seconds"]["eval"] = logs["eval_runtime"]
         elif "reward" in logs:
             self._row |= {"reward": logs["reward"], "gradient_norm": logs["grad_norm"]}
+            self._row["groups_alike"] = logs["frac_reward_zero_std"]  # share of prompts that teach nothing
             self._row["seconds"]["train"] = logs["step_time"]
 
     def on_train_end(self, *_: Any, **__: Any) -> None:

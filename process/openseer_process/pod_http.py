@@ -103,6 +103,8 @@ class _Answer(BaseHTTPRequestHandler):
     """One request."""
 
     timeout = REQUEST_SECONDS
+    # Head and body leave in one write: a process that ends meanwhile sends no half of an answer.
+    wbufsize = -1
     probes: dict[str, Callable[[], bool]]
     registry: CollectorRegistry | None
 

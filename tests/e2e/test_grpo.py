@@ -104,7 +104,8 @@ def test_trls_trainer_learns_an_adapter_beside_the_models_weights(tmp_path: Path
     rows: list[dict[str, Any]] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows] == [0, 1, 2]
     assert rows[0]["held_out_prompts"] == rows[2]["held_out_prompts"] == 8
-    assert all(row["gradient_norm"] > 0 for row in rows[1:])
+    # Where all responses of a prompt are worth the same, TRL has nothing to learn: few samples may all be right.
+    assert all(row["gradient_norm"] > 0 for row in rows[1:] if row["groups_alike"] < 1)
     published = {path.name.rsplit("-", 1)[1]: path for path in (tmp_path / "weights").iterdir()}
     # Each proved itself by a canary before it was sampled from.
     assert published.keys() == {"0", "1", "2"}
