@@ -1,5 +1,5 @@
 """What the processes of pods share: how they answer probes and scrapes, how they report why they end, and which stores
 those outside of a job's namespace may use.
 
-Read `termination`, `pod_http`, `store_hosts`, `store_access`. Tests: tests/process.
+Read `termination`, `parent`, `pod_http`, `store_hosts`, `store_access`. Tests: tests/process.
 """

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from pydantic import JsonValue
-
 from openseer_core.admission import ModelLimits
 from openseer_core.manifest.job import Sampling
 from openseer_core.queue.kv_blocks import KvLayout
@@ -96,14 +94,13 @@ class EngineOutput:
 
 @dataclass(frozen=True, slots=True)
 class NewWeights:
-    """Weights to load: from a folder of safetensors, through the engine's own `transfer`, or (neither) the job's model.
+    """Weights to load: from a folder of safetensors, or the job's model.
 
     `salt` tells their cached KV apart from that of all other weights.
     """
 
     salt: str
     folder: Path | None = None
-    transfer: dict[str, JsonValue] | None = None
 
 
 @dataclass(frozen=True, slots=True)

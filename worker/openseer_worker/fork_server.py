@@ -26,13 +26,13 @@ from openseer_core.errors import OpenseerError
 from openseer_core.ids import worker_name
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
+from openseer_process.parent import PR_SET_PDEATHSIG, die_with_parent
 from openseer_process.termination import report, start_log
 from openseer_worker.engine_factory import limits_of, warm_up
 from openseer_worker.hardware.devices import core_of, pin_to_gpus
 from openseer_worker.main import run_worker
 from openseer_worker.settings import WorkerSettings
 
-PR_SET_PDEATHSIG = 1
 READ_BYTES = 65536
 
 
@@ -138,13 +138,6 @@ class ForkServer:
         finally:
             sys.stderr.flush()
             os._exit(code)  # the parent's exit handlers are not the child's to run
-
-
-def die_with_parent(parent: int) -> None:
-    """Asks the kernel to kill this process when its parent dies, and checks that it has not died already."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _outlive_parent() -> None:

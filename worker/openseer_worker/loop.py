@@ -28,8 +28,7 @@ from openseer_worker.pace import CheckpointPace
 from openseer_worker.running import RunningRequest, RunningRequests
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.sharing import Sharing
-from openseer_worker.weights.adapter_files import AdapterCheck
-from openseer_worker.weights.served import ServedWeights
+from openseer_worker.weights.of_job import served_weights
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +70,7 @@ class Worker:
         self._max_losses = spec.failure_policy.request_retries
         self._wake = asyncio.Event()
         self._arrivals = Arrivals(store, settings.lanes, self._wake.set)
-        hosts, check = spec.weights.allowed_hosts, AdapterCheck(spec.model)
-        self._weights = ServedWeights(engine, settings.job_name, self._wake.set, hosts, check, settings.fleet)
+        self._weights = served_weights(settings, engine, self._wake.set)
         self._usage = Usage()
         self._claims = 0
         self._draining = False

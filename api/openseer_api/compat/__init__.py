@@ -6,7 +6,7 @@ servers. Tests: tests/api/compat.
 
 from fastapi import APIRouter
 
-from openseer_api.compat.control import adapter_routes, info, lending, pausing, weight_checks, weight_routes
+from openseer_api.compat.control import adapter_routes, info, lending, pausing, transfer, weight_checks, weight_routes
 from openseer_api.compat.live.refusals import protocol_error
 from openseer_api.compat.openai import routes as openai_routes
 from openseer_api.compat.sglang import generate as sglang_generate
@@ -27,6 +27,7 @@ def compatible_routers() -> list[APIRouter]:
         vllm_tokens,
         sglang_generate,
         weight_routes,
+        transfer,
         weight_checks,
         adapter_routes,
         pausing,

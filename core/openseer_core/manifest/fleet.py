@@ -211,8 +211,29 @@ class Persistence(ManifestModel):
     )
 
 
+class WeightTransfer(ManifestModel):
+    """Weights that a trainer sends from its own memory: one worker receives them, for all."""
+
+    backend: Literal["nccl", "gloo"] = Field(
+        default="nccl",
+        description="What sender and worker speak: nccl, vLLM's own between GPUs; gloo, the same protocol between "
+        "CPUs.",
+    )
+    folder: Annotated[str, StringConstraints(pattern=r"^/", max_length=1024)] = Field(
+        description="A folder that all workers see under this path, as on a volume that their template mounts: what is "
+        "received is kept there, in files. It needs room for three versions: the one that arrives, the present one and "
+        "the one before.",
+        json_schema_extra=allowed("an absolute path, at most 1024 characters"),
+    )
+
+
 class WeightsSpec(ManifestModel):
     """How new weights reach the fleet."""
+
+    transfer: WeightTransfer | None = Field(
+        default=None,
+        description="Takes weights from a trainer that sends them through vLLM's weight transfer; unset: refused.",
+    )
 
     allowed_hosts: tuple[HostPattern, ...] = Field(
         default=(),

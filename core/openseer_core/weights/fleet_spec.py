@@ -12,6 +12,7 @@ from openseer_core.ids import INITIAL_VERSION
 from openseer_core.json_model import JsonModel
 from openseer_core.numbers import FIRST_BASE, issue
 from openseer_core.weights.publish import Canary, Publish, Source, TransactionPhase
+from openseer_core.weights.reception import Reception
 
 MemoryPart = Literal["weights", "kv_cache"]
 """What an engine's memory holds."""
@@ -80,7 +81,7 @@ class FleetSpec(JsonModel):
     `rest`: GPUs are lent to the trainer; `awake`: what of engines that sleep is awake, and `keeps_weights`: whether
     they keep their weights in the machine's memory, or throw them away and load them again. `held`: new requests of the
     compatible routes wait, since `held_since` (seconds of the store's clock); batches go on. `transactions`: id of the
-    latest.
+    latest. `reception`: weights that a trainer sends to one worker, for all.
     """
 
     revision: int = 0
@@ -99,6 +100,7 @@ class FleetSpec(JsonModel):
     held_since: float = 0.0
     adapters: tuple[Adapter, ...] = ()
     adapter_versions: tuple[str, ...] = ()
+    reception: Reception | None = None
     _base: int = PrivateAttr(default=FIRST_BASE)
 
     def read_at(self, base: int) -> "FleetSpec":
@@ -178,7 +180,7 @@ class FleetSpec(JsonModel):
     @property
     def awaits_digest(self) -> bool:
         """Whether nobody has said yet what the files of `version` hold: nobody was there when it was published."""
-        return self.source is not None and self.source.transfer is None and self.source.digest is None
+        return self.source is not None and self.source.digest is None
 
     @property
     def active_transaction(self) -> WeightsTransaction | None:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from openseer_core.json_model import INT53_MAX, JsonModel, TokenIds, VersionName
 from openseer_core.weights.url import shown_url, url_problem, without_passwords
@@ -31,24 +31,20 @@ class Source(JsonModel):
 
     path: a folder of safetensors that every worker sees. url: a folder over HTTP(S), fetched once for all workers of a
     machine (in a cluster by each pod) from a host that the job allows (spec.weights.allowedHosts): it holds
-    model.safetensors, or model.safetensors.index.json and the files it names. transfer: the engine's own transfer
-    backend, on GPUs; its fields are the engine's. digest: of the files (core's version_digest); a worker that finds
-    others refuses them.
+    model.safetensors, or model.safetensors.index.json and the files it names. digest: of the files (core's
+    version_digest); a worker that finds others refuses them.
     """
 
     path: WeightsPath | None = None
     url: Annotated[str, StringConstraints(pattern=r"^[hH][tT]{2}[pP][sS]?://", max_length=4096)] | None = None
-    transfer: dict[str, JsonValue] | None = None
     digest: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Source":
-        if sum(value is not None for value in (self.path, self.url, self.transfer)) != 1:
-            raise ValueError("exactly one of path, url and transfer is needed")
+        if (self.path is None) == (self.url is None):
+            raise ValueError("exactly one of path and url is needed")
         if self.url is not None and (problem := url_problem(self.url, ())):
             raise ValueError(f"url: {shown_url(self.url)} {problem}")
-        if self.transfer is not None and self.digest is not None:
-            raise ValueError("digest: a transfer has no files")
         return self
 
 
@@ -117,9 +113,3 @@ class Publish(JsonModel):
         """Whether both bring the same weights, however the fleet moves to them."""
         named = ("version", "source", "canary", "adapter")
         return all(getattr(self, name) == getattr(other, name) for name in named)
-
-    @model_validator(mode="after")
-    def _adapter_has_files(self) -> "Publish":
-        if self.adapter is not None and self.source.transfer is not None:
-            raise ValueError("source.transfer: an adapter is a folder; give path or url")
-        return self

@@ -87,17 +87,14 @@ def begin(
         )
     if publish.version in (*fleet_spec.versions, *fleet_spec.adapter_versions):
         raise PublishRefusedError(f"there were weights {publish.version} before; new weights need a name of their own")
-    if publish.source.transfer is not None and not participants:
-        raise PublishRefusedError("source.transfer: no worker is there, with its weights awake, to receive it")
     if why := no_place(fleet_spec, publish, participants, lora):
         raise PublishRefusedError(why)
-    fetches = publish.prefetch and publish.source.transfer is None
     transaction = WeightsTransaction(
         id=fleet_spec.next_transaction,
         publish=publish,
         previous=fleet_spec.replaced_by(publish),
         previous_source=fleet_spec.source,
-        phase="prefetch" if fetches else "quiesce",
+        phase="prefetch" if publish.prefetch else "quiesce",
         started_at=now,
         entered_at=now,
         participants=tuple(participants),
@@ -189,7 +186,7 @@ class _View:
         return tuple(name for name, report in self.reports.items() if not has_confirmed(report, transaction))
 
     def digests(self) -> dict[str, list[str]]:
-        """Who has found which weights; empty where a worker does not say (a transfer, or one of an earlier release)."""
+        """Who has found which weights; empty where a worker of an earlier release does not say."""
         found: dict[str, list[str]] = {}
         for name, report in self.reports.items():
             found.setdefault(report.digest, []).append(name)

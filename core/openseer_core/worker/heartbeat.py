@@ -39,6 +39,23 @@ FRESH_SECONDS = 10.0
 """A worker whose last heartbeat is older is gone: it counts in no share of the load and is not waited for."""
 
 
+class ReceptionReport(JsonModel):
+    """How far a worker has followed the reception of this id: weights that a trainer sends to it, for all.
+
+    `joined`: it is in the sender's group. `round`, `updates`, `finished`: as in the fleet spec's Reception. `path` and
+    `digest`: of the folder of a finished round. `error`: why it has given up; only another reception helps.
+    """
+
+    id: int
+    joined: bool = False
+    round: int = 0
+    updates: int = 0
+    finished: bool = False
+    path: str = ""
+    digest: str = ""
+    error: str = ""
+
+
 class WeightsReport(JsonModel):
     """What a worker's heartbeat says of its weights.
 
@@ -49,6 +66,7 @@ class WeightsReport(JsonModel):
     transaction that it came with. `adapters`: loaded ones, version → digest; `adapter_error`: what keeps one of the
     fleet's adapters from it. `asleep`: the engine samples nothing; its weights may be awake (`weights_awake`), and it
     takes others then. `freed`: whether falling asleep gave memory of a GPU back, which a CPU does not; None: not told.
+    `reception`: of the worker that receives weights from their sender, for all.
     """
 
     version: str = ""
@@ -67,6 +85,7 @@ class WeightsReport(JsonModel):
     publisher: int = 0
     adapters: dict[str, str] = Field(default_factory=dict)
     adapter_error: str = ""
+    reception: ReceptionReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,8 +174,6 @@ class ScriptedEngine:
         return [new.position + count_items(new.tokens) for new in news.tokens]
 
     async def load_weights(self, weights: NewWeights) -> None:
-        if weights.transfer is not None:
-            raise LoadError("transfer: a scripted engine has no weights that could be sent to it; publish a path")
         if "weights" in self._asleep:
             raise LoadError("the memory of the weights sleeps")
         size, content = 0, ""

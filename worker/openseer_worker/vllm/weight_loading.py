@@ -25,34 +25,18 @@ def _ignore(outputs: Any) -> None:
 
 def load(core: Any, weights: NewWeights, own_model: str) -> None:
     """Replaces the weights in place; all cached prefixes go. Raises LoadError."""
-    if weights.transfer is not None:
-        _receive(core, weights.transfer)
-    else:
-        if weights.folder is not None:
-            own = Path(own_model)
-            check_files(weights.folder, own if own.is_dir() else None)
-        path = own_model if weights.folder is None else str(weights.folder)
-        try:
-            core.collective_rpc("reload_weights", kwargs={"weights_path": path})
-        except Exception:
-            core.collective_rpc("undo_broken_load")
-            raise
-        if environment.is_cpu_build():
-            core.collective_rpc("finish_load")
-    core.reset_prefix_cache()
-
-
-def _receive(core: Any, transfer: dict[str, Any]) -> None:
-    """vLLM's own transfer: {"init": …, the first time, "update": …}, both as its backend words them."""
+    if weights.folder is not None:
+        own = Path(own_model)
+        check_files(weights.folder, own if own.is_dir() else None)
+    path = own_model if weights.folder is None else str(weights.folder)
+    try:
+        core.collective_rpc("reload_weights", kwargs={"weights_path": path})
+    except Exception:
+        core.collective_rpc("undo_broken_load")
+        raise
     if environment.is_cpu_build():
-        raise LoadError("transfer: this engine runs on a CPU, which has no transfer backend; publish a path or a url")
-    if not set(transfer) <= {"init", "update"} or "update" not in transfer:
-        raise LoadError(f"transfer: found {', '.join(sorted(transfer))}, needed: update, and init the first time")
-    if "init" in transfer:
-        core.collective_rpc("init_weight_transfer_engine", kwargs={"init_info": transfer["init"]})
-    core.collective_rpc("start_weight_update")
-    core.collective_rpc("update_weights", kwargs={"update_info": transfer["update"]})
-    core.collective_rpc("finish_weight_update")
+        core.collective_rpc("finish_load")
+    core.reset_prefix_cache()
 
 
 def score(

@@ -66,13 +66,13 @@ class WeightFolders:
         """By publisher what was fetched, by path what was read; threads enter it, also when nobody waits any more."""
 
     async def get(self, target: WeightsTarget) -> CheckedFolder | None:
-        """Where the weights are, read and fetched if need be; None for the job's own model and for a transfer.
+        """Where the weights are, read and fetched if need be; None for the job's own model.
 
         Raises LoadError where they cannot be had, or are not those of the source's digest. Runs beside the event loop,
         and ends when it is cancelled.
         """
         source = target.source
-        if source is None or source.transfer is not None:
+        if source is None:
             return None
         if source.path is not None:
             found = await self._local(Path(source.path), target)

@@ -29,6 +29,7 @@ from openseer_core.worker.heartbeat import WeightsReport
 from openseer_worker.engine import Engine, NewAdapter, NewWeights
 from openseer_worker.weights.adapter_files import refuse_adapter
 from openseer_worker.weights.folders import CheckedFolder, WeightFolders
+from openseer_worker.weights.receiving import ReceivingSettings, WeightReceiver
 from openseer_worker.weights.scores import check_finite
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,8 @@ NOTHING = -1
 class ServedWeights:
     """`advance` is called again and again; what takes longer runs as a task and calls `wake` when it has ended.
     `allowed_hosts`: those that weights are fetched from, none: any; `check_adapter`: raises LoadError for an adapter's
-    folder that the engine would not compute as it was trained; `scope`: as in WeightFolders."""
+    folder that the engine would not compute as it was trained; `scope`: as in WeightFolders; `receiving`: as in
+    WeightReceiver."""
 
     def __init__(
         self,
@@ -52,11 +54,13 @@ class ServedWeights:
         allowed_hosts: Sequence[str] = (),
         check_adapter: Callable[[Path], None] = refuse_adapter,
         scope: str = "",
+        receiving: ReceivingSettings | None = None,
     ) -> None:
         self._engine = engine
         self._salt = salt
         self._wake = wake
         self._folders = WeightFolders(allowed_hosts, check_adapter, scope)
+        self._receiver = WeightReceiver(receiving, wake)
         self._state = WeightsState()
         self._report = WeightsReport(version=INITIAL_VERSION)
         self._fleet_spec = FleetSpec()
@@ -92,7 +96,8 @@ class ServedWeights:
     @property
     def report(self) -> WeightsReport:
         """What the next heartbeat reports."""
-        return self._report
+        received = self._receiver.report
+        return self._report if received is None else self._report.model_copy(update={"reception": received})
 
     @property
     def asleep(self) -> bool:
@@ -102,6 +107,8 @@ class ServedWeights:
     def is_urgent(self, running: int) -> bool:
         """Whether the fleet spec changes soon: the fleet waits for this worker, or it waits for the fleet."""
         transaction = self._fleet_spec.active_transaction
+        if self._receiver.is_busy:
+            return True
         if transaction is None:
             awaited = self._fleet_spec.awaits_digest and self._state.version == self._fleet_spec.version
             return awaited or self._task is not None or self._fleet_spec.rest is not None
@@ -112,6 +119,7 @@ class ServedWeights:
         """Takes another fleet spec; what reads or fetches weights that it does not name is cancelled."""
         self._fleet_spec = fleet_spec
         self._folders.keep(targets(fleet_spec))
+        self._receiver.follow(fleet_spec)
         wanted = {NOTHING, *(target.publisher for target in targets(fleet_spec))}
         if self._fetch_task is not None and self._fetches not in wanted:
             self._fetch_task.cancel()
@@ -158,7 +166,7 @@ class ServedWeights:
         tasks = [task for task in (self._task, self._fetch_task, self._adapter_task) if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, self._receiver.close(), return_exceptions=True)
         self._folders.close()
 
     # ---- what runs beside the work
@@ -194,11 +202,8 @@ class ServedWeights:
         try:
             folder = await self._find(target)
             path = None if folder is None else folder.path
-            transfer = None if target.source is None else target.source.transfer
-            if transfer is not None and attempt[::2] != (target.publisher, "load"):
-                raise LoadError(f"{target.version} was sent to the workers of that time, once; publish weights anew")
             self._clear_version()
-            await self._engine.load_weights(NewWeights(self._salt_of(target), path, transfer))
+            await self._engine.load_weights(NewWeights(self._salt_of(target), path))
             if folder is not None:
                 folder.check_unchanged()
             loaded = _now()

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from openseer_api.compat.control.transfer import RECEIVERS
 from openseer_api.compat.live.protocol_model import ProtocolModel
 from openseer_api.compat.live.refusals import error_response
 from openseer_api.compat.live.refused_fields import MOST_SHOWN
@@ -89,8 +90,9 @@ async def server_info(job: Job) -> dict[str, Any]:
             "lora_config": None
             if (lora := job.job.spec.model.lora) is None
             else {"max_lora_rank": lora.max_rank, "max_loras": lora.max_adapters},
-            # No sender of the trainer's process: weights are published by folder or URL.
-            "weight_transfer_config": None,
+            "weight_transfer_config": None
+            if (transfer := job.job.spec.weights.transfer) is None
+            else {"backend": transfer.backend},
         },
     }
 
@@ -105,7 +107,9 @@ async def _dtype(job: JobContext) -> str | None:
 
 @router.get("/get_world_size")
 async def world_size(job: Job) -> dict[str, Any]:
-    """GPUs of all workers that the manifest asks for."""
+    """GPUs of all workers that the manifest asks for; where trainers send weights, the one receiver that they see."""
+    if job.job.spec.weights.transfer is not None:
+        return {"world_size": RECEIVERS}
     return {"world_size": job.gpus_per_worker * job.job.spec.workers.replicas}
 
 

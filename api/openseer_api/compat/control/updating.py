@@ -4,6 +4,10 @@ import asyncio
 import re
 from dataclasses import dataclass
 
+from fastapi import Response
+from fastapi.responses import JSONResponse
+
+from openseer_api.compat.live.refusals import error_response
 from openseer_api.job.context import JobContext
 from openseer_api.routes.weights import publish_weights, take_back
 from openseer_core.errors import InputError
@@ -88,3 +92,10 @@ def _fresh(fleet_spec: FleetSpec, hint: str) -> str:
         number += 1
         name = f"{base}.{number}"
     return name
+
+
+def answered(outcome: Update) -> Response:
+    """vLLM's answer to it."""
+    if outcome.status != 200:
+        return error_response(outcome.status, outcome.message)
+    return JSONResponse({"status": "ok", "message": "Weight update finished", "weight_version": outcome.version})

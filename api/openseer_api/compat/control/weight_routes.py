@@ -7,9 +7,10 @@ from fastapi import APIRouter, Body, Response
 from fastapi.responses import JSONResponse
 from pydantic import ConfigDict, Field
 
-from openseer_api.compat.control.updating import Update, update
+from openseer_api.compat.control.transfer import announce
+from openseer_api.compat.control.updating import answered, update
 from openseer_api.compat.live.protocol_model import ProtocolModel
-from openseer_api.compat.live.refusals import error_response, status_of
+from openseer_api.compat.live.refusals import status_of
 from openseer_api.compat.live.requests import live_of
 from openseer_api.http.bodies import StrictRoute
 from openseer_api.job.context import JobContext
@@ -60,50 +61,16 @@ class UpdateWeights(ProtocolModel):
     weight_dir: WeightsPath | None = None
 
 
-@router.post("/init_weight_transfer_engine")
-async def init_transfer(init_info: Annotated[dict[str, Any], Body(embed=True)], job: Job) -> dict[str, Any]:
-    """Noted, and sent to the engines with the next update."""
-    live_of(job).transfer = {"init": init_info}
-    return {"message": "Weight transfer initialized"}
-
-
-@router.post("/start_weight_update")
-async def start_update(job: Job) -> dict[str, Any]:
-    """An update begins anew."""
-    live_of(job).transfer.pop("update", None)
-    return {"message": "Weight update started"}
-
-
 @router.post("/update_weights")
 async def update_weights(body: UpdateWeights, job: Job) -> Response:
-    """What is transferred, noted until the update is finished; a folder is published at once."""
+    """Answers once what is sent has arrived; a folder is published at once."""
     if body.weight_dir is not None:
         hint = PurePosixPath(body.weight_dir).name
-        return _answered(await update(job, Source(path=body.weight_dir), None, "keep", hint=hint))
+        return answered(await update(job, Source(path=body.weight_dir), None, "keep", hint=hint))
     if body.update_info is None:
         raise InputError("update_info, or weight_dir: missing")
-    transfer = live_of(job).transfer
-    if "update" in transfer:
-        raise InputError("update_info: one for each update; name all tensors in it")
-    transfer["update"] = body.update_info
+    await announce(job, body.update_info)
     return JSONResponse({"message": "Weights updated"})
-
-
-@router.post("/finish_weight_update")
-async def finish_update(job: Job, weight_version: Annotated[str | None, Body(embed=True)] = None) -> Response:
-    """Publishes what was noted: all engines receive it in one transaction."""
-    live = live_of(job)
-    if "update" not in live.transfer:
-        raise InputError("nothing to finish: /update_weights comes first")
-    transfer, live.transfer = live.transfer, {}
-    outcome = await update(job, Source(transfer=transfer), weight_version, "keep", hint="transfer")
-    return _answered(outcome)
-
-
-def _answered(outcome: Update) -> Response:
-    if outcome.status != 200:
-        return error_response(outcome.status, outcome.message)
-    return JSONResponse({"status": "ok", "message": "Weight update finished", "weight_version": outcome.version})
 
 
 @router.post("/update_weight_version")

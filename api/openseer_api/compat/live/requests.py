@@ -9,7 +9,6 @@ import logging
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from openseer_api.compat.live.batch import LiveBatch, by_group
 from openseer_api.compat.live.live_request import LiveRequest, resolve
@@ -35,10 +34,7 @@ _LIVES: "dict[JobContext, Live]" = {}
 
 
 class Live:
-    """Live requests that wait, the live batches, and `calls`: live requests by the names that an abort may use.
-
-    `transfer`: what calls have given so far of a transfer of weights, which is published when it is finished.
-    """
+    """Live requests that wait, the live batches, and `calls`: live requests by the names that an abort may use."""
 
     def __init__(self, job: JobContext) -> None:
         self.boot = uuid.uuid4().hex[:12]
@@ -48,7 +44,6 @@ class Live:
         self._batches: list[LiveBatch] = []
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.transfer: dict[str, Any] = {}
         self._load: tuple[float, int] = (float("-inf"), 0)
 
     # ---- for the routes

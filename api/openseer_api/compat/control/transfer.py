@@ -1,0 +1,155 @@
+"""vLLM's routes by which a trainer sends weights from its memory: the fleet is one receiver, and then publishes them.
+
+The sender waits in its group while these routes answer, as it does with one vLLM server (core's Reception).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Response
+from pydantic import JsonValue
+
+from openseer_api.compat.control.updating import answered, update
+from openseer_api.http.bodies import StrictRoute
+from openseer_api.http.problems import BusyProblem, ConflictProblem
+from openseer_api.job.context import FleetSnapshot, JobContext
+from openseer_api.job.fleet_changes import change_fleet_spec
+from openseer_api.routes.access import Job
+from openseer_core.errors import InputError
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.weights.publish import Source
+from openseer_core.weights.reception import (
+    FINISH_SECONDS,
+    JOIN_SECONDS,
+    UPDATE_SECONDS,
+    Reception,
+)
+from openseer_core.weights.url import url_problem
+from openseer_core.worker.heartbeat import ReceptionReport
+
+router = APIRouter(route_class=StrictRoute, include_in_schema=False)
+
+RECEIVERS = 1
+"""What the sender adds to its own process: the fleet, however many workers it has."""
+POLL_SECONDS = 0.05
+GRACE_SECONDS = 10.0
+"""A worker that gives up says why; it is waited for so much longer."""
+
+
+@router.post("/init_weight_transfer_engine")
+async def init_transfer(init_info: Annotated[dict[str, JsonValue], Body(embed=True)], job: Job) -> dict[str, Any]:
+    """Has a worker join the sender's group; answers once it is there. An earlier group is left."""
+    _check_init(job, init_info)
+
+    def opened(snapshot: FleetSnapshot) -> FleetSpec:
+        worker = min(
+            (worker for worker in snapshot.workers if worker.works(snapshot.now)),
+            key=lambda worker: (worker.inflight, worker.name),
+            default=None,
+        )
+        if worker is None:
+            raise BusyProblem("no worker is there to receive weights; try again once /health_generate answers")
+        number = snapshot.fleet_spec.changed().revision
+        reception = Reception(id=number, worker=worker.name, boot=worker.boot, init=init_info)
+        return snapshot.fleet_spec.changed(reception=reception)
+
+    fleet_spec, _ = await change_fleet_spec(job, opened)
+    await _reached(job, fleet_spec, JOIN_SECONDS)
+    return {"message": "Weight transfer initialized"}
+
+
+@router.post("/start_weight_update")
+async def start_update(job: Job) -> dict[str, Any]:
+    """A round begins; one that was not finished is dropped."""
+    await _reached(job, await _change(job, Reception.begun), GRACE_SECONDS)
+    return {"message": "Weight update started"}
+
+
+async def announce(job: JobContext, update_info: dict[str, JsonValue]) -> None:
+    """Has the worker receive what the sender sends now; returns once it has arrived."""
+    fleet_spec = await _change(job, lambda reception: reception.announced(update_info))
+    await _reached(job, fleet_spec, UPDATE_SECONDS)
+
+
+@router.post("/finish_weight_update")
+async def finish_update(job: Job, weight_version: Annotated[str | None, Body(embed=True)] = None) -> Response:
+    """Publishes what has arrived to the whole fleet, in one transaction. What runs goes on with it."""
+    report = await _reached(job, await _change(job, Reception.ended), FINISH_SECONDS)
+    source = Source(path=report.path, digest=report.digest)
+    return answered(await update(job, source, weight_version, "keep", hint="transfer"))
+
+
+@router.post("/shutdown_weight_transfer_engine")
+async def shutdown_transfer(job: Job) -> dict[str, Any]:
+    """Leaves the sender's group."""
+
+    def closed(snapshot: FleetSnapshot) -> FleetSpec:
+        fleet_spec = snapshot.fleet_spec
+        return fleet_spec if fleet_spec.reception is None else fleet_spec.changed(reception=None)
+
+    await change_fleet_spec(job, closed)
+    return {"message": "Weight transfer engine shut down"}
+
+
+def _check_init(job: JobContext, init: dict[str, JsonValue]) -> None:
+    """Raises InputError where the job hears no sender, and for a group that the fleet cannot join."""
+    if job.job.spec.weights.transfer is None:
+        raise InputError(
+            "no sender is heard: give the job spec.weights.transfer (a backend, and a folder that all workers see), or "
+            "publish weights by folder"
+        )
+    size, first = init.get("world_size"), init.get("rank_offset")
+    if not (isinstance(size, int) and isinstance(first, int) and size == first + RECEIVERS):
+        raise InputError(
+            f"init_info: found rank_offset {first!r} and world_size {size!r}, needed: a world_size of rank_offset + "
+            f"{RECEIVERS}, for the fleet receives as one (/get_world_size)"
+        )
+    address, port = init.get("master_address"), init.get("master_port")
+    hosts = job.job.spec.weights.allowed_hosts
+    if address is not None and (problem := url_problem(f"http://{address}:{port}", hosts)):
+        raise InputError(f"init_info: master_address and master_port: {address}:{port} {problem}")
+
+
+async def _change(job: JobContext, change: Callable[[Reception], Reception]) -> FleetSpec:
+    """The fleet spec with the reception changed. Raises ConflictProblem without one."""
+
+    def changed(snapshot: FleetSnapshot) -> FleetSpec:
+        fleet_spec = snapshot.fleet_spec
+        if fleet_spec.reception is None:
+            raise ConflictProblem("no sender's group was joined: /init_weight_transfer_engine comes first")
+        reception = change(fleet_spec.reception)
+        return fleet_spec if reception is fleet_spec.reception else fleet_spec.changed(reception=reception)
+
+    fleet_spec, _ = await change_fleet_spec(job, changed)
+    return fleet_spec
+
+
+async def _reached(job: JobContext, fleet_spec: FleetSpec, seconds: float) -> ReceptionReport:
+    """The worker's report once it has done what this fleet spec says.
+
+    Raises ConflictProblem where it has given up, has gone or does not answer, or another call has come between.
+    """
+    reception = fleet_spec.reception
+    assert reception is not None
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds + GRACE_SECONDS
+    while True:
+        snapshot = await job.snapshot(fresh=True)
+        now = snapshot.fleet_spec.reception
+        if now is None or (now.id, now.round, now.updates) != (reception.id, reception.round, reception.updates):
+            raise ConflictProblem("another call has begun an update, or has joined another group; begin anew")
+        worker = next((worker for worker in snapshot.workers if worker.name == reception.worker), None)
+        if worker is None or worker.boot != reception.boot or not worker.works(snapshot.now):
+            raise ConflictProblem(
+                f"{reception.worker}, which received, has gone: the fleet keeps its weights; join anew"
+            )
+        report = worker.heartbeat.weights and worker.heartbeat.weights.reception
+        if report and report.id == reception.id:
+            if report.error:
+                raise ConflictProblem(f"{reception.worker}: {report.error}; join anew")
+            if reception.is_followed(report):
+                return report
+        if loop.time() > end:
+            raise ConflictProblem(f"{reception.worker}: not done within {seconds:g} s; join anew")
+        await asyncio.sleep(POLL_SECONDS)

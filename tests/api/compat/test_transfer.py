@@ -1,0 +1,63 @@
+"""vLLM's transfer routes before a sender is there: what they refuse, and what ends them."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openseer_core.manifest.job import RolloutJob
+from tests.api.compat.stories import get, post
+from tests.api.served import Served, served, serving_job
+
+INIT = {"master_address": "127.0.0.1", "master_port": 1, "rank_offset": 1, "world_size": 2}
+
+
+def receiving_job(folder: Path, **weights: Any) -> RolloutJob:
+    return serving_job(weights={"transfer": {"backend": "gloo", "folder": str(folder)}, **weights})
+
+
+async def refused(server: Served, path: str, body: Any = None, *, status: int = 400) -> str:
+    answer = await post(server, path, body, status=status)
+    return str(answer["error"]["message"])
+
+
+async def test_a_job_that_hears_no_sender_says_what_to_set() -> None:
+    async with served() as server:
+        assert (await get(server, "/server_info"))["vllm_config"]["weight_transfer_config"] is None
+        message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT})
+        assert "spec.weights.transfer" in message
+
+
+async def test_a_group_that_the_fleet_cannot_join_is_refused(tmp_path: Path) -> None:
+    async with served(job=receiving_job(tmp_path, allowedHosts=["trainer.example"])) as server:
+        assert (await get(server, "/server_info"))["vllm_config"]["weight_transfer_config"] == {"backend": "gloo"}
+        assert await get(server, "/get_world_size") == {"world_size": 1}
+        message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT | {"world_size": 3}})
+        assert "found rank_offset 1 and world_size 3" in message
+        message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT})
+        assert "names host 127.0.0.1, allowed by spec.weights.allowedHosts: trainer.example" in message
+        assert (await server.store.fleet_spec()).reception is None
+
+
+async def test_a_worker_that_goes_while_it_joins_is_told_of(tmp_path: Path) -> None:
+    async with Served(receiving_job(tmp_path)) as server:
+        message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT}, status=429)
+        assert "no worker is there" in message
+        worker = server.start_worker()
+        while (await server.http.get("/health_generate")).status_code != 200:
+            await asyncio.sleep(0.02)
+        joining = asyncio.create_task(
+            refused(server, "/init_weight_transfer_engine", {"init_info": INIT}, status=409),
+        )
+        while (await server.store.fleet_spec()).reception is None:
+            await asyncio.sleep(0.02)
+        worker.drain()
+        assert "which received, has gone" in await joining
+
+
+@pytest.mark.parametrize("path", ["/start_weight_update", "/update_weights", "/finish_weight_update"])
+async def test_a_step_without_a_group_says_what_comes_first(tmp_path: Path, path: str) -> None:
+    async with served(job=receiving_job(tmp_path)) as server:
+        body = {"update_info": {}} if path == "/update_weights" else {}
+        assert "/init_weight_transfer_engine comes first" in await refused(server, path, body, status=409)

@@ -1,0 +1,144 @@
+"""Weights that a trainer sends from its memory: vLLM's own sending side, over gloo, to a fleet of two workers."""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import torch
+from safetensors.torch import load_file
+
+from tests.api.served import TOKEN, serving_job
+from tests.api.threaded import ThreadedServer
+
+pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(600)]
+CALL_SECONDS = 300
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("received")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[ThreadedServer]:
+    job = serving_job(weights={"transfer": {"backend": "gloo", "folder": str(folder)}})
+    with ThreadedServer(job) as server:
+        yield server
+
+
+def url_of(server: ThreadedServer) -> str:
+    return server.url.replace("http://", f"http://vllm:{TOKEN}@")
+
+
+def post(server: ThreadedServer, path: str, body: Any = None) -> requests.Response:
+    return requests.post(url_of(server) + path, json=body, timeout=CALL_SECONDS)
+
+
+def version(server: ThreadedServer) -> str:
+    found = requests.get(url_of(server) + "/get_weight_version", timeout=CALL_SECONDS).json()
+    return str(found["weight_version"])
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def model() -> torch.nn.Module:
+    torch.manual_seed(7)
+    module = torch.nn.Sequential(torch.nn.Embedding(50, 16), torch.nn.Linear(16, 50))
+    return module.to(torch.bfloat16)
+
+
+def sender(server: ThreadedServer, module: torch.nn.Module) -> Any:
+    """vLLM's: it has joined the fleet."""
+    from vllm.distributed.weight_transfer.base import ModuleSource  # noqa: PLC0415 - many seconds of imports
+    from vllm.distributed.weight_transfer.clients import HTTPVLLMWeightSyncClient  # noqa: PLC0415
+    from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory  # noqa: PLC0415
+
+    from openseer_worker.vllm.receiving import gloo  # noqa: PLC0415
+
+    gloo.register()
+    size = requests.get(url_of(server) + "/get_world_size", timeout=CALL_SECONDS).json()["world_size"]
+    info = gloo.GlooTrainerInitInfo("127.0.0.1", free_port(), size + 1, rank=0)
+    client = HTTPVLLMWeightSyncClient(url_of(server), timeout=CALL_SECONDS)
+    return WeightTransferTrainerFactory.trainer_init(info, client=client, source=ModuleSource(module))
+
+
+def held(folder: Path) -> list[dict[str, Any]]:
+    """The tensors of each version that is kept."""
+    (fleet,) = folder.iterdir()
+    return [
+        {name: tensor for file in sorted(made.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+        for made in sorted(fleet.iterdir())
+    ]
+
+
+def names_of(module: torch.nn.Module) -> dict[str, Any]:
+    """What a sender announces."""
+    pairs = dict(module.named_parameters())
+    shapes = [list(tensor.shape) for tensor in pairs.values()]
+    return {"names": list(pairs), "dtype_names": ["bfloat16"] * len(pairs), "shapes": shapes}
+
+
+def test_what_vllms_sender_sends_is_what_the_whole_fleet_serves(server: ThreadedServer, folder: Path) -> None:
+    module = model()
+    engine = sender(server, module)
+    for step in range(4):
+        with torch.no_grad():
+            module[1].weight += 1
+        engine.send_weights()
+        assert version(server) == ("transfer" if step == 0 else f"transfer.{step + 1}")
+    kept = held(folder)
+    assert len(kept) == 3  # the one that came, the one before, and the one that was before when it began
+    for name, tensor in module.named_parameters():
+        assert torch.equal(kept[-1][name], tensor.detach())
+    assert not torch.equal(kept[-2]["1.weight"], kept[-1]["1.weight"])
+    shown = requests.get(url_of(server) + "/v1/weights", timeout=CALL_SECONDS).json()
+    assert [worker["version"] for worker in shown["transaction"]["workers"]] == ["transfer.4"] * 2
+    assert post(server, "/shutdown_weight_transfer_engine").status_code == 200
+    refused = post(server, "/start_weight_update")
+    assert (refused.status_code, "init_weight_transfer_engine comes first" in refused.text) == (409, True)
+
+
+def test_a_sender_or_a_receiver_that_is_lost_costs_that_transfer_alone(server: ThreadedServer, folder: Path) -> None:
+    before, module = version(server), model()
+    lost = sender(server, module)
+    assert post(server, "/start_weight_update").status_code == 200
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, server, "/update_weights", {"update_info": names_of(module)})
+        lost.shutdown()
+        assert (answer.result().status_code, "join anew" in answer.result().text) == (409, True)
+
+    sender(server, module)
+    assert post(server, "/start_weight_update").status_code == 200
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, server, "/update_weights", {"update_info": names_of(module)})
+        os.kill(receiving_process(), signal.SIGKILL)
+        assert "the receiving process has ended (exit code -9)" in answer.result().text
+    assert version(server) == before
+
+    whole = sender(server, module)
+    whole.send_weights()
+    assert version(server) != before
+    assert torch.equal(held(folder)[-1]["1.bias"], module[1].bias.detach())
+
+
+def receiving_process() -> int:
+    """Its id, once it is there: a child of this process, which the workers run in."""
+    while True:
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                parent = path.joinpath("stat").read_text().rpartition(")")[2].split()[1]
+                if int(parent) == os.getpid() and b"receiving.process" in path.joinpath("cmdline").read_bytes():
+                    return int(path.name)
+        time.sleep(0.1)

@@ -1,0 +1,46 @@
+"""What the fleet spec says of weights that a trainer sends."""
+
+import pytest
+
+from openseer_core.errors import InputError
+from openseer_core.weights.reception import MAX_UPDATE_BYTES, MAX_UPDATES, Reception
+from openseer_core.worker.heartbeat import ReceptionReport
+
+JOINED = Reception(id=3, worker="w0", boot="b", init={})
+
+
+def test_a_round_has_updates_and_an_end() -> None:
+    once = JOINED.begun().announced({"names": ["a"]})
+    twice = once.announced({"names": ["b"]})
+    assert (twice.round, twice.updates, twice.update) == (1, 2, {"names": ["b"]})
+    ended = twice.ended()
+    assert (ended.finished, ended.update) == (True, None)
+    assert ended.ended() is ended
+    again = ended.begun()
+    assert (again.round, again.updates, again.finished) == (2, 0, False)
+
+
+def test_steps_out_of_turn_are_refused() -> None:
+    with pytest.raises(InputError, match="/start_weight_update comes first"):
+        JOINED.announced({})
+    with pytest.raises(InputError, match="nothing to finish"):
+        JOINED.begun().ended()
+    with pytest.raises(InputError, match="/start_weight_update comes first"):
+        JOINED.begun().announced({}).ended().announced({})
+
+
+def test_an_update_has_a_longest_description_and_a_round_a_number_of_them() -> None:
+    with pytest.raises(InputError, match="send the tensors in parts"):
+        JOINED.begun().announced({"names": ["a" * MAX_UPDATE_BYTES]})
+    full = JOINED.begun().model_copy(update={"updates": MAX_UPDATES})
+    with pytest.raises(InputError, match="send more tensors with each"):
+        full.announced({})
+
+
+def test_a_report_follows_once_it_has_done_all_of_it() -> None:
+    reception = JOINED.begun().announced({})
+    report = ReceptionReport(id=3, round=1, updates=1)
+    assert not reception.is_followed(report)
+    assert reception.is_followed(report.model_copy(update={"joined": True}))
+    assert not reception.ended().is_followed(report.model_copy(update={"joined": True}))
+    assert not reception.is_followed(report.model_copy(update={"joined": True, "id": 4}))

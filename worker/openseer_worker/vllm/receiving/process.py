@@ -1,0 +1,102 @@
+"""The process that receives weights: a member of their sender's group that writes tensors into files.
+
+It is no part of the engine: a sender that is lost in mid-transfer, for which a collective call would wait for ever,
+costs this process alone. Commands come as lines of JSON on standard input, and each is answered by one on standard
+output: {} or {"error": …}.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+
+from openseer_core.errors import LoadError
+from openseer_process.parent import die_with_parent
+from openseer_worker.vllm.receiving import gloo
+from openseer_worker.weights.hashing import digest
+from openseer_worker.weights.received_files import ReceivedFiles, tensors_of
+
+_REASON_CHARS = 500
+
+
+class Receiving:
+    """One sender's group, and the files of the round."""
+
+    def __init__(self) -> None:
+        self._engine: Any = None
+        self._files: ReceivedFiles | None = None
+
+    def join(self, backend: str, init: dict[str, Any]) -> dict[str, Any]:
+        """Becomes a member of the sender's group; returns once it is there."""
+        gloo.register()
+        device = torch.device("cuda:0" if backend == "nccl" else "cpu")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        alone = SimpleNamespace(rank=0, world_size=1, data_parallel_index=0)
+        config: Any = SimpleNamespace(parallel_config=alone, model_config=None)
+        named: Any = SimpleNamespace(backend=backend)
+        model: Any = SimpleNamespace(load_weights=self._take)
+        self._engine = WeightTransferEngineFactory.create_engine(named, config, device, model)
+        self._engine.init_transfer_engine(self._engine.parse_init_info(init))
+        return {}
+
+    def begin(self, folder: str) -> dict[str, Any]:
+        """A round of its own folder."""
+        if self._files is not None:
+            self._files.close()
+        self._files = ReceivedFiles(Path(folder))
+        return {}
+
+    def update(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Receives what the sender announces."""
+        assert self._files is not None
+        update = self._engine.parse_update_info(info)
+        self._files.expect(tensors_of(update.names, update.dtype_names, update.shapes))
+        self._engine.receive_weights(update)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._files.end_update()
+        return {}
+
+    def finish(self) -> dict[str, Any]:
+        """The files are whole."""
+        assert self._files is not None
+        folder = self._files.finish()
+        self._files = None
+        return {"digest": digest(folder)}
+
+    def _take(self, tensors: Iterable[tuple[str, Any]]) -> None:
+        """In place of a model's load_weights."""
+        assert self._files is not None
+        for name, tensor in tensors:
+            # Torch knows no buffer of bfloat16, so it is handed over as bytes.
+            self._files.add(name, memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+
+
+def _answer(command: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return command(**arguments)
+    except (LoadError, OSError) as error:
+        return {"error": str(error)}
+    except Exception as error:  # noqa: BLE001 - whatever a sender may cause
+        return {"error": f"{type(error).__name__}: {error}"[:_REASON_CHARS]}
+
+
+def main() -> None:
+    die_with_parent(int(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # libraries print
+    receiving = Receiving()
+    for line in sys.stdin.buffer:
+        ((name, arguments),) = json.loads(line).items()
+        answers.write(json.dumps(_answer(getattr(receiving, name), arguments)).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""The worker's side of a reception: follows what the fleet spec says of it, step by step, in a process of its own."""
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from openseer_core.errors import LoadError
+from openseer_core.ids import WorkerId
+from openseer_core.manifest.fleet import WeightTransfer
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.weights.reception import (
+    FINISH_SECONDS,
+    JOIN_SECONDS,
+    UPDATE_SECONDS,
+    Reception,
+)
+from openseer_core.worker.heartbeat import ReceptionReport
+
+log = logging.getLogger(__name__)
+
+BEGIN_SECONDS = 60.0
+"""Longest time to make a folder, and to remove what an earlier round has left."""
+ANSWER_BYTES = 2**16
+"""Longest answer of the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivingSettings:
+    """`folder`: of this fleet alone, in the one that all its workers see."""
+
+    worker: WorkerId
+    backend: str
+    folder: Path
+
+
+def receiving_settings(worker: WorkerId, transfer: WeightTransfer | None, fleet: str) -> ReceivingSettings | None:
+    """How a worker receives; None where the job has nobody send. `fleet`: what its workers have in common."""
+    if transfer is None:
+        return None
+    name = f"openseer-{sha256(fleet.encode()).hexdigest()[:16]}"
+    return ReceivingSettings(worker, transfer.backend, Path(transfer.folder) / name)
+
+
+class WeightReceiver:
+    """`follow` takes a fleet spec; `report` says how far its reception is followed, None where it is another worker's.
+    `wake` is called when that has changed."""
+
+    def __init__(self, settings: ReceivingSettings | None, wake: Callable[[], None]) -> None:
+        self._settings = settings
+        self._wake = wake
+        self._wanted: Reception | None = None
+        self._kept: frozenset[Path] = frozenset()
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._report: ReceptionReport | None = None
+
+    @property
+    def report(self) -> ReceptionReport | None:
+        """What the next heartbeat says."""
+        return self._report
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the sender waits, or is about to call: in a round, and until the group is there."""
+        wanted, report = self._wanted, self._report
+        if wanted is None or report is None or report.error:
+            return False
+        return not wanted.is_followed(report) or (bool(wanted.round) and not wanted.finished)
+
+    def follow(self, fleet_spec: FleetSpec) -> None:
+        """Takes another fleet spec."""
+        self._kept = _kept(fleet_spec)
+        reception, before = fleet_spec.reception, self._wanted
+        is_ours = self._settings is not None and reception is not None and self._is_named(reception)
+        self._wanted = reception if is_ours else None
+        if self._wanted is None or before is None or self._wanted.id != before.id:
+            self._stop()
+            if self._wanted is not None:
+                self._report = ReceptionReport(id=self._wanted.id)
+                self._task = asyncio.create_task(self._receive(self._wanted.id))
+        self._changed.set()
+
+    async def close(self) -> None:
+        """Ends the process."""
+        task = self._task
+        self._stop()
+        if task is not None:
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _is_named(self, reception: Reception) -> bool:
+        assert self._settings is not None
+        worker = self._settings.worker
+        return (reception.worker, reception.boot) == (worker.name, worker.boot)
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._task = self._report = None
+
+    # ---- the steps
+
+    async def _receive(self, number: int) -> None:
+        """Follows one reception until another one comes, or something goes wrong."""
+        assert self._settings is not None
+        try:
+            async with _Process() as process:
+                assert self._wanted is not None
+                join = {"backend": self._settings.backend, "init": self._wanted.init}
+                await process.call("join", JOIN_SECONDS, **join)
+                self._note(number, joined=True)
+                while True:
+                    await self._changed.wait()
+                    self._changed.clear()
+                    await self._catch_up(process, number)
+        except (LoadError, OSError) as error:
+            log.error("reception of weights: %s", error)
+            self._note(number, error=str(error) or type(error).__name__)
+
+    async def _catch_up(self, process: "_Process", number: int) -> None:
+        wanted, report = self._wanted, self._report
+        assert self._settings is not None
+        assert wanted is not None
+        assert report is not None
+        if wanted.round != report.round:
+            folder = self._settings.folder / f"{wanted.id}-{wanted.round}"
+            await asyncio.to_thread(_remove_others, self._settings.folder, self._kept)
+            await process.call("begin", BEGIN_SECONDS, folder=str(folder))
+            report = self._note(number, round=wanted.round, updates=0, finished=False, path=str(folder), digest="")
+        if wanted.updates == report.updates + 1 and wanted.update is not None:
+            await process.call("update", UPDATE_SECONDS, info=wanted.update)
+            report = self._note(number, updates=wanted.updates)
+        if wanted.updates != report.updates:
+            raise LoadError("an update was announced before the last one had arrived")
+        if wanted.finished and not report.finished:
+            answer = await process.call("finish", FINISH_SECONDS)
+            self._note(number, finished=True, digest=answer["digest"])
+
+    def _note(self, number: int, **update: Any) -> ReceptionReport:
+        assert self._report is not None
+        assert self._report.id == number
+        self._report = self._report.model_copy(update=update)
+        self._wake()
+        return self._report
+
+
+class _Process:
+    """The process that receives, while the context lasts."""
+
+    async def __aenter__(self) -> "_Process":
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "openseer_worker.vllm.receiving.process", str(os.getpid()),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=ANSWER_BYTES,
+        )  # fmt: skip
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    async def call(self, command: str, seconds: float, **arguments: Any) -> dict[str, Any]:
+        """What it answers. Raises LoadError for an error, its end, and when it takes longer."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            async with asyncio.timeout(seconds):
+                self._process.stdin.write(json.dumps({command: arguments}).encode() + b"\n")
+                await self._process.stdin.drain()
+                line = await self._process.stdout.readline()
+        except TimeoutError:
+            raise LoadError(f"{command}: not done within {seconds:g} s; is the sender there?") from None
+        except ConnectionError:
+            line = b""
+        if not line:
+            raise LoadError(f"{command}: the receiving process has ended (exit code {await self._process.wait()})")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise LoadError(f"{command}: {answer['error']}")
+        return answer
+
+
+def _kept(fleet_spec: FleetSpec) -> frozenset[Path]:
+    """Folders that a worker may have to load: of what is served, was served before, or is being published."""
+    transaction = fleet_spec.transaction
+    sources = [fleet_spec.source]
+    if transaction is not None:
+        sources += [transaction.previous_source, transaction.publish.source]
+    return frozenset(Path(source.path) for source in sources if source is not None and source.path is not None)
+
+
+def _remove_others(folder: Path, kept: Collection[Path]) -> None:
+    for path in folder.glob("*"):
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
