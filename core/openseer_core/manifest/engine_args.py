@@ -32,7 +32,6 @@ OWNED_ENGINE_ARGS = {
     "worker_extension_cls": "openseer extends vLLM's own worker",
     "scheduler_cls": "openseer sets it: vLLM's own, or with drafts one that does not pad",
     "tokenizer_revision": "set spec.model.revision, or spec.model.tokenizer",
-    "weight_transfer_config": "set spec.weights.transfer: one worker receives for all, outside its engine",
     "disable_log_stats": "always off: openseer reads the engine's statistics",
 }
 """Those that openseer sets itself, or leaves at a value that it counts on."""

@@ -184,22 +184,8 @@ async def test_the_gpus_are_lent_and_come_back() -> None:
         assert await get(server, "/is_sleeping") == {"is_sleeping": False}
 
 
-async def test_a_transfer_is_gathered_and_published_at_its_end() -> None:
+async def test_sglangs_transfers_in_memory_are_refused_with_what_to_do() -> None:
     async with served() as server:
-        await ready(server)
-        await post(server, "/finish_weight_update", {}, status=400)
-        await post(server, "/init_weight_transfer_engine", {"init_info": {"master_address": "x"}})
-        await post(server, "/start_weight_update")
-        await post(server, "/update_weights", {"update_info": {"names": ["a"]}})
-        await post(server, "/update_weights", {"update_info": {"names": ["b"]}}, status=400)
-        answer = await post(server, "/finish_weight_update", {"weight_version": "v1"}, status=400)
-        assert "scripted engine has no weights" in answer["error"]["message"]
-        fleet_spec = await server.store.fleet_spec()
-        assert fleet_spec.transaction is not None
-        assert fleet_spec.transaction.publish.source.transfer == {
-            "init": {"master_address": "x"}, "update": {"names": ["a"]}
-        }  # fmt: skip
-        assert fleet_spec.version == "initial"
         refused = await post(server, "/update_weights_from_tensor", {}, status=400)
         assert "update_weights_from_disk" in refused["message"]
 

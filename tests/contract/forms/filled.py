@@ -14,8 +14,9 @@ from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_core.weights.fleet_spec import Adapter, FleetSpec, WeightsTransaction
 from openseer_core.weights.publish import AdapterSpec, Canary, Deadlines, Publish, Source
+from openseer_core.weights.reception import Reception
 from openseer_core.wire.batches import BatchSpec, Target
-from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState
+from openseer_core.worker.heartbeat import Heartbeat, ReceptionReport, WeightsReport, WorkerState
 from openseer_core.worker.metrics import WorkerMetrics
 
 GROUP = GroupId(3, "group-é")
@@ -87,6 +88,9 @@ REPORT = WeightsReport(
     publisher=3,
     adapters={"a1": "f" * 64},
     adapter_error="the disk is gone",
+    reception=ReceptionReport(
+        id=7, joined=True, round=2, updates=3, finished=True, path="/received/7-2", digest="b" * 64, error="gone"
+    ),
 )
 INFO = Heartbeat(WorkerState.BUSY, WorkerMetrics({"slots": 8, "kv_used": 0.25, "device": "cpu"}), REPORT, 2.5, 7.75)
 PLAIN_INFO = Heartbeat(WorkerState.STARTING)
@@ -124,7 +128,7 @@ ONGOING = WeightsTransaction(
 ORDERS = FleetSpec(
     revision=9,
     version="v6",
-    source=Source(transfer={"init": {"world_size": 2}}),
+    source=Source(path="/weights/v6", digest="a" * 64),
     publisher=3,
     canary=CANARY,
     versions=("initial", "v5", "v6"),
@@ -148,6 +152,16 @@ ORDERS = FleetSpec(
         ),
     ),
     adapter_versions=("a1", "a2"),
+    reception=Reception(
+        id=7,
+        worker="worker-1",
+        boot="boot",
+        init={"world_size": 2},
+        round=2,
+        updates=3,
+        update={"names": ["a"]},
+        finished=True,
+    ),
 )
 SAMPLING = Sampling(
     temperature=0.5,

@@ -1,12 +1,8 @@
 """What of the engines sleeps: changes of the fleet spec, and who has followed."""
 
-import pytest
-
-from openseer_core.errors import PublishRefusedError
 from openseer_core.weights.fleet_spec import MEMORY_PARTS, FleetSpec
-from openseer_core.weights.publish import Publish, Source
 from openseer_core.weights.rest import asleep, awake_parts, is_at_rest, woken
-from openseer_core.weights.transaction import begin, participants
+from openseer_core.weights.transaction import participants
 from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState, WorkerStatus
 
 AWAKE = FleetSpec()
@@ -62,10 +58,3 @@ def test_weights_reach_engines_whose_weights_are_awake_and_adapters_do_not() -> 
     ]
     assert participants(workers, 0.0) == ("b",)
     assert participants(workers, 0.0, adapter=True) == ()
-
-
-def test_weights_that_are_sent_are_refused_where_nobody_could_receive_them() -> None:
-    sent = Publish(version="v1", source=Source(transfer={"update": {}}))
-    with pytest.raises(PublishRefusedError, match=r"source\.transfer: no worker is there, with its weights awake"):
-        begin(AWAKE, sent, (), 0.0)
-    assert begin(AWAKE, sent, ("a",), 0.0).active_transaction is not None

@@ -49,7 +49,6 @@ def fleet_spec(phase: str = "", mode: str = "drain", **more: Any) -> FleetSpec:
         (fleet_spec(), WeightsState("v1", 1, TWO), 0, WorkerStep(load=TO_OLD)),
         (fleet_spec("commit"), WeightsState("v2", 2, ONE), 0, WorkerStep(load=TO_NEW)),
         (fleet_spec(source=Source(path="/old")), ON_OLD, 0, WorkerStep()),
-        (fleet_spec(source=Source(transfer={})), WeightsState("v1", 1), 0, WorkerStep(claims=True)),
         (fleet_spec(source=None), WeightsState("v1", 1), 0, WorkerStep(claims=True)),
         # Prefetch goes beside the work.
         (fleet_spec("prefetch"), ON_OLD, 3, WorkerStep(claims=True, fetch=TO_NEW)),

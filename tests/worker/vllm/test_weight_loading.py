@@ -174,8 +174,6 @@ def test_weights_that_do_not_fit_are_refused_and_the_engine_goes_on(others: tupl
         ):
             with pytest.raises(LoadError, match=reason):
                 await engine.load_weights(NewWeights("x", folder))
-        with pytest.raises(LoadError, match="runs on a CPU"):
-            await engine.load_weights(NewWeights("x", transfer={"update": {}}))
         engine.add(EngineRequest("long", "g", 0, PROMPT, [], 150, GREEDY))
         with pytest.raises(LoadError, match="1 responses are still running"):
             await engine.load_weights(NewWeights("x", others[0]))

@@ -127,10 +127,9 @@ async def test_a_folder_written_over_in_place_is_refused(folder: Path, settled: 
     assert (await got(folders, local(folder, 3))).digest == digest(folder)
 
 
-async def test_the_jobs_own_model_and_a_transfer_have_no_folder(tmp_path: Path) -> None:
+async def test_the_jobs_own_model_has_no_folder(tmp_path: Path) -> None:
     folders = WeightFolders()
     assert await folders.get(WeightsTarget("initial", 0)) is None
-    assert await folders.get(WeightsTarget("v", 1, Source(transfer={}))) is None
     with pytest.raises(LoadError, match="there is no folder"):
         await folders.get(local(tmp_path / "nowhere"))
     folders.close()

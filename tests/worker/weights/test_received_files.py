@@ -10,9 +10,9 @@ from safetensors.numpy import load_file
 
 from openseer_core.errors import LoadError
 from openseer_worker.weights.files import check_files
-from openseer_worker.weights.received_files import ReceivedFiles, Tensor, tensors_of
+from openseer_worker.weights.received_files import Announced, ReceivedFiles, tensors_of
 
-ONE, TWO = Tensor("one", "float32", (2, 3)), Tensor("two", "int64", ())
+ONE, TWO = Announced("one", "float32", (2, 3)), Announced("two", "int64", ())
 
 
 def data(*values: float) -> memoryview:
@@ -68,7 +68,7 @@ def test_tensors_that_the_disk_has_no_room_for_are_refused_before_they_come(tmp_
     files = ReceivedFiles(tmp_path / "v1")
     size = shutil.disk_usage(tmp_path).total
     with pytest.raises(LoadError, match=f"bytes free, the tensors need {size * 8:,}"):
-        files.expect([Tensor("large", "float64", (size,))])
+        files.expect([Announced("large", "float64", (size,))])
     files.close()
 
 

@@ -139,14 +139,3 @@ def test_a_canary_of_weights_that_came_in_a_stage_is_scored_before_anything_is_c
         assert await failing(fleet, "canary's log-probabilities differ by") == ["worker-0", "worker-1"]
 
     play(tmp_path, story)
-
-
-def test_weights_that_were_sent_once_are_not_awaited_by_who_comes_later(tmp_path: Path) -> None:
-    async def story(fleet: Fleet) -> None:
-        sent = {"version": "v1", "source": Source(transfer={"update": {}}), "publisher": 7}
-        await change(fleet, lambda spec: spec.changed(**sent))
-        await asyncio.sleep(2.0)
-        assert await failing(fleet, "v1 was sent to the workers of that time, once") == ["worker-0", "worker-1"]
-        assert loaded(fleet) == {"initial"}
-
-    play(tmp_path, story)

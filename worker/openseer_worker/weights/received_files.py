@@ -32,7 +32,7 @@ PART = ".part"
 _SHOWN = 100
 
 
-class Tensor(NamedTuple):
+class Announced(NamedTuple):
     """A tensor that is to come: name, torch's name of its dtype, and shape."""
 
     name: str
@@ -61,9 +61,9 @@ class ReceivedFiles:
         self._total = 0
         self._number = 0
         self._file: BinaryIO | None = None
-        self._coming: list[Tensor] = []
+        self._coming: list[Announced] = []
 
-    def expect(self, tensors: Sequence[Tensor]) -> None:
+    def expect(self, tensors: Sequence[Announced]) -> None:
         """The tensors that arrive next, in this order."""
         self._check_all_came()
         names = [tensor.name for tensor in tensors]
@@ -122,14 +122,14 @@ class ReceivedFiles:
             raise LoadError(f"tensor {self._coming[-1].name[:_SHOWN]} was announced and has not come")
 
 
-def tensors_of(names: Sequence[object], dtypes: Sequence[object], shapes: Sequence[object]) -> list[Tensor]:
+def tensors_of(names: Sequence[object], dtypes: Sequence[object], shapes: Sequence[object]) -> list[Announced]:
     """What a sender announces, checked. Raises LoadError."""
     if not len(names) == len(dtypes) == len(shapes):
         raise LoadError(
             f"update_info: found {len(names)} names, {len(dtypes)} dtype_names and {len(shapes)} shapes, needed: "
             "as many of each"
         )
-    found: list[Tensor] = []
+    found: list[Announced] = []
     for name, dtype, shape in zip(names, dtypes, shapes, strict=True):
         if not isinstance(name, str) or not name or name == "__metadata__":
             raise LoadError(f"update_info.names: found {str(name)[:_SHOWN]!r}, needed: a tensor's name")
@@ -139,11 +139,11 @@ def tensors_of(names: Sequence[object], dtypes: Sequence[object], shapes: Sequen
         whole = tuple(length for length in lengths if type(length) is int and length >= 0)
         if len(whole) != len(lengths):
             raise LoadError(f"update_info.shapes: found {str(lengths)[:_SHOWN]} of {name[:_SHOWN]}, needed: lengths")
-        found.append(Tensor(name, str(dtype), whole))
+        found.append(Announced(name, str(dtype), whole))
     return found
 
 
-def _header(tensors: Sequence[Tensor]) -> bytes:
+def _header(tensors: Sequence[Announced]) -> bytes:
     entries, start = {}, 0
     for tensor in tensors:
         end = start + tensor.size
