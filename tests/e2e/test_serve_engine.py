@@ -14,6 +14,7 @@ from openseer_client import AdapterSpec, BatchHandle, BatchSpec, ConflictError, 
 from tests.e2e.server import Server
 from tests.e2e.workbench import Workbench
 from tests.repository import ROOT
+from tests.sending import join
 from tests.worker.vllm.lora.made import make_adapter, merged
 
 pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -66,6 +67,7 @@ def test_a_batch_is_sampled_from_the_weights_that_were_published_before_it(bench
         groupSize=SIZE,
         sampling={"maxTokens": TOKENS, "temperature": 0.0, "ignoreEos": True},
         workers={"replicas": 1, "maxInflight": 8, "gracePeriodSeconds": 10},
+        weights={"transfer": {"backend": "gloo", "folder": str(bench.folder / "received")}},
     )
     prompts = (ROOT / "examples/tiny-model/prompts.jsonl").read_text().splitlines()[:GROUPS]
     (bench.folder / "groups.jsonl").write_text("\n".join(prompts) + "\n")
@@ -91,13 +93,30 @@ def test_a_batch_is_sampled_from_the_weights_that_were_published_before_it(bench
             assert len(entry["logprobs"]) == len(entry["token_ids"]) == TOKENS
             assert all(math.isfinite(value) and value <= 0 for value in entry["logprobs"])
             assert isinstance(entry["text"], str)
-    assert [entry["token_ids"] for entry in sorted_by_place(again)] == [
-        entry["token_ids"] for entry in sorted_by_place(after)
-    ]
+    assert tokens_of(again) == tokens_of(after)
     said = {(entry["group"], entry["index"]): entry["logprobs"] for entry in before}
     assert any(entry["logprobs"] != said[entry["group"], entry["index"]] for entry in after)
     assert json.loads(server.call("status", "--json"))["job"]["weights_version"] == "moved"
     scores_agree(server, after[0])
+    assert tokens_of(sent(server)) == tokens_of(before)
+
+
+def tokens_of(entries: list[dict[str, Any]]) -> list[list[int]]:
+    """In the order of their places."""
+    return [entry["token_ids"] for entry in sorted_by_place(entries)]
+
+
+def sent(server: Server) -> list[dict[str, Any]]:
+    """What another batch gives once a trainer has sent the first weights from its memory."""
+    from safetensors.torch import load_file  # noqa: PLC0415 - heavy
+
+    token = server.token_file.read_text().strip()
+    join(server.url.replace("http://", f"http://vllm:{token}@"), load_file(TINY / "model.safetensors")).send_weights()
+    number = server.json("submit", "groups.jsonl", "--wait")["batch"]["id"]
+    server.call("results", str(number), "--output", "sent.jsonl")
+    entries = server.results("sent.jsonl")
+    assert {entry["weights_version"] for entry in entries} == {"transfer"}
+    return entries
 
 
 def scores_agree(server: Server, result: dict[str, Any]) -> None:

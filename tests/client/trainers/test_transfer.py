@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +16,9 @@ from safetensors.torch import load_file
 
 from tests.api.served import TOKEN, serving_job
 from tests.api.threaded import ThreadedServer
+from tests.sending import CALL_SECONDS, join
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(600)]
-CALL_SECONDS = 300
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +46,6 @@ def version(server: ThreadedServer) -> str:
     return str(found["weight_version"])
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 def model() -> torch.nn.Module:
     torch.manual_seed(7)
     module = torch.nn.Sequential(torch.nn.Embedding(50, 16), torch.nn.Linear(16, 50))
@@ -61,17 +54,7 @@ def model() -> torch.nn.Module:
 
 def sender(server: ThreadedServer, module: torch.nn.Module) -> Any:
     """vLLM's: it has joined the fleet."""
-    from vllm.distributed.weight_transfer.base import ModuleSource  # noqa: PLC0415 - many seconds of imports
-    from vllm.distributed.weight_transfer.clients import HTTPVLLMWeightSyncClient  # noqa: PLC0415
-    from vllm.distributed.weight_transfer.factory import WeightTransferTrainerFactory  # noqa: PLC0415
-
-    from openseer_worker.vllm.receiving import gloo  # noqa: PLC0415
-
-    gloo.register()
-    size = requests.get(url_of(server) + "/get_world_size", timeout=CALL_SECONDS).json()["world_size"]
-    info = gloo.GlooTrainerInitInfo("127.0.0.1", free_port(), size + 1, rank=0)
-    client = HTTPVLLMWeightSyncClient(url_of(server), timeout=CALL_SECONDS)
-    return WeightTransferTrainerFactory.trainer_init(info, client=client, source=ModuleSource(module))
+    return join(url_of(server), dict(module.named_parameters()))
 
 
 def held(folder: Path) -> list[dict[str, Any]]:
