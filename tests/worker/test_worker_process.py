@@ -1,5 +1,6 @@
 """A worker as a process, as a pod runs it: probes, signals, exit codes, a store that comes late, gangs of ranks."""
 
+# pyright: reportUnknownMemberType=false
 import asyncio
 import http.client
 import json

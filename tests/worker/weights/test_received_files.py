@@ -1,5 +1,7 @@
 """Tensors as they arrive become files that any loader of weights reads."""
 
+# pyright: reportUnknownVariableType=false
+
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +18,7 @@ ONE, TWO = Announced("one", "float32", (2, 3)), Announced("two", "int64", ())
 
 
 def data(*values: float) -> memoryview:
-    return memoryview(np.array(values, dtype=np.float32)).cast("B")
+    return memoryview(np.array(values, dtype=np.float32).tobytes())
 
 
 def test_each_update_is_a_file_and_the_index_names_all(tmp_path: Path) -> None:

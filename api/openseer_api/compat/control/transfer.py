@@ -45,7 +45,7 @@ async def init_transfer(init_info: Annotated[dict[str, JsonValue], Body(embed=Tr
     def opened(snapshot: FleetSnapshot) -> FleetSpec:
         worker = min(
             (worker for worker in snapshot.workers if worker.works(snapshot.now)),
-            key=lambda worker: (worker.inflight, worker.name),
+            key=lambda worker: (len(worker.name), worker.name),  # a shrinking fleet keeps the first
             default=None,
         )
         if worker is None:
