@@ -150,3 +150,18 @@ def test_weights_that_were_sent_once_are_not_awaited_by_who_comes_later(tmp_path
         assert loaded(fleet) == {"initial"}
 
     play(tmp_path, story)
+
+
+def test_whoever_is_still_waking_is_not_told_as_asleep(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        for parts in (("weights",), MEMORY_PARTS):
+            await discard(fleet)
+            for engine in fleet.engines.values():
+                engine.waking = 5.0
+            await change(fleet, lambda spec, parts=parts: woken(spec, parts, fleet.now()))
+            while not all(engine.is_waking for engine in fleet.engines.values()):
+                await asyncio.sleep(0.05)
+            await discard(fleet)
+            assert not any(engine.is_waking or engine.has_memory for engine in fleet.engines.values())
+
+    play(tmp_path, story)
