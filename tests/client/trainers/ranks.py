@@ -53,6 +53,10 @@ def gathered() -> Iterator[tuple[str, Any]]:
         yield f"t{place}", tensor
 
 
+def noted(*_: object) -> None:
+    """verl would keep it."""
+
+
 def refused(*_: Any) -> None:
     raise error_of(Problem(title="Conflict", status=409, detail="another call was first"), "POST /v1/release")
 
@@ -68,7 +72,7 @@ def main(rank: int, folder: Path) -> None:
     for name in ("verl", "verl.workers", "verl.workers.rollout"):
         stand_in(name)
     stand_in("verl.workers.rollout.base", _ROLLOUT_REGISTRY={}, BaseRollout=BaseRollout)
-    registry = SimpleNamespace(register=lambda *_: None)
+    registry = SimpleNamespace(register=noted)
     stand_in("verl.workers.rollout.replica", RolloutMode=None, RolloutReplica=object, RolloutReplicaRegistry=registry)
     stand_in("verl.workers.rollout.utils", ensure_async_iterator=ensure_async_iterator)
     from openseer_client.verl_rollout import Rollout  # noqa: PLC0415
