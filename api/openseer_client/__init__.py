@@ -3,7 +3,7 @@
 Importing this loads httpx and pydantic, nothing heavier; `torch_grpo`, `trl` and `verl` are imported by name.
 
 Read `client`, `async_client`, `groups` and `reading` (results), `checkpoint`, `errors`, `settings`, `http`; then the
-adapters and what they share, `torch_grpo` and `torch_weights`; `rewards`. Tests: tests/client.
+adapters and what they share, `torch_grpo`, `torch_weights` and `ranks`; `rewards`. Tests: tests/client.
 """
 
 from openseer_client.async_client import AsyncBatchHandle, AsyncClient

@@ -13,9 +13,10 @@ from accelerate.utils import broadcast_object_list
 from openseer_client.client import Client
 from openseer_client.errors import GroupsLostError, StaleResultError
 from openseer_client.groups import FinishedGroup
+from openseer_client.ranks import for_all
 from openseer_client.reading import Environment
 from openseer_client.torch_weights import WeightsFolder, adapter_of, canary, source_of
-from openseer_core.errors import InputError, OpenseerError
+from openseer_core.errors import InputError
 from openseer_core.manifest.generation import Sampling
 from openseer_core.weights.publish import Canary, Publish, PublishMode
 from openseer_core.wire.batches import BatchSpec, Group, ResultItem
@@ -134,8 +135,8 @@ class Rollout:
             source = source_of(self.folder.save(model, version, state=state))
             what = Publish(version=version, source=source, mode=self._mode, canary=proof, adapter=adapter)
             self.client.publish(what, progress=self._progress)
-        except OpenseerError as error:
-            return [None, error]
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            return [None, for_all(error)]
         return [version, None]
 
     def _forget_leftovers(self) -> None:

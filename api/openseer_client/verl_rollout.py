@@ -20,15 +20,15 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-import torch.distributed
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY, BaseRollout  # pyright: ignore[reportPrivateUsage]
 from verl.workers.rollout.replica import RolloutMode, RolloutReplica, RolloutReplicaRegistry
 from verl.workers.rollout.utils import ensure_async_iterator
 
 from openseer_client.client import Client
+from openseer_client.ranks import by_first
 from openseer_client.torch_weights import WeightsFolder
 from openseer_client.verl import Server
-from openseer_core.errors import InputError, OpenseerError
+from openseer_core.errors import InputError
 from openseer_core.weights.publish import Publish, Source
 from openseer_core.wire.fleet import Acquire, Release
 
@@ -81,48 +81,29 @@ class Rollout(BaseRollout):
             or more.get("peft_config") is not None
         ):
             raise InputError("weights: whole tensors are needed (with LoRA set model.lora.merge=True)")
-        error = None
-        if self.is_leader_rank:
-            try:
-                await self._publish(weights, global_steps)
-            except OpenseerError as failure:
-                error = failure
-        else:
-            async for _ in ensure_async_iterator(weights):
-                pass
-        await _agree(error)
+        tensors = ensure_async_iterator(weights)
+        await by_first(self.is_leader_rank, lambda: self._publish(tensors, global_steps), tensors)
 
     async def _by_leader(self, call: Callable[[Client], Any]) -> None:
         """The first process calls the fleet, all wait for it."""
-        error = None
-        if self.is_leader_rank:
-            try:
-                with _client(self._settings) as client:
-                    await asyncio.to_thread(call, client)
-            except OpenseerError as failure:
-                error = failure
-        await _agree(error)
 
-    async def _publish(self, weights: Any, global_steps: int | None) -> None:
+        async def work() -> None:
+            with _client(self._settings) as client:
+                await asyncio.to_thread(call, client)
+
+        await by_first(self.is_leader_rank, work)
+
+    async def _publish(self, tensors: Any, global_steps: int | None) -> None:
         # A version's weights never change, so each publication has a name of its own.
         self._count += 1
         version = f"{self._name}.{self._count}-{global_steps or 0}"
         with self._folder.writing(version) as shards:
-            async for name, tensor in ensure_async_iterator(weights):
+            async for name, tensor in tensors:
                 shards.add(name, tensor)
         path = str(self._folder.path / version)
         what = Publish(version=version, source=Source(path=path), mode=self._settings.get("mode", "abort"))
         with _client(self._settings) as client:
             await asyncio.to_thread(client.publish, what)
-
-
-async def _agree(error: OpenseerError | None) -> None:
-    """Raises the first process's error in all: who fails alone leaves the others waiting."""
-    errors: list[Any] = [error]
-    if torch.distributed.is_initialized():
-        await asyncio.to_thread(torch.distributed.broadcast_object_list, errors, src=0)
-    if errors[0] is not None:
-        raise errors[0]
 
 
 class Replica(RolloutReplica):

@@ -1,6 +1,7 @@
 """Every error that openseer raises: one tree, split by which boundary failed and whether a repeat may help."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class OpenseerError(Exception):
@@ -12,6 +13,16 @@ class OpenseerError(Exception):
 
     retryable = False
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes: Python would call the kind with its message alone, which most do not take."""
+        return _revived, (type(self), self.args), self.__dict__
+
+
+def _revived(kind: type[OpenseerError], args: tuple[Any, ...]) -> OpenseerError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class InputError(OpenseerError):

@@ -14,7 +14,7 @@ from openseer_core.queue.group import GroupSpec, Priority
 from openseer_core.queue.messages import Claim, ClaimQuery, Result
 from openseer_core.queue.states import Status
 from openseer_core.tokens import pack_tokens
-from openseer_core.weights.fleet_spec import WeightsTransaction
+from openseer_core.weights.fleet_spec import MEMORY_PARTS, WeightsTransaction
 from openseer_core.weights.publish import Publish, Source
 from openseer_core.weights.transaction import (
     AbortBatches,
@@ -57,11 +57,13 @@ def job(**model: Any) -> RolloutJob:
 
 
 class LoadingEngine(ScriptedEngine):
-    """Knows what it has loaded, and fails as often as it is set to."""
+    """Knows what it has loaded, and fails as often as it is set to. `waking`: seconds that it takes to wake."""
 
     loaded = "initial"
     failures = 0
     hangs = False
+    waking = 0.0
+    is_waking = False
 
     async def load_weights(self, weights: NewWeights) -> None:
         self.loaded = "nothing"
@@ -76,6 +78,17 @@ class LoadingEngine(ScriptedEngine):
     async def sleep(self, *, keep_weights: bool) -> bool:
         self.loaded = self.loaded if keep_weights else "nothing"
         return await super().sleep(keep_weights=keep_weights)
+
+    async def wake(self, *, weights_only: bool) -> None:
+        self.is_waking = True
+        await asyncio.sleep(self.waking)
+        self.is_waking = False
+        await super().wake(weights_only=weights_only)
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether anything of it is awake."""
+        return self._asleep != set(MEMORY_PARTS)
 
     @property
     def held(self) -> list[str]:

@@ -42,5 +42,10 @@ def woken(fleet_spec: FleetSpec, parts: Collection[str], now: float) -> FleetSpe
 
 
 def is_at_rest(fleet_spec: FleetSpec, report: WeightsReport | None) -> bool:
-    """Whether a worker's engine sleeps as the fleet spec says, by its report."""
-    return report is not None and report.asleep and report.weights_awake == fleet_spec.weights_awake
+    """Whether a worker's engine sleeps as the fleet spec says, by its report.
+
+    One that follows an earlier fleet spec may be waking at this moment, and tells it only then.
+    """
+    if report is None or not report.asleep or report.rest_since not in (None, fleet_spec.rest_since):
+        return False
+    return report.weights_awake == fleet_spec.weights_awake

@@ -66,6 +66,7 @@ class WeightsReport(JsonModel):
     transaction that it came with. `adapters`: loaded ones, version → digest; `adapter_error`: what keeps one of the
     fleet's adapters from it. `asleep`: the engine samples nothing; its weights may be awake (`weights_awake`), and it
     takes others then. `freed`: whether falling asleep gave memory of a GPU back, which a CPU does not; None: not told.
+    `rest_since`: of the fleet spec that it has followed in falling asleep; None from a worker of an earlier release.
     `reception`: of the worker that receives weights from their sender, for all.
     """
 
@@ -79,6 +80,7 @@ class WeightsReport(JsonModel):
     asleep: bool = False
     weights_awake: bool = False
     freed: bool | None = None
+    rest_since: float | None = None
     seconds: dict[str, float] = Field(default_factory=dict)
     digest: str = ""
     loaded: str = ""

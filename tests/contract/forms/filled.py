@@ -82,6 +82,7 @@ REPORT = WeightsReport(
     asleep=True,
     weights_awake=True,
     freed=False,
+    rest_since=999.5,
     seconds={"prefetch": 1.5},
     digest="d" * 64,
     loaded="e" * 64,

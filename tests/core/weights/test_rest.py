@@ -48,6 +48,8 @@ def test_who_has_followed_sleeps_as_deep_as_the_fleet_spec_says() -> None:
     deep, shallow = WeightsReport(asleep=True), WeightsReport(asleep=True, weights_awake=True)
     assert [is_at_rest(sleeping, report) for report in (deep, shallow)] == [True, False]
     assert [is_at_rest(half, report) for report in (deep, shallow)] == [False, True]
+    followed = [deep.model_copy(update={"rest_since": since}) for since in (5.0, 4.0)]
+    assert [is_at_rest(sleeping, report) for report in followed] == [True, False]
 
 
 def test_weights_reach_engines_whose_weights_are_awake_and_adapters_do_not() -> None:

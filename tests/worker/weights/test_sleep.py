@@ -139,3 +139,18 @@ def test_a_canary_of_weights_that_came_in_a_stage_is_scored_before_anything_is_c
         assert await failing(fleet, "canary's log-probabilities differ by") == ["worker-0", "worker-1"]
 
     play(tmp_path, story)
+
+
+def test_whoever_is_still_waking_is_not_told_as_asleep(tmp_path: Path) -> None:
+    async def story(fleet: Fleet) -> None:
+        for parts in (("weights",), MEMORY_PARTS):
+            await discard(fleet)
+            for engine in fleet.engines.values():
+                engine.waking = 5.0
+            await change(fleet, lambda spec, parts=parts: woken(spec, parts, fleet.now()))
+            while not all(engine.is_waking for engine in fleet.engines.values()):
+                await asyncio.sleep(0.05)
+            await discard(fleet)
+            assert not any(engine.is_waking or engine.has_memory for engine in fleet.engines.values())
+
+    play(tmp_path, story)

@@ -1,10 +1,17 @@
 """The workers of one machine share what they fetch and read: once for all, and nothing that a dead one has left."""
 
+import asyncio
+import errno
+import fcntl
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,6 +64,21 @@ def another(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]
             process.stdout.readline()
         yield process
         process.kill()
+
+
+def _removes_nothing(*_: object, **__: object) -> None:
+    """As if it had died."""
+
+
+async def left_by_a_dead_worker(url: str) -> Path:
+    """What was fetched for a job, whose worker holds it no longer and has not removed it."""
+    worker = WeightFolders(scope="job")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "rmtree", _removes_nothing)
+        path = (await got(worker, Source(url=url))).path
+        worker.close()
+    assert path.exists()
+    return path
 
 
 def made(key: str = "key", by: str = "me") -> SharedFolder:
@@ -143,6 +165,132 @@ async def test_a_fetched_file_that_was_written_over_is_fetched_anew(folder: Path
     first.close()
     assert (await got(second, Source(url=url))).digest == digest(folder)
     second.close()
+
+
+async def test_what_a_dead_worker_has_left_is_fetched_anew(folder: Path, url: str) -> None:
+    path = await left_by_a_dead_worker(url)
+    safetensors(folder / "a.safetensors", fill=b"\1")  # a later job of that name publishes again
+    worker = WeightFolders(scope="job")
+    assert (await got(worker, Source(url=url))).digest == digest(folder)
+    worker.close()
+    for name, content in (("a.safetensors", None), (temporary.RECORD, b"")):
+        assert await left_by_a_dead_worker(url) == path
+        (path / name).unlink() if content is None else (path / name).write_bytes(content)
+        assert (await got(worker, Source(url=url))).digest == digest(folder)
+        worker.close()
+
+
+@pytest.mark.parametrize("gone", ["all", "one", "changed"])
+async def test_what_a_cleaner_of_temporary_files_took_is_fetched_anew(folder: Path, url: str, gone: str) -> None:
+    worker = WeightFolders(scope="job")
+    found = await got(worker, Source(url=url))
+    match gone:
+        case "all":
+            shutil.rmtree(found.path)
+        case "one":
+            (found.path / "a.safetensors").unlink()
+        case _:
+            safetensors(found.path / "a.safetensors", fill=b"\1")
+    with pytest.raises(LoadError, match=r"written over|was removed"):
+        found.check_unchanged()
+    again = await got(worker, Source(url=url, digest=found.digest), 2)
+    again.check_unchanged()
+    assert again.digest == digest(folder)
+    worker.close()
+
+
+def _no_place() -> str:
+    raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+
+def _no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def _full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken"),
+    [(tempfile, "gettempdir", _no_place), (fcntl, "flock", _no_locks), (Path, "write_text", _full)],
+    ids=["no place", "no locks", "full"],
+)
+async def test_a_folder_is_read_without_any_temporary_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str, broken: Callable[..., object]
+) -> None:
+    calls = counted(monkeypatch, "digest")
+    monkeypatch.setattr(folders_module, "TICK_SECONDS", 0.0)
+    monkeypatch.setattr(owner, name, broken)
+    assert (await got(WeightFolders(scope="job"), Source(path=str(folder)))).digest == digest(folder)
+    assert len(calls) == 1
+
+
+async def test_a_place_without_locks_is_named_to_who_fetches(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", _no_locks)
+    with pytest.raises(OSError, match=r"cannot be locked here .*; set TMPDIR"):
+        await got(WeightFolders(scope="job"), Source(url=url))
+
+
+async def test_who_reads_long_is_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that the waiting worker's looks move on; between two of them the other reads a piece."""
+    looked, piece, readers = threading.Semaphore(0), threading.Semaphore(0), list[str]()
+    clock, pieces = [0.0], 4
+
+    def look(seconds: float) -> None:
+        if clock[0] > 0.5 * pieces * temporary.STALL_SECONDS:
+            time.sleep(seconds)
+            return
+        clock[0] += 0.6 * temporary.STALL_SECONDS
+        looked.release()
+        piece.acquire()
+
+    def read(path: Path, stopped: Callable[[], bool]) -> str:
+        readers.append(threading.current_thread().name)
+        shared = next(Path(tempfile.gettempdir()).iterdir())
+        for _ in range(pieces):
+            looked.acquire(timeout=10)
+            before = shared.stat().st_mtime_ns
+            for _ in range(100_000):  # a file system's clock goes in steps of some milliseconds
+                if stopped() or shared.stat().st_mtime_ns != before:
+                    break
+            piece.release()
+        piece.release(pieces)
+        return digest(path)
+
+    monkeypatch.setattr(temporary, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=look))
+    monkeypatch.setattr(folders_module, "TICK_SECONDS", 0.0)
+    monkeypatch.setattr(folders_module, "digest", read)
+    workers = [WeightFolders(scope="job") for _ in range(2)]
+    found = await asyncio.gather(*(got(worker, Source(path=str(folder))) for worker in workers))
+    assert {one.digest for one in found} == {digest(folder)}
+    assert len(readers) == 1
+    for worker in workers:
+        worker.close()
+
+
+async def test_a_fetch_that_nobody_awaits_any_more_holds_nothing(
+    url: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = asyncio.Event(), threading.Event()
+    loop, shared = asyncio.get_running_loop(), folders_module.shared_folder
+
+    def late(key: str, make: Callable[[Path], dict[str, object]], stopped: Callable[[], bool]) -> SharedFolder:
+        found = shared(key, make, stopped)
+        loop.call_soon_threadsafe(begun.set)
+        go_on.wait()
+        return found
+
+    monkeypatch.setattr(folders_module, "shared_folder", late)
+    worker = WeightFolders(scope="job")
+    fetch = asyncio.create_task(got(worker, Source(url=url)))
+    await begun.wait()
+    fetch.cancel()
+    await asyncio.gather(fetch, return_exceptions=True)
+    worker.close()
+    go_on.set()
+    await loop.shutdown_default_executor()
+    assert list(place.iterdir()) == []
 
 
 @pytest.mark.parametrize("another", ["half"], indirect=True)

@@ -39,8 +39,12 @@ class CheckedFolder:
     stamps: _Stamps
 
     def check_unchanged(self) -> None:
-        """Raises LoadError where a file is not the one whose digest was taken."""
-        if _stamps(self.path) != self.stamps:
+        """Raises LoadError where a file is not the one whose digest was taken, or is gone."""
+        try:
+            stamps = _stamps(self.path)
+        except FileNotFoundError as error:
+            raise LoadError(f"{error.filename} was removed while it was read") from None
+        if stamps != self.stamps:
             raise LoadError(f"{self.path} was written over while it was read")
 
 
@@ -77,7 +81,7 @@ class WeightFolders:
         if source.path is not None:
             found = await self._local(Path(source.path), target)
         else:
-            found = self._find(source, target.publisher) or await self._fetch(source.url or "", target)
+            found = await self._found(source, target.publisher) or await self._fetch(source.url or "", target)
         if source.digest not in (None, found.digest):
             self._forget(found)
             place = source.path or shown_url(source.url or "")
@@ -93,7 +97,7 @@ class WeightFolders:
         found = [self._find(target.source, target.publisher) for target in targets if target.source is not None]
         self._fetched = {publisher: folder for publisher, folder in self._fetched.items() if folder in found}
         wanted = {*self._fetched, *paths, *(target.publisher for target in targets)}
-        for key in [key for key in self._held if key not in wanted]:
+        for key in set(self._held) - wanted:
             self._held.pop(key).release()
 
     def close(self) -> None:
@@ -106,6 +110,20 @@ class WeightFolders:
         if source.url is None or source.digest is None:
             return self._fetched.get(publisher)
         return next((folder for folder in self._fetched.values() if folder.digest == source.digest), None)
+
+    async def _found(self, source: Source, publisher: int) -> CheckedFolder | None:
+        """What was fetched before; None where it is not there, or not as it was: a machine's temporary files are
+        cleaned by others, too."""
+        found = self._find(source, publisher)
+        if found is None:
+            return None
+        try:
+            await _in_thread(lambda _: found.check_unchanged())
+        except LoadError as error:
+            _LOG.warning("weights are fetched anew: %s", error)
+            self._forget(found)
+            return None
+        return found
 
     def _forget(self, folder: CheckedFolder) -> None:
         """Of what was fetched: another try fetches it anew."""
@@ -124,7 +142,7 @@ class WeightFolders:
                 self._check(folder, target)
                 return {"digest": found, "stamps": _stamps(folder)}
 
-            shared = self._hold(target.publisher, shared_folder(key, make, stopped))
+            shared = self._hold(target.publisher, shared_folder(key, make, stopped), stopped)
             made = {name: tuple(stamp) for name, stamp in shared.record["stamps"].items()}
             found = CheckedFolder(shared.path, shared.record["digest"], made)
             try:
@@ -137,7 +155,11 @@ class WeightFolders:
         self._fetched[target.publisher] = await _in_thread(work)
         return self._fetched[target.publisher]
 
-    def _hold(self, key: int | Path, shared: SharedFolder) -> SharedFolder:
+    def _hold(self, key: int | Path, shared: SharedFolder, stopped: Callable[[], bool]) -> SharedFolder:
+        """Raises LoadError where nobody waits any more, who would let it go."""
+        if stopped():
+            shared.release()
+            raise LoadError("the weights are no longer wanted")
         if (before := self._held.pop(key, None)) is not None:
             before.release()
         self._held[key] = shared
@@ -171,13 +193,26 @@ class WeightFolders:
         return found
 
     def _digest(self, path: Path, stamps: _Stamps, stopped: Callable[[], bool]) -> str:
-        """Of files with these stamps; who finds it out first tells the others of this machine."""
+        """Of files with these stamps; who finds it out first tells the others of this machine, where it can."""
         if not _is_settled(stamps):
             return digest(path, stopped)
+        own: list[str] = []
+
+        def make(folder: Path) -> Record:
+            def shows_and_stops() -> bool:
+                os.utime(folder)
+                return stopped()
+
+            own.append(digest(path, shows_and_stops))
+            return {"digest": own[0]}
 
         key = f"{self._scope}\n{path}\n{sorted(stamps.items())}"
-        shared = shared_folder(key, lambda _: {"digest": digest(path, stopped)}, stopped)
-        return str(self._hold(path, shared).record["digest"])
+        try:
+            shared = shared_folder(key, make, stopped)
+        except OSError as error:  # no place for temporary files is needed to read a folder
+            _LOG.warning("what is read of %s cannot be shared with other workers: %s", path, error)
+            return own[0] if own else digest(path, stopped)
+        return str(self._hold(path, shared, stopped).record["digest"])
 
 
 def _stamps(folder: Path) -> _Stamps:

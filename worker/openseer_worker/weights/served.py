@@ -136,6 +136,7 @@ class ServedWeights:
         self._forget_ended_tasks()
         if self._task is not None:  # no further step before that has ended
             return WorkerStep()
+        self._report_rest()
         step = next_step(self._fleet_spec, self._current_state(), running)
         if step.confirms:
             self._confirm(step.confirms)
@@ -299,7 +300,7 @@ class ServedWeights:
 
     async def _change_rest(self, step: WorkerStep, attempt: Attempt) -> None:
         """Falls asleep, or wakes as the step says: weights that came meanwhile are scored, as a load does."""
-        freed = self._report.freed
+        freed, since = self._report.freed, self._fleet_spec.rest_since
         try:
             if step.sleep:
                 if step.discards:
@@ -315,7 +316,15 @@ class ServedWeights:
         self._report = self._report.model_copy(update={"error": ""})
         if step.wake and self._unscored is not None:
             await self._score_what_came(self._unscored, attempt)
-        self._report = self._report.model_copy(update={**rest, "freed": None if step.wake else freed})
+        told = {"freed": None if step.wake else freed, "rest_since": since}
+        self._report = self._report.model_copy(update=rest | told)
+
+    def _report_rest(self) -> None:
+        """That the engine sleeps as the present fleet spec says, where it does."""
+        spec, state = self._fleet_spec, self._state
+        follows = spec.rest is not None and state.asleep and state.weights_awake == spec.weights_awake
+        if follows and self._report.rest_since != spec.rest_since:
+            self._report = self._report.model_copy(update={"rest_since": spec.rest_since})
 
     async def _score_what_came(self, target: WeightsTarget, attempt: Attempt) -> None:
         self._unscored = None

@@ -2,7 +2,8 @@
 
 Who makes a folder holds an exclusive lock on it, who uses it a shared one; the kernel lets both go at any death. A name
 would not tell: in pods process ids and names of workers recur, and several jobs share one machine's temporary files.
-What nobody holds is removed by whoever makes the next one.
+What nobody holds is taken up by nobody: it may be half removed, or of a job that had the same name. Whoever makes the
+next one removes it.
 """
 
 import fcntl
@@ -24,7 +25,7 @@ RECORD = "made.json"
 """The file that says that a folder is whole, and what its maker has found."""
 POLL_SECONDS = 0.05
 STALL_SECONDS = 30.0
-"""A maker that has written nothing for so long is waited for no longer: it may be frozen."""
+"""A maker that has shown nothing for so long is waited for no longer: it may be frozen."""
 
 Record = dict[str, Any]
 
@@ -47,9 +48,10 @@ class SharedFolder:
 
 
 def shared_folder(key: str, make: Callable[[Path], Record], stopped: Callable[[], bool]) -> SharedFolder:
-    """The folder of a key, filled by `make` where no process of this machine has done it, or waited for.
+    """The folder of a key, filled by `make` where no process of this machine holds it, or waited for.
 
-    Raises what `make` raises, LoadError when it is not wanted any more, and OSError.
+    `make` shows by what it writes into the folder, or by the folder's times, that it goes on. Raises what `make`
+    raises, LoadError when it is not wanted any more, and OSError where no temporary files can be kept.
     """
     path = Path(tempfile.gettempdir()) / (PREFIX + sha256(key.encode()).hexdigest()[:32])
     maker = _Maker(path)
@@ -82,20 +84,17 @@ def remove_left() -> None:
 
 
 def _take(path: Path, lock: int, make: Callable[[Path], Record]) -> Record | None:
-    """Makes the folder, or takes up what is made; None while somebody makes it. The lock is a shared one then."""
+    """Makes the folder, or takes up what others hold; None while somebody makes it. The lock is a shared one then."""
     if _lock(lock, fcntl.LOCK_EX):
         if not _is_at(path, lock):
             return None
-        if _record(path) is None:
-            try:
-                _make(path, make)
-            except BaseException:
-                shutil.rmtree(path, ignore_errors=True)
-                raise
-        fcntl.flock(lock, fcntl.LOCK_SH)  # for a moment there is none: whoever removes it then is found out below
-    elif not _lock(lock, fcntl.LOCK_SH):
-        return None
-    return _record(path) if _is_at(path, lock) else None
+        try:
+            _make(path, make)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+    # From the one kind to the other there is a moment without: who takes or removes it then is found out.
+    return _record(path) if _lock(lock, fcntl.LOCK_SH) and _is_at(path, lock) else None
 
 
 def _is_spoiled(path: Path, lock: int) -> bool:
@@ -145,6 +144,9 @@ def _lock(lock: int, kind: int) -> bool:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # a network's file system
+        why = f"temporary files cannot be locked here ({error.strerror}); set TMPDIR to a folder on a local disk"
+        raise OSError(error.errno, why, tempfile.gettempdir()) from None
     return True
 
 
@@ -162,16 +164,17 @@ def _remove_unused(path: Path, lock: int) -> None:
 
 
 class _Maker:
-    """Whoever makes a folder that others wait for, by what it has written."""
+    """Whoever makes a folder that others wait for, by what it has written, and the folder's times."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._size, self._grown_at = path, -1, time.monotonic()
+        self._path, self._sign, self._seen_at = path, (-1, 0), time.monotonic()
 
     def stalls(self) -> bool:
         """Whether nothing has come for STALL_SECONDS."""
-        size = 0
+        sign = (0, 0)
         with suppress(OSError):
             size = sum(entry.stat().st_size for entry in os.scandir(self._path))
-        if size != self._size:
-            self._size, self._grown_at = size, time.monotonic()
-        return time.monotonic() - self._grown_at > STALL_SECONDS
+            sign = size, self._path.stat().st_mtime_ns
+        if sign != self._sign:
+            self._sign, self._seen_at = sign, time.monotonic()
+        return time.monotonic() - self._seen_at > STALL_SECONDS
