@@ -25,6 +25,8 @@ from openseer_worker.settings import WorkerSettings
 
 TOKEN = "let-me-in"
 STEP_SECONDS = 0.002
+LONG = {"maxTokens": 30_000, "minTokens": 30_000}
+"""Sampling of responses that take a minute: whoever looks finds them running."""
 HELD_STEPS = 25
 """Of engines that are held."""
 
@@ -138,6 +140,11 @@ class Served:
         answer = await self.http.post(path, params={"seal": seal}, content=lines, headers=headers)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
+
+    async def until_sampled(self, batch: int) -> None:
+        """Waits until a request of that batch has tokens."""
+        while not (await self.store.progress(batch)).tokens:
+            await asyncio.sleep(0.02)
 
     async def until_complete(self, batch: int) -> list[dict[str, Any]]:
         """All entries of a batch, once it is complete."""
