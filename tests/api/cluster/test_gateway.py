@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from openseer_store.embedded import EmbeddedRedis
 from tests.api.cluster.tenants import Tenant, delete_job, make_job
 from tests.operator.control_plane import ControlPlane
 from tests.operator.stores import ENVIRONMENT
+from tests.ports import reserved_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.redis, pytest.mark.slow]
 START_SECONDS = 120.0
@@ -28,9 +28,7 @@ class Gateway:
     """One replica; `client` waits for the answer, `url` is where it serves."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = reserved_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._kubeconfig = kubeconfig
         self.client = httpx.AsyncClient(base_url=self.url, timeout=60.0)
