@@ -237,7 +237,8 @@ class RedisLink:
             loads = why == ADVICE["LOADING"]
             if loads:
                 give_up_at = min(loop.time() + self._retry_seconds, began + self._loading_seconds)
-            pause = max(FIRST_PAUSE_SECONDS, min(PAUSE_SHARE * (loop.time() - began), LONGEST_PAUSE_SECONDS))
+            waited = min(loop.time() - began, self._retry_seconds)  # of a load it may have waited for longer
+            pause = max(FIRST_PAUSE_SECONDS, min(PAUSE_SHARE * waited, LONGEST_PAUSE_SECONDS))
             if loop.time() + pause > give_up_at:
                 kind = StoreLoadingError if loads else StoreUnavailableError
                 seconds = self._loading_seconds if loads else self._retry_seconds

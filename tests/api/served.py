@@ -5,6 +5,7 @@ import contextlib
 import json
 import secrets
 from collections.abc import AsyncGenerator, Sequence
+from math import inf
 from typing import Any
 
 import httpx
@@ -18,12 +19,16 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_store.memory import MemoryStore
 from openseer_store.port import Store
-from openseer_worker.engine_factory import build_engine
 from openseer_worker.loop import Worker
+from openseer_worker.scripted.engine import ScriptedEngine
 from openseer_worker.settings import WorkerSettings
 
 TOKEN = "let-me-in"
 STEP_SECONDS = 0.002
+LONG = {"maxTokens": 30_000, "minTokens": 30_000}
+"""Sampling of responses that take a minute: whoever looks finds them running."""
+HELD_STEPS = 25
+"""Of engines that are held."""
 
 
 def serving_job(name: str = "served", *, workers: int = 2, **spec: Any) -> RolloutJob:
@@ -50,7 +55,10 @@ def serving_job(name: str = "served", *, workers: int = 2, **spec: Any) -> Rollo
 
 
 class Served:
-    """`async with Served(job, store) as served`: `http` calls it with the right token."""
+    """`async with Served(job, store) as served`: `http` calls it with the right token.
+
+    `held`: engines make a few steps, then nothing ends until `release`.
+    """
 
     def __init__(
         self,
@@ -61,12 +69,15 @@ class Served:
         limits: UploadLimits | None = None,
         port: int = 0,
         trusted: str = "",
+        held: bool = False,
     ) -> None:
         self.job = job or serving_job()
         self.store = store or MemoryStore()
         self.context = JobContext(self.job, self.store, limits)
         self.app = create_app(OneJob(self.context), auth or BearerAuth(TOKEN), trusted=trusted)
         self._server = WebServer(self.app, port=port, finish_seconds=1)
+        self._most_steps = HELD_STEPS if held else inf
+        self._engines: list[ScriptedEngine] = []
         self._workers: list[Worker] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self.url = ""
@@ -94,15 +105,22 @@ class Served:
     def client(self, token: str | None) -> httpx.AsyncClient:
         """Another caller."""
         headers = {"Authorization": f"Bearer {token}"} if token is not None else {}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30.0)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=120.0)
 
     def start_worker(self, index: int = 0, boot: str = "") -> Worker:
         """One more worker of the job."""
         settings = WorkerSettings(self.job, "memory", index, boot=boot or secrets.token_hex(4))
-        worker = Worker(settings, self.store, build_engine(settings))
+        engine = ScriptedEngine(self.job.spec.model.scripted, most_steps=self._most_steps)
+        worker = Worker(settings, self.store, engine)
+        self._engines.append(engine)
         self._workers.append(worker)
         self._tasks.append(asyncio.create_task(worker.run()))
         return worker
+
+    def release(self) -> None:
+        """What is held goes on."""
+        for engine in self._engines:
+            engine.release()
 
     async def call(self, method: str, path: str, body: Any = None, *, status: int = 200, **options: Any) -> Any:
         """One call under /v1; its answer as JSON."""
@@ -122,6 +140,11 @@ class Served:
         answer = await self.http.post(path, params={"seal": seal}, content=lines, headers=headers)
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
+
+    async def until_sampled(self, batch: int) -> None:
+        """Waits until a request of that batch has tokens."""
+        while not (await self.store.progress(batch)).tokens:
+            await asyncio.sleep(0.02)
 
     async def until_complete(self, batch: int) -> list[dict[str, Any]]:
         """All entries of a batch, once it is complete."""

@@ -22,7 +22,7 @@ from openseer_api.job.context import JobContext, OneJob
 from openseer_store.memory import MemoryStore
 from tests.api.served import TOKEN, serving_job
 
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS = 120.0
 """An answer that takes longer is one that never comes."""
 EXAMPLES = 15
 """Calls of each route."""

@@ -28,13 +28,15 @@ from tests.api.threaded import ThreadedServer
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
+CALL_SECONDS = 120.0
+"""An answer that takes longer is one that never comes."""
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ThreadedServer]:
     """A server with workers, and a batch for calls to find."""
     with ThreadedServer(serving_job("fuzzed")) as threaded:
-        with httpx.Client(base_url=threaded.url, headers=AUTH) as client:
+        with httpx.Client(base_url=threaded.url, headers=AUTH, timeout=CALL_SECONDS) as client:
             assert client.post("/v1/batches", json={}).json()["id"] == 1
             assert client.post("/v1/batches/1/groups", json={"groups": prompts(3)}).status_code == 200
         yield threaded
@@ -53,7 +55,7 @@ OPERATIONS = {operation.label: operation for operation in (found.ok() for found 
 
 
 def test_the_document_is_openapi_3_1_and_names_every_route(server: ThreadedServer) -> None:
-    document = httpx.get(f"{server.url}/v1/openapi.json", headers=AUTH).json()
+    document = httpx.get(f"{server.url}/v1/openapi.json", headers=AUTH, timeout=CALL_SECONDS).json()
     assert document["openapi"].startswith("3.1")
     assert len(document["paths"]) > 20
     for path, methods in document["paths"].items():
@@ -98,7 +100,7 @@ def test_no_call_meets_a_server_error_or_an_undocumented_answer(server: Threaded
         wait = (case.query or {}).get("wait_seconds")
         if isinstance(wait, int | float) and 0 < wait <= MAX_WAIT_SECONDS:
             case.query["wait_seconds"] = min(wait, LONGEST_WAIT)
-        answer = case.call(base_url=server.url, headers=AUTH, timeout=30)
+        answer = case.call(base_url=server.url, headers=AUTH, timeout=CALL_SECONDS)
         case.validate_response(answer, checks=CHECKS)
 
     fuzz()

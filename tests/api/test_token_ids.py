@@ -19,7 +19,7 @@ async def server() -> AsyncIterator[Served]:
     """One worker, and a batch with a finished response."""
     async with served(job=serving_job(workers=1)) as server:
         await server.upload(await server.open(), [{"id": "done", "prompt_token_ids": [5], "n": 1}], seal=False)
-        await server.call("GET", "/batches/1/results", params={"wait_seconds": 20})
+        await server.call("GET", "/batches/1/results", params={"wait_seconds": 60})
         yield server
 
 

@@ -30,7 +30,7 @@ class ThreadedServer:
 
     def __enter__(self) -> "ThreadedServer":
         self._thread.start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(120)
         return self
 
     def __exit__(
@@ -39,4 +39,4 @@ class ThreadedServer:
         assert self._loop is not None
         assert self._stop is not None
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
+        self._thread.join(120)

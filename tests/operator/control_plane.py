@@ -1,9 +1,9 @@
 """etcd and kube-apiserver on loopback, without nodes and controllers: they can be stopped, held and started again."""
 
+import http.client
 import os
 import secrets
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -13,9 +13,11 @@ from pathlib import Path
 
 import yaml
 
+from tests.ports import reserved_port
 from tests.repository import ROOT
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
+ANSWER_SECONDS = 60.0
 
 
 def programs() -> Path | None:
@@ -33,7 +35,7 @@ class ControlPlane:
     def __init__(self, folder: Path, programs: Path) -> None:
         self.kubeconfig = folder / "kubeconfig"
         self._folder = folder
-        self._url = f"https://127.0.0.1:{_port()}"
+        self._url = f"https://127.0.0.1:{reserved_port()}"
         self._token = secrets.token_hex(16)
         self._log = folder / "log"
         self._etcd, self._api = self._commands(programs)
@@ -69,7 +71,7 @@ class ControlPlane:
             try:
                 self.request("/readyz")
                 return
-            except (urllib.error.URLError, OSError):
+            except (OSError, http.client.HTTPException):  # also of one that is just starting
                 time.sleep(0.2)
         raise AssertionError(self._log.read_text()[-2000:])
 
@@ -95,7 +97,7 @@ class ControlPlane:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         request = urllib.request.Request(self._url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=5, context=context) as reply:
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS, context=context) as reply:
             return reply.read().decode()
 
     def kubeconfig_of(self, token: str, path: Path) -> Path:
@@ -121,7 +123,7 @@ class ControlPlane:
             self._running[name] = subprocess.Popen(command, stdout=log, stderr=log)
 
     def _commands(self, programs: Path) -> tuple[list[str], list[str]]:
-        folder, peers, clients = self._folder, _port(), _port()
+        folder, peers, clients = self._folder, reserved_port(), reserved_port()
         etcd = [
             str(programs / "etcd"),
             f"--data-dir={folder}/etcd",
@@ -160,9 +162,3 @@ class ControlPlane:
             except urllib.error.HTTPError:
                 time.sleep(0.1)
         raise AssertionError("the API server does not serve RolloutJobs")
-
-
-def _port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]

@@ -16,7 +16,7 @@ from tests.repository import ROOT
 
 pytestmark = [pytest.mark.cluster]
 
-POLICY_SECONDS = 60.0
+POLICY_SECONDS = 120.0
 """Longest wait for a new policy to be looked at."""
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 EXPECTED = {

@@ -13,7 +13,7 @@ from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_operator.kube.api import Api, NotThereError
 from openseer_store.connect import open_store
 from tests.operator.job_store import JobStore
-from tests.operator.whole_process import components, operator, submit, until
+from tests.operator.whole_process import PATIENCE_SECONDS, components, operator, submit, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -28,10 +28,7 @@ async def test_a_job_gets_its_pods_rests_without_writes_scales_suspends_and_goes
         job = await submit(api, workers={"replicas": 2})
         await until(lambda: _equal(components(api, job), {"driver", "worker-0", "worker-1"}))
         await until(lambda: _current(api, job, 2))
-        await asyncio.sleep(1.0)
-        before = (await api.get("RolloutJob", "default", job))["metadata"]["resourceVersion"]
-        await asyncio.sleep(3.0)
-        assert (await api.get("RolloutJob", "default", job))["metadata"]["resourceVersion"] == before
+        await until(lambda: _rests(api, job))
 
         await api.delete("Pod", "default", f"{job}-worker-0", at_once=True)
         await until(lambda: _equal(components(api, job), {"driver", "worker-0", "worker-1"}))
@@ -50,7 +47,7 @@ async def test_a_job_gets_its_pods_rests_without_writes_scales_suspends_and_goes
         await api.delete("RolloutJob", "default", job)
         await until(lambda: _metrics_lack("http://127.0.0.1:18180/metrics", job))
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 30.0) == 0
+        assert await asyncio.wait_for(process.wait(), PATIENCE_SECONDS) == 0
         lease = await api.get("Lease", "default", "whole-process")
         assert not lease["spec"].get("holderIdentity")
 
@@ -111,6 +108,13 @@ async def _is_stopped(api: Api, stateful_set: str) -> bool:
 async def _current(api: Api, job: str, workers: int) -> bool:
     found = await api.get("RolloutJob", "default", job)
     return found["status"]["workers"]["current"] == workers
+
+
+async def _rests(api: Api, job: str) -> bool:
+    """Whether nothing is written for some seconds."""
+    before = (await api.get("RolloutJob", "default", job))["metadata"]["resourceVersion"]
+    await asyncio.sleep(3.0)
+    return (await api.get("RolloutJob", "default", job))["metadata"]["resourceVersion"] == before
 
 
 async def _metrics_lack(url: str, job: str) -> bool:

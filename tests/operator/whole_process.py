@@ -15,12 +15,25 @@ from openseer_operator.kube.api import Api, KubeApiError
 from tests.operator.stores import ENVIRONMENT
 from tests.operator.tenant import store_pod
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
+
+_LEASE = """
+import sys
+from openseer_operator import main
+from openseer_operator.kube import lease
+lease.LEASE_SECONDS, lease.RENEW_DEADLINE_SECONDS = {}, {}
+sys.exit(main.main())
+"""
 
 
 @asynccontextmanager
-async def operator(kubeconfig: Path, port: int, **settings: str) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """One replica; `settings` are further variables of its environment. Ports above 32767 may be taken by a client."""
+async def operator(
+    kubeconfig: Path, port: int, *, lease_seconds: float | None = None, **settings: str
+) -> AsyncGenerator[asyncio.subprocess.Process]:
+    """One replica; `settings` are further variables of its environment. Ports above 32767 may be taken by a client.
+
+    `lease_seconds`: how long its lease lasts, which it gives up a third earlier; unset: as usual.
+    """
     environment = os.environ | {
         "KUBECONFIG": str(kubeconfig),
         "OPENSEER_NAMESPACE": "default",
@@ -32,7 +45,10 @@ async def operator(kubeconfig: Path, port: int, **settings: str) -> AsyncGenerat
         **ENVIRONMENT,
         **settings,
     }
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "openseer_operator.main", env=environment)
+    command = ("-m", "openseer_operator.main")
+    if lease_seconds is not None:
+        command = ("-c", _LEASE.format(lease_seconds, lease_seconds * 2 / 3))
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, env=environment)
     try:
         yield process
     finally:

@@ -11,7 +11,7 @@ from openseer_store.port import Store
 from tests.store.builders import ANN, BOB, VERSION, Clock, delta, finish, group, query, request, wait
 
 NOT_LONG = 0.01
-LONG = 20.0
+LONG = 240.0
 
 
 async def called(store: Store, version: str = VERSION, lane: str = SHARED_LANE) -> int:

@@ -53,7 +53,7 @@ async def test_calls_follow_the_stores_name_when_its_server_becomes_a_replica(tm
     async with old as url:
         place = tmp_path / "s"
         place.symlink_to(Path(url.removeprefix("unix://")).parent)
-        store = await open_store(f"unix://{place}/redis.sock", "job", retry_seconds=5.0)
+        store = await open_store(f"unix://{place}/redis.sock", "job")
         await asyncio.gather(*(store.submit([group(f"g{number}", 1)]) for number in range(4)))
         epoch, link = store.epoch, RedisLink(url, "{other}")
         await link.command("REPLICAOF", "127.0.0.1", 1)

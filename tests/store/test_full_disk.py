@@ -31,9 +31,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def fill(link: RedisLink) -> None:
-    """Writes until the disk is full."""
-    for number in range(32):
-        await link.command("SET", number, PIECE)
+    """Writes until the server says that the disk is full, which may be some syncs after the last room was taken."""
+    for number in range(2000):
+        await link.command("SET", number % 32, PIECE)
         await asyncio.sleep(0.05)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from openseer_core.errors import InputError, StoreError, StoreUnavailableError
+from openseer_core.errors import InputError, StoreError, StoreLoadingError, StoreUnavailableError
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.queue.budgets import STEP_GROUPS
 from openseer_core.queue.messages import WriteOutcome
@@ -23,6 +23,7 @@ from tests.store.builders import ANN, BOB, delta, extend, finish, group, query, 
 
 INFO = b"# Server\r\nredis_version:%s\r\nrun_id:abc\r\n"
 OK = b"+OK\r\n"
+LOADING = b"-LOADING Redis is loading the dataset in memory\r\n"
 GREETING = {b"INFO": b"$%d\r\n%s\r\n" % (len(INFO % b"6.2.0"), INFO % b"6.2.0"), b"EVAL": b"$1\r\n1\r\n"}
 
 
@@ -62,7 +63,7 @@ async def test_a_server_that_is_too_old_is_refused_at_once() -> None:
 @pytest.mark.parametrize(
     ("answer", "advice"),
     [
-        (b"-LOADING Redis is loading the dataset in memory\r\n", "still loads its data"),
+        (LOADING, "still loads its data"),
         (b"-MISCONF Redis is configured to save RDB snapshots, but it is not able to\r\n", "free some space"),
         (b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", "raise its maxmemory"),
         (b"-READONLY You can't write against a read only replica.\r\n", "URL of the primary"),
@@ -75,6 +76,19 @@ async def test_a_refusal_that_may_pass_is_tried_again_and_then_explained(answer:
     async with fake_server({**GREETING, b"PING": answer}) as url:
         with pytest.raises(StoreUnavailableError, match=advice):
             await open_store(url, "job", retry_seconds=0.2)
+
+
+async def test_a_call_waits_longer_for_a_server_that_says_it_loads() -> None:
+    """Longer than its own limit; a caller that will not wait for a load is told at once."""
+    answers = {**GREETING, b"PING": LOADING}
+    async with fake_server(answers) as url:
+        with pytest.raises(StoreLoadingError, match="it still loads its data"):
+            await open_store(url, "job", retry_seconds=0.2, loading_seconds=0.0)
+        opening = asyncio.create_task(open_store(url, "job", retry_seconds=0.2, loading_seconds=600.0))
+        await asyncio.sleep(1.5)
+        assert not opening.done()
+        answers[b"PING"] = b"+PONG\r\n"
+        await (await opening).close()
 
 
 async def test_a_wrong_password_is_not_tried_again_and_never_shown() -> None:
@@ -246,7 +260,7 @@ async def test_a_server_killed_in_the_middle_of_a_run_loses_nothing_that_was_acc
         link = tmp_path / "s"
         link.symlink_to(Path(socket).parent)
         stable = f"unix://{link}/redis.sock"
-        store = await open_store(stable, "job", retry_seconds=30.0)
+        store = await open_store(stable, "job")
         await store.submit([group("a", 4)])
         claims = await store.claim(ANN, query())
         await store.complete(ANN, [finish(claims[0], 3)])

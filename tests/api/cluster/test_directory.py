@@ -47,7 +47,7 @@ def desk(kube: Kube, namespace: str) -> Desk:
     return Desk(kube, namespace)
 
 
-async def until(true: Callable[[], bool], seconds: float = 2 * FOUND_SECONDS) -> None:
+async def until(true: Callable[[], bool], seconds: float = 60.0 + FOUND_SECONDS) -> None:
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.02)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,8 +16,11 @@ from openseer_store.embedded import EmbeddedRedis
 from tests.api.cluster.tenants import Tenant, delete_job, make_job
 from tests.operator.control_plane import ControlPlane
 from tests.operator.stores import ENVIRONMENT
+from tests.ports import reserved_port
 
 pytestmark = [pytest.mark.cluster, pytest.mark.redis, pytest.mark.slow]
+START_SECONDS = 120.0
+"""Longest wait for a process that starts or ends, and for what it hears of."""
 SPEC: dict[str, Any] = {"model": {"path": "none", "engine": "scripted"}, "sampling": {"maxTokens": 8}}
 
 
@@ -26,12 +28,10 @@ class Gateway:
     """One replica; `client` waits for the answer, `url` is where it serves."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = reserved_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._kubeconfig = kubeconfig
-        self.client = httpx.AsyncClient(base_url=self.url, timeout=20.0)
+        self.client = httpx.AsyncClient(base_url=self.url, timeout=60.0)
         self.process: asyncio.subprocess.Process
 
     async def start(self) -> None:
@@ -42,7 +42,7 @@ class Gateway:
         }
         command = (sys.executable, "-m", "openseer_api.main")
         self.process = await asyncio.create_subprocess_exec(*command, env=environment)
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(START_SECONDS):
             while True:
                 try:
                     if (await self.client.get("/readyz")).status_code == 200:
@@ -54,7 +54,7 @@ class Gateway:
     async def end(self, number: int) -> int:
         """The exit code, after that signal."""
         self.process.send_signal(number)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(START_SECONDS):
             return await self.process.wait()
 
     async def call(self, tenant: Tenant, method: str, path: str, job: str = "", **what: Any) -> httpx.Response:
@@ -83,7 +83,7 @@ async def redis(tmp_path: Path) -> AsyncIterator[str]:
 
 
 async def until_status(gateway: Gateway, tenant: Tenant, status: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(START_SECONDS):
         while (await gateway.call(tenant, "GET", "/v1/job")).status_code != status:
             await asyncio.sleep(0.3)
 

@@ -36,7 +36,8 @@ async def test_of_many_who_ask_at_once_one_asks_for_all_even_if_it_goes_away() -
 
 
 async def test_an_answer_is_asked_for_anew_when_it_is_no_longer_good() -> None:
-    oracle, cache = Oracle(), TTLCache[str, int](lambda _: 0.05, 8)
+    seconds = [0.05, 60.0, 60.0]
+    oracle, cache = Oracle(), TTLCache[str, int](lambda _: seconds.pop(0), 8)
     oracle.free.set()
     assert await cache.get("a", oracle) == 1
     await asyncio.sleep(0.06)

@@ -16,8 +16,8 @@ from tests.api.served import TOKEN, Served, serving_job
 PROMPT = [5, 6, 7]
 
 
-def long_job(length: int = 5000) -> RolloutJob:
-    """Responses of that length: at two milliseconds a token, long enough to be interrupted."""
+def long_job(length: int = 30_000) -> RolloutJob:
+    """Responses of that length: at two milliseconds a token, a minute to interrupt them."""
     return serving_job(sampling={"maxTokens": length, "minTokens": length})
 
 
@@ -81,7 +81,7 @@ async def all_ended(server: Served) -> None:
     await until(none)
 
 
-async def until(what: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+async def until(what: Callable[[], Awaitable[bool]], seconds: float = 120.0) -> None:
     """Waits for it."""
     loop = asyncio.get_running_loop()
     end = loop.time() + seconds

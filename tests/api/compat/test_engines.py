@@ -33,13 +33,13 @@ async def test_vllms_route_gives_token_ids_with_versions() -> None:
 
 
 async def test_vllms_route_streams() -> None:
-    async with served(job=long_job(300)) as server:
+    async with served(job=long_job(300), held=True) as server:
         body = {"token_ids": PROMPT, "sampling_params": {"logprobs": 0}, "stream": True}
         chunks = await events(server, "/inference/v1/generate", body)
         tokens = [token for chunk in chunks for token in chunk["choices"][0]["token_ids"]]
         whole("1/live-1", 0, tokens)
         assert len(tokens) == 300
-        assert len(chunks) > 2
+        assert len(chunks) > 1
         assert chunks[-1]["choices"][0]["finish_reason"] == "length"
 
 
@@ -115,7 +115,7 @@ async def test_a_list_of_prompts_gives_a_list_of_answers() -> None:
 
 
 async def test_sglangs_stream_holds_the_whole_response_each_time() -> None:
-    async with served(job=long_job(300)) as server:
+    async with served(job=long_job(300), held=True) as server:
         chunks = await events(server, "/generate", {"input_ids": PROMPT, "stream": True, "return_logprob": True})
         lengths = [len(chunk["output_ids"]) for chunk in chunks]
         assert lengths == sorted(lengths)
@@ -222,9 +222,12 @@ async def test_nothing_is_said_without_a_token() -> None:
 
 
 async def events(server: Served, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The events of a stream, up to its end mark."""
+    """The events of a stream, up to its end mark; what is held goes on once the first is there."""
     async with server.http.stream("POST", path, json=body) as answer:
         assert answer.status_code == 200
-        lines = [line.removeprefix("data: ") async for line in answer.aiter_lines() if line]
+        lines: list[str] = []
+        async for line in answer.aiter_lines():
+            server.release()
+            lines += [line.removeprefix("data: ")] if line else []
     assert lines[-1] == "[DONE]"
     return [json.loads(line) for line in lines[:-1]]

@@ -127,7 +127,7 @@ async def test_unknown_tags_are_refused_with_those_that_are_known(
 
 
 async def test_level_0_only_pauses_until_scheduling_wakes() -> None:
-    async with lent(job=long_job(600)) as server:
+    async with lent(job=long_job(600), held=True) as server:
         call = asyncio.create_task(post(server, "/generate", {"input_ids": PROMPT}))
         await running(server)
         assert await post(server, "/sleep", params={"level": 0, "mode": "keep"}) == {"status": "sleeping", "level": 0}
@@ -135,6 +135,7 @@ async def test_level_0_only_pauses_until_scheduling_wakes() -> None:
         assert (await server.call("GET", "/fleet"))["state"] == "awake"
         assert (await post(server, "/wake_up", params={"tags": "scheduling"}))["status"] == "awake"
         assert await get(server, "/is_sleeping") == {"is_sleeping": False}
+        server.release()
         assert len((await call)["output_ids"]) == 600
 
 

@@ -59,6 +59,10 @@ QUERY = ClaimQuery(
 )
 
 
+def long() -> dict[str, Any]:
+    return {"sampling_params": {"max_new_tokens": 30_000, "min_new_tokens": 30_000}}
+
+
 def short() -> dict[str, Any]:
     return {"max_new_tokens": 3, "min_new_tokens": 0}
 
@@ -66,23 +70,26 @@ def short() -> dict[str, Any]:
 @pytest.mark.redis
 def test_redis_keeps_groups_that_grow_while_they_run(redis_url: str) -> None:
     async def story() -> None:
-        async with on_redis(redis_url, "grow", job=long_job(400)) as server:
+        async with on_redis(redis_url, "grow", job=long_job(400), held=True) as server:
+            calls: list[asyncio.Task[dict[str, Any]]] = []
 
-            async def generate(number: int) -> dict[str, Any]:
-                await asyncio.sleep(number * 0.08)
-                return await post(
-                    server, "/generate", {"input_ids": PROMPT, "sampling_params": {"sampling_seed": number}}
-                )
+            async def is_joined() -> bool:
+                return await groups(server) == {"live-1": len(calls)}
 
-            answers = await asyncio.gather(*map(generate, range(6)))
-            assert await groups(server) == {"live-1": 6}
+            for number in range(6):
+                body = {"input_ids": PROMPT, "sampling_params": {"sampling_seed": number}}
+                calls.append(asyncio.create_task(post(server, "/generate", body)))
+                await until(is_joined)
+                await running(server)
+            server.release()
+            answers = await asyncio.gather(*calls)
             spec = await server.store.spec(GroupId(1, "live-1"))
             assert spec is not None
             assert spec.seeds == tuple(range(6))
             for index, answer in enumerate(answers):
                 whole("1/live-1", index, answer["output_ids"])
                 assert len(answer["output_ids"]) == 400
-            call = asyncio.create_task(post(server, "/generate", {"rid": "x", "input_ids": [1]}))
+            call = asyncio.create_task(post(server, "/generate", {"rid": "x", "input_ids": [1]} | long()))
             await running(server)
             await post(server, "/abort_request", {"rid": "x"})
             assert (await call)["meta_info"]["finish_reason"]["type"] == "abort"

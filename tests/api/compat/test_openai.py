@@ -79,7 +79,7 @@ async def test_a_text_prompt_and_a_chat_are_rendered_by_the_model() -> None:
 
 async def test_a_stream_gives_the_tokens_as_they_come_and_ends_with_counts() -> None:
     job = serving_job(sampling={"maxTokens": 400, "minTokens": 300})
-    async with served(job=job) as server, client_of(server) as client:
+    async with served(job=job, held=True) as server, client_of(server) as client:
         stream = await client.completions.create(
             model="none", prompt=PROMPT, n=2, stream=True, stream_options={"include_usage": True},
             logprobs=0, extra_body={"return_token_ids": True},
@@ -90,6 +90,7 @@ async def test_a_stream_gives_the_tokens_as_they_come_and_ends_with_counts() -> 
         offsets: dict[int, list[int]] = {0: [], 1: []}
         chunks = total = 0
         async for chunk in stream:
+            server.release()
             total = chunk.usage.completion_tokens if chunk.usage else total
             for choice in chunk.choices:
                 chunks += 1
@@ -107,7 +108,7 @@ async def test_a_stream_gives_the_tokens_as_they_come_and_ends_with_counts() -> 
         # Once, in the first chunk; and offsets go on from chunk to chunk.
         assert prompts == {0: [PROMPT], 1: [PROMPT]}
         assert all(found == sorted(set(found)) for found in offsets.values())
-        assert chunks > 4
+        assert chunks > 2  # the first came before the ends
         assert set(ends) == {0, 1}
         assert total == sum(map(len, tokens.values()))
 

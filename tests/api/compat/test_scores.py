@@ -156,7 +156,7 @@ async def test_a_job_without_log_probabilities_scores_no_prompt() -> None:
 
 
 async def test_an_abort_ends_scores_that_wait_as_it_ends_their_responses() -> None:
-    slow = {"path": "none", "engine": "scripted", "scripted": {"prefillTokensPerSecond": 1}}
+    slow = {"path": "none", "engine": "scripted", "scripted": {"prefillTokensPerSecond": 0.001}}
     async with served(job=serving_job(model=slow)) as server:
         body = {"prompt": PROMPT, "max_tokens": 0, "prompt_logprobs": 0, "request_id": "r"}
         call = asyncio.create_task(post(server, "/v1/completions", body))

@@ -64,7 +64,7 @@ async def test_skyrl_renders_reads_and_generates(tmp_path_factory: pytest.TempPa
 
 
 async def test_skyrl_freezes_what_runs_and_lets_it_go_on() -> None:
-    async with served(job=long_job(400), trusted="127.0.0.1") as server, aiohttp.ClientSession() as session:
+    async with served(job=long_job(400), trusted="127.0.0.1", held=True) as server, aiohttp.ClientSession() as session:
         skyrl = SkyRL(server.url, session)
         assert (await skyrl.control("/get_world_size", {}, "GET"))["world_size"] >= 1
         calls = [asyncio.create_task(skyrl.generate(400)) for _ in range(4)]
@@ -72,6 +72,7 @@ async def test_skyrl_freezes_what_runs_and_lets_it_go_on() -> None:
         await skyrl.control("/pause", mode="keep", clear_cache="false")
         await skyrl.control("/reset_prefix_cache", {"reset_running_requests": True})
         await skyrl.control("/resume")
+        server.release()
         assert [len(choice["token_ids"]) for choice in await asyncio.gather(*calls)] == [400] * 4
         await skyrl.control("/sleep", level="2")
         assert (await skyrl.control("/is_sleeping", method="GET"))["is_sleeping"] is True

@@ -36,7 +36,7 @@ SAMPLING: dict[str, Any] = {
 
 @asynccontextmanager
 async def trainer(server: Served) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=30.0, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=120.0, trust_env=False) as client:
         yield client
 
 

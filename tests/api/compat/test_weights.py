@@ -28,6 +28,10 @@ async def ready(server: Served) -> None:
         await asyncio.sleep(0.02)
 
 
+async def is_held(server: Served) -> bool:
+    return (await server.store.fleet_spec()).held
+
+
 async def test_sglangs_update_from_disk_is_one_transaction_of_the_fleet(tmp_path: Path) -> None:
     async with served() as server:
         await ready(server)
@@ -74,7 +78,7 @@ async def test_an_update_that_fails_says_why_and_the_old_weights_stay(tmp_path: 
 
 
 async def test_a_drained_update_lets_what_runs_finish_and_holds_what_comes(tmp_path: Path) -> None:
-    async with served(job=long_job(600)) as server:
+    async with served(job=long_job(600), held=True) as server:
         old = asyncio.create_task(generate(server))
         await running(server)
         updating = asyncio.create_task(
@@ -87,13 +91,14 @@ async def test_a_drained_update_lets_what_runs_finish_and_holds_what_comes(tmp_p
 
         await until(draining)
         new = asyncio.create_task(generate(server))
+        server.release()
         assert (await updating)["success"]
         assert [span["version"] for span in (await old)["meta_info"]["weight_versions"]] == ["initial"]
         assert [span["version"] for span in (await new)["meta_info"]["weight_versions"]] == ["v1"]
 
 
 async def test_prime_rls_update_moves_what_runs_to_the_new_weights(tmp_path: Path) -> None:
-    async with served(job=long_job(1500)) as server:
+    async with served(job=long_job(300), held=True) as server:
         running_call = asyncio.create_task(generate(server))
         await running(server)
         await post(server, "/pause", params={"mode": "keep", "clear_cache": "false"})
@@ -105,6 +110,7 @@ async def test_prime_rls_update_moves_what_runs_to_the_new_weights(tmp_path: Pat
         assert not held.done()
         await post(server, "/resume")
         assert (await server.call("GET", "/job"))["paused_since"] is None
+        server.release()
         spans = (await running_call)["meta_info"]["weight_versions"]
         assert [span["version"] for span in spans] == ["initial", "step_1"]
         assert [span["version"] for span in (await held)["meta_info"]["weight_versions"]] == ["step_1"]
@@ -134,18 +140,25 @@ async def test_a_pause_ends_what_runs_and_holds_what_comes() -> None:
         assert not held.done()
         # What waits can be aborted, and has no tokens then.
         waiting = asyncio.create_task(generate(server, rid="x"))
-        await asyncio.sleep(0.1)
-        await post(server, "/abort_request", {"rid": "x"})
+
+        async def is_aborted() -> bool:
+            await post(server, "/abort_request", {"rid": "x"})
+            return waiting.done()
+
+        await until(is_aborted)
         assert (await waiting)["output_ids"] == []
         assert await post(server, "/resume") == {"status": "resumed"}
         assert len((await held)["output_ids"]) <= 5
 
 
 async def test_a_pause_may_wait_for_what_runs() -> None:
-    async with served(job=long_job(300)) as server:
+    async with served(job=long_job(300), held=True) as server:
         running_call = asyncio.create_task(generate(server))
         await running(server)
-        await post(server, "/pause", params={"mode": "wait"})
+        pausing = asyncio.create_task(post(server, "/pause", params={"mode": "wait"}))
+        await until(lambda: is_held(server))
+        server.release()
+        await pausing
         assert len((await running_call)["output_ids"]) == 300
         await post(server, "/continue_generation", {})
         paused = await post(server, "/pause_generation", {})
@@ -154,22 +167,19 @@ async def test_a_pause_may_wait_for_what_runs() -> None:
 
 
 async def test_a_pause_that_a_resume_overtakes_is_no_pause() -> None:
-    async with served(job=long_job(600)) as server:
+    async with served(job=long_job(600), held=True) as server:
         call = asyncio.create_task(generate(server))
         await running(server)
         pausing = asyncio.create_task(post(server, "/pause", params={"mode": "wait"}, status=409))
-
-        async def held() -> bool:
-            return (await server.store.fleet_spec()).held
-
-        await until(held)
+        await until(lambda: is_held(server))
         await post(server, "/resume")
         assert "generation was resumed before this call had paused it" in (await pausing)["error"]["message"]
+        server.release()
         assert len((await call)["output_ids"]) == 600
 
 
 async def test_the_gpus_are_lent_and_come_back() -> None:
-    async with served(job=long_job(600)) as server:
+    async with served(job=long_job(600), held=True) as server:
         running_call = asyncio.create_task(generate(server))
         await running(server)
         slept = await post(server, "/sleep", params={"level": 1, "mode": "keep"})
@@ -178,6 +188,7 @@ async def test_the_gpus_are_lent_and_come_back() -> None:
         assert await get(server, "/is_sleeping") == {"is_sleeping": True}
         assert not running_call.done()
         assert (await post(server, "/wake_up"))["status"] == "awake"
+        server.release()
         assert len((await running_call)["output_ids"]) == 600
         await post(server, "/release_memory_occupation", {"tags": ["weights"]})
         await post(server, "/resume_memory_occupation", {"tags": ["weights"]})
@@ -199,12 +210,12 @@ async def test_nothing_is_left_of_what_was_delivered() -> None:
         await asyncio.gather(*(post(server, "/generate", {"input_ids": [number]}) for number in range(20)))
         await all_ended(server)
         assert len(await server.store.batches()) == 1
+
         # Other weights, or some seconds without a request, close a live batch; then its data go.
-        for _ in range(400):
-            if not await server.store.batches():
-                break
-            await asyncio.sleep(0.05)
-        assert await server.store.batches() == []
+        async def nothing() -> bool:
+            return not await server.store.batches()
+
+        await until(nothing)
         assert (await generate(server))["output_ids"]
 
 

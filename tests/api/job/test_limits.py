@@ -53,7 +53,7 @@ async def test_appended_tokens_are_in_the_vocabulary_and_have_room_in_the_contex
     async with served(job=job) as server:
         batch = await server.open()
         await server.upload(batch, [{"id": "g0", "prompt_token_ids": [5] * 10, "n": 1, "sampling": {"maxTokens": 40}}])
-        page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 20})
+        page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 60})
         [first] = results(page["items"])
         path = f"/v1/batches/{batch}/groups/g0/requests/0/continue"
         assert f"token_ids[0]: {TOLD}" in await refused(server, path, {"turn": 0, "token_ids": [OUTSIDE]})

@@ -113,7 +113,7 @@ async def test_only_the_whole_token_counts(token: str) -> None:
 async def test_an_address_may_carry_the_token_for_clients_that_send_no_header() -> None:
     async with Served() as server:
         address = server.url.replace("http://", f"http://trainer:{TOKEN}@")
-        async with httpx.AsyncClient(base_url=address) as client:
+        async with httpx.AsyncClient(base_url=address, timeout=120.0) as client:
             assert (await client.get("/v1/job")).status_code == 200
         for wrong in (f"trainer:{TOKEN}x", f"{TOKEN}:", "no colon"):
             coded = base64.b64encode(wrong.encode()).decode()

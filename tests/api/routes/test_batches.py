@@ -6,7 +6,7 @@ from typing import Any
 from openseer_api.job.context import UploadLimits
 from openseer_core.ids import GroupId
 from openseer_core.queue.siblings import prompt_digest
-from tests.api.served import Served, ends, prompts, results, served, serving_job
+from tests.api.served import LONG, Served, ends, prompts, results, served, serving_job
 
 
 async def test_a_batch_runs_to_its_end_and_is_acknowledged() -> None:
@@ -55,11 +55,10 @@ async def test_the_same_key_opens_one_batch_and_the_same_groups_are_queued_once(
 
 
 async def test_cancelled_requests_come_back_with_what_they_have() -> None:
-    job = serving_job(sampling={"maxTokens": 30_000})
-    async with served(job=job) as server:
+    async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(6), seal=True)
-        await asyncio.sleep(0.5)
+        await server.until_sampled(batch)
         assert await server.call("POST", f"/batches/{batch}/cancel", {"groups": ["g0"], "index": 1}) == {"count": 1}
         await server.call("POST", f"/batches/{batch}/cancel", {"groups": ["g0", "nobody"]}, status=404)
         assert (await server.call("POST", f"/batches/{batch}/cancel", {"groups": ["g0"]}))["count"] == 3
@@ -208,10 +207,10 @@ async def test_wrong_input_says_what_where_and_what_to_do() -> None:
 
 
 async def test_a_deleted_batch_is_gone_with_what_it_ran() -> None:
-    async with served(job=serving_job(sampling={"maxTokens": 30_000})) as server:
+    async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(4))
-        await asyncio.sleep(0.2)
+        await server.until_sampled(batch)
         await server.call("DELETE", f"/batches/{batch}", status=204)
         assert await server.call("GET", "/batches") == {"batches": []}
         await server.call("POST", f"/batches/{batch}/groups", {"groups": prompts(1)}, status=409)
@@ -220,7 +219,7 @@ async def test_a_deleted_batch_is_gone_with_what_it_ran() -> None:
 
 
 async def test_group_and_request_show_partial_tokens_while_they_run() -> None:
-    async with served(job=serving_job(sampling={"maxTokens": 30_000})) as server:
+    async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(1, n=2))
         request: dict[str, Any] = {}
@@ -237,7 +236,7 @@ async def test_a_finished_response_goes_on_after_its_environment_has_spoken() ->
     async with served(job=serving_job(sampling={"maxTokens": 3000})) as server:
         batch = await server.open(sampling={"maxTokens": 3000})
         await server.upload(batch, prompts(1, n=1))
-        page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 20})
+        page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 60})
         [first] = results(page["items"])
         path = f"/batches/{batch}/groups/g0/requests/0/continue"
         await server.call("POST", path, {"turn": 5, "token_ids": [1]}, status=409)
@@ -245,7 +244,7 @@ async def test_a_finished_response_goes_on_after_its_environment_has_spoken() ->
         await server.call("POST", path, {"turn": 0, "token_ids": [101, 102, 103]})
         cursor = page["items"][-1]["cursor"]
         while True:
-            page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 20, "cursor": cursor})
+            page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 60, "cursor": cursor})
             if results(page["items"]):
                 break
             cursor = page["cursor"]
@@ -278,7 +277,7 @@ async def test_what_was_scored_is_one_response_of_one_turn_and_no_earlier_one() 
         refused = await server.call("POST", f"/batches/{batch}/groups", {"groups": prompts(1)}, status=422)
         assert "found 2 responses, allowed with sampling.scoreFrom: 1" in refused["detail"]
         await server.upload(batch, prompts(1, n=1))
-        page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 20})
+        page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 60})
         assert [item["token_ids"] for item in results(page["items"])] == [[6, 7]]
         path = f"/batches/{batch}/groups/g0/requests/0/continue"
         refused = await server.call("POST", path, {"turn": 0, "token_ids": [1]}, status=409)

@@ -7,10 +7,8 @@ from typing import Any
 import pytest
 
 from openseer_core.queue.batch import OpenBatch
-from tests.api.served import Served, prompts, served, serving_job
+from tests.api.served import LONG, Served, prompts, served, serving_job
 from tests.worker.weights.made import write_weights
-
-LONG = {"maxTokens": 30_000}
 
 
 @pytest.fixture
@@ -29,6 +27,10 @@ async def published(server: Served, body: dict[str, Any]) -> dict[str, Any]:
         params = {"revision": shown["revision"], "wait_seconds": 10}
         shown = await server.call("GET", "/weights", params=params)
     return dict(shown["transaction"])
+
+
+async def has_tokens(server: Served, batch: int, group: str, index: int) -> bool:
+    return bool((await server.call("GET", f"/batches/{batch}/groups/{group}/requests/{index}"))["token_ids"])
 
 
 async def ready(server: Served, workers: int = 2) -> None:
@@ -104,7 +106,8 @@ async def test_aborted_responses_are_reported_with_what_they_have(weights: str) 
     async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(3, n=2), seal=True)
-        await asyncio.sleep(0.5)
+        while not all([await has_tokens(server, batch, f"g{group}", index) for group in range(3) for index in (0, 1)]):
+            await asyncio.sleep(0.05)
         reported = await published(server, {"version": "v1", "source": {"path": weights}, "mode": "abort"})
         assert reported["phase"] == "done"
         items = await server.until_complete(batch)
@@ -145,7 +148,7 @@ async def test_a_publication_can_be_taken_back_while_it_waits(weights: str) -> N
     async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(2))
-        await asyncio.sleep(0.3)
+        await server.until_sampled(batch)
         await server.call("POST", "/weights", {"version": "v1", "source": {"path": weights}}, status=202)
         shown = await server.call("GET", "/weights")
         while shown["transaction"]["phase"] != "quiesce":
@@ -163,11 +166,11 @@ async def test_lent_gpus_come_back_and_their_idle_time_is_told() -> None:
         await server.upload(batch, prompts(2))
         await ready(server)
         await server.call("POST", "/release", {"mode": "sleep"})
-        lent = await server.call("GET", "/fleet", params={"wait_seconds": 20})
+        lent = await server.call("GET", "/fleet", params={"wait_seconds": 60})
         assert (lent["state"], lent["mode"], lent["waiting_for"]) == ("released", "sleep", [])
         assert (await server.call("GET", "/job"))["running"] == 0
         await server.call("POST", "/acquire")
-        back = await server.call("GET", "/fleet", params={"wait_seconds": 20})
+        back = await server.call("GET", "/fleet", params={"wait_seconds": 60})
         assert back["state"] == "awake"
         assert back["busy_gpu_seconds"] > 0
         while not (await server.call("GET", "/job"))["running"]:
@@ -198,7 +201,7 @@ async def test_a_batch_for_weights_that_failed_ends_and_says_so(weights: str) ->
     async with served(job=serving_job(sampling=LONG)) as server:
         old = await server.open()
         await server.upload(old, prompts(1))
-        await ready(server)
+        await server.until_sampled(old)
         await server.call("POST", "/weights", {"version": "v1", "source": {"path": weights}}, status=202)
         early = await server.open(weights_version="v1")
         await server.upload(early, prompts(2), seal=True)

@@ -48,7 +48,7 @@ async def test_a_turn_is_continued_once_with_the_same_tokens() -> None:
         batch = await server.open(group_size=1, sampling={"maxTokens": 400})
         await server.upload(batch, prompts(1))
         path = f"/batches/{batch}/groups/g0/requests/0"
-        await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 20})
+        await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 60})
         for turn, tokens in enumerate(([3, 4], [])):
             body = {"turn": turn, "token_ids": tokens}
             await server.call("POST", f"{path}/continue", body)

@@ -15,9 +15,9 @@ from openseer_core.ids import RequestId
 from openseer_core.queue.batch import Entry
 from openseer_core.queue.messages import RequestRecord, Result
 from openseer_core.tokens import pack_logprobs
-from openseer_core.wire.batches import ResultItem
+from openseer_core.wire.batches import MAX_WAIT_SECONDS, ResultItem
 from openseer_store.memory import MemoryStore
-from tests.api.served import TOKEN, Served, prompts, served, serving_job
+from tests.api.served import LONG, TOKEN, Served, prompts, served, serving_job
 
 LINES = {"Accept": "application/x-ndjson"}
 EVENTS = {"Accept": "text/event-stream"}
@@ -90,7 +90,7 @@ async def test_a_stream_of_lines_gives_results_as_they_come_and_an_end() -> None
         await asyncio.sleep(0.3)
         assert not reading.done()
         await server.upload(batch, prompts(12, first=8), seal=True)
-        items = await asyncio.wait_for(reading, 30)
+        items = await reading
         assert items[-1] == {"kind": "end", "cursor": 60}
         assert [item["cursor"] for item in items[:-1]] == list(range(1, 61))
 
@@ -124,13 +124,13 @@ async def test_a_long_poll_ends_with_the_first_entry_or_with_its_time() -> None:
         begun = loop.time()
         page = await server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 0.3})
         assert page == {"items": [], "cursor": 0, "complete": False}
-        assert 0.25 < loop.time() - begun < 5.0
+        assert loop.time() - begun > 0.25
         waiting = asyncio.create_task(
-            server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": 30, "limit": 1})
+            server.call("GET", f"/batches/{batch}/results", params={"wait_seconds": MAX_WAIT_SECONDS, "limit": 1})
         )
         await server.upload(batch, prompts(1, n=1))
         server.start_worker()
-        assert len((await asyncio.wait_for(waiting, 20))["items"]) == 1
+        assert len((await asyncio.wait_for(waiting, MAX_WAIT_SECONDS - 5))["items"]) == 1
 
 
 async def test_a_page_gives_the_same_again_until_it_is_acknowledged() -> None:
@@ -214,7 +214,7 @@ async def test_other_calls_go_on_while_long_responses_are_encoded(monkeypatch: p
 
 
 async def test_a_reader_that_goes_away_in_mid_stream_leaves_nothing_behind() -> None:
-    async with served(job=serving_job(sampling={"maxTokens": 30_000})) as server:
+    async with served(job=serving_job(sampling=LONG)) as server:
         batch = await server.open()
         await server.upload(batch, prompts(2))
         for _ in range(10):

@@ -1,7 +1,7 @@
 """A replica that cannot do its work any more says so to whoever restarts it; one that waits for its turn is well."""
 
 import asyncio
-import socket
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +20,7 @@ from openseer_operator.kube.cache import Cache
 from openseer_operator.kube.census import Census
 from openseer_operator.kube.lease import Elector
 from openseer_operator.objects.reading import JobKey
+from tests.ports import reserved_port
 
 
 class Parts:
@@ -56,7 +57,7 @@ async def test_an_api_server_that_fell_silent_is_told_of_by_every_replica(parts:
     assert parts.found() == []
     parts.api.answered_at -= 20
     (problem,) = parts.found()
-    assert problem == "the Kubernetes API has not answered for 130 s"
+    assert re.fullmatch(r"the Kubernetes API has not answered for \d{3} s", problem)
 
 
 async def test_a_stuck_watch_is_told_of_by_the_replica_that_leads(parts: Parts) -> None:
@@ -84,17 +85,16 @@ async def test_a_look_that_hangs_is_told_of_by_the_replica_that_leads(
     parts.elector.leads = True
     assert any(problem.startswith("a job has waited for") for problem in parts.found())
     parts.hold.set()
-    await asyncio.sleep(0.05)
-    assert not any("a job has waited" in problem for problem in parts.found())
+    async with asyncio.timeout(60.0):
+        while any("a job has waited" in problem for problem in parts.found()):
+            await asyncio.sleep(0.01)
     parts.loop.stop()
     await running
 
 
 @asynccontextmanager
 async def replica(checks: list[HealthCheck], ready: HealthCheck) -> AsyncGenerator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = reserved_port()
     registry = CollectorRegistry()
     Gauge("openseer_test", "A figure", registry=registry).set(7)
     async with serve_http(port, checks, ready, registry):

@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.error
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.operator.tenant import Tenant
 
 pytestmark = [pytest.mark.cluster]
 OWN_STORE = {"url": "redis://127.0.0.1:1/0"}
+RULE_SECONDS = 120.0
 
 
 @pytest.fixture
@@ -69,6 +71,22 @@ class Rules:
         body = {"apiVersion": api, "kind": kind, "metadata": {"name": self._namespace}, "webhooks": [hook]}
         self._send(f"/apis/{api}/validatingwebhookconfigurations", body)
 
+    def await_answer(self, *, refused: bool) -> None:
+        """Until the server, which hears of its own rules a moment later, refuses pods here, or takes them."""
+        containers = [{"name": "c", "image": "i", "resources": {"requests": {"memory": "1Mi"}}}]
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "try"}, "spec": {"containers": containers}}
+        end = time.monotonic() + RULE_SECONDS
+        while self._is_refused(pod) is not refused:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    def _is_refused(self, pod: dict[str, Any]) -> bool:
+        try:
+            self._send(f"{self._path}/pods?dryRun=All", pod)
+        except urllib.error.HTTPError:
+            return True
+        return False
+
     def _send(self, path: str, body: dict[str, Any], method: str = "POST", content: str = "application/json") -> None:
         self._plane.request(path, json.dumps(body).encode(), method, content)
 
@@ -89,6 +107,7 @@ async def test_a_quota_gives_store_and_driver_their_place_and_workers_the_rest(t
     assert len(await tenant.events("PodsNotCreated")) <= 2, "the same is told once"
 
     rules.quota("pods", 99)
+    rules.await_answer(refused=False)
     await tenant.look(2)
     assert len(await tenant.pods()) == 7
     assert (await tenant.conditions())["PodsCreated"] == ("True", "Created", "")
@@ -118,10 +137,12 @@ async def test_after_a_refusal_one_pod_tries_whether_there_is_room(tenant: Tenan
 async def test_no_worker_takes_the_place_of_a_driver_that_must_wait(tenant: Tenant, rules: Rules) -> None:
     await prepare(tenant, workers={"replicas": 2})
     rules.quota("pods", 0)
+    rules.await_answer(refused=True)
     await tenant.look(2)
     assert await tenant.pods() == set()
     assert "Pod job-driver: " in (await tenant.conditions())["PodsCreated"][2]
     rules.quota("pods", 1)
+    rules.await_answer(refused=False)
     await tenant.look()
     assert await tenant.pods() == {"driver"}
 
@@ -149,6 +170,7 @@ async def test_who_refuses_pods_is_told_in_its_own_words(
 ) -> None:
     await prepare(tenant, workers=workers)
     getattr(rules, rule)()
+    rules.await_answer(refused=True)
     await tenant.look(2)
     assert (await tenant.conditions())["PodsCreated"][:2] == ("False", "PodsNotCreated")
     assert words in (await tenant.conditions())["PodsCreated"][2]
@@ -226,6 +248,7 @@ async def test_drains_and_stamps_are_done_though_pods_are_refused(tenant: Tenant
     await tenant.start(store=OWN_STORE, workers={"replicas": 3})
     uids = {record.pod.name: record.pod.uid for record in tenant.cache.pods(tenant.key)}
     rules.quota("pods", 0)
+    rules.await_answer(refused=True)
     bench = Bench(tenant)
     await bench.apply(
         *(CreatePod(index, 0, 0) for index in range(3, 8)),

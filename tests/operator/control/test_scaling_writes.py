@@ -7,6 +7,7 @@ import pytest
 
 from openseer_core.plan.observation import StoreView
 from openseer_core.queue.messages import BatchProgress
+from openseer_operator.control import reconcile
 from openseer_operator.kube.api import Api, KubeApiError
 from openseer_operator.objects.reading import JobKey
 from tests.operator.control_plane import ControlPlane
@@ -34,9 +35,9 @@ class Backlog:
         return StoreView(BatchProgress(groups=1, requests=9, ok=9 - self.waiting, sealed=True))
 
 
-async def start(tenant: Tenant) -> None:
-    """A serving job whose status is written."""
-    autoscale = {"idleSeconds": WINDOW_SECONDS, "scaleDownSeconds": WINDOW_SECONDS}
+async def start(tenant: Tenant, seconds: int = WINDOW_SECONDS) -> None:
+    """A serving job whose status is written, with windows of so many seconds."""
+    autoscale = {"idleSeconds": seconds, "scaleDownSeconds": seconds}
     await tenant.submit(
         mode="serve",
         prompts=None,
@@ -54,7 +55,8 @@ async def test_a_backlog_that_wavers_is_not_written_at_each_look(
     tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backlog = Backlog(tenant, monkeypatch)
-    await start(tenant)
+    monkeypatch.setattr(reconcile, "PROGRESS_SECONDS", 600.0)
+    await start(tenant, 600)
     before = writes(tenant)
     for number in range(20):
         backlog.waiting = number % 2

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import signal
-import socket
 from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from openseer_core.plan.observation import StoreProblem
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState, WorkerStatus
 from openseer_core.worker.metrics import WorkerMetrics
+from openseer_operator.control import store_poller
 from openseer_operator.control.store_poller import StorePoller
 from openseer_operator.control.store_views import reports_of
 from openseer_operator.kube.api import Api, KubeApiError
@@ -26,6 +26,7 @@ from openseer_process.store_hosts import Answer, StoreHosts
 from tests.operator.control.test_store_poller import KEY, listener, reading, record, until
 from tests.operator.job_store import JobStore
 from tests.operator.stores import ACCESS
+from tests.ports import reserved_port
 
 pytestmark = [pytest.mark.redis]
 
@@ -128,7 +129,7 @@ async def test_a_changed_password_or_place_of_a_store_is_found(server: JobStore,
             secret.url = other.url
             server.send_signal(signal.SIGSTOP)
             try:
-                await until(lambda: requests(stores) == 4, 40.0)
+                await until(lambda: requests(stores) == 4)
             finally:
                 server.send_signal(signal.SIGCONT)
 
@@ -140,17 +141,16 @@ def requests(stores: StorePoller) -> int | None:
 
 @pytest.mark.slow
 async def test_a_fleet_of_the_greatest_size_is_heard_and_more_than_that_is_not(
-    server: JobStore, caplog: pytest.LogCaptureFixture
+    server: JobStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(store_poller, "READ_SECONDS", 60.0)
     caplog.set_level(logging.INFO)
     says: dict[str, float | int | str] = {
         f"gpu{gpu}_measure_{name}": 0.123456789 for gpu in range(8) for name in range(6)
     }
     names = [WorkerId(f"worker-{number}", "boot") for number in range(MOST_WORKERS)]
     await asyncio.gather(*(server.heartbeat(name, "busy", pod=f"{name.name:x>36}", **says) for name in names))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = reserved_port()
     await server.command("CONFIG", "SET", "port", str(port))
     access = replace(ACCESS, hosts=StoreHosts(("127.0.0.0/8",)))
     async with reading(record(f"redis://127.0.0.1:{port}"), access=access) as (stores, _):

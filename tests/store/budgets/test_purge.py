@@ -82,15 +82,19 @@ async def test_while_a_job_is_purged_nobody_writes_and_nothing_is_left(
 
 
 async def test_a_purge_that_was_cut_short_keeps_others_away_for_a_while_only(
-    operator: Store, worker: Store, purge: Purge, monkeypatch: pytest.MonkeyPatch
+    operator: Store, worker: Store, purge: Purge, redis_url: str, job: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_store, "PURGING_SECONDS", 1)
+    monkeypatch.setattr(redis_store, "PURGING_SECONDS", 600)
     await operator.submit([group("a", 1)])
     purging = asyncio.create_task(operator.purge())
     await purge.piece.wait()
     purging.cancel()
     with pytest.raises(StoreUnavailableError):
         await worker.submit([group("b", 1)])
+    link, mark = RedisLink(redis_url, "{other}"), prefix("default", job) + ":purging"
+    assert 0 < await link.command("TTL", mark) <= 600
+    await link.command("PEXPIRE", mark, 1)  # the while is over
+    await link.close()
     assert await operator.submit([group("b", 1)]) == 1
     purge.go_on.set()
     await operator.purge()

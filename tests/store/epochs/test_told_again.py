@@ -17,6 +17,8 @@ from tests.store.builders import ANN, delta, finish, group, query, tokens
 from tests.store.rolled_back import ForgetfulRedis, forgetful_redis
 
 pytestmark = pytest.mark.redis
+OTHERS_SECONDS = 3600.0
+"""What a client waits for others in the test that lets them tell in that time."""
 
 
 @contextlib.asynccontextmanager
@@ -129,16 +131,24 @@ async def test_a_turn_told_again_follows_only_the_response_that_it_was_for(tmp_p
         assert (record.turn, record.state) == (0, State.DONE)
 
 
-async def test_what_builds_on_anothers_write_is_told_once_more_behind_it(tmp_path: Path) -> None:
-    async with two_clients(tmp_path, others_seconds=0.5) as (redis, one, two, batch):
+async def test_what_builds_on_anothers_write_is_told_once_more_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with two_clients(tmp_path, others_seconds=OTHERS_SECONDS) as (redis, one, two, batch):
         await one.submit([group("a", 1, batch=batch)])
         await two.judge(batch, {"a": True})
         await redis.roll_back()
+        sleep, waits = asyncio.sleep, list[str]()
 
-        async def late() -> None:
-            await asyncio.sleep(0.2)
-            await one.now()
+        async def others_tell(seconds: float) -> None:
+            if seconds != OTHERS_SECONDS:
+                await sleep(seconds)
+            elif not waits:
+                waits.append("two")
+                await one.now()
+            else:
+                waits.append("one")
 
-        telling = asyncio.create_task(late())
+        monkeypatch.setattr("asyncio.sleep", others_tell)
         assert await two.verdict(GroupId(batch, "a")) is True
-        await telling
+        assert waits == ["two", "one"]

@@ -197,6 +197,24 @@ def test_the_worker_is_woken_when_a_work_ends_and_not_before() -> None:
     assert run_virtual(main()) == pytest.approx([30.0])
 
 
+def test_an_engine_that_is_held_stands_still_until_it_is_released() -> None:
+    async def main() -> list[tuple[float, int]]:
+        loop, seen = asyncio.get_running_loop(), list[tuple[float, int]]()
+        engine = ScriptedEngine(STEPS, most_steps=3)
+        engine.start(lambda: None)
+        engine.add(EngineRequest("a", "g", 0, [1], [], 100, Sampling(), true_length=10))
+        for seconds in (2.5, 20.0, 30.0):
+            await asyncio.sleep(seconds)
+            seen += [(loop.time(), len(output.tokens) // 4) for output in engine.collect()]
+        engine.release()
+        await asyncio.sleep(4.5)
+        seen += [(loop.time(), len(output.tokens) // 4) for output in engine.collect()]
+        await engine.close()
+        return seen
+
+    assert run_virtual(main()) == [(2.5, 2), (22.5, 1), (57.0, 5)]
+
+
 def test_drawn_lengths_have_a_heavy_tail_and_groups_are_alike() -> None:
     groups = [[drawn_length(f"g{group}", index, 8192) for index in range(8)] for group in range(300)]
     lengths = sorted(length for group in groups for length in group)

@@ -6,6 +6,7 @@ token: a step moves one counter, steps in which nothing ends are taken together,
 
 import asyncio
 import heapq
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,13 +79,14 @@ class _PrefixCache:
 class ScriptedEngine:
     """Plays requests on the event loop that `start` is called in; `metrics` counts preemptions as vLLM would.
 
-    It plays a sick GPU too: from the moment at which the file `sick_file` exists.
+    It plays a sick GPU too: from the moment at which the file `sick_file` exists. `most_steps`: it makes so many steps
+    and then stands still, so that what runs is seen running, until `release`.
     """
 
     drafts = False
 
-    def __init__(self, scripted: Scripted, sick_file: Path | None = None) -> None:
-        self._scripted = scripted
+    def __init__(self, scripted: Scripted, sick_file: Path | None = None, *, most_steps: float = math.inf) -> None:
+        self._scripted, self._most_steps = scripted, most_steps
         self._sick_file = sick_file
         self.profile = EngineProfile(
             blocks=scripted.kv_blocks,
@@ -119,6 +121,13 @@ class ScriptedEngine:
         self._wake = wake
         if self._ended:
             self._loop.call_soon(wake)
+        self._go_on()
+
+    def release(self) -> None:
+        """It makes steps again, without those of the time in which it stood still."""
+        self._most_steps = math.inf
+        if self._loop is not None:
+            self._ends_at = max(self._ends_at, self._loop.time())
         self._go_on()
 
     def add(self, request: EngineRequest) -> None:
@@ -268,7 +277,7 @@ class ScriptedEngine:
 
         An idle engine begins only when the timer calls: so requests that are added together start together.
         """
-        if self._loop is None or self._failure is not None:
+        if self._loop is None or self._failure is not None or self._steps >= self._most_steps:
             return
         now = self._loop.time()
         if begin and not self._running and self._waiting:
@@ -291,7 +300,7 @@ class ScriptedEngine:
         if self._loop is None or self._failure is not None:
             return
         now = self._loop.time()
-        while self._running and self._ends_at <= now:
+        while self._running and self._ends_at <= now and self._steps < self._most_steps:
             self._steps += 1
             self._tokens += len(self._running)
             while self._running and self._next_end() == self._steps:
@@ -316,7 +325,8 @@ class ScriptedEngine:
         if not self._running or self._waiting or self._ends_at > now:
             return
         step = self._plain_step()
-        count = min(int((now - self._ends_at) / step) + 1, self._next_end() - self._steps) - 1
+        most = min(self._next_end(), self._most_steps) - self._steps
+        count = int(min((now - self._ends_at) / step + 1, most)) - 1
         cycles, rest = divmod(count, len(self._crossings))
         need = cycles * len(self._running)
         need += sum(self._crossings[(self._steps + 1 + step) % len(self._crossings)] for step in range(rest))
