@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.ma
 
 GRPO = ROOT / "examples/grpo"
 SMALL = ["--groups", "2", "--group-size", "4"]
-TRAIN_SECONDS = 800
+TRAIN_SECONDS = 1800
 FLOAT32_TOLERANCE = 1e-3
 """Between a log-probability of the engine and one of the trainer; seen: below 1e-4."""
 
