@@ -18,7 +18,7 @@ source "$HERE/control_plane.sh"
 source "$HERE/node.sh"
 source "$HERE/down.sh"
 
-LOCK_PATIENCE=180  # seconds that one `up` or `down` waits for another
+LOCK_PATIENCE=300  # seconds that one `up` or `down` waits for another
 lock() { mkdir -p "$CACHE"; exec 9>"$CACHE/cluster.lock"; flock -w "$LOCK_PATIENCE" 9 || fail 1 "another up or down has not ended in $LOCK_PATIENCE s"; }
 
 # start HOST NAME COMMAND…: a program in the background of a host; `restart` starts it again from what is noted here
@@ -37,7 +37,7 @@ end() {  # end NAME: SIGTERM, after ten seconds SIGKILL
   kill "$pid" 2>/dev/null || true
   for _ in $(seq 100); do alive "$1" || return 0; sleep 0.1; done
   kill -9 "$pid" 2>/dev/null || true
-  for _ in $(seq 50); do alive "$1" || return 0; sleep 0.1; done
+  for _ in $(seq 300); do alive "$1" || return 0; sleep 0.1; done
   fail 1 "$1, process $pid, does not end"
 }
 
@@ -94,8 +94,8 @@ up() {
     start_kubelet "$node"
   done
   volumes | in_plane kubectl apply --server-side -f - >/dev/null
-  await 60 kube-controller-manager "the default ServiceAccount is not there" in_plane kubectl get serviceaccount default
-  for node in "${new[@]}"; do await 60 "$node-kubelet" "node $node is not Ready" node_is_ready "$node"; done
+  await 180 kube-controller-manager "the default ServiceAccount is not there" in_plane kubectl get serviceaccount default
+  for node in "${new[@]}"; do await 180 "$node-kubelet" "node $node is not Ready" node_is_ready "$node"; done
   touch "$STATE/up"
   [ -z "$watch" ] || { setsid "$HERE/cluster.sh" guard "$watch" >"$STATE/log/guard.log" 2>&1 </dev/null 9>&- & }
   say "cluster: $(nodes | wc -l) nodes Ready after $((SECONDS - start)) s"

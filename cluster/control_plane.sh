@@ -56,7 +56,7 @@ control_plane() {
   start os-cp coredns coredns -conf "$STATE/Corefile"
 }
 
-await_api() { await 60 kube-apiserver "the API server is not ready" api_is_ready; }
+await_api() { await 180 kube-apiserver "the API server is not ready" api_is_ready; }
 api_is_ready() { in_plane kubectl get --raw /readyz --request-timeout=2s; }
 
 # A default StorageClass, and volumes that are folders of each node: pods run as uid 65532, so everybody may write there.

@@ -23,7 +23,7 @@ our_processes() {
   return 0
 }
 
-PATIENCE=20  # seconds in which killed processes must be gone
+PATIENCE=120  # seconds in which killed processes must be gone
 end_processes() {
   local spare pid left deadline=$((SECONDS + PATIENCE))
   spare=" $(ancestors | tr '\n' ' ')"
@@ -79,7 +79,7 @@ take_down() {
 
 remove_cgroup() {
   # A group whose processes were just killed is busy for a moment.
-  for _ in $(seq 50); do
+  for _ in $(seq 600); do
     find "$1" -depth -type d -exec rmdir {} + 2>/dev/null || true
     [ -e "$1" ] || return 0
     sleep 0.1

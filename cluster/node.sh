@@ -95,7 +95,7 @@ start_containerd() {
   cgroups_of "$node"; configure_node "$node"
   for pass in first second; do
     start "os-$node" "$node-containerd" containerd -c "$folder/containerd.toml"
-    await 20 "$node-containerd" "containerd of $node does not answer" ctr_of "$node" version
+    await 120 "$node-containerd" "containerd of $node does not answer" ctr_of "$node" version
     # What a life before this one left when it was killed. Its processes are gone; a containerd that has read of it
     # must start again without.
     found=$(ctr_of "$node" containers ls -q; ctr_of "$node" sandboxes ls 2>/dev/null | awk 'NR > 1 {print $1}')

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.repository import ROOT
 
-STOP_SECONDS = 90
+STOP_SECONDS = 300
 
 
 def clean_environment() -> dict[str, str]:

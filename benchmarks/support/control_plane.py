@@ -5,6 +5,7 @@ The programs come from KUBEBUILDER_ASSETS, else from those that cluster/build.sh
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -114,10 +115,12 @@ def find_programs() -> Path:
 
 
 def free_port() -> int:
-    """Of loopback."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """Of loopback; none of those that the kernel gives to whoever asks for any, who might have it before its user."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
 
 
 class ControlPlane:

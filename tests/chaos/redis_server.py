@@ -22,8 +22,8 @@ from openseer_store.embedded import LAUNCHER, find_server
 SAMPLE_SECONDS = 0.05
 """Time between two looks at the log's size."""
 KEPT_SAMPLES = 200
-START_SECONDS = 60.0
-COMMAND_SECONDS = 5.0
+START_SECONDS = 120.0
+COMMAND_SECONDS = 30.0
 
 
 class RedisServer:

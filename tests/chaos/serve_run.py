@@ -4,12 +4,12 @@ Two replicas of the API serve it: what it uploads through one it seals through t
 """
 
 import asyncio
-import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import msgspec
 
+from benchmarks.support.control_plane import free_port
 from openseer_client import AsyncClient, NotFoundError, Publish, ResultItem, Source, WeightsError
 from openseer_core.errors import OpenseerError
 from openseer_core.ids import INITIAL_VERSION, GroupId, RequestId
@@ -105,7 +105,7 @@ async def run(scene: Scene, faults: list[Fault], seconds: float) -> None:
     command = ["-m", "tests.chaos.api_process", "--job", str(scene.folder / "job.json"), "--store", scene.url]
     urls: list[str] = []
     for name in ("head", "replica"):
-        port = _free_port()
+        port = free_port()
         urls.append(f"http://127.0.0.1:{port}")
         scene.add_head([*command, "--port", str(port), "--token", TOKEN], name)
     scene.start_workers()
@@ -181,8 +181,3 @@ async def _acknowledge(trainer: Trainer) -> None:
     for name in ("group", "spec", "request", "tokens", "logprobs", "chunks", "waiting"):
         for key in await trainer.scene.server.keys(f"*:{name}:*"):
             trainer.scene.verdict.add("no key left after acknowledge", key)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])

@@ -30,7 +30,7 @@ def test_a_schedule_is_told_by_its_seed_and_holds_every_kind_of_fault() -> None:
     assert sum(fault.kind == "cut" for fault in faults) > len(faults) / 10
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("mode", "seed"), SHORT)
 async def test_a_short_run_under_faults_keeps_every_promise(mode: Mode, seed: int) -> None:
     verdict = await play(mode, seed, SHORT_SECONDS, mean=SHORT_MEAN)

@@ -83,7 +83,7 @@ def helm(*arguments: str, values: dict[str, Any] | None = None) -> subprocess.Co
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,  # it takes a second
     )
 
 

@@ -23,7 +23,7 @@ from openseer_core.wire.batches import (
 )
 
 URL = "http://api.test/jobs/team/math"
-QUICK = Limits(unreachable=2.0, busy=2.0, first_delay=0.001, longest_delay=0.01)
+QUICK = Limits(unreachable=60.0, busy=60.0, first_delay=0.001, longest_delay=0.01)
 
 Handler = Callable[[httpx.Request], httpx.Response]
 Fault = Callable[[httpx.Request, Handler], httpx.Response]

@@ -91,7 +91,7 @@ def test_gpus_are_released_and_acquired_when_every_worker_has_followed() -> None
 def test_a_worker_that_does_not_let_go_is_named() -> None:
     remote = Remote()
     remote.answers = {
-        "POST release": deque([fleet("releasing", "w0", "w3")]),
+        "POST release": deque([fleet("releasing", "w3", "w0")]),
         "GET fleet": deque([fleet("releasing", "w3")]),
     }
     with pytest.raises(FleetError, match="waits for: w3"):

@@ -37,7 +37,7 @@ from openseer_store.memory import MemoryStore
 from tests.api.served import TOKEN, Served, served, serving_job
 from tests.worker.weights.made import write_weights
 
-QUICK = Limits(unreachable=20.0, busy=20.0, first_delay=0.01, longest_delay=0.2)
+QUICK = Limits(unreachable=120.0, busy=120.0, first_delay=0.01, longest_delay=0.2)
 
 
 def groups(number: int, size: int | None = None) -> list[Group]:
@@ -182,25 +182,28 @@ async def test_weights_are_published_and_a_wrong_canary_brings_the_old_ones_back
 
 async def test_gpus_are_handed_over_and_back() -> None:
     async with served() as server, connected(server) as client:
-        assert (await client.release(patience=20.0)).state == "released"
-        assert (await client.acquire(patience=20.0)).state == "awake"
+        assert (await client.release(patience=120.0)).state == "released"
+        assert (await client.acquire(patience=120.0)).state == "awake"
 
 
 async def test_gpus_come_back_in_stages_with_new_weights_between_them(tmp_path: Path) -> None:
     async with served() as server, connected(server) as client:
         write_weights(tmp_path, "new")
-        slept = await client.release(Release(keep_weights=False), patience=20.0)
+        slept = await client.release(Release(keep_weights=False), patience=120.0)
         assert (slept.state, slept.awake) == ("released", [])
         assert {worker.version for worker in await client.workers()} == {""}
-        woken = await client.acquire(Acquire(parts=["weights"]), patience=20.0)
+        woken = await client.acquire(Acquire(parts=["weights"]), patience=120.0)
         assert (woken.state, woken.awake) == ("released", ["weights"])
         await client.publish(Publish(version="v2", source=Source(path=str(tmp_path)), mode="abort"))
-        assert (await client.acquire(Acquire(parts=["kv_cache"]), patience=20.0)).state == "awake"
+        assert (await client.acquire(Acquire(parts=["kv_cache"]), patience=120.0)).state == "awake"
         assert {worker.version for worker in await client.workers()} == {"v2"}
 
 
 async def test_groups_and_requests_can_be_looked_at_and_ended() -> None:
-    async with served(job=serving_job(sampling={"maxTokens": 20_000})) as server, connected(server) as client:
+    # Each step takes so long that no response ends before it is cancelled.
+    model = {"path": "none", "engine": "scripted", "scripted": {"stepSeconds": 0.1, "stepSecondsPerRequest": 0.0}}
+    job = serving_job(sampling={"maxTokens": 20_000}, model=model)
+    async with served(job=job) as server, connected(server) as client:
         batch = await client.open_batch()
         await batch.submit(groups(3))
         await batch.seal()

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.support.chart import INSTALL_SECONDS, SYSTEM, install
-from tests.cluster.support.kube import CLUSTER, Kube, cluster_sh
+from tests.cluster.support.chart import SYSTEM, install
+from tests.cluster.support.kube import CLUSTER, WITHIN, Kube, cluster_sh
 from tests.cluster.support.stories import Stage, chosen, restricted_namespace
 
 NODES = 3
 CANNOT = 3
 """Exit code of cluster.sh: this machine cannot run a cluster."""
-UP_SECONDS = 300
+UP_SECONDS = 600
 """A start takes some 15 s; more when programs must still be built, and `make test` has done that."""
+TEST_SECONDS = 900
+"""For one test; each of its waits has a limit of its own."""
 IMAGES_SECONDS = 600
 """The build of small images whose layers are there takes seconds."""
 
@@ -33,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_turn)
     for item in items:
         if item.path.parent == Path(__file__).parent and not item.get_closest_marker("timeout"):
-            item.add_marker(pytest.mark.timeout(300, func_only=True))
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS, func_only=True))
 
 
 def _turn(item: pytest.Item) -> tuple[bool, bool, bool]:
@@ -92,6 +94,6 @@ def operator(kube: Kube, images: None) -> Iterator[str]:
     install(kube)
     # The image's name stays while its content changes under the developer's hands.
     kube.kubectl("rollout", "restart", "deployment", "-n", SYSTEM)
-    kube.kubectl("rollout", "status", "deployment", "-n", SYSTEM, "--timeout=180s", seconds=INSTALL_SECONDS)
+    kube.kubectl("rollout", "status", "deployment", "-n", SYSTEM, WITHIN)
     yield SYSTEM
     kube.run("helm", "uninstall", "openseer", "--ignore-not-found", "-n", SYSTEM)

@@ -33,7 +33,7 @@ def ours(kube: Kube) -> Kube:
 def test_every_node_is_ready(kube: Kube) -> None:
     nodes = [node["metadata"]["name"] for node in kube.get_list("nodes")]
     assert nodes
-    assert {name: kube.condition("node", name, "Ready") for name in nodes} == dict.fromkeys(nodes, "True")
+    wait_until(lambda: all(kube.condition("node", name, "Ready") == "True" for name in nodes), "all are Ready")
 
 
 @pytest.mark.usefixtures("images")
@@ -66,7 +66,7 @@ def test_a_service_is_found_by_name_from_another_node(kube: Kube, namespace: str
         "spec": {"selector": {"app": "serve"}, "ports": [{"port": 80, "targetPort": 8080}]},
     }
     kube.apply([serve, service], namespace=namespace)
-    wait_until(lambda: kube.condition("pod", "serve", "Ready", namespace) == "True", "the server is ready", 180)
+    wait_until(lambda: kube.condition("pod", "serve", "Ready", namespace) == "True", "the server is ready")
     ask = f"""
 import time, urllib.request
 for _ in range(100):
@@ -104,15 +104,15 @@ def test_a_claim_is_bound_and_can_be_written_to(kube: Kube, namespace: str) -> N
     assert kube.get("pvc", "results", namespace)["status"]["phase"] == "Bound"
 
 
-@pytest.mark.timeout(400, func_only=True)
+@pytest.mark.timeout(1800, func_only=True)
 def test_a_node_that_is_cut_off_is_missed_and_comes_back(ours: Kube) -> None:
     last = ours.get_list("nodes")[-1]["metadata"]["name"]
     cluster_sh("cut", last)
     try:
-        wait_until(lambda: ours.condition("node", last, "Ready") == "Unknown", f"{last} is missed", 180)
+        wait_until(lambda: ours.condition("node", last, "Ready") == "Unknown", f"{last} is missed")
     finally:
         cluster_sh("join", last)
-    wait_until(lambda: ours.condition("node", last, "Ready") == "True", f"{last} is Ready again", 180)
+    wait_until(lambda: ours.condition("node", last, "Ready") == "True", f"{last} is Ready again")
 
 
 def test_a_node_claims_gpus(ours: Kube) -> None:
@@ -135,28 +135,28 @@ def test_the_api_server_goes_away_and_comes_back(ours: Kube) -> None:
 
 @pytest.mark.last
 @pytest.mark.slow
-@pytest.mark.timeout(400, func_only=True)
+@pytest.mark.timeout(1800, func_only=True)
 def test_a_killed_cluster_stops_no_image_build_and_leaves_nothing(ours: Kube) -> None:
     if ours.owner == "developer":
         pytest.skip("a developer's cluster is up, and a machine has room for one: cluster/cluster.sh down")
     cluster_sh("down")
     try:
-        owner = subprocess.Popen(["sleep", "600"])
+        owner = subprocess.Popen(["sleep", "3600"])
         cluster_sh("up", "1", "--watch", str(owner.pid))
         ours.kubectl("create", "deployment", "some", "--image=docker.io/local/pause:1", "--replicas=3")
-        wait_until(lambda: _available(ours, "some") == 3, "three pods run", 180)
+        wait_until(lambda: _available(ours, "some") == 3, "three pods run")
         programs = [line.split()[0] for line in cluster_sh("status").splitlines() if " runs " in line]
         assert "n0-containerd" in programs
         pids = [int(cluster_sh("pid", program)) for program in programs]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         # A busy machine takes its time to end them; until then the cluster counts as up.
-        wait_until(lambda: not any(map(_runs, pids)), "all programs have ended", 180)
-        subprocess.run([ROOT / "cluster" / "images.sh", "operator"], check=True, timeout=120)
+        wait_until(lambda: not any(map(_runs, pids)), "all programs have ended")
+        subprocess.run([ROOT / "cluster" / "images.sh", "operator"], check=True, timeout=600)
         assert len(cluster_sh("leftovers").splitlines()) > 10
         owner.kill()
         owner.wait()
-        wait_until(lambda: cluster_sh("leftovers") == "", "nothing is left", 180)
+        wait_until(lambda: cluster_sh("leftovers") == "", "nothing is left")
     finally:
         cluster_sh("up", "3", "--watch", str(os.getpid()))
 

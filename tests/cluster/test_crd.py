@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
-from tests.cluster.support.kube import Kube
+from tests.cluster.support.kube import WITHIN, Kube, wait_until
 from tests.repository import JOB_EXAMPLES, ROOT
 
 pytestmark = pytest.mark.cluster
@@ -73,7 +73,9 @@ def definition(kube: Kube) -> Iterator[None]:
     """The API server knows RolloutJobs, as the tree defines them; it forgets them again unless it knew them before."""
     known = kube.ask("get", "crd", NAME).returncode == 0
     kube.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(ROOT / "crds/rolloutjobs.yaml"))
-    kube.kubectl("wait", "--for=condition=Established", f"crd/{NAME}", "--timeout=180s")
+    kube.kubectl("wait", "--for=condition=Established", f"crd/{NAME}", WITHIN)
+    # It is served, and described, a little later.
+    wait_until(lambda: kube.ask("explain", "rolloutjob.spec").returncode == 0, "the API server describes its fields")
     yield
     if not known:
         kube.kubectl("delete", "crd", NAME)

@@ -20,7 +20,7 @@ from openseer_operator.objects.pods import driver_pod, worker_pod
 from openseer_operator.objects.shared import shared_objects
 from openseer_operator.settings import OperatorSettings
 from tests.charts.rendering import CHART, HELM, ROOT, VARIANTS, program, template
-from tests.cluster.support.kube import Kube
+from tests.cluster.support.kube import WAIT_SECONDS, Kube
 from tests.cluster.support.schemas import PATTERN, write_schemas
 from tests.repository import JOB_EXAMPLES
 
@@ -153,7 +153,7 @@ def schemas(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def conforming(schemas: Path, text: str) -> subprocess.CompletedProcess[str]:
     assert KUBECONFORM is not None
     command = [KUBECONFORM, "-strict", "-summary", "-schema-location", f"{schemas}/{PATTERN}"]
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=WAIT_SECONDS)
 
 
 def assert_conforms(schemas: Path, objects: Iterable[dict[str, Any]]) -> None:

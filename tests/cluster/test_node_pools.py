@@ -7,7 +7,7 @@ import pytest
 from benchmarks.support.control_plane import MissingProgramsError
 from tests.cluster.support.node_pools import NodePools, PlayedBatch, find_autoscaler, node_pools
 
-pytestmark = [pytest.mark.cluster, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.cluster.support.kube import ROOT, Kube, cluster_sh
 from tests.cluster.support.workload import Workload
 from tests.e2e.workbench import Workbench
 
-pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(6000)]
 
 EXAMPLE = ROOT / "examples/arithmetic.yaml"
 NODE = "n0"
@@ -23,8 +23,9 @@ IMPORT_SECONDS = 2400
 START_SECONDS = 900
 COMPLETE_SECONDS = 900
 """Far more than either takes alone; beside engines of other tests an import of vLLM in a pod takes minutes."""
-MOST_APART = 0.12
-"""Share of right answers, cluster against local: four standard deviations of a difference over 320 responses each."""
+MOST_APART = 0.18
+"""Share of right answers, cluster against local: at least four and a half standard deviations of a difference over 320
+responses each, whatever the share; six of that which the example has."""
 
 
 def share_right(lines: list[dict[str, Any]]) -> float:
@@ -53,7 +54,7 @@ def test_the_example_gives_in_a_cluster_what_it_gives_locally(
         # Not both at once: on a busy machine the first may do all the work before the second has its engine.
         job.until(lambda: job.ready() > 0 or job.holds("Complete"), "a worker is ready", START_SECONDS)
         job.until(lambda: job.holds("Complete") or job.holds("Failed"), "complete", COMPLETE_SECONDS)
-        job.kubectl("wait", "--for=condition=Complete", f"rolloutjob/{job.name}", "--timeout=1s")
+        assert job.holds("Complete"), job.story()
         assert "100" in job.kubectl("get", "rj").splitlines()[1].split()
         files = job.read_output()
     finally:

@@ -58,7 +58,7 @@ def clock() -> old_store.Clock:
 @pytest.fixture
 async def empty(server_url: str, namespace: str, clock: old_store.Clock) -> AsyncIterator[RedisStore]:
     """A store that nobody has written to."""
-    store = RedisStore(server_url, JOB, namespace, clock=clock, retry_seconds=5.0)
+    store = RedisStore(server_url, JOB, namespace, clock=clock, retry_seconds=60.0)
     yield store
     await store.close()
 

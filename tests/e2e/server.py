@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from openseer_client import Client
-from tests.e2e.workbench import Workbench
+from tests.e2e.workbench import WAIT_SECONDS, Workbench
 
 SCRIPTED: dict[str, Any] = {
     "model": {
@@ -103,10 +103,10 @@ class Server:
         lines = [line for line in (self.bench.folder / name).read_text().splitlines(True) if line.endswith("\n")]
         return [entry for entry in map(json.loads, lines) if entry["kind"] == "result"]
 
-    def until_ready(self, workers: int = 2) -> None:
+    def until_ready(self, workers: int = 2, seconds: float = WAIT_SECONDS) -> None:
         """Waits until so many workers may claim."""
         with self.client() as client:
-            self.bench.until(lambda: client.job().workers_ready == workers, f"{workers} workers")
+            self.bench.until(lambda: client.job().workers_ready == workers, f"{workers} workers", seconds)
 
     def workers(self) -> list[int]:
         """Process ids of the workers."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.workbench import Workbench
+from tests.e2e.workbench import END_SECONDS, Workbench
 from tests.repository import ROOT
 
 TINY = ROOT / "examples/tiny-model/model"
@@ -186,7 +186,7 @@ def _fill_in_mid_run(bench: Workbench, filler: Path) -> None:
     assert process.stdout is not None
     told = next((line for line in process.stdout if "cannot write to its disk" in line), "")
     filler.unlink(missing_ok=True)
-    output, _ = process.communicate(timeout=90)
+    output, _ = process.communicate(timeout=END_SECONDS)
     assert "Traceback" not in output
     if process.returncode:  # the results met the full disk before the store did
         assert process.returncode == 3, output

@@ -81,7 +81,7 @@ def test_a_killed_worker_takes_its_engine_with_it_and_the_others_go_on(bench: Wo
     family = bench.below(victim)
     assert bool(family) == (where == "child")
     os.kill(victim, signal.SIGKILL)
-    bench.until(lambda: not any(alive(pid) for pid in family), "the engine's processes are gone", 10)
+    bench.until(lambda: not any(alive(pid) for pid in family), "the engine's processes are gone")
     output, _ = process.communicate(timeout=RUN_SECONDS)
     assert process.returncode == 0, output
     bench.assert_whole(GROUPS * 16)
@@ -96,7 +96,7 @@ def test_a_killed_run_takes_its_engines_with_it(bench: Workbench) -> None:
     bench.until(lambda: bench.results() > 0, "the first result", RUN_SECONDS)
     family = bench.descendants(process)
     process.kill()
-    bench.until(lambda: not any(alive(pid) for pid in family), "all its processes are gone", 10)
+    bench.until(lambda: not any(alive(pid) for pid in family), "all its processes are gone")
 
 
 def test_an_engine_argument_that_vllm_does_not_know_ends_the_run_with_its_name(bench: Workbench) -> None:

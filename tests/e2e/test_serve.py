@@ -9,7 +9,7 @@ import pytest
 
 from openseer_client import BatchSpec, Group, Sampling
 from tests.e2e.server import Server
-from tests.e2e.workbench import Workbench, alive
+from tests.e2e.workbench import CALM, END_SECONDS, Workbench, alive
 from tests.worker.weights.made import write_weights
 
 pytestmark = [pytest.mark.redis]
@@ -59,12 +59,12 @@ def test_a_server_that_is_killed_goes_on_where_it_was(server: Server) -> None:
     below = server.bench.descendants(server.process)
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.wait()
-    server.bench.until(lambda: not any(alive(pid) for pid in below), "nothing is left running", 15)
+    server.bench.until(lambda: not any(alive(pid) for pid in below), "nothing is left running")
     assert len(server.results("r.jsonl")) < 4 * MANY
 
     server.start()
 
-    output, _ = reader.communicate(timeout=90)
+    output, _ = reader.communicate(timeout=END_SECONDS)
     assert reader.returncode == 0, output
     assert_each_once(server, "r.jsonl", 4 * MANY)
 
@@ -73,13 +73,14 @@ def test_a_store_that_refuses_a_command_ends_the_server_with_its_message(server:
     server.start()
     assert server.process is not None
     server.bench.refuse_commands(server.process)
-    output, _ = server.process.communicate(timeout=60)
+    output, _ = server.process.communicate(timeout=END_SECONDS)
     assert server.process.returncode == 4, output
     assert "refused a command: " in output
     assert "Traceback" not in output
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(server: Server) -> None:
+    server.write(rollout=CALM)
     server.start()
     assert server.process is not None
     server.json("submit", server.prompts(MANY))
@@ -88,11 +89,11 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(server: Server) -> No
     token = server.token_file.read_text()
     below = server.bench.descendants(server.process)
     os.kill(server.process.pid, signal.SIGINT)
-    output, _ = server.process.communicate(timeout=60)
+    output, _ = server.process.communicate(timeout=END_SECONDS)
     assert server.process.returncode == 130, output
     assert "the same command goes on from here" in output
     assert token.strip() not in output
-    server.bench.until(lambda: not any(alive(pid) for pid in below), "nothing is left running", 10)
+    server.bench.until(lambda: not any(alive(pid) for pid in below), "nothing is left running")
 
     server.start()
 
@@ -109,7 +110,7 @@ def test_gpus_that_are_lent_have_no_worker_until_they_are_taken_back(server: Ser
     server.start()
     server.until_ready()
     assert server.json("release", "--mode", "stop")["state"] == "released"
-    assert not server.workers()
+    server.bench.until(lambda: not server.workers(), "their processes have ended")
     batch = server.json("submit", server.prompts(4))["batch"]
     assert batch["metrics"]["requests_ok"] == 0
 
@@ -126,7 +127,7 @@ def test_a_worker_that_was_drained_comes_back_and_counts_as_no_failure(server: S
     server.until_ready()
     victim = server.workers()[0]
     os.kill(victim, signal.SIGTERM)
-    server.bench.until(lambda: len(set(server.workers()) - {victim}) == 2, "another worker in its place", 20)
+    server.bench.until(lambda: len(set(server.workers()) - {victim}) == 2, "another worker in its place")
     assert server.json("submit", server.prompts(2), "--wait")["batch"]["metrics"]["requests_ok"] == 8
 
 
@@ -178,6 +179,8 @@ def test_weights_are_published_to_every_worker_and_the_next_batch_is_of_them(ser
 
 
 def test_unfinished_responses_are_cancelled_and_reported(server: Server) -> None:
+    slow = {"stepSeconds": 0.1, "stepSecondsPerRequest": 0.0, "slots": 4}  # it must not end before it is cancelled
+    server.write(model={"path": "none", "engine": "scripted", "scripted": slow})
     server.start()
     server.json("submit", server.prompts(MANY))
     assert 1 <= server.json("cancel", "1", "--group", "g3")["count"] <= 4

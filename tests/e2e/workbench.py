@@ -14,7 +14,14 @@ from redis import Redis
 
 from openseer_driver.run_folder import RunFolder
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 120.0
+"""For what takes a second or two: processes that start beside busy ones take far longer."""
+END_SECONDS = 240.0
+"""For a command that ends by itself, the same."""
+FORK_SERVER = "openseer_worker.fork_server"
+"""Stands in its command line, and in those of its forks."""
+CALM: dict[str, Any] = {"quantumTokens": 32, "leaseSeconds": 60, "checkpointSeconds": 0.1}
+"""`rollout` where no lease may end without its holder's word, however long a worker gets no processor."""
 
 
 @dataclass
@@ -77,7 +84,7 @@ class Workbench:
         self.started.append(process)
         return process
 
-    def call(self, *arguments: str, timeout: float = 90.0) -> subprocess.CompletedProcess[str]:
+    def call(self, *arguments: str, timeout: float = END_SECONDS) -> subprocess.CompletedProcess[str]:
         """Runs the command to its end; `stdout` holds all it printed."""
         process = self.start(*arguments)
         output, _ = process.communicate(timeout=timeout)
@@ -105,21 +112,19 @@ class Workbench:
 
     def below(self, pid: int) -> dict[int, str]:
         """Process ids below a process, with their command lines."""
-        found: dict[int, str] = {}
-        parents = {pid}
-        table = _processes()
-        while parents:
-            children = {pid for pid, (parent, _) in table.items() if parent in parents}
-            found |= {pid: table[pid][1] for pid in children}
-            parents = children
-        return found
+        return {pid: line for pid, (_, line) in _below(pid).items()}
 
     def workers(self, process: subprocess.Popen[str]) -> list[int]:
         """Process ids of the workers below a running command, in the order they were started."""
-        below = self.descendants(process)
-        nurseries = [pid for pid, line in below.items() if "openseer_worker.fork_server" in line]
-        table = _processes()
-        return sorted(pid for pid in below if table.get(pid, (0, ""))[0] in nurseries)
+        below = _below(process.pid)
+        nurseries = [pid for pid, (_, line) in below.items() if FORK_SERVER in line]
+        return sorted(pid for pid, (parent, _) in below.items() if parent in nurseries)
+
+    def fork_servers(self, process: subprocess.Popen[str]) -> list[int]:
+        """Process ids of the fork server below a running command, if it has one; its workers are forks of it."""
+        below = _below(process.pid)
+        named = [pid for pid, (_, line) in below.items() if FORK_SERVER in line]
+        return [pid for pid in named if below[pid][0] not in named]
 
     def refuse_commands(self, process: subprocess.Popen[str]) -> None:
         """Takes the right to run scripts from the clients of a running command's own store."""
@@ -141,6 +146,16 @@ class Workbench:
         report = self.audit()
         assert report["ok"], report
         assert report["requests"] == report["results"] == requests
+
+
+def _below(pid: int) -> dict[int, tuple[int, str]]:
+    """Parents and command lines of the processes below one, all of the same moment."""
+    table, found, parents = _processes(), dict[int, tuple[int, str]](), {pid}
+    while parents:
+        children = {pid for pid, (parent, _) in table.items() if parent in parents}
+        found |= {pid: table[pid] for pid in children}
+        parents = children
+    return found
 
 
 def _processes() -> dict[int, tuple[int, str]]:

@@ -17,7 +17,7 @@ def client() -> Any:
     from trl.generation.vllm_client import VLLMClient  # noqa: PLC0415 - fifteen seconds of imports
 
     with ThreadedServer(serving_job()) as server:
-        yield VLLMClient(base_url=server.url.replace("http://", f"http://trl:{TOKEN}@"), connection_timeout=20.0)
+        yield VLLMClient(base_url=server.url.replace("http://", f"http://trl:{TOKEN}@"), connection_timeout=120.0)
 
 
 def test_trl_reads_the_fleets_shape(client: Any) -> None:

@@ -1,9 +1,8 @@
 """The operator in a cluster, installed by helm as a user would."""
 
-from tests.cluster.support.kube import ROOT, Kube
+from tests.cluster.support.kube import ROOT, WITHIN, Kube
 
 SYSTEM = "openseer-system"
-INSTALL_SECONDS = 220.0
 
 
 def install(kube: Kube, *values: str) -> None:
@@ -14,4 +13,4 @@ def install(kube: Kube, *values: str) -> None:
     ]
     chart = str(ROOT / "charts/openseer")
     kube.run("helm", "upgrade", "--install", "openseer", chart, "-n", SYSTEM, "--create-namespace", *images, *values)
-    kube.kubectl("rollout", "status", "deployment", "-n", SYSTEM, "--timeout=180s", seconds=INSTALL_SECONDS)
+    kube.kubectl("rollout", "status", "deployment", "-n", SYSTEM, WITHIN)

@@ -12,7 +12,11 @@ from tests.repository import ROOT
 CLUSTER = ROOT / "cluster" / "cluster.sh"
 POLL_SECONDS = 0.25
 """Between two checks of `wait_until`."""
-CALL_SECONDS = 200
+WAIT_SECONDS = 300.0
+"""The longest wait for anything: pods that start in seconds take minutes where engines keep all cores busy."""
+WITHIN = f"--timeout={WAIT_SECONDS:.0f}s"
+"""The same for a kubectl that waits."""
+CALL_SECONDS = WAIT_SECONDS + 60
 """The longest that one kubectl may take."""
 
 OPERATOR_IMAGE = "localhost/openseer-operator:test"
@@ -82,7 +86,7 @@ class Kube:
         """What a pod has printed."""
         return self.kubectl("logs", pod, "-n", namespace)
 
-    def finished(self, pod: str, namespace: str, seconds: float = 180) -> str:
+    def finished(self, pod: str, namespace: str, seconds: float = WAIT_SECONDS) -> str:
         """Waits for a pod's end and gives what it printed. Raises KubeError, with the log, unless it succeeded."""
         wait_until(lambda: self.phase(pod, namespace) in {"Succeeded", "Failed"}, f"pod {pod} has ended", seconds)
         text = self.logs(pod, namespace)
@@ -91,16 +95,25 @@ class Kube:
         return text
 
 
-def wait_until(predicate: Callable[[], bool], what: str, seconds: float) -> None:
-    """Looks until it is so. Raises KubeError with `what` after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not predicate():
+def wait_until(
+    predicate: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS, story: Callable[[], str] = str
+) -> None:
+    """Looks until it is so; where kubectl fails, it is not yet. Raises KubeError with `what`, and the `story` of how
+    things stand, after `seconds`."""
+    deadline, trouble = time.monotonic() + seconds, ""
+    while True:
+        try:
+            if predicate():
+                return
+            trouble = ""
+        except KubeError as error:
+            trouble = f": {error}"
         if time.monotonic() > deadline:
-            raise KubeError(f"not so after {seconds:g} s: {what}")
+            raise KubeError(f"not so after {seconds:g} s: {what}{trouble}\n{story()}")
         time.sleep(POLL_SECONDS)
 
 
-def cluster_sh(*arguments: str, seconds: float = 180) -> str:
+def cluster_sh(*arguments: str, seconds: float = WAIT_SECONDS) -> str:
     """Runs cluster/cluster.sh and gives what it says. Raises KubeError."""
     return _run([str(CLUSTER), *arguments], None, seconds)
 

@@ -39,7 +39,7 @@ NAMESPACE, JOB = "lab", "batch"
 JOBS = f"/apis/openseer.dev/v1alpha1/namespaces/{NAMESPACE}/rolloutjobs"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 """Longest wait for anything here. An empty node is removed about 40 s after its last pod: the pool keeps it for 15 s,
 Karpenter looks every ten seconds, and looks again 15 s later before it acts."""
 POLL_SECONDS = 0.5
@@ -183,10 +183,13 @@ class NodePools:
         return job.get("status") or {}
 
     async def metric(self, line: str) -> float:
-        """A metric of the operator: the value of the line that begins so, 0 while there is none."""
+        """A metric of the operator: the value of the line that begins so, 0 while there is none, or no answer."""
         url = f"http://127.0.0.1:{self._metrics}/metrics"
-        async with aiohttp.ClientSession() as session, session.get(url) as reply:
-            text = await reply.text()
+        try:
+            async with aiohttp.ClientSession() as session, session.get(url) as reply:
+                text = await reply.text()
+        except aiohttp.ClientError:
+            return 0.0
         return next((float(found.split()[-1]) for found in text.splitlines() if found.startswith(line)), 0.0)
 
     async def end_driver(self, counts: BatchProgress) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.cluster.support.chart import SYSTEM
-from tests.cluster.support.kube import OPERATOR_IMAGE, Kube, restricted_pod
+from tests.cluster.support.kube import OPERATOR_IMAGE, WAIT_SECONDS, WITHIN, Kube, restricted_pod
 from tests.cluster.support.workload import Workload
 
 API = f"http://openseer-api.{SYSTEM}.svc"
@@ -54,15 +54,15 @@ class Trainer:
             pod,
         ]
         self.kube.apply(list[str | dict[str, Any]](objects), self.namespace)
-        ready = ("--for=condition=Ready", f"pod/{self.name}", "--timeout=180s")
-        self.kube.kubectl("wait", "-n", self.namespace, *ready, seconds=200)
+        ready = ("--for=condition=Ready", f"pod/{self.name}", WITHIN)
+        self.kube.kubectl("wait", "-n", self.namespace, *ready)
         return self
 
     def url(self, job: str | None = None, namespace: str | None = None) -> str:
         """Of a job's API, its own where nothing is said."""
         return f"{API}/jobs/{namespace or self.namespace}/{job or self.job}"
 
-    def run(self, script: str, seconds: float = 120.0) -> str:
+    def run(self, script: str, seconds: float = WAIT_SECONDS) -> str:
         """What a script prints. Raises KubeError when it fails."""
         head = (
             "import json, httpx\nfrom pathlib import Path\nfrom openseer_client import *\n"

@@ -15,7 +15,7 @@ from tests.cluster.support.kube import Kube
 
 SIDE_BY_SIDE = 4
 """Two cores carry about so many jobs that mostly wait."""
-STORY_SECONDS = 600.0
+STORY_SECONDS = 1500.0
 """The longest that a story may take, its wait for a place included."""
 
 Story = Callable[[Kube, str], None]

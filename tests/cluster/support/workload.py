@@ -1,16 +1,26 @@
 """Jobs on the scripted engine in a real cluster: made, watched, and looked into."""
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from tests.cluster.support.chart import SYSTEM
-from tests.cluster.support.kube import OPERATOR_IMAGE, SCRIPTED_IMAGE, Kube, KubeError, restricted_pod
+from tests.cluster.support.kube import (
+    CALL_SECONDS,
+    OPERATOR_IMAGE,
+    SCRIPTED_IMAGE,
+    WAIT_SECONDS,
+    WITHIN,
+    Kube,
+    restricted_pod,
+    wait_until,
+)
 
 GROUP_SIZE = 4
-COMPLETE_SECONDS = 300.0
+LONG = 120
+"""Groups of a job that is looked at while it runs, and not to its end: they last longer than any of its pods takes."""
+COMPLETE_SECONDS = 600.0
 """Far more than any job of the stories takes: it ends a wait for what will not come."""
 
 
@@ -100,7 +110,11 @@ class Workload:
         """Changes the job's spec, a JSON merge patch."""
         self.kubectl("patch", "rolloutjob", self.name, "--type=merge", "--patch", json.dumps({"spec": spec}))
 
-    def kubectl(self, *arguments: str, seconds: float = 200.0) -> str:
+    def hasten(self) -> None:
+        """More workers for what is left of work that was long enough for pods that come late."""
+        self.kubectl("scale", "rolloutjob", self.name, "--replicas=6")
+
+    def kubectl(self, *arguments: str, seconds: float = CALL_SECONDS) -> str:
         """kubectl in the job's namespace; what it prints. Raises KubeError."""
         return self.kube.kubectl("--namespace", self.namespace, *arguments, seconds=seconds)
 
@@ -112,11 +126,8 @@ class Workload:
     # ---- watch
 
     def status(self) -> dict[str, Any]:
-        """The job's status, {} before there is one."""
-        try:
-            return self.kube.get("rolloutjob", self.name, self.namespace).get("status", {})
-        except KubeError:  # the API server is away in some of the tests
-            return {}
+        """The job's status, {} before there is one. Raises KubeError."""
+        return self.kube.get("rolloutjob", self.name, self.namespace).get("status", {})
 
     def condition(self, kind: str) -> dict[str, Any]:
         """One condition, {} before there is one."""
@@ -149,16 +160,41 @@ class Workload:
         """Requests finished, as the status says."""
         return self.status().get("progress", {}).get("requestsDone", 0)
 
-    def until(self, holds: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+    def until(self, holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
         """Waits for something that must come true; says how the job stands when it does not."""
-        end = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}\n{self.story()}"
-            time.sleep(0.3)
+        wait_until(holds, what, seconds, self.story)
 
-    def until_ready(self, workers: int, seconds: float = 120.0) -> None:
-        """Waits until so many workers take requests."""
-        self.until(lambda: self.ready() == workers, f"{workers} workers ready", seconds)
+    def until_ready(self, workers: int) -> None:
+        """Waits until so many workers take requests, all at one time: the work must last until the last of them is
+        there."""
+        self.until(lambda: self.ready() == workers, f"{workers} workers ready")
+
+    def until_condition(self, kind: str, status: str, *words: str) -> None:
+        """Waits until a condition has this status and says, in its reason or message, all the words: at one look, as
+        the next one may find the job further on."""
+
+        def says() -> bool:
+            found = self.condition(kind)
+            told = f"{found.get('reason')}: {found.get('message')}"
+            return found.get("status") == status and all(word in told for word in words)
+
+        self.until(says, f"{kind} is {status}: {', '.join(words)}")
+
+    def until_told(self, *reasons: str, words: str = "") -> None:
+        """Waits for events on the job with all these reasons, one of them with the words. The operator writes the
+        status first."""
+
+        def told() -> bool:
+            items = self.kube.get_list("events", self.namespace)
+            mine = [entry for entry in items if entry["involvedObject"].get("name") == self.name]
+            so = {entry["reason"] for entry in mine if words in entry.get("message", "")}
+            return set(reasons) <= {entry["reason"] for entry in mine} and bool(so & set(reasons))
+
+        self.until(told, f"events {', '.join(reasons)} {words}")
+
+    def is_another(self, pod: str, uid: str) -> bool:
+        """Whether the pod of that name lives and is not the one with this uid."""
+        return self.live().get(pod, {}).get("metadata", {}).get("uid") not in (None, uid)
 
     def story(self) -> str:
         """What a person would look at."""
@@ -171,11 +207,6 @@ class Workload:
                 ("logs", f"{self.name}-driver", "--tail=20"),
             )
         )
-
-    def events(self) -> set[str]:
-        """Reasons of the events on the job."""
-        items = self.kube.get_list("events", self.namespace)
-        return {entry["reason"] for entry in items if entry["involvedObject"].get("name") == self.name}
 
     # ---- the end
 
@@ -208,9 +239,9 @@ class Workload:
         self.kubectl("delete", "pod", name, "--wait=false")
         return found
 
-    def assert_leaves_nothing(self, seconds: float = 120.0) -> None:
+    def assert_leaves_nothing(self) -> None:
         """After its deletion nothing of the job is left but what the user made."""
-        self.kubectl("delete", "rolloutjob", self.name, f"--timeout={seconds:.0f}s")
+        self.kubectl("delete", "rolloutjob", self.name, WITHIN)
         kinds = "pods,statefulsets,services,secrets,configmaps,persistentvolumeclaims,poddisruptionbudgets,"
         kinds += "networkpolicies,serviceaccounts"
         selector = f"openseer.dev/job={self.name}"
@@ -218,7 +249,7 @@ class Workload:
             f"{entry['kind']}/{entry['metadata']['name']}"
             for entry in self.kube.get_list(kinds, self.namespace, selector)
         ]
-        self.until(lambda: not left(), "everything of the job is gone", seconds)
+        self.until(lambda: not left(), "everything of the job is gone")
 
 
 def let_openseer_read(kube: Kube, namespace: str, secret: str) -> None:
@@ -244,5 +275,5 @@ def own_redis(kube: Kube, namespace: str) -> str:
     url = f"redis://own-redis.{namespace}.svc:6379/0"
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "own-redis"}, "stringData": {"url": url}}
     kube.apply([pod, service, secret], namespace)
-    kube.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/own-redis", "--timeout=180s")
+    kube.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/own-redis", WITHIN)
     return "own-redis"
