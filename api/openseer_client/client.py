@@ -99,6 +99,11 @@ class Client:
         """Ends a transaction that is on; the fleet goes back to the version before."""
         return self.do(calls.abort_weights())
 
+    def remove_adapter(self, name: str) -> None:
+        """Takes a LoRA adapter out of service: what is unfinished of it ends as aborted. One that is not served is a
+        success. Raises ConflictError while it is being published."""
+        self.do(calls.remove_adapter(name))
+
     def release(self, what: Release | None = None, *, patience: float = 600.0) -> FleetState:
         """Has the fleet give up its GPUs, and waits for it. Raises FleetError after `patience` seconds."""
         return self.run(flows.release(what or Release(), time.monotonic, patience))

@@ -38,6 +38,7 @@ settings=(
 case $way in
 stock) settings+=("$rollout.name=vllm") ;;
 openseer)
+    : "${OPENSEER_URL:?the address that openseer serve prints}"
     export VERL_USE_EXTERNAL_MODULES=openseer_client.verl_rollout
     settings+=("$rollout.name=openseer" "+$rollout.custom={weights_folder: $folder, share_gpus: true}")
     ;;

@@ -12,6 +12,7 @@ import pytest
 from openseer_api.job.context import UploadLimits as ApiLimits
 from openseer_client import (
     Acquire,
+    AdapterSpec,
     AsyncClient,
     BatchSpec,
     Canary,
@@ -34,7 +35,9 @@ from openseer_client import (
 from openseer_client.verl import Router
 from openseer_core.errors import InputError
 from openseer_store.memory import MemoryStore
+from tests.api.adapting import adapting, ready
 from tests.api.served import TOKEN, Served, served, serving_job
+from tests.worker.weights.adapters import write_adapter
 from tests.worker.weights.made import write_weights
 
 QUICK = Limits(unreachable=120.0, busy=120.0, first_delay=0.01, longest_delay=0.2)
@@ -158,6 +161,23 @@ async def test_back_pressure_slows_an_upload_down_and_loses_nothing() -> None:
         assert receipt.accepted + receipt.present == 300
         await batch.seal()
         assert len([group async for group in batch.groups()]) == 300
+
+
+async def test_an_adapter_is_published_sampled_from_and_removed(tmp_path: Path) -> None:
+    async with served(job=adapting()) as server, connected(server) as client:
+        await ready(server)
+        source = Source(path=str(write_adapter(tmp_path / "a1", "a1")))
+        await client.publish(Publish(version="a1", source=source, adapter=AdapterSpec(name="math"), mode="keep"))
+        batch = await client.open_batch(BatchSpec(adapter="math"))
+        await batch.submit(groups(1, 1))
+        await batch.seal()
+        [group] = [group async for group in batch.groups()]
+        assert {span.version for span in group.results[0].versions} == {"a1"}
+        for _ in range(2):  # again: it is gone, which was wanted
+            await client.remove_adapter("math")
+        assert (await client.weights()).adapters == []
+        with Client(server.url, token=TOKEN) as blocking:
+            await asyncio.to_thread(blocking.remove_adapter, "math")
 
 
 async def test_weights_are_published_and_a_wrong_canary_brings_the_old_ones_back(tmp_path: Path) -> None:

@@ -103,6 +103,11 @@ class Fault:
         return _TITLES.get(self.status, "Error")
 
 
+NO_ROUTE = (
+    "no route has this path: those of /v1 are in /v1/openapi.json, those of vLLM, SGLang and OpenAI in "
+    "docs/compatible-routes.md; an OpenAI client's base URL ends in /v1"
+)
+
 Shape = Callable[[Fault], JSONResponse]
 """An error as the clients of one protocol read it."""
 
@@ -124,7 +129,8 @@ def _fault_of(error: Exception) -> Fault:
     if isinstance(error, OpenseerError):
         return _ours(error)
     if isinstance(error, HTTPException):
-        return Fault(error.status_code, str(error.detail), error.headers or {})
+        no_route = (error.status_code, error.detail) == (404, "Not Found")  # Starlette's own
+        return Fault(error.status_code, NO_ROUTE if no_route else str(error.detail), error.headers or {})
     if isinstance(error, RequestValidationError):
         return _wrong(error.errors())
     if isinstance(error, ValidationError):

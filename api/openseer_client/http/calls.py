@@ -218,6 +218,10 @@ def abort_weights() -> Call[Weights]:
     return _post("/v1/weights/abort", None, Weights)
 
 
+def remove_adapter(name: str) -> Call[None]:
+    return Call("DELETE", f"/v1/weights/adapters/{quote(name, safe='')}", _nothing, gone_is_done=True)
+
+
 def release(what: Release) -> Call[FleetState]:
     return _post("/v1/release", what, FleetState)
 

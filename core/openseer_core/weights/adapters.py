@@ -170,7 +170,10 @@ def _wrong_tensors(
     for name, tensor in tensors.items():
         found = _TENSOR.fullmatch(name)
         if found is None:
-            yield f"tensor {name}: allowed: base_model.model.MODULE.lora_A.weight and lora_B.weight"
+            yield (
+                f"tensor {name}: allowed: base_model.model.MODULE.lora_A.weight and lora_B.weight; train without its "
+                "module (target_modules), or merge the adapter, and publish whole weights"
+            )
             continue
         if tensor.dtype not in _DTYPES or len(tensor.shape) != 2:
             found_text = f"{tensor.dtype} {list(tensor.shape)}"

@@ -73,6 +73,9 @@ async def test_an_update_that_fails_says_why_and_the_old_weights_stay(tmp_path: 
         answer = await post(server, "/update_weights", {"weight_dir": str(tmp_path / "none")}, status=400)
         assert answer["error"]["type"] == "invalid_request_error"
         assert "there is no folder" in answer["error"]["message"]
+        body = {"model_path": folder(tmp_path, "v1"), "load_format": "flash_rl"}
+        answer = await post(server, "/update_weights_from_disk", body, status=400)
+        assert "load_format: found" in str(answer)
         assert await get(server, "/get_weight_version") == {"weight_version": "initial"}
         assert (await generate(server, sampling_params={"max_new_tokens": 4}))["output_ids"]
 

@@ -161,3 +161,12 @@ async def test_a_body_is_refused_with_its_field_whatever_its_size(
         refused = await caller.post(path, json=body | {"user": "x" * size})
         assert refused.status_code == 400
         assert place in refused.json()["error"]["message"]
+
+
+async def test_a_path_without_a_route_says_where_the_routes_are() -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(transport=transport(), base_url="http://api", headers=headers) as client:
+        for path in ("/models", "/v1/nowhere"):
+            answer = await client.get(path)
+            assert answer.status_code == 404
+            assert "an OpenAI client's base URL ends in /v1" in answer.text

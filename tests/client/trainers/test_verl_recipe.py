@@ -38,12 +38,20 @@ def test_verl_reads_the_recipes_settings(way: str, name: str) -> None:
     from omegaconf import OmegaConf  # noqa: PLC0415
     from verl.utils.config import validate_config  # noqa: PLC0415
 
-    environment = os.environ | {"PYTHON": sys.executable}
+    environment = os.environ | {"PYTHON": sys.executable, "OPENSEER_URL": "http://127.0.0.1:8000"}
     command = [str(RECIPE / "train.sh"), way, "--cfg", "job"]
     printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     config: Any = OmegaConf.create(printed)
     assert config.actor_rollout_ref.rollout.name == name
     validate_config(config, use_reference_policy=False, use_critic=False)
+
+
+def test_a_training_by_openseer_is_not_begun_without_an_address() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OPENSEER_URL"} | {"PYTHON": "echo"}
+    command = [str(RECIPE / "train.sh"), "openseer"]
+    begun = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (begun.returncode, begun.stdout) == (1, "")
+    assert "OPENSEER_URL: the address that openseer serve prints" in begun.stderr
 
 
 def test_the_median_of_the_steps_after_the_first_two_is_compared(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 Variant = Callable[[float], Path]
-NORM = "model.norm.weight"
+NORM = "model.layers.0.input_layernorm.weight"  # what comes of it is in the KV cache
 
 
 @pytest.fixture(scope="module")

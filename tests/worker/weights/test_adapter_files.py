@@ -34,6 +34,10 @@ def test_an_adapter_that_fits_is_taken(tmp_path: Path) -> None:
         ({"dtype": "I16"}, r"found I16 \[2, 8\], allowed: two dimensions of F32, F16, BF16"),
         ({"use_dora": True}, "use_dora: found True, allowed: None; engines do not compute it; merge"),
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save: found \['lm_head'\]"),
+        (
+            {"module": "lm_head"},
+            r"lm_head.lora_A.weight: .*train without its module \(target_modules\), or merge",
+        ),
         ({"bias": "all"}, "bias: found 'all', allowed: 'none'"),
         ({"peft_type": "IA3"}, "peft_type: found 'IA3', allowed: 'LORA'"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights: found 'pissa'.*path_initial_model"),

@@ -83,7 +83,7 @@ def engine_arguments(
     if model.lora is not None:
         values |= _lora_values(model.lora, on_cpu=on_cpu)
     if speculation is not None:
-        values |= _draft_values(speculation, logprobs, model.engine_args.get("additional_config"))
+        values |= _draft_values(speculation, logprobs, model.engine_args.get("additional_config"), on_cpu=on_cpu)
     if place is not None:
         values |= _gang_values(place)
     with readable("spec.model.engineArgs: vLLM refuses them"):
@@ -156,21 +156,23 @@ def _cpu_defaults(model: Model) -> dict[str, Any]:
         "enforce_eager": True,
         "block_size": _CPU_BLOCK_TOKENS,
         "worker_extension_cls": "openseer_worker.vllm.cpu.CpuWorkerExtension",
+        "scheduler_cls": "openseer_worker.vllm.cpu.CpuScheduler",
     }
     if not _KV_SIZES & set(model.engine_args) and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         values["kv_cache_memory_bytes"] = _CPU_KV_BYTES
     return values
 
 
-def _draft_values(speculation: Speculation, logprobs: Logprobs, own: Any) -> dict[str, Any]:
+def _draft_values(speculation: Speculation, logprobs: Logprobs, own: Any, *, on_cpu: bool) -> dict[str, Any]:
     """What makes vLLM draft with our proposer, which reads its options from `additional_config`; `own`: the user's."""
+    scheduler = "cpu.CpuDraftScheduler" if on_cpu else "drafting.scheduler.DraftScheduler"
     return {
         "speculative_config": {
             "method": DRAFT_METHOD,
             "model": "openseer_worker.vllm.drafting.proposer.GroupProposer",
             "num_speculative_tokens": speculation.max_tokens,
         },
-        "scheduler_cls": "openseer_worker.vllm.drafting.scheduler.DraftScheduler",
+        "scheduler_cls": f"openseer_worker.vllm.{scheduler}",
         "additional_config": {
             **(own if isinstance(own, dict) else {}),
             "openseer_drafts": {

@@ -1,4 +1,5 @@
-"""Loaded by vLLM into each process that computes on a CPU: the matrix unit (AMX), weights that are tied, and a search.
+"""Loaded by vLLM into each process of an engine on a CPU: the matrix unit (AMX), weights that are tied, a search, and
+KV blocks that are used again.
 
 The kernel is asked for the use of the matrix unit. On a CPU that has one, vLLM's attention uses it for bfloat16, and
 without this the first short prompt ends the process with an illegal instruction: only large matrix products ask the
@@ -6,17 +7,25 @@ kernel on their own.
 
 When an engine is built, vLLM searches all modules for kernels to replace, and falls over an object of llvmlite, which
 is there once numba is. So its search passes llvmlite over.
+
+A CPU's attention multiplies by 0 what a sequence does not attend to, in its last block what others have left there too:
+of NaN that makes NaN. So each block is emptied when a request gets it, else what refused weights have left would make
+the responses of good ones fail.
 """
 
 # pyright: reportPrivateUsage=false
 
 import sys
+from dataclasses import fields
 from types import ModuleType
 from typing import Any
 
 import torch
 from vllm.triton_utils import dispatcher
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.kv_cache_interface import KVCacheConfig
 
+from openseer_worker.vllm.drafting.scheduler import DraftScheduler
 from openseer_worker.vllm.extension import WorkerExtension
 
 torch.cpu._init_amx()
@@ -45,3 +54,27 @@ class CpuWorkerExtension(WorkerExtension):
         for layer in worker.get_model().modules():
             if isinstance(layer, ParallelLMHead):
                 layer.quant_method.process_weights_after_loading(layer)
+
+
+class _EmptiedKvCache(KVCacheConfig):
+    @property
+    def needs_kv_cache_zeroing(self) -> bool:
+        return True
+
+
+def _emptied(own: KVCacheConfig) -> KVCacheConfig:
+    return _EmptiedKvCache(**{field.name: getattr(own, field.name) for field in fields(own)})
+
+
+class CpuScheduler(Scheduler):
+    """The scheduler of an engine on a CPU."""
+
+    def __init__(self, *args: Any, kv_cache_config: KVCacheConfig, **kwargs: Any) -> None:
+        super().__init__(*args, kv_cache_config=_emptied(kv_cache_config), **kwargs)
+
+
+class CpuDraftScheduler(DraftScheduler):
+    """The scheduler of an engine on a CPU that drafts."""
+
+    def __init__(self, *args: Any, kv_cache_config: KVCacheConfig, **kwargs: Any) -> None:
+        super().__init__(*args, kv_cache_config=_emptied(kv_cache_config), **kwargs)

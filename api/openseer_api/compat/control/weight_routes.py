@@ -1,7 +1,7 @@
 """Routes by which trainers give engines new weights; each update is one transaction of the whole fleet."""
 
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Response
 from fastapi.responses import JSONResponse
@@ -22,7 +22,7 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 
 class FromDisk(ProtocolModel):
-    """SGLang's. `model_path`: a folder that every worker sees."""
+    """SGLang's. `model_path`: a folder that every worker sees. `load_format`: others than these change the weights."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -30,6 +30,7 @@ class FromDisk(ProtocolModel):
     weight_version: Annotated[str, Field(strict=False)] | None = None
     abort_all_requests: bool = False
     flush_cache: bool = True
+    load_format: Literal["auto", "safetensors"] | None = None
 
 
 @router.post("/update_weights_from_disk")

@@ -123,7 +123,7 @@ def scored_by(response: FinishedResponse | None, scores: FinishedResponse) -> Fi
 
     None: nothing was to be sampled, so it is an empty one.
     """
-    found = response or replace(scores, tokens=[], logprobs=[], text="", stop=None)
+    found = response or replace(scores, tokens=[], logprobs=[], text="", stop=None, versions=[])
     if scores.finish == "abort":
         return replace(found, finish="abort")
     return replace(found, prompt_logprobs=scores.logprobs, prompt_version=scores.version)

@@ -80,7 +80,7 @@ def _answer(
         "prompt_tokens": call.prompt_tokens,
         "completion_tokens": len(response.tokens),
         "cached_tokens": 0,
-        "weight_version": response.version or version,
+        "weight_version": response.version or response.prompt_version or version,
         "weight_versions": response.versions,
     }
     if body.wants_logprobs:
