@@ -81,8 +81,7 @@ class PodRun:
         try:
             with PodHttp(
                 self._settings.http_port, ready=lambda: self._ready, alive=self._is_alive, registry=self._registry
-            ) as http:
-                log.info("probes and metrics on port %d", http.port)
+            ):
                 await self._execute()
         finally:
             beat.cancel()

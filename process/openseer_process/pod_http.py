@@ -30,8 +30,8 @@ POLL_SECONDS = 0.1
 class PodHttp:
     """`with PodHttp(8080, ready=…, alive=…, registry=…) as http`: answers on all addresses, IPv4 and IPv6.
 
-    `ready` and `alive` are called from other threads and must return at once. Port 0 takes any free one; `port` says
-    which. Without a registry there are no metrics (404). Raises InputError when the port cannot be had.
+    `ready` and `alive` are called from other threads and must return at once. Port 0 takes any free one; `port` and
+    the log say which. Without a registry there are no metrics (404). Raises InputError when the port cannot be had.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class PodHttp:
 
     def __enter__(self) -> "PodHttp":
         self._thread.start()
+        log.info("probes and metrics on port %d", self.port)
         return self
 
     def __exit__(

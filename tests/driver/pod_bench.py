@@ -38,7 +38,7 @@ class Pod:
         """What it said so far."""
         return self.log_file.read_text()
 
-    def wait(self, seconds: float = 60.0) -> int:
+    def wait(self, seconds: float = 120.0) -> int:
         """Its exit code, once it ended."""
         return self.process.wait(timeout=seconds)
 
@@ -52,7 +52,7 @@ class Pod:
         found = re.search(r"probes and metrics on port (\d+)", self.log)
         assert found, self.log
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}{path}", timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -1,7 +1,6 @@
 """A driver whose store restarts from an older log: what was lost is told again, and each result is written once."""
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -77,7 +76,7 @@ async def work(store: Store, most: int) -> None:
 
 async def collect_while_working(driver: Driver, store: Store) -> None:
     collecting = asyncio.create_task(driver.collect())
-    for _ in itertools.takewhile(lambda _: not collecting.done(), range(2000)):
+    while not collecting.done():
         await work(store, 100)
         await asyncio.sleep(0.01)
     await collecting

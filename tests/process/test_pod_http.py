@@ -1,5 +1,7 @@
 """The web server of a pod, spoken to over loopback."""
 
+# pyright: reportPrivateUsage=false
+
 import http.client
 import socket
 import time
@@ -9,11 +11,12 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from openseer_core.errors import InputError
+from openseer_process import pod_http
 from openseer_process.pod_http import MAX_REQUESTS, PodHttp
 
 
 def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
-    connection = http.client.HTTPConnection(host, port, timeout=10)
+    connection = http.client.HTTPConnection(host, port, timeout=60)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -61,19 +64,21 @@ def test_it_answers_over_ipv6_too(pod: PodHttp) -> None:
     assert get(pod.port, "/healthz", "::1")[0] == 200
 
 
-def test_clients_that_say_nothing_take_no_more_than_the_bounded_number_of_threads(pod: PodHttp) -> None:
+def test_clients_that_say_nothing_take_no_more_than_the_bounded_number_of_threads(
+    pod: PodHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_http._Answer, "timeout", 600.0)
     silent = [socket.create_connection(("127.0.0.1", pod.port)) for _ in range(MAX_REQUESTS)]
-    time.sleep(0.3)
-    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
+    with pytest.raises(ConnectionError):  # connections are accepted in their order
         get(pod.port, "/healthz")
     for connection in silent:
         connection.close()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             assert get(pod.port, "/healthz")[0] == 200
             return
-        except (http.client.RemoteDisconnected, ConnectionResetError):
+        except ConnectionError:
             time.sleep(0.05)
     pytest.fail("the server did not come back")
 

@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--job", type=Path, required=True, help="the RolloutJob as JSON")
     parser.add_argument("--store", default=os.environ.get("OPENSEER_STORE_URL"), help="URL of the job's Redis")
     parser.add_argument("--index", type=int, default=0, help="number of this worker within the job")
-    parser.add_argument("--http-port", type=int, help="port of probes and metrics; unset: none")
+    parser.add_argument("--http-port", type=int, help="port of probes and metrics; 0: any; unset: none")
     parser.add_argument("--rank", type=int, default=0, help="place of this process in its gang; 0 leads")
     parser.add_argument("--leader", default="", help="host of rank 0 of the gang")
     parser.add_argument("--gang-port", type=int, default=GANG_PORT, help="first of two ports on the leader's host")

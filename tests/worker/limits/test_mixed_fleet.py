@@ -31,7 +31,7 @@ from openseer_worker.settings import WorkerSettings
 
 SMALL, LARGE = 8, 256
 """KV blocks of 16 tokens."""
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 120.0
 LARGER = Heartbeat(WorkerState.IDLE, WorkerMetrics({"worker_tokens": 16 * LARGE}))
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 
 import pytest
 
@@ -22,9 +21,7 @@ def test_time_jumps_over_waits_and_keeps_their_order() -> None:
         await asyncio.gather(sleeper("hour", 3600, 3), sleeper("day", 86400, 1))
         return asyncio.get_running_loop().time()
 
-    began = time.monotonic()
     assert run_virtual(main()) == 86400
-    assert time.monotonic() - began < 1
     assert seen == [(3600, "hour"), (7200, "hour"), (10800, "hour"), (86400, "day")]
 
 

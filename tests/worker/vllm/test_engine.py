@@ -174,7 +174,7 @@ def test_the_stop_token_is_part_of_the_response(player: Player) -> None:
 
 
 def test_the_models_own_end_stops_a_response(player: Player) -> None:
-    responses = player.run(*(work(Sampling(temperature=2.0), 230) for _ in range(3)))
+    responses = player.run(*(work(Sampling(temperature=2.0), 230, seed=seed) for seed in range(3)))
     stopped = [response for response in responses if response.finish == FinishReason.STOP]
     assert stopped
     assert all(response.tokens[-1] == 2 and response.stop_reason == "2" for response in stopped)
@@ -255,10 +255,10 @@ def test_the_workers_count_of_blocks_is_the_engines(player: Player) -> None:
     """Three responses fill the cache to the last block; a fourth is one too many."""
     before = player.engine.metrics()["preemptions"]
     player.run(*(work(Sampling(ignore_eos=True), CONTEXT) for _ in range(3)))
-    assert player.engine.metrics()["preemptions"] == before == 0
+    assert player.engine.metrics()["preemptions"] == before
     crowd = player.run(*(work(Sampling(ignore_eos=True), CONTEXT) for _ in range(5)))
     assert {len(response.tokens) for response in crowd} == {CONTEXT - len(PROMPT)}
-    assert int(player.engine.metrics()["preemptions"]) > 0
+    assert int(player.engine.metrics()["preemptions"]) > int(before)
 
 
 def test_given_tokens_are_scored_as_when_they_were_sampled(player: Player, logits_of: Any) -> None:
@@ -301,6 +301,8 @@ def test_metrics_report_what_runs(player: Player) -> None:
         time.sleep(0.005)
     assert max(metrics["running"] for metrics in seen) == 2
     assert 0 < max(metrics["kv_used"] for metrics in seen) <= 2 * 8 / BLOCKS
+    while player.engine.metrics()["running"]:  # an output is there a moment before its request has left the engine
+        time.sleep(0.005)
     after = player.engine.metrics()
     assert int(after["steps"]) >= steps + 200
     assert (after["running"], after["waiting"], after["kv_used"]) == (0, 0, 0.0)
@@ -336,7 +338,7 @@ def test_an_engine_that_breaks_says_so(bench: Bench, monkeypatch: pytest.MonkeyP
     engine.start(lambda: woken.append(True))
     engine.check()
     engine.add(work(GREEDY))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not woken and time.monotonic() < deadline:
         time.sleep(0.01)
     with pytest.raises(EngineError, match="out of memory"):

@@ -75,4 +75,4 @@ def test_a_process_that_has_preloaded_can_fork_a_worker(folder: Path) -> None:
 
 def test_an_engine_that_does_not_draft_brings_no_compiler_into_its_process() -> None:
     code = "import sys, openseer_worker.vllm.engine; assert 'numba' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True)
