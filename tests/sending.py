@@ -1,5 +1,7 @@
 """A trainer that sends weights from its memory, with vLLM's own sending side."""
 
+# pyright: reportUnknownMemberType=false
+
 import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,7 +30,8 @@ def join(url: str, tensors: Mapping[str, Any]) -> Any:
     size = requests.get(f"{url}/get_world_size", timeout=CALL_SECONDS).json()["world_size"]
     info = gloo.GlooTrainerInitInfo("127.0.0.1", _free_port(), size + 1, rank=0)
     client = HTTPVLLMWeightSyncClient(url, timeout=CALL_SECONDS)
-    return WeightTransferTrainerFactory.trainer_init(info, client=client, source=Tensors())
+    factory: Any = WeightTransferTrainerFactory
+    return factory.trainer_init(info, client=client, source=Tensors())
 
 
 def _free_port() -> int:

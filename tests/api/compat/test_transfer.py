@@ -59,5 +59,5 @@ async def test_a_worker_that_goes_while_it_joins_is_told_of(tmp_path: Path) -> N
 @pytest.mark.parametrize("path", ["/start_weight_update", "/update_weights", "/finish_weight_update"])
 async def test_a_step_without_a_group_says_what_comes_first(tmp_path: Path, path: str) -> None:
     async with served(job=receiving_job(tmp_path)) as server:
-        body = {"update_info": {}} if path == "/update_weights" else {}
+        body: dict[str, Any] = {"update_info": {}} if path == "/update_weights" else {}
         assert "/init_weight_transfer_engine comes first" in await refused(server, path, body, status=409)
