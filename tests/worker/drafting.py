@@ -1,7 +1,6 @@
 """What tests of drafting share: an engine that drafts, works on several prompts, and news for it."""
 
 import asyncio
-import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ MOST = 6
 ROOM = CONTEXT - len(PROMPT)
 PROMPTS = [[(7 * position + number) % 90 + 4 for position in range(len(PROMPT))] for number in range(8)]
 VOCABULARY = 97
-WAIT_SECONDS = 30.0
 
 
 class Names:
@@ -69,14 +67,16 @@ def feed(player: Player, **news: Any) -> None:
     asyncio.run(player.engine.feed(DraftNews(**news)))
 
 
-def metric(player: Player, name: str, above: int = -1) -> int:
-    """A counter of the drafter, at once or within WAIT_SECONDS greater than `above`.
+def metrics(player: Player) -> dict[str, float | int | str]:
+    """The engine's metrics once they are of all responses so far.
 
-    The engine's thread reads the drafter's counters when nothing runs any more, a moment after the last response.
+    The engine's thread reads the drafter's counters when nothing runs any more, a moment after the last response; it
+    takes news afterwards.
     """
-    end = time.monotonic() + (WAIT_SECONDS if above >= 0 else 0.05)
-    while (value := int(player.engine.metrics()[name])) <= above or above < 0:
-        if time.monotonic() > end:
-            break
-        time.sleep(0.01)
-    return value
+    feed(player)
+    return player.engine.metrics()
+
+
+def metric(player: Player, name: str) -> int:
+    """One counter of them."""
+    return int(metrics(player)[name])

@@ -19,7 +19,7 @@ from openseer_worker.vllm.drafting.calls import DraftCalls
 from openseer_worker.vllm.drafting.prompt_scores import score_in_pieces
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import check_version, is_cpu_build
-from tests.worker.drafting import MOST, NAMES, PROMPTS, ROOM, VOCABULARY, drafting_player, feed, metric, of
+from tests.worker.drafting import MOST, NAMES, PROMPTS, ROOM, VOCABULARY, drafting_player, feed, metric, metrics, of
 from tests.worker.player import GREEDY, Player, Response, model
 
 pytestmark = [
@@ -106,7 +106,7 @@ def test_siblings_make_it_faster_and_change_nothing(player: Player, plain: list[
     for response in responses:
         assert len(response.tokens) == ROOM
         expect(response, plain[0])
-    assert metric(player, "accepted_siblings", above=accepted + ROOM) > accepted + ROOM
+    assert metric(player, "accepted_siblings") > accepted + ROOM
     assert int(player.engine.metrics()["steps"]) - steps < ROOM / 2
     assert player.engine.metrics()["drafts"] == "on"
 
@@ -310,7 +310,8 @@ def test_given_tokens_are_scored_beside_drafts_and_never_drafted_for(
         assert response.finish is FinishReason.LENGTH
         assert response.tokens == plain[3].tokens[:-1]
         assert response.logprobs == pytest.approx(plain[3].logprobs[:-1], abs=1e-4)
-    drafted = metric(player, "drafted_tokens", above=drafted)
+    assert metric(player, "drafted_tokens") > drafted
+    drafted = metric(player, "drafted_tokens")
     assert not player.run(EngineRequest(NAMES.new(), names[1], 0, given, [], 1, scoring))[0].stop_reason
     assert metric(player, "drafted_tokens") == drafted
     assert not set(names[1:]) & {request.group for request in proposer(player)._requests.values()}
@@ -319,15 +320,14 @@ def test_given_tokens_are_scored_beside_drafts_and_never_drafted_for(
 
 def test_metrics_add_up(player: Player) -> None:
     player.run(of(0, GREEDY, 20))
-    time.sleep(0.1)
-    metrics = {name: value for name, value in player.engine.metrics().items() if isinstance(value, float | int)}
+    found = {name: value for name, value in metrics(player).items() if isinstance(value, float | int)}
     origins = ("own", "siblings", "earlier", "prompt")
-    assert metrics["drafted_tokens"] == sum(metrics[f"drafted_{origin}"] for origin in origins)
-    assert metrics["accepted_tokens"] == sum(metrics[f"accepted_{origin}"] for origin in origins)
-    rows = sum(metrics[f"steps_refs_{count}"] for count in (0, 1, 2, 4, 8, 16))
-    tokens = sum(metrics[f"tokens_refs_{count}"] for count in (0, 1, 2, 4, 8, 16))
-    assert rows < tokens <= metrics["tokens"]
-    assert metrics["draft_seconds"] > 0
+    assert found["drafted_tokens"] == sum(found[f"drafted_{origin}"] for origin in origins)
+    assert found["accepted_tokens"] == sum(found[f"accepted_{origin}"] for origin in origins)
+    rows = sum(found[f"steps_refs_{count}"] for count in (0, 1, 2, 4, 8, 16))
+    tokens = sum(found[f"tokens_refs_{count}"] for count in (0, 1, 2, 4, 8, 16))
+    assert rows < tokens <= found["tokens"]
+    assert found["draft_seconds"] > 0
 
 
 def test_a_drafter_that_fails_ends_drafting_and_nothing_else(player: Player, plain: list[Response]) -> None:
@@ -342,6 +342,5 @@ def test_a_drafter_that_fails_ends_drafting_and_nothing_else(player: Player, pla
     responses = player.run(of(1, GREEDY), of(2, GREEDY))
     for response, whole in zip(responses, plain[1:], strict=False):
         expect(response, whole)
-    time.sleep(0.1)
+    assert metrics(player)["drafts"] == "off: the drafter failed: no memory"
     assert not player.engine.drafts
-    assert player.engine.metrics()["drafts"] == "off: the drafter failed: no memory"
