@@ -15,6 +15,8 @@ from openseer_core.worker.heartbeat import ReceptionReport
 
 JOIN_SECONDS = 300.0
 """Longest wait of both sides for each other, the start of the receiving process included."""
+BEGIN_SECONDS = 60.0
+"""Longest time to make a folder, and to remove what an earlier round has left."""
 UPDATE_SECONDS = 1800.0
 """Longest time of one update: the sender's tensors arrive and are written."""
 FINISH_SECONDS = 900.0

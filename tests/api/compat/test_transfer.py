@@ -37,6 +37,9 @@ async def test_a_group_that_the_fleet_cannot_join_is_refused(tmp_path: Path) -> 
         assert "found rank_offset 1 and world_size 3" in message
         message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT})
         assert "names host 127.0.0.1, allowed by spec.weights.allowedHosts: trainer.example" in message
+        hidden = {"nccl_unique_id_b64": "AAAA", "rank_offset": 1, "world_size": 2}
+        message = await refused(server, "/init_weight_transfer_engine", {"init_info": hidden})
+        assert "does not show the sender's host" in message
         assert (await server.store.fleet_spec()).reception is None
 
 
@@ -54,6 +57,16 @@ async def test_a_worker_that_goes_while_it_joins_is_told_of(tmp_path: Path) -> N
             await asyncio.sleep(0.02)
         worker.drain()
         assert "which received, has gone" in await joining
+
+
+async def test_a_worker_that_was_started_without_a_receiver_says_so(tmp_path: Path) -> None:
+    async with Served(receiving_job(tmp_path)) as server:
+        server.job = serving_job()
+        server.start_worker()
+        while (await server.http.get("/health_generate")).status_code != 200:
+            await asyncio.sleep(0.02)
+        message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT}, status=409)
+        assert "worker-0 was started without spec.weights.transfer; restart it; join anew" in message
 
 
 @pytest.mark.parametrize("path", ["/start_weight_update", "/update_weights", "/finish_weight_update"])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from openseer_worker.engine import Engine
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.weights.adapter_files import AdapterCheck
-from openseer_worker.weights.receiving import receiving_settings
+from openseer_worker.weights.receiving import ReceivingSettings
 from openseer_worker.weights.served import ServedWeights
 
 
@@ -13,5 +13,5 @@ def served_weights(settings: WorkerSettings, engine: Engine, wake: Callable[[], 
     """Those of a worker of this job, which serves none yet but the job's own."""
     spec, fleet = settings.job.spec, settings.fleet
     hosts, check = spec.weights.allowed_hosts, AdapterCheck(spec.model)
-    receiving = receiving_settings(settings.worker, spec.weights.transfer, fleet)
+    receiving = ReceivingSettings(settings.worker, spec.weights.transfer, fleet)
     return ServedWeights(engine, settings.job_name, wake, hosts, check, fleet, receiving)

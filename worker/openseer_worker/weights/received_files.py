@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import struct
+from collections import Counter
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -67,7 +68,7 @@ class ReceivedFiles:
         """The tensors that arrive next, in this order."""
         self._check_all_came()
         names = [tensor.name for tensor in tensors]
-        twice = {*names} & self._places.keys() or {name for name in names if names.count(name) > 1}
+        twice = [name for name, count in Counter(names).items() if count > 1 or name in self._places]
         if twice:
             raise LoadError(f"tensor {min(twice)[:_SHOWN]} was announced twice")
         size = sum(tensor.size for tensor in tensors)

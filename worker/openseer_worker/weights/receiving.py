@@ -18,6 +18,7 @@ from openseer_core.ids import WorkerId
 from openseer_core.manifest.fleet import WeightTransfer
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.reception import (
+    BEGIN_SECONDS,
     FINISH_SECONDS,
     JOIN_SECONDS,
     UPDATE_SECONDS,
@@ -27,27 +28,26 @@ from openseer_core.worker.heartbeat import ReceptionReport
 
 log = logging.getLogger(__name__)
 
-BEGIN_SECONDS = 60.0
-"""Longest time to make a folder, and to remove what an earlier round has left."""
 ANSWER_BYTES = 2**16
 """Longest answer of the process."""
+REASON_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivingSettings:
-    """`folder`: of this fleet alone, in the one that all its workers see."""
+    """`transfer`: the job's, None where it had nobody send when the worker started; `fleet`: what the workers of the
+    job have in common, and no others."""
 
     worker: WorkerId
-    backend: str
-    folder: Path
+    transfer: WeightTransfer | None
+    fleet: str
 
-
-def receiving_settings(worker: WorkerId, transfer: WeightTransfer | None, fleet: str) -> ReceivingSettings | None:
-    """How a worker receives; None where the job has nobody send. `fleet`: what its workers have in common."""
-    if transfer is None:
-        return None
-    name = f"openseer-{sha256(fleet.encode()).hexdigest()[:16]}"
-    return ReceivingSettings(worker, transfer.backend, Path(transfer.folder) / name)
+    @property
+    def folder(self) -> Path:
+        """This fleet's own, in the one that all its workers see. Raises LoadError where nobody was to send."""
+        if self.transfer is None:
+            raise LoadError(f"{self.worker.name} was started without spec.weights.transfer; restart it")
+        return Path(self.transfer.folder) / f"openseer-{sha256(self.fleet.encode()).hexdigest()[:16]}"
 
 
 class WeightReceiver:
@@ -111,30 +111,33 @@ class WeightReceiver:
     async def _receive(self, number: int) -> None:
         """Follows one reception until another one comes, or something goes wrong."""
         assert self._settings is not None
+        assert self._wanted is not None
         try:
+            folder, transfer = self._settings.folder, self._settings.transfer
+            join = {"backend": transfer and transfer.backend, "init": self._wanted.init}
             async with _Process() as process:
-                assert self._wanted is not None
-                join = {"backend": self._settings.backend, "init": self._wanted.init}
                 await process.call("join", JOIN_SECONDS, **join)
                 self._note(number, joined=True)
                 while True:
                     await self._changed.wait()
                     self._changed.clear()
-                    await self._catch_up(process, number)
+                    await self._catch_up(process, number, folder)
         except (LoadError, OSError) as error:
             log.error("reception of weights: %s", error)
             self._note(number, error=str(error) or type(error).__name__)
+        except Exception as error:
+            log.exception("reception of weights")  # the sender must not wait for its deadline
+            self._note(number, error=f"{type(error).__name__}: {str(error)[:REASON_CHARS]}")
 
-    async def _catch_up(self, process: "_Process", number: int) -> None:
+    async def _catch_up(self, process: "_Process", number: int, folder: Path) -> None:
         wanted, report = self._wanted, self._report
-        assert self._settings is not None
         assert wanted is not None
         assert report is not None
         if wanted.round != report.round:
-            folder = self._settings.folder / f"{wanted.id}-{wanted.round}"
-            await asyncio.to_thread(_remove_others, self._settings.folder, self._kept)
-            await process.call("begin", BEGIN_SECONDS, folder=str(folder))
-            report = self._note(number, round=wanted.round, updates=0, finished=False, path=str(folder), digest="")
+            made = str(folder / f"{wanted.id}-{wanted.round}")
+            await asyncio.to_thread(_remove_others, folder, self._kept)
+            await process.call("begin", BEGIN_SECONDS, folder=made)
+            report = self._note(number, round=wanted.round, updates=0, finished=False, path=made, digest="")
         if wanted.updates == report.updates + 1 and wanted.update is not None:
             await process.call("update", UPDATE_SECONDS, info=wanted.update)
             report = self._note(number, updates=wanted.updates)

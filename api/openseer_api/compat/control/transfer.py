@@ -20,6 +20,7 @@ from openseer_core.errors import InputError
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.publish import Source
 from openseer_core.weights.reception import (
+    BEGIN_SECONDS,
     FINISH_SECONDS,
     JOIN_SECONDS,
     UPDATE_SECONDS,
@@ -62,7 +63,7 @@ async def init_transfer(init_info: Annotated[dict[str, JsonValue], Body(embed=Tr
 @router.post("/start_weight_update")
 async def start_update(job: Job) -> dict[str, Any]:
     """A round begins; one that was not finished is dropped."""
-    await _reached(job, await _change(job, Reception.begun), GRACE_SECONDS)
+    await _reached(job, await _change(job, Reception.begun), BEGIN_SECONDS)
     return {"message": "Weight update started"}
 
 
@@ -107,6 +108,11 @@ def _check_init(job: JobContext, init: dict[str, JsonValue]) -> None:
         )
     address, port = init.get("master_address"), init.get("master_port")
     hosts = job.job.spec.weights.allowed_hosts
+    if hosts and "nccl_unique_id_b64" in init:
+        raise InputError(
+            "init_info.nccl_unique_id_b64: it does not show the sender's host, and the job has a list of hosts "
+            "(spec.weights.allowedHosts); send master_address and master_port"
+        )
     if address is not None and (problem := url_problem(f"http://{address}:{port}", hosts)):
         raise InputError(f"init_info: master_address and master_port: {address}:{port} {problem}")
 
