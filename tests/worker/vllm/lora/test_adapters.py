@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -31,6 +33,8 @@ pytestmark = [
 PROMPT = [(7 * place) % 60 + 2 for place in range(70)]
 MAX_TOKENS = 48
 GREEDY = Sampling(temperature=0, ignore_eos=True, max_tokens=MAX_TOKENS)
+STEP_SECONDS = 0.2
+"""Of some thirty steps that a response takes with drafts."""
 LORA = Lora(max_rank=4, max_adapters=2)
 ARGUMENTS = {"max_model_len": 256, "num_gpu_blocks_override": 129, "max_num_seqs": 6, "max_num_batched_tokens": 512}
 
@@ -305,13 +309,31 @@ def test_what_peft_computes_by_module_the_engine_computes_too(engine: VllmEngine
     play(story())
 
 
+@contextmanager
+def slow_steps(engine: VllmEngine) -> Iterator[None]:
+    """What runs is still running when the test has done what it does beside it."""
+    core = cast("Any", engine)._core
+    step = core.get_output
+
+    def slow() -> Any:
+        time.sleep(STEP_SECONDS)
+        return step()
+
+    core.get_output = slow
+    try:
+        yield
+    finally:
+        del core.get_output
+
+
 def test_an_adapter_is_loaded_beside_as_much_as_the_worker_takes(engine: VllmEngine, folders: dict[str, Path]) -> None:
     async def story() -> None:
         keys = [f"l{number}" for number in range(engine.profile.slots)]
         running = asyncio.create_task(run(engine, [EngineRequest(k, k, 0, PROMPT, [], 180, GREEDY) for k in keys]))
-        await asyncio.sleep(0.05)
-        await engine.load_adapter(NewAdapter("a1", "job@a1#6", folders["a1"]))
-        assert not running.done()
+        with slow_steps(engine):
+            await asyncio.sleep(0.05)
+            await engine.load_adapter(NewAdapter("a1", "job@a1#6", folders["a1"]))
+            assert not running.done()
         assert all(output.finish is FinishReason.LENGTH for output in (await running).values())
 
     play(story())
@@ -321,12 +343,13 @@ def test_requests_are_aborted_while_a_score_waits_for_a_place(engine: VllmEngine
     async def story() -> None:
         keys = [f"f{number}" for number in range(engine.profile.slots + 1)]
         running = asyncio.create_task(run(engine, [EngineRequest(k, k, 0, PROMPT, [], 180, GREEDY) for k in keys]))
-        await asyncio.sleep(0.05)
-        scoring = asyncio.create_task(engine.score(PROMPT, "a1"))
-        await asyncio.sleep(0.05)
-        engine.abort("f0")
-        await scoring
-        assert not running.done()
+        with slow_steps(engine):
+            await asyncio.sleep(0.05)
+            scoring = asyncio.create_task(engine.score(PROMPT, "a1"))
+            await asyncio.sleep(0.05)
+            engine.abort("f0")
+            await scoring
+            assert not running.done()
         assert (await running)["f0"].finish is FinishReason.ABORTED
         await engine.drop_adapter("a1")
 
