@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -310,7 +310,7 @@ def test_what_peft_computes_by_module_the_engine_computes_too(engine: VllmEngine
 
 
 @contextmanager
-def slow_steps(engine: VllmEngine) -> Iterator[None]:
+def slow_steps(engine: VllmEngine) -> Generator[None]:
     """What runs is still running when the test has done what it does beside it."""
     core = cast("Any", engine)._core
     step = core.get_output
