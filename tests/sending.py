@@ -2,11 +2,12 @@
 
 # pyright: reportUnknownMemberType=false
 
-import socket
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import requests
+
+from benchmarks.support.control_plane import free_port
 
 CALL_SECONDS = 300
 
@@ -28,14 +29,7 @@ def join(url: str, tensors: Mapping[str, Any]) -> Any:
 
     gloo.register()
     size = requests.get(f"{url}/get_world_size", timeout=CALL_SECONDS).json()["world_size"]
-    info = gloo.GlooTrainerInitInfo("127.0.0.1", _free_port(), size + 1, rank=0)
+    info = gloo.GlooTrainerInitInfo("127.0.0.1", free_port(), size + 1, rank=0)
     client = HTTPVLLMWeightSyncClient(url, timeout=CALL_SECONDS)
     factory: Any = WeightTransferTrainerFactory
     return factory.trainer_init(info, client=client, source=Tensors())
-
-
-def _free_port() -> int:
-    """vLLM's sender needs a number beforehand."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
