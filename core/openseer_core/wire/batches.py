@@ -235,8 +235,10 @@ class ResultItem(JsonModel):
 
     `logprobs`: of each token, None when the job records none; of appended tokens 0.0. An entry is None where it was not
     finite: only in what earlier releases stored, for such a response fails now. `sampled`: spans [start, end) of tokens
-    that the model drew; the others were appended by the trainer, or given and
-    scored. `status`: only ok is a whole sample.
+    that the model drew; the others were appended by the trainer, or given and scored. `status`: only ok is a whole
+    sample. `top_logprobs`: for each token the likeliest ones in its place, as pairs of id and log-probability, the
+    likeliest first; None without topLogprobs. Those that topK, topP or minP has cut are left out, and appended tokens
+    have none.
     """
 
     kind: Literal["result"] = "result"
@@ -254,6 +256,7 @@ class ResultItem(JsonModel):
     prompt_token_ids: list[int]
     token_ids: list[int]
     logprobs: list[float | None] | None = None
+    top_logprobs: list[list[tuple[int, float]]] | None = None
     logprobs_of: Literal["sampled", "raw"] | None = None
     sampled: list[Span]
     text: str | None = None

@@ -12,6 +12,7 @@ from openseer_core.manifest.job import Sampling
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.messages import Result
 from openseer_core.queue.states import NOT_FINITE, FinishReason, Status
+from openseer_core.token_scores import own_scores
 from openseer_core.tokens import readable_logprobs, unpack_tokens
 from openseer_text.reading import Reader
 from openseer_text.rendering import TextCodec
@@ -109,7 +110,7 @@ def response_of(result: Result | None, codec: TextCodec | None, form: TextForm) 
     token = None if result.stop_reason in sampling.stop else stop_token(tokens, result.stop_reason)
     return FinishedResponse(
         tokens=tokens,
-        logprobs=readable_logprobs(result.logprobs) if len(result.logprobs) == len(result.tokens) else [],
+        logprobs=readable_logprobs(own_scores(result.tokens, result.logprobs)),
         finish=_REASONS.get(result.reason, "abort"),
         stop=token if token is not None else result.stop_reason or None,
         text=text,

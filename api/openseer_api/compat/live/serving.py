@@ -24,6 +24,7 @@ from openseer_core.manifest.job import Sampling
 from openseer_core.manifest.prompts import PromptLine
 from openseer_core.manifest.sampling_json import dump_sampling, parse_sampling
 from openseer_core.queue.messages import Result
+from openseer_core.token_scores import own_scores
 from openseer_core.tokens import pack_tokens, readable_logprobs, unpack_tokens
 from openseer_core.wire.batches import MAX_PROMPT_TOKENS
 from openseer_text.rendering import USUAL, RenderOptions, TextCodec
@@ -286,7 +287,7 @@ class _Stream:
         tokens = unpack_tokens(record.tokens)
         if len(tokens) <= self._sent:
             return None
-        logprobs = readable_logprobs(record.logprobs) if len(record.logprobs) == len(record.tokens) else []
+        logprobs = readable_logprobs(own_scores(record.tokens, record.logprobs))
         return self._piece(tokens, logprobs, self._settled(tokens), None)
 
     def _settled(self, tokens: list[int]) -> str:
