@@ -32,6 +32,8 @@ MAX_WAIT_SECONDS = 60.0
 """Longest wait of one long poll."""
 
 Span = Annotated[tuple[int, int], Field(strict=False)]
+LikelyToken = Annotated[tuple[int, float], Field(strict=False)]
+"""A token id and its log-probability."""
 """In JSON a list of two."""
 Purpose = Literal["train", "eval"]
 PriorityName = Literal["high", "normal", "low"]
@@ -256,7 +258,7 @@ class ResultItem(JsonModel):
     prompt_token_ids: list[int]
     token_ids: list[int]
     logprobs: list[float | None] | None = None
-    top_logprobs: list[list[tuple[int, float]]] | None = None
+    top_logprobs: list[list[LikelyToken]] | None = None
     logprobs_of: Literal["sampled", "raw"] | None = None
     sampled: list[Span]
     text: str | None = None

@@ -245,14 +245,18 @@ def _logprobs(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Vi
         if record.logprobs:
             yield Violation("logprobs", name, "none", f"the {count_items(record.logprobs)} of the store")
         return
-    own = own_scores(record.tokens, record.logprobs)
+    try:
+        own, top = own_scores(record.tokens, record.logprobs), likeliest(record.tokens, record.logprobs)
+    except ValueError as error:
+        yield Violation("logprobs", name, f"{len(line.logprobs)} log-probabilities", f"the store has {error}")
+        return
     # JSON has null for NaN and infinity, which the store may hold from before such a response failed.
     stored = readable_logprobs(own) if None in line.logprobs else None
     same = _nan_for_null(line.logprobs) == (own if stored is None else _nan_for_null(stored))
     if not same:
         found = f"{len(line.logprobs)} log-probabilities that differ"
         yield Violation("logprobs", name, found, f"the {count_items(own)} of the store")
-    if line.top_logprobs != likeliest(record.tokens, record.logprobs):
+    if line.top_logprobs != top:
         yield Violation("logprobs", name, "likeliest tokens that differ", "those of the store")
 
 
