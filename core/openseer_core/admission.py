@@ -104,11 +104,11 @@ def misfit(
         or overflow(len(prompt), 0, limits, room=1)
         or overflow(len(prompt), longest, limits)
         or _unscorable(len(prompt), sampling)
-        or _unranked(sampling, limits)
+        or unranked(sampling, limits)
     )
 
 
-def _unranked(sampling: Sampling, limits: ModelLimits) -> str | None:
+def unranked(sampling: Sampling, limits: ModelLimits) -> str | None:
     """Why the likeliest tokens cannot be recorded; None when they can, and when none are wanted."""
     if not sampling.top_logprobs:
         return None

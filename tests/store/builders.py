@@ -116,7 +116,7 @@ def tokens(start: int, count: int) -> bytes:
 def record(place: int, top: int) -> bytes:
     """The scores of one token: its own, and those of the `top` likeliest ones."""
     pairs = (pack_tokens([place + rank]) + pack_logprobs([-place - rank]) for rank in range(top))
-    return pack_logprobs([-float(place)]) + b"".join(pairs)
+    return pack_logprobs([-float(place)]) + (pack_tokens([place + 1]) if top else b"") + b"".join(pairs)
 
 
 def delta(claim: Claim, count: int, offset: int | None = None) -> Delta:

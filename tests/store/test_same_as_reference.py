@@ -362,7 +362,7 @@ class BothStores(RuleBasedStateMachine):
 def check_tokens(record: RequestRecord) -> None:
     """Tokens follow each other without hole or overlap, and so do the leases that made them."""
     assert record.tokens == builders.tokens(0, count_items(record.tokens))
-    items = 1 + 2 * builders.TOP * (record.request.index % 2)
+    items = 2 + 2 * builders.TOP if record.request.index % 2 else 1
     assert len(record.logprobs) == len(record.tokens) * items
     end = 0
     for chunk in record.chunks:

@@ -46,7 +46,7 @@ def recorded(tokens: bytes, logprobs: bytes, sampling: Sampling) -> bytes:
         return logprobs if sampling.logprobs != "none" else b""
     records: list[bytes] = []
     for token, value in zip(unpack_tokens(tokens), unpack_logprobs(logprobs), strict=True):
-        records.append(pack_logprobs([value]))
+        records += (pack_logprobs([value]), pack_tokens([1]))
         for place in range(top):
             records += (pack_tokens([(token + place) % VOCABULARY]), pack_logprobs([value * (1 + place)]))
     return b"".join(records)

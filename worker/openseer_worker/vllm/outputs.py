@@ -84,17 +84,19 @@ def _score(produced: EngineOutput, output: Any, state: ResponseState, count: int
 
 
 def _records(found: Any, top: int) -> Any:
-    """vLLM's scores of some tokens as records (token_scores): float32 [tokens, 1 + 2 * top].
+    """vLLM's scores of some tokens as records (token_scores): float32 [tokens, items].
 
     Its first column is the token's own, the next ones are the likeliest; others in the batch may have asked for more.
     """
     values = np.asarray(found.logprobs).astype(_FLOAT32, copy=False)
     if not top:
         return values[:, :1]
-    records = np.empty((len(values), 1 + 2 * top), _FLOAT32)
+    ranks = found.selected_token_ranks if hasattr(found, "selected_token_ranks") else found.sampled_token_ranks
+    records = np.empty((len(values), 2 + 2 * top), _FLOAT32)
     records[:, 0] = values[:, 0]
-    records[:, 1::2] = np.asarray(found.logprob_token_ids)[:, 1 : top + 1].astype(_INT32).view(_FLOAT32)
-    records[:, 2::2] = values[:, 1 : top + 1]
+    records[:, 1] = np.asarray(ranks).astype(_INT32).view(_FLOAT32)
+    records[:, 2::2] = np.asarray(found.logprob_token_ids)[:, 1 : top + 1].astype(_INT32).view(_FLOAT32)
+    records[:, 3::2] = values[:, 1 : top + 1]
     return records
 
 
