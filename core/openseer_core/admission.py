@@ -104,7 +104,19 @@ def misfit(
         or overflow(len(prompt), 0, limits, room=1)
         or overflow(len(prompt), longest, limits)
         or _unscorable(len(prompt), sampling)
+        or unranked(sampling, limits)
     )
+
+
+def unranked(sampling: Sampling, limits: ModelLimits) -> str | None:
+    """Why the likeliest tokens cannot be recorded; None when they can, and when none are wanted."""
+    if not sampling.top_logprobs:
+        return None
+    if sampling.logprobs == "none":
+        return "sampling.topLogprobs: needs log-probabilities; set sampling.logprobs to sampled or raw"
+    if limits.vocabulary is not None and sampling.top_logprobs > limits.vocabulary:
+        return f"sampling.topLogprobs: found {sampling.top_logprobs}, the model has {limits.vocabulary} tokens"
+    return None
 
 
 def _unscorable(prompt: int, sampling: Sampling) -> str | None:

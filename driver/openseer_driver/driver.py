@@ -16,6 +16,7 @@ from openseer_core.manifest.job import Sampling
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import Result
+from openseer_core.token_scores import likeliest, own_scores
 from openseer_core.tokens import readable_logprobs, unpack_tokens
 from openseer_driver.run_folder import ResultsWriter
 from openseer_driver.run_lines import ChunkLine, ResultLine, Timings
@@ -143,7 +144,8 @@ def result_line(result: Result, codec: TextCodec) -> ResultLine:
     sampling = parse_sampling(result.sampling)
     context = json.loads(result.metadata)
     token_ids = unpack_tokens(result.tokens)
-    logprobs = readable_logprobs(result.logprobs) if _has_logprobs(sampling) else None
+    scores = own_scores(result.tokens, result.logprobs)
+    logprobs = readable_logprobs(scores) if _has_logprobs(sampling) else None
     return ResultLine(
         batch=result.request.group.batch,
         group=result.request.group.name,
@@ -157,6 +159,7 @@ def result_line(result: Result, codec: TextCodec) -> ResultLine:
         token_ids=token_ids,
         logprobs=logprobs,
         logprobs_of=sampling.logprobs if _has_logprobs(sampling) else None,
+        top_logprobs=likeliest(result.tokens, result.logprobs),
         text=visible_text(codec.read, token_ids, result.stop_reason, sampling.stop) if codec.read else None,
         metadata=context["metadata"],
         chunks=[

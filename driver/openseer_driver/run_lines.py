@@ -58,6 +58,7 @@ class ResultLine(msgspec.Struct, frozen=True):
     workers: list[str]
     timings: Timings
     cursor: int
+    top_logprobs: list[list[tuple[int, float]]] | None = None
 
     @property
     def key(self) -> ResultKey:

@@ -105,10 +105,12 @@ def test_a_manifest_says_the_context_of_vllm_only_as_a_number(stated: int | str 
         ({"score_from": 1, "temperature": 0.5}, "unmodified distribution"),
         ({"score_from": 1, "top_k": 5}, "unmodified distribution"),
         ({"score_from": 1, "force_lengths": True}, "not allowed with forceLengths"),
+        ({"top_logprobs": 1, "logprobs": "none"}, "sampling.topLogprobs: needs log-probabilities"),
+        ({"top_logprobs": 9}, "sampling.topLogprobs: found 9, the model has 8 tokens"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(fields: dict[str, Any], problem: str) -> None:
-    assert problem in (misfit([1, 2, 3, 4], Sampling(**fields), ModelLimits()) or "")
+    assert problem in (misfit([1, 2, 3, 4], Sampling(**fields), ModelLimits(vocabulary=8)) or "")
 
 
 def test_raw_scores_need_no_temperature_of_one() -> None:

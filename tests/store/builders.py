@@ -13,6 +13,8 @@ from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_store.port import FIRST_CURSOR, Store
 
 VERSION = "v1"
+TOP = 2
+"""So many of the likeliest tokens are recorded where any are."""
 ANN = WorkerId("ann", "1")
 BOB = WorkerId("bob", "1")
 NO_PROBE = Priority(base=0.0)
@@ -111,10 +113,19 @@ def tokens(start: int, count: int) -> bytes:
     return pack_tokens(range(start, start + count))
 
 
+def record(place: int, top: int) -> bytes:
+    """The scores of one token: its own, and those of the `top` likeliest ones."""
+    pairs = (pack_tokens([place + rank]) + pack_logprobs([-place - rank]) for rank in range(top))
+    return pack_logprobs([-float(place)]) + (pack_tokens([place + 1]) if top else b"") + b"".join(pairs)
+
+
 def delta(claim: Claim, count: int, offset: int | None = None) -> Delta:
-    """`count` new tokens of a claimed request, after those it had (or from `offset`)."""
+    """`count` new tokens of a claimed request, after those it had (or from `offset`).
+
+    Of requests with odd numbers the likeliest tokens are recorded, too.
+    """
     at = claim.generated if offset is None else offset
-    logprobs = pack_logprobs(-float(place) for place in range(at, at + count))
+    logprobs = b"".join(record(place, claim.request.index % 2 * TOP) for place in range(at, at + count))
     return Delta(claim.request, claim.fence, at, tokens(at, count), logprobs)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from openseer_core.manifest.job import Model, Sampling
 from openseer_core.queue.states import FinishReason
+from openseer_core.token_scores import Likeliest, likeliest, own_scores
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
 from openseer_worker.engine import EngineRequest
 from openseer_worker.vllm.engine import VllmEngine
@@ -27,6 +28,7 @@ class Response:
 
     tokens: list[int] = field(default_factory=list[int])
     logprobs: list[float] = field(default_factory=list[float])
+    likeliest: list[Likeliest] = field(default_factory=list[Likeliest])
     finish: FinishReason | None = None
     stop_reason: str = ""
     finishes: int = 0
@@ -55,7 +57,8 @@ class Player:
         for output in self.engine.collect():
             response = self.responses[output.key]
             response.tokens += unpack_tokens(output.tokens)
-            response.logprobs += unpack_logprobs(output.logprobs)
+            response.logprobs += unpack_logprobs(own_scores(output.tokens, output.logprobs))
+            response.likeliest += likeliest(output.tokens, output.logprobs) or []
             if output.finish is not None:
                 response.finish, response.stop_reason = output.finish, output.stop_reason
                 response.finishes += 1

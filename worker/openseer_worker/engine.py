@@ -68,7 +68,8 @@ class EngineRequest:
 
 @dataclass(slots=True)
 class EngineOutput:
-    """What an engine produced for one request, in a step or since the last `collect`: bytes as in openseer_core.tokens.
+    """What an engine produced for one request, in a step or since the last `collect`: bytes as in openseer_core.tokens
+    and token_scores.
 
     `finish` is set exactly once, on the last output of a request; after an abort it is ABORTED. `unscored`: the place
     in `tokens` of the first that was drawn from logits with NaN, where no log-probabilities are wanted that would show

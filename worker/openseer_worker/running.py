@@ -13,6 +13,7 @@ from openseer_core.queue.messages import Claim, Delta, FleetLoad, Rescore
 from openseer_core.queue.policy import Policy
 from openseer_core.queue.quantum import Decision, QuantumState, Room, decide
 from openseer_core.queue.states import NOT_FINITE, FinishReason
+from openseer_core.token_scores import record_items
 from openseer_core.tokens import ITEM_BYTES, count_items
 from openseer_worker.engine import EngineOutput, EngineProfile
 from openseer_worker.weights.scores import first_wrong, wrong_score
@@ -56,7 +57,7 @@ class RunningRequest:
             self.finish, self.stop_reason = FinishReason.INFRA_FAILED, NOT_FINITE + why
         kept = None if wrong is None else wrong[0] * ITEM_BYTES
         self.tokens += output.tokens[:kept]
-        self.logprobs += output.logprobs[:kept]
+        self.logprobs += output.logprobs[: kept and kept * record_items(output.tokens, output.logprobs)]
         if wrong is None and output.finish is not None:
             self.finish, self.stop_reason = output.finish, output.stop_reason
         return wrong is None
@@ -64,7 +65,8 @@ class RunningRequest:
     def delta(self) -> Delta:
         """What the store does not have yet."""
         start = (self.written - self.claim.generated) * ITEM_BYTES
-        tokens, logprobs = bytes(self.tokens[start:]), bytes(self.logprobs[start:])
+        scores = start * record_items(self.tokens, self.logprobs)
+        tokens, logprobs = bytes(self.tokens[start:]), bytes(self.logprobs[scores:])
         return Delta(self.claim.request, self.claim.fence, self.written, tokens, logprobs)
 
 

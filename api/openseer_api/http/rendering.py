@@ -8,6 +8,7 @@ from openseer_core.ids import GroupId
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.batch import TAIL, BatchRecord, Entry, GroupEnd
 from openseer_core.queue.messages import APPEND, Chunk, RequestRecord, Result
+from openseer_core.token_scores import likeliest, own_scores
 from openseer_core.tokens import readable_logprobs, unpack_tokens
 from openseer_core.wire.batches import (
     Batch,
@@ -150,7 +151,8 @@ def render_result(result: Result, codec: TextCodec | None) -> dict[str, Any]:
         "versions": version_spans(result.chunks),
         "prompt_token_ids": unpack_tokens(result.prompt),
         "token_ids": tokens,
-        "logprobs": readable_logprobs(result.logprobs) if has_logprobs else None,
+        "logprobs": readable_logprobs(own_scores(result.tokens, result.logprobs)) if has_logprobs else None,
+        "top_logprobs": likeliest(result.tokens, result.logprobs),
         "logprobs_of": sampling.logprobs if has_logprobs else None,
         "sampled": sampled_spans(result.chunks) if sampling.score_from is None else [],
         "text": visible_text(read, tokens, result.stop_reason, sampling.stop) if read is not None else None,
@@ -229,7 +231,7 @@ def sampled_spans(chunks: Sequence[Chunk]) -> list[tuple[int, int]]:
 def render_request(record: RequestRecord) -> RequestInfo:
     """A request as it stands; of what its present lease has generated, only what is checkpointed."""
     tokens = unpack_tokens(record.tokens)
-    logprobs = readable_logprobs(record.logprobs) if len(record.logprobs) == len(record.tokens) else None
+    logprobs = readable_logprobs(own_scores(record.tokens, record.logprobs)) if record.logprobs else None
     return RequestInfo(
         batch=record.request.group.batch,
         group=record.request.group.name,

@@ -287,6 +287,11 @@ class Sampling(ManifestModel):
         description="Log-probability recorded with each token. sampled: of the distribution sampled from, with "
         "temperature and cuts applied. raw: of the model's unmodified distribution. none: not recorded.",
     )
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] = Field(
+        default=0,
+        description="Records of each token also so many of the likeliest tokens in its place, with their "
+        "log-probabilities, of the same distribution. Each takes 8 bytes per token of the store.",
+    )
     score_from: Annotated[int, Field(ge=1, le=INT32_MAX)] | None = Field(
         default=None,
         description="Samples nothing: the prompt's tokens from this place on (the first is 0) are the response, with "

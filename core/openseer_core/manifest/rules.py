@@ -86,6 +86,12 @@ def _given_tokens_are_scored_once(spec: Mapping[str, Any]) -> Iterator[str]:
         yield f"spec.groupSize: found {size:g}, allowed with spec.sampling.scoreFrom: 1, for all would be the same"
 
 
+def _likeliest_have_a_score(spec: Mapping[str, Any]) -> Iterator[str]:
+    sampling = _map(spec, "sampling")
+    if sampling.get("logprobs") == "none" and sampling.get("topLogprobs"):
+        yield "spec.sampling.topLogprobs: needs log-probabilities; set spec.sampling.logprobs to sampled or raw"
+
+
 def _engine_args_are_free(spec: Mapping[str, Any]) -> Iterator[str]:
     given = _map(spec, "model", "engineArgs")
     for name in (key for key in given if isinstance(cast("object", key), str)):
@@ -208,6 +214,7 @@ RULES: tuple[Rule, ...] = (
     _one_prompt_column,
     _lengths_come_from_prompts,
     _given_tokens_are_scored_once,
+    _likeliest_have_a_score,
     _engine_args_are_free,
     _trust_is_said,
     _adapters_leave_the_vocabulary,

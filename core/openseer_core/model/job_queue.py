@@ -16,6 +16,7 @@ from openseer_core.queue.group import GroupSpec, GroupView
 from openseer_core.queue.messages import APPEND, BatchProgress, Chunk, JournalEntry, RequestRecord
 from openseer_core.queue.siblings import SiblingQuery, Siblings, SiblingTokens, shares
 from openseer_core.queue.states import FINAL_STATES, Event, State, Status, after
+from openseer_core.token_scores import appended_scores, record_items
 from openseer_core.tokens import ITEM_BYTES, count_items
 
 
@@ -145,8 +146,7 @@ class JobQueue(LossQueue):
         start = state.generated
         if group.spec.history:
             self._earlier.take_back(group.spec.history, bytes(state.tokens), now)
-        if len(state.logprobs) == len(state.tokens):
-            state.logprobs += bytes(len(tokens))
+        state.logprobs += appended_scores(added, record_items(state.tokens, state.logprobs) if start else 1)
         state.tokens += tokens
         if added:
             span = (state.fence, start, start + added, now, now)

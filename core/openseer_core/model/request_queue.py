@@ -35,7 +35,7 @@ from openseer_core.queue.messages import (
     suspect_losses,
 )
 from openseer_core.queue.states import ENDINGS, FINAL_STATES, Event, FinishReason, State, Status, after
-from openseer_core.tokens import ITEM_BYTES, count_items
+from openseer_core.tokens import count_items
 from openseer_core.worker.heartbeat import FRESH_SECONDS
 
 EXPIRY_LIMIT = 16
@@ -313,10 +313,8 @@ class ChunkQueue:
 
     def _append(self, delta: Delta) -> int:
         state = self._request(delta.request)
-        known = (state.generated - delta.offset) * ITEM_BYTES
         before = state.generated
-        state.tokens += delta.tokens[known:]
-        state.logprobs += delta.logprobs[known:]
+        state.add(delta)
         self._ledger.count(delta.request.group.batch, tokens=state.generated - before)
         return state.generated
 

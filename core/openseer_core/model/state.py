@@ -9,8 +9,9 @@ from openseer_core.model.sorted_set import SortedSet
 from openseer_core.queue.batch import BatchRecord, Entry
 from openseer_core.queue.group import GroupSpec, GroupView, Priority
 from openseer_core.queue.kv_blocks import UNLIMITED, Footprint
-from openseer_core.queue.messages import BatchProgress, Chunk, Claim, ClaimQuery, JournalEntry, Result
+from openseer_core.queue.messages import BatchProgress, Chunk, Claim, ClaimQuery, Delta, JournalEntry, Result
 from openseer_core.queue.states import FinishReason, State, Status
+from openseer_core.token_scores import record_items
 from openseer_core.tokens import ITEM_BYTES, count_items
 
 
@@ -47,6 +48,12 @@ class QueuedRequest:
     def generated(self) -> int:
         """Tokens of the response so far."""
         return count_items(self.tokens)
+
+    def add(self, delta: Delta) -> None:
+        """Appends what is new of tokens and scores."""
+        known = (self.generated - delta.offset) * ITEM_BYTES
+        self.tokens += delta.tokens[known:]
+        self.logprobs += delta.logprobs[known * record_items(delta.tokens, delta.logprobs) :]
 
     def check_repeat(self, appended: bytes, turn: str) -> None:
         """Raises RequestStateError when other tokens than these began its turn; `turn` names the one before."""

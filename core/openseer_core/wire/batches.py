@@ -32,6 +32,8 @@ MAX_WAIT_SECONDS = 60.0
 """Longest wait of one long poll."""
 
 Span = Annotated[tuple[int, int], Field(strict=False)]
+LikelyToken = Annotated[tuple[int, float], Field(strict=False)]
+"""A token id and its log-probability."""
 """In JSON a list of two."""
 Purpose = Literal["train", "eval"]
 PriorityName = Literal["high", "normal", "low"]
@@ -235,8 +237,10 @@ class ResultItem(JsonModel):
 
     `logprobs`: of each token, None when the job records none; of appended tokens 0.0. An entry is None where it was not
     finite: only in what earlier releases stored, for such a response fails now. `sampled`: spans [start, end) of tokens
-    that the model drew; the others were appended by the trainer, or given and
-    scored. `status`: only ok is a whole sample.
+    that the model drew; the others were appended by the trainer, or given and scored. `status`: only ok is a whole
+    sample. `top_logprobs`: for each token the likeliest ones in its place, as pairs of id and log-probability, the
+    likeliest first; None without topLogprobs. Those that topK, topP or minP has cut are left out, and appended tokens
+    have none.
     """
 
     kind: Literal["result"] = "result"
@@ -254,6 +258,7 @@ class ResultItem(JsonModel):
     prompt_token_ids: list[int]
     token_ids: list[int]
     logprobs: list[float | None] | None = None
+    top_logprobs: list[list[LikelyToken]] | None = None
     logprobs_of: Literal["sampled", "raw"] | None = None
     sampled: list[Span]
     text: str | None = None

@@ -11,6 +11,7 @@ from openseer_core.numbers import NUMBERS_PER_MILLISECOND
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import JournalEntry, RequestRecord
 from openseer_core.queue.states import TRANSITIONS, Event, FinishReason, State, Status
+from openseer_core.token_scores import likeliest, own_scores
 from openseer_core.tokens import count_items, pack_logprobs, pack_tokens, readable_logprobs, unpack_tokens
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import WorkerStatus
@@ -244,12 +245,19 @@ def _logprobs(name: str, line: ResultLine, record: RequestRecord) -> Iterator[Vi
         if record.logprobs:
             yield Violation("logprobs", name, "none", f"the {count_items(record.logprobs)} of the store")
         return
+    try:
+        own, top = own_scores(record.tokens, record.logprobs), likeliest(record.tokens, record.logprobs)
+    except ValueError as error:
+        yield Violation("logprobs", name, f"{len(line.logprobs)} log-probabilities", f"the store has {error}")
+        return
     # JSON has null for NaN and infinity, which the store may hold from before such a response failed.
-    stored = readable_logprobs(record.logprobs) if None in line.logprobs else None
-    same = _nan_for_null(line.logprobs) == (record.logprobs if stored is None else _nan_for_null(stored))
+    stored = readable_logprobs(own) if None in line.logprobs else None
+    same = _nan_for_null(line.logprobs) == (own if stored is None else _nan_for_null(stored))
     if not same:
         found = f"{len(line.logprobs)} log-probabilities that differ"
-        yield Violation("logprobs", name, found, f"the {count_items(record.logprobs)} of the store")
+        yield Violation("logprobs", name, found, f"the {count_items(own)} of the store")
+    if line.top_logprobs != top:
+        yield Violation("logprobs", name, "likeliest tokens that differ", "those of the store")
 
 
 def _nan_for_null(logprobs: Sequence[float | None]) -> bytes:

@@ -364,8 +364,9 @@ end
 -- Adds what is new of a delta; the caller saves the request.
 local function append(request, offset, tokens, logprobs)
   local known = (request.generated - offset) * ITEM_BYTES
-  if known < #logprobs then
-    call('APPEND', P .. ':logprobs:' .. request.id, string.sub(logprobs, known + 1))
+  local recorded = #tokens > 0 and known * #logprobs / #tokens or 0 -- each token has a record of as many items
+  if recorded < #logprobs then
+    call('APPEND', P .. ':logprobs:' .. request.id, string.sub(logprobs, recorded + 1))
   end
   if known < #tokens then
     local fresh = (#tokens - known) / ITEM_BYTES

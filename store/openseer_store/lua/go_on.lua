@@ -43,8 +43,12 @@ if group.history then
   take_back(group, request)
 end
 local logprobs, start = P .. ':logprobs:' .. request.id, request.generated
-if call('STRLEN', logprobs) == start * ITEM_BYTES then
-  call('APPEND', logprobs, string.rep('\0', #ARGV[3]))
+-- As core's token_scores.appended_scores: log-probability 0, rank 0, and for each pair token 0 with NaN.
+local items = start > 0 and call('STRLEN', logprobs) / (start * ITEM_BYTES) or 1
+if items > 0 then
+  local heads = math.min(items, 2)
+  local record = string.rep('\0', heads * ITEM_BYTES) .. string.rep('\0\0\0\0\0\0\192\127', (items - heads) / 2)
+  call('APPEND', logprobs, string.rep(record, added))
 end
 if added > 0 then
   call('APPEND', P .. ':tokens:' .. request.id, ARGV[3])

@@ -24,7 +24,8 @@ local function result_of(cursor, row)
   local tokens, logprobs, chunks = '', '', {}
   if last > 0 then
     tokens = call('GETRANGE', P .. ':tokens:' .. rid, 0, last)
-    logprobs = call('GETRANGE', P .. ':logprobs:' .. rid, 0, last)
+    local items = call('STRLEN', P .. ':logprobs:' .. rid) / call('STRLEN', P .. ':tokens:' .. rid)
+    logprobs = items > 0 and call('GETRANGE', P .. ':logprobs:' .. rid, 0, (last + 1) * items - 1) or ''
   end
   if row[7] > 0 then
     chunks = call('LRANGE', P .. ':chunks:' .. rid, 0, row[7] - 1)

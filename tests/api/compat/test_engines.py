@@ -132,6 +132,7 @@ async def test_sglangs_stream_holds_the_whole_response_each_time() -> None:
         {"input_ids": [1], "image_data": "x"},
         {"input_ids": [1], "lora_id": "x"},
         {"input_ids": [1], "top_logprobs_num": 2},
+        {"input_ids": [1], "return_logprob": True, "top_logprobs_num": 21},
         {"input_ids": [1], "sampling_params": {"frequency_penalty": 1.0}},
         {"input_ids": [1], "sampling_params": {"json_schema": "{}"}},
         {"input_ids": [[1], [2]], "rid": ["a"]},

@@ -196,7 +196,7 @@ async def test_what_cannot_be_continued_is_refused_and_what_means_nothing_passes
         )  # fmt: skip
         for wrong in (
             {"presence_penalty": 0.5}, {"frequency_penalty": -1}, {"logit_bias": {"5": 1.0}}, {"best_of": 4},
-            {"suffix": "x"}, {"logprobs": 5}, {"temperature": 9.0}, {"extra_body": {"repetition_penalty": 1.2}},
+            {"suffix": "x"}, {"logprobs": 21}, {"temperature": 9.0}, {"extra_body": {"repetition_penalty": 1.2}},
             {"extra_body": {"structured_outputs": {"regex": "a"}}}, {"n": 0}, {"max_tokens": 0},
             {"stream_options": {"include_usage": True}},
             {"stream": True, "stream_options": {"continuous_usage_stats": True}},

@@ -74,6 +74,80 @@ async def test_an_echo_has_the_prompt_with_its_log_probabilities() -> None:
         assert echoed.choices[0].text.startswith("ab")
 
 
+def likely(token: int, value: float, top: int) -> dict[str, dict[str, Any]]:
+    """What the scripted engine says of one place, as vLLM has it: the token is the likeliest, then those after it."""
+    return {
+        str(token + place): {"logprob": value * (1 + place), "rank": place + 1, "decoded_token": None}
+        for place in range(top)
+    }
+
+
+async def test_a_teacher_tells_the_likeliest_tokens_of_a_prompt() -> None:
+    async with served() as server:
+        body = {"prompt": PROMPT, "max_tokens": 0, "prompt_logprobs": 2}
+        [choice] = (await post(server, "/v1/completions", body))["choices"]
+        expected = [likely(token, value, 2) for token, value in zip(PROMPT[1:], scores(1, 3), strict=True)]
+        assert choice["prompt_logprobs"] == [None, *expected]
+        params = {"max_tokens": 3, "logprobs": 3, "prompt_logprobs": 1}
+        answer = await post(server, "/inference/v1/generate", {"token_ids": PROMPT, "sampling_params": params})
+        assert [entry and len(entry) for entry in answer["prompt_logprobs"]] == [None, 1, 1]
+        [choice] = answer["choices"]
+        for token, entry in zip(choice["token_ids"], choice["logprobs"]["content"], strict=True):
+            assert (entry["token_id"], entry["rank"]) == (token, 1)
+            assert [other["token_id"] for other in entry["top_logprobs"]] == [token, token + 1, token + 2]
+            assert [other["rank"] for other in entry["top_logprobs"]] == [1, 2, 3]
+
+
+async def test_openais_clients_read_the_likeliest_tokens() -> None:
+    async with served() as server, client_of(server) as client:
+        answer = await client.completions.create(model="none", prompt=PROMPT, echo=True, logprobs=2, max_tokens=4)
+        found = answer.choices[0].logprobs
+        assert found is not None
+        assert found.top_logprobs is not None
+        assert [entry and len(entry) for entry in found.top_logprobs[:3]] == [None, 2, 2]  # type: ignore[comparison-overlap]
+        assert {len(entry) for entry in found.top_logprobs[1:]} == {2}
+        chat = await client.chat.completions.create(
+            model="none", messages=[{"role": "user", "content": "hi"}], max_tokens=4, logprobs=True, top_logprobs=3
+        )
+        content = (chat.choices[0].logprobs and chat.choices[0].logprobs.content) or []
+        assert {len(entry.top_logprobs) for entry in content} == {3}
+        assert all(entry.top_logprobs[0].token == entry.token for entry in content)
+        streamed = await client.chat.completions.create(
+            model="none",
+            messages=[{"role": "user", "content": "hi"}],
+            max_tokens=4,
+            logprobs=True,
+            top_logprobs=3,
+            stream=True,
+        )
+        pieces = [piece.choices[0].logprobs async for piece in streamed if piece.choices]
+        entries = [entry for piece in pieces if piece for entry in piece.content or []]
+        assert {len(entry.top_logprobs) for entry in entries} == {3}
+
+
+async def test_sglangs_clients_read_the_likeliest_tokens() -> None:
+    async with served() as server:
+        body: dict[str, Any] = {
+            "input_ids": PROMPT,
+            "sampling_params": {"max_new_tokens": 3},
+            "return_logprob": True,
+            "logprob_start_len": 0,
+            "top_logprobs_num": 2,
+        }
+        meta = (await post(server, "/generate", body))["meta_info"]
+        values = scores(1, 3)
+        assert meta["input_top_logprobs"] == [
+            None,
+            *(
+                [[value, token, None], [2 * value, token + 1, None]]
+                for token, value in zip([6, 7], values, strict=True)
+            ),
+        ]
+        assert [[entry[1] for entry in of] for of in meta["output_top_logprobs"]] == [
+            [token, token + 1] for _, token, _ in meta["output_token_logprobs"]
+        ]
+
+
 async def test_sglangs_input_log_probabilities_begin_with_a_token_that_has_none() -> None:
     async with served() as server:
         body: dict[str, Any] = {
@@ -111,20 +185,20 @@ async def test_what_renders_a_prompt_says_that_it_is_to_be_scored() -> None:
     [
         (
             "/v1/completions",
-            {"prompt": PROMPT, "prompt_logprobs": 1},
-            "prompt_logprobs: found 1, which openseer refuses",
+            {"prompt": PROMPT, "prompt_logprobs": 21},
+            "prompt_logprobs: found 21",
         ),
         ("/v1/completions", {"prompt": PROMPT, "prompt_logprobs": -1}, "prompt_logprobs: found -1"),
         ("/v1/completions", {"prompt": PROMPT, "prompt_logprobs": 0, "stream": True}, "leave stream out"),
         ("/v1/completions", {"prompt": PROMPT, "echo": True, "stream": True}, "echo: found true with stream"),
-        ("/v1/completions", {"prompt": PROMPT, "echo": True, "logprobs": 1}, "logprobs: found 1 with echo, which"),
         ("/v1/completions", {"prompt": PROMPT, "echo": True, "max_tokens": 0}, "max_tokens: found 0"),
         (
             "/v1/completions",
             {"prompt": [5], "prompt_logprobs": 0},
             "found 1 tokens, needed for scores",
         ),
-        ("/v1/chat/completions", {"messages": CHAT, "prompt_logprobs": 5}, "prompt_logprobs: found 5"),
+        ("/v1/chat/completions", {"messages": CHAT, "prompt_logprobs": 21}, "prompt_logprobs: found 21"),
+        ("/generate", {"input_ids": PROMPT, "top_logprobs_num": 2}, "top_logprobs_num: found 2 without return_logprob"),
         ("/v1/chat/completions", {"messages": CHAT, "echo": True}, "echo: found True, which openseer refuses"),
         (
             "/inference/v1/generate",

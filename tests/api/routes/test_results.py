@@ -262,6 +262,24 @@ async def test_a_cursor_beyond_the_last_entry_is_taken_only_of_an_epoch_that_may
             await server.call("POST", f"/batches/{batch}/acknowledge", {"cursor": cursor}, status=status)
 
 
+async def test_the_likeliest_tokens_are_told_where_they_are_wanted() -> None:
+    async with served(job=serving_job(sampling={"maxTokens": 8, "minTokens": 3})) as server:
+        batch = await server.open(group_size=1, sampling={"topLogprobs": 2, "maxTokens": 3})
+        await server.upload(batch, prompts(1), seal=True)
+        result, _ = await server.until_complete(batch)
+        item = ResultItem.model_validate(result)
+        assert item.logprobs is not None
+        assert item.top_logprobs is not None
+        for token, score, top in zip(item.token_ids, item.logprobs, item.top_logprobs, strict=True):
+            assert top[0] == (token, score)
+            assert [of for of, _ in top] == [token, token + 1]
+        request = await server.call("GET", f"/batches/{batch}/groups/g0/requests/0")
+        assert request["logprobs"] == item.logprobs
+        plain = await server.open(group_size=1)
+        await server.upload(plain, prompts(1), seal=True)
+        assert (await server.until_complete(plain))[0]["top_logprobs"] is None
+
+
 class OldStore(MemoryStore):
     """Holds scores that are not finite, as those of earlier releases may."""
 

@@ -52,10 +52,13 @@ def test_trl_is_told_that_no_sender_of_its_own_is_heard(client: Any) -> None:
         client.init_communicator("cpu")
 
 
-def test_trl_has_its_teachers_scores_of_the_tokens_and_is_told_that_there_are_no_likelier_ones(client: Any) -> None:
+def test_trl_has_its_teachers_scores_of_the_tokens_and_of_the_likeliest_ones(client: Any) -> None:
     scored = client.get_sequence_logprobs([[1, 2, 3], [4, 5, 6, 7]], [1, 2], top_logprobs=0)
     assert scored["actual_token_ids"] == [[[2], [3]], [[6], [7]]]
     assert all(-100 < value[0] < 0 for values in scored["actual_logprobs"] for value in values)
     assert scored["logprobs"] == [[[], []], [[], []]]
-    with pytest.raises(Exception, match="prompt_logprobs: found 100, which openseer refuses"):
+    top = client.get_sequence_logprobs([[1, 2, 3]], [1], top_logprobs=3)
+    assert top["logprob_token_ids"] == [[[2, 3, 4], [3, 4, 5]]]
+    assert top["logprobs"][0][0] == sorted(top["logprobs"][0][0], reverse=True)
+    with pytest.raises(Exception, match="prompt_logprobs: found 100"):
         client.get_sequence_logprobs([[1, 2, 3]], [1])

@@ -175,6 +175,7 @@ SAMPLING = Sampling(
     stop_token_ids=(2, 3),
     seed=2**53 - 1,
     logprobs="raw",
+    top_logprobs=2,
     score_from=3,
     ignore_eos=True,
     force_lengths=True,

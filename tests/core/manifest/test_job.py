@@ -235,6 +235,10 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
             "spec.sampling.forceLengths: reads the lengths",
         ),
         (
+            {"sampling": {"logprobs": "none", "topLogprobs": 1}},
+            "spec.sampling.topLogprobs: needs log-probabilities",
+        ),
+        (
             {"groupSize": 2, "sampling": {"scoreFrom": 1}},
             "spec.groupSize: found 2, allowed with spec.sampling.scoreFrom: 1",
         ),

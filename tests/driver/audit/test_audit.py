@@ -103,6 +103,7 @@ FORGED: list[tuple[Change, str, str]] = [
     (_other_token, "tokens", "tokens that differ from position"),
     (_other_logprob, "logprobs", "log-probabilities that differ"),
     (lambda line: changed(line, logprobs=None), "logprobs", "found none"),
+    (lambda line: changed(line, top_logprobs=[[(1, -1.0)]]), "logprobs", "likeliest tokens that differ"),
     (_hole, "chunks", "a hole from"),
     (_overlap, "chunks", "an overlap from"),
     (lambda line: changed(line, chunks=line.chunks[1:]), "chunks", "a hole from 0 to"),

@@ -276,6 +276,29 @@ def test_given_tokens_are_scored_as_when_they_were_sampled(player: Player, logit
     assert (moved.tokens, moved.finish) == ([], FinishReason.LENGTH)
 
 
+def test_the_likeliest_tokens_are_the_models_of_a_sample_and_of_given_tokens(player: Player, logits_of: Any) -> None:
+    """Beside requests that want others, or none."""
+    sampling, wide = Sampling(ignore_eos=True, top_logprobs=3), Sampling(ignore_eos=True, top_logprobs=7)
+    sampled, more, none = player.run(work(sampling, 30), work(wide, 10), work(Sampling(ignore_eos=True), 10))
+    scoring = Sampling(score_from=len(PROMPT), top_logprobs=3)
+    scored = player.run(EngineRequest("top-scored", "g", 0, PROMPT + sampled.tokens, [], 1024, scoring))[0]
+    logits = logits_of(sampled.tokens).log_softmax(-1)
+    for response in (sampled, scored):
+        for top, found in zip(response.likeliest, logits, strict=True):
+            values, ids = found.topk(3)
+            assert [score for _, score in top] == pytest.approx(values.tolist(), abs=1e-3)
+            gaps = values[:-1] - values[1:]
+            assert [token for token, _ in top] == ids.tolist() or gaps.min() < 1e-3
+    assert {len(top) for top in more.likeliest} == {7}
+    assert none.likeliest == []
+
+
+def test_what_a_cut_leaves_no_chance_is_not_among_the_likeliest(player: Player) -> None:
+    cut = player.one(Sampling(ignore_eos=True, top_k=2, top_logprobs=4), 12)
+    assert {len(top) for top in cut.likeliest} == {2}
+    assert all(token in dict(top) for token, top in zip(cut.tokens, cut.likeliest, strict=True))
+
+
 def test_a_scored_prompt_may_fill_the_context_but_for_one_token(player: Player, logits_of: Any) -> None:
     generated, scoring = int(player.engine.metrics()["tokens"]), Sampling(score_from=len(PROMPT))
     prompt = PROMPT + [(5 * place) % 80 + 4 for place in range(CONTEXT - 1 - len(PROMPT))]

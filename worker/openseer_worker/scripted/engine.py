@@ -20,7 +20,7 @@ from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import ITEM_BYTES, count_items, pack_tokens, unpack_tokens
 from openseer_core.weights.fleet_spec import MEMORY_PARTS, MemoryPart
 from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewAdapter, NewWeights
-from openseer_worker.scripted.text import planned_end, scripted_logprobs, scripted_scores, scripted_tokens
+from openseer_worker.scripted.text import planned_end, recorded, scripted_logprobs, scripted_scores, scripted_tokens
 from openseer_worker.weights.files import check_files
 from openseer_worker.weights.hashing import digest
 
@@ -239,7 +239,7 @@ class ScriptedEngine:
         span = (request.group, request.index, begin + play.collected, begin + new_tokens)
         play.collected = new_tokens
         tokens = scripted_tokens(*span)
-        logprobs = scripted_logprobs(*span) if request.sampling.logprobs != "none" else b""
+        logprobs = recorded(tokens, scripted_logprobs(*span), request.sampling)
         last = unpack_tokens(tokens[-ITEM_BYTES:]) if play.finish == FinishReason.STOP else []
         return EngineOutput(play.key, tokens, logprobs, play.finish, str(last[0]) if last else "")
 
@@ -248,8 +248,9 @@ class ScriptedEngine:
         given = play.request.prompt[start:] if play.finish is FinishReason.LENGTH else []
         content = self._content + self._adapters.get(play.request.adapter, "")
         logprobs = scripted_logprobs(content, 0, start, start + len(given))
+        tokens = pack_tokens(given)
         play.collected = self._new_tokens(play)
-        return EngineOutput(play.key, pack_tokens(given), logprobs, play.finish)
+        return EngineOutput(play.key, tokens, recorded(tokens, logprobs, play.request.sampling), play.finish)
 
     def _end(self, play: _Play, reason: FinishReason) -> None:
         play.finish = reason

@@ -5,8 +5,16 @@ from hashlib import blake2b
 from math import exp
 from statistics import NormalDist
 
+from openseer_core.manifest.job import Sampling
 from openseer_core.queue.states import FinishReason
-from openseer_core.tokens import ITEM_BYTES, count_items, pack_logprobs, pack_tokens
+from openseer_core.tokens import (
+    ITEM_BYTES,
+    count_items,
+    pack_logprobs,
+    pack_tokens,
+    unpack_logprobs,
+    unpack_tokens,
+)
 from openseer_worker.engine import EngineRequest
 
 VOCABULARY = 50021
@@ -29,6 +37,19 @@ def scripted_tokens(group: str, index: int, start: int, stop: int) -> bytes:
 def scripted_logprobs(group: str, index: int, start: int, stop: int) -> bytes:
     """Their log-probabilities, as bytes: negative, and different from position to position."""
     return _ring_slice(_logprob_ring(), _hash(group, index) + start, stop - start)
+
+
+def recorded(tokens: bytes, logprobs: bytes, sampling: Sampling) -> bytes:
+    """What is recorded of their scores (core's token_scores); the likeliest are the token and those after it."""
+    top = sampling.top_logprobs
+    if sampling.logprobs == "none" or not top:
+        return logprobs if sampling.logprobs != "none" else b""
+    records: list[bytes] = []
+    for token, value in zip(unpack_tokens(tokens), unpack_logprobs(logprobs), strict=True):
+        records += (pack_logprobs([value]), pack_tokens([1]))
+        for place in range(top):
+            records += (pack_tokens([(token + place) % VOCABULARY]), pack_logprobs([value * (1 + place)]))
+    return b"".join(records)
 
 
 def scripted_scores(content: str, tokens: list[int]) -> list[float]:

@@ -100,7 +100,7 @@ def sampling_params(
     sampling = request.sampling
     if sampling.score_from is not None:
         # Prompt log-probabilities are the model's own, whatever kind the engine records for what it samples.
-        return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=sampling.top_logprobs, detokenize=False)
     forced = is_forced(request)
     return SamplingParams(
         temperature=sampling.temperature,
@@ -112,7 +112,7 @@ def sampling_params(
         stop_token_ids=[] if forced else [*sampling.stop_token_ids, *stop_token_ids],
         seed=request.seed,
         ignore_eos=forced or sampling.ignore_eos,
-        logprobs=0 if log_probabilities else None,
+        logprobs=sampling.top_logprobs if log_probabilities else None,
         detokenize=False,
         extra_args={"group": request.group, "index": request.index, "response_start": len(request.prompt)},
     )

@@ -319,6 +319,8 @@ class VllmEngine:
             checker = StopChecker(reader, sampling.stop, request.tokens, sampling.min_tokens)
         self._core.add_request(sent)
         state = ResponseState(len(request.tokens), limit, scored, recorded, checker)
+        if recorded:
+            state.top = sampling.top_logprobs
         if sampling.score_from is not None:
             state.given = request.prompt[sampling.score_from :]
         self._running[request.key] = state

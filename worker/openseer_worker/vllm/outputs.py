@@ -10,7 +10,7 @@ from openseer_core.tokens import pack_tokens
 from openseer_text.stop_strings import StopChecker
 from openseer_worker.engine import EngineOutput
 
-_FLOAT32 = np.dtype("<f4")
+_FLOAT32, _INT32 = np.dtype("<f4"), np.dtype("<i4")
 
 
 @dataclass(slots=True)
@@ -18,7 +18,8 @@ class ResponseState:
     """A response in the engine: how many tokens it has, and what may end it.
 
     `scored`: vLLM gives its log-probabilities; `recorded`: they are wanted, and not only looked at. `given`: the last
-    tokens of its prompt, which are scored in place of sampling any; `scores`: float32 [tokens] of the prompt so far.
+    tokens of its prompt, which are scored in place of sampling any; `scores`: records (token_scores), [tokens, items],
+    of the prompt so far. `top`: so many of the likeliest tokens are recorded with each.
     """
 
     done: int
@@ -28,6 +29,7 @@ class ResponseState:
     checker: StopChecker | None
     given: list[int] = field(default_factory=list[int])
     scores: list[Any] = field(default_factory=list[Any])
+    top: int = 0
 
 
 def read(output: Any, state: ResponseState) -> EngineOutput:
@@ -53,8 +55,7 @@ def _given(output: Any, state: ResponseState) -> EngineOutput:
     """All tokens of a response that is scored, once its prompt is read; the token that vLLM samples is dropped."""
     produced = EngineOutput(output.request_id)
     if output.new_prompt_logprobs_tensors is not None:
-        # The first column is the prompt's own token.
-        state.scores.append(np.asarray(output.new_prompt_logprobs_tensors.logprobs[:, 0]))
+        state.scores.append(_records(output.new_prompt_logprobs_tensors, state.top))
     if output.finish_reason is None:
         return produced
     if output.finish_reason.name not in ("LENGTH", "STOP"):
@@ -66,7 +67,7 @@ def _given(output: Any, state: ResponseState) -> EngineOutput:
         produced.finish = FinishReason.INFRA_FAILED
         produced.stop_reason = f"vLLM scored {len(scores)} of {count} tokens"
         return produced
-    produced.tokens, produced.logprobs = pack_tokens(state.given), scores.astype(_FLOAT32, copy=False).tobytes()
+    produced.tokens, produced.logprobs = pack_tokens(state.given), scores.tobytes()
     produced.finish = FinishReason.LENGTH
     return produced
 
@@ -74,14 +75,29 @@ def _given(output: Any, state: ResponseState) -> EngineOutput:
 def _score(produced: EngineOutput, output: Any, state: ResponseState, count: int) -> None:
     """Adds what a step says of the scores of its tokens."""
     if state.scored:
-        # The first column is the sampled token's.
-        scores = output.new_logprobs.logprobs[:count, 0]
         if state.recorded:
-            produced.logprobs = scores.astype(_FLOAT32, copy=False).tobytes()
-        elif not (finite := np.isfinite(scores)).all():
+            produced.logprobs = _records(output.new_logprobs, state.top)[:count].tobytes()
+        elif not (finite := np.isfinite(output.new_logprobs.logprobs[:count, 0])).all():
             produced.unscored = int(finite.argmin())
     elif output.num_nans_in_logits:
         produced.unscored = 0
+
+
+def _records(found: Any, top: int) -> Any:
+    """vLLM's scores of some tokens as records (token_scores): float32 [tokens, items].
+
+    Its first column is the token's own, the next ones are the likeliest; others in the batch may have asked for more.
+    """
+    values = np.asarray(found.logprobs).astype(_FLOAT32, copy=False)
+    if not top:
+        return values[:, :1]
+    ranks = found.selected_token_ranks if hasattr(found, "selected_token_ranks") else found.sampled_token_ranks
+    records = np.empty((len(values), 2 + 2 * top), _FLOAT32)
+    records[:, 0] = values[:, 0]
+    records[:, 1] = np.asarray(ranks).astype(_INT32).view(_FLOAT32)
+    records[:, 2::2] = np.asarray(found.logprob_token_ids)[:, 1 : top + 1].astype(_INT32).view(_FLOAT32)
+    records[:, 3::2] = values[:, 1 : top + 1]
+    return records
 
 
 def preemptions(output: Any) -> int:

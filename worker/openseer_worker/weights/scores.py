@@ -8,6 +8,7 @@ tokens are not sampled; the store gives them 0.
 from collections.abc import Sequence
 
 from openseer_core.errors import LoadError
+from openseer_core.token_scores import own_scores
 from openseer_core.tokens import first_not_finite, unpack_logprobs
 from openseer_worker.engine import EngineOutput
 
@@ -19,7 +20,7 @@ def first_wrong(output: EngineOutput) -> tuple[int, str] | None:
     """
     if output.unscored is not None:
         return output.unscored, "NaN in its logits"
-    values = unpack_logprobs(output.logprobs)
+    values = unpack_logprobs(own_scores(output.tokens, output.logprobs))
     place = first_not_finite(values)
     return None if place is None else (place, _named(values[place]))
 

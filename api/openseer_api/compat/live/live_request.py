@@ -1,7 +1,7 @@
 """A live request: one response that a waiting HTTP call wants, and how it ended."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from openseer_api.compat.live.refusals import FailedResponseError, LostError
@@ -12,6 +12,7 @@ from openseer_core.manifest.job import Sampling
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.messages import Result
 from openseer_core.queue.states import NOT_FINITE, FinishReason, Status
+from openseer_core.token_scores import Ranked, own_scores, ranked
 from openseer_core.tokens import readable_logprobs, unpack_tokens
 from openseer_text.reading import Reader
 from openseer_text.rendering import TextCodec
@@ -64,7 +65,8 @@ class FinishedResponse:
 
     `at_end`: that is the model's own end token. `versions`: spans of weights versions. `prompt_logprobs`: of its
     prompt's last tokens, from the wanted one on, by the weights `prompt_version`; None where none are wanted, or their
-    computation was aborted.
+    computation was aborted. `ranked`, `prompt_ranked`: for each token its rank and the likeliest ones; empty where
+    none are wanted.
     """
 
     tokens: list[int]
@@ -76,6 +78,8 @@ class FinishedResponse:
     at_end: bool = False
     prompt_logprobs: list[float | None] | None = None
     prompt_version: str | None = None
+    ranked: list[Ranked] = field(default_factory=list[Ranked])
+    prompt_ranked: list[Ranked] = field(default_factory=list[Ranked])
 
     @property
     def stop_reason(self) -> str | int | None:
@@ -109,12 +113,13 @@ def response_of(result: Result | None, codec: TextCodec | None, form: TextForm) 
     token = None if result.stop_reason in sampling.stop else stop_token(tokens, result.stop_reason)
     return FinishedResponse(
         tokens=tokens,
-        logprobs=readable_logprobs(result.logprobs) if len(result.logprobs) == len(result.tokens) else [],
+        logprobs=readable_logprobs(own_scores(result.tokens, result.logprobs)),
         finish=_REASONS.get(result.reason, "abort"),
         stop=token if token is not None else result.stop_reason or None,
         text=text,
         versions=version_spans(result.chunks),
         at_end=token is not None and _is_end(token, sampling, read),
+        ranked=ranked(result.tokens, result.logprobs) or [],
     )
 
 
@@ -123,10 +128,11 @@ def scored_by(response: FinishedResponse | None, scores: FinishedResponse) -> Fi
 
     None: nothing was to be sampled, so it is an empty one.
     """
-    found = response or replace(scores, tokens=[], logprobs=[], text="", stop=None, versions=[])
+    found = response or replace(scores, tokens=[], logprobs=[], ranked=[], text="", stop=None, versions=[])
     if scores.finish == "abort":
         return replace(found, finish="abort")
-    return replace(found, prompt_logprobs=scores.logprobs, prompt_version=scores.version)
+    scored = {"prompt_logprobs": scores.logprobs, "prompt_ranked": scores.ranked}
+    return replace(found, prompt_version=scores.version, **scored)
 
 
 def _is_end(token: int, sampling: Sampling, read: Reader | None) -> bool:

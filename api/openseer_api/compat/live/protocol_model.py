@@ -4,12 +4,13 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_snake
 from pydantic_core import PydanticCustomError
 
 from openseer_api.compat.live.refused_fields import MOST_SHOWN, THE_FLEETS_OWN, Refusals
 from openseer_core.manifest.generation import is_off
+from openseer_core.token_scores import MOST_LIKELIEST
 
 MOST_UNKNOWN = 16
 """Unknown fields of a body that are compared with known ones."""
@@ -24,24 +25,9 @@ def _whole(value: object) -> object:
 WHOLE = BeforeValidator(_whole)
 """Of a whole number: 5.0 is one in JSON, which has one kind of number."""
 Whole = Annotated[int, WHOLE]
-ZeroOrOne = Annotated[int, Field(ge=0, le=1), WHOLE]
-
-
-NO_LIKELIER = (
-    "which openseer refuses: of a prompt each token's own log-probability is computed, and not those of likelier ones; "
-    "send 0"
-)
+Top = Annotated[int, Field(ge=0, le=MOST_LIKELIEST), WHOLE]
+"""How many of the likeliest tokens are wanted beside each token's own log-probability."""
 NOT_STREAMED = "a stream holds new tokens alone; leave stream out"
-
-
-def _own_alone(value: int) -> int:
-    if value != 0:
-        raise PydanticCustomError("own_alone", "found {found}, {why}", {"found": value, "why": NO_LIKELIER})
-    return value
-
-
-OwnAlone = Annotated[int, AfterValidator(_own_alone), WHOLE]
-"""How many log-probabilities of each token of a prompt are wanted beside its own: none can be had."""
 
 
 class ProtocolModel(BaseModel):

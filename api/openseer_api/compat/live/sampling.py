@@ -114,10 +114,13 @@ _FIELDS: dict[str, Callable[[SamplingFields], Any]] = {
 }
 
 
-def sampling_of(own: Sampling, fields: SamplingFields, *, logprobs: bool, scored: bool = False) -> Sampling:
+def sampling_of(
+    own: Sampling, fields: SamplingFields, *, logprobs: bool, top: int = 0, scored: bool = False
+) -> Sampling:
     """The job's own parameters, overridden by those of a request; without a seed, which belongs to a response.
 
-    `logprobs`: the request wants them. `scored`: of its prompts, too; then it may want no tokens, which is one here.
+    `logprobs`: the request wants them, and of `top` likeliest tokens too. `scored`: of its prompts, too; then it may
+    want no tokens, which is one here.
     Raises InputError for what is refused or out of range.
     """
     if logprobs and own.logprobs == "none":
@@ -128,7 +131,7 @@ def sampling_of(own: Sampling, fields: SamplingFields, *, logprobs: bool, scored
     if scored and fields.most_tokens == 0:
         given["max_tokens"] = 1
     try:
-        sampling = Sampling.model_validate(own.model_dump() | given | {"seed": None})
+        sampling = Sampling.model_validate(own.model_dump() | given | {"seed": None, "top_logprobs": top})
     except ValidationError as error:
         field, _, what = first_problem(error).partition(":")
         raise InputError(f"{to_snake(field)}:{what}") from None

@@ -18,12 +18,13 @@ from openseer_api.compat.live.sampling import SamplingFields, sampling_of
 from openseer_api.http.problems import GoneError, NotFoundProblem
 from openseer_api.job.context import JobContext
 from openseer_api.job.sampling import check_min_p
-from openseer_core.admission import misfit
+from openseer_core.admission import misfit, unranked
 from openseer_core.errors import InputError, ModelError
 from openseer_core.manifest.job import Sampling
 from openseer_core.manifest.prompts import PromptLine
 from openseer_core.manifest.sampling_json import dump_sampling, parse_sampling
 from openseer_core.queue.messages import Result
+from openseer_core.token_scores import Ranked, own_scores, ranked
 from openseer_core.tokens import pack_tokens, readable_logprobs, unpack_tokens
 from openseer_core.wire.batches import MAX_PROMPT_TOKENS
 from openseer_text.rendering import USUAL, RenderOptions, TextCodec
@@ -78,13 +79,15 @@ class CompletionCall:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What a stream has of one response since its last piece. `end`: the whole response, with the last one."""
+    """What a stream has of one response since its last piece. `end`: the whole response, with the last one;
+    `ranked`: as in FinishedResponse."""
 
     index: int
     tokens: list[int]
     logprobs: list[float | None]
     text: str
     end: FinishedResponse | None = None
+    ranked: list[Ranked] = field(default_factory=list[Ranked])
 
 
 async def open_call(
@@ -96,21 +99,24 @@ async def open_call(
     group: str | None = None,
     names: Iterable[str] = (),
     logprobs: bool = False,
+    top: int = 0,
     options: RenderOptions = USUAL,
     field: str = "prompt",
     model: str | None = None,
     score_from: int | None = None,
+    prompt_top: int = 0,
 ) -> CompletionCall:
     """A call, checked and rendered; nothing is queued yet. `field`: of its prompts; `model`: as the caller names it;
-    `score_from`: the place of a prompt's first token whose log-probability is wanted, None for none.
+    `score_from`: the place of a prompt's first token whose log-probability is wanted, None for none; `top`,
+    `prompt_top`: how many likeliest tokens are wanted with each of a response, and of a prompt.
     Raises InputError, BusyProblem, and NotFoundProblem for another model."""
     adapter, scored = await adapter_of(job, model), score_from is not None
     check_count(len(prompts), len(prompts) * sampling_fields.count)
     check_extra_arguments(job.job.spec, *sampling_fields.extra_arguments)
     await live_of(job).check_room(len(prompts) * (sampling_fields.count + scored))
     own = job.job.spec.sampling
-    sampling = sampling_of(own, sampling_fields, logprobs=logprobs or scored, scored=scored)
-    scoring = Sampling(score_from=score_from, logprobs=own.logprobs)
+    sampling = sampling_of(own, sampling_fields, logprobs=logprobs or scored, top=top, scored=scored)
+    scoring = Sampling(score_from=score_from, logprobs=own.logprobs, top_logprobs=prompt_top)
     await check_min_p(job, sampling, "min_p")
     codec = await _codec(job, prompts)
     sampling_fields.check_text(codec.read if codec is not None else None)
@@ -133,6 +139,7 @@ async def open_call(
         await asyncio.sleep(0)  # there may be thousands: other calls are answered in between
         ids = _render(prompt, codec, options)
         problem = misfit(ids, sampling, limits, name=field) or _too_short(ids, score_from, field)
+        problem = problem or unranked(scoring, limits)
         if problem:
             raise InputError(f"prompt {place}: {problem}" if len(prompts) > 1 else problem)
         rendered.append(ids)
@@ -276,7 +283,7 @@ class _Stream:
     async def next_piece(self) -> Piece | None:
         if self.ended.done():
             end = response_of(self.ended.result(), self._call.codec, self._request.text_form)
-            return self._piece(end.tokens, end.logprobs, end.text, end)
+            return self._piece(end.tokens, end.logprobs, end.ranked, end.text, end)
         if self._request.request_id is None:
             return None
         try:
@@ -286,8 +293,9 @@ class _Stream:
         tokens = unpack_tokens(record.tokens)
         if len(tokens) <= self._sent:
             return None
-        logprobs = readable_logprobs(record.logprobs) if len(record.logprobs) == len(record.tokens) else []
-        return self._piece(tokens, logprobs, self._settled(tokens), None)
+        logprobs = readable_logprobs(own_scores(record.tokens, record.logprobs))
+        places = ranked(record.tokens, record.logprobs) or []
+        return self._piece(tokens, logprobs, places, self._settled(tokens), None)
 
     def _settled(self, tokens: list[int]) -> str:
         codec = self._call.codec
@@ -295,10 +303,17 @@ class _Stream:
             return ""
         return begun_text(codec.read, tokens, self._stops, self._request.text_form)
 
-    def _piece(self, tokens: list[int], logprobs: list[float | None], text: str, end: FinishedResponse | None) -> Piece:
+    def _piece(
+        self,
+        tokens: list[int],
+        logprobs: list[float | None],
+        places: list[Ranked],
+        text: str,
+        end: FinishedResponse | None,
+    ) -> Piece:
         start, begin = self._sent, self._characters
         self._sent, self._characters = len(tokens), max(begin, len(text))
-        return Piece(self._index, tokens[start:], logprobs[start:], text[begin:], end)
+        return Piece(self._index, tokens[start:], logprobs[start:], text[begin:], end, places[start:])
 
 
 def answer(content: Any) -> HTTPResponse:

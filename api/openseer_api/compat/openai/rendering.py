@@ -6,7 +6,10 @@ from typing import Any
 
 from openseer_api.compat.live.live_request import FinishedResponse
 from openseer_api.compat.live.serving import CompletionCall, Piece
-from openseer_api.compat.openai.wire import ChatRequest, CompletionRequest, OpenAIRequest
+from openseer_api.compat.openai.wire import ChatRequest, CompletionRequest
+from openseer_core.token_scores import Likeliest, Ranked
+
+NOT_RANKED = Ranked(0, [])
 
 
 def envelope(key: str, kind: str, model: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -25,16 +28,17 @@ def completion_choice(
 ) -> dict[str, Any]:
     """One choice of a completion; what is echoed of its prompt comes first."""
     prompt = call.prompt_of(index)
-    text, tokens, logprobs = response.text, response.tokens, response.logprobs
+    text, tokens, logprobs, places = response.text, response.tokens, response.logprobs, response.ranked
     if body.echo:
         text = _text_of_prompt(index, body, call) + text
         tokens, logprobs = prompt + tokens, _whole(response, prompt) + logprobs
+        places = _ranked_of(response, prompt) + places
     return {
         "index": index,
         "text": text,
-        "logprobs": _lists(tokens, logprobs, body, call) if body.logprobs is not None else None,
+        "logprobs": _lists(tokens, logprobs, places, body, call) if body.logprobs is not None else None,
         "prompt_token_ids": prompt if body.return_token_ids else None,
-        **prompt_logprobs(response, prompt, call),
+        **prompt_logprobs(response, prompt, call, body.prompt_logprobs or 0),
         **_ending(response),
         **({"token_ids": response.tokens} if body.return_token_ids else {}),
     }
@@ -43,7 +47,8 @@ def completion_choice(
 def completion_piece(piece: Piece, body: CompletionRequest, call: CompletionCall, begun: dict[int, int]) -> Any:
     """One choice of a completion's stream. `begun`: characters of the tokens so far, of each choice; kept up here."""
     first, at = piece.index not in begun, begun.get(piece.index, 0)
-    lists = _lists(piece.tokens, piece.logprobs, body, call, at) if body.logprobs is not None else None
+    wanted = body.logprobs is not None
+    lists = _lists(piece.tokens, piece.logprobs, piece.ranked, body, call, at) if wanted else None
     begun[piece.index] = at + sum(map(len, lists["tokens"])) if lists is not None else at
     return {
         "index": piece.index,
@@ -68,20 +73,47 @@ def _whole(response: FinishedResponse, prompt: Sequence[int]) -> list[float | No
     return [None] * (len(prompt) - len(known)) + known
 
 
-def prompt_logprobs(response: FinishedResponse, prompt: Sequence[int], call: CompletionCall) -> dict[str, Any]:
-    """Those of a prompt as vLLM has them, a map from the token's id in each place; nothing where none are wanted."""
+def _ranked_of(response: FinishedResponse, prompt: Sequence[int]) -> list[Ranked]:
+    known = response.prompt_ranked
+    return [NOT_RANKED] * (len(prompt) - len(known)) + known
+
+
+def prompt_logprobs(
+    response: FinishedResponse, prompt: Sequence[int], call: CompletionCall, top: int
+) -> dict[str, Any]:
+    """Those of a prompt as vLLM has them, a map from the token's id and the `top` likeliest ones' in each place;
+    nothing where none are wanted."""
     if not call.scores:
         return {}
     if response.prompt_logprobs is None:
         return {"prompt_logprobs": None, "prompt_weight_version": None}
-    pairs = zip(prompt, _whole(response, prompt), strict=True)
+    places = zip(prompt, _whole(response, prompt), _ranked_of(response, prompt), strict=True)
     return {
         "prompt_logprobs": [
-            None if value is None else {str(token): {"logprob": value, "rank": None, "decoded_token": call.word(token)}}
-            for token, value in pairs
+            None
+            if value is None
+            else {
+                str(entry["token_id"]): {
+                    "logprob": entry["logprob"],
+                    "rank": entry["rank"],
+                    "decoded_token": call.word(entry["token_id"]),
+                }
+                for entry in entries_of(token, value, place, top)
+            }
+            for token, value, place in places
         ],
         "prompt_weight_version": response.prompt_version,
     }
+
+
+def entries_of(token: int, value: float | None, place: Ranked, top: int) -> list[dict[str, Any]]:
+    """A token and the `top` likeliest in its place, as vLLM has them: the token first, none twice, with their ranks.
+
+    Without likelier ones the rank of a token is not recorded.
+    """
+    likely = enumerate(place.likeliest[:top], 1)
+    others = [{"token_id": other, "logprob": score, "rank": rank} for rank, (other, score) in likely if other != token]
+    return [{"token_id": token, "logprob": value, "rank": place.rank or None}, *others]
 
 
 def chat_choice(index: int, response: FinishedResponse, body: ChatRequest, call: CompletionCall) -> dict[str, Any]:
@@ -89,7 +121,7 @@ def chat_choice(index: int, response: FinishedResponse, body: ChatRequest, call:
     return {
         "index": index,
         "message": {"role": "assistant", "content": response.text},
-        "logprobs": _contents(response.tokens, response.logprobs, body, call) if body.logprobs else None,
+        "logprobs": _contents(response, body, call) if body.logprobs else None,
         **_ending(response),
         **({"token_ids": response.tokens} if body.return_token_ids else {}),
     }
@@ -100,7 +132,7 @@ def chat_piece(piece: Piece, body: ChatRequest, call: CompletionCall, *, first: 
     return {
         "index": piece.index,
         "delta": ({"role": "assistant"} if first else {}) | {"content": piece.text},
-        "logprobs": _contents(piece.tokens, piece.logprobs, body, call) if body.logprobs else None,
+        "logprobs": _contents(piece, body, call) if body.logprobs else None,
         **_ending(piece.end),
         **({"token_ids": piece.tokens} if body.return_token_ids else {}),
     }
@@ -117,40 +149,56 @@ def _ending(response: FinishedResponse | None) -> dict[str, Any]:
 
 
 def _lists(
-    tokens: Sequence[int], logprobs: Sequence[float | None], body: OpenAIRequest, call: CompletionCall, at: int = 0
+    tokens: Sequence[int],
+    logprobs: Sequence[float | None],
+    places: Sequence[Ranked],
+    body: CompletionRequest,
+    call: CompletionCall,
+    at: int = 0,
 ) -> dict[str, Any]:
-    words = token_words(tokens, call, ids=bool(body.return_tokens_as_token_ids))
+    ids = bool(body.return_tokens_as_token_ids)
+    words = token_words(tokens, call, ids=ids)
+    scored = zip(words, logprobs, for_each(logprobs, places), strict=False)
     return {
         "tokens": words,
         "token_logprobs": list(logprobs),
         "top_logprobs": [
-            None if value is None else {word: value} for word, value in zip(words, logprobs, strict=False)
+            None if value is None else {word: value} | dict(_with_words(place.likeliest, call, ids=ids))
+            for word, value, place in scored
         ],
         "text_offset": _offsets(words, at),
     }
 
 
-def _contents(
-    tokens: Sequence[int], logprobs: Sequence[float | None], body: ChatRequest, call: CompletionCall
-) -> dict[str, Any]:
-    return contents(tokens, logprobs, call, top=bool(body.top_logprobs), ids=bool(body.return_tokens_as_token_ids))
+def for_each(logprobs: Sequence[float | None], places: Sequence[Ranked]) -> list[Ranked]:
+    """What is recorded of the place of each token that has a log-probability, or that nothing is."""
+    return [*places[: len(logprobs)]] + [NOT_RANKED] * (len(logprobs) - len(places))
 
 
-def contents(
-    tokens: Sequence[int],
-    logprobs: Sequence[float | None],
-    call: CompletionCall,
-    *,
-    top: bool = False,
-    ids: bool = False,
-) -> dict[str, Any]:
-    """Log-probabilities as chat completions have them."""
-    words = token_words(tokens, call, ids=ids)
-    content = [
-        {"token": word, "logprob": value, "bytes": list(word.encode())}
-        for word, value in zip(words, logprobs, strict=False)
-    ]
-    return {"content": [entry | {"top_logprobs": [dict(entry)] if top else []} for entry in content]}
+def _with_words(likely: Likeliest, call: CompletionCall, *, ids: bool) -> list[tuple[str, float]]:
+    words = token_words([token for token, _ in likely], call, ids=ids)
+    return [(word, value) for word, (_, value) in zip(words, likely, strict=True)]
+
+
+def _contents(scored: FinishedResponse | Piece, body: ChatRequest, call: CompletionCall) -> dict[str, Any]:
+    return contents(scored, call, ids=bool(body.return_tokens_as_token_ids))
+
+
+def contents(scored: FinishedResponse | Piece, call: CompletionCall, *, ids: bool = False) -> dict[str, Any]:
+    """Log-probabilities as chat completions have them, of what a response or a piece of one has."""
+
+    def entry(word: str, value: float | None) -> dict[str, Any]:
+        return {"token": word, "logprob": value, "bytes": list(word.encode())}
+
+    words = token_words(scored.tokens, call, ids=ids)
+    places = zip(words, scored.logprobs, for_each(scored.logprobs, scored.ranked), strict=False)
+    return {
+        "content": [
+            entry(word, value)
+            | {"top_logprobs": [entry(*pair) for pair in _with_words(place.likeliest, call, ids=ids)]}
+            for word, value, place in places
+        ]
+    }
 
 
 def token_words(tokens: Sequence[int], call: CompletionCall, *, ids: bool) -> list[str]:

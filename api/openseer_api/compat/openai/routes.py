@@ -55,9 +55,11 @@ async def completions(
         group=body.group,
         names=names,
         logprobs=body.logprobs is not None,
+        top=body.logprobs or 0,
         options=body.options,
         model=body.model,
         score_from=body.score_from,
+        prompt_top=body.prompt_top,
     )
 
     begun: dict[int, int] = {}
@@ -87,9 +89,11 @@ async def chat(body: Annotated[ChatRequest, body_of(ChatRequest)], request: Requ
         group=body.group,
         names=names,
         logprobs=bool(body.logprobs),
+        top=body.top_logprobs or 0,
         options=body.options,
         model=body.model,
         score_from=body.score_from,
+        prompt_top=body.prompt_top,
     )
     begun: set[int] = set()
 
@@ -106,7 +110,7 @@ async def chat(body: Annotated[ChatRequest, body_of(ChatRequest)], request: Requ
     tokens = sum(len(response.tokens) for response in found)
     whole = rendering.envelope(key, "chat.completion", model_of(job, body), choices)
     prompt = {"prompt_token_ids": call.prompts[0]} if body.return_token_ids else {}
-    prompt |= rendering.prompt_logprobs(found[0], call.prompts[0], call)
+    prompt |= rendering.prompt_logprobs(found[0], call.prompts[0], call, body.prompt_top)
     return answer(whole | prompt | {"usage": rendering.usage(call, tokens)})
 
 

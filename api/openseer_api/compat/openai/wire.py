@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from openseer_api.compat.live.protocol_model import NO_LIKELIER, NOT_STREAMED, OwnAlone, RefusingModel, ZeroOrOne
+from openseer_api.compat.live.protocol_model import NOT_STREAMED, RefusingModel, Top
 from openseer_api.compat.live.refused_fields import CHAT, COMPLETIONS, MOST_SHOWN, OPENAI, SAMPLING, Refusals
 from openseer_api.compat.live.sampling import Ids, SamplingFields
 from openseer_core.chat import ChatMessages
@@ -36,12 +36,17 @@ class OpenAIRequest(SamplingFields):
     return_token_ids: bool | None = None
     return_tokens_as_token_ids: bool | None = None
     add_special_tokens: bool | None = None
-    prompt_logprobs: OwnAlone | None = None
+    prompt_logprobs: Top | None = None
 
     @property
     def score_from(self) -> int | None:
         """The place of a prompt's first token whose log-probability is wanted: the first one has none."""
         return None if self.prompt_logprobs is None else 1
+
+    @property
+    def prompt_top(self) -> int:
+        """How many likeliest tokens are wanted with each of a prompt."""
+        return self.prompt_logprobs or 0
 
     @property
     def group(self) -> str | None:
@@ -67,7 +72,7 @@ class OpenAIRequest(SamplingFields):
     @model_validator(mode="after")
     def _scores_are_whole(self) -> Self:
         if self.prompt_logprobs is not None and self.stream:
-            raise ValueError(f"prompt_logprobs: found 0 with stream: true; {NOT_STREAMED}")
+            raise ValueError(f"prompt_logprobs: found {self.prompt_logprobs} with stream: true; {NOT_STREAMED}")
         return self
 
 
@@ -77,21 +82,24 @@ class CompletionRequest(OpenAIRequest):
     refused: ClassVar[Refusals] = OpenAIRequest.refused | COMPLETIONS
 
     prompt: str | Ids | Annotated[list[str], Field(fail_fast=True)] | Annotated[list[Ids], Field(fail_fast=True)]
-    logprobs: ZeroOrOne | None = Field(default=None, description="Of the sampled token; others are not recorded.")
+    logprobs: Top | None = Field(default=None, description="Of each token, and of so many of the likeliest ones.")
     echo: bool | None = None
 
     @model_validator(mode="after")
     def _echo_is_whole(self) -> Self:
         if self.echo and self.stream:
             raise ValueError(f"echo: found true with stream: true; {NOT_STREAMED}")
-        if self.echo and self.logprobs:
-            raise ValueError(f"logprobs: found {self.logprobs} with echo, {NO_LIKELIER}")
         return self
 
     @property
     def score_from(self) -> int | None:
         """What is echoed is scored where log-probabilities are wanted."""
         return 1 if self.echo and self.logprobs is not None else super().score_from
+
+    @property
+    def prompt_top(self) -> int:
+        """As many as of the response, where the prompt is echoed with it."""
+        return max(super().prompt_top, (self.logprobs or 0) if self.echo else 0)
 
     @property
     def options(self) -> RenderOptions:
@@ -138,7 +146,7 @@ class ChatRequest(Rendering, OpenAIRequest):
 
     messages: ChatMessages
     logprobs: bool | None = False
-    top_logprobs: ZeroOrOne | None = None
+    top_logprobs: Top | None = None
     tool_choice: Any = None
     documents: list[dict[str, str]] | None = None
     reasoning_effort: str | None = None

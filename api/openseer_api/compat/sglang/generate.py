@@ -25,6 +25,7 @@ from openseer_api.http.bodies import StrictRoute, body_of
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
 from openseer_core.errors import InputError, OpenseerError
+from openseer_core.token_scores import Ranked
 
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
@@ -34,13 +35,13 @@ async def generate(
     body: Annotated[SglangGenerateRequest, body_of(SglangGenerateRequest)], request: Request, job: Job
 ) -> HTTPResponse:
     """One response, or a list of them where the prompts are a list or n is more than one."""
-    body.check()
     prompts = body.prompts
-    params, rids, starts = body.params(len(prompts)), body.rids(len(prompts)), body.starts(len(prompts))
-    check_count(len(prompts), sum(draw.count for draw in params))
+    count = len(prompts)
+    params, rids, starts, tops = body.params(count), body.rids(count), body.starts(count), body.tops(count)
+    check_count(count, sum(draw.count for draw in params))
     calls: list[CompletionCall] = []
-    wanted = zip(prompts, params, rids, body.groups(params), body.adapters(len(prompts)), starts, strict=True)
-    for prompt, draw, rid, group, adapter, start in wanted:
+    wanted = zip(prompts, params, rids, body.groups(params), body.adapters(count), starts, tops, strict=True)
+    for prompt, draw, rid, group, adapter, start, top in wanted:
         try:
             call = await open_call(
                 job,
@@ -53,6 +54,8 @@ async def generate(
                 field="input_ids",
                 model=adapter,
                 score_from=None if start is None else start + 1,
+                top=top,
+                prompt_top=0 if start is None else top,
             )
         except InputError as error:
             raise InputError(f"prompt {len(calls)}: {error}" if body.is_batch else str(error)) from None
@@ -88,6 +91,10 @@ def _answer(
         if call.scores:
             meta["input_weight_version"] = response.prompt_version
         meta["output_token_logprobs"] = _entries(response.tokens, response.logprobs, call, body)
+    if body.wants_top:
+        # The first scored place has none, as it has no log-probability.
+        meta["input_top_logprobs"] = [None, *_tops(response.prompt_ranked, call, body)] if call.scores else []
+        meta["output_top_logprobs"] = _tops(response.ranked, call, body)
     return {"text": response.text, "output_ids": response.tokens, "meta_info": meta}
 
 
@@ -102,6 +109,10 @@ def _entries(
 ) -> list[list[Any]]:
     pairs = zip(tokens, logprobs, strict=False)
     return [[value, token, _word(token, call, body)] for token, value in pairs]
+
+
+def _tops(places: Sequence[Ranked], call: CompletionCall, body: SglangGenerateRequest) -> list[list[list[Any]]]:
+    return [[[value, token, _word(token, call, body)] for token, value in place.likeliest] for place in places]
 
 
 def finish_of(response: FinishedResponse) -> dict[str, Any]:
@@ -137,7 +148,13 @@ def _longer(before: FinishedResponse, piece: Piece) -> FinishedResponse:
     if piece.end is not None:
         return piece.end
     return FinishedResponse(
-        before.tokens + piece.tokens, before.logprobs + piece.logprobs, "", None, before.text + piece.text, []
+        before.tokens + piece.tokens,
+        before.logprobs + piece.logprobs,
+        "",
+        None,
+        before.text + piece.text,
+        [],
+        ranked=before.ranked + piece.ranked,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
-from openseer_api.compat.live.protocol_model import NOT_STREAMED, ProtocolModel, RefusingModel, Whole
+from openseer_api.compat.live.protocol_model import NOT_STREAMED, ProtocolModel, RefusingModel, Top, Whole
 from openseer_api.compat.live.refused_fields import SGLANG_GENERATE, Refusals
 from openseer_api.compat.live.sampling import Ids, SamplingFields
 from openseer_core.errors import InputError
@@ -38,7 +38,7 @@ class SglangGenerateRequest(RefusingModel):
     rid: str | list[str] | None = None
     return_logprob: bool | list[bool] | None = None
     logprob_start_len: Whole | list[Whole] | None = None
-    top_logprobs_num: Whole | list[Whole] | None = None
+    top_logprobs_num: Top | list[Top] | None = None
     return_text_in_logprobs: bool = False
     stream: bool = False
     group_id: str | list[str] | None = None
@@ -66,16 +66,24 @@ class SglangGenerateRequest(RefusingModel):
             return any(not isinstance(entry, int) for entry in self.input_ids)
         return isinstance(self.text, list)
 
-    def check(self) -> None:
-        """Raises InputError for what would be ignored otherwise."""
-        tops = self.top_logprobs_num if isinstance(self.top_logprobs_num, list) else [self.top_logprobs_num]
-        if any(tops):
-            raise InputError("top_logprobs_num: log-probabilities are recorded of sampled tokens only; leave it at 0")
-
     @property
     def wants_logprobs(self) -> bool:
         """Whether any entry does; then all get them."""
         return any(self.return_logprob) if isinstance(self.return_logprob, list) else bool(self.return_logprob)
+
+    @property
+    def wants_top(self) -> bool:
+        """Whether any entry wants likeliest tokens."""
+        given = self.top_logprobs_num
+        return any(given) if isinstance(given, list) else bool(given)
+
+    def tops(self, count: int) -> list[int]:
+        """For each prompt how many likeliest tokens are wanted. Raises InputError, also where they would be ignored."""
+        given = self.top_logprobs_num
+        each = _each("top_logprobs_num", given, count) if isinstance(given, list) else [given or 0] * count
+        if any(each) and not self.wants_logprobs:
+            raise InputError(f"top_logprobs_num: found {max(each)} without return_logprob: true, which it needs")
+        return each
 
     def starts(self, count: int) -> list[int | None]:
         """For each prompt the place from which on it is scored, None where it is not. Raises InputError."""

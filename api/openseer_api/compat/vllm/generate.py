@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from fastapi import APIRouter, Request, Response
@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import Field, model_validator
 
 from openseer_api.compat.live.live_request import FinishedResponse
-from openseer_api.compat.live.protocol_model import NOT_STREAMED, OwnAlone, ProtocolModel, RefusingModel, ZeroOrOne
+from openseer_api.compat.live.protocol_model import NOT_STREAMED, ProtocolModel, RefusingModel, Top
 from openseer_api.compat.live.refusals import status_of
 from openseer_api.compat.live.refused_fields import VLLM_GENERATE, Refusals
 from openseer_api.compat.live.requests import live_of
@@ -34,8 +34,8 @@ class VllmSamplingParams(SamplingFields):
 
     closed: ClassVar[bool] = True
 
-    logprobs: ZeroOrOne | None = None
-    prompt_logprobs: OwnAlone | None = None
+    logprobs: Top | None = None
+    prompt_logprobs: Top | None = None
     detokenize: bool | None = None
     extra_args: dict[str, Any] | None = None
 
@@ -74,7 +74,8 @@ class VllmGenerateRequest(RefusingModel):
     @model_validator(mode="after")
     def _scores_are_whole(self) -> Self:
         if self.sampling_params.prompt_logprobs is not None and self.stream:
-            raise ValueError(f"sampling_params.prompt_logprobs: found 0 with stream: true; {NOT_STREAMED}")
+            found = self.sampling_params.prompt_logprobs
+            raise ValueError(f"sampling_params.prompt_logprobs: found {found} with stream: true; {NOT_STREAMED}")
         return self
 
     @property
@@ -104,20 +105,21 @@ async def generate(
         group=body.group,
         names=(given, key),
         logprobs=wanted,
+        top=body.sampling_params.logprobs or 0,
         field="token_ids",
         model=body.model,
         score_from=None if body.sampling_params.prompt_logprobs is None else 1,
+        prompt_top=body.sampling_params.prompt_logprobs or 0,
     )
     if body.stream:
         return StreamingResponse(_events(job, call, body, key), media_type=SSE, headers=STREAM_HEADERS)
     found = await responses(job, request, call)
     choices = [
-        {"index": index, **_content(response.tokens, response.logprobs, response.text, body, call), **_ending(response)}
-        for index, response in enumerate(found)
+        {"index": index, **_content(response, body, call), **_ending(response)} for index, response in enumerate(found)
     ]
     return answer(
         _envelope(key, body, call, choices)
-        | rendering.prompt_logprobs(found[0], call.prompts[0], call)
+        | rendering.prompt_logprobs(found[0], call.prompts[0], call, body.sampling_params.prompt_logprobs or 0)
         | {
             "model": body.model or job.model_names[0],
             "created": int(time.time()),
@@ -149,23 +151,21 @@ def _envelope(
 
 
 def _piece(piece: Piece, body: VllmGenerateRequest, call: CompletionCall) -> dict[str, Any]:
-    content = _content(piece.tokens, piece.logprobs, piece.text, body, call)
+    content = _content(piece, body, call)
     return {"index": piece.index, **content, **(_ending(piece.end) if piece.end is not None else {})}
 
 
-def _content(
-    tokens: Sequence[int], logprobs: Sequence[float | None], text: str, body: VllmGenerateRequest, call: CompletionCall
-) -> dict[str, Any]:
-    content: dict[str, Any] = {"token_ids": list(tokens)}
-    if body.sampling_params.logprobs is not None:
-        pairs = zip(tokens, logprobs, strict=False)
-        entries = [{"token_id": token, "logprob": value, "rank": None} for token, value in pairs]
-        content["logprobs"] = {"content": [entry | {"top_logprobs": [dict(entry)]} for entry in entries]}
+def _content(scored: FinishedResponse | Piece, body: VllmGenerateRequest, call: CompletionCall) -> dict[str, Any]:
+    content: dict[str, Any] = {"token_ids": list(scored.tokens)}
+    wanted = body.sampling_params.logprobs is not None
     if body.output_mode == "text":
-        content["text"] = text
-        content.pop("logprobs", None)
-        if body.sampling_params.logprobs is not None:
-            content["logprobs"] = rendering.contents(tokens, logprobs, call)
+        return content | {"text": scored.text} | ({"logprobs": rendering.contents(scored, call)} if wanted else {})
+    if wanted:
+        places = rendering.for_each(scored.logprobs, scored.ranked)
+        scores = zip(scored.tokens, scored.logprobs, places, strict=False)
+        top = body.sampling_params.logprobs or 0
+        entries = [rendering.entries_of(token, value, place, top) for token, value, place in scores]
+        content["logprobs"] = {"content": [of[0] | {"top_logprobs": of} for of in entries]}
     return content
 
 

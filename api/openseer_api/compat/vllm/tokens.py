@@ -113,7 +113,7 @@ async def _rendered(
         "seed": body.effective_seed,
         "include_stop_str_in_output": body.text_form.keep_stop or None,
         "logprobs": logprobs,
-        "prompt_logprobs": None if body.score_from is None else 0,
+        "prompt_logprobs": None if body.score_from is None else body.prompt_top,
     }
     rest = {
         "sampling_params": {name: value for name, value in params.items() if value is not None},

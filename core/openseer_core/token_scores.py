@@ -1,0 +1,85 @@
+"""What is recorded of a response's scores, as bytes: for each token one record of four-byte items, little-endian.
+
+The first item is the token's own log-probability, float32. Where the likeliest tokens are wanted too (topLogprobs), its
+rank follows, int32, and then pairs, the likeliest first: a token id, int32, and its log-probability, float32. All
+records of a response are as long as one another, so bytes and number of tokens say how long they are.
+"""
+
+import sys
+from array import array
+from math import isfinite
+from typing import Any, NamedTuple
+
+from openseer_core.tokens import ITEM_BYTES, count_items
+
+MOST_LIKELIEST = 20
+"""What vLLM gives by default (max_logprobs), and OpenAI's API allows."""
+_NO_PAIR = bytes(ITEM_BYTES) + b"\0\0\xc0\x7f"
+"""Token 0, log-probability NaN."""
+Likeliest = list[tuple[int, float]]
+"""Token ids with their log-probabilities, the likeliest first."""
+
+
+class Ranked(NamedTuple):
+    """What is recorded of a token's place: its rank in the vocabulary (1: the likeliest; 0: it was appended), and the
+    likeliest tokens there."""
+
+    rank: int
+    likeliest: Likeliest
+
+
+def record_items(tokens: bytes | bytearray, scores: bytes | bytearray) -> int:
+    """Items of one record: 0 where no scores are recorded. Raises ValueError where not every token has one."""
+    count, items = count_items(tokens), count_items(scores)
+    if not items:
+        return 0
+    if not count or items % count or (items > count and items // count % 2):
+        raise ValueError(f"found {items} items of scores for {count} tokens, needed: 1 of each, or 4, 6, …")
+    return items // count
+
+
+def own_scores(tokens: bytes, scores: bytes) -> bytes:
+    """float32 bytes: the log-probability of each token. Raises ValueError as `record_items` does."""
+    width = record_items(tokens, scores)
+    if width <= 1:
+        return scores
+    return array("f", scores)[::width].tobytes()  # as many bytes of each, whatever they mean
+
+
+def ranked(tokens: bytes, scores: bytes) -> list[Ranked] | None:
+    """For each token its rank and the likeliest ones in its place; None where they are not recorded.
+
+    Those that could not have been sampled (log-probability -inf: topK, topP or minP has cut them) are left out; of
+    appended tokens there are none. Raises ValueError as `record_items` does.
+    """
+    width = record_items(tokens, scores)
+    if width <= 1:
+        return None
+    whole, values = _items("i", scores), _items("f", scores)
+    return [
+        Ranked(
+            whole[start + 1],
+            [(whole[at], values[at + 1]) for at in range(start + 2, start + width, 2) if isfinite(values[at + 1])],
+        )
+        for start in range(0, len(whole), width)
+    ]
+
+
+def likeliest(tokens: bytes, scores: bytes) -> list[Likeliest] | None:
+    """The same without the ranks."""
+    found = ranked(tokens, scores)
+    return None if found is None else [place.likeliest for place in found]
+
+
+def appended_scores(count: int, items: int) -> bytes:
+    """Records of tokens that were not sampled: log-probability 0, rank 0, and no likelier ones."""
+    heads = min(items, 2)
+    return (bytes(heads * ITEM_BYTES) + _NO_PAIR * ((items - heads) // 2)) * count
+
+
+def _items(code: str, data: bytes) -> "array[Any]":
+    items: array[Any] = array(code)
+    items.frombytes(data)
+    if sys.byteorder == "big":
+        items.byteswap()
+    return items
