@@ -17,7 +17,7 @@ from openseer_client.http.exchange import Exchange
 from openseer_client.http.flows import Emit, End, Flow, Pause, Stream, advance
 from openseer_client.http.retry import Limits
 from openseer_client.reading import Environment, Judge
-from openseer_client.settings import Credentials, base_url
+from openseer_client.settings import Credentials, base_url, trusted
 from openseer_core.errors import OpenseerError
 from openseer_core.weights.publish import Publish
 from openseer_core.wire.batches import (
@@ -55,8 +55,9 @@ class Client:
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._exchange = Exchange(base_url(url), Credentials(token, token_file), limits or Limits(), timeout)
-        self._http = httpx.Client(transport=transport, limits=httpx.Limits(max_keepalive_connections=100))
+        address, kept = base_url(url), httpx.Limits(max_keepalive_connections=100)
+        self._exchange = Exchange(address, Credentials(token, token_file), limits or Limits(), timeout)
+        self._http = httpx.Client(transport=transport, limits=kept, verify=trusted(address))
 
     def __enter__(self) -> Self:
         return self
@@ -207,7 +208,7 @@ class BatchHandle:
         """Results and group events as they come, until the batch is complete.
 
         It goes on over lost connections and restarts of the API. An item counts as taken when the next one is asked
-        for: `checkpoint` notes it then, and goes on from there later; `acknowledge` tells the API page by page, which
+        for: `checkpoint` notes it then, and goes on from there later; `acknowledge` tells the API, at most once a second, which
         deletes the data at the end. `after`: a cursor to begin after, whatever the checkpoint says.
         """
         stream = reading.results(self.id, after, checkpoint, acknowledge=acknowledge, own=self._own)

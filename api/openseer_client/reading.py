@@ -1,6 +1,7 @@
 """Reading results: from a cursor on, each once, until the batch is complete."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from openseer_core.wire.batches import Continue, Group, GroupItem, ResultItem, R
 
 PAGE = 512
 """Items asked for at once."""
+ACKNOWLEDGE_SECONDS = 1.0
+"""Pages that follow each other faster are acknowledged together, and noted on the disk together."""
 LAST_TURN = 2**31
 """Beyond every turn: of a group that was taken before a restart nothing is new."""
 
@@ -64,7 +67,7 @@ def results(
     known = checkpoint.position(batch, opened) if checkpoint is not None else Position()
     position = known if after is None else Position(after)
     cursor, complete = position.cursor, position.complete
-    news = _News()
+    news, note = _News(), _Notes(batch, checkpoint, opened, acknowledge=acknowledge)
     while not complete:
         page = yield from _next_page(batch, cursor, own)
         for item in page.items:
@@ -75,7 +78,7 @@ def results(
                 checkpoint.save(batch, Position(cursor), opened)
         complete = page.complete
         cursor = max(cursor, page.cursor)
-        yield from _note(batch, Position(cursor, complete), checkpoint, opened, acknowledge=acknowledge)
+        yield from note.page(Position(cursor, complete))
 
 
 def groups(
@@ -98,7 +101,7 @@ def groups(
     cursor, complete, taken = position.cursor, position.complete, dict(position.taken)
     ended, recent = position.groups, dict(position.recent)
     turns = dict.fromkeys([*taken, *recent], LAST_TURN)
-    collector = Collector()
+    collector, note = Collector(), _Notes(batch, checkpoint, opened, acknowledge=acknowledge)
     yield from _seal_at(batch, ended, None if complete else seal_after, own)
     while not complete:
         page = yield from _next_page(batch, cursor, own)
@@ -125,7 +128,7 @@ def groups(
         complete = page.complete
         cursor = max(cursor, page.cursor)
         safe = Position(cursor, complete=True) if complete else _safe(collector, cursor, taken, ended, recent)
-        yield from _note(batch, safe, checkpoint, opened, acknowledge=acknowledge)
+        yield from note.page(safe)
 
 
 def fill(
@@ -205,14 +208,25 @@ def _opened(batch: int, checkpoint: Checkpoint | None) -> Flow[Opened]:
     return Opened(found.job, found.opened_at)
 
 
-def _note(
-    batch: int, position: Position, checkpoint: Checkpoint | None, opened: Opened, *, acknowledge: bool
-) -> Flow[None]:
-    """First the file, then the API: what is acknowledged will not be sent again."""
-    if checkpoint is not None:
-        checkpoint.save(batch, position, opened, durable=acknowledge)
-    if acknowledge and position.cursor:
-        yield from ask(calls.acknowledge(batch, position.cursor))
+class _Notes:
+    """What was taken of a batch: in the file, and acknowledged to the API."""
+
+    def __init__(self, batch: int, checkpoint: Checkpoint | None, opened: Opened, *, acknowledge: bool) -> None:
+        self._batch = batch
+        self._checkpoint = checkpoint
+        self._opened = opened
+        self._acknowledge = acknowledge
+        self._last = -math.inf
+
+    def page(self, position: Position) -> Flow[None]:
+        """A page was taken. First the file, then the API: what is acknowledged will not be sent again."""
+        now = time.monotonic()
+        acknowledges = self._acknowledge and (position.complete or now - self._last >= ACKNOWLEDGE_SECONDS)
+        if self._checkpoint is not None:
+            self._checkpoint.save(self._batch, position, self._opened, durable=acknowledges)
+        if acknowledges and position.cursor:
+            self._last = now
+            yield from ask(calls.acknowledge(self._batch, position.cursor))
 
 
 def _safe(collector: Collector, cursor: int, taken: dict[str, int], ended: int, recent: dict[str, float]) -> Position:

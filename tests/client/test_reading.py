@@ -1,5 +1,8 @@
 """Reading results: each once, over broken connections and restarts of the trainer; groups whole; refilling."""
 
+import json
+import math
+import ssl
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -20,6 +23,7 @@ from openseer_client import (
 )
 from openseer_client.client import BatchHandle
 from openseer_client.groups import Collector
+from openseer_client.settings import trusted
 from openseer_core.errors import InputError
 from tests.client.remote import (
     Handler,
@@ -91,6 +95,26 @@ def test_what_is_acknowledged_was_taken(tmp_path: Path) -> None:
         assert remote.batches[1].acknowledged == 0
     assert next(reader, None) is None
     assert remote.batches[1].acknowledged == 12
+
+
+@pytest.mark.parametrize(("pause", "acknowledged"), [(math.inf, [3, 12]), (0.0, [3, 6, 9, 12])])
+def test_pages_that_follow_each_other_fast_are_acknowledged_together(
+    monkeypatch: pytest.MonkeyPatch, pause: float, acknowledged: list[int]
+) -> None:
+    remote = Remote()
+    handle = finished(remote)
+    monkeypatch.setattr(reading, "PAGE", 3)
+    monkeypatch.setattr(reading, "ACKNOWLEDGE_SECONDS", pause)
+    assert len(list(handle.results(acknowledge=True))) == 12
+    sent = [json.loads(request.content)["cursor"] for request in remote.seen if "acknowledge" in request.url.path]
+    assert sent == acknowledged
+
+
+def test_roots_of_trust_are_read_only_for_an_https_address() -> None:
+    plain = trusted("http://127.0.0.1:8000")
+    assert isinstance(plain, ssl.SSLContext)
+    assert (plain.verify_mode, plain.get_ca_certs()) == (ssl.CERT_REQUIRED, [])
+    assert trusted("https://gateway:8000") is True
 
 
 def test_an_answer_to_an_acknowledgement_that_got_lost_changes_nothing() -> None:

@@ -228,15 +228,20 @@ async def acknowledge(batch: BatchNumber, up_to: Acknowledge, job: Job) -> Batch
 async def check_cursor(job: JobContext, record: BatchRecord, cursor: int, name: str) -> None:
     """Raises ConflictProblem for a cursor past the last one, unless the store may have lost that it gave it."""
     last = record.progress.entries
-    if cursor > max(last, await job.store.base()):  # below it are entries of earlier epochs
+    if cursor > last and cursor > await job.store.base():  # below it are entries of earlier epochs
         raise ConflictProblem(f"{name}: found {cursor}; the batch's last is {last}")
+
+
+def check_living(record: BatchRecord) -> None:
+    """Raises ConflictProblem for a batch whose data are gone."""
+    if record.forgotten:
+        raise ConflictProblem(f"batch {record.number} was acknowledged or deleted; its data are gone")
 
 
 async def _open(job: JobContext, number: int) -> BatchRecord:
     """A batch whose data are there. Raises NotFoundProblem, ConflictProblem."""
     record = await batch_of(job, number)
-    if record.forgotten:
-        raise ConflictProblem(f"batch {number} was acknowledged or deleted; its data are gone")
+    check_living(record)
     return record
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from openseer_api.http.bodies import OwnRoute
@@ -13,7 +13,7 @@ from openseer_api.http.problems import ConflictProblem, documented
 from openseer_api.http.rendering import is_complete, render_entry
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
-from openseer_api.routes.batches import BatchNumber, batch_of, check_cursor, living_batch
+from openseer_api.routes.batches import BatchNumber, batch_of, check_cursor, check_living
 from openseer_core.json_model import INT53_MAX
 from openseer_core.queue.batch import BatchRecord, Entry
 from openseer_core.wire.batches import MAX_PAGE, MAX_WAIT_SECONDS, ResultPage
@@ -49,7 +49,6 @@ _STREAMS: dict[int | str, dict[str, Any]] = {
 @router.get("/batches/{batch}/results", response_model=ResultPage, responses=_STREAMS | documented(409))
 async def read_results(
     batch: BatchNumber,
-    request: Request,
     job: Job,
     cursor: Cursor = 0,
     limit: Limit = 256,
@@ -62,7 +61,7 @@ async def read_results(
     # A caller that has all entries gets the end, not a conflict: its last acknowledgement may have deleted the data.
     record = await batch_of(job, batch)
     if cursor < record.progress.entries:
-        await living_batch(request, batch, job)
+        check_living(record)
     start = max(cursor, last_event_id or 0)
     await check_cursor(job, record, start, "cursor" if start == cursor else "Last-Event-ID")
     _check_kept(record, start)
@@ -71,7 +70,8 @@ async def read_results(
         return StreamingResponse(_events(job, batch, start), media_type=SSE, headers=headers)
     if NDJSON in accept:
         return StreamingResponse(_lines(job, batch, cursor), media_type=NDJSON)
-    first = await _step(job, batch, cursor, limit, wait_seconds)  # before the answer begins: it may be a refusal
+    # Before the answer begins: it may be a refusal.
+    first = await _step_from(job, record, cursor, limit, wait_seconds)
     return StreamingResponse(_page(job, batch, cursor, limit, first), media_type="application/json")
 
 
@@ -96,15 +96,21 @@ async def _step(job: JobContext, batch: int, cursor: int, limit: int, wait_secon
 
     Raises ConflictProblem when entries after `cursor` were acknowledged meanwhile, and are gone.
     """
-    # Read before the entries: what is complete now has all its entries.
     record = await job.store.batch(batch)
+    if record is None:
+        return _Step([], cursor, done=True)
+    return await _step_from(job, record, cursor, limit, wait_seconds)
+
+
+async def _step_from(job: JobContext, record: BatchRecord, cursor: int, limit: int, wait_seconds: float) -> _Step:
+    """The same of a record that was read before the entries: what is complete in it has all its entries."""
     _check_kept(record, cursor)
-    ended = record is None or is_complete(record)
+    ended, batch, last = is_complete(record), record.number, record.progress.entries
     entries = await job.store.results(batch, cursor, min(STEP, limit), 0.0 if ended else wait_seconds)
     if entries and entries[0].cursor > cursor + 1:  # a new epoch of the store, or another reader's acknowledgement
         _check_kept(await job.store.batch(batch), cursor)
     cursor = entries[-1].cursor if entries else cursor
-    return _Step(entries, cursor, record is None or record.forgotten or (ended and cursor >= record.progress.entries))
+    return _Step(entries, cursor, record.forgotten or (ended and cursor >= last))
 
 
 async def _pieces(job: JobContext, entries: list[Entry]) -> AsyncIterator[list[_Item]]:
@@ -133,7 +139,8 @@ async def _page(job: JobContext, batch: int, cursor: int, limit: int, step: _Ste
             head, size = b",", size + len(text)
             yield text
         count, cursor = count + len(step.entries), step.cursor
-        if step.done or count >= limit or size >= PAGE_BYTES:
+        is_last = len(step.entries) < STEP  # nothing more was there: whoever wants to wait for it asks again
+        if step.done or is_last or count >= limit or size >= PAGE_BYTES:
             break
         try:
             step = await _step(job, batch, cursor, limit - count, 0.0)
