@@ -1,5 +1,6 @@
 """TRL's own client for its server mode, unchanged: what it reads, generates and is told of weights."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,14 @@ TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": 
 
 @pytest.fixture(scope="module")
 def client() -> Any:
+    with ThreadedServer(serving_job()) as server:
+        yield client_of(server)
+
+
+def client_of(server: ThreadedServer) -> Any:
     from trl.generation.vllm_client import VLLMClient  # noqa: PLC0415 - fifteen seconds of imports
 
-    with ThreadedServer(serving_job()) as server:
-        yield VLLMClient(base_url=server.url.replace("http://", f"http://trl:{TOKEN}@"), connection_timeout=120.0)
+    return VLLMClient(base_url=server.url.replace("http://", f"http://trl:{TOKEN}@"), connection_timeout=120.0)
 
 
 def test_trl_reads_the_fleets_shape(client: Any) -> None:
@@ -50,6 +55,15 @@ def test_trl_chats_with_tools_that_it_reads_itself(client: Any) -> None:
 def test_trl_is_told_that_no_sender_of_its_own_is_heard(client: Any) -> None:
     with pytest.raises(RuntimeError, match="has no weight-transfer engine"):
         client.init_communicator("cpu")
+
+
+def test_trl_finds_a_receiver_and_stops_where_it_needs_a_gpu(tmp_path: Path) -> None:
+    job = serving_job(weights={"transfer": {"backend": "nccl", "folder": str(tmp_path)}})
+    with ThreadedServer(job) as server:
+        client = client_of(server)
+        assert client.get_world_size() == 1  # of two workers one receives
+        with pytest.raises(NotImplementedError, match="needs a CUDA device"):
+            client.init_communicator("cpu")
 
 
 def test_trl_has_its_teachers_scores_of_the_tokens_and_of_the_likeliest_ones(client: Any) -> None:
