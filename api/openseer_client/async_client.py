@@ -211,8 +211,8 @@ class AsyncBatchHandle:
         """Results and group events as they come, until the batch is complete.
 
         It goes on over lost connections and restarts of the API. An item counts as taken when the next one is asked
-        for: `checkpoint` notes it then, and goes on from there later; `acknowledge` tells the API, at most once a second, which
-        deletes the data at the end. `after`: a cursor to begin after, whatever the checkpoint says.
+        for: `checkpoint` notes it then, and goes on from there later; `acknowledge` tells the API, at most once a
+        second and at the end, which deletes the data. `after`: a cursor to begin after, whatever the checkpoint says.
         """
         stream = reading.results(self.id, after, checkpoint, acknowledge=acknowledge, own=self._own)
         return self.client.iterate(stream)

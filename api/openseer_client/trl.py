@@ -1,10 +1,10 @@
-"""TRL's GRPOTrainer with openseer: a rollout function that publishes the weights and returns what the fleet sampled."""
+"""TRL's trainers with openseer: GRPOTrainer's rollout function, and how AsyncGRPOTrainer's weights reach the fleet."""
 
 # TRL and torch carry few types: what comes from them is Any here.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby, islice
 from typing import Any
 
@@ -145,6 +145,57 @@ class Rollout:
                 if old.metadata.get("run") == self.run:
                     self.client.batch(old.id).forget()
         self._leftovers = False
+
+
+class FolderTransfer:
+    """Give an instance as `weight_transfer` to TRL's AsyncGRPOTrainer (written for TRL 1.16), whose rollout worker asks
+    the job's vLLM routes: `vllm_server_base_url="http://any:TOKEN@HOST:PORT"`.
+
+    Its own transfer needs NCCL, and one receiver; here a step's weights go to the shared folder and are published as
+    `RUN-LIFE-NUMBER`. What runs goes on with them (mode keep), as TRL has it; `max_staleness`: as in Publish.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        folder: WeightsFolder,
+        *,
+        run: str = "trl-async",
+        max_staleness: int | None = None,
+        progress: Callable[[Transaction], None] | None = None,
+    ) -> None:
+        self.client = client
+        self.folder = folder
+        self.run = run
+        self.version = ""
+        self._life = uuid.uuid4().hex[:8]
+        self._sent = 0
+        self._max_staleness = max_staleness
+        self._progress = progress
+
+    def init_weight_transfer(self) -> None:
+        """Once, before the first weights: raises where the job cannot be reached."""
+        self.client.job()
+
+    def pause(self) -> None:
+        """Nothing: a publish holds what runs for as long as it takes."""
+
+    def send_weights(self, iterator: Iterable[tuple[str, Any]]) -> None:
+        """Takes the named tensors as they come, and returns once every worker has them."""
+        version = f"{self.run}-{self._life}-{self._sent}"
+        with self.folder.writing(version) as shards:
+            for name, tensor in iterator:
+                shards.add(name, tensor)
+        source = source_of(self.folder.path / version)
+        what = Publish(version=version, source=source, mode="keep", max_staleness=self._max_staleness)
+        self.client.publish(what, progress=self._progress)
+        self.version, self._sent = version, self._sent + 1
+
+    def resume(self) -> None:
+        """Nothing, as pause."""
+
+    def destroy(self) -> None:
+        """Nothing is held."""
 
 
 def sampling_of(args: Any) -> Sampling:

@@ -84,7 +84,8 @@ async def server_info(job: Job) -> dict[str, Any]:
             "parallel_config": {
                 "tensor_parallel_size": parallelism.tensor,
                 "pipeline_parallel_size": parallelism.pipeline,
-                "data_parallel_size": replicas,
+                # What one call loads or changes, all workers have: from outside they are one.
+                "data_parallel_size": 1,
                 "world_size": parallelism.tensor * parallelism.pipeline,
             },
             "lora_config": None
