@@ -11,19 +11,15 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from openseer_client.client import Client
-from openseer_client.errors import GroupsLostError, StaleResultError
-from openseer_client.groups import FinishedGroup
 from openseer_client.ranks import for_all
 from openseer_client.reading import Environment
 from openseer_client.torch_weights import WeightsFolder, adapter_of, canary, source_of
+from openseer_client.whole_groups import forget_leftovers, sample_whole
 from openseer_core.errors import InputError
 from openseer_core.manifest.generation import Sampling
 from openseer_core.weights.publish import Canary, Publish, PublishMode
-from openseer_core.wire.batches import BatchSpec, Group, ResultItem
+from openseer_core.wire.batches import BatchSpec, Group
 from openseer_core.wire.weights import Transaction
-
-TRIES = 2
-"""How often a group that lost requests (to failed workers, say) is sampled, before the step fails."""
 
 
 class Rollout:
@@ -69,7 +65,10 @@ class Rollout:
         # TRL repeats a prompt once for each of its completions.
         size = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
         groups = _groups(prompts, size, lambda prompt: _token_ids(prompt, trainer))
-        found = self._sample(groups, sampling_of(trainer.args), trainer)
+        purpose = "train" if trainer.model.training else "eval"
+        sampling = sampling_of(trainer.args)
+        spec = BatchSpec(weights_version=self.version, purpose=purpose, sampling=sampling, metadata={"run": self.run})
+        found = sample_whole(self.client, spec, groups, self._environment)
         items = [item for group in groups for item in found[group.id].results]
         answer: dict[str, Any] = {
             "prompt_ids": [item.prompt_token_ids for item in items],
@@ -79,34 +78,6 @@ class Rollout:
         if self._environment is not None:
             answer["env_mask"] = [[int(drawn) for drawn in item.mask()] for item in items]
         return answer
-
-    def _sample(self, groups: Sequence[Group], sampling: Sampling, trainer: Any) -> dict[str, FinishedGroup]:
-        purpose = "train" if trainer.model.training else "eval"
-        spec = BatchSpec(weights_version=self.version, purpose=purpose, sampling=sampling, metadata={"run": self.run})
-        found: dict[str, FinishedGroup] = {}
-        lost: list[FinishedGroup] = []
-        for _ in range(TRIES):
-            missing = [group for group in groups if group.id not in found]
-            if not missing:
-                break
-            batch = self.client.open_batch(spec)
-            batch.submit(missing)
-            if self._environment is None:
-                batch.seal()
-            ended = list(batch.groups(environment=self._environment, seal_after=len(missing)))
-            found |= {group.name: group for group in ended if group.whole}
-            batch.acknowledge(batch.status().last_cursor)
-            lost = [group for group in ended if not group.whole]
-        if len(found) < len(groups):
-            raise GroupsLostError([group.end for group in lost], TRIES)
-        self._prove([item for group in found.values() for item in group.results])
-        return found
-
-    def _prove(self, items: Sequence[ResultItem]) -> None:
-        for item in items:
-            used = {span.version for span in item.versions} | {item.weights_version}
-            if used != {self.version}:
-                raise StaleResultError(item, self.version)
 
     def _follow(self, trainer: Any) -> None:
         """Publishes the trainer's weights if its optimizer has stepped; every process comes here."""
@@ -131,20 +102,15 @@ class Rollout:
         """The version, or the error for all processes: one that failed alone would leave the others waiting."""
         try:
             adapter = adapter_of(model, self._adapter)
-            self._forget_leftovers()
+            if self._leftovers:
+                forget_leftovers(self.client, self.run)
+            self._leftovers = False
             source = source_of(self.folder.save(model, version, state=state))
             what = Publish(version=version, source=source, mode=self._mode, canary=proof, adapter=adapter)
             self.client.publish(what, progress=self._progress)
         except Exception as error:  # noqa: BLE001 - whatever it is
             return [None, for_all(error)]
         return [version, None]
-
-    def _forget_leftovers(self) -> None:
-        if self._leftovers:
-            for old in self.client.batches():
-                if old.metadata.get("run") == self.run:
-                    self.client.batch(old.id).forget()
-        self._leftovers = False
 
 
 class FolderTransfer:
