@@ -96,7 +96,12 @@ class WeightsError(OpenseerError):
             for worker in transaction.workers
             if worker.error and worker.error not in transaction.message
         ]
-        lines.append(f"The fleet serves {transaction.previous} until a transaction succeeds.")
+        if not transaction.adapter:
+            lines.append(f"The fleet serves {transaction.previous} until a transaction succeeds.")
+        elif transaction.previous:
+            lines.append(f"Adapter {transaction.adapter} stays {transaction.previous} until a transaction succeeds.")
+        else:
+            lines.append(f"No adapter {transaction.adapter} is served until a transaction succeeds.")
         super().__init__("\n".join(lines))
 
 

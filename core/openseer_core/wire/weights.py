@@ -27,7 +27,8 @@ class WorkerWeights(JsonModel):
 class Transaction(JsonModel):
     """A weights transaction as it stands. `waiting_for`: workers that have not confirmed the phase yet.
 
-    `digest`: of the weights' files, once it is known.
+    `digest`: of the weights' files, once it is known. `adapter`: the name of the LoRA adapter that is published, ""
+    for weights; `previous` is then the version that this name had, "" for none.
     """
 
     id: int
@@ -45,6 +46,7 @@ class Transaction(JsonModel):
     seconds: dict[str, float] = Field(default_factory=dict)
     workers: list[WorkerWeights] = Field(default_factory=list[WorkerWeights])
     digest: str | None = None
+    adapter: str = ""
 
 
 class ServedAdapter(JsonModel):
@@ -118,6 +120,7 @@ def _transaction(transaction: WeightsTransaction, workers: Sequence[WorkerStatus
         seconds=transaction.seconds,
         workers=[_worker(name, last[name], transaction) for name in transaction.participants if name in last],
         digest=transaction.digest or None,
+        adapter="" if publish.adapter is None else publish.adapter.name,
     )
 
 

@@ -121,6 +121,7 @@ def abort(url: Url = None, token: Token = None, token_file: TokenFile = None, as
 
 def _show_weights(now: "Weights", *, as_json: bool) -> None:
     from openseer_local.terminal.tables import (  # noqa: PLC0415 - as above
+        adapter_lines,
         transaction_line,
         transaction_table,
         weights_problems,
@@ -131,8 +132,8 @@ def _show_weights(now: "Weights", *, as_json: bool) -> None:
         return
     earlier = f" (before: {', '.join(now.versions[-6:-1])})" if len(now.versions) > 1 else ""
     OUT.print(f"the fleet serves weights {now.version}{earlier}", highlight=False, soft_wrap=True)
-    for problem in weights_problems(now.errors):
-        OUT.print(problem, soft_wrap=True)
+    for line in (*adapter_lines(now.adapters), *weights_problems(now.errors)):
+        OUT.print(line, soft_wrap=True)
     if now.transaction is not None:
         OUT.print(transaction_line(now.transaction), soft_wrap=True)
         OUT.print(transaction_table(now.transaction))

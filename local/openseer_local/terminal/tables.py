@@ -9,7 +9,7 @@ from rich.text import Text
 
 from openseer_core.wire.batches import Batch
 from openseer_core.wire.fleet import FleetState, JobStatus, WorkerInfo
-from openseer_core.wire.weights import Transaction
+from openseer_core.wire.weights import ServedAdapter, Transaction
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_driver.report.pace import duration
 from openseer_local.terminal.draft_cells import draft_cell
@@ -67,6 +67,11 @@ def workers_table(workers: Sequence[WorkerInfo], rates: Mapping[str, float] | No
             draft_cell(metrics.speculation, metrics.drafts),
         )
     return table
+
+
+def adapter_lines(adapters: Sequence[ServedAdapter]) -> list[Text]:
+    """A line for each LoRA adapter that is served: its version, and that of the weights below it."""
+    return [Text(f"adapter {adapter.name}: {adapter.version}, on weights {adapter.base}") for adapter in adapters]
 
 
 def weights_problems(errors: Mapping[str, str]) -> list[Text]:
@@ -152,8 +157,10 @@ def batch_facts(batch: Batch) -> Table:
 def transaction_line(transaction: Transaction, now: float | None = None) -> Text:
     """A transaction in one line. `now`: seconds of the store's clock, to say how long it has gone on."""
     end = transaction.finished_at if transaction.finished_at is not None else now
+    what = f"adapter {transaction.adapter}" if transaction.adapter else "weights"
+    old = f"{transaction.previous} → " if transaction.previous else ""
     parts = [
-        f"weights {transaction.previous} → {transaction.version} ({transaction.mode}): ",
+        f"{what} {old}{transaction.version} ({transaction.mode}): ",
         (transaction.phase, STATE_STYLES.get(transaction.phase, "bold")),
     ]
     if end is not None:

@@ -27,14 +27,14 @@ def weights_event(transaction: WeightsTransaction) -> Announce:
     """How a weights transaction ended, for people."""
     seconds = (transaction.finished_at or transaction.started_at) - transaction.started_at
     detail = f": {transaction.message}" if transaction.message else ""
+    adapter = transaction.publish.adapter
+    what = f"weights {transaction.publish.version}"
+    if adapter is not None:
+        what += f" (adapter {adapter.name})"
     if transaction.phase == "done":
-        return Announce(
-            False, "WeightsPublished", f"weights {transaction.publish.version} after {seconds:.1f} s{detail}"
-        )
-    message = (
-        f"weights {transaction.publish.version} were not published, the fleet keeps {transaction.previous}{detail}"
-    )
-    return Announce(True, "WeightsFailed", message)
+        return Announce(False, "WeightsPublished", f"{what} after {seconds:.1f} s{detail}")
+    kept = f", the fleet keeps {transaction.previous}" if transaction.previous else ""
+    return Announce(True, "WeightsFailed", f"{what} were not published{kept}{detail}")
 
 
 async def open_batches(store: Store) -> dict[int, BatchProgress]:

@@ -98,6 +98,15 @@ async def test_a_teacher_tells_the_likeliest_tokens_of_a_prompt() -> None:
             assert [other["rank"] for other in entry["top_logprobs"]] == [1, 2, 3]
 
 
+async def test_an_echo_tells_as_many_likeliest_tokens_as_the_response() -> None:
+    async with served() as server:
+        body = {"prompt": PROMPT, "max_tokens": 0, "echo": True, "logprobs": 2}
+        [choice] = (await post(server, "/v1/completions", body))["choices"]
+        assert [entry and len(entry) for entry in choice["prompt_logprobs"]] == [None, 2, 2]
+        [choice] = (await post(server, "/v1/completions", {**body, "prompt_logprobs": 1}))["choices"]
+        assert [entry and len(entry) for entry in choice["prompt_logprobs"]] == [None, 1, 1]
+
+
 async def test_openais_clients_read_the_likeliest_tokens() -> None:
     async with served() as server, client_of(server) as client:
         answer = await client.completions.create(model="none", prompt=PROMPT, echo=True, logprobs=2, max_tokens=4)
@@ -215,7 +224,12 @@ async def test_what_renders_a_prompt_says_that_it_is_to_be_scored() -> None:
             {"input_ids": PROMPT, "return_logprob": True, "logprob_start_len": 2},
             "input_ids: found 3 tokens, needed for scores from place 3 on: 4 or more",
         ),
-        ("/generate", {"input_ids": PROMPT, "sampling_params": {"max_new_tokens": 0}}, "max_tokens: found 0"),
+        (
+            "/generate",
+            {"input_ids": PROMPT, "sampling_params": {"max_new_tokens": 0}},
+            "max_new_tokens: found 0, allowed: at least 1; 0 only where",
+        ),
+        ("/generate", {"input_ids": PROMPT, "token_ids_logprob": [4]}, "the likeliest ones, not of tokens by name"),
     ],
 )
 async def test_scores_that_cannot_be_given_are_refused(path: str, body: dict[str, Any], problem: str) -> None:

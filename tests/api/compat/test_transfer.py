@@ -22,11 +22,12 @@ async def refused(server: Served, path: str, body: Any = None, *, status: int = 
     return str(answer["error"]["message"])
 
 
-async def test_a_job_that_hears_no_sender_says_what_to_set() -> None:
+async def test_a_job_that_hears_no_sender_says_what_to_set(caplog: pytest.LogCaptureFixture) -> None:
     async with served() as server:
         assert (await get(server, "/server_info"))["vllm_config"]["weight_transfer_config"] is None
         message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT})
         assert "spec.weights.transfer" in message
+        assert message in caplog.text  # vLLM's client tells its user the status alone
 
 
 async def test_a_group_that_the_fleet_cannot_join_is_refused(tmp_path: Path) -> None:

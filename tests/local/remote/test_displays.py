@@ -2,12 +2,14 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from openseer_client import Transaction, WeightsError
 from openseer_core.weights.fleet_spec import TransactionPhase
-from openseer_core.wire.weights import WorkerWeights
+from openseer_core.wire.weights import ServedAdapter, WorkerWeights
 from openseer_local.remote.displays import WeightsDisplay
+from openseer_local.terminal.tables import adapter_lines, transaction_line
 
 CAUSE = "there is no folder /w/v2 on this worker"
 
@@ -37,6 +39,25 @@ def test_a_failed_publish_tells_its_cause_once() -> None:
         seen = text.getvalue() + str(WeightsError(failed, "not published"))
         assert seen.count(CAUSE) == 1
     assert seen.count("v1 → v2") > 0
+
+
+@pytest.mark.parametrize(
+    ("previous", "line", "kept"),
+    [
+        ("", "adapter math m2 (keep): failed", "No adapter math is served until"),
+        ("m1", "adapter math m1 → m2 (keep): failed", "Adapter math stays m1 until"),
+    ],
+)
+def test_a_failed_publish_of_an_adapter_says_what_stays_served(previous: str, line: str, kept: str) -> None:
+    change = {"adapter": "math", "version": "m2", "previous": previous, "mode": "keep"}
+    failed = transaction("failed", CAUSE).model_copy(update=change)
+    assert transaction_line(failed).plain.startswith(line)
+    assert kept in str(WeightsError(failed, "not published"))
+
+
+def test_adapters_are_shown_with_the_weights_below_them() -> None:
+    served = ServedAdapter(name="math", version="m2", base="v1", versions=["m1", "m2"])
+    assert [line.plain for line in adapter_lines([served])] == ["adapter math: m2, on weights v1"]
 
 
 def test_without_a_terminal_each_phase_is_told_once() -> None:

@@ -22,14 +22,11 @@ from openseer_core.plan.actions import Announce
 from openseer_core.plan.observation import GpuSeconds, StoreView, WorkerReport
 from openseer_core.queue.batch import OpenBatch
 from openseer_core.weights.fleet_spec import FleetSpec, WeightsTransaction
-from openseer_core.weights.publish import Publish, Source, TransactionPhase
+from openseer_core.weights.publish import AdapterSpec, Publish, Source, TransactionPhase
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_operator.control import store_poller
 from openseer_operator.control.read_slots import READS_AT_ONCE
-from openseer_operator.control.store_poller import (
-    READS_PER_SECOND,
-    StorePoller,
-)
+from openseer_operator.control.store_poller import READS_PER_SECOND, StorePoller
 from openseer_operator.control.store_views import weights_event
 from openseer_operator.kube.api import Api
 from openseer_operator.objects.reading import JobKey, JobRecord, read_job
@@ -374,6 +371,9 @@ def test_the_end_of_a_weights_transaction_is_an_event_that_says_how() -> None:
     assert (done.warning, done.reason, done.message) == (False, "WeightsPublished", "weights v1 after 2.5 s")
     assert (failed.warning, failed.reason) == (True, "WeightsFailed")
     assert failed.message == "weights v2 were not published, the fleet keeps initial: worker-1: too late"
+    publish = Publish(version="v3", source=Source(path="/weights"), adapter=AdapterSpec(name="math"))
+    first = _ended(3, "failed", "worker-1: too late").model_copy(update={"publish": publish, "previous": ""})
+    assert weights_event(first).message == "weights v3 (adapter math) were not published: worker-1: too late"
 
 
 async def test_weights_are_announced_once_and_not_those_of_before_the_first_reading(server: JobStore) -> None:

@@ -4,7 +4,9 @@ The sender waits in its group while these routes answer, as it does with one vLL
 """
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
@@ -16,7 +18,7 @@ from openseer_api.http.problems import BusyProblem, ConflictProblem
 from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.job.fleet_changes import change_fleet_spec
 from openseer_api.routes.access import Job
-from openseer_core.errors import InputError
+from openseer_core.errors import InputError, OpenseerError
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.weights.publish import Source
 from openseer_core.weights.reception import (
@@ -29,6 +31,7 @@ from openseer_core.weights.reception import (
 from openseer_core.weights.url import url_problem
 from openseer_core.worker.heartbeat import ReceptionReport
 
+log = logging.getLogger(__name__)
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 RECEIVERS = 1
@@ -41,7 +44,6 @@ GRACE_SECONDS = 10.0
 @router.post("/init_weight_transfer_engine")
 async def init_transfer(init_info: Annotated[dict[str, JsonValue], Body(embed=True)], job: Job) -> dict[str, Any]:
     """Has a worker join the sender's group; answers once it is there. An earlier group is left."""
-    _check_init(job, init_info)
 
     def opened(snapshot: FleetSnapshot) -> FleetSpec:
         worker = min(
@@ -55,28 +57,33 @@ async def init_transfer(init_info: Annotated[dict[str, JsonValue], Body(embed=Tr
         reception = Reception(id=number, worker=worker.name, boot=worker.boot, init=init_info)
         return snapshot.fleet_spec.changed(reception=reception)
 
-    fleet_spec, _ = await change_fleet_spec(job, opened)
-    await _reached(job, fleet_spec, JOIN_SECONDS)
+    async with _logged("joining"):
+        _check_init(job, init_info)
+        fleet_spec, _ = await change_fleet_spec(job, opened)
+        await _reached(job, fleet_spec, JOIN_SECONDS)
     return {"message": "Weight transfer initialized"}
 
 
 @router.post("/start_weight_update")
 async def start_update(job: Job) -> dict[str, Any]:
     """A round begins; one that was not finished is dropped."""
-    await _reached(job, await _change(job, Reception.begun), BEGIN_SECONDS)
+    async with _logged("beginning"):
+        await _reached(job, await _change(job, Reception.begun), BEGIN_SECONDS)
     return {"message": "Weight update started"}
 
 
 async def announce(job: JobContext, update_info: dict[str, JsonValue]) -> None:
     """Has the worker receive what the sender sends now; returns once it has arrived."""
-    fleet_spec = await _change(job, lambda reception: reception.announced(update_info))
-    await _reached(job, fleet_spec, UPDATE_SECONDS)
+    async with _logged("receiving"):
+        fleet_spec = await _change(job, lambda reception: reception.announced(update_info))
+        await _reached(job, fleet_spec, UPDATE_SECONDS)
 
 
 @router.post("/finish_weight_update")
 async def finish_update(job: Job, weight_version: Annotated[str | None, Body(embed=True)] = None) -> Response:
     """Publishes what has arrived to the whole fleet, in one transaction. What runs goes on with it."""
-    report = await _reached(job, await _change(job, Reception.ended), FINISH_SECONDS)
+    async with _logged("finishing"):
+        report = await _reached(job, await _change(job, Reception.ended), FINISH_SECONDS)
     source = Source(path=report.path, digest=report.digest)
     return answered(await update(job, source, weight_version, "keep", hint="transfer"))
 
@@ -91,6 +98,19 @@ async def shutdown_transfer(job: Job) -> dict[str, Any]:
 
     await change_fleet_spec(job, closed)
     return {"message": "Weight transfer engine shut down"}
+
+
+@asynccontextmanager
+async def _logged(step: str) -> AsyncGenerator[None]:
+    """Logs the step's beginning and end, and why it is refused: vLLM's client shows the status alone."""
+    begun = asyncio.get_running_loop().time()
+    log.info("weights from a sender: %s", step)
+    try:
+        yield
+    except OpenseerError as error:
+        log.warning("weights from a sender: %s: %s", step, error)
+        raise
+    log.info("weights from a sender: %s took %.1f s", step, asyncio.get_running_loop().time() - begun)
 
 
 def _check_init(job: JobContext, init: dict[str, JsonValue]) -> None:

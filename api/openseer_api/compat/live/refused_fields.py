@@ -11,7 +11,7 @@ MOST_SHOWN = 60
 """Most characters of a refused value that an error repeats."""
 NOT_CONTINUED = "a response could not go on in another worker with it"
 _ONLY_TEXT = "requests and responses are text, or tokens of text alone"
-_ONLY_SAMPLED = "log-probabilities are recorded of sampled tokens only"
+_ONLY_SAMPLED = "log-probabilities are recorded of sampled tokens and the likeliest ones, not of tokens by name"
 _ONLY_OWN = "log-probabilities of a prompt are those of all its own tokens"
 _AS_THEY_ARE = "prompts are taken as they are"
 _NOT_IN_ANSWERS = "answers do not hold it"

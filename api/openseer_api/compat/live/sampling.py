@@ -112,6 +112,11 @@ _FIELDS: dict[str, Callable[[SamplingFields], Any]] = {
     "stop_token_ids": lambda fields: _given(fields.stop_token_ids),
     "ignore_eos": lambda fields: fields.ignore_eos,
 }
+_OTHER_NAMES = {
+    "max_tokens": ("max_completion_tokens", "max_tokens", "max_new_tokens"),
+    "min_tokens": ("min_tokens", "min_new_tokens"),
+}
+"""Where the protocols have several, in the order in which they are read."""
 
 
 def sampling_of(
@@ -134,11 +139,22 @@ def sampling_of(
         sampling = Sampling.model_validate(own.model_dump() | given | {"seed": None, "top_logprobs": top})
     except ValidationError as error:
         field, _, what = first_problem(error).partition(":")
-        raise InputError(f"{to_snake(field)}:{what}") from None
+        raise InputError(f"{_as_given(fields, to_snake(field))}:{what}{_scores_alone(given)}") from None
     if "min_tokens" not in given:  # the job's own gives way to a shorter response
         return sampling.model_copy(update={"min_tokens": min(sampling.min_tokens, sampling.max_tokens)})
     check_order(sampling, "min_tokens", "max_tokens")
     return sampling
+
+
+def _as_given(fields: SamplingFields, name: str) -> str:
+    """The name that a request has used for one of openseer's own parameters."""
+    others = (other for other in _OTHER_NAMES.get(name, ()) if getattr(fields, other) is not None)
+    return next(others, name)
+
+
+def _scores_alone(given: dict[str, Any]) -> str:
+    """How no token is asked for, where that is what is wrong."""
+    return "; 0 only where log-probabilities of the prompt are asked for" if given.get("max_tokens") == 0 else ""
 
 
 def _given(values: Sequence[Any] | None) -> tuple[Any, ...] | None:

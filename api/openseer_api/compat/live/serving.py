@@ -180,9 +180,10 @@ async def adapter_of(job: JobContext, name: str | None) -> str:
     if name not in served:  # it may have been published a moment ago
         served = [adapter.name for adapter in (await job.snapshot(fresh=True)).fleet_spec.adapters]
     if name not in served:
+        adapters = "" if job.job.spec.model.lora is None else "; adapters have one once they are published"
         raise NotFoundProblem(
             f"model: found {name[:MOST_SHOWN]}; the model does not exist here, allowed: "
-            f"{', '.join((*job.model_names, *served))} (spec.model.servedNames adds names)"
+            f"{', '.join((*job.model_names, *served))} (spec.model.servedNames adds names{adapters})"
         )
     return name
 

@@ -38,7 +38,7 @@ def completion_choice(
         "text": text,
         "logprobs": _lists(tokens, logprobs, places, body, call) if body.logprobs is not None else None,
         "prompt_token_ids": prompt if body.return_token_ids else None,
-        **prompt_logprobs(response, prompt, call, body.prompt_logprobs or 0),
+        **prompt_logprobs(response, prompt, call, body.shown_prompt_top),
         **_ending(response),
         **({"token_ids": response.tokens} if body.return_token_ids else {}),
     }

@@ -97,6 +97,11 @@ class CompletionRequest(OpenAIRequest):
         return 1 if self.echo and self.logprobs is not None else super().score_from
 
     @property
+    def shown_prompt_top(self) -> int:
+        """How many likeliest ones `prompt_logprobs` of an answer holds: what it asks for, else what an echo does."""
+        return super().prompt_top if self.prompt_logprobs is not None else self.prompt_top
+
+    @property
     def prompt_top(self) -> int:
         """As many as of the response, where the prompt is echoed with it."""
         return max(super().prompt_top, (self.logprobs or 0) if self.echo else 0)
