@@ -33,8 +33,10 @@ async def test_a_group_that_the_fleet_cannot_join_is_refused(tmp_path: Path) -> 
     async with served(job=receiving_job(tmp_path, allowedHosts=["trainer.example"])) as server:
         assert (await get(server, "/server_info"))["vllm_config"]["weight_transfer_config"] == {"backend": "gloo"}
         assert await get(server, "/get_world_size") == {"world_size": 1}
-        message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT | {"world_size": 3}})
-        assert "found rank_offset 1 and world_size 3" in message
+        for first, size in ((1, 3), (0, 1), (-1, 0), (True, 2), (1.0, 2.0)):
+            init = INIT | {"rank_offset": first, "world_size": size}
+            message = await refused(server, "/init_weight_transfer_engine", {"init_info": init})
+            assert f"found rank_offset {first!r} and world_size {size!r}" in message
         message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT})
         assert "names host 127.0.0.1, allowed by spec.weights.allowedHosts: trainer.example" in message
         hidden = {"nccl_unique_id_b64": "AAAA", "rank_offset": 1, "world_size": 2}

@@ -101,10 +101,12 @@ def _check_init(job: JobContext, init: dict[str, JsonValue]) -> None:
             "publish weights by folder"
         )
     size, first = init.get("world_size"), init.get("rank_offset")
-    if not (isinstance(size, int) and isinstance(first, int) and size == first + RECEIVERS):
+    # Rank 0 sends: a receiver with that rank would take what its memory happens to hold.
+    if not (type(size) is int and type(first) is int and first > 0 and size == first + RECEIVERS):
         raise InputError(
-            f"init_info: found rank_offset {first!r} and world_size {size!r}, needed: a world_size of rank_offset + "
-            f"{RECEIVERS}, for the fleet receives as one (/get_world_size)"
+            f"init_info: found rank_offset {first!r} and world_size {size!r}, needed: a rank_offset of 1 or more, for "
+            f"rank 0 sends, and a world_size of rank_offset + {RECEIVERS}, for the fleet receives as one "
+            "(/get_world_size)"
         )
     address, port = init.get("master_address"), init.get("master_port")
     hosts = job.job.spec.weights.allowed_hosts
