@@ -71,6 +71,15 @@ async def test_a_worker_that_was_started_without_a_receiver_says_so(tmp_path: Pa
         assert "worker-0 was started without spec.weights.transfer; restart it; join anew" in message
 
 
+async def test_an_update_of_both_kinds_or_too_deep_is_refused() -> None:
+    async with served() as server:
+        both: dict[str, Any] = {"update_info": {"names": []}, "weight_dir": "/weights/1"}
+        assert "found both, needed: one" in await refused(server, "/update_weights", both)
+        deep = b'{"update_info": {"names": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
+        answer = await server.http.post("/update_weights", content=deep, headers={"content-type": "application/json"})
+        assert answer.status_code == 400
+
+
 @pytest.mark.parametrize("path", ["/start_weight_update", "/update_weights", "/finish_weight_update"])
 async def test_a_step_without_a_group_says_what_comes_first(tmp_path: Path, path: str) -> None:
     async with served(job=receiving_job(tmp_path)) as server:
