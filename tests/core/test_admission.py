@@ -113,7 +113,7 @@ def test_what_cannot_be_scored_is_refused(fields: dict[str, Any], problem: str) 
     assert problem in (misfit([1, 2, 3, 4], Sampling(**fields), ModelLimits(vocabulary=8)) or "")
 
 
-def test_likeliest_tokens_of_longer_responses_than_a_store_answers_with_are_refused() -> None:
+def test_likeliest_tokens_of_responses_too_long_for_a_store_are_refused() -> None:
     long = Sampling(top_logprobs=20, max_tokens=10**6)
     told = "sampling.topLogprobs: found 20 for up to 999,996 tokens, allowed with so many: at most 137,313 tokens"
     assert told in (misfit([1] * 4, long, ModelLimits(context_tokens=10**6)) or "")
