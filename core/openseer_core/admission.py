@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from openseer_core.errors import InputError
 from openseer_core.json_model import INT32_MAX
 from openseer_core.manifest.generation import Model, Sampling, Scripted
+from openseer_core.token_scores import most_scored
 
 SCRIPTED_VOCABULARY = 2**18
 """Token ids of the scripted engine are below it: it reads no token, so it takes those of all common models."""
@@ -104,18 +105,26 @@ def misfit(
         or overflow(len(prompt), 0, limits, room=1)
         or overflow(len(prompt), longest, limits)
         or _unscorable(len(prompt), sampling)
-        or unranked(sampling, limits)
+        or unranked(len(prompt), sampling, limits)
     )
 
 
-def unranked(sampling: Sampling, limits: ModelLimits) -> str | None:
-    """Why the likeliest tokens cannot be recorded; None when they can, and when none are wanted."""
+def unranked(prompt: int, sampling: Sampling, limits: ModelLimits) -> str | None:
+    """Why the likeliest tokens cannot be recorded beside a prompt of so many tokens; None when they can, and when none
+    are wanted."""
     if not sampling.top_logprobs:
         return None
     if sampling.logprobs == "none":
         return "sampling.topLogprobs: needs log-probabilities; set sampling.logprobs to sampled or raw"
     if limits.vocabulary is not None and sampling.top_logprobs > limits.vocabulary:
         return f"sampling.topLogprobs: found {sampling.top_logprobs}, the model has {limits.vocabulary} tokens"
+    room = min(sampling.max_tokens, (limits.request_tokens or INT32_MAX) - prompt)
+    longest = room if sampling.score_from is None else prompt - sampling.score_from
+    if longest > (most := most_scored(sampling.top_logprobs)):
+        return (
+            f"sampling.topLogprobs: found {sampling.top_logprobs} for up to {longest:,} tokens, allowed with so many: "
+            f"at most {most:,} tokens; ask for fewer, or set maxTokens"
+        )
     return None
 
 

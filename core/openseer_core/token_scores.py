@@ -14,6 +14,8 @@ from openseer_core.tokens import ITEM_BYTES, count_items
 
 MOST_LIKELIEST = 20
 """What vLLM gives by default (max_logprobs), and OpenAI's API allows."""
+MOST_SCORE_BYTES = 22 * 2**20
+"""Of one response: a store's answer holds one response whole. 131,072 tokens with 20 likeliest ones are below it."""
 _NO_PAIR = bytes(ITEM_BYTES) + b"\0\0\xc0\x7f"
 """Token 0, log-probability NaN."""
 Likeliest = list[tuple[int, float]]
@@ -26,6 +28,11 @@ class Ranked(NamedTuple):
 
     rank: int
     likeliest: Likeliest
+
+
+def most_scored(top: int) -> int:
+    """Tokens of the longest response with so many likeliest ones of each."""
+    return MOST_SCORE_BYTES // (ITEM_BYTES * (2 + 2 * top if top else 1))
 
 
 def record_items(tokens: bytes | bytearray, scores: bytes | bytearray) -> int:
@@ -56,13 +63,15 @@ def ranked(tokens: bytes, scores: bytes) -> list[Ranked] | None:
     if width <= 1:
         return None
     whole, values = _items("i", scores), _items("f", scores)
-    return [
-        Ranked(
-            whole[start + 1],
-            [(whole[at], values[at + 1]) for at in range(start + 2, start + width, 2) if isfinite(values[at + 1])],
-        )
-        for start in range(0, len(whole), width)
-    ]
+    found: list[Ranked] = []
+    for start in range(0, len(whole), width):
+        end = start + width
+        ids, chances = whole[start + 2 : end : 2], values[start + 3 : end : 2]
+        pairs = list(zip(ids, chances, strict=True))
+        if not isfinite(sum(chances)):
+            pairs = [pair for pair in pairs if isfinite(pair[1])]
+        found.append(Ranked(whole[start + 1], pairs))
+    return found
 
 
 def likeliest(tokens: bytes, scores: bytes) -> list[Likeliest] | None:

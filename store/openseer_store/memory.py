@@ -243,8 +243,8 @@ class MemoryStore:
     async def groups(self, batch: int, start: int, limit: int) -> list[GroupSpec]:
         return self._queue.groups(batch, start, limit)
 
-    async def record(self, request: RequestId) -> RequestRecord:
-        return self._queue.record(request)
+    async def record(self, request: RequestId, start: int = 0) -> RequestRecord:
+        return self._queue.record(request, start)
 
     async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
         return self._queue.journal(batch, start, limit)

@@ -222,8 +222,8 @@ class DriverStore(Protocol):
         """Groups `start` to `start + limit` of a batch, in the order of submission; without those that were freed."""
         ...
 
-    async def record(self, request: RequestId) -> RequestRecord:
-        """All that is stored of one request."""
+    async def record(self, request: RequestId, start: int = 0) -> RequestRecord:
+        """All that is stored of one request, of its tokens and their scores those from `start` on."""
         ...
 
     async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:

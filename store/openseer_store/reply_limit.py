@@ -11,10 +11,11 @@ import redis.exceptions
 
 @dataclass(frozen=True, slots=True)
 class ReplyLimit:
-    """Most bytes of one answer: several times what a reading verb gives, and a response of two million tokens; and most
-    elements over all lists in it, for the parser makes room for as many as a list says that it has."""
+    """Most bytes of one answer: what a reading verb gives, and one more response, of two million tokens or the longest
+    scores (core's MOST_SCORE_BYTES), with its prompt; and most elements over all lists in it, for the parser makes room
+    for as many as a list says that it has."""
 
-    bytes: int = 16 * 2**20
+    bytes: int = 32 * 2**20
     parts: int = 2**19
 
 

@@ -113,6 +113,16 @@ def test_what_cannot_be_scored_is_refused(fields: dict[str, Any], problem: str) 
     assert problem in (misfit([1, 2, 3, 4], Sampling(**fields), ModelLimits(vocabulary=8)) or "")
 
 
+def test_likeliest_tokens_of_responses_too_long_for_a_store_are_refused() -> None:
+    long = Sampling(top_logprobs=20, max_tokens=10**6)
+    told = "sampling.topLogprobs: found 20 for up to 999,996 tokens, allowed with so many: at most 137,313 tokens"
+    assert told in (misfit([1] * 4, long, ModelLimits(context_tokens=10**6)) or "")
+    assert misfit([1] * 4, long, ModelLimits(context_tokens=2**17)) is None
+    assert misfit([1] * 4, Sampling(max_tokens=10**6), ModelLimits()) is None
+    scored = Sampling(score_from=1, top_logprobs=20)
+    assert "for up to 199,999 tokens" in (misfit([1] * 200_000, scored, ModelLimits()) or "")
+
+
 def test_raw_scores_need_no_temperature_of_one() -> None:
     sampling = Sampling(score_from=1, temperature=0.5, logprobs="raw")
     assert misfit([1, 2, 3, 4], sampling, ModelLimits()) is None

@@ -8,12 +8,17 @@ import pytest
 from openseer_core.errors import DriverFencedError, FreedError
 from openseer_core.ids import GroupId, RequestId, WorkerId
 from openseer_core.queue.batch import GroupEnd, OpenBatch
+from openseer_core.queue.budgets import REPLY_BYTES
 from openseer_core.queue.group import Priority
 from openseer_core.queue.messages import Result, WriteOutcome
 from openseer_core.queue.states import FinishReason, State, Status
+from openseer_core.token_scores import MOST_SCORE_BYTES
+from openseer_core.tokens import ITEM_BYTES
+from openseer_core.wire.batches import MAX_PROMPT_TOKENS
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState, WorkerStatus
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.port import FIRST_CURSOR, Store
+from openseer_store.reply_limit import USUAL_LIMIT
 from tests.store.builders import (
     ANN,
     BOB,
@@ -206,6 +211,21 @@ async def test_a_record_tells_the_state_of_a_request(store: Store) -> None:
     [claim] = await store.claim(ANN, query())
     record = await store.record(request("a/0"))
     assert (record.state, record.fence) == (State.LEASED, claim.fence)
+
+
+async def test_a_record_has_tokens_and_scores_from_any_token_on(store: Store) -> None:
+    await store.submit([group("a", 2)])
+    for claim in await store.claim(ANN, query()):
+        await store.complete(ANN, [finish(claim, 5)])
+        whole = await store.record(claim.request)
+        items = len(whole.logprobs) // 5
+        for start in (0, 2, 5, 7):
+            rest = await store.record(claim.request, start)
+            assert (rest.tokens, rest.logprobs) == (whole.tokens[4 * start :], whole.logprobs[items * start :])
+
+
+def test_an_answer_has_room_for_the_longest_scores_after_others() -> None:
+    assert USUAL_LIMIT.bytes > REPLY_BYTES + MOST_SCORE_BYTES + ITEM_BYTES * MAX_PROMPT_TOKENS
 
 
 async def test_an_unknown_group_is_a_key_error(store: Store) -> None:

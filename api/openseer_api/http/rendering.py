@@ -1,8 +1,9 @@
 """From what the store holds to what crosses HTTP."""
 
+import asyncio
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from openseer_core.ids import GroupId
 from openseer_core.manifest.sampling_json import parse_sampling
@@ -23,6 +24,15 @@ from openseer_core.wire.batches import (
 from openseer_core.worker.draft_metrics import DraftMetrics
 from openseer_text.rendering import TextCodec
 from openseer_text.stop_strings import visible_text
+
+SCORE_BYTES_AT_ONCE = 64 * 2**10
+"""Scores that are rendered on the event loop; what has more is rendered in a thread, so that other calls go on."""
+_Made = TypeVar("_Made")
+
+
+async def made(score_bytes: int, make: Callable[[], _Made]) -> _Made:
+    """What `make` gives, of so many bytes of scores."""
+    return make() if score_bytes <= SCORE_BYTES_AT_ONCE else await asyncio.to_thread(make)
 
 
 def render_batch(record: BatchRecord, spec: BatchSpec, job: str, now: float, drafts: DraftMetrics) -> Batch:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -10,13 +11,15 @@ from fastapi.responses import StreamingResponse
 
 from openseer_api.http.bodies import OwnRoute
 from openseer_api.http.problems import ConflictProblem, documented
-from openseer_api.http.rendering import is_complete, render_entry
+from openseer_api.http.rendering import is_complete, made, render_entry
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
 from openseer_api.routes.batches import BatchNumber, batch_of, check_cursor, check_living
 from openseer_core.json_model import INT53_MAX
 from openseer_core.queue.batch import BatchRecord, Entry
+from openseer_core.queue.messages import Result
 from openseer_core.wire.batches import MAX_PAGE, MAX_WAIT_SECONDS, ResultPage
+from openseer_text.rendering import TextCodec
 
 router = APIRouter(tags=["results"], route_class=OwnRoute)
 
@@ -113,13 +116,18 @@ async def _step_from(job: JobContext, record: BatchRecord, cursor: int, limit: i
     return _Step(entries, cursor, record.forgotten or (ended and cursor >= last))
 
 
+def _item(entry: Entry, codec: TextCodec | None) -> _Item:
+    item = render_entry(entry, codec)
+    return _Item(entry.cursor, item["kind"], _encode(item))
+
+
 async def _pieces(job: JobContext, entries: list[Entry]) -> AsyncIterator[list[_Item]]:
     """Entries as they cross HTTP, encoded once the piece before them is taken."""
     piece: list[_Item] = []
     size = 0
     for entry in entries:
-        item = render_entry(entry, job.known_codec())
-        piece.append(_Item(entry.cursor, item["kind"], _encode(item)))
+        scores = len(entry.logprobs) if isinstance(entry, Result) else 0
+        piece.append(await made(scores, partial(_item, entry, job.known_codec())))
         size += len(piece[-1].json)
         if size >= PIECE_BYTES:
             yield piece

@@ -332,12 +332,15 @@ class JobQueue(LossQueue):
         found = [self._groups[gid] for gid in self._ids(batch)[start : start + limit]]
         return [group.spec for group in found if not group.freed]
 
-    def record(self, request: RequestId) -> RequestRecord:
-        """All that is held of one request. Raises KeyError when its group is unknown."""
+    def record(self, request: RequestId, start: int = 0) -> RequestRecord:
+        """All that is held of one request, of its tokens and scores those from `start` on. Raises KeyError when its
+        group is unknown."""
         if request.index >= len(self._groups[request.group].requests):
             raise KeyError(request)
         state = self._request(request)
-        tokens, logprobs = bytes(state.tokens), bytes(state.logprobs)
+        first = start * ITEM_BYTES
+        scores = first * record_items(state.tokens, state.logprobs) if start else 0
+        tokens, logprobs = bytes(state.tokens[first:]), bytes(state.logprobs[scores:])
         chunks = tuple(state.chunks)
         return RequestRecord(
             request, state.state, state.fence, tokens, logprobs, chunks, state.turn, state.holder, state.reason

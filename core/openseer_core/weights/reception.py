@@ -21,8 +21,9 @@ UPDATE_SECONDS = 1800.0
 """Longest time of one update: the sender's tensors arrive and are written."""
 FINISH_SECONDS = 900.0
 """Longest time until what has arrived is on disk, and its digest known."""
-MAX_UPDATE_BYTES = 8 * 2**20
-"""Longest description of one update, as JSON: the fleet spec carries it, and all workers read that."""
+MAX_UPDATE_BYTES = 4 * 2**20
+"""Longest description of one update, as JSON: the fleet spec carries it, and all workers read that. No call
+takes more."""
 MAX_UPDATES = 100_000
 """Updates of one round: each is a file."""
 

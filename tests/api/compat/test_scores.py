@@ -1,11 +1,15 @@
 """Log-probabilities of prompts by the compatible routes, in the shape of each protocol."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from openseer_core.tokens import unpack_logprobs
+from openseer_core.queue.batch import Entry
+from openseer_core.queue.messages import Result
+from openseer_core.tokens import pack_logprobs, pack_tokens, unpack_logprobs
+from openseer_store.memory import MemoryStore
 from openseer_worker.scripted.text import scripted_logprobs
 from tests.api.compat.stories import PROMPT, all_ended, client_of, groups, post
 from tests.api.served import Served, served, serving_job
@@ -107,6 +111,32 @@ async def test_an_echo_tells_as_many_likeliest_tokens_as_the_response() -> None:
         assert [entry and len(entry) for entry in choice["prompt_logprobs"]] == [None, 1, 1]
 
 
+class UnlikelyTokens(MemoryStore):
+    """Each token of a response was drawn at rank 7, and tokens 1 and 2 are the likeliest."""
+
+    async def results(self, batch: int, cursor: int, limit: int, wait_seconds: float = 0.0) -> list[Entry]:
+        found = await super().results(batch, cursor, limit, wait_seconds)
+        pairs = [pack_tokens([token]) + pack_logprobs([-float(token)]) for token in (1, 2)]
+        record = pack_logprobs([-9.0]) + pack_tokens([7]) + b"".join(pairs)
+        return [
+            replace(entry, logprobs=record * (len(entry.tokens) // 4)) if isinstance(entry, Result) else entry
+            for entry in found
+        ]
+
+
+async def test_vllms_route_counts_the_token_itself_among_the_likeliest() -> None:
+    async with served(store=UnlikelyTokens()) as server:
+        body = {"token_ids": PROMPT, "sampling_params": {"logprobs": 2, "max_tokens": 3}}
+        [choice] = (await post(server, "/inference/v1/generate", body))["choices"]
+        for token, entry in zip(choice["token_ids"], choice["logprobs"]["content"], strict=True):
+            own = {"token_id": token, "logprob": -9.0, "rank": 7}
+            assert entry == own | {"top_logprobs": [own, {"token_id": 1, "logprob": -1.0, "rank": 1}]}
+        body = {"prompt": PROMPT, "logprobs": 2, "max_tokens": 1}
+        [choice] = (await post(server, "/v1/completions", body))["choices"]
+        [place] = choice["logprobs"]["top_logprobs"]
+        assert list(place.values()) == [-9.0, -1.0, -2.0]
+
+
 async def test_openais_clients_read_the_likeliest_tokens() -> None:
     async with served() as server, client_of(server) as client:
         answer = await client.completions.create(model="none", prompt=PROMPT, echo=True, logprobs=2, max_tokens=4)
@@ -132,6 +162,23 @@ async def test_openais_clients_read_the_likeliest_tokens() -> None:
         pieces = [piece.choices[0].logprobs async for piece in streamed if piece.choices]
         entries = [entry for piece in pieces if piece for entry in piece.content or []]
         assert {len(entry.top_logprobs) for entry in entries} == {3}
+
+
+async def test_echo_and_prompt_logprobs_have_each_as_many_likeliest_tokens() -> None:
+    async with served() as server:
+        body = {"prompt": PROMPT, "echo": True, "logprobs": 1, "prompt_logprobs": 3, "max_tokens": 2}
+        [choice] = (await post(server, "/v1/completions", body))["choices"]
+        assert [entry and len(entry) for entry in choice["prompt_logprobs"]] == [None, 3, 3]
+        assert [entry and len(entry) for entry in choice["logprobs"]["top_logprobs"]][:3] == [None, 1, 1]
+
+
+async def test_each_prompt_of_sglangs_has_its_own_number_of_likeliest_tokens() -> None:
+    async with served() as server:
+        params = {"max_new_tokens": 2}
+        body = {"input_ids": [PROMPT, PROMPT], "sampling_params": params, "return_logprob": True}
+        first, second = await post(server, "/generate", body | {"top_logprobs_num": [0, 2]})
+        assert "output_top_logprobs" not in first["meta_info"]
+        assert {len(of) for of in second["meta_info"]["output_top_logprobs"]} == {2}
 
 
 async def test_sglangs_clients_read_the_likeliest_tokens() -> None:

@@ -34,8 +34,10 @@ async def test_a_group_that_the_fleet_cannot_join_is_refused(tmp_path: Path) -> 
     async with served(job=receiving_job(tmp_path, allowedHosts=["trainer.example"])) as server:
         assert (await get(server, "/server_info"))["vllm_config"]["weight_transfer_config"] == {"backend": "gloo"}
         assert await get(server, "/get_world_size") == {"world_size": 1}
-        message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT | {"world_size": 3}})
-        assert "found rank_offset 1 and world_size 3" in message
+        for first, size in ((1, 3), (0, 1), (-1, 0), (True, 2), (1.0, 2.0)):
+            init = INIT | {"rank_offset": first, "world_size": size}
+            message = await refused(server, "/init_weight_transfer_engine", {"init_info": init})
+            assert f"found rank_offset {first!r} and world_size {size!r}" in message
         message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT})
         assert "names host 127.0.0.1, allowed by spec.weights.allowedHosts: trainer.example" in message
         hidden = {"nccl_unique_id_b64": "AAAA", "rank_offset": 1, "world_size": 2}
@@ -68,6 +70,15 @@ async def test_a_worker_that_was_started_without_a_receiver_says_so(tmp_path: Pa
             await asyncio.sleep(0.02)
         message = await refused(server, "/init_weight_transfer_engine", {"init_info": INIT}, status=409)
         assert "worker-0 was started without spec.weights.transfer; restart it; join anew" in message
+
+
+async def test_an_update_of_both_kinds_or_too_deep_is_refused() -> None:
+    async with served() as server:
+        both: dict[str, Any] = {"update_info": {"names": []}, "weight_dir": "/weights/1"}
+        assert "found both, needed: one" in await refused(server, "/update_weights", both)
+        deep = b'{"update_info": {"names": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
+        answer = await server.http.post("/update_weights", content=deep, headers={"content-type": "application/json"})
+        assert answer.status_code == 400
 
 
 @pytest.mark.parametrize("path", ["/start_weight_update", "/update_weights", "/finish_weight_update"])

@@ -81,6 +81,8 @@ def test_what_vllms_sender_sends_is_what_the_whole_fleet_serves(server: Threaded
             module[1].weight += 1
         engine.send_weights()
         assert version(server) == ("transfer" if step == 0 else f"transfer.{step + 1}")
+    repeated = post(server, "/finish_weight_update")
+    assert (repeated.status_code, repeated.json()["weight_version"], version(server)) == (200, *["transfer.4"] * 2)
     kept = held(folder)
     assert len(kept) == 3  # the one that came, the one before, and the one that was before when it began
     for name, tensor in module.named_parameters():
@@ -109,6 +111,14 @@ def test_a_sender_or_a_receiver_that_is_lost_costs_that_transfer_alone(server: T
         os.kill(receiving_process(), signal.SIGKILL)
         assert "the receiving process has ended (exit code -9)" in answer.result().text
     assert version(server) == before
+
+    gone = sender(server, module)
+    assert post(server, "/start_weight_update").status_code == 200
+    gone.shutdown()  # nobody calls: its connection tells
+    while (answer := post(server, "/start_weight_update")).status_code == 200:
+        pass
+    assert (answer.status_code, "the sender has gone" in answer.text) == (409, True)
+    assert not list(folder.glob("*/*.part"))
 
     whole = sender(server, module)
     whole.send_weights()

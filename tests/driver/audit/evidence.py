@@ -42,8 +42,8 @@ class Evidence:
     async def journal(self, batch: int, start: int, limit: int) -> list[JournalEntry]:
         return self.entries[start : start + limit]
 
-    async def record(self, request: RequestId) -> RequestRecord:
-        return self.records.get(str(request)) or self.queue.record(request)
+    async def record(self, request: RequestId, start: int = 0) -> RequestRecord:
+        return self.records.get(str(request)) or self.queue.record(request, start)
 
     async def fleet_spec(self) -> FleetSpec:
         return self.spec

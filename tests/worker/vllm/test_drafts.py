@@ -230,6 +230,33 @@ def test_who_wants_no_logprobs_gets_none_with_drafts_too(player: Player, plain: 
     expect(other, plain[0])
 
 
+def test_the_likeliest_tokens_are_the_models_within_drafts(player: Player, plain: list[Response], folder: Path) -> None:
+    """At a temperature, cut by a stop token, beside requests that want others, or none."""
+    import torch  # noqa: PLC0415 - heavy
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415 - heavy
+
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    group, accepted = NAMES.new(), metric(player, "accepted_siblings")
+    feed(player, tokens=[DraftTokens(group, 0, 0, pack_tokens(plain[0].tokens))])
+    greedy = GREEDY.model_copy(update={"top_logprobs": 5})
+    ended = greedy.model_copy(update={"stop_token_ids": (plain[0].tokens[30],), "top_logprobs": 2})
+    warm = Sampling(temperature=0.1, ignore_eos=True, top_logprobs=20)
+    works = [of(0, one, 100, group, 1 + place) for place, one in enumerate((greedy, ended, warm, GREEDY))]
+    responses = player.run(*works)
+    assert metric(player, "accepted_siblings") > accepted + 50
+    for work, response in zip(works, responses, strict=True):
+        top = work.sampling.top_logprobs
+        assert len(response.likeliest) == (len(response.tokens) if top else 0)
+        with torch.no_grad():
+            ids = torch.tensor([work.prompt + response.tokens])
+            logits = reference(ids).logits[0, len(work.prompt) - 1 : -1]
+        values = (logits / (work.sampling.temperature or 1)).log_softmax(-1).topk(top).values
+        for found, expected in zip(response.likeliest, values.tolist() if top else [], strict=True):
+            assert [score for _, score in found] == pytest.approx(expected, abs=2e-2)
+        for token, score, found in zip(response.tokens, response.logprobs, response.likeliest, strict=False):
+            assert dict(found).get(token, score) == score
+
+
 def test_steps_without_drafts_are_sampled_as_if_there_were_none(player: Player, plain: list[Response]) -> None:
     inside = proposer(player)
     verified: list[int] = []

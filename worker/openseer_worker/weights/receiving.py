@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -25,6 +25,7 @@ from openseer_core.weights.reception import (
     Reception,
 )
 from openseer_core.worker.heartbeat import ReceptionReport
+from openseer_worker.weights.received_files import PART
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class WeightReceiver:
                 await process.call("join", JOIN_SECONDS, **join)
                 self._note(number, joined=True)
                 while True:
-                    await self._changed.wait()
+                    await process.while_it_lasts(self._changed.wait())
                     self._changed.clear()
                     await self._catch_up(process, number, folder)
         except (LoadError, OSError) as error:
@@ -128,6 +129,8 @@ class WeightReceiver:
         except Exception as error:
             log.exception("reception of weights")  # the sender must not wait for its deadline
             self._note(number, error=f"{type(error).__name__}: {str(error)[:REASON_CHARS]}")
+        finally:
+            await asyncio.to_thread(_remove_parts, self._settings, number)
 
     async def _catch_up(self, process: "_Process", number: int, folder: Path) -> None:
         wanted, report = self._wanted, self._report
@@ -170,6 +173,18 @@ class _Process:
             self._process.kill()
         await self._process.wait()
 
+    async def while_it_lasts(self, event: Coroutine[Any, Any, Any]) -> None:
+        """Awaits something. Raises LoadError once the process has ended before that."""
+        awaited, ended = asyncio.ensure_future(event), asyncio.ensure_future(self._process.wait())
+        try:
+            await asyncio.wait((awaited, ended), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            awaited.cancel()
+            ended.cancel()
+        if ended.done() and not ended.cancelled():
+            assert self._process.stdout is not None
+            _answer(await self._process.stdout.readline(), f"exit code {self._process.returncode}")
+
     async def call(self, command: str, seconds: float, **arguments: Any) -> dict[str, Any]:
         """What it answers. Raises LoadError for an error, its end, and when it takes longer."""
         assert self._process.stdin is not None
@@ -182,13 +197,19 @@ class _Process:
         except TimeoutError:
             raise LoadError(f"{command}: not done within {seconds:g} s; is the sender there?") from None
         except ConnectionError:
-            line = b""
-        if not line:
-            raise LoadError(f"{command}: the receiving process has ended (exit code {await self._process.wait()})")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise LoadError(f"{command}: {answer['error']}")
-        return answer
+            line = await self._process.stdout.readline()
+        exit_code = "" if line else f"exit code {await self._process.wait()}"
+        return _answer(line, exit_code, f"{command}: ")
+
+
+def _answer(line: bytes, exit_code: str, whose: str = "") -> dict[str, Any]:
+    """What the process says. Raises LoadError where it reports an error, or has ended."""
+    if not line:
+        raise LoadError(f"{whose}the receiving process has ended ({exit_code})")
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise LoadError(f"{whose}{answer['error']}")
+    return answer
 
 
 def _kept(fleet_spec: FleetSpec) -> frozenset[Path]:
@@ -198,6 +219,13 @@ def _kept(fleet_spec: FleetSpec) -> frozenset[Path]:
     if transaction is not None:
         sources += [transaction.previous_source, transaction.publish.source]
     return frozenset(Path(source.path) for source in sources if source is not None and source.path is not None)
+
+
+def _remove_parts(settings: ReceivingSettings, number: int) -> None:
+    """What a reception has begun and not finished: it may be as large as the model."""
+    with suppress(LoadError):
+        for path in settings.folder.glob(f"{number}-*{PART}"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _remove_others(folder: Path, kept: Collection[Path]) -> None:

@@ -36,7 +36,8 @@ router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
 RECEIVERS = 1
 """What the sender adds to its own process: the fleet, however many workers it has."""
-POLL_SECONDS = 0.05
+POLL_SECONDS, LAST_POLL_SECONDS = 0.05, 0.5
+"""What a worker reports is looked at after so long, the longer a step takes the later: the fleet spec may be long."""
 GRACE_SECONDS = 10.0
 """A worker that gives up says why; it is waited for so much longer."""
 
@@ -121,10 +122,12 @@ def _check_init(job: JobContext, init: dict[str, JsonValue]) -> None:
             "publish weights by folder"
         )
     size, first = init.get("world_size"), init.get("rank_offset")
-    if not (isinstance(size, int) and isinstance(first, int) and size == first + RECEIVERS):
+    # Rank 0 sends: a receiver with that rank would take what its memory happens to hold.
+    if not (type(size) is int and type(first) is int and first > 0 and size == first + RECEIVERS):
         raise InputError(
-            f"init_info: found rank_offset {first!r} and world_size {size!r}, needed: a world_size of rank_offset + "
-            f"{RECEIVERS}, for the fleet receives as one (/get_world_size)"
+            f"init_info: found rank_offset {first!r} and world_size {size!r}, needed: a rank_offset of 1 or more, for "
+            f"rank 0 sends, and a world_size of rank_offset + {RECEIVERS}, for the fleet receives as one "
+            "(/get_world_size)"
         )
     address, port = init.get("master_address"), init.get("master_port")
     hosts = job.job.spec.weights.allowed_hosts
@@ -159,11 +162,11 @@ async def _reached(job: JobContext, fleet_spec: FleetSpec, seconds: float) -> Re
     reception = fleet_spec.reception
     assert reception is not None
     loop = asyncio.get_running_loop()
-    end = loop.time() + seconds + GRACE_SECONDS
+    begun = loop.time()
     while True:
         snapshot = await job.snapshot(fresh=True)
         now = snapshot.fleet_spec.reception
-        if now is None or (now.id, now.round, now.updates) != (reception.id, reception.round, reception.updates):
+        if now != reception:
             raise ConflictProblem("another call has begun an update, or has joined another group; begin anew")
         worker = next((worker for worker in snapshot.workers if worker.name == reception.worker), None)
         if worker is None or worker.boot != reception.boot or not worker.works(snapshot.now):
@@ -176,6 +179,7 @@ async def _reached(job: JobContext, fleet_spec: FleetSpec, seconds: float) -> Re
                 raise ConflictProblem(f"{reception.worker}: {report.error}; join anew")
             if reception.is_followed(report):
                 return report
-        if loop.time() > end:
+        waited = loop.time() - begun
+        if waited > seconds + GRACE_SECONDS:
             raise ConflictProblem(f"{reception.worker}: not done within {seconds:g} s; join anew")
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(min(max(POLL_SECONDS, waited / 20), LAST_POLL_SECONDS))

@@ -43,12 +43,14 @@ async def update(
     """Moves the fleet to new weights and waits for it. `hint`: the base of their name where the caller gave no version.
     `adapter`: they are one.
 
-    An active transaction from the same source is joined. Raises PublishRefusedError, BusyProblem.
+    An active transaction from the same source is joined, and so is one that is done where the source has a digest: a
+    folder may be written over. Raises PublishRefusedError, BusyProblem.
     """
     fleet_spec = (await job.snapshot(fresh=True)).fleet_spec
-    transaction = fleet_spec.active_transaction
+    transaction = fleet_spec.transaction
     if (
         transaction is None
+        or not (transaction.active or (transaction.phase == "done" and source.digest is not None))
         or (transaction.publish.source, transaction.publish.adapter) != (source, adapter)
         or version not in (None, transaction.publish.version)
     ):

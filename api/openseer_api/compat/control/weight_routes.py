@@ -65,6 +65,8 @@ class UpdateWeights(ProtocolModel):
 @router.post("/update_weights")
 async def update_weights(body: UpdateWeights, job: Job) -> Response:
     """Answers once what is sent has arrived; a folder is published at once."""
+    if body.weight_dir is not None and body.update_info is not None:
+        raise InputError("update_info and weight_dir: found both, needed: one")
     if body.weight_dir is not None:
         hint = PurePosixPath(body.weight_dir).name
         return answered(await update(job, Source(path=body.weight_dir), None, "keep", hint=hint))

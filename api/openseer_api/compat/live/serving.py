@@ -1,9 +1,10 @@
 """What every generating route does: check a call, submit its live requests, wait for the responses or stream them."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from openseer_api.compat.live.refused_fields import MOST_SHOWN
 from openseer_api.compat.live.requests import Live, live_of
 from openseer_api.compat.live.sampling import SamplingFields, sampling_of
 from openseer_api.http.problems import GoneError, NotFoundProblem
+from openseer_api.http.rendering import made
 from openseer_api.job.context import JobContext
 from openseer_api.job.sampling import check_min_p
 from openseer_core.admission import misfit, unranked
@@ -139,7 +141,7 @@ async def open_call(
         await asyncio.sleep(0)  # there may be thousands: other calls are answered in between
         ids = _render(prompt, codec, options)
         problem = misfit(ids, sampling, limits, name=field) or _too_short(ids, score_from, field)
-        problem = problem or unranked(scoring, limits)
+        problem = problem or (unranked(len(ids), scoring, limits) if scored else None)
         if problem:
             raise InputError(f"prompt {place}: {problem}" if len(prompts) > 1 else problem)
         rendered.append(ids)
@@ -238,7 +240,7 @@ async def all_responses(
         finally:
             gone.cancel()
             ended.cancel()
-    return [_responses(call) for call in calls]
+    return await made(_score_bytes(calls), lambda: [_responses(call) for call in calls])
 
 
 def _responses(call: CompletionCall) -> list[FinishedResponse]:
@@ -278,25 +280,28 @@ class _Stream:
         live_request = call.requests[index]
         self.ended = live_request.ended
         self._job, self._call, self._index, self._request = job, call, index, live_request
-        self._sent = self._characters = 0
+        self._sent: list[int] = []
+        self._characters = 0
         self._stops = parse_sampling(live_request.sampling).stop
 
     async def next_piece(self) -> Piece | None:
         if self.ended.done():
-            end = response_of(self.ended.result(), self._call.codec, self._request.text_form)
-            return self._piece(end.tokens, end.logprobs, end.ranked, end.text, end)
+            result, sent = self.ended.result(), len(self._sent)
+            read = partial(response_of, result, self._call.codec, self._request.text_form)
+            end = await made(0 if result is None else len(result.logprobs), read)
+            return self._piece(end.tokens[sent:], end.logprobs[sent:], end.ranked[sent:], end.text, end)
         if self._request.request_id is None:
             return None
         try:
-            record = await self._job.store.record(self._request.request_id)
+            record = await self._job.store.record(self._request.request_id, len(self._sent))
         except KeyError:
             return None  # it is being queued just now
-        tokens = unpack_tokens(record.tokens)
-        if len(tokens) <= self._sent:
+        if not record.tokens:
             return None
+        tokens = unpack_tokens(record.tokens)
         logprobs = readable_logprobs(own_scores(record.tokens, record.logprobs))
         places = ranked(record.tokens, record.logprobs) or []
-        return self._piece(tokens, logprobs, places, self._settled(tokens), None)
+        return self._piece(tokens, logprobs, places, self._settled(self._sent + tokens), None)
 
     def _settled(self, tokens: list[int]) -> str:
         codec = self._call.codec
@@ -312,14 +317,26 @@ class _Stream:
         text: str,
         end: FinishedResponse | None,
     ) -> Piece:
-        start, begin = self._sent, self._characters
-        self._sent, self._characters = len(tokens), max(begin, len(text))
-        return Piece(self._index, tokens[start:], logprobs[start:], text[begin:], end, places[start:])
+        begin = self._characters
+        self._sent += tokens
+        self._characters = max(begin, len(text))
+        return Piece(self._index, tokens, logprobs, text[begin:], end, places)
 
 
-def answer(content: Any) -> HTTPResponse:
-    """A JSON response, encoded by msgspec: there are many, and long ones."""
-    return HTTPResponse(encode(content), media_type="application/json")
+async def answer(calls: Sequence[CompletionCall], make: Callable[[], Any]) -> HTTPResponse:
+    """A JSON response of calls that have ended, encoded by msgspec: there are many, and long ones."""
+    return HTTPResponse(await made(_score_bytes(calls), lambda: encode(make())), media_type="application/json")
+
+
+def encoded(parts: Iterable[Any]) -> list[msgspec.Raw]:
+    """Each part as JSON before the next one is made: one alone may be long."""
+    return [msgspec.Raw(encode(part)) for part in parts]
+
+
+def _score_bytes(calls: Sequence[CompletionCall]) -> int:
+    """Of all responses and scores of calls that have ended."""
+    results = [live_request.ended.result() for call in calls for live_request in call.all_requests]
+    return sum(len(result.logprobs) for result in results if result is not None)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from openseer_core.token_scores import Likeliest, Ranked
 NOT_RANKED = Ranked(0, [])
 
 
-def envelope(key: str, kind: str, model: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+def envelope(key: str, kind: str, model: str, choices: Sequence[Any]) -> dict[str, Any]:
     """The fields of every response around its choices."""
     return {"id": key, "object": kind, "created": int(time.time()), "model": model, "choices": choices}
 
@@ -163,7 +163,9 @@ def _lists(
         "tokens": words,
         "token_logprobs": list(logprobs),
         "top_logprobs": [
-            None if value is None else {word: value} | dict(_with_words(place.likeliest, call, ids=ids))
+            None
+            if value is None
+            else {word: value} | dict(_with_words(place.likeliest[: body.logprobs], call, ids=ids))
             for word, value, place in scored
         ],
         "text_offset": _offsets(words, at),
@@ -187,8 +189,13 @@ def _contents(scored: FinishedResponse | Piece, body: ChatRequest, call: Complet
 def contents(scored: FinishedResponse | Piece, call: CompletionCall, *, ids: bool = False) -> dict[str, Any]:
     """Log-probabilities as chat completions have them, of what a response or a piece of one has."""
 
+    bytes_of: dict[str, list[int]] = {}
+
     def entry(word: str, value: float | None) -> dict[str, Any]:
-        return {"token": word, "logprob": value, "bytes": list(word.encode())}
+        found = bytes_of.get(word)
+        if found is None:
+            found = bytes_of[word] = list(word.encode())
+        return {"token": word, "logprob": value, "bytes": found}
 
     words = token_words(scored.tokens, call, ids=ids)
     places = zip(words, scored.logprobs, for_each(scored.logprobs, scored.ranked), strict=False)

@@ -8,7 +8,16 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from openseer_api.compat.live.refusals import status_of
-from openseer_api.compat.live.serving import CompletionCall, Piece, answer, encode, open_call, pieces, responses
+from openseer_api.compat.live.serving import (
+    CompletionCall,
+    Piece,
+    answer,
+    encode,
+    encoded,
+    open_call,
+    pieces,
+    responses,
+)
 from openseer_api.compat.openai import rendering
 from openseer_api.compat.openai.wire import ChatRequest, CompletionRequest, OpenAIRequest
 from openseer_api.http.bodies import StrictRoute, body_of
@@ -70,10 +79,17 @@ async def completions(
     if body.stream:
         return _streamed(job, call, body, (key, "text_completion", model_of(job, body)), choice)
     found = await responses(job, request, call)
-    choices = [rendering.completion_choice(index, response, body, call) for index, response in enumerate(found)]
     tokens = sum(len(response.tokens) for response in found)
-    whole = rendering.envelope(key, "text_completion", model_of(job, body), choices)
-    return answer(whole | {"usage": rendering.usage(call, tokens)})
+
+    def whole() -> dict[str, Any]:
+        choices = encoded(
+            rendering.completion_choice(index, response, body, call) for index, response in enumerate(found)
+        )
+        return rendering.envelope(key, "text_completion", model_of(job, body), choices) | {
+            "usage": rendering.usage(call, tokens)
+        }
+
+    return await answer([call], whole)
 
 
 @router.post("/v1/chat/completions")
@@ -106,12 +122,19 @@ async def chat(body: Annotated[ChatRequest, body_of(ChatRequest)], request: Requ
     if body.stream:
         return _streamed(job, call, body, (key, "chat.completion.chunk", model_of(job, body)), choice)
     found = await responses(job, request, call)
-    choices = [rendering.chat_choice(index, response, body, call) for index, response in enumerate(found)]
     tokens = sum(len(response.tokens) for response in found)
-    whole = rendering.envelope(key, "chat.completion", model_of(job, body), choices)
-    prompt = {"prompt_token_ids": call.prompts[0]} if body.return_token_ids else {}
-    prompt |= rendering.prompt_logprobs(found[0], call.prompts[0], call, body.prompt_top)
-    return answer(whole | prompt | {"usage": rendering.usage(call, tokens)})
+
+    def whole() -> dict[str, Any]:
+        choices = encoded(rendering.chat_choice(index, response, body, call) for index, response in enumerate(found))
+        prompt = {"prompt_token_ids": call.prompts[0]} if body.return_token_ids else {}
+        prompt |= rendering.prompt_logprobs(found[0], call.prompts[0], call, body.prompt_top)
+        return (
+            rendering.envelope(key, "chat.completion", model_of(job, body), choices)
+            | prompt
+            | {"usage": rendering.usage(call, tokens)}
+        )
+
+    return await answer([call], whole)
 
 
 def _streamed(

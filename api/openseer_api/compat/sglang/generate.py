@@ -1,6 +1,7 @@
 """SGLang's `/generate` and its aborts."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
@@ -16,16 +17,19 @@ from openseer_api.compat.live.serving import (
     all_responses,
     answer,
     check_count,
+    encoded,
     open_call,
     pieces,
 )
 from openseer_api.compat.openai.routes import SSE, STREAM_HEADERS, event
 from openseer_api.compat.sglang.wire import AbortRequest, SglangGenerateRequest
 from openseer_api.http.bodies import StrictRoute, body_of
+from openseer_api.http.rendering import made
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.token_scores import Ranked
+from openseer_core.tokens import ITEM_BYTES
 
 router = APIRouter(route_class=StrictRoute, include_in_schema=False)
 
@@ -63,19 +67,23 @@ async def generate(
     if body.stream:
         if len(calls) > 1:
             raise InputError("stream: one prompt a call")
-        return StreamingResponse(_events(job, calls[0], body, rids[0]), media_type=SSE, headers=STREAM_HEADERS)
+        return StreamingResponse(_events(job, calls[0], body, rids[0], tops[0]), media_type=SSE, headers=STREAM_HEADERS)
     found = await all_responses(job, request, calls)
     version = (await job.snapshot()).fleet_spec.version
-    answers = [
-        _answer(response, rid, call, body, version)
-        for call, rid, of in zip(calls, rids, found, strict=True)
-        for response in of
-    ]
-    return answer(answers if body.is_batch or len(answers) > 1 else answers[0])
+
+    def whole() -> Any:
+        answers = encoded(
+            _answer(response, rid, call, body, version, top)
+            for call, rid, of, top in zip(calls, rids, found, tops, strict=True)
+            for response in of
+        )
+        return answers if body.is_batch or len(answers) > 1 else answers[0]
+
+    return await answer(calls, whole)
 
 
 def _answer(
-    response: FinishedResponse, rid: str, call: CompletionCall, body: SglangGenerateRequest, version: str
+    response: FinishedResponse, rid: str, call: CompletionCall, body: SglangGenerateRequest, version: str, top: int
 ) -> dict[str, Any]:
     meta: dict[str, Any] = {
         "id": rid,
@@ -91,7 +99,7 @@ def _answer(
         if call.scores:
             meta["input_weight_version"] = response.prompt_version
         meta["output_token_logprobs"] = _entries(response.tokens, response.logprobs, call, body)
-    if body.wants_top:
+    if top:
         # The first scored place has none, as it has no log-probability.
         meta["input_top_logprobs"] = [None, *_tops(response.prompt_ranked, call, body)] if call.scores else []
         meta["output_top_logprobs"] = _tops(response.ranked, call, body)
@@ -128,20 +136,29 @@ def _word(token: int, call: CompletionCall, body: SglangGenerateRequest) -> str 
     return call.word(token) if body.return_text_in_logprobs else None
 
 
-async def _events(job: JobContext, call: CompletionCall, body: SglangGenerateRequest, rid: str) -> AsyncIterator[bytes]:
+async def _events(
+    job: JobContext, call: CompletionCall, body: SglangGenerateRequest, rid: str, top: int
+) -> AsyncIterator[bytes]:
     """As SGLang streams: each event holds the whole response so far."""
     version = (await job.snapshot()).fleet_spec.version
     so_far = [FinishedResponse([], [], "", None, "", []) for _ in call.requests]
     try:
         async for piece in pieces(job, call):
             response = so_far[piece.index] = _longer(so_far[piece.index], piece)
-            content = _answer(response, rid, call, body, version)
-            if piece.end is None:
-                content["meta_info"]["finish_reason"] = None
-            yield event(content | ({"index": piece.index} if len(so_far) > 1 else {}))
+            content = partial(_answer, response, rid, call, body, version, top)
+            number = piece.index if len(so_far) > 1 else None
+            scores = 2 * ITEM_BYTES * len(response.tokens) * (1 + top)
+            yield await made(scores, partial(_event, content, number, ended=piece.end is not None))
     except OpenseerError as error:
         yield event({"error": {"message": str(error), "type": "server_error", "code": status_of(error)}})
     yield b"data: [DONE]\n\n"
+
+
+def _event(make: Callable[[], dict[str, Any]], number: int | None, *, ended: bool) -> bytes:
+    content = make()
+    if not ended:
+        content["meta_info"]["finish_reason"] = None
+    return event(content | ({"index": number} if number is not None else {}))
 
 
 def _longer(before: FinishedResponse, piece: Piece) -> FinishedResponse:

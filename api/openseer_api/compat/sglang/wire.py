@@ -71,12 +71,6 @@ class SglangGenerateRequest(RefusingModel):
         """Whether any entry does; then all get them."""
         return any(self.return_logprob) if isinstance(self.return_logprob, list) else bool(self.return_logprob)
 
-    @property
-    def wants_top(self) -> bool:
-        """Whether any entry wants likeliest tokens."""
-        given = self.top_logprobs_num
-        return any(given) if isinstance(given, list) else bool(given)
-
     def tops(self, count: int) -> list[int]:
         """For each prompt how many likeliest tokens are wanted. Raises InputError, also where they would be ignored."""
         given = self.top_logprobs_num

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from fastapi import APIRouter, Request, Response
@@ -15,7 +15,7 @@ from openseer_api.compat.live.refusals import status_of
 from openseer_api.compat.live.refused_fields import VLLM_GENERATE, Refusals
 from openseer_api.compat.live.requests import live_of
 from openseer_api.compat.live.sampling import Ids, SamplingFields
-from openseer_api.compat.live.serving import CompletionCall, Piece, answer, open_call, pieces, responses
+from openseer_api.compat.live.serving import CompletionCall, Piece, answer, encoded, open_call, pieces, responses
 from openseer_api.compat.openai import rendering
 from openseer_api.compat.openai.routes import SSE, STREAM_HEADERS, event
 from openseer_api.compat.openai.wire import StreamOptions
@@ -114,18 +114,23 @@ async def generate(
     if body.stream:
         return StreamingResponse(_events(job, call, body, key), media_type=SSE, headers=STREAM_HEADERS)
     found = await responses(job, request, call)
-    choices = [
-        {"index": index, **_content(response, body, call), **_ending(response)} for index, response in enumerate(found)
-    ]
-    return answer(
-        _envelope(key, body, call, choices)
-        | rendering.prompt_logprobs(found[0], call.prompts[0], call, body.sampling_params.prompt_logprobs or 0)
-        | {
-            "model": body.model or job.model_names[0],
-            "created": int(time.time()),
-            "usage": rendering.usage(call, sum(len(response.tokens) for response in found)),
-        }
-    )
+
+    def whole() -> dict[str, Any]:
+        choices = encoded(
+            {"index": index, **_content(response, body, call), **_ending(response)}
+            for index, response in enumerate(found)
+        )
+        return (
+            _envelope(key, body, call, choices)
+            | rendering.prompt_logprobs(found[0], call.prompts[0], call, body.sampling_params.prompt_logprobs or 0)
+            | {
+                "model": body.model or job.model_names[0],
+                "created": int(time.time()),
+                "usage": rendering.usage(call, sum(len(response.tokens) for response in found)),
+            }
+        )
+
+    return await answer([call], whole)
 
 
 async def _events(job: JobContext, call: CompletionCall, body: VllmGenerateRequest, key: str) -> AsyncIterator[bytes]:
@@ -143,9 +148,7 @@ async def _events(job: JobContext, call: CompletionCall, body: VllmGenerateReque
     yield b"data: [DONE]\n\n"
 
 
-def _envelope(
-    key: str, body: VllmGenerateRequest, call: CompletionCall, choices: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _envelope(key: str, body: VllmGenerateRequest, call: CompletionCall, choices: Sequence[Any]) -> dict[str, Any]:
     prompt = {"prompt_token_ids": call.prompts[0]} if body.return_token_ids else {}
     return {"request_id": key, "output_mode": body.output_mode, "choices": choices, **prompt}
 
@@ -165,7 +168,8 @@ def _content(scored: FinishedResponse | Piece, body: VllmGenerateRequest, call: 
         scores = zip(scored.tokens, scored.logprobs, places, strict=False)
         top = body.sampling_params.logprobs or 0
         entries = [rendering.entries_of(token, value, place, top) for token, value, place in scores]
-        content["logprobs"] = {"content": [of[0] | {"top_logprobs": of} for of in entries]}
+        # vLLM counts the token itself among those that are asked for.
+        content["logprobs"] = {"content": [of[0] | {"top_logprobs": of[: max(top, 1)]} for of in entries]}
     return content
 
 

@@ -48,10 +48,12 @@ class GlooUpdateInfo(WeightTransferUpdateInfo):
     shapes: list[list[int]]
 
 
-def _join(address: str, port: int, rank: int, size: int) -> Any:
-    return stateless_init_torch_distributed_process_group(
-        address, port, rank, size, BACKEND, timeout=timedelta(seconds=JOIN_SECONDS)
+def _join(address: str, port: int, rank: int, size: int) -> tuple[Any, Any]:
+    """The group, and the store that rank 0 keeps for it."""
+    joined: Any = stateless_init_torch_distributed_process_group(
+        address, port, rank, size, BACKEND, return_store=True, timeout=timedelta(seconds=JOIN_SECONDS)
     )
+    return joined
 
 
 def _broadcast(group: Any, tensor: torch.Tensor) -> None:
@@ -67,10 +69,11 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
     init_info_cls = GlooInitInfo
     update_info_cls = GlooUpdateInfo
     _group: Any = None
+    store: Any = None
 
     def init_transfer_engine(self, init_info: GlooInitInfo) -> None:
         rank = init_info.rank_offset + self.parallel_config.rank
-        self._group = _join(init_info.master_address, init_info.master_port, rank, init_info.world_size)
+        self._group, self.store = _join(init_info.master_address, init_info.master_port, rank, init_info.world_size)
 
     def start_weight_update(self) -> None:
         """Nothing: the model takes each tensor as it comes."""
@@ -85,7 +88,7 @@ class GlooTransferEngine(WeightTransferEngine[GlooInitInfo, GlooUpdateInfo]):
             cast("Any", self.model).load_weights([(name, tensor)])
 
     def shutdown(self) -> None:
-        self._group = None
+        self._group = self.store = None
 
 
 @dataclass
@@ -104,6 +107,7 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
 
     init_info_cls = GlooTrainerInitInfo
     _group: Any = None
+    _store: Any = None
 
     @classmethod
     def trainer_init(
@@ -116,7 +120,7 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
         receiver = GlooInitInfo(address, port, rank_offset=1, world_size=size)
         with ThreadPoolExecutor(1) as pool:  # both sides wait for each other
             answer = pool.submit(client.init_weight_transfer_engine, asdict(receiver))
-            engine._group = _join(address, port, 0, size)
+            engine._group, engine._store = _join(address, port, 0, size)
             answer.result()
         return engine
 
@@ -141,7 +145,7 @@ class GlooTrainerEngine(TrainerWeightTransferEngine[GlooTrainerInitInfo]):
         self.client.finish_weight_update()
 
     def shutdown(self) -> None:
-        self._group = None
+        self._group = self._store = None
 
 
 @cache

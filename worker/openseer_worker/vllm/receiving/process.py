@@ -1,13 +1,15 @@
 """The process that receives weights: a member of their sender's group that writes tensors into files.
 
 It is no part of the engine: a sender that is lost in mid-transfer, for which a collective call would wait for ever,
-costs this process alone. Commands come as lines of JSON on standard input, and each is answered by one on standard
-output: {} or {"error": …}.
+costs this process alone, which ends with its sender. Commands come as lines of JSON on standard input, and each is
+answered by one on standard output: {} or {"error": …}; the latter is the last, once the sender has gone.
 """
 
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +24,8 @@ from openseer_worker.vllm.receiving import gloo
 from openseer_worker.weights.hashing import digest
 from openseer_worker.weights.received_files import ReceivedFiles, tensors_of
 
+LOOK_SECONDS = 2.0
+"""How often the sender is looked for."""
 _REASON_CHARS = 500
 
 
@@ -45,6 +49,21 @@ class Receiving:
         self._engine = WeightTransferEngineFactory.create_engine(named, config, device, model)
         self._engine.init_transfer_engine(self._engine.parse_init_info(init))
         return {}
+
+    def await_end_of_sender(self) -> str:
+        """Returns, with what has happened, once the process that keeps the group's store has gone: rank 0, the sender.
+
+        A group that was made from an identifier alone has no store; then it never returns.
+        """
+        group = getattr(self._engine, "model_update_group", None)
+        store: Any = getattr(self._engine, "store", None) or getattr(getattr(group, "group", None), "store", None)
+        while True:
+            time.sleep(LOOK_SECONDS)
+            try:
+                if store is not None:
+                    store.check(["sender"])
+            except RuntimeError:
+                return "the sender has gone: its connection has ended"
 
     def begin(self, folder: str) -> dict[str, Any]:
         """A round of its own folder."""
@@ -93,9 +112,19 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # libraries print
     receiving = Receiving()
+
+    def say(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer).encode() + b"\n")
+
+    def end_with_sender() -> None:
+        say({"error": receiving.await_end_of_sender()})
+        os._exit(1)
+
     for line in sys.stdin.buffer:
         ((name, arguments),) = json.loads(line).items()
-        answers.write(json.dumps(_answer(getattr(receiving, name), arguments)).encode() + b"\n")
+        say(answer := _answer(getattr(receiving, name), arguments))
+        if name == "join" and not answer:
+            threading.Thread(target=end_with_sender, daemon=True).start()
 
 
 if __name__ == "__main__":
