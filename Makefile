@@ -34,12 +34,14 @@ soak: $(READY) ## Runs in full the long searches that `make test` runs in a shor
 trainers: $(READY) ## Runs trainers' own code against openseer, each in an environment of its own (500 MB); TRAINER=areal: one alone
 	@tests/client/trainers/run.sh $(BIN)/python $(TRAINER)
 
+# Types take longest, so they are checked beside the rest; what they have to say comes last.
 check: $(READY) ## Lint, format, types, import directions, house rules
 	@echo "lint" && $(BIN)/ruff check .
 	@echo "format" && $(BIN)/ruff format --check .
-	@echo "types" && $(BIN)/pyright --project pyproject.toml
-	@echo "import directions" && $(BIN)/lint-imports
-	@echo "house rules" && $(BIN)/python -m pytest --quiet tests/house
+	@types=$$(mktemp); trap 'rm -f "$$types"' EXIT; $(BIN)/pyright --project pyproject.toml >"$$types" 2>&1 & \
+	others=0; { echo "import directions" && $(BIN)/lint-imports && \
+	    echo "house rules" && $(BIN)/python -m pytest --quiet tests/house; } || others=$$?; \
+	echo "types"; types_are=0; wait $$! || types_are=$$?; cat "$$types"; exit $$((others | types_are))
 
 format: $(READY) ## Formats the code and mends what can be mended
 	@$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .

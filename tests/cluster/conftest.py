@@ -48,7 +48,8 @@ def _turn(item: pytest.Item) -> tuple[bool, bool, bool]:
 def kube() -> Iterator[Kube]:
     """The cluster, with three nodes or more if it is ours."""
     if os.environ.get("KUBECONFIG"):
-        yield Kube("user")
+        with Kube("user") as kube:
+            yield kube
         return
     was_up = subprocess.run([str(CLUSTER), "exec", "true"], capture_output=True, check=False).returncode == 0
     watch = [] if was_up else ["--watch", str(os.getpid())]
@@ -58,7 +59,8 @@ def kube() -> Iterator[Kube]:
     if started.returncode == CANNOT:
         pytest.skip(f"no cluster: {started.stderr.strip()}")
     assert started.returncode == 0, started.stderr
-    yield Kube("developer" if was_up else "tests")
+    with Kube("developer" if was_up else "tests") as kube:
+        yield kube
     if not was_up:
         cluster_sh("down")
 
@@ -92,8 +94,9 @@ def stage(request: pytest.FixtureRequest, kube: Kube, operator: str) -> Iterator
 def operator(kube: Kube, images: None) -> Iterator[str]:
     """The operator runs, installed by helm; gives its namespace."""
     install(kube)
-    # The image's name stays while its content changes under the developer's hands.
-    kube.kubectl("rollout", "restart", "deployment", "-n", SYSTEM)
-    kube.kubectl("rollout", "status", "deployment", "-n", SYSTEM, WITHIN)
+    if kube.owner != "tests":
+        # It may run already, and the image's name stays while its content changes under the developer's hands.
+        kube.kubectl("rollout", "restart", "deployment", "-n", SYSTEM)
+        kube.kubectl("rollout", "status", "deployment", "-n", SYSTEM, WITHIN)
     yield SYSTEM
     kube.run("helm", "uninstall", "openseer", "--ignore-not-found", "-n", SYSTEM)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.cluster.support.chart import install
 from tests.cluster.support.kube import SCRIPTED_IMAGE, WITHIN, Kube, cluster_sh, restricted_pod
+from tests.cluster.support.stories import story
 from tests.cluster.support.workload import Workload
 
 pytestmark = [
@@ -21,13 +22,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def job(kube: Kube, namespace: str) -> Workload:
-    """Three workers with work for about forty seconds, some of it done."""
-    return begun(kube, namespace, groups=16)
-
-
-def begun(kube: Kube, namespace: str, groups: int, step: float = 0.02) -> Workload:
+def begun(kube: Kube, namespace: str, groups: int = 16, step: float = 0.02) -> Workload:
     """Three workers that have done some of their work, or a quarter of it by those that were there sooner; 16 groups
     take them forty seconds, 40 groups a hundred.
 
@@ -43,7 +38,9 @@ def node_of(pod: dict[str, Any]) -> str:
     return pod["spec"].get("nodeName", "")
 
 
-def test_pods_that_are_deleted_at_random_cost_nothing_but_time(job: Workload) -> None:
+@story
+def test_pods_that_are_deleted_at_random_cost_nothing_but_time(kube: Kube, namespace: str) -> None:
+    job = begun(kube, namespace)
     for name in ("job-worker-0", "job-worker-2", "job-driver", "job-worker-1"):
         job.kubectl("delete", "pod", name, "--wait=false", "--ignore-not-found")  # it may not be back yet
         time.sleep(3)
@@ -95,6 +92,7 @@ def test_a_redis_on_a_node_that_is_cut_off_waits_for_it_and_says_why(kube: Kube,
     finally:
         cluster_sh("join", node)
     job.until(lambda: any(pod["metadata"]["uid"] != uid for pod in job.live("redis").values()), "Redis runs again")
+    job.hasten()
     job.assert_completes()
     job.assert_leaves_nothing()
 
@@ -115,6 +113,7 @@ def test_a_jobs_word_alone_calls_no_node_unfit(kube: Kube, namespace: str, opera
         job.until(
             lambda: not kube.get_list("pods", operator, "app.kubernetes.io/name=openseer-probe"), "no probe is left"
         )
+        job.hasten()
         job.assert_completes()
     finally:
         install(kube)
@@ -126,7 +125,8 @@ def node_events(kube: Kube) -> set[tuple[str, str]]:
     return {(event["involvedObject"]["name"], event["reason"]) for event in events}
 
 
-def test_draining_a_node_hands_everything_over(job: Workload) -> None:
+def test_draining_a_node_hands_everything_over(kube: Kube, namespace: str) -> None:
+    job = begun(kube, namespace)
     node = node_of(job.pods()[0])
     try:
         job.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", WITHIN, "--force")
@@ -162,11 +162,14 @@ def test_a_minute_without_an_api_server_stops_nothing(kube: Kube, namespace: str
     cluster_sh("start-api")
     # The operator starts anew after such a while.
     job.until(lambda: job.done() > before, "the work went on and the status follows")
+    job.hasten()
     job.assert_completes()
     job.assert_leaves_nothing()
 
 
-def test_a_redis_that_is_killed_comes_back_with_everything(job: Workload) -> None:
+@story
+def test_a_redis_that_is_killed_comes_back_with_everything(kube: Kube, namespace: str) -> None:
+    job = begun(kube, namespace)
     job.kubectl("delete", "pod", "job-redis-0", "--grace-period=0", "--force")
     job.until(lambda: bool(job.live("redis")), "Redis is back")
     job.assert_completes()
@@ -184,6 +187,7 @@ def test_on_full_nodes_a_worker_waits_and_the_others_work_on(kube: Kube, namespa
         job.until(lambda: job.holds("Available"), "the others take requests")
     finally:
         job.kubectl("delete", "pod", "--selector=chaos=hog", "--grace-period=0", "--force")
+    job.hasten()
     job.assert_completes()
 
 

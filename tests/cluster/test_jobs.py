@@ -57,6 +57,7 @@ def test_a_suspended_job_has_no_pod_and_goes_on_where_it_was(kube: Kube, namespa
     job.patch(suspend=False)
     job.until(lambda: job.ready() > 0, "a worker is there again")
     assert job.done() >= finished
+    job.hasten()
     job.assert_completes()
 
 
@@ -178,6 +179,7 @@ def test_a_sick_gpu_moves_its_worker_to_another_node(kube: Kube, namespace: str)
         return any(entry["reason"] == "GpuSick" and entry["involvedObject"]["kind"] == "Node" for entry in events)
 
     job.until(told_of_the_node, "an event on the node")
+    job.hasten()
     job.assert_completes()
 
 

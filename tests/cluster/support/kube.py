@@ -4,9 +4,10 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 
+from tests.cluster.support.reads import Reads
 from tests.repository import ROOT
 
 CLUSTER = ROOT / "cluster" / "cluster.sh"
@@ -28,11 +29,21 @@ class KubeError(AssertionError):
     """kubectl or the cluster's own script failed; says what they said."""
 
 
-@dataclass(frozen=True)
 class Kube:
-    """One cluster and whose it is: a user's (KUBECONFIG), a developer's (cluster.sh up) or these tests' own."""
+    """One cluster and whose it is: a user's (KUBECONFIG), a developer's (cluster.sh up) or these tests' own. `with` it:
+    what it reads with ends then."""
 
-    owner: Literal["user", "developer", "tests"]
+    def __init__(self, owner: Literal["user", "developer", "tests"]) -> None:
+        self.owner = owner
+        self._reads = Reads(self.command("kubectl"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._reads.close()
 
     @property
     def is_ours(self) -> bool:
@@ -64,13 +75,15 @@ class Kube:
 
     def get(self, kind: str, name: str, namespace: str | None = None) -> dict[str, Any]:
         """One object. Raises KubeError where it does not exist."""
-        return json.loads(self.kubectl("get", kind, name, *_within(namespace), "-o", "json"))
+        found = self._reads.read(kind, name, namespace)
+        return found or json.loads(self.kubectl("get", kind, name, *_within(namespace), "-o", "json"))
 
     def get_list(self, kind: str, namespace: str | None = None, selector: str = "") -> list[dict[str, Any]]:
         """All objects of a kind, or those that a label selector chooses; namespace "": of all namespaces."""
         chosen = ["-l", selector] if selector else []
         where = ["--all-namespaces"] if namespace == "" else _within(namespace)
-        return json.loads(self.kubectl("get", kind, *where, *chosen, "-o", "json"))["items"]
+        found = self._reads.read(kind, "", namespace, selector)
+        return (found or json.loads(self.kubectl("get", kind, *where, *chosen, "-o", "json")))["items"]
 
     def condition(self, kind: str, name: str, condition: str, namespace: str | None = None) -> str:
         """The status of one condition: True, False or Unknown, also where the object has no such condition yet."""
