@@ -1,6 +1,6 @@
 """How long a weights transaction takes, by size of the model and number of workers, split by phase.
 
-    python benchmarks/weights.py [--digests | --shared]
+    python benchmarks/weights.py [--digests | --shared | --passed]
 
 Real vLLM workers (CPU build), one core each where there are as many, over a real Redis; a batch is running and goes on
 with the new weights (mode keep). Each transaction prefetches the files, hands everything back, loads, scores a canary
@@ -9,6 +9,7 @@ Then what it costs to know a version by its digest (`--digests`: only that), as 
 least that an engine does: each tensor is read and copied. All files are in the page cache; of several rounds the
 shortest counts, for what else runs on the machine only adds.
 `--shared`: only how long one and eight workers of this machine take to fetch a version, see support/shared_weights.py.
+`--passed`: the same of workers that share no folder and pass pieces on to one another.
 """
 
 # transformers and torch have few types.
@@ -28,7 +29,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from support.shared_weights import shared
+from support.shared_weights import passed, shared
 from support.stamp import Stamp
 
 from openseer_api.batch_controller import control
@@ -267,11 +268,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the smallest model, two transactions")
     parser.add_argument("--digests", action="store_true", help="only what digests cost")
     parser.add_argument("--shared", action="store_true", help="only what workers of one machine share")
+    parser.add_argument("--passed", action="store_true", help="only what workers that share no folder pass on")
+    parser.add_argument("--megabytes", type=int, default=1024, help="size of the version that is passed on")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
     stamp = Stamp()
     if options.shared:
         measurements = shared(8, 1024, 3) | stamp.fields()
+    elif options.passed:
+        measurements = passed(8, options.megabytes) | stamp.fields()
     else:
         measurements = transactions_and_digests(options) | stamp.fields()
     if options.json:

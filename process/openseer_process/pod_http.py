@@ -1,17 +1,18 @@
 """The small web server of a pod: probes for the kubelet, metrics for Prometheus. Answers from threads of its own.
 
-`/healthz` and `/readyz` are 200 or 503, `/metrics` is Prometheus' text, everything else is 404.
+`/healthz` and `/readyz` are 200 or 503, `/metrics` is Prometheus' text, everything else is for whoever made the server
+to answer, or 404.
 """
 
 import logging
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
@@ -23,15 +24,28 @@ REQUEST_SECONDS = 5.0
 """Longest wait for a piece of a request, and for a client to take its answer."""
 MAX_REQUESTS = 16
 """Requests answered at once; a connection beyond them is closed without an answer."""
+MAX_OTHERS = MAX_REQUESTS // 2
+"""Of these, requests for other than probes and metrics, which may take long; one beyond them is 503 at once."""
+SEND_SECONDS = 60.0
+"""Longest time in which a client takes the body of another answer."""
 POLL_SECONDS = 0.1
 """How soon the server's thread notices a stop."""
+
+
+class OtherAnswer(NamedTuple):
+    """To a request for other than probes and metrics."""
+
+    status: HTTPStatus
+    body: bytes = b""
+    headers: Mapping[str, str] = {}
 
 
 class PodHttp:
     """`with PodHttp(8080, ready=…, alive=…, registry=…) as http`: answers on all addresses, IPv4 and IPv6.
 
     `ready` and `alive` are called from other threads and must return at once. Port 0 takes any free one; `port` and
-    the log say which. Without a registry there are no metrics (404). Raises InputError when the port cannot be had.
+    the log say which. Without a registry there are no metrics (404). `others` is given the path and the query of every
+    other request, in threads, and answers it; None: 404. Raises InputError when the port cannot be had.
     """
 
     def __init__(
@@ -41,9 +55,10 @@ class PodHttp:
         ready: Callable[[], bool],
         alive: Callable[[], bool],
         registry: CollectorRegistry | None = None,
+        others: Callable[[str], OtherAnswer | None] = lambda _: None,
     ) -> None:
         probes = {"/healthz": alive, "/readyz": ready}
-        self._server = _listen(port, _answer_for(probes, registry))
+        self._server = _listen(port, _answer_for(probes, registry, others))
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(POLL_SECONDS,), name="openseer-http", daemon=True
         )
@@ -108,6 +123,8 @@ class _Answer(BaseHTTPRequestHandler):
     wbufsize = -1
     probes: dict[str, Callable[[], bool]]
     registry: CollectorRegistry | None
+    others: Callable[[str], OtherAnswer | None]
+    free_for_others: threading.BoundedSemaphore
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -117,8 +134,13 @@ class _Answer(BaseHTTPRequestHandler):
             self._respond(HTTPStatus.OK if passed else HTTPStatus.SERVICE_UNAVAILABLE, b"ok\n" if passed else b"no\n")
         elif path == "/metrics" and self.registry is not None:
             self._respond(HTTPStatus.OK, generate_latest(self.registry), CONTENT_TYPE_LATEST)
+        elif self.free_for_others.acquire(blocking=False):
+            try:
+                self._respond_to_other()
+            finally:
+                self.free_for_others.release()
         else:
-            self._respond(HTTPStatus.NOT_FOUND, b"not found\n")
+            self._respond(HTTPStatus.SERVICE_UNAVAILABLE, b"busy\n")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: probes come every few seconds."""
@@ -130,9 +152,28 @@ class _Answer(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    def _respond_to_other(self) -> None:
+        answer = self.others(self.path)
+        if answer is None:
+            self._respond(HTTPStatus.NOT_FOUND, b"not found\n")
+            return
+        self.send_response(answer.status)
+        for name, value in {**answer.headers, "Content-Length": str(len(answer.body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.flush()
+        self.connection.settimeout(SEND_SECONDS)
+        self.connection.sendall(answer.body)  # of a file, its limit would be one of each of many writes
 
-def _answer_for(probes: dict[str, Callable[[], bool]], registry: CollectorRegistry | None) -> type[_Answer]:
-    return type("_PodAnswer", (_Answer,), {"probes": probes, "registry": registry})
+
+def _answer_for(
+    probes: dict[str, Callable[[], bool]],
+    registry: CollectorRegistry | None,
+    others: Callable[[str], OtherAnswer | None],
+) -> type[_Answer]:
+    limit = threading.BoundedSemaphore(MAX_OTHERS)
+    held = {"probes": probes, "registry": registry, "others": staticmethod(others), "free_for_others": limit}
+    return type("_PodAnswer", (_Answer,), held)
 
 
 def _listen(port: int, handler: type[_Answer]) -> _Server:

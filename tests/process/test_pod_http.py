@@ -4,15 +4,18 @@
 
 import http.client
 import socket
+import threading
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from openseer_core.errors import InputError
 from openseer_process import pod_http
-from openseer_process.pod_http import MAX_REQUESTS, PodHttp
+from openseer_process.pod_http import MAX_OTHERS, MAX_REQUESTS, OtherAnswer, PodHttp
 
 
 def get(port: int, path: str, host: str = "127.0.0.1") -> tuple[int, str]:
@@ -81,6 +84,29 @@ def test_clients_that_say_nothing_take_no_more_than_the_bounded_number_of_thread
         except ConnectionError:
             time.sleep(0.05)
     pytest.fail("the server did not come back")
+
+
+def test_other_requests_leave_threads_for_probes() -> None:
+    begun, end = threading.Semaphore(0), threading.Event()
+
+    def wait(path: str) -> OtherAnswer | None:
+        begun.release()
+        assert end.wait(60)
+        return OtherAnswer(HTTPStatus.PARTIAL_CONTENT, b"x" * 10, {"Of": path}) if path == "/a?b=1" else None
+
+    with (
+        PodHttp(0, ready=lambda: True, alive=lambda: True, others=wait) as pod,
+        ThreadPoolExecutor(MAX_OTHERS) as clients,
+    ):
+        waiting = [clients.submit(get, pod.port, path) for path in ["/a?b=1", *["/c"] * (MAX_OTHERS - 1)]]
+        for _ in waiting:
+            assert begun.acquire(timeout=60)
+        assert [get(pod.port, "/a?b=1")[0] for _ in range(MAX_REQUESTS)] == [503] * MAX_REQUESTS
+        assert get(pod.port, "/healthz")[0] == get(pod.port, "/readyz")[0] == 200
+        end.set()
+        answers = [answer.result() for answer in waiting]
+        assert answers == [(206, "x" * 10), *[(404, "not found\n")] * (MAX_OTHERS - 1)]
+        assert get(pod.port, "/a?b=1")[0] == 206
 
 
 def test_a_port_that_is_taken_is_an_error_that_says_so(pod: PodHttp) -> None:

@@ -199,12 +199,17 @@ async def test_a_worker_is_ready_while_it_works_and_not_while_it_drains(bench: B
     (worker,) = await store.workers()
     assert worker.heartbeat.metrics["node"] == "node-7"
     assert worker.heartbeat.metrics["pod"] == "uid-7"
+    assert worker.heartbeat.weights is not None
+    assert worker.heartbeat.weights.passing is not None
+    secret = worker.heartbeat.weights.passing.address.rpartition("/weights/")[2]
+    assert len(secret) > 40
     # The store has a heartbeat before the worker has the answer that lets it show the same.
     await until(lambda: 'openseer_worker_state{state="busy"} 1.0' in rank.get("/metrics")[1])
     metrics = rank.get("/metrics")[1]
     assert "openseer_worker_tokens_total " in metrics
     assert "openseer_worker_slots 8.0" in metrics
     assert "openseer_worker_held_tokens " in metrics
+    assert secret not in metrics + rank.log.read_text()
     redis: Any = Redis(unix_socket_path=url.removeprefix("unix://"))
     async with redis:
         await redis.client_pause(int(WAIT_SECONDS * 1000), all=False)  # what it hands back waits: it drains until then

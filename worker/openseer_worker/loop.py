@@ -29,6 +29,7 @@ from openseer_worker.running import RunningRequest, RunningRequests
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.sharing import Sharing
 from openseer_worker.weights.of_job import served_weights
+from openseer_worker.weights.passing import Passing
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Worker:
         store: WorkerStore,
         engine: Engine,
         telemetry: Callable[[], WorkerMetrics] = WorkerMetrics,
+        passing: Passing | None = None,
     ) -> None:
         spec = settings.job.spec
         rollout = spec.rollout
@@ -70,7 +72,7 @@ class Worker:
         self._max_losses = spec.failure_policy.request_retries
         self._wake = asyncio.Event()
         self._arrivals = Arrivals(store, settings.lanes, self._wake.set)
-        self._weights = served_weights(settings, engine, self._wake.set)
+        self._weights = served_weights(settings, engine, self._wake.set, passing)
         self._usage = Usage()
         self._claims = 0
         self._draining = False

@@ -29,6 +29,7 @@ from openseer_worker.health import Health
 from openseer_worker.loop import Worker
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.startup import Start, end_at_once, end_process, stop_on_signals
+from openseer_worker.weights.passing import Passing, own_address
 
 log = logging.getLogger("openseer.worker")
 
@@ -58,10 +59,11 @@ def main() -> int:
 def run_worker(settings: WorkerSettings, http_port: int | None = None) -> int:
     """Runs one worker to its end in this process and gives its exit code."""
     start_log()
-    health = Health()
+    health, passing = Health(), Passing()
     try:
-        with _web_server(health, http_port):
-            asyncio.run(_run(settings, health))
+        with _web_server(health, passing, http_port) as http:
+            passing.port = 0 if http is None else http.port
+            asyncio.run(_run(settings, health, passing))
     except OpenseerError as error:
         return report(error)
     return 0
@@ -90,13 +92,13 @@ def _settings(options: argparse.Namespace) -> WorkerSettings:
     )
 
 
-def _web_server(health: Health, port: int | None) -> PodHttp | nullcontext[None]:
+def _web_server(health: Health, passing: Passing, port: int | None) -> PodHttp | nullcontext[None]:
     if port is None:
         return nullcontext()
-    return PodHttp(port, ready=health.ready, alive=health.alive, registry=health.registry)
+    return PodHttp(port, ready=health.ready, alive=health.alive, registry=health.registry, others=passing.answer)
 
 
-async def _run(settings: WorkerSettings, health: Health) -> None:
+async def _run(settings: WorkerSettings, health: Health, passing: Passing) -> None:
     stop = stop_on_signals()
     if settings.rank > 0:
         await follow(settings, health, stop)
@@ -104,13 +106,13 @@ async def _run(settings: WorkerSettings, health: Health) -> None:
         gang = GangLeader(settings, secrets.randbits(31), stop.set)
         watching = asyncio.create_task(_end_when_broken(gang))
         try:
-            await _lead(settings, health, stop, gang)
+            await _lead(settings, health, passing, stop, gang)
         except OpenseerError as error:
             end_at_once(report(error))
         watching.cancel()
         await gang.end()
     else:
-        await _lead(settings, health, stop, None)
+        await _lead(settings, health, passing, stop, None)
 
 
 async def _end_when_broken(gang: GangLeader) -> None:
@@ -118,22 +120,38 @@ async def _end_when_broken(gang: GangLeader) -> None:
     end_at_once(report(await gang.broken))
 
 
-async def _lead(settings: WorkerSettings, health: Health, stop: asyncio.Event, gang: GangLeader | None) -> None:
+async def _lead(
+    settings: WorkerSettings, health: Health, passing: Passing, stop: asyncio.Event, gang: GangLeader | None
+) -> None:
     started = await Start(settings, stop, gang).run()
     if started is None:
         log.info("%s ended before it was ready", settings.worker)
         return
     store, engine = started
     try:
-        await _work(settings, health, stop, store, engine, gang)
+        await _join(settings, passing, store)
+        await _work(settings, health, passing, stop, store, engine, gang)
     finally:
         await store.close()
     log.info("%s drained (%s)", settings.worker, settings.job.spec.rollout.policy)
 
 
+async def _join(settings: WorkerSettings, passing: Passing, store: Store) -> None:
+    """From now on weights are passed on, where this process has a web server that others can reach."""
+    if not passing.port:
+        return
+    try:
+        address = await asyncio.to_thread(own_address, settings.store_url, passing.port)
+    except OSError as error:
+        log.warning("no weights are passed on between workers, for this machine's address is not known: %s", error)
+        return
+    passing.join(settings.worker.name, address, store.workers)
+
+
 async def _work(
     settings: WorkerSettings,
     health: Health,
+    passing: Passing,
     stop: asyncio.Event,
     store: Store,
     engine: Engine,
@@ -144,7 +162,7 @@ async def _work(
     def readings() -> WorkerMetrics:
         return WorkerMetrics(telemetry() | ({"sick": gang.sick} if gang is not None and gang.sick else {}))
 
-    worker = Worker(settings, store, engine, readings)
+    worker = Worker(settings, store, engine, readings, passing)
 
     async def drain() -> None:
         await stop.wait()

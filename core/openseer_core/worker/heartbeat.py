@@ -56,6 +56,18 @@ class ReceptionReport(JsonModel):
     error: str = ""
 
 
+class PassingReport(JsonModel):
+    """What a worker passes on to others of versions that were published by URL.
+
+    `address`: the URL below which it does; it ends in a secret, which nobody shows. `whole`, `partial`: by the
+    transaction that a version came with: all its files are there, or they arrive now.
+    """
+
+    address: str = Field(repr=False)
+    whole: tuple[int, ...] = ()
+    partial: tuple[int, ...] = ()
+
+
 class WeightsReport(JsonModel):
     """What a worker's heartbeat says of its weights.
 
@@ -67,7 +79,7 @@ class WeightsReport(JsonModel):
     fleet's adapters from it. `asleep`: the engine samples nothing; its weights may be awake (`weights_awake`), and it
     takes others then. `freed`: whether falling asleep gave memory of a GPU back, which a CPU does not; None: not told.
     `rest_since`: of the fleet spec that it has followed in falling asleep; None from a worker of an earlier release.
-    `reception`: of the worker that receives weights from their sender, for all.
+    `reception`: of the worker that receives weights from their sender, for all. `passing`: None where it has no server.
     """
 
     version: str = ""
@@ -88,6 +100,7 @@ class WeightsReport(JsonModel):
     adapters: dict[str, str] = Field(default_factory=dict)
     adapter_error: str = ""
     reception: ReceptionReport | None = None
+    passing: PassingReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from openseer_core.ids import WorkerId
 from openseer_core.queue.batch import OpenBatch
+from openseer_core.worker.heartbeat import Heartbeat, PassingReport, WeightsReport, WorkerState
 from tests.api.served import LONG, Served, prompts, served, serving_job
 from tests.worker.weights.made import write_weights
 
@@ -59,6 +61,20 @@ async def test_new_weights_reach_every_worker_and_a_batch_belongs_to_them(weight
         assert (
             'openseer_api_weights_transaction{job="served",namespace="default",phase="done",version="v1"} 1.0' in text
         )
+
+
+async def test_nobody_is_told_where_workers_pass_weights_on() -> None:
+    async with served() as server:
+        await ready(server)
+        passing = PassingReport(address="http://10.0.0.7:8080/weights/hidden", whole=(1,))
+        beat = Heartbeat(WorkerState.IDLE, weights=WeightsReport(version="initial", passing=passing))
+        await server.store.heartbeat(WorkerId("worker-9", "x"), beat)
+        while "worker-9" not in str(await server.call("GET", "/workers")):
+            await asyncio.sleep(0.05)
+        ours = ("/workers", "/weights", "/job", "/fleet", "/autoscaling")
+        shown = [str(await server.call("GET", path)) for path in ours]
+        shown += [(await server.http.get(path)).text for path in ("/metrics", "/server_info", "/workers")]
+        assert not [text for text in shown if "hidden" in text or "10.0.0.7" in text]
 
 
 async def test_kept_responses_tell_which_weights_drew_which_tokens(weights: str) -> None:

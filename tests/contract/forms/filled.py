@@ -16,7 +16,7 @@ from openseer_core.weights.fleet_spec import Adapter, FleetSpec, WeightsTransact
 from openseer_core.weights.publish import AdapterSpec, Canary, Deadlines, Publish, Source
 from openseer_core.weights.reception import Reception
 from openseer_core.wire.batches import BatchSpec, Target
-from openseer_core.worker.heartbeat import Heartbeat, ReceptionReport, WeightsReport, WorkerState
+from openseer_core.worker.heartbeat import Heartbeat, PassingReport, ReceptionReport, WeightsReport, WorkerState
 from openseer_core.worker.metrics import WorkerMetrics
 
 GROUP = GroupId(3, "group-é")
@@ -92,6 +92,7 @@ REPORT = WeightsReport(
     reception=ReceptionReport(
         id=7, joined=True, round=2, updates=3, finished=True, path="/received/7-2", digest="b" * 64, error="gone"
     ),
+    passing=PassingReport(address="http://10.0.0.7:8080/weights/secret", whole=(3,), partial=(4,)),
 )
 INFO = Heartbeat(WorkerState.BUSY, WorkerMetrics({"slots": 8, "kv_used": 0.25, "device": "cpu"}), REPORT, 2.5, 7.75)
 PLAIN_INFO = Heartbeat(WorkerState.STARTING)

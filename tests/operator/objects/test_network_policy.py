@@ -62,7 +62,7 @@ def test_restricted_pods_reach_one_another_dns_and_what_is_listed() -> None:
     closed, opened = policy(egress=()), policy(egress=(hub,))
     for found in (closed, opened):
         assert found["spec"]["policyTypes"] == ["Ingress", "Egress"]
-        assert all(lets_out(found, WORKER, port) for port in (REDIS, 29500, 40000))
+        assert all(lets_out(found, WORKER, port) for port in (REDIS, HTTP, 29500, 40000))
         # 5353: where pods of OpenShift's DNS listen behind its service.
         dns = [(port, protocol) for port in (53, 5353) for protocol in ("UDP", "TCP")]
         assert all(lets_out(found, Peer("kube-system"), *each) for each in dns)

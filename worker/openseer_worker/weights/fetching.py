@@ -1,4 +1,4 @@
-"""Weights over HTTP: a folder's files, hashed while they arrive."""
+"""Weights over HTTP: a folder's files, hashed while they arrive, from their source or from other workers."""
 
 import re
 import time
@@ -12,10 +12,12 @@ import httpx
 
 from openseer_core.errors import LoadError
 from openseer_core.weights.adapters import CONFIG, TENSORS
-from openseer_core.weights.digest import FileDigest, version_digest
+from openseer_core.weights.digest import PIECE_BYTES, FileDigest, version_digest
 from openseer_core.weights.url import host_of, shown_url, url_problem
 from openseer_worker.weights.files import INDEX, SINGLE, named_files
 from openseer_worker.weights.hashing import HASH_THREADS, ArrivingFile, never
+from openseer_worker.weights.passing import PassedVersion
+from openseer_worker.weights.peers import Peers
 
 MAX_FETCH_BYTES = 4 * 2**40
 """Most that is fetched for one version."""
@@ -35,9 +37,12 @@ def fetch(
     allowed: Sequence[str] = (),
     *,
     adapter: bool = False,
+    version: PassedVersion | None = None,
+    peers: Peers | None = None,
 ) -> str:
     """Fetches a folder of safetensors over HTTP (the files that its index names, or else its one file); their digest.
-    `adapter`: the two files of an adapter.
+    `adapter`: the two files of an adapter. `version`: is told each file as it begins to arrive. `peers`: are asked for
+    each file before the server; whether all that they gave is of one version shows in the digest.
 
     `allowed`: hosts, as in url_problem. Raises LoadError for another one, and when the server refuses, takes longer
     than FETCH_SECONDS or sends more than MAX_FETCH_BYTES.
@@ -51,7 +56,7 @@ def fetch(
             httpx.Client(timeout=READ_TIMEOUT_SECONDS, follow_redirects=True, event_hooks=hooks) as client,
             ThreadPoolExecutor(HASH_THREADS) as pool,
         ):
-            download = _Download(client, url.rstrip("/"), folder, pool, stopped)
+            download = _Download(client, url.rstrip("/"), folder, pool, stopped, version or PassedVersion(), peers)
             names = {CONFIG, TENSORS} if adapter else {SINGLE}
             if not adapter and download.get(INDEX, optional=True):
                 names = named_files((folder / INDEX).read_bytes(), f"{shown}/{INDEX}")
@@ -91,8 +96,17 @@ class _Download:
     """Files of one folder, within one limit of time and size."""
 
     def __init__(
-        self, client: httpx.Client, url: str, folder: Path, pool: ThreadPoolExecutor, stopped: Callable[[], bool]
+        self,
+        client: httpx.Client,
+        url: str,
+        folder: Path,
+        pool: ThreadPoolExecutor,
+        stopped: Callable[[], bool],
+        version: PassedVersion,
+        peers: Peers | None,
     ) -> None:
+        self._version = version
+        self._peers = peers
         self._client = client
         self._url = url
         self._folder = folder
@@ -104,17 +118,48 @@ class _Download:
 
     def get(self, name: str, *, optional: bool = False) -> bool:
         """Fetches one file; False when an optional one is not there."""
+        is_there = None if self._peers is None else self._get_passed(self._peers, name, optional=optional)
+        if is_there is None:
+            is_there = self._get_from_source(name, optional=optional)
+        if not is_there:
+            self._version.enter(name, None)
+        return is_there
+
+    def _get_passed(self, peers: Peers, name: str, *, optional: bool) -> bool | None:
+        """None where nobody passes it on, or no longer. All pieces are of one reading: of two, the source's file may
+        have changed between them."""
+        piece = peers.piece(name, 0)
+        while piece is not None:
+            if not piece.reading:
+                return False if optional else None
+            with ArrivingFile(self._folder / name, self._pool, piece.reading) as arriving:
+                self._version.enter(name, arriving)
+                number = 0
+                while piece is not None and piece.reading == arriving.reading:
+                    if piece.data:
+                        self._check(len(piece.data))
+                        arriving.add_piece(piece.data, piece.digest)
+                    if len(piece.data) < PIECE_BYTES:
+                        self.files.append(arriving.end())
+                        return True
+                    number += 1
+                    piece = peers.piece(name, number)
+            if piece is not None:  # of another reading, which is begun with
+                piece = peers.piece(name, 0)
+        return None
+
+    def _get_from_source(self, name: str, *, optional: bool) -> bool:
+        """As a stream from its beginning, so that a file is always what the server gave at one time."""
         with self._client.stream("GET", f"{self._url}/{name}") as response:
             if optional and response.status_code == 404:
                 return False
             response.raise_for_status()
-            arriving = ArrivingFile(name, self._pool)
-            with (self._folder / name).open("wb") as file:
+            with ArrivingFile(self._folder / name, self._pool) as arriving:
+                self._version.enter(name, arriving)
                 for data in response.iter_bytes():  # as they come: a slow server must not hide that nobody wants them
                     self._check(len(data))
                     arriving.add(data)
-                    file.write(data)
-        self.files.append(arriving.digest())
+                self.files.append(arriving.end())
         return True
 
     def _check(self, count: int) -> None:

@@ -19,6 +19,8 @@ from openseer_worker.weights.adapter_files import refuse_adapter
 from openseer_worker.weights.fetching import fetch
 from openseer_worker.weights.files import check_files, weight_files
 from openseer_worker.weights.hashing import digest
+from openseer_worker.weights.passing import Passing
+from openseer_worker.weights.peers import Peers
 from openseer_worker.weights.temporary import Record, SharedFolder, shared_folder
 
 TICK_SECONDS, COARSE_TICK_SECONDS = 0.05, 2.0
@@ -52,7 +54,7 @@ class WeightFolders:
     """What is fetched is found by its digest, or by its publisher (a transaction's id) while no digest is known.
 
     `scope`: what the workers of one job have in common and others have not. Those of one machine fetch a version once,
-    and read it once for its digest; without a scope each does it for itself.
+    and read it once for its digest; without a scope each does it for itself. `passing`: to those of other machines.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class WeightFolders:
         allowed_hosts: Sequence[str] = (),
         check_adapter: Callable[[Path], None] = refuse_adapter,
         scope: str = "",
+        passing: Passing | None = None,
     ) -> None:
+        self.passing = passing or Passing()
         self._allowed_hosts = allowed_hosts
         self._check_adapter = check_adapter
         self._scope = scope or uuid.uuid4().hex
@@ -98,13 +102,13 @@ class WeightFolders:
         self._fetched = {publisher: folder for publisher, folder in self._fetched.items() if folder in found}
         wanted = {*self._fetched, *paths, *(target.publisher for target in targets)}
         for key in set(self._held) - wanted:
-            self._held.pop(key).release()
+            self._let_go(key)
 
     def close(self) -> None:
         """Lets go everything that was fetched."""
         self._fetched, self._paths = {}, {}
-        while self._held:
-            self._held.popitem()[1].release()
+        for key in list(self._held):
+            self._let_go(key)
 
     def _find(self, source: Source, publisher: int) -> CheckedFolder | None:
         if source.url is None or source.digest is None:
@@ -129,20 +133,28 @@ class WeightFolders:
         """Of what was fetched: another try fetches it anew."""
         for publisher in [publisher for publisher, known in self._fetched.items() if known == folder]:
             del self._fetched[publisher]
-            held = self._held.pop(publisher)
-            held.spoil()
-            held.release()
+            self._held[publisher].spoil()
+            self._let_go(publisher)
+
+    def _let_go(self, key: int | Path) -> None:
+        held = self._held.pop(key)
+        if isinstance(key, int):
+            self.passing.drop(key)
+        held.release()
 
     async def _fetch(self, url: str, target: WeightsTarget) -> CheckedFolder:
         key = f"{self._scope}\n{target.publisher}\n{url}"
 
         def work(stopped: Callable[[], bool]) -> CheckedFolder:
             def make(folder: Path) -> Record:
-                found = fetch(url, folder, stopped, self._allowed_hosts, adapter=target.adapter)
-                self._check(folder, target)
+                found = self._fetch_files(url, folder, target, stopped)
                 return {"digest": found, "stamps": _stamps(folder)}
 
-            shared = self._hold(target.publisher, shared_folder(key, make, stopped), stopped)
+            try:
+                shared = self._hold(target.publisher, shared_folder(key, make, stopped), stopped)
+            except BaseException:
+                self.passing.drop(target.publisher)
+                raise
             made = {name: tuple(stamp) for name, stamp in shared.record["stamps"].items()}
             found = CheckedFolder(shared.path, shared.record["digest"], made)
             try:
@@ -152,8 +164,40 @@ class WeightFolders:
                 raise
             return found
 
-        self._fetched[target.publisher] = await _in_thread(work)
+        async with self.passing.hearing():
+            self._fetched[target.publisher] = await _in_thread(work)
         return self._fetched[target.publisher]
+
+    def _fetch_files(self, url: str, folder: Path, target: WeightsTarget, stopped: Callable[[], bool]) -> str:
+        """Fetches a version into an empty folder; its digest. Where pieces of other workers do not make up what it has
+        to be, all comes from the source."""
+        needed = None if target.source is None else target.source.digest
+
+        def read(peers: Peers | None) -> str:
+            found = fetch(
+                url, folder, stopped, self._allowed_hosts, adapter=target.adapter, version=version, peers=peers
+            )
+            self._check(folder, target)
+            return found
+
+        with self.passing.fetching(target.publisher) as version:
+            if not self.passing.name:
+                return read(None)
+            with Peers(self.passing, target.publisher, stopped) as peers:
+                peers.wait()
+                try:
+                    found, problem = read(peers), ""
+                except LoadError as error:
+                    found, problem = "", str(error)
+                    if stopped() or not peers.gave:
+                        raise
+            if not problem and (not peers.gave or needed in (None, found)):
+                return found
+            why, givers = problem or f"found digest {found}, needed: {needed}", ", ".join(sorted(peers.gave))
+            _LOG.warning("weights %s with pieces of %s: %s; now from their source alone", target.version, givers, why)
+            for path in folder.iterdir():
+                path.unlink()
+            return read(None)
 
     def _hold(self, key: int | Path, shared: SharedFolder, stopped: Callable[[], bool]) -> SharedFolder:
         """Raises LoadError where nobody waits any more, who would let it go."""

@@ -1,12 +1,13 @@
 """The digest of weights, computed in threads while their files are read or fetched."""
 
 import os
+import secrets
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from types import TracebackType
 
 from openseer_core.errors import LoadError
 from openseer_core.weights.digest import PIECE_BYTES, FileDigest, version_digest
@@ -56,32 +57,68 @@ def _read_piece(path: Path, start: int, stopped: Callable[[], bool]) -> bytes:
 
 
 class ArrivingFile:
-    """Hashes a file that arrives in order, in the threads of a pool and piece by piece."""
+    """A file that arrives in order: written as it comes, hashed in the threads of a pool piece by piece, and read by
+    other threads meanwhile.
 
-    def __init__(self, name: str, pool: ThreadPoolExecutor) -> None:
-        self._name = name
+    `reading`: names one reading of the file from its source; pieces of one reading belong together. None: a new one.
+    """
+
+    def __init__(self, path: Path, pool: ThreadPoolExecutor, reading: str | None = None) -> None:
+        self.reading = reading or secrets.token_hex(8)
+        self._path = path
         self._pool = pool
+        self._file = path.open("wb")
         self._size = 0
         self._piece = bytearray()
-        self._pending: deque[Future[bytes]] = deque()
-        self._pieces: list[bytes] = []
+        self._pieces: list[Future[bytes]] = []
+        self._is_whole = False
+
+    def __enter__(self) -> "ArrivingFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
 
     def add(self, data: bytes) -> None:
         """The next bytes; waits for the threads when more pieces than threads wait for them."""
+        self._file.write(data)
         self._size += len(data)
         self._piece += data
         while len(self._piece) >= PIECE_BYTES:
             self._hash(self._piece[:PIECE_BYTES])
             del self._piece[:PIECE_BYTES]
 
-    def digest(self) -> FileDigest:
-        """Of all that has arrived: the file is whole."""
+    def add_piece(self, piece: bytes | bytearray, digest: bytes) -> None:
+        """The next piece, which has this digest."""
+        self._file.write(piece)
+        self._size += len(piece)
+        found: Future[bytes] = Future()
+        found.set_result(digest)
+        self._show(found)
+
+    def end(self) -> FileDigest:
+        """All has arrived: the file is whole."""
         if self._piece:
             self._hash(self._piece)
-        pieces = (*self._pieces, *(piece.result() for piece in self._pending))
-        return FileDigest(self._name, self._size, pieces)
+        self._file.close()
+        self._is_whole = True
+        return FileDigest(self._path.name, self._size, tuple(piece.result() for piece in self._pieces))
+
+    def piece(self, number: int) -> tuple[bytes, bytes] | None:
+        """A piece and its digest, nothing and nothing past the end; None where it has not arrived. Raises OSError."""
+        is_whole = self._is_whole  # before the pieces are counted, for more may come meanwhile
+        if number >= len(self._pieces):
+            return (b"", b"") if is_whole else None
+        with self._path.open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), PIECE_BYTES, number * PIECE_BYTES), self._pieces[number].result()
 
     def _hash(self, piece: bytearray) -> None:
-        self._pending.append(self._pool.submit(lambda: sha256(piece).digest()))
-        if len(self._pending) > HASH_THREADS:
-            self._pieces.append(self._pending.popleft().result())
+        self._show(self._pool.submit(lambda: sha256(piece).digest()))
+        if len(self._pieces) > HASH_THREADS:
+            self._pieces[-1 - HASH_THREADS].result()
+
+    def _show(self, piece: Future[bytes]) -> None:
+        self._file.flush()
+        self._pieces.append(piece)

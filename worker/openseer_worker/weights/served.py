@@ -2,10 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from openseer_core.admission import bad_canary
@@ -27,7 +26,6 @@ from openseer_core.weights.worker_step import (
 )
 from openseer_core.worker.heartbeat import WeightsReport
 from openseer_worker.engine import Engine, NewAdapter, NewWeights
-from openseer_worker.weights.adapter_files import refuse_adapter
 from openseer_worker.weights.folders import CheckedFolder, WeightFolders
 from openseer_worker.weights.receiving import ReceivingSettings, WeightReceiver
 from openseer_worker.weights.scores import check_finite
@@ -42,24 +40,20 @@ NOTHING = -1
 
 class ServedWeights:
     """`advance` is called again and again; what takes longer runs as a task and calls `wake` when it has ended.
-    `allowed_hosts`: those that weights are fetched from, none: any; `check_adapter`: raises LoadError for an adapter's
-    folder that the engine would not compute as it was trained; `scope`: as in WeightFolders; `receiving`: as in
-    WeightReceiver."""
+    `folders`: of the versions; `receiving`: as in WeightReceiver."""
 
     def __init__(
         self,
         engine: Engine,
         salt: str,
         wake: Callable[[], None],
-        allowed_hosts: Sequence[str] = (),
-        check_adapter: Callable[[Path], None] = refuse_adapter,
-        scope: str = "",
+        folders: WeightFolders | None = None,
         receiving: ReceivingSettings | None = None,
     ) -> None:
         self._engine = engine
         self._salt = salt
         self._wake = wake
-        self._folders = WeightFolders(allowed_hosts, check_adapter, scope)
+        self._folders = folders or WeightFolders()
         self._receiver = WeightReceiver(receiving, wake)
         self._state = WeightsState()
         self._report = WeightsReport(version=INITIAL_VERSION)
@@ -96,8 +90,9 @@ class ServedWeights:
     @property
     def report(self) -> WeightsReport:
         """What the next heartbeat reports."""
-        received = self._receiver.report
-        return self._report if received is None else self._report.model_copy(update={"reception": received})
+        return self._report.model_copy(
+            update={"reception": self._receiver.report, "passing": self._folders.passing.report}
+        )
 
     @property
     def asleep(self) -> bool:

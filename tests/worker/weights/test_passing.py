@@ -1,0 +1,309 @@
+"""A version behind a URL is read once: workers pass its pieces on to one another, and check what they are given."""
+
+import asyncio
+import http.client
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from openseer_core.errors import LoadError, StoreUnavailableError
+from openseer_core.manifest.job import Scripted
+from openseer_core.weights.digest import PIECE_BYTES
+from openseer_core.weights.fleet_spec import FleetSpec
+from openseer_core.weights.publish import Source
+from openseer_core.worker.heartbeat import WorkerStatus
+from openseer_process.pod_http import PodHttp
+from openseer_store.connect import open_store
+from openseer_store.embedded import EmbeddedRedis
+from openseer_store.port import Store
+from openseer_worker.loop import Worker
+from openseer_worker.scripted.engine import ScriptedEngine
+from openseer_worker.settings import WorkerSettings
+from openseer_worker.weights import fetching as fetching_module
+from openseer_worker.weights import passing as passing_module
+from openseer_worker.weights import peers as peers_module
+from openseer_worker.weights.hashing import digest
+from openseer_worker.weights.passing import Passing, own_address
+from tests.worker.fleet import job
+from tests.worker.weights.passers import BLOCK, CountingSource, Passers, WrongPasser, until, write_version
+
+LARGE, SMALL = PIECE_BYTES + 2 * BLOCK, 100
+NEVER_SECONDS = 600.0
+
+
+@pytest.fixture(autouse=True)
+def _limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No limit decides, but where a test is about one."""
+    monkeypatch.setattr(passing_module, "HEAR_SECONDS", 0.02)
+    for name in ("FIRST_SECONDS", "PIECE_SECONDS", "READ_SECONDS"):
+        monkeypatch.setattr(peers_module, name, NEVER_SECONDS)
+    monkeypatch.setattr(fetching_module, "READ_TIMEOUT_SECONDS", NEVER_SECONDS)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[CountingSource]:
+    """Two files: two pieces, and one."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    write_version(folder, LARGE, SMALL)
+    source = CountingSource(folder)
+    yield source
+    source.go.set()
+    source.close()
+
+
+@pytest.fixture
+def fleet() -> Iterator[Passers]:
+    fleet = Passers()
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture
+def wrong(request: pytest.FixtureRequest, source: CountingSource, fleet: Passers) -> Iterator[WrongPasser]:
+    passer = WrongPasser(request.param, source.folder)
+    fleet.others.append(passer.status())
+    yield passer
+    passer.close()
+
+
+def ask(address: str, path: str) -> http.client.HTTPResponse:
+    parts = urlsplit(address)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    connection.request("GET", f"{parts.path}{path}")
+    answer = connection.getresponse()
+    answer.read()
+    return answer
+
+
+async def test_of_four_that_fetch_at_once_one_reads_the_source(source: CountingSource, fleet: Passers) -> None:
+    nodes = [fleet.add(f"worker-{number}") for number in range(4)]
+    source.held_at = PIECE_BYTES + BLOCK
+    fetches = [asyncio.create_task(node.get(Source(url=source.url))) for node in nodes]
+    first = "/1/model-0.safetensors?piece=0&to=worker-9"
+
+    def has_first(address: str) -> bool:
+        return ask(address, first).status == 206
+
+    for node in nodes:  # each has the first piece while the source has not given the second
+        await until(lambda node=node: node.report.partial == (1,))
+        while not await asyncio.to_thread(has_first, node.report.address):
+            pass
+    source.go.set()
+    found = await asyncio.gather(*fetches)
+    assert {folder.digest for folder in found} == {digest(source.folder)}
+    assert len({folder.path for folder in found}) == 4
+    assert source.sent == source.sizes()
+    assert [node.report.whole for node in nodes] == [(1,)] * 4
+
+
+async def test_who_comes_later_has_it_from_others_and_needs_no_source(source: CountingSource, fleet: Passers) -> None:
+    first = await fleet.add("worker-1").get(Source(url=source.url))
+    source.close()
+    second = await fleet.add("worker-0").get(Source(url=source.url))
+    assert second.digest == first.digest
+
+
+async def test_one_file_without_an_index_is_passed_on(source: CountingSource, fleet: Passers) -> None:
+    for path in source.folder.iterdir():
+        path.unlink()
+    write_version(source.folder, LARGE)
+    (source.folder / "model-0.safetensors").rename(source.folder / "model.safetensors")
+    (source.folder / "model.safetensors.index.json").unlink()
+    for name in ("worker-0", "worker-1"):
+        assert (await fleet.add(name).get(Source(url=source.url))).digest == digest(source.folder)
+    assert source.sent == source.sizes()
+    assert len(source.asked) == 2
+
+
+async def test_a_file_that_ends_with_a_whole_piece_is_passed_on(source: CountingSource, fleet: Passers) -> None:
+    path = source.folder / "model-1.safetensors"
+    write_version(source.folder, SMALL, PIECE_BYTES)
+    write_version(source.folder, SMALL, 2 * PIECE_BYTES - path.stat().st_size)  # its header is as long as before
+    assert path.stat().st_size == PIECE_BYTES
+    for name in ("worker-0", "worker-1"):
+        assert (await fleet.add(name).get(Source(url=source.url))).digest == digest(source.folder)
+    assert source.sent == source.sizes()
+
+
+@pytest.mark.parametrize("wrong", ["dies", "lies", "misses"], indirect=True)
+async def test_after_one_that_does_wrong_the_source_is_asked(
+    wrong: WrongPasser, source: CountingSource, fleet: Passers, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = await fleet.add("worker-1").get(Source(url=source.url))
+    assert found.digest == digest(source.folder)
+    assert source.sent["model-0.safetensors"] == source.sizes()["model-0.safetensors"]
+    assert "worker-0 is asked no more" in caplog.text
+    assert "secret" not in caplog.text
+    asked = len(wrong.asked)
+    assert asked == (3 if wrong.how == "dies" else 1)  # the index, a piece, and half of one
+
+
+@pytest.mark.parametrize(
+    ("wrong", "limit"), [("hangs", "READ_SECONDS"), ("waits", "PIECE_SECONDS")], indirect=["wrong"]
+)
+async def test_who_takes_longer_than_a_limit_is_asked_no_more(
+    wrong: WrongPasser, limit: str, source: CountingSource, fleet: Passers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, limit, 0.2)
+    found = await fleet.add("worker-1").get(Source(url=source.url))
+    assert found.digest == digest(source.folder)
+    assert all("index.json" in path for path in wrong.asked)
+    assert source.sent == source.sizes()
+
+
+async def test_where_nobody_listens_another_worker_is_asked(source: CountingSource, fleet: Passers) -> None:
+    await fleet.add("worker-2").get(Source(url=source.url))
+    gone = WrongPasser("dies", source.folder)
+    fleet.others.append(gone.status())
+    gone.close()
+    found = await fleet.add("worker-1").get(Source(url=source.url))
+    assert found.digest == digest(source.folder)
+    assert source.sent == source.sizes()
+
+
+@pytest.mark.parametrize("wrong", ["dies"], indirect=True)
+async def test_no_file_is_of_two_readings(
+    wrong: WrongPasser, source: CountingSource, fleet: Passers, tmp_path: Path
+) -> None:
+    source.folder = tmp_path / "changed"
+    source.folder.mkdir()
+    write_version(source.folder, LARGE, SMALL, salt="changed")
+    found = await fleet.add("worker-1").get(Source(url=source.url))
+    assert len(wrong.asked) == 3
+    assert found.digest == digest(source.folder)
+
+
+async def test_pieces_of_a_version_that_changed_do_not_pass_for_it(
+    source: CountingSource, fleet: Passers, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = await fleet.add("worker-0").get(Source(url=source.url))
+    write_version(source.folder, LARGE, SMALL, salt="changed")
+    new = digest(source.folder)
+    with caplog.at_level(logging.WARNING):
+        found = await fleet.add("worker-1").get(Source(url=source.url, digest=new))
+    assert found.digest == new
+    assert f"with pieces of worker-0: found digest {old.digest}, needed: {new}" in caplog.text
+    unknown = await fleet.add("worker-2").get(Source(url=source.url))
+    assert unknown.digest in (old.digest, new)  # all of one of them; the transaction compares who found what
+    source.folder.joinpath("model-1.safetensors").unlink()
+    with pytest.raises(LoadError, match="404"):
+        await fleet.add("worker-3").get(Source(url=source.url, digest="0" * 64))
+
+
+@pytest.mark.parametrize("wrong", ["waits"], indirect=True)
+async def test_a_fetch_that_is_not_wanted_waits_for_nobody(
+    wrong: WrongPasser, source: CountingSource, fleet: Passers
+) -> None:
+    node = fleet.add("worker-1")
+    task = asyncio.create_task(node.get(Source(url=source.url)))
+    await until(lambda: bool(wrong.asked))
+    assert node.report.partial == (1,)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: node.report.partial == ())
+    assert source.asked == []
+
+
+async def test_who_waits_for_an_earlier_worker_goes_to_the_source_at_last(
+    source: CountingSource, fleet: Passers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers_module, "FIRST_SECONDS", 0.2)
+    fleet.add("worker-0")  # does not fetch it
+    assert (await fleet.add("worker-1").get(Source(url=source.url))).digest == digest(source.folder)
+
+
+async def test_a_store_that_does_not_answer_does_not_stop_a_fetch(
+    source: CountingSource, fleet: Passers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> list[WorkerStatus]:
+        raise StoreUnavailableError("no answer")
+
+    monkeypatch.setattr(peers_module, "FIRST_SECONDS", 0.2)
+    node = fleet.add("worker-1")
+    node.passing.join(node.name, "http://127.0.0.1:9", fail)
+    assert (await node.get(Source(url=source.url))).digest == digest(source.folder)
+
+
+async def test_only_who_knows_the_secret_is_given_anything(source: CountingSource, fleet: Passers) -> None:
+    node = fleet.add("worker-1")
+    await node.get(Source(url=source.url))
+    address, name = node.report.address, "/1/model-1.safetensors?piece=0"
+    assert ask(address, name).status == 206
+    assert ask(address, "/1/model-1.safetensors?piece=1").status == 416
+    assert ask(address, "/1/adapter_model.safetensors?piece=0").status == 404
+    stem = address.rpartition("/")[0]
+    wrong = [f"{stem}/guess", stem, f"{address}x", f"{address}/2", f"{address}/1/.."]
+    assert {ask(other, name).status for other in wrong} == {404}
+    for path in ("/1/model-1.safetensors", "/1/model-1.safetensors?piece=-1", "/x/model-1.safetensors?piece=0"):
+        assert ask(address, path).status == 404
+    assert address not in repr(node.status())
+
+
+async def test_what_is_not_whole_is_passed_on_to_later_workers_alone(source: CountingSource, fleet: Passers) -> None:
+    source.held_at = PIECE_BYTES + BLOCK
+    node = fleet.add("worker-1")
+    task = asyncio.create_task(node.get(Source(url=source.url)))
+    name = "/1/model-0.safetensors?piece=0&to="
+    await until(lambda: node.report.partial == (1,))
+    while (await asyncio.to_thread(ask, node.report.address, f"{name}worker-2")).status != 206:
+        pass
+    assert (await asyncio.to_thread(ask, node.report.address, f"{name}worker-0")).status == 404
+    source.go.set()
+    await task
+    assert (await asyncio.to_thread(ask, node.report.address, f"{name}worker-0")).status == 206
+
+
+async def test_what_is_let_go_is_passed_on_no_more(source: CountingSource, fleet: Passers) -> None:
+    node = fleet.add("worker-0")
+    await node.get(Source(url=source.url))
+    node.folders.keep([])
+    assert (node.report.whole, node.report.partial) == ((), ())
+    assert ask(node.report.address, "/1/model-1.safetensors?piece=0").status == 404
+
+
+@pytest.mark.redis
+async def test_heartbeats_in_a_store_lead_one_worker_to_another(source: CountingSource, tmp_path: Path) -> None:
+    async with EmbeddedRedis(tmp_path / "redis") as url:
+        store = await open_store(url, "loop")
+        spec = FleetSpec(revision=1, version="v1", publisher=1, source=Source(url=source.url))
+        assert await store.swap_fleet_spec(spec)
+        workers: list[Worker] = []
+        tasks: list[asyncio.Task[None]] = []
+        with ExitStack() as servers:
+            for index in range(2):
+                # Another URL of the store makes another machine of it: the two share no folder.
+                settings, passing = WorkerSettings(job(), f"{url}#{index}", index), Passing()
+                http_server = PodHttp(0, ready=lambda: True, alive=lambda: True, others=passing.answer)
+                port = servers.enter_context(http_server).port
+                passing.join(settings.worker.name, own_address(url, port), store.workers)
+                workers.append(Worker(settings, store, ScriptedEngine(Scripted()), passing=passing))
+                tasks.append(asyncio.create_task(workers[-1].run()))
+                while not await has_loaded(store, settings.worker.name):
+                    await asyncio.sleep(0.05)
+                if not index:
+                    source.close()
+            for worker in workers:
+                worker.drain()
+            await asyncio.gather(*tasks)
+        await store.close()
+    assert source.sent == source.sizes()
+
+
+async def has_loaded(store: Store, name: str) -> bool:
+    reports = {status.name: status.heartbeat.weights for status in await store.workers()}
+    report = reports.get(name)
+    return report is not None and bool(report.loaded)
+
+
+def test_a_workers_address_is_the_one_that_its_store_sees() -> None:
+    assert own_address("redis://:password@127.0.0.1:6379/0", 8080) == "http://127.0.0.1:8080"
+    assert own_address("unix:///tmp/store.sock", 8080) in ("http://127.0.0.1:8080", "http://[::1]:8080")
+    with pytest.raises(socket.gaierror):
+        own_address("redis://no-such-host.invalid", 8080)

@@ -1,0 +1,204 @@
+"""What a worker passes on to the job's other workers, piece by piece: files of versions that it fetches or has fetched.
+
+Whoever knows the secret in its address may ask; heartbeats say it, and so only those do who read the job's store.
+"""
+
+import asyncio
+import hmac
+import logging
+import secrets
+import socket
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import parse_qs, unquote
+
+from openseer_core.errors import StoreError
+from openseer_core.manifest.store_url import REDIS_PORT, url_parts
+from openseer_core.worker.heartbeat import PassingReport, WorkerStatus
+from openseer_process.pod_http import OtherAnswer
+from openseer_worker.weights.hashing import ArrivingFile
+
+DIGEST_HEADER, READING_HEADER = "Openseer-Piece", "Openseer-Reading"
+"""Of an answer: SHA-256 of the piece, in hexadecimal digits, and the reading of its file."""
+WAIT_SECONDS = 1.0
+"""How long a request waits for a piece that has not arrived, before it is 503."""
+POLL_SECONDS = 0.02
+HEAR_SECONDS = 1.0
+"""Interval in which a worker that fetches reads the heartbeats of the others."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Passer:
+    """A worker that passes on, and what, by its heartbeat."""
+
+    name: str
+    report: PassingReport
+
+
+class PassedVersion:
+    """The files of one version. The fetching thread enters them, the web server's threads read them."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, ArrivingFile | None] = {}
+        self.is_whole = False
+
+    def enter(self, name: str, file: ArrivingFile | None) -> None:
+        """A file that arrives from now on; None: the version has none of that name."""
+        self._files[name] = file
+
+    def answer(self, name: str, piece: int) -> OtherAnswer | None:
+        """206 with the piece, 416 past the end, 204 for a file that the version has not, 503 before that is known."""
+        until = time.monotonic() + WAIT_SECONDS
+        while True:
+            is_whole = self.is_whole  # before the look, for more may come meanwhile
+            answer = self._look(name, piece)
+            if answer is not None or is_whole:
+                return answer
+            if time.monotonic() > until:
+                return OtherAnswer(HTTPStatus.SERVICE_UNAVAILABLE)
+            time.sleep(POLL_SECONDS)
+
+    def _look(self, name: str, number: int) -> OtherAnswer | None:
+        if name not in self._files:
+            return None
+        file = self._files[name]
+        if file is None:
+            return OtherAnswer(HTTPStatus.NO_CONTENT)
+        if (found := file.piece(number)) is None:
+            return None
+        piece, digest = found
+        status = HTTPStatus.PARTIAL_CONTENT if digest else HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+        return OtherAnswer(status, piece, {DIGEST_HEADER: digest.hex(), READING_HEADER: file.reading})
+
+
+class Passing:
+    """One for a process. `answer` is for the web server; from `join` on it tells its address and hears of the others.
+
+    A version that is not whole is passed on to workers alone whose name comes after this one's: so nobody waits, over
+    whomever, for itself, and those that fetch at once form a chain.
+    """
+
+    def __init__(self) -> None:
+        self._secret = secrets.token_urlsafe(32)
+        self._versions: dict[int, PassedVersion] = {}
+        self.port = 0
+        """Of this process' web server; 0 without one."""
+        self._address = self._name = ""
+        self._workers: Callable[[], Awaitable[Sequence[WorkerStatus]]] | None = None
+        self.others: tuple[Passer, ...] = ()
+        self.heard_at = float("-inf")
+        """When the others were heard of last, in seconds of time.monotonic."""
+
+    def join(self, name: str, address: str, workers: Callable[[], Awaitable[Sequence[WorkerStatus]]]) -> None:
+        """`name`: this worker's; `address`: http://HOST:PORT of its web server; `workers`: reads all heartbeats."""
+        self._name, self._workers = name, workers
+        self._address = f"{address}/weights/{self._secret}"
+
+    @property
+    def name(self) -> str:
+        """This worker's, "" where it takes no part."""
+        return self._name
+
+    @property
+    def report(self) -> PassingReport | None:
+        """What the next heartbeat says; None where it takes no part."""
+        if not self._address:
+            return None
+        versions = sorted(self._versions.items())
+        whole = tuple(publisher for publisher, version in versions if version.is_whole)
+        return PassingReport(
+            address=self._address,
+            whole=whole,
+            partial=tuple(publisher for publisher, _ in versions if publisher not in whole),
+        )
+
+    def answer(self, path: str) -> OtherAnswer | None:
+        """To `/weights/SECRET/PUBLISHER/NAME?piece=N&to=WORKER`; None for what is not passed on."""
+        place, _, asked = path.partition("?")
+        query = {key: values[0] for key, values in parse_qs(asked).items()}
+        match place.split("/"):
+            case ["", "weights", secret, publisher, name] if self._is_secret(secret):
+                version = self._versions.get(_number(publisher))
+            case _:
+                return None
+        piece = _number(query.get("piece", ""))
+        if version is None or piece < 0 or not (version.is_whole or query.get("to", "") > self._name):
+            return None
+        try:
+            return version.answer(unquote(name), piece)
+        except OSError as error:  # it is no longer kept
+            log.debug("piece %d of %s: %s", piece, name, error)
+            return None
+
+    def _is_secret(self, text: str) -> bool:
+        return hmac.compare_digest(text.encode(), self._secret.encode())
+
+    @contextmanager
+    def fetching(self, publisher: int) -> Generator[PassedVersion]:
+        """What of a version arrives within the context is passed on, and afterwards all of it, unless that fails."""
+        version = self._versions[publisher] = PassedVersion()
+        try:
+            yield version
+        except BaseException:
+            if self._versions.get(publisher) is version:
+                self.drop(publisher)
+            raise
+        version.is_whole = True
+
+    def drop(self, publisher: int) -> None:
+        """That version goes."""
+        self._versions.pop(publisher, None)
+
+    @asynccontextmanager
+    async def hearing(self) -> AsyncGenerator[None]:
+        """Within the context `others` is kept up to date."""
+        task = None if self._workers is None else asyncio.create_task(self._hear(self._workers))
+        try:
+            yield
+        finally:
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _hear(self, workers: Callable[[], Awaitable[Sequence[WorkerStatus]]]) -> None:
+        while True:
+            try:
+                statuses = await workers()
+            except StoreError as error:
+                log.debug("other workers cannot be heard of: %s", error)
+            else:
+                now = max((status.seen_at for status in statuses), default=0.0)  # this worker's own is fresh
+                reports = [(status.name, status.heartbeat.weights) for status in statuses if status.works(now)]
+                self.others = tuple(
+                    Passer(name, report.passing)
+                    for name, report in reports
+                    if report is not None and report.passing is not None and name != self._name
+                )
+                self.heard_at = time.monotonic()
+            await asyncio.sleep(HEAR_SECONDS)
+
+
+def own_address(store_url: str, port: int) -> str:
+    """http://HOST:PORT of this machine's `port`, with the address by which it reaches the store. Raises OSError."""
+    parts = url_parts(store_url)
+    store = parts.hostname or "localhost", parts.port or REDIS_PORT
+    problem = OSError(f"{store[0]} has no address")
+    for family, kind, _, _, place in socket.getaddrinfo(*store, type=socket.SOCK_DGRAM):
+        try:
+            with socket.socket(family, kind) as toward:
+                toward.connect(place)  # sends nothing
+                host = str(toward.getsockname()[0])
+        except OSError as error:  # of a family that is not there
+            problem = error
+        else:
+            return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    raise problem
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else -1
