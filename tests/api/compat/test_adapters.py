@@ -1,5 +1,6 @@
 """LoRA adapters by the routes of vLLM, prime-rl and SGLang: loaded, listed, named, replaced, unloaded, refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,14 @@ async def test_a_loaded_name_is_replaced_only_in_place(tmp_path: Path) -> None:
 async def test_an_unloaded_adapter_is_a_model_that_does_not_exist(tmp_path: Path) -> None:
     async with served(job=adapting()) as server:
         await ready(server)
-        await load(server, "/load_lora_adapter", write_adapter(tmp_path / "a"))
+        folder = write_adapter(tmp_path / "a")
+        said = json.loads(await load(server, "/load_lora_adapter", folder, pinned=True))
+        assert (said["success"], said["status"], said["loaded_adapters"]) == (True, "success", {"math": str(folder)})
+        refused = await post(server, "/load_lora_adapter_from_tensors", {}, status=400)
+        assert "use /load_lora_adapter" in refused["error_message"]
+        said = await post(server, "/unload_lora_adapter", {"lora_name": "math"})
+        assert (said["success"], said["loaded_adapters"]) == (True, {})
+        await load(server, "/load_lora_adapter", folder)
         answer = await server.http.post("/v1/unload_lora_adapter", json={"lora_name": "math"})
         assert answer.text == "Success: LoRA adapter 'math' removed successfully."
         body = {"model": "math", "prompt": PROMPT}

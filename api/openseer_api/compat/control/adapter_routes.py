@@ -1,7 +1,10 @@
-"""Routes of vLLM and prime-rl by which trainers load LoRA adapters; each load is a transaction of the whole fleet."""
+"""Routes of vLLM, SGLang and prime-rl by which trainers load LoRA adapters; each load moves the whole fleet at once.
+
+Those of vLLM answer with a line of text, the others with JSON.
+"""
 
 from fastapi import APIRouter
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from openseer_api.compat.control.updating import update
 from openseer_api.compat.live.protocol_model import ProtocolModel
@@ -25,6 +28,14 @@ class LoadAdapter(ProtocolModel):
     load_inplace: bool = False
 
 
+class ReplaceAdapter(ProtocolModel):
+    """SGLang's and prime-rl's. `pinned`: no adapter that is served is ever dropped to make room."""
+
+    lora_name: VersionName
+    lora_path: WeightsPath
+    pinned: bool = False
+
+
 class UnloadAdapter(ProtocolModel):
     """vLLM's; the name says all."""
 
@@ -41,27 +52,47 @@ async def load_adapter(body: LoadAdapter, job: Job) -> Response:
             f"lora_name: found {body.lora_name}, which is loaded already (version {served.version}); set load_inplace "
             "to replace it, or unload it"
         )
-    return await _load(job, body)
+    return await _load(job, body.lora_name, body.lora_path) or PlainTextResponse(
+        f"Success: LoRA adapter '{body.lora_name}' added successfully."
+    )
 
 
 @router.post("/load_lora_adapter")
-async def replace_adapter(body: LoadAdapter, job: Job) -> Response:
-    """prime-rl's: loads each step's adapter under one name, in place of the one before."""
-    return await _load(job, body)
+async def replace_adapter(body: ReplaceAdapter, job: Job) -> Response:
+    """prime-rl's, which loads each step's adapter under one name, in place of the one before; and SGLang's."""
+    return await _load(job, body.lora_name, body.lora_path) or await _told(job, body.lora_name)
 
 
-async def _load(job: JobContext, body: LoadAdapter) -> Response:
-    """What runs with the adapter that is replaced goes on with the new one."""
-    source, adapter = Source(path=body.lora_path), AdapterSpec(name=body.lora_name)
-    outcome = await update(job, source, None, "keep", hint=body.lora_name, adapter=adapter)
-    if outcome.status != 200:
-        return error_response(outcome.status, outcome.message)
-    return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
+async def _load(job: JobContext, name: str, path: str) -> Response | None:
+    """What runs with the adapter that is replaced goes on with the new one. A response where it failed."""
+    outcome = await update(job, Source(path=path), None, "keep", hint=name, adapter=AdapterSpec(name=name))
+    return None if outcome.status == 200 else error_response(outcome.status, outcome.message)
+
+
+async def _told(job: JobContext, name: str) -> Response:
+    """SGLang's answer, with prime-rl's word for it."""
+    served = (await job.snapshot(fresh=True)).fleet_spec.adapters
+    paths = {adapter.name: adapter.source.path or adapter.source.url for adapter in served}
+    whole = {"success": True, "status": "success", "error_message": None, "lora_name": name, "loaded_adapters": paths}
+    return JSONResponse(whole)
 
 
 @router.post("/v1/unload_lora_adapter")
-@router.post("/unload_lora_adapter")
 async def unload_adapter(body: UnloadAdapter, job: Job) -> Response:
     """vLLM's; what is unfinished of the adapter ends as aborted."""
     await remove_adapter(job, body.lora_name)
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
+
+
+@router.post("/unload_lora_adapter")
+async def drop_adapter(body: UnloadAdapter, job: Job) -> Response:
+    """SGLang's."""
+    await remove_adapter(job, body.lora_name)
+    return await _told(job, body.lora_name)
+
+
+@router.post("/load_lora_adapter_from_tensors")
+async def not_supported(job: Job) -> Response:
+    """SGLang's transfer in memory: its engines are not ours."""
+    message = "not supported: save the adapter where every worker sees it, and use /load_lora_adapter"
+    return JSONResponse({"success": False, "error_message": message}, 400)
