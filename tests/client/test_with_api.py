@@ -215,7 +215,8 @@ async def test_gpus_come_back_in_stages_with_new_weights_between_them(tmp_path: 
         woken = await client.acquire(Acquire(parts=["weights"]), patience=120.0)
         assert (woken.state, woken.awake) == ("released", ["weights"])
         await client.publish(Publish(version="v2", source=Source(path=str(tmp_path)), mode="abort"))
-        assert (await client.acquire(Acquire(parts=["kv_cache"]), patience=120.0)).state == "awake"
+        whole = await client.acquire(Acquire(parts=["kv_cache"]), patience=120.0)
+        assert (whole.state, whole.awake) == ("awake", ["weights", "kv_cache"])
         assert {worker.version for worker in await client.workers()} == {"v2"}
 
 

@@ -17,7 +17,7 @@ from openseer_api.routes.access import Job
 from openseer_core.queue.batch import BatchRecord, QueueLoad
 from openseer_core.weights.fleet_spec import MEMORY_PARTS, FleetSpec
 from openseer_core.weights.loaded import is_ready, why_not_loaded
-from openseer_core.weights.rest import asleep, is_at_rest, woken
+from openseer_core.weights.rest import asleep, awake_parts, is_at_rest, woken
 from openseer_core.wire.batches import MAX_WAIT_SECONDS
 from openseer_core.wire.fleet import (
     Acquire,
@@ -182,7 +182,7 @@ def fleet_state(snapshot: FleetSnapshot, load: QueueLoad, job: JobContext) -> Fl
         state=states[0] if waiting else states[1],
         mode=fleet_spec.rest,
         since=fleet_spec.rest_since,
-        awake=list(fleet_spec.awake),
+        awake=list(awake_parts(fleet_spec)),
         freed=all(freed) if freed else None,
         waiting_for=sorted(waiting),
         idle_gpu_seconds=job.gpus_per_worker * load.idle_seconds,

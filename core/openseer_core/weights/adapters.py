@@ -115,7 +115,7 @@ def wrong_adapter(
 def _wrong_config(config: Mapping[str, Any], model: str) -> Iterator[str]:
     for name, (served, why) in _REFUSED.items():
         if config.get(name, served[0]) not in served:
-            yield f"{name}: found {_shown(config[name])}, allowed: {_shown(served[0])}; {why}"
+            yield f"{name}: found {_shown(config[name])}, allowed: {_shown(served[-1])}; {why}"
     base = config.get("base_model_name_or_path")
     if isinstance(base, str) and _HUB_ID.fullmatch(base) and _HUB_ID.fullmatch(model) and base != model:
         yield f"base_model_name_or_path: found {_shown(base)}, needed: the job's model, {model}"

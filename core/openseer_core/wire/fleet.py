@@ -52,7 +52,7 @@ class Acquire(JsonModel):
 class FleetState(JsonModel):
     """Whether the GPUs are openseer's. `idle_gpu_seconds`: GPU time, summed, in which awake workers ran nothing.
 
-    `awake`: of engines that sleep, what is awake (weights, kv_cache). `freed`: whether all that sleep gave GPU memory
+    `awake`: what of the engines is to be awake (weights, kv_cache). `freed`: whether all that sleep gave GPU memory
     back, which those on a CPU do not; None while nobody sleeps, or has told it.
     """
 

@@ -32,7 +32,7 @@ def test_an_adapter_that_fits_is_taken(tmp_path: Path) -> None:
         ),
         ({"module": "model.layers.0.q_proj"}, r"tensor model.layers.0.q_proj.lora_A.weight: allowed: base_model.model"),
         ({"dtype": "I16"}, r"found I16 \[2, 8\], allowed: two dimensions of F32, F16, BF16"),
-        ({"use_dora": True}, "use_dora: found True, allowed: None; engines do not compute it; merge"),
+        ({"use_dora": True}, "use_dora: found True, allowed: False; engines do not compute it; merge"),
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save: found \['lm_head'\]"),
         (
             {"module": "lm_head"},
