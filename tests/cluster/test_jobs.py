@@ -236,8 +236,8 @@ def test_a_failed_job_is_revived_and_completes(kube: Kube, namespace: str) -> No
     job.kubectl("wait", "--for=condition=Failed", "rolloutjob/job", WITHIN)
     job.until(lambda: not kube.get_list("pods", namespace, "openseer.dev/role=redis"), "its Redis is stopped")
     job.patch(activeDeadlineSeconds=None)
+    job.until_told("Revived")  # until the operator has seen the patch, the job stands as failed
     job.assert_completes()
-    job.until_told("Revived")
 
 
 @story
