@@ -24,7 +24,7 @@ from openseer_store.redis_dial import CONNECT_SECONDS, Dial, dialled
 from openseer_store.redis_pool import BROKEN, RedisPool, refusal
 from openseer_store.redis_url import connection_kind, public_url
 from openseer_store.replies import read_info
-from openseer_store.reply_limit import USUAL_LIMIT, ReplyLimit, UnfitReplyError
+from openseer_store.reply_limit import UNFIT, USUAL_LIMIT, ReplyLimit, UnfitReplyError
 
 log = logging.getLogger(__name__)
 
@@ -176,6 +176,8 @@ class RedisLink:
         await connection.on_connect()
         await connection.send_command("INFO", "server", check_health=False)
         reply: Any = await connection.read_response(disable_decoding=True)
+        if not isinstance(reply, bytes):
+            raise UnfitReplyError(UNFIT)
         info = read_info(reply)
         version = info.get("redis_version", "unknown")
         numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
@@ -186,7 +188,10 @@ class RedisLink:
         arguments = pack([self._run_id, self.epoch])
         await connection.send_command("EVAL", text, 1, self._prefix, "", arguments, check_health=False)
         epoch: Any = await connection.read_response(disable_decoding=True)
-        self.epoch = max(self.epoch, int(epoch))
+        try:
+            self.epoch = max(self.epoch, int(epoch))
+        except (TypeError, ValueError):
+            raise UnfitReplyError(UNFIT) from None
 
     # ---- trying again
 

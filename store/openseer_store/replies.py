@@ -11,9 +11,11 @@ end with an error at one of hundreds of digits."""
 N = TypeVar("N", int, float)
 
 
-def read_info(text: bytes | str) -> dict[str, str]:
-    """The fields of a reply to INFO."""
-    lines = (text.decode() if isinstance(text, bytes) else text).splitlines()
+def read_info(text: object) -> dict[str, str]:
+    """The fields of a reply to INFO. Raises StoreError for one that is no text."""
+    if not isinstance(text, bytes | str):
+        raise StoreError("the store says nothing of itself; no store of openseer's does so")
+    lines = (text.decode(errors="replace") if isinstance(text, bytes) else text).splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 

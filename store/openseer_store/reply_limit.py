@@ -27,6 +27,10 @@ _COUNT = re.compile(rb"-1|[0-9]{1,18}")
 _WHOLE = re.compile(rb":[+-]?[0-9]{1,19}")
 
 
+UNFIT = "does not speak as Redis does"
+"""Of a server whose answers have another shape, or mean nothing."""
+
+
 class UnfitReplyError(redis.exceptions.RedisError):
     """The server's answers are not those of a store."""
 
@@ -78,7 +82,7 @@ class BoundedReader:
         if kind in (b"+", b"-") or _WHOLE.fullmatch(line):
             return
         if kind not in (b"$", b"*") or not _COUNT.fullmatch(rest):
-            raise UnfitReplyError("does not speak as Redis does")
+            raise UnfitReplyError(UNFIT)
         count = int(rest)
         if kind == b"*":
             self._parts += max(0, count)

@@ -12,6 +12,7 @@ import pytest
 
 from openseer_core.errors import InputError, StoreError, StoreForbiddenError, StoreUnavailableError
 from openseer_store.connect import open_store
+from openseer_store.reply_limit import ReplyLimit
 
 HOST = "redis.made-up.example"
 
@@ -122,8 +123,11 @@ async def store_that_says(answer: bytes) -> AsyncGenerator[int]:
 @pytest.mark.parametrize(
     ("answer", "found"),
     [
-        (b"$%d\r\n" % 2**32, "answers with more than 16777216 bytes"),
-        (b"*20\r\n" + 20 * (b"$1000000\r\n%s\r\n" % (10**6 * b"x")), "answers with more than 16777216 bytes"),
+        (b"$%d\r\n" % 2**32, f"answers with more than {ReplyLimit().bytes} bytes"),
+        (
+            b"*40\r\n" + 40 * (b"$1000000\r\n%s\r\n" % (10**6 * b"x")),
+            f"answers with more than {ReplyLimit().bytes} bytes",
+        ),
         (b"*2147483647\r\n", "answers with more than 524288 elements"),
         (b"*2\r\n*400000\r\n*400000\r\n", "answers with more than 524288 elements"),
         (b"$3\r\n*9\n\r\n*1000000\r\n", "answers with more than 524288 elements"),
@@ -131,6 +135,7 @@ async def store_that_says(answer: bytes) -> AsyncGenerator[int]:
         (b"%1000000\r\n", "does not speak as Redis does"),
         (b":%d\r\n" % 10**400, "does not speak as Redis does"),
         (b"$1_0\r\n", "does not speak as Redis does"),
+        (b"+OK\r\n", "does not speak as Redis does"),
     ],
 )
 async def test_a_store_that_never_ends_its_answer_is_left(answer: bytes, found: str) -> None:
