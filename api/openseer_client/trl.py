@@ -149,13 +149,14 @@ class FolderTransfer:
     def send_weights(self, iterator: Iterable[tuple[str, Any]]) -> None:
         """Takes the named tensors as they come, and returns once every worker has them."""
         version = f"{self.run}-{self._life}-{self._sent}"
+        self._sent += 1  # also where it fails: whether the fleet has it may not be known
         with self.folder.writing(version) as shards:
             for name, tensor in iterator:
                 shards.add(name, tensor)
         source = source_of(self.folder.path / version)
         what = Publish(version=version, source=source, mode="keep", max_staleness=self._max_staleness)
         self.client.publish(what, progress=self._progress)
-        self.version, self._sent = version, self._sent + 1
+        self.version = version
 
     def resume(self) -> None:
         """Nothing, as pause."""
