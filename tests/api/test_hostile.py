@@ -169,7 +169,8 @@ async def ask(method: str, path: str, query: str, head: dict[bytes, bytes], body
 def is_error(content: bytes) -> bool:
     """Whether it has a reason, in the shape of one of the protocols."""
     told = json.loads(content)
-    return bool(told.get("detail") or told.get("message") or told.get("error", {}).get("message"))
+    reason = told.get("detail") or told.get("message") or told.get("error_message")
+    return bool(reason or told.get("error", {}).get("message"))
 
 
 @pytest.mark.parametrize("label", sorted(ROUTES))
