@@ -5,6 +5,9 @@
 Every run goes through the whole product (driver, store, worker loop, engine, one core each). Nothing is forced: the
 tiny model answers at temperature 1 as long as it likes, for drafts need real text. So runs of the same prompts differ
 in what they sample; beside the makespan stand the tokens per second. Time is counted from the first claim.
+
+A first run is thrown away, and the arms take turns in being the first of a seed, for the speed of a machine drifts.
+Ratios are within a seed: their geometric mean, with the 95 % interval.
 """
 
 import argparse
@@ -18,6 +21,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from support.rounds import interval, order, ratios
 from support.stamp import Stamp
 from support.tiny_rollouts import MODEL, prompts
 
@@ -46,19 +50,21 @@ QUICK = {"workers": 2, "slots": 8, "groups": 8, "quantum": 128}
 def main() -> None:
     """Runs every arm over every seed and writes what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer arms")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
     stamp = Stamp()
     settings = QUICK if options.quick else SETTINGS
     arms: dict[str, list[dict[str, Any]]] = {name: [] for name in (QUICK_ARMS if options.quick else ARMS)}
+    seeds = range(1 if options.quick else options.seeds)
     console = Console(width=130)
-    for seed in range(1 if options.quick else options.seeds):
-        for name, reports in arms.items():  # arms in turn within a seed: a drift of the machine meets all of them
-            with tempfile.TemporaryDirectory(prefix="openseer-bench-") as folder:
-                report = one_run(Path(folder), name, seed, settings)
-            reports.append(report)
+    warm_up = one_run(BASE, 0, settings)
+    console.print(f"warm-up, not counted: {warm_up['makespan_seconds']:.1f} s", highlight=False)
+    for seed in seeds:
+        for name in order(list(arms), seed):
+            report = one_run(name, seed, settings)
+            arms[name].append(report)
             console.print(
                 f"seed {seed} {name}: {report['makespan_seconds']:.1f} s, {report['tokens_per_second']:,.0f} tok/s, "
                 f"drafts {report['drafts'] or '–'}",
@@ -70,8 +76,14 @@ def main() -> None:
         options.json.write_text(json.dumps(measurements, indent=1))
 
 
-def one_run(folder: Path, arm: str, seed: int, settings: dict[str, int]) -> dict[str, Any]:
+def one_run(arm: str, seed: int, settings: dict[str, int]) -> dict[str, Any]:
     """One run of the prompts of `seed`, through the product's own runner; its report."""
+    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as folder:
+        return run_in(Path(folder), arm, seed, settings)
+
+
+def run_in(folder: Path, arm: str, seed: int, settings: dict[str, int]) -> dict[str, Any]:
+    """The same, with its files in this folder."""
     source = folder / "prompts.jsonl"
     lines = [{"id": f"g{n}", "prompt_token_ids": ids} for n, (_, ids) in enumerate(prompts(settings["groups"], seed))]
     source.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -125,31 +137,23 @@ def _drafting(report: dict[str, Any], name: str, without: float | None) -> Any:
 
 
 def table(measurements: dict[str, Any]) -> Table:
-    """Medians over the seeds; ratios are within a seed."""
+    """Medians over the seeds, and the ratios within a seed."""
     result = Table(title=f"two vLLM engines: {measurements['settings']}")
-    columns = ("", "makespan s", "spread s", "× shorter", "tok/s", "× tok/s", "tail s", "tail cut", "tokens a step")
+    columns = ("", "makespan s", "spread s", "× shorter", "tok/s", "× tok/s", "tail s", "× tail", "tokens a step")
     for column in columns:
         result.add_column(column, justify="right" if column else "left")
     base = measurements["arms"][BASE]
     for arm, row in measurements["arms"].items():
-        makespans = row["makespan_seconds"]
-        shorter = [
-            base_seconds / seconds for base_seconds, seconds in zip(base["makespan_seconds"], makespans, strict=True)
-        ]
-        faster = [
-            rate / base_rate
-            for base_rate, rate in zip(base["tokens_per_second"], row["tokens_per_second"], strict=True)
-        ]
-        tail = statistics.median(row["tail_seconds"])
+        makespans, rates, tails = row["makespan_seconds"], row["tokens_per_second"], row["tail_seconds"]
         result.add_row(
             arm,
             f"{statistics.median(makespans):.1f}",
             f"{min(makespans):.1f}–{max(makespans):.1f}",
-            f"{statistics.median(shorter):.2f}",
-            f"{statistics.median(row['tokens_per_second']):,.0f}",
-            f"{statistics.median(faster):.2f}",
-            f"{tail:.1f}",
-            f"{tail / statistics.median(base['tail_seconds']) - 1:+.0%}",
+            str(interval(ratios(base["makespan_seconds"], makespans))),
+            f"{statistics.median(rates):,.0f}",
+            str(interval(ratios(rates, base["tokens_per_second"]))),
+            f"{statistics.median(tails):.1f}",
+            str(interval(ratios(tails, base["tail_seconds"]))),
             f"{statistics.median(row['tokens_per_step']):.2f}",
         )
     return result

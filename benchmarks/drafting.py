@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from support.arctic import ARCTIC_MISSING, has_arctic
-from support.draft_costs import measure_costs
-from support.mba import MOST_TOKENS, MarginalBenefit
-from support.prompt_lookup import PromptLookup
-from support.replay import Arctic, Ours, Outcome, Peer, Row, Static, StepTime, replay
+from support.drafters.arctic import ARCTIC_MISSING, has_arctic
+from support.drafters.draft_costs import measure_costs
+from support.drafters.mba import MOST_TOKENS, MarginalBenefit
+from support.drafters.prompt_lookup import PromptLookup
+from support.drafters.replay import Arctic, Ours, Outcome, Peer, Row, Static, StepTime, replay
 from support.stamp import Stamp
 from support.synthetic_groups import synthetic_group
 from support.tiny_rollouts import SampledGroup, sampled_groups

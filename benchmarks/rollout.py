@@ -6,6 +6,9 @@
 Lengths are real samples of the tiny model (examples/tiny-model/lengths.json), drawn per seed. Every run goes through
 the whole product: driver, store, worker loop, engine. Time is counted from the first claim, so loading an engine does
 not count. `round-robin` and `least-inflight` are what trainers do today; the headline is over the better of the two.
+
+A first run is thrown away, and the policies take turns in being the first of a seed, for the speed of a machine drifts.
+Ratios are within a seed: their geometric mean, with the 95 % interval.
 """
 
 import argparse
@@ -20,6 +23,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from support.rounds import interval, order, ratios
 from support.stamp import Stamp
 
 from openseer_core.manifest.parse import parse_job
@@ -54,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=("scripted", "vllm"), default="scripted")
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer policies")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
@@ -66,16 +70,23 @@ def main() -> None:
         policies = QUICK_POLICIES[options.engine]
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in policies}
     console = Console(width=130)
+    warm_up = one_run_apart(options.engine, policies[0], 0, settings)
+    console.print(f"warm-up, not counted: {warm_up['makespan_seconds']:.1f} s", highlight=False)
     for seed in seeds:
-        for name in policies:  # policies in turn within a seed: a drift of the machine meets all of them
-            with tempfile.TemporaryDirectory(prefix="openseer-bench-") as folder:
-                report = one_run(Path(folder), options.engine, name, seed, settings)
+        for name in order(policies, seed):
+            report = one_run_apart(options.engine, name, seed, settings)
             runs[name].append(report)
             console.print(f"seed {seed} {name}: {report['makespan_seconds']:.1f} s", highlight=False)
     measurements = summary(runs, settings, options.engine) | stamp.fields()
     console.print(table(measurements))
     if options.json:
         options.json.write_text(json.dumps(measurements, indent=1))
+
+
+def one_run_apart(engine: str, policy: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """One run in a folder of its own, which goes with it; its report."""
+    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as folder:
+        return one_run(Path(folder), engine, policy, seed, settings)
 
 
 def one_run(
@@ -147,7 +158,7 @@ def summary(runs: dict[str, list[dict[str, Any]]], settings: dict[str, Any], eng
 
 
 def table(measurements: dict[str, Any]) -> Table:
-    """Median over the seeds, with the spread of the makespan."""
+    """Medians over the seeds, with the spread of the makespan, and the ratios within a seed."""
     result = Table(title=f"{measurements['engine']}: {measurements['settings']}")
     columns = (
         "policy",
@@ -156,7 +167,7 @@ def table(measurements: dict[str, Any]) -> Table:
         "tail s",
         "of oracle",
         "× better baseline",
-        "tail cut",
+        "× its tail",
         "requeues",
         "preempt.",
     )
@@ -166,22 +177,19 @@ def table(measurements: dict[str, Any]) -> Table:
     baselines = [name for name in BASELINES if name in policies]
     best = min(baselines, key=lambda name: statistics.median(policies[name]["makespan_seconds"]), default=None)
     for name, row in policies.items():
-        makespan = statistics.median(row["makespan_seconds"])
-        tail = statistics.median(row["tail_seconds"])
-        ratio = cut = "–"
+        makespans, tails, share = row["makespan_seconds"], row["tail_seconds"], row["share_of_oracle"]
+        ratio = tail_ratio = "–"
         if best is not None:
-            ratio = f"{statistics.median(policies[best]['makespan_seconds']) / makespan:.2f}"
-        if "round-robin" in policies:
-            cut = f"{tail / statistics.median(policies['round-robin']['tail_seconds']) - 1:+.0%}"
-        share = row["share_of_oracle"]
+            ratio = str(interval(ratios(policies[best]["makespan_seconds"], makespans)))
+            tail_ratio = str(interval(ratios(tails, policies[best]["tail_seconds"])))
         result.add_row(
             name,
-            f"{makespan:.1f}",
-            f"{min(row['makespan_seconds']):.1f}–{max(row['makespan_seconds']):.1f}",
-            f"{tail:.1f}",
+            f"{statistics.median(makespans):.1f}",
+            f"{min(makespans):.1f}–{max(makespans):.1f}",
+            f"{statistics.median(tails):.1f}",
             f"{statistics.median(share):.1%}" if share else "–",
             ratio,
-            cut,
+            tail_ratio,
             f"{statistics.median(row['requeues']):.0f}",
             str(sum(row["preemptions"])),
         )

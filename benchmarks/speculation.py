@@ -23,7 +23,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from support.arctic import ARCTIC_MISSING, has_arctic
+from support.drafters.arctic import ARCTIC_MISSING, has_arctic
 from support.stamp import Stamp
 from support.tiny_rollouts import MODEL, prompts
 

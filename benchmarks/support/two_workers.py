@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from support.replay import Draft, Ours, Outcome, Row, StepTime, replay
+from support.drafters.replay import Draft, Ours, Outcome, Row, StepTime, replay
 from support.tiny_rollouts import SampledGroup
 
 INTERVALS = (0.25, 0.5, 1.0, 2.0)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from support.arctic import has_arctic, suffix_decoding_cache, suffix_tree
-from support.replay import Arctic, Ours, Peer, Row, Static, StepTime, Tokens, replay
+from support.drafters.arctic import has_arctic, suffix_decoding_cache, suffix_tree
+from support.drafters.replay import Arctic, Ours, Peer, Row, Static, StepTime, Tokens, replay
 from support.synthetic_groups import synthetic_group
 
 MOST_TOKENS = 8

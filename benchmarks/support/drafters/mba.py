@@ -1,6 +1,6 @@
 """The draft lengths of the Seer paper: marginal-benefit-aware, one length for probes and one for the rest."""
 
-from support.replay import Row, StepTime
+from support.drafters.replay import Row, StepTime
 
 MOST_TOKENS = 8
 PREFERENCE = 2.0

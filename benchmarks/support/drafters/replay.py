@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openseer_draft.drafter import Drafter
-from support.arctic import suffix_decoding_cache
+from support.drafters.arctic import suffix_decoding_cache
 
 Tokens = NDArray[np.int32]
 _MEASUREMENTS = 8

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from support.replay import Draft, Row
+from support.drafters.replay import Draft, Row
 
 Tokens = NDArray[np.int32]
 

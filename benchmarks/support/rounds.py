@@ -1,0 +1,44 @@
+"""Arms that are measured side by side: in which order they run, and how sure a ratio between two of them is."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from scipy import stats
+
+SHARE = 0.95
+"""Of the intervals."""
+
+
+class Interval(NamedTuple):
+    """A mean ratio, with the 95 % interval; without bounds where one round alone was measured."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + ("" if self.low is None else f" ({self.low:.2f}–{self.high:.2f})")
+
+
+def order(arms: Sequence[str], seed: int) -> list[str]:
+    """The arms of one seed, each seed beginning one further: over as many seeds as arms each has had every place."""
+    first = seed % len(arms)
+    return [*arms[first:], *arms[:first]]
+
+
+def interval(ratios: Sequence[float]) -> Interval:
+    """The geometric mean of ratios of independent rounds, and its interval: Student's t over their logarithms."""
+    logarithms = [math.log(ratio) for ratio in ratios]
+    mean = statistics.mean(logarithms)
+    if len(ratios) < 2:
+        return Interval(math.exp(mean), None, None)
+    student: Any = stats.t
+    reach = float(student.ppf((1 + SHARE) / 2, len(ratios) - 1)) * statistics.stdev(logarithms) / math.sqrt(len(ratios))
+    return Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """By seed; what cannot be divided by zero is left out."""
+    return [one / other for one, other in zip(above, below, strict=True) if one and other]
