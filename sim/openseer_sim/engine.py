@@ -1,0 +1,144 @@
+"""The engine of the simulator: the steps between two events in closed form.
+
+While nothing begins or ends, a step takes as long as its tokens and the context that it reads say, and the context
+grows by as much in each step; so the time of many steps, and the steps of a time, are roots of one quadratic.
+"""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Seconds of a step. `points`: (tokens computed, seconds), ascending, straight lines between them and beyond the
+    last; `per_context`: for each token of context that is read; `per_prefill`: for each token of context that is computed
+    when a request comes."""
+
+    points: tuple[tuple[float, float], ...]
+    per_context: float
+    per_prefill: float
+
+    def base(self, tokens: float) -> float:
+        """Without the reading of context."""
+        points = self.points
+        if tokens <= points[0][0] or len(points) == 1:
+            return points[0][1]
+        end = next((number for number, point in enumerate(points) if point[0] >= tokens), len(points) - 1)
+        (left, low), (right, high) = points[end - 1], points[end]
+        return low + (high - low) * (tokens - left) / (right - left)
+
+    @staticmethod
+    def roofline(
+        weights: float, active: float, kv_bytes: float, *, bandwidth: float, flops: float, overhead: float, most: int = 8192
+    ) -> "StepTime":
+        """Of a decoder: `weights` and `active` in bytes and parameters that a step reads and computes with, `kv_bytes` of a
+        token of context, `bandwidth` in bytes/s and `flops` in operations/s of the whole instance, `overhead` in seconds."""
+        read, compute = weights / bandwidth, 2 * active / flops
+        bend = read / compute
+        points = ((1.0, read + overhead), (bend, read + overhead), (max(most, 2 * bend), compute * max(most, 2 * bend) + overhead))
+        return StepTime(points, kv_bytes / bandwidth, compute)
+
+
+@dataclass(slots=True)
+class Run:
+    """A response that runs. `context`: prompt and response when it came; `tokens`: what it has gained since, up to
+    `engine step`; `pace`: tokens that it gains in a step; `width`: tokens that the step computes for it."""
+
+    key: str
+    context: float
+    left: float
+    since: float
+    pace: float
+    width: float
+
+
+class ModelledEngine:
+    """Responses that run together. Time is given by the caller, and never goes back."""
+
+    def __init__(self, step: StepTime) -> None:
+        self._step = step
+        self._runs: dict[str, Run] = {}
+        self._steps = self._context = self._growth = self._width = 0.0
+        self._base = 0.0
+        self._now = 0.0
+        self.busy = self.computed = 0.0
+        """Seconds in which anything ran, and tokens of context that were computed."""
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def context(self) -> float:
+        """Tokens of all that runs, prompts included."""
+        return self._context
+
+    def settle(self, at: float) -> None:
+        """Makes the steps up to `at`."""
+        if at <= self._now:
+            return
+        if self._runs:
+            steps = self._steps_in(at - self._now)
+            self._steps += steps
+            self._context += steps * self._growth
+            self.busy += at - self._now
+        self._now = at
+
+    def add(self, key: str, context: float, left: float, *, computes: float, pace: float = 1.0, width: float = 1.0) -> None:
+        """A response of which `left` tokens are to come; what the engine computes first holds everything up."""
+        self._runs[key] = Run(key, context, left, self._steps, pace, width)
+        self._context += context
+        self._change(pace, width)
+        self._now += computes * self._step.per_prefill
+        self.busy += computes * self._step.per_prefill
+        self.computed += computes
+
+    def gained(self, key: str) -> float:
+        """Tokens since it came."""
+        run = self._runs[key]
+        return min(run.left, (self._steps - run.since) * run.pace)
+
+    def remove(self, key: str) -> float:
+        """Tokens since it came."""
+        gained = self.gained(key)
+        run = self._runs.pop(key)
+        self._context -= run.context + (self._steps - run.since) * run.pace
+        self._change(-run.pace, -run.width)
+        return gained
+
+    def left(self, key: str) -> float:
+        """Tokens that it has not gained."""
+        return self._runs[key].left - self.gained(key)
+
+    def time_to(self, key: str, tokens: float) -> float:
+        """When it has gained `tokens` more, if nothing else changes."""
+        return self._now + self._seconds(tokens / self._runs[key].pace)
+
+    def time_of(self, steps: float) -> float:
+        """When so many steps more are made."""
+        return self._now + self._seconds(steps)
+
+    def steps_to_end(self) -> float:
+        """Until the first response ends."""
+        return min((self.left(key) / run.pace for key, run in self._runs.items()), default=math.inf)
+
+    def steps_to(self, context: float) -> float:
+        """Until all contexts together are so long."""
+        return max(0.0, context - self._context) / self._growth if self._growth else math.inf
+
+    def _change(self, pace: float, width: float) -> None:
+        self._growth += pace
+        self._width += width
+        if not self._runs:
+            self._growth = self._width = self._context = 0.0
+        self._base = self._step.base(self._width)
+
+    def _seconds(self, steps: float) -> float:
+        per = self._step.per_context
+        return steps * (self._base + per * self._context) + per * self._growth * steps * steps / 2
+
+    def _steps_in(self, seconds: float) -> float:
+        linear = self._base + self._step.per_context * self._context
+        square = self._step.per_context * self._growth / 2
+        if square * seconds < 1e-12 * linear * linear:
+            return seconds / linear
+        return (math.sqrt(linear * linear + 4 * square * seconds) - linear) / (2 * square)
