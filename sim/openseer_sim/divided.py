@@ -145,7 +145,7 @@ class SimulatedWorker:
         self.engine.settle(now)
         self._read()
         self._tell_load()
-        for key in running.decide().leave:
+        for key in sorted(running.decide().leave):
             self.engine.remove(key)
             running.take(EngineOutput(key, finish=FinishReason.ABORTED), VERSION)
         self._settle()

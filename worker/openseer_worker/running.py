@@ -37,6 +37,8 @@ class RunningRequest:
     stop_reason: str = ""
     leaving: bool = False
     lost: bool = False
+    reserved: tuple[tuple[int, int, int], int] = (0, 0, 0), 0
+    """What blocks were counted for last, and how many: each look asks several times, and it changes seldom."""
 
     @property
     def generated(self) -> int:
@@ -253,11 +255,17 @@ class RunningRequests:
     # ---- inside
 
     def _blocks(self, response: RunningRequest, horizon: int) -> int:
-        prompt = count_items(response.claim.prompt)
-        longest = min(response.claim.max_tokens, self._profile.request_tokens - prompt)
-        computing = 0 if response.tokens else prompt + response.claim.generated
-        footprint = Footprint(prompt, response.generated, horizon, longest, self.margin, computing)
-        return footprint.blocks(self._profile.layout)
+        claim, generated = response.claim, response.generated
+        promised = max(horizon, generated)  # what has been generated counts only beyond what was promised
+        computing = 0 if response.tokens else 1 + claim.generated
+        wanted = promised, self.margin, computing
+        if response.reserved[0] != wanted:
+            prompt = count_items(claim.prompt)
+            longest = min(claim.max_tokens, self._profile.request_tokens - prompt)
+            context = prompt + claim.generated if computing else 0
+            footprint = Footprint(prompt, generated, promised, longest, self.margin, context)
+            response.reserved = wanted, footprint.blocks(self._profile.layout)
+        return response.reserved[1]
 
     def _state(self, response: RunningRequest) -> QuantumState:
         claim = response.claim
