@@ -5,6 +5,7 @@
 Every run goes through the whole product (driver, store, worker loop, engine, one core each). Nothing is forced: the
 tiny model answers at temperature 1 as long as it likes, for drafts need real text. So runs of the same prompts differ
 in what they sample; beside the makespan stand the tokens per second. Time is counted from the first claim.
+`always full` is the bound of any order without drafts: responses of equal length, so that no engine ever waits.
 
 A first run is thrown away, and the arms take turns in being the first of a seed, for the speed of a machine drifts.
 Ratios are within a seed: their geometric mean, with the 95 % interval.
@@ -15,13 +16,12 @@ import asyncio
 import json
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from support.rounds import interval, order, ratios
+from support.rounds import ALWAYS_FULL, folder_of, interval, order, ratios
 from support.stamp import Stamp
 from support.tiny_rollouts import MODEL, prompts
 
@@ -32,15 +32,17 @@ from openseer_local.run.progress import ProgressDisplay
 from openseer_local.run.runner import LocalRun, plan_run
 
 BASE = "round-robin"
+DRAFTS = "+ grouped drafts"
 ARMS: dict[str, tuple[str, bool]] = {
     BASE: ("round-robin", False),
     "+ divided": ("fifo", False),
     "+ context-aware": ("context-aware", False),
-    "+ grouped drafts": ("context-aware", True),
+    DRAFTS: ("context-aware", True),
     "round-robin with drafts": ("round-robin", True),
+    ALWAYS_FULL: ("fifo", False),
 }
-"""Policy, and whether there are drafts; each line but the last adds one thing to the line before."""
-QUICK_ARMS = (BASE, "+ context-aware", "+ grouped drafts")
+"""Policy, and whether there are drafts; each line but the last two adds one thing to the line before."""
+QUICK_ARMS = (BASE, "+ context-aware", DRAFTS, ALWAYS_FULL)
 GROUP_SIZE = 8
 MOST_TOKENS = 3072
 SETTINGS = {"workers": 2, "slots": 16, "groups": 40, "quantum": 256}
@@ -53,17 +55,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer arms")
     parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--keep", type=Path, help="keep the folder of each run within this one")
     options = parser.parse_args()
     stamp = Stamp()
     settings = QUICK if options.quick else SETTINGS
     arms: dict[str, list[dict[str, Any]]] = {name: [] for name in (QUICK_ARMS if options.quick else ARMS)}
     seeds = range(1 if options.quick else options.seeds)
     console = Console(width=130)
-    warm_up = one_run(BASE, 0, settings)
+    with folder_of(None, BASE, 0) as folder:
+        warm_up = one_run(folder, BASE, 0, settings)
+    mean = round(warm_up["lengths"]["mean"])
     console.print(f"warm-up, not counted: {warm_up['makespan_seconds']:.1f} s", highlight=False)
     for seed in seeds:
         for name in order(list(arms), seed):
-            report = one_run(name, seed, settings)
+            with folder_of(options.keep, name, seed) as folder:
+                report = one_run(folder, name, seed, settings, mean)
             arms[name].append(report)
             console.print(
                 f"seed {seed} {name}: {report['makespan_seconds']:.1f} s, {report['tokens_per_second']:,.0f} tok/s, "
@@ -76,16 +82,13 @@ def main() -> None:
         options.json.write_text(json.dumps(measurements, indent=1))
 
 
-def one_run(arm: str, seed: int, settings: dict[str, int]) -> dict[str, Any]:
-    """One run of the prompts of `seed`, through the product's own runner; its report."""
-    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as folder:
-        return run_in(Path(folder), arm, seed, settings)
-
-
-def run_in(folder: Path, arm: str, seed: int, settings: dict[str, int]) -> dict[str, Any]:
-    """The same, with its files in this folder."""
+def one_run(folder: Path, arm: str, seed: int, settings: dict[str, int], mean: int = 1) -> dict[str, Any]:
+    """One run of the prompts of `seed`, through the product's own runner; its report. `mean`: the length of each
+    response of the arm of the bound, in tokens."""
     source = folder / "prompts.jsonl"
     lines = [{"id": f"g{n}", "prompt_token_ids": ids} for n, (_, ids) in enumerate(prompts(settings["groups"], seed))]
+    if arm == ALWAYS_FULL:
+        lines = [line | {"lengths": [mean] * GROUP_SIZE} for line in lines]
     source.write_text("".join(json.dumps(line) + "\n" for line in lines))
     document = manifest(source, arm, settings)
     run = RunFolder(folder / "run")
@@ -106,7 +109,7 @@ def manifest(source: Path, arm: str, settings: dict[str, int]) -> dict[str, Any]
             "model": {"path": str(MODEL)},
             "prompts": {"path": str(source)},
             "groupSize": GROUP_SIZE,
-            "sampling": {"temperature": 1.0, "maxTokens": MOST_TOKENS},
+            "sampling": {"temperature": 1.0, "maxTokens": MOST_TOKENS, "forceLengths": arm == ALWAYS_FULL},
             "rollout": {"policy": policy, "quantumTokens": settings["quantum"]},
             "speculation": {"enabled": drafts},
             "workers": {"replicas": settings["workers"], "maxInflight": settings["slots"]},
@@ -139,10 +142,10 @@ def _drafting(report: dict[str, Any], name: str, without: float | None) -> Any:
 def table(measurements: dict[str, Any]) -> Table:
     """Medians over the seeds, and the ratios within a seed."""
     result = Table(title=f"two vLLM engines: {measurements['settings']}")
-    columns = ("", "makespan s", "spread s", "× shorter", "tok/s", "× tok/s", "tail s", "× tail", "tokens a step")
-    for column in columns:
+    columns = "|makespan s|spread s|× shorter|tok/s|× tok/s|of bound|tail s|× tail|tokens a step"
+    for column in columns.split("|"):
         result.add_column(column, justify="right" if column else "left")
-    base = measurements["arms"][BASE]
+    base, full = measurements["arms"][BASE], measurements["arms"][ALWAYS_FULL]
     for arm, row in measurements["arms"].items():
         makespans, rates, tails = row["makespan_seconds"], row["tokens_per_second"], row["tail_seconds"]
         result.add_row(
@@ -152,10 +155,14 @@ def table(measurements: dict[str, Any]) -> Table:
             str(interval(ratios(base["makespan_seconds"], makespans))),
             f"{statistics.median(rates):,.0f}",
             str(interval(ratios(rates, base["tokens_per_second"]))),
+            f"{statistics.median(ratios(rates, full['tokens_per_second'])):.2f}",
             f"{statistics.median(tails):.1f}",
             str(interval(ratios(tails, base["tail_seconds"]))),
             f"{statistics.median(row['tokens_per_step']):.2f}",
         )
+    steps = statistics.geometric_mean(measurements["arms"][DRAFTS]["tokens_per_step"])
+    bound = interval([steps * ratio for ratio in ratios(full["tokens_per_second"], base["tokens_per_second"])])
+    result.caption = f"always full, each step with the {steps:.2f} tokens of '{DRAFTS}' and no dearer: {bound} × tok/s"
     return result
 
 

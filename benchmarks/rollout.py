@@ -6,6 +6,7 @@
 Lengths are real samples of the tiny model (examples/tiny-model/lengths.json), drawn per seed. Every run goes through
 the whole product: driver, store, worker loop, engine. Time is counted from the first claim, so loading an engine does
 not count. `round-robin` and `least-inflight` are what trainers do today; the headline is over the better of the two.
+`always full` is the bound of any order: as many tokens in responses of equal length, so that no engine ever waits.
 
 A first run is thrown away, and the policies take turns in being the first of a seed, for the speed of a machine drifts.
 Ratios are within a seed: their geometric mean, with the 95 % interval.
@@ -17,13 +18,12 @@ import json
 import random
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from support.rounds import interval, order, ratios
+from support.rounds import ALWAYS_FULL, folder_of, interval, order, ratios
 from support.stamp import Stamp
 
 from openseer_core.manifest.parse import parse_job
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer policies")
     parser.add_argument("--json", type=Path, help="write the measurements here")
+    parser.add_argument("--keep", type=Path, help="keep the folder of each run within this one")
     options = parser.parse_args()
     stamp = Stamp()
     settings = (QUICK if options.quick else SETTINGS)[options.engine]
@@ -68,13 +69,16 @@ def main() -> None:
     policies = options.policies
     if options.quick and len(policies) == len(POLICIES):
         policies = QUICK_POLICIES[options.engine]
-    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in policies}
+    arms = [*policies, ALWAYS_FULL]
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
     console = Console(width=130)
-    warm_up = one_run_apart(options.engine, policies[0], 0, settings)
+    with folder_of(None, policies[0], 0) as folder:
+        warm_up = one_run(folder, options.engine, policies[0], 0, settings)
     console.print(f"warm-up, not counted: {warm_up['makespan_seconds']:.1f} s", highlight=False)
     for seed in seeds:
-        for name in order(policies, seed):
-            report = one_run_apart(options.engine, name, seed, settings)
+        for name in order(arms, seed):
+            with folder_of(options.keep, name, seed) as folder:
+                report = one_run(folder, options.engine, name, seed, settings)
             runs[name].append(report)
             console.print(f"seed {seed} {name}: {report['makespan_seconds']:.1f} s", highlight=False)
     measurements = summary(runs, settings, options.engine) | stamp.fields()
@@ -83,19 +87,13 @@ def main() -> None:
         options.json.write_text(json.dumps(measurements, indent=1))
 
 
-def one_run_apart(engine: str, policy: str, seed: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """One run in a folder of its own, which goes with it; its report."""
-    with tempfile.TemporaryDirectory(prefix="openseer-bench-") as folder:
-        return one_run(Path(folder), engine, policy, seed, settings)
-
-
 def one_run(
     folder: Path, engine: str, policy: str, seed: int, settings: dict[str, Any], store: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """One run of the workload of `seed`, through the product's own runner; its report. `store`: as in a job's spec."""
     prompts = folder / "prompts.jsonl"
-    write_prompts(prompts, seed, settings["groups"])
-    document = manifest(prompts, engine, policy, settings)
+    write_prompts(prompts, seed, settings["groups"], alike=policy == ALWAYS_FULL)
+    document = manifest(prompts, engine, "fifo" if policy == ALWAYS_FULL else policy, settings)
     document["spec"]["store"] = store or {}
     job = parse_job(document, "benchmark")
     run = RunFolder(folder / "run")
@@ -105,17 +103,21 @@ def one_run(
     return json.loads(write_report(run).to_json())
 
 
-def write_prompts(path: Path, seed: int, groups: int) -> None:
-    """Groups drawn from the sampled lengths; prompts are random token ids, for only their lengths matter."""
+def write_prompts(path: Path, seed: int, groups: int, *, alike: bool) -> None:
+    """Groups drawn from the sampled lengths; prompts are random token ids, for only their lengths matter.
+    `alike`: every response has the mean of those lengths."""
     source = json.loads(LENGTHS.read_text())["groups"]
     chance = random.Random(seed)
     drawn = chance.sample(source, groups) if groups <= len(source) else chance.choices(source, k=groups)
-    with path.open("w") as file:
-        for number, group in enumerate(drawn):
-            tokens = [chance.randrange(4, 60) for _ in range(PROMPT_TOKENS)]
-            lengths = chance.sample(group["lengths"], GROUP_SIZE)
-            line = {"id": f"g{number}", "prompt_token_ids": tokens, "lengths": lengths}
-            file.write(json.dumps(line) + "\n")
+    lines: list[dict[str, Any]] = []
+    for number, group in enumerate(drawn):
+        tokens = [chance.randrange(4, 60) for _ in range(PROMPT_TOKENS)]
+        lengths = chance.sample(group["lengths"], GROUP_SIZE)
+        lines.append({"id": f"g{number}", "prompt_token_ids": tokens, "lengths": lengths})
+    if alike:
+        mean = round(statistics.mean(length for line in lines for length in line["lengths"]))
+        lines = [line | {"lengths": [mean] * GROUP_SIZE} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def manifest(prompts: Path, engine: str, policy: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -139,6 +141,7 @@ def manifest(prompts: Path, engine: str, policy: str, settings: dict[str, Any]) 
 def summary(runs: dict[str, list[dict[str, Any]]], settings: dict[str, Any], engine: str) -> dict[str, Any]:
     """Per policy the list over seeds of each measurement."""
     oracle = [run["makespan_seconds"] for run in runs.get(ORACLE, [])]
+    full = [run["tokens_per_second"] for run in runs[ALWAYS_FULL]]
     policies: dict[str, Any] = {}
     for name, reports in runs.items():
         makespans = [run["makespan_seconds"] for run in reports]
@@ -149,6 +152,7 @@ def summary(runs: dict[str, list[dict[str, Any]]], settings: dict[str, Any], eng
             "preemptions": [run["preemptions"] for run in reports],
             "requeues": [run["requeues"] for run in reports],
             "share_of_oracle": [best / own for best, own in zip(oracle, makespans, strict=False)],
+            "share_of_bound": [run["tokens_per_second"] / most for run, most in zip(reports, full, strict=True)],
         }
     return {
         "engine": engine,
@@ -166,6 +170,7 @@ def table(measurements: dict[str, Any]) -> Table:
         "spread s",
         "tail s",
         "of oracle",
+        "of bound",
         "× better baseline",
         "× its tail",
         "requeues",
@@ -188,6 +193,7 @@ def table(measurements: dict[str, Any]) -> Table:
             f"{min(makespans):.1f}–{max(makespans):.1f}",
             f"{statistics.median(tails):.1f}",
             f"{statistics.median(share):.1%}" if share else "–",
+            f"{statistics.median(row['share_of_bound']):.1%}",
             ratio,
             tail_ratio,
             f"{statistics.median(row['requeues']):.0f}",

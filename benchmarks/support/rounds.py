@@ -1,14 +1,20 @@
-"""Arms that are measured side by side: in which order they run, and how sure a ratio between two of them is."""
+"""Arms that are measured side by side: their order, their folders, and how sure a ratio between two of them is."""
 
 import math
 import statistics
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from scipy import stats
 
 SHARE = 0.95
 """Of the intervals."""
+ALWAYS_FULL = "always full"
+"""The arm of the bound: as many tokens in responses of equal length, a multiple of all slots, so that no engine ever
+waits and nothing is left to order."""
 
 
 class Interval(NamedTuple):
@@ -26,6 +32,18 @@ def order(arms: Sequence[str], seed: int) -> list[str]:
     """The arms of one seed, each seed beginning one further: over as many seeds as arms each has had every place."""
     first = seed % len(arms)
     return [*arms[first:], *arms[:first]]
+
+
+@contextmanager
+def folder_of(keep: Path | None, arm: str, seed: int) -> Generator[Path]:
+    """A new folder of one run: within `keep`, or one that goes with the run."""
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="openseer-bench-") as folder:
+            yield Path(folder)
+    else:
+        folder = keep / f"{seed}-{arm.replace(' ', '-')}"
+        folder.mkdir(parents=True)
+        yield folder
 
 
 def interval(ratios: Sequence[float]) -> Interval:
