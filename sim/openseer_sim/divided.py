@@ -1,73 +1,72 @@
 """Divided rollout on the product's own code: its queue, policies, quanta and counts of blocks, on a virtual clock.
 
-Everything that decides is imported: core's reference queue, `policy`, `placement`, and the worker's RunningRequests with
-`quantum`. What is here stands for the rest of the worker loop (worker/openseer_worker/loop.py): it reads the engine, lets
-the requests decide, reports ends, claims. Lengths are counted in KV blocks, an item of the queue for each: half a million
-requests of a hundred thousand tokens would not fit in memory as tokens.
+Everything that decides is imported: core's reference queue, `policy`, `placement`, and the worker's RunningRequests
+with `quantum`. What is here stands for the rest of the worker loop (worker/openseer_worker/loop.py): it reads the
+engine, lets the requests decide, reports ends, claims. Lengths are counted in KV blocks, an item of the queue for each:
+half a million requests of a hundred thousand tokens would not fit in memory as tokens.
 """
 
 import heapq
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from openseer_core.ids import GroupId, WorkerId, worker_name
-from openseer_core.manifest.fleet import RolloutSpec, Workers
+from openseer_core.manifest.fleet import RolloutSpec
 from openseer_core.model.job_queue import JobQueue
 from openseer_core.queue.batch import OpenBatch
-from openseer_core.queue.group import SHARED_LANE
+from openseer_core.queue.group import SHARED_LANE, GroupSpec
 from openseer_core.queue.kv_blocks import whole
-from openseer_core.queue.messages import ClaimQuery, Finish, WriteOutcome
-from openseer_core.queue.placement import Placement
+from openseer_core.queue.messages import Claim, ClaimQuery, Finish, WriteOutcome
+from openseer_core.queue.placement import Lanes, Placement
+from openseer_core.queue.policy import Policy, policy_of
 from openseer_core.queue.states import FinishReason, Status
-from openseer_core.tokens import ITEM_BYTES
-from openseer_sim.engine import ModelledEngine, StepTime
+from openseer_core.tokens import ITEM_BYTES, count_items
+from openseer_sim.drafts import tokens_of_step
+from openseer_sim.engine import ModelledEngine
+from openseer_sim.fleet import ModelledFleet
 from openseer_sim.outcome import Outcome
-from openseer_sim.work import Group, tokens_of
+from openseer_sim.work import GroupLengths, tokens_of
 from openseer_worker.engine import EngineOutput, EngineProfile
 from openseer_worker.running import RunningRequests
 
 VERSION = "initial"
 LEASE_SECONDS = 1e9
 """Nothing is lost unless the study says so."""
+NOTHING = 1e-6
+"""Tokens: less than this is rounding."""
 CALLED = 2
 """Workers with room that a request which comes back calls, as in the product."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """`instances` of one kind: `kv_tokens` of context at once, `slots` responses at once. `block`: tokens of a KV block.
-    `moves`: seconds per token of context that a response brings along; None: its context is computed again. `look_seconds`:
-    how often a worker reads its engine."""
-
-    instances: int
-    step: StepTime
-    kv_tokens: int
-    slots: int = 256
-    block: int = 16
-    moves: float | None = None
-    look_seconds: float = 0.25
-
-
 class DividedRollout:
-    """One rollout. `run` plays it to its end."""
+    """One rollout. `run` plays it to its end. `policy`: in place of the one that `rollout` names."""
 
-    def __init__(self, fleet: Fleet, groups: Sequence[Group], cap: int, rollout: RolloutSpec) -> None:
+    def __init__(
+        self,
+        fleet: ModelledFleet,
+        groups: Sequence[GroupLengths],
+        cap: int,
+        rollout: RolloutSpec,
+        policy: Policy | None = None,
+    ) -> None:
         self.fleet, self.rollout = fleet, rollout
         self.now = 0.0
         self.queue = JobQueue()
         self.outcome = Outcome([], [], tokens_of(groups))
         self.idle: deque[int] = deque()
+        self.bare: set[str] = set()
+        """Responses that are to have their contexts computed again, whether or not contexts move."""
         self._due: list[tuple[float, int, int]] = []
         self._order = 0
-        placement = Placement.of(rollout, Workers(replicas=fleet.instances))
+        self.policy = policy or policy_of(rollout)
+        placement = Placement(self.policy, Lanes(self.policy.name, fleet.instances))
         record, _ = self.queue.open_batch(OpenBatch(VERSION, "{}"), 0.0)
         self.batch = record.number
         for ordinal, group in enumerate(groups):
             self.queue.submit(self._spec(placement, ordinal, group, cap))
         self.queue.seal(self.batch)
-        self._workers = [SimulatedWorker(self, number, placement) for number in range(fleet.instances)]
+        self.workers = [SimulatedWorker(self, number) for number in range(fleet.instances)]
 
     def items(self, tokens: float) -> int:
         """Blocks of so many tokens."""
@@ -75,22 +74,26 @@ class DividedRollout:
 
     def run(self) -> Outcome:
         """To the end of the last response."""
-        for worker in self._workers:
+        for worker in self.workers:
             self.queue.claimers.count_in(worker.id.name, worker.profile.request_tokens, 0.0)
-        for worker in self._workers:
+        for worker in self.workers:
             self.wake(worker.number, 0.0)
+        losses = deque(sorted(self.fleet.losses, key=lambda loss: loss.at))
         while self._due:
+            while losses and losses[0].at <= self._due[0][0]:
+                loss = losses.popleft()
+                self.now = loss.at
+                self.workers[loss.number].lose(loss.at + loss.boot_seconds)
             self.now, _, number = heapq.heappop(self._due)
-            worker = self._workers[number]
+            worker = self.workers[number]
             if worker.due == self.now:
                 worker.look()
-        self.outcome.busy = [worker.engine.busy for worker in self._workers]
-        self.outcome.computed = sum(worker.engine.computed for worker in self._workers)
+        self.outcome.busy = [worker.engine.busy for worker in self.workers]
         return self.outcome
 
     def wake(self, number: int, at: float) -> None:
         """Has a worker look at its engine and at the queue then, in place of whatever it waited for."""
-        self._workers[number].due = at
+        self.workers[number].due = at
         self._order += 1
         heapq.heappush(self._due, (at, self._order, number))
 
@@ -99,27 +102,25 @@ class DividedRollout:
         for _ in range(min(CALLED, len(self.idle))):
             self.wake(self.idle.popleft(), self.now)
 
-    def _spec(self, placement: Placement, ordinal: int, group: Group, cap: int):
-        lengths = tuple(self.items(length) for length in group.lengths)
-        spec = placement.group(
+    def _spec(self, placement: Placement, ordinal: int, group: GroupLengths, cap: int) -> GroupSpec:
+        return placement.group(
             GroupId(self.batch, f"g{ordinal}"),
             VERSION,
             ordinal,
             bytes(ITEM_BYTES * self.items(group.prompt)),
             self.items(cap),
-            len(lengths),
+            len(group.lengths),
             0.0,
             sampling="{}",
             metadata="{}",
-            lengths=lengths,
+            lengths=tuple(self.items(length) for length in group.lengths),
         )
-        return replace(spec, lengths=lengths)
 
 
 class SimulatedWorker:
     """One instance and what the worker loop does for it."""
 
-    def __init__(self, rollout: DividedRollout, number: int, placement: Placement) -> None:
+    def __init__(self, rollout: DividedRollout, number: int) -> None:
         fleet = rollout.fleet
         self.number = number
         self.id = WorkerId(worker_name(number), "sim")
@@ -135,7 +136,7 @@ class SimulatedWorker:
         )
         self._rollout = rollout
         self._lanes = (str(number), SHARED_LANE)
-        self._running = RunningRequests(self.profile, placement.policy, rollout.rollout, fleet.slots)
+        self._running = RunningRequests(self.profile, rollout.policy, rollout.rollout, fleet.slots)
         self._margin = max(1, round(self._running.margin / fleet.block))
         self._running.margin = self._margin
 
@@ -146,29 +147,43 @@ class SimulatedWorker:
         self._read()
         self._tell_load()
         for key in sorted(running.decide().leave):
-            self.engine.remove(key)
-            running.take(EngineOutput(key, finish=FinishReason.ABORTED), VERSION)
+            self._abort(key)
         self._settle()
         while running.free_slots > 0 and running.free_blocks > 0 and self._claim():
             pass
+        if self._rollout.fleet.drafts is not None:
+            self._draft()
         self._plan()
+
+    def lose(self, until: float) -> None:
+        """All that runs here goes back without its context; the worker is there again at `until`."""
+        self.engine.settle(self._rollout.now)
+        self._read()
+        for response in self._running.running():
+            self._rollout.bare.add(str(response.claim.request))
+            self._abort(response.key)
+        if self.number in self._rollout.idle:
+            self._rollout.idle.remove(self.number)
+        self._rollout.wake(self.number, until)
+        self._settle()
+
+    def _abort(self, key: str) -> None:
+        self.engine.remove(key)
+        self._running.take(EngineOutput(key, finish=FinishReason.ABORTED), VERSION)
 
     def _read(self) -> None:
         running, block = self._running, self._rollout.fleet.block
         for response in running.running():
-            key = response.key
-            over = self.engine.left(key) <= 1e-6
-            grown = self._target(response) if over else int(self.engine.gained(key) / block)
-            new = grown - (response.generated - response.claim.generated)
-            finish = FinishReason.LENGTH if over else None
+            key, claim = response.key, response.claim
+            over = self.engine.left(key) <= NOTHING
+            grown = claim.true_length - claim.generated if over else int(self.engine.gained(key) / block)
+            new = grown - (response.generated - claim.generated)
             if new or over:
+                finish = FinishReason.LENGTH if over else None
                 running.take(EngineOutput(key, bytes(ITEM_BYTES * new), b"", finish), VERSION)
             if over:
                 self.engine.remove(key)
         running.margin = self._margin  # it looks again as soon as anything is due
-
-    def _target(self, response) -> int:
-        return response.claim.true_length - response.claim.generated
 
     def _tell_load(self) -> None:
         rescores = self._running.rescore_running(self._running.running())
@@ -200,7 +215,7 @@ class SimulatedWorker:
             running.drop(response.key)
 
     def _claim(self) -> bool:
-        running, fleet = self._running, self._rollout.fleet
+        running = self._running
         query = ClaimQuery(
             version=VERSION,
             lanes=self._lanes,
@@ -215,15 +230,34 @@ class SimulatedWorker:
         )
         claims = self._rollout.queue.claim(self.id, query, self._rollout.now)
         for claim in claims:
-            self._rollout.outcome.claims.append(f"{claim.request}@{self.number}")
+            self._rollout.outcome.claims.append((str(claim.request), self.number))
             running.admit(claim)
-            prompt, generated = len(claim.prompt) // ITEM_BYTES, claim.generated
-            context = fleet.block * (prompt + generated)
-            moved = fleet.moves is not None and generated > 0
-            computes = fleet.block * prompt if moved else context
-            left = fleet.block * (claim.true_length - generated)
-            self.engine.add(claim.key, context, left, computes=0.0 if moved else computes)
+            self._begin(claim)
         return bool(claims)
+
+    def _begin(self, claim: Claim) -> None:
+        fleet, bare, request = self._rollout.fleet, self._rollout.bare, str(claim.request)
+        prompt = fleet.block * count_items(claim.prompt)
+        context = prompt + fleet.block * claim.generated
+        holds = context * fleet.step.per_prefill
+        if fleet.move_seconds is not None and claim.generated and request not in bare:
+            holds = context * fleet.move_seconds
+        else:
+            self._rollout.outcome.computed += context
+            self._rollout.outcome.computed_again += context - prompt
+        bare.discard(request)
+        self.engine.add(claim.key, context, fleet.block * (claim.true_length - claim.generated), holds=holds)
+
+    def _draft(self) -> None:
+        """Sets what each response gains in a step: drafts of one length, the best for all of them together."""
+        drafts, running = self._rollout.fleet.drafts, self._running.running()
+        if drafts is None or not running:
+            return
+        odds = [drafts.probability(self._running.view(response.claim.request.group).finished) for response in running]
+        mean = sum(odds) / len(odds)
+        length = drafts.length(self._rollout.fleet.step, len(running), self.engine.context, mean)
+        for response, probability in zip(running, odds, strict=True):
+            self.engine.set_pace(response.key, tokens_of_step(probability, length), 1.0 + length)
 
     def _plan(self) -> None:
         """When something is due: an end, or a quantum."""
@@ -233,7 +267,7 @@ class SimulatedWorker:
             return
         steps, block = self.engine.steps_to_end(), self._rollout.fleet.block
         for response in running:
-            to_horizon = block * (response.horizon - response.generated)
+            to_horizon = self.engine.steps_for(response.key, block * (response.horizon - response.generated))
             steps = min(steps, max(to_horizon, 0.0))
         at = self.engine.time_of(steps)
         self._rollout.wake(self.number, max(at, self._rollout.now + self._rollout.fleet.look_seconds))

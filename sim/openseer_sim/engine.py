@@ -11,15 +11,19 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class StepTime:
     """Seconds of a step. `points`: (tokens computed, seconds), ascending, straight lines between them and beyond the
-    last; `per_context`: for each token of context that is read; `per_prefill`: for each token of context that is computed
-    when a request comes."""
+    last; `per_context`: for each token of context that is read; `per_prefill`: for each token of context that is
+    computed when a request comes; `per_draft`: for each drafted token, beyond what it costs to compute one."""
 
     points: tuple[tuple[float, float], ...]
     per_context: float
     per_prefill: float
+    per_draft: float = 0.0
 
-    def base(self, tokens: float) -> float:
-        """Without the reading of context."""
+    def base(self, running: float, drafted: float = 0.0) -> float:
+        """Without the reading of context: a step of so many responses, with so many drafted tokens in all."""
+        return self._computing(running + drafted) + self.per_draft * drafted
+
+    def _computing(self, tokens: float) -> float:
         points = self.points
         if tokens <= points[0][0] or len(points) == 1:
             return points[0][1]
@@ -29,27 +33,39 @@ class StepTime:
 
     @staticmethod
     def roofline(
-        weights: float, active: float, kv_bytes: float, *, bandwidth: float, flops: float, overhead: float, most: int = 8192
+        weights: float,
+        active: float,
+        kv_bytes: float,
+        *,
+        bandwidth: float,
+        flops: float,
+        overhead: float,
+        most: int = 8192,
     ) -> "StepTime":
-        """Of a decoder: `weights` and `active` in bytes and parameters that a step reads and computes with, `kv_bytes` of a
-        token of context, `bandwidth` in bytes/s and `flops` in operations/s of the whole instance, `overhead` in seconds."""
+        """Of a decoder: `weights` in bytes that a step reads, `active` parameters that it computes a token with,
+        `kv_bytes` of a token of context, `bandwidth` in bytes/s and `flops` in operations/s of the whole instance,
+        `overhead` in seconds."""
         read, compute = weights / bandwidth, 2 * active / flops
         bend = read / compute
-        points = ((1.0, read + overhead), (bend, read + overhead), (max(most, 2 * bend), compute * max(most, 2 * bend) + overhead))
+        points = (
+            (1.0, read + overhead),
+            (bend, read + overhead),
+            (max(most, 2 * bend), compute * max(most, 2 * bend) + overhead),
+        )
         return StepTime(points, kv_bytes / bandwidth, compute)
 
 
 @dataclass(slots=True)
-class Run:
-    """A response that runs. `context`: prompt and response when it came; `tokens`: what it has gained since, up to
-    `engine step`; `pace`: tokens that it gains in a step; `width`: tokens that the step computes for it."""
+class _Run:
+    """`context`, `done`: tokens at the engine's step `since`; `left`: all that it is to gain; `pace`: tokens that it
+    gains in a step; `width`: tokens that a step computes for it."""
 
-    key: str
     context: float
     left: float
     since: float
     pace: float
     width: float
+    done: float = 0.0
 
 
 class ModelledEngine:
@@ -57,12 +73,12 @@ class ModelledEngine:
 
     def __init__(self, step: StepTime) -> None:
         self._step = step
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, _Run] = {}
         self._steps = self._context = self._growth = self._width = 0.0
         self._base = 0.0
         self._now = 0.0
-        self.busy = self.computed = 0.0
-        """Seconds in which anything ran, and tokens of context that were computed."""
+        self.busy = 0.0
+        """Seconds in which anything ran."""
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -83,39 +99,54 @@ class ModelledEngine:
             self.busy += at - self._now
         self._now = at
 
-    def add(self, key: str, context: float, left: float, *, computes: float, pace: float = 1.0, width: float = 1.0) -> None:
-        """A response of which `left` tokens are to come; what the engine computes first holds everything up."""
-        self._runs[key] = Run(key, context, left, self._steps, pace, width)
+    def add(self, key: str, context: float, left: float, *, holds: float = 0.0) -> None:
+        """A response with `context` tokens, of which `left` more are to come; for `holds` seconds nothing else goes on:
+        its context is computed, or comes from elsewhere."""
+        self._runs[key] = _Run(context, left, self._steps, 1.0, 1.0)
         self._context += context
-        self._change(pace, width)
-        self._now += computes * self._step.per_prefill
-        self.busy += computes * self._step.per_prefill
-        self.computed += computes
-
-    def gained(self, key: str) -> float:
-        """Tokens since it came."""
-        run = self._runs[key]
-        return min(run.left, (self._steps - run.since) * run.pace)
+        self._change(1.0, 1.0)
+        self._now += holds
+        self.busy += holds
 
     def remove(self, key: str) -> float:
-        """Tokens since it came."""
+        """Takes it out; gives the tokens since it came."""
         gained = self.gained(key)
         run = self._runs.pop(key)
         self._context -= run.context + (self._steps - run.since) * run.pace
         self._change(-run.pace, -run.width)
         return gained
 
+    def set_pace(self, key: str, pace: float, width: float) -> None:
+        """From now on it gains `pace` tokens in a step that computes `width` for it."""
+        run = self._runs[key]
+        if (run.pace, run.width) == (pace, width):
+            return
+        gained = (self._steps - run.since) * run.pace
+        run.context, run.done, run.since = run.context + gained, run.done + gained, self._steps
+        growth, wider = pace - run.pace, width - run.width
+        run.pace, run.width = pace, width
+        self._change(growth, wider)
+
+    def gained(self, key: str) -> float:
+        """Tokens since it came."""
+        run = self._runs[key]
+        return min(run.left, run.done + (self._steps - run.since) * run.pace)
+
     def left(self, key: str) -> float:
         """Tokens that it has not gained."""
         return self._runs[key].left - self.gained(key)
 
-    def time_to(self, key: str, tokens: float) -> float:
-        """When it has gained `tokens` more, if nothing else changes."""
-        return self._now + self._seconds(tokens / self._runs[key].pace)
+    def steps_for(self, key: str, tokens: float) -> float:
+        """Until it has gained so many more."""
+        return tokens / self._runs[key].pace
 
     def time_of(self, steps: float) -> float:
-        """When so many steps more are made."""
-        return self._now + self._seconds(steps)
+        """When so many steps more are made, if nothing else changes."""
+        return (
+            self._now
+            + steps * (self._base + self._step.per_context * self._context)
+            + (self._step.per_context * self._growth * steps * steps / 2)
+        )
 
     def steps_to_end(self) -> float:
         """Until the first response ends."""
@@ -130,11 +161,7 @@ class ModelledEngine:
         self._width += width
         if not self._runs:
             self._growth = self._width = self._context = 0.0
-        self._base = self._step.base(self._width)
-
-    def _seconds(self, steps: float) -> float:
-        per = self._step.per_context
-        return steps * (self._base + per * self._context) + per * self._growth * steps * steps / 2
+        self._base = self._step.base(len(self._runs), self._width - len(self._runs))
 
     def _steps_in(self, seconds: float) -> float:
         linear = self._base + self._step.per_context * self._context

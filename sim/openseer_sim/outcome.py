@@ -1,22 +1,25 @@
 """What came of a simulated rollout."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class Outcome:
-    """`ends`: seconds at which each response ended; `busy`: seconds in which each instance ran anything; `tokens`: of all
-    responses; `computed`: tokens of context that were computed, prompts included; `moves`: responses that went on
-    elsewhere; `preemptions`: responses that an engine threw out."""
+    """`ends`: seconds at which each response ended; `busy`: seconds in which each instance ran anything.
+
+    `tokens`: of all responses; `computed`: tokens of context that were computed, prompts included, of them
+    `computed_again` those of responses; `moves`: how often a response went back to go on elsewhere; `preemptions`:
+    responses that an engine threw out; `claims`: which request went to which instance, in order.
+    """
 
     ends: list[float]
     busy: list[float]
     tokens: int
     computed: float = 0.0
+    computed_again: float = 0.0
     moves: int = 0
     preemptions: int = 0
-    claims: list[str] = field(default_factory=list[str])
+    claims: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
 
     @property
     def seconds(self) -> float:
@@ -37,8 +40,3 @@ class Outcome:
     def throughput(self) -> float:
         """Tokens of responses per second."""
         return self.tokens / self.seconds
-
-
-def mean(values: Sequence[float]) -> float:
-    """Of at least one."""
-    return sum(values) / len(values)

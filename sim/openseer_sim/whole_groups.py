@@ -1,74 +1,104 @@
-"""Rollout without division: groups or requests are bound to an instance, whose vLLM orders and preempts as it does."""
+"""Rollout without division: requests are bound to an instance, whose vLLM orders and preempts as it does."""
 
 import heapq
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from openseer_core.queue.placement import Lanes
-from openseer_sim.divided import Fleet
+from openseer_sim.drafts import tokens_of_step
 from openseer_sim.engine import ModelledEngine
+from openseer_sim.fleet import ModelledFleet
 from openseer_sim.outcome import Outcome
-from openseer_sim.work import Group, tokens_of
+from openseer_sim.work import GroupLengths, tokens_of
+
+NOTHING = 1e-6
+"""Tokens: less than this is rounding."""
 
 
 @dataclass(slots=True)
-class _Waiting:
-    key: str
+class BoundRequest:
+    """A response of `length` tokens to a prompt; `done` of them before it runs (again)."""
+
+    group: int
     prompt: int
     length: float
     done: float = 0.0
 
 
 class OwnScheduler:
-    """An instance with vLLM's own order: first come first served, what runs goes first, and where the KV cache is full the
-    newest gives way and computes its context again later."""
+    """An instance with vLLM's own order: first come first served, what runs goes first, and where the KV cache is full
+    the newest gives way and computes its context again later. It knows the siblings that it has seen end."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: ModelledFleet) -> None:
         self.engine = ModelledEngine(fleet.step)
         self.preemptions = 0
+        self.computed = self.computed_again = 0.0
         self._fleet = fleet
-        self._waiting: deque[_Waiting] = deque()
-        self._running: dict[str, _Waiting] = {}
+        self._waiting: deque[tuple[str, BoundRequest]] = deque()
+        self._running: dict[str, BoundRequest] = {}
+        self._ended: Counter[int] = Counter()
 
-    def submit(self, key: str, prompt: int, length: int) -> None:
-        self._waiting.append(_Waiting(key, prompt, length))
+    def submit(self, key: str, request: BoundRequest) -> None:
+        """At the end of what waits."""
+        self._waiting.append((key, request))
 
     def go_on(self, now: float) -> tuple[list[str], float]:
         """What has ended by now, and when to look again (infinity: never)."""
         self.engine.settle(now)
-        ended = [key for key in self._running if self.engine.left(key) <= 1e-6]
+        ended = [key for key in self._running if self.engine.left(key) <= NOTHING]
         for key in ended:
             self.engine.remove(key)
-            del self._running[key]
+            self._ended[self._running.pop(key).group] += 1
         preempted = False
-        while self._running and self.engine.context >= self._fleet.kv_tokens - 1e-6:
-            key, response = self._running.popitem()
-            response.done += self.engine.remove(key)
-            self._waiting.appendleft(response)
+        while len(self._running) > 1 and self.engine.context >= self._fleet.kv_tokens - NOTHING:
+            key, request = self._running.popitem()
+            request.done += self.engine.remove(key)
+            self._waiting.appendleft((key, request))
             self.preemptions += 1
             preempted = True
         while not preempted and self._waiting and len(self._running) < self._fleet.slots:
-            first = self._waiting[0]
-            context = first.prompt + first.done
-            if self.engine.context + context + self._fleet.block > self._fleet.kv_tokens:
+            key, request = self._waiting[0]
+            context = request.prompt + request.done
+            if self._running and self.engine.context + context + self._fleet.block > self._fleet.kv_tokens:
                 break
             self._waiting.popleft()
-            self._running[first.key] = first
-            self.engine.add(first.key, context, first.length - first.done, computes=context)
+            self._running[key] = request
+            self.computed += context
+            self.computed_again += request.done
+            left, holds = request.length - request.done, context * self._fleet.step.per_prefill
+            self.engine.add(key, context, left, holds=holds)
         if not self._running:
             return ended, math.inf
-        steps = min(self.engine.steps_to_end(), self.engine.steps_to(self._fleet.kv_tokens))
+        self._draft()
+        steps = min(self.engine.steps_to_end(), max(1.0, self.engine.steps_to(self._fleet.kv_tokens)))
         return ended, self.engine.time_of(steps)
 
+    def stop(self) -> dict[str, BoundRequest]:
+        """Everything that has not ended, with what it has so far."""
+        for key, request in self._running.items():
+            request.done += self.engine.remove(key)
+        left = self._running | dict(self._waiting)
+        self._running, self._waiting = {}, deque()
+        return left
 
-def bound(fleet: Fleet, groups: Sequence[Group], policy: str) -> Outcome:
-    """`policy`: round-robin (each group whole, as veRL does) or least-inflight (each request to the least loaded)."""
-    lanes, instances = Lanes(policy, fleet.instances), [OwnScheduler(fleet) for _ in range(fleet.instances)]
-    for ordinal, group in enumerate(groups):
-        for index, lane in enumerate(lanes.bind(ordinal, len(group.lengths))):
-            instances[int(lane)].submit(f"g{ordinal}/{index}", group.prompt, group.lengths[index])
+    def _draft(self) -> None:
+        drafts = self._fleet.drafts
+        if drafts is None:
+            return
+        odds = {key: drafts.probability(self._ended[request.group]) for key, request in self._running.items()}
+        mean = sum(odds.values()) / len(odds)
+        length = drafts.length(self._fleet.step, len(odds), self.engine.context, mean)
+        for key, probability in odds.items():
+            self.engine.set_pace(key, tokens_of_step(probability, length), 1.0 + length)
+
+
+def run_bound(fleet: ModelledFleet, groups: Sequence[GroupLengths], lanes: Sequence[Sequence[int]]) -> Outcome:
+    """Each request on the instance that `lanes` names, by group and index, in the order of the groups."""
+    instances = [OwnScheduler(fleet) for _ in range(fleet.instances)]
+    for ordinal, (group, own) in enumerate(zip(groups, lanes, strict=True)):
+        for index, (lane, length) in enumerate(zip(own, group.lengths, strict=True)):
+            instances[lane].submit(f"g{ordinal}/{index}", BoundRequest(ordinal, group.prompt, length))
     outcome = Outcome([], [], tokens_of(groups))
     due = [(0.0, number) for number in range(fleet.instances)]
     while due:
@@ -78,6 +108,7 @@ def bound(fleet: Fleet, groups: Sequence[Group], policy: str) -> Outcome:
         if again < math.inf:
             heapq.heappush(due, (again, number))
     outcome.busy = [instance.engine.busy for instance in instances]
-    outcome.computed = sum(instance.engine.computed for instance in instances)
+    outcome.computed = sum(instance.computed for instance in instances)
+    outcome.computed_again = sum(instance.computed_again for instance in instances)
     outcome.preemptions = sum(instance.preemptions for instance in instances)
     return outcome

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class GroupLengths:
     """A prompt of so many tokens, and the lengths of its responses, the probe's first."""
 
     prompt: int
@@ -15,12 +15,12 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Lengths:
-    """A model of lengths in two levels: the logarithm of a response's length is that of its group's typical length, plus
-    noise of its own, cut at `cap`.
+class LengthModel:
+    """A model of lengths in two levels: the logarithm of a response's length is that of its group's typical length,
+    plus noise of its own; what is longer than `cap` ends there.
 
-    `mean` of what comes out, in tokens; `spread`: standard deviation of the logarithm over all; `correlation`: the part of
-    its variance that lies between groups.
+    `mean` of what comes out, in tokens; `spread`: standard deviation of the logarithm over all; `correlation`: the part
+    of its variance that lies between groups.
     """
 
     mean: float
@@ -28,16 +28,16 @@ class Lengths:
     spread: float
     correlation: float
 
-    def draw(self, groups: int, size: int, seed: int, *, prompt: int = 256) -> list[Group]:
+    def draw(self, groups: int, size: int, seed: int, *, prompt: int = 256) -> list[GroupLengths]:
         """Groups of `size` responses, the same for one seed."""
         chance = random.Random(seed)
         between, within = (self.spread * math.sqrt(part) for part in (self.correlation, 1 - self.correlation))
         centre = self._centre()
-        drawn: list[Group] = []
+        drawn: list[GroupLengths] = []
         for _ in range(groups):
             typical = centre + chance.gauss(0, between)
             lengths = (min(self.cap, max(1, round(math.exp(typical + chance.gauss(0, within))))) for _ in range(size))
-            drawn.append(Group(prompt, tuple(lengths)))
+            drawn.append(GroupLengths(prompt, tuple(lengths)))
         return drawn
 
     def _centre(self) -> float:
@@ -54,7 +54,7 @@ class Lengths:
         return below + self.cap * (1 - _normal((top - centre) / spread))
 
 
-def tokens_of(groups: Iterable[Group]) -> int:
+def tokens_of(groups: Iterable[GroupLengths]) -> int:
     """Of all responses."""
     return sum(sum(group.lengths) for group in groups)
 

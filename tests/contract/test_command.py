@@ -45,5 +45,5 @@ def test_flags_of_a_pods_processes_are_the_same() -> None:
 
 
 def test_variables_of_the_environment_are_the_same() -> None:
-    packages = ("core", "store", "worker", "driver", "api", "operator", "local", "draft")
+    packages = ("core", "store", "worker", "driver", "api", "operator", "sim", "local", "draft")
     compare("environment", quoted(r"OPENSEER_[A-Z_]*", *packages))

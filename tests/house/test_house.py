@@ -10,7 +10,7 @@ import pytest
 
 from tests.repository import ROOT
 
-SOURCE_ROOTS = ("core", "draft", "store", "text", "process", "operator", "worker", "driver", "api", "local")
+SOURCE_ROOTS = ("core", "draft", "store", "text", "process", "operator", "worker", "driver", "api", "sim", "local")
 FOLDERS = (
     *SOURCE_ROOTS,
     "tests",
@@ -48,7 +48,7 @@ def named(path: Path) -> str:
 
 CODE_FILES = sorted(path for path in files() if path.suffix in CODE)
 PYTHON_FILES = [path for path in CODE_FILES if path.suffix == ".py"]
-PACKAGES = [path for path in PYTHON_FILES if path.name == "__init__.py" and path.parts[-3] != "benchmarks"]
+PACKAGES = [path for path in PYTHON_FILES if path.name == "__init__.py" and "benchmarks" not in path.parts]
 TEXT_FILES = sorted(path for path in files() if path.suffix in TEXT and path.name != "LICENSE")
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 

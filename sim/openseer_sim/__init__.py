@@ -1,0 +1,4 @@
+"""A rollout on a virtual clock: the product's own queue, policies and quanta on engines in closed form.
+
+Read `work`, `engine`, `drafts`, `fleet`, `divided`, `whole_groups`, `systems`. Tests: tests/sim.
+"""
