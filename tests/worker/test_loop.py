@@ -4,12 +4,13 @@ import asyncio
 import itertools
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from openseer_core.errors import EngineError, GpuSickError
 from openseer_core.ids import GroupId, RequestId, WorkerId
+from openseer_core.manifest.fleet import PolicyName
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_core.manifest.sampling_json import dump_sampling
@@ -108,7 +109,9 @@ def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 LENGTHS = [[20 + 13 * number + 7 * index for index in range(SIZE)] for number in range(10)]
 
 
-@pytest.mark.parametrize("name", ["context-aware", "fifo", "longest-first-oracle", "round-robin", "least-inflight"])
+@pytest.mark.parametrize(
+    "name", ["context-aware", "seer", "fifo", "longest-first-oracle", "round-robin", "least-inflight"]
+)
 def test_every_request_completes_once_with_its_own_tokens_under_every_policy(name: str) -> None:
     async def scenario() -> None:
         scene = Scene(job(policy=name), LENGTHS)

@@ -19,7 +19,7 @@ from openseer_core.manifest.base import (
     allowed,
 )
 
-PolicyName = Literal["context-aware", "fifo", "longest-first-oracle", "round-robin", "least-inflight"]
+PolicyName = Literal["context-aware", "seer", "fifo", "longest-first-oracle", "round-robin", "least-inflight"]
 ROUND_ROBIN: PolicyName = "round-robin"
 LEAST_INFLIGHT: PolicyName = "least-inflight"
 GANG_PORT = 29500
@@ -37,15 +37,15 @@ class RolloutSpec(ManifestModel):
 
     policy: PolicyName = Field(
         default="context-aware",
-        description="Order of the requests. context-aware: by the length expected from what is known of a group. "
-        "fifo: as they came. longest-first-oracle: by the lengths that the prompt lines state (mode batch only). "
-        "round-robin: groups dealt to workers in turn. least-inflight: each request to the worker with the "
-        "fewest.",
+        description="Order of the requests. context-aware: by how much of a response may be left, as far as its group "
+        "tells. seer: by the longest finished response of the group, as the Seer paper has it. fifo: as they came. "
+        "longest-first-oracle: by the lengths that the prompt lines state (mode batch only). round-robin: groups dealt "
+        "to workers in turn. least-inflight: each request to the worker with the fewest.",
     )
     probe: bool = Field(
         default=True,
-        description="Runs one request of each group first, to learn the group's length; read only with policy "
-        "context-aware.",
+        description="Runs one request of each group first, to learn the group's length; read only with policies "
+        "context-aware and seer.",
     )
     quantum_tokens: int = Field(
         default=1024,

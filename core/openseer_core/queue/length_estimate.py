@@ -1,9 +1,13 @@
-"""How long a group's responses are expected to be (Seer, section 3.2), and when news is worth telling."""
+"""How long a group's responses are expected to be (Seer, section 3.2), how long they may be, when news is told."""
 
 from openseer_core.queue.group import GroupView
 
 STEP = 1.25
 """A running response is reported as a lower bound each time it grew by this factor: O(log length) writes."""
+
+POSSIBLE = 5
+"""How many times as long as the longest sibling so far a response may be, as far as the order goes: two standard
+deviations where the lengths of a group spread by a factor of 2.2 about their typical one (docs/decisions/0028)."""
 
 FIRST_BOUND = 64
 """Below this many tokens a running response says nothing about its group."""
@@ -17,6 +21,11 @@ def estimate(view: GroupView) -> int:
     """
     known = view.longest_finished if view.finished else view.longest_earlier or view.max_tokens
     return min(max(known, view.longest_running), view.max_tokens)
+
+
+def longest_possible(view: GroupView) -> int:
+    """The most tokens that a response of the group is to be reckoned with: max_tokens until anything is known of it."""
+    return min(POSSIBLE * estimate(view), view.max_tokens)
 
 
 def is_news(view: GroupView, generated: int) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from openseer_core.manifest.fleet import BINDING_POLICIES, LEAST_INFLIGHT, ROUND_ROBIN, RolloutSpec
 from openseer_core.queue.group import GroupView, Priority
-from openseer_core.queue.length_estimate import estimate
+from openseer_core.queue.length_estimate import longest_possible
 
 BATCH_STRIDE = 2.0**25
 """Between two batches of a tier, in the order of opening: more than any score within one, with room for 30 million
@@ -55,7 +55,12 @@ def policy(name: str, *, probe: bool = True, ageing: float = 0.0) -> Policy:
 
     def context_aware(view: GroupView) -> Priority:
         place = batch_place(view) + ageing * view.enqueued_at
-        return Priority(base=place - estimate(view), slope=0.0, probe=PROBES_FIRST + place if probe else None)
+        return Priority(base=place - longest_possible(view), slope=1.0, probe=PROBES_FIRST + place if probe else None)
+
+    def seer(view: GroupView) -> Priority:
+        place = batch_place(view)
+        known = view.longest_finished or view.max_tokens
+        return Priority(base=place - known, probe=PROBES_FIRST + place if probe else None)
 
     def fifo(view: GroupView) -> Priority:
         return Priority(base=batch_place(view) + view.ordinal)
@@ -65,6 +70,7 @@ def policy(name: str, *, probe: bool = True, ageing: float = 0.0) -> Policy:
 
     policies = {
         "context-aware": Policy("context-aware", context_aware, _equal),
+        "seer": Policy("seer", seer, _equal),
         "fifo": Policy("fifo", fifo, _equal),
         "longest-first-oracle": Policy("longest-first-oracle", oracle, _longest_first),
         ROUND_ROBIN: Policy(ROUND_ROBIN, fifo, _equal),

@@ -31,17 +31,39 @@ def test_context_aware_probes_come_first_the_shortest_ahead() -> None:
     assert probe < older_probe < score("context-aware", long_group)
 
 
-def test_context_aware_puts_the_longest_group_first_and_ignores_what_a_request_has_generated() -> None:
-    short, long = view().with_finish(100), view().with_finish(900)
+def test_context_aware_puts_the_longest_group_first() -> None:
+    short, long = view().with_finish(100), view().with_finish(190)
     assert score("context-aware", long) < score("context-aware", short)
-    assert score("context-aware", long, generated=500) == score("context-aware", long)
+    assert score("seer", long) < score("seer", short)
+
+
+def test_context_aware_goes_by_what_may_be_left_of_a_response() -> None:
+    group = view().with_finish(100)
+    lefts = [score("context-aware", group, generated=tokens) for tokens in (0, 200, 400)]
+    assert lefts == sorted(set(lefts))
+    assert score("context-aware", view(), generated=400) < score("context-aware", group)
+
+
+def test_without_news_of_its_group_the_least_generated_goes_first() -> None:
+    assert score("context-aware", view(), generated=10) < score("context-aware", view("b"), generated=20)
+    assert score("seer", view(), generated=10) == score("seer", view("b"), generated=20)
+
+
+def test_a_running_sibling_raises_what_may_be_left_and_not_the_papers_estimate() -> None:
+    group = view().with_finish(100)
+    assert score("context-aware", group.with_running(150)) < score("context-aware", group)
+    assert score("seer", group.with_running(150)) == score("seer", group)
+
+
+def test_no_response_is_reckoned_with_more_than_max_tokens() -> None:
+    assert score("context-aware", view().with_finish(300)) == score("context-aware", view())
 
 
 def test_ageing_brings_the_earlier_group_forward() -> None:
     assert score("context-aware", view(enqueued_at=10.0)) < score("context-aware", view(enqueued_at=20.0))
 
 
-@pytest.mark.parametrize("name", ["context-aware", "fifo", "longest-first-oracle"])
+@pytest.mark.parametrize("name", ["context-aware", "seer", "fifo", "longest-first-oracle"])
 def test_an_older_batch_goes_before_a_newer_one_of_its_tier(name: str) -> None:
     late, many = view(batch=3, enqueued_at=2e9, ordinal=10**6), 10**6
     early_probe = score(name, view(batch=4, enqueued_at=2e9 - 3600), probe=True)
