@@ -109,9 +109,7 @@ def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 LENGTHS = [[20 + 13 * number + 7 * index for index in range(SIZE)] for number in range(10)]
 
 
-@pytest.mark.parametrize(
-    "name", ["context-aware", "seer", "fifo", "longest-first-oracle", "round-robin", "least-inflight"]
-)
+@pytest.mark.parametrize("name", get_args(PolicyName))
 def test_every_request_completes_once_with_its_own_tokens_under_every_policy(name: str) -> None:
     async def scenario() -> None:
         scene = Scene(job(policy=name), LENGTHS)
