@@ -11,6 +11,10 @@ from openseer_core.queue.messages import FleetLoad
 YIELD_SHARE = 8
 """At most one in so many slots changes hands at one decision: the rest see the queue as it is afterwards."""
 
+MOVE_SHARE = 0.5
+"""By so much of its own tokens something has to be better than a response that yields: elsewhere its context is
+computed again, which costs more the longer it is (docs/decisions/0028)."""
+
 
 @dataclass(frozen=True, slots=True)
 class QuantumState:
@@ -54,10 +58,10 @@ def decide(
 ) -> Decision:
     """Which due responses go on and which running ones leave.
 
-    A due response leaves when the worker is full and something better (by more than `hysteresis`) waits, or when
-    nothing waits and the worker runs more than its fair share plus `slack`, or than twice its fair share: then others
-    have room for it. Whoever goes on needs blocks for its next quantum; while they do not suffice, the worst-placed
-    responses leave.
+    A due response leaves when the worker is full and something better waits, by more than `hysteresis` and MOVE_SHARE
+    of its own tokens; or when nothing waits and the worker runs more than its fair share plus `slack`, or than twice
+    its fair share: then others have room for it. Whoever goes on needs blocks for its next quantum; while they do not
+    suffice, the worst-placed responses leave.
     `divided` false, or no load of the fleet known: responses leave only for want of blocks.
     """
     running = sorted(states, key=lambda state: state.score)
@@ -78,7 +82,9 @@ def _better_waits(running: list[QuantumState], room: Room, fleet_load: FleetLoad
     if not full or not fleet_load.waiting:
         return set()
     worse = [
-        state.key for state in reversed(running) if state.due and state.score > fleet_load.best_waiting + hysteresis
+        state.key
+        for state in reversed(running)
+        if state.due and state.score > fleet_load.best_waiting + hysteresis + MOVE_SHARE * state.generated
     ]
     return set(worse[: min(fleet_load.waiting, max(1, room.slots // YIELD_SHARE))])
 

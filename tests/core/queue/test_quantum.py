@@ -34,7 +34,7 @@ def test_a_due_response_goes_on_in_place_when_nothing_waits() -> None:
 
 
 def test_a_full_worker_gives_back_a_due_response_for_something_better() -> None:
-    fleet_load = FleetLoad(waiting=1, best_waiting=-50.0, mine=2, inflight=4, workers=2)
+    fleet_load = FleetLoad(waiting=1, best_waiting=-90.0, mine=2, inflight=4, workers=2)
     decision = decided([running_state("a", 0.0), running_state("b", -100.0)], fleet_load)
     assert decision == Decision(frozenset({"b"}), frozenset({"a"}))
 
@@ -42,6 +42,13 @@ def test_a_full_worker_gives_back_a_due_response_for_something_better() -> None:
 def test_something_barely_better_moves_nothing() -> None:
     fleet_load = FleetLoad(waiting=1, best_waiting=-5.0, mine=2, inflight=4, workers=2)
     assert decided([running_state("a"), running_state("b")], fleet_load).leave == frozenset()
+
+
+def test_the_longer_a_response_the_better_must_be_what_it_yields_to() -> None:
+    fleet_load = FleetLoad(waiting=1, best_waiting=-200.0, mine=2, inflight=4, workers=2)
+    short, long = running_state("a", generated=300), running_state("a", generated=500)
+    assert decided([short, running_state("b", -400.0)], fleet_load).leave == frozenset({"a"})
+    assert decided([long, running_state("b", -400.0)], fleet_load).leave == frozenset()
 
 
 def test_a_worker_with_a_free_slot_gives_nothing_back_for_what_waits() -> None:
