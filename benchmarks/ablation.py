@@ -36,12 +36,14 @@ DRAFTS = "+ grouped drafts"
 ARMS: dict[str, tuple[str, bool]] = {
     BASE: ("round-robin", False),
     "+ divided": ("fifo", False),
+    "+ the paper's order": ("seer", False),
     "+ context-aware": ("context-aware", False),
     DRAFTS: ("context-aware", True),
     "round-robin with drafts": ("round-robin", True),
     ALWAYS_FULL: ("fifo", False),
 }
-"""Policy, and whether there are drafts; each line but the last two adds one thing to the line before."""
+"""Policy, and whether there are drafts; each line but the last two adds one thing to the line before, or
+puts our order in place of the paper's."""
 QUICK_ARMS = (BASE, "+ context-aware", DRAFTS, ALWAYS_FULL)
 GROUP_SIZE = 8
 MOST_TOKENS = 3072

@@ -35,7 +35,7 @@ from openseer_local.run.runner import LocalRun, plan_run
 ROOT = Path(__file__).resolve().parent.parent
 LENGTHS = ROOT / "examples/tiny-model/lengths.json"
 MODEL = ROOT / "examples/tiny-model/model"
-POLICIES = ("round-robin", "least-inflight", "fifo", "context-aware", "longest-first-oracle")
+POLICIES = ("round-robin", "least-inflight", "fifo", "seer", "context-aware", "longest-first-oracle")
 BASELINES = POLICIES[:2]
 ORACLE = POLICIES[-1]
 GROUP_SIZE = 8

@@ -1,6 +1,7 @@
 """Arms that are measured side by side: their order, their folders, and how sure a ratio between two of them is."""
 
 import math
+import re
 import statistics
 import tempfile
 from collections.abc import Generator, Sequence
@@ -41,7 +42,7 @@ def folder_of(keep: Path | None, arm: str, seed: int) -> Generator[Path]:
         with tempfile.TemporaryDirectory(prefix="openseer-bench-") as folder:
             yield Path(folder)
     else:
-        folder = keep / f"{seed}-{arm.replace(' ', '-')}"
+        folder = keep / f"{seed}-{re.sub(r'\W+', '-', arm).strip('-')}"
         folder.mkdir(parents=True)
         yield folder
 

@@ -137,6 +137,7 @@ class SimulatedWorker:
         self._rollout = rollout
         self._lanes = (str(number), SHARED_LANE)
         self._running = RunningRequests(self.profile, rollout.policy, rollout.rollout, fleet.slots)
+        self._refused = -1, 0
         self._margin = max(1, round(self._running.margin / fleet.block))
         self._running.margin = self._margin
 
@@ -149,7 +150,7 @@ class SimulatedWorker:
         for key in sorted(running.decide().leave):
             self._abort(key)
         self._settle()
-        while running.free_slots > 0 and running.free_blocks > 0 and self._claim():
+        while running.free_slots > 0 and self._may_fit(running.free_blocks) and self._claim():
             pass
         if self._rollout.fleet.drafts is not None:
             self._draft()
@@ -214,6 +215,13 @@ class SimulatedWorker:
             outcome.ends.append(self._rollout.now)
             running.drop(response.key)
 
+    def _may_fit(self, free: int) -> bool:
+        """False where a claim with as many blocks found nothing that fits, and nothing has come back since."""
+        if free <= 0:
+            return False
+        seen, blocks = self._refused
+        return len(self._running) == 0 or seen != self._rollout.outcome.moves or free > blocks
+
     def _claim(self) -> bool:
         running = self._running
         query = ClaimQuery(
@@ -229,6 +237,8 @@ class SimulatedWorker:
             lease_seconds=LEASE_SECONDS,
         )
         claims = self._rollout.queue.claim(self.id, query, self._rollout.now)
+        if not claims:
+            self._refused = self._rollout.outcome.moves, query.blocks
         for claim in claims:
             self._rollout.outcome.claims.append((str(claim.request), self.number))
             running.admit(claim)
