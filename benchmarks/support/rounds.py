@@ -42,7 +42,8 @@ def folder_of(keep: Path | None, arm: str, seed: int) -> Generator[Path]:
         with tempfile.TemporaryDirectory(prefix="openseer-bench-") as folder:
             yield Path(folder)
     else:
-        folder = keep / f"{seed}-{re.sub(r'\W+', '-', arm).strip('-')}"
+        name = re.sub(r"\W+", "-", arm).strip("-")
+        folder = keep / f"{seed}-{name}"
         folder.mkdir(parents=True)
         yield folder
 
