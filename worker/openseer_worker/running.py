@@ -11,7 +11,7 @@ from openseer_core.queue.kv_blocks import Footprint
 from openseer_core.queue.length_estimate import is_news
 from openseer_core.queue.messages import Claim, Delta, FleetLoad, Rescore
 from openseer_core.queue.policy import Policy
-from openseer_core.queue.quantum import Decision, QuantumState, Room, decide
+from openseer_core.queue.quantum import MOVE_SHARE, Decision, QuantumState, Room, decide
 from openseer_core.queue.states import NOT_FINITE, FinishReason
 from openseer_core.token_scores import record_items
 from openseer_core.tokens import ITEM_BYTES, count_items
@@ -78,6 +78,8 @@ class RunningRequests:
     def __init__(self, profile: EngineProfile, policy: Policy, rollout: RolloutSpec, slots: int) -> None:
         self.room = Room(slots, profile.blocks)
         self.margin = int(2 * rollout.checkpoint_seconds * TOKENS_PER_SECOND)
+        self.move_share = MOVE_SHARE
+        """See `decide`; 0 where a response takes its context along."""
         self.largest = 0
         """Tokens that one request may have at the fleet's largest worker, by the latest heartbeat."""
         self.fleet_load: FleetLoad | None = None
@@ -214,6 +216,7 @@ class RunningRequests:
             slack=2 * self._slack,
             hysteresis=self._quantum,
             divided=self._policy.divided,
+            move_share=self.move_share,
         )
         for key in decision.go_on:
             response = self._responses[key]

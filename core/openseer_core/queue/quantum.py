@@ -12,8 +12,8 @@ YIELD_SHARE = 8
 """At most one in so many slots changes hands at one decision: the rest see the queue as it is afterwards."""
 
 MOVE_SHARE = 0.5
-"""By so much of its own tokens something has to be better than a response that yields: elsewhere its context is
-computed again, which costs more the longer it is (docs/decisions/0028)."""
+"""By so much of its own tokens something has to be better than a response that yields, where its context is computed
+again elsewhere: that costs more the longer it is (docs/decisions/0028)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,12 @@ def decide(
     slack: int,
     hysteresis: float,
     divided: bool,
+    move_share: float = MOVE_SHARE,
 ) -> Decision:
     """Which due responses go on and which running ones leave.
 
-    A due response leaves when the worker is full and something better waits, by more than `hysteresis` and MOVE_SHARE
-    of its own tokens; or when nothing waits and the worker runs more than its fair share plus `slack`, or than twice
+    A due response leaves when the worker is full and something better waits, by more than `hysteresis` and
+    `move_share` of its own tokens; or when nothing waits and the worker runs more than its fair share plus `slack`, or than twice
     its fair share: then others have room for it. Whoever goes on needs blocks for its next quantum; while they do not
     suffice, the worst-placed responses leave.
     `divided` false, or no load of the fleet known: responses leave only for want of blocks.
@@ -67,7 +68,9 @@ def decide(
     running = sorted(states, key=lambda state: state.score)
     leave: set[str] = set()
     if divided and fleet_load is not None:
-        leave = _better_waits(running, room, fleet_load, hysteresis) | _overloaded(running, fleet_load, slack)
+        leave = _better_waits(running, room, fleet_load, hysteresis, move_share) | _overloaded(
+            running, fleet_load, slack
+        )
     staying = [state for state in running if state.key not in leave]
     needed = sum(state.blocks_next for state in staying)
     while needed > room.blocks and len(staying) > 1:
@@ -77,14 +80,16 @@ def decide(
     return Decision(frozenset(state.key for state in staying if state.due), frozenset(leave))
 
 
-def _better_waits(running: list[QuantumState], room: Room, fleet_load: FleetLoad, hysteresis: float) -> set[str]:
+def _better_waits(
+    running: list[QuantumState], room: Room, fleet_load: FleetLoad, hysteresis: float, move_share: float
+) -> set[str]:
     full = len(running) >= room.slots or sum(state.blocks_next for state in running) > room.blocks
     if not full or not fleet_load.waiting:
         return set()
     worse = [
         state.key
         for state in reversed(running)
-        if state.due and state.score > fleet_load.best_waiting + hysteresis + MOVE_SHARE * state.generated
+        if state.due and state.score > fleet_load.best_waiting + hysteresis + move_share * state.generated
     ]
     return set(worse[: min(fleet_load.waiting, max(1, room.slots // YIELD_SHARE))])
 
