@@ -60,9 +60,9 @@ def decide(
     """Which due responses go on and which running ones leave.
 
     A due response leaves when the worker is full and something better waits, by more than `hysteresis` and
-    `move_share` of its own tokens; or when nothing waits and the worker runs more than its fair share plus `slack`, or than twice
-    its fair share: then others have room for it. Whoever goes on needs blocks for its next quantum; while they do not
-    suffice, the worst-placed responses leave.
+    `move_share` of its own tokens; or when nothing waits and the worker runs more than its fair share plus `slack`, or
+    than twice its fair share: then others have room for it. Whoever goes on needs blocks for its next quantum; while
+    they do not suffice, the worst-placed responses leave.
     `divided` false, or no load of the fleet known: responses leave only for want of blocks.
     """
     running = sorted(states, key=lambda state: state.score)
