@@ -25,6 +25,8 @@ FETCH_SECONDS = 3600.0
 """Longest time for fetching one version."""
 READ_TIMEOUT_SECONDS = 30.0
 """Longest wait for a server's next bytes, and so the longest that a fetch goes on that is no longer wanted."""
+MOST_READINGS = 4
+"""Readings of one file that are begun with, from other workers; then its source gives it."""
 
 _SCHEME_ALONE = re.compile(r"[a-z][a-z0-9+.-]*:(?!//[^/?#])", re.I)
 """Of a redirect: a scheme that no host follows."""
@@ -129,7 +131,9 @@ class _Download:
         """None where nobody passes it on, or no longer. All pieces are of one reading: of two, the source's file may
         have changed between them."""
         piece = peers.piece(name, 0)
-        while piece is not None:
+        for _ in range(MOST_READINGS):
+            if piece is None:
+                return None
             if not piece.reading:
                 return False if optional else None
             with ArrivingFile(self._folder / name, self._pool, piece.reading) as arriving:
