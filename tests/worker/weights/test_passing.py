@@ -1,6 +1,7 @@
 """A version behind a URL is read once: workers pass its pieces on to one another, and check what they are given."""
 
 import asyncio
+import errno
 import http.client
 import logging
 import socket
@@ -29,7 +30,7 @@ from openseer_worker.settings import WorkerSettings
 from openseer_worker.weights import fetching as fetching_module
 from openseer_worker.weights import passing as passing_module
 from openseer_worker.weights import peers as peers_module
-from openseer_worker.weights.hashing import digest
+from openseer_worker.weights.hashing import ArrivingFile, digest
 from openseer_worker.weights.passing import Passing, own_address
 from tests.worker.fleet import job
 from tests.worker.weights.passers import BLOCK, CountingSource, Passers, WrongPasser, until, write_version
@@ -162,6 +163,20 @@ async def test_who_takes_longer_than_a_limit_is_asked_no_more(
     found = await fleet.add("worker-1").get(Source(url=source.url))
     assert found.digest == digest(source.folder)
     assert all("index.json" in path for path in wrong.asked)
+    assert source.sent == source.sizes()
+
+
+async def test_a_full_disk_is_no_reason_to_ask_the_source(
+    source: CountingSource, fleet: Passers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.add("worker-0").get(Source(url=source.url))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ArrivingFile, "add_piece", fail)
+    with pytest.raises(OSError, match=r"cannot be kept in .*: .*No space left on device"):
+        await fleet.add("worker-1").get(Source(url=source.url))
     assert source.sent == source.sizes()
 
 

@@ -47,7 +47,7 @@ def fetch(
     each file before the server; whether all that they gave is of one version shows in the digest.
 
     `allowed`: hosts, as in url_problem. Raises LoadError for another one, and when the server refuses, takes longer
-    than FETCH_SECONDS or sends more than MAX_FETCH_BYTES.
+    than FETCH_SECONDS or sends more than MAX_FETCH_BYTES; OSError where the files cannot be kept.
     """
     shown = shown_url(url)
     if problem := url_problem(url, allowed):
@@ -70,7 +70,7 @@ def fetch(
     except (httpx.InvalidURL, ValueError) as error:  # a host that no name or address can be, here or in a redirect
         raise LoadError(f"{shown}: {type(error).__name__}: no request can be made to it") from None
     except OSError as error:
-        raise LoadError(f"{shown}: cannot be kept in {folder}: {error}") from None
+        raise OSError(f"{shown}: cannot be kept in {folder}: {error}") from None
 
 
 def _check_redirect(url: str, allowed: Sequence[str], response: httpx.Response) -> None:
