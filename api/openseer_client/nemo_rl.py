@@ -309,6 +309,7 @@ class FolderSync(WeightSynchronizer):
                 self._policy.offload_after_refit()
                 client.acquire(Acquire(parts=["weights"]))
             client.publish(self._fleet.publish(version, source_of(path)))
+            self._folder.note_published(version)
             if self._fleet.share_gpus:
                 client.acquire()
         self._generation.version = version

@@ -3,6 +3,7 @@
 # torch's types are partial: what comes from it is Any here.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import filecmp
 import json
 import os
 import shutil
@@ -26,6 +27,8 @@ from openseer_core.wire.weights import Transaction
 SHARD_BYTES = 4 * 2**30
 _WHOLE = "model.safetensors"
 _TEMPORARY = ".writing-"
+_PUBLISHED = ".published"
+"""In the folder of a version: the fleet has confirmed it, and may serve it still."""
 
 
 class SavesItself(Protocol):
@@ -38,8 +41,9 @@ class WeightsFolder:
     """A folder that trainer and workers both see, with a folder of safetensors in it per version.
 
     A version appears whole or not at all. The `keep` latest stay: the fleet may go back one version, and a worker that
-    starts later loads the current one. So adapters of several names need a folder each. Raises OutputError when it
-    cannot write.
+    starts later loads the current one. So adapters of several names need a folder each. Versions that `note_published`
+    has been told of are counted alone: however many publications fail, what the fleet serves stays. Raises OutputError
+    when it cannot write, and InputError for other weights under the name of a version that was published.
     """
 
     def __init__(self, path: str | Path, *, keep: int = 3) -> None:
@@ -64,6 +68,13 @@ class WeightsFolder:
             yield shards
             shards.finish()
 
+    def note_published(self, version: str) -> None:
+        """The fleet has confirmed it: call it after each publication that has succeeded."""
+        try:
+            (self.path / version / _PUBLISHED).touch()
+        except OSError as error:
+            raise OutputError(f"weights {self.path / version}: {error.strerror or error}") from error
+
     @contextmanager
     def _folder(self, version: str) -> Generator[Path, None, None]:
         """A temporary folder that becomes the version's once it is whole."""
@@ -73,10 +84,9 @@ class WeightsFolder:
             temporary.mkdir(parents=True)
             yield temporary
             _sync(temporary)
-            if final.exists():
-                # Of a trainer that was stopped before it published; what is served has another version.
-                shutil.rmtree(final)
-            temporary.rename(final)
+            if not _is_published(final, temporary):
+                shutil.rmtree(final, ignore_errors=True)  # of a trainer that was stopped before it published
+                temporary.rename(final)
             self._prune(final)
         except OSError as error:
             raise OutputError(f"weights {final}: {error.strerror or error}") from error
@@ -86,9 +96,28 @@ class WeightsFolder:
     def _prune(self, newest: Path) -> None:
         """Removes versions beyond those to keep; a folder that holds anything else is not ours."""
         versions = [path for path in self.path.iterdir() if _holds_weights(path) and path != newest]
-        versions.sort(key=lambda path: path.stat().st_mtime)
-        for old in versions[: max(0, len(versions) - self._keep + 1)]:
+        versions.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        marks = [(path / _PUBLISHED).exists() for path in versions]
+        latest = marks.index(True) if any(marks) else len(versions)
+        published = [path for path, mark in zip(versions, marks, strict=True) if mark]
+        # What came after the latest that was published has failed, or has nobody to tell: the fleet may serve it.
+        stay = {*versions[:latest][: self._keep - 1], *published[: self._keep - 1]}
+        for old in set(versions) - stay:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_published(version: Path, again: Path) -> bool:
+    """Whether this version was published before, with the files of `again`. Raises InputError where they differ."""
+    if not (version / _PUBLISHED).exists():
+        return False
+    names = [path.name for path in again.iterdir()]
+    same, _, _ = filecmp.cmpfiles(version, again, names, shallow=False)
+    if len(same) < len(names):
+        raise InputError(
+            f"version {version.name}: {version} was published with other weights, which workers may have to load "
+            "again; give these another name"
+        )
+    return True
 
 
 def _holds_weights(folder: Path) -> bool:
@@ -174,7 +203,9 @@ def publish(
         deadlines=deadlines or Deadlines(),
         adapter=is_adapter,
     )
-    return client.publish(what, progress=progress)
+    transaction = client.publish(what, progress=progress)
+    folder.note_published(version)
+    return transaction
 
 
 def _mixed_ids(vocabulary: int, length: int = 32) -> list[int]:

@@ -108,6 +108,7 @@ class Rollout:
             source = source_of(self.folder.save(model, version, state=state))
             what = Publish(version=version, source=source, mode=self._mode, canary=proof, adapter=adapter)
             self.client.publish(what, progress=self._progress)
+            self.folder.note_published(version)
         except Exception as error:  # noqa: BLE001 - whatever it is
             return [None, for_all(error)]
         return [version, None]
@@ -156,6 +157,7 @@ class FolderTransfer:
         source = source_of(self.folder.path / version)
         what = Publish(version=version, source=source, mode="keep", max_staleness=self._max_staleness)
         self.client.publish(what, progress=self._progress)
+        self.folder.note_published(version)
         self.version = version
 
     def resume(self) -> None:

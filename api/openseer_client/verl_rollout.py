@@ -104,6 +104,7 @@ class Rollout(BaseRollout):
         what = Publish(version=version, source=Source(path=path), mode=self._settings.get("mode", "abort"))
         with _client(self._settings) as client:
             await asyncio.to_thread(client.publish, what)
+        self._folder.note_published(version)
 
 
 class Replica(RolloutReplica):

@@ -4,10 +4,12 @@
 to answer, or 404.
 """
 
+import io
 import logging
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +23,7 @@ from openseer_core.errors import InputError
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 5.0
-"""Longest wait for a piece of a request, and for a client to take its answer."""
+"""Longest time in which a client says its request, and in which it takes its answer."""
 MAX_REQUESTS = 16
 """Requests answered at once; a connection beyond them is closed without an answer."""
 MAX_OTHERS = MAX_REQUESTS // 2
@@ -115,10 +117,24 @@ class _Server(ThreadingHTTPServer):
         log.debug("a request from %s failed: %r", client_address, sys.exception())
 
 
+class _Arriving(io.RawIOBase):
+    """What a client says, until its time is over: a limit for each byte would leave it hours."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._until = time.monotonic() + REQUEST_SECONDS
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._connection.settimeout(max(0.001, self._until - time.monotonic()))
+        return self._connection.recv_into(buffer)
+
+
 class _Answer(BaseHTTPRequestHandler):
     """One request."""
 
-    timeout = REQUEST_SECONDS
     # Head and body leave in one write: a process that ends meanwhile sends no half of an answer.
     wbufsize = -1
     probes: dict[str, Callable[[], bool]]
@@ -126,7 +142,13 @@ class _Answer(BaseHTTPRequestHandler):
     others: Callable[[str], OtherAnswer | None]
     free_for_others: threading.BoundedSemaphore
 
+    def setup(self) -> None:
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_Arriving(self.connection))
+
     def do_GET(self) -> None:
+        self.connection.settimeout(REQUEST_SECONDS)
         path = self.path.partition("?")[0]
         probe = self.probes.get(path)
         if probe is not None:

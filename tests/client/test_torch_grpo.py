@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
-from openseer_client import FinishedGroup, ResultItem
+from openseer_client import Client, FinishedGroup, ResultItem, WeightsError
 from openseer_client.torch_grpo import Sample, advantages, difference, log_probabilities, loss, samples
 from openseer_client.torch_weights import WeightsFolder, canary, publish
 from openseer_core.errors import InputError, OutputError
@@ -125,6 +125,39 @@ def test_the_latest_versions_stay_and_folders_of_others_too(tmp_path: Path) -> N
         WeightsFolder(tmp_path, keep=1)
 
 
+def test_versions_that_fail_do_not_push_out_the_one_that_is_served(tmp_path: Path) -> None:
+    remote, folder = Remote(), WeightsFolder(tmp_path, keep=2)
+    publish(publishing(remote, "done"), folder, small_model(), "good")
+    for step in range(4):
+        with pytest.raises(WeightsError):
+            publish(publishing(remote, "failed"), folder, small_model(), f"bad-{step}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad-2", "bad-3", "good"]
+    for step in range(2):
+        publish(publishing(remote, "done"), folder, small_model(), f"later-{step}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["later-0", "later-1"]
+
+
+def test_a_version_that_was_published_takes_no_other_weights(tmp_path: Path) -> None:
+    folder, model = WeightsFolder(tmp_path), small_model()
+    client = publishing(Remote(), "done")
+    publish(client, folder, model, "v1")
+    content = (tmp_path / "v1/model.safetensors").read_bytes()
+    publish(client, folder, model, "v1")
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    with pytest.raises(InputError, match=r"v1 was published with other weights.*give these another name"):
+        publish(client, folder, model, "v1")
+    assert (tmp_path / "v1/model.safetensors").read_bytes() == content
+    assert [path.name for path in tmp_path.iterdir()] == ["v1"]
+
+
+def publishing(remote: Remote, phase: str) -> Client:
+    """A client of a fleet that answers each publication so."""
+    answer = {"id": 1, "version": "v1", "previous": "v0", "mode": "drain", "phase": phase, "attempt": 0}
+    remote.answers = {"POST weights": deque([answer | {"started_at": 0.0}])}
+    return remote.client()
+
+
 def test_weights_that_cannot_be_written_leave_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="run-1"):
@@ -167,9 +200,7 @@ def test_a_canary_is_the_models_own_forward_pass_and_leaves_its_mode() -> None:
 
 def test_publishing_sends_the_folder_and_the_canary(tmp_path: Path) -> None:
     remote = Remote()
-    done = {"id": 1, "version": "v1", "previous": "v0", "mode": "drain", "phase": "done", "attempt": 0}
-    remote.answers = {"POST weights": deque([done | {"started_at": 0.0}])}
-    publish(remote.client(), WeightsFolder(tmp_path), small_model(), "v1")
+    publish(publishing(remote, "done"), WeightsFolder(tmp_path), small_model(), "v1")
     sent = json.loads(remote.seen[0].content)
     assert sent["source"] == {"path": str(tmp_path / "v1")}
     assert len(sent["canary"]["logprobs"]) == 31

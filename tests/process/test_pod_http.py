@@ -1,7 +1,5 @@
 """The web server of a pod, spoken to over loopback."""
 
-# pyright: reportPrivateUsage=false
-
 import http.client
 import socket
 import threading
@@ -70,7 +68,7 @@ def test_it_answers_over_ipv6_too(pod: PodHttp) -> None:
 def test_clients_that_say_nothing_take_no_more_than_the_bounded_number_of_threads(
     pod: PodHttp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pod_http._Answer, "timeout", 600.0)
+    monkeypatch.setattr(pod_http, "REQUEST_SECONDS", 600.0)
     silent = [socket.create_connection(("127.0.0.1", pod.port)) for _ in range(MAX_REQUESTS)]
     with pytest.raises(ConnectionError):  # connections are accepted in their order
         get(pod.port, "/healthz")
@@ -84,6 +82,24 @@ def test_clients_that_say_nothing_take_no_more_than_the_bounded_number_of_thread
         except ConnectionError:
             time.sleep(0.05)
     pytest.fail("the server did not come back")
+
+
+def test_a_client_that_says_a_byte_at_a_time_has_no_more_time(pod: PodHttp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_http, "REQUEST_SECONDS", 0.2)
+    with socket.create_connection(("127.0.0.1", pod.port)) as slow:
+        slow.settimeout(0.05)
+        slow.sendall(b"GET /healthz")
+        for _ in range(1000):
+            try:
+                answer = slow.recv(1)
+            except TimeoutError:
+                slow.sendall(b"a")
+            except ConnectionError:
+                return
+            else:
+                assert answer == b""
+                return
+    pytest.fail("it is still listened to")
 
 
 def test_other_requests_leave_threads_for_probes() -> None:

@@ -102,7 +102,8 @@ class CountingSource(Responder):
 
 
 class WrongPasser(Responder):
-    """A worker that says that it has the version, and does what `how` says: dies, lies, hangs, waits, misses."""
+    """A worker that says that it has the version, and does what `how` says: dies, lies, hangs, waits, misses,
+    changes (each answer is of another reading)."""
 
     def __init__(self, how: str, folder: Path) -> None:
         self.how, self.folder = how, folder
@@ -128,7 +129,7 @@ class WrongPasser(Responder):
         handler.send_response(206 if content else 416)
         handler.send_header("Content-Length", str(len(content)))
         handler.send_header(DIGEST_HEADER, hashlib.sha256(content).hexdigest() if content else "")
-        handler.send_header(READING_HEADER, "r1")
+        handler.send_header(READING_HEADER, f"r{len(self.asked)}" if self.how == "changes" else "r1")
         handler.end_headers()
         if self.how == "dies" and number:
             content = content[: len(content) // 2]

@@ -25,6 +25,8 @@ FETCH_SECONDS = 3600.0
 """Longest time for fetching one version."""
 READ_TIMEOUT_SECONDS = 30.0
 """Longest wait for a server's next bytes, and so the longest that a fetch goes on that is no longer wanted."""
+MOST_READINGS = 4
+"""Readings of one file that are begun with, from other workers; then its source gives it."""
 
 _SCHEME_ALONE = re.compile(r"[a-z][a-z0-9+.-]*:(?!//[^/?#])", re.I)
 """Of a redirect: a scheme that no host follows."""
@@ -45,7 +47,7 @@ def fetch(
     each file before the server; whether all that they gave is of one version shows in the digest.
 
     `allowed`: hosts, as in url_problem. Raises LoadError for another one, and when the server refuses, takes longer
-    than FETCH_SECONDS or sends more than MAX_FETCH_BYTES.
+    than FETCH_SECONDS or sends more than MAX_FETCH_BYTES; OSError where the files cannot be kept.
     """
     shown = shown_url(url)
     if problem := url_problem(url, allowed):
@@ -68,7 +70,7 @@ def fetch(
     except (httpx.InvalidURL, ValueError) as error:  # a host that no name or address can be, here or in a redirect
         raise LoadError(f"{shown}: {type(error).__name__}: no request can be made to it") from None
     except OSError as error:
-        raise LoadError(f"{shown}: cannot be kept in {folder}: {error}") from None
+        raise OSError(f"{shown}: cannot be kept in {folder}: {error}") from None
 
 
 def _check_redirect(url: str, allowed: Sequence[str], response: httpx.Response) -> None:
@@ -129,7 +131,9 @@ class _Download:
         """None where nobody passes it on, or no longer. All pieces are of one reading: of two, the source's file may
         have changed between them."""
         piece = peers.piece(name, 0)
-        while piece is not None:
+        for _ in range(MOST_READINGS):
+            if piece is None:
+                return None
             if not piece.reading:
                 return False if optional else None
             with ArrivingFile(self._folder / name, self._pool, piece.reading) as arriving:

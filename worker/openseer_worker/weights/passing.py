@@ -16,6 +16,7 @@ from http import HTTPStatus
 from urllib.parse import parse_qs, unquote
 
 from openseer_core.errors import StoreError
+from openseer_core.json_model import INT53_MAX
 from openseer_core.manifest.store_url import REDIS_PORT, url_parts
 from openseer_core.worker.heartbeat import PassingReport, WorkerStatus
 from openseer_process.pod_http import OtherAnswer
@@ -28,6 +29,8 @@ WAIT_SECONDS = 1.0
 POLL_SECONDS = 0.02
 HEAR_SECONDS = 1.0
 """Interval in which a worker that fetches reads the heartbeats of the others."""
+MAX_DIGITS = len(str(INT53_MAX))
+"""Of a number that is asked for: transactions have 15 and more once the store has restarted."""
 
 log = logging.getLogger(__name__)
 
@@ -201,4 +204,4 @@ def own_address(store_url: str, port: int) -> str:
 
 
 def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 12 else -1
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS else -1
