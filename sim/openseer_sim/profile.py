@@ -57,7 +57,8 @@ def engine_of(job: RolloutJob, profile: Path | None, kv_tokens: int = 0) -> Engi
     the file says. Raises InputError where step times or room are unknown."""
     model, most = job.spec.model, job.spec.workers.max_inflight
     if profile is None and model.engine == "scripted":
-        return _room(scripted_engine(model.scripted), most, kv_tokens)
+        engine = scripted_engine(model.scripted)
+        return replace(engine, slots=min(engine.slots, most or engine.slots), kv_tokens=kv_tokens or engine.kv_tokens)
     if profile is None:
         raise InputError(
             f"{job.name}: no step times are known for engine {model.engine}; measure them with `openseer bench-gpu "
@@ -99,7 +100,7 @@ def read_profile(path: Path) -> EngineModel:
 def _of_bench(report: _BenchReport, path: Path) -> EngineModel:
     points = _points([(row.batch, row.stock_ms / 1000) for row in report.batches], path)
     (first, low), (last, high) = points[0], points[-1]
-    each = max(0.0, (high - low) / (last - first)) if last > first else high / last
+    each = max(0.0, (high - low) / (last - first))
     longest = max(row.context for row in report.batches)
     notes = (
         f"steps were measured at a context of {longest:,} tokens: longer contexts take longer than is counted here",
@@ -111,16 +112,15 @@ def _of_bench(report: _BenchReport, path: Path) -> EngineModel:
 
 def _points(points: list[tuple[float, float]], path: Path) -> tuple[tuple[float, float], ...]:
     found = tuple(sorted(points))
-    if not found or found[0][0] < 1 or any(seconds <= 0 for _, seconds in found):
-        raise InputError(f"{path}: found points {found}, allowed: at least one, of 1 token or more and over 0 seconds")
+    if len(found) < 2 or found[0][0] < 1 or any(seconds <= 0 for _, seconds in found):
+        raise InputError(f"{path}: found points {found}, allowed: at least two, of 1 token or more and over 0 seconds")
     if len({tokens for tokens, _ in found}) < len(found):
         raise InputError(f"{path}: found two points of as many tokens, allowed: one")
     return found
 
 
 def _room(engine: EngineModel, slots: object, kv_tokens: int) -> EngineModel:
-    stated = int(slots) if isinstance(slots, int) else 0
-    most = min(stated, engine.slots) if stated and engine.slots else stated or engine.slots
+    most, measured = slots if isinstance(slots, int) else engine.slots, engine.step.points[-1][0]
     kv_tokens = kv_tokens or engine.kv_tokens
     if not most:
         raise InputError(f"{engine.source}: how many responses run at once is unknown: state workers.maxInflight")
@@ -128,4 +128,10 @@ def _room(engine: EngineModel, slots: object, kv_tokens: int) -> EngineModel:
         raise InputError(
             f"{engine.source}: the room of the KV cache is unknown: pass --kv-tokens, of one worker ({LOG_LINE})"
         )
-    return replace(engine, kv_tokens=kv_tokens, slots=most)
+    notes = engine.notes
+    if most > measured:
+        notes = (
+            *notes,
+            f"steps of more than {measured:,.0f} tokens were not measured: they are extrapolated",
+        )
+    return replace(engine, kv_tokens=kv_tokens, slots=most, notes=notes)

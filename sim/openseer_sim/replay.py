@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from openseer_core.errors import InputError
 from openseer_core.manifest.fleet import BINDING_POLICIES, PolicyName, RolloutSpec
 from openseer_sim.bound import BOUND, least_seconds
 from openseer_sim.divided import DividedRollout
@@ -16,7 +17,8 @@ from openseer_sim.work import GroupLengths, tokens_of
 
 OURS: PolicyName = "context-aware"
 """The policy that plans are made with."""
-POLICIES: tuple[PolicyName, ...] = ("round-robin", "least-inflight", "fifo", OURS, "longest-first-oracle")
+ORACLE: PolicyName = "longest-first-oracle"
+POLICIES: tuple[PolicyName, ...] = ("round-robin", "least-inflight", "fifo", OURS, ORACLE)
 MOST_ITEMS = 8_000_000
 """Tokens of responses up to which each is counted; beyond, whole blocks are, for memory's sake."""
 LOOKS = 1_000
@@ -78,7 +80,14 @@ def replay(run: RecordedRun, engine: EngineModel, policies: Sequence[PolicyName]
 
 
 def fleet_of(engine: EngineModel, instances: int, groups: Sequence[GroupLengths]) -> ModelledFleet:
-    """Instances of that engine, counted as finely as the work allows."""
+    """Instances of that engine, counted as finely as the work allows. Raises InputError where a response has no
+    room."""
+    longest = max(group.prompt + max(group.lengths) for group in groups)
+    if longest > engine.kv_tokens:
+        raise InputError(
+            f"{engine.source}: found a KV cache of {engine.kv_tokens:,} tokens, allowed: at least {longest:,}, the "
+            "longest response with its prompt; pass --kv-tokens"
+        )
     fleet = ModelledFleet(instances, engine.step, engine.kv_tokens, engine.slots, block=1)
     requests, tokens = sum(len(group.lengths) for group in groups), tokens_of(groups)
     block = max(1, math.ceil(tokens / MOST_ITEMS))
@@ -90,13 +99,15 @@ def fleet_of(engine: EngineModel, instances: int, groups: Sequence[GroupLengths]
 def play(
     fleet: ModelledFleet, groups: Sequence[GroupLengths], cap: int, rollout: RolloutSpec, policy: PolicyName
 ) -> Outcome:
-    """One rollout under a policy, with the job's other settings."""
+    """One rollout under a policy, with the job's other settings, to the end of every response."""
     if policy in BINDING_POLICIES:
-        return bound_by(policy)(fleet, groups, cap)
-    quantum = max(1, rollout.quantum_tokens // fleet.block)
-    return DividedRollout(
-        fleet, groups, cap, rollout.model_copy(update={"policy": policy, "quantum_tokens": quantum})
-    ).run()
+        outcome = bound_by(policy)(fleet, groups, cap)
+    else:
+        quantum = max(1, rollout.quantum_tokens // fleet.block)
+        settings = rollout.model_copy(update={"policy": policy, "quantum_tokens": quantum})
+        outcome = DividedRollout(fleet, groups, cap, settings).run()
+    assert len(outcome.ends) == sum(len(group.lengths) for group in groups), "the simulation came to a stand"
+    return outcome
 
 
 def row_of(policy: str, outcome: Outcome) -> PolicyRow:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import openseer_sim.replay
 from openseer_core.errors import InputError
 from openseer_driver.run_folder import RunFolder
 from openseer_sim.bound import BOUND
@@ -88,10 +89,11 @@ def test_a_bench_report_gives_steps_and_no_room(run: RecordedRun) -> None:
     [
         ("{}", "points"),
         ("[", "no step profile"),
-        ('{"points": []}', "at least one"),
+        ('{"points": []}', "at least two"),
         ('{"points": [[1, 0.1], [1, 0.2]]}', "two points"),
         ('{"points": [[1, 0.1]], "kv": 3}', "kv"),
-        ('{"points": [[1, 0.1]], "slots": -1}', "below 0"),
+        ('{"points": [[1, 0.1]]}', "at least two"),
+        ('{"points": [[1, 0.1], [9, 0.2]], "slots": -1}', "below 0"),
     ],
 )
 def test_a_profile_that_cannot_be_used_is_refused(text: str, said: str, tmp_path: Path) -> None:
@@ -99,6 +101,35 @@ def test_a_profile_that_cannot_be_used_is_refused(text: str, said: str, tmp_path
     path.write_text(text)
     with pytest.raises(InputError, match=said):
         read_profile(path)
+
+
+def test_a_long_run_is_counted_in_blocks_and_comes_to_the_same(
+    run: RecordedRun, replayed: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openseer_sim.replay, "MOST_ITEMS", 3_000)
+    coarse = replay(run, engine_of(run.job, None), ("context-aware",))
+    assert coarse.own.seconds == pytest.approx(replayed.own.seconds, rel=0.05)
+
+
+def test_a_cache_with_room_for_one_response_still_ends_all(run: RecordedRun) -> None:
+    longest = max(group.prompt + max(group.lengths) for group in run.groups)
+    tight = replay(run, engine_of(run.job, None, kv_tokens=longest), ("round-robin",))
+    by_policy = {row.policy: row for row in tight.rows}
+    assert by_policy["round-robin"].preemptions > 0
+    assert by_policy["context-aware"].preemptions == 0
+
+
+def test_a_response_without_room_is_refused(run: RecordedRun) -> None:
+    with pytest.raises(InputError, match="pass --kv-tokens"):
+        replay(run, engine_of(run.job, None, kv_tokens=100))
+
+
+def test_a_file_of_points_is_a_profile(run: RecordedRun, tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text('{"points": [[1, 0.01], [64, 0.02]], "per_context": 1e-8, "kv_tokens": 90000, "slots": 128}')
+    engine = engine_of(run.job, path)
+    assert (engine.kv_tokens, engine.slots) == (90_000, 128)
+    assert any("more than 64 tokens were not measured" in note for note in engine.notes)
 
 
 def test_a_job_with_a_real_engine_needs_a_profile(run: RecordedRun) -> None:
