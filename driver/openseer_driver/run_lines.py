@@ -79,6 +79,9 @@ class KeyLine(msgspec.Struct, frozen=True):
     index: int
 
 
+_NONE = msgspec.Raw(b"[]")
+
+
 class FactLine(msgspec.Struct, frozen=True):
     """A result line without its text, log-probabilities and metadata; its token ids stay undecoded."""
 
@@ -91,12 +94,23 @@ class FactLine(msgspec.Struct, frozen=True):
     chunks: list[ChunkLine]
     timings: Timings
     stop_reason: str | None = None
+    prompt_token_ids: msgspec.Raw = _NONE
 
     @property
     def length(self) -> int:
         """How many tokens the response has."""
-        text = bytes(self.token_ids).strip()
-        return text.count(b",") + 1 if text.strip(b"[] \t") else 0
+        return _entries(self.token_ids)
+
+    @property
+    def prompt_length(self) -> int:
+        """How many tokens the prompt has."""
+        return _entries(self.prompt_token_ids)
+
+
+def _entries(raw: msgspec.Raw) -> int:
+    """Of a JSON list of numbers."""
+    text = bytes(raw).strip()
+    return text.count(b",") + 1 if text.strip(b"[] \t") else 0
 
 
 class WorkerSample(msgspec.Struct, frozen=True):

@@ -23,6 +23,8 @@ class Fact:
     enqueued_at: float
     started_at: float | None
     finished_at: float
+    prompt: int = 0
+    """Tokens of its prompt."""
 
     @property
     def group_key(self) -> tuple[int, str]:
@@ -44,6 +46,7 @@ class Fact:
             times.enqueued_at,
             times.started_at,
             times.finished_at,
+            line.prompt_length,
         )
 
 

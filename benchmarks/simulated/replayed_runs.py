@@ -1,0 +1,107 @@
+"""How well the simulator predicts runs from their own lengths: makespan, tail and idle time, simulated and measured.
+
+    python benchmarks/rollout.py --engine scripted --keep kept        the runs: 16 scripted engines over a real Redis
+    PYTHONPATH=benchmarks python benchmarks/simulated/replayed_runs.py kept [--json FILE]      what is predicted of each
+
+Each run is simulated under its own policy, with the step times of its manifest.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from support.stamp import Stamp
+
+from openseer_driver.run_folder import RunFolder
+from openseer_sim.profile import engine_of
+from openseer_sim.recorded import read_run
+from openseer_sim.replay import replay
+
+SECONDS_TARGET, TAIL_TARGET = 0.10, 0.15
+"""Errors of makespan and tail, as a part of what was measured, that a prediction should keep within."""
+
+
+def main() -> None:
+    """Predicts every finished run below a folder, and writes the errors."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kept", type=Path, help="folder of folders, each with a run named run")
+    parser.add_argument("--json", type=Path, help="write the measurements here")
+    options = parser.parse_args()
+    stamp = Stamp()
+    console = Console(width=130)
+    runs: list[dict[str, Any]] = []
+    for folder in sorted(path for path in options.kept.iterdir() if RunFolder(path / "run").exists()):
+        if RunFolder(folder / "run").read_run().state != "complete":
+            console.print(f"{folder.name}: not complete, left out", highlight=False)
+            continue
+        runs.append(predicted(folder))
+        console.print(f"{folder.name}: {runs[-1]['seconds_error']:+.1%}", highlight=False)
+    if not runs:
+        parser.error(f"{options.kept}: no folder here has a finished run")
+    console.print(table(runs))
+    measurements = {"targets": {"seconds": SECONDS_TARGET, "tail": TAIL_TARGET}, "runs": runs} | stamp.fields()
+    if options.json:
+        options.json.write_text(json.dumps(measurements, indent=1))
+
+
+def predicted(folder: Path) -> dict[str, Any]:
+    """One run beside its simulation; errors relative to what was measured."""
+    run = read_run(RunFolder(folder / "run"))
+    outcome = replay(run, engine_of(run.job, None), (run.job.spec.rollout.policy,))
+    own, measured = outcome.own, outcome.measured
+    assert own.tail_seconds is not None
+    assert measured.tail_seconds is not None
+    return {
+        "run": folder.name,
+        "arm": folder.name.split("-", 1)[-1],
+        "measured_seconds": measured.seconds,
+        "seconds": own.seconds,
+        "seconds_error": own.seconds / measured.seconds - 1,
+        "measured_tail_seconds": measured.tail_seconds,
+        "tail_seconds": own.tail_seconds,
+        "tail_error": own.tail_seconds / measured.tail_seconds - 1,
+        "tail_error_of_makespan": (own.tail_seconds - measured.tail_seconds) / measured.seconds,
+        "measured_idle": measured.idle,
+        "idle": own.idle,
+        "measured_moves": measured.moves,
+        "moves": own.moves,
+        "bound_seconds": outcome.rows[-1].seconds,
+    }
+
+
+def table(runs: list[dict[str, Any]]) -> Table:
+    """A row for each arm over its seeds: medians, and the largest errors."""
+    result = Table(title="simulated from the runs' own lengths, and measured")
+    both = ("simulated", "largest error")
+    for column in ("arm", "runs", "makespan s", *both, "tail s", *both, "idle", "simulated"):
+        result.add_column(column, justify="left" if column == "arm" else "right")
+    for arm in sorted({run["arm"] for run in runs}):
+        own = [run for run in runs if run["arm"] == arm]
+
+        def middle(key: str, own: list[dict[str, Any]] = own) -> float:
+            return statistics.median(run[key] for run in own)
+
+        def worst(key: str, own: list[dict[str, Any]] = own) -> float:
+            return max((run[key] for run in own), key=abs)
+
+        result.add_row(
+            arm,
+            str(len(own)),
+            f"{middle('measured_seconds'):.1f}",
+            f"{middle('seconds'):.1f}",
+            f"{worst('seconds_error'):+.1%}",
+            f"{middle('measured_tail_seconds'):.2f}",
+            f"{middle('tail_seconds'):.2f}",
+            f"{worst('tail_error'):+.1%}",
+            f"{middle('measured_idle'):.1%}",
+            f"{middle('idle'):.1%}",
+        )
+    return result
+
+
+if __name__ == "__main__":
+    main()

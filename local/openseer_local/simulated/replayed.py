@@ -1,0 +1,66 @@
+"""`openseer simulate --replay RUN`: what each policy would have done with a run's lengths, beside what was measured."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from openseer_driver.run_folder import RunFolder
+from openseer_local.terminal.console import ERR, OUT
+from openseer_sim.bound import BOUND
+from openseer_sim.profile import engine_of
+from openseer_sim.recorded import read_run
+from openseer_sim.replay import ORACLE, PolicyRow, Replay, replay
+
+
+def show_replay(
+    run: Path, *, profile: Path | None = None, kv_tokens: int = 0, as_json: bool = False, console: Console = OUT
+) -> None:
+    """Simulates a run folder's lengths under every policy and prints the table. `profile`: step times in place of the
+    manifest's; `kv_tokens`: of one worker, where the profile does not say. Raises InputError."""
+    recorded = read_run(RunFolder(run))
+    engine = engine_of(recorded.job, profile, kv_tokens)
+    with ERR.status(f"simulating {recorded.folder.name} under every policy"):
+        shown = replay(recorded, engine)
+    if as_json:
+        console.file.write(json.dumps(asdict(shown)) + "\n")
+    else:
+        console.print(page(shown))
+
+
+def page(shown: Replay) -> RenderableType:
+    """The sentence, the table, and what it cannot know."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("policy")
+    for title in ("makespan s", "× the run", "tail s", "idle", "moves", "preempted"):
+        table.add_column(title, justify="right")
+    measured = shown.measured
+    table.add_row(f"{measured.policy}, measured", *_cells(measured, measured), style="bold")
+    for row in shown.rows:
+        table.add_row(row.policy, *_cells(row, measured))
+    size = f"{shown.requests:,} responses, {shown.tokens:,} tokens, {shown.workers} workers; steps: {shown.source}"
+    lines = [Text(f"not known here: {line}", style="dim") for line in shown.unknown]
+    return Group(Text(_sentence(shown)), Text(size, style="dim"), Text(), table, Text(), *lines)
+
+
+def _sentence(shown: Replay) -> str:
+    own, measured = shown.own, shown.measured
+    open_ones = [row for row in shown.rows if row.policy not in (ORACLE, BOUND)]
+    best = min(open_ones, key=lambda row: row.seconds)
+    off = f"The simulation of the run itself is off by {own.seconds / measured.seconds - 1:+.1%}"
+    least = f"no order brings more than {own.seconds / shown.rows[-1].seconds:.2f} ×"
+    if best is own:
+        return f"No policy does better with these lengths than {own.policy}, the run's own; {least}. {off}."
+    ratio = own.seconds / best.seconds
+    return f"{best.policy} would have been {ratio:.2f} × as fast as {own.policy}; {least}. {off}."
+
+
+def _cells(row: PolicyRow, measured: PolicyRow) -> list[str]:
+    ratio = f"{measured.seconds / row.seconds:.2f}"
+    if row.tail_seconds is None or row.idle is None:
+        return [f"{row.seconds:,.1f}", ratio, "–", "–", "–", "–"]
+    counts = (f"{row.moves:,}", f"{row.preemptions:,}")
+    return [f"{row.seconds:,.1f}", ratio, f"{row.tail_seconds:,.1f}", f"{row.idle:.1%}", *counts]

@@ -1,0 +1,114 @@
+"""Where a plan's lengths come from: runs that took place, or a distribution by name."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.job import RolloutJob
+from openseer_driver.run_folder import RunFolder
+from openseer_sim.recorded import length_notes, read_results, read_run
+from openseer_sim.work import GroupLengths, LengthModel
+
+SHAPES: dict[str, LengthModel] = {
+    "even": LengthModel(0, 0, spread=0.02, correlation=0.0),
+    "mild": LengthModel(0, 0, spread=0.5, correlation=0.5),
+    "reasoning": LengthModel(0, 0, spread=1.0, correlation=0.8),
+    "heavy": LengthModel(0, 0, spread=1.4, correlation=0.8),
+}
+"""Distributions by name, of the two-level model: standard deviation of the logarithm, and the part of its variance that
+lies between groups. Mean and longest are the job's own."""
+DRAWN_GROUPS = 2_000
+"""Groups that a named distribution is drawn as, to draw plans from."""
+
+
+@dataclass(frozen=True, slots=True)
+class LengthHistory:
+    """Groups to draw from. `source`: where they come from; `drafted`: mean tokens of a step with drafts and mean draft
+    length, None where nothing was drafted; `notes`: what a reader must know."""
+
+    groups: list[GroupLengths]
+    source: str
+    drafted: tuple[float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+    def draw(self, groups: int, size: int, cap: int, seed: int) -> list[GroupLengths]:
+        """`groups` groups with replacement, the same for one seed: whole where they are of `size`, else with lengths
+        drawn within each. What is longer than `cap` ends there."""
+        chance = random.Random(seed)
+        drawn: list[GroupLengths] = []
+        for group in chance.choices(self.groups, k=groups):
+            lengths = group.lengths if len(group.lengths) == size else chance.choices(group.lengths, k=size)
+            drawn.append(GroupLengths(group.prompt, tuple(min(cap, length) for length in lengths)))
+        return drawn
+
+
+def history_of(job: RolloutJob, runs: Sequence[Path] = (), shape: str = "") -> LengthHistory:
+    """The lengths to plan `job` with: `runs` where named, folders or files of `openseer results`, else a distribution
+    `NAME:MEAN`, else the job's own last run. Raises InputError where none of them is there."""
+    own = Path(job.output_path)
+    if runs and shape:
+        raise InputError("found --history and --lengths, allowed: one of them")
+    if runs:
+        return _of_runs(job, runs)
+    if shape:
+        return _of_shape(job, shape)
+    if RunFolder(own).exists() and RunFolder(own).results_file.is_file():
+        return _of_runs(job, [own])
+    raise InputError(
+        f"{job.name}: no lengths are known: {own} holds no run; pass --history RUN, of a run of the same model and "
+        f"like prompts, or --lengths NAME:MEAN with NAME one of {', '.join(SHAPES)} and the mean length in tokens"
+    )
+
+
+def group_count(job: RolloutJob) -> int | None:
+    """Lines of the job's prompt file, where it is one of plain JSON lines on this machine."""
+    path = job.spec.prompts.path if job.spec.prompts is not None else None
+    if path is None or not path.endswith(".jsonl") or not Path(path).is_file():
+        return None
+    with Path(path).open("rb") as file:
+        return sum(1 for line in file if line.strip()) or None
+
+
+def _of_runs(job: RolloutJob, paths: Sequence[Path]) -> LengthHistory:
+    runs = [read_run(RunFolder(path)) for path in paths if not path.is_file()]
+    notes: list[str] = []
+    cap = job.spec.sampling.max_tokens
+    for run in runs:
+        name, other = run.folder.name, run.job.spec
+        notes += [f"{name}: {note}" for note in length_notes(run.report)]
+        if other.model.path != job.spec.model.path:
+            notes.append(f"{name} is a run of the model {other.model.path}, the job is of {job.spec.model.path}")
+        if other.sampling.max_tokens < cap:
+            notes.append(f"{name} ended responses at {other.sampling.max_tokens:,} tokens, the job does at {cap:,}")
+        if other.group_size != job.spec.group_size:
+            notes.append(
+                f"groups of {name} have {other.group_size} responses, those of the job {job.spec.group_size}: lengths "
+                "are drawn within a group with replacement"
+            )
+    drafted = [run.report.drafting for run in runs if run.report.drafting is not None]
+    best = max(drafted, key=lambda report: report.row_steps, default=None)
+    groups = [group for run in runs for group in run.groups]
+    groups += [group for path in paths if path.is_file() for group in read_results(path)]
+    source = f"{len(groups):,} groups of " + ", ".join(str(path) for path in paths)
+    return LengthHistory(groups, source, (best.acceptance_length, best.draft_length) if best else None, tuple(notes))
+
+
+def _of_shape(job: RolloutJob, text: str) -> LengthHistory:
+    name, _, given = text.partition(":")
+    try:
+        mean = float(given)
+    except ValueError:
+        mean = 0.0
+    cap = job.spec.sampling.max_tokens
+    if name not in SHAPES or not 1 <= mean < cap:
+        raise InputError(
+            f"--lengths: found {text}, allowed: NAME:MEAN with NAME one of {', '.join(SHAPES)} and MEAN from 1 to "
+            f"below the job's sampling.maxTokens, {cap:,}"
+        )
+    model = replace(SHAPES[name], mean=mean, cap=cap)
+    groups = model.draw(DRAWN_GROUPS, job.spec.group_size, seed=0)
+    return LengthHistory(
+        groups, f"the distribution {name} with mean {mean:,.0f}, which nobody has measured for this job"
+    )

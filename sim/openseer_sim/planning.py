@@ -1,0 +1,262 @@
+"""How long a job takes, what it costs, and which fleet suits it: for its own lengths, with an interval."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.fleet import PolicyName, RolloutSpec
+from openseer_core.manifest.job import RolloutJob
+from openseer_sim.bound import BOUND, least_seconds
+from openseer_sim.drafts import DraftModel
+from openseer_sim.history import LengthHistory
+from openseer_sim.outcome import Outcome
+from openseer_sim.profile import EngineModel
+from openseer_sim.replay import ORACLE, OURS, fleet_of, play
+from openseer_sim.work import GroupLengths
+
+SECONDS_PER_HOUR = 3600
+NEAR = 1.1
+"""Without a deadline, the plan takes the largest fleet of at most so many times the GPU-hours of the cheapest."""
+BASELINE: PolicyName = "round-robin"
+MOST_REQUESTS = 100_000
+"""Of one plan: more would take hours to simulate."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """`gpus`: sizes of the fleet to try; `deadline` in seconds and `price` of a GPU-hour, None where not given;
+    `start_seconds`: until workers take requests, which count as GPU time; `tail_release`: a worker without further work
+    gives its GPUs back; `draws`: how many times the lengths are drawn."""
+
+    gpus: tuple[int, ...]
+    deadline: float | None = None
+    price: float | None = None
+    start_seconds: float = 300.0
+    tail_release: bool = False
+    draws: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of what several draws of lengths came to, the lowest and the highest."""
+
+    low: float
+    median: float
+    high: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> "Spread":
+        """At least one value."""
+        return Spread(min(values), median(values), max(values))
+
+    def times(self, factor: float) -> "Spread":
+        """In another unit."""
+        return Spread(self.low * factor, self.median * factor, self.high * factor)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFleet:
+    """One size of the fleet. `seconds` from the asking for workers to the last response, `tail_seconds` of it on the
+    last tenth; `idle`: part of the workers' time after their start; `cost`, `in_time`: None without price, deadline."""
+
+    gpus: int
+    workers: int
+    seconds: Spread
+    tail_seconds: Spread
+    idle: float
+    gpu_hours: Spread
+    cost: Spread | None
+    in_time: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """One way of rollout on the chosen fleet; seconds without start. `speedup`: over the first, draw by draw."""
+
+    name: str
+    seconds: Spread
+    tail_seconds: Spread | None
+    speedup: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """`chosen`: of `fleets`, the recommended one; None where none ends in time."""
+
+    job: str
+    groups: int
+    requests: int
+    draws: int
+    advice: str
+    chosen: PlannedFleet | None
+    fleets: tuple[PlannedFleet, ...]
+    gains: tuple[Gain, ...]
+    assumptions: tuple[str, ...]
+
+
+def make_plan(
+    job: RolloutJob, history: LengthHistory, engine: EngineModel, options: PlanOptions, groups: int | None = None
+) -> JobPlan:
+    """`groups`: of the job; None: as many as in the history. Raises InputError for sizes that no worker fits."""
+    each = job.spec.workers.parallelism.gpus
+    sizes = sorted({gpus for gpus in options.gpus if gpus >= each and gpus % each == 0})
+    if not sizes:
+        raise InputError(f"--gpus: found {_listed(options.gpus)}, allowed: multiples of {each}, what one worker takes")
+    count, size = groups or len(history.groups), job.spec.group_size
+    if count * size > MOST_REQUESTS:
+        raise InputError(f"{job.name}: found {count * size:,} responses, allowed: {MOST_REQUESTS:,}; pass --groups")
+    cap = job.spec.sampling.max_tokens
+    drawn = [history.draw(count, size, cap, seed) for seed in range(options.draws)]
+    lab = _Lab(engine, job.spec.rollout, drawn, cap)
+    fleets = tuple(_fleet(lab, gpus, each, options) for gpus in sizes)
+    chosen, advice = _choice(fleets, options)
+    gains = _gains(lab, (chosen or fleets[-1]).workers, history)
+    return JobPlan(
+        job.name,
+        count,
+        count * size,
+        options.draws,
+        advice,
+        chosen,
+        fleets,
+        gains,
+        tuple(_assumptions(job, history, engine, options, groups, sizes)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Lab:
+    """Plays every draw of the lengths."""
+
+    engine: EngineModel
+    rollout: RolloutSpec
+    drawn: list[list[GroupLengths]]
+    cap: int
+
+    def play(self, workers: int, policy: PolicyName, drafts: DraftModel | None = None) -> list[Outcome]:
+        fleets = [replace(fleet_of(self.engine, workers, groups), drafts=drafts) for groups in self.drawn]
+        pairs = zip(fleets, self.drawn, strict=True)
+        return [play(fleet, groups, self.cap, self.rollout, policy) for fleet, groups in pairs]
+
+    def least(self, workers: int) -> list[float]:
+        return [least_seconds(fleet_of(self.engine, workers, groups), groups) for groups in self.drawn]
+
+
+def _fleet(lab: _Lab, gpus: int, each: int, options: PlanOptions) -> PlannedFleet:
+    outcomes = lab.play(gpus // each, OURS)
+    seconds = Spread.of([options.start_seconds + outcome.seconds for outcome in outcomes])
+    held = Spread.of([_held(outcome, options) * each / SECONDS_PER_HOUR for outcome in outcomes])
+    return PlannedFleet(
+        gpus,
+        gpus // each,
+        seconds,
+        Spread.of([outcome.tail_seconds for outcome in outcomes]),
+        median(outcome.idle for outcome in outcomes),
+        held,
+        held.times(options.price) if options.price is not None else None,
+        seconds.high <= options.deadline if options.deadline is not None else None,
+    )
+
+
+def _held(outcome: Outcome, options: PlanOptions) -> float:
+    """Seconds for which all workers together are held."""
+    workers = len(outcome.busy)
+    return workers * options.start_seconds + (sum(outcome.busy) if options.tail_release else workers * outcome.seconds)
+
+
+def _choice(fleets: Sequence[PlannedFleet], options: PlanOptions) -> tuple[PlannedFleet | None, str]:
+    if options.deadline is not None:
+        in_time = [fleet for fleet in fleets if fleet.in_time]
+        if not in_time:
+            best = min(fleets, key=lambda fleet: fleet.seconds.high)
+            return None, (
+                f"No fleet of {_listed([fleet.gpus for fleet in fleets])} GPUs surely ends within "
+                f"{spoken(options.deadline)}; the fastest, {best.gpus}, takes up to {spoken(best.seconds.high)}."
+            )
+        chosen = min(in_time, key=lambda fleet: fleet.gpu_hours.median)
+        return chosen, f"{_said(chosen)}: the cheapest fleet that ends within {spoken(options.deadline)}."
+    least = min(fleet.gpu_hours.median for fleet in fleets)
+    chosen = max((fleet for fleet in fleets if fleet.gpu_hours.median <= NEAR * least), key=lambda fleet: fleet.gpus)
+    return chosen, f"{_said(chosen)}: the largest fleet within {NEAR - 1:.0%} of the fewest GPU-hours."
+
+
+def _said(fleet: PlannedFleet) -> str:
+    cost = f", {fleet.cost.median:,.2f} EUR" if fleet.cost is not None else ""
+    hours = f"{brief(fleet.gpu_hours.median)} GPU-hours{cost}"
+    return f"Take {fleet.gpus} GPUs ({spoken(fleet.seconds.median)}, {hours})"
+
+
+def _gains(lab: _Lab, workers: int, history: LengthHistory) -> tuple[Gain, ...]:
+    ways: list[tuple[str, list[Outcome]]] = [
+        (f"whole groups, {BASELINE}", lab.play(workers, BASELINE)),
+        ("divided, first come first", lab.play(workers, "fifo")),
+        (f"divided, {OURS}", lab.play(workers, OURS)),
+    ]
+    if history.drafted is not None:
+        tokens, length = history.drafted
+        drafts = DraftModel.of_lengths(((0.0, tokens),), longest=max(1, round(length)))
+        ways.append((f"the same with drafts, {tokens:.2f} tokens a step", lab.play(workers, OURS, drafts)))
+    ways.append(("divided, lengths known before", lab.play(workers, ORACLE)))
+    first = [outcome.seconds for outcome in ways[0][1]]
+    gains = [
+        _gain(name, first, [outcome.seconds for outcome in outcomes], [outcome.tail_seconds for outcome in outcomes])
+        for name, outcomes in ways
+    ]
+    return (*gains, _gain(f"{BOUND} of any order, without drafts", first, lab.least(workers)))
+
+
+def _gain(name: str, first: Sequence[float], seconds: Sequence[float], tails: Sequence[float] = ()) -> Gain:
+    ratios = [base / own for base, own in zip(first, seconds, strict=True)]
+    return Gain(name, Spread.of(seconds), Spread.of(tails) if tails else None, Spread.of(ratios))
+
+
+def _assumptions(
+    job: RolloutJob,
+    history: LengthHistory,
+    engine: EngineModel,
+    options: PlanOptions,
+    groups: int | None,
+    sizes: Sequence[int],
+) -> list[str]:
+    spec = job.spec
+    lines = [
+        f"lengths: {history.source}, drawn {options.draws} times with replacement; intervals are the lowest and the "
+        "highest of these draws",
+        f"step times: {engine.source}; a worker has {spec.workers.parallelism.gpus} GPU"
+        f"{'s' if spec.workers.parallelism.gpus > 1 else ''}, {engine.slots} slots and {engine.kv_tokens:,} tokens of "
+        "KV cache",
+        f"policy {OURS}, quantum {spec.rollout.quantum_tokens:,} tokens; contexts of responses that move are computed "
+        "again",
+        f"workers take requests {options.start_seconds:,.0f} s after they are asked for (--start); that time is paid",
+        "a worker without further work gives its GPUs back at once (--tail-release)"
+        if options.tail_release
+        else "all GPUs are paid until the last response ends (--no-tail-release)",
+        "no worker is lost, and the time of store and network is not counted",
+    ]
+    if groups is None:
+        lines.append("as many groups as the history has (--groups), for the prompts are not JSON lines on this machine")
+    if left := sorted(set(options.gpus) - set(sizes)):
+        lines.append(f"{_listed(left)} GPUs are left out: one worker takes {spec.workers.parallelism.gpus}")
+    if options.price is None:
+        lines.append("no price was given (--price)")
+    if history.drafted is None:
+        lines.append("drafts are left out: no run of the history drafted, so what they bring here is not known")
+    return [*lines, *history.notes, *engine.notes]
+
+
+def spoken(seconds: float) -> str:
+    """12 s, 34 min, 1 h 05 min."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 120 else f"{minutes} min"
+
+
+def brief(value: float) -> str:
+    """0.058, 3.42, 51.3, 1,234."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(str(value) for value in values)

@@ -1,0 +1,137 @@
+"""What a simulated engine is made of: its step times and its room, from a manifest or from a file that was measured."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.job import RolloutJob, Scripted
+from openseer_sim.engine import StepTime
+
+FAR = 1024.0
+"""Tokens of a step at which a straight line has its second point."""
+LOG_LINE = "vLLM logs it at its start: `GPU KV cache size: … tokens`"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineModel:
+    """One instance: `kv_tokens` of context and `slots` responses at once. `notes`: what it leaves out."""
+
+    step: StepTime
+    kv_tokens: int
+    slots: int
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+class ProfileFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of step times. `points`: tokens computed in a step and its seconds, ascending. The rest as in StepTime;
+    `kv_tokens`, `slots`: of one instance, 0 where the file does not say."""
+
+    points: list[tuple[float, float]]
+    per_context: float = 0.0
+    per_prefill: float = 0.0
+    per_draft: float = 0.0
+    kv_tokens: int = 0
+    slots: int = 0
+
+
+class _Batch(msgspec.Struct, frozen=True):
+    batch: Annotated[int, msgspec.Meta(ge=1)]
+    context: int
+    stock_ms: float
+
+
+class _BenchReport(msgspec.Struct, frozen=True):
+    """What is read of a report of `openseer bench-gpu`."""
+
+    device: str
+    batches: list[_Batch]
+    largest_batch: int = 0
+
+
+def engine_of(job: RolloutJob, profile: Path | None, kv_tokens: int = 0) -> EngineModel:
+    """The engine of a job: `profile` where given, else the scripted engine's settings. `kv_tokens`: in place of what
+    the file says. Raises InputError where step times or room are unknown."""
+    model, most = job.spec.model, job.spec.workers.max_inflight
+    if profile is None and model.engine == "scripted":
+        engine = scripted_engine(model.scripted)
+        return replace(engine, slots=min(engine.slots, most or engine.slots), kv_tokens=kv_tokens or engine.kv_tokens)
+    if profile is None:
+        raise InputError(
+            f"{job.name}: no step times are known for engine {model.engine}; measure them with `openseer bench-gpu "
+            "--json > profile.json` and pass --profile profile.json"
+        )
+    return _room(read_profile(profile), most or model.engine_args.get("max_num_seqs"), kv_tokens)
+
+
+def scripted_engine(scripted: Scripted) -> EngineModel:
+    """As the scripted engine counts its steps."""
+    each = scripted.step_seconds_per_request
+    points = tuple((tokens, scripted.step_seconds + each * tokens) for tokens in (1.0, FAR))
+    step = StepTime(points, per_context=0.0, per_prefill=1 / scripted.prefill_tokens_per_second)
+    kv_tokens = scripted.kv_blocks * scripted.block_tokens
+    return EngineModel(step, kv_tokens, scripted.slots, "model.scripted of the manifest")
+
+
+def read_profile(path: Path) -> EngineModel:
+    """A report of `openseer bench-gpu`, or a ProfileFile. Raises InputError."""
+    try:
+        data = path.read_bytes()
+        kinds = msgspec.json.decode(data)
+        if isinstance(kinds, dict) and "batches" in kinds:
+            return _of_bench(msgspec.json.decode(data, type=_BenchReport), path)
+        own = msgspec.json.decode(data, type=ProfileFile)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: no step profile: {error}; allowed: the JSON of `openseer bench-gpu`, or points, per_context and "
+            "per_prefill (docs/planning.md)"
+        ) from error
+    step = StepTime(_points(own.points, path), own.per_context, own.per_prefill, own.per_draft)
+    if min(own.per_context, own.per_prefill, own.per_draft, own.kv_tokens, own.slots) < 0:
+        raise InputError(f"{path}: found a number below 0, allowed: 0 and more")
+    return EngineModel(step, own.kv_tokens, own.slots, str(path))
+
+
+def _of_bench(report: _BenchReport, path: Path) -> EngineModel:
+    points = _points([(row.batch, row.stock_ms / 1000) for row in report.batches], path)
+    (first, low), (last, high) = points[0], points[-1]
+    each = max(0.0, (high - low) / (last - first))
+    longest = max(row.context for row in report.batches)
+    notes = (
+        f"steps were measured at a context of {longest:,} tokens: longer contexts take longer than is counted here",
+        f"computing a prompt's token is taken to cost what one more response in a step costs, {each * 1e6:,.0f} µs",
+    )
+    step = StepTime(points, per_context=0.0, per_prefill=each)
+    return EngineModel(step, 0, report.largest_batch or round(last), f"{path} ({report.device})", notes)
+
+
+def _points(points: list[tuple[float, float]], path: Path) -> tuple[tuple[float, float], ...]:
+    found = tuple(sorted(points))
+    if len(found) < 2 or found[0][0] < 1 or any(seconds <= 0 for _, seconds in found):
+        raise InputError(f"{path}: found points {found}, allowed: at least two, of 1 token or more and over 0 seconds")
+    if len({tokens for tokens, _ in found}) < len(found):
+        raise InputError(f"{path}: found two points of as many tokens, allowed: one")
+    return found
+
+
+def _room(engine: EngineModel, slots: object, kv_tokens: int) -> EngineModel:
+    most, measured = slots if isinstance(slots, int) else engine.slots, engine.step.points[-1][0]
+    kv_tokens = kv_tokens or engine.kv_tokens
+    if not most:
+        raise InputError(f"{engine.source}: how many responses run at once is unknown: state workers.maxInflight")
+    if not kv_tokens:
+        raise InputError(
+            f"{engine.source}: the room of the KV cache is unknown: pass --kv-tokens, of one worker ({LOG_LINE})"
+        )
+    notes = engine.notes
+    if most > measured:
+        notes = (
+            *notes,
+            f"steps of more than {measured:,.0f} tokens were not measured: they are extrapolated",
+        )
+    return replace(engine, kv_tokens=kv_tokens, slots=most, notes=notes)

@@ -1,0 +1,137 @@
+"""Runs that took place: their lengths in the order of their groups, and what was measured of them."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob
+from openseer_core.manifest.parse import parse_ended_job
+from openseer_driver.report.report import Report, make_report
+from openseer_driver.report.trace import Fact, Trace, natural, read_trace
+from openseer_driver.run_folder import RunFolder
+from openseer_sim.work import GroupLengths
+
+
+class BatchLine(msgspec.Struct, frozen=True):
+    """What is read of a line of `openseer results`: a result of a turn, or the end of a group. `sampled`: spans of the
+    tokens that the model drew."""
+
+    kind: str
+    batch: int
+    group: str
+    index: int = 0
+    prompt_token_ids: list[int] = []
+    sampled: list[tuple[int, int]] = []
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """A run folder: its job, its groups in the order of their submission, and its report. `notes`: what a simulation of
+    it does not know."""
+
+    folder: RunFolder
+    job: RolloutJob
+    workers: int
+    groups: list[GroupLengths]
+    report: Report
+    notes: tuple[str, ...]
+
+
+def read_run(folder: RunFolder) -> RecordedRun:
+    """Raises InputError for a folder that holds no run, or none with results."""
+    trace = read_trace(folder)
+    groups = groups_of(trace)
+    if not groups:
+        raise InputError(f"{folder.path}: no response with tokens here: there are no lengths to simulate")
+    job, notes = _job_of(folder, trace)
+    report = make_report(trace)
+    return RecordedRun(folder, job, _workers(trace), groups, report, (*notes, *_notes(report)))
+
+
+def read_results(path: Path) -> list[GroupLengths]:
+    """The groups of a file of results, as `openseer results` writes it; of several turns the last one counts. Raises
+    InputError for a file that holds none."""
+    groups: dict[tuple[int, str], dict[int, BatchLine]] = defaultdict(dict)
+    decoder, number = msgspec.json.Decoder(BatchLine), 0
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                number += 1
+                if not line.endswith(b"\n"):
+                    break  # torn by a kill; it is read again
+                item = decoder.decode(line)
+                if item.kind == "result" and item.sampled:
+                    groups[item.batch, item.group][item.index] = item
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise InputError(f"{path}, line {number}: not a line of `openseer results`: {error}") from error
+    if not groups:
+        raise InputError(f"{path}: no response with tokens here: there are no lengths to plan with")
+    return [_of_lines([group[index] for index in sorted(group)]) for group in groups.values()]
+
+
+def _of_lines(lines: list[BatchLine]) -> GroupLengths:
+    lengths = (sum(end - start for start, end in line.sampled) for line in lines)
+    return GroupLengths(max(1, len(lines[0].prompt_token_ids)), tuple(lengths))
+
+
+def groups_of(trace: Trace) -> list[GroupLengths]:
+    """The lengths of all groups, probe first, in the order of submission; of groups that were submitted in one call, in
+    the order of their names."""
+    groups: dict[tuple[int, str], list[Fact]] = defaultdict(list)
+    for fact in trace.facts:
+        if fact.length:
+            groups[fact.group_key].append(fact)
+    order = sorted(groups, key=lambda key: (key[0], min(fact.enqueued_at for fact in groups[key]), natural(key[1])))
+    return [_group(sorted(groups[key], key=lambda fact: fact.index)) for key in order]
+
+
+def _group(facts: list[Fact]) -> GroupLengths:
+    return GroupLengths(max(1, facts[0].prompt), tuple(fact.length for fact in facts))
+
+
+def _workers(trace: Trace) -> int:
+    stated = trace.record.sessions[-1].workers if trace.record.sessions else None
+    return stated if isinstance(stated, int) and stated > 0 else max(1, len(trace.worker_names))
+
+
+def _job_of(folder: RunFolder, trace: Trace) -> tuple[RolloutJob, list[str]]:
+    """The manifest as it was given, or what run.json has of it: without what changes no result."""
+    if folder.job_file.is_file():
+        try:
+            document: Any = json.loads(folder.job_file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder.job_file}: cannot be read: {error}") from error
+        return parse_ended_job(document, str(folder.job_file)), []
+    record = trace.record
+    spec = record.manifest.get("spec")
+    document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": record.name}, "spec": spec}
+    job = parse_ended_job(document, str(folder.run_file))
+    return job, [f"{folder.job_file.name} is not there: quantum and most responses in flight are the defaults"]
+
+
+def length_notes(report: Report) -> list[str]:
+    """Why the lengths of a run may not be those of all its responses."""
+    notes: list[str] = []
+    if report.state != "complete":
+        notes.append(f"the run is {report.state}: only what it finished is known, and short responses finish first")
+    if cut := report.requests_total - report.requests_ok:
+        notes.append(f"{cut:,} responses did not end by themselves: they count with the tokens that they had")
+    return notes
+
+
+def _notes(report: Report) -> list[str]:
+    notes = length_notes(report)
+    if report.sessions > 1:
+        notes.append(f"the run was resumed {report.sessions - 1} times: what that cost is not simulated")
+    if report.reaps:
+        notes.append(f"{report.reaps:,} leases were lost with their workers: no worker is lost in the simulation")
+    if report.drafting is not None:
+        notes.append("the run drafted: what is simulated does not")
+    return notes

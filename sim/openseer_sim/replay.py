@@ -1,0 +1,115 @@
+"""What each policy would have done with the lengths of a run that took place."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.fleet import BINDING_POLICIES, PolicyName, RolloutSpec
+from openseer_sim.bound import BOUND, least_seconds
+from openseer_sim.divided import DividedRollout
+from openseer_sim.fleet import ModelledFleet
+from openseer_sim.outcome import Outcome
+from openseer_sim.profile import EngineModel
+from openseer_sim.recorded import RecordedRun
+from openseer_sim.systems import bound_by
+from openseer_sim.work import GroupLengths, tokens_of
+
+OURS: PolicyName = "context-aware"
+"""The policy that plans are made with."""
+ORACLE: PolicyName = "longest-first-oracle"
+POLICIES: tuple[PolicyName, ...] = ("round-robin", "least-inflight", "fifo", OURS, ORACLE)
+MOST_ITEMS = 8_000_000
+"""Tokens of responses up to which each is counted; beyond, whole blocks are, for memory's sake."""
+LOOKS = 1_000
+"""Workers look at their engines at most so often in a rollout, and ten times in a response of mean length."""
+ALWAYS_UNKNOWN = (
+    "lengths are those of this run: sampled anew they differ",
+    "start-up, the store's and the network's time, and losses of workers",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """What came of one policy; seconds. `idle`: part of all workers' time; None where it is not known."""
+
+    policy: str
+    seconds: float
+    tail_seconds: float | None
+    idle: float | None
+    moves: int = 0
+    preemptions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """`measured`: of the run itself; `rows`: simulated, the bound last; `unknown`: what the simulation leaves out."""
+
+    run: str
+    workers: int
+    requests: int
+    tokens: int
+    source: str
+    measured: PolicyRow
+    rows: tuple[PolicyRow, ...]
+    unknown: tuple[str, ...]
+
+    @property
+    def own(self) -> PolicyRow:
+        """Simulated with the run's own policy."""
+        return next(row for row in self.rows if row.policy == self.measured.policy)
+
+
+def replay(run: RecordedRun, engine: EngineModel, policies: Sequence[PolicyName] = POLICIES) -> Replay:
+    """Every policy, the run's own among them, on a fleet like that of the run."""
+    report, rollout = run.report, run.job.spec.rollout
+    cap = max(run.job.spec.sampling.max_tokens, *(length for group in run.groups for length in group.lengths))
+    fleet = fleet_of(engine, run.workers, run.groups)
+    names: list[PolicyName] = [*policies]
+    if rollout.policy not in names:
+        names.append(rollout.policy)
+    rows = [row_of(name, play(fleet, run.groups, cap, rollout, name)) for name in names]
+    rows.append(PolicyRow(BOUND, least_seconds(fleet, run.groups), None, None))
+    seconds = report.makespan_seconds, report.tail_seconds
+    measured = PolicyRow(rollout.policy, *seconds, report.idle_share, report.moves, report.preemptions)
+    unknown = (*ALWAYS_UNKNOWN, *engine.notes, *run.notes)
+    requests = sum(len(group.lengths) for group in run.groups)
+    return Replay(
+        run.folder.name, run.workers, requests, report.tokens_total, engine.source, measured, tuple(rows), unknown
+    )
+
+
+def fleet_of(engine: EngineModel, instances: int, groups: Sequence[GroupLengths]) -> ModelledFleet:
+    """Instances of that engine, counted as finely as the work allows. Raises InputError where a response has no
+    room."""
+    longest = max(group.prompt + max(group.lengths) for group in groups)
+    if longest > engine.kv_tokens:
+        raise InputError(
+            f"{engine.source}: found a KV cache of {engine.kv_tokens:,} tokens, allowed: at least {longest:,}, the "
+            "longest response with its prompt; pass --kv-tokens"
+        )
+    fleet = ModelledFleet(instances, engine.step, engine.kv_tokens, engine.slots, block=1)
+    requests, tokens = sum(len(group.lengths) for group in groups), tokens_of(groups)
+    block = max(1, math.ceil(tokens / MOST_ITEMS))
+    mean = tokens / requests * engine.step.base(1)
+    look = min(least_seconds(fleet, groups) / LOOKS, mean / 10)
+    return ModelledFleet(instances, engine.step, engine.kv_tokens, engine.slots, block=block, look_seconds=look)
+
+
+def play(
+    fleet: ModelledFleet, groups: Sequence[GroupLengths], cap: int, rollout: RolloutSpec, policy: PolicyName
+) -> Outcome:
+    """One rollout under a policy, with the job's other settings, to the end of every response."""
+    if policy in BINDING_POLICIES:
+        outcome = bound_by(policy)(fleet, groups, cap)
+    else:
+        quantum = max(1, rollout.quantum_tokens // fleet.block)
+        settings = rollout.model_copy(update={"policy": policy, "quantum_tokens": quantum})
+        outcome = DividedRollout(fleet, groups, cap, settings).run()
+    assert len(outcome.ends) == sum(len(group.lengths) for group in groups), "the simulation came to a stand"
+    return outcome
+
+
+def row_of(policy: str, outcome: Outcome) -> PolicyRow:
+    """The figures of a table."""
+    return PolicyRow(policy, outcome.seconds, outcome.tail_seconds, outcome.idle, outcome.moves, outcome.preemptions)

@@ -1,0 +1,174 @@
+"""Plans: the fleet that suits a job, by lengths drawn from a history."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_sim.history import SHAPES, LengthHistory, group_count, history_of
+from openseer_sim.planning import JobPlan, PlanOptions, make_plan
+from openseer_sim.profile import engine_of
+from openseer_sim.work import GroupLengths
+from tests.sim.recorded_runs import SHAPE, manifest, write_recorded
+
+OPTIONS = PlanOptions((1, 2, 4), draws=2, start_seconds=10.0)
+GROUPS = 10
+
+
+def job_of(**spec: Any) -> RolloutJob:
+    return parse_job(manifest(**spec), "the test")
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> LengthHistory:
+    folder = write_recorded(tmp_path_factory.mktemp("runs") / "recorded")
+    return history_of(job_of(), [folder.path])
+
+
+def plan_of(history: LengthHistory, options: PlanOptions = OPTIONS, job: RolloutJob | None = None) -> JobPlan:
+    job = job or job_of()
+    return make_plan(job, history, engine_of(job, None), options, GROUPS)
+
+
+@pytest.fixture(scope="module")
+def plan(history: LengthHistory) -> JobPlan:
+    return plan_of(history, replace(OPTIONS, price=2.0))
+
+
+def test_more_gpus_are_faster_and_cost_their_start(plan: JobPlan) -> None:
+    times = [fleet.seconds.median for fleet in plan.fleets]
+    assert times == sorted(times, reverse=True)
+    assert [fleet.gpus for fleet in plan.fleets] == [1, 2, 4]
+    small, *_, large = plan.fleets
+    assert large.gpu_hours.median > small.gpu_hours.median
+    assert small.gpu_hours.median == pytest.approx(small.seconds.median / 3600)
+    assert small.cost is not None
+    assert small.cost.median == pytest.approx(2 * small.gpu_hours.median)
+
+
+def test_the_intervals_hold_the_medians(plan: JobPlan) -> None:
+    spans = [fleet.seconds for fleet in plan.fleets] + [gain.speedup for gain in plan.gains]
+    assert all(span.low <= span.median <= span.high for span in spans)
+
+
+def test_a_deadline_chooses_the_cheapest_fleet_that_keeps_it(history: LengthHistory, plan: JobPlan) -> None:
+    deadline = plan.fleets[1].seconds.high + 0.001
+    chosen = plan_of(history, replace(OPTIONS, deadline=deadline)).chosen
+    assert chosen is not None
+    assert chosen.gpus == 2
+
+
+def test_a_deadline_that_no_fleet_keeps_is_told(history: LengthHistory) -> None:
+    late = plan_of(history, replace(OPTIONS, deadline=1.0))
+    assert late.chosen is None
+    assert "No fleet of 1, 2, 4 GPUs" in late.advice
+
+
+def test_workers_released_at_their_end_cost_less(history: LengthHistory, plan: JobPlan) -> None:
+    released = plan_of(history, replace(OPTIONS, tail_release=True))
+    assert released.fleets[-1].gpu_hours.median < plan.fleets[-1].gpu_hours.median
+
+
+def test_sizes_that_no_worker_fits_are_left_out_or_refused(history: LengthHistory) -> None:
+    wide = job_of(workers={"parallelism": {"tensor": 4}})
+    plan = plan_of(history, job=wide)
+    assert [(fleet.gpus, fleet.workers) for fleet in plan.fleets] == [(4, 1)]
+    assert any("1, 2 GPUs are left out" in line for line in plan.assumptions)
+    with pytest.raises(InputError, match="multiples of 4"):
+        plan_of(history, replace(OPTIONS, gpus=(1, 2)), wide)
+
+
+def test_division_and_order_are_set_against_whole_groups(plan: JobPlan) -> None:
+    first, *_, oracle, bound = plan.gains
+    assert first.speedup.median == 1
+    assert oracle.speedup.median >= 1
+    assert bound.seconds.high <= oracle.seconds.high
+    assert not any("drafts," in gain.name for gain in plan.gains)
+    assert any("drafts are left out" in line for line in plan.assumptions)
+
+
+def test_drafts_count_where_a_run_of_the_history_drafted(tmp_path: Path) -> None:
+    drafted = history_of(job_of(), [write_recorded(tmp_path / "drafted", replace(SHAPE, drafts=True)).path])
+    assert drafted.drafted is not None
+    plan = plan_of(drafted, replace(OPTIONS, gpus=(2,), draws=1))
+    plain, with_drafts = (
+        gain.seconds.median for gain in plan.gains if "context-aware" in gain.name or "drafts," in gain.name
+    )
+    assert with_drafts < plain
+
+
+def test_draws_keep_groups_whole_and_end_at_the_limit(history: LengthHistory) -> None:
+    whole = {group.lengths for group in history.groups}
+    drawn = history.draw(50, SHAPE.size, 8192, seed=3)
+    assert {group.lengths for group in drawn} <= whole
+    assert drawn == history.draw(50, SHAPE.size, 8192, seed=3)
+    assert all(len(group.lengths) == 7 for group in history.draw(5, 7, 8192, seed=3))
+    assert LengthHistory([GroupLengths(1, (90,))], "").draw(1, 1, 50, 0)[0].lengths == (50,)
+
+
+def test_a_job_without_lengths_is_refused_with_what_to_do() -> None:
+    with pytest.raises(InputError, match="pass --history RUN"):
+        history_of(job_of())
+
+
+@pytest.mark.parametrize("text", ["heavy", "heavy:", "heavy:9999", "heavy:nan", "bell:300"])
+def test_a_distribution_needs_a_known_name_and_a_mean_below_the_limit(text: str) -> None:
+    with pytest.raises(InputError, match="NAME:MEAN"):
+        history_of(job_of(), shape=text)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_named_distribution_has_its_mean(name: str) -> None:
+    found = history_of(job_of(), shape=f"{name}:400")
+    lengths = [length for group in found.groups for length in group.lengths]
+    assert sum(lengths) / len(lengths) == pytest.approx(400, rel=0.1)
+
+
+def test_a_run_of_another_kind_is_noted(tmp_path: Path) -> None:
+    folder = write_recorded(tmp_path / "other", replace(SHAPE, groups=2))
+    job = job_of(groupSize=8, model={"path": "models/other", "engine": "scripted"})
+    notes = " ".join(history_of(job, [folder.path]).notes)
+    assert "models/any" in notes
+    assert "groups of other have 4 responses" in notes
+
+
+def test_results_of_a_batch_are_a_history(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    lines = [
+        line(0, [[0, 5]]),
+        line(1, [[0, 3]]),
+        line(1, [[0, 3], [4, 9]]),
+        '{"kind": "group", "batch": 7, "group": "a"}',
+    ]
+    path.write_text("".join(f"{text}\n" for text in lines) + '{"kind": "res')
+    assert history_of(job_of(), [path]).groups == [GroupLengths(3, (5, 8))]
+    path.write_text("3\n")
+    with pytest.raises(InputError, match="line 1: not a line of"):
+        history_of(job_of(), [path])
+    path.write_text("")
+    with pytest.raises(InputError, match="no lengths to plan with"):
+        history_of(job_of(), [path])
+
+
+def line(index: int, sampled: list[list[int]]) -> str:
+    item = {
+        "kind": "result",
+        "batch": 7,
+        "group": "a",
+        "index": index,
+        "prompt_token_ids": [1, 2, 3],
+        "sampled": sampled,
+    }
+    return json.dumps(item)
+
+
+def test_prompt_lines_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a"}\n\n{"prompt": "b"}\n')
+    assert group_count(job_of(prompts={"path": str(path)})) == 2
+    assert group_count(job_of()) is None
