@@ -19,6 +19,7 @@ from openseer_driver.run_folder import RunFolder
 from openseer_local import bench
 from openseer_local.manifest_yaml import read_yaml
 from openseer_local.remote import batches, fleet
+from openseer_local.simulated import commands as simulated
 from openseer_local.terminal.console import ERR, OPTIONS, OUT, AllowFailures, AsJson, end_by_failures
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ def version(as_json: AsJson = False) -> None:
 batches.add_to(app)
 fleet.add_to(app)
 bench.add_to(app)
+simulated.add_to(app, lambda path: load(path))
 
 
 def load(path: Path, *, ended: bool = False) -> tuple[dict[str, Any], RolloutJob]:
