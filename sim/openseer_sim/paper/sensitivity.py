@@ -1,0 +1,100 @@
+"""How Seer as printed, openseer and the oracle depend on what the paper does not say, one thing at a time."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from openseer_sim.fleet import Loss, ModelledFleet
+from openseer_sim.outcome import Outcome
+from openseer_sim.paper.calibration import fit_lengths
+from openseer_sim.paper.cases import PaperCase
+from openseer_sim.paper.study import OURS
+from openseer_sim.published import oracle_with_error, seer_printed
+from openseer_sim.systems import System, bound_by, divided_by
+
+CORRELATIONS = (0.4, 0.6, 0.8, 0.95)
+CHUNKS = (256, 1024, 4096, 16384)
+GROUPS = (8, 16)
+NETWORKS = (None, 1e9, 5e9, 25e9)
+"""Bytes per second and GPU; None: contexts are computed again."""
+ERRORS = (0.25, 0.5, 1.0)
+LOSS_EVERY, BOOT = 600.0, 120.0
+"""Seconds between two losses, and until the instance is there again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """One change to a case: what is varied, its value, the case and fleet that it makes, and who is asked."""
+
+    what: str
+    value: str
+    case: PaperCase
+    fleet: ModelledFleet
+    systems: tuple[tuple[str, System], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VariationRow:
+    """For each system: its throughput against veRL's, and the part of veRL's tail that is gone."""
+
+    what: str
+    value: str
+    ratios: dict[str, float]
+    tail_cuts: dict[str, float]
+
+
+def variations(case: PaperCase, part: float) -> Iterator[Variation]:
+    """All of them, on a part of the fleet."""
+    small = case.scaled(part)
+    for correlation in CORRELATIONS:
+        # Lengths are fitted anew, so that veRL's columns hold for each correlation.
+        fitted = replace(small, fit=fit_lengths(case, correlation, (1,)).fit)
+        yield Variation("correlation", f"{correlation:g}", fitted, fitted.fleet(), _three(small.chunk))
+    for chunk in CHUNKS:
+        yield Variation("chunk, tokens", f"{chunk:,}", small, small.fleet(), _three(chunk))
+    for group in GROUPS:
+        sized = replace(small, group=group)
+        yield Variation("responses of a group", f"{group}", sized, sized.fleet(), _three(small.chunk))
+    for network in NETWORKS:
+        value = f"{network / 1e9:g} GB/s" if network else "computed again"
+        fleet = small.fleet(network=network)
+        yield Variation("contexts that move, per GPU", value, small, fleet, _three(small.chunk))
+    for error in ERRORS:
+        asked = (("oracle", oracle_with_error(small.chunk, error)),)
+        yield Variation("error of the oracle", f"factor {2.718281828**error:.2f}", small, small.fleet(), asked)
+    fleet = replace(small.fleet(), losses=_losses(small))
+    yield Variation("an instance is lost", f"each {LOSS_EVERY / 60:.0f} min", small, fleet, _three(small.chunk))
+
+
+def sensitivity(
+    case: PaperCase, part: float, seeds: Sequence[int], note: Callable[[str], None] = lambda _text: None
+) -> Iterator[VariationRow]:
+    """A row for each variation. veRL runs on the same requests, and loses no instance."""
+    for change in variations(case, part):
+        work = [change.case.work(seed) for seed in seeds]
+        verl = [bound_by("round-robin")(change.case.fleet(), groups, case.cap) for groups in work]
+        ratios, cuts = dict[str, float](), dict[str, float]()
+        for name, system in change.systems:
+            note(f"{case.name}: {change.what} {change.value}, {name}")
+            outcomes = [system(change.fleet, groups, case.cap) for groups in work]
+            ratios[name] = fmean(one.throughput / base.throughput for one, base in zip(outcomes, verl, strict=True))
+            cuts[name] = 1 - _tail(outcomes) / _tail(verl)
+        yield VariationRow(change.what, change.value, ratios, cuts)
+
+
+def _three(chunk: int) -> tuple[tuple[str, System], ...]:
+    return (
+        ("Seer as printed", seer_printed(chunk)),
+        ("openseer", divided_by(OURS, chunk)),
+        ("oracle", divided_by("longest-first-oracle", chunk)),
+    )
+
+
+def _losses(case: PaperCase) -> tuple[Loss, ...]:
+    """Instances in turn, for as long as veRL takes."""
+    times = range(1, int(case.figures.verl_total / LOSS_EVERY) + 1)
+    return tuple(Loss(number * LOSS_EVERY, number % case.instances, BOOT) for number in times)
+
+
+def _tail(outcomes: Sequence[Outcome]) -> float:
+    return fmean(outcome.tail_seconds for outcome in outcomes)
