@@ -15,7 +15,9 @@ from openseer_sim.paper.sensitivity import VariationRow, sensitivity
 from openseer_sim.paper.study import APRIL, VERL, PaperRow, study
 
 PART = 0.25
-"""Of a fleet and its requests, with --quick and where dependencies are shown."""
+"""Of a fleet and its requests, with --quick, and where it is shown what results depend on."""
+QUICK = 0.125
+"""Of them, with --quick, where it is shown what results depend on."""
 FIRST_SEED = 1
 
 
@@ -49,11 +51,12 @@ class PaperOptions:
 def show_paper(console: Console, options: PaperOptions) -> None:
     """Simulates and prints tables, or JSON. Raises InputError before anything is simulated."""
     cases = options.chosen()
-    with console.status("", spinner="line") as status:
-        if options.dependence:
-            _show_dependence(console, options, status.update)
-        else:
-            _show_systems(console, options, cases, status.update)
+    show = _show_dependence if options.dependence else _show_systems
+    if options.as_json:
+        show(console, options, cases, lambda _text: None)
+        return
+    with console.status("begins", spinner="line") as status:
+        show(console, options, cases, status.update)
 
 
 def _show_systems(console: Console, options: PaperOptions, cases: list[PaperCase], note: Callable[[str], None]) -> None:
@@ -86,9 +89,12 @@ def _show_systems(console: Console, options: PaperOptions, cases: list[PaperCase
         _write(options.charts / "paper-ratios.svg", ratios_chart(studies))
 
 
-def _show_dependence(console: Console, options: PaperOptions, note: Callable[[str], None]) -> None:
-    names = list(CASES) if options.case == "all" else [options.case]
-    found = {name: list(sensitivity(CASES[name], PART, options.used_seeds, note)) for name in names}
+def _show_dependence(
+    console: Console, options: PaperOptions, cases: list[PaperCase], note: Callable[[str], None]
+) -> None:
+    part = QUICK if options.quick else PART
+    whole = [CASES[case.name] for case in cases]
+    found = {case.name: list(sensitivity(case, part, options.used_seeds, note)) for case in whole}
     if options.as_json:
         console.print_json(json.dumps({name: [asdict(row) for row in rows] for name, rows in found.items()}))
     else:

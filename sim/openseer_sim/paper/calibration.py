@@ -14,9 +14,10 @@ from openseer_sim.systems import bound_by
 SEEDS = (1, 2, 3)
 SPREADS = (0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0)
 """Standard deviations of the logarithm of lengths that are tried."""
-SAME, USUAL = 0.01, 1.2
-"""Parts of a tail that are as good as the same, and the spread to which the nearest of several such spreads is taken:
-with it a few thousand lengths go from a few hundred tokens to the cap, as the paper says that they do."""
+SAME, USUAL = 0.04, 1.2
+"""Tails that differ by less part of the total are as good as the same: that is what seeds differ by. Of several such
+spreads the one nearest to the usual one is taken: with it a few thousand lengths go from a few hundred tokens to the
+cap, as the paper says that they do."""
 DRAFTS_PART = 0.25
 """Of the fleet, where the cost of drafts is fitted: a ratio, which a part of the fleet has as well."""
 
@@ -47,7 +48,7 @@ def verl_columns(case: PaperCase, seeds: tuple[int, ...] = SEEDS) -> VerlColumns
 def calibrate(case: PaperCase, correlation: float, seeds: tuple[int, ...] = SEEDS) -> Fit:
     """The spread that veRL's tail says, the efficiency that its total says, and what drafts cost by veRL + SD."""
     fitted = fit_lengths(case, correlation, seeds)
-    return replace(fitted.fit, per_draft=draft_cost(fitted.scaled(DRAFTS_PART), seeds[:2]))
+    return replace(fitted.fit, per_draft=draft_cost(fitted.scaled(DRAFTS_PART), seeds[:1]))
 
 
 def fit_lengths(case: PaperCase, correlation: float, seeds: tuple[int, ...] = SEEDS) -> PaperCase:
@@ -69,7 +70,7 @@ def draft_cost(case: PaperCase, seeds: tuple[int, ...] = SEEDS) -> float:
     drafts = DraftModel.of_lengths(((0.0, case.figures.accepted),))
     plain = verl_columns(case, seeds).total
     low, high = 0.0, 0.01
-    for _ in range(8):
+    for _ in range(6):
         middle = (low + high) / 2 if low else high / 8
         costly = replace(case, fit=replace(case.fit, per_draft=middle))
         outcomes = [VERL(costly.fleet(drafts), costly.work(seed), costly.cap) for seed in seeds]

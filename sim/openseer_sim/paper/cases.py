@@ -151,7 +151,7 @@ _CASES = (
         slots=256,
         chunk=512,
         figures=MOONLIGHT,
-        fit=Fit(0.656, 1.2, 160e-6),
+        fit=Fit(0.656, 1.2, 190e-6),
     ),
     PaperCase(
         "qwen2-vl-72b",
@@ -167,7 +167,7 @@ _CASES = (
         slots=512,
         chunk=512,
         figures=QWEN,
-        fit=Fit(0.7, 1.3, 0.0),
+        fit=Fit(0.61, 1.4, 460e-6),
     ),
     PaperCase(
         "kimi-k2",
@@ -184,7 +184,7 @@ _CASES = (
         slots=1024,
         chunk=2048,
         figures=KIMI,
-        fit=Fit(0.5, 0.9, 0.0),
+        fit=Fit(0.672, 1.2, 45e-6),
     ),
 )
 

@@ -1,5 +1,8 @@
 """Charts of the study, for a page: SVG with its own colours, light and dark."""
 
+# matplotlib has types in part.
+# pyright: reportUnknownMemberType=false
+
 from collections.abc import Mapping, Sequence
 
 from openseer_driver.report.chart_style import AMBER, BLUE, GREY, MUTED, SERIES, figure, legend_above, styled, svg

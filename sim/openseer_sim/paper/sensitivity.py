@@ -13,9 +13,9 @@ from openseer_sim.published import oracle_with_error, seer_printed
 from openseer_sim.systems import System, bound_by, divided_by
 
 CORRELATIONS = (0.4, 0.6, 0.8, 0.95)
-CHUNKS = (256, 1024, 4096, 16384)
+CHUNKS = (256, 1024, 4096)
 GROUPS = (8, 16)
-NETWORKS = (None, 1e9, 5e9, 25e9)
+NETWORKS = (None, 1e9, 25e9)
 """Bytes per second and GPU; None: contexts are computed again."""
 ERRORS = (0.25, 0.5, 1.0)
 LOSS_EVERY, BOOT = 600.0, 120.0
@@ -48,7 +48,7 @@ def variations(case: PaperCase, part: float) -> Iterator[Variation]:
     small = case.scaled(part)
     for correlation in CORRELATIONS:
         # Lengths are fitted anew, so that veRL's columns hold for each correlation.
-        fitted = replace(small, fit=fit_lengths(case, correlation, (1,)).fit)
+        fitted = replace(small, fit=fit_lengths(case, correlation, (1, 2)).fit)
         yield Variation("correlation", f"{correlation:g}", fitted, fitted.fleet(), _three(small.chunk))
     for chunk in CHUNKS:
         yield Variation("chunk, tokens", f"{chunk:,}", small, small.fleet(), _three(chunk))
