@@ -23,8 +23,9 @@ FIRST_SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class PaperOptions:
-    """`case`: one workload, or "all". `seeds`: how many. `quick`: on a quarter of each fleet. `dependence`: instead of
-    the systems, how three of them depend on what the paper does not say. `charts`: a folder for SVG files."""
+    """`case`: one workload, or "all". `seeds`: how many. `quick`: on a quarter of each fleet where that stands for the
+    whole. `dependence`: instead of the systems, how three of them depend on what the paper does not say. `charts`: a
+    folder for SVG files."""
 
     case: str = "all"
     seeds: int = 1
@@ -39,8 +40,7 @@ class PaperOptions:
             raise InputError(f"--case {self.case}: no such workload; there are {', '.join(CASES)}, and all")
         if self.seeds < 1:
             raise InputError(f"--seeds {self.seeds}: at least one is needed")
-        cases = list(CASES.values()) if self.case == "all" else [CASES[self.case]]
-        return [case.scaled(PART) for case in cases] if self.quick else cases
+        return list(CASES.values()) if self.case == "all" else [CASES[self.case]]
 
     @property
     def used_seeds(self) -> range:
@@ -64,7 +64,7 @@ def _show_systems(console: Console, options: PaperOptions, cases: list[PaperCase
     columns: dict[str, VerlColumns] = {}
     for case in cases:
         columns[case.name] = verl_columns(case, tuple(options.used_seeds))
-        studies[case.name] = list(study(case, options.used_seeds, note))
+        studies[case.name] = list(study(case, options.used_seeds, note, part=PART if options.quick else 1.0))
         if not options.as_json:
             console.print(calibration_table(case, columns[case.name]), systems_table(case, studies[case.name]))
     if options.as_json:
@@ -74,6 +74,7 @@ def _show_systems(console: Console, options: PaperOptions, cases: list[PaperCase
                     case.name: {
                         "instances": case.instances,
                         "requests": case.requests,
+                        "part": PART if options.quick else 1.0,
                         "seeds": list(options.used_seeds),
                         "fit": asdict(case.fit),
                         "verl": asdict(columns[case.name]),
@@ -93,8 +94,7 @@ def _show_dependence(
     console: Console, options: PaperOptions, cases: list[PaperCase], note: Callable[[str], None]
 ) -> None:
     part = QUICK if options.quick else PART
-    whole = [CASES[case.name] for case in cases]
-    found = {case.name: list(sensitivity(case, part, options.used_seeds, note)) for case in whole}
+    found = {case.name: list(sensitivity(case, part, options.used_seeds, note)) for case in cases}
     if options.as_json:
         console.print_json(json.dumps({name: [asdict(row) for row in rows] for name, rows in found.items()}))
     else:

@@ -119,14 +119,17 @@ class PaperCase:
         return StepTime(tuple(points), model.kv_bytes / bandwidth, computing, self.fit.per_draft)
 
     def fleet(self, drafts: DraftModel | None = None, *, network: float | None = NETWORK) -> ModelledFleet:
-        """`network`: bytes per second and GPU for contexts that move; None: they are computed again."""
+        """`network`: bytes per second and GPU for contexts that move; None: they are computed again.
+
+        Engines are read a thousand times in an iteration of veRL: an end is noticed up to so much later.
+        """
         return ModelledFleet(
             self.instances,
             self.step(),
             self.kv_tokens,
             slots=self.slots,
             move_seconds=self.model.kv_bytes / (network * self.gpus_per_instance) if network else None,
-            look_seconds=self.figures.verl_total / 4000,
+            look_seconds=self.figures.verl_total / 1000,
             drafts=drafts,
         )
 

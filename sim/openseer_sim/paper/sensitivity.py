@@ -1,5 +1,6 @@
 """How Seer as printed, openseer and the oracle depend on what the paper does not say, one thing at a time."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -8,7 +9,7 @@ from openseer_sim.fleet import Loss, ModelledFleet
 from openseer_sim.outcome import Outcome
 from openseer_sim.paper.calibration import fit_lengths
 from openseer_sim.paper.cases import PaperCase
-from openseer_sim.paper.study import OURS
+from openseer_sim.paper.study import OURS, per_instance
 from openseer_sim.published import oracle_with_error, seer_printed
 from openseer_sim.systems import System, bound_by, divided_by
 
@@ -24,7 +25,8 @@ LOSS_EVERY, BOOT = 600.0, 120.0
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """One change to a case: what is varied, its value, the case and fleet that it makes, and who is asked."""
+    """One change to a case: what is varied, its value, the case that it makes and the fleet of a part of it, and who is
+    asked."""
 
     what: str
     value: str
@@ -48,36 +50,39 @@ def variations(case: PaperCase, part: float) -> Iterator[Variation]:
     small = case.scaled(part)
     for correlation in CORRELATIONS:
         # Lengths are fitted anew, so that veRL's columns hold for each correlation.
-        fitted = replace(small, fit=fit_lengths(case, correlation, (1, 2)).fit)
-        yield Variation("correlation", f"{correlation:g}", fitted, fitted.fleet(), _three(small.chunk))
+        fitted = fit_lengths(case, correlation, (1, 2))
+        yield Variation("correlation", f"{correlation:g}", fitted, fitted.scaled(part).fleet(), _three(small.chunk))
     for chunk in CHUNKS:
-        yield Variation("chunk, tokens", f"{chunk:,}", small, small.fleet(), _three(chunk))
+        yield Variation("chunk, tokens", f"{chunk:,}", case, small.fleet(), _three(chunk))
     for group in GROUPS:
-        sized = replace(small, group=group)
-        yield Variation("responses of a group", f"{group}", sized, sized.fleet(), _three(small.chunk))
+        yield Variation(
+            "responses of a group", f"{group}", replace(case, group=group), small.fleet(), _three(case.chunk)
+        )
     for network in NETWORKS:
         value = f"{network / 1e9:g} GB/s" if network else "computed again"
         fleet = small.fleet(network=network)
-        yield Variation("contexts that move, per GPU", value, small, fleet, _three(small.chunk))
+        yield Variation("contexts that move, per GPU", value, case, fleet, _three(small.chunk))
     for error in ERRORS:
         asked = (("oracle", oracle_with_error(small.chunk, error)),)
-        yield Variation("error of the oracle", f"factor {2.718281828**error:.2f}", small, small.fleet(), asked)
+        yield Variation("error of the oracle", f"factor {math.exp(error):.2f}", case, small.fleet(), asked)
     fleet = replace(small.fleet(), losses=_losses(small))
-    yield Variation("an instance is lost", f"each {LOSS_EVERY / 60:.0f} min", small, fleet, _three(small.chunk))
+    yield Variation("an instance is lost", f"each {LOSS_EVERY / 60:.0f} min", case, fleet, _three(small.chunk))
 
 
 def sensitivity(
     case: PaperCase, part: float, seeds: Sequence[int], note: Callable[[str], None] = lambda _text: None
 ) -> Iterator[VariationRow]:
-    """A row for each variation. veRL runs on the same requests, and loses no instance."""
+    """A row for each variation. veRL runs on the whole fleet, and loses no instance."""
     for change in variations(case, part):
-        work = [change.case.work(seed) for seed in seeds]
-        verl = [bound_by("round-robin")(change.case.fleet(), groups, case.cap) for groups in work]
+        whole, work = change.case, [change.case.scaled(part).work(seed) for seed in seeds]
+        verl = [bound_by("round-robin")(whole.fleet(), whole.work(seed), case.cap) for seed in seeds]
         ratios, cuts = dict[str, float](), dict[str, float]()
         for name, system in change.systems:
             note(f"{case.name}: {change.what} {change.value}, {name}")
             outcomes = [system(change.fleet, groups, case.cap) for groups in work]
-            ratios[name] = fmean(one.throughput / base.throughput for one, base in zip(outcomes, verl, strict=True))
+            ratios[name] = fmean(
+                per_instance(one) / per_instance(base) for one, base in zip(outcomes, verl, strict=True)
+            )
             cuts[name] = 1 - _tail(outcomes) / _tail(verl)
         yield VariationRow(change.what, change.value, ratios, cuts)
 

@@ -24,7 +24,8 @@ SEER = "Seer as printed"
 @dataclass(frozen=True, slots=True)
 class PaperSystem:
     """A system on a case. `reported`, `reported_tail`: the paper's ratio, and seconds of the tail; None: not in the
-    paper. `synchronous`: every response of an iteration ends in it."""
+    paper. `synchronous`: every response of an iteration ends in it. `balances` work over the fleet, so that a part of
+    the fleet stands for the whole; veRL leaves the more idle the more instances there are."""
 
     name: str
     system: System
@@ -32,6 +33,7 @@ class PaperSystem:
     reported: float | None = None
     reported_tail: float | None = None
     synchronous: bool = True
+    balances: bool = True
 
 
 def paper_systems(case: PaperCase) -> list[PaperSystem]:
@@ -42,9 +44,9 @@ def paper_systems(case: PaperCase) -> list[PaperSystem]:
     printed, ours = seer_printed(case.chunk), divided_by(OURS, case.chunk)
     oracle = divided_by("longest-first-oracle", case.chunk)
     return [
-        PaperSystem(VERL, verl, None, 1.0, figures.verl_tail),
-        PaperSystem("veRL + SD", verl, others, figures.verl_drafts),
-        PaperSystem("veRL + grouped drafts", verl, GROUPED, figures.verl_grouped),
+        PaperSystem(VERL, verl, None, 1.0, figures.verl_tail, balances=False),
+        PaperSystem("veRL + SD", verl, others, figures.verl_drafts, balances=False),
+        PaperSystem("veRL + grouped drafts", verl, GROUPED, figures.verl_grouped, balances=False),
         PaperSystem("StreamRL, true lengths", streamrl, None, figures.streamrl),
         PaperSystem("StreamRL, true lengths + SD", streamrl, others, figures.streamrl_drafts),
         PaperSystem("StreamRL, dedicated instances", streamrl_dedicated),
@@ -68,8 +70,8 @@ def tail(figures: PaperFigures, what: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class PaperRow:
-    """A system's means over seeds. `ratio`: of throughputs, against veRL; `low`, `high`: its range over the seeds;
-    `tail_cut`: the part of veRL's tail that is gone. No tail where the rollout is not synchronous."""
+    """A system's means over seeds. `ratio`: of throughputs of an instance, against veRL; `low`, `high`: its range over
+    the seeds; `tail_cut`: the part of veRL's tail that is gone. No tail where the rollout is not synchronous."""
 
     name: str
     ratio: float
@@ -89,22 +91,26 @@ def study(
     case: PaperCase,
     seeds: Sequence[int],
     note: Callable[[str], None] = lambda _text: None,
+    *,
+    part: float = 1.0,
     systems: Sequence[PaperSystem] | None = None,
 ) -> Iterator[PaperRow]:
-    """A row for each system, as it is known. `note` is told what is being simulated. `systems`: veRL first."""
+    """A row for each system, as it is known. `note` is told what is being simulated. `part`: of the fleet, for systems
+    that balance it. `systems`: veRL first."""
     base: list[Outcome] = []
     for system in systems or paper_systems(case):
+        sized = case.scaled(part) if system.balances else case
         outcomes: list[Outcome] = []
         for seed in seeds:
             note(f"{case.name}: {system.name}, seed {seed}")
-            outcomes.append(system.system(case.fleet(system.drafts), case.work(seed), case.cap))
+            outcomes.append(system.system(sized.fleet(system.drafts), sized.work(seed), case.cap))
         base = base or outcomes
         yield paper_row(system, outcomes, base)
 
 
 def paper_row(system: PaperSystem, outcomes: Sequence[Outcome], base: Sequence[Outcome]) -> PaperRow:
     """`base`: veRL's outcomes, for the same seeds."""
-    ratios = [outcome.throughput / verl.throughput for outcome, verl in zip(outcomes, base, strict=True)]
+    ratios = [per_instance(outcome) / per_instance(verl) for outcome, verl in zip(outcomes, base, strict=True)]
     tails, verl_tail = fmean(outcome.tail_seconds for outcome in outcomes), fmean(verl.tail_seconds for verl in base)
     return PaperRow(
         name=system.name,
@@ -116,7 +122,12 @@ def paper_row(system: PaperSystem, outcomes: Sequence[Outcome], base: Sequence[O
         tail=tails if system.synchronous else None,
         tail_cut=1 - tails / verl_tail if system.synchronous else None,
         reported_tail=system.reported_tail,
-        idle=fmean(outcome.idle for outcome in outcomes),
+        idle=max(0.0, fmean(outcome.idle for outcome in outcomes)),
         moves=fmean(outcome.moves for outcome in outcomes),
         preemptions=fmean(outcome.preemptions for outcome in outcomes),
     )
+
+
+def per_instance(outcome: Outcome) -> float:
+    """Tokens of responses per second and instance."""
+    return outcome.throughput / len(outcome.busy)
