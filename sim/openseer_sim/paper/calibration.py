@@ -21,7 +21,8 @@ cap, as the paper says that they do."""
 DRAFTS_PART = 0.25
 """Of the fleet, where the cost of drafts is fitted: a ratio, which a part of the fleet has as well."""
 
-VERL = bound_by("round-robin")
+ROUND_ROBIN = bound_by("round-robin")
+"""What veRL does: each group whole to the next instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class VerlColumns:
 
 def verl_columns(case: PaperCase, seeds: tuple[int, ...] = SEEDS) -> VerlColumns:
     """As the case stands."""
-    outcomes = [VERL(case.fleet(), case.work(seed), case.cap) for seed in seeds]
+    outcomes = [ROUND_ROBIN(case.fleet(), case.work(seed), case.cap) for seed in seeds]
     return VerlColumns(
         fmean(outcome.seconds for outcome in outcomes),
         fmean(outcome.tail_seconds / outcome.seconds for outcome in outcomes),
@@ -73,7 +74,7 @@ def draft_cost(case: PaperCase, seeds: tuple[int, ...] = SEEDS) -> float:
     for _ in range(6):
         middle = (low + high) / 2 if low else high / 8
         costly = replace(case, fit=replace(case.fit, per_draft=middle))
-        outcomes = [VERL(costly.fleet(drafts), costly.work(seed), costly.cap) for seed in seeds]
+        outcomes = [ROUND_ROBIN(costly.fleet(drafts), costly.work(seed), costly.cap) for seed in seeds]
         gain = plain / fmean(outcome.seconds for outcome in outcomes)
         low, high = (middle, high) if gain > case.figures.verl_drafts else (low, middle)
     return float(f"{(low + high) / 2:.2g}")

@@ -7,11 +7,11 @@ from statistics import fmean
 
 from openseer_sim.fleet import Loss, ModelledFleet
 from openseer_sim.outcome import Outcome
-from openseer_sim.paper.calibration import fit_lengths
+from openseer_sim.paper.calibration import ROUND_ROBIN, SEEDS, fit_lengths
 from openseer_sim.paper.cases import PaperCase
 from openseer_sim.paper.study import OURS, per_instance
 from openseer_sim.published import oracle_with_error, seer_printed
-from openseer_sim.systems import System, bound_by, divided_by
+from openseer_sim.systems import System, divided_by
 
 CORRELATIONS = (0.4, 0.6, 0.8, 0.95)
 CHUNKS = (256, 1024, 4096)
@@ -75,14 +75,13 @@ def sensitivity(
     """A row for each variation. veRL runs on the whole fleet, and loses no instance."""
     for change in variations(case, part):
         whole, work = change.case, [change.case.scaled(part).work(seed) for seed in seeds]
-        verl = [bound_by("round-robin")(whole.fleet(), whole.work(seed), case.cap) for seed in seeds]
+        verl = [ROUND_ROBIN(whole.fleet(), whole.work(seed), case.cap) for seed in SEEDS]
+        base = fmean(per_instance(outcome) for outcome in verl)
         ratios, cuts = dict[str, float](), dict[str, float]()
         for name, system in change.systems:
             note(f"{case.name}: {change.what} {change.value}, {name}")
             outcomes = [system(change.fleet, groups, case.cap) for groups in work]
-            ratios[name] = fmean(
-                per_instance(one) / per_instance(base) for one, base in zip(outcomes, verl, strict=True)
-            )
+            ratios[name] = fmean(per_instance(outcome) for outcome in outcomes) / base
             cuts[name] = 1 - _tail(outcomes) / _tail(verl)
         yield VariationRow(change.what, change.value, ratios, cuts)
 

@@ -7,11 +7,12 @@ from statistics import fmean
 from openseer_core.manifest.fleet import PolicyName
 from openseer_sim.drafts import DraftModel
 from openseer_sim.outcome import Outcome
+from openseer_sim.paper.calibration import ROUND_ROBIN, SEEDS
 from openseer_sim.paper.cases import GROUPED, PaperCase
 from openseer_sim.paper.figures import PaperFigures
 from openseer_sim.partial import partial_by
 from openseer_sim.published import seer_printed, streamrl, streamrl_dedicated
-from openseer_sim.systems import System, bound_by, divided_by
+from openseer_sim.systems import System, divided_by
 
 OURS: PolicyName = "context-aware"
 """The policy that the product recommends."""
@@ -40,7 +41,7 @@ def paper_systems(case: PaperCase) -> list[PaperSystem]:
     """In the order of the table. Systems of others draft as the paper says that theirs did, those that divide with
     Seer's grouped drafts."""
     figures, others = case.figures, DraftModel.of_lengths(((0.0, case.figures.accepted),))
-    verl, april = bound_by("round-robin"), partial_by()
+    verl, april = ROUND_ROBIN, partial_by()
     printed, ours = seer_printed(case.chunk), divided_by(OURS, case.chunk)
     oracle = divided_by("longest-first-oracle", case.chunk)
     return [
@@ -96,22 +97,30 @@ def study(
     systems: Sequence[PaperSystem] | None = None,
 ) -> Iterator[PaperRow]:
     """A row for each system, as it is known. `note` is told what is being simulated. `part`: of the fleet, for systems
-    that balance it. `systems`: veRL first."""
-    base: list[Outcome] = []
+    that balance it.
+
+    veRL is the mean of the seeds that it was fitted on, because its idle time differs by seed more than anything else;
+    what does not balance the fleet either is set against veRL seed by seed.
+    """
+    base = {seed: ROUND_ROBIN(case.fleet(), case.work(seed), case.cap) for seed in sorted({*seeds, *SEEDS})}
+    verl = fmean(per_instance(outcome) for outcome in base.values())
+    tail_seconds = fmean(outcome.tail_seconds for outcome in base.values())
     for system in systems or paper_systems(case):
         sized = case.scaled(part) if system.balances else case
         outcomes: list[Outcome] = []
-        for seed in seeds:
+        for seed in seeds if system.name != VERL else ():
             note(f"{case.name}: {system.name}, seed {seed}")
             outcomes.append(system.system(sized.fleet(system.drafts), sized.work(seed), case.cap))
-        base = base or outcomes
-        yield paper_row(system, outcomes, base)
+        against = [verl if system.balances else per_instance(base[seed]) for seed in seeds]
+        if not outcomes:
+            outcomes, against = list(base.values()), [verl] * len(base)
+        yield paper_row(system, outcomes, against, tail_seconds)
 
 
-def paper_row(system: PaperSystem, outcomes: Sequence[Outcome], base: Sequence[Outcome]) -> PaperRow:
-    """`base`: veRL's outcomes, for the same seeds."""
-    ratios = [per_instance(outcome) / per_instance(verl) for outcome, verl in zip(outcomes, base, strict=True)]
-    tails, verl_tail = fmean(outcome.tail_seconds for outcome in outcomes), fmean(verl.tail_seconds for verl in base)
+def paper_row(system: PaperSystem, outcomes: Sequence[Outcome], against: Sequence[float], verl_tail: float) -> PaperRow:
+    """`against`: for each outcome the throughput of an instance under veRL; `verl_tail`: veRL's tail in seconds."""
+    ratios = [per_instance(outcome) / verl for outcome, verl in zip(outcomes, against, strict=True)]
+    tails = fmean(outcome.tail_seconds for outcome in outcomes)
     return PaperRow(
         name=system.name,
         ratio=fmean(ratios),

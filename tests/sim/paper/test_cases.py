@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from openseer_sim.paper.calibration import VERL, draft_cost, fit_lengths
+from openseer_sim.paper.calibration import ROUND_ROBIN, draft_cost, fit_lengths
 from openseer_sim.paper.cases import CASES, GPU_BANDWIDTH, Fit, PaperCase
 from openseer_sim.work import tokens_of
 
@@ -52,7 +52,7 @@ def test_a_part_of_a_case_has_as_many_requests_per_instance(case: PaperCase) -> 
 def test_moonlight_reproduces_the_total_and_tail_of_verl() -> None:
     figures = MOONLIGHT.figures
     for seed in (1, 2):
-        outcome = VERL(MOONLIGHT.fleet(), MOONLIGHT.work(seed), MOONLIGHT.cap)
+        outcome = ROUND_ROBIN(MOONLIGHT.fleet(), MOONLIGHT.work(seed), MOONLIGHT.cap)
         part = outcome.tail_seconds / outcome.seconds
         assert outcome.seconds == pytest.approx(figures.verl_total, rel=0.1)
         assert part == pytest.approx(figures.verl_tail / figures.verl_total, abs=0.1)
@@ -61,15 +61,15 @@ def test_moonlight_reproduces_the_total_and_tail_of_verl() -> None:
 def test_half_the_efficiency_takes_twice_as_long() -> None:
     small = MOONLIGHT.scaled(0.1)
     slow = replace(small, fit=replace(small.fit, efficiency=small.fit.efficiency / 2))
-    fast = VERL(small.fleet(), small.work(1), small.cap)
-    assert VERL(slow.fleet(), small.work(1), small.cap).seconds == pytest.approx(2 * fast.seconds, rel=1e-3)
+    fast = ROUND_ROBIN(small.fleet(), small.work(1), small.cap)
+    assert ROUND_ROBIN(slow.fleet(), small.work(1), small.cap).seconds == pytest.approx(2 * fast.seconds, rel=1e-3)
 
 
 def test_lengths_are_fitted_from_any_start_and_for_the_correlation_given() -> None:
     fitted = fit_lengths(replace(MOONLIGHT.scaled(0.1), fit=Fit(0.1, 9.0, 0.0)), 0.6, (1,))
     assert fitted.fit.correlation == 0.6
     assert 0.3 < fitted.fit.efficiency < 1
-    total = VERL(fitted.fleet(), fitted.work(1), fitted.cap).seconds
+    total = ROUND_ROBIN(fitted.fleet(), fitted.work(1), fitted.cap).seconds
     assert total == pytest.approx(MOONLIGHT.figures.verl_total, rel=0.01)
 
 
