@@ -25,15 +25,15 @@ def standalone(drawing: str) -> str:
 def ratios_chart(studies: Mapping[str, Sequence[PaperRow]]) -> str:
     """Per workload a pair of bars for each system: the throughput that the paper reports, and the simulated one."""
     made, rows = figure(2.3 * len(studies) + 2.2, len(studies), (1.0,) * len(studies))
+    fullest_first = sorted(studies.values(), key=len, reverse=True)
+    names = list(dict.fromkeys(row.name for systems in fullest_first for row in systems))
     for axes, (name, systems) in zip(rows, studies.items(), strict=True):
-        places = range(len(systems))
-        reported = [(place, row.reported) for place, row in enumerate(systems) if row.reported is not None]
-        axes.bar(
-            [place - 0.2 for place, _ in reported], [ratio for _, ratio in reported], 0.36, color=GREY, label="paper"
-        )
-        axes.bar([place + 0.2 for place in places], [row.ratio for row in systems], 0.36, color=BLUE, label="simulated")
+        known = [(names.index(row.name), row.reported) for row in systems if row.reported is not None]
+        places = [names.index(row.name) + 0.2 for row in systems]
+        axes.bar([place - 0.2 for place, _ in known], [ratio for _, ratio in known], 0.36, color=GREY, label="paper")
+        axes.bar(places, [row.ratio for row in systems], 0.36, color=BLUE, label="simulated")
         axes.errorbar(
-            [place + 0.2 for place in places],
+            places,
             [(row.high + row.low) / 2 for row in systems],
             yerr=[(row.high - row.low) / 2 for row in systems],
             fmt="none",
@@ -43,7 +43,7 @@ def ratios_chart(studies: Mapping[str, Sequence[PaperRow]]) -> str:
         axes.axhline(1.0, color=AMBER, linewidth=0.9)
         axes.set_ylabel(f"{name}\nthroughput, veRL = 1")
         axes.grid(visible=False, axis="x")
-        axes.set_xticks(list(places), [row.name for row in systems], rotation=38, ha="right")
+        axes.set_xticks(range(len(names)), names, rotation=38, ha="right")
     legend_above(rows[0])
     return standalone(svg(made, "Throughput by system, paper and simulated", "paper-ratios"))
 
