@@ -18,7 +18,7 @@ from openseer_sim.work import GroupLengths, tokens_of
 OURS: PolicyName = "context-aware"
 """The policy that plans are made with."""
 ORACLE: PolicyName = "longest-first-oracle"
-POLICIES: tuple[PolicyName, ...] = ("round-robin", "least-inflight", "fifo", OURS, ORACLE)
+POLICIES: tuple[PolicyName, ...] = ("round-robin", "least-inflight", "fifo", "seer", OURS, ORACLE)
 MOST_ITEMS = 8_000_000
 """Tokens of responses up to which each is counted; beyond, whole blocks are, for memory's sake."""
 LOOKS = 1_000

@@ -13,7 +13,8 @@ from openseer_local.terminal.console import OUT, AsJson
 PAPER = "paper"
 Load = Callable[[Path], tuple[dict[str, Any], RolloutJob]]
 Profile = Annotated[
-    Path | None, typer.Option(help="Step times of an engine: the report of `openseer bench-gpu`, or as docs/planning.md.")
+    Path | None,
+    typer.Option(help="An engine's step times: the report of `openseer bench-gpu` (docs/planning.md)."),
 ]
 KvTokens = Annotated[
     int, typer.Option(min=0, help="Tokens that a worker's KV cache holds, where neither manifest nor profile says it.")

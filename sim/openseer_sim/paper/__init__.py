@@ -1,0 +1,4 @@
+"""The evaluation of the Seer paper (arXiv 2511.14617), simulated: its workloads, its systems, its figures beside ours.
+
+Read `figures`, `cases`, `calibration`, `study`, `sensitivity`, `charts`. Tests: tests/sim/paper.
+"""

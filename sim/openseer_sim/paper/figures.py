@@ -1,0 +1,46 @@
+"""What the paper reports, as it prints it (arXiv 2511.14617v3 and the OSDI '26 text)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PaperFigures:
+    """Of one workload, at its own group size. Ratios are throughputs against veRL without drafts.
+
+    `total`, `tail`: seconds of an iteration and of its last tenth of requests. `verl_drafts`: veRL with the drafts of
+    others; `accepted`: tokens of a step with these. `verl_grouped`: veRL with Seer's drafts. `divided`, `context`,
+    `drafts`: Seer's parts, each with those before. `streamrl`: with true lengths. `None`: not reported.
+    """
+
+    verl_total: float
+    verl_tail: float
+    seer_total: float
+    seer_tail: float
+    verl_drafts: float
+    accepted: float
+    verl_grouped: float
+    divided: float
+    context: float
+    drafts: float
+    streamrl: float
+    streamrl_drafts: float
+    oracle: float | None = None
+    divided_tail: float | None = None
+    context_tail: float | None = None
+
+
+MOONLIGHT = PaperFigures(3910, 1817, 2181, 278, 1.16, 1.67, 1.26, 1.41, 1.47, 1.90, 1.21, 1.62)
+QWEN = PaperFigures(
+    3957, 2301, 1922, 123, 1.08, 2.19, 1.38, 1.42, 1.56, 2.04, 1.43, 1.57, oracle=1.63, divided_tail=0.79,
+    context_tail=0.11,
+)  # fmt: skip
+KIMI = PaperFigures(12202, 3144, 8267, 850, 1.26, 1.74, 1.25, 1.16, 1.27, 1.53, 0.99, 1.09)
+
+SEER_OVER_APRIL = 1.43
+"""Seer against partial rollout that issues twice what is needed; the workload is not said."""
+
+VERL_IDLE = 0.37
+"""Part of the instances' time without work under veRL, on average; the workload is not said."""
+
+GROUPED_TOKENS = ((0.0, 1.70), (1.0, 2.04), (5.0, 2.32), (15.0, 2.53))
+"""Mean tokens of a step, the bonus token included, by the siblings in the tree; drafts of one path."""

@@ -1,0 +1,62 @@
+"""Systems of others, as they are described, on the same engine model: StreamRL, Seer, and oracles that err."""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from openseer_core.manifest.fleet import RolloutSpec
+from openseer_core.queue.policy import Policy, policy
+from openseer_sim.divided import DividedRollout
+from openseer_sim.fleet import ModelledFleet
+from openseer_sim.outcome import Outcome
+from openseer_sim.systems import System
+from openseer_sim.whole_groups import run_bound
+from openseer_sim.work import GroupLengths
+
+
+def streamrl(fleet: ModelledFleet, groups: Sequence[GroupLengths], _cap: int) -> Outcome:
+    """StreamRL with true lengths: the groups with most tokens first, each whole to the instance with the fewest tokens
+    so far, and never divided."""
+    ordered = sorted(groups, key=lambda group: sum(group.lengths), reverse=True)
+    loads = [0] * fleet.instances
+    lanes: list[list[int]] = []
+    for group in ordered:
+        least = loads.index(min(loads))
+        loads[least] += sum(group.lengths)
+        lanes.append([least] * len(group.lengths))
+    return run_bound(fleet, ordered, lanes)
+
+
+def streamrl_dedicated(fleet: ModelledFleet, groups: Sequence[GroupLengths], _cap: int) -> Outcome:
+    """The same with instances for long groups of their own: sorted groups are cut into one run for each instance, of
+    equal KV held over time (the squares of lengths), so that long responses run in small batches."""
+    ordered = sorted(groups, key=lambda group: max(group.lengths), reverse=True)
+    held = [sum(length * length for length in group.lengths) for group in ordered]
+    share, before = sum(held) / fleet.instances, 0
+    lanes: list[list[int]] = []
+    for group, own in zip(ordered, held, strict=True):
+        lanes.append([min(fleet.instances - 1, int((before + own / 2) / share))] * len(group.lengths))
+        before += own
+    return run_bound(fleet, ordered, lanes)
+
+
+def oracle_with_error(chunk: int, error: float, seed: int = 0) -> System:
+    """Longest first by lengths that are known up to a factor: `error` is the standard deviation of its logarithm."""
+    product = policy("longest-first-oracle")
+    chance = random.Random(seed)
+
+    def bias(true_length: int) -> float:
+        return -true_length * math.exp(chance.gauss(0.0, error))
+
+    return divided_with(replace(product, bias=bias), chunk)
+
+
+def divided_with(chosen: Policy, chunk: int) -> System:
+    """Divided rollout under a policy that no manifest names; `chunk` in tokens."""
+
+    def system(fleet: ModelledFleet, groups: Sequence[GroupLengths], cap: int) -> Outcome:
+        rollout = RolloutSpec().model_copy(update={"quantum_tokens": max(1, chunk // fleet.block)})
+        return DividedRollout(fleet, groups, cap, rollout, chosen).run()
+
+    return system
