@@ -26,12 +26,14 @@ DRAWN_GROUPS = 2_000
 @dataclass(frozen=True, slots=True)
 class LengthHistory:
     """Groups to draw from. `source`: where they come from; `drafted`: mean tokens of a step with drafts and mean draft
-    length, None where nothing was drafted; `notes`: what a reader must know."""
+    length, None where nothing was drafted; `notes`: what a reader must know; `invented`: of a distribution, so that how
+    many groups there are says nothing."""
 
     groups: list[GroupLengths]
     source: str
     drafted: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
+    invented: bool = False
 
     def draw(self, groups: int, size: int, cap: int, seed: int) -> list[GroupLengths]:
         """`groups` groups with replacement, the same for one seed: whole where they are of `size`, else with lengths
@@ -72,9 +74,11 @@ def group_count(job: RolloutJob) -> int | None:
 
 
 def _of_runs(job: RolloutJob, paths: Sequence[Path]) -> LengthHistory:
-    runs = [read_run(RunFolder(path)) for path in paths if not path.is_file()]
+    files = [path for path in paths if path.is_file() and not _is_of_run(path)]
+    folders = [path.parent if path.is_file() else path for path in paths if path not in files]
+    runs = [read_run(RunFolder(path)) for path in folders]
     notes: list[str] = []
-    cap = job.spec.sampling.max_tokens
+    cap, size = job.spec.sampling.max_tokens, job.spec.group_size
     for run in runs:
         name, other = run.folder.name, run.job.spec
         notes += [f"{name}: {note}" for note in length_notes(run.report)]
@@ -82,17 +86,26 @@ def _of_runs(job: RolloutJob, paths: Sequence[Path]) -> LengthHistory:
             notes.append(f"{name} is a run of the model {other.model.path}, the job is of {job.spec.model.path}")
         if other.sampling.max_tokens < cap:
             notes.append(f"{name} ended responses at {other.sampling.max_tokens:,} tokens, the job does at {cap:,}")
-        if other.group_size != job.spec.group_size:
-            notes.append(
-                f"groups of {name} have {other.group_size} responses, those of the job {job.spec.group_size}: lengths "
-                "are drawn within a group with replacement"
-            )
     drafted = [run.report.drafting for run in runs if run.report.drafting is not None]
     best = max(drafted, key=lambda report: report.row_steps, default=None)
     groups = [group for run in runs for group in run.groups]
-    groups += [group for path in paths if path.is_file() for group in read_results(path)]
+    for path in files:
+        found, reasons = read_results(path)
+        groups += found
+        notes += [f"{path}: {reason}" for reason in reasons]
+    if others := sum(len(group.lengths) != size for group in groups):
+        notes.append(
+            f"{others:,} groups of the history do not have {size} responses as those of the job: lengths are drawn "
+            "within them with replacement"
+        )
     source = f"{len(groups):,} groups of " + ", ".join(str(path) for path in paths)
     return LengthHistory(groups, source, (best.acceptance_length, best.draft_length) if best else None, tuple(notes))
+
+
+def _is_of_run(path: Path) -> bool:
+    """Whether it is the results.jsonl of a run folder."""
+    folder = RunFolder(path.parent)
+    return folder.exists() and folder.results_file == path
 
 
 def _of_shape(job: RolloutJob, text: str) -> LengthHistory:
@@ -110,5 +123,8 @@ def _of_shape(job: RolloutJob, text: str) -> LengthHistory:
     model = replace(SHAPES[name], mean=mean, cap=cap)
     groups = model.draw(DRAWN_GROUPS, job.spec.group_size, seed=0)
     return LengthHistory(
-        groups, f"the distribution {name} with mean {mean:,.0f}, which nobody has measured for this job"
+        groups,
+        f"the distribution {name} with mean {mean:,.0f} and prompts of {groups[0].prompt} tokens, which nobody has "
+        "measured for this job",
+        invented=True,
     )

@@ -1,6 +1,6 @@
 """How long a job takes, what it costs, and which fleet suits it: for its own lengths, with an interval."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -21,6 +21,8 @@ NEAR = 1.1
 BASELINE: PolicyName = "round-robin"
 MOST_REQUESTS = 100_000
 """Of one plan: more would take hours to simulate."""
+GAINS = 4
+"""Ways of rollout that are simulated on the chosen fleet, without drafts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,19 +98,34 @@ class JobPlan:
 
 
 def make_plan(
-    job: RolloutJob, history: LengthHistory, engine: EngineModel, options: PlanOptions, groups: int | None = None
+    job: RolloutJob,
+    history: LengthHistory,
+    engine: EngineModel,
+    options: PlanOptions,
+    groups: int | None = None,
+    note: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> JobPlan:
-    """`groups`: of the job; None: as many as in the history. Raises InputError for sizes that no worker fits."""
+    """`groups`: of the job; None: as many as in the history. `note`: is told before each rollout how many of how many
+    were simulated. Raises InputError for sizes that no worker fits, and where nobody says how many groups there are."""
     each = job.spec.workers.parallelism.gpus
-    sizes = sorted({gpus for gpus in options.gpus if gpus >= each and gpus % each == 0})
-    if not sizes:
-        raise InputError(f"--gpus: found {_listed(options.gpus)}, allowed: multiples of {each}, what one worker takes")
+    if groups is None and history.invented:
+        raise InputError(
+            f"{job.name}: how many groups it has is unknown, for its prompts are not JSON lines on this machine; pass "
+            "--groups"
+        )
     count, size = groups or len(history.groups), job.spec.group_size
     if count * size > MOST_REQUESTS:
         raise InputError(f"{job.name}: found {count * size:,} responses, allowed: {MOST_REQUESTS:,}; pass --groups")
+    sizes = sorted({gpus for gpus in options.gpus if gpus % each == 0 and 0 < gpus // each <= count * size})
+    if not sizes:
+        raise InputError(
+            f"--gpus: found {_listed(options.gpus)}, allowed: multiples of {each}, what one worker takes, with no more "
+            f"workers than the job's {count * size:,} responses"
+        )
     cap = job.spec.sampling.max_tokens
     drawn = [history.draw(count, size, cap, seed) for seed in range(options.draws)]
-    lab = _Lab(engine, job.spec.rollout, drawn, cap)
+    ways = GAINS + (history.drafted is not None)
+    lab = _Lab(engine, job.spec.rollout, drawn, cap, note, (len(sizes) + ways) * len(drawn))
     fleets = tuple(_fleet(lab, gpus, each, options) for gpus in sizes)
     chosen, advice = _choice(fleets, options)
     gains = _gains(lab, (chosen or fleets[-1]).workers, history)
@@ -125,7 +142,7 @@ def make_plan(
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Lab:
     """Plays every draw of the lengths."""
 
@@ -133,18 +150,25 @@ class _Lab:
     rollout: RolloutSpec
     drawn: list[list[GroupLengths]]
     cap: int
+    note: Callable[[int, int], None]
+    rollouts: int
+    done: int = 0
 
     def play(self, workers: int, policy: PolicyName, drafts: DraftModel | None = None) -> list[Outcome]:
-        fleets = [replace(fleet_of(self.engine, workers, groups), drafts=drafts) for groups in self.drawn]
-        pairs = zip(fleets, self.drawn, strict=True)
-        return [play(fleet, groups, self.cap, self.rollout, policy) for fleet, groups in pairs]
+        return [self._play(groups, workers, policy, drafts) for groups in self.drawn]
+
+    def _play(self, groups: list[GroupLengths], workers: int, policy: PolicyName, drafts: DraftModel | None) -> Outcome:
+        self.note(self.done, self.rollouts)
+        fleet = replace(fleet_of(self.engine, workers, groups), drafts=drafts)
+        self.done += 1
+        return play(fleet, groups, self.cap, self.rollout, policy)
 
     def least(self, workers: int) -> list[float]:
         return [least_seconds(fleet_of(self.engine, workers, groups), groups) for groups in self.drawn]
 
 
 def _fleet(lab: _Lab, gpus: int, each: int, options: PlanOptions) -> PlannedFleet:
-    outcomes = lab.play(gpus // each, OURS)
+    outcomes = lab.play(gpus // each, lab.rollout.policy)
     seconds = Spread.of([options.start_seconds + outcome.seconds for outcome in outcomes])
     held = Spread.of([_held(outcome, options) * each / SECONDS_PER_HOUR for outcome in outcomes])
     return PlannedFleet(
@@ -171,20 +195,25 @@ def _choice(fleets: Sequence[PlannedFleet], options: PlanOptions) -> tuple[Plann
         if not in_time:
             best = min(fleets, key=lambda fleet: fleet.seconds.high)
             return None, (
-                f"No fleet of {_listed([fleet.gpus for fleet in fleets])} GPUs surely ends within "
-                f"{spoken(options.deadline)}; the fastest, {best.gpus}, takes up to {spoken(best.seconds.high)}."
+                f"No fleet of {_listed([fleet.gpus for fleet in fleets])} GPUs ends within {spoken(options.deadline)} "
+                f"{_each(options)}; the fastest, {best.gpus}, takes up to {spoken(best.seconds.high)}."
             )
         chosen = min(in_time, key=lambda fleet: fleet.gpu_hours.median)
-        return chosen, f"{_said(chosen)}: the cheapest fleet that ends within {spoken(options.deadline)}."
+        end = f"ends within {spoken(options.deadline)} {_each(options)}"
+        return chosen, f"{_said(chosen)}: the cheapest fleet that {end}."
     least = min(fleet.gpu_hours.median for fleet in fleets)
     chosen = max((fleet for fleet in fleets if fleet.gpu_hours.median <= NEAR * least), key=lambda fleet: fleet.gpus)
     return chosen, f"{_said(chosen)}: the largest fleet within {NEAR - 1:.0%} of the fewest GPU-hours."
 
 
+def _each(options: PlanOptions) -> str:
+    return "in the one draw of lengths" if options.draws == 1 else f"in each of {options.draws} draws of lengths"
+
+
 def _said(fleet: PlannedFleet) -> str:
     cost = f", {fleet.cost.median:,.2f} EUR" if fleet.cost is not None else ""
     hours = f"{brief(fleet.gpu_hours.median)} GPU-hours{cost}"
-    return f"Take {fleet.gpus} GPUs ({spoken(fleet.seconds.median)}, {hours})"
+    return f"Take {fleet.gpus} GPU{'s' if fleet.gpus > 1 else ''} ({spoken(fleet.seconds.median)}, {hours})"
 
 
 def _gains(lab: _Lab, workers: int, history: LengthHistory) -> tuple[Gain, ...]:
@@ -222,12 +251,13 @@ def _assumptions(
     spec = job.spec
     lines = [
         f"lengths: {history.source}, drawn {options.draws} times with replacement; intervals are the lowest and the "
-        "highest of these draws",
+        f"highest of these draws: one draw more lies outside with a probability of {2 / (options.draws + 1):.0%}, and "
+        "errors of the step times and of the history are not in them (--draws)",
         f"step times: {engine.source}; a worker has {spec.workers.parallelism.gpus} GPU"
         f"{'s' if spec.workers.parallelism.gpus > 1 else ''}, {engine.slots} slots and {engine.kv_tokens:,} tokens of "
         "KV cache",
-        f"policy {OURS}, quantum {spec.rollout.quantum_tokens:,} tokens; contexts of responses that move are computed "
-        "again",
+        f"policy {spec.rollout.policy} of the manifest, quantum {spec.rollout.quantum_tokens:,} tokens; contexts of "
+        "responses that move are computed again",
         f"workers take requests {options.start_seconds:,.0f} s after they are asked for (--start); that time is paid",
         "a worker without further work gives its GPUs back at once (--tail-release)"
         if options.tail_release
@@ -237,11 +267,15 @@ def _assumptions(
     if groups is None:
         lines.append("as many groups as the history has (--groups), for the prompts are not JSON lines on this machine")
     if left := sorted(set(options.gpus) - set(sizes)):
-        lines.append(f"{_listed(left)} GPUs are left out: one worker takes {spec.workers.parallelism.gpus}")
+        each = spec.workers.parallelism.gpus
+        why = f"one worker takes {each}, and more workers than responses have nothing to do"
+        lines.append(f"{_listed(left)} GPUs are left out: {why}")
     if options.price is None:
         lines.append("no price was given (--price)")
     if history.drafted is None:
         lines.append("drafts are left out: no run of the history drafted, so what they bring here is not known")
+    else:
+        lines.append("the fleets are counted without drafts; what they bring is in the second table alone")
     return [*lines, *history.notes, *engine.notes]
 
 

@@ -12,18 +12,22 @@ from openseer_sim.engine import StepTime
 
 FAR = 1024.0
 """Tokens of a step at which a straight line has its second point."""
+SLOWEST = 3600.0
+"""Seconds: no figure of a profile is larger."""
 LOG_LINE = "vLLM logs it at its start: `GPU KV cache size: … tokens`"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineModel:
-    """One instance: `kv_tokens` of context and `slots` responses at once. `notes`: what it leaves out."""
+    """One instance: `kv_tokens` of context and `slots` responses at once. `notes`: what it leaves out;
+    `one_gpu`: its step times are of one GPU, whatever a worker has."""
 
     step: StepTime
     kv_tokens: int
     slots: int
     source: str
     notes: tuple[str, ...] = ()
+    one_gpu: bool = False
 
 
 class ProfileFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +53,7 @@ class _BenchReport(msgspec.Struct, frozen=True):
 
     device: str
     batches: list[_Batch]
+    model: str = "not named"
     largest_batch: int = 0
 
 
@@ -64,7 +69,13 @@ def engine_of(job: RolloutJob, profile: Path | None, kv_tokens: int = 0) -> Engi
             f"{job.name}: no step times are known for engine {model.engine}; measure them with `openseer bench-gpu "
             "--json > profile.json` and pass --profile profile.json"
         )
-    return _room(read_profile(profile), most or model.engine_args.get("max_num_seqs"), kv_tokens)
+    engine, gpus = read_profile(profile), job.spec.workers.parallelism.gpus
+    if engine.one_gpu and gpus > 1:
+        raise InputError(
+            f"{profile}: found step times of one GPU, but a worker of {job.name} takes {gpus}; pass a file of points "
+            "that were measured on such a worker (docs/planning.md)"
+        )
+    return _room(engine, most or model.engine_args.get("max_num_seqs"), kv_tokens)
 
 
 def scripted_engine(scripted: Scripted) -> EngineModel:
@@ -92,8 +103,9 @@ def read_profile(path: Path) -> EngineModel:
             "per_prefill (docs/planning.md)"
         ) from error
     step = StepTime(_points(own.points, path), own.per_context, own.per_prefill, own.per_draft)
-    if min(own.per_context, own.per_prefill, own.per_draft, own.kv_tokens, own.slots) < 0:
-        raise InputError(f"{path}: found a number below 0, allowed: 0 and more")
+    seconds = own.per_context, own.per_prefill, own.per_draft
+    if min(*seconds, own.kv_tokens, own.slots) < 0 or max(seconds) > SLOWEST:
+        raise InputError(f"{path}: found a number below 0 or above {SLOWEST:,.0f} s, allowed: 0 and more, and less")
     return EngineModel(step, own.kv_tokens, own.slots, str(path))
 
 
@@ -103,19 +115,29 @@ def _of_bench(report: _BenchReport, path: Path) -> EngineModel:
     each = max(0.0, (high - low) / (last - first))
     longest = max(row.context for row in report.batches)
     notes = (
+        f"steps were measured with the model {report.model} on one {report.device}; the job's model may differ",
         f"steps were measured at a context of {longest:,} tokens: longer contexts take longer than is counted here",
         f"computing a prompt's token is taken to cost what one more response in a step costs, {each * 1e6:,.0f} µs",
     )
     step = StepTime(points, per_context=0.0, per_prefill=each)
-    return EngineModel(step, 0, report.largest_batch or round(last), f"{path} ({report.device})", notes)
+    return EngineModel(step, 0, report.largest_batch or round(last), f"{path} ({report.device})", notes, one_gpu=True)
 
 
 def _points(points: list[tuple[float, float]], path: Path) -> tuple[tuple[float, float], ...]:
     found = tuple(sorted(points))
-    if len(found) < 2 or found[0][0] < 1 or any(seconds <= 0 for _, seconds in found):
-        raise InputError(f"{path}: found points {found}, allowed: at least two, of 1 token or more and over 0 seconds")
+    if len(found) < 2 or found[0][0] < 1 or not all(0 < seconds <= SLOWEST for _, seconds in found):
+        raise InputError(
+            f"{path}: found points {found}, allowed: at least two, of 1 token or more, over 0 and up to {SLOWEST:,.0f} "
+            "seconds"
+        )
     if len({tokens for tokens, _ in found}) < len(found):
         raise InputError(f"{path}: found two points of as many tokens, allowed: one")
+    (fewer, longer), (most, shorter) = found[-2:]
+    if shorter < longer:
+        raise InputError(
+            f"{path}: found a step of {most:,.0f} tokens in {shorter:g} s and one of {fewer:,.0f} in {longer:g} s, "
+            "allowed: no less time for the most tokens, for larger steps follow that line"
+        )
     return found
 
 

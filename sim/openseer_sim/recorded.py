@@ -11,6 +11,7 @@ import msgspec
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob
 from openseer_core.manifest.parse import parse_ended_job
+from openseer_core.queue.states import Status
 from openseer_driver.report.report import Report, make_report
 from openseer_driver.report.trace import Fact, Trace, natural, read_trace
 from openseer_driver.run_folder import RunFolder
@@ -24,6 +25,7 @@ class BatchLine(msgspec.Struct, frozen=True):
     kind: str
     batch: int
     group: str
+    status: str = "ok"
     index: int = 0
     prompt_token_ids: list[int] = []
     sampled: list[tuple[int, int]] = []
@@ -53,9 +55,9 @@ def read_run(folder: RunFolder) -> RecordedRun:
     return RecordedRun(folder, job, _workers(trace), groups, report, (*notes, *_notes(report)))
 
 
-def read_results(path: Path) -> list[GroupLengths]:
-    """The groups of a file of results, as `openseer results` writes it; of several turns the last one counts. Raises
-    InputError for a file that holds none."""
+def read_results(path: Path) -> tuple[list[GroupLengths], list[str]]:
+    """The groups of a file of results, as `openseer results` writes it, and why their lengths may not be those of all
+    responses; of several turns the last one counts. Raises InputError for a file that holds none."""
     groups: dict[tuple[int, str], dict[int, BatchLine]] = defaultdict(dict)
     decoder, number = msgspec.json.Decoder(BatchLine), 0
     try:
@@ -70,10 +72,13 @@ def read_results(path: Path) -> list[GroupLengths]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except msgspec.DecodeError as error:
-        raise InputError(f"{path}, line {number}: not a line of `openseer results`: {error}") from error
+        raise InputError(
+            f"{path}, line {number}: not a line of `openseer results`: {error}; of a run pass its folder, with run.json"
+        ) from error
     if not groups:
         raise InputError(f"{path}: no response with tokens here: there are no lengths to plan with")
-    return [_of_lines([group[index] for index in sorted(group)]) for group in groups.values()]
+    cut = sum(line.status != Status.OK for group in groups.values() for line in group.values())
+    return [_of_lines([group[index] for index in sorted(group)]) for group in groups.values()], _cut_notes(cut)
 
 
 def _of_lines(lines: list[BatchLine]) -> GroupLengths:
@@ -121,9 +126,16 @@ def length_notes(report: Report) -> list[str]:
     notes: list[str] = []
     if report.state != "complete":
         notes.append(f"the run is {report.state}: only what it finished is known, and short responses finish first")
-    if cut := report.requests_total - report.requests_ok:
-        notes.append(f"{cut:,} responses did not end by themselves: they count with the tokens that they had")
-    return notes
+    return notes + _cut_notes(report.requests_total - report.requests_ok)
+
+
+def _cut_notes(cut: int) -> list[str]:
+    if not cut:
+        return []
+    return [
+        f"{cut:,} responses did not end by themselves: they count with the tokens that they had, which makes what is "
+        "simulated too short"
+    ]
 
 
 def _notes(report: Report) -> list[str]:

@@ -16,7 +16,6 @@ from openseer_sim.systems import bound_by
 from openseer_sim.work import GroupLengths, tokens_of
 
 OURS: PolicyName = "context-aware"
-"""The policy that plans are made with."""
 ORACLE: PolicyName = "longest-first-oracle"
 POLICIES: tuple[PolicyName, ...] = ("round-robin", "least-inflight", "fifo", "seer", OURS, ORACLE)
 MOST_ITEMS = 8_000_000

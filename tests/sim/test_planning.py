@@ -63,10 +63,40 @@ def test_a_deadline_chooses_the_cheapest_fleet_that_keeps_it(history: LengthHist
     assert chosen.gpus == 2
 
 
+def test_an_interval_says_how_often_it_is_missed(history: LengthHistory, plan: JobPlan) -> None:
+    assert any("lies outside with a probability of 67%" in line for line in plan.assumptions)
+    once = plan_of(history, replace(OPTIONS, gpus=(1,), draws=1, deadline=1e6))
+    assert "in the one draw of lengths" in once.advice
+    assert any("lies outside with a probability of 100%" in line for line in once.assumptions)
+
+
+def test_a_plan_is_of_the_policy_that_the_job_names(history: LengthHistory) -> None:
+    job = job_of(rollout={"policy": "round-robin"})
+    plan = plan_of(history, replace(OPTIONS, gpus=(2,)), job)
+    assert plan.fleets[0].seconds.median == OPTIONS.start_seconds + plan.gains[0].seconds.median
+    assert any(line.startswith("policy round-robin of the manifest") for line in plan.assumptions)
+
+
+def test_every_rollout_is_counted_before_it_is_simulated(history: LengthHistory) -> None:
+    told: list[tuple[int, int]] = []
+    options = replace(OPTIONS, gpus=(2, 4), draws=2)
+    make_plan(job_of(), history, engine_of(job_of(), None), options, 2, lambda done, of: told.append((done, of)))
+    assert told == [(done, 12) for done in range(12)]
+
+
+def test_fleets_of_more_workers_than_responses_are_left_out(history: LengthHistory) -> None:
+    options = replace(OPTIONS, gpus=(2, 64), draws=1)
+    plan = plan_of(history, options)
+    assert [fleet.gpus for fleet in plan.fleets] == [2]
+    assert any(line.startswith("64 GPUs are left out") for line in plan.assumptions)
+    with pytest.raises(InputError, match="no more workers than the job's 40 responses"):
+        plan_of(history, replace(options, gpus=(999_999,)))
+
+
 def test_a_deadline_that_no_fleet_keeps_is_told(history: LengthHistory) -> None:
     late = plan_of(history, replace(OPTIONS, deadline=1.0))
     assert late.chosen is None
-    assert "No fleet of 1, 2, 4 GPUs" in late.advice
+    assert "No fleet of 1, 2, 4 GPUs ends within 1 s in each of 2 draws" in late.advice
 
 
 def test_workers_released_at_their_end_cost_less(history: LengthHistory, plan: JobPlan) -> None:
@@ -100,6 +130,7 @@ def test_drafts_count_where_a_run_of_the_history_drafted(tmp_path: Path) -> None
         gain.seconds.median for gain in plan.gains if "context-aware" in gain.name or "drafts," in gain.name
     )
     assert with_drafts < plain
+    assert any("the fleets are counted without drafts" in line for line in plan.assumptions)
 
 
 def test_draws_keep_groups_whole_and_end_at_the_limit(history: LengthHistory) -> None:
@@ -129,12 +160,28 @@ def test_a_named_distribution_has_its_mean(name: str) -> None:
     assert sum(lengths) / len(lengths) == pytest.approx(400, rel=0.1)
 
 
+def test_a_distribution_does_not_say_how_many_groups_there_are() -> None:
+    job = job_of()
+    with pytest.raises(InputError, match="how many groups it has is unknown"):
+        make_plan(job, history_of(job, shape="mild:400"), engine_of(job, None), OPTIONS)
+
+
+def test_results_inside_the_folder_of_a_run_are_that_run(tmp_path: Path) -> None:
+    folder = write_recorded(tmp_path / "whole", replace(SHAPE, groups=2, drafts=True))
+    found = history_of(job_of(), [folder.results_file])
+    assert found.groups == history_of(job_of(), [folder.path]).groups
+    assert found.drafted is not None
+    alone = folder.results_file.rename(tmp_path / "results.jsonl")
+    with pytest.raises(InputError, match="of a run pass its folder"):
+        history_of(job_of(), [alone])
+
+
 def test_a_run_of_another_kind_is_noted(tmp_path: Path) -> None:
     folder = write_recorded(tmp_path / "other", replace(SHAPE, groups=2))
     job = job_of(groupSize=8, model={"path": "models/other", "engine": "scripted"})
     notes = " ".join(history_of(job, [folder.path]).notes)
     assert "models/any" in notes
-    assert "groups of other have 4 responses" in notes
+    assert "2 groups of the history do not have 8 responses" in notes
 
 
 def test_results_of_a_batch_are_a_history(tmp_path: Path) -> None:
@@ -146,7 +193,12 @@ def test_results_of_a_batch_are_a_history(tmp_path: Path) -> None:
         '{"kind": "group", "batch": 7, "group": "a"}',
     ]
     path.write_text("".join(f"{text}\n" for text in lines) + '{"kind": "res')
-    assert history_of(job_of(), [path]).groups == [GroupLengths(3, (5, 8))]
+    found = history_of(job_of(), [path])
+    assert found.groups == [GroupLengths(3, (5, 8))]
+    assert found.notes == (
+        "1 groups of the history do not have 4 responses as those of the job: lengths are drawn within them with "
+        "replacement",
+    )
     path.write_text("3\n")
     with pytest.raises(InputError, match="line 1: not a line of"):
         history_of(job_of(), [path])
@@ -155,12 +207,21 @@ def test_results_of_a_batch_are_a_history(tmp_path: Path) -> None:
         history_of(job_of(), [path])
 
 
-def line(index: int, sampled: list[list[int]]) -> str:
+def test_responses_of_a_batch_that_were_cut_are_noted(tmp_path: Path) -> None:
+    path = tmp_path / "batch.jsonl"
+    path.write_text(line(0, [[0, 5]]) + "\n" + line(1, [[0, 3]], "aborted") + "\n")
+    assert any(
+        "batch.jsonl: 1 responses did not end by themselves" in note for note in history_of(job_of(), [path]).notes
+    )
+
+
+def line(index: int, sampled: list[list[int]], status: str = "ok") -> str:
     item = {
         "kind": "result",
         "batch": 7,
         "group": "a",
         "index": index,
+        "status": status,
         "prompt_token_ids": [1, 2, 3],
         "sampled": sampled,
     }

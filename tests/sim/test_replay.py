@@ -9,12 +9,13 @@ import pytest
 
 import openseer_sim.replay
 from openseer_core.errors import InputError
+from openseer_core.manifest.parse import parse_job
 from openseer_driver.run_folder import RunFolder
 from openseer_sim.bound import BOUND
 from openseer_sim.profile import engine_of, read_profile
 from openseer_sim.recorded import RecordedRun, read_run
 from openseer_sim.replay import POLICIES, Replay, replay
-from tests.sim.recorded_runs import SHAPE, write_recorded
+from tests.sim.recorded_runs import SHAPE, manifest, write_recorded
 
 BENCH = Path(__file__).resolve().parents[2] / "benchmarks/results/2026-11-27-bench-gpu-cpu.json"
 
@@ -82,6 +83,13 @@ def test_a_bench_report_gives_steps_and_no_room(run: RecordedRun) -> None:
     known = engine_of(run.job, BENCH, kv_tokens=50_000)
     assert known.kv_tokens == 50_000
     assert any("48 tokens" in note for note in known.notes)
+    assert any("with the model tiny on one cpu" in note for note in known.notes)
+
+
+def test_step_times_of_one_gpu_are_none_of_a_worker_of_several() -> None:
+    wide = parse_job(manifest(workers={"parallelism": {"tensor": 4}}), "the test")
+    with pytest.raises(InputError, match="step times of one GPU, but a worker of recorded takes 4"):
+        engine_of(wide, BENCH, kv_tokens=50_000)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +102,9 @@ def test_a_bench_report_gives_steps_and_no_room(run: RecordedRun) -> None:
         ('{"points": [[1, 0.1]], "kv": 3}', "kv"),
         ('{"points": [[1, 0.1]]}', "at least two"),
         ('{"points": [[1, 0.1], [9, 0.2]], "slots": -1}', "below 0"),
+        ('{"points": [[1, 0.1], [9, 0.2]], "per_context": 1e300}', "above 3,600 s"),
+        ('{"points": [[1, 0.1], [9, 1e300]]}', "up to 3,600 seconds"),
+        ('{"points": [[1, 0.02], [8, 0.01]]}', "no less time for the most tokens"),
     ],
 )
 def test_a_profile_that_cannot_be_used_is_refused(text: str, said: str, tmp_path: Path) -> None:

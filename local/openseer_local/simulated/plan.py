@@ -1,7 +1,9 @@
 """`openseer plan JOB.yaml`: the fleet that suits a job, with time, GPU-hours and cost of each size."""
 
 import json
+import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,7 +17,7 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_driver.report.pace import duration
 from openseer_local.terminal.console import ERR, OUT
 from openseer_sim.history import group_count, history_of
-from openseer_sim.planning import JobPlan, PlannedFleet, PlanOptions, Spread, brief, make_plan
+from openseer_sim.planning import JobPlan, PlannedFleet, PlanOptions, Spread, brief, make_plan, spoken
 from openseer_sim.profile import engine_of
 
 GPUS = "8..256"
@@ -50,19 +52,33 @@ def show_plan(job: RolloutJob, command: PlanCommand, console: Console = OUT) -> 
     options = _options(job, command)
     engine = engine_of(job, command.profile, command.kv_tokens)
     history = history_of(job, command.history, command.lengths)
-    with ERR.status(f"simulating {job.name} on fleets of {command.gpus} GPUs, {command.draws} draws of lengths each"):
-        plan = make_plan(job, history, engine, options, command.groups or group_count(job))
+    if command.plot is not None:
+        _require_writable(command.plot)
+    began = time.monotonic()
+    with ERR.status(f"simulating {job.name}") as status:
+
+        def note(done: int, of: int) -> None:
+            left = f", about {spoken((time.monotonic() - began) / done * (of - done))} more" if done else ""
+            status.update(f"simulating {job.name}: {done} of {of} rollouts{left}")
+
+        plan = make_plan(job, history, engine, options, command.groups or group_count(job), note)
     if command.plot is not None:
         from openseer_local.simulated.plot import plan_plot  # noqa: PLC0415 - matplotlib takes a second
 
         try:
-            command.plot.write_text(plan_plot(plan))
+            command.plot.write_text(plan_plot(plan), encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{command.plot}: cannot be written: {error.strerror}") from error
     if command.as_json:
         console.file.write(json.dumps(asdict(plan)) + "\n")
     else:
         console.print(page(plan))
+
+
+def _require_writable(path: Path) -> None:
+    """Told before the simulation, which may take hours."""
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise OutputError(f"{path}: cannot be written: no folder for it here, or no right to write there")
 
 
 def gpu_sizes(text: str) -> tuple[int, ...]:
@@ -95,7 +111,9 @@ def page(plan: JobPlan) -> RenderableType:
     lines = [Text(f"assumed: {line}", style="dim") for line in plan.assumptions]
     gap = Text()
     on = plan.chosen or plan.fleets[-1]
-    title = Text(f"What each step brings, on {on.gpus} GPUs, start not counted", style="bold")
+    title = Text(
+        f"What each step brings, on {on.gpus} GPU{'s' if on.gpus > 1 else ''}, start not counted", style="bold"
+    )
     return Group(
         Text(plan.advice, style="bold"),
         Text(size, style="dim"),

@@ -15,6 +15,9 @@ from openseer_sim.profile import engine_of
 from openseer_sim.recorded import read_run
 from openseer_sim.replay import ORACLE, PolicyRow, Replay, replay
 
+TOLD = 1.02
+"""A policy is said to be faster from so many times the speed on: simulations are off by about as much."""
+
 
 def show_replay(
     run: Path, *, profile: Path | None = None, kv_tokens: int = 0, as_json: bool = False, console: Console = OUT
@@ -52,8 +55,11 @@ def _sentence(shown: Replay) -> str:
     best = min(open_ones, key=lambda row: row.seconds)
     off = f"The simulation of the run itself is off by {own.seconds / measured.seconds - 1:+.1%}"
     least = f"no order brings more than {own.seconds / shown.rows[-1].seconds:.2f} ×"
-    if best is own:
-        return f"No policy does better with these lengths than {own.policy}, the run's own; {least}. {off}."
+    if own.seconds <= TOLD * best.seconds:
+        return (
+            f"No policy does better with these lengths than {own.policy}, the run's own, by {TOLD - 1:.0%} or more; "
+            f"{least}. {off}."
+        )
     ratio = own.seconds / best.seconds
     return f"{best.policy} would have been {ratio:.2f} × as fast as {own.policy}; {least}. {off}."
 

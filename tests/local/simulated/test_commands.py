@@ -12,7 +12,8 @@ from openseer_core.errors import InputError, OutputError
 from openseer_core.manifest.parse import parse_job
 from openseer_driver.run_folder import RunFolder
 from openseer_local.simulated.plan import PlanCommand, gpu_sizes, seconds_of, show_plan
-from openseer_local.simulated.replayed import show_replay
+from openseer_local.simulated.replayed import page, show_replay
+from openseer_sim.replay import PolicyRow, Replay
 from tests.sim.recorded_runs import manifest, write_recorded
 
 JOB = parse_job(manifest(), "the test")
@@ -45,6 +46,21 @@ def test_a_replay_shows_the_run_and_every_policy(folder: RunFolder, console: Con
         assert name in text
 
 
+def test_policies_within_the_error_of_a_simulation_are_equal() -> None:
+    def sentence(other: float) -> str:
+        rows = (PolicyRow("context-aware", 102.0, 1.0, 0.0), PolicyRow("seer", other, 1.0, 0.0))
+        bound = PolicyRow("bound", 90.0, None, None)
+        shown = Replay("run", 2, 8, 80, "steps", rows[0], (*rows, bound), ())
+        console = Console(file=io.StringIO(), width=200)
+        console.print(page(shown))
+        return printed(console).splitlines()[0]
+
+    assert sentence(101.0).startswith(
+        "No policy does better with these lengths than context-aware, the run's own, by 2%"
+    )
+    assert sentence(90.0).startswith("seer would have been 1.13 × as fast as context-aware")
+
+
 def test_a_replay_is_one_json_document(folder: RunFolder, console: Console) -> None:
     show_replay(folder.path, console=console, as_json=True)
     shown = json.loads(printed(console))
@@ -74,6 +90,15 @@ def test_a_plan_is_json_and_a_plot(folder: RunFolder, console: Console, tmp_path
 def test_a_plot_that_cannot_be_written_is_told(folder: RunFolder, console: Console, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
         show_plan(JOB, command(folder, gpus="2", plot=tmp_path / "none" / "plan.svg"), console)
+
+
+def test_a_plot_is_refused_before_anything_is_simulated(folder: RunFolder, console: Console, tmp_path: Path) -> None:
+    wide = parse_job(manifest(workers={"parallelism": {"tensor": 2}}), "the test")
+    with pytest.raises(InputError, match="multiples of 2"):
+        show_plan(wide, command(folder, gpus="3", plot=tmp_path / "plan.svg"), console)
+    assert not (tmp_path / "plan.svg").exists()
+    with pytest.raises(OutputError, match="cannot be written"):
+        show_plan(wide, command(folder, gpus="3", plot=tmp_path), console)
 
 
 def test_sizes_are_a_range_that_is_doubled_or_a_list() -> None:
