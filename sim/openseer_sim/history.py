@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from openseer_core.admission import limits_of_manifest
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_driver.run_folder import RunFolder
@@ -21,28 +22,34 @@ SHAPES: dict[str, LengthModel] = {
 lies between groups. Mean and longest are the job's own."""
 DRAWN_GROUPS = 2_000
 """Groups that a named distribution is drawn as, to draw plans from."""
+PROMPT = 256
+"""Tokens of a prompt of a named distribution."""
+FEW_GROUPS = 30
+"""With fewer groups of a history its draws are too much alike."""
 
 
 @dataclass(frozen=True, slots=True)
 class LengthHistory:
     """Groups to draw from. `source`: where they come from; `drafted`: mean tokens of a step with drafts and mean draft
     length, None where nothing was drafted; `notes`: what a reader must know; `invented`: of a distribution, so that how
-    many groups there are says nothing."""
+    many groups there are says nothing; `partial`: of responses that were cut or did not finish, which were longer."""
 
     groups: list[GroupLengths]
     source: str
     drafted: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
     invented: bool = False
+    partial: bool = False
 
-    def draw(self, groups: int, size: int, cap: int, seed: int) -> list[GroupLengths]:
+    def draw(self, groups: int, size: int, cap: int, seed: int, context: int | None = None) -> list[GroupLengths]:
         """`groups` groups with replacement, the same for one seed: whole where they are of `size`, else with lengths
-        drawn within each. What is longer than `cap` ends there."""
+        drawn within each. What is longer than `cap`, or with its prompt than `context`, ends there."""
         chance = random.Random(seed)
         drawn: list[GroupLengths] = []
         for group in chance.choices(self.groups, k=groups):
             lengths = group.lengths if len(group.lengths) == size else chance.choices(group.lengths, k=size)
-            drawn.append(GroupLengths(group.prompt, tuple(min(cap, length) for length in lengths)))
+            most = cap if context is None else min(cap, max(1, context - group.prompt))
+            drawn.append(GroupLengths(group.prompt, tuple(min(most, length) for length in lengths)))
         return drawn
 
 
@@ -77,11 +84,12 @@ def _of_runs(job: RolloutJob, paths: Sequence[Path]) -> LengthHistory:
     files = [path for path in paths if path.is_file() and not _is_of_run(path)]
     folders = [path.parent if path.is_file() else path for path in paths if path not in files]
     runs = [read_run(RunFolder(path)) for path in folders]
+    cut: list[str] = []
     notes: list[str] = []
     cap, size = job.spec.sampling.max_tokens, job.spec.group_size
     for run in runs:
         name, other = run.folder.name, run.job.spec
-        notes += [f"{name}: {note}" for note in length_notes(run.report)]
+        cut += [f"{name}: {note}" for note in length_notes(run.report)]
         if other.model.path != job.spec.model.path:
             notes.append(f"{name} is a run of the model {other.model.path}, the job is of {job.spec.model.path}")
         if other.sampling.max_tokens < cap:
@@ -92,14 +100,17 @@ def _of_runs(job: RolloutJob, paths: Sequence[Path]) -> LengthHistory:
     for path in files:
         found, reasons = read_results(path)
         groups += found
-        notes += [f"{path}: {reason}" for reason in reasons]
+        cut += [f"{path}: {reason}" for reason in reasons]
     if others := sum(len(group.lengths) != size for group in groups):
         notes.append(
-            f"{others:,} groups of the history do not have {size} responses as those of the job: lengths are drawn "
-            "within them with replacement"
+            f"{others:,} of {len(groups):,} groups of the history do not have {size} responses as those of the job: "
+            "lengths are drawn within them with replacement"
         )
     source = f"{len(groups):,} groups of " + ", ".join(str(path) for path in paths)
-    return LengthHistory(groups, source, (best.acceptance_length, best.draft_length) if best else None, tuple(notes))
+    if len(groups) < FEW_GROUPS:
+        notes.append(f"{len(groups):,} groups are few: intervals are narrower than they would be with {FEW_GROUPS}")
+    tokens = (best.acceptance_length, best.draft_length) if best else None
+    return LengthHistory(groups, source, tokens, (*cut, *notes), partial=bool(cut))
 
 
 def _is_of_run(path: Path) -> bool:
@@ -114,17 +125,19 @@ def _of_shape(job: RolloutJob, text: str) -> LengthHistory:
         mean = float(given)
     except ValueError:
         mean = 0.0
-    cap = job.spec.sampling.max_tokens
+    cap, context = job.spec.sampling.max_tokens, limits_of_manifest(job.spec.model).context_tokens
+    cap = cap if context is None else min(cap, max(1, context - PROMPT))
     if name not in SHAPES or not 1 <= mean < cap:
         raise InputError(
             f"--lengths: found {text}, allowed: NAME:MEAN with NAME one of {', '.join(SHAPES)} and MEAN from 1 to "
-            f"below the job's sampling.maxTokens, {cap:,}"
+            f"below the job's longest response, {cap:,} tokens (sampling.maxTokens, or the engine's context without a "
+            f"prompt of {PROMPT})"
         )
     model = replace(SHAPES[name], mean=mean, cap=cap)
-    groups = model.draw(DRAWN_GROUPS, job.spec.group_size, seed=0)
+    groups = model.draw(DRAWN_GROUPS, job.spec.group_size, seed=0, prompt=PROMPT)
     return LengthHistory(
         groups,
-        f"the distribution {name} with mean {mean:,.0f} and prompts of {groups[0].prompt} tokens, which nobody has "
+        f"the distribution {name} with mean {mean:,.0f} and prompts of {PROMPT} tokens, which nobody has "
         "measured for this job",
         invented=True,
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+from openseer_core.admission import limits_of_manifest
 from openseer_core.errors import InputError
 from openseer_core.manifest.fleet import PolicyName, RolloutSpec
 from openseer_core.manifest.job import RolloutJob
@@ -123,11 +124,14 @@ def make_plan(
             f"workers than the job's {count * size:,} responses"
         )
     cap = job.spec.sampling.max_tokens
-    drawn = [history.draw(count, size, cap, seed) for seed in range(options.draws)]
+    context = limits_of_manifest(job.spec.model).context_tokens
+    drawn = [history.draw(count, size, cap, seed, context) for seed in range(options.draws)]
     ways = GAINS + (history.drafted is not None)
     lab = _Lab(engine, job.spec.rollout, drawn, cap, note, (len(sizes) + ways) * len(drawn))
     fleets = tuple(_fleet(lab, gpus, each, options) for gpus in sizes)
     chosen, advice = _choice(fleets, options)
+    if history.partial:
+        advice += " Expect it to take longer: the history has responses that were cut or did not finish."
     gains = _gains(lab, (chosen or fleets[-1]).workers, history)
     return JobPlan(
         job.name,
@@ -275,7 +279,10 @@ def _assumptions(
     if history.drafted is None:
         lines.append("drafts are left out: no run of the history drafted, so what they bring here is not known")
     else:
-        lines.append("the fleets are counted without drafts; what they bring is in the second table alone")
+        lines.append(
+            "the fleets are counted without drafts; what they bring is in the second table alone, where a drafted "
+            "token costs what one more response in a step does"
+        )
     return [*lines, *history.notes, *engine.notes]
 
 

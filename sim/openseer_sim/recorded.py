@@ -43,6 +43,11 @@ class RecordedRun:
     report: Report
     notes: tuple[str, ...]
 
+    @property
+    def partial(self) -> bool:
+        """Whether lengths are missing or too short."""
+        return bool(length_notes(self.report))
+
 
 def read_run(folder: RunFolder) -> RecordedRun:
     """Raises InputError for a folder that holds no run, or none with results."""

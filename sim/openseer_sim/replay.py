@@ -42,7 +42,8 @@ class PolicyRow:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """`measured`: of the run itself; `rows`: simulated, the bound last; `unknown`: what the simulation leaves out."""
+    """`measured`: of the run itself; `rows`: simulated, the bound last; `unknown`: what the simulation leaves
+    out; `partial`: of responses that were cut or did not finish, so that with all another policy may be best."""
 
     run: str
     workers: int
@@ -52,6 +53,7 @@ class Replay:
     measured: PolicyRow
     rows: tuple[PolicyRow, ...]
     unknown: tuple[str, ...]
+    partial: bool = False
 
     @property
     def own(self) -> PolicyRow:
@@ -74,7 +76,15 @@ def replay(run: RecordedRun, engine: EngineModel, policies: Sequence[PolicyName]
     unknown = (*ALWAYS_UNKNOWN, *engine.notes, *run.notes)
     requests = sum(len(group.lengths) for group in run.groups)
     return Replay(
-        run.folder.name, run.workers, requests, report.tokens_total, engine.source, measured, tuple(rows), unknown
+        run.folder.name,
+        run.workers,
+        requests,
+        report.tokens_total,
+        engine.source,
+        measured,
+        tuple(rows),
+        unknown,
+        run.partial,
     )
 
 

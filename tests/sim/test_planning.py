@@ -142,6 +142,16 @@ def test_draws_keep_groups_whole_and_end_at_the_limit(history: LengthHistory) ->
     assert LengthHistory([GroupLengths(1, (90,))], "").draw(1, 1, 50, 0)[0].lengths == (50,)
 
 
+def test_no_response_is_longer_than_the_context_leaves_room_for(history: LengthHistory) -> None:
+    assert LengthHistory([GroupLengths(10, (90,))], "").draw(1, 1, 50, 0, context=40)[0].lengths == (30,)
+    model = manifest()["spec"]["model"]
+    short = job_of(model=model | {"scripted": model["scripted"] | {"maxModelLen": 64}})
+    options = replace(OPTIONS, gpus=(2,), draws=1)
+    assert plan_of(history, options, short).fleets[0].seconds.high < plan_of(history, options).fleets[0].seconds.low
+    with pytest.raises(InputError, match="below the job's longest response"):
+        history_of(short, shape="mild:400")
+
+
 def test_a_job_without_lengths_is_refused_with_what_to_do() -> None:
     with pytest.raises(InputError, match="pass --history RUN"):
         history_of(job_of())
@@ -181,7 +191,7 @@ def test_a_run_of_another_kind_is_noted(tmp_path: Path) -> None:
     job = job_of(groupSize=8, model={"path": "models/other", "engine": "scripted"})
     notes = " ".join(history_of(job, [folder.path]).notes)
     assert "models/any" in notes
-    assert "2 groups of the history do not have 8 responses" in notes
+    assert "2 of 2 groups of the history do not have 8 responses" in notes
 
 
 def test_results_of_a_batch_are_a_history(tmp_path: Path) -> None:
@@ -196,8 +206,9 @@ def test_results_of_a_batch_are_a_history(tmp_path: Path) -> None:
     found = history_of(job_of(), [path])
     assert found.groups == [GroupLengths(3, (5, 8))]
     assert found.notes == (
-        "1 groups of the history do not have 4 responses as those of the job: lengths are drawn within them with "
+        "1 of 1 groups of the history do not have 4 responses as those of the job: lengths are drawn within them with "
         "replacement",
+        "1 groups are few: intervals are narrower than they would be with 30",
     )
     path.write_text("3\n")
     with pytest.raises(InputError, match="line 1: not a line of"):
@@ -210,9 +221,9 @@ def test_results_of_a_batch_are_a_history(tmp_path: Path) -> None:
 def test_responses_of_a_batch_that_were_cut_are_noted(tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     path.write_text(line(0, [[0, 5]]) + "\n" + line(1, [[0, 3]], "aborted") + "\n")
-    assert any(
-        "batch.jsonl: 1 responses did not end by themselves" in note for note in history_of(job_of(), [path]).notes
-    )
+    found = history_of(job_of(), [path])
+    assert any("batch.jsonl: 1 responses did not end by themselves" in note for note in found.notes)
+    assert "Expect it to take longer" in plan_of(found, replace(OPTIONS, gpus=(1,), draws=1)).advice
 
 
 def line(index: int, sampled: list[list[int]], status: str = "ok") -> str:

@@ -50,6 +50,13 @@ def page(shown: Replay) -> RenderableType:
 
 
 def _sentence(shown: Replay) -> str:
+    if not shown.partial:
+        return _found(shown)
+    limit = "Responses of this run were cut or did not finish, and with all of them another policy may be best."
+    return f"{limit} With what is known: {_found(shown)}"
+
+
+def _found(shown: Replay) -> str:
     own, measured = shown.own, shown.measured
     open_ones = [row for row in shown.rows if row.policy not in (ORACLE, BOUND)]
     best = min(open_ones, key=lambda row: row.seconds)

@@ -47,10 +47,10 @@ def test_a_replay_shows_the_run_and_every_policy(folder: RunFolder, console: Con
 
 
 def test_policies_within_the_error_of_a_simulation_are_equal() -> None:
-    def sentence(other: float) -> str:
+    def sentence(other: float, *, partial: bool = False) -> str:
         rows = (PolicyRow("context-aware", 102.0, 1.0, 0.0), PolicyRow("seer", other, 1.0, 0.0))
         bound = PolicyRow("bound", 90.0, None, None)
-        shown = Replay("run", 2, 8, 80, "steps", rows[0], (*rows, bound), ())
+        shown = Replay("run", 2, 8, 80, "steps", rows[0], (*rows, bound), (), partial)
         console = Console(file=io.StringIO(), width=200)
         console.print(page(shown))
         return printed(console).splitlines()[0]
@@ -58,6 +58,7 @@ def test_policies_within_the_error_of_a_simulation_are_equal() -> None:
     assert sentence(101.0).startswith(
         "No policy does better with these lengths than context-aware, the run's own, by 2%"
     )
+    assert sentence(90.0, partial=True).startswith("Responses of this run were cut or did not finish")
     assert sentence(90.0).startswith("seer would have been 1.13 × as fast as context-aware")
 
 
