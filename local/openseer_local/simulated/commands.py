@@ -43,6 +43,12 @@ def simulate(
     """
     if (what == PAPER) == (replay is not None) or what not in ("", PAPER):
         raise InputError(f"found {what or 'nothing to simulate'}: give either `paper` or --replay RUN")
+    if replay is None and (profile is not None or kv_tokens):
+        raise InputError(
+            "found --profile or --kv-tokens, allowed: with --replay alone; `paper` has machines of its own"
+        )
+    if replay is not None and (case != "all" or seeds != 1 or quick or dependence or charts is not None):
+        raise InputError("found --case, --seeds, --quick, --dependence or --charts, allowed: with `paper` alone")
     if replay is not None:
         from openseer_local.simulated.replayed import show_replay  # noqa: PLC0415 - `--help` is to be instant
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from openseer_core.errors import InputError
+from openseer_core.errors import InputError, OutputError
 from openseer_sim.paper.calibration import VerlColumns, verl_columns
 from openseer_sim.paper.cases import CASES, PaperCase
 from openseer_sim.paper.sensitivity import VariationRow, sensitivity
@@ -49,8 +49,11 @@ class PaperOptions:
 
 
 def show_paper(console: Console, options: PaperOptions) -> None:
-    """Simulates and prints tables, or JSON. Raises InputError before anything is simulated."""
+    """Simulates and prints tables, or JSON. Raises InputError, and OutputError for a folder of charts that cannot be
+    made, before anything is simulated."""
     cases = options.chosen()
+    if options.charts:
+        _make(options.charts)
     show = _show_dependence if options.dependence else _show_systems
     if options.as_json:
         show(console, options, cases, lambda _text: None)
@@ -183,6 +186,16 @@ def _table(title: str, caption: str | None = None) -> Table:
     )  # fmt: skip
 
 
+def _make(folder: Path) -> None:
+    """Before the simulation, which may take hours."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made: {error.strerror}") from error
+
+
 def _write(path: Path, drawing: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(drawing, encoding="utf-8")
+    try:
+        path.write_text(drawing, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error

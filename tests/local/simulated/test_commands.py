@@ -11,6 +11,7 @@ from rich.console import Console
 from openseer_core.errors import InputError, OutputError
 from openseer_core.manifest.parse import parse_job
 from openseer_driver.run_folder import RunFolder
+from openseer_local.simulated.commands import simulate
 from openseer_local.simulated.plan import PlanCommand, gpu_sizes, seconds_of, show_plan
 from openseer_local.simulated.replayed import page, show_replay
 from openseer_sim.replay import PolicyRow, Replay
@@ -60,6 +61,13 @@ def test_policies_within_the_error_of_a_simulation_are_equal() -> None:
     )
     assert sentence(90.0, partial=True).startswith("Responses of this run were cut or did not finish")
     assert sentence(90.0).startswith("seer would have been 1.13 × as fast as context-aware")
+
+
+def test_options_of_the_other_simulation_are_refused(folder: RunFolder) -> None:
+    with pytest.raises(InputError, match="with --replay alone"):
+        simulate("paper", kv_tokens=5)
+    with pytest.raises(InputError, match="with `paper` alone"):
+        simulate(replay=folder.path, seeds=3)
 
 
 def test_a_replay_is_one_json_document(folder: RunFolder, console: Console) -> None:

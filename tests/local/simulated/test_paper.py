@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from openseer_core.errors import InputError
+from openseer_core.errors import InputError, OutputError
 from openseer_local.simulated import paper
 from openseer_local.simulated.paper import PaperOptions, show_paper
 from openseer_sim.paper.calibration import VerlColumns
@@ -96,6 +96,13 @@ def test_charts_are_written_as_svg_with_colours_of_their_own(tmp_path: Path) -> 
         drawing = path.read_text()
         assert drawing.startswith("<svg")
         assert "--ink:" in drawing
+
+
+def test_a_folder_of_charts_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.touch()
+    with pytest.raises(OutputError, match="cannot be made"):
+        shown(PaperOptions(charts=taken / "charts"))
 
 
 @pytest.mark.parametrize(
