@@ -1,6 +1,7 @@
 """What each policy says of a group, and to which worker it binds."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openseer_core.ids import GroupId
+from openseer_core.json_model import INT32_MAX
 from openseer_core.manifest.fleet import PolicyName
 from openseer_core.queue.group import SHARED_LANE, GroupView
 from openseer_core.queue.placement import Lanes
@@ -79,6 +81,21 @@ def test_every_token_counts_in_the_batch_of_the_millionth_place() -> None:
         for generated in (0, 1, 2)
     ]
     assert probes == sorted(set(probes))
+
+
+@pytest.mark.parametrize("name", ["context-aware", "seer"])
+@given(st.integers(1, INT32_MAX), st.integers(0, 2**20))
+def test_no_max_tokens_brings_a_request_before_probes_or_older_batches(name: str, most: int, generated: int) -> None:
+    large = replace(view(batch=3), max_tokens=most)
+    older = view(batch=2).with_finish(1)
+    assert score(name, view(batch=3), generated=generated, probe=True) < score(name, large)
+    assert score(name, older, generated=generated) < score(name, large, probe=True) < score(name, large)
+
+
+def test_no_stated_length_brings_a_request_before_another_batch() -> None:
+    oracle = policy("longest-first-oracle")
+    older = score("longest-first-oracle", view(batch=2), generated=2**20)
+    assert older < score("longest-first-oracle", view(batch=3), rank=oracle.bias(INT32_MAX))
 
 
 def test_without_probes_the_first_request_is_like_any_other() -> None:
