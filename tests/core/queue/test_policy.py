@@ -43,7 +43,7 @@ def test_context_aware_goes_by_what_may_be_left_of_a_response() -> None:
     group = view().with_finish(100)
     lefts = [score("context-aware", group, generated=tokens) for tokens in (0, 200, 400)]
     assert lefts == sorted(set(lefts))
-    assert score("context-aware", view(), generated=400) < score("context-aware", group)
+    assert score("context-aware", view(), generated=300) < score("context-aware", group)
 
 
 def test_without_news_of_its_group_the_least_generated_goes_first() -> None:
@@ -55,6 +55,13 @@ def test_a_running_sibling_raises_what_may_be_left_and_not_the_papers_estimate()
     group = view().with_finish(100)
     assert score("context-aware", group.with_running(150)) < score("context-aware", group)
     assert score("seer", group.with_running(150)) == score("seer", group)
+
+
+def test_what_an_earlier_batch_was_told_counts_beside_what_has_finished() -> None:
+    short, known = view().with_finish(50), replace(view(), longest_earlier=200)
+    assert score("context-aware", known.with_finish(50)) == score("context-aware", known)
+    assert score("context-aware", view()) < score("context-aware", known) < score("context-aware", short)
+    assert score("context-aware", known.with_finish(300)) < score("context-aware", known)
 
 
 def test_no_response_is_reckoned_with_more_than_max_tokens() -> None:
