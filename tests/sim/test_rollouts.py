@@ -62,6 +62,13 @@ def test_contexts_that_move_are_not_computed_again() -> None:
     assert again.computed_again > moved.computed_again == 0
 
 
+def test_siblings_do_not_take_one_anothers_place_at_every_quantum() -> None:
+    one_at_a_time = replace(FLEET, instances=2, slots=1)
+    outcome = divided_by("context-aware", 16)(one_at_a_time, WORK[:8], CAP)
+    assert outcome.moves < 5 * len(outcome.ends)
+    assert outcome.computed_again < 2 * outcome.tokens
+
+
 def test_a_lost_instance_costs_time_and_no_response() -> None:
     lost = played(fleet=replace(FLEET, move_seconds=0.0, losses=(Loss(5.0, 1, 30.0),)))
     assert len(lost.ends) == 32 * 4

@@ -103,6 +103,26 @@ async def test_a_worker_prefers_what_it_has_cached_among_the_first_of_a_group(st
     assert names(await store.claim(again, query(1))) == ["a/2"]  # another boot has an empty cache
 
 
+@pytest.mark.parametrize(("ahead", "claimed"), [(5, "a/0"), (6, "a/1")])
+async def test_what_a_worker_has_cached_goes_first_only_within_a_quantum(
+    store: Store, ahead: int, claimed: str
+) -> None:
+    await store.submit([group("a", 2, Priority(0.0, slope=1.0))])
+    own, other = await store.claim(ANN, query(1)), await store.claim(BOB, query(1))
+    await store.give_back(ANN, [delta(own[0], 1 + ahead)])
+    await store.give_back(BOB, [delta(other[0], 1)])
+    assert names(await store.claim(ANN, query(1, quantum=5))) == [claimed]
+
+
+async def test_what_a_worker_has_cached_does_not_go_before_its_groups_probe(store: Store) -> None:
+    await store.submit([group("a", 2, PROBE)])
+    probe, sibling = await store.claim(ANN, query(2))
+    await store.give_back(ANN, [delta(sibling, 1), delta(probe, 1)])
+    [moved] = await store.claim(BOB, query(1))
+    await store.give_back(BOB, [delta(moved, 1)])
+    assert names(await store.claim(ANN, query())) == ["a/0", "a/1"]
+
+
 @pytest.mark.parametrize(("cached", "claimed"), [(3, "a/3"), (4, "a/0")])
 async def test_only_a_groups_first_four_waiting_requests_are_looked_at(store: Store, cached: int, claimed: str) -> None:
     await store.submit([group("a", 6)])

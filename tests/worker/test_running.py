@@ -4,13 +4,17 @@ from dataclasses import replace
 
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.manifest.job import RolloutSpec
+from openseer_core.model.request_queue import ChunkQueue
 from openseer_core.queue.group import GroupView, Priority
 from openseer_core.queue.kv_blocks import KvGroup, KvLayout, whole
-from openseer_core.queue.messages import Claim
+from openseer_core.queue.messages import Claim, Finish, Reply, WriteOutcome
+from openseer_core.queue.placement import Lanes, Placement
 from openseer_core.queue.policy import policy
+from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_worker.engine import EngineOutput, EngineProfile
-from openseer_worker.running import RunningRequests
+from openseer_worker.running import RunningRequest, RunningRequests
+from tests.store.builders import ANN, BOB, VERSION, query
 
 BLOCK_TOKENS = 16
 PROFILE = EngineProfile(1000, whole(BLOCK_TOKENS), 4, 4096, "cpu", "none")
@@ -87,3 +91,28 @@ def test_tokens_that_are_scored_take_no_blocks_but_their_prompts_and_teach_no_ma
     gain(running, key, 999)
     assert (running.margin, running.reserved_blocks) == before
     assert running.reserved_blocks == -(-(1000 + 1) // BLOCK_TOKENS)
+
+
+def test_an_end_that_the_store_did_not_take_gives_no_order_to_its_siblings() -> None:
+    queue, chosen = ChunkQueue(), policy("context-aware")
+    placement = Placement(chosen, Lanes("context-aware", 1))
+    spec = placement.group(GROUP, VERSION, 0, pack_tokens([1]), 4000, 3, 0.0, sampling="{}", metadata="{}")
+    queue.submit(spec)
+    ann, bob = (RunningRequests(PROFILE, chosen, RolloutSpec(), 4) for _ in range(2))
+
+    def end(running: RunningRequests, response: RunningRequest, length: int) -> Reply:
+        gain(running, response.key, length)
+        rescore = running.rescore_finish(response)
+        [reply] = queue.complete([Finish(response.delta(), Status.OK, FinishReason.STOP, "", rescore)], 0.0)
+        running.note_reply(response, reply)
+        return reply
+
+    lost, kept = (ann.admit(claim) for claim in queue.claim(ANN, query(2), 0.0))
+    queue.give_back([lost.delta()], 0.0)
+    [again] = queue.claim(BOB, query(1), 0.0)
+    assert end(ann, lost, 10).outcome is WriteOutcome.LOST
+    assert end(bob, bob.admit(again), 500).outcome is WriteOutcome.OK
+    assert end(ann, kept, 0).outcome is WriteOutcome.STALE
+    assert end(ann, kept, 20).outcome is WriteOutcome.OK
+    [waiting] = queue.claim(BOB, query(1), 0.0)
+    assert waiting.priority == chosen.priority(waiting.view)

@@ -246,8 +246,7 @@ class Worker:
         return Finish(response.delta(), Status.OK, response.finish, response.stop_reason, rescored)
 
     def _is_settled(self, response: RunningRequest, reply: Reply) -> bool:
-        if reply.view is not None:
-            self._running.relearn(reply.view)
+        self._running.note_reply(response, reply)
         match reply.outcome:
             case WriteOutcome.STALE:
                 return False

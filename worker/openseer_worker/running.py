@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from openseer_core.ids import PROBE_INDEX, GroupId
 from openseer_core.manifest.job import RolloutSpec
 from openseer_core.queue.group import GroupView
 from openseer_core.queue.kv_blocks import Footprint
 from openseer_core.queue.length_estimate import is_news
-from openseer_core.queue.messages import Claim, Delta, FleetLoad, Rescore
+from openseer_core.queue.messages import Claim, Delta, FleetLoad, Reply, Rescore, WriteOutcome
 from openseer_core.queue.policy import Policy
 from openseer_core.queue.quantum import MOVE_SHARE, Decision, QuantumState, Room, decide
 from openseer_core.queue.states import NOT_FINITE, FinishReason
@@ -17,6 +17,9 @@ from openseer_core.token_scores import record_items
 from openseer_core.tokens import ITEM_BYTES, count_items
 from openseer_worker.engine import EngineOutput, EngineProfile
 from openseer_worker.weights.scores import first_wrong, wrong_score
+
+NO_REVISION = -1
+"""Below every revision that a store gives."""
 
 TOKENS_PER_SECOND = 400
 """More than a response gains per second as a rule: sizes what may be generated before the next decision. A response
@@ -254,6 +257,18 @@ class RunningRequests:
     def relearn(self, view: GroupView) -> None:
         """Takes the store's view in place of one that assumed too much."""
         self._views[view.id] = view
+
+    def note_reply(self, response: RunningRequest, reply: Reply) -> None:
+        """Takes the store's view of a response's group with what it said of its end.
+
+        Where it took nothing, the view here may assume an end that never was: its revision becomes none of the
+        store's, so the next news of the group is refused and brings the store's view.
+        """
+        group = response.claim.request.group
+        if reply.view is not None:
+            self.relearn(reply.view)
+        elif reply.outcome is WriteOutcome.LOST:
+            self._views[group] = replace(self._views[group], revision=NO_REVISION)
 
     # ---- inside
 

@@ -10,7 +10,8 @@ from openseer_core.queue import budgets
 from openseer_core.queue.messages import Claim, ClaimQuery
 
 SIBLING_WINDOW = 4
-"""Among how many of a group's first waiting requests a claim prefers one the worker has cached."""
+"""Among how many of a group's first waiting requests a claim prefers one the worker has cached. It may be placed behind
+the first that fits by a quantum: by more the worker would soon give it back for that one, again and again."""
 
 
 @dataclass(slots=True)
@@ -63,15 +64,17 @@ class Claiming:
         return allowed, misses
 
     def _pick(self, group: QueuedGroup, lane: str) -> int | None:
-        first: int | None = None
-        for _, name in group.waiting[lane].first(SIBLING_WINDOW):
+        first: tuple[float, int] | None = None
+        for score, name in group.waiting[lane].first(SIBLING_WINDOW):
             index = int(name)
             if blocks_needed(group, index, self.query, ends=self.ends) > self.blocks:
                 continue
+            first = first or (score, index)
+            if score > first[0] + self.query.quantum:
+                break
             if group.requests[index].holder == str(self.worker):
                 return index
-            first = index if first is None else first
-        return first
+        return first[1] if first else None
 
     def _may_go_on(self) -> bool:
         """Whether the budget of one call allows another one."""

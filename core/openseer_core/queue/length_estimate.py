@@ -5,9 +5,13 @@ from openseer_core.queue.group import GroupView
 STEP = 1.25
 """A running response is reported as a lower bound each time it grew by this factor: O(log length) writes."""
 
-POSSIBLE = 5
+POSSIBLE = 6
 """How many times as long as the longest sibling so far a response may be, as far as the order goes: two standard
-deviations where the lengths of a group spread by a factor of 2.2 about their typical one (docs/decisions/0028)."""
+deviations where the lengths of a group spread by a factor of 2.4 about their typical one (docs/decisions/0028)."""
+
+POSSIBLE_OF_KNOWN = 3
+"""The same where responses of earlier batches to the prompt are known, and the longest of them counts like a sibling:
+a whole group tells more than its first ones."""
 
 FIRST_BOUND = 64
 """Below this many tokens a running response says nothing about its group."""
@@ -25,6 +29,8 @@ def estimate(view: GroupView) -> int:
 
 def longest_possible(view: GroupView) -> int:
     """The most tokens that a response of the group is to be reckoned with: max_tokens until anything is known of it."""
+    if view.longest_earlier:
+        return min(POSSIBLE_OF_KNOWN * max(estimate(view), view.longest_earlier), view.max_tokens)
     return min(POSSIBLE * estimate(view), view.max_tokens)
 
 

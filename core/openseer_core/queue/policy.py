@@ -15,6 +15,10 @@ BATCH_STRIDE = 2.0**25
 """Between two batches of a tier, in the order of opening: more than any score within one, with room for 30 million
 batches in a tier. So the batch that a trainer waits for longest goes first, and the next ones use what it leaves."""
 
+MOST_COUNTED = 2**23
+"""Tokens of a response beyond which no policy tells lengths apart: max_tokens may be given as more than any context
+holds, and must not bring a request in front of other batches' or of probes."""
+
 PROBES_FIRST = -(2.0**24)
 """Added to a waiting probe's score: below every other score of its batch."""
 
@@ -55,11 +59,12 @@ def policy(name: str, *, probe: bool = True, ageing: float = 0.0) -> Policy:
 
     def context_aware(view: GroupView) -> Priority:
         place = batch_place(view) + ageing * view.enqueued_at
-        return Priority(base=place - longest_possible(view), slope=1.0, probe=PROBES_FIRST + place if probe else None)
+        possible = min(longest_possible(view), MOST_COUNTED)
+        return Priority(base=place - possible, slope=1.0, probe=PROBES_FIRST + place if probe else None)
 
     def seer(view: GroupView) -> Priority:
         place = batch_place(view)
-        known = view.longest_finished or view.max_tokens
+        known = min(view.longest_finished or view.max_tokens, MOST_COUNTED)
         return Priority(base=place - known, probe=PROBES_FIRST + place if probe else None)
 
     def fifo(view: GroupView) -> Priority:
@@ -89,4 +94,4 @@ def _equal(_true_length: int) -> float:
 
 
 def _longest_first(true_length: int) -> float:
-    return -float(true_length)
+    return -float(min(true_length, MOST_COUNTED))

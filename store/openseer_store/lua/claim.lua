@@ -64,21 +64,25 @@ local function request_in(group, entry)
   return entry.request
 end
 
--- Which of a group's first requests to lease, and its blocks: one this worker has cached, else the first that fits.
+-- Which of a group's first requests to lease, and its blocks: one this worker has cached, placed behind the first that
+-- fits by a quantum at most, else that first one.
 local function pick(group, window)
-  local first, first_blocks
+  local first, first_blocks, last_score
   for place = 1, math.min(SIBLING_WINDOW, #window) do
-    local request = request_in(group, window[place])
+    local request, score = request_in(group, window[place]), tonumber(window[place].score)
     local needed = blocks_needed(group, request.generated)
     if needed <= blocks then
+      if not first then
+        first, first_blocks, last_score = place, needed, score + quantum
+      end
+      if score > last_score then
+        break
+      end
       if request.holder == holder then
         return place, needed
       end
-      if not first then
-        first, first_blocks = place, needed
-        if group.returned == 0 then
-          break  -- no worker has had any of them
-        end
+      if group.returned == 0 then
+        break  -- no worker has had any of them
       end
     end
   end

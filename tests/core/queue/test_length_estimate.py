@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from openseer_core.ids import GroupId
 from openseer_core.queue.group import GroupView
-from openseer_core.queue.length_estimate import FIRST_BOUND, STEP, estimate, is_news
+from openseer_core.queue.length_estimate import FIRST_BOUND, STEP, estimate, is_news, longest_possible
 
 FRESH = GroupView(GroupId(0, "a"), revision=0, ordinal=0, size=8, max_tokens=1000, enqueued_at=0.0)
 
@@ -53,6 +53,16 @@ def test_more_knowledge_never_lowers_the_estimate_once_a_response_has_finished(v
     assert estimate(known.with_finish(length)) >= estimate(known)
     assert estimate(known.with_running(length)) >= estimate(known)
     assert 0 <= estimate(view) <= view.max_tokens
+
+
+@given(views, lengths)
+def test_more_knowledge_never_lowers_what_is_possible_once_a_response_has_finished(
+    view: GroupView, length: int
+) -> None:
+    known = replace(view, finished=view.finished + 1)
+    assert longest_possible(known.with_finish(length)) >= longest_possible(known)
+    assert longest_possible(known.with_running(length)) >= longest_possible(known)
+    assert estimate(view) <= longest_possible(view) <= view.max_tokens
 
 
 @given(views, lengths)

@@ -1,6 +1,7 @@
 """What each policy says of a group, and to which worker it binds."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openseer_core.ids import GroupId
+from openseer_core.json_model import INT32_MAX
 from openseer_core.manifest.fleet import PolicyName
 from openseer_core.queue.group import SHARED_LANE, GroupView
 from openseer_core.queue.placement import Lanes
@@ -41,7 +43,7 @@ def test_context_aware_goes_by_what_may_be_left_of_a_response() -> None:
     group = view().with_finish(100)
     lefts = [score("context-aware", group, generated=tokens) for tokens in (0, 200, 400)]
     assert lefts == sorted(set(lefts))
-    assert score("context-aware", view(), generated=400) < score("context-aware", group)
+    assert score("context-aware", view(), generated=300) < score("context-aware", group)
 
 
 def test_without_news_of_its_group_the_least_generated_goes_first() -> None:
@@ -53,6 +55,13 @@ def test_a_running_sibling_raises_what_may_be_left_and_not_the_papers_estimate()
     group = view().with_finish(100)
     assert score("context-aware", group.with_running(150)) < score("context-aware", group)
     assert score("seer", group.with_running(150)) == score("seer", group)
+
+
+def test_what_an_earlier_batch_was_told_counts_beside_what_has_finished() -> None:
+    short, known = view().with_finish(50), replace(view(), longest_earlier=200)
+    assert score("context-aware", known.with_finish(50)) == score("context-aware", known)
+    assert score("context-aware", view()) < score("context-aware", known) < score("context-aware", short)
+    assert score("context-aware", known.with_finish(300)) < score("context-aware", known)
 
 
 def test_no_response_is_reckoned_with_more_than_max_tokens() -> None:
@@ -79,6 +88,21 @@ def test_every_token_counts_in_the_batch_of_the_millionth_place() -> None:
         for generated in (0, 1, 2)
     ]
     assert probes == sorted(set(probes))
+
+
+@pytest.mark.parametrize("name", ["context-aware", "seer"])
+@given(st.integers(1, INT32_MAX), st.integers(0, 2**20))
+def test_no_max_tokens_brings_a_request_before_probes_or_older_batches(name: str, most: int, generated: int) -> None:
+    large = replace(view(batch=3), max_tokens=most)
+    older = view(batch=2).with_finish(1)
+    assert score(name, view(batch=3), generated=generated, probe=True) < score(name, large)
+    assert score(name, older, generated=generated) < score(name, large, probe=True) < score(name, large)
+
+
+def test_no_stated_length_brings_a_request_before_another_batch() -> None:
+    oracle = policy("longest-first-oracle")
+    older = score("longest-first-oracle", view(batch=2), generated=2**20)
+    assert older < score("longest-first-oracle", view(batch=3), rank=oracle.bias(INT32_MAX))
 
 
 def test_without_probes_the_first_request_is_like_any_other() -> None:
