@@ -92,7 +92,7 @@ def test_few_of_many_idle_workers_claim_when_one_group_arrives() -> None:
 
 def test_a_full_worker_claims_when_something_ends() -> None:
     async def scenario() -> None:
-        scene, store = scene_of([[100] * SIZE, [100] * SIZE], slots=SIZE)
+        scene, store = scene_of([[100] * SIZE, [100] * SIZE], slots=SIZE, quantumTokens=128)
         store.calls = False
         await scene.submit()
         scene.start(0)

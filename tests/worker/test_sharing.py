@@ -66,6 +66,7 @@ class Scene:
                 "groupSize": SIZE,
                 "sampling": {"maxTokens": LENGTH, "forceLengths": True},
                 "speculation": speculation,
+                "rollout": {"quantumTokens": 10 * LENGTH},  # none gives way to a sibling
                 "workers": {"replicas": 2},
             },
         }
