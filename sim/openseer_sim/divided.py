@@ -33,8 +33,6 @@ from openseer_worker.running import RunningRequests
 VERSION = "initial"
 LEASE_SECONDS = 1e9
 """Nothing is lost unless the study says so."""
-NOTHING = 1e-6
-"""Tokens: less than this is rounding."""
 CALLED = 2
 """Workers with room that a request which comes back calls, as in the product."""
 
@@ -50,7 +48,10 @@ class DividedRollout:
         rollout: RolloutSpec,
         policy: Policy | None = None,
     ) -> None:
-        self.fleet, self.rollout = fleet, rollout
+        self.fleet = fleet
+        # Lengths are counted in blocks here, so quanta are too.
+        quantum = max(1, rollout.quantum_tokens // fleet.block)
+        self.rollout = rollout.model_copy(update={"quantum_tokens": quantum})
         self.now = 0.0
         self.queue = JobQueue()
         self.outcome = Outcome([], [], tokens_of(groups))
@@ -178,7 +179,7 @@ class SimulatedWorker:
         running, block = self._running, self._rollout.fleet.block
         for response in running.running():
             key, claim = response.key, response.claim
-            over = self.engine.left(key) <= NOTHING
+            over = self.engine.is_over(key)
             grown = claim.true_length - claim.generated if over else int(self.engine.gained(key) / block)
             new = grown - (response.generated - claim.generated)
             if new or over:
@@ -210,8 +211,7 @@ class SimulatedWorker:
                 rescore = running.rescore_finish(response)
                 finish = Finish(response.delta(), Status.OK, FinishReason.LENGTH, "", rescore)
                 [reply] = queue.complete([finish], self._rollout.now)
-                if reply.view is not None:
-                    running.relearn(reply.view)
+                running.note_reply(response, reply)
                 if reply.outcome is not WriteOutcome.STALE:
                     break
             outcome.ends.append(self._rollout.now)

@@ -7,6 +7,9 @@ grows by as much in each step; so the time of many steps, and the steps of a tim
 import math
 from dataclasses import dataclass
 
+NOTHING = 1e-6
+"""Tokens: less than this is rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
@@ -135,6 +138,10 @@ class ModelledEngine:
     def left(self, key: str) -> float:
         """Tokens that it has not gained."""
         return self._runs[key].left - self.gained(key)
+
+    def is_over(self, key: str) -> bool:
+        """Whether it has gained all that it is to gain."""
+        return self.left(key) <= NOTHING
 
     def steps_for(self, key: str, tokens: float) -> float:
         """Until it has gained so many more."""

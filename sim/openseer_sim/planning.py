@@ -13,7 +13,8 @@ from openseer_sim.drafts import DraftModel
 from openseer_sim.history import LengthHistory
 from openseer_sim.outcome import Outcome
 from openseer_sim.profile import EngineModel
-from openseer_sim.replay import ORACLE, OURS, fleet_of, play
+from openseer_sim.replay import ORACLE, fleet_of, play
+from openseer_sim.systems import OURS
 from openseer_sim.work import GroupLengths
 
 SECONDS_PER_HOUR = 3600

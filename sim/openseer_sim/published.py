@@ -5,12 +5,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from openseer_core.manifest.fleet import RolloutSpec
-from openseer_core.queue.policy import Policy, policy
-from openseer_sim.divided import DividedRollout
+from openseer_core.queue.policy import policy
 from openseer_sim.fleet import ModelledFleet
 from openseer_sim.outcome import Outcome
-from openseer_sim.systems import System
+from openseer_sim.systems import System, divided_by
 from openseer_sim.whole_groups import run_bound
 from openseer_sim.work import GroupLengths
 
@@ -49,14 +47,4 @@ def oracle_with_error(chunk: int, error: float, seed: int = 0) -> System:
     def bias(true_length: int) -> float:
         return -true_length * math.exp(chance.gauss(0.0, error))
 
-    return divided_with(replace(product, bias=bias), chunk)
-
-
-def divided_with(chosen: Policy, chunk: int) -> System:
-    """Divided rollout under a policy that no manifest names; `chunk` in tokens."""
-
-    def system(fleet: ModelledFleet, groups: Sequence[GroupLengths], cap: int) -> Outcome:
-        rollout = RolloutSpec().model_copy(update={"quantum_tokens": max(1, chunk // fleet.block)})
-        return DividedRollout(fleet, groups, cap, rollout, chosen).run()
-
-    return system
+    return divided_by(replace(product, bias=bias), chunk)

@@ -12,10 +12,9 @@ from openseer_sim.fleet import ModelledFleet
 from openseer_sim.outcome import Outcome
 from openseer_sim.profile import EngineModel
 from openseer_sim.recorded import RecordedRun
-from openseer_sim.systems import bound_by
+from openseer_sim.systems import OURS, bound_by
 from openseer_sim.work import GroupLengths, tokens_of
 
-OURS: PolicyName = "context-aware"
 ORACLE: PolicyName = "longest-first-oracle"
 POLICIES: tuple[PolicyName, ...] = ("round-robin", "least-inflight", "fifo", "seer", OURS, ORACLE)
 MOST_ITEMS = 8_000_000
@@ -112,8 +111,7 @@ def play(
     if policy in BINDING_POLICIES:
         outcome = bound_by(policy)(fleet, groups, cap)
     else:
-        quantum = max(1, rollout.quantum_tokens // fleet.block)
-        settings = rollout.model_copy(update={"policy": policy, "quantum_tokens": quantum})
+        settings = rollout.model_copy(update={"policy": policy})
         outcome = DividedRollout(fleet, groups, cap, settings).run()
     assert len(outcome.ends) == sum(len(group.lengths) for group in groups), "the simulation came to a stand"
     return outcome

@@ -1,10 +1,10 @@
 """The systems that are compared, each on the same engine model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from openseer_core.manifest.fleet import PolicyName, RolloutSpec
 from openseer_core.queue.placement import Lanes
+from openseer_core.queue.policy import Policy
 from openseer_sim.divided import DividedRollout
 from openseer_sim.fleet import ModelledFleet
 from openseer_sim.outcome import Outcome
@@ -13,6 +13,9 @@ from openseer_sim.work import GroupLengths
 
 System = Callable[[ModelledFleet, Sequence[GroupLengths], int], Outcome]
 """From a fleet, groups and the most tokens of a response to what came of it."""
+
+OURS: PolicyName = "context-aware"
+"""The policy that the product recommends."""
 
 
 def bound_by(policy: str) -> System:
@@ -27,20 +30,12 @@ def bound_by(policy: str) -> System:
     return system
 
 
-def divided_by(policy: PolicyName, quantum: int) -> System:
-    """Divided rollout under a policy of the product; `quantum` in tokens."""
+def divided_by(policy: PolicyName | Policy, quantum: int) -> System:
+    """Divided rollout under a policy of the product, or one that no manifest names; `quantum` in tokens."""
+    own, name = (policy, OURS) if isinstance(policy, Policy) else (None, policy)
+    rollout = RolloutSpec(policy=name, quantum_tokens=quantum)
 
     def system(fleet: ModelledFleet, groups: Sequence[GroupLengths], cap: int) -> Outcome:
-        rollout = RolloutSpec(policy=policy).model_copy(update={"quantum_tokens": max(1, quantum // fleet.block)})
-        return DividedRollout(fleet, groups, cap, rollout).run()
+        return DividedRollout(fleet, groups, cap, rollout, own).run()
 
     return system
-
-
-def without_drafts(system: System) -> System:
-    """The same, whatever drafts the fleet has."""
-
-    def plain(fleet: ModelledFleet, groups: Sequence[GroupLengths], cap: int) -> Outcome:
-        return system(replace(fleet, drafts=None), groups, cap)
-
-    return plain

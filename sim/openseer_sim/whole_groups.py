@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from openseer_sim.drafts import tokens_of_step
-from openseer_sim.engine import ModelledEngine
+from openseer_sim.engine import NOTHING, ModelledEngine
 from openseer_sim.fleet import ModelledFleet
 from openseer_sim.outcome import Outcome
 from openseer_sim.work import GroupLengths, tokens_of
-
-NOTHING = 1e-6
-"""Tokens: less than this is rounding."""
 
 
 @dataclass(slots=True)
@@ -46,7 +43,7 @@ class OwnScheduler:
     def go_on(self, now: float) -> tuple[list[str], float]:
         """What has ended by now, and when to look again (infinity: never)."""
         self.engine.settle(now)
-        ended = [key for key in self._running if self.engine.left(key) <= NOTHING]
+        ended = [key for key in self._running if self.engine.is_over(key)]
         for key in ended:
             self.engine.remove(key)
             self._ended[self._running.pop(key).group] += 1

@@ -9,9 +9,9 @@ from openseer_sim.fleet import Loss, ModelledFleet
 from openseer_sim.outcome import Outcome
 from openseer_sim.paper.calibration import ROUND_ROBIN, SEEDS, fit_lengths
 from openseer_sim.paper.cases import PaperCase
-from openseer_sim.paper.study import OURS, per_instance
+from openseer_sim.paper.study import per_instance
 from openseer_sim.published import oracle_with_error
-from openseer_sim.systems import System, divided_by
+from openseer_sim.systems import OURS, System, divided_by
 
 CORRELATIONS = (0.4, 0.6, 0.8, 0.95)
 CHUNKS = (256, 1024, 4096)

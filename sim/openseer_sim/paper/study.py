@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from openseer_core.manifest.fleet import PolicyName
 from openseer_sim.drafts import DraftModel
 from openseer_sim.outcome import Outcome
 from openseer_sim.paper.calibration import ROUND_ROBIN, SEEDS
@@ -12,10 +11,7 @@ from openseer_sim.paper.cases import GROUPED, PaperCase
 from openseer_sim.paper.figures import PaperFigures
 from openseer_sim.partial import partial_by
 from openseer_sim.published import streamrl, streamrl_dedicated
-from openseer_sim.systems import System, divided_by
-
-OURS: PolicyName = "context-aware"
-"""The policy that the product recommends."""
+from openseer_sim.systems import OURS, System, divided_by
 
 VERL = "veRL"
 APRIL = "APRIL, 2 x issued"

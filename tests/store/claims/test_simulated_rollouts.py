@@ -113,7 +113,7 @@ async def told_again(
     await store.connect()
     transcript = Transcript()
     monkeypatch.setattr(divided, "JobQueue", partial(KeptQueue, transcript, store.epoch))
-    rollout = RolloutSpec(policy=policy).model_copy(update={"quantum_tokens": 8})
+    rollout = RolloutSpec(policy=policy, quantum_tokens=8 * FLEET.block)
     played = DividedRollout(FLEET, WORK, CAP, rollout)
     played.run()
     assert played.outcome.moves > 0
