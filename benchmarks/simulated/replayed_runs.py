@@ -3,7 +3,8 @@
     python benchmarks/rollout.py --engine scripted --keep kept        the runs: 16 scripted engines over a real Redis
     PYTHONPATH=benchmarks python benchmarks/simulated/replayed_runs.py kept [--json FILE]      what is predicted of each
 
-Each run is simulated under its own policy, with the step times of its manifest.
+Each run is simulated under its own policy, with the step times of its manifest (scripted engines), or of its own
+samples (vLLM): what is predicted is what order and lengths make of them.
 """
 
 import argparse
@@ -17,9 +18,8 @@ from rich.table import Table
 from support.stamp import Stamp
 
 from openseer_driver.run_folder import RunFolder
-from openseer_sim.profile import engine_of
 from openseer_sim.recorded import read_run
-from openseer_sim.replay import replay
+from openseer_sim.replay import engine_of_run, replay
 
 SECONDS_TARGET, TAIL_TARGET = 0.10, 0.15
 """Errors of makespan and tail, as a part of what was measured, that a prediction should keep within."""
@@ -29,6 +29,7 @@ def main() -> None:
     """Predicts every finished run below a folder, and writes the errors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kept", type=Path, help="folder of folders, each with a run named run")
+    parser.add_argument("--kv-tokens", type=int, default=0, help="room of one vLLM engine")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
     stamp = Stamp()
@@ -38,7 +39,7 @@ def main() -> None:
         if RunFolder(folder / "run").read_run().state != "complete":
             console.print(f"{folder.name}: not complete, left out", highlight=False)
             continue
-        runs.append(predicted(folder))
+        runs.append(predicted(folder, options.kv_tokens))
         console.print(f"{folder.name}: {runs[-1]['seconds_error']:+.1%}", highlight=False)
     if not runs:
         parser.error(f"{options.kept}: no folder here has a finished run")
@@ -48,10 +49,11 @@ def main() -> None:
         options.json.write_text(json.dumps(measurements, indent=1))
 
 
-def predicted(folder: Path) -> dict[str, Any]:
-    """One run beside its simulation; errors relative to what was measured."""
+def predicted(folder: Path, kv_tokens: int) -> dict[str, Any]:
+    """One run beside its simulation; errors relative to what was measured. `kv_tokens`: of one engine, else the
+    manifest's."""
     run = read_run(RunFolder(folder / "run"))
-    outcome = replay(run, engine_of(run.job, None), (run.job.spec.rollout.policy,))
+    outcome = replay(run, engine_of_run(run, None, kv_tokens), (run.job.spec.rollout.policy,))
     own, measured = outcome.own, outcome.measured
     assert own.tail_seconds is not None
     assert measured.tail_seconds is not None

@@ -1,19 +1,27 @@
 """What a simulated engine is made of: its step times and its room, from a manifest or from a file that was measured."""
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from statistics import fmean
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob, Scripted
+from openseer_driver.run_lines import SampleLine
 from openseer_sim.engine import StepTime
 
 FAR = 1024.0
 """Tokens of a step at which a straight line has its second point."""
 SLOWEST = 3600.0
 """Seconds: no figure of a profile is larger."""
+WINDOW = 5
+"""Samples over which a run's steps are counted at once: a worker reports its tokens once a second, at a moment of its
+own."""
+LEAST_WINDOWS = 10
 LOG_LINE = "vLLM logs it at its start: `GPU KV cache size: … tokens`"
 
 
@@ -76,6 +84,59 @@ def engine_of(job: RolloutJob, profile: Path | None, kv_tokens: int = 0) -> Engi
             "that were measured on such a worker (docs/planning.md)"
         )
     return _room(engine, most or model.engine_args.get("max_num_seqs"), kv_tokens)
+
+
+def engine_of_samples(job: RolloutJob, samples: Sequence[SampleLine], kv_tokens: int = 0) -> EngineModel:
+    """The engine of a run by its own samples: a step of b responses takes a + c b seconds, by least squares over the
+    windows in which a worker's responses stayed about as many. Of a run that drafted, a step is what gains each
+    response one token. Raises InputError where the samples are too few."""
+    windows = list(_windows(samples))
+    if len(windows) < LEAST_WINDOWS:
+        raise InputError(
+            f"{job.name}: the run's samples are too few to say how long its steps took; measure them with `openseer "
+            "bench-gpu --json > profile.json` and pass --profile profile.json"
+        )
+    fixed, each = _line(windows)
+    most = max(window.running for window in windows)
+    step = StepTime(((1.0, fixed + each), (max(2.0, most), fixed + each * max(2.0, most))), 0.0, each)
+    notes = ("step times are the run's own means: contexts and prefills of other orders would take others",)
+    engine = EngineModel(step, 0, math.ceil(most), "the run's own samples", notes)
+    return _room(engine, job.spec.workers.max_inflight or job.spec.model.engine_args.get("max_num_seqs"), kv_tokens)
+
+
+class _Window(NamedTuple):
+    """Of one worker: seconds, the mean responses that ran, and the tokens that they gained."""
+
+    seconds: float
+    running: float
+    tokens: int
+
+
+def _windows(samples: Sequence[SampleLine]) -> Iterator[_Window]:
+    names = {name for sample in samples for name in sample.workers}
+    for start in range(0, len(samples) - WINDOW, WINDOW):
+        part = samples[start : start + WINDOW + 1]
+        for name in sorted(names):
+            seen = [sample.workers[name] for sample in part if name in sample.workers]
+            if len(seen) < len(part) or not all(worker.running for worker in seen):
+                continue
+            tokens = seen[-1].tokens - seen[0].tokens
+            running = fmean(worker.running for worker in seen)
+            if tokens > 0 and part[-1].at > part[0].at:
+                yield _Window(part[-1].at - part[0].at, running, tokens)
+
+
+def _line(windows: Sequence[_Window]) -> tuple[float, float]:
+    """Seconds of a step, and of each response in it, neither below 0: seconds = fixed x steps + each x tokens."""
+    steps = [window.tokens / window.running for window in windows]
+    square, mixed = sum(n * n for n in steps), sum(n * w.tokens for n, w in zip(steps, windows, strict=True))
+    tokens = sum(window.tokens**2 for window in windows)
+    left = sum(n * w.seconds for n, w in zip(steps, windows, strict=True))
+    right = sum(window.tokens * window.seconds for window in windows)
+    whole = square * tokens - mixed * mixed
+    fixed = (left * tokens - right * mixed) / whole if whole > 1e-9 * square * tokens else -1.0
+    each = (right * square - left * mixed) / whole if fixed >= 0 else right / tokens
+    return (fixed, each) if fixed >= 0 <= each else (left / square, 0.0) if each < 0 else (0.0, right / tokens)
 
 
 def scripted_engine(scripted: Scripted) -> EngineModel:

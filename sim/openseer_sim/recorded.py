@@ -15,6 +15,7 @@ from openseer_core.queue.states import Status
 from openseer_driver.report.report import Report, make_report
 from openseer_driver.report.trace import Fact, Trace, natural, read_trace
 from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import SampleLine
 from openseer_sim.work import GroupLengths
 
 
@@ -33,14 +34,15 @@ class BatchLine(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """A run folder: its job, its groups in the order of their submission, and its report. `notes`: what a simulation of
-    it does not know."""
+    """A run folder: its job, its groups in the order of their submission, its report and its samples. `notes`: what a
+    simulation of it does not know."""
 
     folder: RunFolder
     job: RolloutJob
     workers: int
     groups: list[GroupLengths]
     report: Report
+    samples: tuple[SampleLine, ...]
     notes: tuple[str, ...]
 
     @property
@@ -57,7 +59,7 @@ def read_run(folder: RunFolder) -> RecordedRun:
         raise InputError(f"{folder.path}: no response with tokens here: there are no lengths to simulate")
     job, notes = _job_of(folder, trace)
     report = make_report(trace)
-    return RecordedRun(folder, job, _workers(trace), groups, report, (*notes, *_notes(report)))
+    return RecordedRun(folder, job, _workers(trace), groups, report, trace.samples, (*notes, *_notes(report)))
 
 
 def read_results(path: Path) -> tuple[list[GroupLengths], list[str]]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.fleet import BINDING_POLICIES, PolicyName, RolloutSpec
@@ -10,7 +11,7 @@ from openseer_sim.bound import BOUND, least_seconds
 from openseer_sim.divided import DividedRollout
 from openseer_sim.fleet import ModelledFleet
 from openseer_sim.outcome import Outcome
-from openseer_sim.profile import EngineModel
+from openseer_sim.profile import EngineModel, engine_of, engine_of_samples
 from openseer_sim.recorded import RecordedRun
 from openseer_sim.systems import OURS, bound_by
 from openseer_sim.work import GroupLengths, tokens_of
@@ -85,6 +86,13 @@ def replay(run: RecordedRun, engine: EngineModel, policies: Sequence[PolicyName]
         unknown,
         run.partial,
     )
+
+
+def engine_of_run(run: RecordedRun, profile: Path | None, kv_tokens: int = 0) -> EngineModel:
+    """The engine of a run: `profile` where given, else the scripted engine's settings, else its own samples."""
+    if profile is None and run.job.spec.model.engine != "scripted":
+        return engine_of_samples(run.job, run.samples, kv_tokens)
+    return engine_of(run.job, profile, kv_tokens)
 
 
 def fleet_of(engine: EngineModel, instances: int, groups: Sequence[GroupLengths]) -> ModelledFleet:

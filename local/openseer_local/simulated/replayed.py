@@ -11,9 +11,8 @@ from rich.text import Text
 from openseer_driver.run_folder import RunFolder
 from openseer_local.terminal.console import ERR, OUT
 from openseer_sim.bound import BOUND
-from openseer_sim.profile import engine_of
 from openseer_sim.recorded import read_run
-from openseer_sim.replay import ORACLE, PolicyRow, Replay, replay
+from openseer_sim.replay import ORACLE, PolicyRow, Replay, engine_of_run, replay
 
 TOLD = 1.02
 """A policy is said to be faster from so many times the speed on: simulations are off by about as much."""
@@ -25,7 +24,7 @@ def show_replay(
     """Simulates a run folder's lengths under every policy and prints the table. `profile`: step times in place of the
     manifest's; `kv_tokens`: of one worker, where the profile does not say. Raises InputError."""
     recorded = read_run(RunFolder(run))
-    engine = engine_of(recorded.job, profile, kv_tokens)
+    engine = engine_of_run(recorded, profile, kv_tokens)
     with ERR.status(f"simulating {recorded.folder.name} under every policy"):
         shown = replay(recorded, engine)
     if as_json:
