@@ -21,6 +21,9 @@ from openseer_worker.weights.scores import first_wrong, wrong_score
 NO_REVISION = -1
 """Below every revision that a store gives."""
 
+MOST_COUNTED_FOR = 4
+"""Entries of `RunningRequest.reserved`: this quantum and the next, before and after its first token."""
+
 TOKENS_PER_SECOND = 400
 """More than a response gains per second as a rule: sizes what may be generated before the next decision. A response
 with many accepted drafts on a small model gains more; then twice the largest gain that was seen counts."""
@@ -28,11 +31,13 @@ with many accepted drafts on a small model gains more; then twice the largest ga
 
 @dataclass(slots=True)
 class RunningRequest:
-    """One leased request in the engine. `written`: tokens of the response that the store has."""
+    """One leased request in the engine. `generated`: tokens of the response so far, those before this lease included;
+    `written`: those that the store has."""
 
     claim: Claim
     key: str
     horizon: int
+    generated: int
     written: int
     tokens: bytearray = field(default_factory=bytearray)
     logprobs: bytearray = field(default_factory=bytearray)
@@ -40,13 +45,8 @@ class RunningRequest:
     stop_reason: str = ""
     leaving: bool = False
     lost: bool = False
-    reserved: tuple[tuple[int, int, int], int] = (0, 0, 0), 0
-    """What blocks were counted for last, and how many: each look asks several times, and it changes seldom."""
-
-    @property
-    def generated(self) -> int:
-        """Tokens of the response so far, those before this lease included."""
-        return self.claim.generated + count_items(self.tokens)
+    reserved: dict[tuple[int, int, int], int] = field(default_factory=dict[tuple[int, int, int], int])
+    """How many blocks were counted, and for what: each look asks several times, and it changes seldom."""
 
     def take(self, output: EngineOutput, weights: str, dtype: str) -> bool:
         """Adds what the engine produced; False when the response has failed, so that the engine is to end it.
@@ -61,7 +61,9 @@ class RunningRequest:
             why = wrong_score(self.generated + place, found, weights, dtype)
             self.finish, self.stop_reason = FinishReason.INFRA_FAILED, NOT_FINITE + why
         kept = None if wrong is None else wrong[0] * ITEM_BYTES
-        self.tokens += output.tokens[:kept]
+        tokens = output.tokens[:kept]
+        self.tokens += tokens
+        self.generated += count_items(tokens)
         self.logprobs += output.logprobs[: kept and kept * record_items(output.tokens, output.logprobs)]
         if wrong is None and output.finish is not None:
             self.finish, self.stop_reason = output.finish, output.stop_reason
@@ -104,7 +106,8 @@ class RunningRequests:
     def admit(self, claim: Claim) -> RunningRequest:
         """Adds a newly claimed request."""
         key = claim.key
-        response = RunningRequest(claim, key, claim.generated + self._quantum, claim.generated)
+        held = claim.generated
+        response = RunningRequest(claim, key, held + self._quantum, held, held)
         self._responses[key] = response
         self._members[claim.request.group] += 1
         self.learn(claim.view)
@@ -277,13 +280,17 @@ class RunningRequests:
         promised = max(horizon, generated)  # what has been generated counts only beyond what was promised
         computing = 0 if response.tokens else 1 + claim.generated
         wanted = promised, self.margin, computing
-        if response.reserved[0] != wanted:
+        blocks = response.reserved.get(wanted)
+        if blocks is None:
             prompt = count_items(claim.prompt)
             longest = min(claim.max_tokens, self._profile.request_tokens - prompt)
             context = prompt + claim.generated if computing else 0
             footprint = Footprint(prompt, generated, promised, longest, self.margin, context)
-            response.reserved = wanted, footprint.blocks(self._profile.layout)
-        return response.reserved[1]
+            blocks = footprint.blocks(self._profile.layout)
+            if len(response.reserved) >= MOST_COUNTED_FOR:
+                response.reserved.clear()
+            response.reserved[wanted] = blocks
+        return blocks
 
     def _state(self, response: RunningRequest) -> QuantumState:
         claim = response.claim
