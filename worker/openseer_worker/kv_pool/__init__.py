@@ -1,0 +1,6 @@
+"""The KV pool of a job as a shared directory: block files, where they lie, and who keeps them within their bytes.
+
+Read `blocks` (one file), `places` (the folders), `breaker` (a pool that fails is left alone for a while), `keeper`
+(what is removed, and when). vLLM's side is in `openseer_worker.vllm.kv_pool`. Nothing here imports vLLM or torch.
+Tests: tests/worker/kv_pool.
+"""
