@@ -67,7 +67,8 @@ def test_groups_that_are_over_are_removed_first(tmp_path: Path, monkeypatch: pyt
 def test_blocks_of_an_earlier_epoch_go_when_nobody_uses_them(tmp_path: Path) -> None:
     now = time.time()
     used, unused = group(tmp_path, "a", now, EPOCH - 1), group(tmp_path, "a", now, EPOCH - 2)
-    os.utime(tmp_path / str(EPOCH - 2), (now - 2 * GRACE_SECONDS,) * 2)
+    before = now - 2 * GRACE_SECONDS
+    os.utime(tmp_path / str(EPOCH - 2), (before, before))
     sweep(tmp_path, 10**9, EPOCH)
     assert present(used, unused) == [True, False]
 
@@ -101,7 +102,8 @@ def test_what_a_fleet_left_is_removed_by_another_after_hours(tmp_path: Path) -> 
         fleet.mkdir()
     for fleet, age in ((ended, 2 * keeping.STALE_SECONDS), (young, 0)):
         (fleet / ".sweep").touch()
-        os.utime(fleet / ".sweep", (time.time() - age,) * 2)
+        swept_at = time.time() - age
+        os.utime(fleet / ".sweep", (swept_at, swept_at))
     os.utime(foreign, (0, 0))
     remove_stale_fleets(tmp_path)
     assert present(ended, young, foreign) == [False, True, True]

@@ -1,9 +1,13 @@
 """The worker's side of the connector: what one keeps another fetches, and a pool that fails is left behind."""
 
+# pyright: reportPrivateUsage=false
+
 import functools
 import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,9 +148,6 @@ def test_a_read_that_hangs_is_given_up_and_writes_nothing_later(
 
 def is_reading(thread: threading.Thread) -> bool:
     """Whether a thread of fetches is still within one."""
-    import sys  # noqa: PLC0415 - only here
-    import traceback  # noqa: PLC0415 - only here
-
     frame = sys._current_frames().get(thread.ident or 0)
     return frame is not None and any(entry.name == "_fetch" for entry in traceback.extract_stack(frame))
 

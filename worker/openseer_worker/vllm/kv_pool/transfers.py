@@ -167,7 +167,7 @@ class Transfers:
                     if fetch.is_over:
                         return
                     path = folder / block_name(name, self._layout, self._rank)
-                    read_block(path, memoryview(rows[filled].numpy()))
+                    read_block(path, rows[filled].numpy().data)
                     filled += 1
             except (OSError, BadBlockError):
                 if filled:
@@ -222,7 +222,7 @@ class Transfers:
         try:
             for name, row in zip(blocks.hashes, rows, strict=True):
                 path = folder / block_name(name, self._layout, self._rank)
-                written += write_block(path, memoryview(row.numpy()))
+                written += write_block(path, row.numpy().data)
                 seen += 1
             self._breaker.succeeded()
         except OSError as error:
