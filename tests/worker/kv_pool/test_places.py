@@ -2,7 +2,17 @@
 
 from pathlib import Path
 
-from openseer_worker.kv_pool.places import block_name, count_present, fleet_folder, group_place
+import pytest
+
+from openseer_core.errors import InputError
+from openseer_worker.kv_pool.places import (
+    EnginePool,
+    block_name,
+    check_pool,
+    count_present,
+    fleet_folder,
+    group_place,
+)
 
 BLOCKS = ["a1", "b2", "c3", "d4"]
 
@@ -27,6 +37,20 @@ def test_a_fleet_an_epoch_a_version_and_a_group_have_places_of_their_own() -> No
 
 def test_a_stores_password_is_not_in_a_folders_name() -> None:
     assert "secret" not in str(fleet_folder("/pool", "team/a redis://:secret@host"))
+
+
+def test_a_fleets_folder_is_made_for_nobody_else_to_read(tmp_path: Path) -> None:
+    pool = EnginePool("shared-directory", tmp_path / "new" / "fleet")
+    check_pool(pool)
+    check_pool(pool)
+    assert pool.folder.stat().st_mode & 0o777 == 0o700
+    assert list(pool.folder.iterdir()) == []
+
+
+def test_a_pool_where_nothing_can_be_written_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"spec\.kvPool: .*/file/pool: workers cannot write there: Not a directory"):
+        check_pool(EnginePool("shared-directory", tmp_path / "file" / "pool" / "fleet"))
 
 
 def test_only_the_first_blocks_without_a_gap_count(tmp_path: Path) -> None:

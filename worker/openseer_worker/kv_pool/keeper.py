@@ -14,6 +14,8 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from openseer_worker.kv_pool.daemons import DaemonThreads
+from openseer_worker.kv_pool.free_space import LEAST_FREE
 from openseer_worker.kv_pool.places import EnginePool, group_place, version_place
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class PoolKeeper:
         self._weights: str | None = None
         self._ended: set[str] = set()
         self._leaving: dict[str, float] = {}
+        self._thread = DaemonThreads(1, "openseer-kv-sweep")
 
     @property
     def is_on(self) -> bool:
@@ -70,7 +73,7 @@ class PoolKeeper:
             leaving = [place for place, due in self._leaving.items() if due <= now]
             for place in leaving:
                 del self._leaving[place]
-            await asyncio.to_thread(self._sweep, self._folder, ended, leaving)
+            await asyncio.wrap_future(self._thread.submit(self._sweep, self._folder, ended, leaving))
 
     def _sweep(self, folder: Path, ended: set[str], leaving: list[str]) -> None:
         for place in ended:
@@ -88,7 +91,8 @@ class PoolKeeper:
 
 
 def sweep(folder: Path, most_bytes: int, epoch: int) -> None:
-    """Removes blocks of earlier epochs of the store, and groups until a fleet's folder is within its bytes.
+    """Removes blocks of earlier epochs of the store, and groups until a fleet's folder is within its bytes, and until
+    twice LEAST_FREE of the disk are free.
 
     Raises OSError where the folder cannot be read; what cannot be removed stays.
     """
@@ -100,7 +104,8 @@ def sweep(folder: Path, most_bytes: int, epoch: int) -> None:
         for version in _folders(folder / str(epoch))
         for group in _folders(version)
     )
-    total = sum(size for _, size, _ in groups)
+    total, disk = sum(size for _, size, _ in groups), shutil.disk_usage(folder)
+    most_bytes = min(most_bytes, int(total + disk.free - 2 * LEAST_FREE * disk.total))
     if total <= most_bytes:
         return
     for _, size, group in groups:

@@ -6,11 +6,13 @@ of all its responses, the prompt's once, and is removed as a whole.
 """
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+from openseer_core.errors import InputError
 from openseer_core.manifest.fleet import PoolBackend
 
 _DIGEST_BYTES = 12
@@ -32,6 +34,20 @@ def digest(text: str) -> str:
 def fleet_folder(pool: str, fleet: str) -> Path:
     """The folder of a job's fleet in a pool. `fleet`: what its workers have in common, and no other job has."""
     return Path(pool) / digest(fleet)
+
+
+def check_pool(pool: EnginePool) -> None:
+    """Makes the fleet's folder, which nobody else may read: KV blocks tell of prompts. Raises InputError."""
+    try:
+        pool.folder.parent.mkdir(parents=True, exist_ok=True)
+        pool.folder.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryFile(dir=pool.folder):
+            return
+    except OSError as error:
+        raise InputError(
+            f"spec.kvPool: {pool.folder.parent}: workers cannot write there: {error.strerror}; mount a volume, or name "
+            "another folder that all workers see"
+        ) from error
 
 
 def group_place(epoch: int, version: str, group: str) -> str:

@@ -15,6 +15,7 @@ from openseer_core.manifest.job import Parallelism, Sampling
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import pack_tokens
 from openseer_worker.engine import DraftTokens, EngineRequest, NewWeights
+from openseer_worker.kv_pool import rates
 from openseer_worker.kv_pool.places import EnginePool
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build
@@ -58,6 +59,14 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 def blocks(pool: EnginePool, place: str) -> list[Path]:
     return sorted((pool.folder / place).glob("[!.]*"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _always_fetched() -> Iterator[None]:
+    """Also where computing is faster, as it often is for so small a model."""
+    before, rates.TRIAL_EVERY = rates.TRIAL_EVERY, 1
+    yield
+    rates.TRIAL_EVERY = before
 
 
 @pytest.fixture(scope="module")

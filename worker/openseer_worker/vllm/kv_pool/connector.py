@@ -71,6 +71,10 @@ class SharedDirectoryConnector(KVConnectorBase_V1):
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         self._worker.start(self._step)
 
+    def give_up(self) -> None:
+        """Ends all fetches, for the KV cache is about to go."""
+        self._worker.give_up()
+
     def wait_for_layer_load(self, layer_name: str) -> None:
         """What a step needs was there before it was scheduled."""
 

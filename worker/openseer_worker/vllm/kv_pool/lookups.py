@@ -6,13 +6,15 @@ request whose folder is being listed is scheduled when the answer is there.
 
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from openseer_worker.kv_pool.breaker import Breaker
+from openseer_worker.kv_pool.daemons import DaemonThreads
 from openseer_worker.kv_pool.places import count_present
+from openseer_worker.kv_pool.rates import Rates
 from openseer_worker.vllm.kv_pool.arguments import KV_PLACE
 from openseer_worker.vllm.kv_pool.steps import IDLE_SECONDS, BlocksOf, PoolStep
 
@@ -48,14 +50,15 @@ class Lookups:
         self._block = block
         self._least = max(1, least_tokens // block)
         self._requests: dict[str, _Request] = {}
-        self._loading: set[str] = set()
+        self._loading: dict[str, tuple[float, int]] = {}
         self._breaker = Breaker()
-        self._threads = ThreadPoolExecutor(LOOKUP_THREADS, "openseer-kv-lookup")
+        self._threads = DaemonThreads(LOOKUP_THREADS, "openseer-kv-lookup")
+        self._rates = Rates()
         self._step = PoolStep()
 
     def close(self) -> None:
         """Ends the threads that list folders, without a wait for one that hangs."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def add(self, request: Any) -> None:
         """A request came in; vLLM's own object, whose tokens and block hashes grow with it."""
@@ -78,14 +81,15 @@ class Lookups:
             return 0, False
         first = computed // self._block
         # The last token is always computed, for it gives the next one.
-        wanted = self._hashes(request, first, (request.num_tokens - 1) // self._block)
-        if len(wanted) < self._least:
+        end = min((request.num_tokens - 1) // self._block, len(request.block_hashes))
+        if end - first < self._least:
             return 0, False
         if known.found is None or known.first != first:
-            if self._breaker.is_out:
+            if self._breaker.is_out or not self._rates.worth_a_fetch():
+                known.tried = True
                 return 0, False
             known.first, known.asked_at = first, time.monotonic()
-            known.found = self._threads.submit(self._count, known.place, wanted)
+            known.found = self._threads.submit(self._count, known.place, self._hashes(request, first, end))
         count = self._answer(known)
         if count is None:
             return None, False
@@ -117,22 +121,25 @@ class Lookups:
         known, count = self._requests[request.request_id], tokens // self._block
         first, known.tried = known.first, True
         hashes = self._hashes(request, first, first + count)
-        self._loading.add(request.request_id)
+        self._loading[request.request_id] = time.monotonic(), tokens
         self._step.loads.append(BlocksOf(request.request_id, known.place, hashes, list(ids[first : first + count])))
 
     def note(self, ended: Iterable[str], missing: Iterable[int]) -> None:
         """Fetches have `ended`; of them the blocks `missing` did not come."""
-        done = set(ended)
-        self._loading -= done
-        if any(True for _ in missing):
-            self._breaker.failed("blocks did not come")
-        elif done:
-            self._breaker.succeeded()
+        failed = any(True for _ in missing)
+        for request_id in ended:
+            begun_at, tokens = self._loading.pop(request_id, (0.0, 0))
+            if failed:
+                self._breaker.failed("blocks did not come")
+            elif request_id in self._requests:  # else it ended, and its fetch with it
+                self._breaker.succeeded()
+                self._rates.fetched(tokens, time.monotonic() - begun_at)
 
     def step(self, output: Any) -> PoolStep:
         """What the worker's side has to do with a step, by vLLM's SchedulerOutput."""
         step, self._step = self._step, PoolStep()
         step.idle = output.total_num_scheduled_tokens == 0
+        self._rates.step(output.total_num_scheduled_tokens, time.monotonic())
         if step.idle:
             self._wait()
         for request_id in output.num_scheduled_tokens:

@@ -9,13 +9,14 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from openseer_worker.kv_pool.blocks import BadBlockError, read_block, write_block
 from openseer_worker.kv_pool.breaker import Breaker
+from openseer_worker.kv_pool.daemons import DaemonThreads
+from openseer_worker.kv_pool.free_space import FreeSpace
 from openseer_worker.kv_pool.places import block_name
 from openseer_worker.vllm.kv_pool.block_tensors import BlockTensors
 from openseer_worker.vllm.kv_pool.counts import PoolCounts
@@ -55,12 +56,13 @@ class Transfers:
         self._fetches: dict[str, _Fetch] = {}
         self._missing: set[int] = set()
         self._changed = threading.Event()
-        self._threads = ThreadPoolExecutor(LOAD_THREADS, "openseer-kv-load")
+        self._threads = DaemonThreads(LOAD_THREADS, "openseer-kv-load")
         self._unsaved: queue.SimpleQueue[tuple[BlocksOf, torch.Tensor, torch.Event | None] | None] = queue.SimpleQueue()
         self._unsaved_bytes = 0
         self._counting = threading.Lock()
         self._counts = PoolCounts()
         self._breaker = Breaker()
+        self._space = FreeSpace(folder)
         self._saver = threading.Thread(target=self._save_all, name="openseer-kv-save", daemon=True)
 
     def begin(self, caches: dict[str, torch.Tensor], blocks: int) -> None:
@@ -71,7 +73,7 @@ class Transfers:
     def close(self) -> None:
         """Ends the threads; one that hangs in the pool is left behind."""
         self._unsaved.put(None)
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def take_counts(self) -> PoolCounts | None:
         """What was counted since the last call; None for nothing."""
@@ -94,6 +96,11 @@ class Transfers:
         for blocks in step.loads:
             fetch = self._fetches[blocks.request] = _Fetch(blocks)
             self._threads.submit(self._fetch, fetch)
+
+    def give_up(self) -> None:
+        """Gives up all fetches: from now on none writes to the KV cache, which may lose its memory."""
+        for fetch in self._fetches.values():
+            self._give_up(fetch, "")
 
     def take_ended(self, step: PoolStep) -> set[str]:
         """Requests whose fetches have ended, in whole or in part, since the last call."""
@@ -220,6 +227,7 @@ class Transfers:
     def _write(self, blocks: BlocksOf, rows: torch.Tensor) -> None:
         folder, seen, written = self._folder / blocks.place, 0, 0
         try:
+            self._space.check()
             for name, row in zip(blocks.hashes, rows, strict=True):
                 path = folder / block_name(name, self._layout, self._rank)
                 written += write_block(path, row.numpy().data)
