@@ -21,6 +21,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from support.random_model import VOCABULARY, make_model
 from support.stamp import Stamp
 
 from openseer_core.manifest.job import Model, Parallelism, Sampling
@@ -30,7 +31,6 @@ from openseer_worker.vllm.engine import VllmEngine
 
 LENGTHS = (1024, 4096)
 PROMPT_TOKENS = 24
-VOCABULARY = 4096
 WAYS = ("shared-directory", "none")
 TARGET = 5.0
 """A fetch is to be so many times as fast as computing the context again."""
@@ -59,25 +59,6 @@ def main() -> None:
     if options.json:
         fields = {"rows": rows, "target": TARGET, "parameters": parameters, "pool_bytes": bytes_held}
         options.json.write_text(json.dumps(fields | stamp.fields(), indent=1))
-
-
-def make_model(folder: Path) -> int:
-    """A random Llama with a tokenizer of a letter; the number of its parameters."""
-    import torch  # noqa: PLC0415 - heavy
-    from tokenizers import Tokenizer, models  # noqa: PLC0415 - heavy
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: PLC0415 - heavy
-
-    core = Tokenizer(models.WordLevel({"<pad>": 0, "<bos>": 1, "<eos>": 2, "a": 3}, "a"))
-    PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=768, intermediate_size=2304, num_hidden_layers=12, num_attention_heads=12,
-        num_key_value_heads=12, head_dim=64, max_position_embeddings=8192, tie_word_embeddings=True, bos_token_id=1,
-        eos_token_id=2, pad_token_id=0,
-    )  # fmt: skip
-    model: Any = LlamaForCausalLM(config)
-    model.save_pretrained(folder)
-    return sum(part.numel() for part in model.parameters())
 
 
 def child(model: Path, pool: EnginePool, core: int) -> Connection:
