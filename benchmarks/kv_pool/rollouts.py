@@ -1,4 +1,4 @@
-"""A whole rollout with and without the KV pool, on two real engines, where memory for KV is small and where it is ample.
+"""A whole rollout with and without the KV pool, on two real engines, with little and with ample memory for KV.
 
     PYTHONPATH=benchmarks python benchmarks/kv_pool/rollouts.py
 
