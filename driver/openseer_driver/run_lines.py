@@ -114,7 +114,8 @@ def _entries(raw: msgspec.Raw) -> int:
 
 
 class WorkerSample(msgspec.Struct, frozen=True):
-    """One worker in one sample. `preemptions`, `tokens` and the counters in `drafts` count up from each of its boots.
+    """One worker in one sample. `preemptions`, `tokens` and the counters in `drafts` and `contexts` count up from each
+    of its boots.
 
     `drafting`: "on", or "off" with the reason; empty: not reported yet.
     """
@@ -130,6 +131,7 @@ class WorkerSample(msgspec.Struct, frozen=True):
     gpu: Any = None
     drafting: str = ""
     drafts: dict[str, float] = {}
+    contexts: dict[str, float] = {}
 
 
 class SampleLine(msgspec.Struct, frozen=True):

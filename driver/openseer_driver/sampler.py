@@ -68,6 +68,7 @@ def _worker_sample(status: WorkerStatus) -> WorkerSample:
         gpu=metrics.gpus or None,
         drafting=metrics.speculation,
         drafts=dict(metrics.drafts.values),
+        contexts=metrics.contexts,
     )
 
 

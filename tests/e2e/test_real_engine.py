@@ -64,6 +64,32 @@ def test_at_temperature_zero_tokens_are_the_same_whole_in_chunks_and_moved(bench
     assert any_moved, "no response moved: this proved nothing about moves"
 
 
+def test_with_a_kv_pool_moved_contexts_are_fetched_also_after_a_death(bench: Workbench) -> None:
+    pool = bench.folder / "pool"
+    write_job(bench, rollout={"policy": "fifo", "quantumTokens": 65536}, workers={"replicas": 1})
+    assert bench.call("run", "job.yaml", "--output", "whole", timeout=RUN_SECONDS).returncode == 0
+    whole = responses(bench, "whole")
+    write_job(
+        bench,
+        kvPool={"backend": "shared-directory", "path": str(pool)},
+        rollout={"quantumTokens": 16, "checkpointSeconds": 0.05, "leaseSeconds": 3},
+        workers={"replicas": 2, "maxInflight": 2},
+    )
+    process = bench.start("run", "job.yaml")
+    bench.until(lambda: len(bench.used_workers()) == 2, "results of both workers", RUN_SECONDS)
+    os.kill(bench.workers(process)[0], signal.SIGKILL)
+    output, _ = process.communicate(timeout=RUN_SECONDS)
+    assert process.returncode == 0, output
+    pooled = responses(bench, "runs/bench")
+    assert any(moved(line) for line in pooled.values()), "no response moved: this proved nothing"
+    for key, line in whole.items():
+        assert pooled[key]["token_ids"] == line["token_ids"], key
+        assert pooled[key]["logprobs"] == pytest.approx(line["logprobs"], abs=1e-3)
+    contexts = json.loads((bench.run.path / "report.json").read_text())["contexts"]
+    assert contexts["fetched"] > 0
+    assert list(pool.iterdir()) == [], "blocks of a run that has ended are left"
+
+
 @pytest.mark.parametrize("where", ["inProcess", "child"])
 def test_a_killed_worker_takes_its_engine_with_it_and_the_others_go_on(bench: Workbench, where: str) -> None:
     write_job(

@@ -8,6 +8,7 @@ from typing import Any
 
 from openseer_core.manifest.job import Parallelism, Sampling, Speculation
 from openseer_worker.engine import DraftNews, EngineRequest
+from openseer_worker.kv_pool.places import EnginePool
 from openseer_worker.vllm.engine import VllmEngine
 from tests.worker.player import CONTEXT, PROMPT, Player, model
 
@@ -48,12 +49,16 @@ def _draft_on_any_machine(engine: Any) -> None:
 
 @contextmanager
 def drafting_player(
-    folder: Path, parallelism: Parallelism | None = None, sampling: Sampling | None = None, **more: Any
+    folder: Path,
+    parallelism: Parallelism | None = None,
+    sampling: Sampling | None = None,
+    pool: EnginePool | None = None,
+    **more: Any,
 ) -> Generator[Player]:
     """An engine that drafts; its process has no other."""
     speculation = Speculation(max_tokens=MOST, memory_megabytes=64)
     engine_model = model(folder).model_copy(update=more)
-    engine = VllmEngine(engine_model, parallelism, sampling, cache_salt="drafts", speculation=speculation)
+    engine = VllmEngine(engine_model, parallelism, sampling, cache_salt="drafts", speculation=speculation, pool=pool)
     try:
         if engine_model.engine_process != "child":
             _draft_on_any_machine(engine)

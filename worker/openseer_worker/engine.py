@@ -51,7 +51,8 @@ class EngineRequest:
 
     `key` is unique among all requests of the engine. `tokens`: the response so far. `seed` is derived by the caller
     from the request's seed and the position, so no draw repeats after a move. `true_length`: 0 or the forced length.
-    `adapter`: the version of the adapter that it runs with, "" for none.
+    `adapter`: the version of the adapter that it runs with, "" for none. `kv_place`: the folder in the KV pool in which
+    its blocks are kept, "" where none are.
     """
 
     key: str
@@ -64,6 +65,7 @@ class EngineRequest:
     seed: int | None = None
     true_length: int = 0
     adapter: str = ""
+    kv_place: str = ""
 
 
 @dataclass(slots=True)

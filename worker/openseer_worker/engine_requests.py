@@ -22,8 +22,9 @@ def derive_seed(seed: int, group: str, index: int, position: int) -> int:
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> (64 - _SEED_BITS)
 
 
-def engine_request(claim: Claim, weights: str) -> EngineRequest:
-    """What the engine is given for a lease. `weights`: the version that it has; another one is an adapter's."""
+def engine_request(claim: Claim, weights: str, kv_place: str = "") -> EngineRequest:
+    """What the engine is given for a lease. `weights`: the version that it has; another one is an adapter's.
+    `kv_place`: see EngineRequest."""
     sampling = parse_sampling(claim.sampling)
     group, index = str(claim.request.group), claim.request.index
     base_seed = sampling.seed if claim.seed is None else claim.seed
@@ -39,6 +40,7 @@ def engine_request(claim: Claim, weights: str) -> EngineRequest:
         seed,
         claim.true_length,
         "" if claim.version == weights else claim.version,
+        kv_place,
     )
 
 

@@ -13,6 +13,7 @@ import ctypes
 import json
 import os
 import selectors
+import shutil
 import signal
 import sys
 import time
@@ -95,6 +96,12 @@ class ForkServer:
         """Kills all workers: the process that sent the commands is gone."""
         for pid in self._pids.values():
             _kill_group(pid)
+
+    def remove_pool(self) -> None:
+        """Removes the KV blocks of these workers, which nobody fetches any more."""
+        pool = WorkerSettings(self._job, self._store_url, 0).pool
+        if pool is not None:
+            shutil.rmtree(pool.folder, ignore_errors=True)
 
     def _send(self, message: dict[str, object]) -> None:
         os.write(self._out, (json.dumps(message) + "\n").encode())
@@ -217,6 +224,7 @@ def main() -> None:
         _serve(server, readable)
     finally:
         server.kill()
+        server.remove_pool()
 
 
 if __name__ == "__main__":

@@ -29,7 +29,15 @@ _COUNTERS = {
     "tokens": ("tokens", "Tokens generated."),
     "preemptions": ("preemptions", "Responses that the engine had to stop for want of KV blocks."),
     "steps": ("steps", "Steps of the engine."),
+    "computed_tokens": ("computed_tokens", "Tokens of context computed."),
+    "recomputed_tokens": ("recomputed_tokens", "Tokens of context computed of responses that ran before."),
     "cached_tokens": ("cached_tokens", "Tokens of context found in the prefix cache."),
+    "fetched_tokens": ("fetched_tokens", "Tokens of context whose KV came from the pool."),
+    "pool_loaded_bytes": ("kv_pool_loaded_bytes", "Bytes of KV that came from the pool."),
+    "pool_load_seconds": ("kv_pool_load_seconds", "Seconds of all fetches from the pool."),
+    "pool_failed_loads": ("kv_pool_failed_loads", "Fetches from the pool that failed, so that contexts were computed."),
+    "pool_saved_bytes": ("kv_pool_saved_bytes", "Bytes of KV written to the pool."),
+    "pool_unsaved_blocks": ("kv_pool_unsaved_blocks", "Blocks of KV that the pool did not take."),
 }
 _GPU_GAUGES = {
     "memory_used": ("gpu_memory_used_bytes", "Memory in use.", 1.0),

@@ -13,9 +13,8 @@ from contextlib import suppress
 from typing import assert_never
 
 from openseer_core.errors import EngineError, GpuSickError, OpenseerError, StoreError
-from openseer_core.queue.messages import Claim, ClaimQuery, Finish, Reply, WriteOutcome
+from openseer_core.queue.messages import Claim, ClaimQuery, Reply, WriteOutcome
 from openseer_core.queue.policy import policy_of
-from openseer_core.queue.states import FinishReason, Status
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_store.port import WorkerStore
@@ -24,6 +23,7 @@ from openseer_worker.engine import Engine
 from openseer_worker.engine_requests import engine_request, misfit_here, refusal
 from openseer_worker.hardware.sickness import sick
 from openseer_worker.hardware.usage import Usage
+from openseer_worker.kv_pool.keeper import PoolKeeper
 from openseer_worker.pace import CheckpointPace
 from openseer_worker.running import RunningRequest, RunningRequests
 from openseer_worker.settings import WorkerSettings
@@ -68,6 +68,9 @@ class Worker:
         self._pace = CheckpointPace(rollout.checkpoint_seconds, rollout.lease_seconds)
         earlier = spec.speculation.earlier_responses > 0
         self._sharing = Sharing(store, engine, self._running, self._pace, earlier=earlier)
+        self._pool = PoolKeeper(settings.pool, spec.kv_pool.max_gigabytes * 2**30, lambda: store.epoch)
+        if self._pool.is_on:
+            self._running.move_share = 0.0
         self._rollout = rollout
         self._max_losses = spec.failure_policy.request_retries
         self._wake = asyncio.Event()
@@ -111,7 +114,7 @@ class Worker:
         self._engine.start(wake)
         try:
             async with asyncio.TaskGroup() as tasks:
-                aside = [tasks.create_task(self._watch()), tasks.create_task(self._sharing.run())]
+                aside = [tasks.create_task(one) for one in (self._watch(), self._sharing.run(), self._pool.run())]
                 await self._record()
                 for task in aside:
                     task.cancel()
@@ -233,17 +236,10 @@ class Worker:
             if not responses:
                 return
             last = attempt == MAX_STALE_REPLIES
-            finishes = [self._finish(response, rescore=not last) for response in responses]
+            finishes = [self._running.finish(response, rescore=not last) for response in responses]
             replies = await self._store.complete(self._settings.worker, finishes)
             pairs = zip(responses, replies, strict=True)
             responses = [response for response, reply in pairs if not self._is_settled(response, reply)]
-
-    def _finish(self, response: RunningRequest, *, rescore: bool) -> Finish:
-        assert response.finish is not None
-        if response.finish is FinishReason.INFRA_FAILED:  # the engine refused this one request
-            return Finish(response.delta(), Status.INFRA_FAILED, response.finish, response.stop_reason)
-        rescored = self._running.rescore_finish(response) if rescore else None
-        return Finish(response.delta(), Status.OK, response.finish, response.stop_reason, rescored)
 
     def _is_settled(self, response: RunningRequest, reply: Reply) -> bool:
         self._running.note_reply(response, reply)
@@ -260,6 +256,9 @@ class Worker:
                 assert_never(never)
 
     def _drop(self, response: RunningRequest) -> None:
+        group = response.claim.request.group
+        if self._running.view(group).is_over:
+            self._pool.end(str(group), response.claim.version or self._weights.version)
         self._running.drop(response.key)
         self._arrivals.note_room()
 
@@ -295,7 +294,9 @@ class Worker:
         """Gives leases to the engine; returns those that it cannot go on with, and why."""
         refused: list[tuple[Claim, str]] = []
         for claim in claims:
-            request = engine_request(claim, self._weights.version)
+            version = self._weights.version
+            place = self._pool.place(str(claim.request.group), claim.version or version, version)
+            request = engine_request(claim, version, place)
             if reason := misfit_here(request, self._engine.profile.limits, self._running.largest):
                 refused.append((claim, reason))
                 continue

@@ -9,10 +9,10 @@ from openseer_core.manifest.job import RolloutSpec
 from openseer_core.queue.group import GroupView
 from openseer_core.queue.kv_blocks import Footprint
 from openseer_core.queue.length_estimate import is_news
-from openseer_core.queue.messages import Claim, Delta, FleetLoad, Reply, Rescore, WriteOutcome
+from openseer_core.queue.messages import Claim, Delta, Finish, FleetLoad, Reply, Rescore, WriteOutcome
 from openseer_core.queue.policy import Policy
 from openseer_core.queue.quantum import MOVE_SHARE, Decision, QuantumState, Room, decide
-from openseer_core.queue.states import NOT_FINITE, FinishReason
+from openseer_core.queue.states import NOT_FINITE, FinishReason, Status
 from openseer_core.token_scores import record_items
 from openseer_core.tokens import ITEM_BYTES, count_items
 from openseer_worker.engine import EngineOutput, EngineProfile
@@ -239,6 +239,14 @@ class RunningRequests:
         known = self._views.get(view.id)
         if known is None or view.revision >= known.revision:
             self._views[view.id] = view
+
+    def finish(self, response: RunningRequest, *, rescore: bool) -> Finish:
+        """What the store is told of a response that has ended. `rescore`: with its group's priority after that."""
+        assert response.finish is not None
+        if response.finish is FinishReason.INFRA_FAILED:  # the engine refused this one request
+            return Finish(response.delta(), Status.INFRA_FAILED, response.finish, response.stop_reason)
+        rescored = self.rescore_finish(response) if rescore else None
+        return Finish(response.delta(), Status.OK, response.finish, response.stop_reason, rescored)
 
     def rescore_finish(self, response: RunningRequest) -> Rescore:
         """The group's priority once this response has finished; assumes that no other news comes first."""

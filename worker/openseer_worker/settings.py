@@ -8,6 +8,7 @@ from openseer_core.manifest.fleet import GANG_PORT
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.queue.group import SHARED_LANE
 from openseer_core.worker.metrics import WorkerMetrics
+from openseer_worker.kv_pool.places import EnginePool, fleet_folder
 
 
 def _boot_id() -> str:
@@ -19,7 +20,7 @@ class WorkerSettings:
     """One boot of one worker. `index` names the lane that only it claims from, and its core on a CPU.
 
     `node` and `pod`: in a cluster, the name of its machine and its own uid. `leader`: in a gang the host of rank 0,
-    else "" (see gang).
+    else "" (see gang). `kv_pool`: the folder of spec.kvPool.pvc, where that is mounted.
     """
 
     job: RolloutJob
@@ -32,6 +33,7 @@ class WorkerSettings:
     rank: int = 0
     leader: str = ""
     gang_port: int = GANG_PORT
+    kv_pool: str = ""
 
     @property
     def worker(self) -> WorkerId:
@@ -68,6 +70,13 @@ class WorkerSettings:
     def fleet(self) -> str:
         """What the workers of one job have in common, and no other job has: it may hold a password."""
         return f"{self.job_name} {self.store_url}"
+
+    @property
+    def pool(self) -> EnginePool | None:
+        """The KV pool of the job's engines; None without one."""
+        pool = self.job.spec.kv_pool
+        path = pool.path or self.kv_pool
+        return EnginePool(pool.backend, fleet_folder(path, self.fleet)) if pool.is_on and path else None
 
     @property
     def job_name(self) -> str:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 from openseer_core.errors import StoreError
@@ -21,6 +22,7 @@ from openseer_store.redis_link import RETRY_SECONDS
 from openseer_worker.engine import Engine
 from openseer_worker.engine_factory import build_engine, warm_up
 from openseer_worker.gang import GangLeader
+from openseer_worker.kv_pool.places import check_pool
 from openseer_worker.loop import HEARTBEAT_SECONDS
 from openseer_worker.settings import WorkerSettings
 
@@ -125,6 +127,8 @@ class Start:
 
     async def _build(self) -> Engine:
         settings, place = self._settings, None
+        if settings.pool is not None:
+            await in_thread(partial(check_pool, settings.pool))
         if self._gang is not None:
             _, place = await asyncio.gather(in_thread(lambda: warm_up(settings.job)), self._gang.assemble())
         return await in_thread(lambda: build_engine(settings, place))

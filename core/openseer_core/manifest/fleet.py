@@ -19,6 +19,7 @@ from openseer_core.manifest.base import (
     allowed,
 )
 
+PoolBackend = Literal["none", "shared-directory"]
 PolicyName = Literal["context-aware", "seer", "fifo", "longest-first-oracle", "round-robin", "least-inflight"]
 ROUND_ROBIN: PolicyName = "round-robin"
 LEAST_INFLIGHT: PolicyName = "least-inflight"
@@ -276,6 +277,37 @@ class StoreSpec(ManifestModel):
         description="A PodTemplateSpec that the pod of the Redis that openseer runs is built on, as workers.template "
         "is for workers; the container is named redis. Read only in Kubernetes.",
     )
+
+
+class KvPool(ManifestModel):
+    """Where workers keep KV blocks for one another."""
+
+    backend: PoolBackend = Field(
+        default="none",
+        description="none: a worker that goes on with another's response computes its context again. shared-directory: "
+        "workers keep each full KV block as a file and fetch what others have computed; a pool that is slow, full or "
+        "gone costs that computation and nothing else. Models whose layers all have full attention, engine vllm.",
+    )
+    path: Text | None = Field(
+        default=None,
+        description="With shared-directory: a folder that all workers see, in memory or on a fast disk. Excludes pvc.",
+    )
+    pvc: VolumeClaimPath | None = Field(
+        default=None,
+        description="With shared-directory: a folder on a persistent volume that all workers mount (ReadWriteMany). "
+        "Excludes path; read only in Kubernetes.",
+    )
+    max_gigabytes: int = Field(
+        default=64,
+        ge=1,
+        le=1_048_576,
+        description="Most GiB of this job's blocks; beyond it groups are removed, those unused for longest first.",
+    )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a pool."""
+        return self.backend != "none"
 
 
 class Output(ManifestModel):

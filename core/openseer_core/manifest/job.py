@@ -23,6 +23,7 @@ from openseer_core.manifest.fleet import (
     Autoscale,
     DriverSpec,
     Fsync,
+    KvPool,
     Output,
     Parallelism,
     Persistence,
@@ -68,6 +69,7 @@ __all__ = [
     "ImageVolume",
     "JobMode",
     "KeyRef",
+    "KvPool",
     "LocalObjectReference",
     "Logprobs",
     "Lora",
@@ -164,6 +166,10 @@ class Spec(ManifestModel):
     speculation: Speculation = Field(
         default_factory=Speculation,
         description="How workers draft tokens ahead of the engine, which verifies them.",
+    )
+    kv_pool: KvPool = Field(
+        default_factory=KvPool,
+        description="Whether the KV cache of a request goes with it to another worker, and by which way.",
     )
     workers: Workers = Field(default_factory=Workers, description="The fleet of workers.")
     driver: DriverSpec = Field(

@@ -30,6 +30,7 @@ _NOT_RESULTS = (
     "rollout.checkpointSeconds",
     "rollout.ageingTokensPerSecond",
     "speculation",
+    "kvPool",
     "workers.replicas",
     "workers.min",
     "workers.max",

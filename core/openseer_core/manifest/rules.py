@@ -14,6 +14,7 @@ from openseer_core.manifest.generation import NO_LORA_MODULES
 from openseer_core.wording import one_line
 
 Rule = Callable[[Mapping[str, Any]], Iterator[str]]
+_POOL_ENGINE_ARGS = ("kv_transfer_config", "kv_offloading_size", "kv_offloading_backend", "prefix_match_unit")
 _REFUSED_ENGINE_ARGS = OWNED_ENGINE_ARGS | UNFIT_ENGINE_ARGS
 
 
@@ -143,6 +144,29 @@ def _checkpoint_within_lease(spec: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def _pool_has_a_place(spec: Mapping[str, Any]) -> Iterator[str]:
+    pool = _map(spec, "kvPool")
+    if pool.get("backend") == "shared-directory":
+        yield from _exactly_one("spec.kvPool", pool, ("path", "pvc"))
+    for name in ("path", "pvc") if pool.get("backend") == "none" else ():
+        if name in pool:
+            yield f"spec.kvPool.{name}: used by no pool of backend none; remove it, or set backend: shared-directory"
+
+
+def _pool_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:
+    if _map(spec, "kvPool").get("backend") in (None, "none"):
+        return
+    model = _map(spec, "model")
+    if model.get("engine") == "scripted":
+        yield "spec.kvPool.backend: the scripted engine has no KV cache to keep; set none"
+    for name in _POOL_ENGINE_ARGS:
+        if name in _map(model, "engineArgs"):
+            yield f"spec.model.engineArgs.{name}: does not go with spec.kvPool; remove one of them"
+    stages = _number(_map(spec, "workers", "parallelism"), "pipeline")
+    if stages is not None and stages > 1:
+        yield f"spec.workers.parallelism.pipeline: found {stages:g}, allowed with spec.kvPool: 1; use tensor"
+
+
 def _replicas_within_bounds(spec: Mapping[str, Any]) -> Iterator[str]:
     workers = _map(spec, "workers")
     yield from _at_most("spec.workers", workers, "min", "max")
@@ -221,6 +245,8 @@ RULES: tuple[Rule, ...] = (
     _experts_need_gpus,
     _min_tokens,
     _checkpoint_within_lease,
+    _pool_has_a_place,
+    _pool_fits_engine,
     _replicas_within_bounds,
     _one_model_volume,
     _gang_divides_gpus,

@@ -53,6 +53,11 @@ class GroupView:
     longest_earlier: int = 0
     batch_ordinal: int = 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all of its requests have finished, each its latest turn."""
+        return self.finished >= self.size
+
     def with_finish(self, length: int) -> "GroupView":
         """The view after one more of its requests finished with `length` tokens."""
         return replace(

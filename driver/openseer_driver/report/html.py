@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from openseer_driver.report import charts, charts_drafting, charts_lengths
 from openseer_driver.report.drafting import DraftReport, draft_points
 from openseer_driver.report.pace import duration
-from openseer_driver.report.report import Report, estimate_points, make_report
+from openseer_driver.report.report import ContextReport, Report, estimate_points, make_report
 from openseer_driver.report.trace import Trace, read_trace
 from openseer_driver.run_folder import RunFolder
 
@@ -119,11 +119,22 @@ def _sections(trace: Trace, report: Report) -> list[Section]:
         Section(
             "Requeues and preemptions",
             "How often a request went back to the queue, by choice or because its worker was lost, and how often an "
-            "engine had to drop one from its cache.",
+            f"engine had to drop one from its cache. {_contexts(report.contexts)}",
             charts.requeues(trace) if report.requeues or report.preemptions else "",
             "None: every request ran to its end where it began.",
         ),
     ]
+
+
+def _contexts(contexts: ContextReport) -> str:
+    parts = [
+        f"{contexts.computed:,} were computed ({contexts.recomputed:,} of responses that had run before)",
+        f"{contexts.cached:,} were in the engine's own cache",
+    ]
+    if contexts.fetched or contexts.saved_bytes:
+        seconds = f"{contexts.fetched_bytes / 2**20:,.0f} MiB in {contexts.fetch_seconds:,.1f} s"
+        parts.append(f"{contexts.fetched:,} were fetched from the KV pool ({seconds})")
+    return f"Of the tokens of context that engines took up, {', '.join(parts)}." if contexts.computed else ""
 
 
 def _estimate_section(trace: Trace, report: Report) -> Section:

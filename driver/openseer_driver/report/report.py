@@ -75,6 +75,21 @@ class WorkerSummary(msgspec.Struct, frozen=True):
     preemptions: int
 
 
+class ContextReport(msgspec.Struct, frozen=True):
+    """Tokens of the contexts that engines took up, by the last samples: computed, of them `recomputed` of responses
+    that had run before, found in an engine's own cache, and fetched from the KV pool; bytes and seconds of fetches."""
+
+    computed: int = 0
+    recomputed: int = 0
+    cached: int = 0
+    fetched: int = 0
+    fetched_bytes: int = 0
+    fetch_seconds: float = 0.0
+    failed_fetches: int = 0
+    saved_bytes: int = 0
+    unsaved_blocks: int = 0
+
+
 class ChunkCounts(msgspec.Struct, frozen=True):
     """Chunks per request."""
 
@@ -123,6 +138,7 @@ class Report(msgspec.Struct, frozen=True):
     drafts: str = ""
     drafting: DraftReport | None = None
     failures: Failures = NO_FAILURES
+    contexts: ContextReport = ContextReport()
 
     @property
     def acceptance_length(self) -> float:
@@ -136,6 +152,7 @@ class Report(msgspec.Struct, frozen=True):
             f"{self.requests_ok:,} of {self.requests_total:,} responses in {self.makespan_seconds:.1f} s "
             f"({self.tokens_per_second:,.0f} tokens/s); the last 10 % took {self.tail_seconds:.1f} s of it; "
             f"{self.preemptions} preemptions, {self.requeues} requeues"
+            + (f", {self.contexts.fetched:,} tokens of context fetched" if self.contexts.fetched else "")
             + (f"; {self.acceptance_length:.2f} tokens a step with drafts" if self.drafting is not None else "")
         )
 
@@ -189,6 +206,7 @@ def make_report(trace: Trace) -> Report:
         drafts=drafting_states(trace.samples),
         drafting=make_draft_report(draft_points(trace.samples)),
         failures=trace.failures,
+        contexts=_contexts(trace),
     )
 
 
@@ -214,9 +232,9 @@ def estimate_points(trace: Trace) -> list[EstimatePoint]:
     ]
 
 
-def count_up(values: Iterable[int]) -> list[int]:
+def count_up(values: Iterable[float]) -> list[float]:
     """A counter that starts again with each boot of its worker, as one that only grows."""
-    total, before, sums = 0, 0, list[int]()
+    total, before, sums = 0.0, 0.0, list[float]()
     for value in values:
         total += value - before if value >= before else value
         before = value
@@ -282,7 +300,26 @@ def _worker(trace: Trace, name: str) -> WorkerSummary:
         peak_inflight=max(step_changes(times)[1]),
         slots=slots,
         slots_used_share=_ratio(request_seconds, slots * trace.end),
-        preemptions=[0, *count_up(sample.preemptions for sample in samples)][-1],
+        preemptions=int([0, *count_up(sample.preemptions for sample in samples)][-1]),
+    )
+
+
+def _contexts(trace: Trace) -> ContextReport:
+    sums: defaultdict[str, float] = defaultdict(float)
+    for name in trace.worker_names:
+        samples = [sample.workers[name].contexts for sample in trace.samples if name in sample.workers]
+        for counter in {counter for sample in samples for counter in sample}:
+            sums[counter] += [0, *count_up(sample.get(counter, 0) for sample in samples)][-1]
+    return ContextReport(
+        computed=int(sums["computed_tokens"]),
+        recomputed=int(sums["recomputed_tokens"]),
+        cached=int(sums["cached_tokens"]),
+        fetched=int(sums["fetched_tokens"]),
+        fetched_bytes=int(sums["pool_loaded_bytes"]),
+        fetch_seconds=round(sums["pool_load_seconds"], 3),
+        failed_fetches=int(sums["pool_failed_loads"]),
+        saved_bytes=int(sums["pool_saved_bytes"]),
+        unsaved_blocks=int(sums["pool_unsaved_blocks"]),
     )
 
 

@@ -47,6 +47,7 @@ DRIVER_GRACE_SECONDS = 30
 """What the driver has to write and acknowledge what it holds."""
 
 _JOB_FOLDER, _CACHE, _MODELS, _PROMPTS, _OUTPUT = "/etc/openseer", "/cache", "/models", "/prompts", "/output"
+_KV_POOL = "/kv-pool"
 _CERTIFICATES = "/etc/openseer-ca"
 _DRIVER_RESOURCES = {"requests": {"cpu": "250m", "memory": "512Mi"}}
 _IMAGE_OWNED = {"image": "set spec.image", "imagePullPolicy": "set spec.imagePullPolicy"}
@@ -68,7 +69,8 @@ def worker_pod(
     """One pod of a worker; of a gang, that of `rank`. `secret`: name of the Secret of a managed Redis; `avoid`: nodes
     that it must not land on.
 
-    Raises InputError for a template that overrides what the operator sets, and for a name that is too long.
+    Raises InputError for a template that overrides what the operator sets, for a name that is too long, and for a path
+    that leaves its volume.
     """
     workers = job.spec.workers
     name = worker_pod_name(job, index, rank)
@@ -80,6 +82,7 @@ def worker_pod(
         leader = f"{worker_pod_name(job, index, 0)}.{workers_name(job)}.{job.namespace}.svc"
         command += ["--rank", str(rank), "--leader", leader]
     mounts = _mounts(job, settings.pods)
+    command += _add_kv_pool(job, mounts)
     start = workers.start_seconds or settings.pods.start_seconds
     container = _container(job, settings, WORKER, image, command, mounts, workers.resources, start, secret)
     pod: dict[str, Any] = {
@@ -270,6 +273,15 @@ def _add_output(job: RolloutJob, mounts: Mounts) -> str:
     if output.pvc is not None:
         return _inside(_OUTPUT, output.pvc.path, "spec.output.pvc.path")
     return _inside(_OUTPUT, output.path or job.name, "spec.output.path")
+
+
+def _add_kv_pool(job: RolloutJob, mounts: Mounts) -> list[str]:
+    """Mounts the volume of the KV pool; the option that names its folder, nothing where there is none."""
+    pool = job.spec.kv_pool
+    if not pool.is_on or pool.pvc is None:
+        return []
+    mounts.add("kv-pool", _KV_POOL, {"persistentVolumeClaim": {"claimName": pool.pvc.claim_name}})
+    return ["--kv-pool", _inside(_KV_POOL, pool.pvc.path, "spec.kvPool.pvc.path")]
 
 
 def _add_prompts(job: RolloutJob, mounts: Mounts) -> list[str]:

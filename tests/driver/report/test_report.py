@@ -12,7 +12,7 @@ import pytest
 
 from openseer_driver.report.drafting import CorpusReport, OriginReport
 from openseer_driver.report.html import page, write_report
-from openseer_driver.report.report import count_up, estimate_points, make_report
+from openseer_driver.report.report import ContextReport, count_up, estimate_points, make_report
 from openseer_driver.report.trace import Fact, Trace, make_trace, read_trace, step_changes
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ChunkLine, RunRecord, SampleLine, Session, WorkerSample
@@ -154,6 +154,21 @@ def test_counters_go_on_over_restarts_of_a_worker() -> None:
 
     samples = [SampleLine(100.0 + n, workers={"w": WorkerSample(preemptions=p)}) for n, p in enumerate((1, 3, 0, 2))]
     assert make_report(trace([fact("g", 0, chunk("w", 0, 5, 100.0, 110.0))], samples)).preemptions == 5
+
+
+def test_contexts_are_added_up_over_workers_and_restarts() -> None:
+    def contexts(computed: float, fetched: float) -> WorkerSample:
+        counters = {"computed_tokens": computed, "recomputed_tokens": computed / 2, "cached_tokens": 1.0}
+        return WorkerSample(contexts=counters | {"fetched_tokens": fetched, "pool_load_seconds": fetched / 1000})
+
+    samples = [
+        SampleLine(100.0, workers={"w-1": contexts(100, 20), "w-2": contexts(40, 0)}),
+        SampleLine(101.0, workers={"w-1": contexts(30, 10), "w-2": contexts(60, 500)}),
+    ]
+    facts = [fact("g", number, chunk(f"w-{number}", 0, 5, 100.0, 110.0)) for number in (1, 2)]
+    found = make_report(trace(facts, samples))
+    assert found.contexts == ContextReport(190, 95, 2, 530, fetch_seconds=0.53)
+    assert "530 tokens of context fetched" in found.summary
 
 
 def test_requests_in_flight_are_counted_from_their_spans() -> None:

@@ -18,6 +18,8 @@ from openseer_core.manifest.job import Logprobs, Lora, Model, Parallelism, Specu
 from openseer_text.model_files import UNTRUSTED, asks_for_trust, check_place
 from openseer_worker.engine import EngineRequest
 from openseer_worker.gang import GangPlace
+from openseer_worker.kv_pool.places import EnginePool
+from openseer_worker.vllm.kv_pool.arguments import KV_PLACE, pool_values
 
 DRAFT_METHOD = "custom_class"
 """How vLLM calls drafts by a proposer that it is given."""
@@ -43,8 +45,10 @@ def engine_arguments(
     on_cpu: bool,
     place: GangPlace | None = None,
     speculation: Speculation | None = None,
+    pool: EnginePool | None = None,
 ) -> EngineArgs:
-    """The arguments of the engine, in a gang those of the rank at `place`. `speculation`: None when it does not draft.
+    """The arguments of the engine, in a gang those of the rank at `place`. `speculation`: None when it does not draft;
+    `pool`: None when there is none.
 
     Raises ModelError for arguments that vLLM does not know or refuses.
     """
@@ -84,6 +88,7 @@ def engine_arguments(
         values |= _lora_values(model.lora, on_cpu=on_cpu)
     if speculation is not None:
         values |= _draft_values(speculation, logprobs, model.engine_args.get("additional_config"), on_cpu=on_cpu)
+    values |= pool_values(pool)
     if place is not None:
         values |= _gang_values(place)
     with readable("spec.model.engineArgs: vLLM refuses them"):
@@ -114,7 +119,12 @@ def sampling_params(
         ignore_eos=forced or sampling.ignore_eos,
         logprobs=sampling.top_logprobs if log_probabilities else None,
         detokenize=False,
-        extra_args={"group": request.group, "index": request.index, "response_start": len(request.prompt)},
+        extra_args={
+            "group": request.group,
+            "index": request.index,
+            "response_start": len(request.prompt),
+            KV_PLACE: request.kv_place,
+        },
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
 from openseer_worker.engine import EngineProfile
 from openseer_worker.gang import GangPlace
+from openseer_worker.kv_pool.places import EnginePool
 from openseer_worker.vllm import environment
 from openseer_worker.vllm.drafting.link import DraftLink
 from openseer_worker.vllm.drafting.no_gain import NoGainRecord, facts_of
@@ -54,7 +55,7 @@ class BuiltEngine:
 
 
 class EngineBuilder:
-    """Builds engines of one model. `sampling`: of the job; `place`: of a gang's leader.
+    """Builds engines of one model. `sampling`: of the job; `place`: of a gang's leader; `pool`: of KV blocks.
 
     `no_gain`: the folder in which it is kept that drafts do not pay. With one, an engine whose profile says so is
     built again without drafts; without, it stays as it is and drafts nothing, which costs nothing on a CPU.
@@ -67,11 +68,13 @@ class EngineBuilder:
         sampling: Sampling,
         place: GangPlace | None = None,
         no_gain: Path | None = None,
+        pool: EnginePool | None = None,
     ) -> None:
         self._model = model
         self._parallelism = parallelism
         self._sampling = sampling
         self._place = place
+        self._pool = pool
         self._on_cpu = on_cpu = environment.is_cpu_build()
         self._in_process = (model.engine_process or ("inProcess" if on_cpu else "child")) == "inProcess"
         # The ranks of a gang must agree on how they are built, and each machine would have a record of its own.
@@ -113,6 +116,7 @@ class EngineBuilder:
             on_cpu=self._on_cpu,
             place=self._place,
             speculation=speculation,
+            pool=self._pool,
         )
         if speculation is not None and not self._in_process:
             from openseer_draft.warm import warm_up  # brings numba, which no other worker needs

@@ -22,10 +22,12 @@ from openseer_text.reading import Reader, reader_of
 from openseer_text.stop_strings import StopChecker
 from openseer_worker.engine import DraftNews, EngineOutput, EngineRequest, NewAdapter, NewWeights
 from openseer_worker.gang import GangPlace
+from openseer_worker.kv_pool.places import EnginePool
 from openseer_worker.vllm import environment, weight_loading
 from openseer_worker.vllm.adapters import Adapters
 from openseer_worker.vllm.building import SHUTDOWN_SECONDS, EngineBuilder, preload
 from openseer_worker.vllm.engine_calls import EngineCall
+from openseer_worker.vllm.kv_pool.metrics import ContextCounts
 from openseer_worker.vllm.outputs import ResponseState, preemptions, read
 
 _Result = TypeVar("_Result")
@@ -40,8 +42,8 @@ class VllmEngine:
     Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a request may ask
     for that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version.
     `place`: of a gang's leader, whose followers run `gang.VllmRank`. `speculation`: how it drafts; None when it does
-    not, for the reason `no_drafts`. `no_gain`: see EngineBuilder. Raises ModelError when vLLM cannot use the model, or
-    its scores are not finite.
+    not, for the reason `no_drafts`. `no_gain`, `pool`: see EngineBuilder. Raises ModelError when vLLM cannot use the
+    model, or its scores are not finite.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class VllmEngine:
         speculation: Speculation | None = None,
         no_drafts: str = "it was not asked for",
         no_gain: Path | None = None,
+        pool: EnginePool | None = None,
         builder: type[EngineBuilder] = EngineBuilder,
     ) -> None:
         preload(model.path)
@@ -67,7 +70,7 @@ class VllmEngine:
         self._own_model = model.path
         if place is not None:
             environment.set_host(place.host)
-        engines = builder(model, parallelism or Parallelism(), sampling, place, no_gain)
+        engines = builder(model, parallelism or Parallelism(), sampling, place, no_gain, pool)
         built = engines.build(speculation, no_drafts)
         try:
             weight_loading.check_scores(built.core, built.inputs, built.profile)
@@ -88,8 +91,9 @@ class VllmEngine:
         self._failure: EngineError | None = None
         self._running: dict[str, ResponseState] = {}
         self._adapters = Adapters(vllm_arguments.most_adapters(model.lora))
-        self._steps = self._tokens = self._preemptions = self._cached = 0
+        self._steps = self._tokens = self._preemptions = 0
         self._stats: Any = None
+        self._contexts = ContextCounts(pool=pool is not None)
         self._thread: threading.Thread | None = None
         self._wake: Callable[[], None] = _nobody
 
@@ -192,7 +196,7 @@ class VllmEngine:
             "running": stats.num_running_reqs if stats else 0,
             "waiting": stats.num_waiting_reqs + stats.num_skipped_waiting_reqs if stats else 0,
             "kv_used": stats.kv_cache_usage if stats else 0.0,
-            "cached_tokens": self._cached,
+            **self._contexts.metrics(),
             **self._drafts.metrics(),
         }
 
@@ -319,6 +323,7 @@ class VllmEngine:
             checker = StopChecker(reader, sampling.stop, request.tokens, sampling.min_tokens)
         self._core.add_request(sent)
         state = ResponseState(len(request.tokens), limit, scored, recorded, checker)
+        state.resumed = bool(request.tokens)
         if recorded:
             state.top = sampling.top_logprobs
         if sampling.score_from is not None:
@@ -338,7 +343,7 @@ class VllmEngine:
         self._steps += 1
         if outputs.scheduler_stats is not None:
             self._stats = outputs.scheduler_stats
-            self._cached += self._stats.prefix_cache_stats.hits
+            self._contexts.note(self._stats)
         produced = [
             read(output, state)
             for output in outputs.outputs
@@ -346,6 +351,9 @@ class VllmEngine:
         ]
         generated = (output for output in produced if not self._running[output.key].given)
         self._tokens += sum(len(output.tokens) for output in generated) // ITEM_BYTES
+        for output in [output for output in outputs.outputs if output.prefill_stats is not None]:
+            if (state := self._running.get(output.request_id)) is not None:
+                self._contexts.begin(output.prefill_stats, resumed=state.resumed)
         eventful = [output for output in outputs.outputs if output.events]
         self._preemptions += sum(preemptions(output) for output in eventful if output.request_id in self._running)
         with self._lock:

@@ -6,11 +6,12 @@ After a broken load vLLM leaves layers without memory, half in the new format, a
 
 # pyright: reportPrivateUsage=false
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from openseer_worker.vllm.drafting.extension import DraftExtension
 
 if TYPE_CHECKING:
+    from openseer_worker.vllm.kv_pool.connector import SharedDirectoryConnector
     from openseer_worker.vllm.profile import KvRow
 
 
@@ -29,6 +30,13 @@ class WorkerExtension(DraftExtension):
         worker: Any = self
         manager = worker.model_runner.lora_manager._adapter_manager
         return [name for name in manager.get_adapter(adapter).loras if name not in manager.modules]
+
+    def end_fetches(self) -> None:
+        """Has nothing more from the KV pool written to the KV cache, by requests that have ended meanwhile."""
+        from vllm.distributed.kv_transfer import get_kv_transfer_group, has_kv_transfer_group
+
+        if has_kv_transfer_group() and hasattr(connector := get_kv_transfer_group(), "give_up"):
+            cast("SharedDirectoryConnector", connector).give_up()
 
     def undo_broken_load(self) -> None:
         """Gives every layer that was not loaded to its end its old tensors back; the whole is of no version."""

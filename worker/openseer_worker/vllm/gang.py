@@ -9,6 +9,7 @@ from typing import Any
 
 from openseer_core.manifest.job import Model, Parallelism, Sampling, Speculation
 from openseer_worker.gang import GangPlace
+from openseer_worker.kv_pool.places import EnginePool
 from openseer_worker.vllm import environment
 from openseer_worker.vllm.building import preload
 
@@ -26,6 +27,7 @@ class VllmRank:
         sampling: Sampling,
         place: GangPlace,
         speculation: Speculation | None = None,
+        pool: EnginePool | None = None,
     ) -> None:
         preload(model.path)
         from vllm.v1.executor.multiproc_executor import MultiprocExecutor
@@ -36,7 +38,7 @@ class VllmRank:
         environment.set_host(place.host)
         on_cpu = environment.is_cpu_build()
         arguments = vllm_arguments.engine_arguments(
-            model, parallelism, sampling.logprobs, on_cpu=on_cpu, place=place, speculation=speculation
+            model, parallelism, sampling.logprobs, on_cpu=on_cpu, place=place, speculation=speculation, pool=pool
         )
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}", model):
             config = configuration.create(arguments, headless=True)

@@ -20,6 +20,7 @@ class ResponseState:
     `scored`: vLLM gives its log-probabilities; `recorded`: they are wanted, and not only looked at. `given`: the last
     tokens of its prompt, which are scored in place of sampling any; `scores`: records (token_scores), [tokens, items],
     of the prompt so far. `top`: so many of the likeliest tokens are recorded with each.
+    `resumed`: it ran before it came to this engine.
     """
 
     done: int
@@ -30,6 +31,7 @@ class ResponseState:
     given: list[int] = field(default_factory=list[int])
     scores: list[Any] = field(default_factory=list[Any])
     top: int = 0
+    resumed: bool = False
 
 
 def read(output: Any, state: ResponseState) -> EngineOutput:

@@ -29,6 +29,7 @@ def load(core: Any, weights: NewWeights, own_model: str) -> None:
         own = Path(own_model)
         check_files(weights.folder, own if own.is_dir() else None)
     path = own_model if weights.folder is None else str(weights.folder)
+    core.collective_rpc("end_fetches")
     try:
         core.collective_rpc("reload_weights", kwargs={"weights_path": path})
     except Exception:
@@ -98,6 +99,7 @@ def sleep(core: Any, config: Any, *, keep_weights: bool) -> bool:
         return False
     if not config.model_config.enable_sleep_mode:
         raise LoadError("to sleep, the engine must be started for it: spec.model.engineArgs.enable_sleep_mode: true")
+    core.collective_rpc("end_fetches")
     core.sleep(_KEEPS_WEIGHTS if keep_weights else _DISCARDS_WEIGHTS)
     return True
 

@@ -1,0 +1,25 @@
+"""A model of random weights whose contexts take long to compute: 95 million parameters, 73,728 bytes of KV a token."""
+
+from pathlib import Path
+from typing import Any
+
+VOCABULARY = 4096
+
+
+def make_model(folder: Path) -> int:
+    """A random Llama with a tokenizer of a letter; the number of its parameters."""
+    import torch  # noqa: PLC0415 - heavy
+    from tokenizers import Tokenizer, models  # noqa: PLC0415 - heavy
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: PLC0415 - heavy
+
+    core = Tokenizer(models.WordLevel({"<pad>": 0, "<bos>": 1, "<eos>": 2, "a": 3}, "a"))
+    PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>", eos_token="<eos>").save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=768, intermediate_size=2304, num_hidden_layers=12, num_attention_heads=12,
+        num_key_value_heads=12, head_dim=64, max_position_embeddings=8192, tie_word_embeddings=True, bos_token_id=1,
+        eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    model: Any = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    return sum(part.numel() for part in model.parameters())

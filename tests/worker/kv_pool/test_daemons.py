@@ -1,0 +1,39 @@
+"""Threads that may hang keep nobody: not the next one's work, and not the process."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from openseer_worker.kv_pool.daemons import DaemonThreads
+
+HANGING = """
+import threading
+from openseer_worker.kv_pool.daemons import DaemonThreads
+DaemonThreads(1, "hanging").submit(threading.Event().wait)
+print("ends")
+"""
+
+
+def test_results_and_errors_are_in_the_future() -> None:
+    threads = DaemonThreads(2, "test")
+    assert threads.submit(divmod, 7, 2).result(30) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(divmod, 7, 0).result(30)
+    threads.close()
+
+
+def test_one_that_hangs_leaves_the_others() -> None:
+    threads, hold = DaemonThreads(2, "test"), threading.Event()
+    hanging = threads.submit(hold.wait)
+    assert [threads.submit(abs, -number).result(30) for number in range(5)] == list(range(5))
+    assert not hanging.done()
+    hold.set()
+    assert hanging.result(30)
+    threads.close()
+
+
+def test_a_process_ends_although_a_thread_hangs() -> None:
+    done = subprocess.run([sys.executable, "-c", HANGING], check=True, timeout=60, capture_output=True, text=True)
+    assert done.stdout == "ends\n"

@@ -1,0 +1,75 @@
+"""Where blocks lie, and how many of a context are there."""
+
+from pathlib import Path
+
+import pytest
+
+from openseer_core.errors import InputError
+from openseer_worker.kv_pool.places import (
+    EnginePool,
+    block_name,
+    check_pool,
+    count_present,
+    fleet_folder,
+    group_place,
+)
+
+BLOCKS = ["a1", "b2", "c3", "d4"]
+
+
+def keep(folder: Path, blocks: list[str], ranks: int = 1, layout: str = "plain") -> None:
+    for block in blocks:
+        for rank in range(ranks):
+            (folder / block_name(block, layout, rank)).write_bytes(b"")
+
+
+def test_a_fleet_an_epoch_a_version_and_a_group_have_places_of_their_own() -> None:
+    places = {
+        fleet_folder("/pool", fleet) / group_place(epoch, version, group)
+        for fleet in ("team/a redis://h", "team/b redis://h")
+        for epoch in (0, 7)
+        for version in ("v1", "v2")
+        for group in ("1/g", "2/g", "1/../g")
+    }
+    assert len(places) == 24
+    assert all(len(place.parts) == 6 and ".." not in place.parts for place in places)
+
+
+def test_a_stores_password_is_not_in_a_folders_name() -> None:
+    assert "secret" not in str(fleet_folder("/pool", "team/a redis://:secret@host"))
+
+
+def test_a_fleets_folder_is_made_for_nobody_else_to_read(tmp_path: Path) -> None:
+    pool = EnginePool("shared-directory", tmp_path / "new" / "fleet")
+    check_pool(pool)
+    check_pool(pool)
+    assert pool.folder.stat().st_mode & 0o777 == 0o700
+    assert list(pool.folder.iterdir()) == []
+
+
+def test_a_pool_where_nothing_can_be_written_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"spec\.kvPool: .*/file/pool: workers cannot write there: Not a directory"):
+        check_pool(EnginePool("shared-directory", tmp_path / "file" / "pool" / "fleet"))
+
+
+def test_only_the_first_blocks_without_a_gap_count(tmp_path: Path) -> None:
+    keep(tmp_path, ["a1", "b2", "d4"])
+    assert count_present(tmp_path, BLOCKS, "plain", 1) == 2
+    assert count_present(tmp_path, BLOCKS[:2], "plain", 1) == 2
+    assert count_present(tmp_path, BLOCKS[2:], "plain", 1) == 0
+
+
+def test_a_block_counts_with_the_parts_of_all_ranks(tmp_path: Path) -> None:
+    keep(tmp_path, ["a1"], ranks=2)
+    keep(tmp_path, ["b2"], ranks=1)
+    assert count_present(tmp_path, BLOCKS, "plain", 2) == 1
+
+
+def test_blocks_of_another_layout_do_not_count(tmp_path: Path) -> None:
+    keep(tmp_path, BLOCKS, layout="other")
+    assert count_present(tmp_path, BLOCKS, "plain", 1) == 0
+
+
+def test_a_folder_that_is_not_there_has_no_blocks(tmp_path: Path) -> None:
+    assert count_present(tmp_path / "nothing", BLOCKS, "plain", 1) == 0

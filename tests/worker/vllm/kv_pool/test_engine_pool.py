@@ -1,0 +1,209 @@
+"""Real engines with a KV pool: a response that goes on elsewhere with fetched KV is the one that never moved."""
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openseer_core.manifest.job import Parallelism, Sampling
+from openseer_core.queue.states import FinishReason
+from openseer_core.tokens import pack_tokens
+from openseer_worker.engine import DraftTokens, EngineRequest, NewWeights
+from openseer_worker.kv_pool import rates
+from openseer_worker.kv_pool.places import EnginePool
+from openseer_worker.vllm.engine import VllmEngine
+from openseer_worker.vllm.environment import is_cpu_build
+from tests.worker.drafting import NAMES, drafting_player, feed, metric
+from tests.worker.player import CONTEXT, GREEDY, Player, Response, model
+
+pytestmark = [
+    pytest.mark.engine,
+    # Four engines, and vLLM's import beside others' work.
+    pytest.mark.timeout(600),
+    # Of vLLM, torch and the compiled modules below them, at import.
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
+]
+
+PROMPTS = [[(7 * position + 5 * number) % 90 + 4 for position in range(70)] for number in range(6)]
+CHUNK, WHOLE = 90, 170
+BLOCK = 32
+"""Tokens of a block on a CPU; the engine's own number is checked below."""
+ROOM = {"num_gpu_blocks_override": 65}
+"""For all prompts at once."""
+SALT = "drafts"
+"""The salt of `drafting_player`, so that an engine without drafts shares blocks with it."""
+
+
+def request(prompt: int, tokens: list[int], length: int, place: str, group: str = "") -> EngineRequest:
+    name = NAMES.new()
+    return EngineRequest(name, group or name, 0, PROMPTS[prompt], list(tokens), length, GREEDY, kv_place=place)
+
+
+def plain_engine(folder: Path, pool: EnginePool | None) -> VllmEngine:
+    return VllmEngine(model(folder, **ROOM), Parallelism(), Sampling(), cache_salt=SALT, pool=pool)
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(0.01)
+
+
+def blocks(pool: EnginePool, place: str) -> list[Path]:
+    return sorted((pool.folder / place).glob("[!.]*"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _always_fetched() -> Iterator[None]:
+    """Also where computing is faster, as it often is for so small a model."""
+    before, rates.TRIAL_EVERY = rates.TRIAL_EVERY, 1
+    yield
+    rates.TRIAL_EVERY = before
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> list[Response]:
+    """Responses that were never moved, of an engine without a pool."""
+    engine = plain_engine(folder, None)
+    try:
+        return Player(engine).run(*(request(number, [], WHOLE, "") for number in range(len(PROMPTS))))
+    finally:
+        asyncio.run(engine.close())
+
+
+@pytest.fixture(scope="module")
+def pool(folder: Path, whole: list[Response], tmp_path_factory: pytest.TempPathFactory) -> EnginePool:
+    """What an engine kept of the first CHUNK tokens of each response, before it ended."""
+    pool = EnginePool("shared-directory", tmp_path_factory.mktemp("pool") / "fleet")
+    engine = plain_engine(folder, pool)
+    try:
+        requests = [request(number, [], CHUNK, f"0/v/{number}") for number in range(len(PROMPTS))]
+        for response, unmoved in zip(Player(engine).run(*requests), whole, strict=True):
+            assert response.tokens == unmoved.tokens[:CHUNK]
+        full = (len(PROMPTS[0]) + CHUNK) // BLOCK - 1
+        eventually(lambda: all(len(blocks(pool, f"0/v/{number}")) >= full for number in range(len(PROMPTS))))
+        assert engine.metrics()["pool_unsaved_blocks"] == 0
+    finally:
+        asyncio.run(engine.close())
+    return pool
+
+
+@pytest.fixture(scope="module")
+def player(folder: Path, pool: EnginePool) -> Iterator[Player]:
+    """Another engine, with drafts and the same pool."""
+    with drafting_player(folder, pool=pool, engine_args=model(folder, **ROOM).engine_args) as player:
+        yield player
+
+
+def fetched(player: Player) -> int:
+    return metric(player, "fetched_tokens")
+
+
+def go_on(player: Player, whole: list[Response], number: int, place: str, drafts: list[int] | None = None) -> int:
+    """Takes a response up after CHUNK tokens, and expects the unmoved one; the tokens that were fetched."""
+    group, before = NAMES.new(), fetched(player)
+    if drafts is not None:
+        feed(player, tokens=[DraftTokens(group, 1, 0, pack_tokens(drafts))])
+    [response] = player.run(request(number, whole[number].tokens[:CHUNK], WHOLE, place, group))
+    assert response.finish is FinishReason.LENGTH
+    assert response.tokens == whole[number].tokens[CHUNK:]
+    assert response.logprobs == pytest.approx(whole[number].logprobs[CHUNK:], abs=1e-4)
+    return fetched(player) - before
+
+
+def test_a_moved_response_is_the_unmoved_one_and_its_context_is_fetched(player: Player, whole: list[Response]) -> None:
+    tokens = go_on(player, whole, 0, "0/v/0")
+    assert len(PROMPTS[0]) + CHUNK - 2 * BLOCK <= tokens < len(PROMPTS[0]) + CHUNK
+    assert tokens % BLOCK == 0
+    assert int(player.engine.metrics()["pool_loaded_bytes"]) > 0
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_with_drafts_of_siblings_it_is_the_same(player: Player, whole: list[Response], wrong: bool) -> None:
+    number = 1 + wrong
+    right = whole[number].tokens
+    drafts = [token ^ 1 for token in right] if wrong else right
+    assert go_on(player, whole, number, f"0/v/{number}", drafts) > 0
+
+
+def test_another_groups_folder_has_none_of_its_blocks(player: Player, whole: list[Response]) -> None:
+    assert go_on(player, whole, 3, "0/v/other") == 0
+
+
+def test_a_corrupted_block_costs_a_prefill_and_no_token(
+    player: Player, pool: EnginePool, whole: list[Response]
+) -> None:
+    place = "0/v/corrupted"
+    shutil.copytree(pool.folder / "0/v/4", pool.folder / place)
+    failed = metric(player, "pool_failed_loads")
+    for block in blocks(pool, place):
+        data = bytearray(block.read_bytes())
+        data[-1] ^= 1
+        block.write_bytes(data)
+    assert go_on(player, whole, 4, place) == 0
+    assert metric(player, "pool_failed_loads") == failed + 1
+
+
+def test_a_pool_that_hangs_costs_a_wait_and_no_token(player: Player, pool: EnginePool, whole: list[Response]) -> None:
+    place = "0/v/hanging"
+    (pool.folder / place).mkdir()
+    held: list[int] = []
+    for block in blocks(pool, "0/v/5"):
+        pipe = pool.folder / place / block.name
+        os.mkfifo(pipe)
+        held.append(os.open(pipe, os.O_RDWR))
+    try:
+        assert go_on(player, whole, 5, place) == 0
+    finally:
+        for pipe in held:
+            os.write(pipe, bytes(64))
+            os.close(pipe)
+
+
+def test_a_response_that_leaves_while_it_is_fetched_leaves_nothing_behind(
+    player: Player, pool: EnginePool, whole: list[Response]
+) -> None:
+    place = "0/v/leaving"
+    (pool.folder / place).mkdir()
+    held: list[int] = []
+    for block in blocks(pool, "0/v/5"):
+        pipe = pool.folder / place / block.name
+        os.mkfifo(pipe)
+        held.append(os.open(pipe, os.O_RDWR))
+    try:
+        leaving = request(5, whole[5].tokens[:CHUNK], WHOLE, place)
+        response = player.add(leaving)
+        player.engine.abort(leaving.key)
+        while response.finish is None:
+            player.poll()
+            time.sleep(0.005)
+        assert response.finish is FinishReason.ABORTED
+    finally:
+        for pipe in held:
+            os.write(pipe, bytes(64))
+            os.close(pipe)
+    [other] = player.run(request(5, [], WHOLE, ""))
+    assert other.tokens == whole[5].tokens
+
+
+def test_other_weights_never_find_these_blocks(player: Player, whole: list[Response]) -> None:
+    """The last one: it replaces the engine's salt."""
+    asyncio.run(player.engine.load_weights(NewWeights("job@v2#1")))
+    assert go_on(player, whole, 0, "0/v/0") == 0
+
+
+def test_blocks_have_as_many_tokens_as_these_tests_say(folder: Path) -> None:
+    from openseer_worker.vllm.arguments import engine_arguments  # noqa: PLC0415 - heavy
+
+    arguments: Any = engine_arguments(model(folder), Parallelism(), "none", on_cpu=True)
+    assert arguments.block_size == BLOCK
+    assert len(PROMPTS[0]) + WHOLE < CONTEXT
+    assert replace(request(0, [], 1, "x"), kv_place="").kv_place == ""

@@ -1,0 +1,186 @@
+"""The scheduler's side of the connector: what is fetched and kept of a request, and that nothing waits for the pool."""
+
+import functools
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from openseer_worker.kv_pool import rates
+from openseer_worker.kv_pool.breaker import FAILURES
+from openseer_worker.kv_pool.places import block_name
+from openseer_worker.vllm.environment import is_cpu_build, prepare
+
+pytestmark = [
+    pytest.mark.engine,
+    # Of vLLM, torch and the compiled modules below them, at import.
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
+]
+
+BLOCK, LEAST = 16, 48
+PLACE = "1/v/g"
+
+
+@functools.cache
+def module() -> Any:
+    prepare()
+    from openseer_worker.vllm.kv_pool import lookups  # noqa: PLC0415 - heavy
+
+    return lookups
+
+
+def request(tokens: int, place: str = PLACE, name: str = "one") -> Any:
+    """What the connector reads of vLLM's request with so many tokens."""
+    hashes = [number.to_bytes(2, "big") for number in range(tokens // BLOCK)]
+    params = SimpleNamespace(extra_args={"kv_place": place})
+    return SimpleNamespace(
+        request_id=name, sampling_params=params, num_tokens=tokens, num_computed_tokens=0, block_hashes=hashes
+    )
+
+
+def scheduled(*names: str, tokens: int = 1) -> Any:
+    """What the connector reads of vLLM's output of a step: a request's block n has the id 100 + n."""
+    return SimpleNamespace(
+        num_scheduled_tokens=dict.fromkeys(names, tokens),
+        total_num_scheduled_tokens=tokens * len(names),
+        kv_connector_block_state=SimpleNamespace(get_block_ids=lambda _name: (range(100, 200),)),
+    )
+
+
+@pytest.fixture
+def lookups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setattr(rates, "TRIAL_EVERY", 1)
+    made = module().Lookups(tmp_path, "layout", 1, BLOCK, LEAST)
+    yield made
+    made.close()
+
+
+def keep(folder: Path, blocks: int) -> None:
+    (folder / PLACE).mkdir(parents=True, exist_ok=True)
+    for number in range(blocks):
+        (folder / PLACE / block_name(number.to_bytes(2, "big").hex(), "layout", 0)).touch()
+
+
+def find(lookups: Any, found: Any, computed: int = 0) -> tuple[int, bool]:
+    """The answer, once it is there."""
+    end = time.monotonic() + 60
+    while (answer := lookups.find(found, computed))[0] is None:
+        assert time.monotonic() < end
+        lookups.step(scheduled())
+    return answer
+
+
+def test_the_blocks_that_are_there_are_found(lookups: Any, tmp_path: Path) -> None:
+    keep(tmp_path, 5)
+    one = request(200)
+    lookups.add(one)
+    assert find(lookups, one) == (5 * BLOCK, True)
+
+
+def test_the_last_token_is_never_fetched(lookups: Any, tmp_path: Path) -> None:
+    keep(tmp_path, 5)
+    one = request(5 * BLOCK)
+    lookups.add(one)
+    assert find(lookups, one) == (4 * BLOCK, True)
+
+
+def test_what_the_engine_has_itself_is_not_fetched(lookups: Any, tmp_path: Path) -> None:
+    keep(tmp_path, 6)
+    one = request(200)
+    lookups.add(one)
+    assert find(lookups, one, computed=2 * BLOCK) == (4 * BLOCK, True)
+
+
+@pytest.mark.parametrize(("there", "computed"), [(2, 0), (12, 160), (0, 0)])
+def test_a_few_tokens_are_not_worth_a_fetch(lookups: Any, tmp_path: Path, there: int, computed: int) -> None:
+    keep(tmp_path, there)
+    one = request(200)
+    lookups.add(one)
+    assert find(lookups, one, computed) == (0, False)
+
+
+def test_a_request_without_a_place_is_neither_fetched_nor_kept(lookups: Any, tmp_path: Path) -> None:
+    keep(tmp_path, 5)
+    one = request(200, place="")
+    lookups.add(one)
+    assert lookups.find(one, 0) == (0, False)
+    one.num_computed_tokens = 160
+    assert lookups.step(scheduled("one")).saves == []
+
+
+def test_a_listing_that_hangs_is_not_waited_for(lookups: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module(), "LOOKUP_SECONDS", 0.05)
+    hold = threading.Event()
+    monkeypatch.setattr(module(), "count_present", lambda *_: hold.wait())
+    try:
+        for number in range(FAILURES):
+            one = request(200, name=str(number))
+            lookups.add(one)
+            assert find(lookups, one) == (0, False)
+        another = request(200, name="another")
+        lookups.add(another)
+        assert lookups.find(another, 0) == (0, False), "the pool is asked although it is out"
+    finally:
+        hold.set()
+
+
+def test_a_request_without_room_is_still_fetched_when_there_is_some(lookups: Any, tmp_path: Path) -> None:
+    keep(tmp_path, 5)
+    one = request(200)
+    lookups.add(one)
+    for _ in range(3):
+        assert find(lookups, one) == (5 * BLOCK, True)
+    lookups.allocated(one, range(100, 113), 5 * BLOCK)
+    [load] = lookups.step(scheduled()).loads
+    assert (load.request, load.place, load.ids) == ("one", PLACE, [100, 101, 102, 103, 104])
+    assert load.hashes == [number.to_bytes(2, "big").hex() for number in range(5)]
+
+
+def test_a_fetch_is_tried_once(lookups: Any, tmp_path: Path) -> None:
+    keep(tmp_path, 5)
+    one = request(200)
+    lookups.add(one)
+    find(lookups, one)
+    lookups.allocated(one, range(100, 113), 5 * BLOCK)
+    lookups.note({"one"}, {103})
+    assert lookups.find(one, 0) == (0, False), "a block that is wrong would be fetched for ever"
+
+
+def test_blocks_are_kept_once_full_and_those_it_began_with_are_not(lookups: Any) -> None:
+    one = request(200)
+    lookups.add(one)
+    one.num_computed_tokens = 3 * BLOCK  # from the engine's own cache, or fetched
+    assert lookups.step(scheduled("one")).saves == []
+    one.num_computed_tokens = 5 * BLOCK + 3
+    [saved] = lookups.step(scheduled("one")).saves
+    assert (saved.place, saved.ids) == (PLACE, [103, 104])
+    assert lookups.step(scheduled("one")).saves == []
+    assert lookups.step(scheduled()).saves == []
+
+
+def test_a_block_whose_tokens_are_not_known_yet_is_not_kept(lookups: Any) -> None:
+    one = request(4 * BLOCK + 5)
+    lookups.add(one)
+    lookups.step(scheduled("one"))
+    one.num_computed_tokens = 6 * BLOCK  # drafts that are not verified yet are computed, too
+    [saved] = lookups.step(scheduled("one")).saves
+    assert saved.ids == [100, 101, 102, 103]
+
+
+def test_a_request_that_ends_while_it_is_fetched_is_told(lookups: Any, tmp_path: Path) -> None:
+    keep(tmp_path, 5)
+    one = request(200)
+    lookups.add(one)
+    find(lookups, one)
+    lookups.allocated(one, range(100, 113), 5 * BLOCK)
+    lookups.step(scheduled())
+    lookups.end("one")
+    assert lookups.step(scheduled()).cancelled == ["one"]
+    lookups.note({"one"}, set())
+    lookups.end("one")
+    assert lookups.step(scheduled()).cancelled == []

@@ -1,0 +1,81 @@
+"""Where blocks lie in a shared directory: <pool>/<fleet>/<epoch>/<version>/<group>/<block>.
+
+`fleet` is a digest of the job and its store. `epoch` is the store's: a job that is made again under the same name has
+another one, so blocks of other weights under the same version's name are never found. A group's folder holds the blocks
+of all its responses, the prompt's once, and is removed as a whole.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.fleet import PoolBackend
+
+_DIGEST_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePool:
+    """A pool as an engine is told of it: its `backend`, and the `folder` of the fleet in it."""
+
+    backend: PoolBackend
+    folder: Path
+
+
+def digest(text: str) -> str:
+    """A short name for a folder, 24 hexadecimal digits."""
+    return blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def fleet_folder(pool: str, fleet: str) -> Path:
+    """The folder of a job's fleet in a pool. `fleet`: what its workers have in common, and no other job has."""
+    return Path(pool) / digest(fleet)
+
+
+def check_pool(pool: EnginePool) -> None:
+    """Makes the fleet's folder, which nobody else may read: KV blocks tell of prompts. Raises InputError."""
+    try:
+        pool.folder.parent.mkdir(parents=True, exist_ok=True)
+        pool.folder.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryFile(dir=pool.folder):
+            return
+    except OSError as error:
+        raise InputError(
+            f"spec.kvPool: {pool.folder.parent}: workers cannot write there: {error.strerror}; mount a volume, or name "
+            "another folder that all workers see"
+        ) from error
+
+
+def group_place(epoch: int, version: str, group: str) -> str:
+    """The folder of a group's blocks that were computed with weights of `version`, relative to its fleet's."""
+    return f"{epoch}/{digest(version)}/{digest(group)}"
+
+
+def version_place(epoch: int, version: str) -> str:
+    """The folder of all blocks that were computed with weights of `version`, relative to their fleet's."""
+    return f"{epoch}/{digest(version)}"
+
+
+def block_name(block_hash: str, layout: str, rank: int) -> str:
+    """The file of one rank's part of a block. `layout`: a digest of how engines of this kind hold blocks."""
+    return f"{block_hash}.{layout}.{rank}"
+
+
+def count_present(folder: Path, blocks: Sequence[str], layout: str, ranks: int) -> int:
+    """How many of the first `blocks`, by their hashes, are there with the parts of all ranks.
+
+    One listing of the folder, whatever the number of blocks. Raises OSError, but not for a folder that is not there.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            present = {entry.name for entry in entries}
+    except FileNotFoundError:
+        return 0
+    for count, block in enumerate(blocks):
+        if any(block_name(block, layout, rank) not in present for rank in range(ranks)):
+            return count
+    return len(blocks)

@@ -1,0 +1,30 @@
+"""What vLLM is told of a KV pool, by backend; imports neither vLLM nor torch."""
+
+from typing import Any
+
+from openseer_worker.kv_pool.places import EnginePool
+
+FOLDER, LEAST_TOKENS = "folder", "least_tokens"
+"""Names in the connector's extra configuration: the fleet's folder in the pool, and the fewest tokens worth a fetch."""
+KV_PLACE = "kv_place"
+"""Name, among a request's extra arguments, of its folder in the pool; a request without one is not kept."""
+WORTH_TOKENS = 64
+"""A context of fewer tokens is computed: the engine makes a step anyway, while it would wait for a fetch."""
+
+
+def pool_values(pool: EnginePool | None) -> dict[str, Any]:
+    """Arguments of an engine with this pool; none without one."""
+    if pool is None:
+        return {}
+    return {
+        "kv_transfer_config": {
+            "kv_connector": "SharedDirectoryConnector",
+            "kv_connector_module_path": "openseer_worker.vllm.kv_pool.connector",
+            "kv_role": "kv_both",
+            # vLLM's default ends a request whose blocks did not come.
+            "kv_load_failure_policy": "recompute",
+            "kv_connector_extra_config": {FOLDER: str(pool.folder), LEAST_TOKENS: WORTH_TOKENS},
+        },
+        # The same in all processes of a fleet, whatever versions of Python they run.
+        "prefix_caching_hash_algo": "sha256_cbor",
+    }

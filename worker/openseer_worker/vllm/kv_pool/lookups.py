@@ -1,0 +1,167 @@
+"""The scheduler's side of the connector: which blocks of a request the pool has, and which the engine has filled.
+
+All methods but the listing of folders run between two steps of the engine, so nothing here waits for the pool: a
+request whose folder is being listed is scheduled when the answer is there.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openseer_worker.kv_pool.breaker import Breaker
+from openseer_worker.kv_pool.daemons import DaemonThreads
+from openseer_worker.kv_pool.places import count_present
+from openseer_worker.kv_pool.rates import Rates
+from openseer_worker.vllm.kv_pool.arguments import KV_PLACE
+from openseer_worker.vllm.kv_pool.steps import IDLE_SECONDS, BlocksOf, PoolStep
+
+LOOKUP_SECONDS = 1.0
+"""Longest wait for the listing of a folder; then the request's context is computed."""
+LOOKUP_THREADS = 2
+
+
+@dataclass(slots=True)
+class _Request:
+    """What is known of a request. `kept`: blocks that are in the pool or on their way; -1 before its first step.
+    `first`: the first block that a fetch would bring. `tried`: it was fetched for, or looked for in vain."""
+
+    request: Any
+    place: str
+    kept: int = -1
+    first: int = 0
+    found: Future[int] | None = None
+    asked_at: float = 0.0
+    tried: bool = False
+
+
+class Lookups:
+    """`folder` of the fleet, `layout` of this engine's blocks, `ranks` that hold parts of each, tokens of a `block`.
+
+    A context of fewer than `least_tokens` beyond what the engine has is not worth a fetch.
+    """
+
+    def __init__(self, folder: Path, layout: str, ranks: int, block: int, least_tokens: int) -> None:
+        self._folder = folder
+        self._layout = layout
+        self._ranks = ranks
+        self._block = block
+        self._least = max(1, least_tokens // block)
+        self._requests: dict[str, _Request] = {}
+        self._loading: dict[str, tuple[float, int]] = {}
+        self._breaker = Breaker()
+        self._threads = DaemonThreads(LOOKUP_THREADS, "openseer-kv-lookup")
+        self._rates = Rates()
+        self._step = PoolStep()
+
+    def close(self) -> None:
+        """Ends the threads that list folders, without a wait for one that hangs."""
+        self._threads.close()
+
+    def add(self, request: Any) -> None:
+        """A request came in; vLLM's own object, whose tokens and block hashes grow with it."""
+        params = request.sampling_params
+        place = (params.extra_args or {}).get(KV_PLACE, "") if params is not None else ""
+        if place:
+            self._requests[request.request_id] = _Request(request, place)
+
+    def end(self, request_id: str) -> None:
+        """A request is over, for whatever reason."""
+        self._requests.pop(request_id, None)
+        if request_id in self._loading:
+            self._step.cancelled.append(request_id)
+
+    def find(self, request: Any, computed: int) -> tuple[int | None, bool]:
+        """How many tokens after the first `computed` the pool has, and whether they come beside the steps; None while
+        that is being looked for."""
+        known = self._requests.get(request.request_id)
+        if known is None or known.tried:
+            return 0, False
+        first = computed // self._block
+        # The last token is always computed, for it gives the next one.
+        end = min((request.num_tokens - 1) // self._block, len(request.block_hashes))
+        if end - first < self._least:
+            return 0, False
+        if known.found is None or known.first != first:
+            if self._breaker.is_out or not self._rates.worth_a_fetch():
+                known.tried = True
+                return 0, False
+            known.first, known.asked_at = first, time.monotonic()
+            known.found = self._threads.submit(self._count, known.place, self._hashes(request, first, end))
+        count = self._answer(known)
+        if count is None:
+            return None, False
+        known.tried = count == 0  # else until there is room for what was found
+        return count * self._block, count > 0
+
+    def _answer(self, known: _Request) -> int | None:
+        assert known.found is not None
+        if not known.found.done():
+            if time.monotonic() - known.asked_at < LOOKUP_SECONDS:
+                return None
+            self._breaker.failed(f"no listing of a folder within {LOOKUP_SECONDS:g} s")
+            return 0
+        error = known.found.exception()
+        if error is not None:
+            self._breaker.failed(str(error))
+            return 0
+        count = known.found.result()
+        if count >= self._least:
+            return count
+        self._breaker.succeeded()
+        return 0
+
+    def _count(self, place: str, blocks: Sequence[str]) -> int:
+        return count_present(self._folder / place, blocks, self._layout, self._ranks)
+
+    def allocated(self, request: Any, ids: Sequence[int], tokens: int) -> None:
+        """Blocks are reserved for what `find` found: `ids` of all that the request has so far."""
+        known, count = self._requests[request.request_id], tokens // self._block
+        first, known.tried = known.first, True
+        hashes = self._hashes(request, first, first + count)
+        self._loading[request.request_id] = time.monotonic(), tokens
+        self._step.loads.append(BlocksOf(request.request_id, known.place, hashes, list(ids[first : first + count])))
+
+    def note(self, ended: Iterable[str], missing: Iterable[int]) -> None:
+        """Fetches have `ended`; of them the blocks `missing` did not come."""
+        failed = any(True for _ in missing)
+        for request_id in ended:
+            begun_at, tokens = self._loading.pop(request_id, (0.0, 0))
+            if failed:
+                self._breaker.failed("blocks did not come")
+            elif request_id in self._requests:  # else it ended, and its fetch with it
+                self._breaker.succeeded()
+                self._rates.fetched(tokens, time.monotonic() - begun_at)
+
+    def step(self, output: Any) -> PoolStep:
+        """What the worker's side has to do with a step, by vLLM's SchedulerOutput."""
+        step, self._step = self._step, PoolStep()
+        step.idle = output.total_num_scheduled_tokens == 0
+        self._rates.step(output.total_num_scheduled_tokens, time.monotonic())
+        if step.idle:
+            self._wait()
+        for request_id in output.num_scheduled_tokens:
+            known = self._requests.get(request_id)
+            if known is None:
+                continue
+            # Tokens of earlier steps only: what this one computes may be drafts that are rejected.
+            full = min(known.request.num_computed_tokens // self._block, len(known.request.block_hashes))
+            if known.kept < 0:  # those it begins with came from the engine's own cache or from the pool
+                known.kept = full
+            if full > known.kept:
+                ids = output.kv_connector_block_state.get_block_ids(request_id)[0]
+                hashes = self._hashes(known.request, known.kept, full)
+                step.saves.append(BlocksOf(request_id, known.place, hashes, list(ids[known.kept : full])))
+                known.kept = full
+        return step
+
+    def _wait(self) -> None:
+        """An engine that has nothing to compute but waits for an answer looks again after a moment."""
+        asked = [known.found for known in self._requests.values() if known.found is not None and not known.tried]
+        if asked:
+            wait(asked, IDLE_SECONDS, FIRST_COMPLETED)
+
+    def _hashes(self, request: Any, first: int, end: int) -> list[str]:
+        return [block.hex() for block in request.block_hashes[first:end]]

@@ -1,0 +1,240 @@
+"""The worker's side of the connector: threads that fetch blocks into the engine's KV cache and keep full ones.
+
+A fetch fills memory of its own first and writes to the KV cache under a lock, after a look whether it is still wanted.
+So a read that hangs can be left behind: the engine computes the blocks itself and may give them to other requests.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from openseer_worker.kv_pool.blocks import BadBlockError, read_block, write_block
+from openseer_worker.kv_pool.breaker import Breaker
+from openseer_worker.kv_pool.daemons import DaemonThreads
+from openseer_worker.kv_pool.free_space import FreeSpace
+from openseer_worker.kv_pool.places import block_name
+from openseer_worker.vllm.kv_pool.block_tensors import BlockTensors
+from openseer_worker.vllm.kv_pool.counts import PoolCounts
+from openseer_worker.vllm.kv_pool.steps import IDLE_SECONDS, BlocksOf, PoolStep
+
+_LOG = logging.getLogger(__name__)
+LOAD_THREADS = 2
+PIECE_BLOCKS = 16
+"""Blocks that a fetch holds in memory of its own at once."""
+STUCK_SECONDS = 2.0
+"""A fetch that brings no piece for so long is given up."""
+UNSAVED_BYTES = 256 * 2**20
+"""Most memory for blocks that wait to be written; blocks beyond it are not kept."""
+
+
+class _Fetch:
+    """A fetch under way. `lock` is held while it writes to the KV cache, and by whoever gives it up."""
+
+    def __init__(self, blocks: BlocksOf) -> None:
+        self.blocks = blocks
+        self.lock = threading.Lock()
+        self.fetched = 0
+        self.begun = self.moved_at = time.monotonic()
+        self.is_over = False
+        self.failure = ""
+
+
+class Transfers:
+    """`folder` of the fleet; `layout` and `rank`: which files are this worker's part of a block; `tokens` of one."""
+
+    def __init__(self, folder: Path, layout: str, rank: int, tokens: int) -> None:
+        self._folder = folder
+        self._layout = layout
+        self._rank = rank
+        self._tokens = tokens
+        self._tensors: BlockTensors | None = None
+        self._fetches: dict[str, _Fetch] = {}
+        self._missing: set[int] = set()
+        self._changed = threading.Event()
+        self._threads = DaemonThreads(LOAD_THREADS, "openseer-kv-load")
+        self._unsaved: queue.SimpleQueue[tuple[BlocksOf, torch.Tensor, torch.Event | None] | None] = queue.SimpleQueue()
+        self._unsaved_bytes = 0
+        self._counting = threading.Lock()
+        self._counts = PoolCounts()
+        self._breaker = Breaker()
+        self._space = FreeSpace(folder)
+        self._saver = threading.Thread(target=self._save_all, name="openseer-kv-save", daemon=True)
+
+    def begin(self, caches: dict[str, torch.Tensor], blocks: int) -> None:
+        """Takes the engine's KV caches, by layer. Raises ValueError for caches whose blocks cannot be told."""
+        self._tensors = BlockTensors(caches, blocks)
+        self._saver.start()
+
+    def close(self) -> None:
+        """Ends the threads; one that hangs in the pool is left behind."""
+        self._unsaved.put(None)
+        self._threads.close()
+
+    def take_counts(self) -> PoolCounts | None:
+        """What was counted since the last call; None for nothing."""
+        with self._counting:
+            counts, self._counts = self._counts, PoolCounts()
+        return None if counts.is_empty() else counts
+
+    def _count(self, **amounts: float) -> None:
+        with self._counting:
+            for name, amount in amounts.items():
+                self._counts.add(name, amount)
+
+    # ---- fetching
+
+    def start(self, step: PoolStep) -> None:
+        """Begins the fetches of a step, and gives up those that nobody waits for."""
+        for request in step.cancelled:
+            if (fetch := self._fetches.get(request)) is not None:
+                self._give_up(fetch, "")
+        for blocks in step.loads:
+            fetch = self._fetches[blocks.request] = _Fetch(blocks)
+            self._threads.submit(self._fetch, fetch)
+
+    def give_up(self) -> None:
+        """Gives up all fetches: from now on none writes to the KV cache, which may lose its memory."""
+        for fetch in self._fetches.values():
+            self._give_up(fetch, "")
+
+    def take_ended(self, step: PoolStep) -> set[str]:
+        """Requests whose fetches have ended, in whole or in part, since the last call."""
+        if step.idle and self._fetches and not any(fetch.is_over for fetch in self._fetches.values()):
+            self._changed.wait(IDLE_SECONDS)
+        self._changed.clear()
+        now = time.monotonic()
+        for fetch in self._fetches.values():
+            if not fetch.is_over and now - fetch.moved_at > STUCK_SECONDS:
+                self._give_up(fetch, f"nothing came for {STUCK_SECONDS:g} s")
+        ended = {request for request, fetch in self._fetches.items() if fetch.is_over}
+        for request in ended:
+            self._take(self._fetches.pop(request))
+        return ended
+
+    def take_missing(self) -> set[int]:
+        """Blocks of ended fetches that did not come, since the last call."""
+        missing, self._missing = self._missing, set()
+        return missing
+
+    def _take(self, fetch: _Fetch) -> None:
+        blocks, fetched = fetch.blocks, fetch.fetched
+        if fetch.failure:
+            self._missing.update(blocks.ids[fetched:])
+        assert self._tensors is not None
+        self._count(
+            loaded_tokens=0 if self._rank else fetched * self._tokens,
+            load_bytes=fetched * self._tensors.block_bytes,
+            load_seconds=fetch.moved_at - fetch.begun,
+            failed_loads=int(bool(fetch.failure)),
+        )
+        if fetch.failure:
+            came = f"{fetched} of {len(blocks.ids)} KV blocks came from the pool"
+            _LOG.warning("%s: %s: %s", blocks.request, came, fetch.failure)
+
+    def _give_up(self, fetch: _Fetch, failure: str) -> None:
+        with fetch.lock:
+            if not fetch.is_over:
+                fetch.failure, fetch.is_over = failure, True
+
+    def _fetch(self, fetch: _Fetch) -> None:
+        failure = ""
+        try:
+            for start, rows in self._read(fetch):
+                with fetch.lock:
+                    if fetch.is_over:
+                        return
+                    self._put(rows, fetch.blocks.ids[start : start + len(rows)])
+                    fetch.fetched, fetch.moved_at = start + len(rows), time.monotonic()
+        except (OSError, BadBlockError) as error:
+            failure = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the engine must not wait for this fetch
+            _LOG.exception("a fetch of KV blocks failed")
+            failure = str(error) or type(error).__name__
+        self._give_up(fetch, failure)
+        self._changed.set()
+
+    def _read(self, fetch: _Fetch) -> Iterator[tuple[int, torch.Tensor]]:
+        """Pieces of a fetch: the number of the first block, and rows of bytes as BlockTensors has them.
+
+        Raises OSError or BadBlockError, after the blocks before the one that is wrong.
+        """
+        assert self._tensors is not None
+        folder, hashes = self._folder / fetch.blocks.place, fetch.blocks.hashes
+        for start in range(0, len(hashes), PIECE_BLOCKS):
+            names = hashes[start : start + PIECE_BLOCKS]
+            rows = torch.empty((len(names), self._tensors.block_bytes), dtype=torch.uint8)
+            filled = 0
+            try:
+                for name in names:
+                    if fetch.is_over:
+                        return
+                    path = folder / block_name(name, self._layout, self._rank)
+                    read_block(path, rows[filled].numpy().data)
+                    filled += 1
+            except (OSError, BadBlockError):
+                if filled:
+                    yield start, rows[:filled]
+                raise
+            yield start, rows
+
+    def _put(self, rows: torch.Tensor, ids: list[int]) -> None:
+        assert self._tensors is not None
+        if self._tensors.device.type == "cpu":
+            self._tensors.put(rows, ids)
+            return
+        stream = torch.Stream(self._tensors.device)  # beside the engine's, which uses none of these blocks yet
+        with stream:
+            self._tensors.put(rows, ids)
+        stream.synchronize()
+
+    # ---- keeping
+
+    def save(self, step: PoolStep) -> None:
+        """Copies the blocks that are full out of the KV cache, for a thread to write. After a step's computation."""
+        if not step.saves:
+            return
+        tensors = self._tensors
+        assert tensors is not None
+        for blocks in step.saves:
+            size = len(blocks.ids) * tensors.block_bytes
+            if self._unsaved_bytes + size > UNSAVED_BYTES or self._breaker.is_out:
+                self._count(unsaved_blocks=len(blocks.ids))
+                continue
+            rows, copied = tensors.take(blocks.ids), None
+            if tensors.device.type != "cpu":
+                host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+                rows = host.copy_(rows, non_blocking=True)
+                copied = torch.Event(tensors.device)
+                copied.record()
+            with self._counting:
+                self._unsaved_bytes += size
+            self._unsaved.put((blocks, rows, copied))
+
+    def _save_all(self) -> None:
+        while (item := self._unsaved.get()) is not None:
+            blocks, rows, copied = item
+            if copied is not None:
+                copied.synchronize()
+            self._write(blocks, rows)
+            with self._counting:
+                self._unsaved_bytes -= rows.numel()
+
+    def _write(self, blocks: BlocksOf, rows: torch.Tensor) -> None:
+        folder, seen, written = self._folder / blocks.place, 0, 0
+        try:
+            self._space.check()
+            for name, row in zip(blocks.hashes, rows, strict=True):
+                path = folder / block_name(name, self._layout, self._rank)
+                written += write_block(path, row.numpy().data)
+                seen += 1
+            self._breaker.succeeded()
+        except OSError as error:
+            self._breaker.failed(str(error))
+            _LOG.warning("KV blocks are not kept: %s", error)
+            self._count(unsaved_blocks=len(blocks.ids) - seen)
+        self._count(saved_blocks=written, save_bytes=written * rows.shape[1])
