@@ -251,5 +251,5 @@ def _preemptions(trace: Trace) -> tuple[list[float], list[int]]:
         for sample in trace.samples:
             last = sample.workers[name].preemptions if name in sample.workers else last
             values.append(last)
-        total = [a + b for a, b in zip(total, count_up(values), strict=True)]
+        total = [a + round(b) for a, b in zip(total, count_up(values), strict=True)]
     return times, total

@@ -2,16 +2,21 @@
 
 import errno
 import shutil
-from collections import namedtuple
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from openseer_worker.kv_pool import free_space
 from openseer_worker.kv_pool.free_space import LEAST_FREE, LOOK_SECONDS, FreeSpace
 
-Usage = namedtuple("Usage", "total used free")
 TOTAL = 1000
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
 
 
 class Disk:

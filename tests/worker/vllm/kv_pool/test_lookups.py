@@ -43,12 +43,16 @@ def request(tokens: int, place: str = PLACE, name: str = "one") -> Any:
     )
 
 
+def block_ids(_name: str) -> tuple[range]:
+    return (range(100, 200),)
+
+
 def scheduled(*names: str, tokens: int = 1) -> Any:
     """What the connector reads of vLLM's output of a step: a request's block n has the id 100 + n."""
     return SimpleNamespace(
         num_scheduled_tokens=dict.fromkeys(names, tokens),
         total_num_scheduled_tokens=tokens * len(names),
-        kv_connector_block_state=SimpleNamespace(get_block_ids=lambda _name: (range(100, 200),)),
+        kv_connector_block_state=SimpleNamespace(get_block_ids=block_ids),
     )
 
 
@@ -116,7 +120,12 @@ def test_a_request_without_a_place_is_neither_fetched_nor_kept(lookups: Any, tmp
 def test_a_listing_that_hangs_is_not_waited_for(lookups: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module(), "LOOKUP_SECONDS", 0.05)
     hold = threading.Event()
-    monkeypatch.setattr(module(), "count_present", lambda *_: hold.wait())
+
+    def hang(*_arguments: Any) -> int:
+        hold.wait()
+        return 0
+
+    monkeypatch.setattr(module(), "count_present", hang)
     try:
         for number in range(FAILURES):
             one = request(200, name=str(number))
