@@ -72,7 +72,7 @@ def serve(pipe: Connection, folder: Path, pool: EnginePool, core: int) -> None:
     """The child's loop."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[core % len(cores)]})
-    size = {"max_model_len": 5120, "num_gpu_blocks_override": 1025, "max_num_batched_tokens": 2048}
+    size: dict[str, Any] = {"max_model_len": 5120, "num_gpu_blocks_override": 1025, "max_num_batched_tokens": 2048}
     model = Model(path=str(folder), dtype="float32", engine_args=size)
     engine = VllmEngine(model, Parallelism(), Sampling(), cache_salt="moves", pool=pool)
     engine.start(lambda: None)
