@@ -52,7 +52,7 @@ def check_pool(pool: EnginePool) -> None:
 
 def group_place(epoch: int, version: str, group: str) -> str:
     """The folder of a group's blocks that were computed with weights of `version`, relative to its fleet's."""
-    return f"{epoch}/{digest(version)}/{digest(group)}"
+    return f"{version_place(epoch, version)}/{digest(group)}"
 
 
 def version_place(epoch: int, version: str) -> str:

@@ -100,7 +100,7 @@ class Transfers:
     def give_up(self) -> None:
         """Gives up all fetches: from now on none writes to the KV cache, which may lose its memory."""
         for fetch in self._fetches.values():
-            self._give_up(fetch, "")
+            self._give_up(fetch, "the KV cache is about to change")
 
     def take_ended(self, step: PoolStep) -> set[str]:
         """Requests whose fetches have ended, in whole or in part, since the last call."""
