@@ -37,7 +37,10 @@ class LocalFleet:
         replicas: int,
         failure_policy: FailurePolicy,
         on_message: OnMessage,
+        kv_pool: str = "",
     ) -> None:
+        """`kv_pool`: HOST:PORT of Mooncake's master; "" without one."""
+        self._kv_pool = kv_pool
         self._job_file = job_file
         self._store_url = store_url
         self._logs = logs
@@ -91,6 +94,7 @@ class LocalFleet:
         command = [
             *(sys.executable, "-m", "openseer_worker.fork_server", "--parent", str(os.getpid())),
             *("--job", str(self._job_file), "--store", self._store_url, "--logs", str(self._logs)),
+            *("--kv-pool", self._kv_pool),
         ]
         pipe = asyncio.subprocess.PIPE
         try:

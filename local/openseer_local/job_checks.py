@@ -4,6 +4,7 @@ from typing import Literal
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob
+from openseer_worker.kv_pool.mooncake.installed import check_servers
 
 _WRONG_MODE = {
     "batch": "found serve; `openseer run` runs batch jobs, `openseer serve` this one",
@@ -26,3 +27,5 @@ def check_local_job(job: RolloutJob, mode: Literal["batch", "serve"]) -> None:
             "spec.store.secretRef: exists only in Kubernetes; on one machine give url, or neither; for a cluster "
             "kubectl apply --dry-run=server checks the manifest"
         )
+    if spec.kv_pool.backend == "mooncake":
+        check_servers(spec.kv_pool.max_gigabytes * 2**30)

@@ -14,12 +14,15 @@ from openseer_local.fleet import LocalFleet
 from openseer_local.terminal.display import Display
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
+from openseer_worker.kv_pool.mooncake.servers import PoolServers, free_ports
 
 REACH_SECONDS = 5.0
 """A user's Redis that does not answer for so long at the start is taken for a wrong URL."""
 
 TELL_AGAIN_SECONDS = 10.0
 """What the store waits for is told once in this time."""
+
+_HERE = "127.0.0.1"
 
 Tasks = Mapping[str, asyncio.Task[Any]]
 
@@ -62,11 +65,27 @@ class LocalSession:
                 self._server = server
                 yield url
 
+    @asynccontextmanager
+    async def _kv_pool(self) -> AsyncGenerator[str]:
+        """HOST:PORT of the master of Mooncake's store, "" for a job without it. Raises InputError."""
+        pool = self._job.spec.kv_pool
+        if pool.backend != "mooncake":
+            yield ""
+            return
+        self._display.phase("starting the KV pool")
+        bytes_ = pool.max_gigabytes * 2**30
+        servers = PoolServers(_HERE, free_ports(_HERE), bytes_, self._folder.logs_folder, self._display.message)
+        async with servers as master:
+            yield master
+
     async def start_fleet(self, stack: AsyncExitStack, url: str, replicas: int) -> LocalFleet:
         """Starts the workers; the stack stops them."""
         folder, failure_policy = self._folder, self._job.spec.failure_policy
         folder.create(folder.logs_folder)
-        fleet = LocalFleet(folder.job_file, url, folder.logs_folder, replicas, failure_policy, self._display.message)
+        kv_pool = await stack.enter_async_context(self._kv_pool())
+        fleet = LocalFleet(
+            folder.job_file, url, folder.logs_folder, replicas, failure_policy, self._display.message, kv_pool
+        )
         stack.push_async_callback(fleet.stop, self.grace_seconds)
         await fleet.start()
         return fleet

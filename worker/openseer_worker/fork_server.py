@@ -40,9 +40,10 @@ READ_BYTES = 65536
 class ForkServer:
     """The parent's state: which worker runs under which process id."""
 
-    def __init__(self, job: RolloutJob, store_url: str, logs: Path, *, out: int, pin: bool) -> None:
+    def __init__(self, job: RolloutJob, store_url: str, logs: Path, *, out: int, pin: bool, kv_pool: str = "") -> None:
         self._job = job
         self._store_url = store_url
+        self._kv_pool = kv_pool
         self._logs = logs
         self._out = out
         self._pin = pin
@@ -98,9 +99,9 @@ class ForkServer:
             _kill_group(pid)
 
     def remove_pool(self) -> None:
-        """Removes the KV blocks of these workers, which nobody fetches any more."""
+        """Removes the KV blocks that these workers have kept in files, which nobody fetches any more."""
         pool = WorkerSettings(self._job, self._store_url, 0).pool
-        if pool is not None:
+        if pool is not None and pool.backend == "shared-directory":
             shutil.rmtree(pool.folder, ignore_errors=True)
 
     def _send(self, message: dict[str, object]) -> None:
@@ -137,7 +138,7 @@ class ForkServer:
             _redirect(self._logs / f"{worker_name(index)}.log")
             start_log()
             self._assign_devices(index)
-            code = run_worker(WorkerSettings(self._job, self._store_url, index))
+            code = run_worker(WorkerSettings(self._job, self._store_url, index, kv_pool=self._kv_pool))
         except OpenseerError as error:
             code = report(error)
         except BaseException:  # noqa: BLE001 - nothing may unwind into the parent's code
@@ -201,6 +202,7 @@ def main() -> None:
     parser.add_argument("--store", required=True)
     parser.add_argument("--logs", type=Path, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--kv-pool", default="", help="HOST:PORT of Mooncake's master")
     options = parser.parse_args()
     die_with_parent(options.parent)
     started = time.monotonic()
@@ -216,7 +218,7 @@ def main() -> None:
     os.set_blocking(writable, False)
     signal.signal(signal.SIGCHLD, _ignore_signal)
     signal.set_wakeup_fd(writable)
-    server = ForkServer(job, options.store, options.logs, out=out, pin=pin)
+    server = ForkServer(job, options.store, options.logs, out=out, pin=pin, kv_pool=options.kv_pool)
     server.report_limits()
     os.write(out, (json.dumps({"warm": round(time.monotonic() - started, 1)}) + "\n").encode())
     _outlive_parent()

@@ -48,7 +48,7 @@ def main() -> int:
     parser.add_argument("--rank", type=int, default=0, help="place of this process in its gang; 0 leads")
     parser.add_argument("--leader", default="", help="host of rank 0 of the gang")
     parser.add_argument("--gang-port", type=int, default=GANG_PORT, help="first of two ports on the leader's host")
-    parser.add_argument("--kv-pool", default="", help="folder of spec.kvPool.pvc, where it is mounted")
+    parser.add_argument("--kv-pool", default="", help="folder of spec.kvPool.pvc, or HOST:PORT of Mooncake's master")
     options = parser.parse_args()
     start_log()
     try:

@@ -20,7 +20,8 @@ class WorkerSettings:
     """One boot of one worker. `index` names the lane that only it claims from, and its core on a CPU.
 
     `node` and `pod`: in a cluster, the name of its machine and its own uid. `leader`: in a gang the host of rank 0,
-    else "" (see gang). `kv_pool`: the folder of spec.kvPool.pvc, where that is mounted.
+    else "" (see gang). `kv_pool`: where the KV pool is: the folder of spec.kvPool.pvc, where that is mounted, or
+    HOST:PORT of Mooncake's master.
     """
 
     job: RolloutJob
@@ -75,6 +76,8 @@ class WorkerSettings:
     def pool(self) -> EnginePool | None:
         """The KV pool of the job's engines; None without one."""
         pool = self.job.spec.kv_pool
+        if pool.backend == "mooncake":
+            return EnginePool(pool.backend, master=self.kv_pool) if self.kv_pool else None
         path = pool.path or self.kv_pool
         return EnginePool(pool.backend, fleet_folder(path, self.fleet)) if pool.is_on and path else None
 

@@ -22,7 +22,7 @@ from openseer_store.redis_link import RETRY_SECONDS
 from openseer_worker.engine import Engine
 from openseer_worker.engine_factory import build_engine, warm_up
 from openseer_worker.gang import GangLeader
-from openseer_worker.kv_pool.places import check_pool
+from openseer_worker.kv_pool.backends import check_pool
 from openseer_worker.loop import HEARTBEAT_SECONDS
 from openseer_worker.settings import WorkerSettings
 

@@ -19,7 +19,7 @@ from openseer_core.manifest.base import (
     allowed,
 )
 
-PoolBackend = Literal["none", "shared-directory"]
+PoolBackend = Literal["none", "shared-directory", "mooncake"]
 PolicyName = Literal["context-aware", "seer", "fifo", "longest-first-oracle", "round-robin", "least-inflight"]
 ROUND_ROBIN: PolicyName = "round-robin"
 LEAST_INFLIGHT: PolicyName = "least-inflight"
@@ -285,8 +285,9 @@ class KvPool(ManifestModel):
     backend: PoolBackend = Field(
         default="none",
         description="none: a worker that goes on with another's response computes its context again. shared-directory: "
-        "workers keep each full KV block as a file and fetch what others have computed; a pool that is slow, full or "
-        "gone costs that computation and nothing else. Models whose layers all have full attention, engine vllm.",
+        "workers keep each full KV block as a file and fetch what others have computed. mooncake: they do so in the "
+        "memory of Mooncake's store, which openseer runs. A pool that is slow, full or gone costs that computation and "
+        "nothing else. Models whose layers all have full attention, engine vllm.",
     )
     path: Text | None = Field(
         default=None,
@@ -301,7 +302,8 @@ class KvPool(ManifestModel):
         default=64,
         ge=1,
         le=1_048_576,
-        description="Most GiB of this job's blocks; beyond it groups are removed, those unused for longest first.",
+        description="Most GiB of this job's blocks; beyond it groups are removed, those unused for longest first. With "
+        "mooncake they are of memory.",
     )
 
     @property

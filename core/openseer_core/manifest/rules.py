@@ -148,9 +148,11 @@ def _pool_has_a_place(spec: Mapping[str, Any]) -> Iterator[str]:
     pool = _map(spec, "kvPool")
     if pool.get("backend") == "shared-directory":
         yield from _exactly_one("spec.kvPool", pool, ("path", "pvc"))
-    for name in ("path", "pvc") if pool.get("backend") == "none" else ():
+        return
+    backend = pool.get("backend")
+    for name in ("path", "pvc") if backend in ("none", "mooncake") else ():
         if name in pool:
-            yield f"spec.kvPool.{name}: used by no pool of backend none; remove it, or set backend: shared-directory"
+            yield f"spec.kvPool.{name}: used by no pool of backend {backend}; remove it, or set shared-directory"
 
 
 def _pool_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from openseer_worker.kv_pool import keeper as keeping
-from openseer_worker.kv_pool.keeper import GRACE_SECONDS, PoolKeeper, remove_stale_fleets, sweep
+from openseer_worker.kv_pool.keeper import PoolKeeper
 from openseer_worker.kv_pool.places import EnginePool, group_place, version_place
+from openseer_worker.kv_pool.sweeping import GRACE_SECONDS, STALE_SECONDS, remove_stale_fleets, sweep
 
 BLOCK, BLOCKS = 1000, 4
 EPOCH = 5
@@ -100,7 +101,7 @@ def test_what_a_fleet_left_is_removed_by_another_after_hours(tmp_path: Path) -> 
     ended, young, foreign = (tmp_path / name for name in ("ended", "young", "foreign"))
     for fleet in (ended, young, foreign):
         fleet.mkdir()
-    for fleet, age in ((ended, 2 * keeping.STALE_SECONDS), (young, 0)):
+    for fleet, age in ((ended, 2 * STALE_SECONDS), (young, 0)):
         (fleet / ".sweep").touch()
         swept_at = time.time() - age
         os.utime(fleet / ".sweep", (swept_at, swept_at))

@@ -8,10 +8,10 @@ from openseer_core.errors import InputError
 from openseer_worker.kv_pool.places import (
     EnginePool,
     block_name,
-    check_pool,
     count_present,
     fleet_folder,
     group_place,
+    make_folder,
 )
 
 BLOCKS = ["a1", "b2", "c3", "d4"]
@@ -41,8 +41,8 @@ def test_a_stores_password_is_not_in_a_folders_name() -> None:
 
 def test_a_fleets_folder_is_made_for_nobody_else_to_read(tmp_path: Path) -> None:
     pool = EnginePool("shared-directory", tmp_path / "new" / "fleet")
-    check_pool(pool)
-    check_pool(pool)
+    make_folder(pool)
+    make_folder(pool)
     assert pool.folder.stat().st_mode & 0o777 == 0o700
     assert list(pool.folder.iterdir()) == []
 
@@ -50,7 +50,7 @@ def test_a_fleets_folder_is_made_for_nobody_else_to_read(tmp_path: Path) -> None
 def test_a_pool_where_nothing_can_be_written_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"spec\.kvPool: .*/file/pool: workers cannot write there: Not a directory"):
-        check_pool(EnginePool("shared-directory", tmp_path / "file" / "pool" / "fleet"))
+        make_folder(EnginePool("shared-directory", tmp_path / "file" / "pool" / "fleet"))
 
 
 def test_only_the_first_blocks_without_a_gap_count(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The KV pool of a job as a shared directory: block files, where they lie, and who keeps them within their bytes.
+"""The KV pool of a job: blocks, where they lie in a shared directory or in Mooncake's store, and what is removed.
 
-Read `blocks` (one file), `places` (the folders), `breaker` (a pool that fails is left alone for a while), `rates` (a
-slow one, too), `free_space`, `daemons` (threads that may hang), `keeper` (what is removed, and when). vLLM's side is in
+Read `block_store` (what a backend does), `backends` (which there are), `blocks` (one block), `places` (where they lie),
+`directory`, `breaker` (a pool that fails is left alone for a while), `rates` (a slow one, too), `free_space`, `daemons`
+(threads that may hang), `keeper` and `sweeping` (what is removed, and when), `mooncake`. vLLM's side is in
 `openseer_worker.vllm.kv_pool`. Nothing here imports vLLM or torch.
 Tests: tests/worker/kv_pool.
 """

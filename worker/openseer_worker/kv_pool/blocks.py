@@ -1,4 +1,4 @@
-"""A KV block as a file: a header with a checksum, then the block's bytes of every layer.
+"""A KV block as the pool keeps it: a header with a checksum, then the block's bytes of every layer.
 
 A file is written beside its place and then renamed, so readers see a whole file or none. It is not synchronized to the
 disk: what a power cut leaves of it fails its checksum, and the block is computed again.
@@ -12,10 +12,26 @@ from pathlib import Path
 
 _HEADER = struct.Struct("<8sQI")
 _MAGIC = b"OSKV\x00\x00\x00\x01"
+HEADER_BYTES = _HEADER.size
+"""Bytes before a block's own."""
 
 
 class BadBlockError(Exception):
-    """A block file that is not what was written: cut short, of another size, or with a wrong checksum."""
+    """A block that is not what was written: cut short, of another size, or with a wrong checksum."""
+
+
+def block_header(payload: memoryview) -> bytes:
+    """What stands before a block (uint8, contiguous): HEADER_BYTES, with its size and checksum."""
+    return _HEADER.pack(_MAGIC, payload.nbytes, zlib.crc32(payload))
+
+
+def check_block(name: str, header: bytes | memoryview, payload: memoryview) -> None:
+    """Raises BadBlockError unless `payload` is what was written under this header of HEADER_BYTES."""
+    magic, size, checksum = _HEADER.unpack(header)
+    if magic != _MAGIC or size != payload.nbytes:
+        raise BadBlockError(f"{name}: found {size} bytes of another format, expected {payload.nbytes}")
+    if zlib.crc32(payload) != checksum:
+        raise BadBlockError(f"{name}: its checksum is wrong")
 
 
 def write_block(path: Path, payload: memoryview) -> bool:
@@ -24,10 +40,9 @@ def write_block(path: Path, payload: memoryview) -> bool:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    header = _HEADER.pack(_MAGIC, payload.nbytes, zlib.crc32(payload))
     try:
         with beside.open("xb", buffering=0) as file:
-            _write_all(file.fileno(), header)
+            _write_all(file.fileno(), block_header(payload))
             _write_all(file.fileno(), payload)
         beside.replace(path)
     except OSError:
@@ -39,16 +54,13 @@ def write_block(path: Path, payload: memoryview) -> bool:
 def read_block(path: Path, into: memoryview) -> None:
     """Fills `into` (uint8, contiguous, of the block's size) from a file. Raises OSError and BadBlockError."""
     with path.open("rb", buffering=0) as file:
-        magic, size, checksum = _HEADER.unpack(_read_header(file.fileno(), path))
-        if magic != _MAGIC or size != into.nbytes:
-            raise BadBlockError(f"{path}: found {size} bytes of another format, expected {into.nbytes}")
+        header = _read_header(file.fileno(), path)
         filled = 0
-        while filled < size and (count := os.readv(file.fileno(), [into[filled:]])):
+        while filled < into.nbytes and (count := os.readv(file.fileno(), [into[filled:]])):
             filled += count
-    if filled < size:
-        raise BadBlockError(f"{path}: found {filled} bytes, expected {size}")
-    if zlib.crc32(into) != checksum:
-        raise BadBlockError(f"{path}: its checksum is wrong")
+    if filled < into.nbytes:
+        raise BadBlockError(f"{path}: found {filled} bytes, expected {into.nbytes}")
+    check_block(str(path), header, into)
 
 
 def _read_header(descriptor: int, path: Path) -> bytes:

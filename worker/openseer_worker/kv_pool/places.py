@@ -1,4 +1,4 @@
-"""Where blocks lie in a shared directory: <pool>/<fleet>/<epoch>/<version>/<group>/<block>.
+"""Where blocks lie: <epoch>/<version>/<group>/<block>; in a shared directory below <pool>/<fleet>.
 
 `fleet` is a digest of the job and its store. `epoch` is the store's: a job that is made again under the same name has
 another one, so blocks of other weights under the same version's name are never found. A group's folder holds the blocks
@@ -20,10 +20,12 @@ _DIGEST_BYTES = 12
 
 @dataclass(frozen=True, slots=True)
 class EnginePool:
-    """A pool as an engine is told of it: its `backend`, and the `folder` of the fleet in it."""
+    """A pool as an engine is told of it: its `backend`, and the `folder` of the fleet in a shared directory, or
+    HOST:PORT of Mooncake's `master`."""
 
     backend: PoolBackend
-    folder: Path
+    folder: Path = Path()
+    master: str = ""
 
 
 def digest(text: str) -> str:
@@ -36,7 +38,7 @@ def fleet_folder(pool: str, fleet: str) -> Path:
     return Path(pool) / digest(fleet)
 
 
-def check_pool(pool: EnginePool) -> None:
+def make_folder(pool: EnginePool) -> None:
     """Makes the fleet's folder, which nobody else may read: KV blocks tell of prompts. Raises InputError."""
     try:
         pool.folder.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from openseer_worker.vllm.drafting.extension import DraftExtension
 
 if TYPE_CHECKING:
-    from openseer_worker.vllm.kv_pool.connector import SharedDirectoryConnector
+    from openseer_worker.vllm.kv_pool.connector import PoolConnector
     from openseer_worker.vllm.profile import KvRow
 
 
@@ -36,7 +36,7 @@ class WorkerExtension(DraftExtension):
         from vllm.distributed.kv_transfer import get_kv_transfer_group, has_kv_transfer_group
 
         if has_kv_transfer_group() and hasattr(connector := get_kv_transfer_group(), "give_up"):
-            cast("SharedDirectoryConnector", connector).give_up()
+            cast("PoolConnector", connector).give_up()
 
     def undo_broken_load(self) -> None:
         """Gives every layer that was not loaded to its end its old tensors back; the whole is of no version."""

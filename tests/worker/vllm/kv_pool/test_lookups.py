@@ -12,6 +12,7 @@ import pytest
 
 from openseer_worker.kv_pool import rates
 from openseer_worker.kv_pool.breaker import FAILURES
+from openseer_worker.kv_pool.directory import DirectoryBlocks
 from openseer_worker.kv_pool.places import block_name
 from openseer_worker.vllm.environment import is_cpu_build, prepare
 
@@ -59,7 +60,7 @@ def scheduled(*names: str, tokens: int = 1) -> Any:
 @pytest.fixture
 def lookups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(rates, "TRIAL_EVERY", 1)
-    made = module().Lookups(tmp_path, "layout", 1, BLOCK, LEAST)
+    made = module().Lookups(DirectoryBlocks(tmp_path), "layout", 1, BLOCK, LEAST)
     yield made
     made.close()
 
@@ -125,7 +126,7 @@ def test_a_listing_that_hangs_is_not_waited_for(lookups: Any, tmp_path: Path, mo
         hold.wait()
         return 0
 
-    monkeypatch.setattr(module(), "count_present", hang)
+    monkeypatch.setattr(DirectoryBlocks, "count_present", hang)
     try:
         for number in range(FAILURES):
             one = request(200, name=str(number))

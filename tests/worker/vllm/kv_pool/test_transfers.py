@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from openseer_worker.kv_pool.breaker import FAILURES
+from openseer_worker.kv_pool.directory import DirectoryBlocks
 from openseer_worker.vllm.environment import is_cpu_build, prepare
 from tests.worker.vllm.kv_pool.lazy import torch
 
@@ -54,7 +55,7 @@ class Side:
         shape = (2, BLOCKS, 4)
         make = (lambda: torch.zeros(shape)) if seed is None else (lambda: torch.randn(shape, generator=random))
         self.caches = {"first": make(), "second": make()}
-        self.transfers = side_module().Transfers(folder, "layout", rank, TOKENS)
+        self.transfers = side_module().Transfers(DirectoryBlocks(folder), "layout", rank, TOKENS)
         self.transfers.begin(self.caches, BLOCKS)
 
     def block(self, number: int) -> list[Any]:

@@ -1,5 +1,5 @@
-"""The connector that keeps KV blocks in a shared directory, as vLLM calls it: a part in its scheduler, one in each
-worker. Content-addressed by vLLM's own block hashes, which begin with the salt of job and weights version.
+"""The connector that keeps KV blocks in a pool, as vLLM calls it: a part in its scheduler, one in each worker.
+Content-addressed by vLLM's own block hashes, which begin with the salt of job and weights version.
 
 Blocks of prompts and of responses are kept as soon as a step has filled them, so a response finds all but its last few
 tokens wherever it goes on, also after its worker died. Fetching runs beside the steps. Whatever goes wrong with the
@@ -10,7 +10,6 @@ pool makes an engine compute what it did not get.
 
 import os
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,7 +24,8 @@ from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorStat
 from vllm.platforms import current_platform
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, UniformTypeKVCacheSpecs, iter_layer_specs
 
-from openseer_worker.vllm.kv_pool.arguments import FOLDER, LEAST_TOKENS
+from openseer_worker.kv_pool.backends import open_blocks
+from openseer_worker.vllm.kv_pool.arguments import LEAST_TOKENS, pool_of
 from openseer_worker.vllm.kv_pool.counts import PoolCounts
 from openseer_worker.vllm.kv_pool.lookups import Lookups
 from openseer_worker.vllm.kv_pool.steps import PoolStep
@@ -35,22 +35,22 @@ FULL = "full attention"
 _LAYOUT_VARIABLES = ("VLLM_KV_CACHE_LAYOUT", "VLLM_ATTENTION_BACKEND")
 
 
-class SharedDirectoryConnector(KVConnectorBase_V1):
+class PoolConnector(KVConnectorBase_V1):
     """One side of the connector, by `role`. Raises ValueError for a model whose blocks are not of one kind."""
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: KVCacheConfig) -> None:
         super().__init__(vllm_config=vllm_config, role=role, kv_cache_config=kv_cache_config)
         check_cache(kv_cache_config)
         extra: dict[str, Any] = vllm_config.kv_transfer_config.kv_connector_extra_config
-        folder, layout = Path(extra[FOLDER]), layout_digest(vllm_config, kv_cache_config)
+        blocks, layout = open_blocks(pool_of(extra)), layout_digest(vllm_config, kv_cache_config)
         parallel, block = vllm_config.parallel_config, vllm_config.cache_config.block_size
         self._cache = kv_cache_config
         self._lookups: Lookups | None = None
         self._transfers: Transfers | None = None
         if role is KVConnectorRole.SCHEDULER:
-            self._lookups = Lookups(folder, layout, parallel.tensor_parallel_size, block, int(extra[LEAST_TOKENS]))
+            self._lookups = Lookups(blocks, layout, parallel.tensor_parallel_size, block, int(extra[LEAST_TOKENS]))
         else:
-            self._transfers = Transfers(folder, layout, _own_rank(), block)
+            self._transfers = Transfers(blocks, layout, _own_rank(), block)
 
     # ---- the worker's side
 

@@ -1,25 +1,24 @@
 """The scheduler's side of the connector: which blocks of a request the pool has, and which the engine has filled.
 
-All methods but the listing of folders run between two steps of the engine, so nothing here waits for the pool: a
-request whose folder is being listed is scheduled when the answer is there.
+All methods but the question itself run between two steps of the engine, so nothing here waits for the pool: a request
+for which it is being asked is scheduled when the answer is there.
 """
 
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from openseer_worker.kv_pool.block_store import BlockStore
 from openseer_worker.kv_pool.breaker import Breaker
 from openseer_worker.kv_pool.daemons import DaemonThreads
-from openseer_worker.kv_pool.places import count_present
 from openseer_worker.kv_pool.rates import Rates
 from openseer_worker.vllm.kv_pool.arguments import KV_PLACE
 from openseer_worker.vllm.kv_pool.steps import IDLE_SECONDS, BlocksOf, PoolStep
 
 LOOKUP_SECONDS = 1.0
-"""Longest wait for the listing of a folder; then the request's context is computed."""
+"""Longest wait for an answer of the pool; then the request's context is computed."""
 LOOKUP_THREADS = 2
 
 
@@ -38,13 +37,13 @@ class _Request:
 
 
 class Lookups:
-    """`folder` of the fleet, `layout` of this engine's blocks, `ranks` that hold parts of each, tokens of a `block`.
+    """`pool` of the fleet, `layout` of this engine's blocks, `ranks` that hold parts of each, tokens of a `block`.
 
     A context of fewer than `least_tokens` beyond what the engine has is not worth a fetch.
     """
 
-    def __init__(self, folder: Path, layout: str, ranks: int, block: int, least_tokens: int) -> None:
-        self._folder = folder
+    def __init__(self, pool: BlockStore, layout: str, ranks: int, block: int, least_tokens: int) -> None:
+        self._pool = pool
         self._layout = layout
         self._ranks = ranks
         self._block = block
@@ -57,7 +56,7 @@ class Lookups:
         self._step = PoolStep()
 
     def close(self) -> None:
-        """Ends the threads that list folders, without a wait for one that hangs."""
+        """Ends the threads that ask the pool, without a wait for one that hangs."""
         self._threads.close()
 
     def add(self, request: Any) -> None:
@@ -89,7 +88,8 @@ class Lookups:
                 known.tried = True
                 return 0, False
             known.first, known.asked_at = first, time.monotonic()
-            known.found = self._threads.submit(self._count, known.place, self._hashes(request, first, end))
+            hashes = self._hashes(request, first, end)
+            known.found = self._threads.submit(self._pool.count_present, known.place, hashes, self._layout, self._ranks)
         count = self._answer(known)
         if count is None:
             return None, False
@@ -101,7 +101,7 @@ class Lookups:
         if not known.found.done():
             if time.monotonic() - known.asked_at < LOOKUP_SECONDS:
                 return None
-            self._breaker.failed(f"no listing of a folder within {LOOKUP_SECONDS:g} s")
+            self._breaker.failed(f"no answer within {LOOKUP_SECONDS:g} s")
             return 0
         error = known.found.exception()
         if error is not None:
@@ -112,9 +112,6 @@ class Lookups:
             return count
         self._breaker.succeeded()
         return 0
-
-    def _count(self, place: str, blocks: Sequence[str]) -> int:
-        return count_present(self._folder / place, blocks, self._layout, self._ranks)
 
     def allocated(self, request: Any, ids: Sequence[int], tokens: int) -> None:
         """Blocks are reserved for what `find` found: `ids` of all that the request has so far."""

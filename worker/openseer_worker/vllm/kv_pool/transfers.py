@@ -8,15 +8,14 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from openseer_worker.kv_pool.blocks import BadBlockError, read_block, write_block
+from openseer_worker.kv_pool.block_store import BlockStore
+from openseer_worker.kv_pool.blocks import BadBlockError
 from openseer_worker.kv_pool.breaker import Breaker
 from openseer_worker.kv_pool.daemons import DaemonThreads
-from openseer_worker.kv_pool.free_space import FreeSpace
 from openseer_worker.kv_pool.places import block_name
 from openseer_worker.vllm.kv_pool.block_tensors import BlockTensors
 from openseer_worker.vllm.kv_pool.counts import PoolCounts
@@ -45,10 +44,10 @@ class _Fetch:
 
 
 class Transfers:
-    """`folder` of the fleet; `layout` and `rank`: which files are this worker's part of a block; `tokens` of one."""
+    """`pool` of the fleet; `layout` and `rank`: which blocks are this worker's parts; `tokens` of a block."""
 
-    def __init__(self, folder: Path, layout: str, rank: int, tokens: int) -> None:
-        self._folder = folder
+    def __init__(self, pool: BlockStore, layout: str, rank: int, tokens: int) -> None:
+        self._pool = pool
         self._layout = layout
         self._rank = rank
         self._tokens = tokens
@@ -62,7 +61,6 @@ class Transfers:
         self._counting = threading.Lock()
         self._counts = PoolCounts()
         self._breaker = Breaker()
-        self._space = FreeSpace(folder)
         self._saver = threading.Thread(target=self._save_all, name="openseer-kv-save", daemon=True)
 
     def begin(self, caches: dict[str, torch.Tensor], blocks: int) -> None:
@@ -164,17 +162,15 @@ class Transfers:
         Raises OSError or BadBlockError, after the blocks before the one that is wrong.
         """
         assert self._tensors is not None
-        folder, hashes = self._folder / fetch.blocks.place, fetch.blocks.hashes
+        hashes = fetch.blocks.hashes
         for start in range(0, len(hashes), PIECE_BLOCKS):
-            names = hashes[start : start + PIECE_BLOCKS]
+            names = self._names(hashes[start : start + PIECE_BLOCKS])
             rows = torch.empty((len(names), self._tensors.block_bytes), dtype=torch.uint8)
             filled = 0
             try:
-                for name in names:
+                for _ in self._pool.read(fetch.blocks.place, names, _bytes_of(rows)):
                     if fetch.is_over:
                         return
-                    path = folder / block_name(name, self._layout, self._rank)
-                    read_block(path, rows[filled].numpy().data)
                     filled += 1
             except (OSError, BadBlockError):
                 if filled:
@@ -225,12 +221,10 @@ class Transfers:
                 self._unsaved_bytes -= rows.numel()
 
     def _write(self, blocks: BlocksOf, rows: torch.Tensor) -> None:
-        folder, seen, written = self._folder / blocks.place, 0, 0
+        seen = written = 0
         try:
-            self._space.check()
-            for name, row in zip(blocks.hashes, rows, strict=True):
-                path = folder / block_name(name, self._layout, self._rank)
-                written += write_block(path, row.numpy().data)
+            for is_new in self._pool.write(blocks.place, self._names(blocks.hashes), _bytes_of(rows)):
+                written += is_new
                 seen += 1
             self._breaker.succeeded()
         except OSError as error:
@@ -238,3 +232,10 @@ class Transfers:
             _LOG.warning("KV blocks are not kept: %s", error)
             self._count(unsaved_blocks=len(blocks.ids) - seen)
         self._count(saved_blocks=written, save_bytes=written * rows.shape[1])
+
+    def _names(self, hashes: Sequence[str]) -> list[str]:
+        return [block_name(name, self._layout, self._rank) for name in hashes]
+
+
+def _bytes_of(rows: torch.Tensor) -> list[memoryview]:
+    return [row.numpy().data for row in rows]

@@ -1,0 +1,28 @@
+"""What each backend of a pool is made of."""
+
+from collections.abc import Callable, Mapping
+
+from openseer_core.manifest.fleet import PoolBackend
+from openseer_worker.kv_pool.block_store import BlockStore
+from openseer_worker.kv_pool.directory import DirectoryBlocks
+from openseer_worker.kv_pool.mooncake.client import MooncakeBlocks
+from openseer_worker.kv_pool.mooncake.installed import check_client
+from openseer_worker.kv_pool.places import EnginePool, make_folder
+
+_BLOCKS: Mapping[PoolBackend, Callable[[EnginePool], BlockStore]] = {
+    "shared-directory": lambda pool: DirectoryBlocks(pool.folder),
+    "mooncake": lambda pool: MooncakeBlocks(pool.master),
+}
+
+
+def open_blocks(pool: EnginePool) -> BlockStore:
+    """The blocks of a pool; nothing is asked of it yet."""
+    return _BLOCKS[pool.backend](pool)
+
+
+def check_pool(pool: EnginePool) -> None:
+    """Raises InputError for a pool that workers here cannot use."""
+    if pool.backend == "mooncake":
+        check_client()
+    else:
+        make_folder(pool)

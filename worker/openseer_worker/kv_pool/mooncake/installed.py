@@ -1,0 +1,69 @@
+"""Mooncake on this machine: its programs, and whether they can run here."""
+
+import importlib.util
+import os
+import subprocess
+from pathlib import Path
+
+from openseer_core.errors import InputError
+
+MASTER, STORE = "mooncake_master", "mooncake_client"
+"""Its programs: the first says where blocks are, the second holds them."""
+PACKAGES = "mooncake-transfer-engine-non-cuda on CPUs, mooncake-transfer-engine-cuda13 beside GPUs"
+MOST_SHARE = 0.8
+"""Most of the memory that is free when the pool is started; the rest is left to engines."""
+_VERSION_SECONDS = 20.0
+_FOUND = "spec.kvPool.backend: found mooncake"
+
+
+def program(name: str) -> Path:
+    """The path of one of Mooncake's programs. Raises InputError where the package is not installed."""
+    spec = importlib.util.find_spec("mooncake")
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        path = Path(folder) / name
+        if path.is_file():
+            return path
+    raise InputError(f"{_FOUND}, whose {name} is not installed; install {PACKAGES}, or set another backend")
+
+
+def check_servers(most_bytes: int) -> None:
+    """Raises InputError where Mooncake's programs cannot run here, or memory has too little room for the pool."""
+    for name in (MASTER, STORE):
+        _check_program(program(name))
+    free = free_memory()
+    if most_bytes > MOST_SHARE * free:
+        raise InputError(
+            f"spec.kvPool.maxGigabytes: found {most_bytes >> 30}, allowed with backend mooncake: at most "
+            f"{int(MOST_SHARE * free) >> 30}, {MOST_SHARE:.0%} of the memory that is free here; set a smaller number"
+        )
+
+
+def check_client() -> None:
+    """Raises InputError where an engine here could not reach a pool of Mooncake."""
+    _check_program(program(MASTER))
+
+
+def _check_program(path: Path) -> None:
+    try:
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, timeout=_VERSION_SECONDS, check=False, text=True
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InputError(f"{_FOUND}, but {path} does not run: {error}") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InputError(f"{_FOUND}, but {path.name} does not run here: {said[-1]}; it needs Debian's libibverbs1")
+
+
+def free_memory() -> int:
+    """Bytes that this process may still use: of the machine, or of its container where that has less."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return free
+    return free if limit == "max" else min(free, int(limit) - used)

@@ -1,0 +1,205 @@
+"""Mooncake's master and store, started, watched, and started again together.
+
+Together, because what one of them knows of the other's earlier life is wrong: a master that outlives its store sends
+readers to memory that is gone. So a death of either costs the pool's contents, and those cost prefills.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from openseer_core.errors import InputError
+from openseer_store.embedded import LAUNCHER
+from openseer_worker.kv_pool.mooncake.installed import MASTER, STORE, program
+from openseer_worker.kv_pool.mooncake.watching import EVICTION_SHARE, usage
+
+PORTS = 3
+"""The master's port, then that of its web server, then the store's. The store also takes two of its own choice."""
+READY_SECONDS = 60.0
+"""Longest start of both."""
+POLL_SECONDS = 0.1
+LOOK_SECONDS = 2.0
+"""How often they are looked at."""
+MOST_MISSES = 5
+"""So many looks without an answer, or without a store, and both are started again."""
+FIRST_BACKOFF_SECONDS = 0.5
+MOST_BACKOFF_SECONDS = 30.0
+FORGET_SECONDS = 60.0
+"""After so long in health the next start waits as briefly as the first."""
+_FIND_TRIES = 100
+
+
+class PoolServers:
+    """`async with PoolServers(…) as master`: HOST:PORT of the master; both end with this process, whatever ends it.
+
+    `host`: the address at which workers reach them, and `port` the first of PORTS; `most_bytes`: what the store holds.
+    They log to `logs`. `on_message` is told what happens to them. Enter it from the main thread.
+    """
+
+    def __init__(self, host: str, port: int, most_bytes: int, logs: Path, on_message: Callable[[str], None]) -> None:
+        self._host = host
+        self._port = port
+        self._most_bytes = most_bytes
+        self._logs = logs
+        self._on_message = on_message
+        self._processes: list[asyncio.subprocess.Process] = []
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def pids(self) -> list[int]:
+        """Processes of master and store, while they run."""
+        return [process.pid for process in self._processes]
+
+    @property
+    def is_up(self) -> bool:
+        """Whether both run."""
+        return len(self._processes) == 2 and all(process.returncode is None for process in self._processes)
+
+    async def __aenter__(self) -> str:
+        """Raises InputError where they do not start."""
+        try:
+            await self._start()
+        except OSError as error:
+            raise InputError(f"spec.kvPool.backend: found mooncake, which does not start: {error}") from error
+        except BaseException:
+            await self._kill()
+            raise
+        self._watching = asyncio.create_task(self._watch(), name="kv-pool")
+        return f"{self._host}:{self._port}"
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._kill()
+
+    async def _start(self) -> None:
+        """Raises OSError, with nothing left running."""
+        host, port = self._host, self._port
+        master = [
+            *(f"--rpc_address={host}", f"--rpc_port={port}", f"--metrics_host={host}", f"--metrics_port={port + 1}"),
+            # Seconds until it forgets a store that says nothing, and milliseconds for which what was found stays.
+            *("--client_ttl=3", "--default_kv_lease_ttl=5000", "--rpc_thread_num=4"),
+            *(f"--eviction_high_watermark_ratio={EVICTION_SHARE}", "--eviction_ratio=0.05"),
+        ]
+        store = [
+            *(f"--host={host}", f"--port={port + 2}", f"--master_server_address={host}:{port}", "--threads=4"),
+            *("--metadata_server=P2PHANDSHAKE", "--protocol=tcp", f"--global_segment_size={self._most_bytes}"),
+        ]
+        try:
+            await self._launch(MASTER, master)
+            await self._until("its master did not answer", lambda _: True)
+            await self._launch(STORE, store)
+            await self._until("its store did not come", lambda capacity: capacity > 0)
+        except BaseException:
+            await self._kill()
+            raise
+
+    async def _launch(self, name: str, arguments: list[str]) -> None:
+        log = os.open(self._log(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        quiet = ["--logtostderr", "--minloglevel=1"]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(program(name)), *arguments, *quiet),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C at the terminal is for whoever runs them
+            )
+        finally:
+            os.close(log)
+        self._processes.append(process)
+
+    async def _until(self, otherwise: str, holds: Callable[[int], bool]) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + READY_SECONDS
+        while not await self._answers(holds):
+            for process, name in zip(self._processes, (MASTER, STORE), strict=False):
+                if process.returncode is not None:
+                    raise OSError(f"{name} ended with code {process.returncode}: {self._last_line(name)}")
+            if loop.time() > end:
+                raise OSError(f"{otherwise} within {READY_SECONDS:.0f} s; see {self._logs}")
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _answers(self, holds: Callable[[int], bool]) -> bool:
+        try:
+            return holds((await asyncio.to_thread(usage, f"{self._host}:{self._port}")).capacity)
+        except OSError:
+            return False
+
+    async def _watch(self) -> None:
+        """Starts both again whenever one has ended or does not answer; waits longer each time that does not help."""
+        loop = asyncio.get_running_loop()
+        backoff, up_since = FIRST_BACKOFF_SECONDS, loop.time()
+        while True:
+            reason = await self._trouble()
+            await self._kill()
+            if loop.time() - up_since > FORGET_SECONDS:
+                backoff = FIRST_BACKOFF_SECONDS
+            self._on_message(f"the KV pool's {reason}; it is started again, empty, in {backoff:g} s")
+            await asyncio.sleep(backoff)
+            backoff = min(2 * backoff, MOST_BACKOFF_SECONDS)
+            try:
+                await self._start()
+            except (OSError, InputError) as error:
+                self._on_message(f"the KV pool does not start: {error}")
+            up_since = loop.time()
+
+    async def _trouble(self) -> str:
+        """What happened to them, once something has."""
+        misses = 0
+        while True:
+            for process, name in zip(self._processes, (MASTER, STORE), strict=False):
+                if (code := process.returncode) is not None:
+                    return f"{name} ended by {signal.Signals(-code).name}" if code < 0 else f"{name} ended: {code}"
+            if not self._processes:
+                return "processes do not run"
+            misses = 0 if await self._answers(lambda capacity: capacity > 0) else misses + 1
+            if misses >= MOST_MISSES:
+                return "master or store does not answer"
+            ended = [asyncio.create_task(process.wait()) for process in self._processes]
+            await asyncio.wait(ended, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.cancel()
+
+    async def _kill(self) -> None:
+        """They hold nothing that is worth a clean end."""
+        processes, self._processes = self._processes, []
+        for process in processes:
+            with suppress(ProcessLookupError):
+                process.kill()
+        for process in processes:
+            await process.wait()
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name.replace('_', '-')}.log"
+
+    def _last_line(self, name: str) -> str:
+        lines = self._log(name).read_text(errors="replace").splitlines()
+        return f"{lines[-1] if lines else ''} (log: {self._log(name)})"
+
+
+def free_ports(host: str) -> int:
+    """The first of PORTS ports in a row that are free. Raises OSError."""
+    for _ in range(_FIND_TRIES):
+        with socket.socket() as first:
+            first.bind((host, 0))
+            port = int(first.getsockname()[1])
+            if port + PORTS <= 65535 and all(_is_free(host, port + one) for one in range(1, PORTS)):
+                return port
+    raise OSError(f"{host}: no {PORTS} ports in a row are free")
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as one:
+        try:
+            one.bind((host, port))
+        except OSError:
+            return False
+    return True
