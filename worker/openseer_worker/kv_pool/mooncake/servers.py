@@ -21,12 +21,12 @@ from openseer_worker.kv_pool.mooncake.watching import EVICTION_SHARE, usage
 
 PORTS = 3
 """The master's port, then that of its web server, then the store's. The store also takes two of its own choice."""
-READY_SECONDS = 60.0
+READY_SECONDS = 30.0
 """Longest start of both."""
 POLL_SECONDS = 0.1
-LOOK_SECONDS = 2.0
+LOOK_SECONDS = 1.0
 """How often they are looked at."""
-MOST_MISSES = 5
+MOST_MISSES = 4
 """So many looks without an answer, or without a store, and both are started again."""
 FIRST_BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 30.0

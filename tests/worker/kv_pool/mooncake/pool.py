@@ -1,0 +1,85 @@
+"""Mooncake's master and store as tests run them: in a process of their own, on this machine's own address."""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from openseer_core.errors import InputError
+from openseer_worker.kv_pool.mooncake.installed import check_servers
+from openseer_worker.kv_pool.mooncake.servers import free_ports
+from openseer_worker.kv_pool.mooncake.watching import usage
+
+HOST = "127.0.0.1"
+SECONDS = 120.0
+
+
+def why_not() -> str:
+    """Why Mooncake cannot run here; "" where it can."""
+    try:
+        check_servers(2**30)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not holds():
+        assert time.monotonic() < end, "nothing came of it"
+        time.sleep(0.02)
+
+
+class Pool:
+    """A pool that runs; `master`: HOST:PORT."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self.process = process
+        self.master = f"{HOST}:{port}"
+
+    @property
+    def is_up(self) -> bool:
+        try:
+            return usage(self.master).capacity > 0
+        except OSError:
+            return False
+
+    def pid(self, name: str) -> int:
+        """Of mooncake_master or mooncake_client, while it runs; 0 else."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for child in children:
+            if f"/{name}\0" in Path(f"/proc/{child}/cmdline").read_text():
+                return int(child)
+        return 0
+
+    def keys(self) -> list[str]:
+        host, _, port = self.master.rpartition(":")
+        connection = http.client.HTTPConnection(host, int(port) + 1, timeout=SECONDS)
+        connection.request("GET", "/get_all_keys")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        return [str(key) for key in json.loads(text)] if text.startswith("[") else text.split()
+
+
+@contextmanager
+def running(logs: Path, gigabytes: int = 1) -> Generator[Pool]:
+    """A pool of so many GiB, once it is up."""
+    port = free_ports(HOST)
+    command = [
+        *(sys.executable, "-m", "openseer_worker.kv_pool.mooncake.main", "--host", HOST, "--port", str(port)),
+        *("--gigabytes", str(gigabytes), "--logs", str(logs)),
+    ]
+    with subprocess.Popen(command, env=os.environ) as process:
+        pool = Pool(process, port)
+        try:
+            eventually(lambda: pool.is_up or process.poll() is not None)
+            assert process.poll() is None, "the pool did not start"
+            yield pool
+        finally:
+            process.terminate()
+            process.wait(SECONDS)

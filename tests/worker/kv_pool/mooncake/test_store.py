@@ -1,0 +1,196 @@
+"""Blocks in a real store of Mooncake, and what becomes of them when its processes die."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from openseer_worker.kv_pool.blocks import BadBlockError
+from openseer_worker.kv_pool.mooncake import watching
+from openseer_worker.kv_pool.mooncake.client import MooncakeBlocks
+from openseer_worker.kv_pool.mooncake.watching import MooncakeSweeper, usage
+from openseer_worker.kv_pool.places import block_name
+from tests.worker.kv_pool.mooncake.pool import Pool, eventually, running, why_not
+
+pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not()), pytest.mark.timeout(300)]
+
+PLACE, LAYOUT, SIZE = "1/aa/bb", "layout", 4096
+HASHES = [f"{number:02x}" for number in range(5)]
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    with running(tmp_path_factory.mktemp("pool")) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def store(pool: Pool) -> MooncakeBlocks:
+    return MooncakeBlocks(pool.master)
+
+
+def rows(count: int, fill: int = 0, size: int = SIZE) -> list[memoryview]:
+    return [memoryview(bytearray(bytes([fill + number]) * size)) for number in range(count)]
+
+
+def names(hashes: list[str], rank: int = 0) -> list[str]:
+    return [block_name(block, LAYOUT, rank) for block in hashes]
+
+
+def put(store: MooncakeBlocks, place: str, count: int, rank: int = 0) -> list[bool]:
+    return list(store.write(place, names(HASHES[:count], rank), rows(count, fill=1)))
+
+
+def test_blocks_come_as_they_went_and_are_written_once(store: MooncakeBlocks) -> None:
+    assert put(store, PLACE, 3) == [True] * 3
+    assert put(store, PLACE, 4) == [False] * 3 + [True]
+    assert store.count_present(PLACE, HASHES, LAYOUT, 1) == 4
+    into = rows(4)
+    assert len(list(store.read(PLACE, names(HASHES[:4]), into))) == 4
+    assert into == rows(4, fill=1)
+
+
+def test_a_block_counts_once_all_ranks_have_kept_their_part(store: MooncakeBlocks) -> None:
+    put(store, "1/aa/ranks", 3, rank=0)
+    put(store, "1/aa/ranks", 2, rank=1)
+    assert store.count_present("1/aa/ranks", HASHES, LAYOUT, 2) == 2
+
+
+def test_blocks_before_one_that_is_gone_come(store: MooncakeBlocks) -> None:
+    put(store, "1/aa/gone", 2)
+    reading = store.read("1/aa/gone", names(HASHES[:3]), rows(3))
+    assert [next(reading), next(reading)] == [None, None]
+    with pytest.raises(OSError, match="did not give it"):
+        next(reading)
+
+
+@pytest.mark.parametrize("wrong", ["a byte", "its size"])
+def test_a_block_that_is_not_what_was_written_is_told(store: MooncakeBlocks, pool: Pool, wrong: str) -> None:
+    place = f"1/aa/{wrong[-4:]}"
+    put(store, place, 1)
+    key = f"{place}/{names(HASHES[:1])[0]}"
+    client = store._link.client()  # pyright: ignore[reportPrivateUsage]
+    value = bytearray(client.get(key))
+    value[-1] ^= 1
+    assert client.batch_remove([key], True) == [0]
+    assert client.put(key, bytes(value if wrong == "a byte" else value[:-1])) == 0
+    with pytest.raises(BadBlockError):
+        list(store.read(place, names(HASHES[:1]), rows(1)))
+
+
+def test_a_group_and_a_version_are_removed_as_wholes(store: MooncakeBlocks) -> None:
+    for place in ("1/old/a", "1/old/b", "1/new/a", "1/new/ab"):
+        put(store, place, 2)
+    assert store.remove(["1/old", "1/new/a"]) == 6
+    assert store.count_present("1/new/ab", HASHES, LAYOUT, 1) == 2
+
+
+def test_groups_that_are_over_go_only_when_room_is_short(
+    store: MooncakeBlocks, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [f"1/over/{number}" for number in range(4)]
+    for place in places:
+        put(store, place, 1)
+    sweeper = MooncakeSweeper(pool.master)
+    assert sweeper.sweep(places, []) == ()
+    monkeypatch.setattr(watching, "FULL_SHARE", 0.0)
+    assert list(sweeper.sweep(places, [])) == places[:2]
+    assert [store.count_present(place, HASHES, LAYOUT, 1) for place in places] == [0, 0, 1, 1]
+
+
+def test_a_store_that_is_full_takes_new_blocks_and_stays_within_its_bytes(store: MooncakeBlocks, pool: Pool) -> None:
+    size, most = 2**25, usage(pool.master).capacity
+    for number in range(3 * most // (2 * size)):
+        name = block_name(f"{number:04x}", LAYOUT, 0)
+        eventually(lambda name=name: _kept(store, name, size))
+        assert usage(pool.master).used <= most
+    assert store.count_present("1/full/g", [f"{number:04x}"], LAYOUT, 1) == 1
+
+
+def _kept(store: MooncakeBlocks, name: str, size: int) -> bool:
+    try:
+        return bool(list(store.write("1/full/g", [name], rows(1, size=size))))
+    except OSError:  # what is to go is not gone yet
+        return False
+
+
+def test_a_master_that_hangs_is_started_again_and_frees_who_waits(store: MooncakeBlocks, pool: Pool) -> None:
+    before = pool.pid("mooncake_master")
+    os.kill(before, signal.SIGSTOP)
+    ended = threading.Event()
+
+    def ask() -> None:
+        try:
+            store.count_present(PLACE, HASHES, LAYOUT, 1)
+        except OSError:
+            ended.set()
+
+    threading.Thread(target=ask, daemon=True).start()
+    eventually(ended.is_set)
+    eventually(lambda: pool.is_up and pool.pid("mooncake_master") not in (0, before))
+
+
+@pytest.mark.parametrize("name", ["mooncake_master", "mooncake_client"])
+def test_after_a_death_both_begin_again_empty_and_the_same_client_goes_on(
+    store: MooncakeBlocks, pool: Pool, name: str
+) -> None:
+    place, before = f"1/death/{name[-6:]}", pool.pid("mooncake_master")
+    eventually(lambda: _put(store, place))
+    os.kill(pool.pid(name), signal.SIGKILL)
+    eventually(lambda: pool.is_up and pool.pid("mooncake_master") not in (0, before))
+    eventually(lambda: _count(store, place) == 0)
+    eventually(lambda: _put(store, place))
+    assert _count(store, place) == 2
+
+
+def _put(store: MooncakeBlocks, place: str) -> bool:
+    try:
+        return bool(put(store, place, 2))
+    except OSError:  # the connection is that to the one that died
+        return False
+
+
+def _count(store: MooncakeBlocks, place: str) -> int:
+    try:
+        return store.count_present(place, HASHES, LAYOUT, 1)
+    except OSError:
+        return -1
+
+
+def test_nothing_is_left_of_a_pool_whose_process_is_killed(tmp_path: Path) -> None:
+    with running(tmp_path) as pool:
+        pids = [pool.pid(name) for name in ("mooncake_master", "mooncake_client")]
+        pool.process.kill()
+        eventually(lambda: not any(_runs(pid) for pid in pids))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_process_whose_pool_is_gone_ends_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom openseer_worker.kv_pool.mooncake.client import MooncakeBlocks\n"
+        "store = MooncakeBlocks(sys.argv[1])\nprint(store.count_present('1/a/b', ['00'], 'layout', 1), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with running(tmp_path) as pool:
+        command = [sys.executable, "-c", code, pool.master]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdin is not None and child.stdout is not None
+            assert child.stdout.readline() == "0\n"
+            pool.process.kill()
+            pool.process.wait()
+            began = time.monotonic()
+            child.stdin.close()
+            assert child.wait(60) == 0
+            assert time.monotonic() - began < 30

@@ -1,0 +1,161 @@
+"""Real engines with a pool in Mooncake's store: moved responses are the unmoved ones, whatever becomes of the store."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from openseer_core.manifest.job import Parallelism, Sampling
+from openseer_core.queue.states import FinishReason
+from openseer_core.tokens import pack_tokens
+from openseer_worker.engine import DraftTokens, EngineRequest, NewWeights
+from openseer_worker.kv_pool import breaker, rates
+from openseer_worker.kv_pool.mooncake.client import MooncakeBlocks
+from openseer_worker.kv_pool.places import EnginePool
+from openseer_worker.vllm.engine import VllmEngine
+from openseer_worker.vllm.environment import is_cpu_build
+from tests.worker.drafting import NAMES, drafting_player, feed, metric
+from tests.worker.kv_pool.mooncake.pool import Pool, eventually, running, why_not
+from tests.worker.player import GREEDY, Player, Response, model
+
+pytestmark = [
+    pytest.mark.engine,
+    # Two engines, and vLLM's import beside others' work.
+    pytest.mark.timeout(600),
+    # Of vLLM, torch and the compiled modules below them, at import.
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
+    pytest.mark.skipif(bool(why_not()), reason=why_not()),
+]
+
+PROMPTS = [[(7 * position + 5 * number) % 90 + 4 for position in range(70)] for number in range(6)]
+CHUNK, WHOLE = 90, 170
+BLOCK = 32
+ROOM = {"num_gpu_blocks_override": 65}
+SALT = "drafts"
+
+
+def request(prompt: int, tokens: list[int], length: int, place: str, group: str = "") -> EngineRequest:
+    name = NAMES.new()
+    return EngineRequest(name, group or name, 0, PROMPTS[prompt], list(tokens), length, GREEDY, kv_place=place)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tried_at_once() -> Iterator[None]:
+    """Also where computing is faster, as it often is for so small a model, and soon after a failure."""
+    before = rates.TRIAL_EVERY, breaker.OUT_SECONDS
+    rates.TRIAL_EVERY, breaker.OUT_SECONDS = 1, 0.1
+    yield
+    rates.TRIAL_EVERY, breaker.OUT_SECONDS = before
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    with running(tmp_path_factory.mktemp("pool")) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, pool: Pool) -> list[Response]:
+    """Responses that were never moved; what their engine kept is in the pool."""
+    engine_pool = EnginePool("mooncake", master=pool.master)
+    engine = VllmEngine(model(folder, **ROOM), Parallelism(), Sampling(), cache_salt=SALT, pool=engine_pool)
+    try:
+        requests = [request(number, [], WHOLE, f"0/v/{number}") for number in range(len(PROMPTS))]
+        responses = Player(engine).run(*requests)
+        kept = (len(PROMPTS[0]) + WHOLE) // BLOCK - 1
+        eventually(lambda: len(pool.keys()) >= kept * len(PROMPTS))
+        assert engine.metrics()["pool_unsaved_blocks"] == 0
+        return responses
+    finally:
+        asyncio.run(engine.close())
+
+
+@pytest.fixture(scope="module")
+def player(folder: Path, pool: Pool, whole: list[Response]) -> Iterator[Player]:
+    """Another engine, with drafts and the same pool."""
+    engine_pool = EnginePool("mooncake", master=pool.master)
+    with drafting_player(folder, pool=engine_pool, engine_args=model(folder, **ROOM).engine_args) as player:
+        yield player
+
+
+def go_on(player: Player, whole: list[Response], number: int, place: str, drafts: list[int] | None = None) -> int:
+    """Takes a response up after CHUNK tokens, and expects the unmoved one; the tokens that were fetched."""
+    group, before = NAMES.new(), metric(player, "fetched_tokens")
+    if drafts is not None:
+        feed(player, tokens=[DraftTokens(group, 1, 0, pack_tokens(drafts))])
+    [response] = player.run(request(number, whole[number].tokens[:CHUNK], WHOLE, place, group))
+    assert response.finish is FinishReason.LENGTH
+    assert response.tokens == whole[number].tokens[CHUNK:]
+    assert response.logprobs == pytest.approx(whole[number].logprobs[CHUNK:], abs=1e-4)
+    return metric(player, "fetched_tokens") - before
+
+
+@pytest.mark.parametrize("drafts", ["none", "right", "wrong"])
+def test_a_moved_response_is_the_unmoved_one_and_its_context_is_fetched(
+    player: Player, whole: list[Response], drafts: str
+) -> None:
+    number = ("none", "right", "wrong").index(drafts)
+    right = whole[number].tokens
+    drafted = {"none": None, "right": right, "wrong": [token ^ 1 for token in right]}[drafts]
+    tokens = go_on(player, whole, number, f"0/v/{number}", drafted)
+    assert len(PROMPTS[0]) + CHUNK - 2 * BLOCK <= tokens < len(PROMPTS[0]) + CHUNK
+
+
+def test_a_store_that_lies_costs_a_prefill_and_no_token(player: Player, pool: Pool, whole: list[Response]) -> None:
+    client = MooncakeBlocks(pool.master)._link.client()  # pyright: ignore[reportPrivateUsage]
+    keys = [key for key in pool.keys() if "0/v/3/" in key]
+    assert keys
+    for key in keys:
+        value = bytearray(client.get(key))
+        value[-1] ^= 1
+        assert client.batch_remove([key], True) == [0]
+        assert client.put(key, bytes(value)) == 0
+    failed = metric(player, "pool_failed_loads")
+    assert go_on(player, whole, 3, "0/v/3") == 0
+    assert metric(player, "pool_failed_loads") == failed + 1
+
+
+@pytest.mark.parametrize(
+    ("program", "number", "end"),
+    [
+        ("mooncake_client", 4, signal.SIGSTOP),
+        ("mooncake_master", 5, signal.SIGSTOP),
+        ("mooncake_master", 5, signal.SIGKILL),
+    ],
+)
+def test_a_store_that_hangs_or_dies_costs_a_prefill_and_no_token(
+    player: Player, pool: Pool, whole: list[Response], program: str, number: int, end: signal.Signals
+) -> None:
+    eventually(lambda: pool.is_up)
+    before = pool.pid("mooncake_master")
+    os.kill(pool.pid(program), end)
+    assert go_on(player, whole, number, f"0/v/{number}") == 0
+    eventually(lambda: pool.is_up and pool.pid("mooncake_master") not in (0, before))
+
+
+def test_a_pool_that_came_back_is_used_again(player: Player, pool: Pool, whole: list[Response]) -> None:
+    def is_used() -> bool:
+        place = f"0/v/{NAMES.new()}"
+        player.run(request(0, [], CHUNK, place))
+        return _soon(lambda: any(place in key for key in pool.keys())) and go_on(player, whole, 0, place) > 0
+
+    asyncio.run(player.engine.load_weights(NewWeights(SALT)))  # else it has these blocks itself
+    eventually(is_used)
+
+
+def _soon(holds: Callable[[], bool]) -> bool:
+    try:
+        eventually(holds)
+    except AssertionError:
+        return False
+    return True
+
+
+def test_other_weights_never_find_these_blocks(player: Player, pool: Pool, whole: list[Response]) -> None:
+    """The last one: it replaces the engine's salt."""
+    asyncio.run(player.engine.load_weights(NewWeights("job@v2#1")))
+    assert go_on(player, whole, 0, "0/v/0") == 0
