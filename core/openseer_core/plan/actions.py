@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+KV_POOL_OBJECT = "kvPool"
+"""Key of the KV pool that is a pod, among the shared objects."""
+
 
 @dataclass(frozen=True, slots=True)
 class ApplyShared:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from openseer_core.manifest.store_url import manages_store
 from openseer_core.plan.actions import (
+    KV_POOL_OBJECT,
     Action,
     AddFinalizer,
     Announce,
@@ -73,8 +74,7 @@ def plan(observation: Observation) -> Plan:
     memory = replace(memory, redis_lost=keeps_lost_redis(observation, memory))
     actions += [*update.events, *scaled]
     fleet = plan_fleet(observation, memory, desired)
-    if runs:
-        actions += _prerequisites(observation)
+    actions += _prerequisites(observation) if runs else _pool_ends(observation)
     driver, due = _plan_driver(observation, memory, runs=runs)
     pods = [*driver, *fleet.actions]
     needed = _most_needed_first(observation, pods)
@@ -142,6 +142,11 @@ def _prerequisites(observation: Observation) -> list[Action]:
     if manages_store(observation.job) and (observation.store_replicas != 1 or not observation.store_current):
         actions.append(ScaleStore(1))
     return actions
+
+
+def _pool_ends(observation: Observation) -> list[Action]:
+    """The KV pool of a job that does not run has no pod."""
+    return [ApplyShared(KV_POOL_OBJECT)] if observation.shared.get(KV_POOL_OBJECT) is False else []
 
 
 def _most_needed_first(observation: Observation, actions: list[Action]) -> list[Action]:

@@ -26,7 +26,7 @@ from openseer_core.plan.actions import (
     Stamp,
 )
 from openseer_core.plan.observation import Refusal
-from openseer_operator.control.observe import STORE_SECRET, standing_workers_of
+from openseer_operator.control.observe import STORE_SECRET, is_to_run, standing_workers_of
 from openseer_operator.control.store_poller import StorePoller
 from openseer_operator.kube.api import Api, KubeConflictError, NotThereError
 from openseer_operator.kube.cache import Cache
@@ -146,7 +146,8 @@ class Applier:
         bodies: Mapping[str, JsonObject] = {}
         if any(isinstance(action, ApplyShared) for action in actions):
             standing = standing_workers_of(target.record, self._cache)
-            bodies = shared_objects(target.job, target.record.uid, self._settings, standing)
+            is_on = is_to_run(target.record)
+            bodies = shared_objects(target.job, target.record.uid, self._settings, standing, runs=is_on)
         pods = [action for action in actions if isinstance(action, CreatePod)]
         drivers = [action for action in pods if action.index is None]
         workers = [action for action in pods if action.index is not None]

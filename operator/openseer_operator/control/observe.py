@@ -33,11 +33,13 @@ MOST_SETS = 8
 @dataclass(frozen=True, slots=True)
 class DesiredObjects:
     """The shared objects of one generation of a job with so many standing workers: kind, name and hash by key; or why
-    there can be none. `secret`: name of the Secret of the managed Redis, `store`: hash of the latter."""
+    there can be none. `runs`: whether the job is to; `secret`: name of the Secret of the managed Redis, `store`: hash
+    of the latter."""
 
     uid: str
     generation: int
     standing: int
+    runs: bool
     secret: str
     objects: Mapping[str, tuple[str, str, str]]
     problems: str = ""
@@ -50,6 +52,12 @@ def standing_workers_of(record: JobRecord, cache: Cache) -> int:
     return standing_workers(
         cache.pods_of(record), last_desired_workers(record.status) or record.job.spec.workers.replicas
     )
+
+
+def is_to_run(record: JobRecord) -> bool:
+    """Whether a job without problems is to run: it is not suspended, and has not ended by what its status says."""
+    assert record.job is not None
+    return not record.job.spec.suspend and memory_of(record.status).ending is None
 
 
 class Observer:
@@ -154,26 +162,28 @@ class Observer:
         known = self._desired.get(record.key)
         standing = standing_workers_of(record, self._cache)
         assert record.job is not None
-        made_for = record.uid, record.generation, standing, self.store_secret(record, record.job)
-        if known is not None and (known.uid, known.generation, known.standing, known.secret) == made_for:
+        secret = self.store_secret(record, record.job)
+        made_for = record.uid, record.generation, standing, is_to_run(record), secret
+        if known is not None and (known.uid, known.generation, known.standing, known.runs, known.secret) == made_for:
             return known
-        rendered = self._desired[record.key] = self._render(record, standing, made_for[-1])
+        rendered = self._desired[record.key] = self._render(record, standing, secret)
         return rendered
 
     def _render(self, record: JobRecord, standing: int, secret: str) -> DesiredObjects:
         """All of a job's manifests are tried, so that it is refused whole rather than half-way."""
         job = record.job
         assert job is not None
+        made_for = record.uid, record.generation, standing, is_to_run(record), secret
         try:
-            objects = shared_objects(job, record.uid, self._settings, standing)
+            objects = shared_objects(job, record.uid, self._settings, standing, runs=is_to_run(record))
             store = self._try_pods(job, record.uid, secret)
         except InputError as error:
-            return DesiredObjects(record.uid, record.generation, standing, secret, {}, str(error))
+            return DesiredObjects(*made_for, {}, str(error))
         entries = {
             key: (body["kind"], body["metadata"]["name"], body["metadata"]["annotations"][TEMPLATE_ANNOTATION])
             for key, body in objects.items()
         }
-        return DesiredObjects(record.uid, record.generation, standing, secret, entries, store=store)
+        return DesiredObjects(*made_for, entries, store=store)
 
     def _try_pods(self, job: RolloutJob, uid: str, secret: str) -> str:
         """The hash of the managed Redis, "" for none."""

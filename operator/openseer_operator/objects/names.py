@@ -65,6 +65,11 @@ def workers_name(job: RolloutJob) -> str:
     return f"{job.name}-workers"
 
 
+def kv_pool_name(job: RolloutJob) -> str:
+    """Of the StatefulSet and the Service of a KV pool that is a pod."""
+    return f"{job.name}-kv-pool"
+
+
 def config_name(job: RolloutJob) -> str:
     return f"{job.name}-job"
 
@@ -74,7 +79,7 @@ def output_name(job: RolloutJob) -> str:
 
 
 def labels(job: RolloutJob, role: str) -> dict[str, str]:
-    """Of every object of a job. `role`: worker, driver, redis or shared."""
+    """Of every object of a job. `role`: worker, driver, redis, kv-pool or shared."""
     return {NAME_LABEL: APP, MANAGED_BY_LABEL: MANAGER, **selector(job), ROLE_LABEL: role}
 
 

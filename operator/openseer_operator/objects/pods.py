@@ -8,6 +8,7 @@ from openseer_core.errors import InputError
 from openseer_core.manifest.job import Resources, RolloutJob
 from openseer_core.manifest.store_url import url_reference
 from openseer_core.plan.scaling import template_hash
+from openseer_operator.objects.kv_pool import has_pool_pod, kv_pool_address
 from openseer_operator.objects.names import (
     ATTEMPT_ANNOTATION,
     AVOID_ANNOTATION,
@@ -276,8 +277,10 @@ def _add_output(job: RolloutJob, mounts: Mounts) -> str:
 
 
 def _add_kv_pool(job: RolloutJob, mounts: Mounts) -> list[str]:
-    """Mounts the volume of the KV pool; the option that names its folder, nothing where there is none."""
+    """Mounts the volume of the KV pool where it is one; the option that says where the pool is, nothing without one."""
     pool = job.spec.kv_pool
+    if has_pool_pod(job):
+        return ["--kv-pool", kv_pool_address(job)]
     if not pool.is_on or pool.pvc is None:
         return []
     mounts.add("kv-pool", _KV_POOL, {"persistentVolumeClaim": {"claimName": pool.pvc.claim_name}})

@@ -6,7 +6,9 @@ from typing import Any
 from openseer_core.manifest.fleet import GANG_PORT
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.store_url import REDIS_PORT, manages_store
+from openseer_core.plan.actions import KV_POOL_OBJECT
 from openseer_core.plan.scaling import max_unavailable
+from openseer_operator.objects.kv_pool import has_pool_pod, kv_pool_service, kv_pool_stateful_set
 from openseer_operator.objects.managed_redis import store_service
 from openseer_operator.objects.names import (
     config_name,
@@ -26,10 +28,12 @@ DNS_PORTS = (53, 5353)
 judge the port of the pod behind a service, which with OpenShift's DNS is the latter."""
 
 
-def shared_objects(job: RolloutJob, uid: str, settings: OperatorSettings, standing: int) -> dict[str, dict[str, Any]]:
+def shared_objects(
+    job: RolloutJob, uid: str, settings: OperatorSettings, standing: int, *, runs: bool = True
+) -> dict[str, dict[str, Any]]:
     """All of them by key, but for the managed Redis itself (`store_stateful_set`) and its password (`store_secret`).
 
-    `standing`: workers that an eviction would take work from (`standing_workers`).
+    `standing`: workers that an eviction would take work from (`standing_workers`); `runs`: whether the job does.
     """
     objects = {
         "serviceAccount": _service_account(job, uid),
@@ -43,6 +47,9 @@ def shared_objects(job: RolloutJob, uid: str, settings: OperatorSettings, standi
         objects["output"] = _output(job, uid)
     if manages_store(job):
         objects["storeService"] = store_service(job, uid)
+    if has_pool_pod(job):
+        objects["kvPoolService"] = kv_pool_service(job, uid)
+        objects[KV_POOL_OBJECT] = kv_pool_stateful_set(job, uid, settings, runs=runs)
     return {key: with_template_hash(inherit(manifest, job, settings.pods)) for key, manifest in objects.items()}
 
 

@@ -151,7 +151,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
         ({"kvPool": {"backend": "shared-directory"}}, "spec.kvPool: none given, allowed: exactly one of path, pvc"),
         ({"kvPool": {"path": "/kv"}}, "spec.kvPool.path: used by no pool of backend none"),
         (
-            {"kvPool": {"backend": "mooncake", "pvc": {"claimName": "kv"}}},
+            {"kvPool": {"backend": "mooncake", "pvc": {"claimName": "kv", "path": "x"}}},
             "spec.kvPool.pvc: used by no pool of backend mooncake",
         ),
         (

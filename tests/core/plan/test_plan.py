@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from openseer_core.errors import GpuSickError
 from openseer_core.manifest.failures import FailurePolicy
-from openseer_core.plan.actions import DeletePod, Stamp
+from openseer_core.plan.actions import KV_POOL_OBJECT, ApplyShared, DeletePod, Stamp
 from openseer_core.plan.failures import FAIL_JOB, LONGEST_REASON, MOST_FAILED_MEMBERS, MOST_SICK_NODES
 from openseer_core.plan.observation import RELEASED, Failure, JobOutcome, Memory, Observation, Pod, PodPhase
 from openseer_core.plan.plan import Plan, plan
@@ -373,3 +373,11 @@ def test_the_counts_of_a_complete_job_are_the_last_words_of_its_driver() -> None
     assert cluster.memory.progress == counts
     assert cluster.memory.ending is not None
     assert cluster.memory.ending.message == "12 of 12 responses written, 1 of them failed: report.json says why"
+
+
+@pytest.mark.parametrize("current", [True, False])
+def test_the_kv_pool_of_a_suspended_job_is_made_what_it_should_be(current: bool) -> None:
+    cluster = Cluster(make_job(suspend=True))
+    seen = replace(cluster.observe(), shared={"config": False, KV_POOL_OBJECT: current})
+    applied = [action for action in plan(seen).actions if isinstance(action, ApplyShared)]
+    assert applied == ([] if current else [ApplyShared(KV_POOL_OBJECT)])

@@ -1,9 +1,11 @@
-"""Workers see the volume of the KV pool, and nobody else does."""
+"""Workers see the KV pool of their job, on its volume or in its pod, and nobody else does."""
 
 import pytest
 
 from openseer_core.errors import InputError
+from openseer_operator.objects.shared import shared_objects
 from tests.operator.objects.test_pods import driver, flag, job, volume, worker
+from tests.operator.objects.test_shared import SETTINGS, UID, shared
 
 
 def test_workers_mount_the_volume_of_the_kv_pool_and_the_driver_does_not() -> None:
@@ -15,6 +17,36 @@ def test_workers_mount_the_volume_of_the_kv_pool_and_the_driver_does_not() -> No
     for without in (job(), job(kvPool={"backend": "shared-directory", "path": "/mnt/kv"})):
         assert flag(worker(without), "--kv-pool") is None
         assert "kv-pool" not in {entry["name"] for entry in worker(without)["spec"]["volumes"]}
+
+
+MOONCAKE = {"backend": "mooncake", "maxGigabytes": 64}
+
+
+def test_workers_are_told_of_the_service_of_a_pool_that_is_a_pod() -> None:
+    rollout_job = job(kvPool=MOONCAKE)
+    assert flag(worker(rollout_job), "--kv-pool") == "arithmetic-kv-pool.lab.svc:50051"
+    assert flag(driver(rollout_job), "--kv-pool") is None
+    made = shared(rollout_job)
+    ports = made["kvPoolService"]["spec"]["ports"]
+    assert [(port["name"], port["port"]) for port in ports] == [("master", 50051), ("metrics", 50052), ("store", 50053)]
+    template = made["kvPool"]["spec"]["template"]
+    assert made["kvPoolService"]["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    assert not {"kvPool", "kvPoolService"} & shared(job(kvPool={"backend": "none"})).keys()
+
+
+def test_the_pod_of_the_pool_has_memory_for_its_blocks_and_is_restricted() -> None:
+    [container] = shared(job(kvPool=MOONCAKE))["kvPool"]["spec"]["template"]["spec"]["containers"]
+    assert container["command"][-6:] == ["--host", "$(POD_IP)", "--port", "50051", "--gigabytes", "64"]
+    assert container["resources"]["limits"] == {"memory": str(69 * 2**30)}
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["image"] == SETTINGS.worker_image
+
+
+def test_the_pool_of_a_job_that_does_not_run_has_no_pod() -> None:
+    rollout_job = job(kvPool=MOONCAKE)
+    sets = [shared_objects(rollout_job, UID, SETTINGS, 1, runs=runs)["kvPool"] for runs in (True, False)]
+    assert [made["spec"]["replicas"] for made in sets] == [1, 0]
+    assert sets[0]["metadata"]["annotations"] != sets[1]["metadata"]["annotations"]
 
 
 def test_the_kv_pool_does_not_leave_its_volume() -> None:

@@ -6,7 +6,7 @@ from openseer_core.manifest.fleet import PoolBackend
 from openseer_worker.kv_pool.block_store import BlockStore
 from openseer_worker.kv_pool.directory import DirectoryBlocks
 from openseer_worker.kv_pool.mooncake.client import MooncakeBlocks
-from openseer_worker.kv_pool.mooncake.installed import check_client
+from openseer_worker.kv_pool.mooncake.installed import check_programs
 from openseer_worker.kv_pool.places import EnginePool, make_folder
 
 _BLOCKS: Mapping[PoolBackend, Callable[[EnginePool], BlockStore]] = {
@@ -23,6 +23,6 @@ def open_blocks(pool: EnginePool) -> BlockStore:
 def check_pool(pool: EnginePool) -> None:
     """Raises InputError for a pool that workers here cannot use."""
     if pool.backend == "mooncake":
-        check_client()
+        check_programs()
     else:
         make_folder(pool)

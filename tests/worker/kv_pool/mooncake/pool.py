@@ -57,7 +57,7 @@ class Pool:
                 return int(child)
         return 0
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         host, _, port = self.master.rpartition(":")
         connection = http.client.HTTPConnection(host, int(port) + 1, timeout=SECONDS)
         connection.request("GET", "/get_all_keys")

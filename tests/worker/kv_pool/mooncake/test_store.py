@@ -186,7 +186,8 @@ def test_a_process_whose_pool_is_gone_ends_at_once(tmp_path: Path) -> None:
     with running(tmp_path) as pool:
         command = [sys.executable, "-c", code, pool.master]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdin is not None and child.stdout is not None
+            assert child.stdin is not None
+            assert child.stdout is not None
             assert child.stdout.readline() == "0\n"
             pool.process.kill()
             pool.process.wait()

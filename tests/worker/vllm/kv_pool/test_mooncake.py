@@ -68,7 +68,7 @@ def whole(folder: Path, pool: Pool) -> list[Response]:
         requests = [request(number, [], WHOLE, f"0/v/{number}") for number in range(len(PROMPTS))]
         responses = Player(engine).run(*requests)
         kept = (len(PROMPTS[0]) + WHOLE) // BLOCK - 1
-        eventually(lambda: len(pool.keys()) >= kept * len(PROMPTS))
+        eventually(lambda: len(pool.names()) >= kept * len(PROMPTS))
         assert engine.metrics()["pool_unsaved_blocks"] == 0
         return responses
     finally:
@@ -108,7 +108,7 @@ def test_a_moved_response_is_the_unmoved_one_and_its_context_is_fetched(
 
 def test_a_store_that_lies_costs_a_prefill_and_no_token(player: Player, pool: Pool, whole: list[Response]) -> None:
     client = MooncakeBlocks(pool.master)._link.client()  # pyright: ignore[reportPrivateUsage]
-    keys = [key for key in pool.keys() if "0/v/3/" in key]
+    keys = [key for key in pool.names() if "0/v/3/" in key]
     assert keys
     for key in keys:
         value = bytearray(client.get(key))
@@ -147,7 +147,7 @@ def test_a_pool_that_came_back_is_used_again(player: Player, pool: Pool, whole: 
         place = f"0/v/{NAMES.new()}"
         forget()
         player.run(request(0, [], CHUNK, place))
-        if not any(place in key for key in pool.keys()):
+        if not any(place in key for key in pool.names()):
             return False
         forget()
         return go_on(player, whole, 0, place) > 0

@@ -26,21 +26,21 @@ def program(name: str) -> Path:
     raise InputError(f"{_FOUND}, whose {name} is not installed; install {PACKAGES}, or set another backend")
 
 
-def check_servers(most_bytes: int) -> None:
-    """Raises InputError where Mooncake's programs cannot run here, or memory has too little room for the pool."""
+def check_programs() -> None:
+    """Raises InputError where Mooncake's programs, and by that its client, cannot run here."""
     for name in (MASTER, STORE):
         _check_program(program(name))
+
+
+def check_servers(most_bytes: int) -> None:
+    """Raises InputError where Mooncake's programs cannot run here, or memory has too little room for the pool."""
+    check_programs()
     free = free_memory()
     if most_bytes > MOST_SHARE * free:
         raise InputError(
             f"spec.kvPool.maxGigabytes: found {most_bytes >> 30}, allowed with backend mooncake: at most "
             f"{int(MOST_SHARE * free) >> 30}, {MOST_SHARE:.0%} of the memory that is free here; set a smaller number"
         )
-
-
-def check_client() -> None:
-    """Raises InputError where an engine here could not reach a pool of Mooncake."""
-    _check_program(program(MASTER))
 
 
 def _check_program(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from openseer_core.errors import OpenseerError
 from openseer_process.termination import report, start_log
-from openseer_worker.kv_pool.mooncake.installed import check_servers
+from openseer_worker.kv_pool.mooncake.installed import check_programs
 from openseer_worker.kv_pool.mooncake.servers import PoolServers
 
 log = logging.getLogger("openseer.kv_pool")
@@ -25,7 +25,7 @@ def main() -> int:
     options = parser.parse_args()
     start_log()
     try:
-        check_servers(options.gigabytes * 2**30)
+        check_programs()
         with tempfile.TemporaryDirectory(prefix="openseer-kv-pool-") as folder:
             asyncio.run(_run(options, options.logs or Path(folder)))
     except OpenseerError as error:

@@ -22,14 +22,14 @@ MOST_REMOVED = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class StoreUsage:
     """Bytes that blocks take, of those that the store has; `capacity` is 0 while no store holds any."""
 
     used: int
     capacity: int
 
 
-def usage(master: str) -> Usage:
+def usage(master: str) -> StoreUsage:
     """Asks the master's own web server, which has the port after it. Raises OSError."""
     host, _, port = master.rpartition(":")
     connection = http.client.HTTPConnection(host, int(port) + 1, timeout=ANSWER_SECONDS)
@@ -43,7 +43,7 @@ def usage(master: str) -> Usage:
     numbers = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("master_"))
     try:
         used, capacity = numbers["master_allocated_bytes"], numbers["master_total_capacity_bytes"]
-        return Usage(int(float(used)), int(float(capacity)))
+        return StoreUsage(int(float(used)), int(float(capacity)))
     except (KeyError, ValueError) as error:
         raise OSError(f"{master}: its metrics say nothing of its bytes: {error}") from error
 

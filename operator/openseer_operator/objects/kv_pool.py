@@ -1,0 +1,110 @@
+"""Mooncake's store as the KV pool of a job: one pod with its master and its memory, and the address of it."""
+
+from typing import Any
+
+from openseer_core.manifest.job import RolloutJob
+from openseer_operator.objects.names import (
+    DO_NOT_DISRUPT,
+    DO_NOT_DISRUPT_ANNOTATION,
+    SAFE_TO_EVICT_ANNOTATION,
+    inherit,
+    kv_pool_name,
+    labels,
+    metadata,
+    selector,
+)
+from openseer_operator.objects.pod_parts import Mounts, base_pod_spec, container_security, service_port
+from openseer_operator.settings import OperatorSettings
+
+KV_POOL = "kv-pool"
+"""Role of the pool's pod, and name of its container."""
+KV_POOL_PORT = 50051
+"""The master's; its metrics and the store have the two after it. What the store moves goes to ports of its choice."""
+SPARE_SIXTEENTHS, SPARE_GIGABYTES = 1, 1
+"""Memory of the container beside the blocks': a part of theirs, for their names, and some for the processes."""
+_GRACE_SECONDS = 5
+
+
+def has_pool_pod(job: RolloutJob) -> bool:
+    """Whether the job's KV pool is a pod."""
+    return job.spec.kv_pool.backend == "mooncake"
+
+
+def kv_pool_address(job: RolloutJob) -> str:
+    """HOST:PORT of the master, as workers reach it."""
+    return f"{kv_pool_name(job)}.{job.namespace}.svc:{KV_POOL_PORT}"
+
+
+def kv_pool_service(job: RolloutJob, uid: str) -> dict[str, Any]:
+    """An address that stays when the pod is made anew: Mooncake's clients ask for it once."""
+    ports = [service_port(name, KV_POOL_PORT + number) for number, name in enumerate(("master", "metrics", "store"))]
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(job, uid, kv_pool_name(job), "shared"),
+        "spec": {"type": "ClusterIP", "selector": selector(job, KV_POOL), "ports": ports},
+    }
+
+
+def kv_pool_stateful_set(job: RolloutJob, uid: str, settings: OperatorSettings, *, runs: bool) -> dict[str, Any]:
+    """One pod while the job `runs`, none else: its memory is what is costly."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": metadata(job, uid, kv_pool_name(job), "shared"),
+        "spec": {
+            "serviceName": kv_pool_name(job),
+            "replicas": int(runs),
+            "podManagementPolicy": "Parallel",
+            # Another version of the operator must not empty the pool of a job that runs.
+            "updateStrategy": {"type": "OnDelete"},
+            "selector": {"matchLabels": selector(job, KV_POOL)},
+            "template": _pod_template(job, settings),
+        },
+    }
+
+
+def _pod_template(job: RolloutJob, settings: OperatorSettings) -> dict[str, Any]:
+    gigabytes = job.spec.kv_pool.max_gigabytes
+    command = ["python", "-m", "openseer_worker.kv_pool.mooncake.main", "--host", "$(POD_IP)"]
+    command += ["--port", str(KV_POOL_PORT), "--gigabytes", str(gigabytes)]
+    memory = str((gigabytes + -(-gigabytes * SPARE_SIXTEENTHS // 16) + SPARE_GIGABYTES) * 2**30)
+    pull_policy = job.spec.image_pull_policy or ("" if job.spec.image else settings.pull_policy)
+    mounts = Mounts()
+    mounts.add("tmp", "/tmp", {"emptyDir": {}})
+    pod = {
+        "metadata": {
+            "labels": labels(job, KV_POOL),
+            "annotations": {SAFE_TO_EVICT_ANNOTATION: "false", DO_NOT_DISRUPT_ANNOTATION: DO_NOT_DISRUPT},
+        },
+        "spec": {
+            **base_pod_spec(job, settings.pods),
+            "terminationGracePeriodSeconds": _GRACE_SECONDS,
+            "containers": [
+                {
+                    "name": KV_POOL,
+                    "image": job.spec.image or settings.worker_image,
+                    **({"imagePullPolicy": pull_policy} if pull_policy else {}),
+                    "command": command,
+                    "env": [
+                        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                        {"name": "HOME", "value": "/tmp"},
+                        {"name": "OPENSEER_TERMINATION_LOG", "value": "/dev/termination-log"},
+                    ],
+                    "ports": [{"name": "metrics", "containerPort": KV_POOL_PORT + 1, "protocol": "TCP"}],
+                    # No liveness probe: the container's own process looks after master and store.
+                    "readinessProbe": {
+                        "httpGet": {"path": "/metrics", "port": "metrics"},
+                        "periodSeconds": 2,
+                        "timeoutSeconds": 5,
+                    },
+                    "resources": {"requests": {"cpu": "1", "memory": memory}, "limits": {"memory": memory}},
+                    "securityContext": container_security(),
+                    "terminationMessagePolicy": "FallbackToLogsOnError",
+                    "volumeMounts": mounts.mounts,
+                }
+            ],
+            "volumes": mounts.volumes,
+        },
+    }
+    return inherit(pod, job, settings.pods)
