@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from openseer_worker.kv_pool.blocks import HEADER_BYTES, BadBlockError, block_header, check_block
@@ -119,10 +120,10 @@ class _Link:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
-            from mooncake.store import MooncakeDistributedStore  # noqa: PLC0415 - optional, with threads of its own
+            store: Any = import_module("mooncake.store")  # optional, with threads of its own
         except ImportError as error:
             raise OSError(errno.ENOSYS, f"Mooncake cannot be loaded: {error}", self._master) from error
-        client = MooncakeDistributedStore()
+        client = store.MooncakeDistributedStore()
         code = client.setup(_own_host(self._master), "P2PHANDSHAKE", 0, BUFFER_BYTES, "tcp", "", self._master)
         if code:
             raise OSError(errno.ECONNREFUSED, f"the store's master does not answer ({code})", self._master)
