@@ -23,6 +23,7 @@ from openseer_worker.engine import Engine
 from openseer_worker.engine_factory import build_engine, warm_up
 from openseer_worker.gang import GangLeader
 from openseer_worker.kv_pool.backends import check_pool
+from openseer_worker.kv_pool.mooncake.client import is_loaded as mooncake_is_loaded
 from openseer_worker.loop import HEARTBEAT_SECONDS
 from openseer_worker.settings import WorkerSettings
 
@@ -67,8 +68,8 @@ async def in_thread(work: Callable[[], _Result]) -> _Result:
 
 
 def end_process(code: int) -> NoReturn:
-    """Ends the process, at once where a thread is left that builds or watches an engine."""
-    if any(thread.name == THREAD for thread in threading.enumerate()):
+    """Ends the process, at once where a thread is left that builds or watches an engine, or that may hang in a pool."""
+    if mooncake_is_loaded() or any(thread.name == THREAD for thread in threading.enumerate()):
         end_at_once(code)
     sys.exit(code)
 

@@ -7,6 +7,7 @@ started again. Calls may take seconds while the master is dead, and hang while i
 import errno
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -21,6 +22,7 @@ BUFFER_BYTES = 256 * 2**20
 BATCH_BYTES = 32 * 2**20
 """Blocks of one call, at most, unless one alone has more: several threads share the memory above."""
 _FULL = -200
+_MODULE = "mooncake.store"
 _ENVIRONMENT = {
     "MC_LOG_LEVEL": "ERROR",
     "MC_STORE_CLIENT_SETUP_RETRIES": "1",  # the breaker tries again
@@ -120,7 +122,7 @@ class _Link:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         try:
-            store: Any = import_module("mooncake.store")  # optional, with threads of its own
+            store: Any = import_module(_MODULE)  # optional, with threads of its own
         except ImportError as error:
             raise OSError(errno.ENOSYS, f"Mooncake cannot be loaded: {error}", self._master) from error
         client = store.MooncakeDistributedStore()
@@ -128,6 +130,11 @@ class _Link:
         if code:
             raise OSError(errno.ECONNREFUSED, f"the store's master does not answer ({code})", self._master)
         return client
+
+
+def is_loaded() -> bool:
+    """Whether this process has Mooncake's threads; one that ends while they hang is aborted by them."""
+    return _MODULE in sys.modules
 
 
 @cache
