@@ -70,7 +70,7 @@ def test_with_a_kv_pool_moved_contexts_are_fetched_also_after_a_death(bench: Wor
     write_job(bench, rollout={"policy": "fifo", "quantumTokens": 65536}, workers={"replicas": 1})
     assert bench.call("run", "job.yaml", "--output", "whole", timeout=RUN_SECONDS).returncode == 0
     whole = responses(bench, "whole")
-    pools = [{"backend": "shared-directory", "path": str(folder)}]
+    pools: list[dict[str, Any]] = [{"backend": "shared-directory", "path": str(folder)}]
     if not why_not():  # else Mooncake cannot run here
         pools.append({"backend": "mooncake", "maxGigabytes": 1})
     for number, pool in enumerate(pools):
