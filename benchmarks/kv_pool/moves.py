@@ -39,7 +39,7 @@ TARGET = 5.0
 def main() -> None:
     """Measures moves of all lengths and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pool", type=Path, default=Path("/dev/shm"), help="folder in which the pool is made")
     parser.add_argument("--quick", action="store_true", help="one repeat of the shorter length")
     parser.add_argument("--json", type=Path, help="write the measurements here")
@@ -106,12 +106,13 @@ def measure(first: Connection, second: Connection, length: int, repeats: int) ->
     fetched: list[int] = []
     for number in range(repeats + 1):
         for way in WAYS if number % 2 else reversed(WAYS):
-            first.send((way, length, number))
-            _, _, kept = first.recv()
             if way != "none":
+                first.send((way, length, number))
+                _, _, kept = first.recv()
                 settle(Path(kept))
             second.send((way, length, number))
             seconds, tokens, _ = second.recv()
+            print(f"{length} tokens, {way}: {seconds:.2f} s, {tokens} fetched", flush=True)
             if number:
                 found[way].append(seconds)
             if number and way != "none":

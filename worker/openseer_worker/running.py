@@ -208,12 +208,13 @@ class RunningRequests:
 
     def decide(self) -> Decision:
         """Whose quantum is extended and who has to leave (see openseer_core.queue.quantum)."""
-        states = [
-            self._state(response)
-            for response in self._responses.values()
-            if response.finish is None and not response.leaving
-        ]
-        occupied = self.reserved_blocks - sum(state.blocks for state in states)
+        states: list[QuantumState] = []
+        occupied = 0
+        for response in self._responses.values():
+            if response.finish is None and not response.leaving:
+                states.append(self._state(response))
+            else:
+                occupied += self._blocks(response, response.horizon)
         room = Room(self.room.slots, self.room.blocks - occupied)
         decision = decide(
             states,
@@ -308,5 +309,4 @@ class RunningRequests:
         is_probe = claim.request.index == PROBE_INDEX
         score = priority.request_score(claim.bias, response.generated, is_probe=is_probe)
         horizon = response.generated + self._quantum if due else response.horizon
-        blocks, after = self._blocks(response, response.horizon), self._blocks(response, horizon)
-        return QuantumState(response.key, score, due, response.generated, blocks, after)
+        return QuantumState(response.key, score, due, response.generated, self._blocks(response, horizon))

@@ -225,7 +225,7 @@ class ChunkQueue:
             waiting=sum(map(self._waiting.of, places)),
             best_waiting=min((front[0] for front in fronts if front), default=float("inf")),
             mine=self._inflight.get(worker.name, 0),
-            inflight=sum(self._inflight.values()),
+            inflight=len(self._deadlines),
             workers=self.claimers.peers(limit),
         )
 

@@ -20,7 +20,7 @@ again elsewhere: that costs more the longer it is (docs/decisions/0028)."""
 class QuantumState:
     """A running request. `score`: the score it would have if it waited now; `due`: its quantum has ended.
 
-    `blocks`: reserved for it now; `blocks_next`: needed to go on for another quantum (the same while it is not due).
+    `blocks`: KV blocks that it needs to go on: reserved for it now, or while it is due those of another quantum.
     """
 
     key: str
@@ -28,7 +28,6 @@ class QuantumState:
     due: bool
     generated: int
     blocks: int
-    blocks_next: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +71,10 @@ def decide(
             running, fleet_load, slack
         )
     staying = [state for state in running if state.key not in leave]
-    needed = sum(state.blocks_next for state in staying)
+    needed = sum(state.blocks for state in staying)
     while needed > room.blocks and len(staying) > 1:
         worst = staying.pop()
-        needed -= worst.blocks_next
+        needed -= worst.blocks
         leave.add(worst.key)
     return Decision(frozenset(state.key for state in staying if state.due), frozenset(leave))
 
@@ -83,7 +82,7 @@ def decide(
 def _better_waits(
     running: list[QuantumState], room: Room, fleet_load: FleetLoad, hysteresis: float, move_share: float
 ) -> set[str]:
-    full = len(running) >= room.slots or sum(state.blocks_next for state in running) > room.blocks
+    full = len(running) >= room.slots or sum(state.blocks for state in running) > room.blocks
     if not full or not fleet_load.waiting:
         return set()
     worse = [

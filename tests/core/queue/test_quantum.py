@@ -12,7 +12,7 @@ QUIET = FleetLoad(waiting=0, inflight=4, workers=2, mine=2)
 def running_state(
     key: str, score: float = 0.0, *, due: bool = True, generated: int = 100, blocks: int = 1, grow: int = 1
 ) -> QuantumState:
-    return QuantumState(key, score, due, generated, blocks, blocks + grow if due else blocks)
+    return QuantumState(key, score, due, generated, blocks + grow if due else blocks)
 
 
 def decided(
@@ -104,6 +104,6 @@ def test_whoever_stays_fits_the_blocks_and_at_least_one_stays(
     fleet_load = FleetLoad(waiting=waiting, best_waiting=-1e9, mine=len(running), inflight=20, workers=2)
     decision = decided(running, fleet_load, slots=4, blocks=blocks)
     staying = [state for state in running if state.key not in decision.leave]
-    assert sum(state.blocks_next for state in staying) <= blocks or len(staying) <= 1
+    assert sum(state.blocks for state in staying) <= blocks or len(staying) <= 1
     assert decision.go_on == {state.key for state in staying if state.due}
     assert not decision.go_on & decision.leave
