@@ -5,6 +5,7 @@ another one, so blocks of other weights under the same version's name are never 
 of all its responses, the prompt's once, and is removed as a whole.
 """
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Sequence
@@ -40,14 +41,33 @@ def check_pool(pool: EnginePool) -> None:
     """Makes the fleet's folder, which nobody else may read: KV blocks tell of prompts. Raises InputError."""
     try:
         pool.folder.parent.mkdir(parents=True, exist_ok=True)
-        pool.folder.mkdir(mode=0o700, exist_ok=True)
-        with tempfile.TemporaryFile(dir=pool.folder):
-            return
+        make_fleet_folder(pool.folder)
+        check_folder(pool.folder)
     except OSError as error:
         raise InputError(
             f"spec.kvPool: {pool.folder.parent}: workers cannot write there: {error.strerror}; mount a volume, or name "
             "another folder that all workers see"
         ) from error
+
+
+def check_folder(folder: Path) -> None:
+    """Writes to a file there, which leaves nothing, and locks it, as those who look through a pool do. Raises OSError."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"\0")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def make_fleet_folder(folder: Path) -> None:
+    """Makes a fleet's folder where it is gone, for nobody else to read. Raises OSError where the pool itself is gone:
+    made again it would be on another disk, the one below the pool's."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def make_group_folder(fleet: Path, place: str) -> None:
+    """Makes a group's folder, `place` from `group_place`, in its fleet's. Raises OSError."""
+    make_fleet_folder(fleet)
+    (fleet / place).mkdir(parents=True, exist_ok=True)
 
 
 def group_place(epoch: int, version: str, group: str) -> str:
