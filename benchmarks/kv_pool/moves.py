@@ -96,7 +96,7 @@ def serve(pipe: Connection, folder: Path, pool: EnginePool, core: int) -> None:
             time.sleep(0.0005)
         after = engine.metrics()
         kept = pool.folder / place
-        fetched = int(after["fetched_tokens"]) - int(before["fetched_tokens"])
+        fetched = int(after["context_fetched"]) - int(before["context_fetched"])
         pipe.send((first, fetched, str(kept)))
 
 

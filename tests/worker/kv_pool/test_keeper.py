@@ -51,9 +51,7 @@ def test_groups_that_are_over_are_removed_first(tmp_path: Path) -> None:
     assert present(old, over, new) == [True, False, True]
 
 
-def test_blocks_of_a_version_that_is_replaced_go_after_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_of_a_version_that_is_replaced_go_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "GRACE_SECONDS", 0.1)
     fleet = Fleet(tmp_path)
     fleet.versions = ["v1", "adapter"]

@@ -51,7 +51,7 @@ def check_pool(pool: EnginePool) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Writes to a file there, which leaves nothing, and locks it, as those who look through a pool do. Raises OSError."""
+    """Writes to a file there and locks it, as those who look through a pool do; leaves nothing. Raises OSError."""
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"\0")
         file.flush()

@@ -17,7 +17,7 @@ LEFT_SHARE = 0.9
 STALE_SECONDS = 6 * 3600.0
 """Blocks of a fleet whose workers have not looked through them for so long are removed by those of others."""
 MEASURED_FILES = 16
-"""So many files of a group are measured; the largest stands for all. Some may have been cut short by a worker's death."""
+"""So many files of a group are measured; the largest stands for all. A worker's death may have cut some short."""
 
 Sizes = dict[str, tuple[int, Room]]
 """By a group's folder: the time of its last change (ns), and its size then."""
@@ -49,7 +49,9 @@ def sweep(folder: Path, most_bytes: int, epoch: int, known: Sizes | None = None)
     total = Room(sum(group.size.bytes for group in groups), sum(group.size.files for group in groups))
     missing = missing_room(folder, 2 * LEAST_FREE)
     most = Room(min(most_bytes, total.bytes - missing.bytes), total.files - missing.files)
-    wanted = Room(*(size if size <= limit else int(LEFT_SHARE * limit) for size, limit in zip(total, most, strict=True)))
+    wanted = Room(
+        *(size if size <= limit else int(LEFT_SHARE * limit) for size, limit in zip(total, most, strict=True))
+    )
     for group in sorted(groups, key=lambda one: one.changed_at):
         if total.bytes <= wanted.bytes and total.files <= wanted.files:
             return

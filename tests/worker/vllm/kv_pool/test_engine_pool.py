@@ -90,7 +90,7 @@ def pool(folder: Path, whole: list[Response], tmp_path_factory: pytest.TempPathF
             assert response.tokens == unmoved.tokens[:CHUNK]
         full = (len(PROMPTS[0]) + CHUNK) // BLOCK - 1
         eventually(lambda: all(len(blocks(pool, f"0/v/{number}")) >= full for number in range(len(PROMPTS))))
-        assert engine.metrics()["pool_unsaved_blocks"] == 0
+        assert engine.metrics()["context_unsaved_blocks"] == 0
     finally:
         asyncio.run(engine.close())
     return pool
@@ -104,7 +104,7 @@ def player(folder: Path, pool: EnginePool) -> Iterator[Player]:
 
 
 def fetched(player: Player) -> int:
-    return metric(player, "fetched_tokens")
+    return metric(player, "context_fetched")
 
 
 def go_on(player: Player, whole: list[Response], number: int, place: str, drafts: list[int] | None = None) -> int:
@@ -123,7 +123,7 @@ def test_a_moved_response_is_the_unmoved_one_and_its_context_is_fetched(player: 
     tokens = go_on(player, whole, 0, "0/v/0")
     assert len(PROMPTS[0]) + CHUNK - 2 * BLOCK <= tokens < len(PROMPTS[0]) + CHUNK
     assert tokens % BLOCK == 0
-    assert int(player.engine.metrics()["pool_loaded_bytes"]) > 0
+    assert int(player.engine.metrics()["context_fetched_bytes"]) > 0
 
 
 @pytest.mark.parametrize("wrong", [False, True])
@@ -143,13 +143,13 @@ def test_a_corrupted_block_costs_a_prefill_and_no_token(
 ) -> None:
     place = "0/v/corrupted"
     shutil.copytree(pool.folder / "0/v/4", pool.folder / place)
-    failed = metric(player, "pool_failed_loads")
+    failed = metric(player, "context_failed_fetches")
     for block in blocks(pool, place):
         data = bytearray(block.read_bytes())
         data[-1] ^= 1
         block.write_bytes(data)
     assert go_on(player, whole, 4, place) == 0
-    assert metric(player, "pool_failed_loads") == failed + 1
+    assert metric(player, "context_failed_fetches") == failed + 1
 
 
 def test_a_pool_that_hangs_costs_a_wait_and_no_token(player: Player, pool: EnginePool, whole: list[Response]) -> None:

@@ -103,8 +103,8 @@ def test_what_one_keeps_another_fetches(sides: tuple[Side, Side], tmp_path: Path
         assert all(map(torch.equal, second.block(block), first.block(number)))
     counts = second.transfers.take_counts()
     assert counts is not None
-    assert counts.data["loaded_tokens"] == count * TOKENS
-    assert counts.data["load_bytes"] == count * 2 * 2 * 4 * 4
+    assert counts.data["fetched"] == count * TOKENS
+    assert counts.data["fetched_bytes"] == count * 2 * 2 * 4 * 4
 
 
 def test_blocks_before_a_wrong_one_come_and_the_rest_is_missing(sides: tuple[Side, Side], tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_blocks_before_a_wrong_one_come_and_the_rest_is_missing(sides: tuple[Sid
     assert not any(part.any() for number in (8, 9) for part in second.block(number))
     counts = second.transfers.take_counts()
     assert counts is not None
-    assert counts.data["failed_loads"] == 1
+    assert counts.data["failed_fetches"] == 1
 
 
 def test_blocks_that_are_gone_are_missing(sides: tuple[Side, Side]) -> None:

@@ -139,10 +139,10 @@ class Transfers:
             self._missing.update(blocks.ids[fetched:])
         assert self._tensors is not None
         self._count(
-            loaded_tokens=0 if self._rank else fetched * self._tokens,
-            load_bytes=fetched * self._tensors.block_bytes,
-            load_seconds=fetch.moved_at - fetch.begun,
-            failed_loads=int(bool(fetch.failure)),
+            fetched=0 if self._rank else fetched * self._tokens,
+            fetched_bytes=fetched * self._tensors.block_bytes,
+            fetch_seconds=fetch.moved_at - fetch.begun,
+            failed_fetches=int(bool(fetch.failure)),
         )
         if fetch.failure:
             came = f"{fetched} of {len(blocks.ids)} KV blocks came from the pool"
@@ -256,4 +256,4 @@ class Transfers:
                 self._breaker.failed(str(error))
                 _LOG.warning("KV blocks are not kept: %s", error)
             # Else the group was removed: without the blocks before them these would be of no use.
-        self._count(saved_blocks=written, save_bytes=written * rows.shape[1])
+        self._count(saved_bytes=written * rows.shape[1])
