@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from openseer_worker.kv_pool import removal
-from openseer_worker.kv_pool.free_space import Room
+from openseer_worker.kv_pool.free_space import DiskRoom
 from openseer_worker.kv_pool.removal import STALE_SECONDS, Sizes, StaleFleets, sweep
 from openseer_worker.kv_pool.sweeps import UNSWEPT_SECONDS
 from tests.worker.kv_pool.groups import BLOCK, BLOCKS, EPOCH, group, present
@@ -17,9 +17,9 @@ GROUP = BLOCKS * BLOCK
 
 
 @pytest.fixture(autouse=True)
-def room(monkeypatch: pytest.MonkeyPatch) -> list[Room]:
+def room(monkeypatch: pytest.MonkeyPatch) -> list[DiskRoom]:
     """What the disk lacks: nothing, unless a test says so."""
-    room = [Room(-(2**50), -(2**50))]
+    room = [DiskRoom(-(2**50), -(2**50))]
     monkeypatch.setattr(removal, "missing_room", lambda _folder, _share: room[0])
     return room
 
@@ -41,17 +41,17 @@ def test_groups_unused_for_longest_are_removed_until_there_is_room(tmp_path: Pat
     assert present(*groups) == [True, False, True]
 
 
-@pytest.mark.parametrize("missing", [Room(1, -9), Room(-9, 1)])
-def test_a_disk_that_lacks_room_is_given_some(tmp_path: Path, room: list[Room], missing: Room) -> None:
+@pytest.mark.parametrize("missing", [DiskRoom(1, -9), DiskRoom(-9, 1)])
+def test_a_disk_that_lacks_room_is_given_some(tmp_path: Path, room: list[DiskRoom], missing: DiskRoom) -> None:
     groups = aged(tmp_path, 10, 20, 0)
     room[0] = missing
     sweep(tmp_path, 10**9, EPOCH)
     assert present(*groups) == [True, False, True]
 
 
-def test_a_disk_that_others_have_filled_keeps_none(tmp_path: Path, room: list[Room]) -> None:
+def test_a_disk_that_others_have_filled_keeps_none(tmp_path: Path, room: list[DiskRoom]) -> None:
     groups = aged(tmp_path, 10, 0)
-    room[0] = Room(10**9, 10**9)
+    room[0] = DiskRoom(10**9, 10**9)
     sweep(tmp_path, 10**9, EPOCH)
     assert not any(present(*groups))
 

@@ -1,4 +1,4 @@
-"""Room on the pool's disk: it may be that of results, of other jobs, or of the machine's memory."""
+"""DiskRoom on the pool's disk: it may be that of results, of other jobs, or of the machine's memory."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ LOOK_SECONDS = 1.0
 """How long a look at the disk holds."""
 
 
-class Room(NamedTuple):
+class DiskRoom(NamedTuple):
     """Bytes and files: of a disk, of blocks, or those that are too many."""
 
     bytes: int
@@ -30,11 +30,11 @@ def free_share(folder: Path) -> float:
     return min(shares)
 
 
-def missing_room(folder: Path, share: float) -> Room:
+def missing_room(folder: Path, share: float) -> DiskRoom:
     """What would have to go until `share` of a folder's disk is free; negative where more is. Raises OSError."""
     disk = os.statvfs(folder)
     size = int(share * disk.f_blocks - disk.f_bavail) * disk.f_frsize
-    return Room(size, int(share * disk.f_files - disk.f_favail))  # some disks count no files, and have no limit
+    return DiskRoom(size, int(share * disk.f_files - disk.f_favail))  # some disks count no files, and have no limit
 
 
 class FreeSpace:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from openseer_worker.kv_pool.free_space import LEAST_FREE, Room, missing_room
+from openseer_worker.kv_pool.free_space import LEAST_FREE, DiskRoom, missing_room
 from openseer_worker.kv_pool.sweeps import UNSWEPT_SECONDS, swept_at
 
 LEFT_SHARE = 0.9
@@ -19,7 +19,7 @@ STALE_SECONDS = 6 * 3600.0
 MEASURED_FILES = 16
 """So many files of a group are measured; the largest stands for all. A worker's death may have cut some short."""
 
-Sizes = dict[str, tuple[int, Room]]
+Sizes = dict[str, tuple[int, DiskRoom]]
 """By a group's folder: the time of its last change (ns), and its size then."""
 
 
@@ -27,7 +27,7 @@ Sizes = dict[str, tuple[int, Room]]
 class _Group:
     path: Path
     changed_at: int
-    size: Room
+    size: DiskRoom
 
 
 def sweep(folder: Path, most_bytes: int, epoch: int, known: Sizes | None = None) -> None:
@@ -46,17 +46,17 @@ def sweep(folder: Path, most_bytes: int, epoch: int, known: Sizes | None = None)
         groups += [_measured(group, known) for version in _subfolders(one) for group in _subfolders(version)]
     known.clear()
     known.update({str(group.path): (group.changed_at, group.size) for group in groups})
-    total = Room(sum(group.size.bytes for group in groups), sum(group.size.files for group in groups))
+    total = DiskRoom(sum(group.size.bytes for group in groups), sum(group.size.files for group in groups))
     missing = missing_room(folder, 2 * LEAST_FREE)
-    most = Room(min(most_bytes, total.bytes - missing.bytes), total.files - missing.files)
-    wanted = Room(
+    most = DiskRoom(min(most_bytes, total.bytes - missing.bytes), total.files - missing.files)
+    wanted = DiskRoom(
         *(size if size <= limit else int(LEFT_SHARE * limit) for size, limit in zip(total, most, strict=True))
     )
     for group in sorted(groups, key=lambda one: one.changed_at):
         if total.bytes <= wanted.bytes and total.files <= wanted.files:
             return
         if _remove(group.path):
-            total = Room(total.bytes - group.size.bytes, total.files - group.size.files)
+            total = DiskRoom(total.bytes - group.size.bytes, total.files - group.size.files)
     if total.bytes > most_bytes:
         raise OSError(errno.ENOTEMPTY, f"{total.bytes} bytes of KV blocks are left, and cannot be removed", folder)
 
@@ -105,12 +105,12 @@ def _measured(group: Path, known: Sizes) -> _Group:
     """A group that cannot be read is of no use, and among the first to go."""
     with suppress(OSError):
         changed_at = group.stat().st_mtime_ns
-        before, size = known.get(str(group), (-1, Room(0, 0)))
+        before, size = known.get(str(group), (-1, DiskRoom(0, 0)))
         return _Group(group, changed_at, size if before == changed_at else _size(group))
-    return _Group(group, 0, Room(0, 0))
+    return _Group(group, 0, DiskRoom(0, 0))
 
 
-def _size(group: Path) -> Room:
+def _size(group: Path) -> DiskRoom:
     """By the number of its blocks, which have one size."""
     with os.scandir(group) as entries:
         blocks = list(entries)
@@ -119,4 +119,4 @@ def _size(group: Path) -> Room:
         with suppress(FileNotFoundError):
             found = block.stat(follow_symlinks=False)
             largest = max(largest, found.st_size, found.st_blocks * 512)
-    return Room(len(blocks) * largest, len(blocks))
+    return DiskRoom(len(blocks) * largest, len(blocks))
