@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from openseer_worker.kv_pool import removal
 from openseer_worker.kv_pool.free_space import DiskRoom
+from openseer_worker.kv_pool.places import hold_fleet_folder
 from openseer_worker.kv_pool.removal import STALE_SECONDS, Sizes, StaleFleets, sweep
 from openseer_worker.kv_pool.sweeps import UNSWEPT_SECONDS
 from tests.worker.kv_pool.groups import BLOCK, BLOCKS, EPOCH, group, present
@@ -159,6 +162,34 @@ def test_what_a_fleet_left_is_removed_by_another_after_hours(tmp_path: Path) -> 
         stale.remove(tmp_path)
         now += UNSWEPT_SECONDS + 1
     assert present(ended, young, tmp_path / "foreign") == [False, True, True]
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from openseer_worker.kv_pool.places import hold_fleet_folder
+held = hold_fleet_folder(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_local_run_left_that_was_killed_is_removed_at_once(tmp_path: Path) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    held = hold_fleet_folder(own)
+    with subprocess.Popen([sys.executable, "-c", HOLDS, str(other)], stdout=subprocess.PIPE, text=True) as run:
+        try:
+            assert run.stdout is not None
+            assert run.stdout.readline() == "held\n"
+            group(other, "a", time.time())
+            StaleFleets().remove(tmp_path)
+            assert present(own, other) == [True, True]
+        finally:
+            run.kill()
+    StaleFleets().remove(tmp_path)
+    assert present(own, other) == [True, False]
+    assert held is not None
+    held.close()
 
 
 def test_a_clock_that_jumps_makes_no_fleet_stale(tmp_path: Path) -> None:

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import IO
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.fleet import PoolBackend
 
 _DIGEST_BYTES = 12
+_HELD = ".run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,29 @@ def make_fleet_folder(folder: Path) -> None:
     """Makes a fleet's folder where it is gone, for nobody else to read. Raises OSError where the pool itself is gone:
     made again it would be on another disk, the one below the pool's."""
     folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def hold_fleet_folder(folder: Path) -> IO[bytes] | None:
+    """Makes the folder of a fleet that lives as long as this process and its children, and not longer: `is_left` then
+    says so, however they ended. None where that cannot be; else to be kept open."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_fleet_folder(folder)
+        file = (folder / _HELD).open("wb")
+        fcntl.flock(file, fcntl.LOCK_SH)
+    except OSError:
+        return None  # workers say why, and end the job
+    return file
+
+
+def is_left(folder: Path) -> bool:
+    """Whether a fleet's folder was held by processes that are all gone."""
+    try:
+        with (folder / _HELD).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def make_group_folder(fleet: Path, place: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openseer_worker.kv_pool.free_space import LEAST_FREE, DiskRoom, missing_room
+from openseer_worker.kv_pool.places import is_left
 from openseer_worker.kv_pool.sweeps import UNSWEPT_SECONDS, swept_at
 
 LEFT_SHARE = 0.9
@@ -70,9 +71,12 @@ class StaleFleets:
         self._seen: dict[str, tuple[float, float]] = {}
 
     def remove(self, pool: Path) -> None:
-        """Removes what those have left that nobody has swept for STALE_SECONDS."""
+        """Removes what those have left that nobody has swept for STALE_SECONDS, and what local runs have."""
         now, seen = self._clock(), dict[str, tuple[float, float]]()
         for fleet in _subfolders(pool):
+            if is_left(fleet):
+                _remove(fleet)
+                continue
             mark = swept_at(fleet)
             if not 0 < mark < time.time() - STALE_SECONDS:
                 continue
