@@ -1,6 +1,6 @@
 """What became of the contexts that engines took up in a run, and why a KV pool may have been of no use."""
 
-from collections import Counter
+from collections import defaultdict
 
 from openseer_core.worker.context_metrics import ContextCounts
 from openseer_driver.report.trace import Trace, count_up
@@ -8,7 +8,7 @@ from openseer_driver.report.trace import Trace, count_up
 
 def sum_contexts(trace: Trace) -> ContextCounts:
     """Over all workers and their boots, by their last samples."""
-    sums: Counter[str] = Counter()
+    sums: defaultdict[str, float] = defaultdict(float)
     for name in trace.worker_names:
         samples = [sample.workers[name].contexts.values() for sample in trace.samples if name in sample.workers]
         for counter in samples[-1] if samples else ():
