@@ -11,7 +11,7 @@ import pytest
 
 from openseer_worker.kv_pool import keeper as keeping
 from openseer_worker.kv_pool import sweeps
-from openseer_worker.kv_pool.keeper import PoolKeeper
+from openseer_worker.kv_pool.keeper import GRACE_SECONDS, PoolKeeper
 from openseer_worker.kv_pool.places import EnginePool, group_place, version_place
 from tests.worker.kv_pool.groups import BLOCK, BLOCKS, EPOCH, group, present
 
@@ -22,13 +22,23 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Fleet:
-    """What a worker serves, and its keeper of a pool."""
+    """What a worker serves, and its keeper of a pool. `now`: seconds of its clock; `looks`: how often it was asked."""
 
     def __init__(self, folder: Path, most_bytes: int = 10**9) -> None:
         self.versions = ["v1"]
-        self.keeper = PoolKeeper(
-            EnginePool("shared-directory", folder), most_bytes, lambda: EPOCH, lambda: self.versions
-        )
+        self.now = 100.0
+        self.looks = 0
+        pool = EnginePool("shared-directory", folder)
+        self.keeper = PoolKeeper(pool, most_bytes, lambda: EPOCH, self._served, lambda: self.now)
+
+    def _served(self) -> list[str]:
+        self.looks += 1
+        return self.versions
+
+    def serve(self, *versions: str) -> None:
+        """These from now on; the keeper has noticed."""
+        self.versions, before = list(versions), self.looks
+        self.run_until(lambda: self.looks > before)
 
     def run_until(self, holds: Callable[[], bool]) -> None:
         async def story() -> None:
@@ -51,30 +61,27 @@ def test_groups_that_are_over_are_removed_first(tmp_path: Path) -> None:
     assert present(old, over, new) == [True, False, True]
 
 
-def test_blocks_of_a_version_that_is_replaced_go_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "GRACE_SECONDS", 0.1)
+def test_blocks_of_a_version_that_is_replaced_go_after_a_while(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
-    fleet.versions = ["v1", "adapter"]
     old, adapter, new = (group(tmp_path, "a", time.time(), version=one) for one in ("v1", "adapter", "v2"))
-    fleet.run_until(lambda: sweeps.swept_at(tmp_path) > 0)
+    fleet.serve("v1", "adapter")
+    fleet.serve("v2")
+    fleet.now += GRACE_SECONDS / 2
+    fleet.serve("v2")
     assert all(present(old, adapter, new))
-    fleet.versions = ["v2"]
-    fleet.run_until(lambda: not old.exists() and not adapter.exists())
+    fleet.now += GRACE_SECONDS
+    gone = [tmp_path / version_place(EPOCH, version) for version in ("v1", "adapter")]
+    fleet.run_until(lambda: not any(present(*gone)))
     assert new.exists()
-    assert not (tmp_path / version_place(EPOCH, "v1")).exists()
 
 
-def test_blocks_of_a_version_that_came_back_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "GRACE_SECONDS", 0.3)
+def test_blocks_of_a_version_that_came_back_stay(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     first, second = (group(tmp_path, "a", time.time(), version=one) for one in ("v1", "v2"))
-    for version, seconds in (("v1", 0.1), ("v2", 0.1), ("v1", 0)):
-        fleet.versions = [version]
-        end = time.monotonic() + seconds
-        fleet.run_until(lambda end=end: time.monotonic() > end)
+    for version in ("v1", "v2", "v1"):
+        fleet.serve(version)
+    fleet.now += 2 * GRACE_SECONDS
     fleet.run_until(lambda: not second.exists())
-    end = time.monotonic() + 0.4
-    fleet.run_until(lambda: time.monotonic() > end)
     assert first.exists()
 
 

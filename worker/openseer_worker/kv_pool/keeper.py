@@ -36,11 +36,13 @@ class PoolKeeper:
         most_bytes: int,
         epoch: Callable[[], int],
         versions: Callable[[], Collection[str]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = None if pool is None else pool.folder
         self._most_bytes = most_bytes
         self._epoch = epoch
         self._versions = versions
+        self._clock = clock
         self._served: set[str] = set()
         self._leaving: dict[str, float] = {}
         self._ended: set[str] = set()
@@ -72,7 +74,7 @@ class PoolKeeper:
 
     def _take_replaced(self) -> list[str]:
         """The folders of versions that have not been served for GRACE_SECONDS."""
-        now, served = time.monotonic(), set(self._versions())
+        now, served = self._clock(), set(self._versions())
         for version in self._served - served:
             self._leaving[version] = now + GRACE_SECONDS
         for version in served:

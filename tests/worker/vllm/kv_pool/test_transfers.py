@@ -146,7 +146,7 @@ def test_fetches_that_wait_for_their_turn_do_not_hang(
     sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many responses come at once: all are fetched by a pool that is quick enough for each."""
-    monkeypatch.setattr(side_module(), "STUCK_SECONDS", 1.0)
+    monkeypatch.setattr(side_module(), "TURN_SECONDS", 60.0)
     first, second = sides
     first.keep([0], HASHES[:1])
     kept(tmp_path, 1)
@@ -157,7 +157,7 @@ def test_fetches_that_wait_for_their_turn_do_not_hang(
         read_block(path, into)
 
     monkeypatch.setattr(side_module(), "read_block", read)
-    names = {f"request {number}" for number in range(20)}
+    names = {f"request {number}" for number in range(30)}
     second.transfers.start(step(loads=[blocks_of(name, HASHES[:1], [5]) for name in sorted(names)]))
     ended: set[str] = set()
 
