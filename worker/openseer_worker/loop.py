@@ -68,7 +68,8 @@ class Worker:
         self._pace = CheckpointPace(rollout.checkpoint_seconds, rollout.lease_seconds)
         earlier = spec.speculation.earlier_responses > 0
         self._sharing = Sharing(store, engine, self._running, self._pace, earlier=earlier)
-        self._pool = PoolKeeper(settings.pool, spec.kv_pool.max_gigabytes * 2**30, lambda: store.epoch)
+        most_bytes = spec.kv_pool.max_gigabytes * 2**30
+        self._pool = PoolKeeper(settings.pool, most_bytes, lambda: store.epoch, lambda: self._weights.versions)
         if self._pool.is_on:
             self._running.move_share = 0.0
         self._rollout = rollout
@@ -295,7 +296,7 @@ class Worker:
         refused: list[tuple[Claim, str]] = []
         for claim in claims:
             version = self._weights.version
-            place = self._pool.place(str(claim.request.group), claim.version or version, version)
+            place = self._pool.place(str(claim.request.group), claim.version or version)
             request = engine_request(claim, version, place)
             if reason := misfit_here(request, self._engine.profile.limits, self._running.largest):
                 refused.append((claim, reason))

@@ -1,54 +1,98 @@
 """A KV block as a file: a header with a checksum, then the block's bytes of every layer.
 
 A file is written beside its place and then renamed, so readers see a whole file or none. It is not synchronized to the
-disk: what a power cut leaves of it fails its checksum, and the block is computed again.
+disk: what a power cut leaves of it fails its checksum, and the block is computed again. The checksum is of the file's
+name, too: another block's file in its place, whole as it is, is another context's KV.
 """
 
+import errno
 import os
+import stat
 import struct
 import threading
 import zlib
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 _HEADER = struct.Struct("<8sQI")
-_MAGIC = b"OSKV\x00\x00\x00\x01"
+_MAGIC = b"OSKV\x00\x00\x00\x02"
 
 
 class BadBlockError(Exception):
-    """A block file that is not what was written: cut short, of another size, or with a wrong checksum."""
+    """A block file that is not what was written: cut short, of another size or name, or with a wrong checksum."""
 
 
 def write_block(path: Path, payload: memoryview) -> bool:
-    """Writes a block of bytes (uint8, contiguous); False where it is there already. Raises OSError."""
+    """Writes a block of bytes (uint8, contiguous); False where it is there already.
+
+    Raises OSError, FileNotFoundError where its folder is not there.
+    """
     if path.exists():
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    header = _HEADER.pack(_MAGIC, payload.nbytes, zlib.crc32(payload))
+    # Processes of other pods may have the same number and, in it, threads of the same one.
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.{threading.get_ident()}")
+    header = _HEADER.pack(_MAGIC, payload.nbytes, _checksum(path, payload))
     try:
         with beside.open("xb", buffering=0) as file:
             _write_all(file.fileno(), header)
             _write_all(file.fileno(), payload)
         beside.replace(path)
     except OSError:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise
     return True
 
 
 def read_block(path: Path, into: memoryview) -> None:
-    """Fills `into` (uint8, contiguous, of the block's size) from a file. Raises OSError and BadBlockError."""
-    with path.open("rb", buffering=0) as file:
-        magic, size, checksum = _HEADER.unpack(_read_header(file.fileno(), path))
+    """Fills `into` (uint8, contiguous, of the block's size) from a file.
+
+    Raises OSError, and BadBlockError for a file that is not this block's; that is removed, so that the block is kept
+    anew by whoever computes it, and costs no other request its fetch.
+    """
+    try:
+        _read(path, into)
+    except BadBlockError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _read(path: Path, into: memoryview) -> None:
+    with _opened(path) as descriptor:
+        magic, size, checksum = _HEADER.unpack(_read_header(descriptor, path))
         if magic != _MAGIC or size != into.nbytes:
             raise BadBlockError(f"{path}: found {size} bytes of another format, expected {into.nbytes}")
         filled = 0
-        while filled < size and (count := os.readv(file.fileno(), [into[filled:]])):
+        while filled < size and (count := os.readv(descriptor, [into[filled:]])):
             filled += count
     if filled < size:
         raise BadBlockError(f"{path}: found {filled} bytes, expected {size}")
-    if zlib.crc32(into) != checksum:
+    if _checksum(path, into) != checksum:
         raise BadBlockError(f"{path}: its checksum is wrong")
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[int]:
+    """A file open to be read; nothing else is: a pipe would be waited for, and a link may lead anywhere."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise BadBlockError(f"{path}: it is a link") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise BadBlockError(f"{path}: it is no file")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _checksum(path: Path, payload: memoryview) -> int:
+    return zlib.crc32(payload, zlib.crc32(path.name.encode()))
 
 
 def _read_header(descriptor: int, path: Path) -> bytes:
