@@ -9,7 +9,7 @@ half a million requests of a hundred thousand tokens would not fit in memory as 
 import heapq
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from openseer_core.ids import GroupId, WorkerId, worker_name
 from openseer_core.manifest.fleet import RolloutSpec
@@ -43,7 +43,7 @@ class DividedRollout:
     A study of other rules than the product's has queues and workers of its own in `queue_type` and `worker_type`.
     """
 
-    queue_type: type[JobQueue] = JobQueue
+    queue_type: Callable[[], JobQueue] = JobQueue
     worker_type: type["SimulatedWorker"]
 
     def __init__(
