@@ -9,7 +9,7 @@ half a million requests of a hundred thousand tokens would not fit in memory as 
 import heapq
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from openseer_core.ids import GroupId, WorkerId, worker_name
 from openseer_core.manifest.fleet import RolloutSpec
@@ -38,7 +38,13 @@ CALLED = 2
 
 
 class DividedRollout:
-    """One rollout. `run` plays it to its end. `policy`: in place of the one that `rollout` names."""
+    """One rollout. `run` plays it to its end. `policy`: in place of the one that `rollout` names.
+
+    A study of other rules than the product's has queues and workers of its own in `queue_type` and `worker_type`.
+    """
+
+    queue_type: Callable[[], JobQueue] = JobQueue
+    worker_type: type["SimulatedWorker"]
 
     def __init__(
         self,
@@ -53,7 +59,7 @@ class DividedRollout:
         quantum = max(1, rollout.quantum_tokens // fleet.block)
         self.rollout = rollout.model_copy(update={"quantum_tokens": quantum})
         self.now = 0.0
-        self.queue = JobQueue()
+        self.queue = self.queue_type()
         self.outcome = Outcome([], [], tokens_of(groups))
         self.idle: deque[int] = deque()
         self.bare: set[str] = set()
@@ -67,7 +73,7 @@ class DividedRollout:
         for ordinal, group in enumerate(groups):
             self.queue.submit(self._spec(placement, ordinal, group, cap))
         self.queue.seal(self.batch)
-        self.workers = [SimulatedWorker(self, number) for number in range(fleet.instances)]
+        self.workers = [self.worker_type(self, number) for number in range(fleet.instances)]
 
     def items(self, tokens: float) -> int:
         """Blocks of so many tokens."""
@@ -283,3 +289,6 @@ class SimulatedWorker:
             steps = min(steps, max(to_horizon, 0.0))
         at = self.engine.time_of(steps)
         self._rollout.wake(self.number, max(at, self._rollout.now + self._rollout.fleet.look_seconds))
+
+
+DividedRollout.worker_type = SimulatedWorker
