@@ -1,6 +1,7 @@
 """Models of random weights whose contexts take long to compute.
 
-Of 12 layers of 768 numbers: 95 million parameters, 73,728 bytes of KV a token in float32; of 6 of 512: 22 million, 24,576.
+Of 12 layers of 768 numbers: 95 million parameters, 73,728 bytes of KV a token in float32; of 6 of 512: 22 million,
+24,576.
 """
 
 from pathlib import Path
@@ -20,8 +21,8 @@ def make_model(folder: Path, layers: int = 12, width: int = 768) -> int:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=layers,
-        num_attention_heads=width // 64, num_key_value_heads=width // 64, head_dim=64, max_position_embeddings=8192, tie_word_embeddings=True, bos_token_id=1,
-        eos_token_id=2, pad_token_id=0,
+        num_attention_heads=width // 64, num_key_value_heads=width // 64, head_dim=64, max_position_embeddings=8192,
+        tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
     model: Any = LlamaForCausalLM(config)
     model.save_pretrained(folder)

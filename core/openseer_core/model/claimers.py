@@ -2,7 +2,11 @@
 
 from collections import Counter
 
+from openseer_core.model.sorted_set import SortedSet
 from openseer_core.queue.kv_blocks import UNLIMITED
+
+FREE_WINDOW = 8
+"""Free workers that are looked at, the fastest first, for one that may be given what another has."""
 
 
 class Claimers:
@@ -12,6 +16,8 @@ class Claimers:
     def __init__(self) -> None:
         self._seen: dict[str, float] = {}
         self._limits: dict[str, int] = {}
+        self._free = SortedSet()
+        """Those whose last claim found nothing, by their pace, the fastest first: its negative is the score."""
         self._having: Counter[int] = Counter()
         """How many workers have each limit: as many entries as there are sizes of engines."""
 
@@ -24,9 +30,23 @@ class Claimers:
             self._limits[name] = limit
             self._having[limit] += 1
 
+    def note_heartbeat(self, name: str, limit: int | None, now: float, free_pace: float) -> None:
+        """The worker claims. `free_pace`: tokens per second that a response gains there, if its last claim found
+        nothing; else 0."""
+        self.count_in(name, limit, now)
+        self._free.discard(name)
+        if free_pace > 0:
+            self._free.put(name, -free_pace)
+
+    def note_found(self, name: str, found: bool) -> None:
+        """Whether the worker's claim found anything."""
+        if found:
+            self._free.discard(name)
+
     def count_out(self, name: str) -> None:
         """It does not: it drains, is sick, or left."""
         self._seen.pop(name, None)
+        self._free.discard(name)
         self._forget_limit(name)
 
     def count_out_silent(self, before: float) -> None:
@@ -42,6 +62,14 @@ class Claimers:
     def largest(self) -> int:
         """The largest limit; 0 without workers."""
         return max(self._having, default=0)
+
+    def free_pace(self, name: str) -> float:
+        """The pace of the fastest free worker but this one that may be given whatever this one may; 0 without any."""
+        limit = self.limit(name)
+        others = (
+            -score for score, other in self._free.first(FREE_WINDOW) if other != name and self._limits[other] >= limit
+        )
+        return next(others, 0.0)
 
     def peers(self, limit: int) -> int:
         """How many workers may be given whatever one of this limit may."""

@@ -53,6 +53,11 @@ class WorkerMetrics(dict[str, Metric]):
         return int(self._number("held_tokens"))
 
     @property
+    def free_pace(self) -> float:
+        """Tokens per second that a response gains at the worker, if its last claim found nothing; else 0."""
+        return float(self._number("free_pace"))
+
+    @property
     def limits(self) -> ModelLimits:
         """What one request may have here; nothing is known of a worker that reports none."""
         return ModelLimits.of(self)
