@@ -27,6 +27,7 @@ from support.stamp import Stamp
 from openseer_core.manifest.job import Model, Parallelism, Sampling
 from openseer_worker.engine import EngineRequest
 from openseer_worker.kv_pool.places import EnginePool
+from openseer_worker.kv_pool.sweeps import alone
 from openseer_worker.vllm.engine import VllmEngine
 
 LENGTHS = (1024, 4096)
@@ -39,7 +40,7 @@ TARGET = 5.0
 def main() -> None:
     """Measures moves of all lengths and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pool", type=Path, default=Path("/dev/shm"), help="folder in which the pool is made")
     parser.add_argument("--quick", action="store_true", help="one repeat of the shorter length")
     parser.add_argument("--json", type=Path, help="write the measurements here")
@@ -78,6 +79,8 @@ def serve(pipe: Connection, folder: Path, pool: EnginePool, core: int) -> None:
     engine.start(lambda: None)
     while (order := pipe.recv()) is not None:
         way, length, number = order
+        with alone(pool.folder):
+            pass  # a pool that nobody looks through is not written to
         place = f"0/v/{length}-{number}" if way != "none" else ""
         chance = random.Random(f"{way} {length} {number}")
         prompt, tokens = ([chance.randrange(4, VOCABULARY) for _ in range(n)] for n in (PROMPT_TOKENS, length))
@@ -96,7 +99,7 @@ def serve(pipe: Connection, folder: Path, pool: EnginePool, core: int) -> None:
             time.sleep(0.0005)
         after = engine.metrics()
         kept = pool.folder / place
-        fetched = int(after["fetched_tokens"]) - int(before["fetched_tokens"])
+        fetched = int(after["context_fetched"]) - int(before["context_fetched"])
         pipe.send((first, fetched, str(kept)))
 
 
@@ -106,12 +109,13 @@ def measure(first: Connection, second: Connection, length: int, repeats: int) ->
     fetched: list[int] = []
     for number in range(repeats + 1):
         for way in WAYS if number % 2 else reversed(WAYS):
-            first.send((way, length, number))
-            _, _, kept = first.recv()
             if way != "none":
+                first.send((way, length, number))
+                _, _, kept = first.recv()
                 settle(Path(kept))
             second.send((way, length, number))
             seconds, tokens, _ = second.recv()
+            print(f"{length} tokens, {way}: {seconds:.2f} s, {tokens} fetched", flush=True)
             if number:
                 found[way].append(seconds)
             if number and way != "none":

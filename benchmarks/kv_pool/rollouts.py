@@ -2,7 +2,7 @@
 
     PYTHONPATH=benchmarks python benchmarks/kv_pool/rollouts.py
 
-The same requests with the same forced lengths, through the whole product, on a random model of 95 million parameters in
+The same requests with the same forced lengths, through the whole product, on a random model of 22 million parameters in
 float32. Where KV is small an engine holds a few responses, so that they give way to one another. `round-robin` binds
 each group whole to one engine, as trainers do. Arms take turns in being the first of a seed, after a run that is thrown
 away; ratios are within a seed.
@@ -31,8 +31,8 @@ from openseer_local.run.progress import ProgressDisplay
 from openseer_local.run.runner import LocalRun, plan_run
 
 LENGTHS = Path(__file__).resolve().parents[2] / "examples/tiny-model/lengths.json"
-GROUP_SIZE, PROMPT_TOKENS, LONGEST, SLOTS, QUANTUM = 8, 64, 1024, 16, 64
-KV_BLOCKS = {"small": 72, "ample": 640}
+GROUP_SIZE, PROMPT_TOKENS, LONGEST, SLOTS, QUANTUM = 8, 64, 512, 16, 64
+KV_BLOCKS = {"small": 40, "ample": 320}
 """Blocks of 32 tokens: for some five responses of an engine, and for all that its slots take."""
 ARMS = ("round-robin", "none", "shared-directory")
 TARGETS = {"small": 1.10, "ample": 0.99}
@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", nargs="+", choices=tuple(KV_BLOCKS), default=list(KV_BLOCKS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--groups", type=int, default=8)
+    parser.add_argument("--groups", type=int, default=6)
     parser.add_argument("--pool", type=Path, default=Path("/dev/shm"), help="folder in which the pool is made")
     parser.add_argument("--quick", action="store_true", help="one seed of two groups, memory small")
     parser.add_argument("--json", type=Path, help="write the measurements here")
@@ -55,7 +55,7 @@ def main() -> None:
     console, found = Console(width=130), dict[str, Any]()
     with tempfile.TemporaryDirectory(dir=options.pool) as scratch:
         model, pool = Path(scratch) / "model", Path(scratch) / "pool"
-        make_model(model)
+        make_model(model, layers=6, width=512)
         one_run(model, pool, ARMS[-1], options.memory[0], 0, options.groups)
         for memory in options.memory:
             runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}

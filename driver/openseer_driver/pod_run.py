@@ -28,6 +28,7 @@ from openseer_driver.audit.run import audit_ended
 from openseer_driver.driver import Driver, new_boot
 from openseer_driver.pod_metrics import PodMetrics
 from openseer_driver.prompts.source import open_source
+from openseer_driver.report.contexts import pool_line
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.sampler import sample_forever
 from openseer_driver.session import OpenRun, RunPlan
@@ -99,7 +100,7 @@ class PodRun:
             audit = await self._drive(run, store, boot, fence)
             counts = await store.progress(BATCH_JOB_BATCH)
             run.state = "complete"
-        await _log_end(plan.folder, audit)
+        await _log_end(plan.folder, audit, pool_is_on=plan.job.spec.kv_pool.is_on)
         write_termination_message(counts.to_json())
 
     async def _drive(self, run: OpenRun, store: Store, boot: str, fence: int) -> AuditReport:
@@ -212,9 +213,11 @@ async def _check_lost(run: OpenRun, store: Store) -> None:
     )
 
 
-async def _log_end(folder: RunFolder, audit: AuditReport) -> None:
+async def _log_end(folder: RunFolder, audit: AuditReport, *, pool_is_on: bool) -> None:
     report = await asyncio.to_thread(_write_report, folder)
     log.info("%s", report.summary)
+    if pool_is_on:
+        log.info("%s", pool_line(report.contexts, report.moves))
     for line in report.failures.text.splitlines():
         log.warning("%s", line)
     log.info("audit: %s", audit.lines()[0])

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from openseer_core.ids import GroupId, RequestId
+from openseer_core.worker.context_metrics import ContextCounts
 
 RunState = Literal["running", "stopped", "complete", "failed"]
 ResultKey = tuple[int, str, int]
@@ -131,7 +132,7 @@ class WorkerSample(msgspec.Struct, frozen=True):
     gpu: Any = None
     drafting: str = ""
     drafts: dict[str, float] = {}
-    contexts: dict[str, float] = {}
+    contexts: ContextCounts = ContextCounts()
 
 
 class SampleLine(msgspec.Struct, frozen=True):

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any
 
 from openseer_core.admission import ModelLimits
-from openseer_core.errors import DriverFencedError, InputError, OutputError
+from openseer_core.errors import DriverFencedError, InputError, ManifestError, OutputError
 from openseer_core.manifest.job import RolloutJob
-from openseer_core.manifest.parse import changed_fields, manifest_content, manifest_hash
+from openseer_core.manifest.parse import changed_fields, manifest_content, manifest_hash, parse_ended_job, settings_of
 from openseer_driver import VERSION
 from openseer_driver.run_folder import ResultsWriter, RunFolder
 from openseer_driver.run_lines import RunRecord, RunState, Session
@@ -78,6 +78,19 @@ class RunPlan:
             while await asyncio.to_thread(lambda: spool.add(islice(groups, PIECE))):
                 note(f"{spool.groups:,} of {self.prompts.count:,} prompts")
             yield codec, spool
+
+
+def settings_note(folder: RunFolder, job: RolloutJob) -> str:
+    """Which of the settings that change no results differ from the folder's earlier session, "" for none.
+
+    To be asked before the session begins, which writes its own manifest to the folder.
+    """
+    try:
+        earlier = parse_ended_job(json.loads(folder.job_file.read_bytes()), str(folder.job_file))
+    except (OSError, ValueError, ManifestError):
+        return ""  # there was none, or of another release
+    changed = changed_fields(settings_of(earlier), settings_of(job))
+    return f"going on with other settings, which change no results: {', '.join(changed)}" if changed else ""
 
 
 class OpenRun:

@@ -1,10 +1,14 @@
 """What a manifest must hold to be run or served on this machine."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob
+from openseer_core.worker.speculation_enabled import job_refusal
 from openseer_worker.kv_pool.mooncake.installed import check_servers
+from openseer_worker.kv_pool.places import check_folder
 
 _WRONG_MODE = {
     "batch": "found serve; `openseer run` runs batch jobs, `openseer serve` this one",
@@ -29,3 +33,29 @@ def check_local_job(job: RolloutJob, mode: Literal["batch", "serve"]) -> None:
         )
     if spec.kv_pool.backend == "mooncake":
         check_servers(spec.kv_pool.max_gigabytes * 2**30)
+    if spec.kv_pool.is_on and spec.kv_pool.path is not None:
+        _check_pool(spec.kv_pool.path)
+
+
+def _check_pool(path: str) -> None:
+    """Raises InputError for a folder of the KV pool in which workers could not write. Makes nothing."""
+    folder = place = Path(path).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        check_folder(place)
+    except OSError as error:
+        at = "" if place == folder else f" {place}:"
+        raise InputError(
+            f"spec.kvPool.path: {path}: workers cannot write there:{at} {error.strerror}; name a folder that is "
+            "writable here, or remove kvPool"
+        ) from error
+
+
+def without_effect(job: RolloutJob) -> Iterator[str]:
+    """What a job asks for that it does not get on this machine, though it runs: a line each."""
+    spec = job.spec
+    if spec.speculation.enabled and (reason := job_refusal(spec)):
+        yield f"drafts are off: {reason}"
+    if spec.kv_pool.backend == "shared-directory" and spec.kv_pool.path is None:
+        yield "there is no KV pool: spec.kvPool.pvc exists only in Kubernetes; on one machine give path"

@@ -13,7 +13,6 @@ from openseer_core.errors import AuditError, InputError, ManifestError, Openseer
 from openseer_core.manifest.home import at_home
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_ended_job, parse_job
-from openseer_core.worker.speculation_enabled import job_refusal
 from openseer_driver import VERSION
 from openseer_driver.run_folder import RunFolder
 from openseer_local import bench
@@ -72,7 +71,7 @@ def run(
     from openseer_local.run.runner import plan_run, run_job  # noqa: PLC0415
 
     document, job = load(manifest)
-    _note_no_drafts(job)
+    _note_without_effect(job)
     folder = RunFolder(output or job.output_path)
     with ProgressDisplay(ERR if as_json else OUT, live=sys.stdout.isatty() and not as_json) as progress:
         progress.phase("reading prompts")
@@ -85,7 +84,7 @@ def run(
     if as_json:
         typer.echo(report.to_json().decode(), nl=False)
     else:
-        _show_report(report, folder)
+        _show_report(report, folder, pool=job.spec.kv_pool.is_on and job.spec.kv_pool.path is not None)
     end_by_failures(report.failures.text, allowed=allow_failures)
 
 
@@ -113,7 +112,7 @@ def serve(
     from openseer_local.serve.plan import Address, ServingPlan  # noqa: PLC0415
 
     document, job = load(manifest)
-    _note_no_drafts(job)
+    _note_without_effect(job)
     folder = RunFolder(output or f"runs/{job.name}")
     address = Address(host, port)
     plan = ServingPlan(job, document, folder, address, given_token(token, token_file), fresh, no_token_from)
@@ -145,7 +144,7 @@ def validate(manifest: Manifest, as_json: AsJson = False) -> None:
     from openseer_local.validation import checked  # noqa: PLC0415 - as above
 
     document, job = load(manifest)
-    _note_no_drafts(job)
+    _note_without_effect(job)
     facts: dict[str, object] = {"name": job.name, "policy": job.spec.rollout.policy}
     with Display(ERR, live=ERR.is_terminal, quiet=True) as progress:
         facts |= checked(job, document, progress, _note)
@@ -229,18 +228,23 @@ def load(path: Path, *, ended: bool = False) -> tuple[dict[str, Any], RolloutJob
     return document, (parse_ended_job if ended else parse_job)(document, source)
 
 
-def _note_no_drafts(job: RolloutJob) -> None:
-    """Says that a job that was told to draft will not."""
-    if job.spec.speculation.enabled and (reason := job_refusal(job.spec)):
-        _note(f"drafts are off: {reason}")
+def _note_without_effect(job: RolloutJob) -> None:
+    from openseer_local.job_checks import without_effect  # noqa: PLC0415 - as above
+
+    for line in without_effect(job):
+        _note(line)
 
 
 def _note(message: str) -> None:
     ERR.print(f"note: {message}", highlight=False, markup=False)
 
 
-def _show_report(report: "Report", folder: RunFolder) -> None:
+def _show_report(report: "Report", folder: RunFolder, *, pool: bool) -> None:
+    from openseer_driver.report.contexts import pool_line  # noqa: PLC0415 - as above
+
     OUT.print(report.summary, highlight=False)
+    if pool:
+        OUT.print(pool_line(report.contexts, report.moves), highlight=False, soft_wrap=True)
     OUT.print(f"results {folder.results_file}\nreport  {folder.report_page}", highlight=False, soft_wrap=True)
 
 

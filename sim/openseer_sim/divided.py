@@ -9,7 +9,7 @@ half a million requests of a hundred thousand tokens would not fit in memory as 
 import heapq
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from openseer_core.ids import GroupId, WorkerId, worker_name
 from openseer_core.manifest.fleet import RolloutSpec
@@ -27,6 +27,7 @@ from openseer_sim.engine import ModelledEngine
 from openseer_sim.fleet import ModelledFleet
 from openseer_sim.outcome import Outcome
 from openseer_sim.work import GroupLengths, tokens_of
+from openseer_worker.arrivals import CLAIMS_THAT_YIELD, POLL_SECONDS
 from openseer_worker.engine import EngineOutput, EngineProfile
 from openseer_worker.running import RunningRequests
 
@@ -38,7 +39,13 @@ CALLED = 2
 
 
 class DividedRollout:
-    """One rollout. `run` plays it to its end. `policy`: in place of the one that `rollout` names."""
+    """One rollout. `run` plays it to its end. `policy`: in place of the one that `rollout` names.
+
+    A study of other rules than the product's has queues and workers of its own in `queue_type` and `worker_type`.
+    """
+
+    queue_type: Callable[[], JobQueue] = JobQueue
+    worker_type: type["SimulatedWorker"]
 
     def __init__(
         self,
@@ -52,8 +59,10 @@ class DividedRollout:
         # Lengths are counted in blocks here, so quanta are too.
         quantum = max(1, rollout.quantum_tokens // fleet.block)
         self.rollout = rollout.model_copy(update={"quantum_tokens": quantum})
+        self.longest = self.items(cap) + max((self.items(group.prompt) for group in groups), default=0)
+        """Blocks of a request, at most."""
         self.now = 0.0
-        self.queue = JobQueue()
+        self.queue = self.queue_type()
         self.outcome = Outcome([], [], tokens_of(groups))
         self.idle: deque[int] = deque()
         self.bare: set[str] = set()
@@ -67,7 +76,7 @@ class DividedRollout:
         for ordinal, group in enumerate(groups):
             self.queue.submit(self._spec(placement, ordinal, group, cap))
         self.queue.seal(self.batch)
-        self.workers = [SimulatedWorker(self, number) for number in range(fleet.instances)]
+        self.workers = [self.worker_type(self, number) for number in range(fleet.instances)]
 
     def items(self, tokens: float) -> int:
         """Blocks of so many tokens."""
@@ -76,7 +85,7 @@ class DividedRollout:
     def run(self) -> Outcome:
         """To the end of the last response."""
         for worker in self.workers:
-            self.queue.claimers.count_in(worker.id.name, worker.profile.request_tokens, 0.0)
+            worker.count_in()
         for worker in self.workers:
             self.wake(worker.number, 0.0)
         losses = deque(sorted(self.fleet.losses, key=lambda loss: loss.at))
@@ -131,7 +140,7 @@ class SimulatedWorker:
             blocks=fleet.kv_tokens // fleet.block,
             layout=whole(1),
             slots=fleet.slots,
-            context_tokens=fleet.kv_tokens // fleet.block,
+            context_tokens=min(rollout.longest, fleet.kv_tokens // fleet.block),
             device="none",
             engine="modelled",
         )
@@ -139,6 +148,7 @@ class SimulatedWorker:
         self._lanes = (str(number), SHARED_LANE)
         self._running = RunningRequests(self.profile, rollout.policy, rollout.rollout, fleet.slots)
         self._refused = -1, 0
+        self._in_vain = 0
         if fleet.move_seconds is not None:
             self._running.move_share = 0.0
         self._margin = max(1, round(self._running.margin / fleet.block))
@@ -149,15 +159,22 @@ class SimulatedWorker:
         now, running = self._rollout.now, self._running
         self.engine.settle(now)
         self._read()
+        running.pace.value = self.engine.pace or running.pace.value
         self._tell_load()
         for key in sorted(running.decide().leave):
             self._abort(key)
         self._settle()
         while running.free_slots > 0 and self._may_fit(running.free_blocks) and self._claim():
             pass
+        self.count_in(running.pace.value if running.takes_any else 0.0)
         if self._rollout.fleet.drafts is not None:
             self._draft()
         self._plan()
+
+    def count_in(self, free_pace: float = 0.0) -> None:
+        """It claims, and its heartbeats never stop."""
+        claimers, limit = self._rollout.queue.claimers, self.profile.request_tokens
+        claimers.note_heartbeat(self.id.name, limit, math.inf, free_pace)
 
     def lose(self, until: float) -> None:
         """All that runs here goes back without its context; the worker is there again at `until`."""
@@ -168,6 +185,7 @@ class SimulatedWorker:
             self._abort(response.key)
         if self.number in self._rollout.idle:
             self._rollout.idle.remove(self.number)
+        self._rollout.queue.claimers.count_out(self.id.name)
         self._rollout.wake(self.number, until)
         self._settle()
 
@@ -237,10 +255,12 @@ class SimulatedWorker:
             margin=running.margin,
             slack=running.claim_slack,
             lease_seconds=LEASE_SECONDS,
+            pace=running.pace.value if self._in_vain < CLAIMS_THAT_YIELD else 0.0,
         )
         claims = self._rollout.queue.claim(self.id, query, self._rollout.now)
         if not claims:
             self._refused = self._rollout.outcome.moves, query.blocks
+        self._in_vain = 0 if claims or self._in_vain >= CLAIMS_THAT_YIELD else self._in_vain + 1
         for claim in claims:
             self._rollout.outcome.claims.append((str(claim.request), self.number))
             running.admit(claim)
@@ -274,6 +294,9 @@ class SimulatedWorker:
     def _plan(self) -> None:
         """When something is due: an end, or a quantum."""
         running = self._running.running()
+        if not running and any(self._rollout.queue.load().waiting.values()):
+            self._rollout.wake(self.number, self._rollout.now + POLL_SECONDS)
+            return
         if not running:
             self._rollout.idle.append(self.number)
             return
@@ -283,3 +306,6 @@ class SimulatedWorker:
             steps = min(steps, max(to_horizon, 0.0))
         at = self.engine.time_of(steps)
         self._rollout.wake(self.number, max(at, self._rollout.now + self._rollout.fleet.look_seconds))
+
+
+DividedRollout.worker_type = SimulatedWorker

@@ -91,6 +91,12 @@ class ModelledEngine:
         """Tokens of all that runs, prompts included."""
         return self._context
 
+    @property
+    def pace(self) -> float:
+        """Tokens per second that a response gains now, at the mean; 0 while none runs."""
+        count = len(self._runs)
+        return self._growth / count / (self._base + self._step.per_context * self._context) if count else 0.0
+
     def settle(self, at: float) -> None:
         """Makes the steps up to `at`."""
         if at <= self._now:

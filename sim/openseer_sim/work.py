@@ -32,7 +32,7 @@ class LengthModel:
         """Groups of `size` responses, the same for one seed."""
         chance = random.Random(seed)
         between, within = (self.spread * math.sqrt(part) for part in (self.correlation, 1 - self.correlation))
-        centre = self._centre()
+        centre = self.centre()
         drawn: list[GroupLengths] = []
         for _ in range(groups):
             typical = centre + chance.gauss(0, between)
@@ -40,7 +40,7 @@ class LengthModel:
             drawn.append(GroupLengths(prompt, tuple(lengths)))
         return drawn
 
-    def _centre(self) -> float:
+    def centre(self) -> float:
         """The logarithm whose distribution, cut, has the mean: by bisection over the mean of a cut lognormal."""
         low, high = 0.0, math.log(self.cap) + 4 * self.spread
         for _ in range(60):

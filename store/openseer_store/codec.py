@@ -233,8 +233,8 @@ def read_reply(row: Row) -> Reply:
 
 def read_extend(row: Row) -> ExtendReply:
     """Replies, late views, and the fleet load."""
-    replies, views, (waiting, best, mine, inflight, workers) = row
-    fleet_load = FleetLoad(waiting, float(best), mine, inflight, workers)
+    replies, views, (waiting, best, mine, inflight, workers, free_pace) = row
+    fleet_load = FleetLoad(waiting, float(best), mine, inflight, workers, float(free_pace))
     return ExtendReply(tuple(map(read_reply, replies)), tuple(map(read_view, views)), fleet_load)
 
 

@@ -52,6 +52,8 @@ KEY_SPACE: dict[str, str] = {
     ":deadlines": "sorted set: leased requests by deadline",
     ":claiming": "sorted set: workers that claim, by when they were last seen",
     ":limits": "sorted set: the same workers, by how many tokens one request may have there",
+    ":free": "sorted set: those of them whose last claim found nothing, by the tokens per second that a response gains "
+    "there, negated",
     ":claimed:<name>": "string, msgpack: holder and number of the last claim that leased anything, and its leases",
     ":workers": "set: names of registered workers",
     ":lost:<name>": "set: requests whose leases of that worker expired while nobody knew whether it died; gone with "

@@ -123,7 +123,8 @@ class MemoryStore:
         self._busy_seconds += max(0.0, info.busy_seconds - before.busy_seconds)
         self._workers[worker.name] = (worker.boot, now, info)
         if info.state in WORKING_STATES:
-            self._queue.claimers.count_in(worker.name, info.metrics.limits.request_tokens, now)
+            metrics = info.metrics
+            self._queue.claimers.note_heartbeat(worker.name, metrics.limits.request_tokens, now, metrics.free_pace)
         else:
             self._queue.claimers.count_out(worker.name)
         self._notify()

@@ -15,6 +15,7 @@ from openseer_core.queue import budgets
 from openseer_core.queue.batch import BatchRecord, OpenBatch
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import (
+    FASTER,
     REAP_LIMIT,
     Claim,
     ClaimQuery,
@@ -69,6 +70,8 @@ class RedisStore(RedisReading):
             budgets.CLAIM_BYTES,
             budgets.HEAD_WINDOW,
             query.adapters,
+            query.pace,
+            FASTER,
         )
         return codec.read_claims(await self._link.run("claim", arguments, at=self._at()))
 
@@ -114,7 +117,7 @@ class RedisStore(RedisReading):
     async def heartbeat(self, worker: WorkerId, info: Heartbeat) -> HeartbeatReply:
         spent = (float(info.idle_seconds), float(info.busy_seconds))
         limit = info.metrics.limits.request_tokens
-        arguments = (worker.name, worker.boot, info.state in WORKING_STATES, *spent, limit)
+        arguments = (worker.name, worker.boot, info.state in WORKING_STATES, *spent, limit, info.metrics.free_pace)
         drain, revision, largest = await self._link.run("heartbeat", arguments, codec.pack_info(info), at=self._at())
         return HeartbeatReply(drain=bool(drain), revision=revision, largest=largest)
 

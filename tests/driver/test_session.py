@@ -14,7 +14,7 @@ from openseer_driver.folder_lock import FolderHeldError, held
 from openseer_driver.prompts.source import PromptSource, open_source
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ResultLine, RunRecord
-from openseer_driver.session import OpenRun, RunPlan
+from openseer_driver.session import OpenRun, RunPlan, settings_note
 from openseer_driver.submission import CheckedPrompts, check_prompts
 from tests.driver.sample_runs import SMALL, result_line, write_run
 
@@ -52,6 +52,18 @@ def begin(plan: RunPlan, lines: list[ResultLine]) -> OpenRun:
     (plan.folder.store_folder / "lock").touch()
     (plan.folder.store_folder / "appendonly.aof").write_bytes(b"log")
     return run
+
+
+def test_other_settings_that_change_no_results_are_told_by_name(plan: RunPlan) -> None:
+    assert settings_note(plan.folder, plan.job) == ""
+    with OpenRun(plan):
+        pass
+    assert settings_note(plan.folder, plan.job) == ""
+    spec = plan.document["spec"] | {"rollout": {"quantumTokens": 64}, "workers": {"replicas": 5}}
+    other = parse_job(plan.document | {"spec": spec}, "job")
+    assert settings_note(plan.folder, other) == (
+        "going on with other settings, which change no results: spec.rollout.quantumTokens, spec.workers.replicas"
+    )
 
 
 def test_starting_over_is_refused_while_a_session_runs_and_deletes_nothing(

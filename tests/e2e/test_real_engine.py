@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -73,25 +74,26 @@ def test_with_a_kv_pool_moved_contexts_are_fetched_also_after_a_death(bench: Wor
     pools: list[dict[str, Any]] = [{"backend": "shared-directory", "path": str(folder)}]
     if not why_not():  # else Mooncake cannot run here
         pools.append({"backend": "mooncake", "maxGigabytes": 1})
-    for number, pool in enumerate(pools):
+    for pool in pools:
         write_job(
             bench,
             kvPool=pool,
             rollout={"quantumTokens": 16, "checkpointSeconds": 0.05, "leaseSeconds": 3},
             workers={"replicas": 2, "maxInflight": 2},
         )
-        process = bench.start("run", "job.yaml", "--output", str(number))
+        process = bench.start("run", "job.yaml")
         bench.until(lambda: len(bench.used_workers()) == 2, "results of both workers", RUN_SECONDS)
         os.kill(bench.workers(process)[0], signal.SIGKILL)
         output, _ = process.communicate(timeout=RUN_SECONDS)
         assert process.returncode == 0, output
-        pooled = responses(bench, str(number))
+        pooled = responses(bench, "runs/bench")
         assert any(moved(line) for line in pooled.values()), "no response moved: this proved nothing"
         for key, line in whole.items():
             assert pooled[key]["token_ids"] == line["token_ids"], key
             assert pooled[key]["logprobs"] == pytest.approx(line["logprobs"], abs=1e-3)
-        contexts = json.loads((bench.folder / str(number) / "report.json").read_text())["contexts"]
+        contexts = json.loads((bench.run.path / "report.json").read_text())["contexts"]
         assert contexts["fetched"] > 0
+        shutil.rmtree(bench.run.path)
     assert list(folder.iterdir()) == [], "blocks of a run that has ended are left"
 
 

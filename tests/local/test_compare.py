@@ -1,6 +1,9 @@
 """Comparing runs: each against the first, with a note where they are not alike."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,6 +56,15 @@ def test_the_table_has_a_row_per_run_and_shares_from_the_second_on(comparison: C
     assert len(rows) == 2
     assert "×" not in rows[0]
     assert rows[1].count("×") == 3
+
+
+def test_nothing_is_cut_off_in_a_pipe(folders: list[RunFolder]) -> None:
+    program = "from openseer_local.main import main; main()"
+    command = [sys.executable, "-c", program, "compare", *(str(folder.path) for folder in folders)]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment, timeout=120)
+    assert "…" not in done.stdout
+    assert all(title in done.stdout for title in ("makespan s", "preempted", "idle", "context-aware", "first-come"))
 
 
 def test_the_same_figures_come_as_plain_data(comparison: Comparison) -> None:

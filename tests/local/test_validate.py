@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from openseer_core.admission import ModelLimits
-from openseer_core.errors import ModelError
+from openseer_core.errors import InputError, ModelError
 from openseer_local.main import app
 from openseer_local.terminal.display import Display
 from tests.text.tokenizers_of_tests import byte_level, save
@@ -59,6 +59,16 @@ def test_each_step_is_shown_under_its_own_name(folder: Path, phases: list[str]) 
         "asking vLLM for the model's limits",
         "rendering prompts",
     ]
+
+
+def test_what_a_kv_pool_lacks_is_told(folder: Path) -> None:
+    (folder / "file").touch()
+    done = validate(folder, kvPool={"backend": "shared-directory", "path": str(folder / "file" / "kv")})
+    assert isinstance(done.exception, InputError)
+    assert "spec.kvPool.path" in str(done.exception)
+    done = validate(folder, kvPool={"backend": "shared-directory", "pvc": {"claimName": "kv", "path": "kv"}})
+    assert done.exit_code == 0
+    assert "note: there is no KV pool: spec.kvPool.pvc exists only in Kubernetes" in done.output
 
 
 def test_a_model_that_is_no_folder_is_asked_for_before_vllm_starts(

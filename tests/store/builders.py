@@ -89,6 +89,7 @@ def query(
     number: int = 0,
     layout: KvLayout = FULL,
     adapters: tuple[str, ...] = (),
+    pace: float = 0.0,
 ) -> ClaimQuery:
     """Room for nearly everything, unless said otherwise."""
     return ClaimQuery(
@@ -105,6 +106,7 @@ def query(
         max_losses=max_losses,
         number=number,
         adapters=adapters,
+        pace=pace,
     )
 
 

@@ -153,11 +153,11 @@ class BothStores(RuleBasedStateMachine):
     @rule(
         worker=workers, slots=counts, blocks=st.integers(0, 20), own=st.sampled_from(LANES), slack=st.integers(0, 3),
         version=versions, number=st.sampled_from([0, 0, 1, 2]), layout=st.sampled_from(LAYOUTS),
-        limit=st.sampled_from(LIMITS), both_versions=st.booleans(),
+        limit=st.sampled_from(LIMITS), both_versions=st.booleans(), pace=st.sampled_from([0.0, 2.0, 2.1, 40.0]),
     )  # fmt: skip
     def claim(
         self, worker: WorkerId, slots: int, blocks: int, own: tuple[str, ...], slack: int, version: str, number: int,
-        layout: KvLayout, limit: int, both_versions: bool,
+        layout: KvLayout, limit: int, both_versions: bool, pace: float,
     ) -> None:  # fmt: skip
         room = builders.query(
             slots,
@@ -171,6 +171,7 @@ class BothStores(RuleBasedStateMachine):
             layout=layout,
             context_tokens=limit,
             adapters=("v2" if version == builders.VERSION else builders.VERSION,) if both_versions else (),
+            pace=pace,
         )
         for claim in self.both(lambda store: store.claim(worker, room)):
             assert claim.fence > self.fences.get(claim.request, 0) or (
@@ -240,10 +241,11 @@ class BothStores(RuleBasedStateMachine):
 
     @rule(
         worker=workers, state=st.sampled_from(["starting", "idle", "busy", "draining"]),
-        limit=st.none() | st.sampled_from(LIMITS),
+        limit=st.none() | st.sampled_from(LIMITS), free_pace=st.sampled_from([0.0, 2.5, 2.625, 40.0]),
     )  # fmt: skip
-    def heartbeat(self, worker: WorkerId, state: str, limit: int | None) -> None:
-        metrics = WorkerMetrics({"slots": 4} if limit is None else {"worker_tokens": limit})
+    def heartbeat(self, worker: WorkerId, state: str, limit: int | None, free_pace: float) -> None:
+        known: dict[str, float] = {"slots": 4} if limit is None else {"worker_tokens": limit}
+        metrics = WorkerMetrics({**known, "free_pace": free_pace})
         self.both(lambda store: store.heartbeat(worker, Heartbeat(WorkerState(state), metrics)))
 
     @rule(worker=workers)

@@ -20,7 +20,7 @@ import time
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from openseer_core.admission import ModelLimits
 from openseer_core.errors import OpenseerError
@@ -31,6 +31,7 @@ from openseer_process.parent import PR_SET_PDEATHSIG, die_with_parent
 from openseer_process.termination import report, start_log
 from openseer_worker.engine_factory import limits_of, warm_up
 from openseer_worker.hardware.devices import core_of, pin_to_gpus
+from openseer_worker.kv_pool.places import EnginePool, hold_fleet_folder
 from openseer_worker.main import run_worker
 from openseer_worker.settings import WorkerSettings
 
@@ -49,6 +50,7 @@ class ForkServer:
         self._pin = pin
         self._pids: dict[int, int] = {}
         self._aside: int | None = None
+        self._held: IO[bytes] | None = None
 
     def handle(self, line: str) -> None:
         """Carries out one line of input."""
@@ -98,11 +100,21 @@ class ForkServer:
         for pid in self._pids.values():
             _kill_group(pid)
 
+    def hold_pool(self) -> None:
+        """Has other runs' workers remove the KV blocks of these should this process be killed."""
+        if (pool := self._pool) is not None:
+            self._held = hold_fleet_folder(pool.folder)
+
     def remove_pool(self) -> None:
-        """Removes the KV blocks that these workers have kept in files, which nobody fetches any more."""
-        pool = WorkerSettings(self._job, self._store_url, 0).pool
-        if pool is not None and pool.backend == "shared-directory":
+        """Removes the KV blocks of these workers, which nobody fetches any more."""
+        if (pool := self._pool) is not None:
             shutil.rmtree(pool.folder, ignore_errors=True)
+
+    @property
+    def _pool(self) -> EnginePool | None:
+        """The pool that these workers keep in files."""
+        pool = WorkerSettings(self._job, self._store_url, 0).pool
+        return pool if pool is not None and pool.backend == "shared-directory" else None
 
     def _send(self, message: dict[str, object]) -> None:
         os.write(self._out, (json.dumps(message) + "\n").encode())
@@ -219,6 +231,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, _ignore_signal)
     signal.set_wakeup_fd(writable)
     server = ForkServer(job, options.store, options.logs, out=out, pin=pin, kv_pool=options.kv_pool)
+    server.hold_pool()
     server.report_limits()
     os.write(out, (json.dumps({"warm": round(time.monotonic() - started, 1)}) + "\n").encode())
     _outlive_parent()

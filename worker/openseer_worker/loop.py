@@ -68,7 +68,8 @@ class Worker:
         self._pace = CheckpointPace(rollout.checkpoint_seconds, rollout.lease_seconds)
         earlier = spec.speculation.earlier_responses > 0
         self._sharing = Sharing(store, engine, self._running, self._pace, earlier=earlier)
-        self._pool = PoolKeeper(settings.pool, spec.kv_pool.max_gigabytes * 2**30, lambda: store.epoch)
+        most_bytes = spec.kv_pool.max_gigabytes * 2**30
+        self._pool = PoolKeeper(settings.pool, most_bytes, lambda: store.epoch, lambda: self._weights.versions)
         if self._pool.is_on:
             self._running.move_share = 0.0
         self._rollout = rollout
@@ -186,7 +187,7 @@ class Worker:
             is_late = now() >= extend_at + self._rollout.checkpoint_seconds
             if is_late:  # after a stall a claim would take back this worker's own leases
                 await self._checkpoint(now())
-            while claims and self._has_room and self._arrivals.is_due(self._weights.versions):
+            while claims and self._running.has_room and self._arrivals.is_due(self._weights.versions):
                 await self._claim()
             if now() >= extend_at:
                 extend_at = now() + self._pace.seconds
@@ -210,8 +211,8 @@ class Worker:
         return step.claims and not self._draining
 
     @property
-    def _has_room(self) -> bool:
-        return self._running.free_slots > 0 and self._running.free_blocks > 0
+    def _is_free(self) -> bool:
+        return self._running.takes_any and self._arrivals.is_waiting
 
     async def _sleep(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -280,6 +281,7 @@ class Worker:
             max_losses=self._max_losses,
             number=self._claims,
             adapters=self._weights.adapters,
+            pace=running.pace.value if self._arrivals.is_patient else 0.0,
         )
         claims = await self._store.claim(self._settings.worker, query)
         refused = self._admit(claims)
@@ -295,7 +297,7 @@ class Worker:
         refused: list[tuple[Claim, str]] = []
         for claim in claims:
             version = self._weights.version
-            place = self._pool.place(str(claim.request.group), claim.version or version, version)
+            place = self._pool.place(str(claim.request.group), claim.version or version)
             request = engine_request(claim, version, place)
             if reason := misfit_here(request, self._engine.profile.limits, self._running.largest):
                 refused.append((claim, reason))
@@ -312,6 +314,7 @@ class Worker:
         if self._is_stalled(now):
             raise EngineError(f"the engine made no step for {STALL_SECONDS:.0f} s; its work goes to other workers")
         running = [response for response in self._running.running() if not response.lost]
+        self._running.pace.note(len(running), now)
         if not running:
             return
         deltas = [response.delta() for response in running]
@@ -382,13 +385,10 @@ class Worker:
             self.drain()
 
     def _metrics(self) -> WorkerMetrics:
-        running = self._running
         return WorkerMetrics(
             {
-                "inflight": len(running),
-                "slots": running.room.slots,
-                "kv_reserved": round(running.reserved_blocks / max(1, running.room.blocks), 4),
-                "held_tokens": running.tokens,
+                **self._running.occupancy(),
+                "free_pace": round(self._running.pace.value, 3) if self._is_free else 0.0,
                 "checkpoint_seconds": round(self._pace.seconds, 3),
                 **self._engine.profile.metrics,
                 **self._settings.place,

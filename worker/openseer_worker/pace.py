@@ -1,4 +1,7 @@
-"""How often a worker writes a checkpoint: as often as the job says, less often where that is too much for the store."""
+"""How often a worker writes a checkpoint, and how fast its responses grow.
+
+A checkpoint is written as often as the job says, less often where that is too much for the store.
+"""
 
 from collections import deque
 from statistics import median
@@ -14,6 +17,37 @@ WAITING_SHARE = 0.1
 """Most of the interval that a call to the store takes: with 0.25 s, one longer than 25 ms is a sign of a full store."""
 CALLS = 8
 """The median of so many latest calls counts, so that a single slow one changes nothing."""
+
+
+KEPT = 0.8
+"""Part of what is known of a worker's speed that stays with each new measurement."""
+KNOWN_SECONDS = 2.0
+"""Seconds of one response, or of several together, after which a worker's speed counts as known."""
+
+
+class ResponsePace:
+    """How fast responses grow at this worker, over the latest checkpoints."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        """Tokens per second that a response gains; 0 while it is not known."""
+        self._tokens = self._seconds = self._measured = 0.0
+        self._gained = 0
+        self._at: float | None = None
+
+    def gain(self, tokens: int) -> None:
+        """Responses have gained so many tokens, all together."""
+        self._gained += tokens
+
+    def note(self, running: int, now: float) -> None:
+        """So many responses have run since the last call; none: only time has passed."""
+        if running and self._at is not None:
+            seconds = running * (now - self._at)
+            self._tokens = KEPT * self._tokens + self._gained
+            self._seconds = KEPT * self._seconds + seconds
+            self._measured += seconds
+            self.value = self._tokens / self._seconds if self._measured >= KNOWN_SECONDS else 0.0
+        self._gained, self._at = 0, now
 
 
 class CheckpointPace:

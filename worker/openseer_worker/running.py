@@ -16,6 +16,7 @@ from openseer_core.queue.states import NOT_FINITE, FinishReason, Status
 from openseer_core.token_scores import record_items
 from openseer_core.tokens import ITEM_BYTES, count_items
 from openseer_worker.engine import EngineOutput, EngineProfile
+from openseer_worker.pace import ResponsePace
 from openseer_worker.weights.scores import first_wrong, wrong_score
 
 NO_REVISION = -1
@@ -85,6 +86,7 @@ class RunningRequests:
         self.margin = int(2 * rollout.checkpoint_seconds * TOKENS_PER_SECOND)
         self.move_share = MOVE_SHARE
         """See `decide`; 0 where a response takes its context along."""
+        self.pace = ResponsePace()
         self.largest = 0
         """Tokens that one request may have at the fleet's largest worker, by the latest heartbeat."""
         self.fleet_load: FleetLoad | None = None
@@ -126,6 +128,7 @@ class RunningRequests:
         if not response.take(output, f"weights {response.claim.version or version}", self._profile.dtype):
             self._failed.append(output.key)
         gained = min(count_items(output.tokens), response.claim.max_tokens)  # more than that was given, and scored
+        self.pace.gain(gained)
         self.margin = max(self.margin, min(2 * gained, self._most_margin))
         return begins and self._blocks(response, response.horizon) < before
 
@@ -206,14 +209,35 @@ class RunningRequests:
         """Blocks that are not reserved."""
         return self.room.blocks - self.reserved_blocks
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more response may fit."""
+        return self.free_slots > 0 and self.free_blocks > 0
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether one more response fits, however long it is."""
+        longest = self._profile.request_tokens
+        return self.free_slots > 0 and self.free_blocks >= self._profile.layout.blocks(longest, longest)
+
+    def occupancy(self) -> dict[str, float]:
+        """For heartbeats."""
+        return {
+            "inflight": len(self),
+            "slots": self.room.slots,
+            "kv_reserved": round(self.reserved_blocks / max(1, self.room.blocks), 4),
+            "held_tokens": self.tokens,
+        }
+
     def decide(self) -> Decision:
         """Whose quantum is extended and who has to leave (see openseer_core.queue.quantum)."""
-        states = [
-            self._state(response)
-            for response in self._responses.values()
-            if response.finish is None and not response.leaving
-        ]
-        occupied = self.reserved_blocks - sum(state.blocks for state in states)
+        states: list[QuantumState] = []
+        occupied = 0
+        for response in self._responses.values():
+            if response.finish is None and not response.leaving:
+                states.append(self._state(response))
+            else:
+                occupied += self._blocks(response, response.horizon)
         room = Room(self.room.slots, self.room.blocks - occupied)
         decision = decide(
             states,
@@ -222,6 +246,7 @@ class RunningRequests:
             slack=2 * self._slack,
             hysteresis=self._quantum,
             divided=self._policy.divided,
+            pace=self.pace.value,
             move_share=self.move_share,
         )
         for key in decision.go_on:
@@ -308,5 +333,4 @@ class RunningRequests:
         is_probe = claim.request.index == PROBE_INDEX
         score = priority.request_score(claim.bias, response.generated, is_probe=is_probe)
         horizon = response.generated + self._quantum if due else response.horizon
-        blocks, after = self._blocks(response, response.horizon), self._blocks(response, horizon)
-        return QuantumState(response.key, score, due, response.generated, blocks, after)
+        return QuantumState(response.key, score, due, response.generated, self._blocks(response, horizon))

@@ -102,6 +102,20 @@ def manifest_content(job: RolloutJob) -> dict[str, Any]:
     return {"spec": spec}
 
 
+def settings_of(job: RolloutJob) -> dict[str, Any]:
+    """What of a manifest may change between two sessions of a run, defaults filled in: see `manifest_content`."""
+    spec = job.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    found: dict[str, Any] = {}
+    for path in _NOT_RESULTS:
+        *parents, name = path.split(".")
+        part = spec
+        for parent in parents:
+            part = part[parent]
+        if name in part:
+            found[path] = part[name]
+    return {"spec": found}
+
+
 def manifest_hash(job: RolloutJob) -> str:
     """Equal for two manifests that ask for the same results."""
     canonical = json.dumps(manifest_content(job), sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -15,6 +15,7 @@ from openseer_core.wording import one_line
 
 Rule = Callable[[Mapping[str, Any]], Iterator[str]]
 _POOL_ENGINE_ARGS = ("kv_transfer_config", "kv_offloading_size", "kv_offloading_backend", "prefix_match_unit")
+_CONTEXT_PARALLEL = "decode_context_parallel_size"
 _REFUSED_ENGINE_ARGS = OWNED_ENGINE_ARGS | UNFIT_ENGINE_ARGS
 
 
@@ -167,6 +168,9 @@ def _pool_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:
     stages = _number(_map(spec, "workers", "parallelism"), "pipeline")
     if stages is not None and stages > 1:
         yield f"spec.workers.parallelism.pipeline: found {stages:g}, allowed with spec.kvPool: 1; use tensor"
+    parts = _number(_map(model, "engineArgs"), _CONTEXT_PARALLEL)
+    if parts is not None and parts > 1:
+        yield f"spec.model.engineArgs.{_CONTEXT_PARALLEL}: found {parts:g}, allowed with spec.kvPool: 1"
 
 
 def _replicas_within_bounds(spec: Mapping[str, Any]) -> Iterator[str]:

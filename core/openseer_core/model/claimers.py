@@ -1,6 +1,12 @@
 """The workers that claim: when each was last seen, and how many tokens one request may have there."""
 
+from collections import Counter
+
+from openseer_core.model.sorted_set import SortedSet
 from openseer_core.queue.kv_blocks import UNLIMITED
+
+FREE_WINDOW = 8
+"""Free workers that are looked at, the fastest first, for one that may be given what another has."""
 
 
 class Claimers:
@@ -10,16 +16,38 @@ class Claimers:
     def __init__(self) -> None:
         self._seen: dict[str, float] = {}
         self._limits: dict[str, int] = {}
+        self._free = SortedSet()
+        """Those whose last claim found nothing, by their pace, the fastest first: its negative is the score."""
+        self._having: Counter[int] = Counter()
+        """How many workers have each limit: as many entries as there are sizes of engines."""
 
     def count_in(self, name: str, limit: int | None, now: float) -> None:
         """The worker claims; `limit`: tokens of one request there, prompt and response together."""
         self._seen[name] = now
-        self._limits[name] = UNLIMITED if limit is None else limit
+        limit = UNLIMITED if limit is None else limit
+        if self._limits.get(name) != limit:
+            self._forget_limit(name)
+            self._limits[name] = limit
+            self._having[limit] += 1
+
+    def note_heartbeat(self, name: str, limit: int | None, now: float, free_pace: float) -> None:
+        """The worker claims. `free_pace`: tokens per second that a response gains there, if its last claim found
+        nothing; else 0."""
+        self.count_in(name, limit, now)
+        self._free.discard(name)
+        if free_pace > 0:
+            self._free.put(name, -free_pace)
+
+    def note_found(self, name: str, found: bool) -> None:
+        """Whether the worker's claim found anything."""
+        if found:
+            self._free.discard(name)
 
     def count_out(self, name: str) -> None:
         """It does not: it drains, is sick, or left."""
         self._seen.pop(name, None)
-        self._limits.pop(name, None)
+        self._free.discard(name)
+        self._forget_limit(name)
 
     def count_out_silent(self, before: float) -> None:
         """Those that were last seen before then are gone."""
@@ -33,8 +61,23 @@ class Claimers:
     @property
     def largest(self) -> int:
         """The largest limit; 0 without workers."""
-        return max(self._limits.values(), default=0)
+        return max(self._having, default=0)
+
+    def free_pace(self, name: str) -> float:
+        """The pace of the fastest free worker but this one that may be given whatever this one may; 0 without any."""
+        limit = self.limit(name)
+        others = (
+            -score for score, other in self._free.first(FREE_WINDOW) if other != name and self._limits[other] >= limit
+        )
+        return next(others, 0.0)
 
     def peers(self, limit: int) -> int:
         """How many workers may be given whatever one of this limit may."""
-        return sum(other >= limit for other in self._limits.values())
+        return sum(count for other, count in self._having.items() if other >= limit)
+
+    def _forget_limit(self, name: str) -> None:
+        limit = self._limits.pop(name, None)
+        if limit is not None:
+            self._having[limit] -= 1
+            if not self._having[limit]:
+                del self._having[limit]

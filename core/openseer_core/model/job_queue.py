@@ -260,7 +260,7 @@ class JobQueue(LossQueue):
 
     def load(self) -> QueueLoad:
         """How much waits, by version, and runs."""
-        return QueueLoad(self._waiting.by_version(), sum(self._inflight.values()))
+        return QueueLoad(self._waiting.by_version(), len(self._deadlines))
 
     def progress(self, batch: int) -> BatchProgress:
         """Counts of a batch (all zero when it is unknown)."""

@@ -126,7 +126,7 @@ class ChunkQueue:
             claiming.ends = lane != SHARED_LANE or query.context_tokens >= self.claimers.largest
             if lane == SHARED_LANE:
                 fleet_load = self.fleet_load(worker, query.versions, (lane,))
-                allowed = min(allowed, fleet_load.fair_share + query.slack - fleet_load.mine)
+                allowed = min(allowed, fleet_load.may_claim(query))
             for version in query.versions:
                 allowed -= claiming.claim_suspect(self._suspects.first((version, lane), worker.name), allowed)
             heads = [self._heads.get((version, lane), SortedSet()) for version in query.versions]
@@ -135,6 +135,7 @@ class ChunkQueue:
                 sizes = sizes_to_claim(claiming.blocks, query.layout, query.context_tokens, ends=claiming.ends)
                 places = [(version, lane, size) for version in query.versions for size in sizes]
                 claiming.claim_in(lane, [self._sized.get(place, SortedSet()) for place in places], allowed)
+        self.claimers.note_found(worker.name, bool(claiming.claims))
         return claiming.claims
 
     def extend(
@@ -225,8 +226,9 @@ class ChunkQueue:
             waiting=sum(map(self._waiting.of, places)),
             best_waiting=min((front[0] for front in fronts if front), default=float("inf")),
             mine=self._inflight.get(worker.name, 0),
-            inflight=sum(self._inflight.values()),
+            inflight=len(self._deadlines),
             workers=self.claimers.peers(limit),
+            free_pace=self.claimers.free_pace(worker.name),
         )
 
     def take_call(self, versions: tuple[str, ...], lanes: tuple[str, ...]) -> bool:

@@ -35,7 +35,8 @@ class ClaimQuery:
     blocks: the worker ends it, but passes it over in the lane that all share while a worker that takes more claims.
     `slots`: most requests to hand out. `slack`: how far above the fleet's mean load the worker may go. `number`: grows
     with each claim of a boot, so that a claim whose answer was lost gets the same leases again; 0: every call leases
-    more. `adapters`: further versions that the worker has; the best requests of all of them come first.
+    more. `adapters`: further versions that the worker has; the best requests of all of them come first. `pace`: tokens
+    per second that a response gains here, 0 if unknown; by it the tail goes to the faster of the workers that are free.
     """
 
     version: str
@@ -51,6 +52,7 @@ class ClaimQuery:
     max_losses: int = 3
     number: int = 0
     adapters: tuple[str, ...] = ()
+    pace: float = 0.0
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -151,12 +153,18 @@ class Reply:
     view: GroupView | None = None
 
 
+FASTER = 1.25
+"""So many times as fast a worker has to be for the tail to go there (docs/decisions/0032)."""
+
+
 @dataclass(frozen=True, slots=True)
 class FleetLoad:
     """The load of the fleet: what a worker needs to decide whether to go on or to hand over.
 
     `best_waiting`: the lowest score waiting in the worker's lanes; `waiting`: requests in them; `mine` and `inflight`:
     leased requests of this worker and of all; `workers`: how many claim that take requests as long as it does.
+    `free_pace`: tokens per second of a response at the fastest of these, beside itself, that has found nothing more to
+    claim; 0 where there is none or none has told.
     """
 
     waiting: int = 0
@@ -164,11 +172,34 @@ class FleetLoad:
     mine: int = 0
     inflight: int = 0
     workers: int = 1
+    free_pace: float = 0.0
 
     @property
     def fair_share(self) -> int:
         """Requests in flight per worker once all that wait are handed out evenly (at least one)."""
         return max(1, -(-(self.inflight + self.waiting) // max(1, self.workers)))
+
+    @property
+    def is_tail(self) -> bool:
+        """Whether no more waits than one worker's share."""
+        return self.waiting <= self.fair_share
+
+    def is_faster_free(self, pace: float) -> bool:
+        """Whether in the tail a worker is free where responses grow much faster than by `pace`, in tokens per second.
+
+        False where either is unknown, which is 0.
+        """
+        return 0.0 < pace * FASTER < self.free_pace and self.is_tail
+
+    def is_slower_free(self, pace: float) -> bool:
+        """Whether in the tail others are free, but responses grow much more slowly at all of them; as above."""
+        return 0.0 < self.free_pace * FASTER < pace and self.is_tail
+
+    def may_claim(self, query: ClaimQuery) -> int:
+        """How many more requests the worker may lease in the lane that all share."""
+        if self.is_faster_free(query.pace):
+            return 0
+        return self.waiting if self.is_slower_free(query.pace) else self.fair_share + query.slack - self.mine
 
 
 @dataclass(frozen=True, slots=True)

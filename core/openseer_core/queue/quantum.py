@@ -20,7 +20,7 @@ again elsewhere: that costs more the longer it is (docs/decisions/0028)."""
 class QuantumState:
     """A running request. `score`: the score it would have if it waited now; `due`: its quantum has ended.
 
-    `blocks`: reserved for it now; `blocks_next`: needed to go on for another quantum (the same while it is not due).
+    `blocks`: KV blocks that it needs to go on: reserved for it now, or while it is due those of another quantum.
     """
 
     key: str
@@ -28,7 +28,6 @@ class QuantumState:
     due: bool
     generated: int
     blocks: int
-    blocks_next: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +54,28 @@ def decide(
     slack: int,
     hysteresis: float,
     divided: bool,
+    pace: float = 0.0,
     move_share: float = MOVE_SHARE,
 ) -> Decision:
     """Which due responses go on and which running ones leave.
 
     A due response leaves when the worker is full and something better waits, by more than `hysteresis` and
     `move_share` of its own tokens; or when nothing waits and the worker runs more than its fair share plus `slack`, or
-    than twice its fair share: then others have room for it. Whoever goes on needs blocks for its next quantum; while
+    than twice its fair share: then others have room for it; or when nothing waits and a worker is free where responses
+    grow much faster than here, by `pace` tokens per second. Whoever goes on needs blocks for its next quantum; while
     they do not suffice, the worst-placed responses leave.
     `divided` false, or no load of the fleet known: responses leave only for want of blocks.
     """
     running = sorted(states, key=lambda state: state.score)
     leave: set[str] = set()
     if divided and fleet_load is not None:
-        leave = _better_waits(running, room, fleet_load, hysteresis, move_share) | _overloaded(
-            running, fleet_load, slack
-        )
+        leave = _better_waits(running, room, fleet_load, hysteresis, move_share)
+        leave |= _overloaded(running, fleet_load, slack, pace) | _faster_elsewhere(running, room, fleet_load, pace)
     staying = [state for state in running if state.key not in leave]
-    needed = sum(state.blocks_next for state in staying)
+    needed = sum(state.blocks for state in staying)
     while needed > room.blocks and len(staying) > 1:
         worst = staying.pop()
-        needed -= worst.blocks_next
+        needed -= worst.blocks
         leave.add(worst.key)
     return Decision(frozenset(state.key for state in staying if state.due), frozenset(leave))
 
@@ -83,7 +83,7 @@ def decide(
 def _better_waits(
     running: list[QuantumState], room: Room, fleet_load: FleetLoad, hysteresis: float, move_share: float
 ) -> set[str]:
-    full = len(running) >= room.slots or sum(state.blocks_next for state in running) > room.blocks
+    full = len(running) >= room.slots or sum(state.blocks for state in running) > room.blocks
     if not full or not fleet_load.waiting:
         return set()
     worse = [
@@ -94,9 +94,16 @@ def _better_waits(
     return set(worse[: min(fleet_load.waiting, max(1, room.slots // YIELD_SHARE))])
 
 
-def _overloaded(running: list[QuantumState], fleet_load: FleetLoad, slack: int) -> set[str]:
+def _overloaded(running: list[QuantumState], fleet_load: FleetLoad, slack: int, pace: float) -> set[str]:
     surplus = len(running) - fleet_load.fair_share - min(slack, fleet_load.fair_share)
-    if fleet_load.waiting or surplus <= 0:
+    if fleet_load.waiting or surplus <= 0 or fleet_load.is_slower_free(pace):
         return set()
     cheapest = sorted((state for state in running if state.due), key=lambda state: state.generated)
     return {state.key for state in cheapest[:surplus]}
+
+
+def _faster_elsewhere(running: list[QuantumState], room: Room, fleet_load: FleetLoad, pace: float) -> set[str]:
+    if fleet_load.waiting or not fleet_load.is_faster_free(pace):
+        return set()
+    due = [state.key for state in running if state.due]
+    return set(due[: max(1, room.slots // YIELD_SHARE)])

@@ -1,18 +1,51 @@
-"""The counters of contexts that an engine took up, by the names that heartbeats carry them under."""
+"""What becomes of the contexts that engines take up: one set of names for heartbeats, samples and reports."""
 
-CONTEXT_COUNTERS = (
-    "computed_tokens",
-    "cached_tokens",
-    "fetched_tokens",
-    "recomputed_tokens",
-    "pool_loaded_bytes",
-    "pool_load_seconds",
-    "pool_failed_loads",
-    "pool_saved_bytes",
-    "pool_unsaved_blocks",
-)
-"""They only grow while a worker lives. A context is what a request has when an engine takes it up: its prompt, and its
-response so far. Of its tokens some are found in the engine's own cache, some are fetched from the KV pool, and the rest
-is computed; `recomputed_tokens`: computed, of requests that had been running before. Bytes and seconds are of the pool;
-`pool_failed_loads`: fetches that brought less than was found; `pool_unsaved_blocks`: blocks that the pool did not take.
-"""
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+_PREFIX = "context_"
+"""Before each name in a heartbeat, where metrics of all kinds are in one mapping."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContextCounts:
+    """Counters of one worker since its boot, or their sums.
+
+    A context is what a request has when an engine takes it up: its prompt, and its response so far. Of its tokens some
+    are `cached` by the engine itself, some `fetched` from the KV pool, and the rest is `computed`; `recomputed`: of
+    these, of requests that had been running before. Bytes and seconds are of the pool; `failed_fetches` brought less
+    than was found, `unsaved_blocks` the pool did not take.
+    """
+
+    computed: int = 0
+    recomputed: int = 0
+    cached: int = 0
+    fetched: int = 0
+    fetched_bytes: int = 0
+    fetch_seconds: float = 0.0
+    failed_fetches: int = 0
+    saved_bytes: int = 0
+    unsaved_blocks: int = 0
+
+    @staticmethod
+    def of(values: Mapping[str, float | int | str]) -> "ContextCounts":
+        """By the names of the fields; one that is missing is 0."""
+        counts = {field.name: float(values.get(field.name, 0)) for field in fields(ContextCounts)}
+        seconds = round(counts.pop("fetch_seconds"), 3)
+        return ContextCounts(**{name: int(count) for name, count in counts.items()}, fetch_seconds=seconds)
+
+    @staticmethod
+    def of_heartbeat(metrics: Mapping[str, float | int | str]) -> "ContextCounts":
+        """Of a heartbeat's metrics; zeros of a worker that counts none."""
+        return ContextCounts.of({name.removeprefix(_PREFIX): metrics[name] for name in metrics.keys() & _NAMES.keys()})
+
+    def metrics(self) -> dict[str, float | int | str]:
+        """For a heartbeat."""
+        return {name: getattr(self, field) for name, field in _NAMES.items()}
+
+    def values(self) -> dict[str, float]:
+        """By the names of the fields."""
+        return asdict(self)
+
+
+_NAMES = {_PREFIX + field.name: field.name for field in fields(ContextCounts)}

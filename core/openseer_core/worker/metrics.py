@@ -1,7 +1,7 @@
 """The metrics that a worker's heartbeat carries: one mapping by name, read through typed properties."""
 
 from openseer_core.admission import ModelLimits
-from openseer_core.worker.context_metrics import CONTEXT_COUNTERS
+from openseer_core.worker.context_metrics import ContextCounts
 from openseer_core.worker.draft_metrics import DraftMetrics
 
 Metric = float | int | str
@@ -53,6 +53,11 @@ class WorkerMetrics(dict[str, Metric]):
         return int(self._number("held_tokens"))
 
     @property
+    def free_pace(self) -> float:
+        """Tokens per second that a response gains at the worker, if its last claim found nothing; else 0."""
+        return float(self._number("free_pace"))
+
+    @property
     def limits(self) -> ModelLimits:
         """What one request may have here; nothing is known of a worker that reports none."""
         return ModelLimits.of(self)
@@ -78,9 +83,9 @@ class WorkerMetrics(dict[str, Metric]):
         return DraftMetrics.of(self)
 
     @property
-    def contexts(self) -> dict[str, float]:
-        """Counters of contexts that the engine took up, by the names of CONTEXT_COUNTERS."""
-        return {name: float(self[name]) for name in CONTEXT_COUNTERS if name in self}
+    def contexts(self) -> ContextCounts:
+        """Counters of contexts that the engine took up."""
+        return ContextCounts.of_heartbeat(self)
 
     @property
     def gpus(self) -> dict[str, Metric]:

@@ -31,8 +31,8 @@ from openseer_driver.report.chart_style import (
     time_axis,
 )
 from openseer_driver.report.pace import duration
-from openseer_driver.report.report import Report, at_percent, count_up
-from openseer_driver.report.trace import Fact, Trace, step_changes
+from openseer_driver.report.report import Report, at_percent
+from openseer_driver.report.trace import Fact, Trace, count_up, step_changes
 from openseer_driver.run_lines import ChunkLine, WorkerSample
 
 FEW_WORKERS = 4

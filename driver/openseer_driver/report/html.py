@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from openseer_core.worker.context_metrics import ContextCounts
 from openseer_driver.report import charts, charts_drafting, charts_lengths
+from openseer_driver.report.contexts import contexts_text
 from openseer_driver.report.drafting import DraftReport, draft_points
 from openseer_driver.report.pace import duration
-from openseer_driver.report.report import ContextReport, Report, estimate_points, make_report
+from openseer_driver.report.report import Report, estimate_points, make_report
 from openseer_driver.report.trace import Trace, read_trace
 from openseer_driver.run_folder import RunFolder
 
@@ -126,15 +128,9 @@ def _sections(trace: Trace, report: Report) -> list[Section]:
     ]
 
 
-def _contexts(contexts: ContextReport) -> str:
-    parts = [
-        f"{contexts.computed:,} were computed ({contexts.recomputed:,} of responses that had run before)",
-        f"{contexts.cached:,} were in the engine's own cache",
-    ]
-    if contexts.fetched or contexts.saved_bytes:
-        seconds = f"{contexts.fetched_bytes / 2**20:,.0f} MiB in {contexts.fetch_seconds:,.1f} s"
-        parts.append(f"{contexts.fetched:,} were fetched from the KV pool ({seconds})")
-    return f"Of the tokens of context that engines took up, {', '.join(parts)}." if contexts.computed else ""
+def _contexts(contexts: ContextCounts) -> str:
+    text = contexts_text(contexts)
+    return f"Of the tokens of context that engines took up, {text}." if text else ""
 
 
 def _estimate_section(trace: Trace, report: Report) -> Section:

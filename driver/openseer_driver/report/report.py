@@ -13,9 +13,11 @@ from openseer_core.manifest.fleet import RolloutSpec
 from openseer_core.manifest.generation import Sampling
 from openseer_core.queue.group import GroupView
 from openseer_core.queue.length_estimate import estimate
+from openseer_core.worker.context_metrics import ContextCounts
+from openseer_driver.report.contexts import sum_contexts
 from openseer_driver.report.drafting import DraftReport, draft_points, drafting_states, make_draft_report
 from openseer_driver.report.failures import NO_FAILURES, Failures
-from openseer_driver.report.trace import Fact, Trace, covered, step_changes
+from openseer_driver.report.trace import Fact, Trace, count_up, covered, step_changes
 
 PERCENTS = (50, 90, 99, 100)
 TAIL_FROM = 90
@@ -75,21 +77,6 @@ class WorkerSummary(msgspec.Struct, frozen=True):
     preemptions: int
 
 
-class ContextReport(msgspec.Struct, frozen=True):
-    """Tokens of the contexts that engines took up, by the last samples: computed, of them `recomputed` of responses
-    that had run before, found in an engine's own cache, and fetched from the KV pool; bytes and seconds of fetches."""
-
-    computed: int = 0
-    recomputed: int = 0
-    cached: int = 0
-    fetched: int = 0
-    fetched_bytes: int = 0
-    fetch_seconds: float = 0.0
-    failed_fetches: int = 0
-    saved_bytes: int = 0
-    unsaved_blocks: int = 0
-
-
 class ChunkCounts(msgspec.Struct, frozen=True):
     """Chunks per request."""
 
@@ -138,7 +125,7 @@ class Report(msgspec.Struct, frozen=True):
     drafts: str = ""
     drafting: DraftReport | None = None
     failures: Failures = NO_FAILURES
-    contexts: ContextReport = ContextReport()
+    contexts: ContextCounts = ContextCounts()
 
     @property
     def acceptance_length(self) -> float:
@@ -206,7 +193,7 @@ def make_report(trace: Trace) -> Report:
         drafts=drafting_states(trace.samples),
         drafting=make_draft_report(draft_points(trace.samples)),
         failures=trace.failures,
-        contexts=_contexts(trace),
+        contexts=sum_contexts(trace),
     )
 
 
@@ -230,16 +217,6 @@ def estimate_points(trace: Trace) -> list[EstimatePoint]:
         for fact in siblings
         if fact.index > 0 and fact.started_at is not None and fact.status == "ok"
     ]
-
-
-def count_up(values: Iterable[float]) -> list[float]:
-    """A counter that starts again with each boot of its worker, as one that only grows."""
-    total, before, sums = 0.0, 0.0, list[float]()
-    for value in values:
-        total += value - before if value >= before else value
-        before = value
-        sums.append(total)
-    return sums
 
 
 def _point(fact: Fact, siblings: Sequence[Fact], limit: int) -> EstimatePoint:
@@ -301,25 +278,6 @@ def _worker(trace: Trace, name: str) -> WorkerSummary:
         slots=slots,
         slots_used_share=_ratio(request_seconds, slots * trace.end),
         preemptions=int([0, *count_up(sample.preemptions for sample in samples)][-1]),
-    )
-
-
-def _contexts(trace: Trace) -> ContextReport:
-    sums: defaultdict[str, float] = defaultdict(float)
-    for name in trace.worker_names:
-        samples = [sample.workers[name].contexts for sample in trace.samples if name in sample.workers]
-        for counter in {counter for sample in samples for counter in sample}:
-            sums[counter] += [0, *count_up(sample.get(counter, 0) for sample in samples)][-1]
-    return ContextReport(
-        computed=int(sums["computed_tokens"]),
-        recomputed=int(sums["recomputed_tokens"]),
-        cached=int(sums["cached_tokens"]),
-        fetched=int(sums["fetched_tokens"]),
-        fetched_bytes=int(sums["pool_loaded_bytes"]),
-        fetch_seconds=round(sums["pool_load_seconds"], 3),
-        failed_fetches=int(sums["pool_failed_loads"]),
-        saved_bytes=int(sums["pool_saved_bytes"]),
-        unsaved_blocks=int(sums["pool_unsaved_blocks"]),
     )
 
 

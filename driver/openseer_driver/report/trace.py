@@ -165,3 +165,13 @@ def _last_sign(facts: Sequence[Fact], samples: Sequence[SampleLine], *, before: 
     signs = [sample.at for sample in samples]
     signs += [time for fact in facts for chunk in fact.chunks for time in (chunk.claimed_at, chunk.ended_at)]
     return max((time for time in signs if after <= time < before), default=after)
+
+
+def count_up(values: Iterable[float]) -> list[float]:
+    """A counter that starts again with each boot of its worker, as one that only grows."""
+    total, before, sums = 0.0, 0.0, list[float]()
+    for value in values:
+        total += value - before if value >= before else value
+        before = value
+        sums.append(total)
+    return sums

@@ -12,7 +12,7 @@ from openseer_driver.prompts.source import open_source
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import RunState
 from openseer_driver.sampler import sample_forever, sample_now
-from openseer_driver.session import OpenRun, RunPlan
+from openseer_driver.session import OpenRun, RunPlan, settings_note
 from openseer_driver.submission import Note, check_prompts
 from openseer_local.fleet import LocalFleet
 from openseer_local.job_checks import check_local_job
@@ -44,7 +44,10 @@ class LocalRun:
 
     async def execute(self) -> RunState:
         """Runs until the batch is complete or a signal asks to stop. Raises what made the job fail."""
-        with OpenRun(self._plan) as run:
+        plan = self._plan
+        if not plan.fresh and (note := settings_note(plan.folder, plan.job)):
+            self._progress.message(note)
+        with OpenRun(plan) as run:
             run.state = await self._execute(run)
         return run.state
 

@@ -16,6 +16,7 @@ from openseer_api.job.context import JobContext, OneJob
 from openseer_api.routes.batches import list_batches
 from openseer_api.routes.fleet import get_job, get_workers
 from openseer_core.admission import check_stops
+from openseer_driver.session import settings_note
 from openseer_local.fleet import LocalFleet
 from openseer_local.serve.display import JobSnapshot, ServingDisplay
 from openseer_local.serve.plan import ServingPlan, ServingRecord
@@ -49,7 +50,10 @@ class Serving:
 
     async def execute(self, bound: socket.socket) -> None:
         """Serves until `stop`. Raises what made that impossible."""
-        with self._plan.open_folder() as token:
+        plan = self._plan
+        if not plan.fresh and (note := settings_note(plan.folder, plan.job)):
+            self._display.message(note)
+        with plan.open_folder() as token:
             await self._execute(bound, token)
 
     async def _execute(self, bound: socket.socket, token: str) -> None:

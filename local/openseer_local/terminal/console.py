@@ -1,5 +1,6 @@
 """What commands share: the two consoles, options, and how they end when responses have failed."""
 
+import os
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -7,6 +8,9 @@ import typer
 from rich.console import Console
 
 from openseer_core.errors import ResponsesFailedError
+
+MOST_COLUMNS = 10_000
+"""Of a line that is written to no terminal."""
 
 
 @dataclass(slots=True)
@@ -16,9 +20,17 @@ class Options:
     debug: bool = False
 
 
+def _console(*, stderr: bool = False) -> Console:
+    """A console. What is no terminal has no width, unless COLUMNS says so: nothing is cut off in a pipe or a file."""
+    console = Console(stderr=stderr)
+    if not console.file.isatty() and "COLUMNS" not in os.environ:
+        console.width = MOST_COLUMNS
+    return console
+
+
 OPTIONS = Options()
-OUT = Console()
-ERR = Console(stderr=True)
+OUT = _console()
+ERR = _console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of text.")]
 AllowFailures = Annotated[

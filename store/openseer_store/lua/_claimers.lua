@@ -1,23 +1,43 @@
 -- The workers that claim, and the load of the fleet as each of them sees it, put after _shared.lua: core's Claimers, and
 -- the methods of the same name in openseer_core/model/request_queue.py.
 
-local CLAIMING, LIMITS, UNLIMITED = P .. ':claiming', P .. ':limits', 2 ^ 31 - 1
+local CLAIMING, LIMITS, FREE, UNLIMITED = P .. ':claiming', P .. ':limits', P .. ':free', 2 ^ 31 - 1
+local FREE_WINDOW = 8
 
 local function count_in(worker, limit)
   call('ZADD', CLAIMING, real(now), worker)
   call('ZADD', LIMITS, limit or UNLIMITED, worker)
 end
 
+local function note_free(worker, pace)
+  if pace > 0 then
+    call('ZADD', FREE, real(-pace), worker)
+  else
+    call('ZREM', FREE, worker)
+  end
+end
+
 local function count_out(worker)
   call('ZREM', CLAIMING, worker)
   call('ZREM', LIMITS, worker)
+  call('ZREM', FREE, worker)
 end
 
 local function largest_limit()
   return tonumber(call('ZRANGE', LIMITS, -1, -1, 'WITHSCORES')[2] or 0)
 end
 
--- {waiting, best, mine, inflight, workers}: core's FleetLoad.
+local function free_pace(worker, limit)
+  local row = call('ZRANGE', FREE, 0, FREE_WINDOW - 1, 'WITHSCORES')
+  for place = 1, #row, 2 do
+    if row[place] ~= worker and tonumber(call('ZSCORE', LIMITS, row[place])) >= limit then
+      return -tonumber(row[place + 1])
+    end
+  end
+  return 0
+end
+
+-- {waiting, best, mine, inflight, workers, free pace}: core's FleetLoad.
 local function fleet_load(worker, versions, lanes)
   local fields, best = {'worker:' .. worker, 'inflight'}, 'inf'
   local limit = tonumber(call('ZSCORE', LIMITS, worker) or 0)
@@ -44,5 +64,6 @@ local function fleet_load(worker, versions, lanes)
   for place = 3, #fields do
     waiting = waiting + tonumber(counts[place] or 0)
   end
-  return {waiting, best, tonumber(counts[1] or 0), tonumber(counts[2] or 0), call('ZCOUNT', LIMITS, limit, '+inf')}
+  return {waiting, best, tonumber(counts[1] or 0), tonumber(counts[2] or 0), call('ZCOUNT', LIMITS, limit, '+inf'),
+    real(free_pace(worker, limit))}
 end

@@ -4,7 +4,7 @@
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, holder "name#boot", version, lanes, slots, blocks, KV groups, quantum, context_tokens, margin,
 --            slack, lease_seconds, max_losses, number of the claim or 0, most requests, most bytes, head window,
---            versions of adapters}
+--            versions of adapters, its pace or 0, FASTER}
 -- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view, version};
 --            specs: group, spec, group, spec, … (each group once).
 
@@ -153,6 +153,12 @@ local function room_in(lane)
   end
   local load = fleet_load(worker, versions, {lane})
   local fair_share = math.max(1, math.ceil((load[4] + load[1]) / math.max(1, load[5])))
+  local pace, faster, free_pace = query[19], query[20], tonumber(load[6])
+  if load[1] <= fair_share and 0 < pace and pace * faster < free_pace then
+    return 0
+  elseif load[1] <= fair_share and 0 < free_pace and free_pace * faster < pace then
+    return math.min(room, load[1])
+  end
   return math.min(room, fair_share + slack - load[3])
 end
 
@@ -283,6 +289,9 @@ if not is_repeat() then
   count_in(worker, context_tokens)
   for _, lane in ipairs(lanes) do
     claim_from(lane)
+  end
+  if claims[1] then
+    note_free(worker, 0)
   end
   if number > 0 and claims[1] then
     remember()

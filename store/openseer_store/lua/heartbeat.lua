@@ -3,7 +3,7 @@
 --            changes nothing but the time.
 -- KEYS[1]    the job's prefix
 -- ARGV[2]    {worker name, boot, whether it claims, seconds that this boot was idle, and busy, tokens of one
---            request there or nil}
+--            request there or nil, tokens per second of a response there if it is free, else 0}
 -- ARGV[3]    the heartbeat, which only clients read
 -- Returns    {1 when it is to drain, else 0; revision of the fleet spec; the largest of those limits of the workers that claim}
 
@@ -37,6 +37,7 @@ call('HSET', P .. ':worker:' .. args[1], 'boot', args[2], 'seen_at', real(now), 
   'idle', real(args[4]), 'busy', real(args[5]))
 if args[3] then
   count_in(args[1], args[6])
+  note_free(args[1], args[7])
 else
   count_out(args[1])
 end

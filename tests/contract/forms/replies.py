@@ -24,11 +24,15 @@ VIEW_ROW: list[Any] = [GID, b"6", b"5", b"3", b"400", b"1795000000.125", b"1", b
 REPLY_ROW: list[Any] = [b"stale", 40, VIEW_ROW]
 REPLY = Reply(WriteOutcome.STALE, 40, VIEW)
 
-EXTEND_ROW: list[Any] = [[[b"ok", 9], [b"gap", 4], [b"lost", 0]], [VIEW_ROW], [5, b"-1000000000000000", 2, 7, 3]]
+EXTEND_ROW: list[Any] = [
+    [[b"ok", 9], [b"gap", 4], [b"lost", 0]],
+    [VIEW_ROW],
+    [5, b"-1000000000000000", 2, 7, 3, b"12.5"],
+]
 EXTEND = ExtendReply(
     (Reply(WriteOutcome.OK, 9), Reply(WriteOutcome.GAP, 4), Reply(WriteOutcome.LOST)),
     (VIEW,),
-    FleetLoad(waiting=5, best_waiting=-1e15, mine=2, inflight=7, workers=3),
+    FleetLoad(waiting=5, best_waiting=-1e15, mine=2, inflight=7, workers=3, free_pace=12.5),
 )
 
 SIBLINGS_ROW: list[Any] = [[GID, [0, 12, TOKENS, 1, 30, b""], [TOKENS]], [b"3/other", [], None]]

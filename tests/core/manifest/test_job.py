@@ -160,6 +160,10 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
         ),
         ({"kvPool": POOL, "model": {"path": "m", "engine": "scripted"}}, "spec.kvPool.backend: the scripted engine"),
         (
+            {"kvPool": POOL, "model": {"path": "m", "engineArgs": {"decode_context_parallel_size": 2}}},
+            "spec.model.engineArgs.decode_context_parallel_size: found 2, allowed with spec.kvPool: 1",
+        ),
+        (
             {"kvPool": POOL, "workers": {"parallelism": {"pipeline": 2}}},
             "spec.workers.parallelism.pipeline: found 2, allowed with spec.kvPool: 1",
         ),

@@ -1,5 +1,6 @@
 """Who goes on and who leaves at the end of a quantum."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,7 @@ QUIET = FleetLoad(waiting=0, inflight=4, workers=2, mine=2)
 def running_state(
     key: str, score: float = 0.0, *, due: bool = True, generated: int = 100, blocks: int = 1, grow: int = 1
 ) -> QuantumState:
-    return QuantumState(key, score, due, generated, blocks, blocks + grow if due else blocks)
+    return QuantumState(key, score, due, generated, blocks + grow if due else blocks)
 
 
 def decided(
@@ -23,8 +24,10 @@ def decided(
     blocks: int = 100,
     slack: int = 1,
     divided: bool = True,
+    pace: float = 0.0,
 ) -> Decision:
-    return decide(running, Room(slots, blocks), fleet_load, slack=slack, hysteresis=10.0, divided=divided)
+    room = Room(slots, blocks)
+    return decide(running, room, fleet_load, slack=slack, hysteresis=10.0, divided=divided, pace=pace)
 
 
 def test_a_due_response_goes_on_in_place_when_nothing_waits() -> None:
@@ -44,7 +47,7 @@ def test_something_barely_better_moves_nothing() -> None:
     assert decided([running_state("a"), running_state("b")], fleet_load).leave == frozenset()
 
 
-def test_the_longer_a_response_the_better_must_be_what_it_yields_to() -> None:
+def test_the_longer_a_response_the_better_must_be_what_it_pace() -> None:
     fleet_load = FleetLoad(waiting=1, best_waiting=-200.0, mine=2, inflight=4, workers=2)
     short, long = running_state("a", generated=300), running_state("a", generated=500)
     assert decided([short, running_state("b", -400.0)], fleet_load).leave == frozenset({"a"})
@@ -104,6 +107,26 @@ def test_whoever_stays_fits_the_blocks_and_at_least_one_stays(
     fleet_load = FleetLoad(waiting=waiting, best_waiting=-1e9, mine=len(running), inflight=20, workers=2)
     decision = decided(running, fleet_load, slots=4, blocks=blocks)
     staying = [state for state in running if state.key not in decision.leave]
-    assert sum(state.blocks_next for state in staying) <= blocks or len(staying) <= 1
+    assert sum(state.blocks for state in staying) <= blocks or len(staying) <= 1
     assert decision.go_on == {state.key for state in staying if state.due}
     assert not decision.go_on & decision.leave
+
+
+@pytest.mark.parametrize(("free_pace", "waiting", "left"), [(12.6, 0, "a"), (12.4, 0, ""), (12.6, 1, "")])
+def test_a_due_response_goes_to_a_free_worker_that_is_faster(free_pace: float, waiting: int, left: str) -> None:
+    running = [running_state("b", -1), running_state("a", -9), running_state("c", -20, due=False)]
+    fleet_load = FleetLoad(waiting=waiting, mine=3, inflight=6, workers=2, free_pace=free_pace)
+    assert decided(running, fleet_load, slots=9, pace=10.0).leave == set(left)
+    assert not decided(running, fleet_load, slots=9, pace=10.0, divided=False).leave
+
+
+def test_without_a_known_pace_no_response_goes_to_a_faster_worker() -> None:
+    fleet_load = FleetLoad(waiting=0, mine=1, inflight=1, workers=2, free_pace=99.0)
+    assert not decided([running_state("a")], fleet_load).leave
+
+
+@pytest.mark.parametrize(("free_pace", "left"), [(8.1, 3), (7.9, 0), (0.0, 3)])
+def test_an_overloaded_worker_keeps_what_only_slower_ones_have_room_for(free_pace: float, left: int) -> None:
+    running = [running_state(str(number)) for number in range(8)]
+    fleet_load = FleetLoad(waiting=0, mine=8, inflight=8, workers=2, free_pace=free_pace)
+    assert len(decided(running, fleet_load, slots=9, pace=10.0).leave) == left

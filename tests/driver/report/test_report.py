@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from openseer_core.worker.context_metrics import ContextCounts
 from openseer_driver.report.drafting import CorpusReport, OriginReport
 from openseer_driver.report.html import page, write_report
-from openseer_driver.report.report import ContextReport, count_up, estimate_points, make_report
-from openseer_driver.report.trace import Fact, Trace, make_trace, read_trace, step_changes
+from openseer_driver.report.report import estimate_points, make_report
+from openseer_driver.report.trace import Fact, Trace, count_up, make_trace, read_trace, step_changes
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import ChunkLine, RunRecord, SampleLine, Session, WorkerSample
 from tests.driver.sample_runs import LARGE, SMALL, run_record, write_run
@@ -157,9 +158,8 @@ def test_counters_go_on_over_restarts_of_a_worker() -> None:
 
 
 def test_contexts_are_added_up_over_workers_and_restarts() -> None:
-    def contexts(computed: float, fetched: float) -> WorkerSample:
-        counters = {"computed_tokens": computed, "recomputed_tokens": computed / 2, "cached_tokens": 1.0}
-        return WorkerSample(contexts=counters | {"fetched_tokens": fetched, "pool_load_seconds": fetched / 1000})
+    def contexts(computed: int, fetched: int) -> WorkerSample:
+        return WorkerSample(contexts=ContextCounts(computed, computed // 2, 1, fetched, fetch_seconds=fetched / 1000))
 
     samples = [
         SampleLine(100.0, workers={"w-1": contexts(100, 20), "w-2": contexts(40, 0)}),
@@ -167,7 +167,7 @@ def test_contexts_are_added_up_over_workers_and_restarts() -> None:
     ]
     facts = [fact("g", number, chunk(f"w-{number}", 0, 5, 100.0, 110.0)) for number in (1, 2)]
     found = make_report(trace(facts, samples))
-    assert found.contexts == ContextReport(190, 95, 2, 530, fetch_seconds=0.53)
+    assert found.contexts == ContextCounts(190, 95, 2, 530, fetch_seconds=0.53)
     assert "530 tokens of context fetched" in found.summary
 
 

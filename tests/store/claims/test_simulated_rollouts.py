@@ -13,6 +13,7 @@ import pytest
 
 from openseer_core.ids import WorkerId
 from openseer_core.manifest.fleet import PolicyName, RolloutSpec
+from openseer_core.model.claimers import Claimers
 from openseer_core.model.job_queue import JobQueue
 from openseer_core.numbers import FIRST_BASE, base_of
 from openseer_core.queue.batch import BatchRecord, OpenBatch
@@ -20,7 +21,6 @@ from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import Claim, ClaimQuery, Delta, ExtendReply, Finish, Reply, Rescore, WriteOutcome
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_core.worker.metrics import WorkerMetrics
-from openseer_sim import divided
 from openseer_sim.divided import DividedRollout
 from openseer_sim.engine import StepTime
 from openseer_sim.fleet import Loss, ModelledFleet
@@ -51,10 +51,31 @@ class Transcript:
 
     calls: list[tuple[float, Call]] = field(default_factory=list[tuple[float, Call]])
     answers: list[Answer] = field(default_factory=list[Answer])
+    clock: Callable[[], float] = lambda: 0.0
 
     def keep(self, now: float, call: Call, answer: Answer) -> None:
         self.calls.append((now, call))
         self.answers.append(answer)
+
+    def beat(self, worker: WorkerId, heartbeat: Heartbeat) -> None:
+        self.keep(self.clock(), lambda store: store.heartbeat(worker, heartbeat), None)
+
+
+class KeptClaimers(Claimers):
+    """Keeps the heartbeats that the simulator stands for."""
+
+    def __init__(self, transcript: Transcript) -> None:
+        super().__init__()
+        self._transcript = transcript
+
+    def note_heartbeat(self, name: str, limit: int | None, now: float, free_pace: float) -> None:
+        super().note_heartbeat(name, limit, now, free_pace)
+        metrics = WorkerMetrics({"worker_tokens": limit or 0, "free_pace": free_pace})
+        self._transcript.beat(WorkerId(name, ANY.boot), Heartbeat(WorkerState.BUSY, metrics))
+
+    def count_out(self, name: str) -> None:
+        super().count_out(name)
+        self._transcript.beat(WorkerId(name, ANY.boot), Heartbeat(WorkerState.DRAINING))
 
 
 class KeptQueue(JobQueue):
@@ -63,6 +84,7 @@ class KeptQueue(JobQueue):
     def __init__(self, transcript: Transcript, epoch: int) -> None:
         super().__init__(FIRST_BASE, fence_base=base_of(epoch))
         self.keep = transcript.keep
+        self.claimers = KeptClaimers(transcript)
 
     def open_batch(self, batch: OpenBatch, now: float) -> tuple[BatchRecord, bool]:
         answer = super().open_batch(batch, now)
@@ -112,14 +134,12 @@ async def told_again(
     store = RedisStore(url, job, clock=clock, retry_seconds=5.0)
     await store.connect()
     transcript = Transcript()
-    monkeypatch.setattr(divided, "JobQueue", partial(KeptQueue, transcript, store.epoch))
+    monkeypatch.setattr(DividedRollout, "queue_type", partial(KeptQueue, transcript, store.epoch))
     rollout = RolloutSpec(policy=policy, quantum_tokens=8 * FLEET.block)
     played = DividedRollout(FLEET, WORK, CAP, rollout)
+    transcript.clock = lambda: played.now
     played.run()
     assert played.outcome.moves > 0
-    for worker in played.workers:
-        metrics = WorkerMetrics({"worker_tokens": worker.profile.request_tokens})
-        await store.heartbeat(worker.id, Heartbeat(WorkerState("idle"), metrics))
     answers: list[Answer] = []
     for now, call in transcript.calls:
         clock.seconds = START + now

@@ -1,6 +1,9 @@
 """A KV block as a file: whole and checked, or not there."""
 
+import os
+import shutil
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ BLOCK = bytes(range(256)) * 20
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "group" / "block"
+    path.parent.mkdir()
     assert write_block(path, memoryview(BLOCK))
     return path
 
@@ -67,4 +71,36 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_the_checksum_is_over_all_bytes(path: Path) -> None:
-    assert zlib.crc32(BLOCK).to_bytes(4, "little") in path.read_bytes()[:20]
+    assert zlib.crc32(b"block" + BLOCK).to_bytes(4, "little") in path.read_bytes()[:20]
+
+
+@pytest.mark.parametrize("put", [shutil.copyfile, os.link, os.rename])
+def test_a_whole_file_in_another_blocks_place_is_refused(path: Path, put: Callable[[Path, Path], object]) -> None:
+    other = path.with_name("other")
+    put(path, other)
+    with pytest.raises(BadBlockError, match="other: its checksum is wrong"):
+        read(other)
+
+
+def test_what_is_no_file_is_refused_at_once(path: Path, tmp_path: Path) -> None:
+    path.rename(tmp_path / "whole")
+    makes: list[Callable[[Path], None]] = [os.mkfifo, lambda place: place.symlink_to(tmp_path / "whole"), os.mkdir]
+    for make in makes:
+        make(path)
+        with pytest.raises(BadBlockError, match="block: it is"):
+            read(path)
+        assert make is os.mkdir or not path.exists(), "it is in the place of a block still"
+
+
+def test_a_wrong_block_is_removed_so_that_it_is_kept_anew(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(BadBlockError):
+        read(path)
+    assert write_block(path, memoryview(BLOCK))
+    assert read(path) == BLOCK
+
+
+def test_a_block_of_a_group_that_is_gone_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_block(tmp_path / "gone" / "block", memoryview(BLOCK))
+    assert not list(tmp_path.iterdir())

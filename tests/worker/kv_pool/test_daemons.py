@@ -34,6 +34,23 @@ def test_one_that_hangs_leaves_the_others() -> None:
     threads.close()
 
 
+def test_what_waits_for_threads_that_hang_has_a_limit() -> None:
+    threads, hold, began = DaemonThreads(1, "test", most=2), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        began.set()
+        hold.wait()
+
+    threads.submit(hang)
+    assert began.wait(30)
+    waiting = [threads.submit(abs, -number) for number in range(2)]
+    with pytest.raises(TimeoutError, match="2 others wait for test"):
+        threads.submit(abs, -2).result(0)
+    hold.set()
+    assert [one.result(30) for one in waiting] == [0, 1]
+    threads.close()
+
+
 def test_a_process_ends_although_a_thread_hangs() -> None:
     done = subprocess.run([sys.executable, "-c", HANGING], check=True, timeout=60, capture_output=True, text=True)
     assert done.stdout == "ends\n"

@@ -1,37 +1,33 @@
 """Blocks never fill the disk that others need."""
 
 import errno
-import shutil
+import os
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from openseer_worker.kv_pool import free_space
-from openseer_worker.kv_pool.free_space import LEAST_FREE, LOOK_SECONDS, FreeSpace
+from openseer_worker.kv_pool.free_space import LEAST_FREE, LOOK_SECONDS, FreeSpace, missing_room
 
 TOTAL = 1000
 
 
-class Usage(NamedTuple):
-    total: int
-    used: int
-    free: int
-
-
 class Disk:
-    free = TOTAL
+    """A disk of TOTAL blocks of 4096 bytes and TOTAL files, of which so many are free."""
+
+    free = files = TOTAL
+    most_files = TOTAL
     looks = 0
 
-    def usage(self, _folder: Path) -> Usage:
+    def ask(self, _folder: Path) -> os.statvfs_result:
         self.looks += 1
-        return Usage(TOTAL, TOTAL - self.free, self.free)
+        counts = (TOTAL, self.free, self.free, self.most_files, self.files, self.files)
+        return os.statvfs_result((4096, 4096, *counts, 0, 255))
 
 
 @pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
-    monkeypatch.setattr(free_space.shutil, "disk_usage", disk.usage)
+    monkeypatch.setattr(os, "statvfs", disk.ask)
     return disk
 
 
@@ -41,11 +37,18 @@ def test_a_disk_with_room_is_written_to(disk: Disk, tmp_path: Path) -> None:
     assert (tmp_path / "new").is_dir()
 
 
-def test_a_disk_that_is_nearly_full_is_left_alone(disk: Disk, tmp_path: Path) -> None:
-    disk.free = int(LEAST_FREE * TOTAL) - 1
+@pytest.mark.parametrize("of", ["free", "files"])
+def test_a_disk_that_is_nearly_full_is_left_alone(disk: Disk, tmp_path: Path, of: str) -> None:
+    setattr(disk, of, int(LEAST_FREE * TOTAL) - 1)
     with pytest.raises(OSError, match=r"4\.9% of its disk are free, 5% stay so") as caught:
         FreeSpace(tmp_path).check()
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_disk_that_counts_no_files_lacks_none(disk: Disk, tmp_path: Path) -> None:
+    disk.files = disk.most_files = 0
+    FreeSpace(tmp_path).check()
+    assert missing_room(tmp_path, 0.1).files <= 0
 
 
 def test_it_looks_no_more_often_than_it_must(disk: Disk, tmp_path: Path) -> None:
@@ -61,8 +64,10 @@ def test_it_looks_no_more_often_than_it_must(disk: Disk, tmp_path: Path) -> None
 
 
 def test_the_real_disk_is_asked(tmp_path: Path) -> None:
-    usage = shutil.disk_usage(tmp_path)
-    if usage.free >= LEAST_FREE * usage.total:
+    disk = os.statvfs(tmp_path)
+    room = missing_room(tmp_path, LEAST_FREE)
+    assert (room.bytes > 0) == (disk.f_bavail < LEAST_FREE * disk.f_blocks)
+    if max(room) <= 0:
         FreeSpace(tmp_path).check()
         return
     with pytest.raises(OSError, match="stay so"):

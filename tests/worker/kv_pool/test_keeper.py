@@ -1,117 +1,130 @@
-"""What is removed of a pool, and in which order."""
+"""When a worker has something removed of a pool: groups that are over first, and what its version leaves behind."""
 
 import asyncio
-import os
+import logging
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from openseer_worker.kv_pool import keeper as keeping
-from openseer_worker.kv_pool.keeper import PoolKeeper
+from openseer_worker.kv_pool import sweepers, sweeps
+from openseer_worker.kv_pool.keeper import GRACE_SECONDS, PoolKeeper
 from openseer_worker.kv_pool.places import EnginePool, group_place, version_place
-from openseer_worker.kv_pool.sweeping import GRACE_SECONDS, STALE_SECONDS, remove_stale_fleets, sweep
-
-BLOCK, BLOCKS = 1000, 4
-EPOCH = 5
+from tests.worker.kv_pool.groups import BLOCK, BLOCKS, EPOCH, group, present
 
 
-def group(folder: Path, name: str, changed_at: float, epoch: int = EPOCH, version: str = "v1") -> Path:
-    """A group's folder with its blocks."""
-    place = folder / group_place(epoch, version, name)
-    place.mkdir(parents=True)
-    for number in range(BLOCKS):
-        (place / str(number)).write_bytes(bytes(BLOCK))
-    os.utime(place, (changed_at, changed_at))
-    return place
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeps, "SWEEP_SECONDS", 0.01)
 
 
-def present(*groups: Path) -> list[bool]:
-    return [one.exists() for one in groups]
+class Fleet:
+    """What a worker serves, and its keeper of a pool. `now`: seconds of its clock; `looks`: how often it was asked."""
+
+    def __init__(self, folder: Path, most_bytes: int = 10**9) -> None:
+        self.versions = ["v1"]
+        self.now = 100.0
+        self.looks = 0
+        pool = EnginePool("shared-directory", folder)
+        self.keeper = PoolKeeper(pool, most_bytes, lambda: EPOCH, self._served, lambda: self.now)
+
+    def _served(self) -> list[str]:
+        self.looks += 1
+        return self.versions
+
+    def serve(self, *versions: str) -> None:
+        """These from now on; the keeper has noticed."""
+        self.versions, before = list(versions), self.looks
+        self.run_until(lambda: self.looks > before)
+
+    def run_until(self, holds: Callable[[], bool]) -> None:
+        async def story() -> None:
+            task = asyncio.create_task(self.keeper.run())
+            async with asyncio.timeout(30):
+                while not holds():
+                    assert not task.done()
+                    await asyncio.sleep(0.005)
+            task.cancel()
+
+        asyncio.run(story())
 
 
-async def until(gone: Path) -> None:
-    async with asyncio.timeout(30):
-        while gone.exists():
-            await asyncio.sleep(0.01)
-
-
-def test_a_pool_within_its_bytes_keeps_all(tmp_path: Path) -> None:
-    groups = [group(tmp_path, str(number), number) for number in range(3)]
-    sweep(tmp_path, 3 * BLOCKS * BLOCK, EPOCH)
-    assert all(present(*groups))
-
-
-def test_groups_unused_for_longest_are_removed_until_there_is_room(tmp_path: Path) -> None:
-    now = time.time()
-    old, older, new = (group(tmp_path, name, now - age) for name, age in (("a", 10), ("b", 20), ("c", 0)))
-    sweep(tmp_path, 3 * BLOCKS * BLOCK - 1, EPOCH)
-    assert present(older, old, new) == [False, True, True]
-
-
-def test_groups_that_are_over_are_removed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "SWEEP_SECONDS", 0.01)
+def test_groups_that_are_over_are_removed_first(tmp_path: Path) -> None:
     now = time.time()
     old, over, new = (group(tmp_path, name, now - age) for name, age in (("a", 1000), ("b", 500), ("c", 0)))
-    keeper = PoolKeeper(EnginePool("shared-directory", tmp_path), 3 * BLOCKS * BLOCK - 1, lambda: EPOCH)
-    keeper.end("b", "v1")
-
-    async def story() -> None:
-        task = asyncio.create_task(keeper.run())
-        await until(over)
-        task.cancel()
-
-    asyncio.run(story())
+    fleet = Fleet(tmp_path, 3 * BLOCKS * BLOCK - 1)
+    fleet.keeper.end("b", "v1")
+    fleet.run_until(lambda: not over.exists())
     assert present(old, over, new) == [True, False, True]
 
 
-def test_blocks_of_an_earlier_epoch_go_when_nobody_uses_them(tmp_path: Path) -> None:
-    now = time.time()
-    used, unused = group(tmp_path, "a", now, EPOCH - 1), group(tmp_path, "a", now, EPOCH - 2)
-    before = now - 2 * GRACE_SECONDS
-    os.utime(tmp_path / str(EPOCH - 2), (before, before))
-    sweep(tmp_path, 10**9, EPOCH)
-    assert present(used, unused) == [True, False]
+def test_blocks_of_a_version_that_is_replaced_go_after_a_while(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    old, adapter, new = (group(tmp_path, "a", time.time(), version=one) for one in ("v1", "adapter", "v2"))
+    fleet.serve("v1", "adapter")
+    fleet.serve("v2")
+    fleet.now += GRACE_SECONDS / 2
+    fleet.serve("v2")
+    assert all(present(old, adapter, new))
+    fleet.now += GRACE_SECONDS
+    gone = [tmp_path / version_place(EPOCH, version) for version in ("v1", "adapter")]
+    fleet.run_until(lambda: not any(present(*gone)))
+    assert new.exists()
 
 
-def test_blocks_of_replaced_weights_go_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "SWEEP_SECONDS", 0.01)
-    monkeypatch.setattr(keeping, "GRACE_SECONDS", 0.0)
-    keeper = PoolKeeper(EnginePool("shared-directory", tmp_path), 10**9, lambda: EPOCH)
-    places = [tmp_path / keeper.place("a", version, version) for version in ("v1", "v2")]
-    for place, version in zip(places, ("v1", "v2"), strict=True):
-        assert place == group(tmp_path, "a", time.time(), version=version)
-
-    async def story() -> None:
-        task = asyncio.create_task(keeper.run())
-        await until(tmp_path / version_place(EPOCH, "v1"))
-        task.cancel()
-
-    asyncio.run(story())
-    assert present(*places) == [False, True]
+def test_blocks_of_a_version_that_came_back_stay(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    first, second = (group(tmp_path, "a", time.time(), version=one) for one in ("v1", "v2"))
+    for version in ("v1", "v2", "v1"):
+        fleet.serve(version)
+    fleet.now += 2 * GRACE_SECONDS
+    fleet.run_until(lambda: not second.exists())
+    assert first.exists()
 
 
-def test_an_adapters_blocks_do_not_replace_those_of_the_weights(tmp_path: Path) -> None:
-    keeper = PoolKeeper(EnginePool("shared-directory", tmp_path), 10**9, lambda: EPOCH)
-    assert keeper.place("a", "adapter", "v1") != keeper.place("a", "v1", "v1")
-    assert keeper.place("a", "adapter", "v1") == group_place(EPOCH, "adapter", "a")
+def test_versions_have_places_of_their_own(tmp_path: Path) -> None:
+    keeper = Fleet(tmp_path).keeper
+    assert keeper.place("a", "adapter") != keeper.place("a", "v1")
+    assert keeper.place("a", "adapter") == group_place(EPOCH, "adapter", "a")
 
 
-def test_what_a_fleet_left_is_removed_by_another_after_hours(tmp_path: Path) -> None:
-    ended, young, foreign = (tmp_path / name for name in ("ended", "young", "foreign"))
-    for fleet in (ended, young, foreign):
-        fleet.mkdir()
-    for fleet, age in ((ended, 2 * STALE_SECONDS), (young, 0)):
-        (fleet / ".sweep").touch()
-        swept_at = time.time() - age
-        os.utime(fleet / ".sweep", (swept_at, swept_at))
-    os.utime(foreign, (0, 0))
-    remove_stale_fleets(tmp_path)
-    assert present(ended, young, foreign) == [False, True, True]
+def test_a_sweep_that_fails_ends_no_worker_and_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries: list[Path] = []
+
+    def fail(folder: Path, *_more: object) -> None:
+        tries.append(folder)
+        raise RecursionError("too deep")
+
+    monkeypatch.setattr(sweepers, "sweep", fail)
+    with caplog.at_level(logging.WARNING):
+        Fleet(tmp_path).run_until(lambda: len(tries) > 2)
+    assert [record.message for record in caplog.records] == ["the KV pool is not swept: too deep"]
+
+
+def test_a_sweep_that_hangs_holds_up_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, hold = threading.Event(), threading.Event()
+
+    def hang(*_arguments: object) -> None:
+        began.set()
+        hold.wait()
+
+    monkeypatch.setattr(sweepers, "sweep", hang)
+    fleet = Fleet(tmp_path)
+    try:
+        fleet.run_until(began.is_set)  # its end does not wait for the thread
+        for number in range(keeping.MOST_ENDED + 5):
+            fleet.keeper.end(str(number), "v1")
+    finally:
+        hold.set()
 
 
 def test_without_a_pool_nothing_has_a_place() -> None:
-    keeper = PoolKeeper(None, 10**9, lambda: EPOCH)
+    keeper = PoolKeeper(None, 10**9, lambda: EPOCH, lambda: ["v1"])
     keeper.end("a", "v1")
-    assert (keeper.is_on, keeper.place("a", "v1", "v1")) == (False, "")
+    assert (keeper.is_on, keeper.place("a", "v1")) == (False, "")
     asyncio.run(keeper.run())

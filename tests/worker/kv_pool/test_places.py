@@ -1,5 +1,7 @@
 """Where blocks lie, and how many of a context are there."""
 
+import errno
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from openseer_worker.kv_pool.places import (
     fleet_folder,
     group_place,
     make_folder,
+    make_group_folder,
 )
 
 BLOCKS = ["a1", "b2", "c3", "d4"]
@@ -51,6 +54,28 @@ def test_a_pool_where_nothing_can_be_written_is_refused_by_name(tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"spec\.kvPool: .*/file/pool: workers cannot write there: Not a directory"):
         make_folder(EnginePool("shared-directory", tmp_path / "file" / "pool" / "fleet"))
+
+
+def test_a_fleets_folder_that_vanished_is_made_for_nobody_else_again(tmp_path: Path) -> None:
+    fleet = tmp_path / "fleet"
+    make_group_folder(fleet, "1/v/g")
+    assert fleet.stat().st_mode & 0o777 == 0o700
+    assert (fleet / "1/v/g").is_dir()
+
+
+def test_a_pool_that_vanished_is_not_made_again_on_the_disk_below(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        make_group_folder(tmp_path / "pool" / "fleet", "1/v/g")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pool_whose_files_cannot_be_locked_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lock(_file: object, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with pytest.raises(InputError, match=r"spec\.kvPool: .*: No locks available"):
+        make_folder(EnginePool("shared-directory", tmp_path / "fleet"))
 
 
 def test_only_the_first_blocks_without_a_gap_count(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_response_that_comes_back_finds_its_tokens_cached() -> None:
         play.add("b", 50, prompt=8, done=21)
         await play.until(60)
 
-    assert played(STEPS, script).engine.metrics()["cached_tokens"] == 28
+    assert played(STEPS, script).engine.metrics()["context_cached"] == 28
 
 
 @pytest.mark.parametrize("every", [0.25, 50.0])

@@ -329,7 +329,7 @@ def test_metrics_report_what_runs(player: Player) -> None:
     after = player.engine.metrics()
     assert int(after["steps"]) >= steps + 200
     assert (after["running"], after["waiting"], after["kv_used"]) == (0, 0, 0.0)
-    assert int(after["cached_tokens"]) > 0
+    assert int(after["context_cached"]) > 0
 
 
 def test_a_work_that_vllm_refuses_ends_alone(player: Player) -> None:

@@ -114,17 +114,17 @@ def test_after_a_load_the_engine_is_as_one_that_began_with_those_weights(others:
         assert close(await engine.score(TOKENS), forward(OWN, TOKENS))
         await engine.load_weights(NewWeights("job@v1#1", first))
         assert close(await engine.score(TOKENS), forward(first, TOKENS))
-        cached = int(engine.metrics()["cached_tokens"])
+        cached = int(engine.metrics()["context_cached"])
         await engine.load_weights(NewWeights("job@v2#2", second))
         assert close(await engine.score(TOKENS), forward(second, TOKENS))
         assert not close(await engine.score(TOKENS), forward(first, TOKENS))
         new = await generate(engine, "b")
-        assert int(engine.metrics()["cached_tokens"]) == cached
+        assert int(engine.metrics()["context_cached"]) == cached
         assert new[0] == fresh["second"][0] != old[0]
         assert new[1] == pytest.approx(fresh["second"][1], abs=1e-4)
         # What the prompt's cached blocks are worth is the new model's too.
         again = await generate(engine, "c")
-        assert int(engine.metrics()["cached_tokens"]) > cached
+        assert int(engine.metrics()["context_cached"]) > cached
         assert again[0] == new[0]
         everything = forward(second, PROMPT + again[0])[len(PROMPT) - 1 :]
         assert again[1] == pytest.approx(everything, abs=2e-4)

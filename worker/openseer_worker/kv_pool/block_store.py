@@ -19,6 +19,12 @@ class BlockStore(Protocol):
         """
         ...
 
-    def write(self, place: str, names: Sequence[str], payloads: Sequence[memoryview]) -> Iterator[bool]:
-        """Keeps blocks (as `into`); yields for each whether it was not there before. Raises OSError."""
+    def write(
+        self, place: str, names: Sequence[str], payloads: Sequence[memoryview], *, begins: bool
+    ) -> Iterator[bool]:
+        """Keeps blocks (as `into`); yields for each whether it was not there before. `begins`: the first of them is a
+        context's first.
+
+        Raises OSError, FileNotFoundError where blocks before these are gone with their group.
+        """
         ...

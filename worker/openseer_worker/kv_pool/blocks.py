@@ -1,66 +1,114 @@
 """A KV block as the pool keeps it: a header with a checksum, then the block's bytes of every layer.
 
 A file is written beside its place and then renamed, so readers see a whole file or none. It is not synchronized to the
-disk: what a power cut leaves of it fails its checksum, and the block is computed again.
+disk: what a power cut leaves of it fails its checksum, and the block is computed again. The checksum is of the file's
+name, too: another block's file in its place, whole as it is, is another context's KV.
 """
 
+import errno
 import os
+import stat
 import struct
 import threading
 import zlib
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 _HEADER = struct.Struct("<8sQI")
-_MAGIC = b"OSKV\x00\x00\x00\x01"
+_MAGIC = b"OSKV\x00\x00\x00\x02"
 HEADER_BYTES = _HEADER.size
 """Bytes before a block's own."""
 
 
 class BadBlockError(Exception):
-    """A block that is not what was written: cut short, of another size, or with a wrong checksum."""
+    """A block file that is not what was written: cut short, of another size or name, or with a wrong checksum."""
 
 
-def block_header(payload: memoryview) -> bytes:
-    """What stands before a block (uint8, contiguous): HEADER_BYTES, with its size and checksum."""
-    return _HEADER.pack(_MAGIC, payload.nbytes, zlib.crc32(payload))
+def block_header(name: str, payload: memoryview) -> bytes:
+    """What stands before a block (uint8, contiguous), HEADER_BYTES: its size, and a checksum of it and its name."""
+    return _HEADER.pack(_MAGIC, payload.nbytes, _checksum(name, payload))
 
 
 def check_block(name: str, header: bytes | memoryview, payload: memoryview) -> None:
-    """Raises BadBlockError unless `payload` is what was written under this header of HEADER_BYTES."""
+    """Raises BadBlockError unless `payload` is what was written under this name and header of HEADER_BYTES."""
     magic, size, checksum = _HEADER.unpack(header)
     if magic != _MAGIC or size != payload.nbytes:
-        raise BadBlockError(f"{name}: found {size} bytes of another format, expected {payload.nbytes}")
-    if zlib.crc32(payload) != checksum:
-        raise BadBlockError(f"{name}: its checksum is wrong")
+        raise BadBlockError(f"found {size} bytes of another format, expected {payload.nbytes}")
+    if _checksum(name, payload) != checksum:
+        raise BadBlockError("its checksum is wrong")
 
 
 def write_block(path: Path, payload: memoryview) -> bool:
-    """Writes a block of bytes (uint8, contiguous); False where it is there already. Raises OSError."""
+    """Writes a block of bytes (uint8, contiguous); False where it is there already.
+
+    Raises OSError, FileNotFoundError where its folder is not there.
+    """
     if path.exists():
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    # Processes of other pods may have the same number and, in it, threads of the same one.
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}.{threading.get_ident()}")
+    header = block_header(path.name, payload)
     try:
         with beside.open("xb", buffering=0) as file:
-            _write_all(file.fileno(), block_header(payload))
+            _write_all(file.fileno(), header)
             _write_all(file.fileno(), payload)
         beside.replace(path)
     except OSError:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise
     return True
 
 
 def read_block(path: Path, into: memoryview) -> None:
-    """Fills `into` (uint8, contiguous, of the block's size) from a file. Raises OSError and BadBlockError."""
-    with path.open("rb", buffering=0) as file:
-        header = _read_header(file.fileno(), path)
+    """Fills `into` (uint8, contiguous, of the block's size) from a file.
+
+    Raises OSError, and BadBlockError for a file that is not this block's; that is removed, so that the block is kept
+    anew by whoever computes it, and costs no other request its fetch.
+    """
+    try:
+        _read(path, into)
+    except BadBlockError:
+        with suppress(OSError):
+            path.unlink()
+        raise
+
+
+def _read(path: Path, into: memoryview) -> None:
+    with _opened(path) as descriptor:
+        magic, size, checksum = _HEADER.unpack(_read_header(descriptor, path))
+        if magic != _MAGIC or size != into.nbytes:
+            raise BadBlockError(f"{path}: found {size} bytes of another format, expected {into.nbytes}")
         filled = 0
-        while filled < into.nbytes and (count := os.readv(file.fileno(), [into[filled:]])):
+        while filled < size and (count := os.readv(descriptor, [into[filled:]])):
             filled += count
-    if filled < into.nbytes:
-        raise BadBlockError(f"{path}: found {filled} bytes, expected {into.nbytes}")
-    check_block(str(path), header, into)
+    if filled < size:
+        raise BadBlockError(f"{path}: found {filled} bytes, expected {size}")
+    if _checksum(path.name, into) != checksum:
+        raise BadBlockError(f"{path}: its checksum is wrong")
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[int]:
+    """A file open to be read; nothing else is: a pipe would be waited for, and a link may lead anywhere."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise BadBlockError(f"{path}: it is a link") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise BadBlockError(f"{path}: it is no file")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _checksum(name: str, payload: memoryview) -> int:
+    return zlib.crc32(payload, zlib.crc32(name.encode()))
 
 
 def _read_header(descriptor: int, path: Path) -> bytes:

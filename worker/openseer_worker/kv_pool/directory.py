@@ -5,7 +5,7 @@ from pathlib import Path
 
 from openseer_worker.kv_pool.blocks import read_block, write_block
 from openseer_worker.kv_pool.free_space import FreeSpace
-from openseer_worker.kv_pool.places import count_present
+from openseer_worker.kv_pool.places import count_present, make_group_folder
 
 
 class DirectoryBlocks:
@@ -25,8 +25,12 @@ class DirectoryBlocks:
             read_block(self._folder / place / name, row)
             yield
 
-    def write(self, place: str, names: Sequence[str], payloads: Sequence[memoryview]) -> Iterator[bool]:
+    def write(
+        self, place: str, names: Sequence[str], payloads: Sequence[memoryview], *, begins: bool
+    ) -> Iterator[bool]:
         """Writes block after block. Raises OSError, also where the disk has too little room."""
         self._space.check()
+        if begins:
+            make_group_folder(self._folder, place)
         for name, payload in zip(names, payloads, strict=True):
             yield write_block(self._folder / place / name, payload)

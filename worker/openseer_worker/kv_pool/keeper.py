@@ -1,49 +1,47 @@
 """A worker's part in keeping a pool within its bytes: where groups lie, which of them are over, what is removed.
 
-Removed first are groups that are over, then those unused for longest. All of it runs in a thread, beside the worker's
-loop, and nobody waits for it.
+Removed first are groups that are over, then those unused for longest. Any worker may look through the pool, one at a
+time. All of it runs in a thread, beside the worker's loop, and nobody waits for it.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection
 
+from openseer_worker.kv_pool import sweeps
 from openseer_worker.kv_pool.daemons import DaemonThreads
-from openseer_worker.kv_pool.mooncake.watching import MooncakeSweeper
 from openseer_worker.kv_pool.places import EnginePool, group_place, version_place
-from openseer_worker.kv_pool.sweeping import DirectorySweeper
+from openseer_worker.kv_pool.sweepers import open_sweeper
 
 log = logging.getLogger(__name__)
 
-SWEEP_SECONDS = 5.0
-"""How often a worker marks groups that are over, and looks through the pool where no other does."""
 GRACE_SECONDS = 60.0
-"""How long blocks of replaced weights stay: other workers may need them still."""
+"""How long blocks of a version that is served no more stay: other workers may serve it still."""
 MOST_ENDED = 10_000
 """Groups whose end is noted at once, at most; others are removed by their age."""
 
 
-class Sweeper(Protocol):
-    """What removes blocks of one kind of pool; it may take long, or hang."""
-
-    def sweep(self, ended: Sequence[str], leaving: Sequence[str]) -> Sequence[str]:
-        """Removes what must go: `leaving`, places of versions, at once, and while room is short the groups at `ended`,
-        places in the order in which they ended. Gives those of `ended` that need not be named again. Raises OSError.
-        """
-        ...
-
-
 class PoolKeeper:
-    """`pool`: None without one. `most_bytes`: of the blocks of all its workers. `epoch`: the store's now."""
+    """`pool`: None without one. `most_bytes`: of the blocks of all its workers. `epoch`: the store's now. `versions`:
+    of weights and adapters that this worker serves now."""
 
-    def __init__(self, pool: EnginePool | None, most_bytes: int, epoch: Callable[[], int]) -> None:
-        self._sweeper = None if pool is None else _sweeper(pool, most_bytes, epoch)
+    def __init__(
+        self,
+        pool: EnginePool | None,
+        most_bytes: int,
+        epoch: Callable[[], int],
+        versions: Callable[[], Collection[str]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sweeper = None if pool is None else open_sweeper(pool, most_bytes, epoch)
         self._epoch = epoch
-        self._weights: str | None = None
-        self._ended: dict[str, None] = {}
+        self._versions = versions
+        self._clock = clock
+        self._served: set[str] = set()
         self._leaving: dict[str, float] = {}
+        self._ended: dict[str, None] = {}
+        self._told = ""
         self._thread = DaemonThreads(1, "openseer-kv-sweep")
 
     @property
@@ -51,13 +49,10 @@ class PoolKeeper:
         """Whether there is a pool."""
         return self._sweeper is not None
 
-    def place(self, group: str, version: str, weights: str) -> str:
-        """The place of a group's blocks with weights of `version`; "" without a pool. `weights`: the engine's own."""
+    def place(self, group: str, version: str) -> str:
+        """The folder of a group's blocks with weights, or an adapter, of `version`; "" without a pool."""
         if self._sweeper is None:
             return ""
-        if self._weights not in (None, weights):
-            self._leaving[version_place(self._epoch(), self._weights or "")] = time.monotonic() + GRACE_SECONDS
-        self._weights = weights
         place = group_place(self._epoch(), version, group)
         self._ended.pop(place, None)
         return place
@@ -70,21 +65,28 @@ class PoolKeeper:
     async def run(self) -> None:
         """Sweeps until it is cancelled."""
         while self._sweeper is not None:
-            await asyncio.sleep(SWEEP_SECONDS)
-            now = time.monotonic()
-            leaving = [place for place, due in self._leaving.items() if due <= now]
+            await asyncio.sleep(sweeps.SWEEP_SECONDS)
+            swept, told = (), ""
             try:
-                swept = await asyncio.wrap_future(self._thread.submit(self._sweeper.sweep, list(self._ended), leaving))
-            except OSError as error:
-                log.warning("the KV pool is not swept: %s", error)
-                continue
-            for place in leaving:
-                del self._leaving[place]
+                sweeping = self._thread.submit(self._sweeper.sweep, list(self._ended), self._take_replaced())
+                swept = await asyncio.wrap_future(sweeping)
+            except Exception as error:  # noqa: BLE001 - a pool that cannot be kept must not end the worker
+                told = str(error) or type(error).__name__
+            if told and told != self._told:
+                log.warning("the KV pool is not swept: %s", told)
+            self._told = told
             for place in swept:
                 self._ended.pop(place, None)
 
-
-def _sweeper(pool: EnginePool, most_bytes: int, epoch: Callable[[], int]) -> Sweeper:
-    if pool.backend == "mooncake":
-        return MooncakeSweeper(pool.master)
-    return DirectorySweeper(pool.folder, most_bytes, epoch)
+    def _take_replaced(self) -> list[str]:
+        """The folders of versions that have not been served for GRACE_SECONDS."""
+        now, served = self._clock(), set(self._versions())
+        for version in self._served - served:
+            self._leaving[version] = now + GRACE_SECONDS
+        for version in served:
+            self._leaving.pop(version, None)
+        self._served = served
+        due = [version for version, at in self._leaving.items() if at <= now]
+        for version in due:
+            del self._leaving[version]
+        return [version_place(self._epoch(), version) for version in due]

@@ -5,17 +5,20 @@ another one, so blocks of other weights under the same version's name are never 
 of all its responses, the prompt's once, and is removed as a whole.
 """
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import IO
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.fleet import PoolBackend
 
 _DIGEST_BYTES = 12
+_HELD = ".run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,56 @@ def make_folder(pool: EnginePool) -> None:
     """Makes the fleet's folder, which nobody else may read: KV blocks tell of prompts. Raises InputError."""
     try:
         pool.folder.parent.mkdir(parents=True, exist_ok=True)
-        pool.folder.mkdir(mode=0o700, exist_ok=True)
-        with tempfile.TemporaryFile(dir=pool.folder):
-            return
+        make_fleet_folder(pool.folder)
+        check_folder(pool.folder)
     except OSError as error:
         raise InputError(
             f"spec.kvPool: {pool.folder.parent}: workers cannot write there: {error.strerror}; mount a volume, or name "
             "another folder that all workers see"
         ) from error
+
+
+def check_folder(folder: Path) -> None:
+    """Writes to a file there and locks it, as those who look through a pool do; leaves nothing. Raises OSError."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"\0")
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def make_fleet_folder(folder: Path) -> None:
+    """Makes a fleet's folder where it is gone, for nobody else to read. Raises OSError where the pool itself is gone:
+    made again it would be on another disk, the one below the pool's."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def hold_fleet_folder(folder: Path) -> IO[bytes] | None:
+    """Makes the folder of a fleet that lives as long as this process and its children, and not longer: `is_left` then
+    says so, however they ended. None where that cannot be; else to be kept open."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_fleet_folder(folder)
+        file = (folder / _HELD).open("wb")
+        fcntl.flock(file, fcntl.LOCK_SH)
+    except OSError:
+        return None  # workers say why, and end the job
+    return file
+
+
+def is_left(folder: Path) -> bool:
+    """Whether a fleet's folder was held by processes that are all gone."""
+    try:
+        with (folder / _HELD).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def make_group_folder(fleet: Path, place: str) -> None:
+    """Makes a group's folder, `place` from `group_place`, in its fleet's. Raises OSError."""
+    make_fleet_folder(fleet)
+    (fleet / place).mkdir(parents=True, exist_ok=True)
 
 
 def group_place(epoch: int, version: str, group: str) -> str:

@@ -19,6 +19,7 @@ from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import ITEM_BYTES, count_items, pack_tokens, unpack_tokens
 from openseer_core.weights.fleet_spec import MEMORY_PARTS, MemoryPart
+from openseer_core.worker.context_metrics import ContextCounts
 from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewAdapter, NewWeights
 from openseer_worker.scripted.text import planned_end, recorded, scripted_logprobs, scripted_scores, scripted_tokens
 from openseer_worker.weights.files import check_files
@@ -171,7 +172,7 @@ class ScriptedEngine:
             "running": len(self._running),
             "waiting": len(self._waiting),
             "kv_used": self._used / self.profile.blocks,
-            "cached_tokens": self._cached,
+            **ContextCounts(cached=self._cached).metrics(),
             **({"sick": f"{self._sick_file} is there"} if self._sick_file and self._sick_file.exists() else {}),
         }
 

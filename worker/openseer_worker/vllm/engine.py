@@ -27,7 +27,7 @@ from openseer_worker.vllm import environment, weight_loading
 from openseer_worker.vllm.adapters import Adapters
 from openseer_worker.vllm.building import SHUTDOWN_SECONDS, EngineBuilder, preload
 from openseer_worker.vllm.engine_calls import EngineCall
-from openseer_worker.vllm.kv_pool.metrics import ContextCounts
+from openseer_worker.vllm.kv_pool.metrics import ContextMeter
 from openseer_worker.vllm.outputs import ResponseState, preemptions, read
 
 _Result = TypeVar("_Result")
@@ -93,7 +93,7 @@ class VllmEngine:
         self._adapters = Adapters(vllm_arguments.most_adapters(model.lora))
         self._steps = self._tokens = self._preemptions = 0
         self._stats: Any = None
-        self._contexts = ContextCounts(pool=pool is not None)
+        self._contexts = ContextMeter()
         self._thread: threading.Thread | None = None
         self._wake: Callable[[], None] = _nobody
 

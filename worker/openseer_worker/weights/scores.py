@@ -20,6 +20,8 @@ def first_wrong(output: EngineOutput) -> tuple[int, str] | None:
     """
     if output.unscored is not None:
         return output.unscored, "NaN in its logits"
+    if not output.logprobs:
+        return None
     values = unpack_logprobs(own_scores(output.tokens, output.logprobs))
     place = first_not_finite(values)
     return None if place is None else (place, _named(values[place]))

@@ -43,7 +43,7 @@ def names(hashes: list[str], rank: int = 0) -> list[str]:
 
 
 def put(store: MooncakeBlocks, place: str, count: int, rank: int = 0) -> list[bool]:
-    return list(store.write(place, names(HASHES[:count], rank), rows(count, fill=1)))
+    return list(store.write(place, names(HASHES[:count], rank), rows(count, fill=1), begins=True))
 
 
 def test_blocks_come_as_they_went_and_are_written_once(store: MooncakeBlocks) -> None:
@@ -115,7 +115,7 @@ def test_a_store_that_is_full_takes_new_blocks_and_stays_within_its_bytes(store:
 
 def _kept(store: MooncakeBlocks, name: str, size: int) -> bool:
     try:
-        return bool(list(store.write("1/full/g", [name], rows(1, size=size))))
+        return bool(list(store.write("1/full/g", [name], rows(1, size=size), begins=True)))
     except OSError:  # what is to go is not gone yet
         return False
 

@@ -1,10 +1,10 @@
 """Real engines with a KV pool: a response that goes on elsewhere with fetched KV is the one that never moved."""
 
 import asyncio
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build
 from tests.worker.drafting import NAMES, drafting_player, feed, metric
 from tests.worker.player import CONTEXT, GREEDY, Player, Response, model
+from tests.worker.vllm.kv_pool.hanging import hanging
 
 pytestmark = [
     pytest.mark.engine,
@@ -31,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
 
-PROMPTS = [[(7 * position + 5 * number) % 90 + 4 for position in range(70)] for number in range(6)]
+PROMPTS = [[(7 * position + 5 * number) % 90 + 4 for position in range(70)] for number in range(7)]
 CHUNK, WHOLE = 90, 170
 BLOCK = 32
 """Tokens of a block on a CPU; the engine's own number is checked below."""
@@ -90,7 +91,7 @@ def pool(folder: Path, whole: list[Response], tmp_path_factory: pytest.TempPathF
             assert response.tokens == unmoved.tokens[:CHUNK]
         full = (len(PROMPTS[0]) + CHUNK) // BLOCK - 1
         eventually(lambda: all(len(blocks(pool, f"0/v/{number}")) >= full for number in range(len(PROMPTS))))
-        assert engine.metrics()["pool_unsaved_blocks"] == 0
+        assert engine.metrics()["context_unsaved_blocks"] == 0
     finally:
         asyncio.run(engine.close())
     return pool
@@ -104,7 +105,7 @@ def player(folder: Path, pool: EnginePool) -> Iterator[Player]:
 
 
 def fetched(player: Player) -> int:
-    return metric(player, "fetched_tokens")
+    return metric(player, "context_fetched")
 
 
 def go_on(player: Player, whole: list[Response], number: int, place: str, drafts: list[int] | None = None) -> int:
@@ -123,7 +124,7 @@ def test_a_moved_response_is_the_unmoved_one_and_its_context_is_fetched(player: 
     tokens = go_on(player, whole, 0, "0/v/0")
     assert len(PROMPTS[0]) + CHUNK - 2 * BLOCK <= tokens < len(PROMPTS[0]) + CHUNK
     assert tokens % BLOCK == 0
-    assert int(player.engine.metrics()["pool_loaded_bytes"]) > 0
+    assert int(player.engine.metrics()["context_fetched_bytes"]) > 0
 
 
 @pytest.mark.parametrize("wrong", [False, True])
@@ -138,58 +139,48 @@ def test_another_groups_folder_has_none_of_its_blocks(player: Player, whole: lis
     assert go_on(player, whole, 3, "0/v/other") == 0
 
 
+@pytest.mark.parametrize(("number", "how"), [(4, "another byte"), (6, "another block")])
 def test_a_corrupted_block_costs_a_prefill_and_no_token(
-    player: Player, pool: EnginePool, whole: list[Response]
+    player: Player, pool: EnginePool, whole: list[Response], number: int, how: str
 ) -> None:
-    place = "0/v/corrupted"
-    shutil.copytree(pool.folder / "0/v/4", pool.folder / place)
-    failed = metric(player, "pool_failed_loads")
-    for block in blocks(pool, place):
-        data = bytearray(block.read_bytes())
-        data[-1] ^= 1
-        block.write_bytes(data)
-    assert go_on(player, whole, 4, place) == 0
-    assert metric(player, "pool_failed_loads") == failed + 1
+    place = f"0/v/{how}"
+    shutil.copytree(pool.folder / f"0/v/{number}", pool.folder / place)
+    failed = metric(player, "context_failed_fetches")
+    files = blocks(pool, place)
+    contents = [file.read_bytes() for file in files]
+    wrong = contents[1:] + contents[:1]
+    if how == "another byte":
+        wrong = [data[:-1] + bytes([data[-1] ^ 1]) for data in contents]
+    for file, data in zip(files, wrong, strict=True):
+        file.write_bytes(data)
+    assert go_on(player, whole, number, place) == 0
+    assert metric(player, "context_failed_fetches") == failed + 1
+
+
+@contextmanager
+def hanging_copy(pool: EnginePool, place: str) -> Generator[None]:
+    """A group with the blocks of the sixth, whose reads hang."""
+    shutil.copytree(pool.folder / "0/v/5", pool.folder / place)
+    with hanging(pool.folder / place):
+        yield
 
 
 def test_a_pool_that_hangs_costs_a_wait_and_no_token(player: Player, pool: EnginePool, whole: list[Response]) -> None:
-    place = "0/v/hanging"
-    (pool.folder / place).mkdir()
-    held: list[int] = []
-    for block in blocks(pool, "0/v/5"):
-        pipe = pool.folder / place / block.name
-        os.mkfifo(pipe)
-        held.append(os.open(pipe, os.O_RDWR))
-    try:
-        assert go_on(player, whole, 5, place) == 0
-    finally:
-        for pipe in held:
-            os.write(pipe, bytes(64))
-            os.close(pipe)
+    with hanging_copy(pool, "0/v/hanging"):
+        assert go_on(player, whole, 5, "0/v/hanging") == 0
 
 
 def test_a_response_that_leaves_while_it_is_fetched_leaves_nothing_behind(
     player: Player, pool: EnginePool, whole: list[Response]
 ) -> None:
-    place = "0/v/leaving"
-    (pool.folder / place).mkdir()
-    held: list[int] = []
-    for block in blocks(pool, "0/v/5"):
-        pipe = pool.folder / place / block.name
-        os.mkfifo(pipe)
-        held.append(os.open(pipe, os.O_RDWR))
-    try:
-        leaving = request(5, whole[5].tokens[:CHUNK], WHOLE, place)
+    with hanging_copy(pool, "0/v/leaving"):
+        leaving = request(5, whole[5].tokens[:CHUNK], WHOLE, "0/v/leaving")
         response = player.add(leaving)
         player.engine.abort(leaving.key)
         while response.finish is None:
             player.poll()
             time.sleep(0.005)
         assert response.finish is FinishReason.ABORTED
-    finally:
-        for pipe in held:
-            os.write(pipe, bytes(64))
-            os.close(pipe)
     [other] = player.run(request(5, [], WHOLE, ""))
     assert other.tokens == whole[5].tokens
 

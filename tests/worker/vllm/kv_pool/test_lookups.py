@@ -71,6 +71,22 @@ def keep(folder: Path, blocks: int) -> None:
         (folder / PLACE / block_name(number.to_bytes(2, "big").hex(), "layout", 0)).touch()
 
 
+REQUESTS: dict[str, Any] = {}
+"""Those that `fetched` has made."""
+
+
+def fetched(lookups: Any, *names: str) -> list[Any]:
+    """Fetches of these requests, of five blocks each, as the worker's side is told of them; none has ended yet."""
+    loads: list[Any] = []
+    for number, name in enumerate(names):
+        one = REQUESTS[name] = request(200, name=name)
+        lookups.add(one)
+        assert find(lookups, one) == (5 * BLOCK, True)
+        lookups.allocated(one, range(100 * (number + 1), 100 * (number + 1) + 13), 5 * BLOCK)
+        loads += lookups.step(scheduled()).loads
+    return loads
+
+
 def find(lookups: Any, found: Any, computed: int = 0) -> tuple[int, bool]:
     """The answer, once it is there."""
     end = time.monotonic() + 60
@@ -145,32 +161,103 @@ def test_a_request_without_room_is_still_fetched_when_there_is_some(lookups: Any
     lookups.add(one)
     for _ in range(3):
         assert find(lookups, one) == (5 * BLOCK, True)
-    lookups.allocated(one, range(100, 113), 5 * BLOCK)
-    [load] = lookups.step(scheduled()).loads
+    lookups.end("one")
+    [load] = fetched(lookups, "one")
     assert (load.request, load.place, load.ids) == ("one", PLACE, [100, 101, 102, 103, 104])
     assert load.hashes == [number.to_bytes(2, "big").hex() for number in range(5)]
 
 
 def test_a_fetch_is_tried_once(lookups: Any, tmp_path: Path) -> None:
     keep(tmp_path, 5)
-    one = request(200)
-    lookups.add(one)
-    find(lookups, one)
-    lookups.allocated(one, range(100, 113), 5 * BLOCK)
+    [load] = fetched(lookups, "one")
     lookups.note({"one"}, {103})
-    assert lookups.find(one, 0) == (0, False), "a block that is wrong would be fetched for ever"
+    assert lookups.find(REQUESTS[load.request], 0) == (0, False), "a block that is wrong would be fetched for ever"
 
 
-def test_blocks_are_kept_once_full_and_those_it_began_with_are_not(lookups: Any) -> None:
+def is_out(lookups: Any) -> bool:
+    """Whether the pool is left alone: another request is not looked for."""
+    another = request(200, name="another")
+    lookups.add(another)
+    answer = lookups.find(another, 0)
+    lookups.end("another")
+    return bool(answer == (0, False))
+
+
+def test_of_fetches_that_end_at_once_those_count_that_failed(lookups: Any, tmp_path: Path) -> None:
+    """Several in one step, one of them without a block: the pool has failed once, and answered since."""
+    keep(tmp_path, 5)
+    names = [f"request {number}" for number in range(2 * FAILURES)]
+    loads = fetched(lookups, *names)
+    lookups.note(names, {loads[0].ids[3]})
+    assert not is_out(lookups)
+    loads = fetched(lookups, *(again := [f"{name} again" for name in names]))
+    lookups.note(again, {load.ids[3] for load in loads})
+    assert is_out(lookups)
+
+
+def test_what_did_not_come_for_one_that_has_ended_is_no_failure(lookups: Any, tmp_path: Path) -> None:
+    """New weights give up all fetches, of requests that were aborted before."""
+    keep(tmp_path, 5)
+    names = [f"request {number}" for number in range(FAILURES)]
+    loads = fetched(lookups, *names)
+    for name in names:
+        lookups.end(name)
+    lookups.note(names, {block for load in loads for block in load.ids})
+    assert not is_out(lookups)
+
+
+def test_a_rank_whose_blocks_did_not_come_fails_the_fetch_of_all(lookups: Any, tmp_path: Path) -> None:
+    """With several ranks a request's blocks are missing before the last of them has ended."""
+    keep(tmp_path, 5)
+    names = [f"request {number}" for number in range(FAILURES)]
+    for load in fetched(lookups, *names):
+        lookups.note((), {load.ids[0]})
+        lookups.note({load.request}, ())
+    assert is_out(lookups)
+
+
+def test_blocks_are_kept_once_full(lookups: Any) -> None:
     one = request(200)
     lookups.add(one)
-    one.num_computed_tokens = 3 * BLOCK  # from the engine's own cache, or fetched
     assert lookups.step(scheduled("one")).saves == []
     one.num_computed_tokens = 5 * BLOCK + 3
     [saved] = lookups.step(scheduled("one")).saves
-    assert (saved.place, saved.ids) == (PLACE, [103, 104])
+    assert (saved.place, saved.ids, saved.first) == (PLACE, [100, 101, 102, 103, 104], 0)
+    one.num_computed_tokens = 7 * BLOCK
+    [saved] = lookups.step(scheduled("one")).saves
+    assert (saved.ids, saved.first) == ([105, 106], 5)
     assert lookups.step(scheduled("one")).saves == []
     assert lookups.step(scheduled()).saves == []
+
+
+def test_what_the_engine_had_of_another_group_is_kept_once(lookups: Any) -> None:
+    """Groups may have prompts in common; without its beginning no group could be fetched elsewhere."""
+    for name, kept in (("one", [[100, 101, 102]]), ("sibling", [])):
+        one = request(200, name=name)
+        lookups.add(one)
+        one.num_computed_tokens = 3 * BLOCK  # from the engine's own cache
+        assert [saved.ids for saved in lookups.step(scheduled(name)).saves] == kept
+
+
+def test_what_was_fetched_is_not_kept_again(lookups: Any, tmp_path: Path) -> None:
+    keep(tmp_path, 5)
+    [load] = fetched(lookups, "one")
+    lookups.note({"one"}, ())
+    REQUESTS["one"].num_computed_tokens = 5 * BLOCK
+    assert lookups.step(scheduled("one")).saves == []
+    assert load.first == 0
+
+
+def test_the_engine_forgets_which_groups_it_has_begun(lookups: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module(), "MOST_PLACES", 2)
+    kept: list[int] = []
+    for place in ("a", "b", "c", "c", "a"):
+        one = request(200, place, place)
+        lookups.add(one)
+        one.num_computed_tokens = 3 * BLOCK
+        kept.append(len(lookups.step(scheduled(place)).saves))
+        lookups.end(place)
+    assert kept == [1, 1, 1, 0, 1]
 
 
 def test_a_block_whose_tokens_are_not_known_yet_is_not_kept(lookups: Any) -> None:
@@ -184,11 +271,7 @@ def test_a_block_whose_tokens_are_not_known_yet_is_not_kept(lookups: Any) -> Non
 
 def test_a_request_that_ends_while_it_is_fetched_is_told(lookups: Any, tmp_path: Path) -> None:
     keep(tmp_path, 5)
-    one = request(200)
-    lookups.add(one)
-    find(lookups, one)
-    lookups.allocated(one, range(100, 113), 5 * BLOCK)
-    lookups.step(scheduled())
+    fetched(lookups, "one")
     lookups.end("one")
     assert lookups.step(scheduled()).cancelled == ["one"]
     lookups.note({"one"}, set())

@@ -3,7 +3,7 @@
 # pyright: reportPrivateUsage=false
 
 import functools
-import os
+import shutil
 import sys
 import threading
 import time
@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from openseer_worker.kv_pool import breaker, directory, free_space
 from openseer_worker.kv_pool.breaker import FAILURES
 from openseer_worker.kv_pool.directory import DirectoryBlocks
 from openseer_worker.vllm.environment import is_cpu_build, prepare
+from tests.worker.vllm.kv_pool.hanging import hanging
 from tests.worker.vllm.kv_pool.lazy import torch
 
 pytestmark = [
@@ -39,8 +41,8 @@ def side_module() -> Any:
     return transfers
 
 
-def blocks_of(request: str, hashes: list[str], ids: list[int]) -> Any:
-    return side_module().BlocksOf(request, PLACE, hashes, ids)
+def blocks_of(request: str, hashes: list[str], ids: list[int], first: int = 0) -> Any:
+    return side_module().BlocksOf(request, PLACE, hashes, ids, first)
 
 
 def step(**parts: Any) -> Any:
@@ -61,8 +63,8 @@ class Side:
     def block(self, number: int) -> list[Any]:
         return [cache[:, number].clone() for cache in self.caches.values()]
 
-    def keep(self, ids: list[int], hashes: list[str]) -> None:
-        self.transfers.save(step(saves=[blocks_of("one", hashes, ids)]))
+    def keep(self, ids: list[int], hashes: list[str], first: int = 0) -> None:
+        self.transfers.save(step(saves=[blocks_of("one", hashes, ids, first)]))
 
     def fetch(self, ids: list[int], hashes: list[str], request: str = "two") -> set[int]:
         """The blocks that did not come."""
@@ -102,8 +104,8 @@ def test_what_one_keeps_another_fetches(sides: tuple[Side, Side], tmp_path: Path
         assert all(map(torch.equal, second.block(block), first.block(number)))
     counts = second.transfers.take_counts()
     assert counts is not None
-    assert counts.data["loaded_tokens"] == count * TOKENS
-    assert counts.data["load_bytes"] == count * 2 * 2 * 4 * 4
+    assert counts.data["fetched"] == count * TOKENS
+    assert counts.data["fetched_bytes"] == count * 2 * 2 * 4 * 4
 
 
 def test_blocks_before_a_wrong_one_come_and_the_rest_is_missing(sides: tuple[Side, Side], tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_blocks_before_a_wrong_one_come_and_the_rest_is_missing(sides: tuple[Sid
     assert not any(part.any() for number in (8, 9) for part in second.block(number))
     counts = second.transfers.take_counts()
     assert counts is not None
-    assert counts.data["failed_loads"] == 1
+    assert counts.data["failed_fetches"] == 1
 
 
 def test_blocks_that_are_gone_are_missing(sides: tuple[Side, Side]) -> None:
@@ -131,20 +133,53 @@ def test_a_read_that_hangs_is_given_up_and_writes_nothing_later(
     first, second = sides
     first.keep([0], HASHES[:1])
     kept(tmp_path, 1)
-    whole = (tmp_path / PLACE / "00.layout.0").read_bytes()
-    pipe = tmp_path / PLACE / "01.layout.0"
-    os.mkfifo(pipe)
-    held = os.open(pipe, os.O_RDWR)
-    try:
-        assert second.fetch([5, 6], HASHES[:2]) == {5, 6}
-        # The engine may have given these blocks to another request by now.
+    with hanging(tmp_path / PLACE) as release:
+        assert second.fetch([5], HASHES[:1]) == {5}
+        # The engine may have given this block to another request by now.
         for cache in second.caches.values():
-            cache[:, 5:7] = 3.0
-        os.write(held, whole)
+            cache[:, 5] = 3.0
+        release.set()
         wait(lambda: not any("kv-load" in thread.name and is_reading(thread) for thread in threading.enumerate()))
-        assert all(bool((part == 3.0).all()) for number in (5, 6) for part in second.block(number))
-    finally:
-        os.close(held)
+        assert all(bool((part == 3.0).all()) for part in second.block(5))
+
+
+def test_fetches_that_wait_for_their_turn_do_not_hang(
+    sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many responses come at once: all are fetched by a pool that is quick enough for each."""
+    monkeypatch.setattr(side_module(), "TURN_SECONDS", 60.0)
+    first, second = sides
+    first.keep([0], HASHES[:1])
+    kept(tmp_path, 1)
+    read_block = directory.read_block
+
+    def read(path: Path, into: memoryview) -> None:
+        time.sleep(0.2)
+        read_block(path, into)
+
+    monkeypatch.setattr(directory, "read_block", read)
+    names = {f"request {number}" for number in range(30)}
+    second.transfers.start(step(loads=[blocks_of(name, HASHES[:1], [5]) for name in sorted(names)]))
+    ended: set[str] = set()
+
+    def all_ended() -> bool:
+        ended.update(second.transfers.take_ended(step(idle=True)))
+        return ended == names
+
+    wait(all_ended)
+    assert second.transfers.take_missing() == set()
+
+
+def test_a_fetch_whose_turn_does_not_come_is_given_up(
+    sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_module(), "TURN_SECONDS", 0.1)
+    second, threads = sides[1], side_module().LOAD_THREADS
+    with hanging(tmp_path / PLACE):
+        second.transfers.start(
+            step(loads=[blocks_of(f"first {number}", HASHES[:1], [5 + number]) for number in range(threads)])
+        )
+        assert second.fetch([9], HASHES[:1]) == {9}, "one that hangs was given up before it"
 
 
 def is_reading(thread: threading.Thread) -> bool:
@@ -155,19 +190,12 @@ def is_reading(thread: threading.Thread) -> bool:
 
 def test_a_fetch_nobody_waits_for_ends_at_once(sides: tuple[Side, Side], tmp_path: Path) -> None:
     second = sides[1]
-    (tmp_path / PLACE).mkdir(parents=True)
-    pipe = tmp_path / PLACE / "00.layout.0"
-    os.mkfifo(pipe)
-    held = os.open(pipe, os.O_RDWR)
-    try:
+    with hanging(tmp_path / PLACE):
         second.transfers.start(step(loads=[blocks_of("two", HASHES[:1], [5])]))
         assert second.transfers.take_ended(step()) == set()
         second.transfers.start(step(cancelled=["two"]))
         assert second.transfers.take_ended(step()) == {"two"}
         assert second.transfers.take_missing() == set(), "nobody needs to know"
-    finally:
-        os.write(held, bytes(64))
-        os.close(held)
 
 
 def test_blocks_are_copied_before_the_engine_uses_them_again(sides: tuple[Side, Side], tmp_path: Path) -> None:
@@ -207,17 +235,64 @@ def test_blocks_beyond_the_memory_for_them_are_not_kept(
 def test_a_pool_that_takes_nothing_is_left_alone(sides: tuple[Side, Side], tmp_path: Path) -> None:
     first = sides[0]
     (tmp_path / "5").write_text("a file in the place of the folder")
-    unsaved = 0
-
-    def take() -> int:
-        counts = first.transfers.take_counts()
-        return 0 if counts is None else int(counts.data.get("unsaved_blocks", 0))
-
     for number in range(FAILURES):
         first.keep([number], HASHES[number : number + 1])
-        expected = unsaved + 1
-        while unsaved < expected:
-            unsaved += take()
-            time.sleep(0.001)
+        wait(lambda: unsaved(first) == 1)
     first.keep([9], HASHES[9:10])
-    assert take() == 1, "it was tried although the pool is out"
+    assert unsaved(first) == 1, "it was tried although the pool is out"
+
+
+def unsaved(side: Side) -> int:
+    """Blocks that the pool did not take, since the last call."""
+    counts = side.transfers.take_counts()
+    return 0 if counts is None else int(counts.data.get("unsaved_blocks", 0))
+
+
+def test_blocks_of_a_group_that_was_removed_are_not_kept(sides: tuple[Side, Side], tmp_path: Path) -> None:
+    first = sides[0]
+    for number in range(FAILURES + 1):
+        first.keep([number], HASHES[number : number + 1], first=7)
+        wait(lambda: unsaved(first) == 1)
+    assert not (tmp_path / PLACE).exists(), "they would stay, although nobody can use them"
+    first.keep([0], HASHES[:1])
+    kept(tmp_path, 1)  # the pool is not out for that
+
+
+def test_a_pool_that_vanishes_is_written_to_again_once_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "OUT_SECONDS", 0.05)
+    monkeypatch.setattr(free_space, "LOOK_SECONDS", 0.0)
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    side = Side(pool / "fleet", seed=1)
+    side.keep([0], HASHES[:1])
+    kept(pool / "fleet", 1)
+    shutil.rmtree(pool)
+    for _ in range(FAILURES + 2):
+        side.keep([1], HASHES[1:2])
+        wait(lambda: unsaved(side) == 1)
+    assert not pool.exists(), "it was made again on the disk below"
+    pool.mkdir()
+
+    def is_kept() -> bool:
+        side.keep([2], HASHES[2:3])
+        return (pool / "fleet" / PLACE / "02.layout.0").exists()
+
+    wait(is_kept)
+    assert (pool / "fleet").stat().st_mode & 0o777 == 0o700
+    side.transfers.close()
+
+
+def test_a_block_in_anothers_place_is_never_loaded(sides: tuple[Side, Side], tmp_path: Path) -> None:
+    first, second = sides
+    first.keep([0, 1, 2], HASHES[:3])
+    kept(tmp_path, 3)
+    names = [tmp_path / PLACE / f"0{number}.layout.0" for number in range(3)]
+    shutil.copyfile(names[2], names[1])
+    assert second.fetch([7, 8, 9], HASHES[:3]) == {8, 9}
+    assert not any(part.any() for part in second.block(8))
+    first.keep([1], HASHES[1:2])
+    kept(tmp_path, 3)
+    assert second.fetch([7, 8, 9], HASHES[:3], "again") == set()
+    assert all(map(torch.equal, second.block(8), first.block(1)))

@@ -114,12 +114,12 @@ def test_each_request_of_a_mixed_batch_is_of_its_own_adapter(engine: VllmEngine,
         # Again, from cached prompts and with drafts of what the same adapter has generated.
         drafts = [DraftTokens(f"again-{name}", 1, 0, first[f"{place}"].tokens) for place, name in enumerate(wanted[:3])]
         await engine.feed(DraftNews(tokens=drafts))
-        cached, accepted = (int(engine.metrics()[name]) for name in ("cached_tokens", "accepted_tokens"))
+        cached, accepted = (int(engine.metrics()[name]) for name in ("context_cached", "accepted_tokens"))
         again = await run(engine, [request(f"r{name}", name, f"again-{name}") for name in wanted[:3]])
         for place, name in enumerate(wanted[:3]):
             assert again[f"r{name}"].tokens == first[f"{place}"].tokens
         await engine.feed(DraftNews())  # taken once the metrics are of all responses
-        assert int(engine.metrics()["cached_tokens"]) > cached
+        assert int(engine.metrics()["context_cached"]) > cached
         assert int(engine.metrics()["accepted_tokens"]) > accepted
 
     play(story())

@@ -55,12 +55,12 @@ class MooncakeSweeper:
         self._master = master
         self._blocks = MooncakeBlocks(master)
 
-    def sweep(self, ended: Sequence[str], leaving: Sequence[str]) -> Sequence[str]:
+    def sweep(self, ended: Sequence[str], replaced: Sequence[str]) -> Sequence[str]:
         """Gives those of `ended` that are removed: while the store is full their older half, MOST_REMOVED at most.
 
         Raises OSError.
         """
         now = usage(self._master)
         going = ended[: min(MOST_REMOVED, (len(ended) + 1) // 2)] if now.used > FULL_SHARE * now.capacity else ()
-        self._blocks.remove([*leaving, *going])
+        self._blocks.remove([*replaced, *going])
         return going

@@ -44,6 +44,10 @@ class PoolConnector(KVConnectorBase_V1):
         extra: dict[str, Any] = vllm_config.kv_transfer_config.kv_connector_extra_config
         blocks, layout = open_blocks(pool_of(extra)), layout_digest(vllm_config, kv_cache_config)
         parallel, block = vllm_config.parallel_config, vllm_config.cache_config.block_size
+        if parallel.decode_context_parallel_size > 1:
+            raise ValueError(
+                "spec.kvPool: each GPU holds a part of a block's tokens; decode_context_parallel_size is 1"
+            )
         self._cache = kv_cache_config
         self._lookups: Lookups | None = None
         self._transfers: Transfers | None = None
@@ -166,6 +170,7 @@ def layout_digest(vllm_config: Any, cache: KVCacheConfig) -> str:
     parts = [
         model.hf_config.to_json_string(),
         str(model.dtype),
+        str(model.quantization),
         str(vllm_config.cache_config.cache_dtype),
         str(parallel.tensor_parallel_size),
         *(f"{name} {part!r}" for name, part in sorted(layers.items())),

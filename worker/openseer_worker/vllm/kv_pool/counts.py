@@ -1,17 +1,14 @@
-"""What a connector counts, in the form in which vLLM passes it from its processes to the engine."""
+"""What a connector counts, in the form in which vLLM passes it from its processes to the engine: vLLM's own kind of
+object, with core's names."""
 
 from collections import Counter
 from typing import Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorStats
 
-COUNTS = ("loaded_tokens", "load_bytes", "load_seconds", "failed_loads", "saved_blocks", "save_bytes", "unsaved_blocks")
-"""Tokens whose KV was fetched, its bytes, and seconds of all fetches; fetches that failed; blocks kept, their bytes,
-and blocks that were not kept because the pool was slow, full or out."""
-
 
 class PoolCounts(KVConnectorStats):
-    """Counts since they were last taken, by the names of COUNTS."""
+    """Counts since they were last taken, by the names of core's ContextCounts: those that a pool knows."""
 
     def add(self, name: str, amount: float) -> None:
         """Counts something."""

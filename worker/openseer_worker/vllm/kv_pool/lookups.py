@@ -20,12 +20,15 @@ from openseer_worker.vllm.kv_pool.steps import IDLE_SECONDS, BlocksOf, PoolStep
 LOOKUP_SECONDS = 1.0
 """Longest wait for an answer of the pool; then the request's context is computed."""
 LOOKUP_THREADS = 2
+MOST_PLACES = 10_000
+"""Groups whose beginning this engine has kept, as far as it remembers; others' are offered to the pool once more."""
 
 
 @dataclass(slots=True)
 class _Request:
     """What is known of a request. `kept`: blocks that are in the pool or on their way; -1 before its first step.
-    `first`: the first block that a fetch would bring. `tried`: it was fetched for, or looked for in vain."""
+    `first`: the first block that a fetch would bring. `tried`: it was fetched for, or looked for in vain;
+    `is_fetched`: the first of these."""
 
     request: Any
     place: str
@@ -34,6 +37,17 @@ class _Request:
     found: Future[int] | None = None
     asked_at: float = 0.0
     tried: bool = False
+    is_fetched: bool = False
+
+
+@dataclass(slots=True)
+class _Load:
+    """A fetch under way of so many `tokens`, into the blocks `ids`. `failed`: some of them did not come."""
+
+    begun_at: float
+    tokens: int
+    ids: list[int]
+    failed: bool = False
 
 
 class Lookups:
@@ -49,7 +63,8 @@ class Lookups:
         self._block = block
         self._least = max(1, least_tokens // block)
         self._requests: dict[str, _Request] = {}
-        self._loading: dict[str, tuple[float, int]] = {}
+        self._loading: dict[str, _Load] = {}
+        self._begun: dict[str, None] = {}
         self._breaker = Breaker()
         self._threads = DaemonThreads(LOOKUP_THREADS, "openseer-kv-lookup")
         self._rates = Rates()
@@ -68,7 +83,9 @@ class Lookups:
 
     def end(self, request_id: str) -> None:
         """A request is over, for whatever reason."""
-        self._requests.pop(request_id, None)
+        known = self._requests.pop(request_id, None)
+        if known is not None and known.found is not None:
+            known.found.cancel()
         if request_id in self._loading:
             self._step.cancelled.append(request_id)
 
@@ -87,6 +104,8 @@ class Lookups:
             if self._breaker.is_out or not self._rates.worth_a_fetch():
                 known.tried = True
                 return 0, False
+            if known.found is not None:
+                known.found.cancel()
             known.first, known.asked_at = first, time.monotonic()
             hashes = self._hashes(request, first, end)
             known.found = self._threads.submit(self._pool.count_present, known.place, hashes, self._layout, self._ranks)
@@ -101,6 +120,7 @@ class Lookups:
         if not known.found.done():
             if time.monotonic() - known.asked_at < LOOKUP_SECONDS:
                 return None
+            known.found.cancel()
             self._breaker.failed(f"no answer within {LOOKUP_SECONDS:g} s")
             return 0
         error = known.found.exception()
@@ -116,21 +136,26 @@ class Lookups:
     def allocated(self, request: Any, ids: Sequence[int], tokens: int) -> None:
         """Blocks are reserved for what `find` found: `ids` of all that the request has so far."""
         known, count = self._requests[request.request_id], tokens // self._block
-        first, known.tried = known.first, True
+        first, known.tried, known.is_fetched = known.first, True, True
         hashes = self._hashes(request, first, first + count)
-        self._loading[request.request_id] = time.monotonic(), tokens
-        self._step.loads.append(BlocksOf(request.request_id, known.place, hashes, list(ids[first : first + count])))
+        blocks = BlocksOf(request.request_id, known.place, hashes, list(ids[first : first + count]), first)
+        self._loading[request.request_id] = _Load(time.monotonic(), tokens, blocks.ids)
+        self._step.loads.append(blocks)
 
     def note(self, ended: Iterable[str], missing: Iterable[int]) -> None:
-        """Fetches have `ended`; of them the blocks `missing` did not come."""
-        failed = any(True for _ in missing)
+        """Fetches have `ended`; the blocks `missing` did not come, of these or, with several ranks, of others."""
+        if gone := set(missing):
+            for load in self._loading.values():
+                load.failed |= not gone.isdisjoint(load.ids)
         for request_id in ended:
-            begun_at, tokens = self._loading.pop(request_id, (0.0, 0))
-            if failed:
+            load = self._loading.pop(request_id, None)
+            if load is None or request_id not in self._requests:
+                continue  # it ended, and its fetch with it, which says nothing of the pool
+            if load.failed:
                 self._breaker.failed("blocks did not come")
-            elif request_id in self._requests:  # else it ended, and its fetch with it
+            else:
                 self._breaker.succeeded()
-                self._rates.fetched(tokens, time.monotonic() - begun_at)
+                self._rates.fetched(load.tokens, time.monotonic() - load.begun_at)
 
     def step(self, output: Any) -> PoolStep:
         """What the worker's side has to do with a step, by vLLM's SchedulerOutput."""
@@ -145,18 +170,36 @@ class Lookups:
                 continue
             # Tokens of earlier steps only: what this one computes may be drafts that are rejected.
             full = min(known.request.num_computed_tokens // self._block, len(known.request.block_hashes))
-            if known.kept < 0:  # those it begins with came from the engine's own cache or from the pool
+            if known.kept < 0:
+                # Those it begins with came from the pool or from the engine's own cache, which other groups fill, too.
                 known.kept = full
+                own = min(full, known.first) if known.is_fetched else full
+                if self._begins(known.place) and own:
+                    step.saves.append(self._blocks_of(known, 0, own, output))
             if full > known.kept:
-                ids = output.kv_connector_block_state.get_block_ids(request_id)[0]
-                hashes = self._hashes(known.request, known.kept, full)
-                step.saves.append(BlocksOf(request_id, known.place, hashes, list(ids[known.kept : full])))
+                step.saves.append(self._blocks_of(known, known.kept, full, output))
                 known.kept = full
         return step
 
+    def _begins(self, place: str) -> bool:
+        """Whether this is the engine's first request of a group."""
+        if place in self._begun:
+            return False
+        if len(self._begun) >= MOST_PLACES:
+            del self._begun[next(iter(self._begun))]
+        self._begun[place] = None
+        return True
+
+    def _blocks_of(self, known: _Request, first: int, end: int, output: Any) -> BlocksOf:
+        """Blocks of a request that a step computes."""
+        name = known.request.request_id
+        ids = output.kv_connector_block_state.get_block_ids(name)[0]
+        return BlocksOf(name, known.place, self._hashes(known.request, first, end), list(ids[first:end]), first)
+
     def _wait(self) -> None:
         """An engine that has nothing to compute but waits for an answer looks again after a moment."""
-        asked = [known.found for known in self._requests.values() if known.found is not None and not known.tried]
+        waiting = [known.found for known in self._requests.values() if known.found is not None and not known.tried]
+        asked = [found for found in waiting if not found.done()]
         if asked:
             wait(asked, IDLE_SECONDS, FIRST_COMPLETED)
 

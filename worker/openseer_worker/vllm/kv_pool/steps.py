@@ -10,12 +10,14 @@ IDLE_SECONDS = 0.005
 
 @dataclass(slots=True)
 class BlocksOf:
-    """Blocks of one request: `hashes` name them in the pool's folder `place`, `ids` in the engine's KV cache."""
+    """Blocks of one request: `hashes` name them in the pool's folder `place`, `ids` in the engine's KV cache. `first`:
+    the number of the first of them in its context."""
 
     request: str
     place: str
     hashes: list[str]
     ids: list[int]
+    first: int = 0
 
 
 @dataclass(slots=True)

@@ -26,7 +26,9 @@ LOAD_THREADS = 2
 PIECE_BLOCKS = 16
 """Blocks that a fetch holds in memory of its own at once."""
 STUCK_SECONDS = 2.0
-"""A fetch that brings no piece for so long is given up."""
+"""A fetch that brings no piece for so long is given up; one whose turn has not come, when none brings any."""
+TURN_SECONDS = 10.0
+"""Longest wait of a fetch for its turn."""
 UNSAVED_BYTES = 256 * 2**20
 """Most memory for blocks that wait to be written; blocks beyond it are not kept."""
 
@@ -39,7 +41,7 @@ class _Fetch:
         self.lock = threading.Lock()
         self.fetched = 0
         self.begun = self.moved_at = time.monotonic()
-        self.is_over = False
+        self.has_turn = self.is_over = False
         self.failure = ""
 
 
@@ -54,6 +56,7 @@ class Transfers:
         self._tensors: BlockTensors | None = None
         self._fetches: dict[str, _Fetch] = {}
         self._missing: set[int] = set()
+        self._moved_at = 0.0  # when any fetch brought a piece, or ended
         self._changed = threading.Event()
         self._threads = DaemonThreads(LOAD_THREADS, "openseer-kv-load")
         self._unsaved: queue.SimpleQueue[tuple[BlocksOf, torch.Tensor, torch.Event | None] | None] = queue.SimpleQueue()
@@ -107,12 +110,21 @@ class Transfers:
         self._changed.clear()
         now = time.monotonic()
         for fetch in self._fetches.values():
-            if not fetch.is_over and now - fetch.moved_at > STUCK_SECONDS:
-                self._give_up(fetch, f"nothing came for {STUCK_SECONDS:g} s")
+            if not fetch.is_over and (failure := self._hangs(fetch, now)):
+                self._give_up(fetch, failure)
         ended = {request for request, fetch in self._fetches.items() if fetch.is_over}
         for request in ended:
             self._take(self._fetches.pop(request))
         return ended
+
+    def _hangs(self, fetch: _Fetch, now: float) -> str:
+        """Why a fetch is not waited for any more, "" while it is. That others come first is not the pool's fault."""
+        moved_at = fetch.moved_at if fetch.has_turn else max(fetch.moved_at, self._moved_at)
+        if now - moved_at > STUCK_SECONDS:
+            return f"nothing came for {STUCK_SECONDS:g} s"
+        if not fetch.has_turn and now - fetch.begun > TURN_SECONDS:
+            return f"its turn did not come within {TURN_SECONDS:g} s"
+        return ""
 
     def take_missing(self) -> set[int]:
         """Blocks of ended fetches that did not come, since the last call."""
@@ -125,10 +137,10 @@ class Transfers:
             self._missing.update(blocks.ids[fetched:])
         assert self._tensors is not None
         self._count(
-            loaded_tokens=0 if self._rank else fetched * self._tokens,
-            load_bytes=fetched * self._tensors.block_bytes,
-            load_seconds=fetch.moved_at - fetch.begun,
-            failed_loads=int(bool(fetch.failure)),
+            fetched=0 if self._rank else fetched * self._tokens,
+            fetched_bytes=fetched * self._tensors.block_bytes,
+            fetch_seconds=fetch.moved_at - fetch.begun,
+            failed_fetches=int(bool(fetch.failure)),
         )
         if fetch.failure:
             came = f"{fetched} of {len(blocks.ids)} KV blocks came from the pool"
@@ -141,19 +153,22 @@ class Transfers:
 
     def _fetch(self, fetch: _Fetch) -> None:
         failure = ""
+        fetch.has_turn, fetch.moved_at = True, time.monotonic()
         try:
             for start, rows in self._read(fetch):
                 with fetch.lock:
                     if fetch.is_over:
                         return
                     self._put(rows, fetch.blocks.ids[start : start + len(rows)])
-                    fetch.fetched, fetch.moved_at = start + len(rows), time.monotonic()
+                    self._moved_at = fetch.moved_at = time.monotonic()
+                    fetch.fetched = start + len(rows)
         except (OSError, BadBlockError) as error:
             failure = str(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the engine must not wait for this fetch
             _LOG.exception("a fetch of KV blocks failed")
             failure = str(error) or type(error).__name__
         self._give_up(fetch, failure)
+        self._moved_at = time.monotonic()
         self._changed.set()
 
     def _read(self, fetch: _Fetch) -> Iterator[tuple[int, torch.Tensor]]:
@@ -222,16 +237,19 @@ class Transfers:
 
     def _write(self, blocks: BlocksOf, rows: torch.Tensor) -> None:
         seen = written = 0
+        names, begins = self._names(blocks.hashes), blocks.first == 0
         try:
-            for is_new in self._pool.write(blocks.place, self._names(blocks.hashes), _bytes_of(rows)):
+            for is_new in self._pool.write(blocks.place, names, _bytes_of(rows), begins=begins):
                 written += is_new
                 seen += 1
             self._breaker.succeeded()
         except OSError as error:
-            self._breaker.failed(str(error))
-            _LOG.warning("KV blocks are not kept: %s", error)
             self._count(unsaved_blocks=len(blocks.ids) - seen)
-        self._count(saved_blocks=written, save_bytes=written * rows.shape[1])
+            if begins or not isinstance(error, FileNotFoundError):
+                self._breaker.failed(str(error))
+                _LOG.warning("KV blocks are not kept: %s", error)
+            # Else the group was removed: without the blocks before them these would be of no use.
+        self._count(saved_bytes=written * rows.shape[1])
 
     def _names(self, hashes: Sequence[str]) -> list[str]:
         return [block_name(name, self._layout, self._rank) for name in hashes]

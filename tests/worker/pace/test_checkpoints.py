@@ -7,7 +7,14 @@ import pytest
 
 from openseer_core.queue.messages import ExtendReply
 from openseer_store.memory import MemoryStore
-from openseer_worker.pace import CALLS, LONGEST_SECONDS, REQUESTS_PER_SECOND, WAITING_SHARE, CheckpointPace
+from openseer_worker.pace import (
+    CALLS,
+    LONGEST_SECONDS,
+    REQUESTS_PER_SECOND,
+    WAITING_SHARE,
+    CheckpointPace,
+    ResponsePace,
+)
 from tests.worker.test_loop import Scene, job, play
 
 SHORTEST = 0.25
@@ -85,3 +92,30 @@ def test_a_worker_writes_checkpoints_less_often_while_the_store_is_slow() -> Non
         assert intervals == pytest.approx([SHORTEST, 0.1 / WAITING_SHARE, SHORTEST], abs=0.01)
 
     play(scenario)
+
+
+def test_the_pace_of_responses_is_known_after_two_seconds_of_one_and_follows_the_engine() -> None:
+    pace = ResponsePace()
+    pace.note(0, 100.0)
+    for beat in range(1, 8):
+        assert pace.value == 0
+        pace.gain(10)
+        pace.note(1, 100.0 + beat / 4)
+    pace.gain(10)
+    pace.note(1, 102.0)
+    assert pace.value == pytest.approx(40)
+    for beat in range(1, 60):
+        pace.gain(10)
+        pace.note(2, 102.0 + beat / 4)
+    assert pace.value == pytest.approx(20, rel=0.01)
+
+
+def test_time_in_which_nothing_runs_does_not_count_as_a_slow_engine() -> None:
+    pace = ResponsePace()
+    pace.note(0, 0.0)
+    pace.gain(100)
+    pace.note(4, 1.0)
+    pace.note(0, 500.0)
+    pace.gain(100)
+    pace.note(4, 501.0)
+    assert pace.value == pytest.approx(25)

@@ -1,0 +1,33 @@
+"""What became of a run's contexts is told at its end; a pool that was of no use says why."""
+
+import pytest
+
+from openseer_core.worker.context_metrics import ContextCounts
+from openseer_driver.report.contexts import contexts_text, pool_line
+
+MANY = ContextCounts(computed=12_000, recomputed=900, cached=700)
+
+
+def test_a_pool_that_was_of_use_tells_its_tokens() -> None:
+    used = ContextCounts(12_000, 900, 700, 3_456, fetched_bytes=2**20, fetch_seconds=0.5, saved_bytes=2**21)
+    assert pool_line(used, 3) == "KV pool: tokens of context computed 12,000, cached by engines 700, fetched 3,456"
+    assert "3,456 were fetched from the KV pool (1 MiB in 0.5 s)" in contexts_text(used)
+
+
+@pytest.mark.parametrize(
+    ("more", "moves", "reason"),
+    [
+        ({"unsaved_blocks": 5}, 3, "the pool took no block, the workers' logs say why"),
+        ({}, 3, "no response filled a block of KV cache"),
+        ({"saved_bytes": 9}, 0, "no response moved to another worker"),
+        ({"saved_bytes": 9, "failed_fetches": 4}, 3, "4 fetches failed, the workers' logs say why"),
+        ({"saved_bytes": 9}, 3, "what moved was short, or in the engine's cache, or computing it was faster"),
+    ],
+)
+def test_a_pool_that_was_of_no_use_says_why(more: dict[str, int], moves: int, reason: str) -> None:
+    line = pool_line(ContextCounts.of(MANY.values() | more), moves)
+    assert f"fetched 0; nothing was fetched: {reason}" in line
+
+
+def test_nothing_is_told_of_engines_that_count_no_contexts() -> None:
+    assert contexts_text(ContextCounts()) == ""

@@ -1,0 +1,62 @@
+"""A worker whose engine is slow, on the reference store and scripted engines, in virtual time."""
+
+import asyncio
+
+from openseer_core.ids import WorkerId
+from openseer_core.worker.heartbeat import Heartbeat, WorkerState
+from openseer_core.worker.metrics import WorkerMetrics
+from openseer_worker.scripted.engine import ScriptedEngine
+from tests.worker.test_loop import SIZE, Scene, job, play
+
+STEP, SLOWER = 0.01, 4
+LONGEST = 4000
+
+
+def slow_engine(scene: Scene) -> ScriptedEngine:
+    scripted = scene.job.spec.model.scripted
+    return ScriptedEngine(scripted.model_copy(update={"step_seconds": SLOWER * STEP}))
+
+
+def test_the_tail_of_a_slow_worker_goes_on_at_a_fast_one() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(maxTokens=LONGEST, slots=SIZE), [[LONGEST] * SIZE, [LONGEST // 4] * SIZE])
+        await scene.submit()
+        began = asyncio.get_running_loop().time()
+        scene.start(0, slow_engine(scene))
+        await asyncio.sleep(1.0)  # it has taken the first group before the fast one comes
+        scene.start(1)
+        await scene.finish()
+        took = asyncio.get_running_loop().time() - began
+        assert took < 0.5 * LONGEST * SLOWER * STEP
+
+    play(scenario)
+
+
+def test_a_slow_worker_alone_keeps_its_responses() -> None:
+    async def scenario() -> None:
+        scene = Scene(job(), [[300] * SIZE])
+        await scene.submit()
+        scene.start(0, slow_engine(scene))
+        await scene.finish()
+        assert {len(result.chunks) for result in await scene.results()} == {1}
+
+    play(scenario)
+
+
+def test_what_a_free_worker_does_not_take_goes_on_at_the_slow_one() -> None:
+    async def beat(scene: Scene) -> None:
+        claims_nothing = Heartbeat(WorkerState.BUSY, WorkerMetrics({"free_pace": 1000.0}))
+        while True:
+            await scene.store.heartbeat(WorkerId("worker-1", "1"), claims_nothing)
+            await asyncio.sleep(0.5)
+
+    async def scenario() -> None:
+        scene = Scene(job(slots=SIZE), [[300] * SIZE])
+        other = asyncio.create_task(beat(scene))
+        scene.start(0, slow_engine(scene))
+        await scene.submit()
+        await scene.finish()
+        assert max(len(result.chunks) for result in await scene.results()) > 1
+        other.cancel()
+
+    play(scenario)

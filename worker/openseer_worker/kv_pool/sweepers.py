@@ -1,0 +1,55 @@
+"""What keeps a pool within its bytes, by backend: a fleet's folder, or Mooncake's store."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from openseer_worker.kv_pool import sweeps
+from openseer_worker.kv_pool.mooncake.watching import MooncakeSweeper
+from openseer_worker.kv_pool.places import EnginePool
+from openseer_worker.kv_pool.removal import Sizes, StaleFleets, sweep
+
+
+class Sweeper(Protocol):
+    """What removes blocks of one kind of pool; it may take long, or hang."""
+
+    def sweep(self, ended: Sequence[str], replaced: Sequence[str]) -> Sequence[str]:
+        """Removes what must go: `replaced`, places of versions, at once, and while room is short the groups at `ended`,
+        places in the order in which they ended. Gives those of `ended` that need not be named again. Raises OSError.
+        """
+        ...
+
+
+class DirectorySweeper:
+    """Keeps the blocks in a fleet's `folder` within `most_bytes`, and removes those of other epochs of the store."""
+
+    def __init__(self, folder: Path, most_bytes: int, epoch: Callable[[], int]) -> None:
+        self._folder = folder
+        self._most_bytes = most_bytes
+        self._epoch = epoch
+        self._sizes: Sizes = {}
+        self._stale = StaleFleets()
+
+    def sweep(self, ended: Sequence[str], replaced: Sequence[str]) -> Sequence[str]:
+        """Gives all of `ended`: that they are over is told by their folders' time. Raises OSError."""
+        for place in ended:
+            with suppress(OSError):
+                os.utime(self._folder / place, (0, 0))
+        for place in replaced:
+            shutil.rmtree(self._folder / place, ignore_errors=True)
+        with sweeps.alone(self._folder) as alone:
+            if alone:
+                sweep(self._folder, self._most_bytes, self._epoch(), self._sizes)
+        if alone:
+            self._stale.remove(self._folder.parent)
+        return ended
+
+
+def open_sweeper(pool: EnginePool, most_bytes: int, epoch: Callable[[], int]) -> Sweeper:
+    """What keeps this pool within `most_bytes`."""
+    if pool.backend == "mooncake":
+        return MooncakeSweeper(pool.master)
+    return DirectorySweeper(pool.folder, most_bytes, epoch)
