@@ -69,7 +69,7 @@ def whole(folder: Path, pool: Pool) -> list[Response]:
         responses = Player(engine).run(*requests)
         kept = (len(PROMPTS[0]) + WHOLE) // BLOCK - 1
         eventually(lambda: len(pool.names()) >= kept * len(PROMPTS))
-        assert engine.metrics()["pool_unsaved_blocks"] == 0
+        assert engine.metrics()["context_unsaved_blocks"] == 0
         return responses
     finally:
         asyncio.run(engine.close())
@@ -85,14 +85,14 @@ def player(folder: Path, pool: Pool, whole: list[Response]) -> Iterator[Player]:
 
 def go_on(player: Player, whole: list[Response], number: int, place: str, drafts: list[int] | None = None) -> int:
     """Takes a response up after CHUNK tokens, and expects the unmoved one; the tokens that were fetched."""
-    group, before = NAMES.new(), metric(player, "fetched_tokens")
+    group, before = NAMES.new(), metric(player, "context_fetched")
     if drafts is not None:
         feed(player, tokens=[DraftTokens(group, 1, 0, pack_tokens(drafts))])
     [response] = player.run(request(number, whole[number].tokens[:CHUNK], WHOLE, place, group))
     assert response.finish is FinishReason.LENGTH
     assert response.tokens == whole[number].tokens[CHUNK:]
     assert response.logprobs == pytest.approx(whole[number].logprobs[CHUNK:], abs=1e-4)
-    return metric(player, "fetched_tokens") - before
+    return metric(player, "context_fetched") - before
 
 
 @pytest.mark.parametrize("drafts", ["none", "right", "wrong"])
@@ -115,9 +115,9 @@ def test_a_store_that_lies_costs_a_prefill_and_no_token(player: Player, pool: Po
         value[-1] ^= 1
         assert client.batch_remove([key], True) == [0]
         assert client.put(key, bytes(value)) == 0
-    failed = metric(player, "pool_failed_loads")
+    failed = metric(player, "context_failed_fetches")
     assert go_on(player, whole, 3, "0/v/3") == 0
-    assert metric(player, "pool_failed_loads") == failed + 1
+    assert metric(player, "context_failed_fetches") == failed + 1
 
 
 @pytest.mark.parametrize(
