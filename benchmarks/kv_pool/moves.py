@@ -4,8 +4,8 @@
 
 Two engines of a random model of 95 million parameters in float32, each a process on a core. The first holds a response
 of so many tokens; the second goes on with it: seconds from there to its next token, with the pool and without one. Each
-response is another, so nothing is in the second engine's own cache; ways take turns. With `--prompt` the context is a prompt that the first
-engine has computed for another response of the group.
+response is another, so nothing is in the second engine's own cache; ways take turns. With `--prompt` the context is a
+prompt that the first engine has computed for another response of the group.
 """
 
 import argparse
