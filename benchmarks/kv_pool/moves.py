@@ -1,10 +1,11 @@
-"""What a move costs: a response's context fetched from the KV pool, and computed again, on a real engine.
+"""What a move and a long prompt cost: contexts fetched from the KV pool, and computed again, on a real engine.
 
     PYTHONPATH=benchmarks python benchmarks/kv_pool/moves.py
 
 Two engines of a random model of 95 million parameters in float32, each a process on a core. The first holds a response
 of so many tokens; the second goes on with it: seconds from there to its next token, with the pool and without one. Each
-response is another, so nothing is in the second engine's own cache; ways take turns.
+response is another, so nothing is in the second engine's own cache; ways take turns. With `--prompt` the context is a
+prompt that the first engine has computed for another response of the group.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from openseer_worker.vllm.engine import VllmEngine
 
 LENGTHS = (1024, 4096)
 PROMPT_TOKENS = 24
+LONG_PROMPT = 8000
 WAYS = ("shared-directory", "none")
 TARGET = 5.0
 """A fetch is to be so many times as fast as computing the context again."""
@@ -42,11 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pool", type=Path, default=Path("/dev/shm"), help="folder in which the pool is made")
+    parser.add_argument("--prompt", action="store_true", help=f"a prompt of {LONG_PROMPT:,} tokens, no responses")
     parser.add_argument("--quick", action="store_true", help="one repeat of the shorter length")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
     stamp = Stamp()
     lengths, repeats = (LENGTHS[:1], 1) if options.quick else (LENGTHS, options.repeats)
+    if options.prompt:
+        lengths = (0,)
     with tempfile.TemporaryDirectory(dir=options.pool) as folder:
         model = Path(folder) / "model"
         parameters = make_model(model)
@@ -73,7 +78,7 @@ def serve(pipe: Connection, folder: Path, pool: EnginePool, core: int) -> None:
     """The child's loop."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[core % len(cores)]})
-    size: dict[str, Any] = {"max_model_len": 5120, "num_gpu_blocks_override": 1025, "max_num_batched_tokens": 2048}
+    size: dict[str, Any] = {"max_model_len": 8192, "num_gpu_blocks_override": 1025, "max_num_batched_tokens": 2048}
     model = Model(path=str(folder), dtype="float32", engine_args=size)
     engine = VllmEngine(model, Parallelism(), Sampling(), cache_salt="moves", pool=pool)
     engine.start(lambda: None)
@@ -83,7 +88,8 @@ def serve(pipe: Connection, folder: Path, pool: EnginePool, core: int) -> None:
             pass  # a pool that nobody looks through is not written to
         place = f"0/v/{length}-{number}" if way != "none" else ""
         chance = random.Random(f"{way} {length} {number}")
-        prompt, tokens = ([chance.randrange(4, VOCABULARY) for _ in range(n)] for n in (PROMPT_TOKENS, length))
+        sizes = PROMPT_TOKENS if length else LONG_PROMPT, length
+        prompt, tokens = ([chance.randrange(4, VOCABULARY) for _ in range(size)] for size in sizes)
         sampling = Sampling(temperature=0, ignore_eos=True)
         request = EngineRequest(f"{order}", "g", 0, prompt, tokens, length + 3, sampling, kv_place=place)
         before, began = engine.metrics(), time.perf_counter()
@@ -115,7 +121,7 @@ def measure(first: Connection, second: Connection, length: int, repeats: int) ->
                 settle(Path(kept))
             second.send((way, length, number))
             seconds, tokens, _ = second.recv()
-            print(f"{length} tokens, {way}: {seconds:.2f} s, {tokens} fetched", flush=True)
+            print(f"{length or LONG_PROMPT} tokens, {way}: {seconds:.2f} s, {tokens} fetched", flush=True)
             if number:
                 found[way].append(seconds)
             if number and way != "none":
@@ -123,7 +129,7 @@ def measure(first: Connection, second: Connection, length: int, repeats: int) ->
     middle = {way: statistics.median(seconds) for way, seconds in found.items()}
     return [
         {
-            "length": length,
+            "length": length or LONG_PROMPT,
             "way": way,
             "seconds": seconds,
             "median": middle[way],

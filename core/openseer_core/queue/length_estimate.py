@@ -9,7 +9,7 @@ POSSIBLE = 6
 """How many times as long as the longest sibling so far a response may be, as far as the order goes: two standard
 deviations where the lengths of a group spread by a factor of 2.4 about their typical one (docs/decisions/0028)."""
 
-POSSIBLE_OF_KNOWN = 3
+POSSIBLE_OF_KNOWN = 4
 """The same where responses of earlier batches to the prompt are known, and the longest of them counts like a sibling:
 a whole group tells more than its first ones."""
 
