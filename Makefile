@@ -15,7 +15,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready-$(ACCELERATOR)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run test soak trainers check format bench images lock clean cluster cluster-down cluster-tools cluster-prepare
+.PHONY: help setup run test soak trainers check format bench images lock clean cluster cluster-down cluster-tools cluster-prepare pool-prepare
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -25,7 +25,7 @@ setup: $(READY) ## Makes .venv from the lock (about 7 GB, once)
 run: $(READY) ## Runs the example job: examples/arithmetic.yaml
 	@$(BIN)/openseer run examples/arithmetic.yaml
 
-test: $(READY) cluster-prepare ## Runs all tests that this machine can run
+test: $(READY) cluster-prepare pool-prepare ## Runs all tests that this machine can run
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --durations=15
 
 soak: $(READY) ## Runs in full the long searches that `make test` runs in a short form; SEED and MINUTES: of random faults
@@ -69,6 +69,13 @@ cluster-tools: ## Installs the Debian packages that it needs (root)
 cluster-prepare:
 	@test -n "$${KUBECONFIG:-}" || cluster/cluster.sh prepare || { \
 	    test $$? = 3 && echo "tests that need a Kubernetes cluster will be skipped"; }
+
+# Mooncake's programs need this library; like the cluster's tools it is installed where that is possible (root, apt).
+pool-prepare:
+	@PATH=$$PATH:/usr/sbin:/sbin; ldconfig -p | grep -q 'libibverbs\.so\.1' || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	    echo "tools: apt-get install libibverbs1" && apt-get update -q >/dev/null && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends libibverbs1 >/dev/null; } || \
+	    echo "tests of Mooncake's store will be skipped: Debian's libibverbs1 is missing"
 
 lock: $(READY) ## Renews requirements/ from pyproject.toml
 	@for accelerator in cpu gpu; do \
