@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from openseer_worker.vllm.environment import prepare
+from tests.worker.moe_model import make_moe
 
 
 @pytest.fixture(scope="session")
@@ -49,4 +50,12 @@ def windowed_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         bos_token_id=1, eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
     Gemma3ForCausalLM(config).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def moe_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random mixture of experts with the same tokens."""
+    path = tmp_path_factory.mktemp("moe")
+    make_moe(path, folder)
     return path

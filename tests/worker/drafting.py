@@ -53,12 +53,16 @@ def drafting_player(
     parallelism: Parallelism | None = None,
     sampling: Sampling | None = None,
     pool: EnginePool | None = None,
+    *,
+    routes: bool = False,
     **more: Any,
 ) -> Generator[Player]:
     """An engine that drafts; its process has no other."""
     speculation = Speculation(max_tokens=MOST, memory_megabytes=64)
     engine_model = model(folder).model_copy(update=more)
-    engine = VllmEngine(engine_model, parallelism, sampling, cache_salt="drafts", speculation=speculation, pool=pool)
+    engine = VllmEngine(
+        engine_model, parallelism, sampling, cache_salt="drafts", speculation=speculation, pool=pool, routes=routes
+    )
     try:
         if engine_model.engine_process != "child":
             _draft_on_any_machine(engine)

@@ -12,6 +12,7 @@ from openseer_core.manifest.job import Model, Sampling
 from openseer_core.queue.states import FinishReason
 from openseer_core.token_scores import Likeliest, likeliest, own_scores
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
+from openseer_store.routed.records import Stretch
 from openseer_worker.engine import EngineRequest
 from openseer_worker.vllm.engine import VllmEngine
 
@@ -32,6 +33,7 @@ class Response:
     finish: FinishReason | None = None
     stop_reason: str = ""
     finishes: int = 0
+    routes: list[Stretch] = field(default_factory=list[Stretch])
 
 
 def work(sampling: Sampling, max_tokens: int = 96, tokens: list[int] | None = None, **more: Any) -> EngineRequest:
@@ -58,6 +60,7 @@ class Player:
             response = self.responses[output.key]
             response.tokens += unpack_tokens(output.tokens)
             response.logprobs += unpack_logprobs(own_scores(output.tokens, output.logprobs))
+            response.routes += output.routes
             response.likeliest += likeliest(output.tokens, output.logprobs) or []
             if output.finish is not None:
                 response.finish, response.stop_reason = output.finish, output.stop_reason

@@ -10,6 +10,7 @@ from openseer_core.manifest.job import Sampling
 from openseer_core.queue.kv_blocks import KvLayout
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import count_items
+from openseer_store.routed.records import RowShape, Stretch
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,8 @@ class EngineProfile:
 
     `context_tokens`: prompt and response together, by the model; `device`: what it runs on, for people; `dtype`: the
     number format of its weights, by torch's name; `vocabulary`: rows of the model's embedding; `request_tokens`: prompt
-    and response together, what the model takes and the blocks hold.
+    and response together, what the model takes and the blocks hold; `routing`: of its rows of routed experts, None where
+    it captures none.
     """
 
     blocks: int
@@ -29,6 +31,7 @@ class EngineProfile:
     engine: str
     dtype: str = "float32"
     vocabulary: int | None = None
+    routing: RowShape | None = None
     request_tokens: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +55,8 @@ class EngineRequest:
     `key` is unique among all requests of the engine. `tokens`: the response so far. `seed` is derived by the caller
     from the request's seed and the position, so no draw repeats after a move. `true_length`: 0 or the forced length.
     `adapter`: the version of the adapter that it runs with, "" for none. `kv_place`: the folder in the KV pool in which
-    its blocks are kept, "" where none are.
+    its blocks are kept, "" where none are. `rows_from`: the first position whose routed experts are wanted, None for
+    none; 0 has the whole context computed, whatever is cached of it.
     """
 
     key: str
@@ -66,6 +70,7 @@ class EngineRequest:
     true_length: int = 0
     adapter: str = ""
     kv_place: str = ""
+    rows_from: int | None = None
 
 
 @dataclass(slots=True)
@@ -75,7 +80,8 @@ class EngineOutput:
 
     `finish` is set exactly once, on the last output of a request; after an abort it is ABORTED. `unscored`: the place
     in `tokens` of the first that was drawn from logits with NaN, where no log-probabilities are wanted that would show
-    it; None: no such one is known.
+    it; None: no such one is known. `routes`: routed experts of all positions before its last token, from `rows_from` on;
+    some may follow that do not count.
     """
 
     key: str
@@ -84,6 +90,7 @@ class EngineOutput:
     finish: FinishReason | None = None
     stop_reason: str = ""
     unscored: int | None = None
+    routes: tuple[Stretch, ...] = ()
 
     def add(self, later: "EngineOutput") -> None:
         """Appends what the engine produced for the same request after this."""
@@ -91,6 +98,7 @@ class EngineOutput:
             self.unscored = count_items(self.tokens) + later.unscored
         self.tokens += later.tokens
         self.logprobs += later.logprobs
+        self.routes += later.routes
         if later.finish is not None:
             self.finish, self.stop_reason = later.finish, later.stop_reason
 

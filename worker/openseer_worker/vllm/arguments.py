@@ -20,6 +20,8 @@ from openseer_worker.engine import EngineRequest
 from openseer_worker.gang import GangPlace
 from openseer_worker.kv_pool.places import EnginePool
 from openseer_worker.vllm.kv_pool.arguments import KV_PLACE, pool_values
+from openseer_worker.vllm.routing.capture import ROWS_FROM
+from openseer_worker.vllm.routing.shape import OPTION
 
 DRAFT_METHOD = "custom_class"
 """How vLLM calls drafts by a proposer that it is given."""
@@ -46,9 +48,10 @@ def engine_arguments(
     place: GangPlace | None = None,
     speculation: Speculation | None = None,
     pool: EnginePool | None = None,
+    routes: bool = False,
 ) -> EngineArgs:
     """The arguments of the engine, in a gang those of the rank at `place`. `speculation`: None when it does not draft;
-    `pool`: None when there is none.
+    `pool`: None when there is none; `routes`: whether routed experts are captured.
 
     Raises ModelError for arguments that vLLM does not know or refuses.
     """
@@ -86,8 +89,9 @@ def engine_arguments(
     }
     if model.lora is not None:
         values |= _lora_values(model.lora, on_cpu=on_cpu)
-    if speculation is not None:
-        values |= _draft_values(speculation, logprobs, model.engine_args.get("additional_config"), on_cpu=on_cpu)
+    if speculation is not None or routes:
+        own = model.engine_args.get("additional_config")
+        values |= _draft_values(speculation, logprobs, own, on_cpu=on_cpu, routes=routes)
     values |= pool_values(pool)
     if place is not None:
         values |= _gang_values(place)
@@ -124,7 +128,10 @@ def sampling_params(
             "index": request.index,
             "response_start": len(request.prompt),
             KV_PLACE: request.kv_place,
+            ROWS_FROM: request.rows_from,
         },
+        # Of what is found in a cache no row is computed.
+        skip_reading_prefix_cache=request.rows_from == 0,
     )
 
 
@@ -173,22 +180,28 @@ def _cpu_defaults(model: Model) -> dict[str, Any]:
     return values
 
 
-def _draft_values(speculation: Speculation, logprobs: Logprobs, own: Any, *, on_cpu: bool) -> dict[str, Any]:
-    """What makes vLLM draft with our proposer, which reads its options from `additional_config`; `own`: the user's."""
+def _draft_values(
+    speculation: Speculation | None, logprobs: Logprobs, own: Any, *, on_cpu: bool, routes: bool
+) -> dict[str, Any]:
+    """What makes vLLM draft with our proposer, which reads its options from `additional_config`; `own`: the user's.
+    Without `speculation` the proposer captures routed experts and never drafts."""
+    most, memory = (1, 0) if speculation is None else (speculation.max_tokens, speculation.memory_megabytes * 2**20)
     scheduler = "cpu.CpuDraftScheduler" if on_cpu else "drafting.scheduler.DraftScheduler"
     return {
         "speculative_config": {
             "method": DRAFT_METHOD,
             "model": "openseer_worker.vllm.drafting.proposer.GroupProposer",
-            "num_speculative_tokens": speculation.max_tokens,
+            "num_speculative_tokens": most,
         },
         "scheduler_cls": f"openseer_worker.vllm.{scheduler}",
         "additional_config": {
             **(own if isinstance(own, dict) else {}),
             "openseer_drafts": {
-                "memory_bytes": speculation.memory_megabytes * 2**20,
+                "memory_bytes": memory,
                 "logprobs": logprobs != "none",
+                "never": speculation is None,
             },
+            OPTION: routes,
         },
     }
 

@@ -15,6 +15,8 @@ from openseer_worker.vllm import environment
 from openseer_worker.vllm.drafting.link import DraftLink
 from openseer_worker.vllm.drafting.no_gain import NoGainRecord, facts_of
 from openseer_worker.vllm.profile import device_text, layout_of, profile_of
+from openseer_worker.vllm.routing.link import RouteLink
+from openseer_worker.vllm.routing.shape import row_shape, wants_routes
 
 _LOG = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 10.0
@@ -52,10 +54,12 @@ class BuiltEngine:
     inputs: Any
     profile: EngineProfile
     drafts: DraftLink
+    routes: RouteLink
 
 
 class EngineBuilder:
-    """Builds engines of one model. `sampling`: of the job; `place`: of a gang's leader; `pool`: of KV blocks.
+    """Builds engines of one model. `sampling`: of the job; `place`: of a gang's leader; `pool`: of KV blocks;
+    `routes`: whether routed experts are captured.
 
     `no_gain`: the folder in which it is kept that drafts do not pay. With one, an engine whose profile says so is
     built again without drafts; without, it stays as it is and drafts nothing, which costs nothing on a CPU.
@@ -69,7 +73,10 @@ class EngineBuilder:
         place: GangPlace | None = None,
         no_gain: Path | None = None,
         pool: EnginePool | None = None,
+        *,
+        routes: bool = False,
     ) -> None:
+        self._routes = routes
         self._model = model
         self._parallelism = parallelism
         self._sampling = sampling
@@ -117,6 +124,7 @@ class EngineBuilder:
             place=self._place,
             speculation=speculation,
             pool=self._pool,
+            routes=self._routes,
         )
         if speculation is not None and not self._in_process:
             from openseer_draft.warm import warm_up  # brings numba, which no other worker needs
@@ -126,8 +134,12 @@ class EngineBuilder:
         os.environ[COUNT_NAN] = str(int(speculation is None and self._sampling.logprobs == "none"))
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {self._model.path}", self._model):
             core, config, inputs = self.make(arguments)
-        profile = profile_of(config, layout_of(core.collective_rpc("kv_rows")[0]), on_cpu=self._on_cpu)
-        return BuiltEngine(core, config, inputs, profile, DraftLink(core, no_drafts if speculation is None else ""))
+        routing = row_shape(config) if self._routes else None
+        profile = profile_of(config, layout_of(core.collective_rpc("kv_rows")[0]), on_cpu=self._on_cpu, routing=routing)
+        drafts = DraftLink(core, no_drafts if speculation is None else "", idle=self._routes)
+        if speculation is None and self._routes:
+            drafts.attach()
+        return BuiltEngine(core, config, inputs, profile, drafts, RouteLink(core, routing))
 
     def make(self, arguments: Any) -> tuple[Any, Any, Any]:
         """The core, its configuration and what makes requests for it, of vLLM's EngineArgs.
@@ -149,6 +161,8 @@ def make_core(arguments: Any, *, in_process: bool) -> tuple[Any, Any, Any]:
     # vLLM chooses its executor by this, beside the flag it is given.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
     config = configuration.create(arguments)
+    if wants_routes(config):
+        row_shape(config)  # a model without experts is refused before it is loaded
     renderer = renderer_from_config(config)
     inputs = InputProcessor(config, renderer)
     core = EngineCoreClient.make_client(

@@ -42,7 +42,7 @@ class VllmEngine:
     Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a request may ask
     for that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version.
     `place`: of a gang's leader, whose followers run `gang.VllmRank`. `speculation`: how it drafts; None when it does
-    not, for the reason `no_drafts`. `no_gain`, `pool`: see EngineBuilder. Raises ModelError when vLLM cannot use the
+    not, for the reason `no_drafts`. `no_gain`, `pool`, `routes`: see EngineBuilder. Raises ModelError when vLLM cannot use the
     model, or its scores are not finite.
     """
 
@@ -58,6 +58,7 @@ class VllmEngine:
         no_drafts: str = "it was not asked for",
         no_gain: Path | None = None,
         pool: EnginePool | None = None,
+        routes: bool = False,
         builder: type[EngineBuilder] = EngineBuilder,
     ) -> None:
         preload(model.path)
@@ -70,7 +71,7 @@ class VllmEngine:
         self._own_model = model.path
         if place is not None:
             environment.set_host(place.host)
-        engines = builder(model, parallelism or Parallelism(), sampling, place, no_gain, pool)
+        engines = builder(model, parallelism or Parallelism(), sampling, place, no_gain, pool, routes=routes)
         built = engines.build(speculation, no_drafts)
         try:
             weight_loading.check_scores(built.core, built.inputs, built.profile)
@@ -81,7 +82,7 @@ class VllmEngine:
         self._config, self._inputs = built.config, built.inputs
         tokenizer: Any = built.inputs.tokenizer
         self._reader = None if tokenizer is None else reader_of(tokenizer)
-        self.profile, self._drafts = built.profile, built.drafts
+        self.profile, self._drafts, self._routes = built.profile, built.drafts, built.routes
         self._vocabulary: int = built.config.model_config.get_vocab_size()
         self._lock = threading.Condition()
         self._commands: list[EngineRequest | str] = []
@@ -260,7 +261,7 @@ class VllmEngine:
     def _apply(self, commands: list[EngineRequest | str]) -> bool:
         """Hands requests to vLLM and takes back aborted ones; True when a request has ended."""
         ended: dict[str, tuple[FinishReason, str]] = {}
-        aborted: list[str] = []
+        aborted, ready = list[str](), self._routes.flush(self._running) if commands else []
         for command in commands:
             if isinstance(command, EngineRequest):
                 refused = self._admit(command)
@@ -272,6 +273,8 @@ class VllmEngine:
         if aborted:
             self._core.abort_requests(aborted)
         with self._lock:
+            for output in ready:
+                self._add_output(output)
             for key, (finish, reason) in ended.items():
                 output = self._outputs.setdefault(key, EngineOutput(key))
                 output.finish, output.stop_reason = finish, reason
@@ -356,8 +359,9 @@ class VllmEngine:
                 self._contexts.begin(output.prefill_stats, resumed=state.resumed)
         eventful = [output for output in outputs.outputs if output.events]
         self._preemptions += sum(preemptions(output) for output in eventful if output.request_id in self._running)
+        ready = self._routes.pass_on(produced, self._running)
         with self._lock:
-            for output in produced:
+            for output in ready:
                 self._add_output(output)
         ended = {output.key for output in produced if output.finish is not None}
         if ended:

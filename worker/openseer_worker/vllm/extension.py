@@ -1,5 +1,5 @@
 """Loaded by vLLM into each of its processes: undoes a load of weights that broke off, tells how requests hold KV
-blocks and where an adapter's modules lie, and reaches the proposer.
+blocks and where an adapter's modules lie, and reaches the proposer and the capture of routed experts.
 
 After a broken load vLLM leaves layers without memory, half in the new format, and every later load fails.
 """
@@ -9,13 +9,14 @@ After a broken load vLLM leaves layers without memory, half in the new format, a
 from typing import TYPE_CHECKING, Any, cast
 
 from openseer_worker.vllm.drafting.extension import DraftExtension
+from openseer_worker.vllm.routing.extension import RoutingExtension
 
 if TYPE_CHECKING:
     from openseer_worker.vllm.kv_pool.connector import PoolConnector
     from openseer_worker.vllm.profile import KvRow
 
 
-class WorkerExtension(DraftExtension):
+class WorkerExtension(DraftExtension, RoutingExtension):
     """What vLLM mixes into its worker. It gives the worker `get_model`."""
 
     def kv_rows(self) -> "list[KvRow]":

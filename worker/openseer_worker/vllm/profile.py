@@ -4,6 +4,7 @@ from typing import Any
 
 from openseer_core.queue.kv_blocks import KvGroup, KvLayout
 from openseer_core.worker.speculation_enabled import CPU
+from openseer_store.routed.records import RowShape
 from openseer_worker.engine import EngineProfile
 from openseer_worker.vllm import environment
 
@@ -16,8 +17,9 @@ def layout_of(rows: list[KvRow]) -> KvLayout:
     return KvLayout(tuple(KvGroup(*row) for row in rows))
 
 
-def profile_of(config: Any, layout: KvLayout, *, on_cpu: bool) -> EngineProfile:
-    """The profile of an engine of that configuration, once its cache is made; `layout`: of that cache."""
+def profile_of(config: Any, layout: KvLayout, *, on_cpu: bool, routing: RowShape | None = None) -> EngineProfile:
+    """The profile of an engine of that configuration, once its cache is made; `layout`: of that cache; `routing`: see
+    EngineProfile."""
     total, scheduler = config.cache_config.num_gpu_blocks, config.scheduler_config
     places = scheduler.max_num_active_seqs or scheduler.max_num_seqs
     return EngineProfile(
@@ -31,6 +33,7 @@ def profile_of(config: Any, layout: KvLayout, *, on_cpu: bool) -> EngineProfile:
         engine=f"vllm {environment.engine_version()} {'cpu' if on_cpu else 'gpu'}",
         vocabulary=config.model_config.get_vocab_size(),
         dtype=str(config.model_config.dtype).removeprefix("torch."),
+        routing=routing,
     )
 
 

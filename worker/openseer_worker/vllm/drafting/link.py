@@ -16,11 +16,13 @@ READ_SECONDS = 1.0
 
 
 class DraftLink:
-    """Drafting in one engine. `reason`: why it does not draft; empty when it is to."""
+    """Drafting in one engine. `reason`: why it does not draft; empty when it is to. `idle`: vLLM was built for drafts all
+    the same, for the proposer has other work."""
 
-    def __init__(self, core: Any, reason: str) -> None:
-        self.built = not reason
+    def __init__(self, core: Any, reason: str, *, idle: bool = False) -> None:
+        self.built = not reason or idle
         """Whether vLLM was built for drafts: then it verifies them in a way of its own."""
+        self._may_draft = not reason
         self._core = core
         self._calls = DraftCalls(core)
         self._reason = reason
@@ -32,12 +34,16 @@ class DraftLink:
         """Whether the engine drafts."""
         return not self._reason
 
+    def attach(self) -> None:
+        """Gives each rank's proposer its model runner."""
+        self._calls.start()
+
     def start(self, inputs: Any, profile: EngineProfile, sampling: Sampling, most: int) -> str:
         """Begins to draft, once it is measured what verifying costs; where it cannot pay, it ends at once.
 
         Returns why it cannot pay, empty where it may; not a fault, after which the engine does not draft either.
         """
-        self._calls.start()
+        self.attach()
         costs = step_profile.measure(self._core, self._calls, inputs, profile, sampling, most)
         for (rows, length), seconds in costs.items():
             self._calls.learn(rows, rows * length, seconds)
@@ -55,7 +61,7 @@ class DraftLink:
 
     def read(self, *, at_rest: bool) -> None:
         """Reads the drafter's metrics again, if they are old enough or nothing runs any more."""
-        if self.built and (at_rest or time.monotonic() - self._read_at >= READ_SECONDS):
+        if self._may_draft and (at_rest or time.monotonic() - self._read_at >= READ_SECONDS):
             self._reason, self._metrics = self._calls.metrics()
             self._read_at = time.monotonic()
 

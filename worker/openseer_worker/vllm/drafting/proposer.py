@@ -19,6 +19,8 @@ from openseer_worker.engine import DraftNews
 from openseer_worker.vllm.drafting.prompt_scores import score_in_pieces
 from openseer_worker.vllm.drafting.step_probe import Probe
 from openseer_worker.vllm.environment import is_cpu_build
+from openseer_worker.vllm.routing.capture import RouteCapture, RoutedRows
+from openseer_worker.vllm.routing.shape import wants_routes
 
 _LOG = logging.getLogger(__name__)
 OPTIONS = "openseer_drafts"
@@ -64,6 +66,8 @@ class GroupProposer:
 
     def __init__(self, vllm_config: Any) -> None:
         options: dict[str, Any] = vllm_config.additional_config[OPTIONS]
+        self._never_drafts = bool(options["never"])
+        self._routes = RouteCapture(vllm_config) if wants_routes(vllm_config) else None
         self._memory = int(options["memory_bytes"])
         self._logprobs = bool(options["logprobs"])
         self._most = int(vllm_config.speculative_config.num_speculative_tokens)
@@ -85,8 +89,10 @@ class GroupProposer:
         self._ids: list[str] = []
         self._rows = self._slots = self._least = self._limits = np.zeros(0, np.int32)
 
-    def load_model(self, *_: Any, **__: Any) -> None:
-        """vLLM requires it; there is no draft model."""
+    def load_model(self, model: Any, *_: Any, **__: Any) -> None:
+        """vLLM requires it; there is no draft model. `model`: the one that verifies."""
+        if self._routes is not None:
+            self._routes.bind(model)
 
     def attach(self, runner: Any) -> None:
         """Takes the model runner this proposer works for, and begins to draft where the drafts count."""
@@ -97,7 +103,11 @@ class GroupProposer:
         _skip_without_drafts(runner)
         score_in_pieces(runner)
         self._runner = runner
-        if get_tp_group().rank_in_group == 0:
+        if get_tp_group().rank_in_group > 0:
+            return
+        if self._routes is not None:
+            self._routes.attach(runner)
+        if not self._never_drafts:
             take = runner.take_draft_token_ids
             runner.take_draft_token_ids = lambda: take() if self._drafts else None
             warm_up()  # which would cost the first step half a second
@@ -148,6 +158,10 @@ class GroupProposer:
         """Drafts no more; steps go on as if there were no drafter."""
         self._off = reason
 
+    def take_routes(self) -> list[RoutedRows] | None:
+        """RouteCapture.take; None where nothing is captured."""
+        return None if self._routes is None else self._routes.take()
+
     # Called by vLLM after each step.
 
     def propose(
@@ -159,6 +173,8 @@ class GroupProposer:
     ) -> list[list[int]]:
         """A draft for each row, up to the most tokens allowed. A row that got no tokens in this step gets none."""
         self._drafts = False
+        if self._routes is not None:
+            self._routes.note(num_tokens_no_spec)
         if self._drafter is None or self._off:
             return [[]] * len(sampled_token_ids)
         try:

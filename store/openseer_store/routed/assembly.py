@@ -1,0 +1,97 @@
+"""A result's rows, put together from the files of its leases and of its prompt."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from openseer_core.queue.messages import Result
+from openseer_core.tokens import count_items
+from openseer_store.routed.places import group_folder, lease_file, prompt_file
+from openseer_store.routed.records import RowShape, Stretch, read_records
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedExperts:
+    """Rows of the first `count` positions of prompt and response: all but the last token's, which nobody computed.
+
+    `rows`: one after another, zeros where one is missing. `missing`: spans [start, end) of positions without a row.
+    `shape`: None where nothing is there.
+    """
+
+    count: int
+    rows: bytes
+    shape: RowShape | None
+    missing: tuple[tuple[int, int], ...]
+
+    @property
+    def gaps(self) -> int:
+        """How many rows are missing."""
+        return sum(end - start for start, end in self.missing)
+
+    @property
+    def array_shape(self) -> tuple[int, int, int]:
+        """[positions, layers, experts]."""
+        return (self.count, self.shape.layers, self.shape.experts) if self.shape else (self.count, 0, 0)
+
+
+class _Rows:
+    """Rows of `count` positions, as they are found."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._shape: RowShape | None = None
+        self._rows = bytearray()
+        self._found = bytearray(count)
+
+    def put(self, shape: RowShape, stretch: Stretch, limit: int) -> None:
+        """Takes those of a stretch that lie before `limit`. Rows of another shape than the first ones are of another
+        model: they count as missing."""
+        if self._shape is None:
+            self._shape, self._rows = shape, bytearray(self._count * shape.row_bytes)
+        end = min(stretch.start + len(stretch.rows) // shape.row_bytes, limit, self._count)
+        if shape != self._shape or end <= stretch.start:
+            return
+        size = shape.row_bytes
+        self._rows[stretch.start * size : end * size] = stretch.rows[: (end - stretch.start) * size]
+        self._found[stretch.start : end] = b"\1" * (end - stretch.start)
+
+    def whole(self) -> RoutedExperts:
+        return RoutedExperts(self._count, bytes(self._rows), self._shape, tuple(_spans(self._found)))
+
+
+def assemble(folder: Path, result: Result) -> RoutedExperts:
+    """The rows of a result, from its job's folder. What cannot be read is missing; it raises nothing.
+
+    A lease's row counts up to the last token that the store took from it: beyond, others came instead. Where two leases
+    have a row, that of the later one counts, which sampled what follows.
+    """
+    prompt = count_items(result.prompt)
+    total = prompt + count_items(result.tokens)
+    rows, group = _Rows(max(0, total - 1)), group_folder(folder, result.request.group)
+    versions = dict.fromkeys([*(chunk.version for chunk in result.chunks if chunk.version), result.version])
+    for version in versions:
+        if found := _read(group, prompt_file(version, result.prompt)):
+            for shape, stretch in found:
+                rows.put(shape, stretch, prompt - 1)
+            break
+    for chunk in result.chunks:
+        if chunk.worker:
+            for shape, stretch in _read(group, lease_file(result.request, chunk.start, chunk.fence, chunk.worker)):
+                rows.put(shape, stretch, prompt + chunk.end)
+    return rows.whole()
+
+
+def _read(group: Path, name: str) -> list[tuple[RowShape, Stretch]]:
+    with suppress(OSError):
+        return list(read_records(name, (group / name).read_bytes()))
+    return []
+
+
+def _spans(found: bytearray) -> Iterator[tuple[int, int]]:
+    """Where nothing was found."""
+    at = found.find(0)
+    while at >= 0:
+        end = found.find(1, at)
+        yield at, end if end >= 0 else len(found)
+        at = found.find(0, end) if end >= 0 else -1

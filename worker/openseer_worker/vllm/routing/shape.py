@@ -1,0 +1,27 @@
+"""A model's rows of routed experts, by vLLM's configuration; imports neither vLLM nor torch."""
+
+from typing import Any
+
+from openseer_core.errors import ModelError
+from openseer_store.routed.records import RowShape
+
+OPTION = "openseer_routes"
+"""In vLLM's `additional_config`: whether routed experts are captured."""
+
+
+def row_shape(config: Any) -> RowShape:
+    """Of a VllmConfig. Raises ModelError for a model whose routing cannot be told."""
+    model = config.model_config
+    layers, experts, chosen = (
+        model.get_total_num_hidden_layers(),
+        model.get_num_experts(),
+        model.get_num_experts_per_tok(),
+    )
+    if experts <= 0 or chosen <= 0 or layers <= 0:
+        raise ModelError(f"spec.routing.capture: the model {model.model} has no experts; remove spec.routing")
+    return RowShape(layers, chosen, 1 if experts <= 256 else 2)
+
+
+def wants_routes(config: Any) -> bool:
+    """Whether an engine of that VllmConfig captures."""
+    return bool((config.additional_config or {}).get(OPTION))
