@@ -10,17 +10,22 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
+import msgspec
+
 from openseer_core.errors import DriverFencedError
 from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.manifest.job import Sampling
 from openseer_core.manifest.sampling_json import parse_sampling
+from openseer_core.queue.batch import Entry, GroupEnd
 from openseer_core.queue.group import GroupSpec
 from openseer_core.queue.messages import Result
 from openseer_core.token_scores import likeliest, own_scores
 from openseer_core.tokens import readable_logprobs, unpack_tokens
+from openseer_driver.routed import RoutedFiles
 from openseer_driver.run_folder import ResultsWriter
 from openseer_driver.run_lines import ChunkLine, ResultLine, Timings
 from openseer_store.port import FIRST_CURSOR, DriverStore
+from openseer_store.routed.folders import remove_all, remove_groups
 from openseer_text.rendering import TextCodec
 from openseer_text.stop_strings import visible_text
 
@@ -46,10 +51,12 @@ class Driver:
         fence: int = 0,
         *,
         on_submitted: Callable[[int], None] = lambda _: None,
+        routed: RoutedFiles | None = None,
     ) -> None:
         """`groups`: read anew by each submission. `boot`: id of this life of the driver; unset: a new one.
 
         `fence`: what it was given when it took over. `on_submitted`: told how many groups the store has by now.
+        `routed`: None where no routed experts are captured.
         """
         self._store = store
         self._groups = groups
@@ -58,6 +65,7 @@ class Driver:
         self._boot = boot or new_boot()
         self._fence = fence
         self._on_submitted = on_submitted
+        self._routed = routed
         self._epoch = 0
 
     async def submit(self) -> None:
@@ -87,7 +95,14 @@ class Driver:
             self._on_submitted(submitted)
 
     async def collect(self) -> None:
-        """Writes results until the batch is complete. Raises OutputError, DriverFencedError, StoreError.
+        """Writes results until the batch is complete, then removes what lies beside them. Raises OutputError,
+        DriverFencedError, StoreError."""
+        await self._collect()
+        if self._routed is not None:
+            await asyncio.to_thread(remove_all, self._routed.rows)
+
+    async def _collect(self) -> None:
+        """Raises OutputError, DriverFencedError, StoreError.
 
         A store that restarted may have lost groups, the seal, or who its driver is: all of it is told again.
         """
@@ -108,11 +123,18 @@ class Driver:
                 if self._store.epoch == self._epoch:
                     raise
                 continue  # the store has lost who its driver is, and maybe more
+            await self._remove_rows(page)
             # A store that restarted between the two questions has forgotten that the batch was complete.
             if complete and not page and self._store.epoch == self._epoch:
                 return
             if len(page) < PAGE and not complete:
                 await asyncio.sleep(GATHER_SECONDS)
+
+    async def _remove_rows(self, page: Sequence[Entry]) -> None:
+        """Of groups whose results are safe."""
+        if self._routed is not None:
+            ended = [entry.group for entry in page if isinstance(entry, GroupEnd)]
+            await asyncio.to_thread(remove_groups, self._routed.rows, ended)
 
     async def _write_whole(self, page: Sequence[Result]) -> None:
         """Writes in a thread, which has to end before the file is closed, also when the driver is cancelled."""
@@ -130,8 +152,14 @@ class Driver:
             for result in page
             if (BATCH_JOB_BATCH, result.request.group.name, result.request.index) not in present
         ]
-        self._writer.write([result_line(result, self._codec) for result in fresh])
+        self._writer.write([self._line(result) for result in fresh])
         self._writer.flush()
+
+    def _line(self, result: Result) -> ResultLine:
+        line = result_line(result, self._codec)
+        if self._routed is None:
+            return line
+        return msgspec.structs.replace(line, routed_experts=self._routed.write(result))
 
 
 def new_boot() -> str:

@@ -30,13 +30,15 @@ def main() -> int:
     parser.add_argument("--job", type=Path, required=True, help="the RolloutJob as JSON")
     parser.add_argument("--output", type=Path, required=True, help="the folder of the run")
     parser.add_argument("--prompts", type=Path, help="the prompts, where they are mounted")
+    parser.add_argument("--routed", type=Path, help="the job's folder of rows of routed experts, which workers write")
     parser.add_argument("--store", default=os.environ.get("OPENSEER_STORE_URL"), help="URL of the job's Redis")
     parser.add_argument("--http-port", type=int, default=8080, help="port of probes and metrics; 0: any")
     options = parser.parse_args()
     if not options.store:
         parser.error("--store or OPENSEER_STORE_URL is needed")
     start_log()
-    settings = PodSettings(options.job, options.output, options.prompts, options.store, options.http_port)
+    places = (options.job, options.output, options.prompts, options.store, options.http_port)
+    settings = PodSettings(*places, options.routed)
     try:
         asyncio.run(_run(settings))
     except asyncio.CancelledError:

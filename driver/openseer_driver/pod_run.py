@@ -29,6 +29,7 @@ from openseer_driver.driver import Driver, new_boot
 from openseer_driver.pod_metrics import PodMetrics
 from openseer_driver.prompts.source import open_source
 from openseer_driver.report.contexts import pool_line
+from openseer_driver.routed import RoutedFiles
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.sampler import sample_forever
 from openseer_driver.session import OpenRun, RunPlan
@@ -56,13 +57,15 @@ DEAD_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class PodSettings:
-    """Settings of a driver pod. `prompts`: where they are mounted; None: where the job's path or url says."""
+    """Settings of a driver pod. `prompts`: where they are mounted; None: where the job's path or url says. `routed`:
+    the job's folder of rows of routed experts."""
 
     job_file: Path
     output: Path
     prompts: Path | None
     store_url: str
     http_port: int
+    routed: Path | None = None
 
 
 class PodRun:
@@ -118,11 +121,26 @@ class PodRun:
         async with run.plan.prepared(limits, await store.now(), _Progress("rendered"), log.info) as (codec, groups):
             told = _Progress("submitted")
             driver = Driver(
-                store, groups, run.writer, codec, boot, fence, on_submitted=lambda count: told(f"{count:,} groups")
+                store,
+                groups,
+                run.writer,
+                codec,
+                boot,
+                fence,
+                on_submitted=lambda count: told(f"{count:,} groups"),
+                routed=self._routed(run),
             )
             await self._work(driver, groups, store, run.plan.folder)
         log.info("complete; checking every result against the journal")
         return await audit_ended(run.plan.folder, store)
+
+    def _routed(self, run: OpenRun) -> RoutedFiles | None:
+        """Raises InputError where rows are captured and this driver was given no folder of them."""
+        if run.plan.job.spec.routing.capture is None:
+            return None
+        if self._settings.routed is None:
+            raise InputError("spec.routing.capture: this driver was given no folder of rows; start it with --routed")
+        return RoutedFiles.begin(self._settings.routed, run.plan.folder, fresh=not run.resumed)
 
     async def _work(self, driver: Driver, groups: GroupSpool, store: Store, folder: RunFolder) -> None:
         try:

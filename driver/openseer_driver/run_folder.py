@@ -25,6 +25,8 @@ REPORT_PAGE = "report.html"
 AUDIT_FILE = "audit.json"
 STORE_FOLDER = "store"
 LOGS_FOLDER = "logs"
+ROWS_FOLDER = "rows"
+ROUTED_FOLDER = "routed_experts"
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PIECE = 1 << 20
@@ -46,6 +48,8 @@ class RunFolder:
         self.audit_file = self.path / AUDIT_FILE
         self.store_folder = self.path / STORE_FOLDER
         self.logs_folder = self.path / LOGS_FOLDER
+        self.rows_folder = self.path / ROWS_FOLDER
+        self.routed_folder = self.path / ROUTED_FOLDER
 
     @property
     def name(self) -> str:

@@ -38,6 +38,21 @@ class Timings(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class RoutedLine(msgspec.Struct, frozen=True):
+    """The routed experts of a response: `file` in the run's folder, an array of numpy's, [positions, layers, experts].
+
+    Its first row is that of position `start` of the prompt and the response; the last token has none. `gaps`: how many
+    rows are missing, in the spans [start, end) of `missing`; they are zeros in the array.
+    """
+
+    file: str
+    start: int
+    shape: list[int]
+    dtype: str
+    gaps: int
+    missing: list[tuple[int, int]]
+
+
 class ResultLine(msgspec.Struct, frozen=True):
     """One line of results.jsonl."""
 
@@ -60,6 +75,7 @@ class ResultLine(msgspec.Struct, frozen=True):
     timings: Timings
     cursor: int
     top_logprobs: list[list[tuple[int, float]]] | None = None
+    routed_experts: RoutedLine | None = None
 
     @property
     def key(self) -> ResultKey:

@@ -27,7 +27,8 @@ OnMessage = Callable[[str], None]
 
 
 class LocalFleet:
-    """`replicas` workers of one job on this machine; `scale` changes how many."""
+    """`replicas` workers of one job on this machine; `scale` changes how many. `routed`: the folder for their rows of
+    routed experts."""
 
     def __init__(
         self,
@@ -38,9 +39,11 @@ class LocalFleet:
         failure_policy: FailurePolicy,
         on_message: OnMessage,
         kv_pool: str = "",
+        routed: Path | None = None,
     ) -> None:
         """`kv_pool`: HOST:PORT of Mooncake's master; "" without one."""
         self._kv_pool = kv_pool
+        self._routed = routed
         self._job_file = job_file
         self._store_url = store_url
         self._logs = logs
@@ -95,6 +98,7 @@ class LocalFleet:
             *(sys.executable, "-m", "openseer_worker.fork_server", "--parent", str(os.getpid())),
             *("--job", str(self._job_file), "--store", self._store_url, "--logs", str(self._logs)),
             *("--kv-pool", self._kv_pool),
+            *(() if self._routed is None else ("--routed", str(self._routed))),
         ]
         pipe = asyncio.subprocess.PIPE
         try:

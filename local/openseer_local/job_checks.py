@@ -26,6 +26,8 @@ def check_local_job(job: RolloutJob, mode: Literal["batch", "serve"]) -> None:
         raise InputError(f"spec.suspend: found true; set it to false to {verb} the job")
     if spec.workers.replicas < 1:
         raise InputError(f"spec.workers.replicas: found 0, needed: at least 1 worker to {verb} the job")
+    if spec.routing.capture is not None and spec.routing.capture.pvc is not None:
+        raise InputError("spec.routing.capture.pvc: exists only in Kubernetes; on one machine give path, or neither")
     if spec.store.secret_ref is not None:
         raise InputError(
             "spec.store.secretRef: exists only in Kubernetes; on one machine give url, or neither; for a cluster "

@@ -5,6 +5,7 @@ import logging
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 from openseer_core.errors import OpenseerError
@@ -14,6 +15,7 @@ from openseer_local.fleet import LocalFleet
 from openseer_local.terminal.display import Display
 from openseer_store.connect import open_store
 from openseer_store.embedded import EmbeddedRedis
+from openseer_store.routed.places import job_folder
 from openseer_worker.kv_pool.mooncake.servers import PoolServers, free_ports
 
 REACH_SECONDS = 5.0
@@ -41,6 +43,14 @@ class LocalSession:
     def grace_seconds(self) -> float:
         """How long workers may take to drain."""
         return float(self._job.spec.workers.grace_period_seconds)
+
+    @property
+    def routed(self) -> Path | None:
+        """The folder for rows of routed experts; None where none are captured."""
+        capture = self._job.spec.routing.capture
+        if capture is None:
+            return None
+        return job_folder(capture.path, str(self._folder.path.resolve())) if capture.path else self._folder.rows_folder
 
     def stop(self) -> None:
         """Asks for a clean stop: workers drain, everything stays resumable."""
@@ -84,7 +94,14 @@ class LocalSession:
         folder.create(folder.logs_folder)
         kv_pool = await stack.enter_async_context(self._kv_pool())
         fleet = LocalFleet(
-            folder.job_file, url, folder.logs_folder, replicas, failure_policy, self._display.message, kv_pool
+            folder.job_file,
+            url,
+            folder.logs_folder,
+            replicas,
+            failure_policy,
+            self._display.message,
+            kv_pool,
+            self.routed,
         )
         stack.push_async_callback(fleet.stop, self.grace_seconds)
         await fleet.start()

@@ -256,7 +256,7 @@ def read_claims(reply: Row) -> list[Claim]:
 
 
 def _read_claim(row: Row, spec: GroupSpec) -> Claim:
-    name, fence, tokens, base, slope, probe, view, version = row
+    name, fence, tokens, base, slope, probe, view, version, appended = row
     request = RequestId.parse(name.decode())
     return Claim(
         request=request,
@@ -271,6 +271,7 @@ def _read_claim(row: Row, spec: GroupSpec) -> Claim:
         view=read_view(view),
         seed=spec.seeds[request.index] if spec.seeds else None,
         version=version.decode(),
+        appended=appended,
     )
 
 

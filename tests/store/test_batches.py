@@ -94,7 +94,7 @@ async def test_a_finished_request_goes_on_with_what_was_appended(store: Store, c
     assert await store.go_on(request("a/0"), 0, tokens(4, 2))
     assert await store.go_on(request("a/0"), 0, tokens(4, 2))
     [again] = await store.claim(ANN, query())
-    assert (again.tokens, again.fence > claim.fence) == (tokens(0, 6), True)
+    assert (again.tokens, again.fence > claim.fence, again.appended) == (tokens(0, 6), True, 2)
     await store.complete(ANN, [finish(again, 3)])
     first, second = await results(store)
     assert (first.turn, first.tokens, second.turn, second.tokens) == (0, tokens(0, 4), 1, tokens(0, 9))
@@ -114,6 +114,20 @@ async def test_a_finished_request_goes_on_with_what_was_appended(store: Store, c
         await store.go_on(request("a/0"), 1, tokens(9, 91))
     with pytest.raises(KeyError):
         await store.go_on(request("nobody/0"), 0, b"")
+
+
+async def test_a_lease_knows_what_was_appended_until_one_generates_on(store: Store, clock: Clock) -> None:
+    await store.submit([group("a", 1)])
+    [claim] = await store.claim(ANN, query())
+    assert claim.appended == 0
+    await store.complete(ANN, [finish(claim, 4)])
+    assert await store.go_on(request("a/0"), 0, tokens(4, 2))
+    [first] = await store.claim(ANN, query(number=1))
+    await store.give_back(ANN, [delta(first, 0)])
+    [second] = await store.claim(ANN, query(number=2))
+    await store.give_back(ANN, [delta(second, 1)])
+    [third] = await store.claim(ANN, query(number=3))
+    assert [lease.appended for lease in (first, second, third)] == [2, 2, 0]
 
 
 async def test_no_lease_is_held_while_an_environment_works(store: Store) -> None:

@@ -19,8 +19,8 @@ class EngineProfile:
 
     `context_tokens`: prompt and response together, by the model; `device`: what it runs on, for people; `dtype`: the
     number format of its weights, by torch's name; `vocabulary`: rows of the model's embedding; `request_tokens`: prompt
-    and response together, what the model takes and the blocks hold; `routing`: of its rows of routed experts, None where
-    it captures none.
+    and response together, what the model takes and the blocks hold; `routing`: of its rows of routed experts, None
+    where it captures none.
     """
 
     blocks: int
@@ -80,8 +80,8 @@ class EngineOutput:
 
     `finish` is set exactly once, on the last output of a request; after an abort it is ABORTED. `unscored`: the place
     in `tokens` of the first that was drawn from logits with NaN, where no log-probabilities are wanted that would show
-    it; None: no such one is known. `routes`: routed experts of all positions before its last token, from `rows_from` on;
-    some may follow that do not count.
+    it; None: no such one is known. `routes`: routed experts of all positions before its last token, from `rows_from`
+    on; some may follow that do not count.
     """
 
     key: str

@@ -59,6 +59,7 @@ def build_engine(settings: WorkerSettings, place: GangPlace | None = None) -> En
         no_drafts=speculation_refusal(spec, _device()),
         no_gain=None if is_cpu_build() else no_gain_folder(),
         pool=settings.pool,
+        routes=spec.routing.capture is not None,
     )
 
 
@@ -74,7 +75,15 @@ def build_rank(settings: WorkerSettings, place: GangPlace) -> "VllmRank | None":
         return None
     from openseer_worker.vllm.gang import VllmRank  # noqa: PLC0415 - see above
 
-    return VllmRank(spec.model, spec.workers.parallelism, spec.sampling, place, _speculation(spec), settings.pool)
+    return VllmRank(
+        spec.model,
+        spec.workers.parallelism,
+        spec.sampling,
+        place,
+        _speculation(spec),
+        settings.pool,
+        routes=spec.routing.capture is not None,
+    )
 
 
 def _speculation(spec: Spec) -> Speculation | None:

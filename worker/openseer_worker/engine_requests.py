@@ -22,9 +22,9 @@ def derive_seed(seed: int, group: str, index: int, position: int) -> int:
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big") >> (64 - _SEED_BITS)
 
 
-def engine_request(claim: Claim, weights: str, kv_place: str = "") -> EngineRequest:
+def engine_request(claim: Claim, weights: str, kv_place: str = "", rows_from: int | None = None) -> EngineRequest:
     """What the engine is given for a lease. `weights`: the version that it has; another one is an adapter's.
-    `kv_place`: see EngineRequest."""
+    `kv_place`, `rows_from`: see EngineRequest."""
     sampling = parse_sampling(claim.sampling)
     group, index = str(claim.request.group), claim.request.index
     base_seed = sampling.seed if claim.seed is None else claim.seed
@@ -41,6 +41,7 @@ def engine_request(claim: Claim, weights: str, kv_place: str = "") -> EngineRequ
         claim.true_length,
         "" if claim.version == weights else claim.version,
         kv_place,
+        rows_from,
     )
 
 

@@ -41,11 +41,22 @@ READ_BYTES = 65536
 class ForkServer:
     """The parent's state: which worker runs under which process id."""
 
-    def __init__(self, job: RolloutJob, store_url: str, logs: Path, *, out: int, pin: bool, kv_pool: str = "") -> None:
+    def __init__(
+        self,
+        job: RolloutJob,
+        store_url: str,
+        logs: Path,
+        routed: str = "",
+        *,
+        out: int,
+        pin: bool,
+        kv_pool: str = "",
+    ) -> None:
         self._job = job
         self._store_url = store_url
         self._kv_pool = kv_pool
         self._logs = logs
+        self._routed = routed
         self._out = out
         self._pin = pin
         self._pids: dict[int, int] = {}
@@ -150,7 +161,8 @@ class ForkServer:
             _redirect(self._logs / f"{worker_name(index)}.log")
             start_log()
             self._assign_devices(index)
-            code = run_worker(WorkerSettings(self._job, self._store_url, index, kv_pool=self._kv_pool))
+            settings = WorkerSettings(self._job, self._store_url, index, kv_pool=self._kv_pool, routed=self._routed)
+            code = run_worker(settings)
         except OpenseerError as error:
             code = report(error)
         except BaseException:  # noqa: BLE001 - nothing may unwind into the parent's code
@@ -213,6 +225,7 @@ def main() -> None:
     parser.add_argument("--job", type=Path, required=True)
     parser.add_argument("--store", required=True)
     parser.add_argument("--logs", type=Path, required=True)
+    parser.add_argument("--routed", default="", help="as of a worker")
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--kv-pool", default="", help="HOST:PORT of Mooncake's master")
     options = parser.parse_args()
@@ -230,7 +243,8 @@ def main() -> None:
     os.set_blocking(writable, False)
     signal.signal(signal.SIGCHLD, _ignore_signal)
     signal.set_wakeup_fd(writable)
-    server = ForkServer(job, options.store, options.logs, out=out, pin=pin, kv_pool=options.kv_pool)
+    places = (options.store, options.logs, options.routed)
+    server = ForkServer(job, *places, out=out, pin=pin, kv_pool=options.kv_pool)
     server.hold_pool()
     server.report_limits()
     os.write(out, (json.dumps({"warm": round(time.monotonic() - started, 1)}) + "\n").encode())

@@ -25,6 +25,7 @@ from openseer_worker.hardware.sickness import sick
 from openseer_worker.hardware.usage import Usage
 from openseer_worker.kv_pool.keeper import PoolKeeper
 from openseer_worker.pace import CheckpointPace
+from openseer_worker.routing.rows_first import rows_first
 from openseer_worker.running import RunningRequest, RunningRequests
 from openseer_worker.settings import WorkerSettings
 from openseer_worker.sharing import Sharing
@@ -58,9 +59,10 @@ class Worker:
         passing: Passing | None = None,
     ) -> None:
         spec = settings.job.spec
-        rollout = spec.rollout
+        self._rollout = rollout = spec.rollout
         slots = min(engine.profile.slots, spec.workers.max_inflight or engine.profile.slots)
         self._settings = settings
+        self._routes, store = rows_first(settings, engine.profile.routing, store)
         self._store = store
         self._engine = engine
         self._telemetry = telemetry
@@ -72,8 +74,6 @@ class Worker:
         self._pool = PoolKeeper(settings.pool, most_bytes, lambda: store.epoch, lambda: self._weights.versions)
         if self._pool.is_on:
             self._running.move_share = 0.0
-        self._rollout = rollout
-        self._max_losses = spec.failure_policy.request_retries
         self._wake = asyncio.Event()
         self._arrivals = Arrivals(store, settings.lanes, self._wake.set)
         self._weights = served_weights(settings, engine, self._wake.set, passing)
@@ -159,14 +159,14 @@ class Worker:
         """Takes what the engine produced and decides who goes on."""
         self._engine.check()
         for output in self._engine.collect():
+            self._routes.take(output)
             if self._running.take(output, self._weights.version):
                 self._arrivals.note_room()
         for key in (*self._running.newly_failed(), *self._running.decide().leave):
             self._engine.abort(key)
 
     def _is_stalled(self, now: float) -> bool:
-        steps = self._engine.metrics().get("steps", 0)
-        if steps != self._steps[1] or not self._running.running():
+        if (steps := self._engine.metrics().get("steps", 0)) != self._steps[1] or not self._running.running():
             self._steps = (now, steps)
         return now - self._steps[0] > STALL_SECONDS
 
@@ -184,8 +184,9 @@ class Worker:
             await self._settle()
             if self._draining and not len(self._running):
                 return
-            is_late = now() >= extend_at + self._rollout.checkpoint_seconds
-            if is_late:  # after a stall a claim would take back this worker's own leases
+            if (
+                now() >= extend_at + self._rollout.checkpoint_seconds
+            ):  # after a stall a claim would take back this worker's own leases
                 await self._checkpoint(now())
             while claims and self._running.has_room and self._arrivals.is_due(self._weights.versions):
                 await self._claim()
@@ -278,7 +279,7 @@ class Worker:
             margin=running.margin,
             slack=running.claim_slack,
             lease_seconds=self._rollout.lease_seconds,
-            max_losses=self._max_losses,
+            max_losses=self._settings.job.spec.failure_policy.request_retries,
             number=self._claims,
             adapters=self._weights.adapters,
             pace=running.pace.value if self._arrivals.is_patient else 0.0,
@@ -298,7 +299,7 @@ class Worker:
         for claim in claims:
             version = self._weights.version
             place = self._pool.place(str(claim.request.group), claim.version or version)
-            request = engine_request(claim, version, place)
+            request = engine_request(claim, version, place, self._routes.rows_from(claim.key))
             if reason := misfit_here(request, self._engine.profile.limits, self._running.largest):
                 refused.append((claim, reason))
                 continue
@@ -355,8 +356,7 @@ class Worker:
 
     def _next_heartbeat_at(self) -> float:
         """When the next heartbeat is due: at once when a drain begins, soon after another change, else regularly."""
-        last = self._heartbeat
-        if last is not None and last.state != self._state:
+        if (last := self._heartbeat) is not None and last.state != self._state:
             return self._heartbeat_at + (0.0 if self._draining else NEWS_SECONDS)
         urgent = self._weights.is_urgent(len(self._running)) or (
             last is not None and last.weights != self._weights.report
@@ -372,8 +372,8 @@ class Worker:
         if self._illness:
             metrics["sick"] = self._illness
         self._usage.note(now, running=len(self._running), asleep=self._weights.asleep)
-        spent = (round(self._usage.idle, 3), round(self._usage.busy, 3))
-        heartbeat = Heartbeat(self._state, metrics, self._weights.report, *spent)
+        idle, busy = round(self._usage.idle, 3), round(self._usage.busy, 3)
+        heartbeat = Heartbeat(self._state, metrics, self._weights.report, idle, busy)
         self._heartbeat_at = now
         reply = await self._store.heartbeat(self._settings.worker, heartbeat)
         self._heartbeat = heartbeat
@@ -394,6 +394,7 @@ class Worker:
                 **self._settings.place,
                 **self._engine.metrics(),
                 **self._sharing.metrics(),
+                **self._routes.metrics(),
                 **self._telemetry(),
             }
         )

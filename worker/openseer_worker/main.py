@@ -48,6 +48,7 @@ def main() -> int:
     parser.add_argument("--rank", type=int, default=0, help="place of this process in its gang; 0 leads")
     parser.add_argument("--leader", default="", help="host of rank 0 of the gang")
     parser.add_argument("--gang-port", type=int, default=GANG_PORT, help="first of two ports on the leader's host")
+    parser.add_argument("--routed", default="", help="folder for rows of routed experts, of this job alone")
     parser.add_argument("--kv-pool", default="", help="folder of spec.kvPool.pvc, or HOST:PORT of Mooncake's master")
     options = parser.parse_args()
     start_log()
@@ -91,6 +92,7 @@ def _settings(options: argparse.Namespace) -> WorkerSettings:
         leader=options.leader,
         gang_port=options.gang_port,
         kv_pool=options.kv_pool,
+        routed=options.routed,
     )
 
 

@@ -2,6 +2,7 @@
 
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from openseer_core.ids import INITIAL_VERSION, WorkerId, worker_name
 from openseer_core.manifest.fleet import GANG_PORT
@@ -22,6 +23,7 @@ class WorkerSettings:
     `node` and `pod`: in a cluster, the name of its machine and its own uid. `leader`: in a gang the host of rank 0,
     else "" (see gang). `kv_pool`: where the KV pool is: the folder of spec.kvPool.pvc, where that is mounted, or
     HOST:PORT of Mooncake's master.
+    `routed`: the job's folder for rows of routed experts, which whoever gives its results reads.
     """
 
     job: RolloutJob
@@ -35,6 +37,7 @@ class WorkerSettings:
     leader: str = ""
     gang_port: int = GANG_PORT
     kv_pool: str = ""
+    routed: str = ""
 
     @property
     def worker(self) -> WorkerId:
@@ -80,6 +83,11 @@ class WorkerSettings:
             return EnginePool(pool.backend, master=self.kv_pool) if self.kv_pool else None
         path = pool.path or self.kv_pool
         return EnginePool(pool.backend, fleet_folder(path, self.fleet)) if pool.is_on and path else None
+
+    @property
+    def routes(self) -> Path | None:
+        """Where rows of routed experts lie; None where none are captured."""
+        return Path(self.routed) if self.job.spec.routing.capture is not None and self.routed else None
 
     @property
     def job_name(self) -> str:

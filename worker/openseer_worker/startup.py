@@ -25,6 +25,7 @@ from openseer_worker.gang import GangLeader
 from openseer_worker.kv_pool.backends import check_pool
 from openseer_worker.kv_pool.mooncake.client import is_loaded as mooncake_is_loaded
 from openseer_worker.loop import HEARTBEAT_SECONDS
+from openseer_worker.routing.writer import check_rows_folder
 from openseer_worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,8 @@ class Start:
         settings, place = self._settings, None
         if settings.pool is not None:
             await in_thread(partial(check_pool, settings.pool))
+        if settings.job.spec.routing.capture is not None:
+            await in_thread(partial(check_rows_folder, settings.routes))
         if self._gang is not None:
             _, place = await asyncio.gather(in_thread(lambda: warm_up(settings.job)), self._gang.assemble())
         return await in_thread(lambda: build_engine(settings, place))

@@ -312,6 +312,32 @@ class KvPool(ManifestModel):
         return self.backend != "none"
 
 
+class RouteCapture(ManifestModel):
+    """Where the routed experts of a job lie until its results are given."""
+
+    path: Text | None = Field(
+        default=None,
+        description="A folder in memory or on a fast disk; unset: in the run's own folder. Excludes pvc; in Kubernetes "
+        "refused.",
+    )
+    pvc: VolumeClaimPath | None = Field(
+        default=None,
+        description="A folder on a persistent volume that workers and driver mount (ReadWriteMany); needed in "
+        "Kubernetes. Excludes path.",
+    )
+
+
+class Routing(ManifestModel):
+    """What is told of a mixture-of-experts model's routing."""
+
+    capture: RouteCapture | None = Field(
+        default=None,
+        description="Results carry, for each token of prompt and response, the experts that it went through in each "
+        "layer; unset: they do not. Models with experts, engine vllm, pipeline 1, without minP and logits processors; "
+        "in Kubernetes mode batch only.",
+    )
+
+
 class Output(ManifestModel):
     """Where results go."""
 

@@ -31,6 +31,7 @@ from openseer_core.manifest.fleet import (
     ResourceClaim,
     Resources,
     RolloutSpec,
+    Routing,
     StoreSpec,
     WeightsSpec,
     Workers,
@@ -89,6 +90,7 @@ __all__ = [
     "Resources",
     "RolloutJob",
     "RolloutSpec",
+    "Routing",
     "Sampling",
     "Scripted",
     "Spec",
@@ -170,6 +172,9 @@ class Spec(ManifestModel):
     kv_pool: KvPool = Field(
         default_factory=KvPool,
         description="Whether the KV cache of a request goes with it to another worker, and by which way.",
+    )
+    routing: Routing = Field(
+        default_factory=Routing, description="What results tell of a mixture-of-experts model's routing."
     )
     workers: Workers = Field(default_factory=Workers, description="The fleet of workers.")
     driver: DriverSpec = Field(

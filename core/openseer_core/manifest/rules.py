@@ -173,6 +173,25 @@ def _pool_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:
         yield f"spec.model.engineArgs.{_CONTEXT_PARALLEL}: found {parts:g}, allowed with spec.kvPool: 1"
 
 
+def _capture_has_one_place(spec: Mapping[str, Any]) -> Iterator[str]:
+    yield from _only_one("spec.routing.capture", _map(spec, "routing", "capture"), ("path", "pvc"))
+
+
+def _capture_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:
+    if not isinstance(_map(spec, "routing").get("capture"), Mapping):
+        return
+    model, least = _map(spec, "model"), _number(_map(spec, "sampling"), "minP")
+    if model.get("engine") == "scripted":
+        yield "spec.routing.capture: the scripted engine has no experts; remove it"
+    if least is not None and least > 0:
+        yield f"spec.sampling.minP: found {least:g}, allowed with spec.routing.capture: 0"
+    if _map(model, "engineArgs").get("logits_processors"):
+        yield "spec.model.engineArgs.logits_processors: does not go with spec.routing.capture; remove one of them"
+    stages = _number(_map(spec, "workers", "parallelism"), "pipeline")
+    if stages is not None and stages > 1:
+        yield f"spec.workers.parallelism.pipeline: found {stages:g}, allowed with spec.routing.capture: 1; use tensor"
+
+
 def _replicas_within_bounds(spec: Mapping[str, Any]) -> Iterator[str]:
     workers = _map(spec, "workers")
     yield from _at_most("spec.workers", workers, "min", "max")
@@ -253,6 +272,8 @@ RULES: tuple[Rule, ...] = (
     _checkpoint_within_lease,
     _pool_has_a_place,
     _pool_fits_engine,
+    _capture_has_one_place,
+    _capture_fits_engine,
     _replicas_within_bounds,
     _one_model_volume,
     _gang_divides_gpus,

@@ -155,6 +155,7 @@ def claim_of(request: RequestId, group: QueuedGroup) -> Claim:
     """What a worker is told of a request that it has leased."""
     spec, index = group.spec, request.index
     state = group.requests[index]
+    start, added = state.appended
     return Claim(
         request,
         state.fence,
@@ -168,6 +169,7 @@ def claim_of(request: RequestId, group: QueuedGroup) -> Claim:
         group.view,
         spec.seeds[index] if spec.seeds else None,
         group.version,
+        added if state.generated == start + added else 0,
     )
 
 

@@ -62,7 +62,8 @@ class ClaimQuery:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A lease on a request, with all that is needed to go on with it. `version`: that it is to be sampled from."""
+    """A lease on a request, with all that is needed to go on with it. `version`: that it is to be sampled from.
+    `appended`: so many of its last tokens a trainer has appended, and no lease has generated any since."""
 
     request: RequestId
     fence: int
@@ -76,6 +77,7 @@ class Claim:
     view: GroupView
     seed: int | None = None
     version: str = ""
+    appended: int = 0
 
     @property
     def key(self) -> str:
@@ -110,6 +112,11 @@ class Delta:
     offset: int
     tokens: bytes = b""
     logprobs: bytes = b""
+
+    @property
+    def key(self) -> str:
+        """Of the lease, as Claim.key."""
+        return f"{self.request}:{self.fence}"
 
 
 @dataclass(frozen=True, slots=True)

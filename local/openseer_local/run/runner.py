@@ -9,6 +9,7 @@ from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.manifest.job import RolloutJob
 from openseer_driver.driver import Driver
 from openseer_driver.prompts.source import open_source
+from openseer_driver.routed import RoutedFiles
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import RunState
 from openseer_driver.sampler import sample_forever, sample_now
@@ -89,11 +90,16 @@ class LocalRun:
             def tell(submitted: int) -> None:
                 progress.detail(f"{submitted:,} of {groups.groups:,} groups")
 
-            driver = Driver(store, groups, run.writer, codec, on_submitted=tell)
+            driver = Driver(store, groups, run.writer, codec, on_submitted=tell, routed=self._routed(run))
             await driver.submit()
             progress.wait_for_work()
             await driver.collect()
             progress.update(await sample_now(store))  # the samples' own pace leaves out how it ended
+
+    def _routed(self, run: OpenRun) -> RoutedFiles | None:
+        """Where rows of routed experts come from and where arrays go; rows of another run are removed."""
+        rows = self._session.routed
+        return None if rows is None else RoutedFiles.begin(rows, self._plan.folder, fresh=not run.resumed)
 
     async def _run_batch(self, store: Store, fleet: LocalFleet, run: OpenRun) -> RunState:
         state: RunState = "stopped"

@@ -5,7 +5,8 @@
 -- ARGV[2]    {worker name, holder "name#boot", version, lanes, slots, blocks, KV groups, quantum, context_tokens, margin,
 --            slack, lease_seconds, max_losses, number of the claim or 0, most requests, most bytes, head window,
 --            versions of adapters, its pace or 0, FASTER}
--- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view, version};
+-- Returns    {claims, specs}; a claim: {request, fence, tokens, base, slope, probe or "", view, version,
+--            how many of the last tokens were appended, and nobody has generated since};
 --            specs: group, spec, group, spec, … (each group once).
 
 local query = unpack_row(ARGV[2])
@@ -121,8 +122,10 @@ local function hand_out(group, request)
   end
   local tokens = request.generated > 0 and call('GET', P .. ':tokens:' .. request.id) or ''
   bytes_left = bytes_left - #tokens
+  local start, added = unpack(request.appended or {0, 0})
   claims[#claims + 1] = {request.id, int(request.fence), tokens, real(group.base), real(group.slope),
-    group.probe and real(group.probe) or '', sent[group.id], group.version}
+    group.probe and real(group.probe) or '', sent[group.id], group.version,
+    request.generated == start + added and added or 0}
 end
 
 local function lease(group, request)

@@ -47,8 +47,8 @@ def claims_row(spec: bytes) -> list[Any]:
     claimed = [b"4294967299", TOKENS, b"-400.5", b"0.25"]
     return [
         [
-            [RID, *claimed, b"-1000000000000000", VIEW_ROW, b"v7"],
-            ["3/group-é/1".encode(), *claimed, b"", VIEW_ROW, b"v7"],
+            [RID, *claimed, b"-1000000000000000", VIEW_ROW, b"v7", 3],
+            ["3/group-é/1".encode(), *claimed, b"", VIEW_ROW, b"v7", 0],
         ],
         [GID, spec],
     ]
@@ -67,6 +67,7 @@ CLAIM = Claim(
     view=VIEW,
     seed=2**53 - 1,
     version="v7",
+    appended=3,
 )
 
 

@@ -42,8 +42,8 @@ class VllmEngine:
     Of the job's `sampling` it needs the kind of log-probabilities, which holds for the whole engine: a request may ask
     for that kind or for none. `cache_salt` separates cached prefixes: give it the job and the weights' version.
     `place`: of a gang's leader, whose followers run `gang.VllmRank`. `speculation`: how it drafts; None when it does
-    not, for the reason `no_drafts`. `no_gain`, `pool`, `routes`: see EngineBuilder. Raises ModelError when vLLM cannot use the
-    model, or its scores are not finite.
+    not, for the reason `no_drafts`. `no_gain`, `pool`, `routes`: see EngineBuilder. Raises ModelError when vLLM cannot
+    use the model, or its scores are not finite.
     """
 
     def __init__(

@@ -28,6 +28,8 @@ class VllmRank:
         place: GangPlace,
         speculation: Speculation | None = None,
         pool: EnginePool | None = None,
+        *,
+        routes: bool = False,
     ) -> None:
         preload(model.path)
         from vllm.v1.executor.multiproc_executor import MultiprocExecutor
@@ -38,7 +40,14 @@ class VllmRank:
         environment.set_host(place.host)
         on_cpu = environment.is_cpu_build()
         arguments = vllm_arguments.engine_arguments(
-            model, parallelism, sampling.logprobs, on_cpu=on_cpu, place=place, speculation=speculation, pool=pool
+            model,
+            parallelism,
+            sampling.logprobs,
+            on_cpu=on_cpu,
+            place=place,
+            speculation=speculation,
+            pool=pool,
+            routes=routes,
         )
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {model.path}", model):
             config = configuration.create(arguments, headless=True)

@@ -16,8 +16,8 @@ READ_SECONDS = 1.0
 
 
 class DraftLink:
-    """Drafting in one engine. `reason`: why it does not draft; empty when it is to. `idle`: vLLM was built for drafts all
-    the same, for the proposer has other work."""
+    """Drafting in one engine. `reason`: why it does not draft; empty when it is to. `idle`: vLLM was built for drafts
+    all the same, for the proposer has other work."""
 
     def __init__(self, core: Any, reason: str, *, idle: bool = False) -> None:
         self.built = not reason or idle

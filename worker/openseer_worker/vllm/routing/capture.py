@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROWS_FROM = "rows_from"
-"""Name, among a request's extra arguments, of the first position whose row is wanted; a request without one has none."""
+"""Name, among a request's extra arguments, of the first position whose row is wanted; None: of none."""
 _NEVER = np.iinfo(np.int64).max
 
 RoutedRows = tuple[str, int, bytes]

@@ -1,0 +1,51 @@
+"""Routed experts of a batch job's results: an array for each, in a file beside results.jsonl."""
+
+from pathlib import Path
+
+from openseer_core.manifest.sampling_json import parse_sampling
+from openseer_core.queue.messages import Result
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import RoutedLine
+from openseer_store.routed.assembly import RoutedExperts, assemble
+from openseer_store.routed.folders import remove_all
+from openseer_store.routed.places import digest
+
+_ALIGNED = 64
+"""numpy's files begin their numbers at a multiple of so many bytes."""
+
+
+class RoutedFiles:
+    """Writes the arrays. `rows`: the job's folder of rows; `run`: that of the run."""
+
+    def __init__(self, rows: Path, run: RunFolder) -> None:
+        self.rows = rows
+        self._run = run
+
+    @staticmethod
+    def begin(rows: Path, run: RunFolder, *, fresh: bool) -> "RoutedFiles":
+        """For one session of a run. `fresh`: its first, before which there may be rows of another run of its name."""
+        if fresh:
+            remove_all(rows)
+        return RoutedFiles(rows, run)
+
+    def write(self, result: Result) -> RoutedLine | None:
+        """The array of a result, on disk, and what its line says of it; None for tokens that were given and scored.
+
+        Raises OutputError.
+        """
+        if parse_sampling(result.sampling).score_from is not None:
+            return None
+        found, request = assemble(self.rows, result), result.request
+        file = f"{self._run.routed_folder.name}/{request.group.batch}-{digest(request.group.name)}-{request.index}.npy"
+        self._run.create(self._run.routed_folder)
+        self._run.write_whole(self._run.path / file, npy(found))
+        dtype = found.shape.dtype if found.shape is not None else "uint8"
+        return RoutedLine(file, 0, list(found.array_shape), dtype, found.gaps, list(found.missing))
+
+
+def npy(found: RoutedExperts) -> bytes:
+    """The rows as numpy's file format 1.0 has them, zeros where one is missing."""
+    code = "|u1" if found.shape is None or found.shape.item_bytes == 1 else "<u2"
+    header = repr({"descr": code, "fortran_order": False, "shape": found.array_shape})
+    filled = header + " " * (-(10 + len(header) + 1) % _ALIGNED) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(filled).to_bytes(2, "little") + filled.encode() + found.rows

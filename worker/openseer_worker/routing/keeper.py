@@ -1,0 +1,172 @@
+"""The rows of a worker's leases: from which position on they are wanted, and what of them is not on file yet."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from openseer_core.ids import WorkerId
+from openseer_core.manifest.sampling_json import parse_sampling
+from openseer_core.queue.messages import Claim, Reply, WriteOutcome
+from openseer_core.tokens import count_items
+from openseer_store.routed.places import group_folder, lease_file, prompt_file
+from openseer_store.routed.records import RowShape, Stretch, pack_record
+from openseer_worker.engine import EngineOutput
+from openseer_worker.routing.writer import RowWriter
+
+KNOWN_PROMPTS = 65_536
+"""Prompts whose rows are known to be on file; the folder is asked again about others."""
+
+
+@dataclass(slots=True)
+class _Lease:
+    """A lease whose rows are wanted. `held`: tokens that the response had before; `first`: the position of the first
+    row that belongs to it; `prompt`: the file for the prompt's rows, where this lease computes them; `prompt_rows`:
+    those so far, of positions from 0 on."""
+
+    file: Path
+    held: int
+    prompt_tokens: int
+    first: int
+    prompt: Path | None = None
+    prompt_rows: bytearray = field(default_factory=bytearray)
+    unsaved: list[Stretch] = field(default_factory=list[Stretch])
+
+
+class RouteKeeper:
+    """Keeps the rows of one worker's leases in `folder`. `shape`: of its engine's rows; without one, and without a
+    folder, there are none, and nothing costs anything."""
+
+    def __init__(self, folder: Path | None, shape: RowShape | None, worker: WorkerId) -> None:
+        self._folder = folder
+        self._shape = shape
+        self._worker = str(worker)
+        self._writer = RowWriter(folder) if folder is not None else None
+        self._leases: dict[str, _Lease] = {}
+        self._prompts: OrderedDict[Path, None] = OrderedDict()
+        self._pending: set[Path] = set()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether rows are kept."""
+        return self._folder is not None and self._shape is not None
+
+    def rows_from(self, key: str) -> int | None:
+        """The first position whose row the engine is to tell; None for a lease that wants none. 0: all of them, the
+        prompt's included."""
+        lease = self._leases.get(key)
+        if lease is None:
+            return None
+        return lease.first if lease.prompt is None else 0
+
+    async def begin(self, claims: Iterable[Claim], version: str) -> None:
+        """Takes new leases. `version`: of the worker's weights.
+
+        Of a group whose prompt's rows are not on file, one of its leases here is to compute them.
+        """
+        assert self._folder is not None and self._writer is not None
+        wanted: dict[Path, str] = {}
+        for claim in claims:
+            if parse_sampling(claim.sampling).score_from is not None:
+                continue
+            prompt, group = count_items(claim.prompt), group_folder(self._folder, claim.request.group)
+            file = group / lease_file(claim.request, claim.generated, claim.fence, self._worker)
+            first = max(0, prompt + claim.generated - claim.appended - 1)
+            self._leases[claim.key] = _Lease(file, claim.generated, prompt, first)
+            rows = group / prompt_file(claim.version or version, claim.prompt)
+            if prompt > 1 and rows not in self._prompts and rows not in self._pending:
+                wanted.setdefault(rows, claim.key)
+        if not wanted:
+            return
+        for (rows, key), is_there in zip(wanted.items(), await self._writer.present(list(wanted)), strict=True):
+            if is_there:
+                self._note_prompt(rows)
+            else:
+                self._leases[key].prompt = rows
+                self._pending.add(rows)
+
+    def take(self, output: EngineOutput) -> None:
+        """Takes the rows of what the engine produced."""
+        lease = self._leases.get(output.key) if output.routes else None
+        if lease is None or self._shape is None:
+            return
+        size = self._shape.row_bytes
+        for start, rows in output.routes:
+            if lease.prompt is not None and start * size == len(lease.prompt_rows):
+                lease.prompt_rows += rows[: (lease.prompt_tokens - 1 - start) * size]
+            own = max(start, lease.first)
+            if kept := rows[(own - start) * size :]:
+                lease.unsaved.append(Stretch(own, kept))
+
+    async def keep(self, keys: Sequence[str]) -> None:
+        """Writes what there is of leases; once it returns their tokens may be told."""
+        assert self._writer is not None and self._shape is not None
+        leases = [self._leases[key] for key in keys if key in self._leases]
+        pieces: list[tuple[Path, bytes]] = []
+        for lease in leases:
+            await self._keep_prompt(lease)
+            if lease.unsaved:
+                name = lease.file.name
+                records = [pack_record(name, self._shape, stretch) for stretch in _joined(lease.unsaved, self._shape)]
+                pieces.append((lease.file, b"".join(records)))
+                lease.unsaved = []
+        if pieces:
+            await self._writer.append(pieces)
+
+    async def _keep_prompt(self, lease: _Lease) -> None:
+        assert self._writer is not None and self._shape is not None
+        rows = lease.prompt
+        if rows is None or len(lease.prompt_rows) < (lease.prompt_tokens - 1) * self._shape.row_bytes:
+            return
+        lease.prompt = None
+        self._pending.discard(rows)
+        record = pack_record(rows.name, self._shape, Stretch(0, bytes(lease.prompt_rows)))
+        lease.prompt_rows = bytearray()
+        if await self._writer.put(rows, record):
+            self._note_prompt(rows)
+
+    def note_replies(self, keys: Sequence[str], replies: Sequence[Reply], *, ended: bool) -> None:
+        """What the store said of writes to leases; `ended`: of their last ones. Forgets those that are over.
+
+        After a gap a lease goes on, unless the store has lost what it began with.
+        """
+        over: list[_Lease] = []
+        for key, reply in zip(keys, replies, strict=True):
+            lease = self._leases.get(key)
+            if lease is None or not _is_over(reply, lease.held, ended=ended):
+                continue
+            over.append(self._leases.pop(key))
+        for lease in over:
+            if lease.prompt is not None:
+                self._pending.discard(lease.prompt)
+        if over and self._writer is not None:
+            self._writer.close([lease.file for lease in over])
+
+    def metrics(self) -> dict[str, float | int | str]:
+        """For heartbeats: bytes of rows that could not be written."""
+        return {"routes_lost_bytes": self._writer.lost_bytes} if self.is_on and self._writer is not None else {}
+
+    def _note_prompt(self, rows: Path) -> None:
+        self._prompts[rows] = None
+        if len(self._prompts) > KNOWN_PROMPTS:
+            self._prompts.popitem(last=False)
+
+
+def _is_over(reply: Reply, held: int, *, ended: bool) -> bool:
+    if reply.outcome is WriteOutcome.GAP:
+        return reply.have < held
+    return reply.outcome is WriteOutcome.LOST or (ended and reply.outcome is WriteOutcome.OK)
+
+
+def _joined(stretches: list[Stretch], shape: RowShape) -> list[Stretch]:
+    """Stretches that follow one another as one: each record has a header."""
+    joined: list[Stretch] = []
+    start, parts, end = 0, list[bytes](), -1
+    for stretch in stretches:
+        if stretch.start != end and parts:
+            joined.append(Stretch(start, b"".join(parts)))
+            parts = []
+        start = start if parts else stretch.start
+        parts.append(stretch.rows)
+        end = stretch.start + len(stretch.rows) // shape.row_bytes
+    return [*joined, Stretch(start, b"".join(parts))]

@@ -1,0 +1,135 @@
+"""Appends rows to files, in a thread: a folder on a volume may be slow, or hang."""
+
+import asyncio
+import errno
+import logging
+import os
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from openseer_core.errors import InputError
+from openseer_worker.kv_pool.daemons import DaemonThreads
+from openseer_worker.kv_pool.free_space import FreeSpace
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 2.0
+"""Longest wait for the folder, to be asked or written to; what is written later may come too late for a result."""
+MOST_OPEN = 256
+"""Files that are kept open; others are opened anew."""
+UNSAVED_BYTES = 256 * 2**20
+"""Most memory for rows that wait to be written; those beyond it are lost."""
+TELL_SECONDS = 30.0
+"""A folder that takes nothing is told of once in this time."""
+
+
+def check_rows_folder(folder: Path | None) -> None:
+    """Makes the folder. Raises InputError where it cannot be written to, or there is none."""
+    if folder is None:
+        raise InputError("spec.routing.capture: this worker was given no folder for rows; start it with --routed")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise InputError(
+            f"spec.routing.capture: {folder}: workers cannot write there: {error.strerror}; mount a volume, or name "
+            "another folder that workers and whoever gives the results see"
+        ) from error
+
+
+class RowWriter:
+    """Files in one folder. `lost_bytes`: of rows that were not written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.lost_bytes = 0
+        self._threads = DaemonThreads(1, "openseer-routes")
+        self._space = FreeSpace(folder)
+        self._open: OrderedDict[Path, int] = OrderedDict()
+        self._unsaved = 0
+        self._told_at = float("-inf")
+
+    async def present(self, files: Sequence[Path]) -> list[bool]:
+        """Which of the files are there; none where the folder does not answer in time."""
+        asked = self._threads.submit(lambda: [file.exists() for file in files])
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(asked), WAIT_SECONDS)
+        except (TimeoutError, OSError):
+            return [False] * len(files)
+
+    async def append(self, pieces: Sequence[tuple[Path, bytes]]) -> None:
+        """Appends to each file; returns once that is done, or after WAIT_SECONDS."""
+        size = sum(len(data) for _, data in pieces)
+        await self._write(size, lambda: [self._append(*piece) for piece in pieces])
+
+    async def put(self, file: Path, data: bytes) -> bool:
+        """Writes a whole file, unless it is there; whether it is there now."""
+        return await self._write(len(data), lambda: self._put(file, data))
+
+    def close(self, files: Sequence[Path]) -> None:
+        """Nothing more is appended to these files."""
+        self._threads.submit(lambda: [self._close(file) for file in files])
+
+    async def _write(self, size: int, write: Callable[[], object]) -> bool:
+        """Whether it is written by now."""
+        if self._unsaved + size > UNSAVED_BYTES:
+            self.lost_bytes += size
+            self._tell(f"{self._unsaved >> 20} MiB of rows wait to be written already")
+            return False
+        self._unsaved += size
+        written = asyncio.wrap_future(self._threads.submit(self._guarded, write, size))
+        done, _ = await asyncio.wait({written}, timeout=WAIT_SECONDS)
+        return bool(done) and written.result()
+
+    def _guarded(self, write: Callable[[], object], size: int) -> bool:
+        try:
+            self._space.check()
+            write()
+        except OSError as error:
+            self.lost_bytes += size
+            self._tell(str(error))
+            return False
+        finally:
+            self._unsaved -= size
+        return True
+
+    def _append(self, file: Path, data: bytes) -> None:
+        handle = self._open.pop(file, None)
+        if handle is None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._open[file] = handle
+        while len(self._open) > MOST_OPEN:
+            os.close(self._open.popitem(last=False)[1])
+        written = os.write(handle, data)
+        if written < len(data):
+            # Whatever follows a torn record would not be read.
+            os.ftruncate(handle, os.fstat(handle).st_size - written)
+            raise OSError(errno.ENOSPC, "it took a part of a record", str(file))
+
+    def _put(self, file: Path, data: bytes) -> None:
+        if file.exists():
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.{os.getpid()}")
+        try:
+            partial.write_bytes(data)
+            partial.replace(file)
+        except OSError:
+            with suppress(OSError):
+                partial.unlink()
+            raise
+
+    def _close(self, file: Path) -> None:
+        handle = self._open.pop(file, None)
+        if handle is not None:
+            os.close(handle)
+
+    def _tell(self, why: str) -> None:
+        if time.monotonic() - self._told_at >= TELL_SECONDS:
+            self._told_at = time.monotonic()
+            log.warning("routed experts are not written, results will lack rows: %s", why)
