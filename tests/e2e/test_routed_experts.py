@@ -1,4 +1,4 @@
-"""Runs on real engines: each result has the experts of all its tokens, also of those that were moved, drafted and lost."""
+"""Runs on real engines: each result has the experts of all its tokens, moved, drafted and lost ones too."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.workbench import Workbench
 from tests.repository import ROOT
-from tests.worker.moe_model import CHOSEN, LAYERS, experts_of, make_moe
+from tests.worker.vllm.routing.moe_model import CHOSEN, LAYERS, experts_of, make_moe
 
 pytestmark = [pytest.mark.engine, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openseer_worker.vllm.environment import prepare
-from tests.worker.moe_model import make_moe
+from tests.worker.vllm.routing.moe_model import make_moe
 
 
 @pytest.fixture(scope="session")

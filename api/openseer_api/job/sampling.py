@@ -30,6 +30,8 @@ def check_order(sampling: Sampling, field: str, most: str) -> None:
 
 async def check_min_p(job: JobContext, sampling: Sampling, field: str) -> None:
     """Raises InputError for a min_p that the engine would ignore since this job drafts. `field`: the caller's name."""
+    if sampling.min_p > 0 and job.job.spec.routing.capture is not None:
+        raise InputError(f"{field}: found {sampling.min_p:g}, allowed in a job with spec.routing.capture: 0")
     if sampling.min_p > 0 and await _drafts(job):
         raise InputError(
             f"{field}: found {sampling.min_p:g}; this job drafts, and {MIN_P_IGNORED}. Leave it out, or use a job that "

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -116,8 +117,8 @@ async def _step_from(job: JobContext, record: BatchRecord, cursor: int, limit: i
     return _Step(entries, cursor, record.forgotten or (ended and cursor >= last))
 
 
-def _item(entry: Entry, codec: TextCodec | None) -> _Item:
-    item = render_entry(entry, codec)
+def _item(entry: Entry, codec: TextCodec | None, rows: Path | None) -> _Item:
+    item = render_entry(entry, codec, rows)
     return _Item(entry.cursor, item["kind"], _encode(item))
 
 
@@ -127,7 +128,8 @@ async def _pieces(job: JobContext, entries: list[Entry]) -> AsyncIterator[list[_
     size = 0
     for entry in entries:
         scores = len(entry.logprobs) if isinstance(entry, Result) else 0
-        piece.append(await made(scores, partial(_item, entry, job.known_codec())))
+        read = partial(_item, entry, job.known_codec(), job.rows)
+        piece.append(await (made(scores, read) if job.rows is None else asyncio.to_thread(read)))
         size += len(piece[-1].json)
         if size >= PIECE_BYTES:
             yield piece

@@ -21,6 +21,7 @@ from openseer_core.json_model import (
     VersionName,
 )
 from openseer_core.manifest.generation import Sampling
+from openseer_core.wire.routed import RoutedRows, Span
 
 MAX_GROUP_SIZE = 1024
 MAX_PROMPT_TOKENS = 2**20
@@ -31,10 +32,8 @@ MAX_PAGE = 1024
 MAX_WAIT_SECONDS = 60.0
 """Longest wait of one long poll."""
 
-Span = Annotated[tuple[int, int], Field(strict=False)]
 LikelyToken = Annotated[tuple[int, float], Field(strict=False)]
-"""A token id and its log-probability."""
-"""In JSON a list of two."""
+"""A token id and its log-probability, in JSON a list of two."""
 Purpose = Literal["train", "eval"]
 PriorityName = Literal["high", "normal", "low"]
 
@@ -240,7 +239,7 @@ class ResultItem(JsonModel):
     that the model drew; the others were appended by the trainer, or given and scored. `status`: only ok is a whole
     sample. `top_logprobs`: for each token the likeliest ones in its place, as pairs of id and log-probability, the
     likeliest first; None without topLogprobs. Those that topK, topP or minP has cut are left out, and appended tokens
-    have none.
+    have none. `routed_experts`: None unless the job captures them.
     """
 
     kind: Literal["result"] = "result"
@@ -259,6 +258,7 @@ class ResultItem(JsonModel):
     token_ids: list[int]
     logprobs: list[float | None] | None = None
     top_logprobs: list[list[LikelyToken]] | None = None
+    routed_experts: RoutedRows | None = None
     logprobs_of: Literal["sampled", "raw"] | None = None
     sampled: list[Span]
     text: str | None = None

@@ -48,7 +48,7 @@ DRIVER_GRACE_SECONDS = 30
 """What the driver has to write and acknowledge what it holds."""
 
 _JOB_FOLDER, _CACHE, _MODELS, _PROMPTS, _OUTPUT = "/etc/openseer", "/cache", "/models", "/prompts", "/output"
-_KV_POOL = "/kv-pool"
+_KV_POOL, _ROWS = "/kv-pool", "/rows"
 _CERTIFICATES = "/etc/openseer-ca"
 _DRIVER_RESOURCES = {"requests": {"cpu": "250m", "memory": "512Mi"}}
 _IMAGE_OWNED = {"image": "set spec.image", "imagePullPolicy": "set spec.imagePullPolicy"}
@@ -83,7 +83,7 @@ def worker_pod(
         leader = f"{worker_pod_name(job, index, 0)}.{workers_name(job)}.{job.namespace}.svc"
         command += ["--rank", str(rank), "--leader", leader]
     mounts = _mounts(job, settings.pods)
-    command += _add_kv_pool(job, mounts)
+    command += _add_kv_pool(job, mounts) + _add_rows(job, mounts)
     start = workers.start_seconds or settings.pods.start_seconds
     container = _container(job, settings, WORKER, image, command, mounts, workers.resources, start, secret)
     pod: dict[str, Any] = {
@@ -133,6 +133,7 @@ def driver_pod(
     mounts = _mounts(job, settings.pods)
     command = ["python", "-m", "openseer_driver.main", "--job", f"{_JOB_FOLDER}/job.json"]
     command += ["--output", _add_output(job, mounts), "--http-port", str(HTTP_PORT), *_add_prompts(job, mounts)]
+    command += _add_rows(job, mounts)
     resources, start = job.spec.driver.resources, settings.pods.start_seconds
     container = _container(job, settings, DRIVER, image, command, mounts, resources, start, secret)
     if "resources" not in container:
@@ -285,6 +286,26 @@ def _add_kv_pool(job: RolloutJob, mounts: Mounts) -> list[str]:
         return []
     mounts.add("kv-pool", _KV_POOL, {"persistentVolumeClaim": {"claimName": pool.pvc.claim_name}})
     return ["--kv-pool", _inside(_KV_POOL, pool.pvc.path, "spec.kvPool.pvc.path")]
+
+
+def _add_rows(job: RolloutJob, mounts: Mounts) -> list[str]:
+    """Mounts the volume for rows of routed experts; the option that names this job's folder, nothing without capture.
+
+    Raises InputError for a job that cannot capture in a cluster.
+    """
+    capture = job.spec.routing.capture
+    if capture is None:
+        return []
+    if job.spec.mode != "batch":
+        raise InputError(
+            f"spec.routing.capture: found in mode {job.spec.mode}, allowed in a cluster: batch; the gateway, which "
+            "gives results there, mounts no job's volume"
+        )
+    if capture.pvc is None:
+        raise InputError("spec.routing.capture.pvc: missing; in a cluster workers and driver share a volume")
+    mounts.add("rows", _ROWS, {"persistentVolumeClaim": {"claimName": capture.pvc.claim_name}})
+    folder = _inside(_ROWS, capture.pvc.path, "spec.routing.capture.pvc.path")
+    return ["--routed", f"{folder}/{job.namespace}.{job.name}"]
 
 
 def _add_prompts(job: RolloutJob, mounts: Mounts) -> list[str]:

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,19 +27,21 @@ def remove_all(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_batches(folder: Path, is_gone: Callable[[int], bool], carried: Callable[[int], bool]) -> None:
-    """Removes the rows of batches that are gone; of one of which groups were carried on only once they are stale."""
-    for name in _names(folder):
-        if not name.isdigit() or not is_gone(int(name)):
-            continue
-        batch = folder / name
-        if not carried(int(name)):
-            shutil.rmtree(batch, ignore_errors=True)
-            continue
-        for group in _names(batch):
-            with suppress(OSError):
-                if (batch / group).stat().st_mtime < time.time() - STALE_SECONDS:
-                    shutil.rmtree(batch / group, ignore_errors=True)
+def row_batches(folder: Path) -> list[int]:
+    """The batches that rows are there of."""
+    return [int(name) for name in _names(folder) if name.isdigit()]
+
+
+def remove_batch(folder: Path, batch: int, *, only_stale: bool) -> None:
+    """Removes the rows of a batch that is gone. `only_stale`: groups of it may go on elsewhere, with their rows."""
+    place = folder / str(batch)
+    if not only_stale:
+        shutil.rmtree(place, ignore_errors=True)
+        return
+    for group in _names(place):
+        with suppress(OSError):
+            if (place / group).stat().st_mtime < time.time() - STALE_SECONDS:
+                shutil.rmtree(place / group, ignore_errors=True)
 
 
 def _names(folder: Path) -> list[str]:

@@ -17,8 +17,8 @@ from openseer_worker.engine import DraftTokens, EngineRequest
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build
 from tests.worker.drafting import NAMES, VOCABULARY, drafting_player, feed, metric
-from tests.worker.moe_model import CHOSEN, LAYERS, experts_of
 from tests.worker.player import GREEDY, Player, Response, model
+from tests.worker.vllm.routing.moe_model import CHOSEN, EXPERTS, LAYERS, experts_of, replayed_scores
 
 pytestmark = [
     pytest.mark.engine,
@@ -82,6 +82,16 @@ def test_without_drafts_all_rows_come_but_the_last_tokens(moe_folder: Path, plai
     for number, response in enumerate(plain):
         assert len(response.tokens) == WHOLE
         assert_routed(moe_folder, number, response)
+
+
+def test_torch_agrees_with_the_engine_through_the_same_experts_only(moe_folder: Path, plain: list[Response]) -> None:
+    for number, response in enumerate(plain[:2]):
+        tokens, first = PROMPTS[number] + response.tokens, len(PROMPTS[number]) - 1
+        routed = rows(response, len(tokens) - 1)[:, 1:]
+        same = replayed_scores(moe_folder, tokens, routed)[first:]
+        assert np.abs(same - response.logprobs).max() < 1e-3
+        other = replayed_scores(moe_folder, tokens, (routed + 1) % EXPERTS)[first:]
+        assert np.abs(other - response.logprobs).max() > 0.1
 
 
 def test_right_wrong_and_mixed_drafts_change_no_row(moe_folder: Path, player: Player, plain: list[Response]) -> None:

@@ -19,7 +19,7 @@ from openseer_worker.engine import DraftNews
 from openseer_worker.vllm.drafting.prompt_scores import score_in_pieces
 from openseer_worker.vllm.drafting.step_probe import Probe
 from openseer_worker.vllm.environment import is_cpu_build
-from openseer_worker.vllm.routing.capture import RouteCapture, RoutedRows
+from openseer_worker.vllm.routing.capture import RowCapture, RowsOf
 from openseer_worker.vllm.routing.shape import wants_routes
 
 _LOG = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class GroupProposer:
     def __init__(self, vllm_config: Any) -> None:
         options: dict[str, Any] = vllm_config.additional_config[OPTIONS]
         self._never_drafts = bool(options["never"])
-        self._routes = RouteCapture(vllm_config) if wants_routes(vllm_config) else None
+        self._routes = RowCapture(vllm_config) if wants_routes(vllm_config) else None
         self._memory = int(options["memory_bytes"])
         self._logprobs = bool(options["logprobs"])
         self._most = int(vllm_config.speculative_config.num_speculative_tokens)
@@ -158,8 +158,8 @@ class GroupProposer:
         """Drafts no more; steps go on as if there were no drafter."""
         self._off = reason
 
-    def take_routes(self) -> list[RoutedRows] | None:
-        """RouteCapture.take; None where nothing is captured."""
+    def take_routes(self) -> list[RowsOf] | None:
+        """RowCapture.take; None where nothing is captured."""
         return None if self._routes is None else self._routes.take()
 
     # Called by vLLM after each step.

@@ -13,11 +13,11 @@ ROWS_FROM = "rows_from"
 """Name, among a request's extra arguments, of the first position whose row is wanted; None: of none."""
 _NEVER = np.iinfo(np.int64).max
 
-RoutedRows = tuple[str, int, bytes]
+RowsOf = tuple[str, int, bytes]
 """A request's key, a position, and rows from there on, as they cross from vLLM's process."""
 
 
-class RouteCapture:
+class RowCapture:
     """The capture of one rank. `config`: the VllmConfig."""
 
     def __init__(self, config: Any) -> None:
@@ -75,7 +75,7 @@ class RouteCapture:
         kept = (positions < ends[places]) & (positions >= self._firsts[places])
         self._kept.append((self._numbers[places][kept], positions[kept], rows[kept]))
 
-    def take(self) -> list[RoutedRows]:
+    def take(self) -> list[RowsOf]:
         """All rows since the last call: of each request stretches without a hole, in the order of the steps."""
         if not self._kept:
             return []
@@ -85,7 +85,7 @@ class RouteCapture:
         numbers, positions, rows = numbers[order], positions[order], rows[order]
         cuts = np.flatnonzero((np.diff(numbers) != 0) | (np.diff(positions) != 1)) + 1
         keys = {number: key for key, number in self._known.items()}
-        found: list[RoutedRows] = []
+        found: list[RowsOf] = []
         for begin, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(numbers)], strict=True):
             found.append((keys[int(numbers[begin])], int(positions[begin]), rows[begin:end].tobytes()))
         self._forget()

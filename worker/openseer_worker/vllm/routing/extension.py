@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from openseer_worker.vllm.routing.capture import RoutedRows
+from openseer_worker.vllm.routing.capture import RowsOf
 
 
 class RoutingExtension:
     """The part of the worker's extension that is for routed experts."""
 
-    def take_routes(self) -> list[RoutedRows] | None:
-        """RouteCapture.take; None on the ranks that keep nothing."""
+    def take_routes(self) -> list[RowsOf] | None:
+        """RowCapture.take; None on the ranks that keep nothing."""
         worker: Any = self
         proposer = getattr(worker.model_runner, "drafter", None)
         return None if proposer is None else proposer.take_routes()

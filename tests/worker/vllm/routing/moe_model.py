@@ -31,6 +31,19 @@ def make_moe(folder: Path, tokenizer_of: Path) -> None:
     Qwen3MoeForCausalLM(config).save_pretrained(folder)
 
 
+def replayed_scores(folder: Path, tokens: Sequence[int], routed: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Log-probabilities of `tokens[1:]` by torch, through these experts: [tokens - 1, layers with experts, experts]."""
+    import torch  # noqa: PLC0415 - heavy
+    from transformers import Qwen3MoeForCausalLM  # noqa: PLC0415 - heavy
+
+    from openseer_client.routing.replay import replayed  # noqa: PLC0415 - heavy
+
+    model: Any = Qwen3MoeForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad(), replayed(model, list(torch.from_numpy(routed).transpose(0, 1))):
+        scores = model(torch.tensor([list(tokens[:-1])])).logits[0].log_softmax(-1)
+    return scores[range(len(tokens) - 1), list(tokens[1:])].numpy()
+
+
 def experts_of(folder: Path, tokens: Sequence[int]) -> NDArray[np.int64]:
     """[tokens, layers, experts], each row in rising order; zeros in layers without."""
     import torch  # noqa: PLC0415 - heavy

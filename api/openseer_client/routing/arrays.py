@@ -1,0 +1,49 @@
+"""Routed experts as numpy arrays."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openseer_core.wire.batches import ResultItem
+from openseer_core.wire.routed import RoutedRows
+
+MISSING = -1
+"""Stands in each place of a row that is missing."""
+
+
+def routed_experts(item: ResultItem) -> NDArray[np.int16]:
+    """[positions, layers, experts] of a result: of all tokens of prompt and response but the last, MISSING for gaps.
+
+    Raises ValueError for a result without: its job captures none, or its tokens were given and scored.
+    """
+    if item.routed_experts is None:
+        raise ValueError(
+            f"group {item.group}, response {item.index}: no routed experts; set spec.routing.capture in the job"
+        )
+    return from_wire(item.routed_experts)
+
+
+def from_wire(rows: RoutedRows) -> NDArray[np.int16]:
+    """The array that a result carries."""
+    flat = np.frombuffer(base64.b64decode(rows.data), np.dtype(rows.dtype).newbyteorder("<"))
+    return _with_gaps(flat.reshape(rows.shape), [(first - rows.start, end - rows.start) for first, end in rows.missing])
+
+
+def from_run(folder: Path | str, line: str | bytes | dict[str, Any]) -> NDArray[np.int16]:
+    """The same of a line of results.jsonl, as text or parsed, in the folder of its run."""
+    parsed: dict[str, Any] = line if isinstance(line, dict) else json.loads(line)
+    routed = parsed["routed_experts"]
+    if routed is None:
+        raise ValueError(f"group {parsed['group']}, response {parsed['index']}: no routed experts")
+    return _with_gaps(np.load(Path(folder) / routed["file"]), routed["missing"])
+
+
+def _with_gaps(found: NDArray[Any], missing: list[tuple[int, int]]) -> NDArray[np.int16]:
+    array = found.astype(np.int16)
+    for first, end in missing:
+        array[first:end] = MISSING
+    return array

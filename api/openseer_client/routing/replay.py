@@ -1,0 +1,47 @@
+"""torch: a model of transformers' that goes through the experts it is given, for training and for checks.
+
+Routers of Qwen3's kind are known: they give (logits, weights, chosen experts), and the weights are the softmax of all
+experts' logits at the chosen ones, divided by their sum where the model says so.
+"""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+_ROUTERS = ("Qwen3MoeTopKRouter",)
+
+
+@contextmanager
+def replayed(model: Any, experts: Sequence[torch.Tensor]) -> Generator[None]:
+    """Within it the model's routers choose `experts`: for each layer with experts, in order, [tokens, experts] of all
+    tokens of a forward pass, flattened. Their weights still come from the model, and learn.
+
+    Raises ValueError for a model without such routers, and where the tensors do not fit.
+    """
+    routers = [module for module in model.modules() if type(module).__name__ in _ROUTERS]
+    if not routers:
+        raise ValueError(f"{type(model).__name__}: no router known here; allowed: {', '.join(_ROUTERS)}")
+    if len(routers) != len(experts):
+        raise ValueError(f"experts: found {len(experts)} layers, needed: the model's {len(routers)} with experts")
+    hooks = [router.register_forward_hook(_choose(given)) for router, given in zip(routers, experts, strict=True)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _choose(given: torch.Tensor) -> Any:
+    def hook(router: Any, _: Any, output: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        logits, weights, chosen = output
+        if given.shape != chosen.shape:
+            raise ValueError(f"experts: found {list(given.shape)}, needed: {list(chosen.shape)}")
+        kept = given.to(chosen)
+        shares = torch.softmax(logits, dim=-1, dtype=torch.float32).gather(-1, kept)
+        if router.norm_topk_prob:
+            shares = shares / shares.sum(-1, keepdim=True)
+        return logits, shares.to(weights.dtype), kept
+
+    return hook

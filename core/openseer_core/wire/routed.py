@@ -1,0 +1,25 @@
+"""Routed experts as they cross HTTP: which experts the tokens of a result went through."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from openseer_core.json_model import JsonModel
+
+Span = Annotated[tuple[int, int], Field(strict=False)]
+
+
+class RoutedRows(JsonModel):
+    """An array of `shape` [positions, layers, experts]: row i is of position `start` + i of prompt and response.
+
+    The last token has no row: nobody computed what follows it. Layers without experts hold zeros. `data`: its numbers,
+    little-endian, in base64. `gaps`: how many rows are missing, in the spans [start, end) of `missing`; they are zeros
+    in the data, and -1 in what `openseer_client.routing` makes of it.
+    """
+
+    start: int = 0
+    shape: Annotated[tuple[int, int, int], Field(strict=False)]
+    dtype: Literal["uint8", "uint16"]
+    data: str
+    gaps: int = 0
+    missing: list[Span] = Field(default_factory=list[Span])

@@ -1,0 +1,44 @@
+"""Routed experts of results are arrays of numpy's beside results.jsonl."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from openseer_core.errors import OutputError
+from openseer_driver.routed import RoutedFiles, npy
+from openseer_driver.run_folder import RunFolder
+from openseer_store.routed.assembly import RoutedExperts
+from openseer_store.routed.records import RowShape
+from tests.store.routed.test_assembly import chunk, lease, put, put_prompt, result, rows
+
+
+def test_an_array_is_written_for_each_result(tmp_path: Path) -> None:
+    job, run = tmp_path / "rows", RunFolder(tmp_path / "run")
+    put_prompt(job)
+    put(job, lease(0, 1), (3, rows(3, 1)))
+    line = RoutedFiles.begin(job, run, fresh=False).write(result(3, chunk(0, 3, 1)))
+    assert line is not None
+    assert (line.start, line.shape, line.dtype, line.gaps, line.missing) == (0, [6, 1, 2], "uint8", 2, [(4, 6)])
+    np.testing.assert_array_equal(np.load(run.path / line.file)[:, 0, 0], [0, 1, 2, 3, 0, 0])
+
+
+def test_a_new_run_has_no_rows_of_another(tmp_path: Path) -> None:
+    put_prompt(tmp_path / "rows")
+    RoutedFiles.begin(tmp_path / "rows", RunFolder(tmp_path), fresh=True)
+    assert not (tmp_path / "rows").exists()
+
+
+def test_an_array_that_cannot_be_written_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "routed_experts").write_text("in the way")
+    with pytest.raises(OutputError, match="routed_experts"):
+        RoutedFiles(tmp_path / "rows", RunFolder(tmp_path)).write(result(1))
+
+
+@pytest.mark.parametrize("positions", [0, 1, 12345])
+def test_numpy_reads_wide_and_empty_arrays(tmp_path: Path, positions: int) -> None:
+    data = np.arange(positions * 6, dtype="<u2").tobytes()
+    (tmp_path / "a.npy").write_bytes(npy(RoutedExperts(positions, data, RowShape(2, 3, 2), ())))
+    found = np.load(tmp_path / "a.npy")
+    assert (found.shape, found.dtype) == ((positions, 2, 3), np.uint16)
+    assert found.tobytes() == data

@@ -1,0 +1,180 @@
+"""Rows are on file before their tokens are in the store, whatever becomes of the worker, and a prompt's once."""
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openseer_core.errors import InputError
+from openseer_core.ids import WorkerId
+from openseer_core.queue.messages import Claim, Delta, ExtendReply
+from openseer_core.tokens import count_items
+from openseer_store.memory import MemoryStore
+from openseer_store.routed.assembly import RoutedExperts, assemble
+from openseer_store.routed.records import RowShape, Stretch
+from openseer_worker.engine import EngineOutput
+from openseer_worker.routing import writer
+from openseer_worker.routing.keeper import RouteKeeper
+from openseer_worker.routing.rows_first import RowsFirst
+from openseer_worker.routing.writer import check_rows_folder
+from tests.store.builders import ANN, BOB, Clock, delta, finish, group, query, request, results, tokens, wait
+
+SHAPE = RowShape(1, 2, 1)
+PROMPT = 16
+
+
+def at(first: int, count: int) -> Stretch:
+    """Rows that name their positions."""
+    return Stretch(first, bytes(number for place in range(first, first + count) for number in (place, 0)))
+
+
+class Fleet:
+    """A store, and workers that keep rows in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = Clock()
+        self.store = MemoryStore(self.clock)
+        self.keepers: dict[WorkerId, RouteKeeper] = {}
+
+    def worker(self, name: WorkerId) -> RowsFirst:
+        keeper = self.keepers[name] = RouteKeeper(self.folder, SHAPE, name)
+        return RowsFirst(self.store, keeper)
+
+    def generate(self, worker: WorkerId, claim: Claim, count: int) -> None:
+        """The engine tells the rows of so many tokens more."""
+        keeper, before = self.keepers[worker], PROMPT + claim.generated - 1
+        first = keeper.rows_from(claim.key)
+        assert first is not None
+        keeper.take(EngineOutput(claim.key, routes=(at(first, before + count - first),)))
+
+    async def found(self) -> list[RoutedExperts]:
+        return [assemble(self.folder, result) for result in await results(self.store)]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    return Fleet(tmp_path / "rows")
+
+
+def whole(found: RoutedExperts, total: int) -> bool:
+    return found.gaps == 0 and list(found.rows[::2]) == list(range(total - 1))
+
+
+async def test_a_response_that_moved_has_all_rows_and_the_prompt_is_computed_once(fleet: Fleet) -> None:
+    ann, bob = fleet.worker(ANN), fleet.worker(BOB)
+    await fleet.store.submit([group("a", 2)])
+    first, second = await ann.claim(ANN, query())
+    assert [fleet.keepers[ANN].rows_from(claim.key) for claim in (first, second)] == [0, PROMPT - 1]
+    fleet.generate(ANN, first, 5)
+    fleet.generate(ANN, second, 3)
+    await ann.complete(ANN, [finish(second, 3)])
+    await ann.give_back(ANN, [delta(first, 5)])
+    assert fleet.keepers[ANN].rows_from(first.key) is None
+    [again] = await bob.claim(BOB, query())
+    assert fleet.keepers[BOB].rows_from(again.key) == PROMPT + 4
+    fleet.generate(BOB, again, 4)
+    await bob.complete(BOB, [finish(again, 4)])
+    assert [whole(found, total) for found, total in zip(await fleet.found(), (19, 25), strict=True)] == [True, True]
+
+
+async def test_a_worker_that_dies_leaves_the_rows_of_what_the_store_has(fleet: Fleet) -> None:
+    ann, bob = fleet.worker(ANN), fleet.worker(BOB)
+    await fleet.store.submit([group("a", 1)])
+    [claim] = await ann.claim(ANN, query())
+    fleet.generate(ANN, claim, 6)
+    await ann.extend(ANN, [delta(claim, 4)], [], lease_seconds=10, version="v1", lanes=("",))
+    await wait(fleet.store, fleet.clock, 60)
+    [again] = await bob.claim(BOB, query())
+    assert again.generated == 4
+    assert fleet.keepers[BOB].rows_from(again.key) == PROMPT + 3
+    fleet.generate(BOB, again, 3)
+    await bob.complete(BOB, [finish(again, 3)])
+    assert [whole(found, PROMPT + 7) for found in await fleet.found()] == [True]
+
+
+async def test_a_lease_that_ends_before_the_prompt_is_read_leaves_it_to_another(fleet: Fleet) -> None:
+    ann = fleet.worker(ANN)
+    await fleet.store.submit([group("a", 1)])
+    [claim] = await ann.claim(ANN, query(number=1))
+    fleet.keepers[ANN].take(EngineOutput(claim.key, routes=(at(0, PROMPT - 2),)))
+    await ann.give_back(ANN, [delta(claim, 0)])
+    [again] = await ann.claim(ANN, query(number=2))
+    assert fleet.keepers[ANN].rows_from(again.key) == 0
+    fleet.generate(ANN, again, 2)
+    await ann.complete(ANN, [finish(again, 2)])
+    assert [whole(found, PROMPT + 2) for found in await fleet.found()] == [True]
+
+
+async def test_what_was_appended_is_wanted_again(fleet: Fleet) -> None:
+    ann = fleet.worker(ANN)
+    await fleet.store.submit([group("a", 1)])
+    [claim] = await ann.claim(ANN, query(number=1))
+    fleet.generate(ANN, claim, 4)
+    await ann.complete(ANN, [finish(claim, 4)])
+    assert await fleet.store.go_on(request("a/0"), 0, tokens(4, 3))
+    [again] = await ann.claim(ANN, query(number=2))
+    assert fleet.keepers[ANN].rows_from(again.key) == PROMPT + 3
+    fleet.keepers[ANN].take(EngineOutput(again.key, routes=(at(PROMPT + 3, 5),)))
+    await ann.complete(ANN, [finish(again, 2)])
+    assert [whole(found, total) for found, total in zip(await fleet.found(), (20, 25), strict=True)] == [True, True]
+
+
+async def test_a_folder_that_hangs_costs_rows_and_no_tokens(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "WAIT_SECONDS", 0.05)
+    ann = fleet.worker(ANN)
+    await fleet.store.submit([group("a", 1)])
+    [claim] = await ann.claim(ANN, query())
+    hung: Any = fleet.keepers[ANN]
+    monkeypatch.setattr(hung._writer, "_append", lambda *_: asyncio.run(asyncio.sleep(2)))
+    fleet.generate(ANN, claim, 3)
+    async with asyncio.timeout(1.5):
+        await ann.complete(ANN, [finish(claim, 3)])
+    [found] = await fleet.found()
+    assert found.missing == ((PROMPT - 1, PROMPT + 2),)
+
+
+async def test_rows_that_cannot_be_written_are_counted_and_miss(fleet: Fleet) -> None:
+    ann = fleet.worker(ANN)
+    await fleet.store.submit([group("a", 1)])
+    [claim] = await ann.claim(ANN, query())
+    shutil.rmtree(fleet.folder, ignore_errors=True)
+    fleet.folder.write_text("in the way")
+    fleet.generate(ANN, claim, 3)
+    await ann.complete(ANN, [finish(claim, 3)])
+    assert [found.gaps for found in await fleet.found()] == [PROMPT + 2]
+    assert int(fleet.keepers[ANN].metrics()["routes_lost_bytes"]) > 3 * SHAPE.row_bytes
+
+
+async def test_rows_are_written_before_the_store_is_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann, seen = fleet.worker(ANN), list[bool]()
+    await fleet.store.submit([group("a", 1)])
+    [claim] = await ann.claim(ANN, query())
+    told = fleet.store.extend
+
+    async def tell(worker: WorkerId, deltas: list[Delta], *rest: Any, **more: Any) -> ExtendReply:
+        seen.append(any(file.name.startswith("0.0.") for file in fleet.folder.rglob("*")))
+        return await told(worker, deltas, *rest, **more)
+
+    monkeypatch.setattr(fleet.store, "extend", tell)
+    fleet.generate(ANN, claim, 3)
+    await ann.extend(ANN, [delta(claim, 3)], [], lease_seconds=10, version="v1", lanes=("",))
+    assert seen == [True]
+    assert count_items(claim.tokens) == 0
+
+
+def test_a_worker_without_a_folder_or_with_one_it_cannot_write_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="given no folder for rows; start it with --routed"):
+        check_rows_folder(None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"spec\.routing\.capture: .*file/rows: workers cannot write there"):
+        check_rows_folder(tmp_path / "file/rows")
+    check_rows_folder(tmp_path / "new/rows")
+
+
+def test_without_capture_nothing_is_kept() -> None:
+    keeper = RouteKeeper(None, SHAPE, ANN)
+    keeper.take(EngineOutput("k", routes=(at(0, 1),)))
+    assert (keeper.is_on, keeper.rows_from("k"), keeper.metrics()) == (False, None, {})
