@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +123,17 @@ async def test_what_was_appended_is_wanted_again(fleet: Fleet) -> None:
     assert [whole(found, total) for found, total in zip(await fleet.found(), (20, 25), strict=True)] == [True, True]
 
 
+def hang(*_: object) -> None:
+    time.sleep(2)
+
+
 async def test_a_folder_that_hangs_costs_rows_and_no_tokens(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "WAIT_SECONDS", 0.05)
     ann = fleet.worker(ANN)
     await fleet.store.submit([group("a", 1)])
     [claim] = await ann.claim(ANN, query())
     hung: Any = fleet.keepers[ANN]
-    monkeypatch.setattr(hung._writer, "_append", lambda *_: asyncio.run(asyncio.sleep(2)))
+    monkeypatch.setattr(hung._writer, "_append", hang)
     fleet.generate(ANN, claim, 3)
     async with asyncio.timeout(1.5):
         await ann.complete(ANN, [finish(claim, 3)])

@@ -21,10 +21,11 @@ def make_moe(folder: Path, tokenizer_of: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
+    more: dict[str, Any] = {"head_dim": 32}  # which its types leave out
     config = Qwen3MoeConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, moe_intermediate_size=32,
         num_hidden_layers=LAYERS, num_experts=EXPERTS, num_experts_per_tok=CHOSEN, norm_topk_prob=True,
-        decoder_sparse_step=1, mlp_only_layers=[0], num_attention_heads=2, num_key_value_heads=1, head_dim=32,
+        decoder_sparse_step=1, mlp_only_layers=[0], num_attention_heads=2, num_key_value_heads=1, **more,
         max_position_embeddings=1024, initializer_range=0.3, tie_word_embeddings=False, bos_token_id=1,
         eos_token_id=2, pad_token_id=0,
     )  # fmt: skip
