@@ -41,6 +41,7 @@ _COUNTERS = {
     ),
     "context_saved_bytes": ("kv_pool_saved_bytes", "Bytes of KV written to the pool."),
     "context_unsaved_blocks": ("kv_pool_unsaved_blocks", "Blocks of KV that the pool did not take."),
+    "routes_lost_bytes": ("routes_lost_bytes", "Bytes of rows of routed experts that were not written."),
 }
 _GPU_GAUGES = {
     "memory_used": ("gpu_memory_used_bytes", "Memory in use.", 1.0),

@@ -72,7 +72,7 @@ UNFIT_ENGINE_ARGS = {
     "ubatch_size": _HALVES,
     "enable_fault_tolerance": "it belongs to data parallel ranks; openseer replaces a worker that fails",
     "fault_tolerance_config": "it belongs to data parallel ranks; openseer replaces a worker that fails",
-    "enable_return_routed_experts": _NOT_IN_RESULTS,
+    "enable_return_routed_experts": "set spec.routing.capture",
     "aux_output_config": _NOT_IN_RESULTS,
     "return_sampling_mask": _NOT_IN_RESULTS,
     **dict.fromkeys(("enable_lora", "max_lora_rank", "max_loras", "max_cpu_loras", "lora_target_modules"), _LORA),

@@ -20,7 +20,6 @@ MINIMAL: dict[str, Any] = {
 }
 
 POOL = {"backend": "shared-directory", "path": "/mnt/kv"}
-CAPTURE: dict[Any, Any] = {"routing": {"capture": {}}}
 
 
 def manifest(spec: dict[Any, Any] | None = None, /, **fields: Any) -> dict[str, Any]:
@@ -167,20 +166,6 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
         (
             {"kvPool": POOL, "workers": {"parallelism": {"pipeline": 2}}},
             "spec.workers.parallelism.pipeline: found 2, allowed with spec.kvPool: 1",
-        ),
-        (
-            {"routing": {"capture": {"path": "/r", "pvc": {"claimName": "c", "path": "p"}}}},
-            "spec.routing.capture: found path and pvc, allowed: only one of",
-        ),
-        (CAPTURE | {"model": {"path": "m", "engine": "scripted"}}, "spec.routing.capture: the scripted engine"),
-        (CAPTURE | {"sampling": {"minP": 0.1}}, "spec.sampling.minP: found 0.1, allowed with spec.routing.capture: 0"),
-        (
-            CAPTURE | {"model": {"path": "m", "engineArgs": {"logits_processors": ["a"]}}},
-            "spec.model.engineArgs.logits_processors: does not go with spec.routing.capture",
-        ),
-        (
-            CAPTURE | {"workers": {"parallelism": {"pipeline": 2}}},
-            "spec.workers.parallelism.pipeline: found 2, allowed with spec.routing.capture: 1",
         ),
         ({"mode": "serve"}, "spec.prompts: not used in mode serve"),
         ({"prompts": {}}, "spec.prompts: none given, allowed: exactly one of path"),
