@@ -144,6 +144,16 @@ def test_what_is_aborted_has_the_rows_of_its_tokens(moe_folder: Path, player: Pl
     assert_routed(moe_folder, 2, response)
 
 
+def test_an_engine_in_a_process_of_its_own_tells_the_same(moe_folder: Path, player: Player) -> None:
+    child = model(moe_folder, **ROOM).model_copy(update={"engine_process": "child"})
+    engine = VllmEngine(child, Parallelism(), Sampling(), cache_salt="child", routes=True)
+    try:
+        for number, response in enumerate(Player(engine).run(request(0, 0, 40), request(1, len(PROMPTS[1]) - 1, 40))):
+            assert_routed(moe_folder, number, response, number * (len(PROMPTS[1]) - 1))
+    finally:
+        asyncio.run(engine.close())
+
+
 def test_a_model_without_experts_is_refused(folder: Path, player: Player) -> None:
     with pytest.raises(ModelError, match=r"spec\.routing\.capture: the model .* has no experts; remove spec\.routing"):
         VllmEngine(model(folder), Parallelism(), Sampling(), cache_salt="dense", routes=True)
