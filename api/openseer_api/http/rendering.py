@@ -187,7 +187,7 @@ def _routed(rows: Path, result: Result) -> dict[str, Any]:
         "dtype": found.shape.dtype if found.shape is not None else "uint8",
         "data": b64encode(found.rows).decode(),
         "gaps": found.gaps,
-        "missing": found.missing,
+        "missing": list(found.missing),
     }
 
 
