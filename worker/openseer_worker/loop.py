@@ -68,9 +68,8 @@ class Worker:
         self._telemetry = telemetry
         self._running = RunningRequests(engine.profile, policy_of(rollout), rollout, slots)
         self._pace = CheckpointPace(rollout.checkpoint_seconds, rollout.lease_seconds)
-        earlier = spec.speculation.earlier_responses > 0
+        earlier, most_bytes = spec.speculation.earlier_responses > 0, spec.kv_pool.max_gigabytes * 2**30
         self._sharing = Sharing(store, engine, self._running, self._pace, earlier=earlier)
-        most_bytes = spec.kv_pool.max_gigabytes * 2**30
         self._pool = PoolKeeper(settings.pool, most_bytes, lambda: store.epoch, lambda: self._weights.versions)
         if self._pool.is_on:
             self._running.move_share = 0.0

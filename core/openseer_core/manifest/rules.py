@@ -190,6 +190,9 @@ def _capture_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:
     stages = _number(_map(spec, "workers", "parallelism"), "pipeline")
     if stages is not None and stages > 1:
         yield f"spec.workers.parallelism.pipeline: found {stages:g}, allowed with spec.routing.capture: 1; use tensor"
+    parts = _number(_map(model, "engineArgs"), _CONTEXT_PARALLEL)
+    if parts is not None and parts > 1:
+        yield f"spec.model.engineArgs.{_CONTEXT_PARALLEL}: found {parts:g}, allowed with spec.routing.capture: 1"
 
 
 def _replicas_within_bounds(spec: Mapping[str, Any]) -> Iterator[str]:

@@ -28,6 +28,10 @@ def test_capture_is_off_unless_it_is_stated() -> None:
         ({"sampling": {"minP": 0.1}}, "spec.sampling.minP: found 0.1, allowed with spec.routing.capture: 0"),
         ({"model": {"path": "m", "engineArgs": {"logits_processors": ["a"]}}}, ENGINE),
         (
+            {"model": {"path": "m", "engineArgs": {"decode_context_parallel_size": 2}}},
+            "spec.model.engineArgs.decode_context_parallel_size: found 2, allowed with spec.routing.capture: 1",
+        ),
+        (
             {"workers": {"parallelism": {"pipeline": 2}}},
             "spec.workers.parallelism.pipeline: found 2, allowed with spec.routing.capture: 1",
         ),
