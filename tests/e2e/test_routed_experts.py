@@ -1,4 +1,4 @@
-"""Runs on real engines: each result has the experts of all its tokens, moved, drafted and lost ones too."""
+"""Runs on real engines: each result has the experts of all its tokens, moved, fetched, drafted and lost ones too."""
 
 import json
 import os
@@ -41,6 +41,7 @@ def test_moved_drafted_and_lost_responses_have_all_their_experts(bench: Workbenc
         bench,
         model,
         speculation={"enabled": True},
+        kvPool={"backend": "shared-directory", "path": str(bench.folder / "pool")},
         rollout={"quantumTokens": 16, "checkpointSeconds": 0.05, "leaseSeconds": 3},
         workers={"replicas": 2, "maxInflight": 2},
     )
