@@ -5,9 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from openseer_core.queue.messages import Result
-from openseer_core.tokens import count_items
-from openseer_store.routed.places import group_folder, lease_file, prompt_file
+from openseer_core.queue.messages import APPEND, Result
+from openseer_core.tokens import ITEM_BYTES, count_items
+from openseer_store.routed.places import context_file, group_folder, lease_file, prompt_file
 from openseer_store.routed.records import RowShape, Stretch, read_records
 
 
@@ -66,20 +66,31 @@ def assemble(folder: Path, result: Result) -> RoutedExperts:
     A lease's row counts up to the last token that the store took from it: beyond, others came instead. Where two leases
     have a row, that of the later one counts, which sampled what follows.
     """
-    prompt = count_items(result.prompt)
-    total = prompt + count_items(result.tokens)
+    total = count_items(result.prompt) + count_items(result.tokens)
     rows, group = _Rows(max(0, total - 1)), group_folder(folder, result.request.group)
-    versions = dict.fromkeys([*(chunk.version for chunk in result.chunks if chunk.version), result.version])
-    for version in versions:
-        if found := _read(group, prompt_file(version, result.prompt)):
-            for shape, stretch in found:
-                rows.put(shape, stretch, prompt - 1)
-            break
-    for chunk in result.chunks:
-        if chunk.worker:
-            for shape, stretch in _read(group, lease_file(result.request, chunk.start, chunk.fence, chunk.worker)):
-                rows.put(shape, stretch, prompt + chunk.end)
+    for name, limit in _files(result):
+        for shape, stretch in _read(group, name):
+            rows.put(shape, stretch, limit)
     return rows.whole()
+
+
+def _files(result: Result) -> Iterator[tuple[str, int]]:
+    """The files that may hold rows of a result, those that count for more later, and the position up to which they do.
+
+    Of several versions of weights the first one's count, from which the first tokens were sampled.
+    """
+    prompt = count_items(result.prompt)
+    sampled = [chunk.version for chunk in result.chunks if chunk.version]
+    versions = list(dict.fromkeys([*sampled, result.version]))[::-1]
+    for version in versions:
+        yield prompt_file(version, result.prompt), prompt - 1
+    for chunk in result.chunks:
+        if chunk.event == APPEND:
+            context = result.prompt + result.tokens[: chunk.end * ITEM_BYTES]
+            for version in versions:
+                yield context_file(version, context), prompt + chunk.end - 1
+        if chunk.worker:
+            yield lease_file(result.request, chunk.start, chunk.fence, chunk.worker), prompt + chunk.end
 
 
 def _read(group: Path, name: str) -> list[tuple[RowShape, Stretch]]:

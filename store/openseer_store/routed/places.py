@@ -37,3 +37,9 @@ def lease_file(request: RequestId, start: int, fence: int, worker: str) -> str:
 def prompt_file(version: str, prompt: bytes) -> str:
     """The file of a prompt's rows with weights of a version."""
     return f"prompt.{digest(version.encode() + bytes([0]) + prompt)}"
+
+
+def context_file(version: str, context: bytes) -> str:
+    """The file of rows of tokens that end this context, prompt included, and were appended to a response: another
+    response of the group with the same context finds them computed."""
+    return f"context.{digest(version.encode() + bytes([0]) + context)}"

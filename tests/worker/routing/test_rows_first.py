@@ -127,6 +127,24 @@ def hang(*_: object) -> None:
     time.sleep(2)
 
 
+async def test_of_equal_contexts_one_response_has_the_rows_that_another_computed(fleet: Fleet) -> None:
+    ann = fleet.worker(ANN)
+    await fleet.store.submit([group("a", 2)])
+    leases = await ann.claim(ANN, query(number=1))
+    for claim in leases:
+        fleet.generate(ANN, claim, 4)
+        await ann.complete(ANN, [finish(claim, 4)])
+        assert await fleet.store.go_on(claim.request, 0, tokens(4, 3))
+    first, second = await ann.claim(ANN, query(number=2))
+    fleet.keepers[ANN].take(EngineOutput(first.key, routes=(at(PROMPT + 3, 5),)))
+    # All but the last of its tokens was found in the cache.
+    fleet.keepers[ANN].take(EngineOutput(second.key, routes=(at(PROMPT + 6, 2),)))
+    await ann.complete(ANN, [finish(first, 2), finish(second, 2)])
+    assert [whole(found, total) for found, total in zip(await fleet.found(), (20, 20, 25, 25), strict=True)] == [
+        True
+    ] * 4
+
+
 async def test_a_folder_that_hangs_costs_rows_and_no_tokens(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "WAIT_SECONDS", 0.05)
     ann = fleet.worker(ANN)

@@ -9,7 +9,7 @@ from openseer_core.ids import WorkerId
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.messages import Claim, Reply, WriteOutcome
 from openseer_core.tokens import count_items
-from openseer_store.routed.places import group_folder, lease_file, prompt_file
+from openseer_store.routed.places import context_file, group_folder, lease_file, prompt_file
 from openseer_store.routed.records import RowShape, Stretch, pack_record
 from openseer_worker.engine import EngineOutput
 from openseer_worker.routing.writer import RowWriter
@@ -22,7 +22,8 @@ KNOWN_PROMPTS = 65_536
 class _Lease:
     """A lease whose rows are wanted. `held`: tokens that the response had before; `first`: the position of the first
     row that belongs to it; `prompt`: the file for the prompt's rows, where this lease computes them; `prompt_rows`:
-    those so far, of positions from 0 on."""
+    those so far, of positions from 0 on; `context`: the file for rows of what a trainer has appended, up to position
+    `context_end`, which another response may find cached."""
 
     file: Path
     held: int
@@ -31,6 +32,8 @@ class _Lease:
     prompt: Path | None = None
     prompt_rows: bytearray = field(default_factory=bytearray)
     unsaved: list[Stretch] = field(default_factory=list[Stretch])
+    context: Path | None = None
+    context_end: int = 0
 
 
 class RouteKeeper:
@@ -72,7 +75,10 @@ class RouteKeeper:
             prompt, group = count_items(claim.prompt), group_folder(self._folder, claim.request.group)
             file = group / lease_file(claim.request, claim.generated, claim.fence, self._worker)
             first = max(0, prompt + claim.generated - claim.appended - 1)
-            self._leases[claim.key] = _Lease(file, claim.generated, prompt, first)
+            lease = self._leases[claim.key] = _Lease(file, claim.generated, prompt, first)
+            if claim.appended:
+                lease.context = group / context_file(claim.version or version, claim.prompt + claim.tokens)
+                lease.context_end = prompt + claim.generated - 1
             rows = group / prompt_file(claim.version or version, claim.prompt)
             if prompt > 1 and rows not in self._prompts and rows not in self._pending:
                 wanted.setdefault(rows, claim.key)
@@ -106,12 +112,19 @@ class RouteKeeper:
         for lease in leases:
             await self._keep_prompt(lease)
             if lease.unsaved:
-                name = lease.file.name
-                records = [pack_record(name, self._shape, stretch) for stretch in _joined(lease.unsaved, self._shape)]
-                pieces.append((lease.file, b"".join(records)))
+                stretches = _joined(lease.unsaved, self._shape)
+                pieces.append((lease.file, self._records(lease.file, stretches)))
+                if lease.context is not None and stretches[0].start < lease.context_end:
+                    size = self._shape.row_bytes
+                    early = [Stretch(at, rows[: max(0, lease.context_end - at) * size]) for at, rows in stretches]
+                    pieces.append((lease.context, self._records(lease.context, early)))
                 lease.unsaved = []
         if pieces:
             await self._writer.append(pieces)
+
+    def _records(self, file: Path, stretches: list[Stretch]) -> bytes:
+        assert self._shape is not None
+        return b"".join(pack_record(file.name, self._shape, stretch) for stretch in stretches if stretch.rows)
 
     async def _keep_prompt(self, lease: _Lease) -> None:
         assert self._writer is not None and self._shape is not None
@@ -140,7 +153,7 @@ class RouteKeeper:
             if lease.prompt is not None:
                 self._pending.discard(lease.prompt)
         if over and self._writer is not None:
-            self._writer.close([lease.file for lease in over])
+            self._writer.close([file for lease in over for file in (lease.file, lease.context) if file is not None])
 
     def metrics(self) -> dict[str, float | int | str]:
         """For heartbeats: bytes of rows that could not be written."""
