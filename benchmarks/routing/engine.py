@@ -61,7 +61,7 @@ def main() -> None:
 
 def build(folder: Path) -> VllmEngine:
     """An engine that does not draft."""
-    size = {"max_model_len": 512, "num_gpu_blocks_override": 257, "max_num_seqs": SLOTS}
+    size: dict[str, Any] = {"max_model_len": 512, "num_gpu_blocks_override": 257, "max_num_seqs": SLOTS}
     model = Model(path=str(folder), dtype="float32", engine_args=size)
     engine = VllmEngine(model, Parallelism(), Sampling(), cache_salt="bench", routes=True)
     engine.start(lambda: None)

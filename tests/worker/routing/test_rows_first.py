@@ -13,6 +13,7 @@ from openseer_core.ids import WorkerId
 from openseer_core.queue.messages import Claim, Delta, ExtendReply
 from openseer_core.tokens import count_items
 from openseer_store.memory import MemoryStore
+from openseer_store.port import WorkerStore
 from openseer_store.routed.assembly import RoutedExperts, assemble
 from openseer_store.routed.records import RowShape, Stretch
 from openseer_worker.engine import EngineOutput
@@ -195,6 +196,10 @@ def test_a_worker_without_a_folder_or_with_one_it_cannot_write_is_refused(tmp_pa
     with pytest.raises(InputError, match=r"spec\.routing\.capture: .*file/rows: workers cannot write there"):
         check_rows_folder(tmp_path / "file/rows")
     check_rows_folder(tmp_path / "new/rows")
+
+
+def test_every_verb_of_a_workers_store_is_passed_on() -> None:
+    assert {name for name in vars(WorkerStore) if not name.startswith("_")} <= vars(RowsFirst).keys()
 
 
 def test_without_capture_nothing_is_kept() -> None:
