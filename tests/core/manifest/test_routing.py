@@ -38,7 +38,7 @@ def test_capture_is_off_unless_it_is_stated() -> None:
     ],
 )
 def test_what_capture_does_not_go_with_is_named(spec: dict[str, Any], expected: str) -> None:
-    captured: dict[str, Any] = {"routing": {"capture": {}}} | spec
+    captured: dict[str, Any] = {"routing": {"capture": {}}, **spec}
     with pytest.raises(ManifestError) as refused:
         parse_job(manifest(captured), "job")
     assert any(line.startswith(expected) for line in refused.value.problems), refused.value.problems

@@ -48,12 +48,13 @@ def block_ids(_name: str) -> tuple[range]:
     return (range(100, 200),)
 
 
-def scheduled(*names: str, tokens: int = 1) -> Any:
+def scheduled(*names: str, tokens: int = 1, preempted: set[str] | None = None) -> Any:
     """What the connector reads of vLLM's output of a step: a request's block n has the id 100 + n."""
     return SimpleNamespace(
         num_scheduled_tokens=dict.fromkeys(names, tokens),
         total_num_scheduled_tokens=tokens * len(names),
         kv_connector_block_state=SimpleNamespace(get_block_ids=block_ids),
+        preempted_req_ids=preempted,
     )
 
 
@@ -273,7 +274,14 @@ def test_a_request_that_ends_while_it_is_fetched_is_told(lookups: Any, tmp_path:
     keep(tmp_path, 5)
     fetched(lookups, "one")
     lookups.end("one")
-    assert lookups.step(scheduled()).cancelled == ["one"]
+    assert lookups.step(scheduled()).gone == ["one"]
     lookups.note({"one"}, set())
     lookups.end("one")
-    assert lookups.step(scheduled()).cancelled == []
+    assert lookups.step(scheduled()).gone == []
+
+
+def test_requests_that_end_or_are_preempted_hold_their_blocks_no_longer(lookups: Any) -> None:
+    for name in ("one", "two"):
+        lookups.add(request(4 * BLOCK, name=name))
+    lookups.end("one")
+    assert lookups.step(scheduled(preempted={"two", "not in the pool"})).gone == ["one", "two"]

@@ -193,7 +193,7 @@ def test_a_fetch_nobody_waits_for_ends_at_once(sides: tuple[Side, Side], tmp_pat
     with hanging(tmp_path / PLACE):
         second.transfers.start(step(loads=[blocks_of("two", HASHES[:1], [5])]))
         assert second.transfers.take_ended(step()) == set()
-        second.transfers.start(step(cancelled=["two"]))
+        second.transfers.start(step(gone=["two"]))
         assert second.transfers.take_ended(step()) == {"two"}
         assert second.transfers.take_missing() == set(), "nobody needs to know"
 
@@ -221,15 +221,36 @@ def test_each_rank_keeps_and_fetches_its_own_part(tmp_path: Path) -> None:
         side.transfers.close()
 
 
-def test_blocks_beyond_the_memory_for_them_are_not_kept(
-    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+def test_blocks_beyond_the_memory_for_them_are_kept_in_later_steps(
+    sides: tuple[Side, Side], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(side_module(), "UNSAVED_BYTES", 0)
+    first, second = sides
+    block_bytes = sum(part.numel() * part.element_size() for part in first.block(0))
+    monkeypatch.setattr(side_module(), "UNSAVED_BYTES", 3 * block_bytes)
+    first.keep(list(range(8)), HASHES[:8])
+
+    def all_are_kept() -> bool:
+        first.transfers.save(step())
+        return len(list((tmp_path / PLACE).glob("[!.]*"))) == 8
+
+    wait(all_are_kept)
+    assert unsaved(first) == 0
+    assert second.fetch(list(range(10, 18)), HASHES[:8]) == set()
+    assert all(map(torch.equal, second.block(17), first.block(7)))
+
+
+@pytest.mark.parametrize("gone", ["one", "another"])
+def test_blocks_that_wait_for_room_are_kept_only_while_they_are_the_requests(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
     first = sides[0]
+    monkeypatch.setattr(side_module(), "UNSAVED_BYTES", 0)
     first.keep([0, 1], HASHES[:2])
-    counts = first.transfers.take_counts()
-    assert counts is not None
-    assert counts.data == {"unsaved_blocks": 2}
+    assert unsaved(first) == 0
+    first.transfers.save(step(gone=[gone]))
+    assert unsaved(first) == (2 if gone == "one" else 0)
+    first.transfers.give_up()
+    assert unsaved(first) == (0 if gone == "one" else 2)
 
 
 def test_a_pool_that_takes_nothing_is_left_alone(sides: tuple[Side, Side], tmp_path: Path) -> None:

@@ -86,8 +86,8 @@ class Lookups:
         known = self._requests.pop(request_id, None)
         if known is not None and known.found is not None:
             known.found.cancel()
-        if request_id in self._loading:
-            self._step.cancelled.append(request_id)
+        if known is not None:
+            self._step.gone.append(request_id)
 
     def find(self, request: Any, computed: int) -> tuple[int | None, bool]:
         """How many tokens after the first `computed` the pool has, and whether they come beside the steps; None while
@@ -161,6 +161,7 @@ class Lookups:
         """What the worker's side has to do with a step, by vLLM's SchedulerOutput."""
         step, self._step = self._step, PoolStep()
         step.idle = output.total_num_scheduled_tokens == 0
+        step.gone += [name for name in output.preempted_req_ids or () if name in self._requests]
         self._rates.step(output.total_num_scheduled_tokens, time.monotonic())
         if step.idle:
             self._wait()

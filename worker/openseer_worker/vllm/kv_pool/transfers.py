@@ -8,7 +8,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -30,7 +31,7 @@ STUCK_SECONDS = 2.0
 TURN_SECONDS = 10.0
 """Longest wait of a fetch for its turn."""
 UNSAVED_BYTES = 256 * 2**20
-"""Most memory for blocks that wait to be written; blocks beyond it are not kept."""
+"""Most memory for blocks that wait to be written; others stay in the KV cache until there is room for them."""
 
 
 class _Fetch:
@@ -61,6 +62,7 @@ class Transfers:
         self._threads = DaemonThreads(LOAD_THREADS, "openseer-kv-load")
         self._unsaved: queue.SimpleQueue[tuple[BlocksOf, torch.Tensor, torch.Event | None] | None] = queue.SimpleQueue()
         self._unsaved_bytes = 0
+        self._uncopied: deque[BlocksOf] = deque()
         self._counting = threading.Lock()
         self._counts = PoolCounts()
         self._breaker = Breaker()
@@ -91,7 +93,7 @@ class Transfers:
 
     def start(self, step: PoolStep) -> None:
         """Begins the fetches of a step, and gives up those that nobody waits for."""
-        for request in step.cancelled:
+        for request in step.gone:
             if (fetch := self._fetches.get(request)) is not None:
                 self._give_up(fetch, "")
         for blocks in step.loads:
@@ -99,9 +101,11 @@ class Transfers:
             self._threads.submit(self._fetch, fetch)
 
     def give_up(self) -> None:
-        """Gives up all fetches: from now on none writes to the KV cache, which may lose its memory."""
+        """Gives up all fetches, and what is not copied: from now on nothing touches the KV cache, which may lose its
+        memory."""
         for fetch in self._fetches.values():
             self._give_up(fetch, "the KV cache is about to change")
+        self._keep_if(lambda _: False)
 
     def take_ended(self, step: PoolStep) -> set[str]:
         """Requests whose fetches have ended, in whole or in part, since the last call."""
@@ -207,24 +211,39 @@ class Transfers:
 
     def save(self, step: PoolStep) -> None:
         """Copies the blocks that are full out of the KV cache, for a thread to write. After a step's computation."""
-        if not step.saves:
-            return
-        tensors = self._tensors
-        assert tensors is not None
-        for blocks in step.saves:
-            size = len(blocks.ids) * tensors.block_bytes
-            if self._unsaved_bytes + size > UNSAVED_BYTES or self._breaker.is_out:
+        self._uncopied += step.saves
+        gone = set(step.gone)  # their blocks may be others' from this step on
+        is_out = self._breaker.is_out
+        self._keep_if(lambda blocks: not is_out and blocks.request not in gone)
+        assert self._tensors is not None
+        while self._uncopied:
+            room = (UNSAVED_BYTES - self._unsaved_bytes) // self._tensors.block_bytes
+            if room <= 0:
+                return
+            head, rest = self._uncopied.popleft().split(room)
+            if rest.ids:
+                self._uncopied.appendleft(rest)
+            self._copy(head, self._tensors)
+
+    def _keep_if(self, may_stay: Callable[[BlocksOf], bool]) -> None:
+        """Of the blocks that wait to be copied."""
+        waiting, self._uncopied = self._uncopied, deque[BlocksOf]()
+        for blocks in waiting:
+            if may_stay(blocks):
+                self._uncopied.append(blocks)
+            else:
                 self._count(unsaved_blocks=len(blocks.ids))
-                continue
-            rows, copied = tensors.take(blocks.ids), None
-            if tensors.device.type != "cpu":
-                host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
-                rows = host.copy_(rows, non_blocking=True)
-                copied = torch.Event(tensors.device)
-                copied.record()
-            with self._counting:
-                self._unsaved_bytes += size
-            self._unsaved.put((blocks, rows, copied))
+
+    def _copy(self, blocks: BlocksOf, tensors: BlockTensors) -> None:
+        rows, copied = tensors.take(blocks.ids), None
+        if tensors.device.type != "cpu":
+            host = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+            rows = host.copy_(rows, non_blocking=True)
+            copied = torch.Event(tensors.device)
+            copied.record()
+        with self._counting:
+            self._unsaved_bytes += rows.numel()
+        self._unsaved.put((blocks, rows, copied))
 
     def _save_all(self) -> None:
         while (item := self._unsaved.get()) is not None:
