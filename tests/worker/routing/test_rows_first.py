@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,53 @@ async def test_a_folder_that_hangs_costs_rows_and_no_tokens(fleet: Fleet, monkey
         await ann.complete(ANN, [finish(claim, 3)])
     [found] = await fleet.found()
     assert found.missing == ((PROMPT - 1, PROMPT + 2),)
+
+
+async def test_a_folder_that_hangs_is_waited_for_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "WAIT_SECONDS", 0.4)
+    ann, groups = fleet.worker(ANN), 12
+    await fleet.store.submit([group(f"g{number}", 1) for number in range(groups)])
+    claims = await ann.claim(ANN, query(slots=groups))
+    assert len(claims) == groups
+    answers = threading.Event()
+    hung: Any = fleet.keepers[ANN]
+    monkeypatch.setattr(hung._writer, "_append", lambda *_: answers.wait())
+    monkeypatch.setattr(hung._writer, "_put", lambda *_: answers.wait())
+    for claim in claims:
+        fleet.generate(ANN, claim, 3)
+    began = time.monotonic()
+    await ann.extend(ANN, [delta(claim, 3) for claim in claims], [], lease_seconds=10, version="v1", lanes=("",))
+    for claim in claims:
+        fleet.keepers[ANN].take(EngineOutput(claim.key, routes=(at(PROMPT + 2, 1),)))
+        await ann.complete(ANN, [finish(claim, 1, 3)])
+    took = time.monotonic() - began
+    answers.set()
+    assert took < 5 * 0.4
+
+
+async def test_a_folder_that_hangs_for_long_ends_no_worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "WAIT_SECONDS", 0.01)
+    ann, answers = fleet.worker(ANN), threading.Event()
+    await fleet.store.submit([group("a", 1)])
+    [claim] = await ann.claim(ANN, query())
+    hung: Any = fleet.keepers[ANN]
+    monkeypatch.setattr(hung._writer, "_append", lambda *_: answers.wait())
+    monkeypatch.setattr(hung._writer._threads, "_most", 3)
+    for number in range(10):
+        fleet.keepers[ANN].take(EngineOutput(claim.key, routes=(at(PROMPT - 1 + number, 1),)))
+        await ann.extend(ANN, [delta(claim, 1, number)], [], lease_seconds=10, version="v1", lanes=("",))
+    assert int(fleet.keepers[ANN].metrics()["routes_lost_bytes"]) > 0
+    answers.set()
+
+
+async def test_a_prompt_that_was_preempted_while_it_was_read_is_whole(fleet: Fleet) -> None:
+    ann = fleet.worker(ANN)
+    await fleet.store.submit([group("a", 1)])
+    [claim] = await ann.claim(ANN, query())
+    for first, end in ((0, 8), (0, 5), (5, 11), (11, PROMPT + 2)):
+        fleet.keepers[ANN].take(EngineOutput(claim.key, routes=(at(first, end - first),)))
+    await ann.complete(ANN, [finish(claim, 3)])
+    assert [whole(found, PROMPT + 3) for found in await fleet.found()] == [True]
 
 
 async def test_rows_that_cannot_be_written_are_counted_and_miss(fleet: Fleet) -> None:

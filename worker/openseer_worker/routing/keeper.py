@@ -1,5 +1,6 @@
 """The rows of a worker's leases: from which position on they are wanted, and what of them is not on file yet."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -98,8 +99,9 @@ class RouteKeeper:
             return
         size = self._shape.row_bytes
         for start, rows in output.routes:
-            if lease.prompt is not None and start * size == len(lease.prompt_rows):
-                lease.prompt_rows += rows[: (lease.prompt_tokens - 1 - start) * size]
+            have = len(lease.prompt_rows) // size
+            if lease.prompt is not None and start <= have:  # what was preempted begins again
+                lease.prompt_rows += rows[(have - start) * size : (lease.prompt_tokens - 1 - start) * size]
             own = max(start, lease.first)
             if kept := rows[(own - start) * size :]:
                 lease.unsaved.append(Stretch(own, kept))
@@ -109,8 +111,9 @@ class RouteKeeper:
         assert self._writer is not None and self._shape is not None
         leases = [self._leases[key] for key in keys if key in self._leases]
         pieces: list[tuple[Path, bytes]] = []
+        # All are written at once: each may have to wait for the folder.
+        writes = [self._keep_prompt(lease) for lease in leases if self._has_prompt(lease)]
         for lease in leases:
-            await self._keep_prompt(lease)
             if lease.unsaved:
                 stretches = _joined(lease.unsaved, self._shape)
                 pieces.append((lease.file, self._records(lease.file, stretches)))
@@ -120,18 +123,21 @@ class RouteKeeper:
                     pieces.append((lease.context, self._records(lease.context, early)))
                 lease.unsaved = []
         if pieces:
-            await self._writer.append(pieces)
+            writes.append(self._writer.append(pieces))
+        await asyncio.gather(*writes)
+
+    def _has_prompt(self, lease: _Lease) -> bool:
+        """Whether a lease has all rows of its prompt, which are not on file yet."""
+        assert self._shape is not None
+        return lease.prompt is not None and len(lease.prompt_rows) >= (lease.prompt_tokens - 1) * self._shape.row_bytes
 
     def _records(self, file: Path, stretches: list[Stretch]) -> bytes:
         assert self._shape is not None
         return b"".join(pack_record(file.name, self._shape, stretch) for stretch in stretches if stretch.rows)
 
     async def _keep_prompt(self, lease: _Lease) -> None:
-        assert self._writer is not None and self._shape is not None
-        rows = lease.prompt
-        if rows is None or len(lease.prompt_rows) < (lease.prompt_tokens - 1) * self._shape.row_bytes:
-            return
-        lease.prompt = None
+        assert self._writer is not None and self._shape is not None and lease.prompt is not None
+        rows, lease.prompt = lease.prompt, None
         self._pending.discard(rows)
         record = pack_record(rows.name, self._shape, Stretch(0, bytes(lease.prompt_rows)))
         lease.prompt_rows = bytearray()

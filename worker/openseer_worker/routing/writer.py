@@ -6,8 +6,10 @@ import logging
 import os
 import tempfile
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
@@ -51,10 +53,14 @@ class RowWriter:
         self._space = FreeSpace(folder)
         self._open: OrderedDict[Path, int] = OrderedDict()
         self._unsaved = 0
+        self._late: Future[bool] | None = None
+        self._mark = uuid.uuid4().hex
         self._told_at = float("-inf")
 
     async def present(self, files: Sequence[Path]) -> list[bool]:
         """Which of the files are there; none where the folder does not answer in time."""
+        if self._is_late:
+            return [False] * len(files)
         asked = self._threads.submit(lambda: [file.exists() for file in files])
         try:
             return await asyncio.wait_for(asyncio.wrap_future(asked), WAIT_SECONDS)
@@ -62,7 +68,10 @@ class RowWriter:
             return [False] * len(files)
 
     async def append(self, pieces: Sequence[tuple[Path, bytes]]) -> None:
-        """Appends to each file; returns once that is done, or after WAIT_SECONDS."""
+        """Appends to each file; returns once that is done, or after WAIT_SECONDS.
+
+        A folder that was late once is waited for again only after it has answered.
+        """
         size = sum(len(data) for _, data in pieces)
         await self._write(size, lambda: [self._append(*piece) for piece in pieces])
 
@@ -74,24 +83,35 @@ class RowWriter:
         """Nothing more is appended to these files."""
         self._threads.submit(lambda: [self._close(file) for file in files])
 
+    @property
+    def _is_late(self) -> bool:
+        """Whether the folder has been waited for in vain, and has not answered since: to wait again costs leases."""
+        return self._late is not None and not self._late.done()
+
     async def _write(self, size: int, write: Callable[[], object]) -> bool:
         """Whether it is written by now."""
         if self._unsaved + size > UNSAVED_BYTES:
-            self.lost_bytes += size
-            self._tell(f"{self._unsaved >> 20} MiB of rows wait to be written already")
+            self._lose(size, f"{self._unsaved >> 20} MiB of rows wait to be written already")
             return False
         self._unsaved += size
-        written = asyncio.wrap_future(self._threads.submit(self._guarded, write, size))
-        done, _ = await asyncio.wait({written}, timeout=WAIT_SECONDS)
-        return bool(done) and written.result()
+        written = self._threads.submit(self._guarded, write, size)
+        done, _ = await asyncio.wait({asyncio.wrap_future(written)}, timeout=0.0 if self._is_late else WAIT_SECONDS)
+        if not done:
+            self._late = self._late if self._is_late else written
+            return False
+        try:
+            return written.result()
+        except TimeoutError as error:  # too much waits for the thread, which was not given this
+            self._unsaved -= size
+            self._lose(size, str(error))
+            return False
 
     def _guarded(self, write: Callable[[], object], size: int) -> bool:
         try:
             self._space.check()
             write()
         except OSError as error:
-            self.lost_bytes += size
-            self._tell(str(error))
+            self._lose(size, str(error))
             return False
         finally:
             self._unsaved -= size
@@ -115,7 +135,7 @@ class RowWriter:
         if file.exists():
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
+        partial = file.with_name(f".{file.name}.{self._mark}")
         try:
             partial.write_bytes(data)
             partial.replace(file)
@@ -129,7 +149,8 @@ class RowWriter:
         if handle is not None:
             os.close(handle)
 
-    def _tell(self, why: str) -> None:
+    def _lose(self, size: int, why: str) -> None:
+        self.lost_bytes += size
         if time.monotonic() - self._told_at >= TELL_SECONDS:
             self._told_at = time.monotonic()
             log.warning("routed experts are not written, results will lack rows: %s", why)
