@@ -161,7 +161,7 @@ class LocalFleet:
                 self._handle(json.loads(line))
             except OpenseerError as error:
                 _fail(failure, error)
-            if self._stopping and not self._running:
+            if self._stopping and not self._spawned:
                 self._empty.set()
         self._empty.set()
         return await process.wait()
@@ -205,11 +205,11 @@ class LocalFleet:
             restart.cancel()
         if self._process is None or self._process.returncode is not None:
             return
-        for index in self._running:
+        for index in sorted(self._spawned):  # those too that the fork server has not told of yet: it takes orders in turn
             self._send("stop", index)
         try:
             async with asyncio.timeout(grace_seconds):
-                if self._running:
+                if self._spawned:
                     await self._empty.wait()
         except TimeoutError:
             if grace_seconds:
