@@ -54,6 +54,7 @@ KEY_SPACE: dict[str, str] = {
     ":limits": "sorted set: the same workers, by how many tokens one request may have there",
     ":free": "sorted set: those of them whose last claim found nothing, by the tokens per second that a response gains "
     "there, negated",
+    ":in_vain": "hash: of workers that claim, the versions that they last claimed requests of and found none, msgpack",
     ":claimed:<name>": "string, msgpack: holder and number of the last claim that leased anything, and its leases",
     ":workers": "set: names of registered workers",
     ":lost:<name>": "set: requests whose leases of that worker expired while nobody knew whether it died; gone with "

@@ -78,7 +78,7 @@ class Worker:
         self._weights = served_weights(settings, engine, self._wake.set, passing)
         self._usage = Usage()
         self._claims = 0
-        self._draining = False
+        self._draining = self._claiming = False
         self._failure: EngineError | None = None
         self._illness: str | None = None
         self._steps: tuple[float, float | int | str] = (0.0, -1)
@@ -208,11 +208,12 @@ class Worker:
         for response in self._running.running():
             if self._draining or step.give_back or response.claim.version in step.drop:
                 self._engine.abort(response.key)
-        return step.claims and not self._draining
+        self._claiming = step.claims and not self._draining
+        return self._claiming
 
     @property
     def _is_free(self) -> bool:
-        return self._running.takes_any and self._arrivals.is_waiting
+        return self._claiming and self._running.takes_any and self._arrivals.is_waiting
 
     async def _sleep(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -18,6 +18,8 @@ class Claimers:
         self._limits: dict[str, int] = {}
         self._free = SortedSet()
         """Those whose last claim found nothing, by their pace, the fastest first: its negative is the score."""
+        self._in_vain: dict[str, tuple[str, ...]] = {}
+        """The versions that they last claimed requests of and found none."""
         self._having: Counter[int] = Counter()
         """How many workers have each limit: as many entries as there are sizes of engines."""
 
@@ -38,14 +40,17 @@ class Claimers:
         if free_pace > 0:
             self._free.put(name, -free_pace)
 
-    def note_found(self, name: str, found: bool) -> None:
-        """Whether the worker's claim found anything."""
+    def note_claim(self, name: str, versions: tuple[str, ...], *, found: bool) -> None:
+        """Whether the worker's claim of requests of these versions found any."""
         if found:
             self._free.discard(name)
+        else:
+            self._in_vain[name] = versions
 
     def count_out(self, name: str) -> None:
         """It does not: it drains, is sick, or left."""
         self._seen.pop(name, None)
+        self._in_vain.pop(name, None)
         self._free.discard(name)
         self._forget_limit(name)
 
@@ -63,11 +68,14 @@ class Claimers:
         """The largest limit; 0 without workers."""
         return max(self._having, default=0)
 
-    def free_pace(self, name: str) -> float:
-        """The pace of the fastest free worker but this one that may be given whatever this one may; 0 without any."""
+    def free_pace(self, name: str, versions: tuple[str, ...]) -> float:
+        """The pace of the fastest free worker but this one that may be given whatever this one may, which serves these
+        versions; 0 without any. One whose versions are not known may be given anything."""
         limit = self.limit(name)
         others = (
-            -score for score, other in self._free.first(FREE_WINDOW) if other != name and self._limits[other] >= limit
+            -score
+            for score, other in self._free.first(FREE_WINDOW)
+            if other != name and self.limit(other) >= limit and self._in_vain.get(other, versions) == versions
         )
         return next(others, 0.0)
 

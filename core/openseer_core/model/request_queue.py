@@ -135,7 +135,7 @@ class ChunkQueue:
                 sizes = sizes_to_claim(claiming.blocks, query.layout, query.context_tokens, ends=claiming.ends)
                 places = [(version, lane, size) for version in query.versions for size in sizes]
                 claiming.claim_in(lane, [self._sized.get(place, SortedSet()) for place in places], allowed)
-        self.claimers.note_found(worker.name, bool(claiming.claims))
+        self.claimers.note_claim(worker.name, query.versions, found=bool(claiming.claims))
         return claiming.claims
 
     def extend(
@@ -228,7 +228,7 @@ class ChunkQueue:
             mine=self._inflight.get(worker.name, 0),
             inflight=len(self._deadlines),
             workers=self.claimers.peers(limit),
-            free_pace=self.claimers.free_pace(worker.name),
+            free_pace=self.claimers.free_pace(worker.name, versions),
         )
 
     def take_call(self, versions: tuple[str, ...], lanes: tuple[str, ...]) -> bool:

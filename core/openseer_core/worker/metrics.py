@@ -1,5 +1,7 @@
 """The metrics that a worker's heartbeat carries: one mapping by name, read through typed properties."""
 
+from math import inf
+
 from openseer_core.admission import ModelLimits
 from openseer_core.worker.context_metrics import ContextCounts
 from openseer_core.worker.draft_metrics import DraftMetrics
@@ -55,7 +57,8 @@ class WorkerMetrics(dict[str, Metric]):
     @property
     def free_pace(self) -> float:
         """Tokens per second that a response gains at the worker, if its last claim found nothing; else 0."""
-        return float(self._number("free_pace"))
+        pace = float(self._number("free_pace"))
+        return pace if 0 < pace < inf else 0.0
 
     @property
     def limits(self) -> ModelLimits:

@@ -2,6 +2,7 @@
 -- the methods of the same name in openseer_core/model/request_queue.py.
 
 local CLAIMING, LIMITS, FREE, UNLIMITED = P .. ':claiming', P .. ':limits', P .. ':free', 2 ^ 31 - 1
+local IN_VAIN = P .. ':in_vain'
 local FREE_WINDOW = 8
 
 local function count_in(worker, limit)
@@ -21,16 +22,20 @@ local function count_out(worker)
   call('ZREM', CLAIMING, worker)
   call('ZREM', LIMITS, worker)
   call('ZREM', FREE, worker)
+  call('HDEL', IN_VAIN, worker)
 end
 
 local function largest_limit()
   return tonumber(call('ZRANGE', LIMITS, -1, -1, 'WITHSCORES')[2] or 0)
 end
 
-local function free_pace(worker, limit)
+local function free_pace(worker, limit, versions)
   local row = call('ZRANGE', FREE, 0, FREE_WINDOW - 1, 'WITHSCORES')
+  local wanted = row[1] and pack(versions)
   for place = 1, #row, 2 do
-    if row[place] ~= worker and tonumber(call('ZSCORE', LIMITS, row[place])) >= limit then
+    local other = row[place]
+    if other ~= worker and tonumber(call('ZSCORE', LIMITS, other) or 0) >= limit
+      and (call('HGET', IN_VAIN, other) or wanted) == wanted then
       return -tonumber(row[place + 1])
     end
   end
@@ -65,5 +70,5 @@ local function fleet_load(worker, versions, lanes)
     waiting = waiting + tonumber(counts[place] or 0)
   end
   return {waiting, best, tonumber(counts[1] or 0), tonumber(counts[2] or 0), call('ZCOUNT', LIMITS, limit, '+inf'),
-    real(free_pace(worker, limit))}
+    real(free_pace(worker, limit, versions))}
 end

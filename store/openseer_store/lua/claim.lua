@@ -295,6 +295,8 @@ if not is_repeat() then
   end
   if claims[1] then
     note_free(worker, 0)
+  else
+    call('HSET', IN_VAIN, worker, pack(versions))
   end
   if number > 0 and claims[1] then
     remember()

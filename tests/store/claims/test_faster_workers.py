@@ -38,6 +38,23 @@ async def test_a_free_worker_that_takes_only_shorter_requests_counts_for_none(st
     assert await free_pace(store, ANN) == 40
 
 
+async def test_a_free_worker_that_serves_other_versions_counts_for_none(store: Store) -> None:
+    await store.claim(FAST, query(version="v2"))
+    await beat(store, FAST, 50.0)
+    assert await free_pace(store, ANN) == 0
+    await store.claim(FASTER, query(version="v1", adapters=("a",)))
+    await beat(store, FASTER, 60.0)
+    assert await free_pace(store, ANN) == 0
+    await store.claim(FAST, query(version="v1"))
+    assert await free_pace(store, ANN) == 50
+
+
+@pytest.mark.parametrize("pace", [float("nan"), float("inf"), -1.0])
+async def test_a_pace_that_is_none_is_told_to_nobody(store: Store, pace: float) -> None:
+    await beat(store, FAST, pace)
+    assert await free_pace(store, ANN) == 0
+
+
 async def test_a_worker_is_free_no_longer_once_it_claims_drains_or_falls_silent(store: Store, clock: Clock) -> None:
     for worker, pace in ((FAST, 40.0), (FASTER, 50.0)):
         await beat(store, worker, pace)

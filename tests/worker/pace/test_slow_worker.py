@@ -3,6 +3,8 @@
 import asyncio
 
 from openseer_core.ids import WorkerId
+from openseer_core.weights.fleet_spec import MEMORY_PARTS
+from openseer_core.weights.rest import asleep
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_worker.scripted.engine import ScriptedEngine
@@ -58,5 +60,23 @@ def test_what_a_free_worker_does_not_take_goes_on_at_the_slow_one() -> None:
         await scene.finish()
         assert max(len(result.chunks) for result in await scene.results()) > 1
         other.cancel()
+
+    play(scenario)
+
+
+def test_a_worker_that_sleeps_is_free_for_nobody() -> None:
+    async def scenario() -> None:
+        scene, clock = Scene(job(), [[300] * SIZE]), asyncio.get_running_loop().time
+        await scene.submit()
+        scene.start(0)
+        await scene.finish()
+        await asyncio.sleep(3.0)
+        [awake] = await scene.store.workers()
+        spec = await scene.store.fleet_spec()
+        assert await scene.store.swap_fleet_spec(asleep(spec, MEMORY_PARTS, clock(), keep_weights=True))
+        await asyncio.sleep(3.0)
+        [sleeping] = await scene.store.workers()
+        assert awake.heartbeat.metrics.free_pace > 0
+        assert sleeping.heartbeat.metrics.free_pace == 0
 
     play(scenario)
