@@ -77,20 +77,24 @@ def assemble(folder: Path, result: Result) -> RoutedExperts:
 def _files(result: Result) -> Iterator[tuple[str, int]]:
     """The files that may hold rows of a result, those that count for more later, and the position up to which they do.
 
-    Of several versions of weights the first one's count, from which the first tokens were sampled.
+    Of several versions of weights that one's rows count from which the token after them was sampled.
     """
     prompt = count_items(result.prompt)
-    sampled = [chunk.version for chunk in result.chunks if chunk.version]
-    versions = list(dict.fromkeys([*sampled, result.version]))[::-1]
-    for version in versions:
-        yield prompt_file(version, result.prompt), prompt - 1
-    for chunk in result.chunks:
+    yield prompt_file(_next_version(result, 0), result.prompt), prompt - 1
+    for place, chunk in enumerate(result.chunks):
         if chunk.event == APPEND:
             context = result.prompt + result.tokens[: chunk.end * ITEM_BYTES]
-            for version in versions:
-                yield context_file(version, context), prompt + chunk.end - 1
+            yield context_file(_next_version(result, place), context), prompt + chunk.end - 1
         if chunk.worker:
             yield lease_file(result.request, chunk.start, chunk.fence, chunk.worker), prompt + chunk.end
+
+
+def _next_version(result: Result, place: int) -> str:
+    """From which the first token was sampled that a lease generated, from the chunk at `place` on; where none was, of
+    the last lease."""
+    leases = [chunk for chunk in result.chunks[place:] if chunk.worker and chunk.version]
+    generating = (chunk.version for chunk in leases if chunk.end > chunk.start)
+    return next(generating, leases[-1].version if leases else result.version)
 
 
 def _read(group: Path, name: str) -> list[tuple[RowShape, Stretch]]:

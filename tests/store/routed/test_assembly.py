@@ -1,5 +1,6 @@
 """A result's rows: each position's from the lease that counts, and what is missing is told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_tokens
 from openseer_store.routed.assembly import RoutedExperts, assemble
 from openseer_store.routed.folders import STALE_SECONDS, remove_all, remove_batch, remove_groups, row_batches
-from openseer_store.routed.places import group_folder, lease_file, prompt_file
+from openseer_store.routed.places import context_file, group_folder, lease_file, prompt_file
 from openseer_store.routed.records import RowShape, Stretch, pack_record
 
 SHAPE = RowShape(1, 2, 1)
@@ -77,6 +78,34 @@ def test_the_later_of_two_leases_has_the_row_of_the_token_between(tmp_path: Path
     put(tmp_path, lease(0, 1), (3, rows(3, 3)))
     put(tmp_path, lease(2, 2), (5, rows(205, 1)))
     assert positions(assemble(tmp_path, result(3, chunk(0, 2, 1), chunk(2, 3, 2)))) == [0, 1, 2, 3, 4, 205]
+
+
+def test_prompt_rows_are_of_the_weights_that_the_first_token_is_from(tmp_path: Path) -> None:
+    put(tmp_path, prompt_file("v1", PROMPT), (0, rows(100, 3)))
+    put(tmp_path, prompt_file("v2", PROMPT), (0, rows(0, 3)))
+    put(tmp_path, lease(0, 2), (3, rows(3, 2)))
+    idle, sampled = chunk(0, 0, 1, "reap"), replace(chunk(0, 2, 2), version="v2")
+    assert positions(assemble(tmp_path, result(2, idle, sampled, version="v2"))) == [0, 1, 2, 3, 4]
+
+
+def test_prompt_rows_of_other_weights_fill_no_gap(tmp_path: Path) -> None:
+    put(tmp_path, prompt_file("v2", PROMPT), (0, rows(0, 3)))
+    put(tmp_path, lease(0, 1), (3, rows(3, 2)))
+    put(tmp_path, lease(2, 2), (5, rows(5, 1)))
+    later = replace(chunk(2, 3, 2), version="v2")
+    assert assemble(tmp_path, result(3, chunk(0, 2, 1), later, version="v2")).missing == ((0, 3),)
+
+
+def test_cached_appended_rows_are_of_the_weights_that_went_on(tmp_path: Path) -> None:
+    put_prompt(tmp_path)
+    put(tmp_path, lease(0, 1), (3, rows(3, 3)))
+    context = PROMPT + pack_tokens(range(4))
+    put(tmp_path, context_file("v1", context), (5, rows(105, 2)))
+    put(tmp_path, context_file("v2", context), (5, rows(5, 2)))
+    put(tmp_path, lease(4, 2), (7, rows(7, 1)))
+    later = replace(chunk(4, 5, 2), version="v2")
+    found = assemble(tmp_path, result(5, chunk(0, 2, 1), chunk(2, 4, 1, APPEND), later, version="v2"))
+    assert (positions(found), found.gaps) == ([0, 1, 2, 3, 4, 5, 6, 7], 0)
 
 
 def test_appended_tokens_have_the_rows_of_the_leases_that_read_them(tmp_path: Path) -> None:
