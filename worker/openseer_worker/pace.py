@@ -4,6 +4,7 @@ A checkpoint is written as often as the job says, less often where that is too m
 """
 
 from collections import deque
+from math import exp
 from statistics import median
 
 LONGEST_SECONDS = 2.0
@@ -19,14 +20,15 @@ CALLS = 8
 """The median of so many latest calls counts, so that a single slow one changes nothing."""
 
 
-KEPT = 0.8
-"""Part of what is known of a worker's speed that stays with each new measurement."""
+LATEST_SECONDS = 5.0
+"""A worker's speed is that of about so many latest seconds: what is shorter passes before a response that moved for it
+has read its context elsewhere."""
 KNOWN_SECONDS = 2.0
 """Seconds of one response, or of several together, after which a worker's speed counts as known."""
 
 
 class ResponsePace:
-    """How fast responses grow at this worker, over the latest checkpoints."""
+    """How fast responses grow at this worker, over the latest LATEST_SECONDS."""
 
     def __init__(self) -> None:
         self.value = 0.0
@@ -43,8 +45,9 @@ class ResponsePace:
         """So many responses have run since the last call; none: only time has passed."""
         if running and self._at is not None:
             seconds = running * (now - self._at)
-            self._tokens = KEPT * self._tokens + self._gained
-            self._seconds = KEPT * self._seconds + seconds
+            kept = exp((self._at - now) / LATEST_SECONDS)
+            self._tokens = kept * self._tokens + self._gained
+            self._seconds = kept * self._seconds + seconds
             self._measured += seconds
             self.value = self._tokens / self._seconds if self._measured >= KNOWN_SECONDS else 0.0
         self._gained, self._at = 0, now

@@ -3,15 +3,29 @@
 import asyncio
 
 from openseer_core.ids import WorkerId
+from openseer_core.queue.messages import FASTER
 from openseer_core.weights.fleet_spec import MEMORY_PARTS
 from openseer_core.weights.rest import asleep
 from openseer_core.worker.heartbeat import Heartbeat, WorkerState
 from openseer_core.worker.metrics import WorkerMetrics
+from openseer_worker.pace import ResponsePace
 from openseer_worker.scripted.engine import ScriptedEngine
 from tests.worker.test_loop import SIZE, Scene, job, play
 
 STEP, SLOWER = 0.01, 4
 LONGEST = 4000
+
+
+def test_a_speed_that_varies_for_a_moment_makes_no_worker_slow() -> None:
+    pace, now, seen = ResponsePace(), 0.0, list[float]()
+    for moment in range(200):
+        tokens_per_second = 140 if moment % 6 < 3 else 60
+        pace.note(8, now)
+        pace.gain(int(8 * tokens_per_second * 0.25))
+        now += 0.25
+        seen.append(pace.value)
+    assert max(seen[100:]) < FASTER * min(seen[100:])
+    assert 80 < min(seen[100:])
 
 
 def slow_engine(scene: Scene) -> ScriptedEngine:
