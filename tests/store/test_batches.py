@@ -156,6 +156,7 @@ async def test_carried_groups_wait_and_go_on_in_the_batch_that_takes_them(store:
     assert await store.group_names(PARKED_BATCH, 0, 10) == []
     [claim] = await store.claim(BOB, query(version="v2"))
     assert (str(claim.request), claim.tokens) == (f"{two}/a~{one}/1", tokens(0, 3))
+    assert claim.fence > half.fence  # a lease's files are named by it, and groups keep their folder
     await store.complete(BOB, [finish(claim, 2)])
     kept, grown = await results(store, two)
     assert (kept.tokens, grown.tokens) == (tokens(0, 5), tokens(0, 5))

@@ -43,8 +43,11 @@ def for_prime_rl(routed: NDArray[np.int16], start: int = 0) -> dict[str, Any]:
 
 def for_megatron(routed: NDArray[np.int16], layers: Sequence[int] | None = None) -> list[NDArray[np.int64]]:
     """What Megatron's RouterReplay.set_replay_data takes once they are tensors: for each layer with experts
-    [positions, experts]. `layers`: those, by number; None: all that are not zeros throughout."""
+    [positions, experts]. `layers`: those, by number; None: all that are not zeros throughout, which a layer that gives
+    each token to one expert may be by chance: there they are to be named."""
     rows = _whole(routed)
+    if layers is None and rows.shape[2] == 1:
+        raise ValueError("layers: with one expert of a token none tells whether a layer has experts; name those that do")
     chosen = [number for number in range(rows.shape[1]) if rows[:, number].any()] if layers is None else layers
     return [rows[:, number].astype(np.int64) for number in chosen]
 

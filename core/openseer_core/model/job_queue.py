@@ -203,7 +203,6 @@ class JobQueue(LossQueue):
                 leases=1,
                 losses=0,
                 expiries=0,
-                fence=0,
                 tokens=bytearray(request.tokens),
                 logprobs=bytearray(request.logprobs),
                 chunks=list(request.chunks),

@@ -42,7 +42,7 @@ local function copy_request(group, target, index)
   local request = load_request(group.id, index)
   local old, done = request.id, request.state == 'done'
   request.id, request.gid = target.id .. '/' .. index, target.id
-  request.leases, request.losses, request.expiries, request.fence = 1, 0, 0, 0  -- 1: there is a record of it
+  request.leases, request.losses, request.expiries = 1, 0, 0  -- 1: there is a record of it
   request.state = done and 'done' or 'queued'
   request.status = done and 'ok' or false
   request.reason = done and request.reason or ''

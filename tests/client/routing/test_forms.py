@@ -57,6 +57,12 @@ def test_each_trainer_gets_its_form() -> None:
     assert len(forms.for_megatron(ROWS, [0, 1])) == 2
 
 
+def test_layers_of_single_experts_are_to_be_named() -> None:
+    with pytest.raises(ValueError, match="layers: with one expert of a token"):
+        forms.for_megatron(ROWS[:, :, :1])
+    assert len(forms.for_megatron(ROWS[:, :, :1], [0, 1])) == 2
+
+
 def test_a_gap_goes_to_no_trainer_that_takes_it_for_an_expert() -> None:
     gappy = from_wire(wire(gaps=1, missing=[[1, 2]]))
     for form in (forms.for_verl, forms.for_slime, forms.for_prime_rl, forms.for_megatron):
