@@ -185,17 +185,36 @@ async def test_a_folder_that_hangs_is_waited_for_once(fleet: Fleet, monkeypatch:
 
 async def test_a_folder_that_hangs_for_long_ends_no_worker(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(writer, "UNSAVED_BYTES", 200)  # more than the thread is given, less than it is offered
     ann, answers = fleet.worker(ANN), threading.Event()
     await fleet.store.submit([group("a", 1)])
     [claim] = await ann.claim(ANN, query())
-    hung: Any = fleet.keepers[ANN]
-    monkeypatch.setattr(hung._writer, "_append", lambda *_: answers.wait())
-    monkeypatch.setattr(hung._writer._threads, "_most", 3)
-    for number in range(10):
-        fleet.keepers[ANN].take(EngineOutput(claim.key, routes=(at(PROMPT - 1 + number, 1),)))
-        await ann.extend(ANN, [delta(claim, 1, number)], [], lease_seconds=10, version="v1", lanes=("",))
-    assert int(fleet.keepers[ANN].metrics()["routes_lost_bytes"]) > 0
+    kept: Any = fleet.keepers[ANN]
+    append = kept._writer._append
+
+    def append_late(*piece: Any) -> None:
+        answers.wait()
+        append(*piece)
+
+    async def tell(place: int) -> None:
+        kept.take(EngineOutput(claim.key, routes=(at(PROMPT - 1 + place, 1),)))
+        await ann.extend(ANN, [delta(claim, 1, place)], [], lease_seconds=10, version="v1", lanes=("",))
+
+    monkeypatch.setattr(kept._writer, "_append", append_late)
+    monkeypatch.setattr(kept._writer._threads, "_most", 3)
+    for place in range(20):
+        await tell(place)
+    assert int(kept.metrics()["routes_lost_bytes"]) > 0
     answers.set()
+    async with asyncio.timeout(20):
+        while kept._writer._unsaved:
+            await asyncio.sleep(0.01)
+    await tell(20)
+    await ann.complete(ANN, [finish(claim, 1, 21)])
+    async with asyncio.timeout(20):
+        while not (found := (await fleet.found())[0]).rows[-4]:
+            await asyncio.sleep(0.01)
+    assert found.missing[-1] == (PROMPT + 20, PROMPT + 21)
 
 
 async def test_a_prompt_that_was_preempted_while_it_was_read_is_whole(fleet: Fleet) -> None:

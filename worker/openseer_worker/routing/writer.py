@@ -95,8 +95,9 @@ class RowWriter:
             return False
         self._unsaved += size
         written = self._threads.submit(self._guarded, write, size)
-        done, _ = await asyncio.wait({asyncio.wrap_future(written)}, timeout=0.0 if self._is_late else WAIT_SECONDS)
-        if not done:
+        if not written.done() and not self._is_late:
+            await asyncio.wait({asyncio.wrap_future(written)}, timeout=WAIT_SECONDS)
+        if not written.done():
             self._late = self._late if self._is_late else written
             return False
         try:
