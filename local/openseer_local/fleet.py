@@ -205,7 +205,8 @@ class LocalFleet:
             restart.cancel()
         if self._process is None or self._process.returncode is not None:
             return
-        for index in sorted(self._spawned):  # those too that the fork server has not told of yet: it takes orders in turn
+        # Those, too, that the fork server has not told of yet: it takes orders in turn.
+        for index in sorted(self._spawned):
             self._send("stop", index)
         try:
             async with asyncio.timeout(grace_seconds):

@@ -169,8 +169,12 @@ async def test_a_folder_that_hangs_is_waited_for_once(fleet: Fleet, monkeypatch:
     assert len(claims) == groups
     answers = threading.Event()
     hung: Any = fleet.keepers[ANN]
-    monkeypatch.setattr(hung._writer, "_append", lambda *_: answers.wait())
-    monkeypatch.setattr(hung._writer, "_put", lambda *_: answers.wait())
+
+    def wait_long(*_: object) -> None:
+        answers.wait()
+
+    monkeypatch.setattr(hung._writer, "_append", wait_long)
+    monkeypatch.setattr(hung._writer, "_put", wait_long)
     for claim in claims:
         fleet.generate(ANN, claim, 3)
     began = time.monotonic()
