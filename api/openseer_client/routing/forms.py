@@ -47,9 +47,7 @@ def for_megatron(routed: NDArray[np.int16], layers: Sequence[int] | None = None)
     each token to one expert may be by chance: there they are to be named."""
     rows = _whole(routed)
     if layers is None and rows.shape[2] == 1:
-        raise ValueError(
-            "layers: with one expert of a token none tells whether a layer has experts; name those that do"
-        )
+        raise ValueError("layers: of one expert for each token zeros may be a choice; name the layers with experts")
     chosen = [number for number in range(rows.shape[1]) if rows[:, number].any()] if layers is None else layers
     return [rows[:, number].astype(np.int64) for number in chosen]
 
