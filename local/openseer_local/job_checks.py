@@ -54,10 +54,16 @@ def _check_pool(path: str) -> None:
         ) from error
 
 
+def has_pool(job: RolloutJob) -> bool:
+    """Whether its workers on this machine have a KV pool: a volume exists in a cluster only."""
+    pool = job.spec.kv_pool
+    return pool.backend == "mooncake" or (pool.is_on and pool.path is not None)
+
+
 def without_effect(job: RolloutJob) -> Iterator[str]:
     """What a job asks for that it does not get on this machine, though it runs: a line each."""
     spec = job.spec
     if spec.speculation.enabled and (reason := job_refusal(spec)):
         yield f"drafts are off: {reason}"
-    if spec.kv_pool.backend == "shared-directory" and spec.kv_pool.path is None:
+    if spec.kv_pool.is_on and not has_pool(job):
         yield "there is no KV pool: spec.kvPool.pvc exists only in Kubernetes; on one machine give path"

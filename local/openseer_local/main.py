@@ -67,7 +67,8 @@ def run(
     goes on from there.
     """
     from openseer_driver.report.html import write_report  # noqa: PLC0415
-    from openseer_local.run.progress import ProgressDisplay  # noqa: PLC0415 - `version` and `--help` are to be instant
+    from openseer_local.job_checks import has_pool  # noqa: PLC0415 - `version` and `--help` are to be instant
+    from openseer_local.run.progress import ProgressDisplay  # noqa: PLC0415
     from openseer_local.run.runner import plan_run, run_job  # noqa: PLC0415
 
     document, job = load(manifest)
@@ -84,7 +85,7 @@ def run(
     if as_json:
         typer.echo(report.to_json().decode(), nl=False)
     else:
-        _show_report(report, folder, pool=job.spec.kv_pool.is_on and job.spec.kv_pool.path is not None)
+        _show_report(report, folder, pool=has_pool(job))
     end_by_failures(report.failures.text, allowed=allow_failures)
 
 

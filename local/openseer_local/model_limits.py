@@ -12,15 +12,15 @@ LIMITS_SECONDS = 300.0
 """Longest wait for vLLM's configuration; a busy machine takes a minute to import it."""
 
 
-def computed_limits(model: Model) -> ModelLimits:
+def computed_limits(model: Model, *, routes: bool = False) -> ModelLimits:
     """By vLLM's own configuration, in a process of its own, where it is installed; else what the manifest says.
 
-    Raises ModelError for a model that vLLM cannot use.
+    Raises ModelError for a model that vLLM cannot use, with `routes` also for one whose experts cannot be told.
     """
     stated = limits_of_manifest(model)
     if model.engine == "scripted" or not engine_version():
         return stated
-    command = [sys.executable, "-m", "openseer_worker.vllm.model_limits"]
+    command = [sys.executable, "-m", "openseer_worker.vllm.model_limits", *(["--routes"] if routes else [])]
     given = model.model_dump_json(by_alias=True)
     try:
         ended = subprocess.run(

@@ -38,12 +38,12 @@ def checked(job: RolloutJob, document: dict[str, Any], display: Display, say: Ca
     if job.spec.mode == "serve":
         ServingPlan(job, document, RunFolder(f"runs/{job.name}"), Address("localhost", 0), fresh=True).check()
         _checked_codec(model, display, say)
-        check_stops(job.spec.sampling, _limits(model, display))
+        check_stops(job.spec.sampling, _limits(job, display))
         return {}
     display.phase("reading prompts")
     plan = plan_run(job, document, RunFolder(job.output_path), fresh=True, note=display.detail)
     codec = _checked_codec(model, display, say)
-    limits = _limits(model, display)
+    limits = _limits(job, display)
     display.phase("rendering prompts")
     longest = 0
     for number, group in enumerate(read_groups(job, plan.prompts, codec, limits, 0.0), start=1):
@@ -53,10 +53,10 @@ def checked(job: RolloutJob, document: dict[str, Any], display: Display, say: Ca
     return {"groups": count, "requests": count * job.spec.group_size, "longest_prompt_tokens": longest}
 
 
-def _limits(model: Model, display: Display) -> ModelLimits:
-    if model.engine != "scripted":
+def _limits(job: RolloutJob, display: Display) -> ModelLimits:
+    if job.spec.model.engine != "scripted":
         display.phase("asking vLLM for the model's limits")
-    return computed_limits(model)
+    return computed_limits(job.spec.model, routes=job.spec.routing.capture is not None)
 
 
 def _checked_codec(model: Model, display: Display, say: Callable[[str], None]) -> TextCodec:

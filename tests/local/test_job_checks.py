@@ -10,7 +10,7 @@ from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
 from openseer_local import job_checks
-from openseer_local.job_checks import check_local_job, without_effect
+from openseer_local.job_checks import check_local_job, has_pool, without_effect
 
 
 def job(**pool: Any) -> RolloutJob:
@@ -45,3 +45,16 @@ def test_a_claim_alone_is_told_to_be_no_pool_here(tmp_path: Path) -> None:
     (note,) = (line for line in without_effect(job(pvc={"claimName": "kv", "path": "rollouts"})) if "KV pool" in line)
     assert note == "there is no KV pool: spec.kvPool.pvc exists only in Kubernetes; on one machine give path"
     assert not [line for line in without_effect(job(path=str(tmp_path))) if "KV pool" in line]
+
+
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        ({"backend": "none"}, False),
+        ({"backend": "mooncake"}, True),
+        ({"backend": "shared-directory", "path": "kv"}, True),
+        ({"backend": "shared-directory", "pvc": {"claimName": "kv", "path": "kv"}}, False),
+    ],
+)
+def test_a_pool_is_here_unless_it_is_a_volume(pool: dict[str, Any], expected: bool) -> None:
+    assert has_pool(job(**pool)) is expected

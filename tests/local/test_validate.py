@@ -109,3 +109,15 @@ def test_what_the_scripted_engine_does_not_read_is_noted(folder: Path) -> None:
     told = " ".join(done.stderr.split())
     assert "note: the scripted engine does not read spec.model.dtype, spec.model.engineArgs" in told
     assert "does not read" not in validate(folder, model={"path": "none", "engine": "scripted"}).stderr
+
+
+def test_a_model_without_experts_is_refused_before_it_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def limits(_: Any, *, routes: bool) -> ModelLimits:
+        if routes:
+            raise ModelError("spec.routing.capture: the model model has no experts; remove spec.routing")
+        return ModelLimits()
+
+    monkeypatch.setattr("openseer_local.validation.computed_limits", limits)
+    assert validate(folder).exit_code == 0
+    done = validate(folder, routing={"capture": {}})
+    assert isinstance(done.exception, ModelError)

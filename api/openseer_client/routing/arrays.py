@@ -34,11 +34,15 @@ def from_wire(rows: RoutedRows) -> NDArray[np.int16]:
 
 
 def from_run(folder: Path | str, line: str | bytes | dict[str, Any]) -> NDArray[np.int16]:
-    """The same of a line of results.jsonl, as text or parsed, in the folder of its run."""
+    """The same of a line of results.jsonl, as text or parsed, in the folder of its run.
+
+    Raises ValueError for a line without, OSError where the folder has not the file that the line names.
+    """
     parsed: dict[str, Any] = line if isinstance(line, dict) else json.loads(line)
-    routed = parsed["routed_experts"]
+    routed = parsed.get("routed_experts")
     if routed is None:
-        raise ValueError(f"group {parsed['group']}, response {parsed['index']}: no routed experts")
+        who = f"group {parsed['group']}, response {parsed['index']}"
+        raise ValueError(f"{who}: no routed experts; set spec.routing.capture in the job")
     return _with_gaps(np.load(Path(folder) / routed["file"]), routed["missing"])
 
 

@@ -151,9 +151,10 @@ def _pool_has_a_place(spec: Mapping[str, Any]) -> Iterator[str]:
         yield from _exactly_one("spec.kvPool", pool, ("path", "pvc"))
         return
     backend = pool.get("backend")
+    do = "remove it, or set backend: shared-directory"
     for name in ("path", "pvc") if backend in ("none", "mooncake") else ():
         if name in pool:
-            yield f"spec.kvPool.{name}: used by no pool of backend {backend}; remove it, or set shared-directory"
+            yield f"spec.kvPool.{name}: used by no pool of backend {backend}; {do}"
 
 
 def _pool_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:

@@ -40,6 +40,8 @@ def test_a_run_has_arrays_in_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[1:], ROWS[1:])
     with pytest.raises(ValueError, match="group g, response 1: no routed experts"):
         from_run(tmp_path, line | {"routed_experts": None})
+    with pytest.raises(ValueError, match=r"no routed experts; set spec\.routing\.capture"):
+        from_run(tmp_path, {"group": "g", "index": 1})
 
 
 def test_each_trainer_gets_its_form() -> None:

@@ -116,6 +116,11 @@ def test_code_of_a_model_is_refused_in_the_manifests_words_unless_it_is_trusted(
     assert model_limits(strange) == ModelLimits(128, VOCABULARY)
 
 
+def test_a_model_without_experts_has_no_routes_to_capture(folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"spec\.routing\.capture: the model .* has no experts; remove spec\.routing"):
+        model_limits(Model(path=str(folder)), routes=True)
+
+
 def test_an_error_without_a_text_is_told_by_its_place() -> None:
     def stumble() -> None:
         raise KeyError

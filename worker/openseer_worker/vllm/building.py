@@ -134,7 +134,7 @@ class EngineBuilder:
         os.environ[COUNT_NAN] = str(int(speculation is None and self._sampling.logprobs == "none"))
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {self._model.path}", self._model):
             core, config, inputs = self.make(arguments)
-        routing = row_shape(config) if self._routes else None
+        routing = row_shape(config.model_config) if self._routes else None
         profile = profile_of(config, layout_of(core.collective_rpc("kv_rows")[0]), on_cpu=self._on_cpu, routing=routing)
         drafts = DraftLink(core, no_drafts if speculation is None else "", idle=self._routes)
         if speculation is None and self._routes:
@@ -162,7 +162,7 @@ def make_core(arguments: Any, *, in_process: bool) -> tuple[Any, Any, Any]:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0" if in_process else "1"
     config = configuration.create(arguments)
     if wants_routes(config):
-        row_shape(config)  # a model without experts is refused before it is loaded
+        row_shape(config.model_config)  # a model without experts is refused before it is loaded
     renderer = renderer_from_config(config)
     inputs = InputProcessor(config, renderer)
     core = EngineCoreClient.make_client(

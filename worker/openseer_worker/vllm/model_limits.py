@@ -1,7 +1,7 @@
 """What one request may have by vLLM's own configuration, without an engine: rope factors, overrides and all.
 
-`python -m openseer_worker.vllm.model_limits`: a manifest's model as JSON comes in, the limits go out; 10 s of CPU, most
-of them for the import of vLLM.
+`python -m openseer_worker.vllm.model_limits [--routes]`: a manifest's model as JSON comes in, the limits go out; 10 s
+of CPU, most of them for the import of vLLM. With `--routes` a model is refused whose experts cannot be captured.
 """
 
 import os
@@ -12,12 +12,15 @@ from openseer_core.errors import OpenseerError
 from openseer_core.manifest.job import Model, Parallelism
 from openseer_process.termination import report, start_log
 from openseer_worker.vllm import environment
+from openseer_worker.vllm.routing.shape import row_shape
+
+ROUTES = "--routes"
 
 
-def model_limits(model: Model) -> ModelLimits:
+def model_limits(model: Model, *, routes: bool = False) -> ModelLimits:
     """Context and vocabulary of a model; one that vLLM fits to its memory (`max_model_len: -1`) may get less.
 
-    Raises ModelError for a model or arguments that vLLM cannot use.
+    Raises ModelError for a model or arguments that vLLM cannot use, with `routes` also for a model without experts.
     """
     environment.check_version()
     environment.prepare(model.path)
@@ -26,7 +29,10 @@ def model_limits(model: Model) -> ModelLimits:
     stated = arguments.engine_arguments(model, Parallelism(), "none", on_cpu=environment.is_cpu_build())
     with arguments.readable(f"spec.model: vLLM cannot run {model.path}", model):
         config = stated.create_model_config()
-        return ModelLimits(config.max_model_len, config.get_vocab_size())
+        limits = ModelLimits(config.max_model_len, config.get_vocab_size())
+    if routes:
+        row_shape(config)
+    return limits
 
 
 def main() -> int:
@@ -34,7 +40,8 @@ def main() -> int:
     out = os.dup(1)
     os.dup2(2, 1)  # libraries print to standard output; that is for the answer alone
     try:
-        limits = model_limits(Model.model_validate_json(sys.stdin.buffer.read()))
+        model = Model.model_validate_json(sys.stdin.buffer.read())
+        limits = model_limits(model, routes=ROUTES in sys.argv[1:])
     except OpenseerError as error:
         start_log()
         return report(error)

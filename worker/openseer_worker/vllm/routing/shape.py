@@ -9,9 +9,8 @@ OPTION = "openseer_routes"
 """In vLLM's `additional_config`: whether routed experts are captured."""
 
 
-def row_shape(config: Any) -> RowShape:
-    """Of a VllmConfig. Raises ModelError for a model whose routing cannot be told."""
-    model = config.model_config
+def row_shape(model: Any) -> RowShape:
+    """Of vLLM's ModelConfig. Raises ModelError for a model whose routing cannot be told."""
     layers, experts, chosen = (
         model.get_total_num_hidden_layers(),
         model.get_num_experts(),
