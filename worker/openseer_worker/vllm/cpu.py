@@ -46,14 +46,20 @@ class CpuWorkerExtension(WorkerExtension):
     """What vLLM mixes into its worker on a CPU."""
 
     def finish_load(self) -> None:
-        """Packs the output layer anew: on a CPU it computes with a packed copy, which vLLM leaves as it was when the
-        layer has no weights of its own, but those of the embedding."""
+        """Packs the output layer and the experts anew. On a CPU the former computes with a packed copy, which vLLM leaves
+        as it was when the layer has no weights of its own, but those of the embedding; experts are packed in place, which
+        vLLM does at the start only."""
+        from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
         from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
         worker: Any = self
         for layer in worker.get_model().modules():
             if isinstance(layer, ParallelLMHead):
                 layer.quant_method.process_weights_after_loading(layer)
+            kernel = getattr(getattr(layer, "quant_method", None), "moe_kernel", None)
+            experts = getattr(kernel, "fused_experts", None)
+            if isinstance(experts, CPUUnquantizedExperts) and hasattr(layer, "w13_weight"):
+                experts.process_weights_after_loading(layer)
 
 
 class _EmptiedKvCache(KVCacheConfig):

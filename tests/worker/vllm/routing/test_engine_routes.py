@@ -13,7 +13,7 @@ from openseer_core.errors import ModelError
 from openseer_core.manifest.job import Parallelism, Sampling
 from openseer_core.tokens import pack_tokens
 from openseer_store.routed.records import RowShape
-from openseer_worker.engine import DraftTokens, EngineRequest
+from openseer_worker.engine import DraftTokens, EngineRequest, NewWeights
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build
 from tests.worker.drafting import NAMES, VOCABULARY, drafting_player, feed, metric
@@ -152,6 +152,13 @@ def test_an_engine_in_a_process_of_its_own_tells_the_same(moe_folder: Path, play
             assert_routed(moe_folder, number, response, number * (len(PROMPTS[1]) - 1))
     finally:
         asyncio.run(engine.close())
+
+
+def test_experts_that_are_loaded_again_compute_as_at_the_start(moe_folder: Path, player: Player) -> None:
+    first = asyncio.run(player.engine.score(PROMPTS[0]))
+    for number in range(2):
+        asyncio.run(player.engine.load_weights(NewWeights(f"job@{number}", moe_folder)))
+        assert asyncio.run(player.engine.score(PROMPTS[0])) == first
 
 
 def test_a_model_without_experts_is_refused(folder: Path, player: Player) -> None:
