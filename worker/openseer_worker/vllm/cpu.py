@@ -46,9 +46,12 @@ class CpuWorkerExtension(WorkerExtension):
     """What vLLM mixes into its worker on a CPU."""
 
     def finish_load(self) -> None:
-        """Packs the output layer and the experts anew. On a CPU the former computes with a packed copy, which vLLM leaves
-        as it was when the layer has no weights of its own, but those of the embedding; experts are packed in place, which
-        vLLM does at the start only."""
+        """Packs the output layer and the experts anew.
+
+        On a CPU the output layer computes with a packed copy, which vLLM leaves as it was when the layer has no weights
+        of its own, but those of the embedding. Experts compute with packed weights, and vLLM packs them at the start
+        only: weights that are loaded later would be read in the wrong order.
+        """
         from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
         from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 
