@@ -70,12 +70,12 @@ cluster-prepare:
 	@test -n "$${KUBECONFIG:-}" || cluster/cluster.sh prepare || { \
 	    test $$? = 3 && echo "tests that need a Kubernetes cluster will be skipped"; }
 
-# Mooncake's programs need this library; like the cluster's tools it is installed where that is possible (root, apt).
+# Mooncake's programs need these libraries; like the cluster's tools they are installed where that is possible (root, apt).
 pool-prepare:
-	@PATH=$$PATH:/usr/sbin:/sbin; ldconfig -p | grep -q 'libibverbs\.so\.1' || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
-	    echo "tools: apt-get install libibverbs1" && apt-get update -q >/dev/null && \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends libibverbs1 >/dev/null; } || \
-	    echo "tests of Mooncake's store will be skipped: Debian's libibverbs1 is missing"
+	@PATH=$$PATH:/usr/sbin:/sbin; test $$(ldconfig -p | grep -c -e 'libibverbs\.so\.1' -e 'libcurl\.so\.4') -ge 2 || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	    echo "tools: apt-get install libibverbs1 libcurl4" && apt-get update -q >/dev/null && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends libibverbs1 libcurl4 >/dev/null; } || \
+	    echo "tests of Mooncake's store will be skipped: Debian's libibverbs1 or libcurl4 is missing"
 
 lock: $(READY) ## Renews requirements/ from pyproject.toml
 	@for accelerator in cpu gpu; do \

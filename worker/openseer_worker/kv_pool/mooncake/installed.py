@@ -52,7 +52,8 @@ def _check_program(path: Path) -> None:
         raise InputError(f"{_FOUND}, but {path} does not run: {error}") from error
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise InputError(f"{_FOUND}, but {path.name} does not run here: {said[-1]}; it needs Debian's libibverbs1")
+        needed = "it needs Debian's libibverbs1 and libcurl4"
+        raise InputError(f"{_FOUND}, but {path.name} does not run here: {said[-1]}; {needed}")
 
 
 def free_memory() -> int:
