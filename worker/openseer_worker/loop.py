@@ -183,9 +183,8 @@ class Worker:
             await self._settle()
             if self._draining and not len(self._running):
                 return
-            if (
-                now() >= extend_at + self._rollout.checkpoint_seconds
-            ):  # after a stall a claim would take back this worker's own leases
+            is_late = now() >= extend_at + self._rollout.checkpoint_seconds
+            if is_late:  # after a stall a claim would take back this worker's own leases
                 await self._checkpoint(now())
             while claims and self._running.has_room and self._arrivals.is_due(self._weights.versions):
                 await self._claim()

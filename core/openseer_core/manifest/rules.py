@@ -166,12 +166,17 @@ def _pool_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:
     for name in _POOL_ENGINE_ARGS:
         if name in _map(model, "engineArgs"):
             yield f"spec.model.engineArgs.{name}: does not go with spec.kvPool; remove one of them"
+    yield from _one_engine_holds_a_sequence(spec, "spec.kvPool")
+
+
+def _one_engine_holds_a_sequence(spec: Mapping[str, Any], feature: str) -> Iterator[str]:
+    """What divides a sequence's layers or tokens among GPUs does not go with `feature`."""
     stages = _number(_map(spec, "workers", "parallelism"), "pipeline")
     if stages is not None and stages > 1:
-        yield f"spec.workers.parallelism.pipeline: found {stages:g}, allowed with spec.kvPool: 1; use tensor"
-    parts = _number(_map(model, "engineArgs"), _CONTEXT_PARALLEL)
+        yield f"spec.workers.parallelism.pipeline: found {stages:g}, allowed with {feature}: 1; use tensor"
+    parts = _number(_map(spec, "model", "engineArgs"), _CONTEXT_PARALLEL)
     if parts is not None and parts > 1:
-        yield f"spec.model.engineArgs.{_CONTEXT_PARALLEL}: found {parts:g}, allowed with spec.kvPool: 1"
+        yield f"spec.model.engineArgs.{_CONTEXT_PARALLEL}: found {parts:g}, allowed with {feature}: 1"
 
 
 def _capture_has_one_place(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -188,12 +193,7 @@ def _capture_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:
         yield f"spec.sampling.minP: found {least:g}, allowed with spec.routing.capture: 0"
     if _map(model, "engineArgs").get("logits_processors"):
         yield "spec.model.engineArgs.logits_processors: does not go with spec.routing.capture; remove one of them"
-    stages = _number(_map(spec, "workers", "parallelism"), "pipeline")
-    if stages is not None and stages > 1:
-        yield f"spec.workers.parallelism.pipeline: found {stages:g}, allowed with spec.routing.capture: 1; use tensor"
-    parts = _number(_map(model, "engineArgs"), _CONTEXT_PARALLEL)
-    if parts is not None and parts > 1:
-        yield f"spec.model.engineArgs.{_CONTEXT_PARALLEL}: found {parts:g}, allowed with spec.routing.capture: 1"
+    yield from _one_engine_holds_a_sequence(spec, "spec.routing.capture")
 
 
 def _replicas_within_bounds(spec: Mapping[str, Any]) -> Iterator[str]:
