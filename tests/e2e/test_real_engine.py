@@ -81,11 +81,7 @@ def test_with_a_kv_pool_moved_contexts_are_fetched_also_after_a_death(bench: Wor
             rollout={"quantumTokens": 16, "checkpointSeconds": 0.05, "leaseSeconds": 3},
             workers={"replicas": 2, "maxInflight": 2},
         )
-        process = bench.start("run", "job.yaml")
-        bench.until(lambda: len(bench.used_workers()) == 2, "results of both workers", RUN_SECONDS)
-        os.kill(bench.workers(process)[0], signal.SIGKILL)
-        output, _ = process.communicate(timeout=RUN_SECONDS)
-        assert process.returncode == 0, output
+        bench.run_with_a_death(RUN_SECONDS)
         pooled = responses(bench, "runs/bench")
         assert any(moved(line) for line in pooled.values()), "no response moved: this proved nothing"
         for key, line in whole.items():

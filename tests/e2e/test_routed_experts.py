@@ -1,8 +1,6 @@
 """Runs on real engines: each result has the experts of all its tokens, moved, fetched, drafted and lost ones too."""
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +43,7 @@ def test_moved_drafted_and_lost_responses_have_all_their_experts(bench: Workbenc
         rollout={"quantumTokens": 16, "checkpointSeconds": 0.05, "leaseSeconds": 3},
         workers={"replicas": 2, "maxInflight": 2},
     )
-    process = bench.start("run", "job.yaml")
-    bench.until(lambda: len(bench.used_workers()) == 2, "results of both workers", RUN_SECONDS)
-    os.kill(bench.workers(process)[0], signal.SIGKILL)
-    output, _ = process.communicate(timeout=RUN_SECONDS)
-    assert process.returncode == 0, output
+    bench.run_with_a_death(RUN_SECONDS)
     lines = list(bench.run.results())
     assert len(lines) == GROUPS * SIZE
     assert any(len(line.workers) > 1 for line in lines), "no response moved: this proved nothing"

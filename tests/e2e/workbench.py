@@ -1,6 +1,8 @@
 """Runs of the real command, in a working directory of their own."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -119,6 +121,14 @@ class Workbench:
         below = _below(process.pid)
         nurseries = [pid for pid, (_, line) in below.items() if FORK_SERVER in line]
         return sorted(pid for pid, (parent, _) in below.items() if parent in nurseries)
+
+    def run_with_a_death(self, seconds: float) -> None:
+        """Runs job.yaml, kills a worker once both have given results, and expects the run to end well."""
+        process = self.start("run", "job.yaml")
+        self.until(lambda: len(self.used_workers()) == 2, "results of both workers", seconds)
+        os.kill(self.workers(process)[0], signal.SIGKILL)
+        output, _ = process.communicate(timeout=seconds)
+        assert process.returncode == 0, output
 
     def fork_servers(self, process: subprocess.Popen[str]) -> list[int]:
         """Process ids of the fork server below a running command, if it has one; its workers are forks of it."""

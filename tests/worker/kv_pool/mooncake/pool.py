@@ -5,8 +5,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from openseer_core.errors import InputError
 from openseer_worker.kv_pool.mooncake.installed import check_servers
 from openseer_worker.kv_pool.mooncake.servers import free_ports
 from openseer_worker.kv_pool.mooncake.watching import usage
+from tests.worker.kv_pool.waiting import eventually
 
 HOST = "127.0.0.1"
 SECONDS = 120.0
@@ -26,13 +26,6 @@ def why_not() -> str:
     except InputError as error:
         return str(error)
     return ""
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + SECONDS
-    while not holds():
-        assert time.monotonic() < end, "nothing came of it"
-        time.sleep(0.02)
 
 
 class Pool:

@@ -15,7 +15,8 @@ from openseer_worker.kv_pool.mooncake import watching
 from openseer_worker.kv_pool.mooncake.client import MooncakeBlocks
 from openseer_worker.kv_pool.mooncake.watching import MooncakeSweeper, usage
 from openseer_worker.kv_pool.places import block_name
-from tests.worker.kv_pool.mooncake.pool import Pool, eventually, running, why_not
+from tests.worker.kv_pool.mooncake.pool import Pool, running, why_not
+from tests.worker.kv_pool.waiting import eventually
 
 pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not()), pytest.mark.timeout(300)]
 

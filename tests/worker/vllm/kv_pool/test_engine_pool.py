@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from openseer_core.manifest.job import Parallelism, Sampling
+from openseer_core.manifest.job import Parallelism
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import pack_tokens
-from openseer_worker.engine import DraftTokens, EngineRequest, NewWeights
+from openseer_worker.engine import DraftTokens, NewWeights
 from openseer_worker.kv_pool import rates
 from openseer_worker.kv_pool.places import EnginePool
-from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build
 from tests.worker.drafting import NAMES, drafting_player, feed, metric
-from tests.worker.player import CONTEXT, GREEDY, Player, Response, model
+from tests.worker.kv_pool.waiting import eventually
+from tests.worker.player import CONTEXT, Player, Response, model
 from tests.worker.vllm.kv_pool.hanging import hanging
+from tests.worker.vllm.kv_pool.moving import BLOCK, CHUNK, PROMPTS, ROOM, WHOLE, plain_engine, request
 
 pytestmark = [
     pytest.mark.engine,
@@ -31,31 +32,6 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
 ]
-
-PROMPTS = [[(7 * position + 5 * number) % 90 + 4 for position in range(70)] for number in range(7)]
-CHUNK, WHOLE = 90, 170
-BLOCK = 32
-"""Tokens of a block on a CPU; the engine's own number is checked below."""
-ROOM = {"num_gpu_blocks_override": 65}
-"""For all prompts at once."""
-SALT = "drafts"
-"""The salt of `drafting_player`, so that an engine without drafts shares blocks with it."""
-
-
-def request(prompt: int, tokens: list[int], length: int, place: str, group: str = "") -> EngineRequest:
-    name = NAMES.new()
-    return EngineRequest(name, group or name, 0, PROMPTS[prompt], list(tokens), length, GREEDY, kv_place=place)
-
-
-def plain_engine(folder: Path, pool: EnginePool | None) -> VllmEngine:
-    return VllmEngine(model(folder, **ROOM), Parallelism(), Sampling(), cache_salt=SALT, pool=pool)
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < end, "nothing came of it"
-        time.sleep(0.01)
 
 
 def blocks(pool: EnginePool, place: str) -> list[Path]:

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from openseer_core.manifest.job import Parallelism, Sampling
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import pack_tokens
-from openseer_worker.engine import DraftTokens, EngineRequest, NewWeights
+from openseer_worker.engine import DraftTokens, NewWeights
 from openseer_worker.kv_pool import breaker, rates
 from openseer_worker.kv_pool.mooncake.client import MooncakeBlocks
 from openseer_worker.kv_pool.places import EnginePool
-from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build
 from tests.worker.drafting import NAMES, drafting_player, feed, metric
-from tests.worker.kv_pool.mooncake.pool import Pool, eventually, running, why_not
-from tests.worker.player import GREEDY, Player, Response, model
+from tests.worker.kv_pool.mooncake.pool import Pool, running, why_not
+from tests.worker.kv_pool.waiting import eventually
+from tests.worker.player import Player, Response, model
+from tests.worker.vllm.kv_pool.moving import BLOCK, CHUNK, PROMPTS, ROOM, SALT, WHOLE, plain_engine, request
 
 pytestmark = [
     pytest.mark.engine,
@@ -31,17 +31,6 @@ pytestmark = [
     pytest.mark.skipif(not is_cpu_build(), reason="needs the CPU build of vLLM"),
     pytest.mark.skipif(bool(why_not()), reason=why_not()),
 ]
-
-PROMPTS = [[(7 * position + 5 * number) % 90 + 4 for position in range(70)] for number in range(6)]
-CHUNK, WHOLE = 90, 170
-BLOCK = 32
-ROOM = {"num_gpu_blocks_override": 65}
-SALT = "drafts"
-
-
-def request(prompt: int, tokens: list[int], length: int, place: str, group: str = "") -> EngineRequest:
-    name = NAMES.new()
-    return EngineRequest(name, group or name, 0, PROMPTS[prompt], list(tokens), length, GREEDY, kv_place=place)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,7 +52,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
 def whole(folder: Path, pool: Pool) -> list[Response]:
     """Responses that were never moved; what their engine kept is in the pool."""
     engine_pool = EnginePool("mooncake", master=pool.master)
-    engine = VllmEngine(model(folder, **ROOM), Parallelism(), Sampling(), cache_salt=SALT, pool=engine_pool)
+    engine = plain_engine(folder, engine_pool)
     try:
         requests = [request(number, [], WHOLE, f"0/v/{number}") for number in range(len(PROMPTS))]
         responses = Player(engine).run(*requests)
