@@ -9,8 +9,8 @@ from openseer_core.admission import ModelLimits
 from openseer_core.manifest.job import Sampling
 from openseer_core.queue.kv_blocks import KvLayout
 from openseer_core.queue.states import FinishReason
+from openseer_core.routed_rows import RowShape, Stretch
 from openseer_core.tokens import count_items
-from openseer_store.routed.records import RowShape, Stretch
 
 
 @dataclass(frozen=True, slots=True)

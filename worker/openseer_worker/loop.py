@@ -314,7 +314,7 @@ class Worker:
         if self._is_stalled(now):
             raise EngineError(f"the engine made no step for {STALL_SECONDS:.0f} s; its work goes to other workers")
         running = [response for response in self._running.running() if not response.lost]
-        self._running.pace.note(len(running), now)
+        self._running.pace.note({response.key: response.generated for response in running if response.tokens}, now)
         if not running:
             return
         deltas = [response.delta() for response in running]

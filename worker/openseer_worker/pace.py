@@ -4,6 +4,7 @@ A checkpoint is written as often as the job says, less often where that is too m
 """
 
 from collections import deque
+from collections.abc import Mapping
 from math import exp
 from statistics import median
 
@@ -24,33 +25,40 @@ LATEST_SECONDS = 5.0
 """A worker's speed is that of about so many latest seconds: what is shorter passes before a response that moved for it
 has read its context elsewhere."""
 KNOWN_SECONDS = 2.0
-"""Seconds of one response, or of several together, after which a worker's speed counts as known."""
+"""Seconds of measuring after which a worker's speed counts as known."""
+LOAD_FACTOR = 2
+"""An engine is slower with more responses. With so many times as many, or as few, its speed is measured anew."""
 
 
 class ResponsePace:
-    """How fast responses grow at this worker, over the latest LATEST_SECONDS."""
+    """How fast responses grow at this worker, over the latest LATEST_SECONDS with about as many as there are now.
+
+    A response counts for an interval that it generated in from end to end: one that came, went or computed its context
+    meanwhile would make the worker look slower or faster than its engine is.
+    """
 
     def __init__(self) -> None:
         self.value = 0.0
         """Tokens per second that a response gains; 0 while it is not known."""
+        self._load = 0
         self._tokens = self._seconds = self._measured = 0.0
-        self._gained = 0
-        self._at: float | None = None
+        self._lengths: Mapping[str, int] = {}
+        self._at = 0.0
 
-    def gain(self, tokens: int) -> None:
-        """Responses have gained so many tokens, all together."""
-        self._gained += tokens
-
-    def note(self, running: int, now: float) -> None:
-        """So many responses have run since the last call; none: only time has passed."""
-        if running and self._at is not None:
-            seconds = running * (now - self._at)
-            kept = exp((self._at - now) / LATEST_SECONDS)
-            self._tokens = kept * self._tokens + self._gained
-            self._seconds = kept * self._seconds + seconds
+    def note(self, lengths: Mapping[str, int], now: float) -> None:
+        """Tokens of each response that generates, at the time `now`, in seconds; none: only time has passed."""
+        lasted = self._lengths.keys() & lengths.keys()
+        if lasted:
+            if not self._load <= LOAD_FACTOR * len(lasted) <= LOAD_FACTOR**2 * self._load:
+                self._load = len(lasted)
+                self._tokens = self._seconds = self._measured = 0.0
+            seconds = now - self._at
+            kept = exp(-seconds / LATEST_SECONDS)
+            self._tokens = kept * self._tokens + sum(lengths[key] - self._lengths[key] for key in lasted)
+            self._seconds = kept * self._seconds + len(lasted) * seconds
             self._measured += seconds
             self.value = self._tokens / self._seconds if self._measured >= KNOWN_SECONDS else 0.0
-        self._gained, self._at = 0, now
+        self._lengths, self._at = lengths, now
 
 
 class CheckpointPace:

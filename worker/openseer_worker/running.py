@@ -128,7 +128,6 @@ class RunningRequests:
         if not response.take(output, f"weights {response.claim.version or version}", self._profile.dtype):
             self._failed.append(output.key)
         gained = min(count_items(output.tokens), response.claim.max_tokens)  # more than that was given, and scored
-        self.pace.gain(gained)
         self.margin = max(self.margin, min(2 * gained, self._most_margin))
         return begins and self._blocks(response, response.horizon) < before
 

@@ -94,28 +94,43 @@ def test_a_worker_writes_checkpoints_less_often_while_the_store_is_slow() -> Non
     play(scenario)
 
 
-def test_the_pace_of_responses_is_known_after_two_seconds_of_one_and_follows_the_engine() -> None:
+def test_the_pace_of_responses_is_known_after_two_seconds_and_follows_the_engine() -> None:
     pace = ResponsePace()
-    pace.note(0, 100.0)
-    for beat in range(1, 8):
+    for beat in range(8):
+        pace.note({"a": 10 * beat}, 100.0 + beat / 4)
         assert pace.value == 0
-        pace.gain(10)
-        pace.note(1, 100.0 + beat / 4)
-    pace.gain(10)
-    pace.note(1, 102.0)
+    pace.note({"a": 80}, 102.0)
     assert pace.value == pytest.approx(40)
-    for beat in range(1, 60):
-        pace.gain(10)
-        pace.note(2, 102.0 + beat / 4)
+    for beat in range(60):
+        pace.note({"b": 5 * beat, "c": 5 * beat}, 102.25 + beat / 4)
     assert pace.value == pytest.approx(20, rel=0.01)
 
 
 def test_time_in_which_nothing_runs_does_not_count_as_a_slow_engine() -> None:
     pace = ResponsePace()
-    pace.note(0, 0.0)
-    pace.gain(100)
-    pace.note(4, 1.0)
-    pace.note(0, 500.0)
-    pace.gain(100)
-    pace.note(4, 501.0)
+    pace.note({"a": 0, "b": 0}, 0.0)
+    pace.note({"a": 50, "b": 50}, 2.0)
+    pace.note({}, 500.0)
     assert pace.value == pytest.approx(25)
+    pace.note({"c": 0, "d": 0}, 600.0)
+    pace.note({"c": 25, "d": 25}, 601.0)
+    assert pace.value == pytest.approx(25)
+
+
+def test_responses_that_come_and_go_leave_the_pace_of_the_others_alone() -> None:
+    pace = ResponsePace()
+    for beat in range(100):
+        come_and_gone = {f"{beat}-{index}": 1 for index in range(30)}
+        pace.note({"stays": 25 * beat} | come_and_gone, beat / 4)
+    assert pace.value == pytest.approx(100)
+
+
+def test_a_pace_with_many_responses_is_not_one_with_few() -> None:
+    pace = ResponsePace()
+    for beat in range(20):
+        pace.note({str(index): 10 * beat for index in range(32)}, beat / 4)
+    assert pace.value == pytest.approx(40)
+    for beat in range(20, 28):
+        assert pace.value == pytest.approx(40 if beat == 20 else 0)
+        pace.note({str(index): 190 + 20 * (beat - 19) for index in range(8)}, beat / 4)
+    assert pace.value == pytest.approx(80)

@@ -17,12 +17,10 @@ LONGEST = 4000
 
 
 def test_a_speed_that_varies_for_a_moment_makes_no_worker_slow() -> None:
-    pace, now, seen = ResponsePace(), 0.0, list[float]()
+    pace, length, seen = ResponsePace(), 0, list[float]()
     for moment in range(200):
-        tokens_per_second = 140 if moment % 6 < 3 else 60
-        pace.note(8, now)
-        pace.gain(int(8 * tokens_per_second * 0.25))
-        now += 0.25
+        pace.note({"a": length, "b": length}, 0.25 * moment)
+        length += int((140 if moment % 6 < 3 else 60) * 0.25)
         seen.append(pace.value)
     assert max(seen[100:]) < FASTER * min(seen[100:])
     assert min(seen[100:]) > 80

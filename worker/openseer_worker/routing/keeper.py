@@ -9,9 +9,10 @@ from pathlib import Path
 from openseer_core.ids import WorkerId
 from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.messages import Claim, Reply, WriteOutcome
+from openseer_core.routed_rows import RowShape, Stretch
 from openseer_core.tokens import count_items
 from openseer_store.routed.places import context_file, group_folder, lease_file, prompt_file
-from openseer_store.routed.records import RowShape, Stretch, pack_record
+from openseer_store.routed.records import pack_record
 from openseer_worker.engine import EngineOutput
 from openseer_worker.routing.writer import RowWriter
 

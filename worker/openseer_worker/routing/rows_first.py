@@ -14,10 +14,10 @@ from openseer_core.queue.messages import (
     Rescore,
 )
 from openseer_core.queue.siblings import SiblingQuery, Siblings
+from openseer_core.routed_rows import RowShape
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import Heartbeat, HeartbeatReply
 from openseer_store.port import WorkerStore
-from openseer_store.routed.records import RowShape
 from openseer_worker.routing.keeper import RouteKeeper
 from openseer_worker.settings import WorkerSettings
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from openseer_core.queue.kv_blocks import KvGroup, KvLayout
+from openseer_core.routed_rows import RowShape
 from openseer_core.worker.speculation_enabled import CPU
-from openseer_store.routed.records import RowShape
 from openseer_worker.engine import EngineProfile
 from openseer_worker.vllm import environment
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from openseer_store.routed.records import RowShape, Stretch
+from openseer_core.routed_rows import RowShape, Stretch
 from openseer_worker.engine import EngineOutput
 from openseer_worker.vllm.routing.extension import RoutingExtension
 

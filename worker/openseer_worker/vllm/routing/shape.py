@@ -3,7 +3,7 @@
 from typing import Any
 
 from openseer_core.errors import ModelError
-from openseer_store.routed.records import RowShape
+from openseer_core.routed_rows import RowShape
 
 OPTION = "openseer_routes"
 """In vLLM's `additional_config`: whether routed experts are captured."""
