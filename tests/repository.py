@@ -8,6 +8,8 @@ JOB_EXAMPLES = sorted(
     path for path in (ROOT / "examples").rglob("*.yaml") if "kind: RolloutJob" in path.read_text(encoding="utf-8")
 )
 """Manifests of jobs; what else is an example says itself which test runs it."""
+CLUSTER_EXAMPLES = [path for path in JOB_EXAMPLES if path.parent.name != "routed-experts"]
+"""Those that a cluster takes: one captures routed experts in mode serve, for which a gateway has no volume."""
 SOAK = bool(os.environ.get("OPENSEER_SOAK"))
 """`make soak`: long searches run in full; otherwise in a short, seeded form."""
 SEED = int(os.environ.get("OPENSEER_SOAK_SEED") or 1)

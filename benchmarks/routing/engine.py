@@ -21,7 +21,8 @@ from support.rounds import interval, ratios
 from support.stamp import Stamp
 
 from openseer_core.manifest.job import Model, Parallelism, Sampling
-from openseer_store.routed.records import Stretch, pack_record
+from openseer_core.routed_rows import Stretch
+from openseer_store.routed.records import pack_record
 from openseer_worker.engine import EngineRequest
 from openseer_worker.routing.writer import RowWriter
 from openseer_worker.vllm.engine import VllmEngine

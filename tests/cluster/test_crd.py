@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.cluster.support.kube import WITHIN, Kube, wait_until
-from tests.repository import JOB_EXAMPLES, ROOT
+from tests.repository import CLUSTER_EXAMPLES, ROOT
 
 pytestmark = pytest.mark.cluster
 
@@ -96,7 +96,7 @@ def jobs(kube: Kube, namespace: str, definition: None) -> Iterator[Jobs]:
     of_namespace.run("delete", "rolloutjobs", "--all", "--wait=false")
 
 
-@pytest.mark.parametrize("path", JOB_EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", CLUSTER_EXAMPLES, ids=lambda path: path.name)
 def test_every_example_is_accepted(jobs: Jobs, path: Path, tmp_path: Path) -> None:
     # KEDA's kinds are not the server's; test_manifests.py looks for fields that they have not.
     documents = [entry for entry in yaml.safe_load_all(path.read_text()) if not entry["apiVersion"].startswith("keda")]

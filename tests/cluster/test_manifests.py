@@ -22,7 +22,7 @@ from openseer_operator.settings import OperatorSettings
 from tests.charts.rendering import CHART, HELM, ROOT, VARIANTS, program, template
 from tests.cluster.support.kube import WAIT_SECONDS, Kube
 from tests.cluster.support.schemas import PATTERN, write_schemas
-from tests.repository import JOB_EXAMPLES
+from tests.repository import CLUSTER_EXAMPLES
 
 pytestmark = pytest.mark.cluster
 
@@ -136,7 +136,7 @@ def tried(kube: Kube, text: str) -> str:
 # ---- fields that there are none of
 
 KUBECONFORM = program("kubeconform")
-EXAMPLES = [path.relative_to(ROOT) for path in JOB_EXAMPLES]
+EXAMPLES = [path.relative_to(ROOT) for path in CLUSTER_EXAMPLES]
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from openseer_core.errors import OutputError
+from openseer_core.routed_rows import RowShape
 from openseer_driver.routed import RoutedFiles, npy
 from openseer_driver.run_folder import RunFolder
 from openseer_store.routed.assembly import RoutedExperts
-from openseer_store.routed.records import RowShape
 from tests.store.routed.test_assembly import chunk, lease, put, put_prompt, result, rows
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from openseer_core.manifest.job import Model, Sampling
 from openseer_core.queue.states import FinishReason
+from openseer_core.routed_rows import Stretch
 from openseer_core.token_scores import Likeliest, likeliest, own_scores
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
-from openseer_store.routed.records import Stretch
 from openseer_worker.engine import EngineRequest
 from openseer_worker.vllm.engine import VllmEngine
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openseer_core.queue.messages import APPEND, Result
+from openseer_core.routed_rows import RowShape, Stretch
 from openseer_core.tokens import ITEM_BYTES, count_items
 from openseer_store.routed.places import context_file, group_folder, lease_file, prompt_file
-from openseer_store.routed.records import RowShape, Stretch, read_records
+from openseer_store.routed.records import read_records
 
 
 @dataclass(frozen=True, slots=True)

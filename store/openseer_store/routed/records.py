@@ -1,46 +1,17 @@
 """A file of routed experts: records, each a stretch of rows with a checksum.
 
-The row of a position says which experts the token at that position went through: layers × experts of one, as unsigned
-numbers of one or two bytes. A file is only ever appended to, so a kill leaves at most its last record torn.
+A file is only ever appended to, so a kill leaves at most its last record torn.
 """
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
 from zlib import crc32
+
+from openseer_core.routed_rows import DTYPES, RowShape, Stretch
 
 _HEADER = struct.Struct("<4sIIHHHH")
 _CHECKSUM = struct.Struct("<I")
 _MAGIC = b"OSRE"
-_DTYPES = {1: "uint8", 2: "uint16"}
-
-
-@dataclass(frozen=True, slots=True)
-class RowShape:
-    """A model's rows. `layers`: all of its layers, those without experts hold zeros; `experts`: of a token in a layer;
-    `item_bytes`: of an expert's number, 1 or 2, little-endian."""
-
-    layers: int
-    experts: int
-    item_bytes: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one position."""
-        return self.layers * self.experts * self.item_bytes
-
-    @property
-    def dtype(self) -> str:
-        """numpy's name of the numbers."""
-        return _DTYPES[self.item_bytes]
-
-
-class Stretch(NamedTuple):
-    """Rows of the positions from `start` on."""
-
-    start: int
-    rows: bytes
 
 
 def pack_record(name: str, shape: RowShape, stretch: Stretch) -> bytes:
@@ -56,7 +27,7 @@ def read_records(name: str, data: bytes) -> Iterator[tuple[RowShape, Stretch]]:
     while at + body <= len(data):
         header = data[at : at + _HEADER.size]
         magic, start, count, layers, experts, item_bytes, _ = _HEADER.unpack(header)
-        if magic != _MAGIC or item_bytes not in _DTYPES:
+        if magic != _MAGIC or item_bytes not in DTYPES:
             return
         shape = RowShape(layers, experts, item_bytes)
         end = at + body + count * shape.row_bytes

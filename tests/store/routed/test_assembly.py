@@ -8,11 +8,12 @@ import pytest
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.queue.messages import APPEND, Chunk, Result
 from openseer_core.queue.states import FinishReason, Status
+from openseer_core.routed_rows import RowShape, Stretch
 from openseer_core.tokens import pack_tokens
 from openseer_store.routed.assembly import RoutedExperts, assemble
 from openseer_store.routed.folders import STALE_SECONDS, remove_all, remove_batch, remove_groups, row_batches
 from openseer_store.routed.places import context_file, group_folder, lease_file, prompt_file
-from openseer_store.routed.records import RowShape, Stretch, pack_record
+from openseer_store.routed.records import pack_record
 
 SHAPE = RowShape(1, 2, 1)
 GROUP = GroupId(3, "q/1")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from openseer_store.routed.records import RowShape, Stretch, pack_record, read_records
+from openseer_core.routed_rows import RowShape, Stretch
+from openseer_store.routed.records import pack_record, read_records
 
 SHAPE = RowShape(2, 3, 1)
 NAME = "0.0.7.abc"

@@ -12,11 +12,11 @@ import pytest
 from openseer_core.errors import InputError
 from openseer_core.ids import WorkerId
 from openseer_core.queue.messages import Claim, Delta, ExtendReply
+from openseer_core.routed_rows import RowShape, Stretch
 from openseer_core.tokens import count_items
 from openseer_store.memory import MemoryStore
 from openseer_store.port import WorkerStore
 from openseer_store.routed.assembly import RoutedExperts, assemble
-from openseer_store.routed.records import RowShape, Stretch
 from openseer_worker.engine import EngineOutput
 from openseer_worker.routing import writer
 from openseer_worker.routing.keeper import RouteKeeper

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from openseer_core.errors import ModelError
 from openseer_core.manifest.job import Parallelism, Sampling
+from openseer_core.routed_rows import RowShape
 from openseer_core.tokens import pack_tokens
-from openseer_store.routed.records import RowShape
 from openseer_worker.engine import DraftTokens, EngineRequest, NewWeights
 from openseer_worker.vllm.engine import VllmEngine
 from openseer_worker.vllm.environment import is_cpu_build
