@@ -1,0 +1,221 @@
+"""What the live page is sent: one whole view a second, small enough to be drawn at once.
+
+Every list has a named limit, and says how much is left out. Times are seconds of the store's clock; a view's `now` is
+the moment it was made. Rates are per second.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from openseer_core.json_model import JsonModel
+from openseer_core.wire.batches import Batch, ChunkInfo
+from openseer_core.wire.weights import Transaction
+
+MOST_JOBS = 200
+MOST_BARS = 2000
+"""Over all lanes of a job, the latest."""
+WINDOW_SECONDS = 120.0
+"""How far back lanes go."""
+MOST_POINTS = 900
+"""Of a series: a point a second, so a quarter of an hour."""
+MOST_GROUPS = 2000
+"""Of a batch: unfinished ones first."""
+MOST_PAIRS = 2000
+"""Finished responses of a batch whose estimate is compared with their length, the latest."""
+MOST_IN_TAIL = 50
+"""Running responses of a batch, those that are expected to end last."""
+MOST_SIBLINGS = 64
+"""Responses of a group."""
+MOST_TOKENS = 4096
+"""Tokens of one response in one view; the next view goes on where it ended."""
+
+RequestWord = Literal["waiting", "running", "ok", "aborted", "failed", "cancelled", "carried"]
+
+
+class JobCard(JsonModel):
+    """A job at a glance. `reason`: in words, why it is as it is: what it waits for, or what is wrong.
+
+    `progress`: share of the requests of all batches that are done, `eta_seconds`: until the last of them ends; None
+    while nothing is known. `acceptance_length`: tokens that a request gains in a step, None without drafts.
+    """
+
+    namespace: str
+    name: str
+    mode: Literal["batch", "serve"]
+    state: Literal["running", "idle", "waiting", "lent", "finished", "failed"]
+    reason: str
+    workers: int = 0
+    workers_ready: int = 0
+    workers_wanted: int = 0
+    running: int = 0
+    waiting: int = 0
+    batches: int = 0
+    progress: float | None = None
+    eta_seconds: float | None = None
+    tokens: int = 0
+    tokens_per_second: float | None = None
+    acceptance_length: float | None = None
+    idle_gpu_seconds: float = 0.0
+    busy_gpu_seconds: float = 0.0
+
+
+class JobCards(JsonModel):
+    """All jobs that the viewer may read, by namespace and name."""
+
+    jobs: list[JobCard]
+    left_out: int = 0
+
+
+class Lane(JsonModel):
+    """A worker. `silent`: it has said nothing for longer than it should have. `waits`: why it runs less than it could,
+    in words."""
+
+    worker: str
+    state: str
+    version: str = ""
+    device: str = ""
+    node: str = ""
+    silent: bool = False
+    seen_seconds_ago: float = 0.0
+    running: int = 0
+    slots: int = 0
+    kv_used: float = 0.0
+    tokens: int = 0
+    tokens_per_second: float | None = None
+    acceptance_length: float | None = None
+    preemptions: int = 0
+    error: str = ""
+    waits: str = ""
+
+
+class Bars(JsonModel):
+    """Leases as columns: entry n of each list is of lease n. `lane`: index into the lanes; `row`: a row of that lane in
+    which no two leases overlap; `end`: None while it runs; `event`: how it ended, "" while it runs; `tokens`: of the
+    response at its end, at its begin while it runs. `request`: "batch/group/index"."""
+
+    lane: list[int] = Field(default_factory=list[int])
+    row: list[int] = Field(default_factory=list[int])
+    start: list[float] = Field(default_factory=list[float])
+    end: list[float | None] = Field(default_factory=list[float | None])
+    tokens: list[int] = Field(default_factory=list[int])
+    event: list[str] = Field(default_factory=list[str])
+    request: list[str] = Field(default_factory=list[str])
+    left_out: int = 0
+
+
+class Series(JsonModel):
+    """Figures of the whole fleet over time, as columns; `kv_used`: share of the workers' KV blocks, 0 to 1."""
+
+    at: list[float] = Field(default_factory=list[float])
+    running: list[int] = Field(default_factory=list[int])
+    waiting: list[int] = Field(default_factory=list[int])
+    tokens_per_second: list[float] = Field(default_factory=list[float])
+    kv_used: list[float] = Field(default_factory=list[float])
+    acceptance_length: list[float | None] = Field(default_factory=list[float | None])
+
+
+class JobView(JsonModel):
+    """A job: its fleet, what runs where, its batches, its weights. `live`: false for a run that has ended."""
+
+    now: float
+    live: bool = True
+    card: JobCard
+    model: str
+    engine: str
+    policy: str
+    weights_version: str
+    transaction: Transaction | None = None
+    lanes: list[Lane]
+    bars: Bars
+    series: Series
+    batches: list[Batch]
+
+
+class GroupColumns(JsonModel):
+    """Groups of a batch as columns. `longest`: tokens of the longest finished response; `estimate`: expected length of
+    a response, None while nothing is known."""
+
+    name: list[str] = Field(default_factory=list[str])
+    size: list[int] = Field(default_factory=list[int])
+    waiting: list[int] = Field(default_factory=list[int])
+    running: list[int] = Field(default_factory=list[int])
+    ok: list[int] = Field(default_factory=list[int])
+    failed: list[int] = Field(default_factory=list[int])
+    longest: list[int] = Field(default_factory=list[int])
+    estimate: list[int | None] = Field(default_factory=list[int | None])
+    left_out: int = 0
+
+
+class Histogram(JsonModel):
+    """Lengths of finished responses: `counts[n]` have from `edges[n]` to below `edges[n + 1]` tokens."""
+
+    edges: list[int] = Field(default_factory=list[int])
+    counts: list[int] = Field(default_factory=list[int])
+
+
+class TailRequest(JsonModel):
+    """A running response. `tokens`: so far; `expected`: in all, as its siblings tell, None while nothing is known;
+    `ends_in`: seconds, at the speed so far."""
+
+    request: str
+    worker: str
+    since: float
+    tokens: int
+    expected: int | None = None
+    ends_in: float | None = None
+    chunks: int = 1
+
+
+class BatchView(JsonModel):
+    """A batch. `estimates`, `lengths`: of finished responses, what their siblings had told and what they came to."""
+
+    now: float
+    live: bool = True
+    batch: Batch
+    groups: GroupColumns
+    histogram: Histogram
+    estimates: list[int]
+    lengths: list[int]
+    tail: list[TailRequest]
+    tail_left_out: int = 0
+    in_tail_since: float | None = None
+
+
+class ResponseView(JsonModel):
+    """A response, or its next piece: tokens from `start` on. `text`: a piece of text for each token, None where no
+    tokenizer is there; `logprobs`: natural logarithm, None where none is recorded. `length`: tokens so far."""
+
+    index: int
+    state: RequestWord
+    reason: str = ""
+    worker: str = ""
+    turn: int = 0
+    length: int = 0
+    start: int = 0
+    tokens: list[int] = Field(default_factory=list[int])
+    text: list[str] | None = None
+    logprobs: list[float | None] | None = None
+    chunks: list[ChunkInfo] = Field(default_factory=list[ChunkInfo])
+
+
+class GroupPage(JsonModel):
+    """A group with its responses side by side. `prompt`: as text, or its token ids in words."""
+
+    now: float
+    live: bool = True
+    batch: int
+    name: str
+    prompt: str
+    prompt_tokens: int
+    max_tokens: int
+    estimate: int | None = None
+    responses: list[ResponseView]
+    left_out: int = 0
+
+
+class PageProblem(JsonModel):
+    """Why a stream of views ends: 401, 403, 404 as HTTP has them; 503: the store does not answer, try again."""
+
+    status: int
+    detail: str
