@@ -67,7 +67,7 @@ class JobCards(JsonModel):
     left_out: int = 0
 
 
-class Lane(JsonModel):
+class WorkerLane(JsonModel):
     """A worker. `silent`: it has said nothing for longer than it should have. `waits`: why it runs less than it could,
     in words."""
 
@@ -126,7 +126,7 @@ class JobView(JsonModel):
     policy: str
     weights_version: str
     transaction: Transaction | None = None
-    lanes: list[Lane]
+    lanes: list[WorkerLane]
     bars: Bars
     series: Series
     batches: list[Batch]
