@@ -14,8 +14,10 @@ from openseer_api.http import problems
 from openseer_api.http.auth import Authenticator
 from openseer_api.http.bodies import OwnRoute
 from openseer_api.http.gate import GENERATING_BYTES, JSON_BYTES, Gate, Place
+from openseer_api.http.session import PATH
 from openseer_api.http.shutdown import AskAgain
 from openseer_api.job.context import JobDirectory
+from openseer_api.page.routes import page_routes
 from openseer_api.routes import batches, fleet, groups, results, weights
 from openseer_api.routes.access import Admission, named_job, one_job
 
@@ -23,6 +25,9 @@ PREFIX = "/jobs/{namespace}/{job}"
 """Where the gateway of a cluster has each job; on one machine the job's routes are at the root."""
 
 _IN_JOB = re.compile(r"/jobs/([^/]+)/([^/]+)(/.*)")
+_OF_A_JOB = re.compile(f"{PATH}/api/jobs/([^/]+)/([^/]+)(?:/.*)?")
+"""What the page asks of one job."""
+_OPEN = frozenset({"/healthz", "/readyz"})
 _UPLOAD = re.compile(r"/v1/batches/[^/]+/groups")
 _PART = re.compile(r"\{[^}]*\}")
 _DOCUMENT = "/v1/openapi.json"
@@ -43,16 +48,20 @@ class _Paths:
     """What the gate knows of paths. `many`: they begin with PREFIX."""
 
     ready = "/readyz"
-    open = frozenset({"/healthz", ready})
     health = frozenset({"/health", "/ping", "/liveness"})
 
     def __init__(self, *, many: bool) -> None:
         self._many = many
         paths = [getattr(route, "path", "") for router in _our_routers() for route in router.routes]
-        patterns = [_PART.sub("[^/]+", path) for path in (*paths, _DOCUMENT, *self.open)]
+        patterns = [_PART.sub("[^/]+", path) for path in (*paths, _DOCUMENT, *_OPEN)]
         self._ours = re.compile("|".join(patterns))
 
+    def is_open(self, path: str) -> bool:
+        return path in _OPEN or (path.startswith(PATH) and not _OF_A_JOB.fullmatch(path))
+
     def place(self, path: str) -> Place | None:
+        if (found := _OF_A_JOB.fullmatch(path)) is not None:
+            return Place(found[1], found[2], path)
         if not self._many:
             return Place("", "", path)
         found = _IN_JOB.fullmatch(path)
@@ -108,6 +117,7 @@ def create_app(
         return app.openapi()
 
     app.include_router(document, prefix=prefix, dependencies=[Depends(find)])
+    app.include_router(page_routes(auth, directory))
     return app
 
 

@@ -77,6 +77,10 @@ class ServedJobs:
         controlled.mark_used()
         return controlled.context
 
+    def open_jobs(self) -> list[JobContext]:
+        """Those that are open here, by namespace and name."""
+        return [controlled.context for controlled in self.open.opened()]
+
 
 async def _open_job(access: StoreAccess, job: RolloutJob, url: str) -> ControlledJob:
     """Connects to the job's store. Raises StoreUnavailableError while it does not answer, or may not be dialled."""

@@ -80,6 +80,7 @@ class Served:
         self._engines: list[ScriptedEngine] = []
         self._workers: list[Worker] = []
         self._tasks: list[asyncio.Task[Any]] = []
+        self._runs: dict[Worker, asyncio.Task[None]] = {}
         self.url = ""
         self.http: httpx.AsyncClient
 
@@ -114,8 +115,13 @@ class Served:
         worker = Worker(settings, self.store, engine)
         self._engines.append(engine)
         self._workers.append(worker)
-        self._tasks.append(asyncio.create_task(worker.run()))
+        self._runs[worker] = asyncio.create_task(worker.run())
+        self._tasks.append(self._runs[worker])
         return worker
+
+    def silence(self, worker: Worker) -> None:
+        """The worker dies without a word."""
+        self._runs[worker].cancel()
 
     def release(self) -> None:
         """What is held goes on."""

@@ -50,6 +50,20 @@ class KubernetesAuth:
 
     async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
         """Returns when it is allowed. Raises Unauthenticated, Forbidden or AuthUnavailable."""
+        key, subject = await self._subject(token)
+        # An empty name would ask for all jobs, and a name that cannot be is nobody's.
+        possible = all(re.fullmatch(DNS_LABEL_PATTERN, name) for name in (namespace, job))
+        right = (key, namespace, job, access)
+        if not possible or not await self._rights.get(right, lambda: self._is_allowed(subject, namespace, job, access)):
+            user = subject.fields["user"]
+            raise Forbidden(f"{user} may not {VERBS[access]} rolloutjobs/batches of {namespace}/{job}")
+
+    async def identify(self, token: str | None) -> None:
+        """Returns when the token is somebody's. Raises Unauthenticated or AuthUnavailable."""
+        await self._subject(token)
+
+    async def _subject(self, token: str | None) -> tuple[bytes, Subject]:
+        """The token's hash, and whose it is. Raises Unauthenticated."""
         if not token:
             raise Unauthenticated("a token is needed: Authorization: Bearer TOKEN, that of a ServiceAccount for one")
         if len(token) > LONGEST_TOKEN:
@@ -58,12 +72,7 @@ class KubernetesAuth:
         subject = await self._subjects.get(key, lambda: self._subject_of(token))
         if not subject.fields:
             raise Unauthenticated("the token is not valid in this cluster, or no longer")
-        # An empty name would ask for all jobs, and a name that cannot be is nobody's.
-        possible = all(re.fullmatch(DNS_LABEL_PATTERN, name) for name in (namespace, job))
-        right = (key, namespace, job, access)
-        if not possible or not await self._rights.get(right, lambda: self._is_allowed(subject, namespace, job, access)):
-            user = subject.fields["user"]
-            raise Forbidden(f"{user} may not {VERBS[access]} rolloutjobs/batches of {namespace}/{job}")
+        return key, subject
 
     async def _subject_of(self, token: str) -> Subject:
         spec: Json = {"token": token, **({"audiences": self._audiences} if self._audiences else {})}

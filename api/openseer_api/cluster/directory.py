@@ -64,6 +64,11 @@ class KubeDirectory(Generic[C]):
             return None
         return await self._context(served)
 
+    def opened(self) -> list[C]:
+        """The contexts of all jobs that are open, by namespace and name."""
+        tasks = [self._open[key].task for key in sorted(self._open)]
+        return [task.result() for task in tasks if task.done() and not task.cancelled() and task.exception() is None]
+
     async def watch(self) -> None:
         """Runs until cancelled: opens jobs that serve, so that work goes on while no trainer is connected, and closes
         jobs that no longer serve."""

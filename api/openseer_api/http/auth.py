@@ -30,6 +30,10 @@ class Authenticator(Protocol):
         """Returns when it is allowed. Raises Unauthenticated, Forbidden or AuthUnavailable."""
         ...
 
+    async def identify(self, token: str | None) -> None:
+        """Returns when it is somebody's token, whatever it may do. Raises Unauthenticated or AuthUnavailable."""
+        ...
+
 
 class BearerAuth:
     """One token for everything, for one job on one machine."""
@@ -40,6 +44,10 @@ class BearerAuth:
         self._token = token.encode()
 
     async def check(self, token: str | None, namespace: str, job: str, access: Access) -> None:
+        """Returns for the one token. Raises Unauthenticated."""
+        await self.identify(token)
+
+    async def identify(self, token: str | None) -> None:
         """The comparison takes the same time wherever the two differ. Raises Unauthenticated."""
         if token is None:
             raise Unauthenticated("a token is needed: Authorization: Bearer TOKEN")

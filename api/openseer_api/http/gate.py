@@ -36,12 +36,15 @@ class Place:
 
 
 class Paths(Protocol):
-    """What the gate has to know of paths. `open`: those that need no token. `health`: those within a job that, without
-    one, tell of the process and not of the job; `ready`: the open path that does."""
+    """What the gate has to know of paths. `health`: those within a job that, without a token, tell of the process and
+    not of the job; `ready`: the open path that does."""
 
-    open: frozenset[str]
     health: frozenset[str]
     ready: str
+
+    def is_open(self, path: str) -> bool:
+        """Whether the path needs no token here: it tells of no job, or looks itself who asks."""
+        ...
 
     def place(self, path: str) -> Place | None:
         """None for a path outside every job."""
@@ -102,7 +105,7 @@ class Gate:
         if place is not None and place.path in self._paths.health and "authorization" not in headers:
             scope = {**scope, "path": self._paths.ready, "raw_path": self._paths.ready.encode()}
             place = self._paths.place(scope["path"])
-        open_ = scope["path"] in self._paths.open
+        open_ = self._paths.is_open(scope["path"])
         path = place.path if place is not None else scope["path"]
         try:
             _check_head(headers)

@@ -272,5 +272,10 @@ def render_request(record: RequestRecord) -> RequestInfo:
         logprobs=logprobs,
         sampled=sampled_spans(record.chunks),
         versions=[VersionSpan(**span) for span in version_spans(record.chunks)],
-        chunks=[ChunkInfo(**_chunk(chunk)) for chunk in record.chunks],
+        chunks=chunk_infos(record.chunks),
     )
+
+
+def chunk_infos(chunks: Sequence[Chunk]) -> list[ChunkInfo]:
+    """Leases and appended stretches as they cross HTTP."""
+    return [ChunkInfo(**_chunk(chunk)) for chunk in chunks]

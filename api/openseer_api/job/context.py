@@ -183,6 +183,10 @@ class JobDirectory(Protocol):
         """The job's context; None where no such job serves."""
         ...
 
+    def open_jobs(self) -> list[JobContext]:
+        """Those that are open here, by namespace and name."""
+        ...
+
 
 class OneJob:
     """The directory of a server on one machine."""
@@ -193,3 +197,7 @@ class OneJob:
     async def find(self, namespace: str, name: str) -> JobContext | None:
         """The one job there is, whatever it is called."""
         return self.context
+
+    def open_jobs(self) -> list[JobContext]:
+        """The one job there is."""
+        return [self.context]

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from openseer_api.http.auth import Authenticator
 from openseer_api.http.gate import Place
 from openseer_api.http.problems import NotFoundProblem
+from openseer_api.http.session import PATH, token_in
 from openseer_api.job.context import JobContext, JobDirectory
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
@@ -37,7 +38,8 @@ class Admission:
         """The job's context. Raises Unauthenticated, Forbidden, AuthUnavailable, NotFoundProblem."""
         access = "read" if method in READING else "write"
         if "authorization" in headers or not self._is_trusted(address):
-            await self._auth.check(token_of(headers), place.namespace, place.job, access)
+            token = token_in(headers) if place.path.startswith(PATH) else token_of(headers)
+            await self._auth.check(token, place.namespace, place.job, access)
         found = None
         if not self._many or all(map(_is_label, (place.namespace, place.job))):
             found = await self._directory.find(place.namespace, place.job)

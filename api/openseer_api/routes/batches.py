@@ -64,10 +64,11 @@ async def shown(job: JobContext, number: int) -> Batch:
     """A batch as it crosses HTTP. Raises NotFoundProblem."""
     # At once, not one after the other: beside large pages of results each answer waits for its turn.
     record, snapshot, now = await asyncio.gather(batch_of(job, number), job.snapshot(), job.store.now())
-    return _rendered(job, record, snapshot, now)
+    return rendered(job, record, snapshot, now)
 
 
-def _rendered(job: JobContext, record: BatchRecord, snapshot: FleetSnapshot, now: float) -> Batch:
+def rendered(job: JobContext, record: BatchRecord, snapshot: FleetSnapshot, now: float) -> Batch:
+    """A batch as it crosses HTTP."""
     drafts = job.drafts.of(record.number, snapshot.workers, ended=is_complete(record))
     name = f"{job.job.namespace}/{job.job.name}"
     return render_batch(record, job.spec_of(record), name, now, drafts)
@@ -149,7 +150,7 @@ def _version(spec: BatchSpec, fleet_spec: FleetSpec) -> str:
 async def list_batches(job: Job) -> BatchList:
     """Batches whose data are there."""
     snapshot, now = await job.snapshot(), await job.store.now()
-    return BatchList(batches=[_rendered(job, record, snapshot, now) for record in await job.store.batches()])
+    return BatchList(batches=[rendered(job, record, snapshot, now) for record in await job.store.batches()])
 
 
 @router.get("/batches/{batch}", responses=documented())

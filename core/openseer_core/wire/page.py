@@ -30,6 +30,7 @@ MOST_SIBLINGS = 64
 MOST_TOKENS = 4096
 """Tokens of one response in one view; the next view goes on where it ended."""
 
+JobWord = Literal["running", "idle", "waiting", "lent", "finished", "failed"]
 RequestWord = Literal["waiting", "running", "ok", "aborted", "failed", "cancelled", "carried"]
 
 
@@ -43,7 +44,7 @@ class JobCard(JsonModel):
     namespace: str
     name: str
     mode: Literal["batch", "serve"]
-    state: Literal["running", "idle", "waiting", "lent", "finished", "failed"]
+    state: JobWord
     reason: str
     workers: int = 0
     workers_ready: int = 0

@@ -1,0 +1,35 @@
+"""Who looks at the page: a token that a person has given once, in a cookie that no script and no other site can use."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from http.cookies import CookieError, SimpleCookie
+
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+COOKIE = "openseer_page"
+SESSION_SECONDS = 3600
+"""How long a browser keeps the token; then a person gives it again."""
+PATH = "/page"
+"""All that the cookie is sent to; whatever is there only reads."""
+
+
+def token_in(headers: Headers) -> str | None:
+    """The token of a call to the page, None where there is none."""
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        return urlsafe_b64decode(found.value.encode()).decode() or None if found is not None else None
+    except (CookieError, ValueError):
+        return None
+
+
+def keep_token(response: Response, token: str, *, secure: bool) -> None:
+    """The browser sends the token from now on. `secure`: the page came by https, so the cookie goes by nothing else."""
+    value = urlsafe_b64encode(token.encode()).decode()
+    response.set_cookie(
+        COOKIE, value, max_age=SESSION_SECONDS, path=PATH, secure=secure, httponly=True, samesite="strict"
+    )
+
+
+def forget_token(response: Response) -> None:
+    """The browser sends it no more."""
+    response.delete_cookie(COOKIE, path=PATH, httponly=True, samesite="strict")

@@ -1,0 +1,206 @@
+"""What the journals of batches tell, entry by entry: leases of workers, groups by state, lengths as they come."""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from math import ceil, log2
+
+from openseer_core.ids import RequestId, WorkerId
+from openseer_core.queue.group import GroupView
+from openseer_core.queue.length_estimate import estimate
+from openseer_core.queue.messages import JournalEntry
+from openseer_core.queue.states import Event
+from openseer_core.wire.page import MOST_BARS, MOST_PAIRS, Histogram, RequestWord
+
+OCTAVE = 4
+"""Bins of the histogram from a length to its double."""
+WORDS: Mapping[str, RequestWord] = {
+    Event.CLAIM: "running",
+    Event.GIVE_BACK: "waiting",
+    Event.REAP: "waiting",
+    Event.GO_ON: "waiting",
+    Event.COMPLETE: "ok",
+    Event.ABORT: "aborted",
+    Event.FAIL: "failed",
+    Event.CANCEL: "cancelled",
+    Event.CARRY: "carried",
+}
+"""What a request is after an event."""
+
+
+@dataclass(slots=True)
+class LeaseBar:
+    """A lease. `end`: None while it runs; `tokens`: of the response at its end, at its begin while it runs."""
+
+    request: str
+    worker: str
+    row: int
+    start: float
+    tokens: int
+    end: float | None = None
+    event: str = ""
+    chunks: int = 1
+
+
+class LeaseRows:
+    """Leases of all workers, each in the lowest row of its worker that is free, so that bars never overlap."""
+
+    def __init__(self, most_ended: int = MOST_BARS) -> None:
+        self.running: dict[str, LeaseBar] = {}
+        self.ended: deque[LeaseBar] = deque(maxlen=most_ended)
+        self.dropped = 0
+        """Ended leases that are not kept any more."""
+        self._free: dict[str, list[int]] = {}
+        self._rows: Counter[str] = Counter()
+        self._chunks: dict[str, int] = {}
+
+    def note(self, entry: JournalEntry) -> None:
+        """A claim begins a lease, whatever else happens to the request ends it."""
+        known = self.running.pop(entry.request, None)
+        if known is not None:
+            known.end, known.event, known.tokens = entry.at, entry.event, entry.length
+            if len(self.ended) == self.ended.maxlen:
+                self.dropped += 1
+            self.ended.append(known)
+            heappush(self._free.setdefault(known.worker, []), known.row)
+        if entry.event != Event.CLAIM:
+            if WORDS.get(entry.event) != "waiting":
+                self._chunks.pop(entry.request, None)
+            return
+        worker = WorkerId.parse(entry.worker).name if "#" in entry.worker else entry.worker
+        chunks = self._chunks[entry.request] = self._chunks.get(entry.request, 0) + 1
+        bar = LeaseBar(entry.request, worker, self._row(worker), entry.at, entry.length, chunks=chunks)
+        self.running[entry.request] = bar
+
+    def drop_batch(self, batch: int) -> None:
+        """Forgets what runs of a batch whose data are gone."""
+        for key in [key for key in self.running if RequestId.parse(key).group.batch == batch]:
+            bar = self.running.pop(key)
+            heappush(self._free.setdefault(bar.worker, []), bar.row)
+            self._chunks.pop(key, None)
+
+    def _row(self, worker: str) -> int:
+        free = self._free.get(worker)
+        if free:
+            return heappop(free)
+        self._rows[worker] += 1
+        return self._rows[worker] - 1
+
+
+@dataclass(slots=True)
+class GroupBook:
+    """A group. `view`: what the store knew of it when it was first seen; `words`: how many requests are what, those
+    that wait and were never claimed left out."""
+
+    view: GroupView
+    words: Counter[RequestWord] = field(default_factory=Counter[RequestWord])
+    states: dict[int, RequestWord] = field(default_factory=dict[int, RequestWord])
+    longest: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return max(0, self.view.size - sum(self.words.values()) + self.words["waiting"])
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request waits or runs."""
+        return bool(self.waiting or self.words["running"])
+
+    @property
+    def estimate(self) -> int | None:
+        """Expected tokens of a response, as the policy reckons; None while nothing is known."""
+        known = self._known()
+        return estimate(known) if known.finished or known.longest_earlier else None
+
+    def move(self, index: int, word: RequestWord) -> None:
+        """A request is something else now."""
+        before = self.states.get(index)
+        if before is not None:
+            self.words[before] -= 1
+        self.states[index] = word
+        self.words[word] += 1
+
+    def _known(self) -> GroupView:
+        view = self.view
+        facts = (view.id, 0, view.ordinal, view.size, view.max_tokens, view.enqueued_at)
+        return GroupView(*facts, self.words["ok"], self.longest, longest_earlier=view.longest_earlier)
+
+
+class BatchBook:
+    """A batch by its journal."""
+
+    def __init__(self, number: int, leases: LeaseRows) -> None:
+        self.number = number
+        self.named = self.read = 0
+        """Names of groups, and entries of the journal, that are in it."""
+        self.began_at = 0.0
+        """When its first request was claimed, 0.0 before."""
+        self.groups: dict[str, GroupBook] = {}
+        self.pairs: deque[tuple[int, int]] = deque(maxlen=MOST_PAIRS)
+        """Of finished responses: what their siblings had told, and what they came to."""
+        self.tail_since: float | None = None
+        """When the last request of those that are known was claimed; None while one waits, or none runs."""
+        self._leases = leases
+        self._bins: Counter[int] = Counter()
+        self._waiting = 0
+
+    def learn(self, count: int, views: Iterable[GroupView]) -> None:
+        """The next `count` groups that were submitted, but for those whose data are gone."""
+        self.named += count
+        for view in views:
+            if view.id.name not in self.groups:
+                self.groups[view.id.name] = GroupBook(view)
+                self._waiting += view.size
+                self.tail_since = None
+
+    def note(self, entries: Iterable[JournalEntry]) -> None:
+        """The next entries of its journal."""
+        for entry in entries:
+            self.read += 1
+            self.began_at = self.began_at or entry.at
+            self._leases.note(entry)
+            request = RequestId.parse(entry.request)
+            group = self.groups.get(request.group.name)
+            word = WORDS.get(entry.event)
+            if group is not None and word is not None:
+                self._move(group, request.index, word, entry)
+
+    def _move(self, group: GroupBook, index: int, word: RequestWord, entry: JournalEntry) -> None:
+        if word == "ok":
+            if (known := group.estimate) is not None:
+                self.pairs.append((known, entry.length))
+            self._bins[bin_of(entry.length)] += 1
+        before = group.waiting
+        group.move(index, word)
+        if word == "ok":
+            group.longest = max(group.longest, entry.length)
+        self._waiting += group.waiting - before
+        if self._waiting:
+            self.tail_since = None
+        elif self.tail_since is None:
+            self.tail_since = entry.at
+
+    def histogram(self) -> Histogram:
+        """Lengths of finished responses."""
+        if not self._bins:
+            return Histogram()
+        numbers = [
+            number for number in range(min(self._bins), max(self._bins) + 1) if edge_of(number) < edge_of(number + 1)
+        ]
+        edges = [*map(edge_of, numbers), edge_of(numbers[-1] + 1)]
+        return Histogram(edges=edges, counts=[self._bins[number] for number in numbers])
+
+
+def bin_of(length: int) -> int:
+    """The bin that a length is counted in."""
+    number = max(0, int(OCTAVE * log2(max(1, length))))
+    while edge_of(number + 1) <= length:
+        number += 1
+    return number
+
+
+def edge_of(number: int) -> int:
+    """The least length of a bin."""
+    return ceil(2 ** (number / OCTAVE))

@@ -1,0 +1,212 @@
+"""One look at a job for all who watch it: the store is asked at most once a tick, and each view is written once."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
+from openseer_api.http.problems import NotFoundProblem
+from openseer_api.job.context import FleetSnapshot, JobContext
+from openseer_api.page.batch_views import batch_view, likely_last, tail_of
+from openseer_api.page.book import BatchBook, LeaseRows
+from openseer_api.page.job_views import bars_of, job_card
+from openseer_api.page.lanes import FleetSeries, TokenRates, lanes_of
+from openseer_api.routes.batches import rendered
+from openseer_core.ids import BATCH_JOB_BATCH, INITIAL_VERSION, GroupId, RequestId
+from openseer_core.json_model import JsonModel
+from openseer_core.queue.batch import BatchRecord, QueueLoad
+from openseer_core.queue.group import GroupView
+from openseer_core.tokens import count_items
+from openseer_core.wire.batches import Batch
+from openseer_core.wire.page import MOST_BARS, WINDOW_SECONDS, JobCard, JobView
+from openseer_core.wire.weights import to_wire
+
+TICK_SECONDS = 0.5
+"""Least time between two looks at the store."""
+PAGE = 1000
+"""Groups, or entries of a journal, that are read in one call."""
+MOST_PAGES = 20
+"""Calls of one look for one batch; what is left is read by the next ones."""
+LOOKUPS = 64
+"""Groups, or requests, that are looked up at once."""
+KEPT_SECONDS = 600.0
+"""What is known of a job is forgotten when nobody has watched it for so long."""
+
+Key = TypeVar("Key")
+Found = TypeVar("Found")
+
+
+class JobFeed:
+    """What is known of one job. Its views are JSON, the same bytes for all who ask within a tick."""
+
+    def __init__(self, job: JobContext) -> None:
+        self._job = job
+        self._lock = asyncio.Lock()
+        self._looked_at = float("-inf")
+        self.used_at = time.monotonic()
+        self._written: dict[object, tuple[float, bytes]] = {}
+        self._begin(job.store.epoch)
+
+    def _begin(self, epoch: int) -> None:
+        """Everything is read anew: a store of another epoch may have lost the end of what was read."""
+        self._epoch = epoch
+        self._leases = LeaseRows()
+        self._books: dict[int, BatchBook] = {}
+        self._rates, self._series = TokenRates(), FleetSeries()
+        self._snapshot, self._load = FleetSnapshot(), QueueLoad()
+        self._batches: list[Batch] = []
+
+    # ---- views
+
+    async def job_view(self) -> bytes:
+        """A JobView. Raises StoreUnavailableError."""
+        return await self._view("job", self._job_view)
+
+    async def batch_view(self, number: int) -> bytes:
+        """A BatchView. Raises NotFoundProblem, StoreUnavailableError."""
+        return await self._view(number, lambda: self._batch_view(number))
+
+    async def card(self) -> JobCard:
+        """The job's card. Raises StoreUnavailableError."""
+        await self._look()
+        return self._card()
+
+    async def _view(self, key: object, make: Callable[[], Awaitable[JsonModel]]) -> bytes:
+        await self._look()
+        made_at, data = self._written.get(key, (float("-inf"), b""))
+        if made_at == self._looked_at:
+            return data
+        data = (await make()).model_dump_json().encode()
+        self._written = {one: kept for one, kept in self._written.items() if kept[0] == self._looked_at}
+        self._written[key] = (self._looked_at, data)
+        return data
+
+    def _card(self) -> JobCard:
+        fresh = [one for one in self._snapshot.workers if one.is_fresh(self._snapshot.now)]
+        rates = [rate for one in fresh if (rate := self._rates.of(one)) is not None]
+        transaction = to_wire(self._snapshot.fleet_spec, self._snapshot.workers, self._snapshot.now).transaction
+        rate = round(sum(rates), 1) if rates else None
+        return job_card(self._job, self._snapshot, self._load, self._batches, transaction, rate)
+
+    async def _job_view(self) -> JobView:
+        snapshot, spec = self._snapshot, self._job.job.spec
+        lanes = lanes_of(snapshot, self._load, self._rates)
+        return JobView(
+            now=snapshot.now,
+            card=self._card(),
+            model=spec.model.path,
+            engine=spec.model.engine,
+            policy=spec.rollout.policy,
+            weights_version=snapshot.fleet_spec.version,
+            transaction=to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now).transaction,
+            lanes=lanes,
+            bars=bars_of(self._leases, lanes, snapshot.now - WINDOW_SECONDS, MOST_BARS),
+            series=self._series.columns(),
+            batches=self._batches,
+        )
+
+    async def _batch_view(self, number: int) -> JsonModel:
+        book = self._books.get(number)
+        batch = next((batch for batch in self._batches if batch.id == number), None)
+        if book is None or batch is None:
+            raise NotFoundProblem(f"there is no batch {number}; its data may have been acknowledged")
+        now, prefix = self._snapshot.now, f"{number}/"
+        running = [bar for key, bar in self._leases.running.items() if key.startswith(prefix)]
+        shown = likely_last(book, running, now)
+        known = await _gathered(self._length, [(bar.request, bar.tokens) for bar in shown])
+        lengths = dict(zip((bar.request for bar in shown), known, strict=True))
+        paces = {one.name: self._pace(one.name) for one in self._snapshot.workers}
+        tail = tail_of(book, shown, lengths, paces, now)
+        return batch_view(book, batch, tail, len(running), now, live=True)
+
+    async def _length(self, request: tuple[str, int]) -> int:
+        key, least = request
+        try:
+            record = await self._job.store.record(RequestId.parse(key), least)
+        except KeyError:  # it was freed since
+            return least
+        return least + count_items(record.tokens)
+
+    def _pace(self, worker: str) -> float | None:
+        """Tokens per second that a response gains at a worker."""
+        for one in self._snapshot.workers:
+            if one.name == worker and one.inflight and (rate := self._rates.of(one)) is not None:
+                return rate / one.inflight
+        return None
+
+    # ---- looking
+
+    async def _look(self) -> None:
+        self.used_at = time.monotonic()
+        async with self._lock:
+            if time.monotonic() - self._looked_at < TICK_SECONDS:
+                return
+            job = self._job
+            snapshot, load, records = await asyncio.gather(job.snapshot(fresh=True), job.store.load(), self._records())
+            if job.store.epoch != self._epoch:
+                self._begin(job.store.epoch)
+            self._snapshot, self._load = snapshot, load
+            self._rates.note(snapshot.workers)
+            self._series.note(snapshot, load, self._rates)
+            for gone in self._books.keys() - {record.number for record in records}:
+                del self._books[gone]
+                self._leases.drop_batch(gone)
+            for record in records:
+                await self._read(self._books.setdefault(record.number, BatchBook(record.number, self._leases)))
+            self._batches = [rendered(job, record, snapshot, snapshot.now) for record in records]
+            self._looked_at = time.monotonic()
+
+    async def _records(self) -> list[BatchRecord]:
+        store, job = self._job.store, self._job.job
+        if job.spec.mode == "serve":
+            return await store.batches()
+        progress = await store.progress(BATCH_JOB_BATCH)
+        book = self._books.get(BATCH_JOB_BATCH)
+        began = book.began_at if book is not None else 0.0
+        return [BatchRecord(BATCH_JOB_BATCH, INITIAL_VERSION, "{}", progress, began, began)]
+
+    async def _read(self, book: BatchBook) -> None:
+        store = self._job.store
+        for _ in range(MOST_PAGES):
+            names = await store.group_names(book.number, book.named, PAGE)
+            views = await _gathered(self._group, [GroupId(book.number, name) for name in names])
+            book.learn(len(names), [view for view in views if view is not None])
+            if len(names) < PAGE:
+                break
+        for _ in range(MOST_PAGES):
+            entries = await store.journal(book.number, book.read, PAGE)
+            book.note(entries)
+            if len(entries) < PAGE:
+                break
+
+    async def _group(self, group: GroupId) -> GroupView | None:
+        try:
+            return await self._job.store.group_view(group)
+        except KeyError:
+            return None
+
+
+async def _gathered(ask: Callable[[Key], Awaitable[Found]], keys: list[Key]) -> list[Found]:
+    """What `ask` says of each, LOOKUPS at once."""
+    found: list[Found] = []
+    for start in range(0, len(keys), LOOKUPS):
+        found += await asyncio.gather(*map(ask, keys[start : start + LOOKUPS]))
+    return found
+
+
+class Feeds:
+    """The feeds of all jobs that somebody watches."""
+
+    def __init__(self) -> None:
+        self._feeds: WeakKeyDictionary[JobContext, JobFeed] = WeakKeyDictionary()
+
+    def of(self, job: JobContext) -> JobFeed:
+        """A job's feed."""
+        now = time.monotonic()
+        for other, feed in list(self._feeds.items()):
+            if now - feed.used_at > KEPT_SECONDS:
+                del self._feeds[other]
+        if job not in self._feeds:
+            self._feeds[job] = JobFeed(job)
+        return self._feeds[job]

@@ -1,0 +1,72 @@
+"""A group for one viewer: each view has what the responses have gained since the one before."""
+
+import asyncio
+
+from openseer_api.http.problems import NotFoundProblem
+from openseer_api.job.context import JobContext
+from openseer_api.page.group_views import CONTEXT, response_view
+from openseer_core.ids import GroupId, RequestId
+from openseer_core.queue.length_estimate import estimate
+from openseer_core.tokens import unpack_tokens
+from openseer_core.wire.page import MOST_SIBLINGS, GroupPage, ResponseView
+
+MOST_PROMPT_TOKENS = 8192
+"""Of a prompt that is shown as text."""
+
+
+class GroupFeed:
+    """`index`: only that response of the group."""
+
+    def __init__(self, job: JobContext, group: GroupId, index: int | None) -> None:
+        self._job = job
+        self._group = group
+        self._index = index
+        self._prompt: tuple[str, int] | None = None
+        self._read: dict[int, int] = {}
+        """Tokens of each response that were sent."""
+        self._before: dict[int, list[int]] = {}
+
+    async def view(self) -> bytes:
+        """A GroupPage. Raises NotFoundProblem, StoreUnavailableError."""
+        store = self._job.store
+        try:
+            view, now = await asyncio.gather(store.group_view(self._group), store.now())
+            indices = range(view.size) if self._index is None else [self._index]
+            shown = list(indices)[:MOST_SIBLINGS]
+            responses = await asyncio.gather(*map(self._response, shown))
+        except KeyError:
+            raise NotFoundProblem(f"there is no group {self._group}; its data may have been acknowledged") from None
+        prompt, prompt_tokens = await self._prompt_text()
+        known = view.finished or view.longest_earlier
+        page = GroupPage(
+            now=now,
+            batch=self._group.batch,
+            name=self._group.name,
+            prompt=prompt,
+            prompt_tokens=prompt_tokens,
+            max_tokens=view.max_tokens,
+            estimate=estimate(view) if known else None,
+            responses=responses,
+            left_out=len(indices) - len(shown),
+        )
+        return page.model_dump_json().encode()
+
+    async def _response(self, index: int) -> ResponseView:
+        request, start = RequestId(self._group, index), self._read.get(index, 0)
+        record = await self._job.store.record(request, start)
+        codec = self._job.known_codec()
+        before = self._before.get(index, []) if start else []
+        view = response_view(record, start, before, codec.read if codec is not None else None)
+        self._read[index] = start + len(view.tokens)
+        self._before[index] = (before + view.tokens)[-CONTEXT:]
+        return view
+
+    async def _prompt_text(self) -> tuple[str, int]:
+        if self._prompt is None:
+            spec = await self._job.store.spec(self._group)
+            tokens = unpack_tokens(spec.prompt) if spec is not None else []
+            codec = self._job.known_codec()
+            shown = tokens[:MOST_PROMPT_TOKENS]
+            text = codec.read.whole(shown) if codec is not None and codec.read is not None else ""
+            self._prompt = text or " ".join(map(str, shown)), len(tokens)
+        return self._prompt

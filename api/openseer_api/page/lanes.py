@@ -1,0 +1,132 @@
+"""The fleet as the page shows it: a lane per worker, and figures over time."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from openseer_api.job.context import FleetSnapshot
+from openseer_core.queue.batch import QueueLoad
+from openseer_core.weights.loaded import why_not_loaded
+from openseer_core.wire.page import MOST_POINTS, Series, WorkerLane
+from openseer_core.worker.draft_metrics import summed
+from openseer_core.worker.heartbeat import WorkerState, WorkerStatus
+
+SILENT_SECONDS = 1.4
+"""A worker sends a heartbeat each second: without one for so long it is shown as silent, which is no verdict."""
+RATE_SECONDS = 5.0
+"""Tokens per second are those of so many latest seconds."""
+POINT_SECONDS = 1.0
+"""Between two points of a series."""
+NEARLY_FULL = 0.95
+"""Share of a worker's KV blocks."""
+
+
+class TokenRates:
+    """Tokens per second of each boot of a worker, by the counters of its heartbeats."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], deque[tuple[float, int]]] = {}
+
+    def note(self, workers: Sequence[WorkerStatus]) -> None:
+        """The latest heartbeats; who is no longer among them is forgotten."""
+        boots = {(worker.name, worker.boot) for worker in workers}
+        for gone in self._seen.keys() - boots:
+            del self._seen[gone]
+        for worker in workers:
+            seen = self._seen.setdefault((worker.name, worker.boot), deque())
+            tokens = worker.heartbeat.metrics.tokens
+            if not seen or seen[-1][0] < worker.seen_at:
+                seen.append((worker.seen_at, tokens))
+            while len(seen) > 2 and seen[0][0] < worker.seen_at - RATE_SECONDS:
+                seen.popleft()
+
+    def of(self, worker: WorkerStatus) -> float | None:
+        """None before its second heartbeat."""
+        seen = self._seen.get((worker.name, worker.boot))
+        if seen is None or len(seen) < 2:
+            return None
+        (began, first), (ended, last) = seen[0], seen[-1]
+        return round(max(0, last - first) / (ended - began), 1)
+
+
+class FleetSeries:
+    """Figures of the whole fleet, a point a second while somebody looks."""
+
+    def __init__(self) -> None:
+        self._points: deque[tuple[float, int, int, float, float, float | None]] = deque(maxlen=MOST_POINTS)
+
+    def note(self, snapshot: FleetSnapshot, load: QueueLoad, rates: TokenRates) -> None:
+        """A point, unless the latest one is younger than a second."""
+        if self._points and snapshot.now - self._points[-1][0] < POINT_SECONDS:
+            return
+        fresh = [worker for worker in snapshot.workers if worker.is_fresh(snapshot.now)]
+        tokens = sum(rates.of(worker) or 0.0 for worker in fresh if not is_silent(worker, snapshot.now))
+        used = sum(worker.heartbeat.metrics.kv_used for worker in fresh) / len(fresh) if fresh else 0.0
+        accepted = summed(worker.heartbeat.metrics.drafts for worker in fresh).acceptance_length or None
+        waiting = sum(load.waiting.values())
+        self._points.append((snapshot.now, load.running, waiting, round(tokens, 1), round(used, 4), accepted))
+
+    def columns(self) -> Series:
+        """All points that are kept."""
+        columns = list(zip(*self._points, strict=True)) or [()] * len(Series.model_fields)
+        return Series.model_validate(
+            {name: list(column) for name, column in zip(Series.model_fields, columns, strict=True)}
+        )
+
+
+def is_silent(worker: WorkerStatus, now: float) -> bool:
+    """Whether its heartbeat is late."""
+    return now - worker.seen_at > SILENT_SECONDS
+
+
+def lanes_of(snapshot: FleetSnapshot, load: QueueLoad, rates: TokenRates) -> list[WorkerLane]:
+    """A lane for each worker, by name."""
+    workers = sorted(snapshot.workers, key=lambda worker: (len(worker.name), worker.name))
+    waiting = sum(load.waiting.values())
+    return [_lane(worker, snapshot, rates.of(worker), waiting) for worker in workers]
+
+
+def _lane(worker: WorkerStatus, snapshot: FleetSnapshot, rate: float | None, waiting: int) -> WorkerLane:
+    heartbeat, metrics = worker.heartbeat, worker.heartbeat.metrics
+    weights, silent = heartbeat.weights, is_silent(worker, snapshot.now)
+    error = metrics.sick or (why_not_loaded(snapshot.fleet_spec, weights) if weights is not None else "") or ""
+    return WorkerLane(
+        worker=worker.name,
+        state=heartbeat.state,
+        version=weights.version if weights is not None else "",
+        device=str(metrics.get("device", "")),
+        node=str(metrics.get("node", "")),
+        silent=silent,
+        seen_seconds_ago=round(max(0.0, snapshot.now - worker.seen_at), 2),
+        running=worker.inflight,
+        slots=metrics.slots,
+        kv_used=metrics.kv_used,
+        tokens=metrics.tokens,
+        tokens_per_second=0.0 if silent else rate,
+        acceptance_length=metrics.drafts.acceptance_length or None,
+        preemptions=metrics.preemptions,
+        error=error,
+        waits="" if error or silent else _waits(worker, waiting),
+    )
+
+
+def _waits(worker: WorkerStatus, waiting: int) -> str:
+    """Why a worker runs less than it could."""
+    metrics, weights = worker.heartbeat.metrics, worker.heartbeat.weights
+    match worker.heartbeat.state:
+        case WorkerState.STARTING:
+            return "starts"
+        case WorkerState.DRAINING:
+            return "drains: gives back what it runs and ends"
+        case WorkerState.FOLLOWING:
+            return "a rank of a gang; its leader works for it"
+        case _:
+            pass
+    if weights is not None and weights.asleep:
+        return "asleep: its GPU is lent to the trainer"
+    if worker.inflight >= metrics.slots > 0:
+        return ""
+    if waiting and metrics.kv_reserved >= NEARLY_FULL:
+        return "its KV cache is full"
+    if not worker.inflight:
+        return "has no room for what waits" if waiting else "nothing waits"
+    return ""

@@ -1,0 +1,176 @@
+"""Routes of the page: its files, who looks, and streams of views.
+
+A stream ends after STREAM_SECONDS, and the page asks again: a right that was taken away ends with it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+from pydantic import Field
+
+from openseer_api.http.auth import Authenticator, Forbidden
+from openseer_api.http.bodies import OwnRoute
+from openseer_api.http.problems import BusyProblem, NotFoundProblem, fault_of
+from openseer_api.http.session import PATH, forget_token, keep_token, token_in
+from openseer_api.job.context import JobContext, JobDirectory
+from openseer_api.page.assets import INDEX, asset
+from openseer_api.page.feed import TICK_SECONDS, Feeds
+from openseer_api.page.group_feed import GroupFeed
+from openseer_api.routes.access import Job
+from openseer_core.errors import OpenseerError
+from openseer_core.ids import GroupId
+from openseer_core.json_model import INT53_MAX, JsonModel, KnownGroupName
+from openseer_core.wire.batches import MAX_GROUP_SIZE
+from openseer_core.wire.page import MOST_JOBS, JobCards, PageProblem
+
+STREAM_SECONDS = 60.0
+MOST_STREAMS = 256
+"""Streams of views that are open at once in one process."""
+JOBS_SECONDS = 2.0
+"""Between two views of all jobs."""
+LONGEST_TOKEN = 3000
+"""Bytes: a browser keeps no longer cookie."""
+SSE = "text/event-stream"
+
+BatchInPath = Annotated[int, Path(ge=0, le=INT53_MAX)]
+View = Callable[[], Awaitable[bytes]]
+
+
+class Login(JsonModel):
+    """The token of a person, as `Authorization: Bearer` has it."""
+
+    token: Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN)]
+
+
+def page_routes(auth: Authenticator, directory: JobDirectory) -> APIRouter:
+    """All routes of the page; none is in the API's document, for its only client comes with it."""
+    router = APIRouter(prefix=PATH, route_class=OwnRoute, include_in_schema=False)
+    _add_files(router)
+    _add_login(router, auth)
+    _add_views(router, auth, directory)
+    return router
+
+
+def _add_files(router: APIRouter) -> None:
+    @router.get("")
+    async def bare() -> Response:
+        return RedirectResponse(f"{PATH}/")
+
+    @router.get("/")
+    async def index() -> Response:
+        return _found(INDEX)
+
+    @router.get("/assets/{name}")
+    async def file(name: str) -> Response:
+        return _found(f"assets/{name}")
+
+
+def _add_login(router: APIRouter, auth: Authenticator) -> None:
+    @router.post("/login", status_code=204)
+    async def login(who: Login, request: Request, response: Response) -> None:
+        """Keeps the token in a cookie once it is known to be one."""
+        await auth.identify(who.token)
+        keep_token(response, who.token, secure=request.url.scheme == "https")
+
+    @router.post("/logout", status_code=204)
+    async def logout(response: Response) -> None:
+        forget_token(response)
+
+
+def _add_views(router: APIRouter, auth: Authenticator, directory: JobDirectory) -> None:
+    feeds, streams = Feeds(), _Streams()
+
+    @router.get("/api/jobs")
+    async def jobs(request: Request) -> Response:
+        token = token_in(request.headers)
+        await auth.identify(token)
+        return streams.open(lambda: _cards(auth, token, directory, feeds), JOBS_SECONDS)
+
+    @router.get("/api/jobs/{namespace}/{served}")
+    async def job(job: Job) -> Response:
+        return streams.open(feeds.of(job).job_view)
+
+    @router.get("/api/jobs/{namespace}/{served}/batches/{batch}")
+    async def batch(batch: BatchInPath, job: Job) -> Response:
+        feed = feeds.of(job)
+        return streams.open(lambda: feed.batch_view(batch))
+
+    @router.get("/api/jobs/{namespace}/{served}/batches/{batch}/group")
+    async def group(
+        batch: BatchInPath,
+        job: Job,
+        name: Annotated[KnownGroupName, Query()],
+        index: Annotated[int | None, Query(ge=0, lt=MAX_GROUP_SIZE)] = None,
+    ) -> Response:
+        return streams.open(GroupFeed(job, GroupId(batch, name), index).view)
+
+
+def _found(name: str) -> Response:
+    found = asset(name)
+    if found is None:
+        raise NotFoundProblem(f"the page has no file {name}")
+    return found
+
+
+async def _cards(auth: Authenticator, token: str | None, directory: JobDirectory, feeds: Feeds) -> bytes:
+    """Jobs that the token may read; of a job whose store does not answer nothing is known."""
+    jobs = directory.open_jobs()
+    allowed = [job for job in jobs if await _may_read(auth, token, job)]
+    shown = allowed[:MOST_JOBS]
+    cards = await asyncio.gather(*(feeds.of(job).card() for job in shown), return_exceptions=True)
+    known = [card for card in cards if not isinstance(card, BaseException)]
+    view = JobCards(jobs=known, left_out=len(allowed) - len(shown))
+    return view.model_dump_json().encode()
+
+
+async def _may_read(auth: Authenticator, token: str | None, job: JobContext) -> bool:
+    try:
+        await auth.check(token, job.job.namespace, job.job.name, "read")
+    except Forbidden:
+        return False
+    return True
+
+
+class _Streams:
+    """All streams of this process."""
+
+    def __init__(self) -> None:
+        self._open = 0
+
+    def open(self, view: View, seconds: float = TICK_SECONDS) -> Response:
+        """A stream of views. Raises BusyProblem where there are too many."""
+        if self._open >= MOST_STREAMS:
+            raise BusyProblem(f"{MOST_STREAMS} pages are open here already")
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(self._counted(_events(view, seconds)), media_type=SSE, headers=headers)
+
+    async def _counted(self, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        self._open += 1
+        try:
+            async for event in events:
+                yield event
+        finally:
+            self._open -= 1
+
+
+async def _events(view: View, seconds: float) -> AsyncIterator[bytes]:
+    """Views until STREAM_SECONDS are over, or until there is nothing to see; in place of one that is as the last one, a
+    sign of life."""
+    loop = asyncio.get_running_loop()
+    ends_at, last = loop.time() + STREAM_SECONDS, b""
+    while loop.time() < ends_at:
+        try:
+            data = await view()
+        except OpenseerError as error:
+            fault = fault_of(error)
+            problem = PageProblem(status=fault.status, detail=str(error))
+            yield b"event: problem\ndata: %s\n\n" % problem.model_dump_json().encode()
+            if not error.retryable:
+                return
+        else:
+            yield b"event: view\ndata: %s\n\n" % data if data != last else b": alive\n\n"
+            last = data
+        await asyncio.sleep(seconds)

@@ -1,0 +1,163 @@
+"""The page's routes on a server of one job, with scripted engines: who sees it, and what it is sent."""
+
+import pytest
+
+from openseer_api.page import routes
+from tests.api.page.watching import viewer
+from tests.api.served import LONG, TOKEN, Served
+
+JOB = "/jobs/default/served"
+GROUPS = [{"id": f"q{index}", "prompt_token_ids": [1, 2, 3]} for index in range(3)]
+
+
+@pytest.mark.parametrize("path", ["/jobs", JOB, f"{JOB}/batches/1", f"{JOB}/batches/1/group?name=q0"])
+async def test_a_viewer_without_a_token_sees_nothing(path: str) -> None:
+    async with Served() as served, viewer(served, None) as nobody:
+        assert await nobody.status(path) == 401
+        assert await nobody.login("a guess") == 401
+        assert await nobody.status(path) == 401
+
+
+async def test_a_token_in_the_header_is_not_one_of_the_page() -> None:
+    async with Served() as served:
+        assert (await served.http.get(f"/page/api{JOB}")).status_code == 401
+
+
+async def test_the_cookie_opens_the_page_and_no_other_route() -> None:
+    async with Served() as served, viewer(served) as person:
+        assert await person.status(JOB) == 200
+        assert (await person.http.get("/v1/job")).status_code == 401
+        assert (await person.http.post("/v1/batches", json={})).status_code == 401
+
+
+async def test_the_cookie_is_kept_from_scripts_and_other_sites() -> None:
+    async with Served() as served, served.client(None) as http:
+        answer = await http.post("/page/login", json={"token": TOKEN})
+        attributes = {part.strip().lower() for part in answer.headers["set-cookie"].split(";")}
+        assert {"httponly", "samesite=strict", "path=/page", "max-age=3600"} <= attributes
+        assert TOKEN not in answer.headers["set-cookie"].split(";")[0].partition("=")[0]
+
+
+async def test_who_logs_out_sees_nothing_more() -> None:
+    async with Served() as served, viewer(served) as person:
+        assert (await person.http.post("/page/logout")).status_code == 204
+        assert await person.status(JOB) == 401
+
+
+async def test_another_jobs_view_is_the_one_job_that_is_served() -> None:
+    async with Served() as served, viewer(served) as person:
+        served.start_worker()
+        cards = await person.until("/jobs", lambda view: view["jobs"][0]["workers_ready"])
+        assert [(card["namespace"], card["name"]) for card in cards["jobs"]] == [("default", "served")]
+
+
+async def test_a_job_shows_its_workers_and_what_runs_on_each() -> None:
+    async with Served(held=True) as served, viewer(served) as person:
+        served.start_worker(0)
+        served.start_worker(1)
+        batch = await served.open(sampling=LONG)
+        await served.upload(batch, GROUPS, seal=True)
+        view = await person.until(JOB, lambda view: len(view["bars"]["lane"]) == 12)
+        assert [lane["worker"] for lane in view["lanes"]] == ["worker-0", "worker-1"]
+        assert set(view["bars"]["event"]) == {""}
+        assert set(view["bars"]["end"]) == {None}
+        pairs = set(zip(view["bars"]["lane"], view["bars"]["row"], strict=True))
+        assert len(pairs) == 12
+        assert view["card"]["reason"].startswith("the last 12 responses run")
+        assert [one["id"] for one in view["batches"]] == [batch]
+
+
+async def test_a_job_without_workers_says_so() -> None:
+    async with Served() as served, viewer(served) as person:
+        view = await person.first(JOB)
+        assert view["card"]["state"] == "waiting"
+        assert view["card"]["reason"] == "no worker has come yet; 2 are wanted"
+
+
+async def test_a_worker_that_falls_silent_is_named() -> None:
+    async with Served() as served, viewer(served) as person:
+        worker = served.start_worker()
+        await person.until(JOB, lambda view: view["card"]["workers_ready"])
+        served.silence(worker)
+        view = await person.until(JOB, lambda view: view["lanes"][0]["silent"] if view["lanes"] else False)
+        assert view["card"]["reason"] == "no heartbeat from worker-0"
+
+
+async def test_a_batch_shows_groups_lengths_and_estimates() -> None:
+    async with Served() as served, viewer(served) as person:
+        served.start_worker()
+        batch = await served.open()
+        await served.upload(batch, GROUPS, seal=True)
+        view = await person.until(f"{JOB}/batches/{batch}", lambda view: view["batch"]["state"] == "complete")
+        assert view["groups"]["name"] == ["q0", "q1", "q2"]
+        assert view["groups"]["ok"] == view["groups"]["size"] == [4, 4, 4]
+        assert sum(view["histogram"]["counts"]) == 12
+        assert len(view["histogram"]["edges"]) == len(view["histogram"]["counts"]) + 1
+        assert len(view["estimates"]) == len(view["lengths"]) == 9
+        assert view["tail"] == []
+
+
+async def test_the_tail_says_what_runs_where_and_how_far() -> None:
+    async with Served(held=True) as served, viewer(served) as person:
+        served.start_worker()
+        batch = await served.open(sampling=LONG)
+        await served.upload(batch, GROUPS[:1], seal=True)
+        view = await person.until(
+            f"{JOB}/batches/{batch}", lambda view: len(view["tail"]) == 4 and all(one["tokens"] for one in view["tail"])
+        )
+        assert {one["worker"] for one in view["tail"]} == {"worker-0"}
+        assert view["in_tail_since"] is not None
+        assert view["groups"]["running"] == [4]
+
+
+async def test_a_batch_that_is_not_there_ends_the_stream_with_a_reason() -> None:
+    async with Served() as served, viewer(served) as person:
+        events = [event async for event in person.views(f"{JOB}/batches/7")]
+        assert events == [("problem", {"status": 404, "detail": events[0][1]["detail"]})]
+        assert "no batch 7" in events[0][1]["detail"]
+
+
+async def test_a_groups_views_go_on_where_the_last_one_ended() -> None:
+    async with Served() as served, viewer(served) as person:
+        served.start_worker()
+        batch = await served.open(sampling={"maxTokens": 1500, "minTokens": 1500})
+        await served.upload(batch, GROUPS[:1], seal=True)
+        tokens: dict[int, list[int]] = {}
+        starts: list[int] = []
+        async for _, view in person.views(f"{JOB}/batches/{batch}/group?name=q0"):
+            for response in view["responses"]:
+                kept = tokens.get(response["index"], [])[: response["start"]]
+                tokens[response["index"]] = kept + response["tokens"]
+                starts.append(response["start"])
+            if all(response["state"] == "ok" for response in view["responses"]):
+                break
+        assert any(starts)
+        entries = [entry for entry in await served.until_complete(batch) if entry["kind"] == "result"]
+        assert {entry["index"]: entry["token_ids"] for entry in entries} == tokens
+
+
+async def test_one_response_may_be_watched_alone() -> None:
+    async with Served() as served, viewer(served) as person:
+        served.start_worker()
+        batch = await served.open()
+        await served.upload(batch, GROUPS[:1], seal=True)
+        await served.until_complete(batch)
+        view = await person.first(f"{JOB}/batches/{batch}/group?name=q0&index=2")
+        assert [response["index"] for response in view["responses"]] == [2]
+        assert view["responses"][0]["chunks"][0]["worker"].startswith("worker-0")
+
+
+async def test_a_stream_ends_so_that_rights_are_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "STREAM_SECONDS", 0.2)
+    async with Served() as served, viewer(served) as person:
+        assert [kind async for kind, _ in person.views(JOB)][:1] == ["view"]
+
+
+async def test_too_many_streams_are_refused_and_ended_ones_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "MOST_STREAMS", 1)
+    async with Served() as served, viewer(served) as person:
+        async for _ in person.views(JOB):
+            assert await person.status(JOB) == 429
+            break
+        while await person.status(JOB) == 429:
+            pass
