@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 
 from openseer_api.compat import GENERATING, compatible_routers, protocol_error
@@ -14,10 +14,12 @@ from openseer_api.http import problems
 from openseer_api.http.auth import Authenticator
 from openseer_api.http.bodies import OwnRoute
 from openseer_api.http.gate import GENERATING_BYTES, JSON_BYTES, Gate, Place
-from openseer_api.http.session import PATH
+from openseer_api.http.session import PATH, needs_right, place_of
 from openseer_api.http.shutdown import AskAgain
 from openseer_api.job.context import JobDirectory
+from openseer_api.page.feed import Feeds
 from openseer_api.page.routes import page_routes
+from openseer_api.page.shown import Shown
 from openseer_api.routes import batches, fleet, groups, results, weights
 from openseer_api.routes.access import Admission, named_job, one_job
 
@@ -25,8 +27,6 @@ PREFIX = "/jobs/{namespace}/{job}"
 """Where the gateway of a cluster has each job; on one machine the job's routes are at the root."""
 
 _IN_JOB = re.compile(r"/jobs/([^/]+)/([^/]+)(/.*)")
-_OF_A_JOB = re.compile(f"{PATH}/api/jobs/([^/]+)/([^/]+)(?:/.*)?")
-"""What the page asks of one job."""
 _OPEN = frozenset({"/healthz", "/readyz"})
 _UPLOAD = re.compile(r"/v1/batches/[^/]+/groups")
 _PART = re.compile(r"\{[^}]*\}")
@@ -57,11 +57,11 @@ class _Paths:
         self._ours = re.compile("|".join(patterns))
 
     def is_open(self, path: str) -> bool:
-        return path in _OPEN or (path.startswith(PATH) and not _OF_A_JOB.fullmatch(path))
+        return path in _OPEN or (path.startswith(PATH) and not needs_right(path))
 
     def place(self, path: str) -> Place | None:
-        if (found := _OF_A_JOB.fullmatch(path)) is not None:
-            return Place(found[1], found[2], path)
+        if (of_page := place_of(path)) is not None:
+            return of_page
         if not self._many:
             return Place("", "", path)
         found = _IN_JOB.fullmatch(path)
@@ -117,8 +117,17 @@ def create_app(
         return app.openapi()
 
     app.include_router(document, prefix=prefix, dependencies=[Depends(find)])
-    app.include_router(page_routes(auth, directory))
+    _add_page(app, auth, directory)
     return app
+
+
+def _add_page(app: FastAPI, auth: Authenticator, directory: JobDirectory) -> None:
+    feeds = Feeds()
+
+    def found(request: Request) -> Shown:
+        return feeds.of(request.state.job)
+
+    app.include_router(page_routes(auth, found, lambda: [feeds.of(job) for job in directory.open_jobs()]))
 
 
 def _our_routers() -> Sequence[APIRouter]:

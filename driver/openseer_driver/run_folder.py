@@ -127,6 +127,20 @@ class RunFolder:
         """Results without tokens, texts and log-probabilities: many times faster, and small."""
         return _lines(self.results_file, FactLine)
 
+    def result_places(self) -> dict[ResultKey, int]:
+        """Where in the file each result begins, in bytes. Raises InputError for a line that is none."""
+        places, place = dict[ResultKey, int](), 0
+        for line, size in _sized_lines(self.results_file, KeyLine):
+            places[line.batch, line.group, line.index] = place
+            place += size
+        return places
+
+    def result_at(self, place: int) -> ResultLine:
+        """The result that begins there."""
+        with self.results_file.open("rb") as file:
+            file.seek(place)
+            return msgspec.json.decode(file.readline(), type=ResultLine)
+
     def samples(self) -> Iterator[SampleLine]:
         """Samples in order. Broken lines are passed over: they are telemetry, written without care for crashes."""
         if not self.samples_file.exists():
@@ -252,6 +266,10 @@ class ResultsWriter:
 
 
 def _lines(path: Path, kind: type[Line]) -> Iterator[Line]:
+    return (line for line, _ in _sized_lines(path, kind))
+
+
+def _sized_lines(path: Path, kind: type[Line]) -> Iterator[tuple[Line, int]]:
     if not path.exists():
         return
     decoder = msgspec.json.Decoder(kind)
@@ -260,7 +278,7 @@ def _lines(path: Path, kind: type[Line]) -> Iterator[Line]:
             if not line.endswith(b"\n"):
                 return
             try:
-                yield decoder.decode(line)
+                yield decoder.decode(line), len(line)
             except msgspec.DecodeError as error:
                 raise InputError(f"{path}, line {number}: not a result: {error}") from error
 

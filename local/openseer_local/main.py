@@ -58,6 +58,7 @@ def run(
         Path | None, typer.Option(help="Folder of the run; otherwise the manifest's, or runs/NAME.")
     ] = None,
     fresh: Annotated[bool, typer.Option(help="Start over: deletes what an earlier run left in the folder.")] = False,
+    page: Annotated[bool, typer.Option("--page", help="Serve a live page of the run on this machine.")] = False,
     allow_failures: AllowFailures = False,
     as_json: AsJson = False,
 ) -> None:
@@ -77,7 +78,7 @@ def run(
     with ProgressDisplay(ERR if as_json else OUT, live=sys.stdout.isatty() and not as_json) as progress:
         progress.phase("reading prompts")
         plan = plan_run(job, document, folder, fresh=fresh, note=progress.detail)
-        state = run_job(plan, progress)
+        state = run_job(plan, progress, page=page)
     if state == "stopped":
         ERR.print(f"stopped; the same command goes on from here ({folder.path})", highlight=False)
         raise typer.Exit(INTERRUPTED)
@@ -199,6 +200,17 @@ def compare(runs: Runs, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(comparison.as_dict()))
     else:
         OUT.print(comparison.table())
+
+
+@app.command()
+def view(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/arithmetic.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")] = 0,
+) -> None:
+    """Opens a run that has ended in the live page: serves it on this machine until Ctrl-C."""
+    from openseer_local.page.serving import view_run  # noqa: PLC0415 - as above
+
+    view_run(RunFolder(run), port, lambda address, token: OUT.print(f"page {address}\ntoken {token}", highlight=False))
 
 
 @app.command()

@@ -1,17 +1,15 @@
 """Runs that took place: their lengths in the order of their groups, and what was measured of them."""
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from openseer_core.errors import InputError
-from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob
-from openseer_core.manifest.parse import parse_ended_job
+from openseer_core.manifest.job import RolloutJob
 from openseer_core.queue.states import Status
+from openseer_driver.recorded_job import recorded_job
 from openseer_driver.report.report import Report, make_report
 from openseer_driver.report.trace import Fact, Trace, natural, read_trace
 from openseer_driver.run_folder import RunFolder
@@ -115,16 +113,9 @@ def _workers(trace: Trace) -> int:
 
 def _job_of(folder: RunFolder, trace: Trace) -> tuple[RolloutJob, list[str]]:
     """The manifest as it was given, or what run.json has of it: without what changes no result."""
-    if folder.job_file.is_file():
-        try:
-            document: Any = json.loads(folder.job_file.read_bytes())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder.job_file}: cannot be read: {error}") from error
-        return parse_ended_job(document, str(folder.job_file)), []
-    record = trace.record
-    spec = record.manifest.get("spec")
-    document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": record.name}, "spec": spec}
-    job = parse_ended_job(document, str(folder.run_file))
+    job, is_whole = recorded_job(folder, trace.record)
+    if is_whole:
+        return job, []
     return job, [f"{folder.job_file.name} is not there: quantum and most responses in flight are the defaults"]
 
 

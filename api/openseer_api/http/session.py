@@ -1,16 +1,33 @@
 """Who looks at the page: a token that a person has given once, in a cookie that no script and no other site can use."""
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from openseer_api.http.gate import Place
+
 COOKIE = "openseer_page"
 SESSION_SECONDS = 3600
 """How long a browser keeps the token; then a person gives it again."""
 PATH = "/page"
 """All that the cookie is sent to; whatever is there only reads."""
+
+
+_OF_A_JOB = re.compile(f"{PATH}/api/jobs/([^/]+)/([^/]+)(?:/.*)?")
+
+
+def needs_right(path: str) -> bool:
+    """Whether a path of the page shows something of a job."""
+    return _OF_A_JOB.fullmatch(path) is not None
+
+
+def place_of(path: str) -> Place | None:
+    """The job that a path of the page is about, None for another path."""
+    found = _OF_A_JOB.fullmatch(path)
+    return None if found is None else Place(found[1], found[2], path)
 
 
 def token_in(headers: Headers) -> str | None:

@@ -10,8 +10,10 @@ from openseer_api.http.problems import NotFoundProblem
 from openseer_api.job.context import FleetSnapshot, JobContext
 from openseer_api.page.batch_views import batch_view, likely_last, tail_of
 from openseer_api.page.book import BatchBook, LeaseRows
+from openseer_api.page.group_feed import GroupFeed
 from openseer_api.page.job_views import bars_of, job_card
 from openseer_api.page.lanes import FleetSeries, TokenRates, lanes_of
+from openseer_api.page.shown import View
 from openseer_api.routes.batches import rendered
 from openseer_core.ids import BATCH_JOB_BATCH, INITIAL_VERSION, GroupId, RequestId
 from openseer_core.json_model import JsonModel
@@ -57,6 +59,11 @@ class JobFeed:
         self._snapshot, self._load = FleetSnapshot(), QueueLoad()
         self._batches: list[Batch] = []
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return self._job.job.namespace, self._job.job.name
+
     # ---- views
 
     async def job_view(self) -> bytes:
@@ -71,6 +78,10 @@ class JobFeed:
         """The job's card. Raises StoreUnavailableError."""
         await self._look()
         return self._card()
+
+    def group_views(self, group: GroupId, index: int | None) -> View:
+        """GroupPages for one viewer, each with what is new."""
+        return GroupFeed(self._job, group, index).view
 
     async def _view(self, key: object, make: Callable[[], Awaitable[JsonModel]]) -> bytes:
         await self._look()

@@ -4,7 +4,7 @@ import asyncio
 
 from openseer_api.http.problems import NotFoundProblem
 from openseer_api.job.context import JobContext
-from openseer_api.page.group_views import CONTEXT, response_view
+from openseer_api.page.group_views import TokenTexts, response_view
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.queue.length_estimate import estimate
 from openseer_core.tokens import unpack_tokens
@@ -24,7 +24,8 @@ class GroupFeed:
         self._prompt: tuple[str, int] | None = None
         self._read: dict[int, int] = {}
         """Tokens of each response that were sent."""
-        self._before: dict[int, list[int]] = {}
+        self._texts: dict[int, TokenTexts] = {}
+        self._known: dict[int, str] = {}
 
     async def view(self) -> bytes:
         """A GroupPage. Raises NotFoundProblem, StoreUnavailableError."""
@@ -52,14 +53,19 @@ class GroupFeed:
         return page.model_dump_json().encode()
 
     async def _response(self, index: int) -> ResponseView:
-        request, start = RequestId(self._group, index), self._read.get(index, 0)
-        record = await self._job.store.record(request, start)
-        codec = self._job.known_codec()
-        before = self._before.get(index, []) if start else []
-        view = response_view(record, start, before, codec.read if codec is not None else None)
+        start = self._read.get(index, 0)
+        record = await self._job.store.record(RequestId(self._group, index), start)
+        view = response_view(record, start, self._texts_of(index))
         self._read[index] = start + len(view.tokens)
-        self._before[index] = (before + view.tokens)[-CONTEXT:]
         return view
+
+    def _texts_of(self, index: int) -> TokenTexts | None:
+        codec = self._job.known_codec()
+        if codec is None or codec.read is None:
+            return None
+        if index not in self._texts:
+            self._texts[index] = TokenTexts(codec.read, self._known)
+        return self._texts[index]
 
     async def _prompt_text(self) -> tuple[str, int]:
         if self._prompt is None:

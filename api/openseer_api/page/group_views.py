@@ -11,10 +11,8 @@ from openseer_core.tokens import ITEM_BYTES, count_items, readable_logprobs, unp
 from openseer_core.wire.page import MOST_TOKENS, RequestWord, ResponseView
 from openseer_text.reading import Reader
 
-CONTEXT = 8
-"""Tokens that are read before a token whose text is wanted: a tokenizer may write it otherwise at the begin."""
 UNFINISHED = "\ufffd"
-"""What a tokenizer writes for a character of which some bytes are still missing."""
+"""What a tokenizer writes for a character of which some bytes are missing."""
 LONGEST_CHARACTER = 4
 """Tokens that one character may have, as bytes."""
 STATES: dict[State, RequestWord] = {
@@ -28,9 +26,40 @@ STATES: dict[State, RequestWord] = {
 }
 
 
-def response_view(record: RequestRecord, start: int, before: Sequence[int], reader: Reader | None) -> ResponseView:
-    """A response from token `start` on, at most MOST_TOKENS of it. `record`: read from there; `before`: the last tokens
-    of what came before, for the tokenizer."""
+class TokenTexts:
+    """The text of each token of a response, special tokens written.
+
+    A token mostly reads the same everywhere but at the begin, where some tokenizers leave a blank out, so it is read
+    once, after itself. Of a character that several tokens make, the last one has it. `known`: shared by the responses
+    of a viewer.
+    """
+
+    def __init__(self, reader: Reader, known: dict[int, str]) -> None:
+        self._read = reader.whole
+        self._known = known
+        self._pending: list[int] = []
+
+    def feed(self, tokens: Sequence[int]) -> list[str]:
+        """The texts of the next tokens."""
+        return [self._next(token) for token in tokens]
+
+    def _next(self, token: int) -> str:
+        if token not in self._known:
+            once = self._read([token])
+            self._known[token] = UNFINISHED if UNFINISHED in once else self._read([token, token])[len(once) :]
+        text = self._known[token]
+        if text != UNFINISHED and not self._pending:
+            return text
+        self._pending.append(token)
+        text = self._read(self._pending)
+        if text.endswith(UNFINISHED) and len(self._pending) < LONGEST_CHARACTER:
+            return ""
+        self._pending.clear()
+        return text
+
+
+def response_view(record: RequestRecord, start: int, texts: TokenTexts | None) -> ResponseView:
+    """A response from token `start` on, at most MOST_TOKENS of it. `record`: read from there."""
     count = count_items(record.tokens)
     kept = min(count, MOST_TOKENS)
     tokens = unpack_tokens(record.tokens[: kept * ITEM_BYTES])
@@ -45,24 +74,7 @@ def response_view(record: RequestRecord, start: int, before: Sequence[int], read
         length=start + count,
         start=start,
         tokens=tokens,
-        text=pieces_of(reader, before, tokens) if reader is not None else None,
+        text=texts.feed(tokens) if texts is not None else None,
         logprobs=logprobs,
         chunks=chunk_infos(record.chunks),
     )
-
-
-def pieces_of(reader: Reader, before: Sequence[int], tokens: Sequence[int]) -> list[str]:
-    """The text of each token, special tokens written; of a character that several tokens make, the last one has it."""
-    window, pieces = list(before[-CONTEXT:]), list[str]()
-    sent = reader.whole(window)
-    for token in tokens:
-        window.append(token)
-        text = reader.whole(window)
-        is_cut = text.endswith(UNFINISHED) and len(text) - len(sent) <= LONGEST_CHARACTER
-        pieces.append("" if is_cut and len(window) < 2 * CONTEXT + LONGEST_CHARACTER else text[len(sent) :])
-        if not is_cut:
-            sent = text
-            if len(window) >= 2 * CONTEXT:
-                window = window[-CONTEXT:]
-                sent = reader.whole(window)
-    return pieces

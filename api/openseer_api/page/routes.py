@@ -4,7 +4,7 @@ A stream ends after STREAM_SECONDS, and the page asks again: a right that was ta
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -15,11 +15,9 @@ from openseer_api.http.auth import Authenticator, Forbidden
 from openseer_api.http.bodies import OwnRoute
 from openseer_api.http.problems import BusyProblem, NotFoundProblem, fault_of
 from openseer_api.http.session import PATH, forget_token, keep_token, token_in
-from openseer_api.job.context import JobContext, JobDirectory
 from openseer_api.page.assets import INDEX, asset
-from openseer_api.page.feed import TICK_SECONDS, Feeds
-from openseer_api.page.group_feed import GroupFeed
-from openseer_api.routes.access import Job
+from openseer_api.page.feed import TICK_SECONDS
+from openseer_api.page.shown import Shown, View
 from openseer_core.errors import OpenseerError
 from openseer_core.ids import GroupId
 from openseer_core.json_model import INT53_MAX, JsonModel, KnownGroupName
@@ -36,7 +34,7 @@ LONGEST_TOKEN = 3000
 SSE = "text/event-stream"
 
 BatchInPath = Annotated[int, Path(ge=0, le=INT53_MAX)]
-View = Callable[[], Awaitable[bytes]]
+Found = Callable[[Request], Shown]
 
 
 class Login(JsonModel):
@@ -45,12 +43,15 @@ class Login(JsonModel):
     token: Annotated[str, Field(min_length=1, max_length=LONGEST_TOKEN)]
 
 
-def page_routes(auth: Authenticator, directory: JobDirectory) -> APIRouter:
-    """All routes of the page; none is in the API's document, for its only client comes with it."""
+def page_routes(auth: Authenticator, found: Found, everything: Callable[[], Sequence[Shown]]) -> APIRouter:
+    """All routes of the page; none is in the API's document, for its only client comes with it.
+
+    `found`: the job of a call that the gate has admitted; `everything`: all that may be shown here, to whom may see it.
+    """
     router = APIRouter(prefix=PATH, route_class=OwnRoute, include_in_schema=False)
     _add_files(router)
     _add_login(router, auth)
-    _add_views(router, auth, directory)
+    _add_views(router, auth, found, everything)
     return router
 
 
@@ -80,32 +81,32 @@ def _add_login(router: APIRouter, auth: Authenticator) -> None:
         forget_token(response)
 
 
-def _add_views(router: APIRouter, auth: Authenticator, directory: JobDirectory) -> None:
-    feeds, streams = Feeds(), _Streams()
+def _add_views(router: APIRouter, auth: Authenticator, found: Found, everything: Callable[[], Sequence[Shown]]) -> None:
+    streams = _Streams()
 
     @router.get("/api/jobs")
     async def jobs(request: Request) -> Response:
         token = token_in(request.headers)
         await auth.identify(token)
-        return streams.open(lambda: _cards(auth, token, directory, feeds), JOBS_SECONDS)
+        return streams.open(lambda: _cards(auth, token, everything()), JOBS_SECONDS)
 
     @router.get("/api/jobs/{namespace}/{served}")
-    async def job(job: Job) -> Response:
-        return streams.open(feeds.of(job).job_view)
+    async def job(request: Request) -> Response:
+        return streams.open(found(request).job_view)
 
     @router.get("/api/jobs/{namespace}/{served}/batches/{batch}")
-    async def batch(batch: BatchInPath, job: Job) -> Response:
-        feed = feeds.of(job)
-        return streams.open(lambda: feed.batch_view(batch))
+    async def batch(request: Request, batch: BatchInPath) -> Response:
+        shown = found(request)
+        return streams.open(lambda: shown.batch_view(batch))
 
     @router.get("/api/jobs/{namespace}/{served}/batches/{batch}/group")
     async def group(
+        request: Request,
         batch: BatchInPath,
-        job: Job,
         name: Annotated[KnownGroupName, Query()],
         index: Annotated[int | None, Query(ge=0, lt=MAX_GROUP_SIZE)] = None,
     ) -> Response:
-        return streams.open(GroupFeed(job, GroupId(batch, name), index).view)
+        return streams.open(found(request).group_views(GroupId(batch, name), index))
 
 
 def _found(name: str) -> Response:
@@ -115,20 +116,19 @@ def _found(name: str) -> Response:
     return found
 
 
-async def _cards(auth: Authenticator, token: str | None, directory: JobDirectory, feeds: Feeds) -> bytes:
+async def _cards(auth: Authenticator, token: str | None, jobs: Sequence[Shown]) -> bytes:
     """Jobs that the token may read; of a job whose store does not answer nothing is known."""
-    jobs = directory.open_jobs()
     allowed = [job for job in jobs if await _may_read(auth, token, job)]
     shown = allowed[:MOST_JOBS]
-    cards = await asyncio.gather(*(feeds.of(job).card() for job in shown), return_exceptions=True)
+    cards = await asyncio.gather(*(job.card() for job in shown), return_exceptions=True)
     known = [card for card in cards if not isinstance(card, BaseException)]
     view = JobCards(jobs=known, left_out=len(allowed) - len(shown))
     return view.model_dump_json().encode()
 
 
-async def _may_read(auth: Authenticator, token: str | None, job: JobContext) -> bool:
+async def _may_read(auth: Authenticator, token: str | None, job: Shown) -> bool:
     try:
-        await auth.check(token, job.job.namespace, job.job.name, "read")
+        await auth.check(token, *job.place, "read")
     except Forbidden:
         return False
     return True

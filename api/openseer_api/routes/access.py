@@ -3,7 +3,7 @@
 import base64
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -13,7 +13,7 @@ from openseer_api.http.auth import Authenticator
 from openseer_api.http.gate import Place
 from openseer_api.http.problems import NotFoundProblem
 from openseer_api.http.session import PATH, token_in
-from openseer_api.job.context import JobContext, JobDirectory
+from openseer_api.job.context import JobContext
 from openseer_core.manifest.base import DNS_LABEL_PATTERN
 
 LONGEST_LABEL = 63
@@ -24,17 +24,25 @@ BearerCredentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bear
 Label = Annotated[str, Path(pattern=DNS_LABEL_PATTERN, max_length=LONGEST_LABEL)]
 
 
+class Finder(Protocol):
+    """Finds what calls are about."""
+
+    async def find(self, namespace: str, name: str) -> object | None:
+        """The state of an admitted call has it as `job`; None where there is none of that name."""
+        ...
+
+
 class Admission:
     """Checks the token before anything is looked up, so that nobody learns of a job that is not theirs. `trusted`: the
     address of a machine whose calls need none, for clients that cannot send one; "" for no such machine."""
 
-    def __init__(self, directory: JobDirectory, auth: Authenticator, *, many: bool, trusted: str = "") -> None:
+    def __init__(self, directory: Finder, auth: Authenticator, *, many: bool, trusted: str = "") -> None:
         self._directory = directory
         self._auth = auth
         self._many = many
         self._trusted = _plain(trusted)
 
-    async def admit(self, method: str, headers: Headers, place: Place, address: str) -> JobContext:
+    async def admit(self, method: str, headers: Headers, place: Place, address: str) -> object:
         """The job's context. Raises Unauthenticated, Forbidden, AuthUnavailable, NotFoundProblem."""
         access = "read" if method in READING else "write"
         if "authorization" in headers or not self._is_trusted(address):

@@ -15,6 +15,8 @@ from openseer_core.wire.weights import Transaction
 MOST_JOBS = 200
 MOST_BARS = 2000
 """Over all lanes of a job, the latest."""
+MOST_BARS_ENDED = 20_000
+"""The same of a run that has ended, which is sent once."""
 WINDOW_SECONDS = 120.0
 """How far back lanes go."""
 MOST_POINTS = 900
@@ -27,7 +29,7 @@ MOST_IN_TAIL = 50
 """Running responses of a batch, those that are expected to end last."""
 MOST_SIBLINGS = 64
 """Responses of a group."""
-MOST_TOKENS = 4096
+MOST_TOKENS = 1024
 """Tokens of one response in one view; the next view goes on where it ended."""
 
 JobWord = Literal["running", "idle", "waiting", "lent", "finished", "failed"]

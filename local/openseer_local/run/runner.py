@@ -38,8 +38,9 @@ def plan_run(
 class LocalRun:
     """One session of a run."""
 
-    def __init__(self, plan: RunPlan, progress: ProgressDisplay) -> None:
+    def __init__(self, plan: RunPlan, progress: ProgressDisplay, *, page: bool = False) -> None:
         self._plan = plan
+        self._page = page
         self._progress = progress
         self._session = LocalSession(plan.job, plan.folder, progress)
 
@@ -117,8 +118,18 @@ class LocalRun:
             "samples": sample_forever(store, self._plan.folder, self._progress.update),
             "deadline": _deadline(self._plan.job.spec.active_deadline_seconds),
         }
+        if self._page:
+            work["page"] = self._serve_page(store)
         await self._session.run(fleet, work, end_phase=end_phase)
         return state
+
+    async def _serve_page(self, store: Store) -> None:
+        from openseer_local.page.serving import serve_running  # noqa: PLC0415 - only who looks waits for its import
+
+        def told(address: str, token: str) -> None:
+            self._progress.message(f"page {address}  token {token}")
+
+        await serve_running(self._plan.job, store, told)
 
 
 async def _deadline(seconds: int | None) -> None:
@@ -132,11 +143,14 @@ async def _deadline(seconds: int | None) -> None:
     )
 
 
-def run_job(plan: RunPlan, progress: ProgressDisplay) -> RunState:
-    """Runs a plan in an event loop of its own. The first SIGINT or SIGTERM stops cleanly, a second one at once."""
+def run_job(plan: RunPlan, progress: ProgressDisplay, *, page: bool = False) -> RunState:
+    """Runs a plan in an event loop of its own. The first SIGINT or SIGTERM stops cleanly, a second one at once.
+
+    `page`: serve its live page on this machine, too.
+    """
 
     async def guarded() -> RunState:
-        run = LocalRun(plan, progress)
+        run = LocalRun(plan, progress, page=page)
         stop_on_signals(run.stop)
         return await run.execute()
 

@@ -1,7 +1,7 @@
 """A person at the page: a browser's cookie jar, and the views of a stream."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -43,7 +43,7 @@ class Viewer:
             return data
         raise AssertionError("the stream ended without a view")
 
-    async def until(self, path: str, is_so: Any) -> dict[str, Any]:
+    async def until(self, path: str, is_so: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """The first view of which something is so."""
         async for kind, data in self.views(path):
             assert kind == "view", data
@@ -53,7 +53,7 @@ class Viewer:
 
 
 @asynccontextmanager
-async def viewer(served: Served, token: str | None = TOKEN) -> AsyncIterator[Viewer]:
+async def viewer(served: Served, token: str | None = TOKEN) -> AsyncGenerator[Viewer]:
     """A browser that has logged in with a token, or has not."""
     async with served.client(None) as http:
         found = Viewer(http)

@@ -1,0 +1,53 @@
+"""The page alone, of one job or one run on this machine: what `openseer run --page` and `openseer view` serve."""
+
+from fastapi import FastAPI, Request
+
+from openseer_api.http import problems
+from openseer_api.http.auth import Authenticator
+from openseer_api.http.gate import JSON_BYTES, Gate, Place
+from openseer_api.http.session import PATH, needs_right, place_of
+from openseer_api.page.routes import page_routes
+from openseer_api.page.shown import Shown
+from openseer_api.routes.access import Admission
+
+
+class _PagePaths:
+    """Nothing but the page is here."""
+
+    ready = ""
+    health = frozenset[str]()
+
+    def is_open(self, path: str) -> bool:
+        return path.startswith(PATH) and not needs_right(path)
+
+    def place(self, path: str) -> Place | None:
+        return place_of(path)
+
+    def shape(self, path: str) -> problems.Shape:
+        return problems.problem
+
+    def body_bytes(self, path: str) -> int | None:
+        return JSON_BYTES
+
+
+class _One:
+    """The directory of one."""
+
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+
+    async def find(self, namespace: str, name: str) -> Shown:
+        return self._shown
+
+
+def page_app(shown: Shown, auth: Authenticator) -> FastAPI:
+    """Serves the page of one job below /page, to who has the token."""
+    app = FastAPI(title="openseer", openapi_url=None, docs_url=None, redoc_url=None)
+    problems.install(app)
+    app.add_middleware(Gate, paths=_PagePaths(), admit=Admission(_One(shown), auth, many=False).admit)
+
+    def found(request: Request) -> Shown:
+        return request.state.job
+
+    app.include_router(page_routes(auth, found, lambda: [shown]))
+    return app

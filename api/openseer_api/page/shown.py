@@ -1,0 +1,35 @@
+"""What the page shows: a job that runs, or a run that has ended."""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from openseer_core.ids import GroupId
+from openseer_core.wire.page import JobCard
+
+View = Callable[[], Awaitable[bytes]]
+"""Gives the next view as JSON. Raises NotFoundProblem, StoreUnavailableError."""
+
+
+class Shown(Protocol):
+    """One job's views."""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Namespace and name."""
+        ...
+
+    async def card(self) -> JobCard:
+        """The job at a glance. Raises StoreUnavailableError."""
+        ...
+
+    async def job_view(self) -> bytes:
+        """A JobView. Raises StoreUnavailableError."""
+        ...
+
+    async def batch_view(self, number: int) -> bytes:
+        """A BatchView. Raises NotFoundProblem, StoreUnavailableError."""
+        ...
+
+    def group_views(self, group: GroupId, index: int | None) -> View:
+        """GroupPages for one viewer, each with what is new. `index`: only that response."""
+        ...

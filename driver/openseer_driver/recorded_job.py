@@ -1,0 +1,24 @@
+"""The job that a run folder was made by."""
+
+import json
+from typing import Any
+
+from openseer_core.errors import InputError
+from openseer_core.manifest.job import API_VERSION, KIND, RolloutJob
+from openseer_core.manifest.parse import parse_ended_job
+from openseer_driver.run_folder import RunFolder
+from openseer_driver.run_lines import RunRecord
+
+
+def recorded_job(folder: RunFolder, record: RunRecord) -> tuple[RolloutJob, bool]:
+    """The manifest as it was given, and True; where job.json is not there, as in results of a cluster, what run.json
+    has of it, without what changes no result, and False. Raises InputError."""
+    if folder.job_file.is_file():
+        try:
+            document: Any = json.loads(folder.job_file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder.job_file}: cannot be read: {error}") from error
+        return parse_ended_job(document, str(folder.job_file)), True
+    spec = record.manifest.get("spec")
+    document = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": record.name}, "spec": spec}
+    return parse_ended_job(document, str(folder.run_file)), False

@@ -1,0 +1,92 @@
+"""Serves the page on this machine alone, to who has the token that is told at the start."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+from openseer_api.http.auth import BearerAuth
+from openseer_api.http.server import WebServer
+from openseer_api.job.context import JobContext
+from openseer_api.page.app import page_app
+from openseer_api.page.feed import JobFeed
+from openseer_api.page.shown import Shown
+from openseer_core.errors import InputError, ModelError
+from openseer_core.manifest.job import RolloutJob
+from openseer_driver.recorded_job import recorded_job
+from openseer_driver.run_folder import RunFolder
+from openseer_local.page.ended_run import EndedRun
+from openseer_local.serve.plan import Address
+from openseer_local.session import stop_on_signals
+from openseer_store.port import Store
+from openseer_text.reading import Reader
+from openseer_text.rendering import open_codec
+
+HOST = "127.0.0.1"
+TOKEN_BYTES = 8
+FINISH_SECONDS = 1
+"""For answers under way when it stops."""
+
+Told = Callable[[str, str], None]
+"""Called with the page's address and its token once it listens."""
+
+
+async def serve_page(shown: Shown, port: int, told: Told) -> None:
+    """Serves until cancelled. Raises InputError for a port that is not free."""
+    bound, token = Address(HOST, port).bind(), secrets.token_hex(TOKEN_BYTES)
+    address = f"http://{HOST}:{bound.getsockname()[1]}/page/"
+    server = WebServer(
+        page_app(shown, BearerAuth(token)), finish_seconds=FINISH_SECONDS, on_start=lambda: told(address, token)
+    )
+    task = asyncio.create_task(server.serve(sockets=[bound]))
+    try:
+        await asyncio.shield(task)
+    finally:
+        server.should_exit = True
+        await asyncio.wait({task}, timeout=2 * FINISH_SECONDS)
+
+
+async def serve_running(job: RolloutJob, store: Store, told: Told) -> None:
+    """Serves the page of a run that goes on, until cancelled. The store stays open: it is the run's."""
+    context = JobContext(job, store, run_code=True)
+    text = asyncio.create_task(_load_text(context))
+    try:
+        await serve_page(JobFeed(context), 0, told)
+    finally:
+        text.cancel()
+
+
+async def _load_text(context: JobContext) -> None:
+    """Without the tokenizer responses are shown as token ids."""
+    try:
+        await context.codec()
+    except ModelError:
+        return
+
+
+def view_run(folder: RunFolder, port: int, told: Told) -> None:
+    """Serves the page of a run that has ended, until SIGINT or SIGTERM. Raises InputError."""
+    job, _ = recorded_job(folder, folder.read_run())
+    if job.spec.mode != "batch":
+        raise InputError(f"{folder.path}: the folder of a job of mode {job.spec.mode}, which keeps no results to view")
+    shown = EndedRun(folder, job, _reader(job))
+
+    async def until_stopped() -> None:
+        stopped = asyncio.Event()
+        stop_on_signals(stopped.set)
+        served = asyncio.create_task(serve_page(shown, port, told))
+        stop = asyncio.create_task(stopped.wait())
+        await asyncio.wait({served, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if served.done():
+            served.result()
+        served.cancel()
+        await asyncio.gather(served, return_exceptions=True)
+
+    asyncio.run(until_stopped())
+
+
+def _reader(job: RolloutJob) -> Reader | None:
+    """The model's tokenizer where it is on this machine; no code of a model runs for a look."""
+    try:
+        return open_codec(job.spec.model, lambda _: None, run_code=False).read
+    except ModelError:
+        return None
