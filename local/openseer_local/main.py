@@ -132,7 +132,8 @@ def serve(
             if as_json:
                 typer.echo(json.dumps({"url": url, "token_file": token_at, "output": str(folder.path)}))
             message = f"serving {url}; for clients:\n  export OPENSEER_URL={url}"
-            display.message(message + (f"\n  export OPENSEER_TOKEN_FILE={token_at}" if token_at else ""))
+            message += f"\n  export OPENSEER_TOKEN_FILE={token_at}" if token_at else ""
+            display.message(f"{message}\nlive page {url}/page/, which asks for the token")
 
         serve_job(plan, display, announce, bound)  # returns after a signal
     ERR.print(f"stopped; the same command goes on from here ({folder.path})", highlight=False)

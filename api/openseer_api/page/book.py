@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import ceil, log2
 
@@ -88,44 +88,46 @@ class LeaseRows:
         return self._rows[worker] - 1
 
 
-@dataclass(slots=True)
 class GroupBook:
     """A group. `view`: what the store knew of it when it was first seen; `words`: how many requests are what, those
-    that wait and were never claimed left out."""
+    that wait and were never claimed left out; `longest`: tokens of its longest finished response."""
 
-    view: GroupView
-    words: Counter[RequestWord] = field(default_factory=Counter[RequestWord])
-    states: dict[int, RequestWord] = field(default_factory=dict[int, RequestWord])
-    longest: int = 0
-
-    @property
-    def waiting(self) -> int:
-        """Requests that wait."""
-        return max(0, self.view.size - sum(self.words.values()) + self.words["waiting"])
+    def __init__(self, view: GroupView) -> None:
+        self.view = view
+        self.words: Counter[RequestWord] = Counter()
+        self.waiting = view.size
+        self.longest = 0
+        self.estimate: int | None = None
+        """Expected tokens of a response, as the policy reckons; None while nothing is known."""
+        self._states: dict[int, RequestWord] = {}
+        self._reckon()
 
     @property
     def is_open(self) -> bool:
         """Whether a request waits or runs."""
         return bool(self.waiting or self.words["running"])
 
-    @property
-    def estimate(self) -> int | None:
-        """Expected tokens of a response, as the policy reckons; None while nothing is known."""
-        known = self._known()
-        return estimate(known) if known.finished or known.longest_earlier else None
-
-    def move(self, index: int, word: RequestWord) -> None:
-        """A request is something else now."""
-        before = self.states.get(index)
+    def move(self, index: int, word: RequestWord, length: int) -> None:
+        """A request is something else now, with so many tokens."""
+        before = self._states.get(index)
         if before is not None:
             self.words[before] -= 1
-        self.states[index] = word
+        self._states[index] = word
         self.words[word] += 1
+        self.waiting += (word == "waiting") - (before in (None, "waiting"))
+        if word == "ok":
+            self.longest = max(self.longest, length)
+        if "ok" in (word, before):
+            self._reckon()
 
-    def _known(self) -> GroupView:
-        view = self.view
-        facts = (view.id, 0, view.ordinal, view.size, view.max_tokens, view.enqueued_at)
-        return GroupView(*facts, self.words["ok"], self.longest, longest_earlier=view.longest_earlier)
+    def _reckon(self) -> None:
+        view, finished = self.view, self.words["ok"]
+        if finished or view.longest_earlier:
+            facts = (view.id, 0, view.ordinal, view.size, view.max_tokens, view.enqueued_at)
+            known = GroupView(*facts, finished, self.longest, longest_earlier=view.longest_earlier)
+            self.estimate = estimate(known)
+        else:
+            self.estimate = None
 
 
 class BatchBook:
@@ -173,9 +175,7 @@ class BatchBook:
                 self.pairs.append((known, entry.length))
             self._bins[bin_of(entry.length)] += 1
         before = group.waiting
-        group.move(index, word)
-        if word == "ok":
-            group.longest = max(group.longest, entry.length)
+        group.move(index, word, entry.length)
         self._waiting += group.waiting - before
         if self._waiting:
             self.tail_since = None

@@ -29,6 +29,8 @@ MOST_STREAMS = 256
 """Streams of views that are open at once in one process."""
 JOBS_SECONDS = 2.0
 """Between two views of all jobs."""
+BATCH_SECONDS = 1.0
+"""Between two views of a batch or a group; a job's come twice as often, so that a worker's silence shows at once."""
 LONGEST_TOKEN = 3000
 """Bytes: a browser keeps no longer cookie."""
 SSE = "text/event-stream"
@@ -97,7 +99,7 @@ def _add_views(router: APIRouter, auth: Authenticator, found: Found, everything:
     @router.get("/api/jobs/{namespace}/{served}/batches/{batch}")
     async def batch(request: Request, batch: BatchInPath) -> Response:
         shown = found(request)
-        return streams.open(lambda: shown.batch_view(batch))
+        return streams.open(lambda: shown.batch_view(batch), BATCH_SECONDS)
 
     @router.get("/api/jobs/{namespace}/{served}/batches/{batch}/group")
     async def group(
@@ -106,7 +108,7 @@ def _add_views(router: APIRouter, auth: Authenticator, found: Found, everything:
         name: Annotated[KnownGroupName, Query()],
         index: Annotated[int | None, Query(ge=0, lt=MAX_GROUP_SIZE)] = None,
     ) -> Response:
-        return streams.open(found(request).group_views(GroupId(batch, name), index))
+        return streams.open(found(request).group_views(GroupId(batch, name), index), BATCH_SECONDS)
 
 
 def _found(name: str) -> Response:
