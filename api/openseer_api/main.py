@@ -21,6 +21,7 @@ from openseer_api.cluster.client import Kube
 from openseer_api.cluster.controlled_job import ControlledJob
 from openseer_api.cluster.directory import KubeDirectory
 from openseer_api.cluster.jobs import KubeJobs
+from openseer_api.cluster.rows import RowsOfPod
 from openseer_api.http.server import WebServer
 from openseer_api.job.context import JobContext
 from openseer_core.errors import InputError, OpenseerError
@@ -89,7 +90,12 @@ async def _open_job(access: StoreAccess, job: RolloutJob, url: str) -> Controlle
         others_seconds=TELL_SECONDS,
         dial=access.dial(job),
     )
-    return ControlledJob(JobContext(job, store, on_codec=heap.keep))
+    captures = job.spec.routing.capture is not None
+    rows = RowsOfPod(job, url, access.dial(job)) if captures else None
+    context = JobContext(job, store, on_codec=heap.keep, rows=rows)
+    if rows is not None:
+        context.closing.append(rows.close)
+    return ControlledJob(context)
 
 
 def _renew_job(controlled: ControlledJob, job: RolloutJob) -> None:

@@ -80,7 +80,7 @@ def document_of(name: str, namespace: str = "default") -> dict[str, Any]:
 
 
 def objects_of(job: RolloutJob) -> Iterator[dict[str, Any]]:
-    yield from shared_objects(job, UID, SETTINGS, job.spec.workers.replicas).values()
+    yield from shared_objects(job, UID, SETTINGS, job.spec.workers.replicas, secret="s").values()
     for rank in range(job.spec.workers.parallelism.nodes):
         yield worker_pod(
             job, UID, SETTINGS, "openseer-worker:1", index=0, rank=rank, attempt=0, secret="s", avoid=("n1", "n2")
@@ -108,7 +108,7 @@ def test_every_object_of_a_job_is_valid_and_admitted(kube: Kube, namespace: str,
     job = parse_job(document_of(name, namespace), "job.yaml")
     objects = list(objects_of(job))
     # Pods are admitted only with an account that is there, and their owner is not; the rest is tried dry.
-    account = shared_objects(job, UID, SETTINGS, 1)["serviceAccount"]
+    account = shared_objects(job, UID, SETTINGS, 1, secret="s")["serviceAccount"]
     account["metadata"].pop("ownerReferences")
     kube.apply([account])
     refusal = tried(kube, "\n---\n".join(json.dumps(entry) for entry in objects))

@@ -11,8 +11,9 @@ PAGE = (ROOT / "docs" / "kubernetes-reference.md").read_text(encoding="utf-8")
 NAMED = set(re.findall(r"`([A-Za-z_]+)`", PAGE))
 OF_KUBERNETES = {
     *("Accept", "All", "AlreadyExists", "Always", "AlwaysAllow", "Apply", "Background", "BearerToken", "ClusterIP"),
-    *("ConfigMap", "ContainerCreating", "ContainersReady", "Date", "Delete", "DeleteOptions", "DisruptionTarget"),
-    *("Egress", "Event", "Exists", "FallbackToLogsOnError", "False", "IfNotPresent", "In", "Ingress", "Lease"),
+    *("ConfigMap", "ContainerCreating", "ContainersReady", "Date", "Delete", "DeleteOptions", "Deployment"),
+    *("DisruptionTarget", "Egress", "Event", "Exists", "FallbackToLogsOnError", "False", "IfNotPresent", "In"),
+    *("Ingress", "Lease"),
     *("Memory", "NetworkPolicy", "Never", "NoExecute", "NoSchedule", "Node", "None", "Normal", "NotIn", "OnDelete"),
     *("OnRootMismatch", "Opaque", "OutOf", "Parallel", "Pending", "PersistentVolume", "PersistentVolumeClaim", "Pod"),
     *("PodDisruptionBudget", "PodInitializing", "PodScheduled", "ReadWriteOnce", "ReadWriteOncePod", "Retain"),

@@ -5,10 +5,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from openseer_api.job.drafting import DraftsOfBatches
+from openseer_api.job.rows import RowSource
 from openseer_core.admission import ModelLimits, limits_of_manifest
 from openseer_core.errors import ModelError
 from openseer_core.ids import worker_name
@@ -55,8 +55,8 @@ class FleetSnapshot:
 class JobContext:
     """What requests of one job work with. `run_code`: code of the model's own tokenizer may run in this process.
 
-    `on_codec`: called, in a thread, once the tokenizer is loaded. `rows`: the folder of its routed experts, None where
-    none are captured. `model_names`: what the model may be called by, its path first.
+    `on_codec`: called, in a thread, once the tokenizer is loaded. `rows`: who finds its routed experts, None where none
+    are captured. `model_names`: what the model may be called by, its path first.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class JobContext:
         *,
         run_code: bool = False,
         on_codec: Callable[[], None] = lambda: None,
-        rows: Path | None = None,
+        rows: RowSource | None = None,
     ) -> None:
         self.rows = rows
         self.job = job

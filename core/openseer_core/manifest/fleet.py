@@ -322,8 +322,8 @@ class RouteCapture(ManifestModel):
     )
     pvc: VolumeClaimPath | None = Field(
         default=None,
-        description="A folder on a persistent volume that workers and driver mount (ReadWriteMany); needed in "
-        "Kubernetes. Excludes path.",
+        description="A folder on a persistent volume that workers mount, and the driver or in mode serve a pod of its "
+        "own (ReadWriteMany); needed in Kubernetes. Excludes path.",
     )
 
 
@@ -333,8 +333,7 @@ class Routing(ManifestModel):
     capture: RouteCapture | None = Field(
         default=None,
         description="Results carry, for each token of prompt and response, the experts that it went through in each "
-        "layer; unset: they do not. Models with experts, engine vllm, pipeline 1, without minP and logits processors; "
-        "in Kubernetes mode batch only.",
+        "layer; unset: they do not. Models with experts, engine vllm, pipeline 1, without minP and logits processors.",
     )
 
 

@@ -44,7 +44,7 @@ def test_the_pod_of_the_pool_has_memory_for_its_blocks_and_is_restricted() -> No
 
 def test_the_pool_of_a_job_that_does_not_run_has_no_pod() -> None:
     rollout_job = job(kvPool=MOONCAKE)
-    sets = [shared_objects(rollout_job, UID, SETTINGS, 1, runs=runs)["kvPool"] for runs in (True, False)]
+    sets = [shared_objects(rollout_job, UID, SETTINGS, 1, secret="s", runs=runs)["kvPool"] for runs in (True, False)]
     assert [made["spec"]["replicas"] for made in sets] == [1, 0]
     assert sets[0]["metadata"]["annotations"] != sets[1]["metadata"]["annotations"]
 
