@@ -96,6 +96,18 @@ class KeyLine(msgspec.Struct, frozen=True):
     index: int
 
 
+class RoutedFact(msgspec.Struct, frozen=True):
+    """What of a RoutedLine says how many rows there are."""
+
+    shape: list[int]
+    gaps: int
+
+    @property
+    def expected(self) -> int:
+        """How many rows there should be."""
+        return self.shape[0]
+
+
 _NONE = msgspec.Raw(b"[]")
 
 
@@ -112,6 +124,7 @@ class FactLine(msgspec.Struct, frozen=True):
     timings: Timings
     stop_reason: str | None = None
     prompt_token_ids: msgspec.Raw = _NONE
+    routed_experts: RoutedFact | None = None
 
     @property
     def length(self) -> int:
