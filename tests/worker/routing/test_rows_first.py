@@ -18,6 +18,7 @@ from openseer_store.memory import MemoryStore
 from openseer_store.port import WorkerStore
 from openseer_store.routed.assembly import RoutedExperts, assemble
 from openseer_worker.engine import EngineOutput
+from openseer_worker.kv_pool import free_space, sweeps
 from openseer_worker.routing import writer
 from openseer_worker.routing.keeper import RouteKeeper
 from openseer_worker.routing.rows_first import RowsFirst
@@ -257,6 +258,22 @@ async def test_rows_that_cannot_be_written_are_counted_and_miss(fleet: Fleet) ->
     await ann.complete(ANN, [finish(claim, 3)])
     assert [found.gaps for found in await fleet.found()] == [PROMPT + 2]
     assert int(fleet.keepers[ANN].metrics()["routes_lost_bytes"]) > 3 * SHAPE.row_bytes
+
+
+async def test_rows_are_written_for_as_long_as_a_job_runs(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks through their folder, as workers do through that of a KV pool."""
+    monkeypatch.setattr(free_space, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(sweeps, "UNSWEPT_SECONDS", 0.0)
+    ann = fleet.worker(ANN)
+    await fleet.store.submit([group("a", 1)])
+    [claim] = await ann.claim(ANN, query())
+    for place in range(5):
+        fleet.keepers[ANN].take(
+            EngineOutput(claim.key, routes=(at(PROMPT - 1 + place, 1) if place else at(0, PROMPT),))
+        )
+        await ann.extend(ANN, [delta(claim, 1, place)], [], lease_seconds=10, version="v1", lanes=("",))
+    await ann.complete(ANN, [finish(claim, 0, 5)])
+    assert [whole(found, PROMPT + 5) for found in await fleet.found()] == [True]
 
 
 async def test_rows_are_written_before_the_store_is_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:

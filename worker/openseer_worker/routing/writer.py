@@ -50,7 +50,7 @@ class RowWriter:
     def __init__(self, folder: Path) -> None:
         self.lost_bytes = 0
         self._threads = DaemonThreads(1, "openseer-routes")
-        self._space = FreeSpace(folder)
+        self._space = FreeSpace(folder, is_swept=False)
         self._open: OrderedDict[Path, int] = OrderedDict()
         self._unsaved = 0
         self._late: Future[bool] | None = None
