@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from openseer_core.errors import OpenseerError
+from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.messages import Result
 from openseer_store.routed.assembly import RoutedExperts, assemble
 
@@ -21,6 +22,14 @@ class RowSource(Protocol):
     async def find(self, result: Result) -> RoutedExperts:
         """Those of a result, gaps included. Raises RowsUnavailable."""
         ...
+
+
+async def rows_of(source: RowSource | None, result: Result) -> RoutedExperts | None:
+    """Those of a result; None where none are captured, and of tokens that were given and scored. Raises
+    RowsUnavailable."""
+    if source is None or parse_sampling(result.sampling).score_from is not None:
+        return None
+    return await source.find(result)
 
 
 class RowsInFolder:

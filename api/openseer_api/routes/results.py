@@ -13,11 +13,10 @@ from openseer_api.http.bodies import OwnRoute
 from openseer_api.http.problems import ConflictProblem, documented
 from openseer_api.http.rendering import is_complete, made, render_entry
 from openseer_api.job.context import JobContext
-from openseer_api.job.rows import RowsUnavailable
+from openseer_api.job.rows import RowsUnavailable, rows_of
 from openseer_api.routes.access import Job
 from openseer_api.routes.batches import BatchNumber, batch_of, check_cursor, check_living
 from openseer_core.json_model import INT53_MAX
-from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.batch import BatchRecord, Entry
 from openseer_core.queue.messages import Result
 from openseer_core.wire.batches import MAX_PAGE, MAX_WAIT_SECONDS, ResultPage
@@ -131,13 +130,6 @@ def _item(entry: Entry, codec: TextCodec | None, rows: RoutedExperts | None) -> 
     return _Item(entry.cursor, item["kind"], _encode(item))
 
 
-async def _rows(job: JobContext, entry: Entry) -> RoutedExperts | None:
-    """Of a result that was sampled, where rows are captured. Raises RowsUnavailable."""
-    if job.rows is None or not isinstance(entry, Result) or parse_sampling(entry.sampling).score_from is not None:
-        return None
-    return await job.rows.find(entry)
-
-
 async def _pieces(job: JobContext, entries: list[Entry]) -> AsyncIterator[list[_Item]]:
     """Entries as they cross HTTP, encoded once the piece before them is taken. Raises RowsUnavailable."""
     piece: list[_Item] = []
@@ -145,7 +137,7 @@ async def _pieces(job: JobContext, entries: list[Entry]) -> AsyncIterator[list[_
     for entry in entries:
         scores = len(entry.logprobs) if isinstance(entry, Result) else 0
         try:
-            rows = await _rows(job, entry)
+            rows = await rows_of(job.rows, entry) if isinstance(entry, Result) else None
         except RowsUnavailable:
             if piece:
                 yield piece
