@@ -235,8 +235,9 @@ def test_every_verb_that_the_operator_and_the_api_have_is_one_of_these() -> None
     )
     assert found.keys() == {
         *("rolloutjobs", "rolloutjobs/status", "rolloutjobs/finalizers", "pods", "services", "configmaps"),
-        *("serviceaccounts", "persistentvolumeclaims", "secrets", "statefulsets", "poddisruptionbudgets"),
-        *("networkpolicies", "events", "leases", "nodes/status", "tokenreviews", "subjectaccessreviews"),
+        *("serviceaccounts", "persistentvolumeclaims", "secrets", "statefulsets", "deployments"),
+        *("poddisruptionbudgets", "networkpolicies", "events", "leases", "nodes/status"),
+        *("tokenreviews", "subjectaccessreviews"),
         *("nodes", "persistentvolumes", "csidrivers"),
     }
     assert set().union(*(found[name] for name in ("nodes", "persistentvolumes", "csidrivers"))) == {"get", "list"}
