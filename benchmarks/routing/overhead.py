@@ -4,8 +4,7 @@
 
 The same requests with the same forced lengths, through the whole product, on a random mixture of experts in float32.
 Each round runs both arms, the first of them in turns, after a run that is thrown away; ratios are within a round.
-`--drafts`: both arms draft. The bytes of a token are those of all data of Redis once the run is complete, by tokens
-of responses.
+`--drafts`: both arms draft.
 """
 
 import argparse
@@ -14,7 +13,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 from support.random_model import VOCABULARY, make_mixture
@@ -26,22 +25,11 @@ from openseer_driver.report.html import write_report
 from openseer_driver.run_folder import RunFolder
 from openseer_local.run.progress import ProgressDisplay
 from openseer_local.run.runner import LocalRun, plan_run
-from openseer_store.embedded import EmbeddedRedis
 
 ARMS = ("without", "capture")
 GROUP_SIZE, PROMPT_TOKENS, LENGTH, SLOTS = 8, 64, 384, 16
 TARGET = 0.97
 """Tokens per second with capture are to be so many times those without."""
-MOST_BYTES = 1.05
-"""Bytes of Redis by token likewise, at most."""
-
-
-class Measured(NamedTuple):
-    """Of one run. `missing`: rows; `bytes_a_token`: of Redis."""
-
-    tokens_per_second: float
-    bytes_a_token: float
-    missing: int
 
 
 def main() -> None:
@@ -57,7 +45,6 @@ def main() -> None:
         options.rounds, options.groups = 1, 1
     stamp, console = Stamp(), Console(width=120)
     rates: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    sizes: dict[str, list[float]] = {arm: [] for arm in ARMS}
     gaps = 0
     with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch:
         model = Path(scratch) / "model"
@@ -65,25 +52,20 @@ def main() -> None:
         one_run(model, ARMS[-1], 0, options)
         for number in range(options.rounds):
             for arm in order(ARMS, number):
-                found = one_run(model, arm, number, options)
-                rates[arm].append(found.tokens_per_second)
-                sizes[arm].append(found.bytes_a_token)
-                gaps += found.missing
-                text = f"{found.tokens_per_second:,.0f} tokens/s, {found.bytes_a_token:.2f} bytes of Redis a token"
-                console.print(f"round {number}, {arm}: {text}", highlight=False)
+                rate, missing = one_run(model, arm, number, options)
+                rates[arm].append(rate)
+                gaps += missing
+                console.print(f"round {number}, {arm}: {rate:,.0f} tokens/s", highlight=False)
     ratio = interval(ratios(rates["capture"], rates["without"]))
-    size_ratio = interval(ratios(sizes["capture"], sizes["without"]))
     console.print(f"{parameters:,} parameters; tokens/s with capture: {ratio} × those without; rows missing: {gaps}")
-    console.print(f"bytes of Redis a token with capture: {size_ratio} × those without, wanted: at most {MOST_BYTES}")
     if options.json:
-        by_speed = {"tokens_per_second": rates, "ratio": str(ratio), "target": TARGET, "gaps": gaps}
-        by_size = {"redis_bytes_a_token": sizes, "redis_ratio": str(size_ratio), "redis_most": MOST_BYTES}
+        found = {"tokens_per_second": rates, "ratio": str(ratio), "target": TARGET, "gaps": gaps}
         settings = {"groups": options.groups, "drafts": options.drafts, "slots": SLOTS, "length": LENGTH}
-        options.json.write_text(json.dumps({**by_speed, **by_size, **settings, **stamp.fields()}, indent=1))
+        options.json.write_text(json.dumps({**found, **settings, **stamp.fields()}, indent=1))
 
 
-def one_run(model: Path, arm: str, seed: int, options: argparse.Namespace) -> Measured:
-    """One run through the product's own runner."""
+def one_run(model: Path, arm: str, seed: int, options: argparse.Namespace) -> tuple[float, int]:
+    """One run through the product's own runner: its tokens per second, and how many rows are missing."""
     with folder_of(None, arm, seed) as folder:
         prompts = folder / "prompts.jsonl"
         write_prompts(prompts, seed, options.groups)
@@ -94,19 +76,7 @@ def one_run(model: Path, arm: str, seed: int, options: argparse.Namespace) -> Me
             asyncio.run(LocalRun(plan, progress).execute())
         routed = [line.routed_experts for line in run.results()]
         report = json.loads(write_report(run).to_json())
-        size = asyncio.run(store_bytes(run)) / report["tokens_total"]
-        return Measured(report["tokens_per_second"], size, sum(line.gaps for line in routed if line is not None))
-
-
-async def store_bytes(run: RunFolder) -> int:
-    """Of all that Redis holds of a complete run, without what an empty server takes."""
-    from redis.asyncio import Redis  # noqa: PLC0415 - the benchmark reads what the product has no use for
-
-    async with EmbeddedRedis(run.store_folder) as url:
-        client: Any = Redis.from_url(url)  # pyright: ignore[reportUnknownMemberType]
-        found = await client.info("memory")
-        await client.aclose()
-    return int(found["used_memory_dataset"])
+        return report["tokens_per_second"], sum(line.gaps for line in routed if line is not None)
 
 
 def write_prompts(path: Path, seed: int, groups: int) -> None:
