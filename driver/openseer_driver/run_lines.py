@@ -6,6 +6,7 @@ import msgspec
 
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.worker.context_metrics import ContextCounts
+from openseer_core.worker.time_metrics import WorkerSeconds
 
 RunState = Literal["running", "stopped", "complete", "failed"]
 ResultKey = tuple[int, str, int]
@@ -131,10 +132,11 @@ def _entries(raw: msgspec.Raw) -> int:
 
 
 class WorkerSample(msgspec.Struct, frozen=True):
-    """One worker in one sample. `preemptions`, `tokens` and the counters in `drafts` and `contexts` count up from each
-    of its boots.
+    """One worker in one sample. `preemptions`, `tokens` and the counters in `drafts`, `contexts` and `seconds` count up
+    from each of its boots.
 
-    `drafting`: "on", or "off" with the reason; empty: not reported yet.
+    `drafting`: "on", or "off" with the reason; empty: not reported yet. `seconds`: None where it does not count them.
+    `boot`: "" in samples of earlier releases; `silent`: seconds since its last heartbeat.
     """
 
     state: str = ""
@@ -149,6 +151,9 @@ class WorkerSample(msgspec.Struct, frozen=True):
     drafting: str = ""
     drafts: dict[str, float] = {}
     contexts: ContextCounts = ContextCounts()
+    seconds: WorkerSeconds | None = None
+    boot: str = ""
+    silent: float = 0.0
 
 
 class SampleLine(msgspec.Struct, frozen=True):

@@ -50,11 +50,13 @@ def make_sample(now: float, counts: BatchProgress, statuses: list[WorkerStatus])
         closed=counts.closed,
         requests=counts.requests,
         tokens=counts.tokens,
-        workers={status.name: _worker_sample(status) for status in sorted(statuses, key=lambda status: status.name)},
+        workers={
+            status.name: _worker_sample(status, now) for status in sorted(statuses, key=lambda status: status.name)
+        },
     )
 
 
-def _worker_sample(status: WorkerStatus) -> WorkerSample:
+def _worker_sample(status: WorkerStatus, now: float) -> WorkerSample:
     metrics = status.heartbeat.metrics
     return WorkerSample(
         state=status.heartbeat.state,
@@ -69,6 +71,9 @@ def _worker_sample(status: WorkerStatus) -> WorkerSample:
         drafting=metrics.speculation,
         drafts=dict(metrics.drafts.values),
         contexts=metrics.contexts,
+        seconds=metrics.seconds,
+        boot=status.boot,
+        silent=round(max(0.0, now - status.seen_at), 3),
     )
 
 
