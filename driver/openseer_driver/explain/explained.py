@@ -1,0 +1,89 @@
+"""A run's trace made an explanation."""
+
+from openseer_driver.explain.evidence import Evidence
+from openseer_driver.explain.explanation import (
+    PART_LABELS,
+    PART_NAMES,
+    BestTimes,
+    Explanation,
+    Part,
+    PartName,
+    WorkerExplanation,
+)
+from openseer_driver.explain.findings import find
+from openseer_driver.explain.paces import paces
+from openseer_driver.explain.parts import classify, counted, divide, slot_counts, waiting_spans
+from openseer_driver.explain.presence import absences, clock_of, seen
+from openseer_driver.report.report import PAUSES_RULE
+from openseer_driver.report.trace import Trace
+
+
+def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "not asked for") -> Explanation:
+    """Says where the time of a run went, finished or not. `best`: None where it is not known, for the reason
+    `no_best`."""
+    clock = clock_of(trace)
+    end = max((clock.at(fact.finished_at) for fact in trace.facts), default=0.0)
+    waiting = waiting_spans(trace, clock)
+    submitted = max((clock.at(fact.enqueued_at) for fact in trace.facts), default=0.0)
+    samples = {name: seen(trace, name) for name in trace.worker_names}
+    by_worker: dict[str, dict[PartName, float]] = {}
+    for name, of_worker in samples.items():
+        leases = [(clock.at(chunk.claimed_at), clock.at(chunk.ended_at)) for _, _, chunk, _ in trace.spans(name)]
+        away = absences(trace, name, clock, end)
+        slots = slot_counts(of_worker)
+        seconds = classify(leases, waiting, away, slots=slots, submitted=submitted, end=end)
+        by_worker[name] = divide(seconds, counted(of_worker))
+    sums = {name: sum(parts[name] for parts in by_worker.values()) for name in PART_NAMES}
+    whole, speeds = end * len(by_worker), paces(samples)
+    evidence = Evidence(trace, whole, sums, by_worker, speeds)
+    unknown = _unknown(trace)
+    return Explanation(
+        run=trace.record.name,
+        state=trace.record.state,
+        policy=trace.record.setting("rollout", "policy") or "",
+        startup_seconds=end - trace.end,
+        makespan_seconds=trace.end,
+        worker_seconds=whole,
+        parts=[_part(name, None if name in unknown else sums[name], whole) for name in PART_NAMES],
+        workers={
+            name: WorkerExplanation(parts, speeds[name].tokens_per_second, speeds[name].ratio)
+            for name, parts in by_worker.items()
+        },
+        findings=find(evidence, best),
+        best=best,
+        no_best="" if best is not None else no_best,
+        notes=_notes(trace, unknown),
+    )
+
+
+def _part(name: PartName, seconds: float | None, whole: float) -> Part:
+    share = None if seconds is None else seconds / whole if whole else 0.0
+    return Part(name, PART_LABELS[name], seconds, share)
+
+
+def _unknown(trace: Trace) -> set[PartName]:
+    """Parts that no worker has counted."""
+    workers = [worker for sample in trace.samples for worker in sample.workers.values()]
+    unknown: set[PartName] = set()
+    if all(worker.seconds is None for worker in workers):
+        unknown |= {"store", "weights"}
+    if not any(worker.contexts.compute_seconds for worker in workers):
+        unknown |= {"prefill", "recompute"}
+    if not any(worker.slots for worker in workers):
+        unknown |= {"decode_full"}
+    return unknown
+
+
+def _notes(trace: Trace, unknown: set[PartName]) -> list[str]:
+    notes: list[str] = []
+    if unknown & {"store", "weights"}:
+        notes.append("the samples do not tell what workers waited for: waits for the store and for weights are in idle")
+    if unknown & {"prefill", "recompute"}:
+        notes.append("the samples do not tell the seconds of contexts: they are in decoding")
+    if "decode_full" in unknown:
+        notes.append("the samples do not tell the workers' slots: all of decoding counts as below them")
+    if trace.record.state != "complete":
+        notes.append(f"the run is {trace.record.state}: only what it finished is explained")
+    if trace.clock.pauses:
+        notes.append(f"the run was resumed{PAUSES_RULE}")
+    return notes
