@@ -136,7 +136,8 @@ class WorkerSample(msgspec.Struct, frozen=True):
     from each of its boots.
 
     `drafting`: "on", or "off" with the reason; empty: not reported yet. `seconds`: None where it does not count them.
-    `boot`: "" in samples of earlier releases; `silent`: seconds since its last heartbeat.
+    `boot`: "" in samples of earlier releases; `silent`: seconds since its last heartbeat; `kv_tokens`: that its KV cache
+    holds, 0 where that was not told.
     """
 
     state: str = ""
@@ -154,6 +155,7 @@ class WorkerSample(msgspec.Struct, frozen=True):
     seconds: WorkerSeconds | None = None
     boot: str = ""
     silent: float = 0.0
+    kv_tokens: int = 0
 
 
 class SampleLine(msgspec.Struct, frozen=True):

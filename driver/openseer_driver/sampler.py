@@ -73,6 +73,7 @@ def _worker_sample(status: WorkerStatus, now: float) -> WorkerSample:
         contexts=metrics.contexts,
         seconds=metrics.seconds,
         boot=status.boot,
+        kv_tokens=metrics.kv_tokens,
         silent=round(max(0.0, now - status.seen_at), 3),
     )
 

@@ -51,6 +51,11 @@ class WorkerMetrics(dict[str, Metric]):
         return float(self._number("kv_reserved"))
 
     @property
+    def kv_tokens(self) -> int:
+        """Tokens that the KV cache holds; 0 where the worker does not report it."""
+        return int(self._number("kv_tokens"))
+
+    @property
     def held_tokens(self) -> int:
         """Tokens, prompts included, that another worker would have to compute again if this worker left."""
         return int(self._number("held_tokens"))

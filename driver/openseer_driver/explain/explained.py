@@ -12,8 +12,8 @@ from openseer_driver.explain.explanation import (
 )
 from openseer_driver.explain.findings import find
 from openseer_driver.explain.paces import paces
-from openseer_driver.explain.parts import classify, counted, divide, slot_counts, waiting_spans
-from openseer_driver.explain.presence import absences, clock_of, seen
+from openseer_driver.explain.parts import classify, counted, divide, waiting_spans
+from openseer_driver.explain.presence import absences, clock_of, is_present, last_sample, stocked_at, witnesses
 from openseer_driver.report.report import PAUSES_RULE
 from openseer_driver.report.trace import Trace
 
@@ -25,16 +25,16 @@ def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "not ask
     end = max((clock.at(fact.finished_at) for fact in trace.facts), default=0.0)
     waiting = waiting_spans(trace, clock)
     submitted = max((clock.at(fact.enqueued_at) for fact in trace.facts), default=0.0)
-    samples = {name: seen(trace, name) for name in trace.worker_names}
+    workers, last = witnesses(trace), last_sample(trace)
     by_worker: dict[str, dict[PartName, float]] = {}
-    for name, of_worker in samples.items():
-        leases = [(clock.at(chunk.claimed_at), clock.at(chunk.ended_at)) for _, _, chunk, _ in trace.spans(name)]
-        away = absences(trace, name, clock, end)
-        slots = slot_counts(of_worker)
-        seconds = classify(leases, waiting, away, slots=slots, submitted=submitted, end=end)
-        by_worker[name] = divide(seconds, counted(of_worker))
+    for name, witness in workers.items():
+        leases = [(clock.at(chunk.claimed_at), clock.at(chunk.ended_at)) for chunk in witness.leases]
+        away = absences(witness, clock, end, present=lambda boot, name=name: is_present(last, name, boot))
+        times = {"stocked": clock.at(stocked_at(trace)), "submitted": submitted, "end": end}
+        seconds = classify(leases, waiting, away, slots=witness.slots, **times)
+        by_worker[name] = divide(seconds, counted(witness.samples))
     sums = {name: sum(parts[name] for parts in by_worker.values()) for name in PART_NAMES}
-    whole, speeds = end * len(by_worker), paces(samples)
+    whole, speeds = end * len(by_worker), paces({name: witness.samples for name, witness in workers.items()})
     evidence = Evidence(trace, whole, sums, by_worker, speeds)
     unknown = _unknown(trace)
     return Explanation(

@@ -6,6 +6,7 @@ import msgspec
 
 PartName = Literal[
     "boot",
+    "prompts",
     "weights",
     "lost",
     "store",
@@ -20,6 +21,7 @@ PartName = Literal[
 PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 PART_LABELS: dict[PartName, str] = {
     "boot": "waiting for engines",
+    "prompts": "waiting for prompts: none was in the queue yet",
     "weights": "changes of weights",
     "lost": "workers drained or lost",
     "store": "waiting for the store",
@@ -37,6 +39,7 @@ Cause = Literal[
     "kv",
     "store",
     "boot",
+    "prompts",
     "weights",
     "lost",
     "prefill",

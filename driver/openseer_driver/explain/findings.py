@@ -24,6 +24,7 @@ LEAST_SHARES: dict[PartName, float] = {
     "recompute": 0.05,
     "idle": 0.1,
     "boot": 0.2,
+    "prompts": 0.2,
     "tail": 0.2,
     "prefill": 0.25,
 }
@@ -128,7 +129,7 @@ def _parts(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
     texts: dict[PartName, tuple[Cause, str, str]] = {
         "store": (
             "store",
-            "workers waited for answers of the store with slots free",
+            "the store: workers waited for its answers with slots free",
             "look at the store's host and the network to it: CPU, disk (store.fsync), latency",
         ),
         "lost": (
@@ -154,6 +155,11 @@ def _parts(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
             "workers were not there yet",
             "start workers before the job, keep them (`openseer serve`), or cache image and model on the nodes",
         ),
+        "prompts": (
+            "prompts",
+            "workers were there and the driver had not submitted a prompt",
+            "give prompts as token ids, so that none is rendered, or a store of files nearer to the driver",
+        ),
         "tail": (
             "tail",
             f"workers of {room:,} slots in all, for {len(trace.facts):,} requests, idled while the last ones ran",
@@ -167,13 +173,17 @@ def _parts(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
     }
     for name, (cause, says, advice) in texts.items():
         seconds = evidence.sums[name]
-        if evidence.share(seconds) < LEAST_SHARES[name]:
+        if evidence.share(seconds) < LEAST_SHARES[name] or (name == "tail" and _is_told(evidence)):
             continue
         worker, most = evidence.most(name)
-        figure = (
-            f"{says} for {seconds:,.1f} worker-seconds, {evidence.share(seconds):.0%}; most {worker}, {most:,.1f} s"
-        )
-        yield _finding(evidence, cause, named(_with(evidence, name)), evidence.share(seconds), figure, advice, seconds)
+        told = f"{says} for {seconds:,.1f} worker-seconds; most {worker}, {most:,.1f} s"
+        subject = cause if cause in ("store", "weights") else named(_with(evidence, name))
+        yield _finding(evidence, cause, subject, evidence.share(seconds), told, advice, seconds)
+
+
+def _is_told(evidence: Evidence) -> bool:
+    """Whether the tail is that of a giant, which is told by itself."""
+    return any(_giant(evidence, None))
 
 
 def _with(evidence: Evidence, part: PartName) -> list[str]:

@@ -9,7 +9,7 @@ from openseer_driver.report.trace import ActiveClock, Trace
 
 Span = tuple[float, float]
 Seconds = dict[PartName, float]
-_LEASES, _WAITING, _BOOT, _LOST, _SUBMITTED = range(5)
+_LEASES, _WAITING, _BOOT, _LOST, _STOCKED, _SUBMITTED = range(6)
 _DECODING: tuple[PartName, ...] = ("decode_full", "decode_below_waiting", "decode_below")
 
 
@@ -32,21 +32,22 @@ def classify(
     away: Iterable[Absence],
     *,
     slots: int,
+    stocked: float,
     submitted: float,
     end: float,
 ) -> Seconds:
     """The seconds of one worker from 0 to `end`, each in one part; they add up to `end`.
 
-    `leases`: when it held a request; `slots`: how many it may hold, 0 where that is not known; `submitted`: when the
-    last request had been queued, so that nothing more could come.
+    `leases`: when it held a request; `slots`: how many it may hold, 0 where that is not known; `stocked`: when the
+    first request was in the store; `submitted`: when the last one had been queued, so that nothing more could come.
     """
     changes = [(time, _LEASES, step) for span in leases for time, step in zip(span, (1, -1), strict=True)]
     changes += [(time, _WAITING, step) for span in waiting for time, step in zip(span, (1, -1), strict=True)]
     for gap in away:
         kind = _BOOT if gap.kind == "boot" else _LOST
         changes += [(gap.start, kind, 1), (gap.end, kind, -1)]
-    changes += [(submitted, _SUBMITTED, 1), (end, _SUBMITTED, 0)]
-    counts, sums, reach = [0] * 5, dict.fromkeys(PART_NAMES, 0.0), 0.0
+    changes += [(stocked, _STOCKED, 1), (submitted, _SUBMITTED, 1), (end, _SUBMITTED, 0)]
+    counts, sums, reach = [0] * 6, dict.fromkeys(PART_NAMES, 0.0), 0.0
     for time, which, step in sorted(changes):
         until = min(max(time, reach), end)
         if until > reach:
@@ -63,6 +64,8 @@ def _part(counts: Sequence[int], slots: int) -> PartName:
         if 0 < slots <= counts[_LEASES]:
             return "decode_full"
         return "decode_below_waiting" if counts[_WAITING] else "decode_below"
+    if not counts[_STOCKED]:
+        return "prompts"
     return "tail" if counts[_SUBMITTED] and not counts[_WAITING] else "idle"
 
 
@@ -117,8 +120,3 @@ def _merged(spans: Sequence[Span]) -> list[Span]:
         elif end > start:
             found.append((start, end))
     return found
-
-
-def slot_counts(samples: Sequence[Seen]) -> int:
-    """How many requests a worker may hold; 0 where no sample says it."""
-    return max((sample.slots for _, sample in samples), default=0)

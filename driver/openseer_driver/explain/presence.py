@@ -1,10 +1,14 @@
 """When the workers of a run were there, by their samples and leases."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
+from openseer_core.worker.heartbeat import WorkerState
 from openseer_driver.report.trace import ActiveClock, Trace
-from openseer_driver.run_lines import WorkerSample
+from openseer_driver.run_lines import ChunkLine, SampleLine, WorkerSample
 
 SILENT_SECONDS = 3.0
 """A worker whose last heartbeat in the last sample is older has ended; it sends one each second."""
@@ -36,17 +40,62 @@ def clock_of(trace: Trace) -> ActiveClock:
     return ActiveClock(min(queued, trace.clock.origin), trace.clock.pauses)
 
 
-def seen(trace: Trace, worker: str) -> list[Seen]:
-    """A worker's samples in order, at seconds of the store's clock."""
-    return [Seen(sample.at, sample.workers[worker]) for sample in trace.samples if worker in sample.workers]
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """What is known of one worker: its samples, and its leases on requests, in order."""
+
+    samples: Sequence[Seen] = ()
+    leases: Sequence[ChunkLine] = ()
+
+    @property
+    def slots(self) -> int:
+        """How many requests it may hold; 0 where no sample says it."""
+        return max((sample.slots for _, sample in self.samples), default=0)
 
 
-def absences(trace: Trace, worker: str, clock: ActiveClock, end: float) -> list[Absence]:
-    """Active seconds of `clock`, up to `end`, in which a worker was not there."""
-    lives = sorted(_lives(trace, worker))
+def witnesses(trace: Trace) -> dict[str, Witness]:
+    """Of every worker of a run."""
+    samples: dict[str, list[Seen]] = defaultdict(list)
+    leases: dict[str, list[ChunkLine]] = defaultdict(list)
+    for sample in trace.samples:
+        for name, worker in sample.workers.items():
+            if worker.state == WorkerState.STARTING:
+                continue
+            samples[name].append(Seen(sample.at, worker))
+    for fact in trace.facts:
+        for chunk in fact.chunks:
+            leases[chunk.worker_name].append(chunk)
+    return {name: Witness(samples[name], leases[name]) for name in trace.worker_names}
+
+
+def stocked_at(trace: Trace) -> float:
+    """Seconds of the store's clock at which the first request was in the store: its driver renders prompts before."""
+    empty = takewhile(lambda sample: not sample.requests, trace.samples)
+    return min(trace.clock.origin, max((sample.at for sample in empty), default=float("-inf")))
+
+
+def last_sample(trace: Trace) -> SampleLine | None:
+    """Before the last request finished; then workers leave. None of a run without samples."""
+    finished = max((fact.finished_at for fact in trace.facts), default=float("inf"))
+    before = [sample for sample in trace.samples if sample.at <= finished]
+    return before[-1] if before else trace.samples[0] if trace.samples else None
+
+
+def is_present(last: SampleLine | None, name: str, boot: str) -> bool:
+    """Whether a boot of a worker is alive in that sample; taken for granted without one."""
+    worker = last.workers.get(name) if last is not None else None
+    return last is None or (worker is not None and worker.boot == boot and worker.silent < SILENT_SECONDS)
+
+
+def absences(witness: Witness, clock: ActiveClock, end: float, *, present: Callable[[str], bool]) -> list[Absence]:
+    """Active seconds of `clock`, up to `end`, in which a worker was not there. `present`: whether that boot of it was
+    when the last request finished."""
     gaps: list[Absence] = []
     reach = float("-inf")
-    for life in (*lives, _Life(float("inf"), float("inf"))):
+    lives = [
+        _Life(min(signs), float("inf") if present(boot) else max(signs)) for boot, signs in _signs(witness).items()
+    ]
+    for life in (*sorted(lives), _Life(float("inf"), float("inf"))):
         was_there = reach > float("-inf")
         resumed = any(reach <= pause_end <= life.start for _, pause_end in clock.pauses)
         start = clock.at(reach) if was_there else 0.0
@@ -57,37 +106,13 @@ def absences(trace: Trace, worker: str, clock: ActiveClock, end: float) -> list[
     return gaps
 
 
-def _lives(trace: Trace, worker: str) -> Iterable[_Life]:
-    """Each boot, from its first sign of life to its last; the last one to infinity where nothing says that it ended."""
-    signs: dict[str, list[float]] = {}
-    for at, sample in seen(trace, worker):
-        signs.setdefault(sample.boot, []).append(at - sample.silent)
-    if len(signs) == 1 and "" in signs:  # of an earlier release: boots are not told apart
-        signs = {"": signs[""] + [time for times in _leases(trace, worker).values() for time in times]}
-    else:
-        for boot, times in _leases(trace, worker).items():
-            signs.setdefault(boot, []).extend(times)
-    last = _last_boot(trace, worker, signs)
-    for boot, times in signs.items():
-        yield _Life(min(times), float("inf") if boot == last else max(times))
-
-
-def _leases(trace: Trace, worker: str) -> dict[str, list[float]]:
-    """Times at which each boot claimed a request, or told the store how it ended."""
-    found: dict[str, list[float]] = {}
-    for fact in trace.facts:
-        for chunk in fact.chunks:
-            if chunk.worker_name == worker:
-                told = () if chunk.event in ("reap", "fail") else (chunk.ended_at,)
-                found.setdefault(chunk.worker.partition("#")[2], []).extend((chunk.claimed_at, *told))
-    return found
-
-
-def _last_boot(trace: Trace, worker: str, signs: dict[str, list[float]]) -> str | None:
-    """The boot that was there when the last request finished; None where none was."""
-    if not trace.samples:
-        return max(signs, key=lambda boot: max(signs[boot]), default=None)
-    finished = max((fact.finished_at for fact in trace.facts), default=float("inf"))
-    before = [sample for sample in trace.samples if sample.at <= finished]
-    last = (before or trace.samples)[-1].workers.get(worker)
-    return last.boot if last is not None and last.silent < SILENT_SECONDS else None
+def _signs(witness: Witness) -> dict[str, list[float]]:
+    """When each boot told something: heartbeats, claims, and how requests ended."""
+    signs: dict[str, list[float]] = defaultdict(list)
+    for at, sample in witness.samples:
+        signs[sample.boot].append(at - sample.silent)
+    boots_are_told = "" not in signs
+    for chunk in witness.leases:
+        boot = chunk.worker.partition("#")[2] if boots_are_told else ""
+        signs[boot] += (chunk.claimed_at,) if chunk.event in ("reap", "fail") else (chunk.claimed_at, chunk.ended_at)
+    return signs
