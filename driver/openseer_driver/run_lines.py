@@ -136,8 +136,8 @@ class WorkerSample(msgspec.Struct, frozen=True):
     from each of its boots.
 
     `drafting`: "on", or "off" with the reason; empty: not reported yet. `seconds`: None where it does not count them.
-    `boot`: "" in samples of earlier releases; `silent`: seconds since its last heartbeat; `kv_tokens`: that its KV cache
-    holds, 0 where that was not told.
+    `boot`: "" in samples of earlier releases; `silent`: seconds since its last heartbeat; `kv_tokens`: that its
+    KV cache holds, 0 where that was not told.
     """
 
     state: str = ""

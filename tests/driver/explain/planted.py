@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,46 +87,53 @@ def write_planted(
     *,
     steps: Sequence[float] = (STEP, STEP),
     store: type[MemoryStore] = MemoryStore,
-    killed: float = float("inf"),
-    back: float = 0.0,
+    story: Callable[["Played"], Coroutine[Any, Any, None]] | None = None,
 ) -> RunFolder:
-    """Plays a run and writes its folder. `steps`: seconds of a step, of each worker. `killed`: seconds after which
-    worker 0 dies; it is there again `back` seconds later."""
-    described = job or document()
-    samples: list[SampleLine] = []
-
-    async def sample(scene: Scene) -> None:
-        while True:
-            samples.append(await sample_now(scene.store))
-            await asyncio.sleep(1.0)
-
-    async def die(scene: Scene) -> None:
-        await asyncio.sleep(killed)
-        scene.tasks[0].cancel()
-        await asyncio.sleep(back)
-        scene.start(0, engine(scene, 0))
-
-    def engine(scene: Scene, index: int) -> ScriptedEngine:
-        scripted = scene.job.spec.model.scripted
-        return ScriptedEngine(scripted.model_copy(update={"step_seconds": steps[index]}))
+    """Plays a run and writes its folder. `steps`: seconds of a step, of each worker. `story`: what befalls it."""
 
     async def main() -> RunFolder:
-        scene = Scene(parse_job(described, "planted"), lengths)
-        scene.store = store(asyncio.get_running_loop().time)
-        await scene.submit()
+        played = Played(Scene(parse_job(job or document(), "planted"), lengths), steps)
+        played.scene.store = store(asyncio.get_running_loop().time)
+        await played.scene.submit()
         for index in range(len(steps)):
-            scene.start(index, engine(scene, index))
-        aside = [asyncio.create_task(sample(scene))]
-        if killed < float("inf"):
-            aside.append(asyncio.create_task(die(scene)))
-        await scene.finish()
-        folder = _write(path, described, [result_line(result) for result in await scene.results()], samples)
-        for task in (*aside, *scene.tasks):
+            played.start(index)
+        aside = [asyncio.create_task(story(played))] if story is not None else []
+        aside.append(asyncio.create_task(played.sample()))
+        await played.scene.finish()
+        lines = [result_line(result) for result in await played.scene.results()]
+        for task in (*aside, *played.scene.tasks):
             task.cancel()
-        await asyncio.gather(*aside, *scene.tasks, return_exceptions=True)
-        return folder
+        await asyncio.gather(*aside, *played.scene.tasks, return_exceptions=True)
+        return _write(path, job or document(), lines, played.samples)
 
     return run_virtual(main())
+
+
+class Played:
+    """A scene with workers of several speeds, sampled once a second."""
+
+    def __init__(self, scene: Scene, steps: Sequence[float]) -> None:
+        self.scene, self.samples = scene, list[SampleLine]()
+        self._steps = steps
+
+    def start(self, index: int) -> None:
+        """A boot of that worker."""
+        scripted = self.scene.job.spec.model.scripted.model_copy(update={"step_seconds": self._steps[index]})
+        self.scene.start(index, ScriptedEngine(scripted))
+
+    async def sample(self) -> None:
+        """Once a second, for ever."""
+        while True:
+            self.samples.append(await sample_now(self.scene.store))
+            await asyncio.sleep(1.0)
+
+
+async def worker_0_dies(played: Played) -> None:
+    """After ten seconds, and is there again eight seconds later."""
+    await asyncio.sleep(10.0)
+    played.scene.tasks[0].cancel()
+    await asyncio.sleep(8.0)
+    played.start(0)
 
 
 def _write(path: Path, described: dict[str, Any], lines: list[Any], samples: list[SampleLine]) -> RunFolder:
