@@ -94,7 +94,7 @@ def divide(seconds: Seconds, counters: Mapping[str, float]) -> Seconds:
     _move(parts, "store", found["store_below"], ("decode_below_waiting", "decode_below", "decode_full"))
     decoding = sum(parts[name] for name in _DECODING)
     computing = min(found["compute_seconds"], decoding)
-    again = found["recomputed"] / found["computed"] if found["computed"] else 0.0
+    again = min(1.0, found["recomputed"] / found["computed"]) if found["computed"] else 0.0
     for name in _DECODING:
         share = computing * parts[name] / decoding if decoding else 0.0
         parts[name] -= share
