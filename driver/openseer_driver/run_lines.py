@@ -159,7 +159,8 @@ class WorkerSample(msgspec.Struct, frozen=True):
 
 
 class SampleLine(msgspec.Struct, frozen=True):
-    """One line of samples.jsonl: the fleet at one moment (`at`: unix seconds)."""
+    """One line of samples.jsonl: the fleet at one moment. `at`: seconds of the job's clock, which goes on by 1.5 s at
+    most while the store answers nobody; `taken_at`: unix seconds of the driver, 0 in samples of earlier releases."""
 
     at: float
     waiting: int = 0
@@ -168,6 +169,7 @@ class SampleLine(msgspec.Struct, frozen=True):
     requests: int = 0
     tokens: int = 0
     workers: dict[str, WorkerSample] = {}
+    taken_at: float = 0.0
 
     @property
     def has_begun(self) -> bool:

@@ -16,6 +16,8 @@ from openseer_sim.recorded import run_of
 from openseer_sim.replay import best_times, engine_of_run
 
 NOT_KNOWN = "not known"
+MOST_SIMULATED = 16_384
+"""Responses of a run up to which the best times are simulated: as many take about a minute."""
 
 
 def show_explanation(
@@ -42,6 +44,8 @@ def show_explanation(
 
 def _best(folder: RunFolder, trace: Trace, profile: Path | None, kv_tokens: int) -> tuple[BestTimes | None, str]:
     """None with the reason, where the engine's steps or room are not known; what the caller names has to be right."""
+    if len(trace.facts) > MOST_SIMULATED:
+        return None, f"{len(trace.facts):,} responses take minutes: see `openseer simulate --replay {folder.path}`"
     try:
         run = run_of(folder, trace)
         return best_times(run, engine_of_run(run, profile, kv_tokens)), ""
@@ -62,8 +66,9 @@ def page(found: Explanation) -> RenderableType:
         f"makespan {found.makespan_seconds:,.1f} s, {found.startup_seconds:,.1f} s before it until the first engine "
         f"claimed; {workers}, {found.worker_seconds:,.1f} worker-seconds"
     )
-    unknown = [*found.notes, *(found.best.unknown if found.best is not None else ())]
-    notes = [Text(f"note: {line}", style="dim") for line in unknown]
+    notes = [Text(f"note: {line}", style="dim") for line in found.notes]
+    unknown = found.best.unknown if found.best is not None else []
+    notes += [Text(f"not known here: {line}", style="dim") for line in unknown]
     return Group(*lines, Text(), Text(size), _table(found), Text(), _possible(found), *notes)
 
 

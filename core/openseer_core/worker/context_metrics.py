@@ -33,8 +33,9 @@ class ContextCounts:
     def of(values: Mapping[str, float | int | str]) -> "ContextCounts":
         """By the names of the fields; one that is missing is 0."""
         counts = {field.name: float(values.get(field.name, 0)) for field in fields(ContextCounts)}
-        seconds = {name: round(counts.pop(name), 3) for name in ("fetch_seconds", "compute_seconds")}
-        return ContextCounts(**{name: int(count) for name, count in counts.items()}, **seconds)
+        fetching, computing = (round(counts.pop(name), 3) for name in ("fetch_seconds", "compute_seconds"))
+        numbers = {name: int(count) for name, count in counts.items()}
+        return ContextCounts(**numbers, fetch_seconds=fetching, compute_seconds=computing)
 
     @staticmethod
     def of_heartbeat(metrics: Mapping[str, float | int | str]) -> "ContextCounts":

@@ -14,13 +14,18 @@ from openseer_driver.explain.findings import find
 from openseer_driver.explain.paces import paces
 from openseer_driver.explain.parts import classify, counted, divide, waiting_spans
 from openseer_driver.explain.presence import absences, clock_of, is_present, last_sample, stocked_at, witnesses
+from openseer_driver.explain.real_time import in_real_time
 from openseer_driver.report.report import PAUSES_RULE
 from openseer_driver.report.trace import Trace
+
+LEFT_OUT = 0.02
+"""Of the makespan; more that the job's clock leaves out is told."""
 
 
 def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "not asked for") -> Explanation:
     """Says where the time of a run went, finished or not. `best`: None where it is not known, for the reason
     `no_best`."""
+    by_the_job, trace = trace.end, in_real_time(trace)
     clock = clock_of(trace)
     end = max((clock.at(fact.finished_at) for fact in trace.facts), default=0.0)
     waiting = waiting_spans(trace, clock)
@@ -33,7 +38,7 @@ def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "not ask
         times = {"stocked": clock.at(stocked_at(trace)), "submitted": submitted, "end": end}
         seconds = classify(leases, waiting, away, slots=witness.slots, **times)
         by_worker[name] = divide(seconds, counted(witness.samples))
-    sums = {name: sum(parts[name] for parts in by_worker.values()) for name in PART_NAMES}
+    sums: dict[PartName, float] = {name: sum((parts[name] for parts in by_worker.values()), 0.0) for name in PART_NAMES}
     whole, speeds = end * len(by_worker), paces({name: witness.samples for name, witness in workers.items()})
     evidence = Evidence(trace, whole, sums, by_worker, speeds)
     unknown = _unknown(trace)
@@ -52,7 +57,7 @@ def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "not ask
         findings=find(evidence, best),
         best=best,
         no_best="" if best is not None else no_best,
-        notes=_notes(trace, unknown),
+        notes=_notes(trace, unknown, by_the_job),
     )
 
 
@@ -74,8 +79,13 @@ def _unknown(trace: Trace) -> set[PartName]:
     return unknown
 
 
-def _notes(trace: Trace, unknown: set[PartName]) -> list[str]:
+def _notes(trace: Trace, unknown: set[PartName], by_the_job: float) -> list[str]:
     notes: list[str] = []
+    if trace.end - by_the_job > LEFT_OUT * trace.end:
+        notes.append(
+            f"the store answered nobody for {trace.end - by_the_job:,.1f} s, which the job's clock, and the makespan "
+            f"of the report, {by_the_job:,.1f} s, leave out"
+        )
     if unknown & {"store", "weights"}:
         notes.append("the samples do not tell what workers waited for: waits for the store and for weights are in idle")
     if unknown & {"prefill", "recompute"}:

@@ -124,7 +124,7 @@ class Played:
     async def sample(self) -> None:
         """Once a second, for ever."""
         while True:
-            self.samples.append(await sample_now(self.scene.store))
+            self.samples.append(await sample_now(self.scene.store, asyncio.get_running_loop().time))
             await asyncio.sleep(1.0)
 
 

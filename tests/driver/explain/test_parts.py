@@ -68,7 +68,7 @@ def test_parts_add_up_to_the_whole_of_every_journal(seed: int) -> None:
     for worker in found.workers.values():
         assert sum(worker.parts.values()) == pytest.approx(found.startup_seconds + found.makespan_seconds)
         assert min(worker.parts.values()) >= -1e-9
-    unknown = [part.name for part in found.parts if part.worker_seconds is None]
+    unknown: list[PartName] = [part.name for part in found.parts if part.worker_seconds is None]
     assert all(worker.parts[name] == 0 for worker in found.workers.values() for name in unknown)
     assert sum(part.share or 0 for part in found.parts) == pytest.approx(1)
     msgspec.json.decode(found.to_json())

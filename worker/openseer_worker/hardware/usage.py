@@ -1,6 +1,6 @@
 """How a worker spends its time while it has the GPU: running responses, or idle, and for want of what."""
 
-from collections import Counter
+from collections import defaultdict
 from typing import NamedTuple
 
 from openseer_core.worker.time_metrics import WorkerSeconds
@@ -40,7 +40,7 @@ class TimeSpent:
     """Seconds so far, by what they went to. An interval counts as what was done at its begin."""
 
     def __init__(self) -> None:
-        self._sums: Counter[str] = Counter()
+        self._sums: dict[str, float] = defaultdict(float)
         self._since = 0.0
         self._doing: Doing | None = None
 
