@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from openseer_core.manifest.fleet import RolloutSpec
 from openseer_driver.explain.explanation import PartName
 from openseer_driver.explain.paces import Pace
 from openseer_driver.report.trace import Fact, Trace
@@ -24,6 +25,11 @@ class Evidence:
     sums: Mapping[PartName, float]
     by_worker: Mapping[str, Mapping[PartName, float]]
     paces: Mapping[str, Pace]
+
+    @property
+    def policy(self) -> str:
+        """Of the run."""
+        return self.trace.record.setting("rollout", "policy") or RolloutSpec().policy
 
     @property
     def makespan(self) -> float:

@@ -1,6 +1,6 @@
 """A run's trace made an explanation."""
 
-from openseer_driver.explain.evidence import Evidence
+from openseer_driver.explain.evidence import Evidence, named
 from openseer_driver.explain.explanation import (
     PART_LABELS,
     PART_NAMES,
@@ -45,7 +45,7 @@ def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "not ask
     return Explanation(
         run=trace.record.name,
         state=trace.record.state,
-        policy=trace.record.setting("rollout", "policy") or "",
+        policy=evidence.policy,
         startup_seconds=end - trace.end,
         makespan_seconds=trace.end,
         worker_seconds=whole,
@@ -72,8 +72,8 @@ def _unknown(trace: Trace) -> set[PartName]:
     unknown: set[PartName] = set()
     if all(worker.seconds is None for worker in workers):
         unknown |= {"store", "weights"}
-    if not any(worker.contexts.compute_seconds for worker in workers):
-        unknown |= {"prefill", "recompute"}
+        if not any(worker.contexts.compute_seconds for worker in workers):
+            unknown |= {"prefill", "recompute"}
     if not any(worker.slots for worker in workers):
         unknown |= {"decode_full"}
     return unknown
@@ -87,11 +87,13 @@ def _notes(trace: Trace, unknown: set[PartName], by_the_job: float) -> list[str]
             f"of the report, {by_the_job:,.1f} s, leave out"
         )
     if unknown & {"store", "weights"}:
-        notes.append("the samples do not tell what workers waited for: waits for the store and for weights are in idle")
+        notes.append("the samples do not tell what workers waited for: store and weights are in idle and in decoding")
     if unknown & {"prefill", "recompute"}:
         notes.append("the samples do not tell the seconds of contexts: they are in decoding")
     if "decode_full" in unknown:
         notes.append("the samples do not tell the workers' slots: all of decoding counts as below them")
+    if untold := [name for name, witness in witnesses(trace).items() if not witness.tells_boots]:
+        notes.append(f"the samples do not tell when {named(untold)} started again: they count as there meanwhile")
     if trace.record.state != "complete":
         notes.append(f"the run is {trace.record.state}: only what it finished is explained")
     if trace.clock.pauses:

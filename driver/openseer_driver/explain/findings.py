@@ -107,13 +107,13 @@ def _preemptions(evidence: Evidence) -> Iterator[int]:
 
 
 def _policy(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
-    own, makespan = evidence.trace.record.setting("rollout", "policy"), evidence.makespan
+    own, makespan = evidence.policy, evidence.makespan
     if best is not None and best.policy != own and best.itself >= BETTER * best.known:
         ratio = best.itself / best.known
         yield _finding(
             evidence,
             "policy",
-            str(own),
+            own,
             ratio,
             f"{best.policy} would have been {ratio:.2f} times as fast as {own} with these lengths, simulated",
             f"set rollout.policy: {best.policy}",
@@ -122,7 +122,7 @@ def _policy(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
 
 
 def _parts(evidence: Evidence, best: BestTimes | None) -> Iterator[Finding]:
-    trace, binding = evidence.trace, evidence.trace.record.setting("rollout", "policy") in BINDING_POLICIES
+    trace, binding = evidence.trace, evidence.policy in BINDING_POLICIES
     least = f" The best order that knows no lengths takes {best.known:,.1f} s." if best is not None else ""
     slots = max((worker.slots for sample in trace.samples for worker in sample.workers.values()), default=0)
     room = max(1, slots * len(evidence.by_worker))

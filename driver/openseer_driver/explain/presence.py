@@ -48,6 +48,11 @@ class Witness:
     leases: Sequence[ChunkLine] = ()
 
     @property
+    def tells_boots(self) -> bool:
+        """False where the worker was started again and its samples, of an earlier release, do not say when."""
+        return all(sample.boot for _, sample in self.samples) or len({chunk.worker for chunk in self.leases}) < 2
+
+    @property
     def slots(self) -> int:
         """How many requests it may hold; 0 where no sample says it."""
         return max((sample.slots for _, sample in self.samples), default=0)
