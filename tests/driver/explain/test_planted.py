@@ -45,6 +45,11 @@ def test_a_slowed_worker_is_named_with_its_pace(tmp_path: Path) -> None:
     assert finding.says.startswith("worker-1 grows responses at 0.4")
 
 
+def test_a_worker_that_is_a_seventh_slower_is_no_finding(tmp_path: Path) -> None:
+    write_planted(tmp_path, drawn(seed=3), steps=(STEP, 1.15 * STEP))
+    assert explained(tmp_path).findings == []
+
+
 def test_a_tiny_kv_cache_is_named_with_the_slots_that_it_fills(tmp_path: Path) -> None:
     write_planted(tmp_path, drawn(), document(slots=16, kvBlocks=80))
     found = explained(tmp_path)
