@@ -6,7 +6,7 @@ from statistics import fmean
 
 from openseer_core.manifest.fleet import RolloutSpec
 from openseer_driver.explain.explanation import PartName
-from openseer_driver.explain.paces import Pace
+from openseer_driver.explain.paces import WorkerPace
 from openseer_driver.report.trace import Fact, Trace
 
 LONGER = 1.5
@@ -24,7 +24,7 @@ class Evidence:
     whole: float
     sums: Mapping[PartName, float]
     by_worker: Mapping[str, Mapping[PartName, float]]
-    paces: Mapping[str, Pace]
+    paces: Mapping[str, WorkerPace]
 
     @property
     def policy(self) -> str:

@@ -6,7 +6,7 @@ from openseer_driver.explain.explanation import (
     PART_NAMES,
     BestTimes,
     Explanation,
-    Part,
+    TimePart,
     PartName,
     WorkerExplanation,
 )
@@ -61,9 +61,9 @@ def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "not ask
     )
 
 
-def _part(name: PartName, seconds: float | None, whole: float) -> Part:
+def _part(name: PartName, seconds: float | None, whole: float) -> TimePart:
     share = None if seconds is None else seconds / whole if whole else 0.0
-    return Part(name, PART_LABELS[name], seconds, share)
+    return TimePart(name, PART_LABELS[name], seconds, share)
 
 
 def _unknown(trace: Trace) -> set[PartName]:

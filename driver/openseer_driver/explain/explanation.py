@@ -50,7 +50,7 @@ Cause = Literal[
 ]
 
 
-class Part(msgspec.Struct, frozen=True):
+class TimePart(msgspec.Struct, frozen=True):
     """A part of all workers' time; None where the run's folder does not tell it, so that another part holds it."""
 
     name: PartName
@@ -110,7 +110,7 @@ class Explanation(msgspec.Struct, frozen=True):
     startup_seconds: float
     makespan_seconds: float
     worker_seconds: float
-    parts: list[Part]
+    parts: list[TimePart]
     workers: dict[str, WorkerExplanation]
     findings: list[Finding]
     best: BestTimes | None

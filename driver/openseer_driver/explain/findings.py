@@ -30,7 +30,7 @@ LEAST_SHARES: dict[PartName, float] = {
 }
 """A part is told that is so much of all workers' time."""
 
-Rule = Callable[[Evidence, BestTimes | None], Iterator[Finding]]
+_Rule = Callable[[Evidence, BestTimes | None], Iterator[Finding]]
 
 
 def find(evidence: Evidence, best: BestTimes | None) -> list[Finding]:
@@ -198,4 +198,4 @@ def _finding(
     return Finding(cause, subject, round(figure, 4), says, advice, seconds, evidence.share(seconds))
 
 
-_RULES: tuple[Rule, ...] = (_slow_workers, _giant, _kv, _policy, _parts)
+_RULES: tuple[_Rule, ...] = (_slow_workers, _giant, _kv, _policy, _parts)

@@ -11,7 +11,7 @@ KNOWN_SECONDS = 5.0
 """Seconds of responses, of a worker and of the others with as many at once, from which on they are compared."""
 
 
-class Pace(NamedTuple):
+class WorkerPace(NamedTuple):
     """`tokens_per_second` that a response gained, 0 where it is not known; `ratio`: to what it would have gained at the
     others, None where it is not known."""
 
@@ -27,14 +27,14 @@ class _Growth(NamedTuple):
     tokens: int
 
 
-def paces(samples: Mapping[str, Sequence[Seen]]) -> dict[str, Pace]:
+def paces(samples: Mapping[str, Sequence[Seen]]) -> dict[str, WorkerPace]:
     """Of every worker, by its samples. Time for contexts does not count: it says nothing of a worker's speed."""
     by_worker = {name: _summed(_growths(of_worker)) for name, of_worker in samples.items()}
     fleet = _summed(growth for loads in by_worker.values() for growth in loads.values())
     return {name: _pace(loads, fleet) for name, loads in by_worker.items()}
 
 
-def _pace(loads: Mapping[int, "_Growth"], fleet: Mapping[int, "_Growth"]) -> Pace:
+def _pace(loads: Mapping[int, "_Growth"], fleet: Mapping[int, "_Growth"]) -> WorkerPace:
     compared, expected = 0.0, 0.0
     for load, mine in loads.items():
         others, tokens = fleet[load].seconds - mine.seconds, fleet[load].tokens - mine.tokens
@@ -43,7 +43,7 @@ def _pace(loads: Mapping[int, "_Growth"], fleet: Mapping[int, "_Growth"]) -> Pac
             expected += mine.tokens * others / tokens
     seconds = sum(mine.seconds for mine in loads.values())
     pace = sum(mine.tokens for mine in loads.values()) / seconds if seconds else 0.0
-    return Pace(pace, expected / compared if compared >= KNOWN_SECONDS else None)
+    return WorkerPace(pace, expected / compared if compared >= KNOWN_SECONDS else None)
 
 
 def _summed(growths: Iterable["_Growth"]) -> dict[int, "_Growth"]:

@@ -7,15 +7,15 @@ from openseer_driver.explain.explanation import PART_NAMES, PartName
 from openseer_driver.explain.presence import Absence, Seen
 from openseer_driver.report.trace import ActiveClock, Trace
 
-Span = tuple[float, float]
+_Span = tuple[float, float]
 Seconds = dict[PartName, float]
 _LEASES, _WAITING, _BOOT, _LOST, _STOCKED, _SUBMITTED = range(6)
 _DECODING: tuple[PartName, ...] = ("decode_full", "decode_below_waiting", "decode_below")
 
 
-def waiting_spans(trace: Trace, clock: ActiveClock) -> list[Span]:
+def waiting_spans(trace: Trace, clock: ActiveClock) -> list[_Span]:
     """When any request waited, in active seconds: queued, or given back, and not claimed yet."""
-    spans: list[Span] = []
+    spans: list[_Span] = []
     for fact in trace.facts:
         since = fact.enqueued_at
         for chunk in fact.chunks:
@@ -27,8 +27,8 @@ def waiting_spans(trace: Trace, clock: ActiveClock) -> list[Span]:
 
 
 def classify(
-    leases: Iterable[Span],
-    waiting: Iterable[Span],
+    leases: Iterable[_Span],
+    waiting: Iterable[_Span],
     away: Iterable[Absence],
     *,
     slots: int,
@@ -111,9 +111,9 @@ def _move(parts: Seconds, name: PartName, amount: float, sources: Sequence[PartN
         amount -= taken
 
 
-def _merged(spans: Sequence[Span]) -> list[Span]:
+def _merged(spans: Sequence[_Span]) -> list[_Span]:
     """Those that touch made one; `spans` in order."""
-    found: list[Span] = []
+    found: list[_Span] = []
     for start, end in spans:
         if found and start <= found[-1][1]:
             found[-1] = (found[-1][0], max(end, found[-1][1]))
