@@ -6,8 +6,8 @@ from openseer_driver.explain.explanation import (
     PART_NAMES,
     BestTimes,
     Explanation,
-    TimePart,
     PartName,
+    TimePart,
     WorkerExplanation,
 )
 from openseer_driver.explain.findings import find
