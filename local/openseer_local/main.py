@@ -202,6 +202,24 @@ def compare(runs: Runs, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, also of one that goes on, or was in a cluster.")],
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="An engine's step times, where the run's samples are too few (docs/planning.md)."),
+    ] = None,
+    kv_tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens that a worker's KV cache holds, where the manifest does not say it.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Says where the time of a run went, how long it had to take, and what to do about it."""
+    from openseer_local.explained import show_explanation  # noqa: PLC0415 - as above
+
+    show_explanation(RunFolder(run), profile=profile, kv_tokens=kv_tokens, as_json=as_json)
+
+
+@app.command()
 def version(as_json: AsJson = False) -> None:
     """Prints the version."""
     typer.echo(json.dumps({"openseer": VERSION}) if as_json else f"openseer {VERSION}")

@@ -100,7 +100,8 @@ def engine_of_samples(job: RolloutJob, samples: Sequence[SampleLine], kv_tokens:
     most = max(window.running for window in windows)
     step = StepTime(((1.0, fixed + each), (max(2.0, most), fixed + each * max(2.0, most))), 0.0, each)
     notes = ("step times are the run's own means: contexts and prefills of other orders would take others",)
-    engine = EngineModel(step, 0, math.ceil(most), "the run's own samples", notes)
+    room = max(worker.kv_tokens for sample in samples for worker in sample.workers.values())
+    engine = EngineModel(step, room, math.ceil(most), "the run's own samples", notes)
     return _room(engine, job.spec.workers.max_inflight or job.spec.model.engine_args.get("max_num_seqs"), kv_tokens)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.fleet import BINDING_POLICIES, PolicyName, RolloutSpec
+from openseer_driver.explain.explanation import BestTimes
 from openseer_sim.bound import BOUND, least_seconds
 from openseer_sim.divided import DividedRollout
 from openseer_sim.fleet import ModelledFleet
@@ -86,6 +87,15 @@ def replay(run: RecordedRun, engine: EngineModel, policies: Sequence[PolicyName]
         unknown,
         run.partial,
     )
+
+
+def best_times(run: RecordedRun, engine: EngineModel) -> BestTimes:
+    """What was possible with the run's lengths on well engines: under its own policy and the recommended one, with an
+    oracle, and at all."""
+    played = replay(run, engine, (OURS, ORACLE))
+    seconds = {row.policy: row.seconds for row in played.rows}
+    known = min((name for name in seconds if name not in (ORACLE, BOUND)), key=lambda name: seconds[name])
+    return BestTimes(seconds[known], known, seconds[ORACLE], seconds[BOUND], played.own.seconds, list(played.unknown))
 
 
 def engine_of_run(run: RecordedRun, profile: Path | None, kv_tokens: int = 0) -> EngineModel:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from openseer_core.admission import ModelLimits
 from openseer_core.manifest.job import Sampling
-from openseer_core.queue.kv_blocks import KvLayout
+from openseer_core.queue.kv_blocks import UNLIMITED, KvLayout
 from openseer_core.queue.states import FinishReason
 from openseer_core.routed_rows import RowShape, Stretch
 from openseer_core.tokens import count_items
@@ -45,7 +45,8 @@ class EngineProfile:
     @property
     def metrics(self) -> dict[str, int | str]:
         """What of it a worker's metrics have."""
-        return {"device": self.device, "dtype": self.dtype, **self.limits.metrics}
+        room = self.layout.tokens(self.blocks, UNLIMITED)
+        return {"device": self.device, "dtype": self.dtype, "kv_tokens": room, **self.limits.metrics}
 
 
 @dataclass(frozen=True, slots=True)

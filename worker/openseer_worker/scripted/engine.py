@@ -7,7 +7,7 @@ token: a step moves one counter, steps in which nothing ends are taken together,
 import asyncio
 import heapq
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from openseer_core.tokens import ITEM_BYTES, count_items, pack_tokens, unpack_to
 from openseer_core.weights.fleet_spec import MEMORY_PARTS, MemoryPart
 from openseer_core.worker.context_metrics import ContextCounts
 from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewAdapter, NewWeights
+from openseer_worker.scripted.prefix_cache import PrefixCache
 from openseer_worker.scripted.text import planned_end, recorded, scripted_logprobs, scripted_scores, scripted_tokens
 from openseer_worker.weights.files import check_files
 from openseer_worker.weights.hashing import digest
@@ -56,27 +57,6 @@ class _Play:
         return len(self.request.prompt) + len(self.request.tokens) + new_tokens
 
 
-class _PrefixCache:
-    """Blocks of earlier requests that nobody has taken since, the longest unused first to go."""
-
-    def __init__(self) -> None:
-        self._blocks: dict[tuple[str, int], int] = {}
-        self._sum = 0
-
-    def blocks(self, key: tuple[str, int]) -> int:
-        return self._blocks.get(key, 0)
-
-    def keep(self, key: tuple[str, int], count: int) -> None:
-        """Holds `count` blocks of a response, or of the prompt that a group shares, as the newest."""
-        known = self._blocks.pop(key, 0)
-        self._blocks[key] = max(count, known)
-        self._sum += self._blocks[key] - known
-
-    def shrink_to(self, room: int) -> None:
-        while self._sum > room and self._blocks:
-            self._sum -= self._blocks.pop(next(iter(self._blocks)))
-
-
 class ScriptedEngine:
     """Plays requests on the event loop that `start` is called in; `metrics` counts preemptions as vLLM would.
 
@@ -109,10 +89,11 @@ class ScriptedEngine:
         # How many running requests take a new block at the begin of step n: _crossings[n % block_tokens].
         self._crossings = [0] * scripted.block_tokens
         self._used = 0
-        self._cache = _PrefixCache()
+        self._cache = PrefixCache()
         self._prefill = 0
         self._ends_at = 0.0
-        self._steps = self._tokens = self._preemptions = self._cached = 0
+        self._steps = self._tokens = self._preemptions = 0
+        self._contexts: Counter[str] = Counter()
         self._content, self._whole = "", True
         self._asleep = set[MemoryPart]()
         self._adapters: dict[str, str] = {}
@@ -165,6 +146,7 @@ class ScriptedEngine:
 
     def metrics(self) -> dict[str, float | int | str]:
         self._settle()
+        rate = self._scripted.prefill_tokens_per_second
         return {
             "steps": self._steps,
             "tokens": self._tokens,
@@ -172,7 +154,7 @@ class ScriptedEngine:
             "running": len(self._running),
             "waiting": len(self._waiting),
             "kv_used": self._used / self.profile.blocks,
-            **ContextCounts(cached=self._cached).metrics(),
+            **ContextCounts.of({**self._contexts, "compute_seconds": self._contexts["computed"] / rate}).metrics(),
             **({"sick": f"{self._sick_file} is there"} if self._sick_file and self._sick_file.exists() else {}),
         }
 
@@ -193,7 +175,7 @@ class ScriptedEngine:
         await asyncio.sleep(LOAD_SECONDS + size / LOAD_BYTES_PER_SECOND)
         self._content, self._whole = content, True
         self._adapters.clear()
-        self._cache = _PrefixCache()
+        self._cache = PrefixCache()
 
     async def load_adapter(self, adapter: NewAdapter) -> None:
         content = await asyncio.to_thread(digest, adapter.folder)
@@ -209,7 +191,7 @@ class ScriptedEngine:
         return scripted_scores(self._content + self._adapters.get(adapter, ""), tokens)
 
     async def sleep(self, *, keep_weights: bool) -> bool:
-        self._cache = _PrefixCache()
+        self._cache = PrefixCache()
         self._asleep = set(MEMORY_PARTS)
         self._whole = self._whole and keep_weights
         return False
@@ -385,9 +367,11 @@ class ScriptedEngine:
         request = play.request
         known = max(self._cache.blocks((request.group, request.index)), self._cache.blocks((request.group, _PROMPT)))
         hit = min(known, (context - 1) // size) * size
-        self._cached += hit
+        computed = context - hit
+        again = computed if request.tokens or play.before else 0
+        self._contexts.update(cached=hit, computed=computed, recomputed=again)
         self._cache.keep((request.group, _PROMPT), len(request.prompt) // size)
-        return context - hit
+        return computed
 
     def _fail(self, reason: str) -> None:
         self._failure = EngineError(f"the engine failed: {reason}")
