@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +88,8 @@ class JobContext:
         """What one request may have, as long as no worker has reported it."""
         self.closing: list[Callable[[], Awaitable[None]]] = []
         """Called by `close` before the store is closed: what others keep for this job ends here."""
+        self.calls: Counter[int] = Counter()
+        """Answered calls of this job, by HTTP status."""
         self.counts = dict.fromkeys(("compatible_requests", "compatible_grouped", "compatible_recognised"), 0)
 
     def renew(self, job: RolloutJob) -> None:
