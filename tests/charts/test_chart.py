@@ -354,7 +354,10 @@ def test_the_api_is_found_under_a_name_and_reached_by_whom_the_policy_lets_in() 
     (budget,) = of_the_api("as it is", "PodDisruptionBudget")
     assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
     (policy,) = of_the_api("everything on", "NetworkPolicy")
-    assert policy["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": 8080}], "from": [{"podSelector": {}}]}]
+    assert policy["spec"]["ingress"] == [
+        {"ports": [{"protocol": "TCP", "port": 8080}], "from": [{"podSelector": {}}]},
+        {"ports": [{"protocol": "TCP", "port": 8081}], "from": [{"namespaceSelector": {}}]},
+    ]
     assert of_the_api("as it is", "Ingress") == []
     (ingress,) = of_the_api("everything on", "Ingress")
     assert (ingress["spec"]["rules"][0]["host"], ingress["spec"]["tls"][0]["secretName"]) == ("api.example", "cert")
