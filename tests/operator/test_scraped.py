@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from charts.dashboards import DASHBOARDS
-from openseer_client import BatchSpec, Client, Group
+from openseer_client import BatchSpec, Client, Group, NotFoundError
 from openseer_core.worker.heartbeat import Heartbeat
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_operator.kube.api import Api
@@ -49,7 +49,7 @@ SPEC: dict[str, Any] = {
 
 
 class PlayedWorker:
-    """A worker with GPU, drafts and KV pool whose counters grow with every scrape."""
+    """A worker with GPU, drafts and KV pool whose figures grow with every scrape."""
 
     def __init__(self, beat: Heartbeat) -> None:
         self._beat = beat
@@ -60,7 +60,7 @@ class PlayedWorker:
     def _grown(self) -> Heartbeat:
         self._scrapes += 1
         told = self._beat.metrics
-        grown = {name: value + self._scrapes if isinstance(value, int) else value for name, value in told.items()}
+        grown = {name: value + self._scrapes if isinstance(value, int | float) else value for name, value in told.items()}
         return Heartbeat(self._beat.state, WorkerMetrics(grown))
 
 
@@ -76,19 +76,27 @@ async def process(*command: str, **options: Any) -> AsyncGenerator[asyncio.subpr
 
 
 @asynccontextmanager
+async def telling(log: Path, said: str, *command: str, **options: Any) -> AsyncGenerator[str]:
+    """A process, once its log has a line of such a form: what stands there."""
+    with log.open("wb") as file:
+        async with process(*command, stdout=file, stderr=file, **options) as started:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not (found := re.search(said, log.read_text(), re.MULTILINE)):
+                    assert started.returncode is None, log.read_text()
+                    await asyncio.sleep(0.1)
+            yield found.group(found.re.groups)
+
+
+@asynccontextmanager
 async def served(folder: Path, job: str, url: str) -> AsyncGenerator[tuple[str, Path]]:
     """`openseer serve` beside a worker that tells its metrics: the API's address, and the job as JSON."""
     head = {"apiVersion": "openseer.dev/v1alpha1", "kind": "RolloutJob", "metadata": {"name": job}}
     file = folder / "job.yaml"
     file.write_text(json.dumps({**head, "spec": {"mode": "serve", **SPEC, "store": {"url": url}}}))
-    command = (sys.executable, "-m", "openseer_local.main", "serve", file.name, "--json", "--port", "0")
-    async with process(*command, cwd=folder, stdout=asyncio.subprocess.PIPE) as started:
-        assert started.stdout is not None
-        async for line in started.stdout:
-            if line.startswith(b"{"):
-                yield json.loads(line)["url"], file
-                return
-        raise AssertionError("it ended before it listened")
+    command = (sys.executable, "-c", "from openseer_local.main import main; main()", "serve", file.name)
+    log = folder / "serve.log"
+    async with telling(log, r"^\{.*\}$", *command, "--json", "--port", "0", cwd=folder) as line:
+        yield json.loads(line)["url"], file
 
 
 def configuration(folder: Path, job: str, targets: dict[str, str]) -> Path:
@@ -144,18 +152,18 @@ async def test_every_panel_has_data_of_a_run_and_no_alert_sounds(
     _, beat = await asyncio.to_thread(beats.full_beat, tmp_path)
     played = PlayedWorker(beat)
     await server.command("CONFIG", "SET", "maxmemory", str(2**30))
-    ports = {name: reserved_port() for name in ("operator", "worker", "prometheus")}
-    url = f"http://127.0.0.1:{ports['prometheus']}"
-    async with operator(kubeconfig, ports["operator"], OPENSEER_LEASE="scraped"):
+    port, place = reserved_port(), f"127.0.0.1:{reserved_port()}"
+    async with operator(kubeconfig, port, lease_seconds=600.0, OPENSEER_LEASE="scraped"):
         job = await submit(api, mode="serve", store={"url": server.url}, **SPEC)
         async with served(tmp_path, job, server.url) as (address, file):
-            worker = ("-m", "openseer_worker.main", "--job", str(file), "--store", server.url, "--index", "7")
-            async with process(sys.executable, *worker, "--http-port", str(ports["worker"])):
+            arguments = ("--job", str(file), "--store", server.url, "--index", "7", "--http-port", "0")
+            worker = (sys.executable, "-m", "openseer_worker.main", *arguments)
+            async with telling(tmp_path / "worker.log", r"metrics on port (\d+)$", *worker) as worker_port:
                 with PodHttp(0, ready=lambda: True, alive=lambda: True, registry=played.health.registry) as http:
                     targets = {
                         "api": address,
-                        "operator": f"127.0.0.1:{ports['operator']}",
-                        "worker 7": f"127.0.0.1:{ports['worker']}",
+                        "operator": f"127.0.0.1:{port}",
+                        "worker 7": f"127.0.0.1:{worker_port}",
                         "worker played": f"127.0.0.1:{http.port}",
                     }
                     await asyncio.to_thread(submit_groups, address, tmp_path / "runs" / job / "token")
@@ -163,10 +171,10 @@ async def test_every_panel_has_data_of_a_run_and_no_alert_sounds(
                     command = (
                         *(PROMETHEUS, "--config.file", str(configuration(tmp_path, job, targets))),
                         *("--storage.tsdb.path", str(tmp_path / "tsdb"), "--log.level", "warn"),
-                        *("--web.listen-address", f"127.0.0.1:{ports['prometheus']}"),
+                        *("--web.listen-address", place),
                     )
                     async with process(*command), aiohttp.ClientSession() as session:
-                        await until_all_have_data(session, url, job)
+                        await until_all_have_data(session, f"http://{place}", job)
                         await check_expositions(session, targets, tmp_path / "runs" / job / "token")
 
 
@@ -176,8 +184,8 @@ def submit_groups(address: str, token: Path) -> None:
         batch = client.open_batch(BatchSpec())
         batch.submit(Group(id=f"g{number}", prompt_token_ids=[5, 6, number], n=4) for number in range(100))
         batch.seal()
-        with pytest.raises(Exception, match="there is no batch"):
-            client.batch(99).info()
+        with pytest.raises(NotFoundError):
+            client.batch(99).metrics()
 
 
 async def until_all_have_data(session: aiohttp.ClientSession, url: str, job: str) -> None:
