@@ -60,7 +60,9 @@ class PlayedWorker:
     def _grown(self) -> Heartbeat:
         self._scrapes += 1
         told = self._beat.metrics
-        grown = {name: value + self._scrapes if isinstance(value, int | float) else value for name, value in told.items()}
+        grown = {
+            name: value + self._scrapes if isinstance(value, int | float) else value for name, value in told.items()
+        }
         return Heartbeat(self._beat.state, WorkerMetrics(grown))
 
 
