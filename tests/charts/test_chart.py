@@ -336,6 +336,8 @@ def test_the_api_runs_from_the_operators_image_with_what_it_is_told() -> None:
     assert plain["command"] == ["python", "-m", "openseer_api.main"]
     variables = {entry["name"]: entry["value"] for entry in full["env"]}
     assert (variables["OPENSEER_API_AUDIENCES"], variables["HF_HUB_OFFLINE"]) == ("openseer,other", "1")
+    ports = {port["name"]: str(port["containerPort"]) for port in full["ports"]}
+    assert ports == {"http": variables["OPENSEER_HTTP_PORT"], "metrics": variables["OPENSEER_METRICS_PORT"]}
     mounts = ["/tmp", "/etc/openseer/store-keys", "/etc/openseer-ca", "/models"]
     assert [entry["mountPath"] for entry in full["volumeMounts"]] == mounts
     (named,) = api("namespaced")["containers"]
