@@ -72,7 +72,7 @@ OPERATOR = (
         "calls",
         "Calls to the Kubernetes API, beside watches.",
         (
-            MetricLabel("verb", "5: GET, POST, PUT, PATCH, DELETE"),
+            MetricLabel("verb", "6: GET, LIST, POST, PUT, PATCH, DELETE"),
             MetricLabel("kind", "15: kinds of objects that it works with"),
             MetricLabel("code", "about 15: HTTP statuses; 0: no answer"),
         ),
