@@ -1,6 +1,6 @@
 """Samples by the names of the metric table, as Prometheus' client library takes them."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -23,7 +23,7 @@ class Families:
             self._families[name] = kind(name, metric.text, labels=metric.label_names)
         self._families[name].add_metric([given[label] for label in metric.label_names], value)
 
-    def __iter__(self) -> "Iterable[Metric]":
+    def __iter__(self) -> Iterator[Metric]:
         return iter(self._families.values())
 
 

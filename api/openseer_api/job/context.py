@@ -90,7 +90,9 @@ class JobContext:
         """Called by `close` before the store is closed: what others keep for this job ends here."""
         self.calls: Counter[int] = Counter()
         """Answered calls of this job, by HTTP status."""
-        self.counts = dict.fromkeys(("compatible_requests", "compatible_grouped", "compatible_recognised"), 0)
+        self.counts: dict[str, int] = dict.fromkeys(
+            ("compatible_requests", "compatible_grouped", "compatible_recognised"), 0
+        )
 
     def renew(self, job: RolloutJob) -> None:
         """Takes a manifest that has changed, in its number of workers for instance."""

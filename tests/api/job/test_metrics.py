@@ -9,6 +9,7 @@ import pytest
 from openseer_api.app import create_app
 from openseer_api.job.context import JobContext
 from openseer_api.job.metrics import calls_of
+from openseer_core.queue.batch import QueueLoad
 from openseer_process.metric_table import GATEWAY
 from openseer_store.memory import MemoryStore
 from tests.api.served import Served, serving_job
@@ -24,7 +25,7 @@ class Anybody:
 class Broken(MemoryStore):
     """Fails in a way that nobody foresaw."""
 
-    async def load(self) -> None:
+    async def load(self) -> QueueLoad:
         raise ZeroDivisionError
 
 
