@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 UNEXPECTED = 70
+
+
+class ExportFormat(StrEnum):
+    """What results can be exported as."""
+
+    PARQUET = "parquet"
+
 
 app = typer.Typer(
     name="openseer",
@@ -217,6 +225,21 @@ def explain(
     from openseer_local.explained import show_explanation  # noqa: PLC0415 - as above
 
     show_explanation(RunFolder(run), profile=profile, kv_tokens=kv_tokens, as_json=as_json)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/arithmetic.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file; an older one is replaced.")],
+    form: Annotated[ExportFormat, typer.Option("--format", help="What it is written as.")] = ExportFormat.PARQUET,
+    as_json: AsJson = False,
+) -> None:
+    """Writes a run's results as a table that pandas and `datasets` open."""
+    from openseer_driver.export import export_parquet  # noqa: PLC0415 - as above
+
+    rows = export_parquet(RunFolder(run), output)
+    told = {"output": str(output), "format": form, "results": rows}
+    typer.echo(json.dumps(told) if as_json else f"{output}: {rows} results")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -87,7 +88,11 @@ class JobContext:
         """What one request may have, as long as no worker has reported it."""
         self.closing: list[Callable[[], Awaitable[None]]] = []
         """Called by `close` before the store is closed: what others keep for this job ends here."""
-        self.counts = dict.fromkeys(("compatible_requests", "compatible_grouped", "compatible_recognised"), 0)
+        self.calls: Counter[int] = Counter()
+        """Answered calls of this job, by HTTP status."""
+        self.counts: dict[str, int] = dict.fromkeys(
+            ("compatible_requests", "compatible_grouped", "compatible_recognised"), 0
+        )
 
     def renew(self, job: RolloutJob) -> None:
         """Takes a manifest that has changed, in its number of workers for instance."""

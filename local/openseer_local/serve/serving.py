@@ -82,7 +82,8 @@ class Serving:
             await self._take_over(store, record)
             desired = await _desired_replicas(store, job.spec.workers.replicas)
             fleet = await self._session.start_fleet(stack, url, desired)
-            app = create_app(OneJob(context), BearerAuth(token), trusted=self._plan.trusted)
+            trusted, refused = self._plan.trusted, context.calls
+            app = create_app(OneJob(context), BearerAuth(token), trusted=trusted, refused=refused)
             server = WebServer(app, finish_seconds=FINISH_SECONDS, on_start=lambda: self._started(bound))
             await self._until_stopped(context, fleet, server, bound)
 
