@@ -305,6 +305,11 @@ class KvPool(ManifestModel):
         description="Most GiB of this job's blocks; beyond it groups are removed, those unused for longest first. With "
         "mooncake they are of memory.",
     )
+    template: PodTemplate = Field(
+        default_factory=dict,
+        description="With mooncake: a PodTemplateSpec that the pod of the pool is built on, as workers.template is for "
+        "workers; the container is named kv-pool, and has memory for maxGigabytes. Read only in Kubernetes.",
+    )
 
     @property
     def is_on(self) -> bool:

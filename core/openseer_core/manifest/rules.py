@@ -147,6 +147,8 @@ def _checkpoint_within_lease(spec: Mapping[str, Any]) -> Iterator[str]:
 
 def _pool_has_a_place(spec: Mapping[str, Any]) -> Iterator[str]:
     pool = _map(spec, "kvPool")
+    if pool.get("template") and pool.get("backend") in ("none", "shared-directory"):
+        yield f"spec.kvPool.template: backend {pool['backend']} has no pod; remove it, or set backend: mooncake"
     if pool.get("backend") == "shared-directory":
         yield from _exactly_one("spec.kvPool", pool, ("path", "pvc"))
         return

@@ -8,9 +8,16 @@ from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.store_url import REDIS_PORT, manages_store
 from openseer_core.plan.actions import KV_POOL_OBJECT, ROWS_OBJECT
 from openseer_core.plan.scaling import max_unavailable
-from openseer_operator.objects.kv_pool import has_pool_pod, kv_pool_service, kv_pool_stateful_set
+from openseer_operator.objects.kv_pool import (
+    KV_POOL,
+    has_pool_pod,
+    kv_pool_policy,
+    kv_pool_service,
+    kv_pool_stateful_set,
+)
 from openseer_operator.objects.managed_redis import store_service
 from openseer_operator.objects.names import (
+    ROLE_LABEL,
     config_name,
     inherit,
     metadata,
@@ -45,6 +52,8 @@ def shared_objects(
     }
     if settings.network_policies:
         objects["networkPolicy"] = _network_policy(job, uid, settings)
+        if has_pool_pod(job):
+            objects["kvPoolPolicy"] = kv_pool_policy(job, uid)
     if job.spec.mode == "batch" and job.spec.output.pvc is None:
         objects["output"] = _output(job, uid)
     if manages_store(job):
@@ -115,7 +124,8 @@ def _disruption_budget(job: RolloutJob, uid: str, standing: int) -> dict[str, An
 
 def _network_policy(job: RolloutJob, uid: str, settings: OperatorSettings) -> dict[str, Any]:
     """Lets in the job itself, operator and gateway, and whoever may read metrics. Where the installation wants it, lets
-    out to the job itself, DNS and what is listed only."""
+    out to the job itself, DNS and what is listed only. Policies add up, so the pod of a KV pool has its own alone."""
+    but_pool = {"matchExpressions": [{"key": ROLE_LABEL, "operator": "NotIn", "values": [KV_POOL]}]}
     operators = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}}}
     own = {"podSelector": {"matchLabels": selector(job)}}
     ingress: list[dict[str, Any]] = [
@@ -133,7 +143,7 @@ def _network_policy(job: RolloutJob, uid: str, settings: OperatorSettings) -> di
         "kind": "NetworkPolicy",
         "metadata": metadata(job, uid, job.name, "shared"),
         "spec": {
-            "podSelector": {"matchLabels": selector(job)},
+            "podSelector": {"matchLabels": selector(job), **(but_pool if has_pool_pod(job) else {})},
             "policyTypes": ["Ingress", *(["Egress"] if egress else [])],
             "ingress": ingress,
             **egress,

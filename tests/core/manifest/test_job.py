@@ -158,6 +158,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
             {"kvPool": POOL, "model": {"path": "m", "engineArgs": {"kv_transfer_config": {}}}},
             "spec.model.engineArgs.kv_transfer_config: does not go with spec.kvPool",
         ),
+        ({"kvPool": {**POOL, "template": {"spec": {}}}}, "spec.kvPool.template: backend shared-directory has no pod"),
         ({"kvPool": POOL, "model": {"path": "m", "engine": "scripted"}}, "spec.kvPool.backend: the scripted engine"),
         (
             {"kvPool": POOL, "model": {"path": "m", "engineArgs": {"decode_context_parallel_size": 2}}},
