@@ -56,7 +56,7 @@ class FaultyPool:
 
     async def strike(self, fault: Fault) -> None:
         """One fault, to its end."""
-        pids = dict(zip(POOL_PROCESSES, self._servers.pids, strict=True))
+        pids: dict[str, int] = dict(zip(POOL_PROCESSES, self._servers.pids, strict=True))
         match fault.kind:
             case "kill":
                 os.kill(pids[fault.target], signal.SIGKILL)

@@ -145,6 +145,8 @@ class Scene:
                 full_disk.fill(self.disk)
                 await asyncio.sleep(fault.amount)
                 full_disk.free(self.disk)
+            case kind:
+                raise AssertionError(f"{kind} strikes no store")
 
     def _why_not(self, fault: Fault) -> str:
         if fault.target.startswith("pool"):

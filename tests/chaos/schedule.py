@@ -57,7 +57,7 @@ def schedule(seed: int, seconds: float, mean: float = MEAN_SECONDS, *, pool: boo
     """Faults of a run of `seconds`, in order; one every `mean` seconds on average. `pool`: with a KV pool, and its
     faults among them."""
     draw = random.Random(seed)
-    kinds = {**_KINDS, **_POOL_KINDS} if pool else _KINDS
+    kinds: dict[Kind, tuple[int, float, float]] = {**_KINDS, **_POOL_KINDS} if pool else _KINDS
     workers = [f"worker-{number}" for number in range(POOL_WORKERS if pool else WORKERS)]
     targets = [*workers, "head", "store", *(POOL_PROCESSES if pool else ())]
     faults: list[Fault] = []

@@ -24,6 +24,13 @@ RETRIES = 3
 MAX_TOKENS = 480
 
 
+_VLLM: dict[str, Any] = {
+    "model": {"path": str(ROOT / "examples/tiny-model/model"), "dtype": "float32"},
+    "sampling": {"maxTokens": MAX_TOKENS, "ignoreEos": True},
+    "speculation": {"enabled": True},
+}
+_GREEDY: dict[str, Any] = {**_VLLM, "sampling": {**_VLLM["sampling"], "temperature": 0.0}}
+_GREEDY_ENGINES = ("vllm-pool", "vllm-alone")
 _ENGINES: dict[EngineName, dict[str, Any]] = {
     "scripted": {
         "model": {
@@ -33,19 +40,7 @@ _ENGINES: dict[EngineName, dict[str, Any]] = {
         },
         "sampling": {"maxTokens": MAX_TOKENS},
     },
-    "vllm": {
-        "model": {"path": str(ROOT / "examples/tiny-model/model"), "dtype": "float32"},
-        "sampling": {"maxTokens": MAX_TOKENS, "ignoreEos": True},
-        "speculation": {"enabled": True},
-    },
-}
-_GREEDY: dict[str, Any] = {
-    "model": _ENGINES["vllm"]["model"],
-    "sampling": {**_ENGINES["vllm"]["sampling"], "temperature": 0.0},
-    "speculation": {"enabled": True},
-}
-_GREEDY_ENGINES = ("vllm-pool", "vllm-alone")
-_ENGINES |= {
+    "vllm": _VLLM,
     "vllm-pool": {
         **_GREEDY,
         # A KV cache for those that run: a response that waited has its context from the pool, wherever it goes on.

@@ -46,7 +46,11 @@ def test_the_pod_of_the_pool_has_memory_for_its_blocks_and_is_restricted() -> No
 
 def test_the_pod_of_the_pool_is_built_on_a_template() -> None:
     own = {"name": "kv-pool", "resources": {"requests": {"cpu": "4"}, "limits": {"memory": "80Gi"}}}
-    pod_spec = {"nodeSelector": {"memory": "much"}, "containers": [own], "volumes": [{"name": "tmp", "emptyDir": {}}]}
+    pod_spec: dict[str, Any] = {
+        "nodeSelector": {"memory": "much"},
+        "containers": [own],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    }
     template = {"metadata": {"labels": {"cost": "7"}}, "spec": pod_spec}
     made = shared(job(kvPool={**MOONCAKE, "template": template}))["kvPool"]["spec"]["template"]
     [container] = made["spec"]["containers"]
@@ -64,7 +68,10 @@ def test_the_pod_of_the_pool_is_built_on_a_template() -> None:
             {"containers": [{"name": "kv-pool", "resources": {"limits": {"memory": "64Gi"}}}]},
             r"spec\.kvPool\.template\..*: limits.memory of kv-pool: found 64Gi, allowed: 69Gi at least",
         ),
-        ({"containers": [{"name": "kv-pool", "args": []}]}, r"spec\.kvPool\.template\.spec\.containers\[0\]\.args"),
+        (
+            {"containers": [{"name": "kv-pool", "args": ["--verbose"]}]},
+            r"spec\.kvPool\.template\.spec\.containers\[0\]\.args",
+        ),
     ],
 )
 def test_a_template_cannot_take_from_the_pool_what_it_needs(spec: dict[str, Any], said: str) -> None:
