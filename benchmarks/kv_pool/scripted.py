@@ -59,20 +59,23 @@ def main() -> None:
     """Plays all arms over all seeds and prints a table for each size of memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", nargs="+", choices=tuple(KV_BLOCKS), default=list(KV_BLOCKS))
+    parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=list(ARMS))
+    parser.add_argument("--groups", type=int, default=SETTINGS["scripted"]["groups"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--prefill", type=float, nargs="+", default=[20_000.0], help="tokens computed in a second")
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, memory small")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     options = parser.parse_args()
-    stamp, settings = Stamp(), SETTINGS["scripted"]
+    stamp, settings = Stamp(), SETTINGS["scripted"] | {"groups": options.groups}
     if options.quick:
         options.memory, options.seeds, settings = ["small"], 1, QUICK["scripted"]
     console, found = Console(width=150), list[dict[str, Any]]()
     for memory in options.memory:
         for prefill in options.prefill:
-            arms: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
+            arms: dict[str, list[dict[str, Any]]] = {arm: [] for arm in options.arms}
             for seed in range(options.seeds):
-                for arm, (policy, has_pool) in ARMS.items():
+                for arm in arms:
+                    policy, has_pool = ARMS[arm]
                     scripted: dict[str, Any] = {"kvBlocks": KV_BLOCKS[memory], "prefillTokensPerSecond": prefill}
                     scripted |= {"pool": POOL} if has_pool else {}
                     arms[arm].append(one_rollout(policy, seed, settings | {"scripted": scripted}))
@@ -149,18 +152,22 @@ def table(rollouts: dict[str, Any]) -> Table:
     for column in (*columns, "computed again", "fetched", "fetch s"):
         result.add_column(column, justify="left" if column == "arm" else "right")
     seconds = {arm: [run["makespan_seconds"] for run in runs] for arm, runs in arms.items()}
+
+    def times(other: str, arm: str) -> str:
+        return str(interval(ratios(seconds[other], seconds[arm]))) if other in arms else "–"
+
     for arm, runs in arms.items():
 
         def middle(name: str, runs: list[dict[str, Any]] = runs) -> float:
             return statistics.median({**run, **run["contexts"]}[name] for run in runs)
 
-        oracle = seconds["oracle, pool" if ARMS[arm][1] else "oracle, no pool"]
         result.add_row(
             arm,
             f"{middle('makespan_seconds'):.1f}",
             f"{middle('tail_seconds'):.1f}",
-            *(str(interval(ratios(seconds[other], seconds[arm]))) for other in ("no pool", "round-robin")),
-            f"{statistics.median(ratios(oracle, seconds[arm])):.1%}",
+            times("no pool", arm),
+            times("round-robin", arm),
+            times("oracle, pool" if ARMS[arm][1] else "oracle, no pool", arm),
             *(f"{middle(name):,.0f}" for name in ("requeues", "moves", "recomputed", "fetched")),
             f"{middle('fetch_seconds'):.1f}",
         )
