@@ -63,8 +63,8 @@ class OwnFirstQueue(JobQueue):
                 del left[request]
         if not left or load.may_claim(query) <= 0:
             return None
-        score, best = min((self._score(request), str(request), request) for request in left)[::2]
-        if score > load.best_waiting + self._quanta * query.quantum:
+        best = min(left, key=lambda request: (self._score(request), str(request)))
+        if self._score(best) > load.best_waiting + self._quanta * query.quantum:
             return None
         needed = blocks_needed(self._groups[best.group], best.index, query, ends=True)
         return best if needed <= query.blocks else None
