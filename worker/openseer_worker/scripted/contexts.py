@@ -1,6 +1,6 @@
 """Where a scripted engine's contexts come from, counted: its own cache, a KV pool that it plays, or computing."""
 
-from collections import Counter
+from collections import defaultdict
 
 from openseer_core.manifest.job import Scripted
 from openseer_core.worker.context_metrics import ContextCounts
@@ -19,7 +19,7 @@ class ScriptedContexts:
 
     def __init__(self, scripted: Scripted) -> None:
         self._scripted = scripted
-        self._counts: Counter[str] = Counter()
+        self._counts: defaultdict[str, float] = defaultdict(float)
         self.forget()
 
     def forget(self) -> None:
