@@ -133,7 +133,9 @@ def test_a_response_that_comes_from_elsewhere_is_fetched_from_the_pool() -> None
     play = played(STEPS.model_copy(update=slow), script)
     assert play.ends == {"b": (4 + 1.5 + 2, FinishReason.STOP)}
     found = ContextCounts.of_heartbeat(play.engine.metrics())
-    assert found == ContextCounts(computed=3, recomputed=3, fetched=28, fetched_bytes=280, fetch_seconds=4.0)
+    assert found == ContextCounts(
+        computed=3, recomputed=3, compute_seconds=1.5, fetched=28, fetched_bytes=280, fetch_seconds=4.0
+    )
     assert play.engine.profile.contexts_move
 
 
@@ -144,7 +146,8 @@ def test_without_a_pool_a_response_from_elsewhere_is_computed_again() -> None:
 
     play = played(STEPS.model_copy(update={"prefill_tokens_per_second": 2}), script)
     assert play.ends == {"b": (15.5 + 2, FinishReason.STOP)}
-    assert ContextCounts.of_heartbeat(play.engine.metrics()) == ContextCounts(computed=31, recomputed=31)
+    found = ContextCounts.of_heartbeat(play.engine.metrics())
+    assert found == ContextCounts(computed=31, recomputed=31, compute_seconds=15.5)
     assert not play.engine.profile.contexts_move
 
 

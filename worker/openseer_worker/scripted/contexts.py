@@ -47,7 +47,9 @@ class ScriptedContexts:
         computed = context - cached
         counts["computed"] += computed
         counts["recomputed"] += computed if resumed else 0
-        return seconds + computed / scripted.prefill_tokens_per_second
+        computing = computed / scripted.prefill_tokens_per_second
+        counts["compute_seconds"] += computing
+        return seconds + computing
 
     def keep(self, request: EngineRequest, tokens: int, room: int) -> None:
         """Holds the first so many tokens of a response that leaves its slot, as the newest, while `room` blocks do."""
