@@ -28,7 +28,7 @@ LOG_LINE = "vLLM logs it at its start: `GPU KV cache size: … tokens`"
 @dataclass(frozen=True, slots=True)
 class EngineModel:
     """One instance: `kv_tokens` of context and `slots` responses at once. `notes`: what it leaves out;
-    `one_gpu`: its step times are of one GPU, whatever a worker has."""
+    `one_gpu`: its step times are of one GPU, whatever a worker has; `move_seconds`: as of a ModelledFleet."""
 
     step: StepTime
     kv_tokens: int
@@ -36,6 +36,7 @@ class EngineModel:
     source: str
     notes: tuple[str, ...] = ()
     one_gpu: bool = False
+    move_seconds: float | None = None
 
 
 class ProfileFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,7 +147,9 @@ def scripted_engine(scripted: Scripted) -> EngineModel:
     points = tuple((tokens, scripted.step_seconds + each * tokens) for tokens in (1.0, FAR))
     step = StepTime(points, per_context=0.0, per_prefill=1 / scripted.prefill_tokens_per_second)
     kv_tokens = scripted.kv_blocks * scripted.block_tokens
-    return EngineModel(step, kv_tokens, scripted.slots, "model.scripted of the manifest")
+    pool = scripted.pool
+    move_seconds = pool.bytes_per_token / pool.bytes_per_second if pool is not None else None
+    return EngineModel(step, kv_tokens, scripted.slots, "model.scripted of the manifest", move_seconds=move_seconds)
 
 
 def read_profile(path: Path) -> EngineModel:

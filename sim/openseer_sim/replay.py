@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openseer_core.errors import InputError
@@ -114,12 +114,14 @@ def fleet_of(engine: EngineModel, instances: int, groups: Sequence[GroupLengths]
             f"{engine.source}: found a KV cache of {engine.kv_tokens:,} tokens, allowed: at least {longest:,}, the "
             "longest response with its prompt; pass --kv-tokens"
         )
-    fleet = ModelledFleet(instances, engine.step, engine.kv_tokens, engine.slots, block=1)
+    fleet = ModelledFleet(
+        instances, engine.step, engine.kv_tokens, engine.slots, block=1, move_seconds=engine.move_seconds
+    )
     requests, tokens = sum(len(group.lengths) for group in groups), tokens_of(groups)
     block = max(1, math.ceil(tokens / MOST_ITEMS))
     mean = tokens / requests * engine.step.base(1)
     look = min(least_seconds(fleet, groups) / LOOKS, mean / 10)
-    return ModelledFleet(instances, engine.step, engine.kv_tokens, engine.slots, block=block, look_seconds=look)
+    return replace(fleet, block=block, look_seconds=look)
 
 
 def play(

@@ -20,7 +20,7 @@ class EngineProfile:
     `context_tokens`: prompt and response together, by the model; `device`: what it runs on, for people; `dtype`: the
     number format of its weights, by torch's name; `vocabulary`: rows of the model's embedding; `request_tokens`: prompt
     and response together, what the model takes and the blocks hold; `routing`: of its rows of routed experts, None
-    where it captures none.
+    where it captures none; `contexts_move`: a response takes its context along to another engine, by a KV pool.
     """
 
     blocks: int
@@ -32,6 +32,7 @@ class EngineProfile:
     dtype: str = "float32"
     vocabulary: int | None = None
     routing: RowShape | None = None
+    contexts_move: bool = False
     request_tokens: int = field(init=False)
 
     def __post_init__(self) -> None:

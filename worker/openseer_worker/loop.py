@@ -69,8 +69,6 @@ class Worker:
         earlier, most_bytes = spec.speculation.earlier_responses > 0, spec.kv_pool.max_gigabytes * 2**30
         self._sharing = Sharing(store, engine, self._running, self._pace, earlier=earlier)
         self._pool = PoolKeeper(settings.pool, most_bytes, lambda: store.epoch, lambda: self._weights.versions)
-        if self._pool.is_on:
-            self._running.move_share = 0.0
         self._wake = asyncio.Event()
         self._arrivals = Arrivals(store, settings.lanes, self._wake.set)
         self._weights = served_weights(settings, engine, self._wake.set, passing)

@@ -7,7 +7,7 @@ token: a step moves one counter, steps in which nothing ends are taken together,
 import asyncio
 import heapq
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,8 @@ from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import ITEM_BYTES, count_items, pack_tokens, unpack_tokens
 from openseer_core.weights.fleet_spec import MEMORY_PARTS, MemoryPart
-from openseer_core.worker.context_metrics import ContextCounts
 from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewAdapter, NewWeights
-from openseer_worker.scripted.prefix_cache import PrefixCache
+from openseer_worker.scripted.contexts import ScriptedContexts
 from openseer_worker.scripted.text import planned_end, recorded, scripted_logprobs, scripted_scores, scripted_tokens
 from openseer_worker.weights.files import check_files
 from openseer_worker.weights.hashing import digest
@@ -30,9 +29,6 @@ LOAD_SECONDS = 0.05
 LOAD_BYTES_PER_SECOND = 2e9
 """How long it takes to load weights: so long, and so fast on top."""
 SCORE_SECONDS = 0.01
-
-# Stands for a response's index where the prompt of its group is meant.
-_PROMPT = -1
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +73,7 @@ class ScriptedEngine:
             device="none",
             engine="scripted",
             vocabulary=SCRIPTED_VOCABULARY,
+            contexts_move=scripted.pool is not None,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: Callable[[], None] = _nobody
@@ -89,11 +86,9 @@ class ScriptedEngine:
         # How many running requests take a new block at the begin of step n: _crossings[n % block_tokens].
         self._crossings = [0] * scripted.block_tokens
         self._used = 0
-        self._cache = PrefixCache()
-        self._prefill = 0
+        self._contexts = ScriptedContexts(scripted)
         self._ends_at = 0.0
         self._steps = self._tokens = self._preemptions = 0
-        self._contexts: Counter[str] = Counter()
         self._content, self._whole = "", True
         self._asleep = set[MemoryPart]()
         self._adapters: dict[str, str] = {}
@@ -146,7 +141,6 @@ class ScriptedEngine:
 
     def metrics(self) -> dict[str, float | int | str]:
         self._settle()
-        rate = self._scripted.prefill_tokens_per_second
         return {
             "steps": self._steps,
             "tokens": self._tokens,
@@ -154,7 +148,7 @@ class ScriptedEngine:
             "running": len(self._running),
             "waiting": len(self._waiting),
             "kv_used": self._used / self.profile.blocks,
-            **ContextCounts.of({**self._contexts, "compute_seconds": self._contexts["computed"] / rate}).metrics(),
+            **self._contexts.metrics(),
             **({"sick": f"{self._sick_file} is there"} if self._sick_file and self._sick_file.exists() else {}),
         }
 
@@ -175,7 +169,7 @@ class ScriptedEngine:
         await asyncio.sleep(LOAD_SECONDS + size / LOAD_BYTES_PER_SECOND)
         self._content, self._whole = content, True
         self._adapters.clear()
-        self._cache = PrefixCache()
+        self._contexts.forget()
 
     async def load_adapter(self, adapter: NewAdapter) -> None:
         content = await asyncio.to_thread(digest, adapter.folder)
@@ -191,7 +185,7 @@ class ScriptedEngine:
         return scripted_scores(self._content + self._adapters.get(adapter, ""), tokens)
 
     async def sleep(self, *, keep_weights: bool) -> bool:
-        self._cache = PrefixCache()
+        self._contexts.forget()
         self._asleep = set(MEMORY_PARTS)
         self._whole = self._whole and keep_weights
         return False
@@ -250,8 +244,7 @@ class ScriptedEngine:
         self._crossings[play.phase] -= 1
         self._used -= self._blocks(context if grown else context - 1)
         # The newest token is computed only by the step after it.
-        self._cache.keep((play.request.group, play.request.index), (context - 1) // self._scripted.block_tokens)
-        self._cache.shrink_to(self.profile.blocks - self._used)
+        self._contexts.keep(play.request, context - 1, self.profile.blocks - self._used)
         return play
 
     # The clock.
@@ -295,14 +288,13 @@ class ScriptedEngine:
 
     def _begin_step(self, at: float) -> None:
         """As vLLM schedules: first blocks for what runs, and new requests only when nothing had to give way."""
-        prefill = 0
+        seconds = 0.0
         if not self._grow():
             while self._waiting and self._fits(self._waiting[0]):
-                prefill += self._admit(self._waiting.popleft())
+                seconds += self._admit(self._waiting.popleft())
         if not self._running and self._waiting:
             self._fail(f"the KV cache of {self.profile.blocks} blocks cannot hold request {self._waiting[0].key}")
-        self._prefill = prefill
-        self._ends_at = at + self._plain_step() + prefill / self._scripted.prefill_tokens_per_second
+        self._ends_at = at + self._plain_step() + seconds
 
     def _skip(self, now: float) -> None:
         """Takes steps together in which nothing ends, begins or runs out of blocks."""
@@ -354,8 +346,8 @@ class ScriptedEngine:
         room = self.profile.blocks - self._used
         return len(self._running) < self.profile.slots and self._blocks(play.context(play.before)) <= room
 
-    def _admit(self, play: _Play) -> int:
-        """Gives a request a slot and blocks; returns the tokens that its prefill computes."""
+    def _admit(self, play: _Play) -> float:
+        """Gives a request a slot and blocks; returns the seconds until its context is there."""
         context, size = play.context(play.before), self._scripted.block_tokens
         self._used += self._blocks(context)
         play.since = self._steps
@@ -363,15 +355,8 @@ class ScriptedEngine:
         self._crossings[play.phase] += 1
         self._running[play.key] = play
         heapq.heappush(self._ends, (self._steps + play.target - play.before, play.key))
-        self._cache.shrink_to(self.profile.blocks - self._used)
-        request = play.request
-        known = max(self._cache.blocks((request.group, request.index)), self._cache.blocks((request.group, _PROMPT)))
-        hit = min(known, (context - 1) // size) * size
-        computed = context - hit
-        again = computed if request.tokens or play.before else 0
-        self._contexts.update(cached=hit, computed=computed, recomputed=again)
-        self._cache.keep((request.group, _PROMPT), len(request.prompt) // size)
-        return computed
+        self._contexts.shrink_to(self.profile.blocks - self._used)
+        return self._contexts.take_up(play.request, context)
 
     def _fail(self, reason: str) -> None:
         self._failure = EngineError(f"the engine failed: {reason}")
