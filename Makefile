@@ -15,7 +15,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready-$(ACCELERATOR)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run test soak trainers check format bench images lock clean cluster cluster-down cluster-tools cluster-prepare pool-prepare
+.PHONY: help setup run test soak trainers check format bench images lock clean cluster cluster-down cluster-tools cluster-prepare pool-prepare prometheus-prepare
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -25,7 +25,7 @@ setup: $(READY) ## Makes .venv from the lock (about 7 GB, once)
 run: $(READY) ## Runs the example job: examples/arithmetic.yaml
 	@$(BIN)/openseer run examples/arithmetic.yaml
 
-test: $(READY) cluster-prepare pool-prepare ## Runs all tests that this machine can run
+test: $(READY) cluster-prepare pool-prepare prometheus-prepare ## Runs all tests that this machine can run
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --durations=15
 
 soak: $(READY) ## Runs in full the long searches that `make test` runs in a short form; SEED and MINUTES: of random faults
@@ -76,6 +76,15 @@ pool-prepare:
 	    echo "tools: apt-get install libibverbs1 libcurl4" && apt-get update -q >/dev/null && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends libibverbs1 libcurl4 >/dev/null; } || \
 	    echo "tests of Mooncake's store will be skipped: Debian's libibverbs1 or libcurl4 is missing"
+
+# Prometheus itself, for the tests of metrics, dashboards and alerts: unpacked only, for an installed one is a service.
+prometheus-prepare:
+	@programs="$${OPENSEER_CACHE:-$$HOME/.cache/openseer}/programs/prometheus"; \
+	command -v prometheus promtool >/dev/null || test -x "$$programs/promtool" || { command -v apt-get >/dev/null && \
+	    echo "tools: apt-get download prometheus" && folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && cd "$$folder" && \
+	    { test "$$(id -u)" != 0 || apt-get update -q >/dev/null; } && apt-get download -q prometheus >/dev/null 2>&1 && \
+	    dpkg-deb -x prometheus_*.deb . && mkdir -p "$$programs" && cp usr/bin/prometheus usr/bin/promtool "$$programs"; } || \
+	    echo "tests that need Prometheus will be skipped: Debian's package is missing"
 
 lock: $(READY) ## Renews requirements/ from pyproject.toml
 	@for accelerator in cpu gpu; do \

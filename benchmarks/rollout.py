@@ -1,6 +1,7 @@
 """Makespan and tail of one workload under every policy: the same requests, the same forced lengths, the same engines.
 
     python benchmarks/rollout.py --engine scripted          16 scripted engines over a real Redis
+    python benchmarks/rollout.py --engine scripted --pool   the same with a KV pool that the engines play
     python benchmarks/rollout.py --engine vllm              2 real vLLM engines, one core each
 
 Lengths are real samples of the tiny model (examples/tiny-model/lengths.json), drawn per seed. Every run goes through
@@ -40,6 +41,8 @@ BASELINES = POLICIES[:2]
 ORACLE = POLICIES[-1]
 GROUP_SIZE = 8
 PROMPT_TOKENS = 24
+POOL = {"bytesPerToken": 131_072, "bytesPerSecond": 25e9}
+"""Of scripted engines: 32 layers of 8 KV heads of 128 numbers of 2 bytes at 25 GB/s, 190,735 tokens a second."""
 
 # Groups and what runs them. Requests are at least eight times the slots of all engines together.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -58,13 +61,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=("scripted", "vllm"), default="scripted")
     parser.add_argument("--policies", nargs="+", choices=POLICIES, default=list(POLICIES))
+    parser.add_argument("--pool", action="store_true", help="scripted engines fetch the contexts of what has run")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one seed of a small workload, fewer policies")
     parser.add_argument("--json", type=Path, help="write the measurements here")
     parser.add_argument("--keep", type=Path, help="keep the folder of each run within this one")
     options = parser.parse_args()
+    if options.pool and options.engine != "scripted":
+        parser.error("--pool: goes with --engine scripted alone; benchmarks/kv_pool/rollouts.py has vllm's pools")
     stamp = Stamp()
     settings = (QUICK if options.quick else SETTINGS)[options.engine]
+    settings = settings | ({"scripted": {"pool": POOL}} if options.pool else {})
     seeds = range(1 if options.quick else options.seeds)
     policies = options.policies
     if options.quick and len(policies) == len(POLICIES):
@@ -123,6 +130,7 @@ def write_prompts(path: Path, seed: int, groups: int, *, alike: bool) -> None:
 def manifest(prompts: Path, engine: str, policy: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The RolloutJob of one run. The step-time model has the shape of a memory-bound decoder."""
     scripted = {"stepSeconds": 0.005, "stepSecondsPerRequest": 0.00003, "slots": settings["slots"], "kvBlocks": 100_000}
+    scripted |= settings.get("scripted", {})
     return {
         "apiVersion": "openseer.dev/v1alpha1",
         "kind": "RolloutJob",
@@ -151,6 +159,7 @@ def summary(runs: dict[str, list[dict[str, Any]]], settings: dict[str, Any], eng
             "tokens_per_second": [run["tokens_per_second"] for run in reports],
             "preemptions": [run["preemptions"] for run in reports],
             "requeues": [run["requeues"] for run in reports],
+            "contexts": [run["contexts"] for run in reports],
             "share_of_oracle": [best / own for best, own in zip(oracle, makespans, strict=False)],
             "share_of_bound": [run["tokens_per_second"] / most for run, most in zip(reports, full, strict=True)],
         }

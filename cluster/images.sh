@@ -3,7 +3,7 @@
 # if one is up:   images.sh [operator] [scripted] [cpu]      (nothing named: operator scripted)
 #   operator  localhost/openseer-operator:test     on every node
 #   scripted  localhost/openseer-worker:scripted   on every node; the scripted engine alone
-#   cpu       localhost/openseer-worker:cpu        on node n0 only, for it is large: vLLM for processors
+#   cpu       localhost/openseer-worker:cpu        on nodes n0 and n1 only, for it is large: vLLM for processors
 # What is built and what a node holds is known by a content key (Dockerfile, locks, packages), so that calling this
 # again costs nothing, and a change of code moves one small layer.
 set -euo pipefail
@@ -54,7 +54,7 @@ describe() {
   case $1 in
     operator) IMAGE=localhost/openseer-operator:test; recipe operator ;;
     scripted) IMAGE=localhost/openseer-worker:scripted; recipe worker none ;;
-    cpu) IMAGE=localhost/openseer-worker:cpu WHERE=n0; recipe worker cpu ;;
+    cpu) IMAGE=localhost/openseer-worker:cpu WHERE='n0 n1'; recipe worker cpu ;;
     *) fail 2 "no image is called $1; there are operator, scripted, cpu" ;;
   esac
 }
@@ -137,7 +137,7 @@ main() {
     build "$name" "$key"
     local jobs=()
     for node in $into; do
-      [ "$WHERE" = all ] || [ "$WHERE" = "$node" ] || continue
+      [[ "$WHERE" = all || " $WHERE " = *" $node "* ]] || continue
       load "$name" "$key" "$node" 8>&- & jobs+=($!)
     done
     for node in "${jobs[@]}"; do wait "$node" || exit 1; done

@@ -9,7 +9,7 @@ JOB_EXAMPLES = sorted(
 )
 """Manifests of jobs; what else is an example says itself which test runs it."""
 CLUSTER_EXAMPLES = [path for path in JOB_EXAMPLES if path.parent.name != "routed-experts"]
-"""Those that a cluster takes: one captures routed experts in mode serve, for which a gateway has no volume."""
+"""Those that a cluster takes: one keeps routed experts in its own folder, and in a cluster they need a volume."""
 SOAK = bool(os.environ.get("OPENSEER_SOAK"))
 """`make soak`: long searches run in full; otherwise in a short, seeded form."""
 SEED = int(os.environ.get("OPENSEER_SOAK_SEED") or 1)

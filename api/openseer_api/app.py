@@ -1,6 +1,7 @@
 """The application: routes over a directory of jobs and an authenticator; it knows no concrete one of either."""
 
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
@@ -13,10 +14,11 @@ from openseer_api.compat import GENERATING, compatible_routers, protocol_error
 from openseer_api.http import problems
 from openseer_api.http.auth import Authenticator
 from openseer_api.http.bodies import OwnRoute
+from openseer_api.http.call_counts import CallCounts
 from openseer_api.http.gate import GENERATING_BYTES, JSON_BYTES, Gate, Place
 from openseer_api.http.session import PATH, needs_right, place_of
 from openseer_api.http.shutdown import AskAgain
-from openseer_api.job.context import JobDirectory
+from openseer_api.job.context import JobContext, JobDirectory
 from openseer_api.page.feed import Feeds
 from openseer_api.page.routes import page_routes
 from openseer_api.page.shown import Shown
@@ -69,7 +71,8 @@ class _Paths:
 
     def shape(self, path: str) -> problems.Shape:
         """Paths of nobody, below /v1 too, are mostly asked for by clients of other servers."""
-        return problems.problem if self._ours.fullmatch(path) else protocol_error
+        ours = path.startswith(PATH) or self._ours.fullmatch(path)
+        return problems.problem if ours else protocol_error
 
     def body_bytes(self, path: str) -> int | None:
         if _UPLOAD.fullmatch(path):
@@ -90,8 +93,10 @@ def create_app(
     ready: Callable[[], bool] = lambda: True,
     lifespan: Lifespan = _nothing,
     trusted: str = "",
+    refused: Counter[int] | None = None,
 ) -> FastAPI:
-    """`many`: jobs are named in the path. `ready`: whether requests should be sent here. `trusted`: see Admission."""
+    """`many`: jobs are named in the path. `ready`: whether requests should be sent here. `trusted`: see Admission.
+    `refused`: where calls that no job was found for are counted, by status."""
     app = _Application(
         title="openseer",
         version=version("openseer"),
@@ -106,6 +111,7 @@ def create_app(
         Gate, paths=_Paths(many=many), admit=Admission(directory, auth, many=many, trusted=trusted).admit
     )
     app.add_middleware(AskAgain)
+    app.add_middleware(CallCounts, answered=_counting(Counter() if refused is None else refused))
     _add_health(app, ready)
     prefix, find = (PREFIX, named_job) if many else ("", one_job)
     for router in (*_our_routers(), *compatible_routers()):
@@ -128,6 +134,16 @@ def _add_page(app: FastAPI, auth: Authenticator, directory: JobDirectory) -> Non
         return feeds.of(request.state.job)
 
     app.include_router(page_routes(auth, found, lambda: [feeds.of(job) for job in directory.open_jobs()]))
+
+
+def _counting(refused: Counter[int]) -> Callable[[object | None, int], None]:
+    def note(job: object | None, status: int) -> None:
+        if isinstance(job, JobContext):
+            job.calls[status] += 1
+        elif status >= 400:  # probes are no calls
+            refused[status] += 1
+
+    return note
 
 
 def _our_routers() -> Sequence[APIRouter]:

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 
 from openseer_api import heap
 from openseer_api.app import create_app
@@ -21,10 +23,14 @@ from openseer_api.cluster.client import Kube
 from openseer_api.cluster.controlled_job import ControlledJob
 from openseer_api.cluster.directory import KubeDirectory
 from openseer_api.cluster.jobs import KubeJobs
+from openseer_api.cluster.rows import RowsOfPod
 from openseer_api.http.server import WebServer
 from openseer_api.job.context import JobContext
+from openseer_api.job.metrics import calls_of
 from openseer_core.errors import InputError, OpenseerError
 from openseer_core.manifest.job import RolloutJob
+from openseer_process.families import Collected
+from openseer_process.pod_http import PodHttp
 from openseer_process.store_access import StoreAccess
 from openseer_store.connect import open_store
 from openseer_store.redis_link import TELL_SECONDS
@@ -39,12 +45,13 @@ log = logging.getLogger("openseer_api")
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """`watched`: namespaces whose jobs are served, empty: all. `audiences`: see KubernetesAuth. `stores`: how
-    jobs' stores are reached."""
+    """`watched`: namespaces whose jobs are served, empty: all. `audiences`: see KubernetesAuth. `metrics_port`: where
+    Prometheus reads what the process did, apart from trainers' calls. `stores`: how jobs' stores are reached."""
 
     watched: tuple[str, ...] = ()
     audiences: tuple[str, ...] = ()
     port: int = 8080
+    metrics_port: int = 8081
     stores: StoreAccess = field(default_factory=lambda: StoreAccess(Path()))
 
     @staticmethod
@@ -54,11 +61,15 @@ class GatewaySettings:
         def names(name: str) -> tuple[str, ...]:
             return tuple(filter(None, environment.get(name, "").split(",")))
 
-        port = environment.get("OPENSEER_HTTP_PORT", "8080")
-        if not port.isdecimal():
-            raise InputError(f"OPENSEER_HTTP_PORT: found {port!r}, allowed: a number")
+        def number(name: str, usual: int) -> int:
+            value = environment.get(name, str(usual))
+            if not value.isdecimal():
+                raise InputError(f"{name}: found {value!r}, allowed: a number")
+            return int(value)
+
         watched, audiences = names("OPENSEER_WATCH_NAMESPACES"), names("OPENSEER_API_AUDIENCES")
-        return GatewaySettings(watched, audiences, int(port), StoreAccess.read(environment))
+        ports = number("OPENSEER_HTTP_PORT", 8080), number("OPENSEER_METRICS_PORT", 8081)
+        return GatewaySettings(watched, audiences, *ports, StoreAccess.read(environment))
 
 
 class ServedJobs:
@@ -93,16 +104,20 @@ async def _open_job(access: StoreAccess, job: RolloutJob, url: str) -> Controlle
         others_seconds=TELL_SECONDS,
         dial=access.dial(job),
     )
-    return ControlledJob(JobContext(job, store, on_codec=heap.keep))
+    captures = job.spec.routing.capture is not None
+    rows = RowsOfPod(job, url, access.dial(job)) if captures else None
+    context = JobContext(job, store, on_codec=heap.keep, rows=rows)
+    if rows is not None:
+        context.closing.append(rows.close)
+    return ControlledJob(context)
 
 
 def _renew_job(controlled: ControlledJob, job: RolloutJob) -> None:
     controlled.context.renew(job)
 
 
-def gateway(kube: Kube, settings: GatewaySettings) -> FastAPI:
-    """The application, with the task that watches for jobs."""
-    directory = ServedJobs(KubeJobs(kube, settings.watched, settings.stores), settings.stores)
+def gateway(kube: Kube, settings: GatewaySettings, directory: ServedJobs, refused: Counter[int]) -> FastAPI:
+    """The application, with the task that watches for jobs. `refused`: see create_app."""
 
     @asynccontextmanager
     async def watching(_app: FastAPI) -> AsyncGenerator[None]:
@@ -116,7 +131,15 @@ def gateway(kube: Kube, settings: GatewaySettings) -> FastAPI:
             await directory.open.close()
 
     auth = KubernetesAuth(kube, settings.audiences)
-    return create_app(directory, auth, many=True, ready=lambda: directory.open.synced, lifespan=watching)
+    synced = partial(attrgetter("open.synced"), directory)
+    return create_app(directory, auth, many=True, ready=synced, lifespan=watching, refused=refused)
+
+
+def _metrics_server(port: int, directory: ServedJobs, refused: Counter[int]) -> PodHttp:
+    """On a port of its own: trainers' calls may come from outside of the cluster."""
+    registry = CollectorRegistry()
+    registry.register(Collected(lambda: calls_of([job.context for job in directory.open.opened()], refused)))
+    return PodHttp(port, ready=lambda: directory.open.synced, alive=lambda: True, registry=registry)
 
 
 async def serve(settings: GatewaySettings) -> int:
@@ -124,12 +147,15 @@ async def serve(settings: GatewaySettings) -> int:
     kube = await Kube.connect()
     try:
         everywhere = ""  # every address there is, of both kinds
-        app = gateway(kube, settings)
+        directory = ServedJobs(KubeJobs(kube, settings.watched, settings.stores), settings.stores)
+        refused: Counter[int] = Counter()
+        app = gateway(kube, settings, directory, refused)
         server = WebServer(app, host=everywhere, port=settings.port, finish_seconds=FINISH_SECONDS, on_start=heap.keep)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, setattr, server, "should_exit", True)
-        await server.serve()
+        with _metrics_server(settings.metrics_port, directory, refused):
+            await server.serve()
         return 0
     finally:
         await kube.close()

@@ -135,7 +135,7 @@ class OtherWorker(SimulatedWorker):
         assert isinstance(rollout, OtherRollout)
         own = OtherRunning(self.profile, rollout.policy, rollout.rollout, rollout.fleet.slots)
         own.probes = rollout.rules.probes
-        own.move_share, own.margin = self._running.move_share, self._running.margin
+        own.margin = self._running.margin
         self._own, self._other, self._running = own, rollout, own
 
     def look(self) -> None:

@@ -5,12 +5,13 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from openseer_core.worker.heartbeat import WorkerState
 from openseer_driver.report.pace import Pace
 from openseer_driver.run_lines import SampleLine
+from openseer_process.families import Families
 
 log = logging.getLogger("openseer.driver")
 
@@ -44,14 +45,12 @@ class PodMetrics(Collector):
         """Nothing before the first sample."""
         sample = self._pace.latest
         if sample is None:
-            return
-        requests = GaugeMetricFamily("openseer_requests", "Requests of the job by state.", labels=["state"])
+            return ()
+        families = Families()
         for state, count in (("waiting", sample.waiting), ("inflight", sample.inflight), ("closed", sample.closed)):
-            requests.add_metric([state], count)
-        yield requests
-        yield CounterMetricFamily("openseer_tokens", "Tokens generated so far.", value=sample.tokens)
-        workers = GaugeMetricFamily("openseer_workers", "Workers of the job by state.", labels=["state"])
+            families.add("openseer_requests", count, state=state)
+        families.add("openseer_tokens_total", sample.tokens)
         found = Counter(worker.state for worker in sample.workers.values())
         for state in COUNTED_STATES:
-            workers.add_metric([state], found[state])
-        yield workers
+            families.add("openseer_workers", found[state], state=state)
+        return families

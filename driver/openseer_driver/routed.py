@@ -6,12 +6,10 @@ from openseer_core.manifest.sampling_json import parse_sampling
 from openseer_core.queue.messages import Result
 from openseer_driver.run_folder import RunFolder
 from openseer_driver.run_lines import RoutedLine
-from openseer_store.routed.assembly import RoutedExperts, assemble
+from openseer_store.routed.assembly import assemble
 from openseer_store.routed.folders import remove_all
+from openseer_store.routed.npy import npy
 from openseer_store.routed.places import digest
-
-_ALIGNED = 64
-"""numpy's files begin their numbers at a multiple of so many bytes."""
 
 
 class RoutedFiles:
@@ -41,11 +39,3 @@ class RoutedFiles:
         self._run.write_whole(self._run.path / file, npy(found))
         dtype = found.shape.dtype if found.shape is not None else "uint8"
         return RoutedLine(file, 0, list(found.array_shape), dtype, found.gaps, list(found.missing))
-
-
-def npy(found: RoutedExperts) -> bytes:
-    """The rows as numpy's file format 1.0 has them, zeros where one is missing."""
-    code = "|u1" if found.shape is None or found.shape.item_bytes == 1 else "<u2"
-    header = repr({"descr": code, "fortran_order": False, "shape": found.array_shape})
-    filled = header + " " * (-(10 + len(header) + 1) % _ALIGNED) + "\n"
-    return b"\x93NUMPY\x01\x00" + len(filled).to_bytes(2, "little") + filled.encode() + found.rows

@@ -6,6 +6,7 @@ import msgspec
 
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.worker.context_metrics import ContextCounts
+from openseer_core.worker.time_metrics import WorkerSeconds
 
 RunState = Literal["running", "stopped", "complete", "failed"]
 ResultKey = tuple[int, str, int]
@@ -96,6 +97,18 @@ class KeyLine(msgspec.Struct, frozen=True):
     index: int
 
 
+class RoutedFact(msgspec.Struct, frozen=True):
+    """What of a RoutedLine says how many rows there are."""
+
+    shape: list[int]
+    gaps: int
+
+    @property
+    def expected(self) -> int:
+        """How many rows there should be."""
+        return self.shape[0]
+
+
 _NONE = msgspec.Raw(b"[]")
 
 
@@ -112,6 +125,7 @@ class FactLine(msgspec.Struct, frozen=True):
     timings: Timings
     stop_reason: str | None = None
     prompt_token_ids: msgspec.Raw = _NONE
+    routed_experts: RoutedFact | None = None
 
     @property
     def length(self) -> int:
@@ -131,10 +145,12 @@ def _entries(raw: msgspec.Raw) -> int:
 
 
 class WorkerSample(msgspec.Struct, frozen=True):
-    """One worker in one sample. `preemptions`, `tokens` and the counters in `drafts` and `contexts` count up from each
-    of its boots.
+    """One worker in one sample. `preemptions`, `tokens` and the counters in `drafts`, `contexts` and `seconds` count up
+    from each of its boots.
 
-    `drafting`: "on", or "off" with the reason; empty: not reported yet.
+    `drafting`: "on", or "off" with the reason; empty: not reported yet. `seconds`: None where it does not count them.
+    `boot`: "" in samples of earlier releases; `silent`: seconds since its last heartbeat; `kv_tokens`: that its
+    KV cache holds, 0 where that was not told.
     """
 
     state: str = ""
@@ -149,10 +165,15 @@ class WorkerSample(msgspec.Struct, frozen=True):
     drafting: str = ""
     drafts: dict[str, float] = {}
     contexts: ContextCounts = ContextCounts()
+    seconds: WorkerSeconds | None = None
+    boot: str = ""
+    silent: float = 0.0
+    kv_tokens: int = 0
 
 
 class SampleLine(msgspec.Struct, frozen=True):
-    """One line of samples.jsonl: the fleet at one moment (`at`: unix seconds)."""
+    """One line of samples.jsonl: the fleet at one moment. `at`: seconds of the job's clock, which goes on by 1.5 s at
+    most while the store answers nobody; `taken_at`: unix seconds of the driver, 0 in samples of earlier releases."""
 
     at: float
     waiting: int = 0
@@ -161,6 +182,7 @@ class SampleLine(msgspec.Struct, frozen=True):
     requests: int = 0
     tokens: int = 0
     workers: dict[str, WorkerSample] = {}
+    taken_at: float = 0.0
 
     @property
     def has_begun(self) -> bool:

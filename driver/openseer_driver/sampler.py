@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -34,13 +35,13 @@ async def sample_forever(store: DriverStore, folder: RunFolder, on_sample: Calla
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
-async def sample_now(store: DriverStore) -> SampleLine:
+async def sample_now(store: DriverStore, clock: Callable[[], float] = time.time) -> SampleLine:
     """The fleet and the batch as the store has them."""
     now, counts, statuses = await asyncio.gather(store.now(), store.progress(BATCH_JOB_BATCH), store.workers())
-    return make_sample(now, counts, [status for status in statuses if status.is_fresh(now)])
+    return make_sample(now, counts, [status for status in statuses if status.is_fresh(now)], clock())
 
 
-def make_sample(now: float, counts: BatchProgress, statuses: list[WorkerStatus]) -> SampleLine:
+def make_sample(now: float, counts: BatchProgress, statuses: list[WorkerStatus], taken_at: float = 0.0) -> SampleLine:
     """The fleet at one moment. `inflight` is what the store counts, so a dead worker's leases are in it."""
     inflight = sum(status.inflight for status in statuses)
     return SampleLine(
@@ -50,11 +51,14 @@ def make_sample(now: float, counts: BatchProgress, statuses: list[WorkerStatus])
         closed=counts.closed,
         requests=counts.requests,
         tokens=counts.tokens,
-        workers={status.name: _worker_sample(status) for status in sorted(statuses, key=lambda status: status.name)},
+        taken_at=taken_at,
+        workers={
+            status.name: _worker_sample(status, now) for status in sorted(statuses, key=lambda status: status.name)
+        },
     )
 
 
-def _worker_sample(status: WorkerStatus) -> WorkerSample:
+def _worker_sample(status: WorkerStatus, now: float) -> WorkerSample:
     metrics = status.heartbeat.metrics
     return WorkerSample(
         state=status.heartbeat.state,
@@ -69,6 +73,10 @@ def _worker_sample(status: WorkerStatus) -> WorkerSample:
         drafting=metrics.speculation,
         drafts=dict(metrics.drafts.values),
         contexts=metrics.contexts,
+        seconds=metrics.seconds,
+        boot=status.boot,
+        kv_tokens=metrics.kv_tokens,
+        silent=round(max(0.0, now - status.seen_at), 3),
     )
 
 

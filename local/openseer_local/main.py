@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 UNEXPECTED = 70
+
+
+class ExportFormat(StrEnum):
+    """What results can be exported as."""
+
+    PARQUET = "parquet"
+
 
 app = typer.Typer(
     name="openseer",
@@ -212,6 +220,39 @@ def view(
     from openseer_local.page.serving import view_run  # noqa: PLC0415 - as above
 
     view_run(RunFolder(run), port, lambda address, token: OUT.print(f"page {address}\ntoken {token}", highlight=False))
+
+
+@app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, also of one that goes on, or was in a cluster.")],
+    profile: Annotated[
+        Path | None,
+        typer.Option(help="An engine's step times, where the run's samples are too few (docs/planning.md)."),
+    ] = None,
+    kv_tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens that a worker's KV cache holds, where the manifest does not say it.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Says where the time of a run went, how long it had to take, and what to do about it."""
+    from openseer_local.explained import show_explanation  # noqa: PLC0415 - as above
+
+    show_explanation(RunFolder(run), profile=profile, kv_tokens=kv_tokens, as_json=as_json)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, such as runs/arithmetic.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file; an older one is replaced.")],
+    form: Annotated[ExportFormat, typer.Option("--format", help="What it is written as.")] = ExportFormat.PARQUET,
+    as_json: AsJson = False,
+) -> None:
+    """Writes a run's results as a table that pandas and `datasets` open."""
+    from openseer_driver.export import export_parquet  # noqa: PLC0415 - as above
+
+    rows = export_parquet(RunFolder(run), output)
+    told = {"output": str(output), "format": form, "results": rows}
+    typer.echo(json.dumps(told) if as_json else f"{output}: {rows} results")
 
 
 @app.command()

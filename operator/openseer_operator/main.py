@@ -53,6 +53,7 @@ class Operator:
         self._watch = Watch(self._cache, settings, self._changed, self._census.recount_soon)
         self._checks = health_checks(api, self._elector, self._loop, self._census)
         self._state.leads = lambda: self._elector.leads
+        self._state.store = self._poller.health
         self._state.depth, self._state.lag = (lambda: self._loop.depth), (lambda: self._loop.lag)
 
     def stop(self) -> None:

@@ -97,6 +97,8 @@ class _Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Connections of a container that ended before in this pod may linger on the port for a minute.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Not HTTPServer's: that one asks DNS for this machine's name, which may take long in a pod.
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()

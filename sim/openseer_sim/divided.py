@@ -143,14 +143,13 @@ class SimulatedWorker:
             context_tokens=min(rollout.longest, fleet.kv_tokens // fleet.block),
             device="none",
             engine="modelled",
+            contexts_move=fleet.move_seconds is not None,
         )
         self._rollout = rollout
         self._lanes = (str(number), SHARED_LANE)
         self._running = RunningRequests(self.profile, rollout.policy, rollout.rollout, fleet.slots)
         self._refused = -1, 0
         self._in_vain = 0
-        if fleet.move_seconds is not None:
-            self._running.move_share = 0.0
         self._margin = max(1, round(self._running.margin / fleet.block))
         self._running.margin = self._margin
 

@@ -262,7 +262,7 @@ def _assumptions(
         f"{'s' if spec.workers.parallelism.gpus > 1 else ''}, {engine.slots} slots and {engine.kv_tokens:,} tokens of "
         "KV cache",
         f"policy {spec.rollout.policy} of the manifest, quantum {spec.rollout.quantum_tokens:,} tokens; contexts of "
-        "responses that move are computed again",
+        f"responses that move are {'computed again' if engine.move_seconds is None else 'fetched'}",
         f"workers take requests {options.start_seconds:,.0f} s after they are asked for (--start); that time is paid",
         "a worker without further work gives its GPUs back at once (--tail-release)"
         if options.tail_release

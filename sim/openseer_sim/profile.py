@@ -28,7 +28,7 @@ LOG_LINE = "vLLM logs it at its start: `GPU KV cache size: … tokens`"
 @dataclass(frozen=True, slots=True)
 class EngineModel:
     """One instance: `kv_tokens` of context and `slots` responses at once. `notes`: what it leaves out;
-    `one_gpu`: its step times are of one GPU, whatever a worker has."""
+    `one_gpu`: its step times are of one GPU, whatever a worker has; `move_seconds`: as of a ModelledFleet."""
 
     step: StepTime
     kv_tokens: int
@@ -36,6 +36,7 @@ class EngineModel:
     source: str
     notes: tuple[str, ...] = ()
     one_gpu: bool = False
+    move_seconds: float | None = None
 
 
 class ProfileFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,7 +101,8 @@ def engine_of_samples(job: RolloutJob, samples: Sequence[SampleLine], kv_tokens:
     most = max(window.running for window in windows)
     step = StepTime(((1.0, fixed + each), (max(2.0, most), fixed + each * max(2.0, most))), 0.0, each)
     notes = ("step times are the run's own means: contexts and prefills of other orders would take others",)
-    engine = EngineModel(step, 0, math.ceil(most), "the run's own samples", notes)
+    room = max(worker.kv_tokens for sample in samples for worker in sample.workers.values())
+    engine = EngineModel(step, room, math.ceil(most), "the run's own samples", notes)
     return _room(engine, job.spec.workers.max_inflight or job.spec.model.engine_args.get("max_num_seqs"), kv_tokens)
 
 
@@ -145,7 +147,9 @@ def scripted_engine(scripted: Scripted) -> EngineModel:
     points = tuple((tokens, scripted.step_seconds + each * tokens) for tokens in (1.0, FAR))
     step = StepTime(points, per_context=0.0, per_prefill=1 / scripted.prefill_tokens_per_second)
     kv_tokens = scripted.kv_blocks * scripted.block_tokens
-    return EngineModel(step, kv_tokens, scripted.slots, "model.scripted of the manifest")
+    pool = scripted.pool
+    move_seconds = pool.bytes_per_token / pool.bytes_per_second if pool is not None else None
+    return EngineModel(step, kv_tokens, scripted.slots, "model.scripted of the manifest", move_seconds=move_seconds)
 
 
 def read_profile(path: Path) -> EngineModel:

@@ -51,7 +51,11 @@ class RecordedRun:
 
 def read_run(folder: RunFolder) -> RecordedRun:
     """Raises InputError for a folder that holds no run, or none with results."""
-    trace = read_trace(folder)
+    return run_of(folder, read_trace(folder))
+
+
+def run_of(folder: RunFolder, trace: Trace) -> RecordedRun:
+    """A run whose trace was read from its folder. Raises InputError for one without results."""
     groups = groups_of(trace)
     if not groups:
         raise InputError(f"{folder.path}: no response with tokens here: there are no lengths to simulate")

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from openseer_core.errors import InputError
 from openseer_core.manifest.fleet import BINDING_POLICIES, PolicyName, RolloutSpec
+from openseer_driver.explain.explanation import BestTimes
 from openseer_sim.bound import BOUND, least_seconds
 from openseer_sim.divided import DividedRollout
 from openseer_sim.fleet import ModelledFleet
@@ -88,6 +89,15 @@ def replay(run: RecordedRun, engine: EngineModel, policies: Sequence[PolicyName]
     )
 
 
+def best_times(run: RecordedRun, engine: EngineModel) -> BestTimes:
+    """What was possible with the run's lengths on well engines: under its own policy and the recommended one, with an
+    oracle, and at all."""
+    played = replay(run, engine, (OURS, ORACLE))
+    seconds = {row.policy: row.seconds for row in played.rows}
+    known = min((name for name in seconds if name not in (ORACLE, BOUND)), key=lambda name: seconds[name])
+    return BestTimes(seconds[known], known, seconds[ORACLE], seconds[BOUND], played.own.seconds, list(played.unknown))
+
+
 def engine_of_run(run: RecordedRun, profile: Path | None, kv_tokens: int = 0) -> EngineModel:
     """The engine of a run: `profile` where given, else the scripted engine's settings, else its own samples."""
     if profile is None and run.job.spec.model.engine != "scripted":
@@ -104,12 +114,14 @@ def fleet_of(engine: EngineModel, instances: int, groups: Sequence[GroupLengths]
             f"{engine.source}: found a KV cache of {engine.kv_tokens:,} tokens, allowed: at least {longest:,}, the "
             "longest response with its prompt; pass --kv-tokens"
         )
-    fleet = ModelledFleet(instances, engine.step, engine.kv_tokens, engine.slots, block=1)
+    fleet = ModelledFleet(
+        instances, engine.step, engine.kv_tokens, engine.slots, block=1, move_seconds=engine.move_seconds
+    )
     requests, tokens = sum(len(group.lengths) for group in groups), tokens_of(groups)
     block = max(1, math.ceil(tokens / MOST_ITEMS))
     mean = tokens / requests * engine.step.base(1)
     look = min(least_seconds(fleet, groups) / LOOKS, mean / 10)
-    return ModelledFleet(instances, engine.step, engine.kv_tokens, engine.slots, block=block, look_seconds=look)
+    return replace(fleet, block=block, look_seconds=look)
 
 
 def play(

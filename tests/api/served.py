@@ -74,7 +74,9 @@ class Served:
         self.job = job or serving_job()
         self.store = store or MemoryStore()
         self.context = JobContext(self.job, self.store, limits)
-        self.app = create_app(OneJob(self.context), auth or BearerAuth(TOKEN), trusted=trusted)
+        self.app = create_app(
+            OneJob(self.context), auth or BearerAuth(TOKEN), trusted=trusted, refused=self.context.calls
+        )
         self._server = WebServer(self.app, port=port, finish_seconds=1)
         self._most_steps = HELD_STEPS if held else inf
         self._engines: list[ScriptedEngine] = []

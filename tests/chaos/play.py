@@ -16,7 +16,7 @@ from tests.chaos import batch_run, serve_run
 from tests.chaos.scene import scene
 from tests.chaos.schedule import MEAN_SECONDS, Mode, replay_line, schedule
 from tests.chaos.verdict import Verdict
-from tests.chaos.workload import EngineName
+from tests.chaos.workload import WORKERS_OF, EngineName
 
 
 async def play(
@@ -30,7 +30,7 @@ async def play(
 ) -> Verdict:
     """One run with the faults of a seed (`calm`: without any), and what came of it."""
     verdict = Verdict(seed, mode, engine)
-    faults = [] if calm else schedule(seed, seconds, mean)
+    faults = [] if calm else schedule(seed, seconds, mean, pool=engine == "vllm-pool")
     # A short path: names of sockets have at most 108 bytes.
     folder = Path(tempfile.mkdtemp(prefix="chaos-", dir="/tmp"))
     run = batch_run.run if mode == "batch" else serve_run.run
@@ -52,7 +52,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
     parser.add_argument("--runs", type=int, default=1, help="so many seeds, one after the other")
     parser.add_argument("--calm", action="store_true", help="the same runs without a fault")
-    parser.add_argument("--engine", choices=["scripted", "vllm"], default="scripted", help="vllm: with drafts on")
+    parser.add_argument("--engine", choices=list(WORKERS_OF), default="scripted", help="vllm: with drafts on")
     parser.add_argument("--output", type=Path, help="a file of JSON lines; one more for each run")
     options = parser.parse_args()
     for number in (
@@ -62,7 +62,7 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     ok = True
     for seed in range(options.seed, options.seed + options.runs):
-        _say(replay_line(seed, options.seconds, options.mean, options.mode))
+        _say(replay_line(seed, options.seconds, options.mean, options.mode, options.engine))
         verdict = asyncio.run(
             play(options.mode, seed, options.seconds, mean=options.mean, calm=options.calm, engine=options.engine)
         )

@@ -15,10 +15,11 @@ from openseer_core.queue.states import Event
 from openseer_store.connect import open_store
 from openseer_store.port import Store
 from tests.chaos import full_disk
+from tests.chaos.faulty_pool import FaultyPool
 from tests.chaos.members import Member, Members
 from tests.chaos.proxy import LossyProxy
 from tests.chaos.redis_server import RedisServer
-from tests.chaos.schedule import WORKERS, Fault, Mode
+from tests.chaos.schedule import Fault, Mode
 from tests.chaos.verdict import Taken, Verdict, check_ends
 from tests.chaos.workload import JOB, LEASE_SECONDS, EngineName, write_job
 
@@ -26,6 +27,8 @@ AWAY_SECONDS = 0.3
 """How long a killed store is down."""
 STUCK_SECONDS = 120.0
 """A run without any progress for so long after its last fault has lost something, however slow the machine is."""
+START_SECONDS = 600.0
+"""Longest wait for real engines, on a machine that is busy with others' work."""
 CALM_SECONDS = 2 * LEASE_SECONDS
 """A recovery is measured when no fault of the store came so near."""
 Progress = Callable[[], int]
@@ -51,13 +54,24 @@ class Scene:
         """name#boot of a killed worker, the store's time then, and the monotonic time."""
         self.store_faults: list[float] = []
         self.store: Store
+        self.pool: FaultyPool | None = None
+        self._fetched: dict[str, int] = {}
         self._left = False
 
     def start_workers(self) -> None:
         """The fleet."""
-        for index in range(WORKERS):
-            command = ["-m", "openseer_worker.main", "--job", str(self.folder / "job.json"), "--store", self.url]
+        module = ["-m", "openseer_worker.main" if self.pool is None else "tests.chaos.eager_worker"]
+        pool = [] if self.pool is None else ["--kv-pool", self.pool.master]
+        for index in range(self.job.spec.workers.replicas):
+            command = [*module, "--job", str(self.folder / "job.json"), "--store", self.url, *pool]
             self.members.add(Member(f"worker-{index}", [*command, "--index", str(index)], self.folder))
+
+    async def until_workers_are_there(self) -> None:
+        """Real engines take a minute to be built: without this, the first of them would do most of the work alone."""
+        async with asyncio.timeout(START_SECONDS):
+            while self.job.spec.model.engine != "scripted" and len(self.boots) < self.job.spec.workers.replicas:
+                assert not any(member.done for member in self.members.all.values()), self.members.ends
+                await asyncio.sleep(0.1)
 
     def add_head(self, command: list[str], name: str = "head") -> Member:
         """The driver or a replica of the API; faults strike the one that is named head."""
@@ -81,6 +95,8 @@ class Scene:
                         boots = self.boots.setdefault(status.name, [])
                         if status.boot not in boots:
                             boots.append(status.boot)
+                        self._fetched[status.boot] = status.heartbeat.metrics.contexts.fetched
+                    self.verdict.fetched = sum(self._fetched.values())
             await asyncio.sleep(0.2)
 
     @property
@@ -93,6 +109,10 @@ class Scene:
         why_not = self._why_not(fault)
         self.verdict.note(fault, why_not)
         if why_not:
+            return
+        if fault.target.startswith("pool"):
+            assert self.pool is not None
+            await self.pool.strike(fault)
             return
         if fault.target != "store":
             await self._strike(self.members.all[fault.target], fault)
@@ -125,8 +145,12 @@ class Scene:
                 full_disk.fill(self.disk)
                 await asyncio.sleep(fault.amount)
                 full_disk.free(self.disk)
+            case kind:
+                raise AssertionError(f"{kind} strikes no store")
 
     def _why_not(self, fault: Fault) -> str:
+        if fault.target.startswith("pool"):
+            return "there is no pool" if self.pool is None else self.pool.why_not()
         if fault.kind == "disk" and not self.disk.is_mount():
             return full_disk.why_not()
         return "no C compiler for a clock that steps" if fault.kind == "clock" and not self.server.has_clock else ""
@@ -145,10 +169,8 @@ class Scene:
 
     async def play(self, faults: list[Fault], ended: Callable[[], bool], progress: Progress) -> None:
         """Makes the faults, each at its time, and returns when the run has ended or does not move any more."""
-        begun = self.job.spec.model.engine == "scripted"  # others need a minute to be there
-        while not begun and not ended():
+        while not await self._has_begun() and not ended():
             await asyncio.sleep(0.1)
-            begun = progress() > 0
         started, tasks = time.monotonic(), list[asyncio.Task[None]]()
         for fault in faults:
             while not ended() and time.monotonic() - started < fault.at:
@@ -166,6 +188,14 @@ class Scene:
                 self.verdict.add("comes to its end", f"no progress for {STUCK_SECONDS:.0f} s at {seen} results")
                 break
         self.verdict.makespan_seconds = round(time.monotonic() - started, 1)
+
+    async def _has_begun(self) -> bool:
+        """Whether faults have something to strike: with a pool contexts come from it, too."""
+        if self.job.spec.model.engine == "scripted":
+            return True
+        if self.pool is not None:
+            return self.verdict.fetched > 0
+        return (await self.store.load()).running > 0  # the driver has a tokenizer to load first
 
     async def leave(self) -> None:
         """Drains the workers; afterwards nothing of the job may be left in the store."""
@@ -199,6 +229,8 @@ async def scene(folder: Path, verdict: Verdict, mode: Mode, engine: EngineName) 
         await server.start()
         proxy = await stack.enter_async_context(LossyProxy(folder / "front.sock", server.socket))
         stage = Scene(folder, verdict, server, proxy, disk, job)
+        if job.spec.kv_pool.is_on:
+            stage.pool = await stack.enter_async_context(FaultyPool(folder))
         stage.store = await open_store(f"unix://{server.socket}", JOB)
         stack.push_async_callback(stage.store.close)
         stack.callback(stage.members.close)

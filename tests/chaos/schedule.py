@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 Mode = Literal["batch", "serve"]
-Kind = Literal["kill", "pause", "cut", "replies", "memory", "disk", "clock"]
+Kind = Literal["kill", "pause", "cut", "replies", "memory", "disk", "clock", "full", "slow", "corrupt"]
 
 MEAN_SECONDS = 5.0
 """Mean time between two faults."""
 WORKERS = 3
+POOL_WORKERS = 2
+"""With a KV pool: each is a real engine."""
+POOL_PROCESSES = ("pool-master", "pool-store")
 
 # Kind → how often it comes among a hundred, and the span that its amount is drawn from.
 _KINDS: dict[Kind, tuple[int, float, float]] = {
@@ -21,6 +24,11 @@ _KINDS: dict[Kind, tuple[int, float, float]] = {
     "disk": (4, 0.5, 4.0),
     "clock": (6, -20.0, 20.0),
 }
+_POOL_KINDS: dict[Kind, tuple[int, float, float]] = {
+    "full": (16, 3.0, 6.0),
+    "slow": (16, 1.0, 6.0),
+    "corrupt": (24, 0.5, 3.0),
+}
 _OF_PROCESSES = ("kill", "pause")
 
 
@@ -30,8 +38,9 @@ class Fault:
 
     kill: SIGKILL. pause: SIGSTOP for `amount` seconds. cut: the store is killed and its log loses its last `amount`
     seconds. replies: the next `amount` answers of the store are lost after they were carried out. memory, disk: full
-    for `amount` seconds. clock: the store's clock steps by `amount` seconds.
-    `target`: worker-<n>, head (the driver or the API) or store.
+    for `amount` seconds. clock: the store's clock steps by `amount` seconds. full, slow: so is the KV pool for `amount`
+    seconds. corrupt: bytes of each block in it change, for as long.
+    `target`: worker-<n>, head (the driver or the API), store, pool, or one of POOL_PROCESSES.
     """
 
     at: float
@@ -44,21 +53,27 @@ class Fault:
         return f"{self.at:.1f}s {self.kind} {self.target}{amount}"
 
 
-def schedule(seed: int, seconds: float, mean: float = MEAN_SECONDS) -> list[Fault]:
-    """Faults of a run of `seconds`, in order; one every `mean` seconds on average."""
+def schedule(seed: int, seconds: float, mean: float = MEAN_SECONDS, *, pool: bool = False) -> list[Fault]:
+    """Faults of a run of `seconds`, in order; one every `mean` seconds on average. `pool`: with a KV pool, and its
+    faults among them."""
     draw = random.Random(seed)
+    kinds: dict[Kind, tuple[int, float, float]] = {**_KINDS, **_POOL_KINDS} if pool else _KINDS
+    workers = [f"worker-{number}" for number in range(POOL_WORKERS if pool else WORKERS)]
+    targets = [*workers, "head", "store", *(POOL_PROCESSES if pool else ())]
     faults: list[Fault] = []
     at = draw.expovariate(1 / mean)
     while at < seconds:
-        kind: Kind = draw.choices(list(_KINDS), [weight for weight, _, _ in _KINDS.values()])[0]
-        _, least, most = _KINDS[kind]
-        target = draw.choice([*(f"worker-{n}" for n in range(WORKERS)), "head", "store"])
-        amount = round(draw.uniform(least, most), 1)
-        faults.append(Fault(round(at, 1), kind, target if kind in _OF_PROCESSES else "store", amount))
+        kind: Kind = draw.choices(list(kinds), [weight for weight, _, _ in kinds.values()])[0]
+        _, least, most = kinds[kind]
+        target = draw.choice(targets)
+        if kind not in _OF_PROCESSES:
+            target = "pool" if kind in _POOL_KINDS else "store"
+        faults.append(Fault(round(at, 1), kind, target, round(draw.uniform(least, most), 1)))
         at += draw.expovariate(1 / mean)
     return faults
 
 
-def replay_line(seed: int, seconds: float, mean: float, mode: Mode) -> str:
+def replay_line(seed: int, seconds: float, mean: float, mode: Mode, engine: str = "scripted") -> str:
     """The command that plays the same faults again."""
-    return f"python -m tests.chaos.play --mode {mode} --seconds {seconds:g} --mean {mean:g} --seed {seed}"
+    line = f"python -m tests.chaos.play --mode {mode} --seconds {seconds:g} --mean {mean:g} --seed {seed}"
+    return line if engine == "scripted" else f"{line} --engine {engine}"

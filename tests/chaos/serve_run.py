@@ -20,7 +20,7 @@ from openseer_driver.driver import result_line
 from openseer_text.rendering import open_codec
 from tests.chaos.scene import Scene
 from tests.chaos.schedule import Fault
-from tests.chaos.verdict import Taken, Verdict, check_failures, check_results, request_ids
+from tests.chaos.verdict import Taken, Verdict, check_failures, check_results, request_ids, scripted_response
 from tests.chaos.workload import GROUP_SIZE, RETRIES, group_count, trainer_groups
 from tests.worker.weights.made import write_weights
 
@@ -109,7 +109,7 @@ async def run(scene: Scene, faults: list[Fault], seconds: float) -> None:
         urls.append(f"http://127.0.0.1:{port}")
         scene.add_head([*command, "--port", str(port), "--token", TOKEN], name)
     scene.start_workers()
-    groups = max(1, group_count(seconds, scene.job.spec.model.engine) // BATCHES)
+    groups = max(1, group_count(seconds, scene.job) // BATCHES)
     async with AsyncClient(urls[0], token=TOKEN) as client, AsyncClient(urls[1], token=TOKEN) as other:
         trainer = Trainer(client, other, scene, groups)
         training = asyncio.create_task(trainer.train())
@@ -134,7 +134,7 @@ async def _check(trainer: Trainer) -> None:
     for place in range(BATCHES):
         names = (group.id for group in trainer_groups(place * trainer.groups, trainer.groups))
         expected |= request_ids(trainer.numbers.get(place, -place), names, GROUP_SIZE)
-    check_results(verdict, trainer.taken, expected)
+    check_results(verdict, trainer.taken, expected, scripted_response if verdict.engine == "scripted" else None)
     if not trainer.published:
         verdict.add("new weights", f"none of {PUBLISHES} publishes succeeded")
     numbers = sorted(trainer.numbers.values())

@@ -1,7 +1,7 @@
 """What must hold after any schedule of faults."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -50,6 +50,8 @@ class Verdict:
     recoveries: list[float] = field(default_factory=list[float])
     """Seconds from a worker's death until its requests were taken back, where no fault of the store came near."""
     audit: dict[str, Any] = field(default_factory=dict[str, Any])
+    fetched: int = 0
+    """Tokens of contexts that workers had from the KV pool, as the last heartbeats of their boots count them."""
     broken: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def add(self, promise: str, who: str) -> None:
@@ -76,16 +78,28 @@ class Verdict:
 
     def lines(self) -> list[str]:
         """For a person."""
+        fetched = f", {self.fetched} tokens fetched" if self.fetched else ""
         head = (
             f"{self.mode} seed {self.seed}: {sum(self.kinds.values())} faults {self.kinds}, {self.results} of "
-            f"{self.requests} results, {self.infra_failed} infra_failed, {self.makespan_seconds:.0f} s: "
+            f"{self.requests} results, {self.infra_failed} infra_failed{fetched}, {self.makespan_seconds:.0f} s: "
             f"{'kept' if self.ok else 'BROKEN'}"
         )
         return [head, *(f"  {name} ({len(who)}): {'; '.join(who[:3])}" for name, who in self.broken.items())]
 
 
-def check_results(verdict: Verdict, taken: Iterable[Taken], expected: set[RequestId]) -> None:
-    """Each request has exactly one result, whole, with the tokens that a scripted engine played.
+def scripted_response(request: RequestId) -> bytes:
+    """All tokens that the scripted engine plays."""
+    group, index = str(request.group), request.index
+    return scripted_tokens(group, index, 0, min(drawn_length(group, index, MAX_TOKENS), MAX_TOKENS))
+
+
+def check_results(
+    verdict: Verdict,
+    taken: Iterable[Taken],
+    expected: set[RequestId],
+    whole: Callable[[RequestId], bytes] | None = scripted_response,
+) -> None:
+    """Each request has exactly one result, the `whole` response that is known of it; None where none is.
 
     Nobody ends or carries anything in these runs: what did not come to its end has lost its workers.
     """
@@ -94,7 +108,7 @@ def check_results(verdict: Verdict, taken: Iterable[Taken], expected: set[Reques
         found[result.request] += 1
         verdict.infra_failed += result.status == "infra_failed"
         verdict.aborted += result.status == "aborted"
-        _check_result(verdict, result)
+        _check_result(verdict, result, None if whole is None or result.request not in expected else whole)
     verdict.requests, verdict.results = len(expected), len(found)
     for request in sorted(expected - found.keys()):
         verdict.add("lost", str(request))
@@ -105,17 +119,17 @@ def check_results(verdict: Verdict, taken: Iterable[Taken], expected: set[Reques
             verdict.add("doubled", f"{request}: {count} times")
 
 
-def _check_result(verdict: Verdict, result: Taken) -> None:
+def _check_result(verdict: Verdict, result: Taken, whole: Callable[[RequestId], bytes] | None) -> None:
     if result.status not in ("ok", "infra_failed"):
         verdict.add("ended by nobody", f"{result.request}: {result.status}")
-    if verdict.engine != "scripted":
+    if whole is None:
         return
-    group, index, length = str(result.request.group), result.request.index, count_items(result.tokens)
-    if result.tokens != scripted_tokens(group, index, 0, length):
+    response = whole(result.request)
+    if result.tokens != response[: len(result.tokens)]:
         verdict.add("tokens as played", str(result.request))
-    whole = min(drawn_length(group, index, MAX_TOKENS), MAX_TOKENS)
-    if result.status == "ok" and length != whole:
-        verdict.add("whole responses", f"{result.request}: {length} of {whole} tokens")
+    if result.status == "ok" and len(result.tokens) != len(response):
+        found, length = count_items(result.tokens), count_items(response)
+        verdict.add("whole responses", f"{result.request}: {found} of {length} tokens")
 
 
 def check_failures(verdict: Verdict, taken: Iterable[Taken], dead: set[str], retries: int) -> None:

@@ -7,12 +7,16 @@ from typing import Any, Literal
 from openseer_client import Group
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.parse import parse_job
-from tests.chaos.schedule import WORKERS, Mode
+from tests.chaos.schedule import POOL_WORKERS, WORKERS, Mode
 from tests.repository import ROOT
 
-EngineName = Literal["scripted", "vllm"]
+EngineName = Literal["scripted", "vllm", "vllm-pool", "vllm-alone"]
+"""vllm-pool: with a KV pool, many moves and temperature 0; vllm-alone: the same responses by one worker alone."""
+WORKERS_OF: dict[EngineName, int] = {"scripted": WORKERS, "vllm": WORKERS, "vllm-pool": POOL_WORKERS, "vllm-alone": 1}
 JOB = "chaos"
 GROUP_SIZE = 4
+_GREEDY_GROUP_SIZE = 1
+"""At temperature 0 siblings are the same response, whose KV both workers soon have: none would be fetched."""
 GROUPS_PER_SECOND: dict[str, float] = {"scripted": 4.0, "vllm": 0.4}
 """Groups that the undisturbed fleet does in a second, about, by engine."""
 LEASE_SECONDS = 2.0
@@ -20,6 +24,13 @@ RETRIES = 3
 MAX_TOKENS = 480
 
 
+_VLLM: dict[str, Any] = {
+    "model": {"path": str(ROOT / "examples/tiny-model/model"), "dtype": "float32"},
+    "sampling": {"maxTokens": MAX_TOKENS, "ignoreEos": True},
+    "speculation": {"enabled": True},
+}
+_GREEDY: dict[str, Any] = {**_VLLM, "sampling": {**_VLLM["sampling"], "temperature": 0.0}}
+_GREEDY_ENGINES = ("vllm-pool", "vllm-alone")
 _ENGINES: dict[EngineName, dict[str, Any]] = {
     "scripted": {
         "model": {
@@ -29,11 +40,14 @@ _ENGINES: dict[EngineName, dict[str, Any]] = {
         },
         "sampling": {"maxTokens": MAX_TOKENS},
     },
-    "vllm": {
-        "model": {"path": str(ROOT / "examples/tiny-model/model"), "dtype": "float32"},
-        "sampling": {"maxTokens": MAX_TOKENS, "ignoreEos": True},
-        "speculation": {"enabled": True},
+    "vllm": _VLLM,
+    "vllm-pool": {
+        **_GREEDY,
+        # A KV cache for those that run: a response that waited has its context from the pool, wherever it goes on.
+        "model": {**_GREEDY["model"], "engineArgs": {"num_gpu_blocks_override": 44, "max_model_len": 512}},
+        "kvPool": {"backend": "mooncake", "maxGigabytes": 1},
     },
+    "vllm-alone": _GREEDY,
 }
 
 
@@ -42,9 +56,19 @@ def write_job(folder: Path, mode: Mode, engine: EngineName) -> RolloutJob:
     spec: dict[str, Any] = {
         **_ENGINES[engine],
         "mode": mode,
-        "groupSize": GROUP_SIZE,
-        "rollout": {"quantumTokens": 64, "leaseSeconds": LEASE_SECONDS, "checkpointSeconds": 0.1},
-        "workers": {"replicas": WORKERS, "maxInflight": 8, "gracePeriodSeconds": 10},
+        "groupSize": _GREEDY_GROUP_SIZE if engine in _GREEDY_ENGINES else GROUP_SIZE,
+        "rollout": {
+            "quantumTokens": 32 if engine == "vllm-pool" else 64,
+            "leaseSeconds": LEASE_SECONDS,
+            "checkpointSeconds": 0.1,
+            # Without probes all lengths are guessed alike, so requests take turns, and go on at either worker.
+            "probe": engine != "vllm-pool",
+        },
+        "workers": {
+            "replicas": WORKERS_OF[engine],
+            "maxInflight": 2 if engine == "vllm-pool" else 8,
+            "gracePeriodSeconds": 10,
+        },
         "failurePolicy": {"requestRetries": RETRIES},
     }
     if mode == "batch":
@@ -59,9 +83,10 @@ def write_job(folder: Path, mode: Mode, engine: EngineName) -> RolloutJob:
     return parse_job(document, "chaos")
 
 
-def group_count(seconds: float, engine: str) -> int:
+def group_count(seconds: float, job: RolloutJob) -> int:
     """How many groups keep the fleet busy for so long."""
-    return max(4, round(seconds * GROUPS_PER_SECOND[engine]))
+    groups = max(4, round(seconds * GROUPS_PER_SECOND[job.spec.model.engine]))
+    return groups * GROUP_SIZE // job.spec.group_size
 
 
 def prompt_ids(number: int) -> list[int]:

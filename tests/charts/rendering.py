@@ -23,7 +23,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
             "egress": {"restricted": True, "allow": [{"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}]},
         },
         "stores": {"allowedHosts": ["cache.example", "*.pool.example", "10.20.0.0/16"]},
-        "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
+        "metrics": {
+            "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+            "podMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "prometheus"}},
+            "dashboards": {"enabled": True},
+            "alerts": {"enabled": True, "labels": {"release": "prometheus"}, "runbooks": "https://wiki.example/runs"},
+        },
         "networkPolicy": {"metricsFrom": [{"namespaceSelector": {}}], "apiFrom": [{"podSelector": {}}]},
         "api": {
             "audiences": ["openseer", "other"],

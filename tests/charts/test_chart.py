@@ -235,8 +235,9 @@ def test_every_verb_that_the_operator_and_the_api_have_is_one_of_these() -> None
     )
     assert found.keys() == {
         *("rolloutjobs", "rolloutjobs/status", "rolloutjobs/finalizers", "pods", "services", "configmaps"),
-        *("serviceaccounts", "persistentvolumeclaims", "secrets", "statefulsets", "poddisruptionbudgets"),
-        *("networkpolicies", "events", "leases", "nodes/status", "tokenreviews", "subjectaccessreviews"),
+        *("serviceaccounts", "persistentvolumeclaims", "secrets", "statefulsets", "deployments"),
+        *("poddisruptionbudgets", "networkpolicies", "events", "leases", "nodes/status"),
+        *("tokenreviews", "subjectaccessreviews"),
         *("nodes", "persistentvolumes", "csidrivers"),
     }
     assert set().union(*(found[name] for name in ("nodes", "persistentvolumes", "csidrivers"))) == {"get", "list"}
@@ -336,6 +337,8 @@ def test_the_api_runs_from_the_operators_image_with_what_it_is_told() -> None:
     assert plain["command"] == ["python", "-m", "openseer_api.main"]
     variables = {entry["name"]: entry["value"] for entry in full["env"]}
     assert (variables["OPENSEER_API_AUDIENCES"], variables["HF_HUB_OFFLINE"]) == ("openseer,other", "1")
+    ports = {port["name"]: str(port["containerPort"]) for port in full["ports"]}
+    assert ports == {"http": variables["OPENSEER_HTTP_PORT"], "metrics": variables["OPENSEER_METRICS_PORT"]}
     mounts = ["/tmp", "/etc/openseer/store-keys", "/etc/openseer-ca", "/models"]
     assert [entry["mountPath"] for entry in full["volumeMounts"]] == mounts
     (named,) = api("namespaced")["containers"]
@@ -354,7 +357,10 @@ def test_the_api_is_found_under_a_name_and_reached_by_whom_the_policy_lets_in() 
     (budget,) = of_the_api("as it is", "PodDisruptionBudget")
     assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
     (policy,) = of_the_api("everything on", "NetworkPolicy")
-    assert policy["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": 8080}], "from": [{"podSelector": {}}]}]
+    assert policy["spec"]["ingress"] == [
+        {"ports": [{"protocol": "TCP", "port": 8080}], "from": [{"podSelector": {}}]},
+        {"ports": [{"protocol": "TCP", "port": 8081}], "from": [{"namespaceSelector": {}}]},
+    ]
     assert of_the_api("as it is", "Ingress") == []
     (ingress,) = of_the_api("everything on", "Ingress")
     assert (ingress["spec"]["rules"][0]["host"], ingress["spec"]["tls"][0]["secretName"]) == ("api.example", "cert")

@@ -67,25 +67,35 @@ JOBS: dict[str, dict[str, Any]] = {
         "store": {"persistence": {"size": "9Gi", "storageClass": "fast"}},
     },
     "own-store": {"store": {"url": "redis://redis:6379/0"}},
+    "rows": {
+        "mode": "serve",
+        "prompts": None,
+        "routing": {"capture": {"pvc": {"claimName": "fast", "path": "rows"}}},
+    },
 }
 
 
 def document_of(name: str, namespace: str = "default") -> dict[str, Any]:
+    spec = {"model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, **JOBS[name]}
     return {
         "apiVersion": "openseer.dev/v1alpha1",
         "kind": "RolloutJob",
         "metadata": {"name": name, "namespace": namespace},
-        "spec": {"model": {"path": "m"}, "prompts": {"path": "p.jsonl"}, **JOBS[name]},
+        "spec": {part: value for part, value in spec.items() if value is not None},
     }
 
 
 def objects_of(job: RolloutJob) -> Iterator[dict[str, Any]]:
-    yield from shared_objects(job, UID, SETTINGS, job.spec.workers.replicas).values()
+    shared = shared_objects(job, UID, SETTINGS, job.spec.workers.replicas, secret="s")
+    yield from shared.values()
+    if "rows" in shared:
+        yield pod_of(shared["rows"])
     for rank in range(job.spec.workers.parallelism.nodes):
         yield worker_pod(
             job, UID, SETTINGS, "openseer-worker:1", index=0, rank=rank, attempt=0, secret="s", avoid=("n1", "n2")
         )
-    yield driver_pod(job, UID, SETTINGS, "openseer-worker:1", attempt=0, secret="s")
+    if job.spec.mode == "batch":
+        yield driver_pod(job, UID, SETTINGS, "openseer-worker:1", attempt=0, secret="s")
     if job.spec.store.url is None:
         yield store_secret(job, UID, "s", "sesame")
         redis = store_stateful_set(job, UID, SETTINGS, 1, secret="s")
@@ -93,10 +103,10 @@ def objects_of(job: RolloutJob) -> Iterator[dict[str, Any]]:
         yield pod_of(redis)
 
 
-def pod_of(redis: dict[str, Any]) -> dict[str, Any]:
-    """The pod that the StatefulSet will make: Pod Security refuses pods, not what makes them."""
-    template, head = redis["spec"]["template"], redis["metadata"]
-    claims: list[dict[str, Any]] = redis["spec"].get("volumeClaimTemplates", [])
+def pod_of(made: dict[str, Any]) -> dict[str, Any]:
+    """The pod that a StatefulSet or Deployment will make: Pod Security refuses pods, not what makes them."""
+    template, head = made["spec"]["template"], made["metadata"]
+    claims: list[dict[str, Any]] = made["spec"].get("volumeClaimTemplates", [])
     claimed: list[dict[str, Any]] = [{"name": entry["metadata"]["name"], "emptyDir": {}} for entry in claims]
     spec = {**template["spec"], "volumes": [*template["spec"]["volumes"], *claimed]}
     name = {"name": f"{head['name']}-0", "namespace": head["namespace"]}
@@ -108,7 +118,7 @@ def test_every_object_of_a_job_is_valid_and_admitted(kube: Kube, namespace: str,
     job = parse_job(document_of(name, namespace), "job.yaml")
     objects = list(objects_of(job))
     # Pods are admitted only with an account that is there, and their owner is not; the rest is tried dry.
-    account = shared_objects(job, UID, SETTINGS, 1)["serviceAccount"]
+    account = shared_objects(job, UID, SETTINGS, 1, secret="s")["serviceAccount"]
     account["metadata"].pop("ownerReferences")
     kube.apply([account])
     refusal = tried(kube, "\n---\n".join(json.dumps(entry) for entry in objects))

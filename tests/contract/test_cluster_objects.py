@@ -73,7 +73,7 @@ def objects(rollout_job: RolloutJob, rank: int = 0) -> dict[str, Any]:
             avoid=("node-7",),
         ),
         "template hash": template_hash(rollout_job),
-        "shared": shared_objects(rollout_job, UID, SETTINGS, 2),
+        "shared": shared_objects(rollout_job, UID, SETTINGS, 2, secret=store_name(rollout_job)),
         "store": store_stateful_set(rollout_job, UID, SETTINGS, 1, secret=store_name(rollout_job)),
         "store secret": store_secret(rollout_job, UID, store_name(rollout_job), "word"),
     }

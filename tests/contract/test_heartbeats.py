@@ -5,12 +5,13 @@ from pathlib import Path
 from prometheus_client.registry import Collector
 
 from openseer_core.queue.messages import BatchProgress
+from openseer_core.queue.store_memory import StoreMemory
 from openseer_core.worker.draft_metrics import COUNTERS
 from openseer_core.worker.heartbeat import WORKING_STATES, Heartbeat, WorkerState
 from openseer_core.worker.metrics import WorkerMetrics
 from openseer_driver.pod_metrics import COUNTED_STATES, PodMetrics
 from openseer_driver.run_lines import SampleLine, WorkerSample
-from openseer_operator.control.metrics import JobMetrics, Metrics, OperatorState
+from openseer_operator.control.metrics import JobMetrics, Metrics, OperatorState, StoreHealth
 from openseer_worker.health import Health
 from tests.contract.forms import beats
 from tests.contract.forms.recorded import compare
@@ -49,6 +50,7 @@ def test_workers_say_what_they_said(tmp_path: Path) -> None:
 
 def test_prometheus_reads_what_it_read_of_a_worker(tmp_path: Path) -> None:
     _, full = beats.full_beat(tmp_path)
+    full.metrics["routes_lost_bytes"] = 1
     health = Health()
     health.serve(lambda: True, lambda: full)
     off = Health()
@@ -66,6 +68,7 @@ def test_prometheus_reads_what_it_read_of_the_operator() -> None:
     board = OperatorState()
     workers: dict[str, int | str] = {"desired": 1, "current": 1, "ready": 1, "busy": 1}
     board.jobs[("lab", "job")] = JobMetrics(BatchProgress(requests=4, ok=2), workers, 1, 12.5, 99)
+    board.store = lambda _: StoreHealth(True, StoreMemory(1, 2))
     board.calls["GET", "Pod", 200] += 1
     metrics = Metrics(board)
     metrics.reconciled(0.1, 0.1, failed=True)

@@ -65,7 +65,9 @@ def test_routes_are_where_they_were() -> None:
 async def test_prometheus_reads_what_it_read_of_the_api() -> None:
     store = MemoryStore()
     assert await store.swap_fleet_spec(FleetSpec(revision=1, transaction=ONGOING))
-    text = (await exposition(JobContext(serving_job(), store))).decode()
+    job = JobContext(serving_job(), store)
+    job.calls[200] += 1
+    text = (await exposition(job)).decode()
     found = {
         f"{family.type} {sample.name}": sorted(sample.labels)
         for family in text_string_to_metric_families(text)

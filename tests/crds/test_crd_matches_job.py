@@ -82,7 +82,7 @@ def test_a_default_of_the_crd_is_the_default_of_the_job(place: tuple[str | int, 
 
 def test_free_form_maps_are_free_in_both() -> None:
     free = {place for place, schema in SPEC.items() if schema.get("x-kubernetes-preserve-unknown-fields")}
-    templates = {("spec", part, "template") for part in ("workers", "driver", "store")}
+    templates = {("spec", part, "template") for part in ("workers", "driver", "store", "kvPool")}
     assert free == {("spec", "model", "engineArgs"), *templates}
     assert all("properties" not in job_schema(*place) for place in free)
     maps = {place for place, schema in SPEC.items() if "additionalProperties" in schema}

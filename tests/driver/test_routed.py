@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from openseer_core.errors import OutputError
-from openseer_core.routed_rows import RowShape
-from openseer_driver.routed import RoutedFiles, npy
+from openseer_driver.routed import RoutedFiles
 from openseer_driver.run_folder import RunFolder
-from openseer_store.routed.assembly import RoutedExperts
 from tests.store.routed.test_assembly import chunk, lease, put, put_prompt, result, rows
 
 
@@ -33,12 +31,3 @@ def test_an_array_that_cannot_be_written_ends_the_run_with_its_name(tmp_path: Pa
     (tmp_path / "routed_experts").write_text("in the way")
     with pytest.raises(OutputError, match="routed_experts"):
         RoutedFiles(tmp_path / "rows", RunFolder(tmp_path)).write(result(1))
-
-
-@pytest.mark.parametrize("positions", [0, 1, 12345])
-def test_numpy_reads_wide_and_empty_arrays(tmp_path: Path, positions: int) -> None:
-    data = np.arange(positions * 6, dtype="<u2").tobytes()
-    (tmp_path / "a.npy").write_bytes(npy(RoutedExperts(positions, data, RowShape(2, 3, 2), ())))
-    found = np.load(tmp_path / "a.npy")
-    assert (found.shape, found.dtype) == ((positions, 2, 3), np.uint16)
-    assert found.tobytes() == data

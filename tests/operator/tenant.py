@@ -30,7 +30,7 @@ WRITTEN = (
     "StatefulSet",
     "Pod",
 )
-"""Kinds that the operator makes for a job."""
+"""Kinds that the operator makes for every job."""
 
 
 class Tenant:
@@ -179,5 +179,6 @@ def foreign(kind: str, name: str) -> JsonObject:
             "apiVersion": "apps/v1",
             "spec": {"serviceName": "s", "replicas": 0, "selector": chosen, "template": template},
         },
+        "Deployment": {"apiVersion": "apps/v1", "spec": {"replicas": 0, "selector": chosen, "template": template}},
     }
     return {"kind": kind, "metadata": {"name": name}, **parts[kind]}

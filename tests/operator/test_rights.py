@@ -122,7 +122,7 @@ async def test_the_charts_rights_are_enough_for_a_job_and_open_no_secret(api: Ap
 
 async def _change_shared(api: Api, target: ApplyTarget, applier: Applier) -> None:
     """Has all shared objects made what they should be, after an administrator made them something else."""
-    objects = shared_objects(target.job, target.record.uid, SETTINGS, 1)
+    objects = shared_objects(target.job, target.record.uid, SETTINGS, 1, secret=target.secret)
     note = {"metadata": {"annotations": {TEMPLATE_ANNOTATION: "another"}}}
     for body in objects.values():
         await api.merge(body["kind"], target.namespace, body["metadata"]["name"], note)

@@ -128,3 +128,15 @@ def test_other_requests_leave_threads_for_probes() -> None:
 def test_a_port_that_is_taken_is_an_error_that_says_so(pod: PodHttp) -> None:
     with pytest.raises(InputError, match=f"--http-port {pod.port}: Address already in use"):
         PodHttp(pod.port, ready=lambda: True, alive=lambda: True)
+
+
+def test_a_process_that_starts_anew_has_its_port_at_once() -> None:
+    with (
+        PodHttp(0, ready=lambda: True, alive=lambda: True) as first,
+        socket.create_connection(("127.0.0.1", first.port), timeout=60) as client,
+    ):
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        while client.recv(4096):
+            pass  # until the server has closed: its side of the connection lingers
+    with PodHttp(first.port, ready=lambda: True, alive=lambda: True) as second:
+        assert get(second.port, "/healthz")[0] == 200

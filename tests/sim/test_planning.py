@@ -56,6 +56,18 @@ def test_the_intervals_hold_the_medians(plan: JobPlan) -> None:
     assert all(span.low <= span.median <= span.high for span in spans)
 
 
+def test_a_plan_of_scripted_engines_with_a_pool_has_contexts_fetched(history: LengthHistory) -> None:
+    scripted = {"prefillTokensPerSecond": 10, "slots": 2}
+    with_pool = {**scripted, "pool": {"bytesPerToken": 1, "bytesPerSecond": 1e9}}
+    again, fetched = (
+        plan_of(history, job=job_of(model={"path": "none", "engine": "scripted", "scripted": part}))
+        for part in (scripted, with_pool)
+    )
+    assert any(line.endswith("contexts of responses that move are fetched") for line in fetched.assumptions)
+    assert any(line.endswith("contexts of responses that move are computed again") for line in again.assumptions)
+    assert fetched.fleets[0].seconds.median < again.fleets[0].seconds.median
+
+
 def test_a_deadline_chooses_the_cheapest_fleet_that_keeps_it(history: LengthHistory, plan: JobPlan) -> None:
     deadline = plan.fleets[1].seconds.high + 0.001
     chosen = plan_of(history, replace(OPTIONS, deadline=deadline)).chosen

@@ -7,9 +7,10 @@ from openseer_core.manifest.job import RolloutSpec
 from openseer_core.model.request_queue import ChunkQueue
 from openseer_core.queue.group import GroupView, Priority
 from openseer_core.queue.kv_blocks import KvGroup, KvLayout, whole
-from openseer_core.queue.messages import Claim, Finish, Reply, WriteOutcome
+from openseer_core.queue.messages import Claim, Finish, FleetLoad, Reply, WriteOutcome
 from openseer_core.queue.placement import Lanes, Placement
 from openseer_core.queue.policy import policy
+from openseer_core.queue.quantum import Room
 from openseer_core.queue.states import FinishReason, Status
 from openseer_core.tokens import pack_logprobs, pack_tokens
 from openseer_worker.engine import EngineOutput, EngineProfile
@@ -39,6 +40,23 @@ def running_requests(
         view=view,
     )
     return running, running.admit(claim).key
+
+
+def leaves_for(waiting: float, profile: EngineProfile) -> bool:
+    """Whether a response of 1,000 tokens, due, leaves a full worker for something better by so much."""
+    running, key = running_requests(quantum=100, profile=profile)
+    running.room = Room(1, profile.blocks)
+    gain(running, key, 1000)
+    own = policy("context-aware").priority(running.view(GROUP)).request_score(0.0, 1000, is_probe=True)
+    running.note_load(FleetLoad(waiting=1, best_waiting=own - waiting, mine=1, inflight=1, workers=1))
+    return key in running.decide().leave
+
+
+def test_a_response_that_takes_its_context_along_yields_for_a_quantum() -> None:
+    """One whose context is computed again elsewhere yields for a quantum and half of its own tokens."""
+    moving = replace(PROFILE, contexts_move=True)
+    assert [leaves_for(better, moving) for better in (99, 101)] == [False, True]
+    assert [leaves_for(better, PROFILE) for better in (101, 599, 601)] == [False, False, True]
 
 
 def gain(running: RunningRequests, key: str, count: int) -> None:

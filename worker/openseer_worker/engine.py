@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from openseer_core.admission import ModelLimits
 from openseer_core.manifest.job import Sampling
-from openseer_core.queue.kv_blocks import KvLayout
+from openseer_core.queue.kv_blocks import UNLIMITED, KvLayout
 from openseer_core.queue.states import FinishReason
 from openseer_core.routed_rows import RowShape, Stretch
 from openseer_core.tokens import count_items
@@ -20,7 +20,7 @@ class EngineProfile:
     `context_tokens`: prompt and response together, by the model; `device`: what it runs on, for people; `dtype`: the
     number format of its weights, by torch's name; `vocabulary`: rows of the model's embedding; `request_tokens`: prompt
     and response together, what the model takes and the blocks hold; `routing`: of its rows of routed experts, None
-    where it captures none.
+    where it captures none; `contexts_move`: a response takes its context along to another engine, by a KV pool.
     """
 
     blocks: int
@@ -32,6 +32,7 @@ class EngineProfile:
     dtype: str = "float32"
     vocabulary: int | None = None
     routing: RowShape | None = None
+    contexts_move: bool = False
     request_tokens: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -45,7 +46,8 @@ class EngineProfile:
     @property
     def metrics(self) -> dict[str, int | str]:
         """What of it a worker's metrics have."""
-        return {"device": self.device, "dtype": self.dtype, **self.limits.metrics}
+        room = self.layout.tokens(self.blocks, UNLIMITED)
+        return {"device": self.device, "dtype": self.dtype, "kv_tokens": room, **self.limits.metrics}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,53 +5,52 @@ import time
 from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from openseer_core.worker.heartbeat import Heartbeat
-from openseer_worker.draft_metrics import draft_metrics
+from openseer_core.worker.metrics import GPU_PREFIX
+from openseer_process.families import Families
+from openseer_worker.draft_metrics import add_draft_metrics
 
 TICK_SECONDS = 1.0
 STUCK_SECONDS = 30.0
 """An event loop that has not run its tick for so long counts as dead."""
 
-_GAUGES = {
-    "inflight": ("inflight", "Responses held."),
-    "running": ("running", "Responses in the engine's batch."),
-    "waiting": ("waiting", "Responses in the engine that wait for its batch."),
-    "slots": ("slots", "Responses that may be held at once."),
-    "kv_used": ("kv_used_ratio", "Part of the KV cache in use."),
-    "kv_reserved": ("kv_reserved_ratio", "Part of the KV cache that is promised."),
-    "held_tokens": ("held_tokens", "Tokens of context in what is held: lost with the worker's KV cache."),
-    "checkpoint_seconds": ("checkpoint_interval_seconds", "Interval of checkpoints now: what a death costs at most."),
+_FIGURES = {
+    "inflight": "openseer_worker_inflight",
+    "running": "openseer_worker_running",
+    "waiting": "openseer_worker_waiting",
+    "slots": "openseer_worker_slots",
+    "kv_used": "openseer_worker_kv_used_ratio",
+    "kv_reserved": "openseer_worker_kv_reserved_ratio",
+    "held_tokens": "openseer_worker_held_tokens",
+    "checkpoint_seconds": "openseer_worker_checkpoint_interval_seconds",
+    "tokens": "openseer_worker_tokens_total",
+    "preemptions": "openseer_worker_preemptions_total",
+    "steps": "openseer_worker_steps_total",
+    "context_computed": "openseer_worker_computed_tokens_total",
+    "context_recomputed": "openseer_worker_recomputed_tokens_total",
+    "context_cached": "openseer_worker_cached_tokens_total",
+    "context_fetched": "openseer_worker_fetched_tokens_total",
+    "context_fetched_bytes": "openseer_worker_kv_pool_loaded_bytes_total",
+    "context_fetch_seconds": "openseer_worker_kv_pool_load_seconds_total",
+    "context_failed_fetches": "openseer_worker_kv_pool_failed_loads_total",
+    "context_saved_bytes": "openseer_worker_kv_pool_saved_bytes_total",
+    "context_unsaved_blocks": "openseer_worker_kv_pool_unsaved_blocks_total",
+    "routes_lost_bytes": "openseer_worker_routes_lost_bytes_total",
 }
-_COUNTERS = {
-    "tokens": ("tokens", "Tokens generated."),
-    "preemptions": ("preemptions", "Responses that the engine had to stop for want of KV blocks."),
-    "steps": ("steps", "Steps of the engine."),
-    "context_computed": ("computed_tokens", "Tokens of context computed."),
-    "context_recomputed": ("recomputed_tokens", "Tokens of context computed of responses that ran before."),
-    "context_cached": ("cached_tokens", "Tokens of context found in the prefix cache."),
-    "context_fetched": ("fetched_tokens", "Tokens of context whose KV came from the pool."),
-    "context_fetched_bytes": ("kv_pool_loaded_bytes", "Bytes of KV that came from the pool."),
-    "context_fetch_seconds": ("kv_pool_load_seconds", "Seconds of all fetches from the pool."),
-    "context_failed_fetches": (
-        "kv_pool_failed_loads",
-        "Fetches from the pool that failed, so that contexts were computed.",
-    ),
-    "context_saved_bytes": ("kv_pool_saved_bytes", "Bytes of KV written to the pool."),
-    "context_unsaved_blocks": ("kv_pool_unsaved_blocks", "Blocks of KV that the pool did not take."),
-    "routes_lost_bytes": ("routes_lost_bytes", "Bytes of rows of routed experts that were not written."),
+"""Metrics by their names in a heartbeat."""
+_GPU_FIGURES = {
+    "memory_used": ("openseer_worker_gpu_memory_used_bytes", 1.0),
+    "memory_total": ("openseer_worker_gpu_memory_total_bytes", 1.0),
+    "utilisation": ("openseer_worker_gpu_utilisation_ratio", 1.0),
+    "sm_mhz": ("openseer_worker_gpu_sm_clock_hertz", 1e6),
+    "throttled": ("openseer_worker_gpu_throttled", 1.0),
+    "ecc_uncorrected": ("openseer_worker_gpu_ecc_uncorrected_errors_total", 1.0),
+    "xid": ("openseer_worker_gpu_xid", 1.0),
 }
-_GPU_GAUGES = {
-    "memory_used": ("gpu_memory_used_bytes", "Memory in use.", 1.0),
-    "memory_total": ("gpu_memory_total_bytes", "Memory.", 1.0),
-    "utilisation": ("gpu_utilisation_ratio", "Part of the time in which something ran.", 1.0),
-    "sm_mhz": ("gpu_sm_clock_hertz", "Clock of the processors.", 1e6),
-    "throttled": ("gpu_throttled", "1 while heat or the power supply slows it.", 1.0),
-    "ecc_uncorrected": ("gpu_ecc_uncorrected_errors", "Memory errors since the driver was loaded.", 1.0),
-    "xid": ("gpu_xid", "Number of the last Xid error.", 1.0),
-}
+"""Those of a GPU, by what follows its number, with the factor to the metric's unit."""
 
 
 class Health(Collector):
@@ -91,27 +90,20 @@ class Health(Collector):
         """The metrics of the last heartbeat."""
         heartbeat = self._heartbeat()
         if heartbeat is None:
-            return
-        state = GaugeMetricFamily("openseer_worker_state", "1 for the state that it is in.", labels=["state"])
-        state.add_metric([heartbeat.state], 1)
-        yield state
-        for key, (name, text) in _GAUGES.items():
+            return ()
+        families = Families()
+        families.add("openseer_worker_state", 1, state=heartbeat.state)
+        for key, name in _FIGURES.items():
             if key in heartbeat.metrics:
-                yield GaugeMetricFamily(f"openseer_worker_{name}", text, value=float(heartbeat.metrics[key]))
-        for key, (name, text) in _COUNTERS.items():
-            if key in heartbeat.metrics:
-                yield CounterMetricFamily(f"openseer_worker_{name}", text, value=float(heartbeat.metrics[key]))
-        yield from draft_metrics(heartbeat.metrics)
-        yield from _gpu_metrics(heartbeat)
+                families.add(name, float(heartbeat.metrics[key]))
+        add_draft_metrics(families, heartbeat.metrics)
+        _add_gpu_metrics(families, heartbeat)
+        return families
 
 
-def _gpu_metrics(heartbeat: Heartbeat) -> Iterable[Metric]:
-    families: dict[str, GaugeMetricFamily] = {}
-    for key, value in heartbeat.metrics.items():
+def _add_gpu_metrics(families: Families, heartbeat: Heartbeat) -> None:
+    for key, value in heartbeat.metrics.gpus.items():
         gpu, _, reading = key.partition("_")
-        if not gpu.startswith("gpu") or reading not in _GPU_GAUGES:
-            continue
-        name, text, scale = _GPU_GAUGES[reading]
-        family = families.setdefault(reading, GaugeMetricFamily(f"openseer_worker_{name}", text, labels=["gpu"]))
-        family.add_metric([gpu.removeprefix("gpu")], float(value) * scale)
-    return families.values()
+        if reading in _GPU_FIGURES:
+            name, scale = _GPU_FIGURES[reading]
+            families.add(name, float(value) * scale, gpu=gpu.removeprefix(GPU_PREFIX))

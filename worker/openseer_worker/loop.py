@@ -22,9 +22,9 @@ from openseer_worker.arrivals import Arrivals
 from openseer_worker.engine import Engine
 from openseer_worker.engine_requests import engine_request, misfit_here, refusal
 from openseer_worker.hardware.sickness import sick
-from openseer_worker.hardware.usage import Usage
+from openseer_worker.hardware.usage import Doing, TimeSpent, Usage
 from openseer_worker.kv_pool.keeper import PoolKeeper
-from openseer_worker.pace import CheckpointPace
+from openseer_worker.pace import CheckpointPace, Standstill
 from openseer_worker.routing.rows_first import rows_first
 from openseer_worker.running import RunningRequest, RunningRequests
 from openseer_worker.settings import WorkerSettings
@@ -39,8 +39,6 @@ NEWS_SECONDS = 0.2
 """A change between idle and busy is reported at once, but never sooner than this after the last heartbeat."""
 URGENT_SECONDS = 0.1
 """Interval of heartbeats while the fleet changes its weights; a change of the weights report is sent as soon."""
-STALL_SECONDS = 120.0
-"""An engine that has work and makes no step for so long is given up; its leases are no longer renewed."""
 LAST_WORD_SECONDS = 5.0
 """How long a worker whose engine broke tries to return what it ran, before it ends."""
 MAX_STALE_REPLIES = 8
@@ -71,17 +69,14 @@ class Worker:
         earlier, most_bytes = spec.speculation.earlier_responses > 0, spec.kv_pool.max_gigabytes * 2**30
         self._sharing = Sharing(store, engine, self._running, self._pace, earlier=earlier)
         self._pool = PoolKeeper(settings.pool, most_bytes, lambda: store.epoch, lambda: self._weights.versions)
-        if self._pool.is_on:
-            self._running.move_share = 0.0
         self._wake = asyncio.Event()
         self._arrivals = Arrivals(store, settings.lanes, self._wake.set)
         self._weights = served_weights(settings, engine, self._wake.set, passing)
-        self._usage = Usage()
+        self._usage, self._time, self._standstill = Usage(), TimeSpent(), Standstill()
         self._claims = 0
         self._draining = self._claiming = False
         self._failure: EngineError | None = None
         self._illness: str | None = None
-        self._steps: tuple[float, float | int | str] = (0.0, -1)
         self._heartbeat_at = float("-inf")
         self._heartbeat: Heartbeat | None = None
 
@@ -152,6 +147,7 @@ class Worker:
     async def _watch(self) -> None:
         while True:
             self._read_engine()
+            self._note_time(calls=self._time.calls)
             await asyncio.sleep(self._rollout.checkpoint_seconds)
 
     def _read_engine(self) -> None:
@@ -163,11 +159,6 @@ class Worker:
                 self._arrivals.note_room()
         for key in (*self._running.newly_failed(), *self._running.decide().leave):
             self._engine.abort(key)
-
-    def _is_stalled(self, now: float) -> bool:
-        if (steps := self._engine.metrics().get("steps", 0)) != self._steps[1] or not self._running.running():
-            self._steps = (now, steps)
-        return now - self._steps[0] > STALL_SECONDS
 
     # ---- the store's side
 
@@ -215,9 +206,18 @@ class Worker:
         return self._claiming and self._running.takes_any and self._arrivals.is_waiting
 
     async def _sleep(self, seconds: float) -> None:
+        self._note_time(calls=False)
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
                 await self._wake.wait()
+        self._note_time(calls=True)
+
+    def _note_time(self, *, calls: bool) -> None:
+        """What the worker does from now on; `calls`: the store's side waits for an answer, or is about to call."""
+        running = len(self._running.running())
+        wants = len(self._running) > running or not self._arrivals.is_waiting
+        doing = Doing(running, self._running.room.slots, calls, wants, not (self._claiming or self._draining))
+        self._time.note(asyncio.get_running_loop().time(), doing)
 
     async def _settle(self) -> None:
         """Reports every response that the engine is done with to the store."""
@@ -311,8 +311,7 @@ class Worker:
 
         How long it took decides about the next one.
         """
-        if self._is_stalled(now):
-            raise EngineError(f"the engine made no step for {STALL_SECONDS:.0f} s; its work goes to other workers")
+        self._standstill.check(self._engine.metrics().get("steps", 0), now, has_work=bool(self._running.running()))
         running = [response for response in self._running.running() if not response.lost]
         self._running.pace.note({response.key: response.generated for response in running if response.tokens}, now)
         if not running:
@@ -370,9 +369,8 @@ class Worker:
             self.drain()
         if self._illness:
             metrics["sick"] = self._illness
-        self._usage.note(now, running=len(self._running), asleep=self._weights.asleep)
-        idle, busy = round(self._usage.idle, 3), round(self._usage.busy, 3)
-        heartbeat = Heartbeat(self._state, metrics, self._weights.report, idle, busy)
+        usage = self._usage.note(now, running=len(self._running), asleep=self._weights.asleep)
+        heartbeat = Heartbeat(self._state, metrics, self._weights.report, *usage)
         self._heartbeat_at = now
         reply = await self._store.heartbeat(self._settings.worker, heartbeat)
         self._heartbeat = heartbeat
@@ -393,6 +391,7 @@ class Worker:
                 **self._settings.place,
                 **self._engine.metrics(),
                 **self._sharing.metrics(),
+                **self._time.metrics(),
                 **self._routes.metrics(),
                 **self._telemetry(),
             }

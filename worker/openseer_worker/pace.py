@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from math import exp
 from statistics import median
 
+from openseer_core.errors import EngineError
+
 LONGEST_SECONDS = 2.0
 """Longest interval between two checkpoints, and so most of a response that a worker's death costs."""
 LEASE_SHARE = 1 / 3
@@ -59,6 +61,25 @@ class ResponsePace:
             self._measured += seconds
             self.value = self._tokens / self._seconds if self._measured >= KNOWN_SECONDS else 0.0
         self._lengths, self._at = lengths, now
+
+
+STALL_SECONDS = 120.0
+"""An engine that has work and makes no step for so long is given up; its leases are no longer renewed."""
+
+
+class Standstill:
+    """Since when an engine that has work makes no step."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._steps: float | int | str = -1
+
+    def check(self, steps: float | int | str, now: float, *, has_work: bool) -> None:
+        """`steps`: that the engine has made. Raises EngineError after STALL_SECONDS."""
+        if steps != self._steps or not has_work:
+            self._since, self._steps = now, steps
+        if now - self._since > STALL_SECONDS:
+            raise EngineError(f"the engine made no step for {STALL_SECONDS:.0f} s; its work goes to other workers")
 
 
 class CheckpointPace:

@@ -84,8 +84,8 @@ class RunningRequests:
     def __init__(self, profile: EngineProfile, policy: Policy, rollout: RolloutSpec, slots: int) -> None:
         self.room = Room(slots, profile.blocks)
         self.margin = int(2 * rollout.checkpoint_seconds * TOKENS_PER_SECOND)
-        self.move_share = MOVE_SHARE
-        """See `decide`; 0 where a response takes its context along."""
+        self._move_share = 0.0 if profile.contexts_move else MOVE_SHARE
+        """See `decide`."""
         self.pace = ResponsePace()
         self.largest = 0
         """Tokens that one request may have at the fleet's largest worker, by the latest heartbeat."""
@@ -246,7 +246,7 @@ class RunningRequests:
             hysteresis=self._quantum,
             divided=self._policy.divided,
             pace=self.pace.value,
-            move_share=self.move_share,
+            move_share=self._move_share,
         )
         for key in decision.go_on:
             response = self._responses[key]

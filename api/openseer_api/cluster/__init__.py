@@ -1,4 +1,4 @@
 """The gateway's view of a cluster: which jobs serve, who may use them, and their batch controllers.
 
-Read `client`, `ttl_cache`, `auth`, `jobs`, `directory`, `controlled_job`. Tests: tests/api/cluster.
+Read `client`, `ttl_cache`, `auth`, `jobs`, `directory`, `controlled_job`, `rows`. Tests: tests/api/cluster.
 """

@@ -56,6 +56,11 @@ class KubeDirectory(Generic[C]):
     def __len__(self) -> int:
         return len(self._open)
 
+    def opened(self) -> list[C]:
+        """The contexts that are open now; for threads too."""
+        tasks = [entry.task for entry in list(self._open.values())]
+        return [task.result() for task in tasks if task.done() and not task.cancelled() and task.exception() is None]
+
     async def find(self, namespace: str, name: str) -> C | None:
         """The job's context, None where no such job serves. Raises JobsUnavailable and StoreUnavailableError."""
         served = await self._jobs.find(namespace, name)

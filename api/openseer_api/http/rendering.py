@@ -4,7 +4,6 @@ import asyncio
 import json
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from openseer_core.ids import GroupId
@@ -24,7 +23,7 @@ from openseer_core.wire.batches import (
     VersionSpan,
 )
 from openseer_core.worker.draft_metrics import DraftMetrics
-from openseer_store.routed.assembly import assemble
+from openseer_store.routed.assembly import RoutedExperts
 from openseer_text.rendering import TextCodec
 from openseer_text.stop_strings import visible_text
 
@@ -138,13 +137,13 @@ def _metrics(record: BatchRecord, now: float, drafts: DraftMetrics) -> BatchMetr
 # ---- results: plain dictionaries, for there are thousands a second
 
 
-def render_entry(entry: Entry, codec: TextCodec | None, rows: Path | None = None) -> dict[str, Any]:
-    """An entry of a results stream as wire.ResultItem or wire.GroupItem say. `rows`: the folder of the job's routed
-    experts, from which those of a result are read; None where none are captured."""
+def render_entry(entry: Entry, codec: TextCodec | None, rows: RoutedExperts | None = None) -> dict[str, Any]:
+    """An entry of a results stream as wire.ResultItem or wire.GroupItem say. `rows`: the routed experts of a result;
+    None for one that has none."""
     return render_result(entry, codec, rows) if isinstance(entry, Result) else _group_item(entry)
 
 
-def render_result(result: Result, codec: TextCodec | None, rows: Path | None = None) -> dict[str, Any]:
+def render_result(result: Result, codec: TextCodec | None, rows: RoutedExperts | None = None) -> dict[str, Any]:
     """A finished turn."""
     sampling = parse_sampling(result.sampling)
     tokens = unpack_tokens(result.tokens)
@@ -167,7 +166,7 @@ def render_result(result: Result, codec: TextCodec | None, rows: Path | None = N
         "token_ids": tokens,
         "logprobs": readable_logprobs(own_scores(result.tokens, result.logprobs)) if has_logprobs else None,
         "top_logprobs": likeliest(result.tokens, result.logprobs),
-        "routed_experts": _routed(rows, result) if rows is not None and sampling.score_from is None else None,
+        "routed_experts": _routed(rows) if rows is not None else None,
         "logprobs_of": sampling.logprobs if has_logprobs else None,
         "sampled": sampled_spans(result.chunks) if sampling.score_from is None else [],
         "text": visible_text(read, tokens, result.stop_reason, sampling.stop) if read is not None else None,
@@ -178,9 +177,8 @@ def render_result(result: Result, codec: TextCodec | None, rows: Path | None = N
     }
 
 
-def _routed(rows: Path, result: Result) -> dict[str, Any]:
-    """wire.RoutedRows of a result."""
-    found = assemble(rows, result)
+def _routed(found: RoutedExperts) -> dict[str, Any]:
+    """As wire.RoutedRows."""
     return {
         "start": 0,
         "shape": found.array_shape,

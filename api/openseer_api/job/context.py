@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 from openseer_api.job.drafting import DraftsOfBatches
+from openseer_api.job.rows import RowSource
 from openseer_core.admission import ModelLimits, limits_of_manifest
 from openseer_core.errors import ModelError
 from openseer_core.ids import worker_name
@@ -55,8 +56,8 @@ class FleetSnapshot:
 class JobContext:
     """What requests of one job work with. `run_code`: code of the model's own tokenizer may run in this process.
 
-    `on_codec`: called, in a thread, once the tokenizer is loaded. `rows`: the folder of its routed experts, None where
-    none are captured. `model_names`: what the model may be called by, its path first.
+    `on_codec`: called, in a thread, once the tokenizer is loaded. `rows`: who finds its routed experts, None where none
+    are captured. `model_names`: what the model may be called by, its path first.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class JobContext:
         *,
         run_code: bool = False,
         on_codec: Callable[[], None] = lambda: None,
-        rows: Path | None = None,
+        rows: RowSource | None = None,
     ) -> None:
         self.rows = rows
         self.job = job
@@ -87,7 +88,11 @@ class JobContext:
         """What one request may have, as long as no worker has reported it."""
         self.closing: list[Callable[[], Awaitable[None]]] = []
         """Called by `close` before the store is closed: what others keep for this job ends here."""
-        self.counts = dict.fromkeys(("compatible_requests", "compatible_grouped", "compatible_recognised"), 0)
+        self.calls: Counter[int] = Counter()
+        """Answered calls of this job, by HTTP status."""
+        self.counts: dict[str, int] = dict.fromkeys(
+            ("compatible_requests", "compatible_grouped", "compatible_recognised"), 0
+        )
 
     def renew(self, job: RolloutJob) -> None:
         """Takes a manifest that has changed, in its number of workers for instance."""

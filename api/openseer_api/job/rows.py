@@ -1,36 +1,43 @@
-"""Rows of routed experts go once the batch that they belong to was acknowledged."""
+"""Where the API finds the routed experts of a job's results."""
 
 import asyncio
-import logging
+from pathlib import Path
+from typing import Protocol
 
-from openseer_api.job.context import JobContext
 from openseer_core.errors import OpenseerError
-from openseer_store.routed.folders import remove_batch, row_batches
-
-log = logging.getLogger(__name__)
-
-LOOK_SECONDS = 30.0
-"""How often it is looked which batches are gone."""
+from openseer_core.manifest.sampling_json import parse_sampling
+from openseer_core.queue.messages import Result
+from openseer_store.routed.assembly import RoutedExperts, assemble
 
 
-async def keep_rows_within(job: JobContext) -> None:
-    """Removes rows of batches that are gone, until it is cancelled."""
-    while True:
-        await asyncio.sleep(LOOK_SECONDS)
-        try:
-            await remove_rows(job)
-        except OpenseerError as error:
-            log.warning("%s/%s: rows are not looked through: %s", job.job.namespace, job.job.name, error)
+class RowsUnavailable(OpenseerError):
+    """Nobody says at the moment which rows there are of a result (HTTP 503); it is not told without them."""
+
+    retryable = True
 
 
-async def remove_rows(job: JobContext) -> None:
-    """Removes them once. Those of a batch of which groups were carried to another one stay until they are stale."""
-    if job.rows is None:
-        return
-    # Read before the batches: one that is opened in between has no rows among these.
-    found = await asyncio.to_thread(row_batches, job.rows)
-    for number in found:
-        record = await job.store.batch(number)
-        if record is None or record.forgotten:
-            carried = record is None or record.progress.groups_carried > 0
-            await asyncio.to_thread(remove_batch, job.rows, number, only_stale=carried)
+class RowSource(Protocol):
+    """The rows of one job's results."""
+
+    async def find(self, result: Result) -> RoutedExperts:
+        """Those of a result, gaps included. Raises RowsUnavailable."""
+        ...
+
+
+async def rows_of(source: RowSource | None, result: Result) -> RoutedExperts | None:
+    """Those of a result; None where none are captured, and of tokens that were given and scored. Raises
+    RowsUnavailable."""
+    if source is None or parse_sampling(result.sampling).score_from is not None:
+        return None
+    return await source.find(result)
+
+
+class RowsInFolder:
+    """Of a job whose rows lie on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def find(self, result: Result) -> RoutedExperts:
+        """What cannot be read is a gap."""
+        return await asyncio.to_thread(assemble, self.folder, result)

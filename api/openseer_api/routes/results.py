@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -14,12 +13,14 @@ from openseer_api.http.bodies import OwnRoute
 from openseer_api.http.problems import ConflictProblem, documented
 from openseer_api.http.rendering import is_complete, made, render_entry
 from openseer_api.job.context import JobContext
+from openseer_api.job.rows import RowsUnavailable, rows_of
 from openseer_api.routes.access import Job
 from openseer_api.routes.batches import BatchNumber, batch_of, check_cursor, check_living
 from openseer_core.json_model import INT53_MAX
 from openseer_core.queue.batch import BatchRecord, Entry
 from openseer_core.queue.messages import Result
 from openseer_core.wire.batches import MAX_PAGE, MAX_WAIT_SECONDS, ResultPage
+from openseer_store.routed.assembly import RoutedExperts
 from openseer_text.rendering import TextCodec
 
 router = APIRouter(tags=["results"], route_class=OwnRoute)
@@ -76,7 +77,8 @@ async def read_results(
         return StreamingResponse(_lines(job, batch, cursor), media_type=NDJSON)
     # Before the answer begins: it may be a refusal.
     first = await _step_from(job, record, cursor, limit, wait_seconds)
-    return StreamingResponse(_page(job, batch, cursor, limit, first), media_type="application/json")
+    page = _page(job, batch, cursor, limit, first)
+    return StreamingResponse(_begun(await anext(page), page), media_type="application/json")
 
 
 class _Item(NamedTuple):
@@ -117,19 +119,31 @@ async def _step_from(job: JobContext, record: BatchRecord, cursor: int, limit: i
     return _Step(entries, cursor, record.forgotten or (ended and cursor >= last))
 
 
-def _item(entry: Entry, codec: TextCodec | None, rows: Path | None) -> _Item:
+async def _begun(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for part in rest:
+        yield part
+
+
+def _item(entry: Entry, codec: TextCodec | None, rows: RoutedExperts | None) -> _Item:
     item = render_entry(entry, codec, rows)
     return _Item(entry.cursor, item["kind"], _encode(item))
 
 
 async def _pieces(job: JobContext, entries: list[Entry]) -> AsyncIterator[list[_Item]]:
-    """Entries as they cross HTTP, encoded once the piece before them is taken."""
+    """Entries as they cross HTTP, encoded once the piece before them is taken. Raises RowsUnavailable."""
     piece: list[_Item] = []
     size = 0
     for entry in entries:
         scores = len(entry.logprobs) if isinstance(entry, Result) else 0
-        read = partial(_item, entry, job.known_codec(), job.rows)
-        piece.append(await (made(scores, read) if job.rows is None else asyncio.to_thread(read)))
+        try:
+            rows = await rows_of(job.rows, entry) if isinstance(entry, Result) else None
+        except RowsUnavailable:
+            if piece:
+                yield piece
+            raise
+        read = partial(_item, entry, job.known_codec(), rows)
+        piece.append(await (made(scores, read) if rows is None else asyncio.to_thread(read)))
         size += len(piece[-1].json)
         if size >= PIECE_BYTES:
             yield piece
@@ -140,24 +154,29 @@ async def _pieces(job: JobContext, entries: list[Entry]) -> AsyncIterator[list[_
 
 
 async def _page(job: JobContext, batch: int, cursor: int, limit: int, step: _Step) -> AsyncIterator[bytes]:
-    """A page that begins with a step, and is sent piece by piece."""
+    """A page that begins with a step, and is sent piece by piece. Raises RowsUnavailable before its first piece; where
+    it cannot go on later, it ends there, and the next call is told why."""
     count = size = 0
     head = b'{"items":['
-    while step.entries:
-        async for piece in _pieces(job, step.entries):
-            text = head + b",".join(item.json for item in piece)
-            head, size = b",", size + len(text)
-            yield text
-        count, cursor = count + len(step.entries), step.cursor
-        is_last = len(step.entries) < STEP  # nothing more was there: whoever wants to wait for it asks again
-        if step.done or is_last or count >= limit or size >= PAGE_BYTES:
-            break
-        try:
+    done = step.done
+    try:
+        while step.entries:
+            async for piece in _pieces(job, step.entries):
+                text = head + b",".join(item.json for item in piece)
+                head, size, cursor = b",", size + len(text), piece[-1].cursor
+                yield text
+            count, done = count + len(step.entries), step.done
+            is_last = len(step.entries) < STEP  # nothing more was there: whoever wants to wait for it asks again
+            if done or is_last or count >= limit or size >= PAGE_BYTES:
+                break
             step = await _step(job, batch, cursor, limit - count, 0.0)
-        except ConflictProblem:
-            break  # the next call is told of it
-    end = b'],"cursor":%d,"complete":%s}' % (cursor, b"true" if step.done else b"false")
-    yield end if count else head + end
+            done = step.done
+    except (ConflictProblem, RowsUnavailable):
+        if not size:
+            raise
+        done = False
+    end = b'],"cursor":%d,"complete":%s}' % (cursor, b"true" if done else b"false")
+    yield end if size else head + end
 
 
 def _check_kept(record: BatchRecord | None, cursor: int) -> None:
@@ -172,13 +191,16 @@ async def _stream(job: JobContext, batch: int, cursor: int) -> AsyncIterator[lis
     """Entries as they come, an empty list as a sign of life, the end or an error at the end."""
     done = False
     while not done:
+        sent = cursor
         try:
             entries, cursor, done = await _step(job, batch, cursor, STEP, BEAT_SECONDS)
-        except ConflictProblem as error:
-            yield [_note("error", cursor, status=409, detail=str(error))]
+            async for piece in _pieces(job, entries):
+                yield piece
+                sent = piece[-1].cursor
+        except (ConflictProblem, RowsUnavailable) as error:
+            status = 409 if isinstance(error, ConflictProblem) else 503
+            yield [_note("error", sent, status=status, detail=str(error))]
             return
-        async for piece in _pieces(job, entries):
-            yield piece
         if done:
             yield [_note("end", cursor)]
         elif not entries:

@@ -305,6 +305,11 @@ class KvPool(ManifestModel):
         description="Most GiB of this job's blocks; beyond it groups are removed, those unused for longest first. With "
         "mooncake they are of memory.",
     )
+    template: PodTemplate = Field(
+        default_factory=dict,
+        description="With mooncake: a PodTemplateSpec that the pod of the pool is built on, as workers.template is for "
+        "workers; the container is named kv-pool, and has memory for maxGigabytes. Read only in Kubernetes.",
+    )
 
     @property
     def is_on(self) -> bool:
@@ -322,8 +327,8 @@ class RouteCapture(ManifestModel):
     )
     pvc: VolumeClaimPath | None = Field(
         default=None,
-        description="A folder on a persistent volume that workers and driver mount (ReadWriteMany); needed in "
-        "Kubernetes. Excludes path.",
+        description="A folder on a persistent volume that workers mount, and the driver or in mode serve a pod of its "
+        "own (ReadWriteMany); needed in Kubernetes. Excludes path.",
     )
 
 
@@ -333,8 +338,7 @@ class Routing(ManifestModel):
     capture: RouteCapture | None = Field(
         default=None,
         description="Results carry, for each token of prompt and response, the experts that it went through in each "
-        "layer; unset: they do not. Models with experts, engine vllm, pipeline 1, without minP and logits processors; "
-        "in Kubernetes mode batch only.",
+        "layer; unset: they do not. Models with experts, engine vllm, pipeline 1, without minP and logits processors.",
     )
 
 

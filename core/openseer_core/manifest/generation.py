@@ -48,6 +48,15 @@ def is_off(value: object, off: tuple[object, ...]) -> bool:
     return value is None or any(value == one and isinstance(value, bool) is isinstance(one, bool) for one in off)
 
 
+class ScriptedPool(ManifestModel):
+    """A KV pool that the scripted engine plays."""
+
+    bytes_per_token: Positive = Field(description="Bytes of a token of context in the pool.")
+    bytes_per_second: float = Field(
+        gt=0, description="Bytes of a context that come in a second, to one worker; it does nothing else meanwhile."
+    )
+
+
 class Scripted(ManifestModel):
     """Step-time model and capacity of the scripted engine."""
 
@@ -62,6 +71,11 @@ class Scripted(ManifestModel):
     kv_blocks: Positive = Field(default=4096, description="Blocks of the KV cache of one worker.")
     block_tokens: Positive = Field(default=16, description="Tokens in one block of the KV cache.")
     max_model_len: Positive = Field(default=32768, description="Longest prompt and response together, in tokens.")
+    pool: ScriptedPool | None = Field(
+        default=None,
+        description="A KV pool that holds every context of a response that has run, so that it is fetched in place of "
+        "being computed again; unset: there is none. Mode batch alone.",
+    )
 
 
 class ImageVolume(ManifestModel):

@@ -51,6 +51,7 @@ from openseer_core.manifest.generation import (
     Prompts,
     Sampling,
     Scripted,
+    ScriptedPool,
 )
 from openseer_core.manifest.rules import broken_rules
 from openseer_core.manifest.speculation import Speculation
@@ -93,6 +94,7 @@ __all__ = [
     "Routing",
     "Sampling",
     "Scripted",
+    "ScriptedPool",
     "Spec",
     "Speculation",
     "StoreSpec",

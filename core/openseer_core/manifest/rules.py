@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from openseer_core.manifest.engine_args import OWNED_ENGINE_ARGS, UNFIT_ENGINE_ARGS, is_default
 from openseer_core.manifest.fleet import BINDING_POLICIES
-from openseer_core.manifest.generation import NO_LORA_MODULES
+from openseer_core.manifest.generation import NO_LORA_MODULES, Scripted
 from openseer_core.wording import one_line
 
 Rule = Callable[[Mapping[str, Any]], Iterator[str]]
@@ -147,6 +147,8 @@ def _checkpoint_within_lease(spec: Mapping[str, Any]) -> Iterator[str]:
 
 def _pool_has_a_place(spec: Mapping[str, Any]) -> Iterator[str]:
     pool = _map(spec, "kvPool")
+    if pool.get("template") and pool.get("backend") in ("none", "shared-directory"):
+        yield f"spec.kvPool.template: backend {pool['backend']} has no pod; remove it, or set backend: mooncake"
     if pool.get("backend") == "shared-directory":
         yield from _exactly_one("spec.kvPool", pool, ("path", "pvc"))
         return
@@ -162,11 +164,28 @@ def _pool_fits_engine(spec: Mapping[str, Any]) -> Iterator[str]:
         return
     model = _map(spec, "model")
     if model.get("engine") == "scripted":
-        yield "spec.kvPool.backend: the scripted engine has no KV cache to keep; set none"
+        yield "spec.kvPool.backend: the scripted engine has no KV cache to keep; set none, or model.scripted.pool"
     for name in _POOL_ENGINE_ARGS:
         if name in _map(model, "engineArgs"):
             yield f"spec.model.engineArgs.{name}: does not go with spec.kvPool; remove one of them"
     yield from _one_engine_holds_a_sequence(spec, "spec.kvPool")
+
+
+def _scripted_pool_makes_sense(spec: Mapping[str, Any]) -> Iterator[str]:
+    scripted = _map(spec, "model", "scripted")
+    pool = _map(scripted, "pool")
+    if pool and spec.get("mode") == "serve":
+        yield (
+            "spec.model.scripted.pool: not used in mode serve, for it does not tell weights and turns apart; remove it"
+        )
+    size, rate = _number(pool, "bytesPerToken"), _number(pool, "bytesPerSecond")
+    default = {"prefillTokensPerSecond": Scripted().prefill_tokens_per_second}
+    computed = _number({**default, **scripted}, "prefillTokensPerSecond")
+    if size and rate is not None and computed is not None and rate <= size * computed:
+        yield (
+            f"spec.model.scripted.pool.bytesPerSecond: found {rate:g}, allowed: more than {size * computed:g}, "
+            f"at which a context is fetched as fast as it is computed ({computed:g} tokens/s)"
+        )
 
 
 def _one_engine_holds_a_sequence(spec: Mapping[str, Any], feature: str) -> Iterator[str]:
@@ -276,6 +295,7 @@ RULES: tuple[Rule, ...] = (
     _checkpoint_within_lease,
     _pool_has_a_place,
     _pool_fits_engine,
+    _scripted_pool_makes_sense,
     _capture_has_one_place,
     _capture_fits_engine,
     _replicas_within_bounds,

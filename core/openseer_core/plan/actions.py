@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 KV_POOL_OBJECT = "kvPool"
 """Key of the KV pool that is a pod, among the shared objects."""
+ROWS_OBJECT = "rows"
+"""Key of the pod that gives rows of routed experts, likewise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from openseer_core.manifest.store_url import manages_store
 from openseer_core.plan.actions import (
     KV_POOL_OBJECT,
+    ROWS_OBJECT,
     Action,
     AddFinalizer,
     Announce,
@@ -74,7 +75,7 @@ def plan(observation: Observation) -> Plan:
     memory = replace(memory, redis_lost=keeps_lost_redis(observation, memory))
     actions += [*update.events, *scaled]
     fleet = plan_fleet(observation, memory, desired)
-    actions += _prerequisites(observation) if runs else _pool_ends(observation)
+    actions += _prerequisites(observation) if runs else _others_end(observation)
     driver, due = _plan_driver(observation, memory, runs=runs)
     pods = [*driver, *fleet.actions]
     needed = _most_needed_first(observation, pods)
@@ -144,9 +145,9 @@ def _prerequisites(observation: Observation) -> list[Action]:
     return actions
 
 
-def _pool_ends(observation: Observation) -> list[Action]:
-    """The KV pool of a job that does not run has no pod."""
-    return [ApplyShared(KV_POOL_OBJECT)] if observation.shared.get(KV_POOL_OBJECT) is False else []
+def _others_end(observation: Observation) -> list[Action]:
+    """KV pool and rows of a job that does not run have no pod."""
+    return [ApplyShared(key) for key in (KV_POOL_OBJECT, ROWS_OBJECT) if observation.shared.get(key) is False]
 
 
 def _most_needed_first(observation: Observation, actions: list[Action]) -> list[Action]:

@@ -1,4 +1,5 @@
 """What a worker reports of itself, and whether it drafts.
 
-Read `heartbeat`, `metrics`, `draft_metrics`, `speculation_enabled`. Tests: tests/core/worker.
+Read `heartbeat`, `metrics`, `draft_metrics`, `context_metrics`, `time_metrics`, `speculation_enabled`.
+Tests: tests/core/worker.
 """

@@ -13,8 +13,9 @@ class ContextCounts:
 
     A context is what a request has when an engine takes it up: its prompt, and its response so far. Of its tokens some
     are `cached` by the engine itself, some `fetched` from the KV pool, and the rest is `computed`; `recomputed`: of
-    these, of requests that had been running before. Bytes and seconds are of the pool; `failed_fetches` brought less
-    than was found, `unsaved_blocks` the pool did not take.
+    these, of requests that had been running before. `compute_seconds`: of the engine's time for `computed`. Bytes and
+    `fetch_seconds` are of the pool; `failed_fetches` brought less than was found, `unsaved_blocks` the pool did not
+    take.
     """
 
     computed: int = 0
@@ -26,13 +27,15 @@ class ContextCounts:
     failed_fetches: int = 0
     saved_bytes: int = 0
     unsaved_blocks: int = 0
+    compute_seconds: float = 0.0
 
     @staticmethod
     def of(values: Mapping[str, float | int | str]) -> "ContextCounts":
         """By the names of the fields; one that is missing is 0."""
         counts = {field.name: float(values.get(field.name, 0)) for field in fields(ContextCounts)}
-        seconds = round(counts.pop("fetch_seconds"), 3)
-        return ContextCounts(**{name: int(count) for name, count in counts.items()}, fetch_seconds=seconds)
+        fetching, computing = (round(counts.pop(name), 3) for name in ("fetch_seconds", "compute_seconds"))
+        numbers = {name: int(count) for name, count in counts.items()}
+        return ContextCounts(**numbers, fetch_seconds=fetching, compute_seconds=computing)
 
     @staticmethod
     def of_heartbeat(metrics: Mapping[str, float | int | str]) -> "ContextCounts":

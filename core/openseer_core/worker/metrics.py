@@ -5,6 +5,7 @@ from math import inf
 from openseer_core.admission import ModelLimits
 from openseer_core.worker.context_metrics import ContextCounts
 from openseer_core.worker.draft_metrics import DraftMetrics
+from openseer_core.worker.time_metrics import WorkerSeconds
 
 Metric = float | int | str
 
@@ -50,6 +51,11 @@ class WorkerMetrics(dict[str, Metric]):
         return float(self._number("kv_reserved"))
 
     @property
+    def kv_tokens(self) -> int:
+        """Tokens that the KV cache holds; 0 where the worker does not report it."""
+        return int(self._number("kv_tokens"))
+
+    @property
     def held_tokens(self) -> int:
         """Tokens, prompts included, that another worker would have to compute again if this worker left."""
         return int(self._number("held_tokens"))
@@ -89,6 +95,11 @@ class WorkerMetrics(dict[str, Metric]):
     def contexts(self) -> ContextCounts:
         """Counters of contexts that the engine took up."""
         return ContextCounts.of_heartbeat(self)
+
+    @property
+    def seconds(self) -> WorkerSeconds | None:
+        """What its time went to; None where it does not count that."""
+        return WorkerSeconds.of_heartbeat(self)
 
     @property
     def gpus(self) -> dict[str, Metric]:

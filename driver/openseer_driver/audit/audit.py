@@ -47,6 +47,10 @@ class AuditReport:
     """Leases of an earlier epoch whose end the store has lost."""
     reissued: int = 0
     """Results that the store lost and has again, of a later epoch; each is kept as it was written first."""
+    rows: int = 0
+    """Rows of routed experts that the results should have."""
+    rows_missing: int = 0
+    """Those that are not there: no promise is broken, for each result says which."""
     violations: list[Violation] = field(default_factory=list[Violation])
     by_kind: dict[str, int] = field(default_factory=dict[str, int])
 
@@ -54,6 +58,13 @@ class AuditReport:
     def ok(self) -> bool:
         """Whether every promise was kept."""
         return not self.by_kind
+
+    def count(self, line: ResultLine) -> None:
+        """Counts a result, and its rows."""
+        self.results += 1
+        if line.routed_experts is not None:
+            self.rows += line.routed_experts.shape[0]
+            self.rows_missing += line.routed_experts.gaps
 
     def add(self, violation: Violation) -> None:
         """Counts a violation and keeps the first of them."""
@@ -68,6 +79,8 @@ class AuditReport:
             checked += f" ({self.unfinished:,} requests not finished yet)"
         if self.epochs > 1:
             checked += f", {self.epochs:,} epochs of the store, {self.reissued:,} results reissued"
+        if self.rows:
+            checked += f", {self.rows_missing:,} of {self.rows:,} rows of routed experts missing"
         if self.ok:
             return [f"{checked}: no violation"]
         total = sum(self.by_kind.values())
@@ -158,7 +171,7 @@ async def _results(
     newest: dict[int, int] = {}
     for line in results:
         request = line.request
-        report.results += 1
+        report.count(line)
         if not _is_submitted(request, submitted):
             report.add(Violation("unknown", str(request), "a result", "no such request was submitted"))
             continue

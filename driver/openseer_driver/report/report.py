@@ -17,6 +17,7 @@ from openseer_core.worker.context_metrics import ContextCounts
 from openseer_driver.report.contexts import sum_contexts
 from openseer_driver.report.drafting import DraftReport, draft_points, drafting_states, make_draft_report
 from openseer_driver.report.failures import NO_FAILURES, Failures
+from openseer_driver.report.routed import RowCounts, count_rows
 from openseer_driver.report.trace import Fact, Trace, count_up, covered, step_changes
 
 PERCENTS = (50, 90, 99, 100)
@@ -87,7 +88,8 @@ class ChunkCounts(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """Every metric of a run; seconds are active seconds (see `makespan_is`).
 
-    `drafts`: the workers' states of drafting; `drafting`: None where nothing was drafted.
+    `drafts`: the workers' states of drafting; `drafting`: None where nothing was drafted. `routed_experts`: None where
+    none were captured.
     """
 
     name: str
@@ -126,6 +128,7 @@ class Report(msgspec.Struct, frozen=True):
     drafting: DraftReport | None = None
     failures: Failures = NO_FAILURES
     contexts: ContextCounts = ContextCounts()
+    routed_experts: RowCounts | None = None
 
     @property
     def acceptance_length(self) -> float:
@@ -141,6 +144,7 @@ class Report(msgspec.Struct, frozen=True):
             f"{self.preemptions} preemptions, {self.requeues} requeues"
             + (f", {self.contexts.fetched:,} tokens of context fetched" if self.contexts.fetched else "")
             + (f"; {self.acceptance_length:.2f} tokens a step with drafts" if self.drafting is not None else "")
+            + (f"; {self.routed_experts.text}" if self.routed_experts is not None else "")
         )
 
     def to_json(self) -> bytes:
@@ -194,6 +198,7 @@ def make_report(trace: Trace) -> Report:
         drafting=make_draft_report(draft_points(trace.samples)),
         failures=trace.failures,
         contexts=sum_contexts(trace),
+        routed_experts=count_rows(facts),
     )
 
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from openseer_driver.report.failures import NO_FAILURES, FailureCount, Failures
 from openseer_driver.run_folder import RunFolder
-from openseer_driver.run_lines import ChunkLine, FactLine, RunRecord, SampleLine, Session
+from openseer_driver.run_lines import ChunkLine, FactLine, RoutedFact, RunRecord, SampleLine, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class Fact:
     finished_at: float
     prompt: int = 0
     """Tokens of its prompt."""
+    rows: RoutedFact | None = None
+    """Of routed experts; None where none were captured."""
 
     @property
     def group_key(self) -> tuple[int, str]:
@@ -47,6 +49,7 @@ class Fact:
             times.started_at,
             times.finished_at,
             line.prompt_length,
+            line.routed_experts,
         )
 
 

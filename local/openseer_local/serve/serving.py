@@ -13,7 +13,7 @@ from openseer_api.batch_controller import control
 from openseer_api.http.auth import BearerAuth
 from openseer_api.http.server import WebServer
 from openseer_api.job.context import JobContext, OneJob
-from openseer_api.job.rows import keep_rows_within
+from openseer_api.job.rows import RowsInFolder
 from openseer_api.routes.batches import list_batches
 from openseer_api.routes.fleet import get_job, get_workers
 from openseer_core.admission import check_stops
@@ -25,6 +25,7 @@ from openseer_local.session import LocalSession, stop_on_signals
 from openseer_store.connect import open_store
 from openseer_store.port import Store
 from openseer_store.routed.folders import remove_all
+from openseer_store.routed.removal import keep_rows_within
 
 FLEET_SPEC_SECONDS = 0.5
 """Time between two reads of the fleet spec: how soon the fleet follows when the trainer takes or returns the GPUs."""
@@ -70,16 +71,19 @@ class Serving:
             stack.push(_note_end(record))
             job = self._plan.job
             store = await open_store(url, job.name, job.namespace, tells_again=True)
-            context = JobContext(job, store, run_code=True, on_codec=heap.keep, rows=self._session.routed)
+            routed = self._session.routed
+            rows = RowsInFolder(routed) if routed is not None else None
+            context = JobContext(job, store, run_code=True, on_codec=heap.keep, rows=rows)
             stack.push_async_callback(context.close)
             if self._plan.fresh:
                 await store.purge()
-            if context.rows is not None and not record.resumed:
-                await asyncio.to_thread(remove_all, context.rows)  # of another job, of that name
+            if routed is not None and not record.resumed:
+                await asyncio.to_thread(remove_all, routed)  # of another job, of that name
             await self._take_over(store, record)
             desired = await _desired_replicas(store, job.spec.workers.replicas)
             fleet = await self._session.start_fleet(stack, url, desired)
-            app = create_app(OneJob(context), BearerAuth(token), trusted=self._plan.trusted)
+            trusted, refused = self._plan.trusted, context.calls
+            app = create_app(OneJob(context), BearerAuth(token), trusted=trusted, refused=refused)
             server = WebServer(app, finish_seconds=FINISH_SECONDS, on_start=lambda: self._started(bound))
             await self._until_stopped(context, fleet, server, bound)
 
@@ -101,7 +105,7 @@ class Serving:
             "fleet": fleet.watch(),
             "api": server.serve(sockets=[bound]),
             "batch controller": control(context),
-            "rows": keep_rows_within(context),
+            "rows": keep_rows_within(context.store, self._session.routed),
             "gpus": self._follow_fleet_spec(context.store, fleet),
             "display": self._show(context),
             "text": _load_text(context),

@@ -147,7 +147,9 @@ class Applier:
         if any(isinstance(action, ApplyShared) for action in actions):
             standing = standing_workers_of(target.record, self._cache)
             is_on = is_to_run(target.record)
-            bodies = shared_objects(target.job, target.record.uid, self._settings, standing, runs=is_on)
+            bodies = shared_objects(
+                target.job, target.record.uid, self._settings, standing, secret=target.secret, runs=is_on
+            )
         pods = [action for action in actions if isinstance(action, CreatePod)]
         drivers = [action for action in pods if action.index is None]
         workers = [action for action in pods if action.index is not None]

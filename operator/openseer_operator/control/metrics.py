@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client import Counter as PrometheusCounter
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.core import Metric
 
 from openseer_core.plan.backlog import Backlog
-from openseer_core.plan.observation import GpuSeconds
+from openseer_core.plan.observation import DRIVER, Failure, GpuSeconds
 from openseer_core.queue.messages import BatchProgress
+from openseer_core.queue.store_memory import StoreMemory
 from openseer_operator.objects.reading import JobKey
+from openseer_process.families import Collected, Families
+from openseer_process.metric_table import BY_NAME
 
 RECONCILE_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Seconds."""
@@ -23,7 +25,7 @@ WAIT_BUCKETS = (*RECONCILE_BUCKETS, 60.0, 120.0, 300.0, 600.0, 1200.0)
 @dataclass(frozen=True, slots=True)
 class JobMetrics:
     """Of one job. `inflight`: requests that workers run; `tokens`: generated so far, also in batches that are gone;
-    `backlog`: what waits, and the workers that it needs."""
+    `backlog`: what waits, and the workers that it needs; `failures`: by component, as the operator remembers them."""
 
     progress: BatchProgress
     workers: Mapping[str, int | str]
@@ -32,21 +34,43 @@ class JobMetrics:
     tokens: int
     backlog: Backlog = field(default_factory=Backlog)
     gpu_seconds: GpuSeconds = field(default_factory=GpuSeconds)
+    failures: Mapping[str, Failure] = field(default_factory=dict[str, Failure])
 
     @property
     def unfinished(self) -> int:
         return self.progress.requests - self.progress.closed
 
+    @property
+    def driver_ends(self) -> int:
+        return self.failures.get(DRIVER, Failure()).attempts
+
+    @property
+    def worker_ends(self) -> int:
+        return sum(failure.attempts for component, failure in self.failures.items() if component != DRIVER)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHealth:
+    """How a job's store does. `up`: it answered the latest reading; `memory`: at the last answer; `read_seconds`: how
+    long that took; `publishing_seconds`: how long the weights transaction that was on had taken, 0 without one."""
+
+    up: bool
+    memory: StoreMemory = field(default_factory=StoreMemory)
+    read_seconds: float = 0.0
+    publishing_seconds: float = 0.0
+
 
 @dataclass(slots=True)
 class OperatorState:
-    """What the metrics are made from, filled by the operator's other parts. `lag` and `depth` are those of the loop."""
+    """What the metrics are made from, filled by the operator's other parts. `lag` and `depth` are those of the loop;
+    `store`: how a job's store does, None where it is not read."""
 
     jobs: dict[JobKey, JobMetrics] = field(default_factory=dict[JobKey, JobMetrics])
     calls: Counter[tuple[str, str, int]] = field(default_factory=Counter[tuple[str, str, int]])
     leads: Callable[[], bool] = lambda: False
     depth: Callable[[], float] = lambda: 0.0
     lag: Callable[[], float] = lambda: 0.0
+    store: Callable[[JobKey], StoreHealth | None] = lambda _: None
 
 
 class Metrics:
@@ -54,22 +78,11 @@ class Metrics:
 
     def __init__(self, state: OperatorState) -> None:
         self.registry = CollectorRegistry()
-        self._seconds = Histogram(
-            "openseer_reconcile_seconds",
-            "Duration of a look at one job",
-            buckets=RECONCILE_BUCKETS,
-            registry=self.registry,
-        )
-        self._waits = Histogram(
-            "openseer_reconcile_wait_seconds",
-            "How long a job waited for its look",
-            buckets=WAIT_BUCKETS,
-            registry=self.registry,
-        )
-        self._failures = PrometheusCounter(
-            "openseer_reconcile_errors", "Looks that failed and are repeated", registry=self.registry
-        )
-        self.registry.register(_JobCollector(state))
+        self._seconds = self._histogram("openseer_reconcile_seconds", RECONCILE_BUCKETS)
+        self._waits = self._histogram("openseer_reconcile_wait_seconds", WAIT_BUCKETS)
+        failures = BY_NAME["openseer_reconcile_errors_total"]
+        self._failures = PrometheusCounter(failures.name, failures.text, registry=self.registry)
+        self.registry.register(Collected(lambda: _told(state)))
 
     def reconciled(self, wait: float, seconds: float, failed: bool) -> None:
         """After every reconcile step."""
@@ -78,83 +91,58 @@ class Metrics:
         if failed:
             self._failures.inc()
 
+    def _histogram(self, name: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, BY_NAME[name].text, buckets=buckets, registry=self.registry)
 
-class _JobCollector(Collector):
+
+def _told(state: OperatorState) -> Iterable[Metric]:
     """Runs in a thread of its own: what it reads, it copies first."""
-
-    def __init__(self, state: OperatorState) -> None:
-        self._state = state
-
-    def collect(self) -> Iterable[Metric]:
-        yield from self._operator()
-        yield from self._requests()
-        yield from self._tokens()
-        yield self._workers()
-        yield self._gpu_seconds()
-
-    def _operator(self) -> Iterable[Metric]:
-        state = self._state
-        yield GaugeMetricFamily("openseer_operator_leader", "1 while this replica leads", value=float(state.leads()))
-        yield GaugeMetricFamily("openseer_operator_queue", "Jobs that wait for a look", value=state.depth())
-        yield GaugeMetricFamily("openseer_operator_lag_seconds", "Age of the oldest wait or look", value=state.lag())
-        yield GaugeMetricFamily("openseer_operator_jobs", "Jobs that are looked after", value=len(state.jobs))
-        calls = CounterMetricFamily(
-            "openseer_operator_api_calls",
-            "Calls to the Kubernetes API, beside watches; code 0: no answer",
-            labels=("verb", "kind", "code"),
-        )
-        for (verb, kind, code), count in list(state.calls.items()):
-            calls.add_metric((verb, kind, str(code)), count)
-        yield calls
-
-    def _requests(self) -> Iterable[Metric]:
-        requests = _gauge("requests", "Requests of the batch, by what became of them", "state")
-        queued = _gauge("queue_depth", "Requests that wait for a worker")
-        for key, metrics in list(self._state.jobs.items()):
-            counts = metrics.progress
-            for state, count in (
-                ("ok", counts.ok),
-                ("aborted", counts.aborted),
-                ("failed", counts.infra_failed),
-                ("unfinished", metrics.unfinished),
-            ):
-                requests.add_metric((*key, state), count)
-            queued.add_metric(key, max(0, metrics.unfinished - metrics.inflight))
-        yield requests
-        yield queued
-
-    def _tokens(self) -> Iterable[Metric]:
-        tokens = CounterMetricFamily("openseer_job_tokens", "Tokens generated so far", labels=("namespace", "job"))
-        speed = _gauge("tokens_per_second", "Tokens generated per second of late")
-        backlog = _gauge("backlog_tokens", "Tokens to come: unfinished requests at the mean length of a response")
-        for key, metrics in list(self._state.jobs.items()):
-            tokens.add_metric(key, metrics.tokens)
-            if metrics.tokens_per_second is not None:
-                speed.add_metric(key, metrics.tokens_per_second)
-            backlog.add_metric(key, metrics.backlog.tokens)
-        yield tokens
-        yield speed
-        yield backlog
-
-    def _workers(self) -> Metric:
-        workers = _gauge("workers", "Workers, by state", "state")
-        for key, metrics in list(self._state.jobs.items()):
-            for state in ("desired", "current", "ready", "busy"):
-                workers.add_metric((*key, state), float(metrics.workers[state]))
-            workers.add_metric((*key, "recommended"), metrics.backlog.workers)
-        return workers
-
-    def _gpu_seconds(self) -> Metric:
-        spent = CounterMetricFamily(
-            "openseer_job_gpu_seconds",
-            "GPU time of awake workers, summed over GPUs, by whether they ran something",
-            labels=("namespace", "job", "state"),
-        )
-        for key, metrics in list(self._state.jobs.items()):
-            spent.add_metric((*key, "idle"), metrics.gpu_seconds.idle)
-            spent.add_metric((*key, "busy"), metrics.gpu_seconds.busy)
-        return spent
+    families = Families()
+    families.add("openseer_operator_leader", float(state.leads()))
+    families.add("openseer_operator_queue", state.depth())
+    families.add("openseer_operator_lag_seconds", state.lag())
+    families.add("openseer_operator_jobs", len(state.jobs))
+    for (verb, kind, code), count in list(state.calls.items()):
+        families.add("openseer_operator_api_calls_total", count, verb=verb, kind=kind, code=str(code))
+    for (namespace, job), metrics in list(state.jobs.items()):
+        _tell_job(families, metrics, namespace=namespace, job=job)
+        health = state.store((namespace, job))
+        if health is not None:
+            _tell_store(families, health, namespace=namespace, job=job)
+    return families
 
 
-def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"openseer_job_{name}", text, labels=("namespace", "job", *labels))
+def _tell_job(families: Families, metrics: JobMetrics, **key: str) -> None:
+    counts, backlog, spent = metrics.progress, metrics.backlog, metrics.gpu_seconds
+    requests = {
+        "ok": counts.ok,
+        "aborted": counts.aborted,
+        "failed": counts.infra_failed,
+        "unfinished": metrics.unfinished,
+    }
+    for state, count in requests.items():
+        families.add("openseer_job_requests", count, state=state, **key)
+    families.add("openseer_job_queue_depth", max(0, metrics.unfinished - metrics.inflight), **key)
+    families.add("openseer_job_tokens_total", metrics.tokens, **key)
+    if metrics.tokens_per_second is not None:
+        families.add("openseer_job_tokens_per_second", metrics.tokens_per_second, **key)
+    families.add("openseer_job_backlog_tokens", backlog.tokens, **key)
+    for state in ("desired", "current", "ready", "busy"):
+        families.add("openseer_job_workers", float(metrics.workers[state]), state=state, **key)
+    families.add("openseer_job_workers", backlog.workers, state="recommended", **key)
+    families.add("openseer_job_ended_members_total", metrics.worker_ends, component="worker", **key)
+    families.add("openseer_job_ended_members_total", metrics.driver_ends, component="driver", **key)
+    families.add("openseer_job_gpu_seconds_total", spent.idle, state="idle", **key)
+    families.add("openseer_job_gpu_seconds_total", spent.busy, state="busy", **key)
+
+
+def _tell_store(families: Families, health: StoreHealth, **key: str) -> None:
+    """Of a store that does not answer no more than that: the rest is old."""
+    families.add("openseer_job_store_up", float(health.up), **key)
+    if not health.up:
+        return
+    families.add("openseer_job_store_read_seconds", health.read_seconds, **key)
+    families.add("openseer_job_store_memory_used_bytes", health.memory.used, **key)
+    if health.memory.limit:
+        families.add("openseer_job_store_memory_limit_bytes", health.memory.limit, **key)
+    families.add("openseer_job_weights_transaction_seconds", health.publishing_seconds, **key)

@@ -175,7 +175,8 @@ class Observer:
         assert job is not None
         made_for = record.uid, record.generation, standing, is_to_run(record), secret
         try:
-            objects = shared_objects(job, record.uid, self._settings, standing, runs=is_to_run(record))
+            runs = is_to_run(record)
+            objects = shared_objects(job, record.uid, self._settings, standing, secret=secret, runs=runs)
             store = self._try_pods(job, record.uid, secret)
         except InputError as error:
             return DesiredObjects(*made_for, {}, str(error))

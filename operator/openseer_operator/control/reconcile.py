@@ -112,6 +112,7 @@ class Reconciler:
             self._poller.tokens(record.key) if job.spec.mode == "serve" else observation.progress.tokens,
             decided.memory.backlog,
             observation.gpu_seconds,
+            decided.memory.failures,
         )
         wait = None if record.deleting_since is not None else await self._write(record, status, now)
         # Only now: a window is over once the number of workers that it led to is written.

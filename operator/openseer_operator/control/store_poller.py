@@ -20,8 +20,10 @@ from openseer_core.ids import BATCH_JOB_BATCH
 from openseer_core.manifest.store_url import store_name
 from openseer_core.plan.actions import Announce
 from openseer_core.plan.observation import GpuSeconds, StoreProblem, StoreView
+from openseer_core.queue.store_memory import StoreMemory
 from openseer_core.weights.fleet_spec import FleetSpec
 from openseer_core.worker.heartbeat import WorkerState
+from openseer_operator.control.metrics import StoreHealth
 from openseer_operator.control.read_slots import ReadSlots
 from openseer_operator.control.store_views import (
     actionable_state,
@@ -81,8 +83,9 @@ class PolledStore:
 
     `inflight`: requests that its workers run; `batch_tokens`: tokens of each batch; `past_tokens`: those of batches
     that were read and are no longer there. `last_transaction`: the latest weights transaction that had ended when the
-    fleet spec was read; None before that. `token_counts`: when, and how many tokens there were, of late;
-    `busy_seconds`: at the same times, how long workers were busy so far, all of them together.
+    fleet spec was read; None before that. `read_seconds`, `publishing_seconds`: as in StoreHealth. `token_counts`:
+    when, and how many tokens there were, of late; `busy_seconds`: at the same times, how long workers were busy so far,
+    all of them together.
     """
 
     record: JobRecord
@@ -99,6 +102,8 @@ class PolledStore:
     batch_tokens: Mapping[int, int] = field(default_factory=dict[int, int])
     past_tokens: int = 0
     last_transaction: int | None = None
+    read_seconds: float = 0.0
+    publishing_seconds: float = 0.0
     token_counts: deque[tuple[float, int]] = field(default_factory=deque[tuple[float, int]])
     busy_seconds: deque[float] = field(default_factory=deque[float])
 
@@ -183,6 +188,16 @@ class StorePoller:
         (start, first), (end, last) = polled.token_counts[0], polled.token_counts[-1]
         return (last - first) / (end - start) if end > start else None
 
+    def health(self, key: JobKey) -> StoreHealth | None:
+        """How the job's store does, for threads too; None of one that is not read."""
+        polled = self._polled.get(key)
+        if polled is None:
+            return None
+        view = polled.view
+        up = view is not None and not polled.failures
+        memory = view.memory if view is not None else StoreMemory()
+        return StoreHealth(up, memory, polled.read_seconds, polled.publishing_seconds)
+
     async def purge(self, key: JobKey) -> None:
         """Deletes the job's keys. Raises StoreUnavailableError when the store does not answer."""
         polled = self._polled[key]
@@ -236,8 +251,10 @@ class StorePoller:
             if polled.store is None:
                 async with asyncio.timeout(CONNECT_SECONDS + READ_SECONDS):
                     polled.store = await self._open(polled)
+            began = _now()
             async with asyncio.timeout(READ_SECONDS):
                 view = await self._read(polled, polled.store)
+            polled.read_seconds = _now() - began
         except Exception as error:  # a heartbeat that cannot be parsed must not end the reading either
             if not polled.failures:
                 known = isinstance(error, (OpenseerError, TimeoutError, OSError))
@@ -268,11 +285,13 @@ class StorePoller:
         fleet_spec = await store.fleet_spec() if serves else FleetSpec()
         await self._announce_weights(polled, fleet_spec)
         workers = await store.workers()
-        fresh = await store.now() - REPORT_SECONDS if workers else 0.0
+        transaction = fleet_spec.active_transaction
+        now = await store.now() if workers or transaction is not None else 0.0
+        polled.publishing_seconds = now - transaction.started_at if transaction is not None else 0.0
         polled.inflight = sum(worker.inflight for worker in workers)
         polled.past_tokens += sum(tokens for number, tokens in polled.batch_tokens.items() if number not in batches)
         polled.batch_tokens = {number: progress.tokens for number, progress in batches.items()}
-        reports = reports_of((worker for worker in workers if worker.seen_at >= fresh), fleet_spec)
+        reports = reports_of((worker for worker in workers if worker.seen_at >= now - REPORT_SECONDS), fleet_spec)
         self._note_speed(polled, sum(report.state is WorkerState.BUSY for report in reports.values()))
         return StoreView(
             total_progress(batches.values()),

@@ -8,6 +8,7 @@ from openseer_core.manifest.store_url import manages_store, store_name
 from openseer_core.plan.observation import TemplateAnswer, TemplateVerdict
 from openseer_operator.kube.api import Api, KubeApiError, KubeConflictError
 from openseer_operator.kube.owned_objects import MAY_PASS
+from openseer_operator.objects.kv_pool import kv_pool_stateful_set
 from openseer_operator.objects.managed_redis import store_stateful_set
 from openseer_operator.objects.names import digest
 from openseer_operator.objects.pods import driver_pod, worker_pod
@@ -106,6 +107,8 @@ class TemplateChecker:
             yield part, pod
         if job.spec.store.template and manages_store(job):
             yield "store", store_stateful_set(job, uid, settings, 1, secret=secret)
+        if job.spec.kv_pool.template:
+            yield "kvPool", kv_pool_stateful_set(job, uid, settings, runs=True)
 
 
 def _answer(error: KubeApiError) -> TemplateAnswer:

@@ -91,6 +91,7 @@ RESOURCES: Mapping[str, Resource] = {
     "Node": Resource("/api/v1", "nodes", namespaced=False),
     "PersistentVolume": Resource("/api/v1", "persistentvolumes", namespaced=False),
     "CSIDriver": Resource("/apis/storage.k8s.io/v1", "csidrivers", namespaced=False),
+    "Deployment": Resource("/apis/apps/v1", "deployments"),
     "StatefulSet": Resource("/apis/apps/v1", "statefulsets"),
     "PodDisruptionBudget": Resource("/apis/policy/v1", "poddisruptionbudgets"),
     "NetworkPolicy": Resource("/apis/networking.k8s.io/v1", "networkpolicies"),

@@ -34,6 +34,7 @@ KINDS = (
     "NetworkPolicy",
     "PersistentVolumeClaim",
     "StatefulSet",
+    "Deployment",
 )
 """Kinds of shared objects. Secrets are left out: to list them, one must be allowed to read them."""
 

@@ -1,7 +1,13 @@
-"""Mooncake's store as the KV pool of a job: one pod with its master and its memory, and the address of it."""
+"""Mooncake's store as the KV pool of a job: one pod with its master and its memory, its address, and who reaches it."""
 
+# kubernetes' function has no types.
+# pyright: reportUnknownVariableType=false
+from collections.abc import Mapping
 from typing import Any
 
+from kubernetes.utils import parse_quantity
+
+from openseer_core.errors import InputError
 from openseer_core.manifest.job import RolloutJob
 from openseer_operator.objects.names import (
     DO_NOT_DISRUPT,
@@ -13,6 +19,7 @@ from openseer_operator.objects.names import (
     metadata,
     selector,
 )
+from openseer_operator.objects.overlay import overlay_template
 from openseer_operator.objects.pod_parts import Mounts, base_pod_spec, container_security, service_port
 from openseer_operator.settings import OperatorSettings
 
@@ -22,6 +29,7 @@ KV_POOL_PORT = 50051
 """The master's; its metrics and the store have the two after it. What the store moves goes to ports of its choice."""
 SPARE_SIXTEENTHS, SPARE_GIGABYTES = 1, 1
 """Memory of the container beside the blocks': a part of theirs, for their names, and some for the processes."""
+_TEMPLATE = "spec.kvPool.template"
 _GRACE_SECONDS = 5
 
 
@@ -47,7 +55,10 @@ def kv_pool_service(job: RolloutJob, uid: str) -> dict[str, Any]:
 
 
 def kv_pool_stateful_set(job: RolloutJob, uid: str, settings: OperatorSettings, *, runs: bool) -> dict[str, Any]:
-    """One pod while the job `runs`, none else: its memory is what is costly."""
+    """One pod while the job `runs`, none else: its memory is what is costly.
+
+    Raises InputError for a template that overrides what the operator sets, or leaves too little memory.
+    """
     return {
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
@@ -68,7 +79,7 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings) -> dict[str, Any]
     gigabytes = job.spec.kv_pool.max_gigabytes
     command = ["python", "-m", "openseer_worker.kv_pool.mooncake.main", "--host", "$(POD_IP)"]
     command += ["--port", str(KV_POOL_PORT), "--gigabytes", str(gigabytes)]
-    memory = str((gigabytes + -(-gigabytes * SPARE_SIXTEENTHS // 16) + SPARE_GIGABYTES) * 2**30)
+    memory = (gigabytes + -(-gigabytes * SPARE_SIXTEENTHS // 16) + SPARE_GIGABYTES) * 2**30
     pull_policy = job.spec.image_pull_policy or ("" if job.spec.image else settings.pull_policy)
     mounts = Mounts()
     mounts.add("tmp", "/tmp", {"emptyDir": {}})
@@ -98,7 +109,7 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings) -> dict[str, Any]
                         "periodSeconds": 2,
                         "timeoutSeconds": 5,
                     },
-                    "resources": {"requests": {"cpu": "1", "memory": memory}, "limits": {"memory": memory}},
+                    "resources": {"requests": {"cpu": "1", "memory": str(memory)}, "limits": {"memory": str(memory)}},
                     "securityContext": container_security(),
                     "terminationMessagePolicy": "FallbackToLogsOnError",
                     "volumeMounts": mounts.mounts,
@@ -107,4 +118,40 @@ def _pod_template(job: RolloutJob, settings: OperatorSettings) -> dict[str, Any]
             "volumes": mounts.volumes,
         },
     }
+    pod = overlay_template(pod, job.spec.kv_pool.template, path=_TEMPLATE, main=KV_POOL)
+    _check_memory(pod, memory)
     return inherit(pod, job, settings.pods)
+
+
+def _check_memory(pod: Mapping[str, Any], least: int) -> None:
+    """Mooncake takes memory as blocks come; the kernel would kill it at a lower limit, with all that it holds.
+
+    Raises InputError.
+    """
+    [own] = [container for container in pod["spec"]["containers"] if container["name"] == KV_POOL]
+    for kind in ("requests", "limits"):
+        found = own["resources"][kind]["memory"]
+        try:
+            fits = parse_quantity(found) >= least
+        except ValueError:
+            continue  # the API server says what is wrong with it
+        if not fits:
+            place = f"{_TEMPLATE}.spec.containers: {kind}.memory of {KV_POOL}"
+            raise InputError(f"{place}: found {found}, allowed: {least >> 30}Gi at least, for spec.kvPool.maxGigabytes")
+
+
+def kv_pool_policy(job: RolloutJob, uid: str) -> dict[str, Any]:
+    """Lets the job's workers in, at ports that Mooncake chooses, and lets nothing out: its processes reach one another
+    within the pod, and answer."""
+    workers = {"podSelector": {"matchLabels": selector(job, "worker")}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata(job, uid, kv_pool_name(job), "shared"),
+        "spec": {
+            "podSelector": {"matchLabels": selector(job, KV_POOL)},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [workers]}],
+            "egress": [],
+        },
+    }

@@ -79,7 +79,7 @@ def output_name(job: RolloutJob) -> str:
 
 
 def labels(job: RolloutJob, role: str) -> dict[str, str]:
-    """Of every object of a job. `role`: worker, driver, redis, kv-pool or shared."""
+    """Of every object of a job. `role`: worker, driver, redis, kv-pool, rows or shared."""
     return {NAME_LABEL: APP, MANAGED_BY_LABEL: MANAGER, **selector(job), ROLE_LABEL: role}
 
 

@@ -1,11 +1,16 @@
 """Parts that the pods and objects of a job have in common: security, volumes, resources, ports."""
 
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
 
+from openseer_core.errors import InputError
 from openseer_core.manifest.job import KeyRef, Resources, RolloutJob
+from openseer_core.manifest.store_url import url_reference
 from openseer_operator.pod_settings import JobPodSettings
 
+JOB_FOLDER = "/etc/openseer"
+"""Where pods see the job."""
 NODE_LOST_SECONDS = 30
 """A pod on a node that does not answer is given up so soon (Kubernetes' own default is 300)."""
 
@@ -63,6 +68,31 @@ def resource_requirements(resources: Resources) -> dict[str, Any]:
 def secret_variable(reference: KeyRef) -> dict[str, Any]:
     """The value of a variable that is read from a Secret."""
     return {"secretKeyRef": {"name": reference.name, "key": reference.key}}
+
+
+def store_variable(job: RolloutJob, secret: str) -> dict[str, Any]:
+    """The variable with the URL of the job's store. `secret`: name of the Secret of a managed Redis."""
+    reference = url_reference(job, secret)
+    value = {"value": job.spec.store.url} if reference is None else {"valueFrom": secret_variable(reference)}
+    return {"name": "OPENSEER_STORE_URL", **value}
+
+
+def inside(root: str, path: str, field_name: str) -> str:
+    """A path on a volume, where the pod sees it. Raises InputError for one that leaves the volume."""
+    parts = PurePosixPath("/" + path).parts[1:]
+    if ".." in parts:
+        raise InputError(f"{field_name}: found {path!r}, allowed: a path on the volume, without ..")
+    return str(PurePosixPath(root, *parts))
+
+
+def probe(path: str, period: int, failures: int, timeout: int) -> dict[str, Any]:
+    """A probe of the container's port `http`; times in seconds."""
+    return {
+        "httpGet": {"path": path, "port": "http"},
+        "periodSeconds": period,
+        "timeoutSeconds": timeout,
+        "failureThreshold": failures,
+    }
 
 
 def service_port(name: str, number: int) -> dict[str, Any]:

@@ -1,12 +1,9 @@
 """The manifests of the pods of a job's workers and of its driver."""
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
-from openseer_core.errors import InputError
 from openseer_core.manifest.job import Resources, RolloutJob
-from openseer_core.manifest.store_url import url_reference
 from openseer_core.plan.scaling import template_hash
 from openseer_operator.objects.kv_pool import has_pool_pod, kv_pool_address
 from openseer_operator.objects.names import (
@@ -27,12 +24,17 @@ from openseer_operator.objects.names import (
 )
 from openseer_operator.objects.overlay import overlay_template
 from openseer_operator.objects.pod_parts import (
+    JOB_FOLDER,
     Mounts,
     base_pod_spec,
     container_security,
+    inside,
+    probe,
     resource_requirements,
     secret_variable,
+    store_variable,
 )
+from openseer_operator.objects.rows import add_rows
 from openseer_operator.pod_settings import JobPodSettings
 from openseer_operator.settings import OperatorSettings
 
@@ -47,8 +49,8 @@ EXIT_SECONDS = 5
 DRIVER_GRACE_SECONDS = 30
 """What the driver has to write and acknowledge what it holds."""
 
-_JOB_FOLDER, _CACHE, _MODELS, _PROMPTS, _OUTPUT = "/etc/openseer", "/cache", "/models", "/prompts", "/output"
-_KV_POOL, _ROWS = "/kv-pool", "/rows"
+_CACHE, _MODELS, _PROMPTS, _OUTPUT = "/cache", "/models", "/prompts", "/output"
+_KV_POOL = "/kv-pool"
 _CERTIFICATES = "/etc/openseer-ca"
 _DRIVER_RESOURCES = {"requests": {"cpu": "250m", "memory": "512Mi"}}
 _IMAGE_OWNED = {"image": "set spec.image", "imagePullPolicy": "set spec.imagePullPolicy"}
@@ -75,7 +77,7 @@ def worker_pod(
     """
     workers = job.spec.workers
     name = worker_pod_name(job, index, rank)
-    command = ["python", "-m", "openseer_worker.main", "--job", f"{_JOB_FOLDER}/job.json", "--index", str(index)]
+    command = ["python", "-m", "openseer_worker.main", "--job", f"{JOB_FOLDER}/job.json", "--index", str(index)]
     command += ["--http-port", str(HTTP_PORT)]
     spec: dict[str, Any] = {}
     if workers.parallelism.nodes > 1:
@@ -83,7 +85,7 @@ def worker_pod(
         leader = f"{worker_pod_name(job, index, 0)}.{workers_name(job)}.{job.namespace}.svc"
         command += ["--rank", str(rank), "--leader", leader]
     mounts = _mounts(job, settings.pods)
-    command += _add_kv_pool(job, mounts) + _add_rows(job, mounts)
+    command += _add_kv_pool(job, mounts) + add_rows(job, uid, mounts)
     start = workers.start_seconds or settings.pods.start_seconds
     container = _container(job, settings, WORKER, image, command, mounts, workers.resources, start, secret)
     pod: dict[str, Any] = {
@@ -131,9 +133,9 @@ def driver_pod(
     Raises InputError for a template that overrides what the operator sets, and for a path that leaves its volume.
     """
     mounts = _mounts(job, settings.pods)
-    command = ["python", "-m", "openseer_driver.main", "--job", f"{_JOB_FOLDER}/job.json"]
+    command = ["python", "-m", "openseer_driver.main", "--job", f"{JOB_FOLDER}/job.json"]
     command += ["--output", _add_output(job, mounts), "--http-port", str(HTTP_PORT), *_add_prompts(job, mounts)]
-    command += _add_rows(job, mounts)
+    command += add_rows(job, uid, mounts)
     resources, start = job.spec.driver.resources, settings.pods.start_seconds
     container = _container(job, settings, DRIVER, image, command, mounts, resources, start, secret)
     if "resources" not in container:
@@ -186,22 +188,13 @@ def _container(
         "command": command,
         "env": _environment(job, settings.pods, secret),
         "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
-        "startupProbe": _probe("/readyz", 1, start_seconds, timeout),
-        "readinessProbe": _probe("/readyz", probes.readiness_period_seconds, 1, timeout),
-        "livenessProbe": _probe("/healthz", probes.liveness_period_seconds, probes.liveness_failures, timeout),
+        "startupProbe": probe("/readyz", 1, start_seconds, timeout),
+        "readinessProbe": probe("/readyz", probes.readiness_period_seconds, 1, timeout),
+        "livenessProbe": probe("/healthz", probes.liveness_period_seconds, probes.liveness_failures, timeout),
         **({"resources": requirements} if requirements else {}),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts.mounts,
-    }
-
-
-def _probe(path: str, period: int, failures: int, timeout: int) -> dict[str, Any]:
-    return {
-        "httpGet": {"path": path, "port": "http"},
-        "periodSeconds": period,
-        "timeoutSeconds": timeout,
-        "failureThreshold": failures,
     }
 
 
@@ -225,7 +218,7 @@ def _environment(job: RolloutJob, settings: JobPodSettings, secret: str) -> list
     if model.offline:
         plain |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     variables: list[dict[str, Any]] = [
-        _store_variable(job, secret),
+        store_variable(job, secret),
         {"name": "OPENSEER_NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
         {"name": "OPENSEER_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
         *({"name": name, "value": value} for name, value in plain.items()),
@@ -236,16 +229,10 @@ def _environment(job: RolloutJob, settings: JobPodSettings, secret: str) -> list
     return [*(entry for entry in settings.env if entry["name"] not in ours), *variables]
 
 
-def _store_variable(job: RolloutJob, secret: str) -> dict[str, Any]:
-    reference = url_reference(job, secret)
-    value = {"value": job.spec.store.url} if reference is None else {"valueFrom": secret_variable(reference)}
-    return {"name": "OPENSEER_STORE_URL", **value}
-
-
 def _mounts(job: RolloutJob, settings: JobPodSettings) -> Mounts:
     """What workers and driver both see."""
     mounts = Mounts()
-    mounts.add("job", _JOB_FOLDER, {"configMap": {"name": config_name(job)}}, read_only=True)
+    mounts.add("job", JOB_FOLDER, {"configMap": {"name": config_name(job)}}, read_only=True)
     mounts.add("tmp", "/tmp", {"emptyDir": {}})
     mounts.add("shm", "/dev/shm", {"emptyDir": {"medium": "Memory"}})
     bundle = settings.ca_bundle
@@ -273,8 +260,8 @@ def _add_output(job: RolloutJob, mounts: Mounts) -> str:
     claim = output.pvc.claim_name if output.pvc is not None else output_name(job)
     mounts.add("output", _OUTPUT, {"persistentVolumeClaim": {"claimName": claim}})
     if output.pvc is not None:
-        return _inside(_OUTPUT, output.pvc.path, "spec.output.pvc.path")
-    return _inside(_OUTPUT, output.path or job.name, "spec.output.path")
+        return inside(_OUTPUT, output.pvc.path, "spec.output.pvc.path")
+    return inside(_OUTPUT, output.path or job.name, "spec.output.path")
 
 
 def _add_kv_pool(job: RolloutJob, mounts: Mounts) -> list[str]:
@@ -285,27 +272,7 @@ def _add_kv_pool(job: RolloutJob, mounts: Mounts) -> list[str]:
     if not pool.is_on or pool.pvc is None:
         return []
     mounts.add("kv-pool", _KV_POOL, {"persistentVolumeClaim": {"claimName": pool.pvc.claim_name}})
-    return ["--kv-pool", _inside(_KV_POOL, pool.pvc.path, "spec.kvPool.pvc.path")]
-
-
-def _add_rows(job: RolloutJob, mounts: Mounts) -> list[str]:
-    """Mounts the volume for rows of routed experts; the option that names this job's folder, nothing without capture.
-
-    Raises InputError for a job that cannot capture in a cluster.
-    """
-    capture = job.spec.routing.capture
-    if capture is None:
-        return []
-    if job.spec.mode != "batch":
-        raise InputError(
-            f"spec.routing.capture: found in mode {job.spec.mode}, allowed in a cluster: batch; the gateway, which "
-            "gives results there, mounts no job's volume"
-        )
-    if capture.pvc is None:
-        raise InputError("spec.routing.capture.pvc: missing; in a cluster workers and driver share a volume")
-    mounts.add("rows", _ROWS, {"persistentVolumeClaim": {"claimName": capture.pvc.claim_name}})
-    folder = _inside(_ROWS, capture.pvc.path, "spec.routing.capture.pvc.path")
-    return ["--routed", f"{folder}/{job.namespace}.{job.name}"]
+    return ["--kv-pool", inside(_KV_POOL, pool.pvc.path, "spec.kvPool.pvc.path")]
 
 
 def _add_prompts(job: RolloutJob, mounts: Mounts) -> list[str]:
@@ -320,16 +287,8 @@ def _add_prompts(job: RolloutJob, mounts: Mounts) -> list[str]:
         # Read-only for this pod, not for the volume, which may be that of the results too.
         claim = {"persistentVolumeClaim": {"claimName": prompts.pvc.claim_name}}
         mounts.add("prompts", _PROMPTS, claim, read_only=True)
-        return ["--prompts", _inside(_PROMPTS, prompts.pvc.path, "spec.prompts.pvc.path")]
+        return ["--prompts", inside(_PROMPTS, prompts.pvc.path, "spec.prompts.pvc.path")]
     return []
-
-
-def _inside(root: str, path: str, field_name: str) -> str:
-    """A path on a volume, where the pod sees it. Raises InputError for one that leaves the volume."""
-    parts = PurePosixPath("/" + path).parts[1:]
-    if ".." in parts:
-        raise InputError(f"{field_name}: found {path!r}, allowed: a path on the volume, without ..")
-    return str(PurePosixPath(root, *parts))
 
 
 def _avoid_nodes(pod: dict[str, Any], nodes: Sequence[str]) -> None:

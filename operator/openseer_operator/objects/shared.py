@@ -6,11 +6,18 @@ from typing import Any
 from openseer_core.manifest.fleet import GANG_PORT
 from openseer_core.manifest.job import RolloutJob
 from openseer_core.manifest.store_url import REDIS_PORT, manages_store
-from openseer_core.plan.actions import KV_POOL_OBJECT
+from openseer_core.plan.actions import KV_POOL_OBJECT, ROWS_OBJECT
 from openseer_core.plan.scaling import max_unavailable
-from openseer_operator.objects.kv_pool import has_pool_pod, kv_pool_service, kv_pool_stateful_set
+from openseer_operator.objects.kv_pool import (
+    KV_POOL,
+    has_pool_pod,
+    kv_pool_policy,
+    kv_pool_service,
+    kv_pool_stateful_set,
+)
 from openseer_operator.objects.managed_redis import store_service
 from openseer_operator.objects.names import (
+    ROLE_LABEL,
     config_name,
     inherit,
     metadata,
@@ -21,6 +28,7 @@ from openseer_operator.objects.names import (
 )
 from openseer_operator.objects.pod_parts import service_port, volume_claim_spec
 from openseer_operator.objects.pods import HTTP_PORT
+from openseer_operator.objects.rows import has_rows_pod, rows_deployment, rows_service
 from openseer_operator.settings import OperatorSettings
 
 DNS_PORTS = (53, 5353)
@@ -29,11 +37,12 @@ judge the port of the pod behind a service, which with OpenShift's DNS is the la
 
 
 def shared_objects(
-    job: RolloutJob, uid: str, settings: OperatorSettings, standing: int, *, runs: bool = True
+    job: RolloutJob, uid: str, settings: OperatorSettings, standing: int, *, secret: str, runs: bool = True
 ) -> dict[str, dict[str, Any]]:
     """All of them by key, but for the managed Redis itself (`store_stateful_set`) and its password (`store_secret`).
 
-    `standing`: workers that an eviction would take work from (`standing_workers`); `runs`: whether the job does.
+    `standing`: workers that an eviction would take work from (`standing_workers`); `secret`: name of the Secret of a
+    managed Redis; `runs`: whether the job does. Raises InputError for rows of routed experts without a volume.
     """
     objects = {
         "serviceAccount": _service_account(job, uid),
@@ -43,6 +52,8 @@ def shared_objects(
     }
     if settings.network_policies:
         objects["networkPolicy"] = _network_policy(job, uid, settings)
+        if has_pool_pod(job):
+            objects["kvPoolPolicy"] = kv_pool_policy(job, uid)
     if job.spec.mode == "batch" and job.spec.output.pvc is None:
         objects["output"] = _output(job, uid)
     if manages_store(job):
@@ -50,6 +61,9 @@ def shared_objects(
     if has_pool_pod(job):
         objects["kvPoolService"] = kv_pool_service(job, uid)
         objects[KV_POOL_OBJECT] = kv_pool_stateful_set(job, uid, settings, runs=runs)
+    if has_rows_pod(job):
+        objects["rowsService"] = rows_service(job, uid)
+        objects[ROWS_OBJECT] = rows_deployment(job, uid, settings, secret=secret, runs=runs)
     return {key: with_template_hash(inherit(manifest, job, settings.pods)) for key, manifest in objects.items()}
 
 
@@ -110,7 +124,8 @@ def _disruption_budget(job: RolloutJob, uid: str, standing: int) -> dict[str, An
 
 def _network_policy(job: RolloutJob, uid: str, settings: OperatorSettings) -> dict[str, Any]:
     """Lets in the job itself, operator and gateway, and whoever may read metrics. Where the installation wants it, lets
-    out to the job itself, DNS and what is listed only."""
+    out to the job itself, DNS and what is listed only. Policies add up, so the pod of a KV pool has its own alone."""
+    but_pool = {"matchExpressions": [{"key": ROLE_LABEL, "operator": "NotIn", "values": [KV_POOL]}]}
     operators = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}}}
     own = {"podSelector": {"matchLabels": selector(job)}}
     ingress: list[dict[str, Any]] = [
@@ -128,7 +143,7 @@ def _network_policy(job: RolloutJob, uid: str, settings: OperatorSettings) -> di
         "kind": "NetworkPolicy",
         "metadata": metadata(job, uid, job.name, "shared"),
         "spec": {
-            "podSelector": {"matchLabels": selector(job)},
+            "podSelector": {"matchLabels": selector(job), **(but_pool if has_pool_pod(job) else {})},
             "policyTypes": ["Ingress", *(["Egress"] if egress else [])],
             "ingress": ingress,
             **egress,

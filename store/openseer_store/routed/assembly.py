@@ -1,13 +1,14 @@
 """A result's rows, put together from the files of its leases and of its prompt."""
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from openseer_core.queue.messages import APPEND, Result
 from openseer_core.routed_rows import RowShape, Stretch
 from openseer_core.tokens import ITEM_BYTES, count_items
+from openseer_store.routed.folders import read_files
 from openseer_store.routed.places import context_file, group_folder, lease_file, prompt_file
 from openseer_store.routed.records import read_records
 
@@ -61,33 +62,47 @@ class _Rows:
         return RoutedExperts(self._count, bytes(self._rows), self._shape, tuple(_spans(self._found)))
 
 
+class RowFile(NamedTuple):
+    """A file of a result's group that may hold rows of the result; they count up to the position `limit`."""
+
+    name: str
+    limit: int
+
+
 def assemble(folder: Path, result: Result) -> RoutedExperts:
-    """The rows of a result, from its job's folder. What cannot be read is missing; it raises nothing.
+    """The rows of a result, from its job's folder. What cannot be read is missing; it raises nothing."""
+    files = list(row_files(result))
+    place = group_folder(folder, result.request.group)
+    return put_together(result, files, read_files(place, [file.name for file in files]))
+
+
+def put_together(result: Result, files: Sequence[RowFile], contents: Sequence[bytes]) -> RoutedExperts:
+    """The rows of a result. `contents`: of each of its files, empty for one that is not there.
 
     A lease's row counts up to the last token that the store took from it: beyond, others came instead. Where two leases
     have a row, that of the later one counts, which sampled what follows.
     """
     total = count_items(result.prompt) + count_items(result.tokens)
-    rows, group = _Rows(max(0, total - 1)), group_folder(folder, result.request.group)
-    for name, limit in _files(result):
-        for shape, stretch in _read(group, name):
+    rows = _Rows(max(0, total - 1))
+    for (name, limit), data in zip(files, contents, strict=True):
+        for shape, stretch in read_records(name, data):
             rows.put(shape, stretch, limit)
     return rows.whole()
 
 
-def _files(result: Result) -> Iterator[tuple[str, int]]:
-    """The files that may hold rows of a result, those that count for more later, and the position up to which they do.
+def row_files(result: Result) -> Iterator[RowFile]:
+    """The files that may hold rows of a result, those that count for more later.
 
     Of several versions of weights that one's rows count from which the token after them was sampled.
     """
     prompt = count_items(result.prompt)
-    yield prompt_file(_next_version(result, 0), result.prompt), prompt - 1
+    yield RowFile(prompt_file(_next_version(result, 0), result.prompt), prompt - 1)
     for place, chunk in enumerate(result.chunks):
         if chunk.event == APPEND:
             context = result.prompt + result.tokens[: chunk.end * ITEM_BYTES]
-            yield context_file(_next_version(result, place), context), prompt + chunk.end - 1
+            yield RowFile(context_file(_next_version(result, place), context), prompt + chunk.end - 1)
         if chunk.worker:
-            yield lease_file(result.request, chunk.start, chunk.fence, chunk.worker), prompt + chunk.end
+            yield RowFile(lease_file(result.request, chunk.start, chunk.fence, chunk.worker), prompt + chunk.end)
 
 
 def _next_version(result: Result, place: int) -> str:
@@ -96,12 +111,6 @@ def _next_version(result: Result, place: int) -> str:
     leases = [chunk for chunk in result.chunks[place:] if chunk.worker and chunk.version]
     generating = (chunk.version for chunk in leases if chunk.end > chunk.start)
     return next(generating, leases[-1].version if leases else result.version)
-
-
-def _read(group: Path, name: str) -> list[tuple[RowShape, Stretch]]:
-    with suppress(OSError):
-        return list(read_records(name, (group / name).read_bytes()))
-    return []
 
 
 def _spans(found: bytearray) -> Iterator[tuple[int, int]]:

@@ -1,8 +1,8 @@
-"""What is removed of a job's rows, and when. All of it may block: it is for threads."""
+"""What is read of a job's rows, what is removed of them, and when. All of it may block: it is for threads."""
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +11,19 @@ from openseer_store.routed.places import group_folder
 
 STALE_SECONDS = 24 * 3600.0
 """Rows of a batch that is gone stay so long where groups of it were carried to another one."""
+
+
+def read_files(place: Path, names: Sequence[str], most_bytes: int | None = None) -> list[bytes]:
+    """The files of a group's folder, each empty that is not there, cannot be read, or for which `most_bytes` of all
+    leave no room."""
+    contents: list[bytes] = []
+    for name in names:
+        data = b""
+        with suppress(OSError):
+            if most_bytes is None or (place / name).stat().st_size <= most_bytes - sum(map(len, contents)):
+                data = (place / name).read_bytes()
+        contents.append(data)
+    return contents
 
 
 def remove_groups(folder: Path, groups: Iterable[GroupId]) -> None:

@@ -28,7 +28,7 @@ class Gateway:
     """One replica; `client` waits for the answer, `url` is where it serves."""
 
     def __init__(self, kubeconfig: Path) -> None:
-        self.port = reserved_port()
+        self.port, self.metrics_port = reserved_port(), reserved_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._kubeconfig = kubeconfig
         self.client = httpx.AsyncClient(base_url=self.url, timeout=60.0)
@@ -38,6 +38,7 @@ class Gateway:
         environment = os.environ | {
             "KUBECONFIG": str(self._kubeconfig),
             "OPENSEER_HTTP_PORT": str(self.port),
+            "OPENSEER_METRICS_PORT": str(self.metrics_port),
             **ENVIRONMENT,
         }
         command = (sys.executable, "-m", "openseer_api.main")
@@ -108,6 +109,10 @@ async def test_two_tenants_work_side_by_side_and_a_killed_gateway_loses_nothing(
         for method, path in (("GET", f"/v1/batches/{number}"), ("POST", "/v1/batches"), ("GET", "/metrics")):
             assert (await gateway.call(bob, method, path, "ann")).status_code == 403
         assert (await gateway.client.get(f"/jobs/{namespace}/ann/v1/job")).status_code == 401
+        assert (await gateway.client.get("/metrics")).status_code == 404
+        told = (await gateway.client.get(f"http://127.0.0.1:{gateway.metrics_port}/metrics")).text
+        assert f'openseer_api_calls_total{{code="201",job="ann",namespace="{namespace}"}} 1.0' in told
+        assert 'openseer_api_calls_total{code="401",job="",namespace=""} 1.0' in told
 
         await gateway.end(signal.SIGKILL)
         await gateway.start()

@@ -47,6 +47,7 @@ class GpuLibrary:
             "nvmlDeviceGetIndex": 0,
             "nvmlDeviceGetClockInfo": 1980,
             "nvmlDeviceGetTotalEccErrors": 0,
+            "nvmlDeviceGetCurrentClocksEventReasons": 0,
         }
 
         def answer(*_: object) -> Any:

@@ -19,8 +19,6 @@ MINIMAL: dict[str, Any] = {
     "spec": {"model": {"path": "models/tiny"}, "prompts": {"path": "prompts.jsonl"}},
 }
 
-POOL = {"backend": "shared-directory", "path": "/mnt/kv"}
-
 
 def manifest(spec: dict[Any, Any] | None = None, /, **fields: Any) -> dict[str, Any]:
     document = copy.deepcopy(MINIMAL)
@@ -148,25 +146,6 @@ def test_a_wrong_value_is_named_with_what_is_allowed(spec: dict[Any, Any], expec
     ("spec", "expected"),
     [
         ({"prompts": None}, "spec.prompts: missing; mode batch reads its prompts"),
-        ({"kvPool": {"backend": "shared-directory"}}, "spec.kvPool: none given, allowed: exactly one of path, pvc"),
-        ({"kvPool": {"path": "/kv"}}, "spec.kvPool.path: used by no pool of backend none"),
-        (
-            {"kvPool": {"backend": "mooncake", "pvc": {"claimName": "kv", "path": "x"}}},
-            "spec.kvPool.pvc: used by no pool of backend mooncake",
-        ),
-        (
-            {"kvPool": POOL, "model": {"path": "m", "engineArgs": {"kv_transfer_config": {}}}},
-            "spec.model.engineArgs.kv_transfer_config: does not go with spec.kvPool",
-        ),
-        ({"kvPool": POOL, "model": {"path": "m", "engine": "scripted"}}, "spec.kvPool.backend: the scripted engine"),
-        (
-            {"kvPool": POOL, "model": {"path": "m", "engineArgs": {"decode_context_parallel_size": 2}}},
-            "spec.model.engineArgs.decode_context_parallel_size: found 2, allowed with spec.kvPool: 1",
-        ),
-        (
-            {"kvPool": POOL, "workers": {"parallelism": {"pipeline": 2}}},
-            "spec.workers.parallelism.pipeline: found 2, allowed with spec.kvPool: 1",
-        ),
         ({"mode": "serve"}, "spec.prompts: not used in mode serve"),
         ({"prompts": {}}, "spec.prompts: none given, allowed: exactly one of path"),
         ({"prompts": {"path": "a", "url": "https://b/c"}}, "spec.prompts: found path and url, allowed: only one of"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from openseer_core.errors import GpuSickError
 from openseer_core.manifest.failures import FailurePolicy
-from openseer_core.plan.actions import KV_POOL_OBJECT, ApplyShared, DeletePod, Stamp
+from openseer_core.plan.actions import KV_POOL_OBJECT, ROWS_OBJECT, ApplyShared, DeletePod, Stamp
 from openseer_core.plan.failures import FAIL_JOB, LONGEST_REASON, MOST_FAILED_MEMBERS, MOST_SICK_NODES
 from openseer_core.plan.observation import RELEASED, Failure, JobOutcome, Memory, Observation, Pod, PodPhase
 from openseer_core.plan.plan import Plan, plan
@@ -376,8 +376,9 @@ def test_the_counts_of_a_complete_job_are_the_last_words_of_its_driver() -> None
 
 
 @pytest.mark.parametrize("current", [True, False])
-def test_the_kv_pool_of_a_suspended_job_is_made_what_it_should_be(current: bool) -> None:
+@pytest.mark.parametrize("key", [KV_POOL_OBJECT, ROWS_OBJECT])
+def test_pods_beside_a_suspended_job_are_made_what_they_should_be(key: str, current: bool) -> None:
     cluster = Cluster(make_job(suspend=True))
-    seen = replace(cluster.observe(), shared={"config": False, KV_POOL_OBJECT: current})
+    seen = replace(cluster.observe(), shared={"config": False, key: current})
     applied = [action for action in plan(seen).actions if isinstance(action, ApplyShared)]
-    assert applied == ([] if current else [ApplyShared(KV_POOL_OBJECT)])
+    assert applied == ([] if current else [ApplyShared(key)])

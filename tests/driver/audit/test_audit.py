@@ -17,7 +17,7 @@ from openseer_core.weights.publish import Source
 from openseer_core.worker.heartbeat import Heartbeat, WeightsReport, WorkerState, WorkerStatus
 from openseer_driver.audit.audit import audit
 from openseer_driver.run_folder import RunFolder
-from openseer_driver.run_lines import ResultLine
+from openseer_driver.run_lines import ResultLine, RoutedLine
 from openseer_store.port import DriverStore
 from tests.driver.audit.evidence import RESULTS, SHAPE, Evidence, audited, changed
 from tests.driver.sample_runs import Simulation, result_line
@@ -36,6 +36,16 @@ async def test_a_run_with_lost_workers_and_moved_requests_has_no_violation(
         f"{RESULTS} requests, {RESULTS} results, {len(evidence.entries)} events checked: no violation"
     ]
     assert {"reap", "give_back"} <= {entry.event for entry in evidence.entries}
+    report.require()
+
+
+async def test_missing_rows_are_told_and_break_no_promise(evidence: Evidence, lines: list[ResultLine]) -> None:
+    lines[0] = changed(lines[0], routed_experts=RoutedLine("a.npy", 0, [40, 2, 2], "uint8", 3, [(1, 4)]))
+
+    report = await audited(evidence, lines)
+
+    assert report.lines()[0].endswith("events checked, 3 of 40 rows of routed experts missing: no violation")
+    assert (report.as_dict()["rows"], report.as_dict()["rows_missing"]) == (40, 3)
     report.require()
 
 

@@ -14,9 +14,10 @@ from openseer_core.worker.context_metrics import ContextCounts
 from openseer_driver.report.drafting import CorpusReport, OriginReport
 from openseer_driver.report.html import page, write_report
 from openseer_driver.report.report import estimate_points, make_report
+from openseer_driver.report.routed import RowCounts
 from openseer_driver.report.trace import Fact, Trace, count_up, make_trace, read_trace, step_changes
 from openseer_driver.run_folder import RunFolder
-from openseer_driver.run_lines import ChunkLine, RunRecord, SampleLine, Session, WorkerSample
+from openseer_driver.run_lines import ChunkLine, RoutedFact, RunRecord, SampleLine, Session, WorkerSample
 from tests.driver.sample_runs import LARGE, SMALL, run_record, write_run
 
 RECORD = msgspec.structs.replace(run_record("hand", SMALL, 100.0), sessions=[Session(0.0, 200.0)])
@@ -52,6 +53,17 @@ def test_ten_requests_give_makespan_tail_and_percentiles() -> None:
     assert report.tail_share == pytest.approx(0.55)
     assert report.time_to_percent == {"50": 5.0, "90": 9.0, "99": 20.0, "100": 20.0}
     assert (report.tokens_total, report.tokens_per_second) == (200, 10.0)
+
+
+def test_rows_of_routed_experts_are_counted_and_the_summary_says_how_many_miss() -> None:
+    facts = [fact("g", index, chunk("w", 0, 10, 100.0, 101.0)) for index in range(3)]
+    assert make_report(trace(facts)).routed_experts is None
+    rows = [RoutedFact([12, 3, 2], 0), RoutedFact([1100, 3, 2], 5), RoutedFact([12, 3, 2], 2)]
+    with_rows = [replace(one, rows=of_one) for one, of_one in zip(facts, rows, strict=True)]
+    report = make_report(trace(with_rows))
+    assert report.routed_experts == RowCounts(1124, 7, 2)
+    assert report.summary.endswith("; 7 of 1,124 rows of routed experts missing, in 2 responses")
+    assert make_report(trace(with_rows[:1])).summary.endswith("; all 12 rows of routed experts")
 
 
 def test_requeues_moves_and_chunks_are_counted() -> None:

@@ -49,7 +49,17 @@ async def test_these_are_all_objects_of_a_job_and_all_kinds_written(tenant: Tena
     assert made == {*NAMES, ("Secret", await tenant.secret_name())}
     assert {kind for kind, _ in made} == set(WRITTEN)
     # The job's own status and finalizers, by its uid; events by job and text; the operator's Lease; a node's condition.
-    assert RESOURCES.keys() - set(WRITTEN) - READ == {"RolloutJob", "Event", "Lease", "Node"}
+    others = {"RolloutJob", "Event", "Lease", "Node"}
+    assert RESOURCES.keys() - set(WRITTEN) - READ == others | {"Deployment"}  # of a serving job's routed experts
+
+
+async def test_a_deployment_that_was_there_before_is_left_alone_and_named(tenant: Tenant) -> None:
+    before = await tenant.api.create("Deployment", tenant.key[0], foreign("Deployment", "default-rows"))
+    capture = {"capture": {"pvc": {"claimName": "fast", "path": "rows"}}}
+    await tenant.submit(mode="serve", prompts=None, routing=capture)
+    await tenant.look(2)
+    assert "Deployment default-rows" in (await tenant.conditions())["NameTaken"][2]
+    assert await tenant.find("Deployment", "default-rows") == before
 
 
 @pytest.mark.parametrize(("kind", "name"), [*NAMES, CLAIM])

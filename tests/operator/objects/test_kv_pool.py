@@ -1,5 +1,7 @@
 """Workers see the KV pool of their job, on its volume or in its pod, and nobody else does."""
 
+from typing import Any
+
 import pytest
 
 from openseer_core.errors import InputError
@@ -42,9 +44,44 @@ def test_the_pod_of_the_pool_has_memory_for_its_blocks_and_is_restricted() -> No
     assert container["image"] == SETTINGS.worker_image
 
 
+def test_the_pod_of_the_pool_is_built_on_a_template() -> None:
+    own = {"name": "kv-pool", "resources": {"requests": {"cpu": "4"}, "limits": {"memory": "80Gi"}}}
+    pod_spec: dict[str, Any] = {
+        "nodeSelector": {"memory": "much"},
+        "containers": [own],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    }
+    template = {"metadata": {"labels": {"cost": "7"}}, "spec": pod_spec}
+    made = shared(job(kvPool={**MOONCAKE, "template": template}))["kvPool"]["spec"]["template"]
+    [container] = made["spec"]["containers"]
+    assert made["spec"]["nodeSelector"] == {"memory": "much"}
+    assert made["metadata"]["labels"]["cost"] == "7"
+    memory = str(69 * 2**30)
+    assert container["resources"] == {"requests": {"cpu": "4", "memory": memory}, "limits": {"memory": "80Gi"}}
+    assert container["command"][0] == "python"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (
+            {"containers": [{"name": "kv-pool", "resources": {"limits": {"memory": "64Gi"}}}]},
+            r"spec\.kvPool\.template\..*: limits.memory of kv-pool: found 64Gi, allowed: 69Gi at least",
+        ),
+        (
+            {"containers": [{"name": "kv-pool", "args": ["--verbose"]}]},
+            r"spec\.kvPool\.template\.spec\.containers\[0\]\.args",
+        ),
+    ],
+)
+def test_a_template_cannot_take_from_the_pool_what_it_needs(spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        shared(job(kvPool={**MOONCAKE, "template": {"spec": spec}}))
+
+
 def test_the_pool_of_a_job_that_does_not_run_has_no_pod() -> None:
     rollout_job = job(kvPool=MOONCAKE)
-    sets = [shared_objects(rollout_job, UID, SETTINGS, 1, runs=runs)["kvPool"] for runs in (True, False)]
+    sets = [shared_objects(rollout_job, UID, SETTINGS, 1, secret="s", runs=runs)["kvPool"] for runs in (True, False)]
     assert [made["spec"]["replicas"] for made in sets] == [1, 0]
     assert sets[0]["metadata"]["annotations"] != sets[1]["metadata"]["annotations"]
 

@@ -23,6 +23,23 @@ BY_POD = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"
 BY_EXPRESSION = {"namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "In", "values": ["platform"]}]}}
 
 
+MOONCAKE = {"backend": "mooncake", "maxGigabytes": 8}
+POOL_PORTS = (50051, 50052, 50053, 15428)
+"""Of master, metrics and store, and one that Mooncake chose for the blocks."""
+OWN = {role: Peer("lab", {"openseer.dev/job": "arithmetic", "openseer.dev/role": role}) for role in ("driver", "redis")}
+
+
+def policies_of(pod: Peer, **settings: Any) -> list[dict[str, Any]]:
+    """Those that select a pod of a job with a pool: they add up."""
+    made = shared(job(kvPool=MOONCAKE), **settings).values()
+    return [each for each in made if each["kind"] == "NetworkPolicy" and selects(each, pod)]
+
+
+def pool_pod(**settings: Any) -> Peer:
+    template = shared(job(kvPool=MOONCAKE), **settings)["kvPool"]["spec"]["template"]
+    return Peer("lab", template["metadata"]["labels"])
+
+
 def policy(**settings: Any) -> dict[str, Any]:
     return shared(job(), **settings)["networkPolicy"]
 
@@ -71,3 +88,32 @@ def test_restricted_pods_reach_one_another_dns_and_what_is_listed() -> None:
     assert not lets_out(closed, STRANGERS["the internet"], 443)
     assert lets_out(opened, STRANGERS["the internet"], 443)
     assert not lets_out(opened, Peer(address="203.0.113.8"), 443)
+
+
+RESTRICTED = {"egress": ({"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]},)}
+
+
+@pytest.mark.parametrize("settings", [{}, {"metrics_from": (BY_NAMESPACE,)}, RESTRICTED])
+def test_the_jobs_workers_alone_reach_the_pod_of_its_pool(settings: dict[str, Any]) -> None:
+    [found] = policies_of(pool_pod(), **settings)
+    assert all(lets_in(found, WORKER, port) for port in POOL_PORTS)
+    others = [*STRANGERS.values(), *OWN.values(), PROMETHEUS, Peer("openseer")]
+    assert not any(lets_in(found, peer, port) for peer in others for port in (*POOL_PORTS, HTTP, REDIS))
+
+
+@pytest.mark.parametrize("settings", [{}, RESTRICTED])
+def test_the_pod_of_a_pool_answers_and_reaches_nobody(settings: dict[str, Any]) -> None:
+    [found] = policies_of(pool_pod(), **settings)
+    asked = [*STRANGERS.values(), *OWN.values(), WORKER, Peer("kube-system"), Peer(address="169.254.169.254")]
+    assert not any(lets_out(found, peer, port) for peer in asked for port in (53, 443, HTTP, REDIS, *POOL_PORTS))
+
+
+@pytest.mark.parametrize("settings", [{}, {"egress": ()}])
+def test_workers_reach_the_pod_of_their_pool(settings: dict[str, Any]) -> None:
+    found = policies_of(WORKER, **settings)
+    assert len(found) == 1
+    assert all(lets_out(found[0], pool_pod(), port) for port in POOL_PORTS)
+
+
+def test_an_installation_without_policies_makes_none_for_a_pool() -> None:
+    assert policies_of(pool_pod(), network_policies=False) == []

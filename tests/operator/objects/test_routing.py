@@ -1,11 +1,13 @@
-"""Workers and driver see the volume for rows of routed experts, in a folder of the job's own."""
+"""Workers and driver see the volume for rows of routed experts; of a serving job a pod does that gives them away."""
 
 from typing import Any
 
 import pytest
 
 from openseer_core.errors import InputError
-from tests.operator.objects.test_pods import driver, flag, job, volume, worker
+from openseer_core.manifest.job import RolloutJob
+from openseer_operator.objects.shared import shared_objects
+from tests.operator.objects.test_pods import SETTINGS, UID, driver, environment, flag, job, main, volume, worker
 
 PVC = {"claimName": "fast", "path": "team/rows"}
 
@@ -17,7 +19,7 @@ def routing(**capture: Any) -> dict[str, Any]:
 def test_workers_and_driver_mount_the_volume_for_rows() -> None:
     captured = job(routing=routing(pvc=PVC))
     for pod in (worker(captured), driver(captured)):
-        assert flag(pod, "--routed") == f"/rows/team/rows/{captured.namespace}.{captured.name}"
+        assert flag(pod, "--routed") == f"/rows/team/rows/{captured.namespace}.{captured.name}.{UID}"
         assert volume(pod, "/rows") == {"persistentVolumeClaim": {"claimName": "fast"}, "ro": False}
     for pod in (worker(job()), driver(job())):
         assert flag(pod, "--routed") is None
@@ -30,5 +32,28 @@ def test_a_capture_that_a_cluster_cannot_give_is_refused() -> None:
             pod(job(routing=routing(path="/rows")))
     with pytest.raises(InputError, match=r"spec\.routing\.capture\.pvc\.path: found .*, allowed: a path on the volume"):
         worker(job(routing=routing(pvc=PVC | {"path": "../rows"})))
-    with pytest.raises(InputError, match=r"spec\.routing\.capture: found in mode serve, allowed in a cluster: batch"):
-        worker(job(routing=routing(pvc=PVC), mode="serve", prompts=None))
+    with pytest.raises(InputError, match=r"spec\.routing\.capture\.pvc: missing; in a cluster"):
+        shared(serving(path="/rows"))
+
+
+def serving(**capture: Any) -> RolloutJob:
+    return job(routing=routing(**capture), mode="serve", prompts=None)
+
+
+def shared(rollout_job: RolloutJob, *, runs: bool = True) -> dict[str, dict[str, Any]]:
+    return shared_objects(rollout_job, UID, SETTINGS, 1, secret="arithmetic-redis", runs=runs)
+
+
+def test_a_serving_job_has_a_pod_that_reads_what_its_workers_write() -> None:
+    captured = serving(pvc=PVC)
+    made = shared(captured)
+    pod = made["rows"]["spec"]["template"]
+    assert flag(pod, "--routed") == flag(worker(captured), "--routed")
+    assert volume(pod, "/rows") == volume(worker(captured), "/rows")
+    assert environment(pod)["OPENSEER_STORE_URL"] == environment(worker(captured))["OPENSEER_STORE_URL"]
+    assert main(pod)["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert made["rowsService"]["metadata"]["name"] == "arithmetic-rows"
+    assert made["rowsService"]["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert shared(captured, runs=False)["rows"]["spec"]["replicas"] == 0
+    for without in (job(routing=routing(pvc=PVC)), job(mode="serve", prompts=None)):
+        assert not {"rows", "rowsService"} & shared(without).keys()

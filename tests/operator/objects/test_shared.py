@@ -29,7 +29,7 @@ def job(**spec: Any) -> RolloutJob:
 
 def shared(rollout_job: RolloutJob, **settings: Any) -> dict[str, dict[str, Any]]:
     chosen = OperatorSettings("openseer", "openseer-worker:1", "openseer-operator:1", **settings)
-    return shared_objects(rollout_job, UID, chosen, rollout_job.spec.workers.replicas)
+    return shared_objects(rollout_job, UID, chosen, rollout_job.spec.workers.replicas, secret="s")
 
 
 def template_of(manifest: dict[str, Any]) -> str:
@@ -97,7 +97,7 @@ def test_the_budget_lets_as_many_workers_go_as_may_be_unavailable(workers: dict[
 
 def test_the_disruption_budget_follows_the_workers_that_can_come() -> None:
     for replicas, standing, least in ((6, 2, 1), (8, 4, 2), (8, 1, 0)):
-        objects = shared_objects(job(workers={"replicas": replicas}), UID, SETTINGS, standing)
+        objects = shared_objects(job(workers={"replicas": replicas}), UID, SETTINGS, standing, secret="s")
         assert objects["disruptionBudget"]["spec"]["minAvailable"] == least
 
 

@@ -1,6 +1,7 @@
-"""Idle and busy seconds of a worker."""
+"""What a worker's seconds went to: idle, busy, waiting for the store, new weights."""
 
-from openseer_worker.hardware.usage import Usage
+from openseer_core.worker.time_metrics import WorkerSeconds
+from openseer_worker.hardware.usage import Doing, TimeSpent, Usage
 
 
 def test_an_interval_counts_as_the_state_at_its_begin() -> None:
@@ -11,3 +12,22 @@ def test_an_interval_counts_as_the_state_at_its_begin() -> None:
     usage.note(99.0, running=0, asleep=False)
     usage.note(100.0, running=1, asleep=False)
     assert (usage.idle, usage.busy) == (4.0, 1.5)
+
+
+def test_time_that_waits_for_the_store_counts_only_where_the_engine_had_room() -> None:
+    spent = TimeSpent()
+    busy = Doing(running=2, slots=4, calls=False, wants=True, changes=False)
+    spent.note(0.0, busy)
+    spent.note(1.0, busy._replace(calls=True))
+    spent.note(3.0, busy._replace(calls=True, running=4))
+    spent.note(7.0, busy._replace(calls=True, running=0))
+    spent.note(15.0, busy._replace(calls=True, running=0, wants=False))
+    spent.note(31.0, busy._replace(calls=True, running=0, changes=True))
+    spent.note(63.0, busy)
+    counted = WorkerSeconds.of_heartbeat(spent.metrics())
+    assert counted == WorkerSeconds(running=7.0, responses=22.0, store_idle=8.0, store_below=2.0, weights=32.0)
+
+
+def test_a_worker_that_counts_no_seconds_is_told_from_one_that_had_none() -> None:
+    assert WorkerSeconds.of_heartbeat({"tokens": 5}) is None
+    assert WorkerSeconds.of_heartbeat(TimeSpent().metrics()) == WorkerSeconds()

@@ -11,13 +11,14 @@ import pytest
 
 from openseer_core.errors import InputError
 from openseer_core.ids import WorkerId
-from openseer_core.queue.messages import Claim, Delta, ExtendReply
+from openseer_core.queue.messages import Claim, Delta, ExtendReply, Finish, Reply
 from openseer_core.routed_rows import RowShape, Stretch
 from openseer_core.tokens import count_items
 from openseer_store.memory import MemoryStore
 from openseer_store.port import WorkerStore
 from openseer_store.routed.assembly import RoutedExperts, assemble
 from openseer_worker.engine import EngineOutput
+from openseer_worker.kv_pool import free_space, sweeps
 from openseer_worker.routing import writer
 from openseer_worker.routing.keeper import RouteKeeper
 from openseer_worker.routing.rows_first import RowsFirst
@@ -109,6 +110,22 @@ async def test_a_lease_that_ends_before_the_prompt_is_read_leaves_it_to_another(
     fleet.generate(ANN, again, 2)
     await ann.complete(ANN, [finish(again, 2)])
     assert [whole(found, PROMPT + 2) for found in await fleet.found()] == [True]
+
+
+@pytest.mark.parametrize("kept", [0, 20, -1])
+async def test_a_prompts_file_that_is_torn_is_written_again(fleet: Fleet, kept: int) -> None:
+    ann, bob = fleet.worker(ANN), fleet.worker(BOB)
+    await fleet.store.submit([group("a", 2)])
+    [first] = await ann.claim(ANN, query(slots=1))
+    fleet.generate(ANN, first, 3)
+    await ann.complete(ANN, [finish(first, 3)])
+    [prompt] = fleet.folder.rglob("prompt.*")
+    prompt.write_bytes(prompt.read_bytes()[:kept])
+    [second] = await bob.claim(BOB, query())
+    assert fleet.keepers[BOB].rows_from(second.key) == 0
+    fleet.generate(BOB, second, 3)
+    await bob.complete(BOB, [finish(second, 3)])
+    assert [whole(found, PROMPT + 3) for found in await fleet.found()] == [True, True]
 
 
 async def test_what_was_appended_is_wanted_again(fleet: Fleet) -> None:
@@ -243,6 +260,22 @@ async def test_rows_that_cannot_be_written_are_counted_and_miss(fleet: Fleet) ->
     assert int(fleet.keepers[ANN].metrics()["routes_lost_bytes"]) > 3 * SHAPE.row_bytes
 
 
+async def test_rows_are_written_for_as_long_as_a_job_runs(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks through their folder, as workers do through that of a KV pool."""
+    monkeypatch.setattr(free_space, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(sweeps, "UNSWEPT_SECONDS", 0.0)
+    ann = fleet.worker(ANN)
+    await fleet.store.submit([group("a", 1)])
+    [claim] = await ann.claim(ANN, query())
+    for place in range(5):
+        fleet.keepers[ANN].take(
+            EngineOutput(claim.key, routes=(at(PROMPT - 1 + place, 1) if place else at(0, PROMPT),))
+        )
+        await ann.extend(ANN, [delta(claim, 1, place)], [], lease_seconds=10, version="v1", lanes=("",))
+    await ann.complete(ANN, [finish(claim, 0, 5)])
+    assert [whole(found, PROMPT + 5) for found in await fleet.found()] == [True]
+
+
 async def test_rows_are_written_before_the_store_is_told(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     ann, seen = fleet.worker(ANN), list[bool]()
     await fleet.store.submit([group("a", 1)])
@@ -258,6 +291,33 @@ async def test_rows_are_written_before_the_store_is_told(fleet: Fleet, monkeypat
     await ann.extend(ANN, [delta(claim, 3)], [], lease_seconds=10, version="v1", lanes=("",))
     assert seen == [True]
     assert count_items(claim.tokens) == 0
+
+
+async def test_files_of_a_lease_are_closed_before_the_store_hears_of_its_end(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume of several machines shows the others what was closed."""
+    ann, seen = fleet.worker(ANN), list[list[str]]()
+    await fleet.store.submit([group("a", 1)])
+    [claim] = await ann.claim(ANN, query())
+    told = fleet.store.complete
+
+    def opened() -> list[str]:
+        handles = [handle for handle in Path("/proc/self/fd").iterdir() if handle.is_symlink()]
+        targets = [str(handle.readlink()) for handle in handles]
+        return [target for target in targets if target.startswith(str(fleet.folder))]
+
+    async def tell(worker: WorkerId, finishes: list[Finish]) -> list[Reply]:
+        seen.append(opened())
+        return await told(worker, finishes)
+
+    monkeypatch.setattr(fleet.store, "complete", tell)
+    fleet.generate(ANN, claim, 3)
+    await ann.extend(ANN, [delta(claim, 3)], [], lease_seconds=10, version="v1", lanes=("",))
+    assert len(opened()) == 1
+    await ann.complete(ANN, [finish(claim, 0, 3)])
+    assert seen == [[]]
+    assert [whole(found, PROMPT + 3) for found in await fleet.found()] == [True]
 
 
 def test_a_worker_without_a_folder_or_with_one_it_cannot_write_is_refused(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from openseer_core.errors import EngineError
-from openseer_core.manifest.job import Sampling, Scripted
+from openseer_core.manifest.job import Sampling, Scripted, ScriptedPool
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import unpack_logprobs, unpack_tokens
+from openseer_core.worker.context_metrics import ContextCounts
 from openseer_worker.engine import EngineRequest
 from openseer_worker.scripted.engine import ScriptedEngine
 from openseer_worker.scripted.text import drawn_length, scripted_logprobs, scripted_tokens
@@ -119,6 +120,45 @@ def test_a_response_that_comes_back_finds_its_tokens_cached() -> None:
         await play.until(60)
 
     assert played(STEPS, script).engine.metrics()["context_cached"] == 28
+
+
+def test_a_response_that_comes_from_elsewhere_is_fetched_from_the_pool() -> None:
+    """Its seven full blocks: 28 tokens of 10 bytes at 70 bytes/s, and 3 computed at 2/s."""
+
+    async def script(play: Play) -> None:
+        play.add("b", 25, prompt=8, done=23)
+        await play.until(20)
+
+    slow = {"prefill_tokens_per_second": 2, "pool": ScriptedPool(bytes_per_token=10, bytes_per_second=70)}
+    play = played(STEPS.model_copy(update=slow), script)
+    assert play.ends == {"b": (4 + 1.5 + 2, FinishReason.STOP)}
+    found = ContextCounts.of_heartbeat(play.engine.metrics())
+    assert found == ContextCounts(
+        computed=3, recomputed=3, compute_seconds=1.5, fetched=28, fetched_bytes=280, fetch_seconds=4.0
+    )
+    assert play.engine.profile.contexts_move
+
+
+def test_without_a_pool_a_response_from_elsewhere_is_computed_again() -> None:
+    async def script(play: Play) -> None:
+        play.add("b", 25, prompt=8, done=23)
+        await play.until(20)
+
+    play = played(STEPS.model_copy(update={"prefill_tokens_per_second": 2}), script)
+    assert play.ends == {"b": (15.5 + 2, FinishReason.STOP)}
+    found = ContextCounts.of_heartbeat(play.engine.metrics())
+    assert found == ContextCounts(computed=31, recomputed=31, compute_seconds=15.5)
+    assert not play.engine.profile.contexts_move
+
+
+def test_a_prompt_that_has_not_run_is_computed_whatever_the_pool() -> None:
+    async def script(play: Play) -> None:
+        play.add("a", 2, prompt=9)
+        await play.until(10)
+
+    pool = ScriptedPool(bytes_per_token=1, bytes_per_second=1e15)
+    play = played(STEPS.model_copy(update={"pool": pool}), script)
+    assert ContextCounts.of_heartbeat(play.engine.metrics()) == ContextCounts(computed=9)
 
 
 @pytest.mark.parametrize("every", [0.25, 50.0])

@@ -1,4 +1,9 @@
-"""How a worker spends its time while it has the GPU: running responses, or idle."""
+"""How a worker spends its time while it has the GPU: running responses, or idle, and for want of what."""
+
+from collections import defaultdict
+from typing import NamedTuple
+
+from openseer_core.worker.time_metrics import WorkerSeconds
 
 
 class Usage:
@@ -9,11 +14,58 @@ class Usage:
         self._since: float | None = None
         self._state = ""
 
-    def note(self, now: float, *, running: int, asleep: bool) -> None:
-        """What the worker does from now on (seconds of one clock)."""
+    def note(self, now: float, *, running: int, asleep: bool) -> tuple[float, float]:
+        """What the worker does from now on (seconds of one clock). Returns how long it was idle and busy until now."""
         if self._since is not None and self._state == "busy":
             self.busy += now - self._since
         elif self._since is not None and self._state == "idle":
             self.idle += now - self._since
         self._since = now
         self._state = "asleep" if asleep else "busy" if running else "idle"
+        return round(self.idle, 3), round(self.busy, 3)
+
+
+class Doing(NamedTuple):
+    """What a worker does at a moment. `running`: responses in its engine, of `slots`; `calls`: its loop waits for the
+    store; `wants`: more responses may wait, or some have ended; `changes`: it takes none because of its weights."""
+
+    running: int
+    slots: int
+    calls: bool
+    wants: bool
+    changes: bool
+
+
+class TimeSpent:
+    """Seconds so far, by what they went to. An interval counts as what was done at its begin."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = defaultdict(float)
+        self._since = 0.0
+        self._doing: Doing | None = None
+
+    @property
+    def calls(self) -> bool:
+        """As it was noted last."""
+        return self._doing is not None and self._doing.calls
+
+    def note(self, now: float, doing: Doing) -> None:
+        """What the worker does from now on (seconds of one clock)."""
+        if (before := self._doing) is not None:
+            self._add(before, now - self._since)
+        self._since, self._doing = now, doing
+
+    def metrics(self) -> dict[str, float | int | str]:
+        """For heartbeats."""
+        return WorkerSeconds.of(self._sums).metrics()
+
+    def _add(self, doing: Doing, seconds: float) -> None:
+        sums = self._sums
+        if doing.running:
+            sums["running"] += seconds
+            sums["responses"] += seconds * doing.running
+        elif doing.changes:
+            sums["weights"] += seconds
+            return
+        if doing.calls and doing.wants and doing.running < doing.slots:
+            sums["store_below" if doing.running else "store_idle"] += seconds

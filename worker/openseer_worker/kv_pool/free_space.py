@@ -38,14 +38,17 @@ def missing_room(folder: Path, share: float) -> DiskRoom:
 
 
 class FreeSpace:
-    """Says whether a fleet's folder takes more blocks: its disk has room, and somebody keeps it within its bytes."""
+    """Says whether a fleet's folder takes more: its disk has room, and somebody keeps it within its bytes.
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    `is_swept`: False for a folder that nobody is to look through.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic, *, is_swept: bool = True) -> None:
         self._folder = folder
         self._clock = clock
         self._looked_at = float("-inf")
         self._share = 1.0
-        self._sweeps = Sweeps(folder, clock)
+        self._sweeps = Sweeps(folder, clock) if is_swept else None
 
     def check(self) -> None:
         """Raises OSError: ENOSPC where less than LEAST_FREE of the disk is free, EBUSY where nobody sweeps, and others
@@ -54,7 +57,8 @@ class FreeSpace:
         if now - self._looked_at >= LOOK_SECONDS:
             make_fleet_folder(self._folder)
             self._share = free_share(self._folder)
-            self._sweeps.check()
+            if self._sweeps is not None:
+                self._sweeps.check()
             self._looked_at = now
         if self._share < LEAST_FREE:
             raise OSError(

@@ -44,11 +44,6 @@ class PoolKeeper:
         self._told = ""
         self._thread = DaemonThreads(1, "openseer-kv-sweep")
 
-    @property
-    def is_on(self) -> bool:
-        """Whether there is a pool."""
-        return self._sweeper is not None
-
     def place(self, group: str, version: str) -> str:
         """The folder of a group's blocks with weights, or an adapter, of `version`; "" without a pool."""
         if self._sweeper is None:

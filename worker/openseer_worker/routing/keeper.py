@@ -12,7 +12,7 @@ from openseer_core.queue.messages import Claim, Reply, WriteOutcome
 from openseer_core.routed_rows import RowShape, Stretch
 from openseer_core.tokens import count_items
 from openseer_store.routed.places import context_file, group_folder, lease_file, prompt_file
-from openseer_store.routed.records import pack_record
+from openseer_store.routed.records import pack_record, read_records
 from openseer_worker.engine import EngineOutput
 from openseer_worker.routing.writer import RowWriter
 
@@ -70,7 +70,7 @@ class RouteKeeper:
         Of a group whose prompt's rows are not on file, one of its leases here is to compute them.
         """
         assert self._folder is not None and self._writer is not None
-        wanted: dict[Path, str] = {}
+        wanted: dict[Path, _Lease] = {}
         for claim in claims:
             if parse_sampling(claim.sampling).score_from is not None:
                 continue
@@ -83,15 +83,23 @@ class RouteKeeper:
                 lease.context_end = prompt + claim.generated - 1
             rows = group / prompt_file(claim.version or version, claim.prompt)
             if prompt > 1 and rows not in self._prompts and rows not in self._pending:
-                wanted.setdefault(rows, claim.key)
+                wanted.setdefault(rows, lease)
         if not wanted:
             return
-        for (rows, key), is_there in zip(wanted.items(), await self._writer.present(list(wanted)), strict=True):
+        found = await self._writer.ask(list(wanted), lambda file: self._is_whole(file, wanted[file].prompt_tokens - 1))
+        for (rows, lease), is_there in zip(wanted.items(), found, strict=True):
             if is_there:
                 self._note_prompt(rows)
             else:
-                self._leases[key].prompt = rows
+                lease.prompt = rows
                 self._pending.add(rows)
+
+    def _is_whole(self, file: Path, rows: int) -> bool:
+        """Whether a prompt's file holds so many: of a machine that died it may hold a part. Raises OSError."""
+        if self._shape is None:
+            return False
+        found = [(shape, start, len(data)) for shape, (start, data) in read_records(file.name, file.read_bytes())]
+        return found == [(self._shape, 0, rows * self._shape.row_bytes)]
 
     def take(self, output: EngineOutput) -> None:
         """Takes the rows of what the engine produced."""
@@ -107,8 +115,8 @@ class RouteKeeper:
             if kept := rows[(own - start) * size :]:
                 lease.unsaved.append(Stretch(own, kept))
 
-    async def keep(self, keys: Sequence[str]) -> None:
-        """Writes what there is of leases; once it returns their tokens may be told."""
+    async def keep(self, keys: Sequence[str], *, ended: bool) -> None:
+        """Writes what there is of leases; once it returns their tokens may be told. `ended`: their last ones."""
         assert self._writer is not None and self._shape is not None
         leases = [self._leases[key] for key in keys if key in self._leases]
         pieces: list[tuple[Path, bytes]] = []
@@ -123,8 +131,9 @@ class RouteKeeper:
                     early = [Stretch(at, rows[: max(0, lease.context_end - at) * size]) for at, rows in stretches]
                     pieces.append((lease.context, self._records(lease.context, early)))
                 lease.unsaved = []
-        if pieces:
-            writes.append(self._writer.append(pieces))
+        done = [file for lease in leases for file in _files(lease)] if ended else []
+        if pieces or done:
+            writes.append(self._writer.append(pieces, done))
         await asyncio.gather(*writes)
 
     def _has_prompt(self, lease: _Lease) -> bool:
@@ -160,7 +169,7 @@ class RouteKeeper:
             if lease.prompt is not None:
                 self._pending.discard(lease.prompt)
         if over and self._writer is not None:
-            self._writer.close([file for lease in over for file in (lease.file, lease.context) if file is not None])
+            self._writer.close([file for lease in over for file in _files(lease)])
 
     def metrics(self) -> dict[str, float | int | str]:
         """For heartbeats: bytes of rows that could not be written."""
@@ -170,6 +179,11 @@ class RouteKeeper:
         self._prompts[rows] = None
         if len(self._prompts) > KNOWN_PROMPTS:
             self._prompts.popitem(last=False)
+
+
+def _files(lease: _Lease) -> list[Path]:
+    """Those that it appends to."""
+    return [lease.file] if lease.context is None else [lease.file, lease.context]
 
 
 def _is_over(reply: Reply, held: int, *, ended: bool) -> bool:

@@ -52,7 +52,7 @@ class RowsFirst(WorkerStore):
         adapters: tuple[str, ...] = (),
     ) -> ExtendReply:
         keys = [delta.key for delta in deltas]
-        await self._keeper.keep(keys)
+        await self._keeper.keep(keys, ended=False)
         reply = await self._store.extend(
             worker, deltas, rescores, lease_seconds=lease_seconds, version=version, lanes=lanes, adapters=adapters
         )
@@ -61,14 +61,14 @@ class RowsFirst(WorkerStore):
 
     async def complete(self, worker: WorkerId, finishes: list[Finish]) -> list[Reply]:
         keys = [finish.delta.key for finish in finishes]
-        await self._keeper.keep(keys)
+        await self._keeper.keep(keys, ended=True)
         replies = await self._store.complete(worker, finishes)
         self._keeper.note_replies(keys, replies, ended=True)
         return replies
 
     async def give_back(self, worker: WorkerId, deltas: list[Delta], *, lost: bool = False) -> list[Reply]:
         keys = [delta.key for delta in deltas]
-        await self._keeper.keep(keys)
+        await self._keeper.keep(keys, ended=True)
         replies = await self._store.give_back(worker, deltas, lost=lost)
         self._keeper.note_replies(keys, replies, ended=True)
         return replies

@@ -50,33 +50,47 @@ class RowWriter:
     def __init__(self, folder: Path) -> None:
         self.lost_bytes = 0
         self._threads = DaemonThreads(1, "openseer-routes")
-        self._space = FreeSpace(folder)
+        self._space = FreeSpace(folder, is_swept=False)
         self._open: OrderedDict[Path, int] = OrderedDict()
         self._unsaved = 0
         self._late: Future[bool] | None = None
         self._mark = uuid.uuid4().hex
         self._told_at = float("-inf")
 
-    async def present(self, files: Sequence[Path]) -> list[bool]:
-        """Which of the files are there; none where the folder does not answer in time."""
+    async def ask(self, files: Sequence[Path], is_whole: Callable[[Path], bool]) -> list[bool]:
+        """Which of the files are whole; none where the folder does not answer in time. `is_whole`: called in the
+        thread; what cannot be read is not."""
+
+        def look(file: Path) -> bool:
+            with suppress(OSError):
+                return is_whole(file)
+            return False
+
         if self._is_late:
             return [False] * len(files)
-        asked = self._threads.submit(lambda: [file.exists() for file in files])
+        asked = self._threads.submit(lambda: [look(file) for file in files])
         try:
             return await asyncio.wait_for(asyncio.wrap_future(asked), WAIT_SECONDS)
-        except (TimeoutError, OSError):
+        except TimeoutError:
             return [False] * len(files)
 
-    async def append(self, pieces: Sequence[tuple[Path, bytes]]) -> None:
-        """Appends to each file; returns once that is done, or after WAIT_SECONDS.
+    async def append(self, pieces: Sequence[tuple[Path, bytes]], ended: Sequence[Path] = ()) -> None:
+        """Appends to each file, and closes those that have ended: other machines see of a volume what was closed.
+        Returns once that is done, or after WAIT_SECONDS.
 
         A folder that was late once is waited for again only after it has answered.
         """
-        size = sum(len(data) for _, data in pieces)
-        await self._write(size, lambda: [self._append(*piece) for piece in pieces])
+
+        def write() -> None:
+            for piece in pieces:
+                self._append(*piece)
+            for file in ended:
+                self._close(file)
+
+        await self._write(sum(len(data) for _, data in pieces), write)
 
     async def put(self, file: Path, data: bytes) -> bool:
-        """Writes a whole file, unless it is there; whether it is there now."""
+        """Writes a whole file, in place of one that may be there; whether it is there now."""
         return await self._write(len(data), lambda: self._put(file, data))
 
     def close(self, files: Sequence[Path]) -> None:
@@ -133,8 +147,6 @@ class RowWriter:
             raise OSError(errno.ENOSPC, "it took a part of a record", str(file))
 
     def _put(self, file: Path, data: bytes) -> None:
-        if file.exists():
-            return
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{file.name}.{self._mark}")
         try:

@@ -1,4 +1,4 @@
 """The scripted engine: plays given lengths in real or virtual time, without a model.
 
-Read `engine`, `text`, `virtual_time`. Tests: tests/worker/scripted.
+Read `engine`, `contexts`, `text`, `virtual_time`. Tests: tests/worker/scripted.
 """

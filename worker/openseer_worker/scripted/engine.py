@@ -19,8 +19,8 @@ from openseer_core.queue.kv_blocks import whole
 from openseer_core.queue.states import FinishReason
 from openseer_core.tokens import ITEM_BYTES, count_items, pack_tokens, unpack_tokens
 from openseer_core.weights.fleet_spec import MEMORY_PARTS, MemoryPart
-from openseer_core.worker.context_metrics import ContextCounts
 from openseer_worker.engine import DraftNews, EngineOutput, EngineProfile, EngineRequest, NewAdapter, NewWeights
+from openseer_worker.scripted.contexts import ScriptedContexts
 from openseer_worker.scripted.text import planned_end, recorded, scripted_logprobs, scripted_scores, scripted_tokens
 from openseer_worker.weights.files import check_files
 from openseer_worker.weights.hashing import digest
@@ -29,9 +29,6 @@ LOAD_SECONDS = 0.05
 LOAD_BYTES_PER_SECOND = 2e9
 """How long it takes to load weights: so long, and so fast on top."""
 SCORE_SECONDS = 0.01
-
-# Stands for a response's index where the prompt of its group is meant.
-_PROMPT = -1
 
 
 @dataclass(slots=True, eq=False)
@@ -56,27 +53,6 @@ class _Play:
         return len(self.request.prompt) + len(self.request.tokens) + new_tokens
 
 
-class _PrefixCache:
-    """Blocks of earlier requests that nobody has taken since, the longest unused first to go."""
-
-    def __init__(self) -> None:
-        self._blocks: dict[tuple[str, int], int] = {}
-        self._sum = 0
-
-    def blocks(self, key: tuple[str, int]) -> int:
-        return self._blocks.get(key, 0)
-
-    def keep(self, key: tuple[str, int], count: int) -> None:
-        """Holds `count` blocks of a response, or of the prompt that a group shares, as the newest."""
-        known = self._blocks.pop(key, 0)
-        self._blocks[key] = max(count, known)
-        self._sum += self._blocks[key] - known
-
-    def shrink_to(self, room: int) -> None:
-        while self._sum > room and self._blocks:
-            self._sum -= self._blocks.pop(next(iter(self._blocks)))
-
-
 class ScriptedEngine:
     """Plays requests on the event loop that `start` is called in; `metrics` counts preemptions as vLLM would.
 
@@ -97,6 +73,7 @@ class ScriptedEngine:
             device="none",
             engine="scripted",
             vocabulary=SCRIPTED_VOCABULARY,
+            contexts_move=scripted.pool is not None,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: Callable[[], None] = _nobody
@@ -109,10 +86,9 @@ class ScriptedEngine:
         # How many running requests take a new block at the begin of step n: _crossings[n % block_tokens].
         self._crossings = [0] * scripted.block_tokens
         self._used = 0
-        self._cache = _PrefixCache()
-        self._prefill = 0
+        self._contexts = ScriptedContexts(scripted)
         self._ends_at = 0.0
-        self._steps = self._tokens = self._preemptions = self._cached = 0
+        self._steps = self._tokens = self._preemptions = 0
         self._content, self._whole = "", True
         self._asleep = set[MemoryPart]()
         self._adapters: dict[str, str] = {}
@@ -172,7 +148,7 @@ class ScriptedEngine:
             "running": len(self._running),
             "waiting": len(self._waiting),
             "kv_used": self._used / self.profile.blocks,
-            **ContextCounts(cached=self._cached).metrics(),
+            **self._contexts.metrics(),
             **({"sick": f"{self._sick_file} is there"} if self._sick_file and self._sick_file.exists() else {}),
         }
 
@@ -193,7 +169,7 @@ class ScriptedEngine:
         await asyncio.sleep(LOAD_SECONDS + size / LOAD_BYTES_PER_SECOND)
         self._content, self._whole = content, True
         self._adapters.clear()
-        self._cache = _PrefixCache()
+        self._contexts.forget()
 
     async def load_adapter(self, adapter: NewAdapter) -> None:
         content = await asyncio.to_thread(digest, adapter.folder)
@@ -209,7 +185,7 @@ class ScriptedEngine:
         return scripted_scores(self._content + self._adapters.get(adapter, ""), tokens)
 
     async def sleep(self, *, keep_weights: bool) -> bool:
-        self._cache = _PrefixCache()
+        self._contexts.forget()
         self._asleep = set(MEMORY_PARTS)
         self._whole = self._whole and keep_weights
         return False
@@ -268,8 +244,7 @@ class ScriptedEngine:
         self._crossings[play.phase] -= 1
         self._used -= self._blocks(context if grown else context - 1)
         # The newest token is computed only by the step after it.
-        self._cache.keep((play.request.group, play.request.index), (context - 1) // self._scripted.block_tokens)
-        self._cache.shrink_to(self.profile.blocks - self._used)
+        self._contexts.keep(play.request, context - 1, self.profile.blocks - self._used)
         return play
 
     # The clock.
@@ -313,14 +288,13 @@ class ScriptedEngine:
 
     def _begin_step(self, at: float) -> None:
         """As vLLM schedules: first blocks for what runs, and new requests only when nothing had to give way."""
-        prefill = 0
+        seconds = 0.0
         if not self._grow():
             while self._waiting and self._fits(self._waiting[0]):
-                prefill += self._admit(self._waiting.popleft())
+                seconds += self._admit(self._waiting.popleft())
         if not self._running and self._waiting:
             self._fail(f"the KV cache of {self.profile.blocks} blocks cannot hold request {self._waiting[0].key}")
-        self._prefill = prefill
-        self._ends_at = at + self._plain_step() + prefill / self._scripted.prefill_tokens_per_second
+        self._ends_at = at + self._plain_step() + seconds
 
     def _skip(self, now: float) -> None:
         """Takes steps together in which nothing ends, begins or runs out of blocks."""
@@ -372,8 +346,8 @@ class ScriptedEngine:
         room = self.profile.blocks - self._used
         return len(self._running) < self.profile.slots and self._blocks(play.context(play.before)) <= room
 
-    def _admit(self, play: _Play) -> int:
-        """Gives a request a slot and blocks; returns the tokens that its prefill computes."""
+    def _admit(self, play: _Play) -> float:
+        """Gives a request a slot and blocks; returns the seconds until its context is there."""
         context, size = play.context(play.before), self._scripted.block_tokens
         self._used += self._blocks(context)
         play.since = self._steps
@@ -381,13 +355,8 @@ class ScriptedEngine:
         self._crossings[play.phase] += 1
         self._running[play.key] = play
         heapq.heappush(self._ends, (self._steps + play.target - play.before, play.key))
-        self._cache.shrink_to(self.profile.blocks - self._used)
-        request = play.request
-        known = max(self._cache.blocks((request.group, request.index)), self._cache.blocks((request.group, _PROMPT)))
-        hit = min(known, (context - 1) // size) * size
-        self._cached += hit
-        self._cache.keep((request.group, _PROMPT), len(request.prompt) // size)
-        return context - hit
+        self._contexts.shrink_to(self.profile.blocks - self._used)
+        return self._contexts.take_up(play.request, context)
 
     def _fail(self, reason: str) -> None:
         self._failure = EngineError(f"the engine failed: {reason}")

@@ -135,7 +135,8 @@ class EngineBuilder:
         with vllm_arguments.readable(f"spec.model: vLLM cannot run {self._model.path}", self._model):
             core, config, inputs = self.make(arguments)
         routing = row_shape(config.model_config) if self._routes else None
-        profile = profile_of(config, layout_of(core.collective_rpc("kv_rows")[0]), on_cpu=self._on_cpu, routing=routing)
+        layout, moves = layout_of(core.collective_rpc("kv_rows")[0]), self._pool is not None
+        profile = profile_of(config, layout, on_cpu=self._on_cpu, routing=routing, contexts_move=moves)
         drafts = DraftLink(core, no_drafts if speculation is None else "", idle=self._routes)
         if speculation is None and self._routes:
             drafts.attach()

@@ -325,6 +325,7 @@ class VllmEngine:
         if reader is not None:
             checker = StopChecker(reader, sampling.stop, request.tokens, sampling.min_tokens)
         self._core.add_request(sent)
+        self._contexts.awaits(request.key, self._tokens)
         state = ResponseState(len(request.tokens), limit, scored, recorded, checker)
         state.resumed = bool(request.tokens)
         if recorded:
@@ -346,7 +347,6 @@ class VllmEngine:
         self._steps += 1
         if outputs.scheduler_stats is not None:
             self._stats = outputs.scheduler_stats
-            self._contexts.note(self._stats)
         produced = [
             read(output, state)
             for output in outputs.outputs
@@ -354,9 +354,7 @@ class VllmEngine:
         ]
         generated = (output for output in produced if not self._running[output.key].given)
         self._tokens += sum(len(output.tokens) for output in generated) // ITEM_BYTES
-        for output in [output for output in outputs.outputs if output.prefill_stats is not None]:
-            if (state := self._running.get(output.request_id)) is not None:
-                self._contexts.begin(output.prefill_stats, resumed=state.resumed)
+        self._contexts.take(outputs, self._running, self._tokens)
         eventful = [output for output in outputs.outputs if output.events]
         self._preemptions += sum(preemptions(output) for output in eventful if output.request_id in self._running)
         ready = self._routes.pass_on(produced, self._running)

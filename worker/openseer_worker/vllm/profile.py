@@ -17,9 +17,11 @@ def layout_of(rows: list[KvRow]) -> KvLayout:
     return KvLayout(tuple(KvGroup(*row) for row in rows))
 
 
-def profile_of(config: Any, layout: KvLayout, *, on_cpu: bool, routing: RowShape | None = None) -> EngineProfile:
-    """The profile of an engine of that configuration, once its cache is made; `layout`: of that cache; `routing`: see
-    EngineProfile."""
+def profile_of(
+    config: Any, layout: KvLayout, *, on_cpu: bool, routing: RowShape | None = None, contexts_move: bool = False
+) -> EngineProfile:
+    """The profile of an engine of that configuration, once its cache is made; `layout`: of that cache; `routing`,
+    `contexts_move`: see EngineProfile."""
     total, scheduler = config.cache_config.num_gpu_blocks, config.scheduler_config
     places = scheduler.max_num_active_seqs or scheduler.max_num_seqs
     return EngineProfile(
@@ -34,6 +36,7 @@ def profile_of(config: Any, layout: KvLayout, *, on_cpu: bool, routing: RowShape
         vocabulary=config.model_config.get_vocab_size(),
         dtype=str(config.model_config.dtype).removeprefix("torch."),
         routing=routing,
+        contexts_move=contexts_move,
     )
 
 

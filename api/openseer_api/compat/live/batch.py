@@ -11,6 +11,7 @@ from openseer_api.compat.live.live_request import LiveRequest, resolve
 from openseer_api.compat.live.refusals import LostError
 from openseer_api.job.context import JobContext
 from openseer_api.job.history import with_earlier
+from openseer_api.job.rows import RowsUnavailable, rows_of
 from openseer_core.errors import OpenseerError
 from openseer_core.ids import GroupId, RequestId
 from openseer_core.queue.batch import BatchRecord
@@ -166,7 +167,7 @@ class LiveBatch:
         entries = await store.results(self.number, cursor, PAGE, WAIT_SECONDS)
         for entry in entries:
             if isinstance(entry, Result):
-                self._deliver(entry)
+                await self._deliver(entry)
         if entries:
             return entries[-1].cursor
         record = await store.batch(self.number)
@@ -179,11 +180,17 @@ class LiveBatch:
             self.gone = True
         return cursor
 
-    def _deliver(self, result: Result) -> None:
+    async def _deliver(self, result: Result) -> None:
         self._used = time.monotonic()
-        live_request = self.waiting.pop(result.request, None)
-        if live_request is not None:
+        live_request = self.waiting.get(result.request)
+        if live_request is None:
+            return
+        try:  # now, for rows go with the batch
+            live_request.routed = await rows_of(self._job.rows, result)
             resolve(live_request, result)
+        except RowsUnavailable as error:
+            resolve(live_request, error)
+        self.waiting.pop(result.request, None)
 
     def _fail_all(self, why: str) -> None:
         for request, live_request in self.waiting.items():

@@ -14,6 +14,7 @@ from openseer_core.queue.messages import Result
 from openseer_core.queue.states import NOT_FINITE, FinishReason, Status
 from openseer_core.token_scores import Ranked, own_scores, ranked
 from openseer_core.tokens import readable_logprobs, unpack_tokens
+from openseer_store.routed.assembly import RoutedExperts
 from openseer_text.reading import Reader
 from openseer_text.rendering import TextCodec
 from openseer_text.stop_strings import TextForm, stop_token, visible_text
@@ -27,7 +28,8 @@ class LiveRequest:
 
     `explicit_group`: the caller gave its group (by a name, or as n responses of one call). `text_form`: of its
     text. `adapter`: the name of the one that it asks for, "" for none. `ended`: its result; None when it was cancelled
-    before it was queued. `request_id`: set once it is queued. `cancelled`: nobody wants it any more.
+    before it was queued. `request_id`: set once it is queued. `cancelled`: nobody wants it any more. `routed`: routed
+    experts of its result, None where none are captured.
     """
 
     prompt: bytes
@@ -41,6 +43,7 @@ class LiveRequest:
     adapter: str = ""
     request_id: RequestId | None = None
     cancelled: bool = False
+    routed: RoutedExperts | None = None
 
     @property
     def group_key(self) -> tuple[str, bytes, str, str]:
@@ -66,7 +69,7 @@ class FinishedResponse:
     `at_end`: that is the model's own end token. `versions`: spans of weights versions. `prompt_logprobs`: of its
     prompt's last tokens, from the wanted one on, by the weights `prompt_version`; None where none are wanted, or their
     computation was aborted. `ranked`, `prompt_ranked`: for each token its rank and the likeliest ones; empty where
-    none are wanted.
+    none are wanted. `routed`: of its routed experts, None where none are captured.
     """
 
     tokens: list[int]
@@ -80,6 +83,7 @@ class FinishedResponse:
     prompt_version: str | None = None
     ranked: list[Ranked] = field(default_factory=list[Ranked])
     prompt_ranked: list[Ranked] = field(default_factory=list[Ranked])
+    routed: RoutedExperts | None = None
 
     @property
     def stop_reason(self) -> str | int | None:
@@ -92,7 +96,9 @@ class FinishedResponse:
         return self.versions[-1]["version"] if self.versions else None
 
 
-def response_of(result: Result | None, codec: TextCodec | None, form: TextForm) -> FinishedResponse:
+def response_of(
+    result: Result | None, codec: TextCodec | None, form: TextForm, routed: RoutedExperts | None = None
+) -> FinishedResponse:
     """The response as a client gets it; what has failed is no sample of the model.
 
     Raises InputError with the reason for which the engine cannot run the request, FailedResponseError where its weights
@@ -120,6 +126,7 @@ def response_of(result: Result | None, codec: TextCodec | None, form: TextForm) 
         versions=version_spans(result.chunks),
         at_end=token is not None and _is_end(token, sampling, read),
         ranked=ranked(result.tokens, result.logprobs) or [],
+        routed=routed,
     )
 
 

@@ -34,7 +34,7 @@ SAMPLING: Refusals = {
     **dict.fromkeys(("prompt_logprob_token_ids", "prompt_logprob_start"), ((), _ONLY_OWN)),
     "logprob_token_ids": (([],), _ONLY_SAMPLED),
     "flat_logprobs": ((False,), _NOT_IN_ANSWERS),
-    "routed_experts_prompt_start": ((0,), _NOT_IN_ANSWERS),
+    "routed_experts_prompt_start": ((0,), "routed experts are given of all tokens"),
     **dict.fromkeys(("truncate_prompt_tokens", "truncation_side"), ((), _AS_THEY_ARE)),
 }
 """Of sampling parameters, by the names of OpenAI, vLLM and SGLang."""

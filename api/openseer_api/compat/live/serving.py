@@ -247,7 +247,7 @@ def _responses(call: CompletionCall) -> list[FinishedResponse]:
     """Of a call whose live requests have all ended."""
 
     def read(live_request: LiveRequest, codec: TextCodec | None) -> FinishedResponse:
-        return response_of(live_request.ended.result(), codec, live_request.text_form)
+        return response_of(live_request.ended.result(), codec, live_request.text_form, live_request.routed)
 
     count = call.sampling_fields.count
     scores = [scores for live_request in call.scores for scores in [read(live_request, None)] * count]
@@ -287,7 +287,7 @@ class _Stream:
     async def next_piece(self) -> Piece | None:
         if self.ended.done():
             result, sent = self.ended.result(), len(self._sent)
-            read = partial(response_of, result, self._call.codec, self._request.text_form)
+            read = partial(response_of, result, self._call.codec, self._request.text_form, self._request.routed)
             end = await made(0 if result is None else len(result.logprobs), read)
             return self._piece(end.tokens[sent:], end.logprobs[sent:], end.ranked[sent:], end.text, end)
         if self._request.request_id is None:
@@ -334,9 +334,11 @@ def encoded(parts: Iterable[Any]) -> list[msgspec.Raw]:
 
 
 def _score_bytes(calls: Sequence[CompletionCall]) -> int:
-    """Of all responses and scores of calls that have ended."""
-    results = [live_request.ended.result() for call in calls for live_request in call.all_requests]
-    return sum(len(result.logprobs) for result in results if result is not None)
+    """Of all responses and scores of calls that have ended, and their routed experts."""
+    requests = [live_request for call in calls for live_request in call.all_requests]
+    results = [live_request.ended.result() for live_request in requests]
+    rows = sum(len(live_request.routed.rows) for live_request in requests if live_request.routed is not None)
+    return rows + sum(len(result.logprobs) for result in results if result is not None)
 
 
 @asynccontextmanager

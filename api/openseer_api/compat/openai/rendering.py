@@ -1,6 +1,7 @@
 """Responses as OpenAI's clients read them, with vLLM's extra fields."""
 
 import time
+from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from openseer_api.compat.live.live_request import FinishedResponse
 from openseer_api.compat.live.serving import CompletionCall, Piece
 from openseer_api.compat.openai.wire import ChatRequest, CompletionRequest
 from openseer_core.token_scores import Likeliest, Ranked
+from openseer_store.routed.npy import marked_npy
 
 NOT_RANKED = Ranked(0, [])
 
@@ -41,6 +43,7 @@ def completion_choice(
         **prompt_logprobs(response, prompt, call, body.shown_prompt_top),
         **_ending(response),
         **({"token_ids": response.tokens} if body.return_token_ids else {}),
+        **routed_experts(response),
     }
 
 
@@ -124,6 +127,7 @@ def chat_choice(index: int, response: FinishedResponse, body: ChatRequest, call:
         "logprobs": _contents(response, body, call) if body.logprobs else None,
         **_ending(response),
         **({"token_ids": response.tokens} if body.return_token_ids else {}),
+        **routed_experts(response),
     }
 
 
@@ -136,6 +140,11 @@ def chat_piece(piece: Piece, body: ChatRequest, call: CompletionCall, *, first: 
         **_ending(piece.end),
         **({"token_ids": piece.tokens} if body.return_token_ids else {}),
     }
+
+
+def routed_experts(response: FinishedResponse) -> dict[str, Any]:
+    """As vLLM has them, a numpy file in base64; nothing where none are captured."""
+    return {} if response.routed is None else {"routed_experts": b64encode(marked_npy(response.routed)).decode()}
 
 
 def _ending(response: FinishedResponse | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from fastapi import APIRouter, Request, Response
@@ -20,6 +21,7 @@ from openseer_api.compat.openai import rendering
 from openseer_api.compat.openai.routes import SSE, STREAM_HEADERS, event
 from openseer_api.compat.openai.wire import StreamOptions
 from openseer_api.http.bodies import StrictRoute, body_of
+from openseer_api.http.rendering import made
 from openseer_api.job.context import JobContext
 from openseer_api.routes.access import Job
 from openseer_core.errors import InputError, OpenseerError
@@ -138,7 +140,8 @@ async def _events(job: JobContext, call: CompletionCall, body: VllmGenerateReque
     try:
         async for piece in pieces(job, call):
             tokens += len(piece.tokens)
-            yield event(_envelope(key, body, call, [_piece(piece, body, call)]))
+            rows = piece.end.routed.rows if piece.end is not None and piece.end.routed is not None else b""
+            yield await made(len(rows), partial(_chunk, piece, body, call, key))
     except OpenseerError as error:
         error_content = {"message": str(error), "type": "server_error", "param": None, "code": status_of(error)}
         yield event({"error": error_content})
@@ -146,6 +149,10 @@ async def _events(job: JobContext, call: CompletionCall, body: VllmGenerateReque
         if body.stream_options is not None and body.stream_options.include_usage:
             yield event(_envelope(key, body, call, []) | {"usage": rendering.usage(call, tokens)})
     yield b"data: [DONE]\n\n"
+
+
+def _chunk(piece: Piece, body: VllmGenerateRequest, call: CompletionCall, key: str) -> bytes:
+    return event(_envelope(key, body, call, [_piece(piece, body, call)]))
 
 
 def _envelope(key: str, body: VllmGenerateRequest, call: CompletionCall, choices: Sequence[Any]) -> dict[str, Any]:
@@ -178,6 +185,7 @@ def _ending(response: FinishedResponse) -> dict[str, Any]:
         "finish_reason": response.finish,
         "stop_reason": response.stop_reason,
         "weight_versions": response.versions,
+        **rendering.routed_experts(response),
     }
 
 

@@ -1,0 +1,101 @@
+"""A run's trace made an explanation."""
+
+from openseer_driver.explain.evidence import Evidence, named
+from openseer_driver.explain.explanation import (
+    PART_LABELS,
+    PART_NAMES,
+    BestTimes,
+    Explanation,
+    PartName,
+    TimePart,
+    WorkerExplanation,
+)
+from openseer_driver.explain.findings import find
+from openseer_driver.explain.paces import paces
+from openseer_driver.explain.parts import classify, counted, divide, waiting_spans
+from openseer_driver.explain.presence import absences, clock_of, is_present, last_sample, stocked_at, witnesses
+from openseer_driver.explain.real_time import in_real_time
+from openseer_driver.report.report import PAUSES_RULE
+from openseer_driver.report.trace import Trace
+
+LEFT_OUT = 0.02
+"""Of the makespan; more that the job's clock leaves out is told."""
+
+
+def explain(trace: Trace, best: BestTimes | None = None, no_best: str = "not asked for") -> Explanation:
+    """Says where the time of a run went, finished or not. `best`: None where it is not known, for the reason
+    `no_best`."""
+    by_the_job, trace = trace.end, in_real_time(trace)
+    clock = clock_of(trace)
+    end = max((clock.at(fact.finished_at) for fact in trace.facts), default=0.0)
+    waiting = waiting_spans(trace, clock)
+    submitted = max((clock.at(fact.enqueued_at) for fact in trace.facts), default=0.0)
+    workers, last = witnesses(trace), last_sample(trace)
+    by_worker: dict[str, dict[PartName, float]] = {}
+    for name, witness in workers.items():
+        leases = [(clock.at(chunk.claimed_at), clock.at(chunk.ended_at)) for chunk in witness.leases]
+        away = absences(witness, clock, end, present=lambda boot, name=name: is_present(last, name, boot))
+        times = {"stocked": clock.at(stocked_at(trace)), "submitted": submitted, "end": end}
+        seconds = classify(leases, waiting, away, slots=witness.slots, **times)
+        by_worker[name] = divide(seconds, counted(witness.samples))
+    sums: dict[PartName, float] = {name: sum((parts[name] for parts in by_worker.values()), 0.0) for name in PART_NAMES}
+    whole, speeds = end * len(by_worker), paces({name: witness.samples for name, witness in workers.items()})
+    evidence = Evidence(trace, whole, sums, by_worker, speeds)
+    unknown = _unknown(trace)
+    return Explanation(
+        run=trace.record.name,
+        state=trace.record.state,
+        policy=evidence.policy,
+        startup_seconds=end - trace.end,
+        makespan_seconds=trace.end,
+        worker_seconds=whole,
+        parts=[_part(name, None if name in unknown else sums[name], whole) for name in PART_NAMES],
+        workers={
+            name: WorkerExplanation(parts, speeds[name].tokens_per_second, speeds[name].ratio)
+            for name, parts in by_worker.items()
+        },
+        findings=find(evidence, best),
+        best=best,
+        no_best="" if best is not None else no_best,
+        notes=_notes(trace, unknown, by_the_job),
+    )
+
+
+def _part(name: PartName, seconds: float | None, whole: float) -> TimePart:
+    share = None if seconds is None else seconds / whole if whole else 0.0
+    return TimePart(name, PART_LABELS[name], seconds, share)
+
+
+def _unknown(trace: Trace) -> set[PartName]:
+    """Parts that no worker has counted."""
+    workers = [worker for sample in trace.samples for worker in sample.workers.values()]
+    unknown: set[PartName] = set()
+    if all(worker.seconds is None for worker in workers):
+        unknown |= {"store", "weights"}
+        if not any(worker.contexts.compute_seconds for worker in workers):
+            unknown |= {"prefill", "recompute"}
+    if not any(worker.slots for worker in workers):
+        unknown |= {"decode_full"}
+    return unknown
+
+
+def _notes(trace: Trace, unknown: set[PartName], by_the_job: float) -> list[str]:
+    notes: list[str] = []
+    if trace.end - by_the_job > LEFT_OUT * trace.end:
+        notes.append(
+            f"the store answered nobody for {trace.end - by_the_job:,.1f} s, which the job's clock, and the makespan "
+            f"of the report, {by_the_job:,.1f} s, leave out"
+        )
+    if unknown & {"store", "weights"}:
+        notes.append("the samples do not tell what workers waited for: store and weights are in idle and in decoding")
+    if unknown & {"prefill", "recompute"}:
+        notes.append("the samples do not tell the seconds of contexts: they are in decoding")
+    if "decode_full" in unknown:
+        notes.append("the samples do not tell the workers' slots: all of decoding counts as below them")
+    if untold := [name for name, witness in witnesses(trace).items() if not witness.tells_boots]:
+        notes.append(f"the samples do not tell when {named(untold)} started again: they count as there meanwhile")
+    if trace.record.state != "complete":
+        notes.append(f"the run is {trace.record.state}: only what it finished is explained")
+    if trace.clock.pauses:
+        notes.append(f"the run was resumed{PAUSES_RULE}")
+    return notes

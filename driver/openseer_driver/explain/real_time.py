@@ -1,0 +1,49 @@
+"""A run's times as they passed: the job's clock leaves out how long a store answered nobody."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import accumulate
+
+import msgspec
+
+from openseer_driver.report.trace import Fact, Trace, make_trace
+from openseer_driver.run_lines import SampleLine
+
+
+def in_real_time(trace: Trace) -> Trace:
+    """The same run with all times in unix seconds of the driver, as far as its samples tell them."""
+    told = [sample for sample in trace.samples if sample.taken_at]
+    if not told:
+        return trace
+    real = _clock(told)
+    samples = tuple(msgspec.structs.replace(sample, at=real(sample.at)) for sample in trace.samples)
+    facts = tuple(_moved(fact, real) for fact in trace.facts)
+    return make_trace(trace.record, facts, samples, trace.failures)
+
+
+def _clock(told: Sequence[SampleLine]) -> Callable[[float], float]:
+    """From the job's clock to the driver's; between two samples in proportion, beyond them second by second."""
+    job = list(accumulate((sample.at for sample in told), max))
+    driver = list(accumulate((sample.taken_at for sample in told), max))
+
+    def real(time: float) -> float:
+        place = bisect_right(job, time)
+        if not 0 < place < len(job):
+            near = min(place, len(job) - 1)
+            return driver[near] + time - job[near]
+        before = place - 1
+        passed = (time - job[before]) / (job[place] - job[before])
+        return driver[before] + passed * (driver[place] - driver[before])
+
+    return real
+
+
+def _moved(fact: Fact, real: Callable[[float], float]) -> Fact:
+    chunks = tuple(
+        msgspec.structs.replace(chunk, claimed_at=real(chunk.claimed_at), ended_at=real(chunk.ended_at))
+        for chunk in fact.chunks
+    )
+    started = None if fact.started_at is None else real(fact.started_at)
+    times = {"enqueued_at": real(fact.enqueued_at), "finished_at": real(fact.finished_at)}
+    return replace(fact, chunks=chunks, started_at=started, **times)

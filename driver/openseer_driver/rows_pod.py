@@ -1,0 +1,99 @@
+"""The pod beside a serving job that sees the volume with rows of routed experts: it gives them to the gateway, which
+sees none, and removes those of batches that were acknowledged.
+
+It ends at SIGTERM, which costs nothing: whoever asks waits for the next one.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from http import HTTPStatus
+from pathlib import Path
+
+from openseer_core.errors import InputError, OpenseerError
+from openseer_core.manifest.job import RolloutJob
+from openseer_core.manifest.parse import parse_job
+from openseer_process.pod_http import OtherAnswer, PodHttp
+from openseer_process.termination import report, start_log
+from openseer_store.connect import open_store
+from openseer_store.routed.asking import MOST_BYTES, RowsSecret, pack_answer
+from openseer_store.routed.folders import read_files
+from openseer_store.routed.removal import keep_rows_within
+
+log = logging.getLogger("openseer.rows")
+
+
+class RowsGiver:
+    """Answers questions for rows in `folder`. `store_url`: of the job's store, which whoever may ask knows, too."""
+
+    def __init__(self, folder: Path, store_url: str) -> None:
+        self._folder = folder
+        self._secret = RowsSecret(store_url)
+
+    def answer(self, path: str) -> OtherAnswer | None:
+        """The files that are asked for; None for any other question."""
+        question = self._secret.read(path)
+        if question is None:
+            return None
+        return OtherAnswer(
+            HTTPStatus.OK, pack_answer(read_files(self._folder / question.place, question.names, MOST_BYTES))
+        )
+
+
+def main() -> int:
+    """`python -m openseer_driver.rows_pod`: gives rows until it is stopped."""
+    parser = argparse.ArgumentParser(prog="openseer-rows", description="Gives the routed experts of a serving job.")
+    parser.add_argument("--job", type=Path, required=True, help="the RolloutJob as JSON")
+    parser.add_argument("--routed", type=Path, required=True, help="the job's folder of rows of routed experts")
+    parser.add_argument("--store", default=os.environ.get("OPENSEER_STORE_URL"), help="URL of the job's Redis")
+    parser.add_argument("--http-port", type=int, default=8080, help="port of rows and probes; 0: any")
+    options = parser.parse_args()
+    if not options.store:
+        parser.error("--store or OPENSEER_STORE_URL is needed")
+    start_log()
+    try:
+        job = _read_job(options.job)
+        asyncio.run(give_rows(job, options.routed, options.store, options.http_port))
+    except OpenseerError as error:
+        return report(error)
+    return 0
+
+
+def _read_job(file: Path) -> RolloutJob:
+    try:
+        return parse_job(json.loads(file.read_text(encoding="utf-8")), str(file))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--job {file}: {error}") from None
+
+
+async def give_rows(job: RolloutJob, folder: Path, store_url: str, port: int) -> None:
+    """Until SIGTERM or SIGINT. Raises StoreError for a store that cannot be used."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    giver = RowsGiver(folder, store_url)
+    with PodHttp(port, ready=lambda: True, alive=lambda: True, others=giver.answer):
+        work = asyncio.create_task(_remove(job, store_url, folder))
+        waiting = asyncio.create_task(stopped.wait())
+        await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)
+        for task in (work, waiting):
+            task.cancel()
+        for outcome in await asyncio.gather(work, waiting, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+
+
+async def _remove(job: RolloutJob, store_url: str, folder: Path) -> None:
+    store = await open_store(store_url, job.name, job.namespace)
+    try:
+        await keep_rows_within(store, folder)
+    finally:
+        await store.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""`openseer explain RUN`: where the time of a run went, what was possible, and what to do."""
+
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from openseer_core.errors import InputError
+from openseer_driver.explain.explained import explain
+from openseer_driver.explain.explanation import BestTimes, Explanation
+from openseer_driver.report.trace import Trace, read_trace
+from openseer_driver.run_folder import RunFolder
+from openseer_local.terminal.console import ERR, OUT
+from openseer_sim.recorded import run_of
+from openseer_sim.replay import best_times, engine_of_run
+
+NOT_KNOWN = "not known"
+MOST_SIMULATED = 16_384
+"""Responses of a run up to which the best times are simulated: as many take about a minute."""
+
+
+def show_explanation(
+    folder: RunFolder,
+    *,
+    profile: Path | None = None,
+    kv_tokens: int = 0,
+    as_json: bool = False,
+    console: Console = OUT,
+) -> None:
+    """Prints it. `profile`, `kv_tokens`: as for `openseer simulate --replay`. Raises InputError for a folder that holds
+    no run, or none with results."""
+    trace = read_trace(folder)
+    if not trace.facts:
+        raise InputError(f"{folder.path}: no result here: there is nothing to explain")
+    with ERR.status(f"simulating {folder.name} on healthy engines"):
+        best, why = _best(folder, trace, profile, kv_tokens)
+    found = explain(trace, best, why)
+    if as_json:
+        console.file.write(found.to_json().decode())
+    else:
+        console.print(page(found))
+
+
+def _best(folder: RunFolder, trace: Trace, profile: Path | None, kv_tokens: int) -> tuple[BestTimes | None, str]:
+    """None with the reason, where the engine's steps or room are not known; what the caller names has to be right."""
+    if len(trace.facts) > MOST_SIMULATED:
+        return None, f"{len(trace.facts):,} responses take minutes: see `openseer simulate --replay {folder.path}`"
+    try:
+        run = run_of(folder, trace)
+        return best_times(run, engine_of_run(run, profile, kv_tokens)), ""
+    except InputError as error:
+        if profile is not None:
+            raise
+        return None, str(error)
+
+
+def page(found: Explanation) -> RenderableType:
+    """What to do, the parts, and what is not known."""
+    if found.findings:
+        lines = [Text(f"{at.says} ({at.share:.0%} of all workers' time).\n  → {at.advice}") for at in found.findings]
+    else:
+        lines = [Text("Nothing stands out.")]
+    workers = f"{len(found.workers)} worker{'s' if len(found.workers) != 1 else ''}"
+    size = (
+        f"makespan {found.makespan_seconds:,.1f} s, {found.startup_seconds:,.1f} s before it until the first engine "
+        f"claimed; {workers}, {found.worker_seconds:,.1f} worker-seconds"
+    )
+    notes = [Text(f"note: {line}", style="dim") for line in found.notes]
+    unknown = found.best.unknown if found.best is not None else []
+    notes += [Text(f"not known here: {line}", style="dim") for line in unknown]
+    return Group(*lines, Text(), Text(size), _table(found), Text(), _possible(found), *notes)
+
+
+def _table(found: Explanation) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("where the time went")
+    for title in ("worker-seconds", "share"):
+        table.add_column(title, justify="right")
+    for part in found.parts:
+        if part.worker_seconds is None or part.share is None:
+            table.add_row(part.label, NOT_KNOWN, "")
+        else:
+            table.add_row(part.label, f"{part.worker_seconds:,.1f}", f"{part.share:.1%}")
+    return table
+
+
+def _possible(found: Explanation) -> Text:
+    best, makespan = found.best, found.makespan_seconds
+    if best is None:
+        return Text(f"The best time possible is {NOT_KNOWN}: {found.no_best}")
+    return Text(
+        f"Possible with these lengths, simulated on healthy engines: {best.known:,.1f} s with what was known "
+        f"({best.policy}), {best.oracle:,.1f} s with an oracle, {best.bound:,.1f} s with engines full to the end; "
+        f"the run took {makespan / best.known:.2f}, {makespan / best.oracle:.2f} and {makespan / best.bound:.2f} times "
+        "that."
+    )

@@ -1,0 +1,43 @@
+"""Rows as numpy's files hold arrays, written without numpy."""
+
+from array import array
+from sys import byteorder
+
+from openseer_core.routed_rows import RowShape
+from openseer_store.routed.assembly import RoutedExperts
+
+_ALIGNED = 64
+"""Such files begin their numbers at a multiple of so many bytes."""
+_MISSING = -1
+
+
+def npy(found: RoutedExperts) -> bytes:
+    """An array of the rows, [positions, layers, experts], in numpy's file format 1.0; zeros where one is missing."""
+    code = "|u1" if found.shape is None or found.shape.item_bytes == 1 else "<u2"
+    return _head(found, code) + found.rows
+
+
+def marked_npy(found: RoutedExperts) -> bytes:
+    """The same, but of a result that lacks rows an array of int32, with -1 where one is missing."""
+    if found.shape is None or not found.missing:
+        return npy(found)
+    numbers = array("i", _numbers(found.rows, found.shape))
+    size = found.shape.layers * found.shape.experts
+    for start, end in found.missing:
+        numbers[start * size : end * size] = array("i", [_MISSING]) * ((end - start) * size)
+    if byteorder == "big":
+        numbers.byteswap()
+    return _head(found, "<i4") + numbers.tobytes()
+
+
+def _numbers(rows: bytes, shape: RowShape) -> "array[int]":
+    numbers = array("B" if shape.item_bytes == 1 else "H", rows)
+    if byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _head(found: RoutedExperts, code: str) -> bytes:
+    header = repr({"descr": code, "fortran_order": False, "shape": found.array_shape})
+    filled = header + " " * (-(10 + len(header) + 1) % _ALIGNED) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(filled).to_bytes(2, "little") + filled.encode()

@@ -1,0 +1,36 @@
+"""Rows of a serving job go once the batch that they belong to was acknowledged."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from openseer_core.errors import OpenseerError
+from openseer_store.port import Store
+from openseer_store.routed.folders import remove_batch, row_batches
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 30.0
+"""How often it is looked which batches are gone."""
+
+
+async def keep_rows_within(store: Store, folder: Path | None) -> None:
+    """Removes rows of batches that are gone, until it is cancelled. `folder`: None where there are none."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            if folder is not None:
+                await remove_rows(store, folder)
+        except OpenseerError as error:
+            log.warning("%s: rows are not looked through: %s", folder, error)
+
+
+async def remove_rows(store: Store, folder: Path) -> None:
+    """Removes them once. Those of a batch of which groups were carried to another one stay until they are stale."""
+    # Read before the batches: one that is opened in between has no rows among these.
+    found = await asyncio.to_thread(row_batches, folder)
+    for number in found:
+        record = await store.batch(number)
+        if record is None or record.forgotten:
+            carried = record is None or record.progress.groups_carried > 0
+            await asyncio.to_thread(remove_batch, folder, number, only_stale=carried)

@@ -1,0 +1,16 @@
+"""A worker that fetches every block that its pool has, also where computing is faster, and soon after failures.
+
+It is faster for the tiny model nearly always, and a run is too short for a pool to be left alone.
+"""
+
+from openseer_worker.kv_pool import breaker, rates
+from openseer_worker.main import main
+from openseer_worker.startup import end_process
+from openseer_worker.vllm.kv_pool import arguments
+
+OUT_SECONDS = 0.5
+"""How long a pool that failed is left alone."""
+
+if __name__ == "__main__":
+    rates.TRIAL_EVERY, breaker.OUT_SECONDS, arguments.WORTH_TOKENS = 1, OUT_SECONDS, 1
+    end_process(main())

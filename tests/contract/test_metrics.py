@@ -1,0 +1,74 @@
+"""One table of metrics: what processes export is in it, and docs/metrics.md shows it."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from openseer_process.metric_table import BY_NAME, METRICS, ExportedMetric
+from tests.contract.forms.recorded import load
+from tests.repository import ROOT
+
+PAGE = ROOT / "docs" / "metrics.md"
+HEAD = "| metric | type | unit | labels beside | what |\n|---|---|---|---|---|\n"
+BOUNDS = "| label | metrics | values |\n|---|---|---|\n"
+EVERYWHERE = ("namespace", "job")
+
+
+def recorded(process: str) -> dict[str, list[str]]:
+    """What a process exports, as `counter NAME` with its labels."""
+    if process == "worker":
+        return {name: labels for part in load("metrics_worker").values() for name, labels in part.items()}
+    return load(f"metrics_{process}")
+
+
+@pytest.mark.parametrize("process", ["operator", "driver", "worker", "api"])
+def test_a_process_exports_what_the_table_says(process: str) -> None:
+    labels: dict[str, Sequence[str]] = {}
+    for metric in METRICS[process]:
+        for sample in metric.sample_names:
+            more = ("le",) if sample.endswith("_bucket") else ()
+            labels[f"{metric.kind} {sample}"] = sorted((*metric.label_names, *more))
+    assert {name: found for name, found in recorded(process).items() if not name.endswith("_created")} == labels
+
+
+def test_a_metric_is_defined_once_and_says_what_it_is() -> None:
+    for metrics in METRICS.values():
+        assert len({metric.name for metric in metrics}) == len(metrics)
+        for metric in metrics:
+            assert BY_NAME[metric.name] == metric
+            assert metric.unit
+            assert metric.text.endswith(".")
+            assert all(label.values for label in metric.labels)
+            assert (metric.kind == "counter") == metric.name.endswith("_total")
+
+
+def test_the_page_shows_the_table() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    made = text
+    for mark, table in tables().items():
+        made, count = re.subn(rf"(<!-- {mark} -->\n).*?(<!-- end -->)", rf"\g<1>{table}\g<2>", made, flags=re.DOTALL)
+        assert count == 1, mark
+    if os.environ.get("OPENSEER_REWRITE"):
+        PAGE.write_text(made, encoding="utf-8")
+    assert made == PAGE.read_text(encoding="utf-8")
+
+
+def tables() -> Mapping[str, str]:
+    """What stands between two marks of the page, by the first."""
+    found = {f"metrics: {process}": HEAD + "".join(map(row, metrics)) for process, metrics in METRICS.items()}
+    bounds: dict[tuple[str, str], list[str]] = {}
+    for metric in BY_NAME.values():
+        for label in metric.labels:
+            bounds.setdefault((label.name, label.values), []).append(f"`{metric.name}`")
+    lines = [
+        f"| {name} | {'all with it' if name in EVERYWHERE else ', '.join(metrics)} | {values} |\n"
+        for (name, values), metrics in bounds.items()
+    ]
+    return {**found, "labels": BOUNDS + "".join(lines)}
+
+
+def row(metric: ExportedMetric) -> str:
+    labels = ", ".join(name for name in metric.label_names if name not in EVERYWHERE)
+    return f"| `{metric.name}` | {metric.kind} | {metric.unit} | {labels} | {metric.text} |\n"

@@ -1,0 +1,76 @@
+"""Rules that need more than a planted engine: paces of large fleets, policies, boots, preemptions."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from openseer_core.worker.time_metrics import WorkerSeconds
+from openseer_driver.explain.explained import explain
+from openseer_driver.explain.explanation import BestTimes, Finding
+from openseer_driver.explain.paces import paces
+from openseer_driver.explain.presence import Seen
+from openseer_driver.report.trace import Fact, make_trace
+from openseer_driver.run_lines import ChunkLine, RunRecord, SampleLine, Session, WorkerSample
+
+BEST = BestTimes(50.0, "context-aware", 45.0, 40.0, 80.0)
+
+
+def seen(second: int, *, load: int, tokens_per_second: float, boot: str = "a") -> Seen:
+    seconds = WorkerSeconds(running=float(second), responses=float(second * load))
+    return Seen(
+        float(second), WorkerSample(tokens=round(second * load * tokens_per_second), seconds=seconds, boot=boot)
+    )
+
+
+def steady(load: int, tokens_per_second: float) -> list[Seen]:
+    return [seen(second, load=load, tokens_per_second=tokens_per_second) for second in range(20)]
+
+
+def test_paces_are_compared_with_as_many_responses_at_once() -> None:
+    fleet = {"a": steady(8, 20.0), "b": steady(8, 20.0), "busy": steady(64, 9.0), "slow": steady(8, 8.0)}
+    found = paces(fleet)
+    assert found["slow"].ratio == pytest.approx(0.4, rel=0.01)
+    assert found["busy"] == (pytest.approx(9.0, rel=0.01), None)
+    assert min(found["a"].ratio or 0, found["b"].ratio or 0) > 1
+
+
+def test_a_worker_that_is_alone_has_no_ratio() -> None:
+    assert paces({"a": steady(8, 20.0)})["a"].ratio is None
+
+
+def findings(
+    best: BestTimes | None = None, *, policy: str = "context-aware", queued: float = 100.0, **worker: Any
+) -> dict[str, Finding]:
+    """Of a run of 100 seconds in which one worker of one slot ran ten responses one after the other."""
+    chunks = [ChunkLine("w#a", 1, 0, 10, 100.0 + 10 * n, 110.0 + 10 * n, "complete") for n in range(10)]
+    facts = [
+        Fact(0, f"g{n}", 0, "ok", "stop", 10, (chunk,), queued, chunk.claimed_at, chunk.ended_at)
+        for n, chunk in enumerate(chunks)
+    ]
+    spec = {"spec": {"rollout": {"policy": policy}}}
+    record = RunRecord("r", "", spec, "0", "complete", "", [Session(queued, 210.0)])
+    base = WorkerSample("busy", 1, 1, boot="a", seconds=WorkerSeconds())
+    samples = [
+        SampleLine(100.0 + second, requests=10, workers={"w": msgspec.structs.replace(base, **worker)})
+        for second in range(100)
+    ]
+    explanation = explain(make_trace(record, tuple(facts), tuple(samples)), best)
+    return {finding.cause: finding for finding in explanation.findings}
+
+
+def test_a_policy_that_would_have_been_faster_is_named() -> None:
+    finding = findings(BEST, policy="round-robin")["policy"]
+    assert (finding.figure, finding.subject) == (1.6, "round-robin")
+    assert finding.advice == "set rollout.policy: context-aware"
+    assert findings(BEST) == {}
+    assert findings(msgspec.structs.replace(BEST, itself=54.0), policy="round-robin") == {}
+
+
+def test_a_long_start_of_engines_is_named() -> None:
+    assert findings(queued=20.0)["boot"].figure == pytest.approx(80 / 180, abs=0.01)
+
+
+def test_preemptions_are_of_the_kv_cache() -> None:
+    finding = findings(preemptions=4)["kv"]
+    assert (finding.figure, finding.says) == (4.0, "kv: engines preempted 4 times, 10 responses in all")

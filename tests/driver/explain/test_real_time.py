@@ -1,0 +1,34 @@
+"""A store that answered nobody costs time that the job's clock does not count; an explanation counts it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from openseer_driver.explain.explained import explain
+from openseer_driver.explain.real_time import in_real_time
+from openseer_driver.report.trace import read_trace
+from tests.driver.explain.planted import drawn, write_planted
+
+STALL = 7.0
+
+
+def test_time_that_the_jobs_clock_leaves_out_counts_and_is_told(tmp_path: Path) -> None:
+    trace = read_trace(write_planted(tmp_path, drawn(8)))
+    samples = tuple(
+        msgspec.structs.replace(sample, taken_at=sample.at + 1e6 + (STALL if number > 5 else 0.0))
+        for number, sample in enumerate(trace.samples)
+    )
+    stalled = replace(trace, samples=samples)
+    found, plain = explain(stalled), explain(trace)
+    assert found.makespan_seconds == pytest.approx(plain.makespan_seconds + STALL)
+    [note] = found.notes
+    assert note.startswith("the store answered nobody for 7.0 s, which the job's clock")
+    assert plain.notes == []
+
+
+def test_samples_that_tell_no_real_time_change_nothing(tmp_path: Path) -> None:
+    trace = read_trace(write_planted(tmp_path, drawn(2)))
+    untold = replace(trace, samples=tuple(msgspec.structs.replace(one, taken_at=0.0) for one in trace.samples))
+    assert in_real_time(untold) is untold
