@@ -57,8 +57,8 @@ class KubeDirectory(Generic[C]):
         return len(self._open)
 
     def opened(self) -> list[C]:
-        """The contexts that are open now; for threads too."""
-        tasks = [entry.task for entry in list(self._open.values())]
+        """The contexts that are open now, by namespace and name; for threads too."""
+        tasks = [entry.task for _, entry in sorted(self._open.items(), key=lambda one: one[0])]
         return [task.result() for task in tasks if task.done() and not task.cancelled() and task.exception() is None]
 
     async def find(self, namespace: str, name: str) -> C | None:
@@ -68,11 +68,6 @@ class KubeDirectory(Generic[C]):
             self._drop((namespace, name))
             return None
         return await self._context(served)
-
-    def opened(self) -> list[C]:
-        """The contexts of all jobs that are open, by namespace and name."""
-        tasks = [self._open[key].task for key in sorted(self._open)]
-        return [task.result() for task in tasks if task.done() and not task.cancelled() and task.exception() is None]
 
     async def watch(self) -> None:
         """Runs until cancelled: opens jobs that serve, so that work goes on while no trainer is connected, and closes
