@@ -16,7 +16,7 @@ PATH = "/page"
 """All that the cookie is sent to; whatever is there only reads."""
 
 
-_OF_A_JOB = re.compile(f"{PATH}/api/jobs/([^/]+)/([^/]+)(?:/.*)?")
+_OF_A_JOB = re.compile(f"{PATH}/api/jobs/([^/]+)/([^/]+)(?:/.*)?", re.DOTALL)  # no line break hides a path
 
 
 def needs_right(path: str) -> bool:

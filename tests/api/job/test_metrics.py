@@ -21,6 +21,9 @@ class Anybody:
     async def check(self, token: str | None, namespace: str, job: str, access: str) -> None:
         pass
 
+    async def identify(self, token: str | None) -> None:
+        pass
+
 
 class Broken(MemoryStore):
     """Fails in a way that nobody foresaw."""
@@ -40,6 +43,9 @@ class Jobs:
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
         return self.contexts.get(name)
+
+    def open_jobs(self) -> list[JobContext]:
+        return list(self.contexts.values())
 
 
 def counted(jobs: Jobs, refused: Mapping[int, int]) -> dict[tuple[str, str], float]:

@@ -12,6 +12,7 @@ from fastapi.routing import APIRoute
 from openseer_api.app import create_app
 from openseer_api.http.auth import Access, BearerAuth, Forbidden, Unauthenticated
 from openseer_api.job.context import JobContext
+from openseer_core.manifest.job import RolloutJob
 from openseer_store.memory import MemoryStore
 from tests.api.served import TOKEN, Served, serving_job
 
@@ -30,20 +31,32 @@ class TwoTenants:
         if token != f"{namespace}/{job}":
             raise Forbidden("this token may not use this job")
 
+    async def identify(self, token: str | None) -> None:
+        if not (token or "").startswith("team-"):
+            raise Unauthenticated("a token is needed")
+
+
+def job_of_team(name: str) -> RolloutJob:
+    job = serving_job(name)
+    return job.model_copy(update={"metadata": job.metadata.model_copy(update={"namespace": f"team-{name}"})})
+
 
 class TwoJobs:
     """Jobs a and b of two teams."""
 
     def __init__(self) -> None:
-        self.contexts = {(f"team-{name}", name): JobContext(serving_job(name), MemoryStore()) for name in ("a", "b")}
+        self.contexts = {(f"team-{name}", name): JobContext(job_of_team(name), MemoryStore()) for name in ("a", "b")}
 
     async def find(self, namespace: str, name: str) -> JobContext | None:
         return self.contexts.get((namespace, name))
 
+    def open_jobs(self) -> list[JobContext]:
+        return list(self.contexts.values())
+
 
 def calls(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """Every method and path, with job b's names and numbers in it."""
-    routes = [route for route in app.routes if isinstance(route, APIRoute)]
+    """Every method and path, with job b's names and numbers in it; the page has tests of its own."""
+    routes = [route for route in app.routes if isinstance(route, APIRoute) and not route.path.startswith("/page")]
     assert len(routes) > 20
     for route in routes:
         path = re.sub(r"\{(\w+)[^}]*\}", lambda name: VALUES.get(name[1], "x"), route.path)
