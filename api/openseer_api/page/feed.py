@@ -21,10 +21,10 @@ from openseer_core.queue.batch import BatchRecord, QueueLoad
 from openseer_core.queue.group import GroupView
 from openseer_core.tokens import count_items
 from openseer_core.wire.batches import Batch
-from openseer_core.wire.page import MOST_BARS, WINDOW_SECONDS, JobCard, JobView
+from openseer_core.wire.page import MOST_BARS, WINDOW_SECONDS, JobCard, JobPulse, JobView
 from openseer_core.wire.weights import to_wire
 
-TICK_SECONDS = 0.5
+TICK_SECONDS = 0.4
 """Least time between two looks at the store."""
 PAGE = 1000
 """Groups, or entries of a journal, that are read in one call."""
@@ -69,6 +69,10 @@ class JobFeed:
     async def job_view(self) -> bytes:
         """A JobView. Raises StoreUnavailableError."""
         return await self._view("job", self._job_view)
+
+    async def job_pulse(self) -> bytes:
+        """A JobPulse. Raises StoreUnavailableError."""
+        return await self._view("pulse", self._job_pulse)
 
     async def batch_view(self, number: int) -> bytes:
         """A BatchView. Raises NotFoundProblem, StoreUnavailableError."""
@@ -116,6 +120,10 @@ class JobFeed:
             series=self._series.columns(),
             batches=self._batches,
         )
+
+    async def _job_pulse(self) -> JobPulse:
+        snapshot = self._snapshot
+        return JobPulse(now=snapshot.now, card=self._card(), lanes=lanes_of(snapshot, self._load, self._rates))
 
     async def _batch_view(self, number: int) -> JsonModel:
         book = self._books.get(number)

@@ -5,6 +5,7 @@ A stream ends after STREAM_SECONDS, and the page asks again: a right that was ta
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import cycle
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -16,7 +17,6 @@ from openseer_api.http.bodies import OwnRoute
 from openseer_api.http.problems import BusyProblem, NotFoundProblem, fault_of
 from openseer_api.http.session import PATH, forget_token, keep_token, token_in
 from openseer_api.page.assets import INDEX, asset
-from openseer_api.page.feed import TICK_SECONDS
 from openseer_api.page.shown import Shown, View
 from openseer_core.errors import OpenseerError
 from openseer_core.ids import GroupId
@@ -29,8 +29,8 @@ MOST_STREAMS = 256
 """Streams of views that are open at once in one process."""
 JOBS_SECONDS = 2.0
 """Between two views of all jobs."""
-BATCH_SECONDS = 1.0
-"""Between two views of a batch or a group; a job's come twice as often, so that a worker's silence shows at once."""
+VIEW_SECONDS = 1.0
+"""Between two views of a job, a batch or a group."""
 LONGEST_TOKEN = 3000
 """Bytes: a browser keeps no longer cookie."""
 SSE = "text/event-stream"
@@ -94,12 +94,13 @@ def _add_views(router: APIRouter, auth: Authenticator, found: Found, everything:
 
     @router.get("/api/jobs/{namespace}/{served}")
     async def job(request: Request) -> Response:
-        return streams.open(found(request).job_view)
+        shown = found(request)
+        return streams.open(shown.job_view, VIEW_SECONDS, shown.job_pulse)
 
     @router.get("/api/jobs/{namespace}/{served}/batches/{batch}")
     async def batch(request: Request, batch: BatchInPath) -> Response:
         shown = found(request)
-        return streams.open(lambda: shown.batch_view(batch), BATCH_SECONDS)
+        return streams.open(lambda: shown.batch_view(batch), VIEW_SECONDS)
 
     @router.get("/api/jobs/{namespace}/{served}/batches/{batch}/group")
     async def group(
@@ -108,7 +109,7 @@ def _add_views(router: APIRouter, auth: Authenticator, found: Found, everything:
         name: Annotated[KnownGroupName, Query()],
         index: Annotated[int | None, Query(ge=0, lt=MAX_GROUP_SIZE)] = None,
     ) -> Response:
-        return streams.open(found(request).group_views(GroupId(batch, name), index), BATCH_SECONDS)
+        return streams.open(found(request).group_views(GroupId(batch, name), index), VIEW_SECONDS)
 
 
 def _found(name: str) -> Response:
@@ -142,12 +143,12 @@ class _Streams:
     def __init__(self) -> None:
         self._open = 0
 
-    def open(self, view: View, seconds: float = TICK_SECONDS) -> Response:
-        """A stream of views. Raises BusyProblem where there are too many."""
+    def open(self, view: View, seconds: float, pulse: View | None = None) -> Response:
+        """A stream of views, with a pulse between two of them. Raises BusyProblem where there are too many."""
         if self._open >= MOST_STREAMS:
             raise BusyProblem(f"{MOST_STREAMS} pages are open here already")
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(self._counted(_events(view, seconds)), media_type=SSE, headers=headers)
+        return StreamingResponse(self._counted(_events(view, seconds, pulse)), media_type=SSE, headers=headers)
 
     async def _counted(self, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         self._open += 1
@@ -158,14 +159,18 @@ class _Streams:
             self._open -= 1
 
 
-async def _events(view: View, seconds: float) -> AsyncIterator[bytes]:
+async def _events(view: View, seconds: float, pulse: View | None) -> AsyncIterator[bytes]:
     """Views until STREAM_SECONDS are over, or until there is nothing to see; in place of one that is as the last one, a
     sign of life."""
     loop = asyncio.get_running_loop()
-    ends_at, last = loop.time() + STREAM_SECONDS, b""
-    while loop.time() < ends_at:
+    ends_at = loop.time() + STREAM_SECONDS
+    steps = [(b"view", view)] if pulse is None else [(b"view", view), (b"pulse", pulse)]
+    sent = dict.fromkeys((kind for kind, _ in steps), b"")
+    for kind, look in cycle(steps):
+        if loop.time() >= ends_at:
+            return
         try:
-            data = await view()
+            data = await look()
         except OpenseerError as error:
             fault = fault_of(error)
             problem = PageProblem(status=fault.status, detail=str(error))
@@ -173,6 +178,6 @@ async def _events(view: View, seconds: float) -> AsyncIterator[bytes]:
             if not error.retryable:
                 return
         else:
-            yield b"event: view\ndata: %s\n\n" % data if data != last else b": alive\n\n"
-            last = data
-        await asyncio.sleep(seconds)
+            yield b"event: %s\ndata: %s\n\n" % (kind, data) if data != sent[kind] else b": alive\n\n"
+            sent[kind] = data
+        await asyncio.sleep(seconds / len(steps))

@@ -26,6 +26,10 @@ class Shown(Protocol):
         """A JobView. Raises StoreUnavailableError."""
         ...
 
+    async def job_pulse(self) -> bytes:
+        """A JobPulse. Raises StoreUnavailableError."""
+        ...
+
     async def batch_view(self, number: int) -> bytes:
         """A BatchView. Raises NotFoundProblem, StoreUnavailableError."""
         ...

@@ -135,6 +135,14 @@ class JobView(JsonModel):
     batches: list[Batch]
 
 
+class JobPulse(JsonModel):
+    """What of a JobView changes fastest, sent between two of them: a worker's silence shows at once."""
+
+    now: float
+    card: JobCard
+    lanes: list[WorkerLane]
+
+
 class GroupColumns(JsonModel):
     """Groups of a batch as columns. `longest`: tokens of the longest finished response; `estimate`: expected length of
     a response, None while nothing is known."""

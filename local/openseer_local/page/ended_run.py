@@ -19,6 +19,7 @@ from openseer_core.wire.page import (
     MOST_TOKENS,
     GroupPage,
     JobCard,
+    JobPulse,
     JobView,
     JobWord,
     RequestWord,
@@ -105,6 +106,11 @@ class EndedRun:
             batches=self._batches(),
         )
         return view.model_dump_json().encode()
+
+    async def job_pulse(self) -> bytes:
+        """A JobPulse, which says nothing new."""
+        pulse = JobPulse(now=self._now, card=await self.card(), lanes=lanes_of_run(self._trace))
+        return pulse.model_dump_json().encode()
 
     async def batch_view(self, number: int) -> bytes:
         """A BatchView. Raises NotFoundProblem."""

@@ -45,10 +45,12 @@ class Viewer:
 
     async def until(self, path: str, is_so: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """The first view of which something is so."""
+        latest: dict[str, Any] = {}
         async for kind, data in self.views(path):
-            assert kind == "view", data
-            if is_so(data):
-                return data
+            assert kind in ("view", "pulse"), data
+            latest = latest | data
+            if is_so(latest):
+                return latest
         raise AssertionError("the stream ended first")
 
 
