@@ -35,8 +35,8 @@ LOOKUPS = 64
 KEPT_SECONDS = 600.0
 """What is known of a job is forgotten when nobody has watched it for so long."""
 
-Key = TypeVar("Key")
-Found = TypeVar("Found")
+_Key = TypeVar("_Key")
+_Found = TypeVar("_Found")
 
 
 class JobFeed:
@@ -206,9 +206,9 @@ class JobFeed:
             return None
 
 
-async def _gathered(ask: Callable[[Key], Awaitable[Found]], keys: list[Key]) -> list[Found]:
+async def _gathered(ask: Callable[[_Key], Awaitable[_Found]], keys: list[_Key]) -> list[_Found]:
     """What `ask` says of each, LOOKUPS at once."""
-    found: list[Found] = []
+    found: list[_Found] = []
     for start in range(0, len(keys), LOOKUPS):
         found += await asyncio.gather(*map(ask, keys[start : start + LOOKUPS]))
     return found
