@@ -15,7 +15,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready-$(ACCELERATOR)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run test soak trainers check format bench images lock clean cluster cluster-down cluster-tools cluster-prepare pool-prepare prometheus-prepare
+.PHONY: help setup run test soak trainers check format bench page images lock clean cluster cluster-down cluster-tools cluster-prepare pool-prepare prometheus-prepare
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,9 @@ bench: $(READY) ## Runs each benchmark in its short form
 	@for benchmark in $$(grep -lF -e --quick benchmarks/*.py); do \
 	    echo "$$benchmark" && $(BIN)/python "$$benchmark" --quick; \
 	done
+
+page: ## Builds the live page from page/ into the API's package (Node.js 20.19 or newer); the result is committed
+	@cd page && npm ci --no-fund --no-audit && npm run build
 
 images: ## Builds both images and the chart for a registry: REGISTRY=registry.example/team [PUSH=1] [ENGINE=gpu|cpu|none]
 	@images/make.sh

@@ -21,11 +21,12 @@ FOLDERS = (
     "charts",
     "cluster",
     "images",
+    "page",
     "requirements",
     ".ci",
 )
-CODE = (".py", ".lua", ".sh")
-TEXT = (*CODE, ".md", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".css", ".js", ".j2", "")
+CODE = (".py", ".lua", ".sh", ".ts", ".tsx")
+TEXT = (*CODE, ".md", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".css", ".js", ".html", ".j2", "")
 MOST_LINES = 400
 MOST_MODULES = 16
 MIRRORED = {"Rollout"}
@@ -38,7 +39,7 @@ def files() -> Iterator[Path]:
     below = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
     for path in (*tops, *below):
         inside = path.relative_to(ROOT).parts
-        if not {"__pycache__", "runs"} & set(inside) and path.name != ".git":
+        if not {"__pycache__", "node_modules", "runs"} & set(inside) and path.name != ".git":
             yield path
 
 

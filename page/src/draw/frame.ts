@@ -1,0 +1,39 @@
+// Everything that is painted waits for the next frame, and is painted once in it.
+
+const waiting = new Set<() => void>();
+let asked = false;
+
+/** Paints in the next frame, once, however often it is asked for. */
+export function paintSoon(paint: () => void): void {
+  waiting.add(paint);
+  if (asked) return;
+  asked = true;
+  requestAnimationFrame(() => {
+    asked = false;
+    const now = [...waiting];
+    waiting.clear();
+    for (const each of now) each();
+  });
+}
+
+export function paintNever(paint: () => void): void {
+  waiting.delete(paint);
+}
+
+const BEAT_MS = 100;
+/** What moves is painted so often: all of it in the same frame. */
+
+const moving = new Set<() => void>();
+let beat: number | undefined;
+
+/** Paints at every beat until the returned function is called. */
+export function paintMoving(paint: () => void): () => void {
+  moving.add(paint);
+  beat ??= window.setInterval(() => moving.forEach(paintSoon), BEAT_MS);
+  return () => {
+    moving.delete(paint);
+    if (moving.size > 0) return;
+    window.clearInterval(beat);
+    beat = undefined;
+  };
+}

@@ -1,0 +1,136 @@
+// A figure of the fleet over time.
+
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
+import uPlot from "uplot";
+
+import { useColourChanges } from "../theme";
+import { duration } from "../words";
+import { colour, forgetColours } from "./colours";
+
+const HEIGHT = 104;
+const TOGETHER = uPlot.sync("fleet");
+
+export interface Line {
+  name: string;
+  /** Custom property of its colour. */
+  colour: string;
+  values: readonly (number | null)[];
+  dashed?: boolean;
+}
+
+interface SeriesProps {
+  title: string;
+  /** Seconds before now, all negative. */
+  at: readonly number[];
+  lines: readonly Line[];
+  words(value: number | null | undefined): string;
+  /** Where the axis ends at least. */
+  top?: number;
+}
+
+/** A chart, its latest values beside its title; while the pointer is on any chart, those at its place. */
+export function Series({ title, at, lines, words, top }: SeriesProps) {
+  const box = useRef<HTMLDivElement>(null);
+  const values = useRef<HTMLSpanElement>(null);
+  const chart = useRef<uPlot | null>(null);
+  const colours = useColourChanges();
+  const latest = useRef({ at, lines, words });
+  latest.current = { at, lines, words };
+
+  const tell = (): void => {
+    const { at, lines, words } = latest.current;
+    const pointed = chart.current?.cursor.idx;
+    const place = pointed ?? at.length - 1;
+    const told = lines.map((line) => (lines.length > 1 ? `${line.name} ` : "") + words(line.values[place]));
+    const when = pointed == null ? "" : `${duration(-(at[place] ?? 0))} ago: `;
+    if (values.current) values.current.textContent = at.length === 0 ? "nothing yet" : when + told.join(" · ");
+  };
+
+  useLayoutEffect(() => {
+    forgetColours();
+    const axis = { stroke: colour("--dim"), font: "11px system-ui, sans-serif", ticks: { show: false } };
+    const grid = { stroke: colour("--grid"), width: 1 };
+    const made = new uPlot(
+      {
+        width: Math.max(100, box.current!.clientWidth),
+        height: HEIGHT,
+        legend: { show: false },
+        cursor: { sync: { key: TOGETHER.key }, points: { size: 6 }, drag: { x: false, y: false } },
+        scales: {
+          x: { time: false },
+          y: { range: (_chart, _low, high) => [0, Math.max(top ?? 0, (high ?? 0) * 1.08) || 1] },
+        },
+        axes: [
+          {
+            ...axis,
+            grid,
+            size: 22,
+            space: 60,
+            values: (_chart, splits) => splits.map((ago) => (ago === 0 ? "now" : `−${duration(-ago)}`)),
+          },
+          {
+            ...axis,
+            grid,
+            size: 46,
+            space: 26,
+            values: (_chart, splits) => splits.map((value) => latest.current.words(value)),
+          },
+        ],
+        series: [
+          {},
+          ...lines.map((line) => ({
+            stroke: colour(line.colour),
+            width: 1.5,
+            points: { show: false },
+            spanGaps: false,
+            ...(line.dashed ? { dash: [5, 4] } : {}),
+          })),
+        ],
+        hooks: { setCursor: [tell] },
+      },
+      columns(at, lines),
+      box.current!,
+    );
+    made.over.setAttribute("aria-hidden", "true");
+    chart.current = made;
+    const watch = new ResizeObserver(([entry]) => {
+      const width = Math.floor(entry?.contentRect.width ?? 0);
+      if (width > 0 && width !== made.width) made.setSize({ width, height: HEIGHT });
+    });
+    watch.observe(box.current!);
+    return () => {
+      watch.disconnect();
+      made.destroy();
+      chart.current = null;
+    };
+  }, [colours, lines.length]);
+
+  useEffect(() => {
+    chart.current?.setData(columns(at, lines));
+    tell();
+  }, [at]);
+
+  return (
+    <figure class="series">
+      <figcaption>
+        <span>{title}</span> <span class="figures" ref={values} />
+      </figcaption>
+      <div ref={box} role="img" aria-label={`${title}: ${inWords(at, lines, words)}`} />
+    </figure>
+  );
+}
+
+function columns(at: readonly number[], lines: readonly Line[]): uPlot.AlignedData {
+  return [at as number[], ...lines.map((line) => line.values as (number | null)[])];
+}
+
+function inWords(at: readonly number[], lines: readonly Line[], words: SeriesProps["words"]): string {
+  if (at.length === 0) return "nothing yet";
+  const told = lines.map((line) => {
+    const known = line.values.filter((value): value is number => value != null);
+    if (known.length === 0) return `${line.name} not known`;
+    const [low, high] = [known.reduce((a, b) => Math.min(a, b)), known.reduce((a, b) => Math.max(a, b))];
+    return `${line.name} now ${words(line.values.at(-1))}, between ${words(low)} and ${words(high)}`;
+  });
+  return `over the last ${duration(-(at[0] ?? 0))}, ${told.join("; ")}`;
+}

@@ -1,0 +1,99 @@
+// A group as the page has gathered it: views bring the next pieces of each response.
+
+import type { ChunkInfo, GroupPage, ResponseView } from "../wire";
+import { Agreement } from "./agreement";
+
+/** A response with all of its tokens that have come. */
+export interface Response extends Omit<ResponseView, "tokens" | "text" | "logprobs" | "start"> {
+  tokens: number[];
+  text: string[] | null;
+  logprobs: (number | null)[] | null;
+}
+
+export interface GatheredGroup extends Omit<GroupPage, "responses"> {
+  responses: Response[];
+  agreement: Agreement;
+}
+
+/** Makes what adds the views of one stream together. A stream that is opened anew sends all tokens again. */
+export function gather(): (received: unknown) => GatheredGroup {
+  const known = new Map<number, Response>();
+  let agreement = new Agreement();
+  return (received) => {
+    const { responses, ...rest } = received as GroupPage;
+    let changed = false;
+    const shown = responses.map((piece) => {
+      const before = known.get(piece.index);
+      const kept = before ? keptBefore(before, piece) : 0;
+      changed ||= before !== undefined && kept < before.tokens.length;
+      const response = joined(before, piece, kept);
+      known.set(piece.index, response);
+      return response;
+    });
+    if (changed) agreement = new Agreement();
+    agreement.take(shown);
+    return { ...rest, responses: shown, agreement };
+  };
+}
+
+/** How many tokens that are known still hold: all, unless the piece says otherwise of some, or the response is shorter. */
+function keptBefore({ tokens }: Response, piece: ResponseView): number {
+  const overlap = Math.min(tokens.length, piece.start + piece.tokens.length);
+  for (let place = piece.start; place < overlap; place++) {
+    if (tokens[place] !== piece.tokens[place - piece.start]) return place;
+  }
+  return Math.min(tokens.length, piece.length);
+}
+
+/** Adds to the lists of `before` in place: a response may have many tokens, and a view comes each second. */
+function joined(before: Response | undefined, piece: ResponseView, kept: number): Response {
+  if (piece.start > kept) throw new Error(`Tokens are missing in response ${piece.index}.`);
+  const { start, ...rest } = piece;
+  const extend = <T>(list: T[], more: readonly T[]): T[] => {
+    list.length = Math.min(list.length, kept);
+    for (let place = kept - start; place < more.length; place++) list.push(more[place]!);
+    return list;
+  };
+  // A piece without tokens does not say whether they have texts and log-probabilities.
+  const also = <T>(list: T[] | null | undefined, more: readonly T[] | null): T[] | null => {
+    const next = piece.tokens.length === 0 && list ? [] : more;
+    return next && extend(list ?? [], next);
+  };
+  return {
+    ...rest,
+    tokens: extend(before?.tokens ?? [], piece.tokens),
+    text: also(before?.text, piece.text),
+    logprobs: also(before?.logprobs, piece.logprobs),
+  };
+}
+
+/** The chunk that token `place` came in. */
+export function chunkOf(chunks: readonly ChunkInfo[], place: number): ChunkInfo | undefined {
+  return chunks.find((chunk) => chunk.start <= place && place < chunk.end);
+}
+
+/** A worker's name without its boot, which a chunk tells, too: "worker-1#e3ed" is a life of worker-1. */
+export function workerName(worker: string): string {
+  return worker.split("#")[0]!;
+}
+
+/** The workers of a response in the order in which they had it, each as often as it was moved to it. */
+export function workersOf(response: Response): string[] {
+  const all = [...response.chunks.map((chunk) => workerName(chunk.worker)), response.worker].filter(Boolean);
+  return all.filter((worker, place) => worker !== all[place - 1]);
+}
+
+export function versionsOf(response: Response): string[] {
+  return [...new Set(response.chunks.map((chunk) => chunk.version).filter((version) => version !== ""))];
+}
+
+/** Mean of the log-probabilities that are known; null where none is. */
+export function meanLogprob(response: Response): number | null {
+  let [sum, known] = [0, 0];
+  for (const value of response.logprobs ?? []) {
+    if (value == null) continue;
+    sum += value;
+    known += 1;
+  }
+  return known === 0 ? null : sum / known;
+}

@@ -1,0 +1,82 @@
+// Tokens of a response as text: the shade says how likely each was, a line below it that a sibling has the same stretch.
+
+import type { ComponentChild } from "preact";
+
+import type { Agreement } from "./agreement";
+import type { Response } from "./responses";
+import { LEAST_PROBABILITIES, shadeOf, shadeWords } from "./shades";
+
+interface TokensProps {
+  response: Response;
+  agreement: Agreement;
+  from: number;
+  to: number;
+  /** A span for every token, so that each can be pointed at; otherwise neighbours that look alike are one. */
+  each?: boolean;
+  chosen?: number;
+}
+
+export function Tokens({ response, agreement, from, to, each = false, chosen = -1 }: TokensProps) {
+  const spans: ComponentChild[] = [];
+  let [looks, words, begin] = ["", "", from];
+  const end = (next: number): void => {
+    if (words) {
+      spans.push(
+        <span key={begin} class={looks || undefined} data-token={each ? begin : undefined}>
+          {words}
+        </span>,
+      );
+    }
+    [words, begin] = ["", next];
+  };
+  for (let place = from; place < Math.min(to, response.tokens.length); place++) {
+    const look = lookOf(response, agreement, place) + (place === chosen ? " chosen" : "");
+    if (each || look !== looks) {
+      end(place);
+      looks = look;
+    }
+    words += wordOf(response, place);
+  }
+  end(to);
+  return <>{spans}</>;
+}
+
+/** A token as text; its id where no tokenizer is there. */
+export function wordOf(response: Response, place: number): string {
+  return response.text ? (response.text[place] ?? "") : `${response.tokens[place]} `;
+}
+
+function lookOf(response: Response, agreement: Agreement, place: number): string {
+  const shade = response.logprobs ? shadeOf(response.logprobs[place]) : 0;
+  const looks = shade > 0 ? `shade${shade}` : shade < 0 ? "unscored" : "";
+  if (place < agreement.prefix) return `${looks} prefix`;
+  return agreement.shared(response.index, place) ? `${looks} shared` : looks;
+}
+
+export function Legend({ logprobs, siblings }: { logprobs: boolean; siblings: boolean }) {
+  return (
+    <ul class="legend" aria-label="What the marks mean">
+      {logprobs && (
+        <>
+          <li>probability of the token</li>
+          {LEAST_PROBABILITIES.map((_, shade) => (
+            <li key={shade}>
+              <span class={`swatch shade${shade}`}>{shadeWords(shade)}</span>
+            </li>
+          ))}
+        </>
+      )}
+      {!logprobs && <li>No log-probabilities are recorded by this job.</li>}
+      {siblings && (
+        <>
+          <li>
+            <span class="prefix">all begin so</span>
+          </li>
+          <li>
+            <span class="shared">a sibling has it too</span>
+          </li>
+        </>
+      )}
+    </ul>
+  );
+}

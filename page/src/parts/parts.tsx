@@ -1,0 +1,90 @@
+// Small things that all views are made of.
+
+import type { ComponentChildren } from "preact";
+import { useRef } from "preact/hooks";
+
+import { percent } from "../words";
+
+const GOOD = new Set(["running", "busy", "ok", "complete", "done"]);
+const BAD = new Set(["failed", "sick", "silent", "rollback"]);
+const WARN = new Set(["waiting", "draining", "starting", "aborted", "open", "cancelled", "carried"]);
+
+/** A state as a word with a shape of its own, so that colour is not needed to tell it. */
+export function Pill({ word }: { word: string }) {
+  const kind = GOOD.has(word) ? "good" : BAD.has(word) ? "bad" : WARN.has(word) ? "warn" : "calm";
+  return <span class={`pill ${kind}`}>{word}</span>;
+}
+
+export function Meter({ share, name, kind = "" }: { share: number | null; name: string; kind?: string }) {
+  const part = Math.min(1, Math.max(0, share ?? 0));
+  return (
+    <span
+      class={`meter ${kind}`}
+      role="progressbar"
+      aria-label={name}
+      aria-valuemin={0}
+      aria-valuemax={100}
+      {...(share == null ? {} : { "aria-valuenow": Math.floor(100 * part), "aria-valuetext": percent(part) })}
+    >
+      <span style={{ width: `${100 * part}%` }} />
+    </span>
+  );
+}
+
+interface FigureProps {
+  name: string;
+  value: string;
+  note?: ComponentChildren;
+  children?: ComponentChildren;
+}
+
+/** One number with its name. */
+export function Figure({ name, value, note, children }: FigureProps) {
+  return (
+    <div class="figure">
+      <dt>{name}</dt>
+      <dd>
+        <span class="value">{value}</span>
+        {note && <span class="note">{note}</span>}
+        {children}
+      </dd>
+    </div>
+  );
+}
+
+interface PanelProps {
+  title: string;
+  aside?: ComponentChildren;
+  class?: string;
+  children: ComponentChildren;
+}
+
+export function Panel({ title, aside, class: more = "", children }: PanelProps) {
+  return (
+    <section class={`panel ${more}`} aria-label={title}>
+      <header>
+        <h2>{title}</h2>
+        {aside !== undefined && <div class="aside">{aside}</div>}
+      </header>
+      {children}
+    </section>
+  );
+}
+
+/** Why a thing is as it is; read out when its words change, not whenever a number in it does. */
+export function Reason({ words, bad = false }: { words: string; bad?: boolean }) {
+  const said = useRef(words);
+  if (withoutNumbers(said.current) !== withoutNumbers(words)) said.current = words;
+  return (
+    <>
+      <p class={`reason ${bad ? "bad" : ""}`}>{words}</p>
+      <p class="unseen" aria-live="polite">
+        {said.current}
+      </p>
+    </>
+  );
+}
+
+function withoutNumbers(words: string): string {
+  return words.replace(/\d[\d.,]*/g, "");
+}

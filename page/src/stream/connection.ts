@@ -1,0 +1,123 @@
+// One stream of views: connects, reads, and connects again; rests while nobody looks at the page.
+
+import type { PageProblem } from "../wire";
+import { COMMENT, EventParser } from "./events";
+import { FIRST_RETRY_MS, LONGEST_RETRY_MS, SILENCE_MS } from "./limits";
+
+export interface Receiver {
+  /** A view as JSON has it. Returns whether more will come; throws where it does not fit what came before. */
+  view(view: unknown): boolean;
+  /** Why nothing comes; `final`: it would be the same the next time. */
+  problem(problem: PageProblem, final: boolean): void;
+  /** A sign of life: the latest view still holds. */
+  alive(): void;
+}
+
+/** 401, 403 and 404 end a stream for good; everything else may pass. */
+const FINAL = new Set([400, 401, 403, 404, 410, 422]);
+
+/** Reads the stream until the returned function is called. */
+export function connect(path: string, receiver: Receiver): () => void {
+  let reading: AbortController | null = null;
+  let retry: number | undefined;
+  let wait = FIRST_RETRY_MS;
+  let over = false;
+
+  const begin = (): void => {
+    window.clearTimeout(retry);
+    if (over || reading || document.hidden) return;
+    const mine = new AbortController();
+    reading = mine;
+    void read(path, mine, receiver, () => (wait = FIRST_RETRY_MS)).then((outcome) => {
+      if (reading !== mine) return;
+      reading = null;
+      if (outcome === "over") over = true;
+      if (over) return;
+      retry = window.setTimeout(begin, wait * (0.8 + 0.4 * Math.random()));
+      wait = Math.min(2 * wait, LONGEST_RETRY_MS);
+    });
+  };
+  const rest = (): void => {
+    window.clearTimeout(retry);
+    reading?.abort();
+    reading = null;
+  };
+  const seen = (): void => {
+    if (document.hidden) return rest();
+    wait = FIRST_RETRY_MS;
+    begin();
+  };
+  document.addEventListener("visibilitychange", seen);
+  begin();
+  return () => {
+    over = true;
+    document.removeEventListener("visibilitychange", seen);
+    rest();
+  };
+}
+
+type Outcome = "over" | "again";
+
+async function read(path: string, mine: AbortController, receiver: Receiver, works: () => void): Promise<Outcome> {
+  let silent = false;
+  let silence: number | undefined;
+  const heard = (): void => {
+    window.clearTimeout(silence);
+    silence = window.setTimeout(() => {
+      silent = true;
+      mine.abort();
+    }, SILENCE_MS);
+  };
+  const tell = (problem: PageProblem): Outcome => {
+    const final = FINAL.has(problem.status);
+    receiver.problem(problem, final);
+    return final ? "over" : "again";
+  };
+  heard();
+  try {
+    const answer = await fetch(path, {
+      signal: mine.signal,
+      headers: { accept: "text/event-stream" },
+      cache: "no-store",
+    });
+    if (!answer.ok || !answer.body) return tell(await problemOf(answer));
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    const parser = new EventParser();
+    let more = true;
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return more ? "again" : "over";
+      heard();
+      for (const event of parser.push(value)) {
+        if (event.name === "problem" && tell(JSON.parse(event.data) as PageProblem) === "over") return "over";
+        if (event.name === COMMENT) receiver.alive();
+        if (event.name !== "view") continue;
+        more = receiver.view(JSON.parse(event.data));
+        works();
+      }
+    }
+  } catch (error) {
+    if (mine.signal.aborted && !silent) return "again";
+    receiver.problem({ status: 0, detail: silent ? "The server is silent." : whyLost(error) }, false);
+    return "again";
+  } finally {
+    window.clearTimeout(silence);
+    mine.abort();
+  }
+}
+
+function whyLost(error: unknown): string {
+  const network = error instanceof TypeError || error instanceof DOMException;
+  return network ? "The server does not answer." : String(error instanceof Error ? error.message : error);
+}
+
+/** The server's words for a status that is no success; its own status line where it sent none. */
+export async function problemOf(answer: Response): Promise<PageProblem> {
+  try {
+    const body = (await answer.json()) as { detail?: unknown; title?: unknown };
+    const words = [body.detail, body.title].find((word) => typeof word === "string" && word !== "");
+    return { status: answer.status, detail: String(words ?? answer.statusText) };
+  } catch {
+    return { status: answer.status, detail: answer.statusText };
+  }
+}

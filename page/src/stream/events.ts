@@ -1,0 +1,46 @@
+// Reads server-sent events from pieces of text.
+
+import { MOST_EVENT_CHARACTERS } from "./limits";
+
+export interface ServerEvent {
+  name: string;
+  data: string;
+}
+
+/** The name of a comment: a sign of life. */
+export const COMMENT = ":";
+
+/** Gives the events and comments that are whole after each piece. Throws where one is too long. */
+export class EventParser {
+  #rest = "";
+  #name = "";
+  #data: string[] = [];
+
+  push(piece: string): ServerEvent[] {
+    const events: ServerEvent[] = [];
+    const lines = (this.#rest + piece).split(/\r\n|\n|\r(?!$)/);
+    this.#rest = lines.pop() ?? "";
+    if (this.#rest.length > MOST_EVENT_CHARACTERS) throw new Error("An event of the stream is too long.");
+    for (const line of lines) {
+      const event = this.#line(line);
+      if (event) events.push(event);
+    }
+    return events;
+  }
+
+  #line(line: string): ServerEvent | null {
+    if (line === "") {
+      const event = this.#data.length > 0 ? { name: this.#name || "message", data: this.#data.join("\n") } : null;
+      this.#name = "";
+      this.#data = [];
+      return event;
+    }
+    const colon = line.indexOf(":");
+    if (colon === 0) return { name: COMMENT, data: "" };
+    const field = colon < 0 ? line : line.slice(0, colon);
+    const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
+    if (field === "event") this.#name = value;
+    if (field === "data") this.#data.push(value);
+    return null;
+  }
+}

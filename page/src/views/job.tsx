@@ -1,0 +1,117 @@
+// One job: who runs what, how fast, with which weights, and its batches.
+
+import { Pill, Panel, Reason } from "../parts/parts";
+import { Bone, Shown } from "../parts/states";
+import { Series } from "../draw/series";
+import { type JobPlace, streamPath } from "../route";
+import { type Streamed, useStream, whole } from "../stream/use_stream";
+import type { JobView } from "../wire";
+import { fixed, percent, short } from "../words";
+import { Batches } from "./batches";
+import { CardFigures, Progress } from "./jobs";
+import { Lanes } from "./lanes";
+import { WeightsPanel } from "./weights";
+
+interface JobPageProps {
+  route: { view: "job"; job: JobPlace };
+  onLogin(): void;
+}
+
+export function JobPage({ route, onLogin }: JobPageProps) {
+  const stream = useStream(streamPath(route), whole<JobView>);
+  const skeleton = (
+    <>
+      <Bone width="30%" height={28} />
+      <Bone height={72} />
+      <div class="job">
+        <Bone height={420} />
+        <Bone height={420} />
+      </div>
+    </>
+  );
+  return (
+    <Shown
+      stream={stream}
+      what={`the job ${route.job.namespace}/${route.job.name}`}
+      skeleton={skeleton}
+      onLogin={onLogin}
+    >
+      {(view) => <Job job={route.job} view={view} stream={stream} />}
+    </Shown>
+  );
+}
+
+function Job({ job, view, stream }: { job: JobPlace; view: JobView; stream: Streamed<JobView> }) {
+  const { card } = view;
+  return (
+    <>
+      <div class="head">
+        <h1>
+          <span class="dim">{job.namespace}/</span>
+          {job.name}
+        </h1>
+        <Pill word={card.state} />
+        {!view.live && <Pill word="ended" />}
+        <p class="dim about">
+          {[view.model, view.engine, card.mode, `policy ${view.policy}`].filter(Boolean).join(" · ")}
+        </p>
+      </div>
+      <Reason words={card.reason} bad={card.state === "failed"} />
+      {!view.live && <p class="dim">This run has ended: you see it as it was at its end.</p>}
+      <section class="panel top" aria-label="At a glance">
+        <Progress card={card} />
+        <CardFigures card={card} />
+      </section>
+      <div class="job">
+        <div>
+          <Lanes job={job} view={view} stream={stream} />
+          <Batches job={job} batches={view.batches} />
+        </div>
+        <div>
+          <WeightsPanel version={view.weights_version} transaction={view.transaction} now={view.now} />
+          <Charts view={view} />
+        </div>
+      </div>
+    </>
+  );
+}
+
+function Charts({ view: { series, now } }: { view: JobView }) {
+  const at = series.at.map((time) => time - now);
+  const drafts = series.acceptance_length.some((value) => value != null);
+  return (
+    <Panel title="Over time" class="charts">
+      <Series
+        title="tokens/s"
+        at={at}
+        words={short}
+        lines={[{ name: "tokens/s", colour: "--run", values: series.tokens_per_second }]}
+      />
+      <Series
+        title="requests"
+        at={at}
+        words={short}
+        lines={[
+          { name: "running", colour: "--run", values: series.running },
+          { name: "waiting", colour: "--carry", values: series.waiting, dashed: true },
+        ]}
+      />
+      <Series
+        title="KV cache in use"
+        at={at}
+        words={percent}
+        top={1}
+        lines={[{ name: "KV cache", colour: "--w2", values: series.kv_used }]}
+      />
+      {drafts && (
+        <Series
+          title="acceptance length"
+          at={at}
+          words={fixed}
+          top={1}
+          lines={[{ name: "tokens a step", colour: "--w4", values: series.acceptance_length }]}
+        />
+      )}
+    </Panel>
+  );
+}

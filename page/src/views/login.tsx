@@ -1,0 +1,74 @@
+// The form that takes a token once and never keeps it: the server answers with a cookie that scripts cannot read.
+
+import { useState } from "preact/hooks";
+
+import { problemOf } from "../stream/connection";
+
+export function Login({ onLogin, why }: { onLogin(): void; why: string }) {
+  const [problem, setProblem] = useState(why);
+  const [busy, setBusy] = useState(false);
+  const send = async (event: SubmitEvent): Promise<void> => {
+    event.preventDefault();
+    const form = event.currentTarget as HTMLFormElement;
+    const token = String(new FormData(form).get("token") ?? "").trim();
+    setBusy(true);
+    const failed = await logIn(token);
+    setBusy(false);
+    form.reset();
+    if (failed === null) onLogin();
+    else setProblem(failed);
+  };
+  return (
+    <form class="login panel" onSubmit={(event) => void send(event as unknown as SubmitEvent)}>
+      <h2>Log in</h2>
+      <label for="token">Token</label>
+      <input
+        id="token"
+        name="token"
+        type="password"
+        autocomplete="off"
+        required
+        autofocus
+        aria-describedby="where problem"
+      />
+      <p id="problem" class="problem" role="alert">
+        {problem}
+      </p>
+      <button type="submit" disabled={busy}>
+        {busy ? "Logging in …" : "Log in"}
+      </button>
+      <div id="where" class="dim">
+        <p>Where a token comes from:</p>
+        <ul>
+          <li>
+            <code>openseer serve</code> writes it into the run's folder: <code>cat runs/NAME/token</code>;{" "}
+            <code>openseer run --page</code> and <code>openseer view</code> tell it when they start
+          </li>
+          <li>
+            in a cluster it is a ServiceAccount's that may read the jobs' batches:{" "}
+            <code>kubectl create token NAME</code>
+          </li>
+        </ul>
+        <p>It is sent once, to this server alone, and not kept by the page.</p>
+      </div>
+    </form>
+  );
+}
+
+/** Why the token was not taken; null when it was. */
+async function logIn(token: string): Promise<string | null> {
+  try {
+    const answer = await fetch("login", {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ token }),
+    });
+    return answer.ok ? null : (await problemOf(answer)).detail || "The token was not taken.";
+  } catch {
+    return "The server does not answer.";
+  }
+}
+
+export async function logOut(): Promise<void> {
+  await fetch("logout", { method: "POST" });
+}

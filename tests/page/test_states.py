@@ -1,0 +1,143 @@
+"""What the page shows when there is nothing to show, when it is old, and when it cannot be had."""
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.page.browsing import expect
+from tests.page.conftest import Site
+from tests.page.played_server import TOKEN
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+HIDE = """hidden => {
+  Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_without_a_login_nothing_is_shown_but_the_form(page: "Page", site: Site) -> None:
+    page.context.clear_cookies()
+    page.goto(f"{site.url}#/job/team-a/math")
+    expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+    expect(page.get_by_text("worker-0")).to_have_count(0)
+    expect(page.get_by_text("kubectl create token")).to_be_visible()
+
+
+def test_a_token_that_is_not_taken_is_told_and_a_good_one_opens(page: "Page", site: Site) -> None:
+    page.context.clear_cookies()
+    page.goto(site.url)
+    page.get_by_label("Token").fill("wrong")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("alert")).to_have_text("the token is not one of this server's")
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_label("Token").press("Enter")
+    expect(page.get_by_role("article", name="team-a/math")).to_be_visible()
+    assert TOKEN not in page.url
+    assert TOKEN not in page.evaluate("JSON.stringify(localStorage) + document.cookie")
+    page.get_by_role("button", name="Log out").click()
+    expect(page.get_by_role("heading", name="Log in")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("job", "title", "advice"),
+    [
+        ("secret", "You may not see this", "viewer may not get batches in team-a"),
+        ("gone", "Not found", "there is no job team-a/gone"),
+        ("down", "The store does not answer", "The page keeps trying"),
+    ],
+)
+def test_a_refusal_is_told_with_what_to_do(page: "Page", site: Site, job: str, title: str, advice: str) -> None:
+    page.goto(f"{site.url}#/job/team-a/{job}")
+    expect(page.get_by_role("heading", name=title)).to_be_visible()
+    expect(page.get_by_role("alert")).to_contain_text(advice)
+    expect(page.get_by_role("alert").get_by_role("link", name="All jobs")).to_be_visible()
+
+
+def test_an_address_that_names_nothing_leads_back(page: "Page", site: Site) -> None:
+    page.goto(f"{site.url}#/job/team-a/math/lot/3")
+    expect(page.get_by_role("heading", name="No such view")).to_be_visible()
+    page.goto(f"{site.url}#/job/%E0%A4%A/math")
+    expect(page.get_by_role("heading", name="No such view")).to_be_visible()
+
+
+def test_while_nothing_has_come_the_shape_of_it_is_shown(page: "Page", site: Site) -> None:
+    page.goto(f"{site.url}#/job/team-a/quiet")
+    expect(page.get_by_role("status", name="Loading the job team-a/quiet")).to_be_visible()
+
+
+def test_no_jobs_and_no_workers_are_told(page: "Page", site: Site) -> None:
+    site.played.no_jobs = True
+    page.goto(site.url)
+    expect(page.get_by_role("heading", name="No jobs")).to_be_visible()
+    page.goto(f"{site.url}#/job/team-a/empty")
+    expect(page.get_by_text("No worker has said anything yet.")).to_be_visible()
+    expect(page.get_by_text("None yet: a trainer opens the first one")).to_be_visible()
+
+
+def test_a_view_that_is_old_stays_and_says_since_when(page: "Page", site: Site) -> None:
+    page.goto(f"{site.url}#/job/team-a/math")
+    expect(page.get_by_text("4/4", exact=True)).to_be_visible()
+    site.played.silent = True
+    banner = page.locator(".banner")
+    expect(banner).to_contain_text(re.compile(r"Nothing new since \d\d:\d\d:\d\d"), timeout=8_000)
+    expect(page.get_by_text("4/4", exact=True)).to_be_visible()
+    site.played.silent = False
+    expect(banner).to_have_count(0)
+
+
+def test_a_view_that_does_not_change_is_not_old(page: "Page", site: Site) -> None:
+    site.played.no_jobs = True
+    page.goto(site.url)
+    expect(page.get_by_role("heading", name="No jobs")).to_be_visible()
+    page.wait_for_timeout(6_000)
+    expect(page.locator(".banner")).to_have_count(0)
+
+
+def test_a_server_that_comes_back_is_found_again(page: "Page", site: Site) -> None:
+    page.goto(f"{site.url}#/job/team-a/math")
+    expect(page.get_by_text("4/4", exact=True)).to_be_visible()
+    site.stop()
+    expect(page.locator(".banner")).to_contain_text("The server does not answer.", timeout=8_000)
+    site.start()
+    expect(page.locator(".banner")).to_have_count(0, timeout=20_000)
+
+
+def test_a_run_that_has_ended_says_so_and_is_not_asked_again(page: "Page", site: Site) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/api/" in request.url else None)
+    page.goto(f"{site.url}#/job/team-a/ended")
+    expect(page.get_by_text("This run has ended")).to_be_visible()
+    expect(page.get_by_text("4 workers, the whole run: ")).to_be_visible()
+    page.wait_for_timeout(6_000)
+    assert len(asked) == 1
+    expect(page.locator(".banner")).to_have_count(0)
+
+
+def test_a_page_that_nobody_sees_reads_nothing(page: "Page", site: Site) -> None:
+    page.goto(f"{site.url}#/job/team-a/math")
+    expect(page.get_by_text("4/4", exact=True)).to_be_visible()
+    assert site.played.streams == 1
+    page.evaluate(HIDE, True)
+    expect_streams(page, site, 0)
+    page.evaluate(HIDE, False)
+    expect_streams(page, site, 1)
+
+
+def test_going_from_view_to_view_leaves_one_stream_open(page: "Page", site: Site) -> None:
+    page.goto(site.url)
+    for place in ("#/job/team-a/math", "#/job/team-a/math/batch/3", "#/job/team-a/math/batch/3/group/q1", "#/"):
+        page.evaluate("place => { location.hash = place }", place)
+        page.wait_for_timeout(300)
+    expect(page.get_by_role("article", name="team-a/math")).to_be_visible()
+    expect_streams(page, site, 1)
+
+
+def expect_streams(page: "Page", site: Site, number: int) -> None:
+    for _ in range(50):
+        if site.played.streams == number:
+            return
+        page.wait_for_timeout(100)
+    assert site.played.streams == number
