@@ -79,5 +79,5 @@ def frame_times(trace: dict[str, Any]) -> list[float]:
         if each["name"] == TASK and each["ph"] == "X" and (each["pid"], each["tid"]) == thread:
             frame = bisect.bisect_left(ends, each["ts"])
             if frame < len(ends):
-                sums[frame] += each["tdur"] / 1000
+                sums[frame] += each.get("tdur", each["dur"]) / 1000
     return sums[1:]

@@ -11,6 +11,8 @@ export const MOST_COMPARED = 200_000;
 const PLACES = 2 ** 24;
 /** More than a response has tokens. */
 
+const NO_MARKS = new Uint8Array(0);
+
 /** Grows with its responses: each token is looked at once. */
 export class Agreement {
   /** Tokens that all responses begin with; 0 for a single one. */
@@ -18,6 +20,7 @@ export class Agreement {
   compared = 0;
   private readonly first = new Map<number, number>();
   private readonly marks = new Map<number, Uint8Array>();
+  private readonly marked = new Map<number, number>();
   private readonly seen = new Map<number, number>();
 
   take(responses: readonly Response[]): void {
@@ -26,19 +29,15 @@ export class Agreement {
     for (const { index, tokens } of responses) this.follow(index, tokens);
   }
 
-  /** Whether the token stands in a stretch that a sibling has too. */
-  shared(index: number, place: number): boolean {
-    return this.marks.get(index)?.[place] === 1;
+  /** By token of a response, 1 where it stands in a stretch that a sibling has too. */
+  marksOf(index: number): Uint8Array {
+    return this.marks.get(index) ?? NO_MARKS;
   }
 
   /** Share of a response's compared tokens that stand in such stretches. */
   share(index: number): number {
     const seen = this.seen.get(index) ?? 0;
-    const marks = this.marks.get(index);
-    if (seen === 0 || !marks) return 0;
-    let found = 0;
-    for (let place = 0; place < seen; place++) found += marks[place] ?? 0;
-    return found / seen;
+    return seen === 0 ? 0 : (this.marked.get(index) ?? 0) / seen;
   }
 
   private follow(index: number, tokens: readonly number[]): void {
@@ -64,8 +63,13 @@ export class Agreement {
       larger.set(marks);
       marks = larger;
     }
-    marks.fill(1, begin, begin + SPAN);
+    let marked = this.marked.get(index) ?? 0;
+    for (let place = begin; place < begin + SPAN; place++) {
+      marked += 1 - marks[place]!;
+      marks[place] = 1;
+    }
     this.marks.set(index, marks);
+    this.marked.set(index, marked);
   }
 }
 

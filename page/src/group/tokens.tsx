@@ -50,7 +50,7 @@ function lookOf(response: Response, agreement: Agreement, place: number): string
   const shade = response.logprobs ? shadeOf(response.logprobs[place]) : 0;
   const looks = shade > 0 ? `shade${shade}` : shade < 0 ? "unscored" : "";
   if (place < agreement.prefix) return `${looks} prefix`;
-  return agreement.shared(response.index, place) ? `${looks} shared` : looks;
+  return agreement.marksOf(response.index)[place] === 1 ? `${looks} shared` : looks;
 }
 
 export function Legend({ logprobs, siblings }: { logprobs: boolean; siblings: boolean }) {
