@@ -1,19 +1,7 @@
 // What the server sends, made from core/openseer_core/wire/page.py, which says what each field means.
 // `OPENSEER_REWRITE=1 pytest tests/contract/test_page_types.py` writes this file anew.
 
-export const MOST_JOBS = 200;
-
-export const MOST_BARS = 2000;
-
 export const WINDOW_SECONDS = 120;
-
-export const MOST_POINTS = 900;
-
-export const MOST_GROUPS = 2000;
-
-export const MOST_PAIRS = 2000;
-
-export const MOST_IN_TAIL = 50;
 
 export interface Bars {
   lane: number[];
@@ -148,6 +136,12 @@ export interface JobCard {
 export interface JobCards {
   jobs: JobCard[];
   left_out: number;
+}
+
+export interface JobPulse {
+  now: number;
+  card: JobCard;
+  lanes: WorkerLane[];
 }
 
 export interface JobView {

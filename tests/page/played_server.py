@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 
 from openseer_core.json_model import JsonModel
-from openseer_core.wire.page import JobCard, JobCards, JobView, PageProblem
+from openseer_core.wire.page import JobCard, JobCards, JobPulse, JobView, PageProblem
 from tests.page.played_fleet import Fleet
 from tests.page.played_views import batch_view, card, group_page, job_view
 from tests.repository import ROOT
@@ -170,9 +170,12 @@ async def events(played: Played, name: str, made: Made) -> AsyncIterator[str]:
             if name == "down":
                 yield event("problem", PageProblem(status=503, detail="Redis does not answer"))
             elif not played.silent:
-                data = last if name == "quiet" else event("view", made())
+                view = made()
+                data = last if name == "quiet" else event("view", view)
                 yield data if data != last else ": alive\n\n"
                 last = data
+                if isinstance(view, JobView):
+                    yield event("pulse", JobPulse(now=view.now, card=view.card, lanes=view.lanes[:-1]))
             if name == "ended":
                 return
             await asyncio.sleep(played.seconds)

@@ -76,6 +76,13 @@ def test_a_killed_worker_is_named_within_two_seconds(page: "Page", site: Site) -
     expect(page.locator("[aria-live]").first).to_contain_text("worker-2 is silent")
 
 
+def test_a_worker_that_a_pulse_does_not_name_keeps_its_lane(page: "Page", site: Site) -> None:
+    page.goto(f"{site.url}#/job/team-a/math")
+    expect(page.locator(".lane")).to_have_count(4)
+    page.wait_for_timeout(500)
+    expect(page.locator(".lane")).to_have_count(4)
+
+
 def test_a_slow_worker_is_named_with_its_pace(page: "Page", site: Site) -> None:
     site.played.fleet.workers[1].speed = 12.0
     page.goto(f"{site.url}#/job/team-a/math")

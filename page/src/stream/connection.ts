@@ -7,6 +7,8 @@ import { FIRST_RETRY_MS, LONGEST_RETRY_MS, SILENCE_MS } from "./limits";
 export interface Receiver {
   /** A view as JSON has it. Returns whether more will come; throws where it does not fit what came before. */
   view(view: unknown): boolean;
+  /** What of the view changes fastest, between two of them. */
+  pulse(pulse: unknown): void;
   /** Why nothing comes; `final`: it would be the same the next time. */
   problem(problem: PageProblem, final: boolean): void;
   /** A sign of life: the latest view still holds. */
@@ -91,6 +93,7 @@ async function read(path: string, mine: AbortController, receiver: Receiver, wor
       for (const event of parser.push(value)) {
         if (event.name === "problem" && tell(JSON.parse(event.data) as PageProblem) === "over") return "over";
         if (event.name === COMMENT) receiver.alive();
+        if (event.name === "pulse") receiver.pulse(JSON.parse(event.data));
         if (event.name !== "view") continue;
         more = receiver.view(JSON.parse(event.data));
         works();

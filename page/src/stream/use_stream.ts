@@ -19,8 +19,11 @@ export interface Streamed<V> {
 
 const NOTHING = { view: null, cameAt: 0, staleSince: null, problem: null };
 
+/** Brings a view up to date with a pulse. */
+export type Mix<V> = (view: V, pulse: unknown) => V;
+
 /** `take` makes of a received view the one that is shown: itself, or the former one with a piece added. */
-export function useStream<V>(path: string, make: () => (received: unknown) => V): Streamed<V> {
+export function useStream<V>(path: string, make: () => (received: unknown) => V, mix?: Mix<V>): Streamed<V> {
   const [kept, keep] = useState<Streamed<V> & { path: string }>({ ...NOTHING, path });
   useEffect(() => {
     const take = make();
@@ -47,6 +50,11 @@ export function useStream<V>(path: string, make: () => (received: unknown) => V)
         window.clearTimeout(timer);
         if (live()) fresh();
         return live();
+      },
+      pulse(pulse) {
+        if (!live() || !mix) return;
+        set({ view: mix(state.view as V, pulse), cameAt: performance.now(), staleSince: null, problem: null });
+        fresh();
       },
       problem(problem, final) {
         set({ problem: { ...problem, final } });

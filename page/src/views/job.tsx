@@ -5,7 +5,7 @@ import { Bone, Shown } from "../parts/states";
 import { Series } from "../draw/series";
 import { type JobPlace, streamPath } from "../route";
 import { type Streamed, useStream, whole } from "../stream/use_stream";
-import type { JobView } from "../wire";
+import type { JobPulse, JobView } from "../wire";
 import { fixed, percent, short } from "../words";
 import { Batches } from "./batches";
 import { CardFigures, Progress } from "./jobs";
@@ -18,7 +18,7 @@ interface JobPageProps {
 }
 
 export function JobPage({ route, onLogin }: JobPageProps) {
-  const stream = useStream(streamPath(route), whole<JobView>);
+  const stream = useStream(streamPath(route), whole<JobView>, withPulse);
   const skeleton = (
     <>
       <Bone width="30%" height={28} />
@@ -39,6 +39,13 @@ export function JobPage({ route, onLogin }: JobPageProps) {
       {(view) => <Job job={route.job} view={view} stream={stream} />}
     </Shown>
   );
+}
+
+/** A worker that is new stands in the next view, whose bars know its lane. */
+function withPulse(view: JobView, received: unknown): JobView {
+  const { now, card, lanes } = received as JobPulse;
+  const latest = new Map(lanes.map((lane) => [lane.worker, lane]));
+  return { ...view, now, card, lanes: view.lanes.map((lane) => latest.get(lane.worker) ?? lane) };
 }
 
 function Job({ job, view, stream }: { job: JobPlace; view: JobView; stream: Streamed<JobView> }) {

@@ -6,8 +6,8 @@ from pydantic.json_schema import models_json_schema
 
 from openseer_core.wire import page
 
-VIEWS = (page.JobCards, page.JobView, page.BatchView, page.GroupPage, page.PageProblem)
-LIMITS = ("MOST_JOBS", "MOST_BARS", "WINDOW_SECONDS", "MOST_POINTS", "MOST_GROUPS", "MOST_PAIRS", "MOST_IN_TAIL")
+VIEWS = (page.JobCards, page.JobView, page.JobPulse, page.BatchView, page.GroupPage, page.PageProblem)
+LIMITS = ("WINDOW_SECONDS",)
 PLAIN = {"string": "string", "integer": "number", "number": "number", "boolean": "boolean", "null": "null"}
 
 
