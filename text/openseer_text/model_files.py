@@ -39,6 +39,10 @@ def trusts_code(model: Model) -> bool:
     return model.engine_args.get("trust_remote_code") is True
 
 
+_LOADING = threading.Lock()
+"""transformers imports its parts as they are asked for: two threads that ask at once find them half imported."""
+
+
 def asks_for_trust(model: Model, error: Exception) -> bool:
     """Whether loading a model failed because its code is not trusted."""
     return not trusts_code(model) and "trust_remote_code" in str(error)
@@ -53,13 +57,10 @@ def load_tokenizer(model: Model, *, run_code: bool = True) -> Any:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     path, field = model.tokenizer_path, "spec.model.tokenizer" if model.tokenizer else "spec.model.path"
     check_place(field, path)
-    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, and a scripted job needs none
-
-    load: Callable[..., Any] = cast("Any", AutoTokenizer).from_pretrained
     given = {own: value for name, own in _ORIGINS.items() if (value := model.engine_args.get(name)) is not None}
     try:
-        with unattended():
-            tokenizer = load(
+        with _LOADING, unattended():
+            tokenizer = _loader()(
                 path,
                 revision=None if model.tokenizer else model.revision,
                 trust_remote_code=trusts_code(model) and run_code,  # never None: then transformers would ask
@@ -68,6 +69,12 @@ def load_tokenizer(model: Model, *, run_code: bool = True) -> Any:
             return _unwarned(tokenizer)
     except Exception as error:  # the loader raises whatever the files, their code or the hub made it stumble over
         raise ModelError(f"{field}: found {path}, {_reason(error, model)}") from error
+
+
+def _loader() -> Callable[..., Any]:
+    from transformers import AutoTokenizer  # noqa: PLC0415 - takes seconds, and a scripted job needs none
+
+    return cast("Any", AutoTokenizer).from_pretrained
 
 
 def _unwarned(tokenizer: Any) -> Any:

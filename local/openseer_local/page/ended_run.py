@@ -221,7 +221,7 @@ class EndedGroup:
         return ResponseView(
             index=line.index,
             state=RESPONSES.get(line.status, "failed"),
-            reason=line.stop_reason or line.finish_reason,
+            reason=line.finish_reason if line.status == Status.OK else line.stop_reason or line.finish_reason,
             length=len(line.token_ids),
             start=start,
             tokens=tokens,
