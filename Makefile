@@ -15,7 +15,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready-$(ACCELERATOR)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run test soak trainers check format bench page images lock clean cluster cluster-down cluster-tools cluster-prepare pool-prepare prometheus-prepare
+.PHONY: help setup run test soak trainers check format bench page images lock clean cluster cluster-down cluster-tools cluster-prepare pool-prepare prometheus-prepare page-prepare
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -25,7 +25,7 @@ setup: $(READY) ## Makes .venv from the lock (about 7 GB, once)
 run: $(READY) ## Runs the example job: examples/arithmetic.yaml
 	@$(BIN)/openseer run examples/arithmetic.yaml
 
-test: $(READY) cluster-prepare pool-prepare prometheus-prepare ## Runs all tests that this machine can run
+test: $(READY) cluster-prepare pool-prepare prometheus-prepare page-prepare ## Runs all tests that this machine can run
 	@$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope --durations=15
 
 soak: $(READY) ## Runs in full the long searches that `make test` runs in a short form; SEED and MINUTES: of random faults
@@ -88,6 +88,13 @@ prometheus-prepare:
 	    { test "$$(id -u)" != 0 || apt-get update -q >/dev/null; } && apt-get download -q prometheus >/dev/null 2>&1 && \
 	    dpkg-deb -x prometheus_*.deb . && mkdir -p "$$programs" && cp usr/bin/prometheus usr/bin/promtool "$$programs"; } || \
 	    echo "tests that need Prometheus will be skipped: Debian's package is missing"
+
+# The live page is looked at in Debian's Chromium, installed like the cluster's tools.
+page-prepare:
+	@command -v chromium >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	    echo "tools: apt-get install chromium" && apt-get update -q >/dev/null && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium >/dev/null; } || \
+	    echo "tests of the live page in a browser will be skipped: Debian's chromium is missing"
 
 lock: $(READY) ## Renews requirements/ from pyproject.toml
 	@for accelerator in cpu gpu; do \
