@@ -6,6 +6,7 @@ With OPENSEER_PAGE_PICTURES=FOLDER it writes what it sees, which is how docs/ima
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,9 +59,10 @@ def seen(page: "Page", name: str) -> None:
 def serving(bench: Workbench) -> Server:
     """A fleet of two small engines whose responses go on for minutes."""
     server = Server(bench)
+    shutil.copytree(ROOT / "examples/tiny-model/model", bench.folder / "tiny-model")
     server.write(
         model={
-            "path": str(ROOT / "examples/tiny-model/model"),
+            "path": "tiny-model",
             "dtype": "float32",
             "engineArgs": {"max_model_len": 2048, "max_num_seqs": 8, "enforce_eager": True},
         },
@@ -93,10 +95,10 @@ def test_a_real_fleet_is_seen_in_every_view_and_a_killed_worker_at_once(bench: W
     expect(page.get_by_role("slider", name=re.compile("^Groups"))).to_be_visible(timeout=WITHIN)
     expect(page.get_by_role("region", name="Table of running responses")).to_contain_text("sum-", timeout=WITHIN)
     seen(page, "batch")
-    page.goto(f"{server.url}/page/#/job/default/bench/batch/1/group/sum-0")
+    page.goto(f"{server.url}/page/#/job/default/bench/batch/1/group/sum-1")
     expect(page.get_by_role("slider", name=re.compile("^Responses over"))).to_be_visible(timeout=WITHIN)
     seen(page, "group")
-    page.goto(f"{server.url}/page/#/job/default/bench/batch/1/group/sum-0/0")
+    page.goto(f"{server.url}/page/#/job/default/bench/batch/1/group/sum-1/0")
     expect(page.get_by_text("worker-").first).to_be_visible(timeout=WITHIN)
     seen(page, "response")
     page.goto(f"{server.url}/page/#/job/default/bench")
