@@ -20,21 +20,56 @@ _SCALARS: Mapping[str, Schema] = {
 }
 """Kinds of values that OpenAPI 2 calls strings and that may be numbers, too."""
 _NAMES = {"type": "object", "additionalProperties": {"type": "string"}}
+_RELABELING = {"sourceLabels": {"type": "array", "items": {"type": "string"}}, "targetLabel": {"type": "string"}}
 _PORT = {
     "port": {"type": "string"},
     "path": {"type": "string"},
     "interval": {"type": "string"},
     "honorLabels": {"type": "boolean"},
+    "relabelings": {"type": "array", "items": {"type": "object", "properties": _RELABELING}},
 }
-_MONITOR: Schema = {
-    "type": "object",
-    "required": ["selector", "endpoints"],
-    "properties": {
-        "selector": {"type": "object", "properties": {"matchLabels": _NAMES}},
-        "endpoints": {"type": "array", "minItems": 1, "items": {"type": "object", "properties": _PORT}},
+_EXPRESSION = {
+    "key": {"type": "string"},
+    "operator": {"enum": ["In", "NotIn", "Exists", "DoesNotExist"]},
+    "values": {"type": "array", "items": {"type": "string"}},
+}
+_SELECTOR = {
+    "matchLabels": _NAMES,
+    "matchExpressions": {"type": "array", "items": {"type": "object", "properties": _EXPRESSION}},
+}
+_PLACES = {"any": {"type": "boolean"}, "matchNames": {"type": "array", "items": {"type": "string"}}}
+
+
+def _monitor(endpoints: str) -> Schema:
+    return {
+        "type": "object",
+        "required": ["selector", endpoints],
+        "properties": {
+            "selector": {"type": "object", "properties": _SELECTOR},
+            "namespaceSelector": {"type": "object", "properties": _PLACES},
+            endpoints: {"type": "array", "minItems": 1, "items": {"type": "object", "properties": _PORT}},
+        },
+    }
+
+
+_RULE = {name: {"type": "string"} for name in ("alert", "expr", "for")} | {"labels": _NAMES, "annotations": _NAMES}
+_GROUP = {
+    "name": {"type": "string"},
+    "rules": {"type": "array", "items": {"type": "object", "required": ["alert", "expr"], "properties": _RULE}},
+}
+_MONITORING: Mapping[str, Schema] = {
+    "ServiceMonitor": _monitor("endpoints"),
+    "PodMonitor": _monitor("podMetricsEndpoints"),
+    "PrometheusRule": {
+        "type": "object",
+        "required": ["groups"],
+        "properties": {
+            "groups": {"type": "array", "items": {"type": "object", "required": ["name"], "properties": _GROUP}}
+        },
     },
 }
-"""What the chart uses of a ServiceMonitor's spec. Its CRD is another project's, and the server need not have it."""
+"""What the chart uses of the kinds of the Prometheus operator. Their CRDs are another project's, and the server need
+not have them."""
 _TRIGGER: Schema = {
     "type": "object",
     "required": ["type", "metadata"],
@@ -72,7 +107,7 @@ _KEDA: Mapping[str, Schema] = {
 
 def write_schemas(folder: Path, openapi: Mapping[str, Any], crds: list[Mapping[str, Any]]) -> None:
     """A file for each kind: the server's own (`openapi`: its /openapi/v2), those of `crds` as these say themselves, and
-    the ServiceMonitor of the Prometheus operator, and two of KEDA."""
+    three of the Prometheus operator, and two of KEDA."""
     definitions: dict[str, Schema] = {name: _strict(definition) for name, definition in openapi["definitions"].items()}
     definitions |= _SCALARS
     for name, definition in openapi["definitions"].items():
@@ -82,11 +117,10 @@ def write_schemas(folder: Path, openapi: Mapping[str, Any], crds: list[Mapping[s
         for version in crd["spec"]["versions"]:
             names, schema = crd["spec"], version["schema"]["openAPIV3Schema"]
             _write(folder, names["group"], version["name"], names["names"]["kind"], _whole(schema), definitions)
-    monitor = _whole({"type": "object", "required": ["spec"], "properties": {"spec": _MONITOR}})
-    _write(folder, "monitoring.coreos.com", "v1", "ServiceMonitor", monitor, definitions)
-    for kind, spec in _KEDA.items():
-        whole = _whole({"type": "object", "required": ["spec"], "properties": {"spec": spec}})
-        _write(folder, "keda.sh", "v1alpha1", kind, whole, definitions)
+    for group, version, kinds in (("monitoring.coreos.com", "v1", _MONITORING), ("keda.sh", "v1alpha1", _KEDA)):
+        for kind, spec in kinds.items():
+            whole = _whole({"type": "object", "required": ["spec"], "properties": {"spec": spec}})
+            _write(folder, group, version, kind, whole, definitions)
 
 
 def _write(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.cluster.support.kube import Kube
+from tests.cluster.support.kube import Kube, wait_until
 
 SIDE_BY_SIDE = 4
 """Two cores carry about so many jobs that mostly wait."""
@@ -29,6 +29,8 @@ def restricted_namespace(kube: Kube) -> Generator[str]:
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     kube.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}])
     try:
+        # Pods are refused until a controller has made the account that they run as.
+        wait_until(lambda: kube.ask("get", "serviceaccount", "default", "-n", name).returncode == 0, "its account")
         yield name
     finally:
         kube.kubectl("delete", "namespace", name, "--wait=false")

@@ -84,6 +84,16 @@ async def test_a_response_that_moved_has_all_rows_and_the_prompt_is_computed_onc
     assert [whole(found, total) for found, total in zip(await fleet.found(), (19, 25), strict=True)] == [True, True]
 
 
+async def test_a_response_that_ends_first_has_the_prompts_rows_of_its_sibling(fleet: Fleet) -> None:
+    ann = fleet.worker(ANN)
+    await fleet.store.submit([group("a", 2)])
+    first, second = await ann.claim(ANN, query())
+    fleet.generate(ANN, first, 2)  # its next checkpoint has not come
+    fleet.generate(ANN, second, 3)
+    await ann.complete(ANN, [finish(second, 3)])
+    assert [whole(found, PROMPT + 3) for found in await fleet.found()] == [True]
+
+
 async def test_a_worker_that_dies_leaves_the_rows_of_what_the_store_has(fleet: Fleet) -> None:
     ann, bob = fleet.worker(ANN), fleet.worker(BOB)
     await fleet.store.submit([group("a", 1)])

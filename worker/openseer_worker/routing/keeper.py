@@ -49,7 +49,8 @@ class RouteKeeper:
         self._writer = RowWriter(folder) if folder is not None else None
         self._leases: dict[str, _Lease] = {}
         self._prompts: OrderedDict[Path, None] = OrderedDict()
-        self._pending: set[Path] = set()
+        self._pending: dict[Path, _Lease] = {}
+        """Prompts that are computed here, by the leases that compute them."""
 
     @property
     def is_on(self) -> bool:
@@ -92,7 +93,7 @@ class RouteKeeper:
                 self._note_prompt(rows)
             else:
                 lease.prompt = rows
-                self._pending.add(rows)
+                self._pending[rows] = lease
 
     def _is_whole(self, file: Path, rows: int) -> bool:
         """Whether a prompt's file holds so many: of a machine that died it may hold a part. Raises OSError."""
@@ -121,7 +122,8 @@ class RouteKeeper:
         leases = [self._leases[key] for key in keys if key in self._leases]
         pieces: list[tuple[Path, bytes]] = []
         # All are written at once: each may have to wait for the folder.
-        writes = [self._keep_prompt(lease) for lease in leases if self._has_prompt(lease)]
+        # A prompt's rows go out with the first response of its group that ends, whichever lease has computed them.
+        writes = [self._keep_prompt(lease) for lease in [*self._pending.values()] if self._has_prompt(lease)]
         for lease in leases:
             if lease.unsaved:
                 stretches = _joined(lease.unsaved, self._shape)
@@ -148,7 +150,7 @@ class RouteKeeper:
     async def _keep_prompt(self, lease: _Lease) -> None:
         assert self._writer is not None and self._shape is not None and lease.prompt is not None
         rows, lease.prompt = lease.prompt, None
-        self._pending.discard(rows)
+        self._pending.pop(rows, None)
         record = pack_record(rows.name, self._shape, Stretch(0, bytes(lease.prompt_rows)))
         lease.prompt_rows = bytearray()
         if await self._writer.put(rows, record):
@@ -167,7 +169,7 @@ class RouteKeeper:
             over.append(self._leases.pop(key))
         for lease in over:
             if lease.prompt is not None:
-                self._pending.discard(lease.prompt)
+                self._pending.pop(lease.prompt, None)
         if over and self._writer is not None:
             self._writer.close([file for lease in over for file in _files(lease)])
 

@@ -172,8 +172,8 @@ class _Maker:
     def stalls(self) -> bool:
         """Whether nothing has come for STALL_SECONDS."""
         sign = (0, 0)
-        with suppress(OSError):
-            size = sum(entry.stat().st_size for entry in os.scandir(self._path))
+        with suppress(OSError), os.scandir(self._path) as entries:
+            size = sum(entry.stat().st_size for entry in entries)
             sign = size, self._path.stat().st_mtime_ns
         if sign != self._sign:
             self._sign, self._seen_at = sign, time.monotonic()
