@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 CHROMIUM = shutil.which("chromium")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> "Iterator[Browser]":
-    """One browser for all tests; each takes a page of its own."""
+    """One browser for a module's tests; each takes a page of its own. Not for the session: while it lives, it has an
+    event loop that runs, beside which no test of asyncio can."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium here; on Debian: apt-get install chromium")
