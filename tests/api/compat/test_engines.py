@@ -218,6 +218,8 @@ async def test_nothing_is_said_without_a_token() -> None:
             path, methods = str(getattr(route, "path", "")), getattr(route, "methods", None) or {"GET"}
             if path in ("/healthz", "/readyz", "/health", "/ping", "/liveness") or "{" in path:
                 continue
+            if path.startswith("/page"):  # tests/api/page says who sees what
+                continue
             answer = await stranger.request(next(iter(methods)), path, json={})
             assert answer.status_code == 401, path
 
