@@ -16,7 +16,7 @@ from openseer_api.http.auth import Authenticator
 from openseer_api.http.bodies import OwnRoute
 from openseer_api.http.call_counts import CallCounts
 from openseer_api.http.gate import GENERATING_BYTES, JSON_BYTES, Gate, Place
-from openseer_api.http.session import PATH, needs_right, place_of
+from openseer_api.http.session import PATH, is_open, place_of
 from openseer_api.http.shutdown import AskAgain
 from openseer_api.job.context import JobContext, JobDirectory
 from openseer_api.page.feed import Feeds
@@ -59,7 +59,7 @@ class _Paths:
         self._ours = re.compile("|".join(patterns))
 
     def is_open(self, path: str) -> bool:
-        return path in _OPEN or (path.startswith(PATH) and not needs_right(path))
+        return path in _OPEN or is_open(path)
 
     def place(self, path: str) -> Place | None:
         if (of_page := place_of(path)) is not None:

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,19 @@ FORK_SERVER = "openseer_worker.fork_server"
 """Stands in its command line, and in those of its forks."""
 CALM: dict[str, Any] = {"quantumTokens": 32, "leaseSeconds": 60, "checkpointSeconds": 0.1}
 """`rollout` where no lease may end without its holder's word, however long a worker gets no processor."""
+
+
+@contextmanager
+def workbench_in(folder: Path) -> "Generator[Workbench]":
+    """A workbench whose commands are ended afterwards, and whose processes must be gone then."""
+    workbench = Workbench(folder)
+    yield workbench
+    for process in workbench.started:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 @dataclass

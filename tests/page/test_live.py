@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.server import Server
-from tests.e2e.workbench import Workbench
+from tests.e2e.workbench import Workbench, workbench_in
 from tests.page.browsing import expect
 from tests.repository import ROOT
 
@@ -33,14 +33,8 @@ WITHIN = 30_000
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Workbench]:
-    workbench = Workbench(tmp_path)
-    yield workbench
-    for process in workbench.started:
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+    with workbench_in(tmp_path) as bench:
+        yield bench
 
 
 @pytest.fixture

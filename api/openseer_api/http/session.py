@@ -19,15 +19,15 @@ PATH = "/page"
 _OF_A_JOB = re.compile(f"{PATH}/api/jobs/([^/]+)/([^/]+)(?:/.*)?", re.DOTALL)  # no line break hides a path
 
 
-def needs_right(path: str) -> bool:
-    """Whether a path of the page shows something of a job."""
-    return _OF_A_JOB.fullmatch(path) is not None
-
-
 def place_of(path: str) -> Place | None:
     """The job that a path of the page is about, None for another path."""
     found = _OF_A_JOB.fullmatch(path)
     return None if found is None else Place(found[1], found[2], path)
+
+
+def is_open(path: str) -> bool:
+    """Whether a path is the page's and shows nothing of one job."""
+    return path.startswith(PATH) and place_of(path) is None
 
 
 def token_in(headers: Headers) -> str | None:

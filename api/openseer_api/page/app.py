@@ -5,7 +5,7 @@ from fastapi import FastAPI, Request
 from openseer_api.http import problems
 from openseer_api.http.auth import Authenticator
 from openseer_api.http.gate import JSON_BYTES, Gate, Place
-from openseer_api.http.session import PATH, needs_right, place_of
+from openseer_api.http.session import is_open, place_of
 from openseer_api.page.routes import page_routes
 from openseer_api.page.shown import Shown
 from openseer_api.routes.access import Admission
@@ -18,7 +18,7 @@ class _PagePaths:
     health = frozenset[str]()
 
     def is_open(self, path: str) -> bool:
-        return path.startswith(PATH) and not needs_right(path)
+        return is_open(path)
 
     def place(self, path: str) -> Place | None:
         return place_of(path)

@@ -50,7 +50,7 @@ def likely_last(book: BatchBook, running: Sequence[LeaseBar], now: float) -> lis
 
 
 def tail_of(
-    book: BatchBook, bars: Sequence[LeaseBar], lengths: Mapping[str, int], paces: Mapping[str, float | None], now: float
+    book: BatchBook, bars: Sequence[LeaseBar], lengths: Mapping[str, int], paces: Mapping[str, float], now: float
 ) -> list[TailRequest]:
     """What runs, the last to end first. `lengths`: tokens of these responses now; `paces`: tokens per second that a
     response gains at a worker, by its name."""

@@ -22,7 +22,7 @@ from openseer_core.queue.group import GroupView
 from openseer_core.tokens import count_items
 from openseer_core.wire.batches import Batch
 from openseer_core.wire.page import MOST_BARS, WINDOW_SECONDS, JobCard, JobPulse, JobView
-from openseer_core.wire.weights import to_wire
+from openseer_core.wire.weights import Transaction, to_wire
 
 TICK_SECONDS = 0.4
 """Least time between two looks at the store."""
@@ -58,6 +58,7 @@ class JobFeed:
         self._rates, self._series = TokenRates(), FleetSeries()
         self._snapshot, self._load = FleetSnapshot(), QueueLoad()
         self._batches: list[Batch] = []
+        self._transaction: Transaction | None = None
 
     @property
     def place(self) -> tuple[str, str]:
@@ -100,9 +101,8 @@ class JobFeed:
     def _card(self) -> JobCard:
         fresh = [one for one in self._snapshot.workers if one.is_fresh(self._snapshot.now)]
         rates = [rate for one in fresh if (rate := self._rates.of(one)) is not None]
-        transaction = to_wire(self._snapshot.fleet_spec, self._snapshot.workers, self._snapshot.now).transaction
         rate = round(sum(rates), 1) if rates else None
-        return job_card(self._job, self._snapshot, self._load, self._batches, transaction, rate)
+        return job_card(self._job, self._snapshot, self._load, self._batches, self._transaction, rate)
 
     async def _job_view(self) -> JobView:
         snapshot, spec = self._snapshot, self._job.job.spec
@@ -114,7 +114,7 @@ class JobFeed:
             engine=spec.model.engine,
             policy=spec.rollout.policy,
             weights_version=snapshot.fleet_spec.version,
-            transaction=to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now).transaction,
+            transaction=self._transaction,
             lanes=lanes,
             bars=bars_of(self._leases, lanes, snapshot.now - WINDOW_SECONDS, MOST_BARS),
             series=self._series.columns(),
@@ -135,7 +135,8 @@ class JobFeed:
         shown = likely_last(book, running, now)
         known = await _gathered(self._length, [(bar.request, bar.tokens) for bar in shown])
         lengths = dict(zip((bar.request for bar in shown), known, strict=True))
-        paces = {one.name: self._pace(one.name) for one in self._snapshot.workers}
+        workers = [one for one in self._snapshot.workers if one.inflight]
+        paces = {one.name: rate / one.inflight for one in workers if (rate := self._rates.of(one)) is not None}
         tail = tail_of(book, shown, lengths, paces, now)
         return batch_view(book, batch, tail, len(running), now, live=True)
 
@@ -146,13 +147,6 @@ class JobFeed:
         except KeyError:  # it was freed since
             return least
         return least + count_items(record.tokens)
-
-    def _pace(self, worker: str) -> float | None:
-        """Tokens per second that a response gains at a worker."""
-        for one in self._snapshot.workers:
-            if one.name == worker and one.inflight and (rate := self._rates.of(one)) is not None:
-                return rate / one.inflight
-        return None
 
     # ---- looking
 
@@ -166,6 +160,7 @@ class JobFeed:
             if job.store.epoch != self._epoch:
                 self._begin(job.store.epoch)
             self._snapshot, self._load = snapshot, load
+            self._transaction = to_wire(snapshot.fleet_spec, snapshot.workers, snapshot.now).transaction
             self._rates.note(snapshot.workers)
             self._series.note(snapshot, load, self._rates)
             for gone in self._books.keys() - {record.number for record in records}:

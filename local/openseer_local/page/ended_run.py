@@ -54,6 +54,8 @@ class EndedRun:
         self._now = max((fact.finished_at for fact in trace.facts), default=0.0)
         self._leases = LeaseRows(MOST_BARS_ENDED)
         self._books: dict[int, BatchBook] = {}
+        self._written: dict[object, bytes] = {}
+        """Views as JSON: none changes, and each is asked for every second."""
         views, entries = groups_of(trace.facts, job), journal_of(trace.facts)
         for number in sorted({fact.batch for fact in trace.facts}):
             book = self._books[number] = BatchBook(number, LeaseRows(0))
@@ -91,8 +93,13 @@ class EndedRun:
 
     async def job_view(self) -> bytes:
         """A JobView of the whole run."""
+        if "job" not in self._written:
+            self._written["job"] = (await self._job_view()).model_dump_json().encode()
+        return self._written["job"]
+
+    async def _job_view(self) -> JobView:
         spec, lanes = self._job.spec, lanes_of_run(self._trace)
-        view = JobView(
+        return JobView(
             now=self._now,
             live=False,
             card=await self.card(),
@@ -105,20 +112,24 @@ class EndedRun:
             series=series_of_run(self._trace.samples),
             batches=self._batches(),
         )
-        return view.model_dump_json().encode()
 
     async def job_pulse(self) -> bytes:
         """A JobPulse, which says nothing new."""
-        pulse = JobPulse(now=self._now, card=await self.card(), lanes=lanes_of_run(self._trace))
-        return pulse.model_dump_json().encode()
+        if "pulse" not in self._written:
+            pulse = JobPulse(now=self._now, card=await self.card(), lanes=lanes_of_run(self._trace))
+            self._written["pulse"] = pulse.model_dump_json().encode()
+        return self._written["pulse"]
 
     async def batch_view(self, number: int) -> bytes:
         """A BatchView. Raises NotFoundProblem."""
+        if number in self._written:
+            return self._written[number]
         batch = next((one for one in self._batches() if one.id == number), None)
         if batch is None:
             raise NotFoundProblem(f"the run has no batch {number}")
         view = batch_view(self._books[number], batch, [], 0, self._now, live=False)
-        return view.model_dump_json().encode()
+        self._written[number] = view.model_dump_json().encode()
+        return self._written[number]
 
     def group_views(self, group: GroupId, index: int | None) -> View:
         """GroupPages for one viewer, piece by piece."""
