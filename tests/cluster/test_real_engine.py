@@ -60,6 +60,12 @@ def responses(lines: str) -> dict[tuple[str, int], tuple[str, list[int]]]:
     return {(line["group"], line["index"]): (line["status"], line["token_ids"]) for line in found}
 
 
+def pool_is_ready(job: Workload) -> bool:
+    pods = json.loads(job.kubectl("get", "pods", "--selector=openseer.dev/role=kv-pool", "--output=json"))["items"]
+    conditions = [condition for pod in pods for condition in pod["status"].get("conditions", [])]
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
 def complete_without_a_node(kube: Kube, job: Workload, manifest: Path, nodes: set[str]) -> dict[str, str]:
     """The files of the job's run, which loses a node once both workers have work; it has two of the `nodes`."""
 
@@ -72,6 +78,7 @@ def complete_without_a_node(kube: Kube, job: Workload, manifest: Path, nodes: se
             kube.kubectl("cordon", node)
         job.kubectl("apply", "--filename", str(manifest))
         job.until(lambda: job.ready() == 2, "both workers are ready", START_SECONDS)
+        job.until(lambda: pool_is_ready(job), "the KV pool is ready", START_SECONDS)
         kube.kubectl("label", "node", NODE, f"{BEGIN}=true", "--overwrite")
         job.until(lambda: job.done() > 0, "the work has begun", START_SECONDS)
         cluster_sh("cut", LOST)
@@ -104,7 +111,7 @@ def test_the_example_gives_in_a_cluster_that_loses_a_node_what_it_gives_locally(
     assert json.loads(files["audit.json"])["ok"] is True
     report = json.loads(files["report.json"])
     assert report["reaps"] > 0, "nothing was lost with the node"
-    assert report["contexts"]["fetched"] > 0, report["contexts"]
+    assert report["contexts"]["fetched"] > 0, json.dumps(report["contexts"])
 
     bench = Workbench(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")

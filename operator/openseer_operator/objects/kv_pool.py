@@ -25,7 +25,7 @@ from openseer_operator.settings import OperatorSettings
 
 KV_POOL = "kv-pool"
 """Role of the pool's pod, and name of its container."""
-KV_POOL_PORT = 50051
+KV_POOL_PORT = 29600
 """The master's; its metrics and the store have the two after it. What the store moves goes to ports of its choice."""
 SPARE_SIXTEENTHS, SPARE_GIGABYTES = 1, 1
 """Memory of the container beside the blocks': a part of theirs, for their names, and some for the processes."""

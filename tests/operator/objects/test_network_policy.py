@@ -24,7 +24,7 @@ BY_EXPRESSION = {"namespaceSelector": {"matchExpressions": [{"key": "team", "ope
 
 
 MOONCAKE = {"backend": "mooncake", "maxGigabytes": 8}
-POOL_PORTS = (50051, 50052, 50053, 15428)
+POOL_PORTS = (29600, 29601, 29602, 15428)
 """Of master, metrics and store, and one that Mooncake chose for the blocks."""
 OWN = {role: Peer("lab", {"openseer.dev/job": "arithmetic", "openseer.dev/role": role}) for role in ("driver", "redis")}
 

@@ -13,10 +13,11 @@ import pytest
 from openseer_worker.kv_pool.blocks import BadBlockError
 from openseer_worker.kv_pool.mooncake import watching
 from openseer_worker.kv_pool.mooncake.client import MooncakeBlocks
+from openseer_worker.kv_pool.mooncake.servers import PORTS, free_ports
 from openseer_worker.kv_pool.mooncake.watching import MooncakeSweeper, usage
 from openseer_worker.kv_pool.places import block_name
-from tests.worker.kv_pool.mooncake.pool import Pool, running, why_not
-from tests.worker.kv_pool.waiting import eventually
+from tests.worker.kv_pool.mooncake.pool import HOST, Pool, running, why_not
+from tests.worker.kv_pool.waiting import eventually, stop
 
 pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not()), pytest.mark.timeout(300)]
 
@@ -123,7 +124,7 @@ def _kept(store: MooncakeBlocks, name: str, size: int) -> bool:
 
 def test_a_master_that_hangs_is_started_again_and_frees_who_waits(store: MooncakeBlocks, pool: Pool) -> None:
     before = pool.pid("mooncake_master")
-    os.kill(before, signal.SIGSTOP)
+    stop(before)
     ended = threading.Event()
 
     def ask() -> None:
@@ -197,11 +198,18 @@ def test_a_process_whose_calls_hang_in_the_pool_ends_at_once_and_well(tmp_path: 
             assert child.stdin is not None
             assert child.stdout is not None
             assert child.stdout.readline() == "0\n"
-            os.kill(pool.process.pid, signal.SIGSTOP)
+            stop(pool.process.pid)
             try:
-                os.kill(pool.pid("mooncake_master"), signal.SIGSTOP)
+                stop(pool.pid("mooncake_master"))
                 child.stdin.write("\n\n")
                 child.stdin.flush()
                 assert child.wait(30) == 0
             finally:
                 os.kill(pool.process.pid, signal.SIGCONT)
+
+
+def test_the_servers_ports_are_none_that_connections_get() -> None:
+    first, _ = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    if first < 32_768:
+        pytest.skip("connections of this machine have other ports than Linux gives them")
+    assert all(free_ports(HOST) + PORTS <= first for _ in range(200))

@@ -104,6 +104,16 @@ def test_the_blocks_that_are_there_are_found(lookups: Any, tmp_path: Path) -> No
     assert find(lookups, one) == (5 * BLOCK, True)
 
 
+def test_the_pool_is_reached_before_the_first_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached = threading.Event()
+    monkeypatch.setattr(DirectoryBlocks, "count_present", lambda *_arguments: reached.set() or 0)
+    made = module().Lookups(DirectoryBlocks(tmp_path), "layout", 1, BLOCK, LEAST)
+    try:
+        assert reached.wait(60)
+    finally:
+        made.close()
+
+
 def test_the_last_token_is_never_fetched(lookups: Any, tmp_path: Path) -> None:
     keep(tmp_path, 5)
     one = request(5 * BLOCK)

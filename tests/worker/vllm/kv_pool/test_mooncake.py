@@ -18,7 +18,7 @@ from openseer_worker.kv_pool.places import EnginePool
 from openseer_worker.vllm.environment import is_cpu_build
 from tests.worker.drafting import NAMES, drafting_player, feed, metric
 from tests.worker.kv_pool.mooncake.pool import Pool, running, why_not
-from tests.worker.kv_pool.waiting import eventually
+from tests.worker.kv_pool.waiting import eventually, stop
 from tests.worker.player import Player, Response, model
 from tests.worker.vllm.kv_pool.moving import BLOCK, CHUNK, PROMPTS, ROOM, SALT, WHOLE, plain_engine, request
 
@@ -123,7 +123,10 @@ def test_a_store_that_hangs_or_dies_costs_a_prefill_and_no_token(
     eventually(lambda: pool.is_up)
     time.sleep(1.0)  # until those who started it know, too: they wait longer for one that never answers
     before = pool.pid("mooncake_master")
-    os.kill(pool.pid(program), end)
+    if end is signal.SIGSTOP:
+        stop(pool.pid(program))
+    else:
+        os.kill(pool.pid(program), end)
     assert go_on(player, whole, number, f"0/v/{number}") == 0
     eventually(lambda: pool.is_up and pool.pid("mooncake_master") not in (0, before))
 

@@ -6,6 +6,7 @@ readers to memory that is gone. So a death of either costs the pool's contents, 
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -32,6 +33,8 @@ FIRST_BACKOFF_SECONDS = 0.5
 MOST_BACKOFF_SECONDS = 30.0
 FORGET_SECONDS = 60.0
 """After so long in health the next start waits as briefly as the first."""
+_FIXED_PORTS = range(20_000, 32_700)
+"""First ports of servers: above Mooncake's own, and below those of outgoing connections (from 32,768 on in Linux)."""
 _FIND_TRIES = 100
 
 
@@ -186,14 +189,16 @@ class PoolServers:
 
 
 def free_ports(host: str) -> int:
-    """The first of PORTS ports in a row that are free. Raises OSError."""
+    """The first of PORTS ports in a row that are free, and stay free while the servers start again.
+
+    None of them is one that the kernel gives to outgoing connections: while a master is down such a connection could
+    take its port, and keep it. Raises OSError.
+    """
     for _ in range(_FIND_TRIES):
-        with socket.socket() as first:
-            first.bind((host, 0))
-            port = int(first.getsockname()[1])
-            if port + PORTS <= 65535 and all(_is_free(host, port + one) for one in range(1, PORTS)):
-                return port
-    raise OSError(f"{host}: no {PORTS} ports in a row are free")
+        port = random.choice(_FIXED_PORTS)
+        if all(_is_free(host, port + one) for one in range(PORTS)):
+            return port
+    raise OSError(f"{host}: no {PORTS} ports in a row are free from {_FIXED_PORTS[0]} to {_FIXED_PORTS[-1]}")
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -69,6 +69,8 @@ class Lookups:
         self._threads = DaemonThreads(LOOKUP_THREADS, "openseer-kv-lookup")
         self._rates = Rates()
         self._step = PoolStep()
+        # The first use may load a library and connect; that may take longer than a request waits.
+        self._threads.submit(pool.count_present, "", [], layout, ranks)
 
     def close(self) -> None:
         """Ends the threads that ask the pool, without a wait for one that hangs."""
