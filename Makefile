@@ -15,7 +15,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready-$(ACCELERATOR)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run test soak trainers check format bench page images lock clean cluster cluster-down cluster-tools cluster-prepare pool-prepare prometheus-prepare page-prepare
+.PHONY: help setup run test soak trainers check format bench page pictures images lock clean cluster cluster-down cluster-tools cluster-prepare pool-prepare prometheus-prepare page-prepare
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,10 @@ bench: $(READY) ## Runs each benchmark in its short form
 
 page: ## Builds the live page from page/ into the API's package (Node.js 20.19 or newer); the result is committed
 	@cd page && npm ci --no-fund --no-audit && npm run build
+
+pictures: ## Runs the example and makes the README's recording and plot from it
+	@$(BIN)/python docs/images/record.py docs/images/run.svg -- .venv/bin/openseer run examples/arithmetic.yaml --fresh
+	@$(BIN)/python docs/images/timeline.py runs/arithmetic docs/images/timeline.svg
 
 images: ## Builds both images and the chart for a registry: REGISTRY=registry.example/team [PUSH=1] [ENGINE=gpu|cpu|none]
 	@images/make.sh
