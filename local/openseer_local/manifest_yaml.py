@@ -38,7 +38,7 @@ def read_yaml(text: str, source: str) -> Any:
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ManifestError(source, [f"not one YAML document: {' '.join(str(error).split())}"]) from error
+        raise ManifestError(source, [f"not one YAML document: {_where(error)}"]) from error
     except RecursionError:
         raise ManifestError(source, [_TOO_DEEP]) from None
     except (ValueError, OverflowError) as error:
@@ -50,6 +50,18 @@ def read_yaml(text: str, source: str) -> Any:
         more = len(reading.problems) - MOST_PROBLEMS
         raise ManifestError(source, reading.problems[:MOST_PROBLEMS] + ([f"… and {more} more"] if more > 0 else []))
     return value
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """What is wrong, with line and column from 1 on."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    found = error.problem or "it cannot be read"
+    if error.problem_mark is not None:
+        found = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {found}"
+    if error.context and error.context_mark is not None:
+        found += f" ({error.context} from line {error.context_mark.line + 1}, column {error.context_mark.column + 1}, on)"
+    return found
 
 
 def plain_value(text: str) -> str | int | float | bool | None:

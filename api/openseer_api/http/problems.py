@@ -25,6 +25,7 @@ from openseer_core.errors import (
     PublishRefusedError,
     RequestStateError,
 )
+from openseer_core.ids import GroupId, RequestId
 from openseer_core.json_words import wrong_places
 from openseer_core.weights.url import without_passwords
 from openseer_core.wire.problem import Problem
@@ -136,12 +137,18 @@ def _fault_of(error: Exception) -> Fault:
     if isinstance(error, ValidationError):
         return _wrong(error.errors(include_url=False))
     if isinstance(error, KeyError):  # the store raises it for a group or request that does not exist
-        return Fault(404, f"there is no {error.args[0]}" if error.args else "there is none")
+        return Fault(404, f"there is no {_named(error.args[0])}" if error.args else "there is none")
     if isinstance(error, UnicodeError):
         return Fault(422, "found text with half a character (a lone surrogate), allowed: what UTF-8 can hold")
     if isinstance(error, RecursionError):
         return Fault(422, "the body is nested too deeply")
     return Fault(500, "an error of openseer's own; its log has more")
+
+
+def _named(missing: object) -> str:
+    if isinstance(missing, RequestId):
+        return f"response {missing.index} of {_named(missing.group)}"
+    return f"group {missing.name} in batch {missing.batch}" if isinstance(missing, GroupId) else str(missing)
 
 
 def problem(fault: Fault) -> JSONResponse:

@@ -213,7 +213,7 @@ def _lengths(value: object, rules: PromptRules) -> tuple[int, ...] | None:
     if lengths is None:
         return None
     if len(lengths) != rules.group_size:
-        _wrong(f"lengths: found {len(lengths)} entries, allowed: {rules.group_size}, as groupSize states")
+        _wrong(f"lengths: found {len(lengths)} of them, allowed: {rules.group_size}, as groupSize states")
     if rules.longest_length is not None and max(lengths) > rules.longest_length:
         _wrong(f"lengths: found {max(lengths)}, allowed: at most spec.sampling.maxTokens, {rules.longest_length}")
     return lengths
