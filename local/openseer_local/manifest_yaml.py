@@ -56,12 +56,14 @@ def _where(error: yaml.YAMLError) -> str:
     """What is wrong, with line and column from 1 on."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return " ".join(str(error).split())
-    found = error.problem or "it cannot be read"
-    if error.problem_mark is not None:
-        found = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}: {found}"
-    if error.context and error.context_mark is not None:
-        found += f" ({error.context} from line {error.context_mark.line + 1}, column {error.context_mark.column + 1}, on)"
-    return found
+    found = "" if error.problem_mark is None else f"{_place(error.problem_mark)}: "
+    if error.context:
+        found += error.context + (f" ({_place(error.context_mark)}), " if error.context_mark is not None else ", ")
+    return found + (error.problem or "it cannot be read")
+
+
+def _place(mark: yaml.Mark) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}"
 
 
 def plain_value(text: str) -> str | int | float | bool | None:

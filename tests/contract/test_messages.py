@@ -17,7 +17,7 @@ from tests.contract.messages.commands import MANIFEST, PROMPT_FILES, RUNS, Mista
 from tests.repository import ROOT
 
 PAGE = ROOT / "docs" / "errors.md"
-HOME = "/home/ann/job"
+HOME = "/data/job"
 """What stands for the folder of a command."""
 REWRITE = bool(os.environ.get("OPENSEER_REWRITE"))
 """Read before a command, which finds none of openseer's variables."""

@@ -129,7 +129,7 @@ def test_a_scalar_is_what_kubectl_reads(scalar: str, value: object) -> None:
         ("a: {<<: 1}", "a.<< (line 1): found something else, allowed: a map, or a list of maps"),
         ("a: &x [*x]", f"line 1: nested too deeply, allowed: {MOST_DEPTH} "),
         ("[" * 999, f"nested too deeply, allowed: {MOST_DEPTH} "),
-        ("a: 1\n---\na: 2", "not one YAML document: expected a single document"),
+        ("a: 1\n---\na: 2", "not one YAML document: line 2, column 1: expected a single document"),
     ],
 )  # fmt: skip
 def test_what_kubectl_would_lose_or_change_is_refused(text: str, expected: str) -> None:

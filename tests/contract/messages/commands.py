@@ -143,7 +143,8 @@ def message(mistake: Mistake, folder: Path, patch: pytest.MonkeyPatch) -> tuple[
     except OpenseerError as error:
         return str(error), error.exit_code
     except Exception as error:
-        if hasattr(error, "format_message"):  # of the command line's own parser
-            return error.format_message(), 2
-        raise
+        told = getattr(error, "format_message", None)  # of errors of the command line's own parser
+        if told is None:
+            raise
+        return str(told()), 2
     raise AssertionError(f"nothing is wrong with: {mistake.what}")
