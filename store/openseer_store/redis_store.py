@@ -166,9 +166,8 @@ class RedisStore(RedisReading):
             group = GroupId.parse(refused.decode())
             raise NameTakenError(group.batch, group.name)
         if refused:
-            raise BatchClosedError(
-                f"batch {refused.decode().partition('/')[0]} takes no more groups: it is sealed or has ended; open another one"
-            )
+            closed = refused.decode().partition("/")[0]
+            raise BatchClosedError(f"batch {closed} takes no more groups: it is sealed or has ended; open another one")
         return int(new)
 
     async def seal(self, batch: int, driver: int | None = None) -> None:

@@ -28,8 +28,8 @@ BEGIN = "openseer-test/begin"
 """A label of the node without which the driver does not start: on a busy machine the first worker would do all the work
 before the second one has its engine."""
 LOST_AFTER = 80
-"""Completed responses, of 320, after which the node is lost. Earlier the contexts of those that run are shorter than the
-pool's lower limit (64 tokens), and none would be fetched."""
+"""Completed responses, of 320, after which the node is lost. Earlier the contexts of running responses are shorter than
+the pool's lower limit (64 tokens), and none is fetched."""
 GREEDY = {"model": {"dtype": "float32"}, "sampling": {"temperature": 0.0}}
 """So that a response is the same one wherever it is generated."""
 
