@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import typer.main
+import yaml
 
 from openseer_local.main import app
 from tests.docs.pages import commands, named
@@ -78,3 +79,11 @@ def of_make(code: str) -> str:
 def test_what_a_page_says_to_run_exists(unknown: Callable[[str], str]) -> None:
     wrong = [(named(page), code, unknown(code)) for page, code in commands() if unknown(code)]
     assert wrong == []
+
+
+def test_the_workflow_for_forks_runs_what_exists() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text(encoding="utf-8"))
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    lines = [line.strip() for step in steps for line in step.splitlines()]
+    assert {"make check", "make site"} <= set(lines)
+    assert [line for line in lines if of_make(line)] == []
