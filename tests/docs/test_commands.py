@@ -12,6 +12,7 @@ from openseer_local.main import app
 from tests.docs.pages import commands, named
 from tests.repository import ROOT
 
+COMMAND: Any = typer.main.get_command(app)
 START = r"^(?:\$ )?(?:[A-Z_]+=\S* )*(?:\.venv/bin/)?"
 OPENSEER = re.compile(START + r"openseer (?P<words>[a-z-][^#]*)")
 PROGRAM = re.compile(START + r"python3? (?P<path>[\w./-]+\.py)(?P<rest>[^#]*)")
@@ -25,7 +26,7 @@ def of_openseer(code: str) -> str:
     found = OPENSEER.match(code)
     if found is None:
         return ""
-    command: Any = typer.main.get_command(app)
+    command = COMMAND
     names, options = found["words"].split(), _options(command)
     while hasattr(command, "commands"):
         names = [name for name in names if name not in options]
