@@ -9,8 +9,8 @@ from tests.contract.pages.marked import cell
 HEAD = "| field | type | default | what |\n|---|---|---|---|\n"
 BOUNDS = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}"}
 SIZES = {
-    "minItems": "at least {}",
-    "maxItems": "at most {}",
+    "minItems": "at least {} entries",
+    "maxItems": "at most {} entries",
     "minLength": "{} characters or more",
     "maxLength": "at most {} characters",
     "maxProperties": "at most {} entries",
@@ -52,7 +52,8 @@ def _says_a_type(choice: dict[str, Any]) -> bool:
 def _word(part: dict[str, Any], named: Named) -> str:
     word = part.get("type", "any")
     if word == "array":
-        return f"list of {kind(part.get('items', {}), named)}"
+        of = kind(part.get("items", {}), named)
+        return f"list of ({of})" if ", " in of else f"list of {of}"
     more: Any = part.get("additionalProperties")
     if word == "object" and more and more is not True:
         return f"object of {kind(more, named)}"
@@ -66,11 +67,11 @@ def limits(part: dict[str, Any]) -> Iterator[str]:
         value = part.get(key)
         if value is None or isinstance(value, bool):
             continue
-        if (key, value) == ("minLength", 1):
+        if value == 1 and key in ("minLength", "minItems"):
             yield "not empty"
             continue
         words = text.replace("≥", ">").replace("≤", "<") if strict.get(key) else text
-        yield cell(words.format(f"{value:,}" if isinstance(value, int) else f"{value:,.10g}"))
+        yield cell(words.format(f"{int(value):,}" if value == int(value) else value))
     if "pattern" in part:
         yield f"matches {shown_text(part['pattern'])}"
 
