@@ -15,7 +15,7 @@ UV := $(BIN)/uv
 READY := $(VENV)/.ready-$(ACCELERATOR)
 COMPILE = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run test soak trainers check format bench page pictures images lock clean cluster cluster-down cluster-tools cluster-prepare pool-prepare prometheus-prepare page-prepare
+.PHONY: help setup run test soak trainers check format bench page pictures site images lock clean cluster cluster-down cluster-tools cluster-prepare pool-prepare prometheus-prepare page-prepare
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -99,6 +99,9 @@ page-prepare:
 	    echo "tools: apt-get install chromium" && apt-get update -q >/dev/null && \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends chromium >/dev/null; } || \
 	    echo "tests of the live page in a browser will be skipped: Debian's chromium is missing"
+
+site: $(READY) ## Builds the site of the documentation into build/site/html; a broken link is an error
+	@$(BIN)/python docs/site/build.py build/site
 
 lock: $(READY) ## Renews requirements/ from pyproject.toml
 	@for accelerator in cpu gpu; do \

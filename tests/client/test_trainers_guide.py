@@ -16,11 +16,6 @@ BLOCKS = re.findall(r"^```python([^\n]*)\n(.*?)^```$", GUIDE, flags=re.MULTILINE
 PLAYED = [code for kind, code in BLOCKS if "notest" not in kind and "torch" not in code]
 
 
-@pytest.mark.parametrize("code", [code for _, code in BLOCKS], ids=lambda code: code.strip().splitlines()[0])
-def test_every_snippet_is_whole(code: str) -> None:
-    compile(code, "docs/trainers.md", "exec")
-
-
 @pytest.mark.slow
 async def test_snippets_run_one_after_another_against_the_real_api(tmp_path: Path) -> None:
     assert len(PLAYED) == 6

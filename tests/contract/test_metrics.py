@@ -1,16 +1,13 @@
 """One table of metrics: what processes export is in it, and docs/metrics.md shows it."""
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 
 import pytest
 
 from openseer_process.metric_table import BY_NAME, METRICS, ExportedMetric
 from tests.contract.forms.recorded import load
-from tests.repository import ROOT
+from tests.contract.pages.marked import holds
 
-PAGE = ROOT / "docs" / "metrics.md"
 HEAD = "| metric | type | unit | labels beside | what |\n|---|---|---|---|---|\n"
 BOUNDS = "| label | metrics | values |\n|---|---|---|\n"
 EVERYWHERE = ("namespace", "job")
@@ -45,14 +42,7 @@ def test_a_metric_is_defined_once_and_says_what_it_is() -> None:
 
 
 def test_the_page_shows_the_table() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    made = text
-    for mark, table in tables().items():
-        made, count = re.subn(rf"(<!-- {mark} -->\n).*?(<!-- end -->)", rf"\g<1>{table}\g<2>", made, flags=re.DOTALL)
-        assert count == 1, mark
-    if os.environ.get("OPENSEER_REWRITE"):
-        PAGE.write_text(made, encoding="utf-8")
-    assert made == PAGE.read_text(encoding="utf-8")
+    holds("metrics.md", tables())
 
 
 def tables() -> Mapping[str, str]:

@@ -24,6 +24,7 @@ FOLDERS = (
     "page",
     "requirements",
     ".ci",
+    ".github",
 )
 CODE = (".py", ".lua", ".sh", ".ts", ".tsx")
 TEXT = (*CODE, ".md", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".css", ".js", ".html", ".j2", "")

@@ -13,6 +13,7 @@ from openseer_core.manifest.parse import parse_ended_job, parse_job
 from tests.repository import ROOT
 
 PAGE = (ROOT / "docs" / "engine-features.md").read_text(encoding="utf-8")
+[VERSION] = re.findall(r"line of vLLM ([\d.]+) that", PAGE)
 CITED = re.findall(r"`([\w/]+\.py):(\d+)`\s+\(`([^`]+)`\)", PAGE)
 
 
@@ -31,7 +32,11 @@ def test_no_argument_is_refused_for_two_reasons() -> None:
     assert not OWNED_ENGINE_ARGS.keys() & UNFIT_ENGINE_ARGS.keys()
 
 
-@pytest.mark.skipif(installed_version() != "0.32.0", reason="the page cites vLLM 0.32.0")
+def test_the_page_cites_the_version_that_is_locked() -> None:
+    assert f"vllm=={VERSION}" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(installed_version() != VERSION, reason=f"the page cites vLLM {VERSION}")
 def test_each_line_that_the_page_cites_holds_its_word() -> None:
     found = find_spec("vllm")
     assert found is not None

@@ -1,0 +1,81 @@
+"""The repository's Markdown pages, what they link to, and what they tell a reader to run."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from docs.site.build import FENCE
+from tests.repository import ROOT
+
+FOLDERS = ("docs", "examples", "charts", "cluster", "images", "page", "benchmarks", "requirements", "tests")
+PAGES = sorted(
+    path
+    for path in (*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md")))
+    if not {"node_modules", "runs", "__pycache__"} & set(path.parts)
+)
+_BLOCK = re.compile(r"^```(?P<words>[^\n`]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+_LINK = re.compile(r"\]\((?P<path>[^)\s#:]*)(?:#(?P<anchor>[^)\s]+))?\)")
+_HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+_NOT_IN_ANCHORS = re.compile(r"[^\w\- ]")
+
+
+def named(page: Path) -> str:
+    """Where the page is in the repository."""
+    return str(page.relative_to(ROOT))
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced piece of a page: its language with further words, and its text."""
+
+    page: Path
+    words: str
+    text: str
+
+    @property
+    def language(self) -> str:
+        """The first word, or nothing."""
+        return (self.words.split() or [""])[0]
+
+
+def blocks(*languages: str) -> list[Block]:
+    """All fenced pieces in these languages."""
+    found = [
+        Block(page, match["words"], match["text"])
+        for page in PAGES
+        for match in _BLOCK.finditer(page.read_text(encoding="utf-8"))
+    ]
+    return [block for block in found if block.language in languages]
+
+
+def prose(page: Path) -> str:
+    """The page without its fenced pieces."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def links(page: Path) -> Iterator[re.Match[str]]:
+    """Links inside the repository, each with a `path` and an `anchor`; what stands in code is none."""
+    return _LINK.finditer(_CODE.sub("`code`", prose(page)))
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives a page's headings; of equal ones the first."""
+    return {anchor(heading) for heading in _HEADING.findall(prose(page))}
+
+
+def anchor(heading: str) -> str:
+    """A heading in lower case, without punctuation, with hyphens for spaces."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
+    return _NOT_IN_ANCHORS.sub("", plain).replace(" ", "-")
+
+
+def commands() -> Iterator[tuple[Path, str]]:
+    """What stands in a page as a line of a shell or as code in a line, with the page; continued lines are one."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in _BLOCK.finditer(text):
+            if match["words"] in ("", "sh", "bash", "shell", "console"):
+                yield from ((page, line) for line in match["text"].replace("\\\n", " ").splitlines())
+        yield from ((page, code) for code in _CODE.findall(prose(page)))
