@@ -105,6 +105,9 @@ class DriverFencedError(StoreError):
 class BatchClosedError(OpenseerError):
     """The batch takes no more groups: it is sealed, or its data are gone."""
 
+    def __init__(self, batch: int | str) -> None:
+        super().__init__(f"batch {batch} takes no more groups: it is sealed or has ended; open another one")
+
 
 class RequestStateError(OpenseerError):
     """The request is not in the state that the call is for."""

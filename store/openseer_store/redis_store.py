@@ -166,8 +166,7 @@ class RedisStore(RedisReading):
             group = GroupId.parse(refused.decode())
             raise NameTakenError(group.batch, group.name)
         if refused:
-            closed = refused.decode().partition("/")[0]
-            raise BatchClosedError(f"batch {closed} takes no more groups: it is sealed or has ended; open another one")
+            raise BatchClosedError(refused.decode().partition("/")[0])
         return int(new)
 
     async def seal(self, batch: int, driver: int | None = None) -> None:

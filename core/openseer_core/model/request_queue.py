@@ -87,9 +87,7 @@ class ChunkQueue:
             return False
         batch = self._ledger.page(spec.id.batch)
         if batch.progress.sealed or batch.forgotten:
-            raise BatchClosedError(
-                f"batch {batch.number} takes no more groups: it is sealed or has ended; open another one"
-            )
+            raise BatchClosedError(batch.number)
         group = self._add(spec)
         group.version = batch.version or spec.version
         for index in range(spec.size):
