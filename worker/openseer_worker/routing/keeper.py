@@ -122,8 +122,8 @@ class RouteKeeper:
         assert self._writer is not None and self._shape is not None
         leases = [self._leases[key] for key in keys if key in self._leases]
         pieces: list[tuple[Path, bytes]] = []
-        # All writes run concurrently: each may have to wait for the folder. Results of all leases of a group include
-        # the prompt's rows, so complete ones are written with any call, not only with that of their own lease.
+        # All writes run concurrently: each may have to wait for the folder. A prompt's complete rows are written with
+        # any call, because the first result of the group needs them.
         writes = [self._keep_prompt(lease) for lease in [*self._pending.values()] if self._has_prompt(lease)]
         for lease in leases:
             if lease.unsaved:
