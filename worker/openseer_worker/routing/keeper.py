@@ -58,8 +58,7 @@ class RouteKeeper:
         return self._folder is not None and self._shape is not None
 
     def rows_from(self, key: str) -> int | None:
-        """The first position whose row the engine must return, 0 for the whole prompt; None for a lease without
-        rows."""
+        """The first position whose row the engine must return, 0 for the whole prompt; None: it needs no rows."""
         lease = self._leases.get(key)
         if lease is None:
             return None
