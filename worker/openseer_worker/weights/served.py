@@ -100,8 +100,7 @@ class ServedWeights:
         return self._state.asleep
 
     def is_urgent(self, running: int) -> bool:
-        """Whether the fleet spec may change soon, since the fleet waits for this worker or this worker for the
-        fleet."""
+        """Whether the fleet spec may change soon: the fleet waits for this worker, or this worker for the fleet."""
         transaction = self._fleet_spec.active_transaction
         if self._receiver.is_busy:
             return True
