@@ -317,7 +317,7 @@ class RunningRequests:
         return rescores
 
     def relearn(self, view: GroupView) -> None:
-        """Replaces the view of a group by the store's, whatever its revision."""
+        """Replaces the view of a group by the store's, without comparing revisions."""
         self._views[view.id] = view
 
     def note_reply(self, response: RunningRequest, reply: Reply) -> None:

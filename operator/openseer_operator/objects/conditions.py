@@ -138,7 +138,7 @@ def _available(observation: Observation, memory: Memory, workers: Iterable[Worke
     if not ready:
         return _not_ready(observation)
     if observation.store is None:
-        retry = "; workers keep what they have and retry"
+        retry = "; workers keep their requests and retry"
         return _silent_store(observation, "StoreUnreachable", "the store does not answer", retry)
     failing = [report for report in observation.store.reports.values() if report.not_loaded]
     why = f"{worker_name(failing[0].index)}: {failing[0].not_loaded}" if failing else ""

@@ -57,7 +57,7 @@ def kv_pool_service(job: RolloutJob, uid: str) -> dict[str, Any]:
 def kv_pool_stateful_set(job: RolloutJob, uid: str, settings: OperatorSettings, *, runs: bool) -> dict[str, Any]:
     """The StatefulSet: one pod while the job `runs`, otherwise none, because its memory is costly.
 
-    Raises InputError for a template that overrides what the operator sets, or leaves too little memory.
+    Raises InputError for a template that overrides fields of the operator, or sets too little memory.
     """
     return {
         "apiVersion": "apps/v1",

@@ -84,7 +84,7 @@ def store_stateful_set(
     """The managed Redis: one pod, or none while the job is suspended; its volume stays until the set is deleted.
 
     `secret`: name of the Secret with its password.
-    Raises InputError for a template that overrides what the operator sets.
+    Raises InputError for a template that overrides fields of the operator.
     """
     persistence = job.spec.store.persistence or Persistence()
     mounts = Mounts()

@@ -72,7 +72,7 @@ def worker_pod(
     """One pod of a worker; in a gang that of `rank`. `secret`: name of the managed Redis' Secret; `avoid`: nodes on
     which it must not be placed.
 
-    Raises InputError for a template that overrides what the operator sets, for a name that is too long, and for a path
+    Raises InputError for a template that overrides fields of the operator, for a name that is too long, and for a path
     that leaves its volume.
     """
     workers = job.spec.workers
@@ -130,7 +130,7 @@ def driver_pod(
     """The pod that submits the prompts and writes the results. Autoscalers may evict it, since its successor resumes.
     `secret`: name of the managed Redis' Secret.
 
-    Raises InputError for a template that overrides what the operator sets, and for a path that leaves its volume.
+    Raises InputError for a template that overrides fields of the operator, and for a path that leaves its volume.
     """
     mounts = _mounts(job, settings.pods)
     command = ["python", "-m", "openseer_driver.main", "--job", f"{JOB_FOLDER}/job.json"]

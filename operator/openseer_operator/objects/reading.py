@@ -267,7 +267,7 @@ def _setup_failure(status: Mapping[str, Any]) -> str:
 
 
 def _problem(status: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """Why the pod does not start, or what ended it besides an exit code; "" if unknown. Other containers count only
+    """Why the pod does not start, or why it ended, besides an exit code; "" if unknown. Other containers count only
     until openseer's runs."""
     state = _part(own, "state")
     if _part(state, "terminated").get("reason") == "OOMKilled":

@@ -109,7 +109,7 @@ def sampling_params(
     """
     sampling = request.sampling
     if sampling.score_from is not None:
-        # Prompt log-probabilities are the model's own, whatever kind the engine records for what it samples.
+        # Prompt log-probabilities are always the model's own; the engine's kind is for sampled tokens only.
         return SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=sampling.top_logprobs, detokenize=False)
     forced = is_forced(request)
     return SamplingParams(

@@ -58,7 +58,7 @@ def score(
     if len(tokens) >= context_tokens:
         raise LoadError(f"canary: found {len(tokens)} tokens, this engine's context takes {context_tokens - 1}")
     key = f"canary-{next(_NUMBER)}"
-    # Prompt log-probabilities are the model's own, whatever kind the engine records for what it samples.
+    # Prompt log-probabilities are always the model's own; the engine's kind is for sampled tokens only.
     params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
     request = inputs.process_inputs(
         key, tokens_input(tokens, cache_salt=key), params, ("generate",), lora_request=adapter

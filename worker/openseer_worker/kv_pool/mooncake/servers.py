@@ -155,7 +155,7 @@ class PoolServers:
             up_since = loop.time()
 
     async def _trouble(self) -> str:
-        """Waits until one ends or does not answer; returns what happened."""
+        """Waits until one ends or does not answer; returns the reason for the restart."""
         misses = 0
         while True:
             for process, name in zip(self._processes, (MASTER, STORE), strict=False):
